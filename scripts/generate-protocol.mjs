@@ -53,6 +53,7 @@ export const protocolHeader = session => {
     CM_NODE,
     CM_NAME,
     SessionEnv,
+    HelloWants,
     MessageType,
     Messages,
     SessionLimits,
@@ -78,6 +79,9 @@ ${constants('ENV_', plain(SessionEnv)).join('\n')}
 
 /* Message types. */
 ${constants('', plain(MessageType)).join('\n')}
+
+/* What HELLO wants. */
+${constants('HELLO_', plain(HelloWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME, cm_node: CM_NODE, cm_name: CM_NAME }).join('\n')}

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#define USERDMA_SESSION_VERSION 2u
+#define USERDMA_SESSION_VERSION 3u
 
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
@@ -25,6 +25,10 @@
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
+
+/* What HELLO wants. */
+#define USERDMA_HELLO_REASONS 1u
+#define USERDMA_HELLO_UNMAPPING 2u
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu

@@ -17,6 +17,7 @@
 #include "session_internal.h"
 
 #include <errno.h>
+#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
@@ -27,6 +28,9 @@
 #include <sys/un.h>
 #include <time.h>
 
+#ifndef UFFD_USER_MODE_ONLY
+#define UFFD_USER_MODE_ONLY 1
+#endif
 #ifndef PR_SET_PTRACER
 #define PR_SET_PTRACER 0x59616d61
 #endif
@@ -315,7 +319,26 @@ static void break_off(int fd)
         close_apart(fd);
 }
 
-int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
+/* A message with a descriptor on it, unless that is -1. As send(2). */
+static ssize_t send_with(int fd, const struct request *request, size_t size, int passed)
+{
+    union {
+        struct cmsghdr align;
+        char room[CMSG_SPACE(sizeof passed)];
+    } control = {.align = {.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof passed)}};
+    struct iovec iov = {.iov_base = (void *)request, .iov_len = size};
+    struct msghdr header = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (passed >= 0) {
+        memcpy(CMSG_DATA(&control.align), &passed, sizeof passed);
+        header.msg_control = control.room;
+        header.msg_controllen = sizeof control.room;
+    }
+    return REAL(sendmsg)(fd, &header, MSG_NOSIGNAL);
+}
+
+/* As session_exchange; unless `passed` is -1 that descriptor rides on the request, and is closed. */
+static int exchange(struct request *request, size_t body, int passed, struct reply *reply,
+                    const struct shim_guard *guard)
 {
     struct userdma_header *header = &request->header;
     int fd = session.fd;
@@ -329,8 +352,10 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
     reply->generation = session.generation;
     ssize_t length;
     do
-        length = send(fd, request, header->size, MSG_NOSIGNAL);
+        length = send_with(fd, request, header->size, passed);
     while (length < 0 && (errno == EINTR || errno == EAGAIN));
+    if (passed >= 0)
+        REAL(close)(passed);
     if (length < 0)
         goto broken;
     do {
@@ -355,6 +380,11 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
 broken:
     break_off(fd);
     return -EIO;
+}
+
+int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard)
+{
+    return exchange(request, body, -1, reply, guard);
 }
 
 /* ---- dialling ---- */
@@ -443,7 +473,14 @@ static int greet(const struct shim_guard *guard)
     }
     /* Where kernels restrict access to memory (yama), the daemon needs our leave; elsewhere this fails. */
     prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
-    int error = session_exchange(&request, sizeof request.hello, &reply, guard);
+    /*
+     * By this the daemon learns what we unmap. Unmapping waits until the event is read or all copies are closed, so
+     * nobody but the daemon may keep one.
+     */
+    const int unmapping = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    if (unmapping >= 0)
+        request.hello.wants |= USERDMA_HELLO_UNMAPPING;
+    int error = exchange(&request, sizeof request.hello, unmapping, &reply, guard);
     if (error)
         return error;
     const struct userdma_hello_reply *hello = &reply.message.hello;

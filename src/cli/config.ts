@@ -1,5 +1,5 @@
 /*
- * `--device`, `--link`, `--path` and `--fault` of the command line: checked, and compared with what a running daemon
+ * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock` of the command line: checked, and compared with what a running daemon
  * was started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
@@ -15,6 +15,7 @@ export interface ConfigOptions {
   readonly fault?: readonly string[]
   readonly link?: string
   readonly path?: string
+  readonly ignoreMemlock?: boolean
 }
 
 /** What was asked for; a setting that was not given is absent. */
@@ -23,6 +24,7 @@ export interface WantedConfig {
   readonly fault?: string
   readonly link?: Link
   readonly path?: Path
+  readonly ignoreMemlock?: boolean
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
@@ -43,7 +45,7 @@ export const orUsageError = <T>(parse: () => T): T => {
 }
 
 /** What the options say. Throws UsageError with a sentence. */
-export const wantedConfig = ({ device, fault, link, path }: ConfigOptions): WantedConfig =>
+export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: ConfigOptions): WantedConfig =>
   orUsageError(() => {
     const devices = device?.map(parseDevice)
     if (devices) checkDevices(devices)
@@ -52,23 +54,26 @@ export const wantedConfig = ({ device, fault, link, path }: ConfigOptions): Want
       ...(fault !== undefined && { fault: canonicalFaults(fault) }),
       ...(link !== undefined && { link: parseOne('link', links, link) }),
       ...(path !== undefined && { path: parseOne('path', paths, path) }),
+      ...(ignoreMemlock && { ignoreMemlock }),
     }
   })
 
 /** A whole configuration: what was not asked for is as usual. */
-export const fullConfig = ({ devices, fault, link, path }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link, path, ignoreMemlock }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),
+  ...(ignoreMemlock && { ignoreMemlock }),
 })
 
 /** The options that yield this configuration again. */
-export const configArguments = ({ devices, fault, link, path }: DaemonConfig): string[] => [
+export const configArguments = ({ devices, fault, link, path, ignoreMemlock }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
   ...(link === 'memory' ? [] : ['--link', link]),
   ...(path === undefined ? [] : ['--path', path]),
+  ...(ignoreMemlock ? ['--ignore-memlock'] : []),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -89,5 +94,6 @@ export const difference = (wanted: WantedConfig, running: DaemonConfig): string 
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
   const path = running.path ?? 'direct'
   if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
+  if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'keeps to RLIMIT_MEMLOCK'
   return undefined
 }

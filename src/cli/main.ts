@@ -33,6 +33,7 @@ const withConfig = (command: Command): Command =>
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
+    .option('--ignore-memlock', 'let programs register more memory than they may lock (ulimit -l)')
 
 const withJoin = (command: Command): Command =>
   withConfig(

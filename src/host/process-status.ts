@@ -1,7 +1,11 @@
 /*
- * What /proc tells everybody about a process: its name, its capabilities.
+ * What the system tells about a process: its name, its capabilities, how much memory it may lock.
  */
-import { readFileSync } from 'node:fs'
+import { readFileSync, readlinkSync } from 'node:fs'
+import { type Arena, mapArena } from './memory/mapping.ts'
+import { libcFunctions } from './native.ts'
+
+const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
 
 /** The process's command name (15 bytes at most, as ps shows it); undefined if it is gone. */
 export const commandName = (pid: number): string | undefined => {
@@ -20,4 +24,27 @@ export const hasCapability = (pid: number, capability: number): boolean => {
   } catch {
     return false
   }
+}
+
+/** The user namespace that every other one comes from (PROC_USER_INIT_INO). */
+const FIRST_USER_NAMESPACE = 'user:[4026531837]'
+
+/** Whether a process has a capability wherever the kernel asks for it in the first user namespace. */
+export const hasCapabilityEverywhere = (pid: number, capability: number): boolean => {
+  try {
+    return readlinkSync(`/proc/${pid}/ns/user`) === FIRST_USER_NAMESPACE && hasCapability(pid, capability)
+  } catch {
+    return false
+  }
+}
+
+const RLIMIT_MEMLOCK = 8
+let arena: Arena | undefined
+
+/** How many bytes a process may lock (RLIMIT_MEMLOCK); Infinity for all, or if that is not known. */
+export const lockLimit = (pid: number): number => {
+  arena ??= mapArena(16)
+  if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY
+  const [low, high] = arena.u32
+  return high === 0xffff_ffff ? Number.POSITIVE_INFINITY : high * 2 ** 32 + low
 }

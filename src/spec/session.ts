@@ -8,7 +8,8 @@
  *
  * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder
  *   in which the daemon keeps the sysfs and device tree that paths are rewritten into. A client whose memory the daemon
- *   may not access can pass a memory file with it (`PassedFile`): then addresses in its calls are offsets in that.
+ *   may not access can pass a memory file with it (`PassedFile`): then addresses in its calls are offsets in that. Others
+ *   can pass a userfaultfd (HelloWants.UNMAPPING).
  * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
  *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
  *   every doorbell socket is closed. The node SYSTEM_NODE is the system-wide device, which lists the others (R13).
@@ -33,7 +34,7 @@
  * - The rest is for tools; bodies and replies are JSON text.
  */
 
-export const SESSION_VERSION = 2
+export const SESSION_VERSION = 3
 
 /** Where the session socket of a client is found, and what a traced program is tagged with. */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG' } as const
@@ -177,8 +178,11 @@ export const Exchanges = {
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
 
-/** Bits of `hello.wants`. */
-export const HelloWants = { REASONS: 1 } as const
+/**
+ * Bits of `hello.wants`. UNMAPPING: the descriptor that rides on it is a new userfaultfd of the program, by which the
+ * daemon learns what the program unmaps, and no memory file.
+ */
+export const HelloWants = { REASONS: 1, UNMAPPING: 2 } as const
 
 /** Bits of `open.wants`: rings may lie packed, since the client looks into their headers for their elements. */
 export const OpenWants = { PACKED_RINGS: 1 } as const

@@ -44,6 +44,8 @@ export interface DaemonConfig {
   readonly link: Link
   /** Default: direct. */
   readonly path?: Path
+  /** Programs may register more memory than their RLIMIT_MEMLOCK says. */
+  readonly ignoreMemlock?: boolean
 }
 
 export type ToolRequest =

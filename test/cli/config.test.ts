@@ -24,10 +24,11 @@ describe('what --device, --link, --path and --fault say', () => {
     assert.deepEqual(fullConfig(wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('packets everywhere comes back too', () => {
-    const wanted = fullConfig(wantedConfig({ path: 'packets' }))
+  it('packets everywhere and no limit of memory come back too', () => {
+    const wanted = fullConfig(wantedConfig({ path: 'packets', ignoreMemlock: true }))
     assert.equal(wanted.path, 'packets')
-    assert.deepEqual(configArguments(wanted).slice(-2), ['--path', 'packets'])
+    assert.equal(wanted.ignoreMemlock, true)
+    assert.deepEqual(configArguments(wanted).slice(-3), ['--path', 'packets', '--ignore-memlock'])
     assert.equal(difference(wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
 
@@ -66,6 +67,7 @@ describe('whether a program can join a daemon', () => {
     [{ path: 'direct' }, undefined],
     [{ path: 'packets' }, /^has path direct, not packets$/],
     [{ link: 'udp' }, /^has link memory, not udp$/],
+    [{ ignoreMemlock: true }, /^keeps to RLIMIT_MEMLOCK$/],
   ]
   for (const [options, why] of cases)
     it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, () => {

@@ -3,8 +3,8 @@
  * pages that nobody provides. It says how the WRITE completed, and lives on until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
+ *   slow_memory late           the same, but it answers the first time; then the pages are thrown away
  *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
- *   slow_memory late           the same, but registered, written to and only then given to userfaultfd
  *   slow_memory argument       the same, as the argument of a call on the device
  *
  * A second argument is the number of the user that it becomes before it opens the device.
@@ -41,16 +41,11 @@ static void *anonymous(void)
     return memory;
 }
 
-static int open_userfaultfd(void)
+/* From now on nobody provides the pages of `memory` that are missing. */
+static void neglect(void *memory)
 {
     const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     NEED(fd >= 0, "cannot: userfaultfd: %s", strerror(errno));
-    return fd;
-}
-
-/* From now on nobody provides the pages of `memory` that are missing. */
-static void neglect(int fd, void *memory)
-{
     struct uffdio_api api = {.api = UFFD_API};
     NEED(ioctl(fd, UFFDIO_API, &api) == 0, "UFFDIO_API: %s", strerror(errno));
     struct uffdio_register range = {.range = {(uintptr_t)memory, LENGTH}, .mode = UFFDIO_REGISTER_MODE_MISSING};
@@ -60,17 +55,17 @@ static void neglect(int fd, void *memory)
 static void answer(int fd, uint64_t unique, int error, const void *data, size_t length)
 {
     struct fuse_out_header header = {.len = (uint32_t)(sizeof header + length), .error = -error, .unique = unique};
-    char reply[512];
+    static char reply[LENGTH + sizeof header];
     memcpy(reply, &header, sizeof header);
     if (length)
         memcpy(reply + sizeof header, data, length);
     NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
 }
 
-/* A file system that is one file, of which no byte can be had. */
-static void serve(int fd)
+/* A file system that is one file, of which bytes can be had so many times. */
+static void serve(int fd, int times)
 {
-    static char request[1 << 17];
+    static char request[1 << 17], zeros[LENGTH];
     while (read(fd, request, sizeof request) > 0) {
         const struct fuse_in_header *in = (const void *)request;
         if (in->opcode == FUSE_INIT) {
@@ -83,13 +78,17 @@ static void serve(int fd)
         } else if (in->opcode == FUSE_OPEN) {
             const struct fuse_open_out out = {.fh = 1};
             answer(fd, in->unique, 0, &out, sizeof out);
+        } else if (in->opcode == FUSE_READ && times-- > 0) {
+            answer(fd, in->unique, 0, zeros, ((const struct fuse_read_in *)(in + 1))->size);
         } else if (in->opcode != FUSE_READ) {
             answer(fd, in->unique, ENOSYS, NULL, 0);
         }
     }
 }
 
-static void *file_mapping(const char *user)
+static int file;
+
+static void *file_mapping(const char *user, int times)
 {
     char place[] = "slow-XXXXXX", how[100];
     const int mounted_on = mkstemp(place);
@@ -102,12 +101,12 @@ static void *file_mapping(const char *user)
     if (fork() == 0) {
         become(user);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        serve(fuse);
+        serve(fuse, times);
         _exit(0);
     }
     close(fuse);
     close(mounted_on);
-    const int file = open(place, O_RDWR);
+    file = open(place, O_RDWR);
     struct stat status;
     NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", place, strerror(errno));
     void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
@@ -141,11 +140,10 @@ int main(int count, char **arguments)
     const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
     NEED(late || argument || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
          "usage: %s fuse|userfaultfd|late|argument [USER]", arguments[0]);
-    const bool fuse = strcmp(kind, "fuse") == 0;
-    void *memory = fuse ? file_mapping(user) : anonymous();
-    const int faults = fuse ? -1 : open_userfaultfd();
-    if (!fuse && !late)
-        neglect(faults, memory);
+    const bool fuse = late || strcmp(kind, "fuse") == 0;
+    void *memory = fuse ? file_mapping(user, late) : anonymous();
+    if (!fuse)
+        neglect(memory);
     become(user);
     struct ibv_context *context = open_named(NULL);
     struct endpoint from, to;
@@ -163,7 +161,7 @@ int main(int count, char **arguments)
         if (late) {
             write_to(&from, memory, mr);
             NEED(madvise(memory, LENGTH, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
-            neglect(faults, memory);
+            NEED(posix_fadvise(file, 0, 0, POSIX_FADV_DONTNEED) == 0, "posix_fadvise: %s", strerror(errno));
         }
         write_to(&from, memory, mr);
     }

@@ -201,12 +201,14 @@ export interface DaemonSettings {
   readonly descriptors?: number
   /** Number of a user besides its own who may use it; only root's daemon can be shared. */
   readonly guest?: number
+  /** More options of `userdma daemon`. */
+  readonly options?: readonly string[]
 }
 
 /** Starts `userdma daemon`, ready when this resolves; ended with the test. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest }: DaemonSettings = {},
+  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [] }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   // Its folder is removed when it writes there no more.
   let started: Running | undefined
@@ -216,7 +218,7 @@ export const startDaemon = async (
   })
   const folder = temporaryFolder(scope)
   const socket = join(folder, 'sock')
-  const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device])]
+  const args = ['daemon', '--socket', socket, ...devices.flatMap(device => ['--device', device]), ...options]
   if (fault !== undefined) args.push('--fault', fault)
   if (link !== undefined) args.push('--link', link)
   if (guest !== undefined) {

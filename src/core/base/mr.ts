@@ -16,7 +16,7 @@ import type { In } from '../../spec/schema/schema.ts'
 import { driverClass } from '../devices/driver.ts'
 import { type AddressSpace, nullMemory } from '../memory/address-space.ts'
 import { addRegion, type MemoryTable, REMOTE_RIGHTS, relocateRegion } from '../memory/region-table.ts'
-import { removeRegion } from '../memory/windows.ts'
+import { loseRegion, removeRegion } from '../memory/windows.ts'
 import { type CallContext, type CoreObject, type Device, type FileMemory, Lifecycle } from '../model.ts'
 import { addParent, dropParent } from '../objects/lifetime.ts'
 
@@ -27,6 +27,8 @@ export interface MrState {
   readonly iova: bigint
   /** Of another kind than memory of the caller. */
   readonly other?: { readonly kind: number; readonly file?: FileMemory }
+  /** Ends what its address space does for it. */
+  readonly release?: () => void
 }
 
 /** What is registered, as `Translation` of the class. */
@@ -88,6 +90,19 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Pla
 
 /** By which address work requests name the first byte. */
 const baseOf = ({ iova }: Place, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
+
+/** A region of the caller's memory begins in its address space; on demand it follows what is mapped. */
+const hold = (
+  memory: AddressSpace,
+  { start }: Place,
+  bytes: number,
+  access: number,
+  { memory: table }: Device,
+  object: CoreObject<MrState>,
+): (() => void) | undefined =>
+  access & ON_DEMAND
+    ? undefined
+    : memory.hold?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, () => loseRegion(table, object.state.row))
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
   const windows = table.bound[row]
@@ -153,8 +168,15 @@ const register = (
   checkAccess('create', device, access)
   if (!isImplicit) checkRange('create', place)
   const bytes = isImplicit ? Number(place.length) : checkPages('create', memory, place, access)
-  const row = addRegion(device.memory, pd.id, place.start, baseOf(place, access), bytes, access >>> 0, memory)
-  object.state = { row, iova: place.iova, ...(other !== undefined && { other }) }
+  const release = other === undefined ? hold(memory, place, bytes, access, device, object) : undefined
+  let row: number
+  try {
+    row = addRegion(device.memory, pd.id, place.start, baseOf(place, access), bytes, access >>> 0, memory)
+  } catch (error) {
+    release?.()
+    throw error
+  }
+  object.state = { row, iova: place.iova, ...(other !== undefined && { other }), ...(release && { release }) }
   return keysOf(device.memory, row)
 }
 
@@ -204,10 +226,12 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     // Pages that stay were looked at when they were registered; the program that did may be gone (a fork goes on).
     const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
     const bytes = isImplicit || !isNew ? Number(place.length) : checkPages('modify', memory, place, rights)
+    const release = translation && hold(memory, place, bytes, rights, device, object)
     // Nothing is refused from here on.
+    if (translation) object.state.release?.()
     relocateRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0
-    object.state = { ...object.state, iova: place.iova }
+    object.state = { ...object.state, iova: place.iova, ...(release && { release }) }
     if (pd !== undefined) {
       addParent(object, pd)
       dropParent(object, object.parents[0])
@@ -221,9 +245,10 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     return { ...keysOf(memory, row), length: BigInt(memory.length[row]), iova, kind: other?.kind ?? MEMORY }
   },
 
-  destroy({ device, why }, { state: { row, other } }) {
+  destroy({ device, why }, { state: { row, other, release } }) {
     if (why === 'call') requireNoWindows('destroy', device.memory, row)
     removeRegion(device.memory, row)
+    release?.()
     other?.file?.close()
     return {}
   },

@@ -9,6 +9,7 @@
  */
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
+import { noMemory } from './address-space.ts'
 import {
   acquireSpace,
   addressHi,
@@ -74,6 +75,17 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
       if (table.key[window] !== 0 && table.kind[window] !== KeyKind.REGION && table.bound[window] === row)
         unbindWindow(table, window)
   freeKeyRow(table, row)
+}
+
+/** The memory of a region is no longer its own: accesses fault, those through windows that are bound to it too. */
+export const loseRegion = (table: MemoryTable, region: number): void => {
+  for (let row = 0; row < table.rows; row++) {
+    const isBound = table.key[row] !== 0 && table.kind[row] !== KeyKind.REGION && table.bound[row] === region
+    if (row !== region && !isBound) continue
+    const before = table.space[row]
+    table.space[row] = acquireSpace(table, noMemory)
+    releaseSpace(table, before)
+  }
 }
 
 /** The queue pair with this number is gone: windows of type 2 that were bound to it grant nothing any more. */

@@ -19,6 +19,7 @@ import { type MappedRanges, mappedRanges, Rights } from '../../host/memory/range
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { createSlices, type Slices } from '../slices.ts'
+import { createHeldRanges, type HoldOptions } from './held-ranges.ts'
 
 /** One word for operations on 8 bytes, and room for structs that calls point to. */
 const SCRATCH_BYTES = 1 << 20
@@ -34,6 +35,8 @@ const USER_END = 2 ** 56
 export interface ProcessSpace extends AddressSpace {
   copyIn(address: bigint, length: number): Uint8Array
   copyOut(address: bigint, bytes: Uint8Array): void
+  /** Takes over a userfaultfd of the process: regions fail from then on whose pages it unmaps. */
+  learnUnmapping(fd: number): void
   /** The process is gone, and its handle about to be closed: from now on everything fails with ESRCH. */
   close(): void
 }
@@ -47,16 +50,20 @@ const faulted = (address: bigint, length: number): CallError =>
     `${length} bytes at address 0x${address.toString(16)} are not accessible memory of the caller`,
   )
 
-/**
- * `turn` counts the daemon's turns: whether the process is still the same is asked once in each. `tooSlow` is told once
- * that its memory has kept us waiting for too long.
- */
+export interface SpaceOptions extends HoldOptions {
+  readonly slices?: Slices
+  /** Told once that its memory has kept us waiting for too long. */
+  readonly tooSlow?: () => void
+}
+
+/** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
 export const createProcessSpace = (
   handle: ProcessHandle,
   turn: () => number,
-  slices: Slices = createSlices(),
-  tooSlow: () => void = () => {},
+  options: SpaceOptions = {},
 ): ProcessSpace => {
+  const { slices = createSlices(), tooSlow = () => {} } = options
+  const held = createHeldRanges(handle.pid, options)
   const moves = createMoves(handle)
   let checked = -1
   /** When it was. */
@@ -109,6 +116,7 @@ export const createProcessSpace = (
       // Most programs have few mappings: the first slice is enough.
       return look === undefined || look.next().done ? undefined : slices.run(look)
     },
+    hold: (hi, lo, length, lost) => held.hold(hi * TWO_32 + lo, length, lost),
     read: (hi, lo, to, at, chunk, stride, total) =>
       refusal() || done(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
     write: (hi, lo, from, at, chunk, stride, total) =>
@@ -150,8 +158,10 @@ export const createProcessSpace = (
       if (space.write(high(address), low(address), local, 0, length, length, length) !== 0)
         throw faulted(address, length)
     },
+    learnUnmapping: fd => held.learnBy(fd),
     close() {
       if (!closed) moves.close()
+      held.close()
       closed = true
       ranges?.close()
       ranges = undefined

@@ -91,8 +91,11 @@ const LINGER = 20
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
-/** Descriptors of a session itself: its socket, pidfd, owner, memory and map of pages, a memory file, a capture. */
-const DESCRIPTORS = 7
+/**
+ * Descriptors of a session itself: its socket, pidfd, owner, memory, map of pages and word of what is unmapped, a memory
+ * file, a capture.
+ */
+const DESCRIPTORS = 8
 
 /** A trace looks through so many slices of a program's descriptors for the number of a new one. */
 const TRACE_SLICES = 8
@@ -160,12 +163,13 @@ const serve = (
   ended: () => void,
 ): Session => {
   const { containment } = daemon
-  const space = createProcessSpace(
-    process,
-    () => daemon.turn,
-    daemon.slices,
-    () => cutOff(),
-  )
+  const space = createProcessSpace(process, () => daemon.turn, {
+    slices: daemon.slices,
+    tooSlow: () => cutOff(),
+    ignoreLimit: daemon.config.ignoreMemlock === true,
+    guard: containment.guard,
+    log: sentence => daemon.log(`userdma daemon: ${sentence}`),
+  })
   const request = newRequest()
   /**
    * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is
@@ -235,7 +239,12 @@ const serve = (
    * A program whose memory we may not touch, and that passes none, is told so at once, since every call of it would
    * fail. A tool needs no more than its answers.
    */
-  const hello = (file: number | undefined): void => {
+  const hello = (fd: number | undefined): void => {
+    const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
+    // The kernel makes us wait for the lock of the program's address space, which only our own user's may hold.
+    if (isUnmapping && standing === 'owner') space.learnUnmapping(fd)
+    else if (isUnmapping) close(fd)
+    const file = isUnmapping ? undefined : fd
     if (standing === 'refused') {
       if (file !== undefined) close(file)
       reply(writeHelloReply(outgoing, request, { error: Errno.EPERM, root: '' }))

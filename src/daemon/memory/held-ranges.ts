@@ -1,0 +1,120 @@
+/*
+ * What follows for a program's memory from its registration: it counts as locked, as on Linux, and once the program
+ * unmaps it, what it maps there next is no longer the region's.
+ *
+ * Linux counts the pages of each region, also where regions overlap, against RLIMIT_MEMLOCK of the registering process
+ * (ib_umem_get): EPERM if that is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the first user namespace.
+ */
+import { closeSync } from 'node:fs'
+import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
+import { hasCapabilityEverywhere, lockLimit } from '../../host/process-status.ts'
+import { CallError } from '../../spec/errno.ts'
+import { PAGE_BYTES } from '../../spec/memory.ts'
+import type { Containment } from '../containment.ts'
+
+export interface HeldRanges {
+  /**
+   * A region of `length` bytes begins at `start`; the answer is to be called when it ends. `lost` is called once if any
+   * page of it is unmapped before. Throws CallError EPERM or ENOMEM.
+   */
+  hold(start: number, length: number, lost: () => void): () => void
+  /** Takes over a descriptor by which the program lets us learn what it unmaps; without it no region is lost. */
+  learnBy(fd: number): void
+  close(): void
+}
+
+export interface HoldOptions {
+  /** Whether more may be locked than the limit says. */
+  readonly ignoreLimit?: boolean
+  /** Makes what comes from the event loop safe. */
+  readonly guard?: Containment['guard']
+  /** Told once of a registration that goes beyond the limit. */
+  readonly log?: (sentence: string) => void
+}
+
+interface Range {
+  readonly start: number
+  readonly end: number
+  readonly lost: () => void
+}
+
+const CAP_IPC_LOCK = 14
+/** Each takes two mappings of the program at most, of which it can have 65,530. */
+const MOST_WATCHED = 1024
+/**
+ * A larger range goes on being watched when its region ends: to stop takes longer than the event when it is unmapped.
+ */
+const MOST_UNWATCHED = 2 ** 20
+
+const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
+const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
+
+const unguarded: Containment['guard'] = (_where, body) => body
+
+export const createHeldRanges = (
+  pid: number,
+  { ignoreLimit = false, guard = unguarded, log = () => {} }: HoldOptions = {},
+): HeldRanges => {
+  let locked = 0
+  let told = false
+  const watched = new Set<Range>()
+  /** Given, and not used yet; -1 for none. */
+  let given = -1
+  let watcher: UnmapWatch | undefined
+
+  const unmapped = (start: number, end: number): void => {
+    for (const range of watched)
+      if (range.start < end && start < range.end) {
+        watched.delete(range)
+        range.lost()
+      }
+  }
+
+  const watch = (): UnmapWatch | undefined => {
+    if (given >= 0) watcher = watchUnmapping(given, guard('memory that was unmapped', unmapped))
+    given = -1
+    return watcher
+  }
+
+  /** Throws if the process may not lock so many bytes more. */
+  const requireUnlimited = (bytes: number): void => {
+    const limit = lockLimit(pid)
+    if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return
+    const sentence = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and asks for ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
+    if (!told) log(sentence)
+    told = true
+    throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', sentence)
+  }
+
+  const overlapsAny = (start: number, end: number): boolean => {
+    for (const other of watched) if (other.start < end && start < other.end) return true
+    return false
+  }
+
+  return {
+    hold(from, length, lost) {
+      const start = pageBelow(from)
+      const end = pageAbove(from + length)
+      const bytes = end - start
+      if (!ignoreLimit) requireUnlimited(bytes)
+      locked += bytes
+      const range = { start, end, lost }
+      if (bytes > 0 && watched.size < MOST_WATCHED && watch()?.add(start, end)) watched.add(range)
+      return () => {
+        locked -= bytes
+        if (watched.delete(range) && bytes <= MOST_UNWATCHED && !overlapsAny(start, end)) watch()?.remove(start, end)
+      }
+    },
+    learnBy(fd) {
+      if (given >= 0 || watcher) closeSync(fd)
+      else given = fd
+    },
+    close() {
+      if (given >= 0) closeSync(given)
+      given = -1
+      watcher?.close()
+      watcher = undefined
+      watched.clear()
+    },
+  }
+}

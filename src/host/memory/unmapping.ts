@@ -1,0 +1,91 @@
+/*
+ * Word of what another process unmaps (userfaultfd(2)). Any process may open such a descriptor for itself
+ * (UFFD_USER_MODE_ONLY) and pass it on; in ranges that are watched no page fault is delayed, since they are registered
+ * for write protection, which nobody sets.
+ *
+ * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here: what it
+ * maps at the address afterwards comes later. exit, exec and shmdt make no events. Measured: 1.2 µs to watch a range,
+ * 1.6 µs and 0.02 µs per KiB to stop, 20 to 40 µs more for a munmap.
+ */
+import { closeSync } from 'node:fs'
+import { watch } from '../event-loop/poll.ts'
+import { libcFunctions } from '../native.ts'
+import { type Arena, mapArena } from './mapping.ts'
+
+const sys = libcFunctions({
+  ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)',
+  read: 'int64_t read(int fd, int64_t bytes, uint64_t length)',
+})
+
+const UFFDIO_API = 0xc018_aa3f
+const UFFDIO_REGISTER = 0xc020_aa00
+const UFFDIO_UNREGISTER = 0x8010_aa01
+const API = 0xaa
+const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
+const MODE_WP = 2
+const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
+/** Bytes of an event. */
+const EVENT = 32
+const BATCH = 16
+const TWO_32 = 2 ** 32
+
+let arena: Arena | undefined
+const workArena = (): Arena => {
+  arena ??= mapArena(EVENT * BATCH)
+  return arena
+}
+
+const put = (at: number, value: number): void => {
+  const { u32 } = workArena()
+  u32[at >> 2] = value % TWO_32
+  u32[(at >> 2) + 1] = Math.floor(value / TWO_32)
+}
+const get = (at: number): number => {
+  const { u32 } = workArena()
+  return u32[at >> 2] + u32[(at >> 2) + 1] * TWO_32
+}
+const call = (fd: number, request: number, ...words: readonly number[]): boolean => {
+  for (let i = 0; i < words.length; i++) put(8 * i, words[i])
+  return sys().ioctl(fd, request, workArena().address) === 0
+}
+
+export interface UnmapWatch {
+  /** Watches whole pages. False where that cannot be: a file's, another watcher's, no room for more mappings. */
+  add(start: number, end: number): boolean
+  remove(start: number, end: number): void
+  close(): void
+}
+
+/**
+ * Takes the descriptor over. `unmapped` is called from the event loop with ranges that hold other memory from then on,
+ * or none; they may be larger than what was watched. Undefined, and the descriptor closed, if it cannot be used.
+ */
+export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
+  const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP
+  // Before 5.19 shared memory cannot be watched.
+  if (!call(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !call(fd, UFFDIO_API, API, features, 0)) {
+    closeSync(fd)
+    return undefined
+  }
+  const tell = (at: number): void => {
+    const event = workArena().bytes[at]
+    const from = get(at + 8)
+    if (event === Event.UNMAP) unmapped(from, get(at + 16))
+    else if (event === Event.REMAP) unmapped(from, from + get(at + 24))
+  }
+  const watcher = watch(fd, { readable: true }, () => {
+    const { address } = workArena()
+    for (let length = EVENT * BATCH; length === EVENT * BATCH; ) {
+      length = sys().read(fd, address, EVENT * BATCH)
+      for (let at = 0; at < length; at += EVENT) tell(at)
+    }
+  })
+  return {
+    add: (start, end) => call(fd, UFFDIO_REGISTER, start, end - start, MODE_WP, 0),
+    remove: (start, end) => void call(fd, UFFDIO_UNREGISTER, start, end - start),
+    close() {
+      watcher.stop()
+      closeSync(fd)
+    },
+  }
+}
