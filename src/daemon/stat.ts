@@ -49,7 +49,7 @@ export const statOf = (daemon: DaemonState): Stat => {
     contexts: daemon.contexts.count,
     rings: daemon.contexts.rings,
     mappings: { count: mapped, bytes: mappedBytes },
-    descriptors: daemon.events.count,
+    descriptors: daemon.events.count + daemon.netlink.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
     charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MOST_PROCESSES) },
     connections: daemon.cm.counts,

@@ -68,6 +68,8 @@ export interface Client {
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
   /** MAP of PROT_READ | PROT_WRITE; its reply and descriptor. */
   mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<Heard>
+  /** NETLINK about a descriptor of this process; its reply, and the program's end of a new socket. */
+  netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<Heard>
   /** Says that files of counters are about to be read. */
   refresh(): Promise<Heard>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
@@ -80,7 +82,7 @@ export interface Client {
 
 const RESPONSE = 2048
 
-export const dial = (t: TestContext, daemon: Daemon): Client => {
+export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => {
   const fd = connect(daemon.socket)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
@@ -167,6 +169,8 @@ export const dial = (t: TestContext, daemon: Daemon): Client => {
       Number((await ask(writeRequest(outgoing, 'WRITE', { fd: number }, { buffer, length }))).ret),
     mapOn: (number, offset, length, context = 0) =>
       ask(writeRequest(outgoing, 'MAP', { fd: number, context }, { offset, length, protection: 3 })),
+    netlink: (number, operation, extra, argument) =>
+      ask(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
     refresh: () => ask(writeRequest(outgoing, 'REFRESH', {})),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)

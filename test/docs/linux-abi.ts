@@ -63,7 +63,7 @@ libibverbs tries the command. What newer kernels number is refused in the same w
 
 The column "rxe" says whether the soft device has the methods. What it lacks is declared, and answers as above.
 
-Netlink has a table of its own: the soft device answers all commands of Linux 6.12.
+Netlink has a table of its own, with all commands of Linux 6.12.
 
 This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
 

@@ -21,7 +21,14 @@ import {
   setSendTimeout,
   socketPair,
 } from '../../src/host/net/sockets.ts'
-import { ContextFile, DescriptorMark, MessageType, ParkedPage } from '../../src/spec/session.ts'
+import {
+  ContextFile,
+  DescriptorMark,
+  InstallKind,
+  MessageType,
+  NetlinkOperation,
+  ParkedPage,
+} from '../../src/spec/session.ts'
 import {
   messageBuffer,
   newRequest,
@@ -249,6 +256,34 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
+  /** The socket of NETLINK_RDMA: there is one. A datagram that is sent comes back as so many bytes of 7. */
+  let netlink: number | undefined
+  const answerNetlink = (fd: number): number => {
+    const { operation, extra, argument } = request
+    const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
+    log.push(`netlink ${operation} ${extra}${operation === NetlinkOperation.SEND ? '' : ` ${argument}`}`)
+    switch (operation) {
+      case NetlinkOperation.OPEN: {
+        const [ours, theirs] = socketPair()
+        netlink = ours
+        setBlocking(theirs)
+        setSendTimeout(theirs, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
+        const sent = reply(fd, writeCallReply(buffer, request, 0), [theirs])
+        close(theirs)
+        return sent
+      }
+      case NetlinkOperation.SEND:
+        send(netlink!, new Uint8Array(extra).fill(7))
+        return answer(extra)
+      case NetlinkOperation.BIND:
+        return answer(extra === 0 && argument % 2n === 1n ? -EBADF : 0)
+      case NetlinkOperation.NAME:
+        return answer(12345 + 8 * 2 ** 32)
+      default:
+        return answer(operation === NetlinkOperation.GET ? extra : 0)
+    }
+  }
+
   const onRequest = (fd: number): number => {
     switch (request.type) {
       case MessageType.HELLO:
@@ -265,6 +300,8 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
       case MessageType.REFRESH:
         log.push('refresh')
         return reply(fd, writeCallReply(buffer, request, 0))
+      case MessageType.NETLINK:
+        return answerNetlink(fd)
       case MessageType.WRITE: {
         log.push(`write ${request.length}`)
         const context = contexts.get(request.context)
@@ -316,6 +353,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     for (const context of [...contexts.values()])
       for (const fd of [...context.doorbells.keys()]) closeDoorbell(context, fd)
     close(parked.fd)
+    if (netlink !== undefined) close(netlink)
   }
 
   return { socket, log, contexts, sessions: () => sessions.size, die }

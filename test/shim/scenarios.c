@@ -75,6 +75,55 @@ static void inert(void)
     EXPECT(fd >= 0 || errno == EPROTONOSUPPORT);
 }
 
+/* ---- netlink ---- */
+
+/* What answers come from is the kernel, whoever else could be at the other end. */
+static void hear_sevens(int fd, size_t length)
+{
+    char bytes[64];
+    struct sockaddr_nl from;
+    socklen_t room = sizeof from;
+    memset(&from, 0xff, sizeof from);
+    EXPECT(recvfrom(fd, bytes, sizeof bytes, MSG_DONTWAIT, (struct sockaddr *)&from, &room) == (ssize_t)length);
+    EXPECT(bytes[0] == 7 && bytes[length - 1] == 7);
+    EXPECT(room == sizeof from && from.nl_family == AF_NETLINK && from.nl_pid == 0 && from.nl_groups == 0);
+}
+
+static void netlink(void)
+{
+    char bytes[64] = {0};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 20), copy = dup(fd), number = 5;
+    EXPECT(fd >= 0 && copy >= 0 && (fcntl(fd, F_GETFD) & FD_CLOEXEC) && !(fcntl(fd, F_GETFL) & O_NONBLOCK));
+    struct sockaddr_nl name = {.nl_family = AF_NETLINK, .nl_pid = 22, .nl_groups = 8}, kernel = {.nl_family = AF_NETLINK};
+    EXPECT(bind(fd, (struct sockaddr *)&name, sizeof name) == 0);
+    name.nl_pid = 21; /* refused by the daemon */
+    FAILS(bind(fd, (struct sockaddr *)&name, sizeof name), EBADF);
+    socklen_t length = sizeof name;
+    EXPECT(getsockname(copy, (struct sockaddr *)&name, &length) == 0 && name.nl_pid == 12345 && name.nl_groups == 8);
+    EXPECT(setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &number, sizeof number) == 0);
+    length = sizeof number;
+    EXPECT(getsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &number, &length) == 0 && number == NETLINK_CAP_ACK);
+    EXPECT(send(fd, bytes, 20, 0) == 20);
+    hear_sevens(copy, 20);
+    EXPECT(close(fd) == 0);
+    EXPECT(sendto(copy, bytes, 21, 0, (struct sockaddr *)&kernel, sizeof kernel) == 21);
+    hear_sevens(copy, 21);
+    struct iovec vector[2] = {{bytes, 10}, {bytes + 10, 12}};
+    struct msghdr message = {.msg_iov = vector, .msg_iovlen = 2};
+    EXPECT(sendmsg(copy, &message, 0) == 22 && writev(copy, vector, 2) == 22 && write(copy, bytes, 23) == 23);
+    hear_sevens(copy, 22);
+    hear_sevens(copy, 22);
+    hear_sevens(copy, 23);
+    EXPECT(close(copy) == 0);
+    reuse(copy);
+    /* Other protocols and families are the kernel's. */
+    fd = socket(AF_NETLINK, SOCK_RAW, 0);
+    EXPECT(fd >= 0 && bind(fd, (struct sockaddr *)&kernel, sizeof kernel) == 0);
+    length = sizeof name;
+    EXPECT(getsockname(fd, (struct sockaddr *)&name, &length) == 0 && name.nl_pid != 12345);
+    EXPECT(socket(AF_UNIX, SOCK_STREAM, 20) == -1);
+}
+
 /* ---- the device ---- */
 
 static void device(void)
@@ -329,7 +378,7 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},
+        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
@@ -67,6 +68,24 @@ const scenario = (sentence: string, name: string): void => {
 }
 
 scenario('paths of RDMA lead to the daemon, others where they always did', 'paths')
+test('what a program does to a socket of NETLINK_RDMA is told to the daemon, and not to the kernel', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout, stderr, daemon } = await run(['netlink'])
+  assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+  const { OPEN, SEND, BIND, NAME, SET, GET } = NetlinkOperation
+  assert.deepEqual(
+    daemon.log.filter(line => line.startsWith('netlink')),
+    [
+      `${OPEN} 3 0`,
+      `${BIND} 0 ${22n + (8n << 32n)}`,
+      `${BIND} 0 ${21n + (8n << 32n)}`,
+      `${NAME} 0 0`,
+      `${SET} 1 5`,
+      `${GET} 10 0`,
+      ...[20, 21, 22, 22, 23].map(bytes => `${SEND} ${bytes}`),
+    ].map(text => `netlink ${text}`),
+  )
+})
 scenario('a device node opens as a character device whose calls are forwarded', 'device')
 scenario('the doorbell rings only while the daemon is parked', 'bell')
 scenario("event descriptors read like Linux's", 'events')

@@ -81,7 +81,9 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   }
 
   const answerOne = (socket: NetlinkSocket, message: Message, entries: Entries | undefined): void => {
-    if (entries !== undefined) socket.send(answerOf(socket, message, 0, encodeAttributes(entries)))
+    const { answersAs } = commands.get(message.type) ?? {}
+    const as = answersAs === undefined ? message : { ...message, type: nldevType(answersAs) }
+    if (entries !== undefined) socket.send(answerOf(socket, as, 0, encodeAttributes(entries)))
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 

@@ -52,6 +52,8 @@ export interface NldevCommand {
   readonly asks: 'one' | 'list' | 'both'
   /** Unknown attributes, and such of another length than they have, are refused. */
   readonly strict?: true
+  /** Number of the command that an answer about one thing has, where Linux gives it another one's. */
+  readonly answersAs?: number
   /** What it is here, for docs/linux-abi.md. */
   readonly here: string
 }
@@ -75,7 +77,7 @@ export const NldevCommands = {
     here: 'a device of type rxe with the first address of an interface',
   },
   DELLINK: { number: 4, asks: 'one', admin: true, strict: true, here: 'removes a soft device' },
-  PORT_GET: { number: 5, asks: 'both', here: 'ports, with their interface' },
+  PORT_GET: { number: 5, asks: 'both', answersAs: 1, here: 'ports, with their interface' },
   SYS_GET: { number: 6, asks: 'one', here: 'shared by network namespaces, memory is copied at fork, events are told' },
   SYS_SET: {
     number: 7,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { renameDevice } from '../../../src/core/devices/registry.ts'
 import {
   addHook,
   closeContext,
@@ -36,6 +37,29 @@ test('a device has a name of its own while it is registered', () => {
     )
   assert.throws(() => unregister(first), /removed already/)
   assert.throws(() => register(core, describeDevice('two', testDriver(), { ports: [] })), /physPortCnt is 1, but 0/)
+})
+
+test('a device gets another name, and what uses it goes on', () => {
+  const { core, device, context, caller } = bench()
+  register(core, describeDevice('other'))
+  const before = device.name
+  renameDevice(device, before)
+  for (const [name, code] of [
+    ['other', 'EEXIST'],
+    ['a/b', 'EINVAL'],
+  ])
+    assert.equal(
+      errnoOf(() => renameDevice(device, name)),
+      code,
+    )
+  assert.equal(device.name, before)
+  renameDevice(device, 'mlx5_0')
+  assert.equal(core.devices.get('mlx5_0'), device)
+  assert.equal(core.devices.has(before), false)
+  invokeNow(context, Pd, 'create', 0, {}, caller)
+  register(core, describeDevice(before))
+  unregister(device)
+  assert.deepEqual([...core.devices.keys()].sort(), ['other', before].sort())
 })
 
 test('devices of one driver share their tables, and give them back (R20)', () => {

@@ -6,7 +6,15 @@ import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { nodeRdev, removeTree, type TreeDevice, updateTree, writeTree } from '../../../src/daemon/files/tree.ts'
+import {
+  hasNode,
+  nodeRdev,
+  removeTree,
+  renameInTree,
+  type TreeDevice,
+  updateTree,
+  writeTree,
+} from '../../../src/daemon/files/tree.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { scratchFolder } from '../../tools.ts'
 
@@ -51,6 +59,16 @@ test('a tree that was left behind is replaced, and removed without a trace', () 
   removeTree(root)
   assert.equal(existsSync(root), false)
   removeTree(root)
+})
+
+test('a device that gets another name has its files under it', () => {
+  const root = join(folder, 'd')
+  writeTree(root, [device('rxe0', 0), device('rxe1', 1)])
+  renameInTree(root, 'rxe1', device('mlx5_0', 1))
+  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')).sort(), ['mlx5_0', 'rxe0'])
+  assert.equal(readFileSync(join(root, 'sys/class/infiniband_verbs/uverbs1/ibdev'), 'latin1'), 'mlx5_0\n')
+  assert.equal(hasNode(root, 'uverbs1'), true)
+  assert.equal(hasNode(root, 'umad0'), false)
 })
 
 test('what changes at a port is written again, and GIDs that are gone have no files', () => {

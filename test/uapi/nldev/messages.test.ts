@@ -3,9 +3,7 @@
  * and nothing that a program sends makes the reader throw.
  */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { gunzipSync } from 'node:zlib'
 import fc from 'fast-check'
 import { NldevCommands, NlmsgType, nldevType } from '../../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries, encodeAttributes, readAttributes } from '../../../src/uapi/nldev/attributes.ts'
@@ -16,27 +14,7 @@ import {
   writeDone,
   writeMessage,
 } from '../../../src/uapi/nldev/messages.ts'
-import { fixture } from '../../paths.ts'
-
-interface Recorded extends Message {
-  readonly sent: boolean
-  readonly bytes: Uint8Array
-}
-
-const recorded = (name: string): Recorded[] =>
-  [
-    ...gunzipSync(readFileSync(fixture('netlink', name)))
-      .toString()
-      .matchAll(/^(send|recv)\S+ .*data=([0-9a-f]+)$/gm),
-  ].flatMap(([, direction, data]) => {
-    const datagram = new Uint8Array(Buffer.from(data, 'hex'))
-    let at = 0
-    return readMessages(datagram).map(message => {
-      const bytes = datagram.subarray(at, at + 16 + message.body.length)
-      at += (bytes.length + 3) & ~3
-      return { ...message, sent: direction === 'send', bytes }
-    })
-  })
+import { type Recorded, recorded } from './recorded.ts'
 
 const logs = ['nldev-6.1.abilog.gz', 'nldev-6.12.abilog.gz', 'monitor-6.12.abilog.gz']
 const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST

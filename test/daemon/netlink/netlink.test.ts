@@ -1,0 +1,339 @@
+/*
+ * Sockets of NETLINK_RDMA on a daemon without a shim: answers, lists, events, and programs that do it wrong.
+ */
+import assert from 'node:assert/strict'
+import { describe, it, type TestContext } from 'node:test'
+import fc from 'fast-check'
+import { Errno } from '../../../src/spec/errno.ts'
+import {
+  CounterMask,
+  CounterMode,
+  MonitorEvent,
+  NetlinkOption,
+  NldevAttributes,
+  NldevCommands,
+  NlmsgFlags,
+  NlmsgType,
+  nldevType,
+} from '../../../src/spec/linux/nldev.ts'
+import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
+import { scratchFolder } from '../../tools.ts'
+import { type Client, daemonOf, dial, eventually } from '../client.ts'
+import { type Answer, attributeOf, errnoOf, openTalk, requestOf, type Talk } from './talk.ts'
+
+const folder = scratchFolder()
+const { DUMP, ACK, REQUEST } = NlmsgFlags
+const ALLOC_PD = 3
+const CREATE_CQ = 18
+
+const begin = async (t: TestContext, devices?: string[]): Promise<{ client: Client; talk: Talk }> => {
+  const client = dial(t, await daemonOf(t, folder, devices))
+  await client.hello()
+  return { client, talk: await openTalk(client) }
+}
+
+/** The entries of a table in an answer. */
+const entriesOf = ({ entries }: Answer, table: Entries[number][0]): Entries[] =>
+  entries.flatMap(message => (attributeOf(message, table) as Entries).map(([, value]) => value as Entries))
+
+const names = ({ entries }: Answer): unknown[] => entries.map(message => attributeOf(message, 'DEV_NAME'))
+
+describe('devices', () => {
+  it('are listed, and found by index', async t => {
+    const { talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
+    assert.deepEqual(names(await talk.ask('GET', [], DUMP)), ['rxe0', 'rxe1'])
+    assert.deepEqual(names(await talk.ask('GET', [['DEV_INDEX', 1]])), ['rxe1'])
+    assert.deepEqual(await talk.ask('GET', [['DEV_INDEX', 2]]), { errno: Errno.EINVAL, entries: [] })
+    assert.deepEqual(await talk.ask('GET'), { errno: Errno.EINVAL, entries: [] })
+    const [port] = (await talk.ask('PORT_GET', [['DEV_INDEX', 0]], DUMP)).entries
+    assert.deepEqual(
+      [attributeOf(port, 'PORT_INDEX'), attributeOf(port, 'PORT_STATE'), attributeOf(port, 'NDEV_NAME')],
+      [1, 4, 'lo'],
+    )
+    const beyond = await talk.ask('PORT_GET', [
+      ['DEV_INDEX', 0],
+      ['PORT_INDEX', 2],
+    ])
+    assert.equal(beyond.errno, Errno.EINVAL)
+  })
+
+  it('have nodes by type: what the driver is, and whether there is one', async t => {
+    const { talk } = await begin(t)
+    const node = (type: string, ...more: Entries) => talk.ask('GET_CHARDEV', [['CHARDEV_TYPE', type], ...more])
+    const { entries } = await node('uverbs', ['DEV_INDEX', 0])
+    assert.deepEqual(entries, [
+      [
+        ['UVERBS_DRIVER_ID', 14],
+        ['CHARDEV', BigInt(231 * 256 + 192)],
+        ['CHARDEV_ABI', 2n],
+        ['CHARDEV_NAME', 'uverbs0'],
+      ],
+    ])
+    assert.deepEqual((await node('rdma_cm')).entries, [
+      [
+        ['CHARDEV', BigInt(10 * 256 + 122)],
+        ['CHARDEV_ABI', 4n],
+        ['CHARDEV_NAME', 'rdma_cm'],
+      ],
+    ])
+    assert.equal((await node('uverbs')).errno, Errno.EINVAL)
+    assert.equal((await node('nosuch')).errno, Errno.EOPNOTSUPP)
+    assert.equal((await node('toString')).errno, Errno.EOPNOTSUPP)
+    assert.equal((await node('umad', ['DEV_INDEX', 0])).errno, Errno.EINVAL)
+    assert.equal((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
+  })
+
+  it('come, get names and go, and members of the group are told as on Linux', async t => {
+    const { client, talk } = await begin(t)
+    const listener = await openTalk(client)
+    assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    assert.deepEqual(names(await talk.ask('NEWLINK', [])), [])
+    const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
+      (await talk.ask(command, attributes, ACK)).errno
+    const link: Entries = [
+      ['LINK_TYPE', 'rxe'],
+      ['NDEV_NAME', 'lo'],
+    ]
+    assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), Errno.EEXIST, 'one device of an interface')
+    assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
+    assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), 0)
+    assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)
+    assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0, 'its own name')
+    const told = listener.heard().map(({ type, port, sequence, body }) => {
+      assert.deepEqual({ type, port, sequence }, { type: nldevType(28), port: 0, sequence: 0 })
+      return decodeAttributes(body)
+    })
+    assert.deepEqual(
+      told.map(entries => [attributeOf(entries, 'EVENT_TYPE'), attributeOf(entries, 'DEV_NAME')]),
+      [
+        [MonitorEvent.UNREGISTER, 'rxe0'],
+        [MonitorEvent.REGISTER, 'mlx5_0'],
+        [MonitorEvent.NETDEV_ATTACH, 'mlx5_0'],
+        [MonitorEvent.RENAME, 'bnxt_re0'],
+      ],
+    )
+    assert.deepEqual(
+      told[2].map(([name]) => name),
+      ['DEV_INDEX', 'DEV_NAME', 'PORT_INDEX', 'NDEV_INDEX', 'NDEV_NAME', 'EVENT_TYPE'],
+    )
+    assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, 4n), 0)
+    assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
+    assert.deepEqual(listener.heard(), [])
+    assert.deepEqual(await client.tool({ what: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
+  })
+
+  it('keep the faults that are for them when they get another name', async t => {
+    const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
+    const rules = async (set?: string) => {
+      const reply = await client.tool({ what: 'fault', ...(set !== undefined && { set }) })
+      return 'faults' in reply && reply.faults.map(({ rule }) => rule)
+    }
+    assert.deepEqual(await rules('device=rxe1,drop=1%'), ['device=rxe1,drop=0.01'])
+    const renamed = await talk.ask(
+      'SET',
+      [
+        ['DEV_INDEX', 1],
+        ['DEV_NAME', 'mlx5_0'],
+      ],
+      ACK,
+    )
+    assert.equal(renamed.errno, 0)
+    assert.deepEqual(await rules(), ['device=mlx5_0,drop=0.01'])
+  })
+
+  it('get counters of queue pairs by a mode that is kept, and never any', async t => {
+    const { talk } = await begin(t)
+    const place: Entries = [
+      ['DEV_INDEX', 0],
+      ['PORT_INDEX', 1],
+    ]
+    const ofQps: Entries = [...place, ['STAT_RES', NldevAttributes.RES_QP.number]]
+    const mode = async (): Promise<unknown[]> => {
+      const { entries } = await talk.ask('STAT_GET', [...ofQps, ['STAT_MODE', 0]])
+      return [attributeOf(entries[0], 'STAT_MODE'), attributeOf(entries[0], 'STAT_AUTO_MODE_MASK')]
+    }
+    const set = async (mask: number): Promise<number> =>
+      (await talk.ask('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.AUTO], ['STAT_AUTO_MODE_MASK', mask]])).errno
+    assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
+    assert.equal(await set(CounterMask.PID), 0)
+    assert.deepEqual(await mode(), [CounterMode.AUTO, CounterMask.PID])
+    assert.equal(await set(4), Errno.EINVAL)
+    assert.equal(await set(0), 0)
+    assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
+    const values = attributeOf((await talk.ask('STAT_GET', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
+    const known = attributeOf((await talk.ask('STAT_GET_STATUS', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
+    const counterNames = (list: Entries) =>
+      list.map(([, entry]) => attributeOf((entry as { flagged: Entries }).flagged, 'STAT_HWCOUNTER_ENTRY_NAME'))
+    assert.ok(counterNames(values).includes('sent_pkts'))
+    assert.deepEqual(counterNames(known), counterNames(values))
+  })
+})
+
+describe('objects', () => {
+  it('are listed with their context and process, and counted', async t => {
+    const { client, talk } = await begin(t)
+    const context = await client.context()
+    const pds = [await client.command(context, ALLOC_PD, [], 1), await client.command(context, ALLOC_PD, [], 1)]
+    assert.deepEqual(
+      pds.map(({ ret }) => ret > 0),
+      [true, true],
+    )
+    const list = entriesOf(await talk.ask('RES_PD_GET', [['DEV_INDEX', 0]], DUMP), 'RES_PD')
+    assert.equal(list.length, 2)
+    for (const pd of list) assert.equal(attributeOf(pd, 'RES_PID'), process.pid)
+    const id = attributeOf(list[1], 'RES_PDN') as number
+    const { entries } = await talk.ask('RES_PD_GET', [
+      ['DEV_INDEX', 0],
+      ['RES_PDN', id],
+    ])
+    assert.equal(attributeOf(entries[0], 'RES_PDN'), id)
+    const wrong = async (...attributes: Entries): Promise<number> =>
+      (await talk.ask('RES_PD_GET', [['DEV_INDEX', 0], ...attributes])).errno
+    assert.equal(await wrong(['RES_PDN', id + 1000]), Errno.ENOENT)
+    assert.equal(await wrong(['RES_PDN', id], ['PORT_INDEX', 1]), Errno.EINVAL)
+    assert.equal(await wrong(), Errno.EINVAL)
+    const contexts = entriesOf(await talk.ask('RES_CTX_GET', [['DEV_INDEX', 0]], DUMP), 'RES_CTX')
+    assert.deepEqual(
+      contexts.map(one => attributeOf(one, 'RES_CTXN')),
+      [attributeOf(list[0], 'RES_CTXN')],
+    )
+    const [summary] = (await talk.ask('RES_GET', [], DUMP)).entries
+    const counts = (attributeOf(summary, 'RES_SUMMARY') as Entries).map(([, entry]) => entry as Entries)
+    assert.deepEqual(
+      counts.map(entry => [attributeOf(entry, 'RES_SUMMARY_ENTRY_NAME'), attributeOf(entry, 'RES_SUMMARY_ENTRY_CURR')]),
+      Object.entries({ pd: 2n, cq: 0n, qp: 0n, cm_id: 0n, mr: 0n, ctx: 1n, srq: 0n }),
+    )
+  })
+
+  it('in any number come in datagrams that fit, while others are answered, and each once', async t => {
+    const { client, talk } = await begin(t)
+    const context = await client.context()
+    const most = 1500
+    for (let i = 0; i < most; i++) await client.command(context, ALLOC_PD, [], 1)
+    const other = await openTalk(client)
+    const request = requestOf('RES_PD_GET', [['DEV_INDEX', 0]], DUMP)
+    const twice = Buffer.concat([request, request])
+    assert.equal(await talk.send(twice), twice.length)
+    assert.deepEqual(names(await other.ask('GET', [], DUMP)), ['rxe0'])
+    const messages = talk.heard()
+    while (messages.at(-1)?.type !== NlmsgType.DONE) {
+      await new Promise(setImmediate)
+      messages.push(...talk.heard())
+    }
+    // A second list while the first is told is EBUSY, as on Linux.
+    const refused = messages.filter(({ type }) => type === NlmsgType.ERROR)
+    assert.deepEqual(refused.map(errnoOf), [Errno.EBUSY])
+    const ids = messages
+      .filter(({ type }) => type > NlmsgType.FIRST)
+      .flatMap(({ body }) => {
+        assert.ok(body.length <= 3760)
+        return attributeOf(decodeAttributes(body), 'RES_PD') as Entries
+      })
+      .map(([, entry]) => attributeOf(entry as Entries, 'RES_PDN'))
+    assert.equal(ids.length, most)
+    assert.equal(new Set(ids).size, most)
+  })
+})
+
+describe('a program that does it wrong', () => {
+  it('and reads no answers loses them, is told so, and holds nobody up', async t => {
+    const { client, talk } = await begin(t)
+    const request = requestOf('SYS_GET')
+    const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
+    for (let i = 0; i < 20; i++) assert.equal(await talk.send(datagram), datagram.length)
+    const first = talk.heard()
+    assert.ok(first.length > 0 && first.length < 64 * 20)
+    await eventually(client, () => true)
+    const [overrun] = talk.heard()
+    assert.equal(overrun.type, NlmsgType.OVERRUN)
+    assert.deepEqual(await talk.ask('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
+  })
+
+  it('sends past the preload library and is answered too', async t => {
+    const { client, talk } = await begin(t)
+    const request = requestOf('GET', [], DUMP)
+    assert.equal(talk.sendDirectly(request), request.length)
+    await eventually(client, () => true)
+    assert.equal(talk.heard().length, 2)
+    assert.ok((await talk.call('NAME')) > 0, 'it is bound')
+  })
+
+  it('names no socket, an unknown operation, memory that is none, too many bytes', async t => {
+    const { client, talk } = await begin(t)
+    assert.equal((await client.netlink(0, 3, 0, 0n)).ret, BigInt(-Errno.EBADF))
+    assert.equal((await client.netlink(talk.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
+    assert.equal(await talk.call('SEND', 16, 4096n), -Errno.EFAULT)
+    assert.equal(await talk.call('SEND', 65537, BigInt(client.memory.address)), -Errno.EMSGSIZE)
+    assert.equal(await talk.call('SET', 77, 1n), -Errno.ENOPROTOOPT)
+    assert.equal(await talk.call('GET', 77), -Errno.ENOPROTOOPT)
+    assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
+  })
+
+  it('is refused what Linux refuses: lists of what has none, unknown types, what is no request', async t => {
+    const { talk } = await begin(t)
+    assert.equal((await talk.ask('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
+    assert.equal((await talk.ask('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
+    const odd = requestOf('GET', [], DUMP)
+    new DataView(odd.buffer).setUint16(4, nldevType(63), true)
+    await talk.send(odd)
+    assert.deepEqual(talk.heard().map(errnoOf), [Errno.EINVAL])
+    const silent = requestOf('GET', [], DUMP)
+    new DataView(silent.buffer).setUint16(6, DUMP, true)
+    await talk.send(silent)
+    assert.deepEqual(talk.heard(), [], 'without the flag of a request')
+    new DataView(silent.buffer).setUint16(6, DUMP | ACK, true)
+    await talk.send(silent)
+    assert.deepEqual(talk.heard().map(errnoOf), [0])
+  })
+
+  it('sends any bytes: each request has one end, and the daemon lives', async t => {
+    const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
+    const context = await client.context()
+    assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
+    const body = fc.uint8Array({ maxLength: 64 })
+    const message = fc.record({
+      command: fc.constantFrom(...Object.values(NldevCommands).map(({ number }) => number), 0, 8, 63),
+      flags: fc.constantFrom(0, DUMP, ACK, DUMP | ACK),
+      body,
+      lie: fc.constantFrom(0, 0, 0, 1, 1000, -17),
+    })
+    await fc.assert(
+      fc.asyncProperty(fc.array(message, { minLength: 1, maxLength: 4 }), async all => {
+        const datagram = Buffer.concat(
+          all.map(one => {
+            const bytes = new Uint8Array((16 + one.body.length + 3) & ~3)
+            const view = new DataView(bytes.buffer)
+            view.setUint32(0, Math.max(0, 16 + one.body.length + one.lie), true)
+            view.setUint16(4, nldevType(one.command), true)
+            view.setUint16(6, REQUEST | one.flags, true)
+            bytes.set(one.body, 16)
+            return bytes
+          }),
+        )
+        assert.equal(await talk.send(datagram), datagram.length)
+        talk.heard()
+      }),
+      { numRuns: 300 },
+    )
+    await eventually(client, () => true)
+    talk.heard()
+    assert.equal((await talk.ask('SYS_GET')).errno, 0)
+  })
+})
+
+it('a socket goes with its last copy, and gives its port and descriptors back', async t => {
+  const daemon = await daemonOf(t, folder)
+  const client = dial(t, daemon)
+  const watcher = dial(t, daemon)
+  await client.hello()
+  await watcher.hello()
+  const talk = await openTalk(client)
+  assert.equal(await talk.call('BIND', 0, 0n), 0)
+  assert.equal(await talk.call('NAME'), process.pid)
+  assert.equal((await watcher.stat()).descriptors, 1)
+  client.close()
+  await eventually(watcher, ({ descriptors }) => descriptors === 0)
+  const next = await openTalk(watcher)
+  assert.equal(await next.call('BIND', 0, 0n), 0)
+  assert.equal(await next.call('NAME'), process.pid)
+})

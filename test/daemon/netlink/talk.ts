@@ -1,0 +1,105 @@
+/*
+ * A socket of NETLINK_RDMA of a daemon, as a program has it: asks, and hears all that came.
+ */
+import assert from 'node:assert/strict'
+import { EAGAIN } from '../../../src/host/errno.ts'
+import { recvSmall, sendSmall } from '../../../src/host/net/sockets.ts'
+import {
+  type NldevCommandName,
+  NldevCommands,
+  NlmsgFlags,
+  NlmsgType,
+  nldevType,
+} from '../../../src/spec/linux/nldev.ts'
+import { NetlinkOperation } from '../../../src/spec/session.ts'
+import { decodeAttributes, type Entries, encodeAttributes } from '../../../src/uapi/nldev/attributes.ts'
+import { type Message, readMessages, writeMessage } from '../../../src/uapi/nldev/messages.ts'
+import type { Client } from '../client.ts'
+
+export interface Talk {
+  readonly fd: number
+  /** An operation on this socket; its result, or -errno. */
+  call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
+  /** Sends a datagram by the session; its length, or -errno. */
+  send(datagram: Uint8Array): Promise<number>
+  /** Sends it past the preload library. */
+  sendDirectly(datagram: Uint8Array): number
+  /** Every message that has come. */
+  heard(): Message[]
+  /** Asks, and hears the answer; lists to their end. */
+  ask(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
+}
+
+export interface Answer {
+  /** 0, or the errno with which the request was refused, or the list broken off. */
+  readonly errno: number
+  /** Attributes of each message that is none of the two above. */
+  readonly entries: Entries[]
+}
+
+const BUFFER = new Uint8Array(65536)
+
+export const requestOf = (command: NldevCommandName, attributes: Entries = [], flags = 0, sequence = 7): Uint8Array =>
+  writeMessage({
+    type: nldevType(NldevCommands[command].number),
+    flags: NlmsgFlags.REQUEST | flags,
+    sequence,
+    port: 0,
+    body: encodeAttributes(attributes),
+  })
+
+/** Errno of NLMSG_ERROR and NLMSG_DONE. */
+export const errnoOf = ({ body }: Message): number =>
+  Math.abs(new DataView(body.buffer, body.byteOffset, body.byteLength).getInt32(0, true))
+
+const endsAnswer = ({ type, flags }: Message): boolean => type < NlmsgType.FIRST || !(flags & NlmsgFlags.MULTI)
+
+/** The session must have said HELLO. */
+export const openTalk = async (client: Client): Promise<Talk> => {
+  const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, 3, 0n)
+  assert.equal(ret, 0n)
+  assert.equal(descriptors.length, 1)
+  client.keep(descriptors)
+  const [fd] = descriptors
+  const talk: Talk = {
+    fd,
+    call: async (operation, extra = 0, argument = 0n) =>
+      Number((await client.netlink(fd, NetlinkOperation[operation], extra, argument)).ret),
+    send(datagram) {
+      client.memory.bytes.set(datagram)
+      return talk.call('SEND', datagram.length, BigInt(client.memory.address))
+    },
+    sendDirectly: datagram => sendSmall(fd, datagram),
+    heard() {
+      const messages: Message[] = []
+      for (;;) {
+        const length = recvSmall(fd, BUFFER)
+        if (length === -EAGAIN) return messages
+        assert.ok(length > 0, `recv: ${length}`)
+        messages.push(...readMessages(BUFFER.slice(0, length)))
+      }
+    },
+    async ask(command, attributes = [], flags = 0) {
+      const request = requestOf(command, attributes, flags)
+      assert.equal(await talk.send(request), request.length)
+      const messages = talk.heard()
+      // A list goes on as it is read.
+      while (messages.length === 0 || !endsAnswer(messages[messages.length - 1])) {
+        await new Promise(setImmediate)
+        messages.push(...talk.heard())
+      }
+      const control = messages.filter(({ type }) => type < NlmsgType.FIRST)
+      return {
+        errno: control.reduce((errno, message) => errno || errnoOf(message), 0),
+        entries: messages.filter(({ type }) => type >= NlmsgType.FIRST).map(({ body }) => decodeAttributes(body)),
+      }
+    },
+  }
+  return talk
+}
+
+/** The value of an attribute; of nested ones the attributes within. */
+export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
+  const value = entries.find(([found]) => found === name)?.[1]
+  return typeof value === 'object' && 'flagged' in value ? value.flagged : value
+}

@@ -1,0 +1,33 @@
+/*
+ * Netlink messages that Linux and iproute2 have exchanged (test/fixtures/netlink/ORIGIN.md).
+ */
+import { readFileSync } from 'node:fs'
+import { gunzipSync } from 'node:zlib'
+import { type Message, readMessages } from '../../../src/uapi/nldev/messages.ts'
+import { fixture } from '../../paths.ts'
+
+export interface Recorded extends Message {
+  readonly sent: boolean
+  readonly bytes: Uint8Array
+  /** The command that was running. */
+  readonly command: string
+}
+
+export const recorded = (name: string): Recorded[] => {
+  let command = ''
+  return [
+    ...gunzipSync(readFileSync(fixture('netlink', name)))
+      .toString()
+      .matchAll(/^(?:# (.*)|(send|recv)\S+ .*data=([0-9a-f]+))$/gm),
+  ].flatMap(([, comment, direction, data]) => {
+    command = comment ?? command
+    if (data === undefined) return []
+    const datagram = new Uint8Array(Buffer.from(data, 'hex'))
+    let at = 0
+    return readMessages(datagram).map(message => {
+      const bytes = datagram.subarray(at, at + 16 + message.body.length)
+      at += (bytes.length + 3) & ~3
+      return { ...message, sent: direction === 'send', bytes, command }
+    })
+  })
+}
