@@ -115,7 +115,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
 
   const flush = (): void => {
     while (watcher && unsent.length > 0) {
-      const result = send(fd, unsent[0].bytes, unsent[0].fds)
+      const result = send(fd, unsent[0]!.bytes, unsent[0]!.fds)
       if (result === -EAGAIN) break
       unsent.shift()
       if (result < 0) finish(gone())

@@ -19,7 +19,7 @@ const isListening = (port: number): boolean => {
       return false
     }
     return text.split('\n').some(line => {
-      const [, address, , state] = line.trim().split(/\s+/)
+      const [, address = '', , state] = line.trim().split(/\s+/)
       return state === LISTEN && address.endsWith(local)
     })
   })

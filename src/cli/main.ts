@@ -256,8 +256,8 @@ const STAYING = ['daemon', 'run', 'trace']
 const main = async (): Promise<void> => {
   const [, , first] = process.argv
   try {
-    if (!STAYING.includes(first)) exitOnBrokenPipe()
-    const program = buildProgram(Object.hasOwn(commands, first) ? first : undefined)
+    if (first === undefined || !STAYING.includes(first)) exitOnBrokenPipe()
+    const program = buildProgram(first !== undefined && Object.hasOwn(commands, first) ? first : undefined)
     if (first === undefined) {
       program.outputHelp({ error: true })
       process.exitCode = 2

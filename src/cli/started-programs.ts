@@ -80,9 +80,9 @@ const collect = (
   }
   if (LAUNCHERS.has(basename(path))) {
     const at = args.findIndex(arg => !/^-|=/.test(arg) && findProgram(arg) !== undefined)
-    if (at >= 0) collect(args[at], args.slice(at + 1), depth + 1, found, interpreterOf)
+    if (at >= 0) collect(args[at]!, args.slice(at + 1), depth + 1, found, interpreterOf)
   } else if (SHELLS.has(basename(path))) {
-    for (const [command, ...rest] of shellCommands(shellText(args) ?? '')) collect(command, rest, depth + 1, found)
+    for (const [command = '', ...rest] of shellCommands(shellText(args) ?? '')) collect(command, rest, depth + 1, found)
   }
 }
 

@@ -25,7 +25,7 @@ const WORD = 4
 /** One line about what a device did in `seconds`; undefined for nothing. */
 export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
   const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
-    (after[kind][name] - (before[kind][name] ?? 0)) / seconds
+    (after[kind][name]! - (before[kind][name] ?? 0)) / seconds
   const data = (name: string): string => `${bytesText(Math.round(rate('counters', name) * WORD))}/s`
   const changes = (kind: 'hw_counters' | 'faults', prefix: string): string[] =>
     Object.keys(after[kind])
@@ -53,7 +53,7 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
     const now = performance.now()
     const lines = json
       ? [JSON.stringify(stat)]
-      : stat.devices.map((device, i) => rateText(last.devices[i], device, (now - time) / 1000))
+      : stat.devices.map((device, i) => rateText(last.devices[i]!, device, (now - time) / 1000))
     const clock = new Date().toTimeString().slice(0, 8)
     for (const line of lines) if (line !== undefined) process.stdout.write(json ? `${line}\n` : `${clock}  ${line}\n`)
     last = stat

@@ -86,7 +86,7 @@ export const createFailureDesk = (
     const known = clients.get(pid)
     if (known !== undefined) return known
     const [oldest] = clients.keys()
-    if (clients.size === MOST_CLIENTS) leave(oldest)
+    if (oldest !== undefined && clients.size === MOST_CLIENTS) leave(oldest)
     const name = owner === undefined ? 'devices' : `process ${pid} (${owner.command})`
     const made = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
     clients.set(pid, made)

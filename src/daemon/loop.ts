@@ -80,9 +80,9 @@ export const createLoop = (
     let progress = false
     for (let i = 0; i < devices.length; i++)
       try {
-        progress = devices[i].poll(now, where) || progress
+        progress = devices[i]!.poll(now, where) || progress
       } catch (error) {
-        note(devices[i], error)
+        note(devices[i]!, error)
       }
     if (thrown !== undefined) tellThrown()
     return progress
@@ -108,9 +108,9 @@ export const createLoop = (
     let due = Infinity
     for (let i = 0; i < devices.length; i++)
       try {
-        due = Math.min(due, devices[i].nextTimeout())
+        due = Math.min(due, devices[i]!.nextTimeout())
       } catch (error) {
-        note(devices[i], error)
+        note(devices[i]!, error)
       }
     if (thrown !== undefined) tellThrown()
     if (due >= timerDue) return

@@ -370,5 +370,5 @@ export const requestName = (opcode: number): string => nameIn(WrOpcode.values, o
 export const causeText = ({ id, args }: Cause): string =>
   causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'
-    return format === undefined ? String(value) : formats[format](value)
+    return format === undefined ? String(value) : formats[format]!(value)
   })

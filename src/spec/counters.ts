@@ -110,7 +110,7 @@ export const counterValues = (
   port: Readonly<Record<string, number>>,
 ): Record<string, number> => {
   const read = (source: string): number => {
-    const [sign, from, name] = /^(-?)(\w+)\.(\w+)$/.exec(source)?.slice(1) ?? []
+    const [, sign, from, name = ''] = /^(-?)(\w+)\.(\w+)$/.exec(source) ?? []
     const value = (from === 'engine' ? engine : port)[name] ?? 0
     return sign === '-' ? -value : value
   }

@@ -280,20 +280,21 @@ const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[
   const steps = target === undefined ? [] : WAY.slice(0, WAY.indexOf(target) + 1)
   if (steps.length === 0)
     return `a new queue pair cannot be in ${target ?? to} with attributes; it can be in ${WAY.join(', ')}`
-  const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1], after) ?? none)
+  const rows = steps.map((after, i) => transitionOf(type, i === 0 ? 'RESET' : steps[i - 1]!, after) ?? none)
   const left = new Set(given)
   const plan: Step[] = []
   for (const [i, { required, optional }] of rows.entries()) {
-    const before = i === 0 ? 'RESET' : steps[i - 1]
+    const before = i === 0 ? 'RESET' : steps[i - 1]!
+    const after = steps[i]!
     const isNeededLater = (name: string): boolean => rows.slice(i + 1).some(row => row.required.includes(name))
     const taken = [...left].filter(name => {
       const row = takenWith(name)
       return required.includes(row) || (optional.includes(row) && !isNeededLater(row))
     })
     for (const name of taken) left.delete(name)
-    const why = checkTransition(type, QpState.values[before], QpState.values[steps[i]], taken)
+    const why = checkTransition(type, QpState.values[before], QpState.values[after], taken)
     if (why !== undefined) return why
-    plan.push({ state: QpState.values[steps[i]], attributes: taken })
+    plan.push({ state: QpState.values[after], attributes: taken })
   }
   if (left.size > 0) return `on its way to ${target} no ${type} queue pair takes ${[...left].join(', ')}`
   return plan

@@ -167,4 +167,4 @@ export const ackTimeoutMicroseconds = (code: number): number =>
 export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
 
 /** Microseconds that RNR timer code `code` (0–31) makes a requester wait at least. */
-export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]
+export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]!

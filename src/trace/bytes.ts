@@ -14,7 +14,7 @@ export const bytesText = (bytes: Uint8Array, most: number = MOST_BYTES): string 
 
 /** Pairs of bytes in hexadecimal, without leading zeros. */
 export const groups = (bytes: Uint8Array): string[] =>
-  Array.from({ length: bytes.length / 2 }, (_, i) => ((bytes[2 * i] << 8) | bytes[2 * i + 1]).toString(16))
+  Array.from({ length: bytes.length / 2 }, (_, i) => ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16))
 
 /** An address of 16 bytes: ::ffff:a.b.c.d for IPv4, else IPv6 with its longest run of zeros left out (RFC 5952). */
 export const gidText = (gid: Uint8Array): string => {

@@ -27,7 +27,7 @@ export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number
   const items: Item[] = []
   let at = HEADER
   try {
-    for (; at + ATTRIBUTE <= end; at = items[items.length - 1].next) items.push(itemAt('', view, at, end))
+    for (; at + ATTRIBUTE <= end; at = items[items.length - 1]!.next) items.push(itemAt('', view, at, end))
   } catch (error) {
     if (!(error instanceof CallError)) throw error
   }

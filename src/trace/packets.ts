@@ -45,13 +45,13 @@ export const syndromeText = (syndrome: number): string => {
   const value = syndrome & SYNDROME_VALUE_MASK
   if (kind === syndromeKind.ACK) return value === CREDITS_NONE ? 'ACK' : `ACK credits ${creditCounts[value]}`
   const name = nameOf(syndromeKind, kind)
-  if (kind === syndromeKind.RNR_NAK) return `${name} ${microseconds(rnrTimerMicroseconds[value])}`
+  if (kind === syndromeKind.RNR_NAK) return `${name} ${microseconds(rnrTimerMicroseconds[value]!)}`
   if (kind === syndromeKind.NAK) return `${name} ${nameOf(nakCode, value) ?? value}`
   return `${name} ${hex(syndrome)}`
 }
 
 const flags = (table: Readonly<Record<string, number>>, value: number): string => {
-  const names = Object.keys(table).filter(name => (value & table[name]) !== 0)
+  const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
   const rest = Object.values(table).reduce((bits, bit) => bits & ~bit, value)
   return [...names, ...(rest !== 0 || names.length === 0 ? [hex(rest)] : [])].join('|')
 }
@@ -76,7 +76,7 @@ const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
     .map(([field, value]) => {
       const text = named[`${header}.${field}`]
       if (text !== undefined) return text(Number(value))
-      return `${field} ${COUNTS.has(field) ? value : hex(value)}`
+      return `${field} ${COUNTS.has(field) ? value : hex(value!)}`
     })
     .join(' ')
 

@@ -113,7 +113,7 @@ const COLUMNS = [6, 11, 11, 9, 9] as const
 
 const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): string =>
   [percent.toFixed(2), seconds.toFixed(6), String(perCall), String(calls), errors === 0 ? '' : String(errors)]
-    .map((text, i) => text.padStart(COLUMNS[i]))
+    .map((text, i) => text.padStart(COLUMNS[i]!))
     .join(' ')
     .concat(` ${name}`)
 
@@ -139,7 +139,7 @@ export const summaryText = (summary: Summary): string => {
   const rule = [...COLUMNS, 24].map(width => '-'.repeat(width)).join(' ')
   const lost = summary.lost === 0 ? [] : [`${summary.lost} calls were not traced: the reader was too slow`]
   return [
-    `${head.map((text, i) => text.padStart(COLUMNS[i])).join(' ')} method`,
+    `${head.map((text, i) => text.padStart(COLUMNS[i]!)).join(' ')} method`,
     rule,
     ...summary.rows().map(line),
     rule,

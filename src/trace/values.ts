@@ -62,7 +62,7 @@ const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   )
   const texts = shown
     .slice(0, style.fields)
-    .map(([name, { of }]) => `${name} ${valueText(name, of, value[name], style)}`)
+    .map(([name, { of }]) => `${name} ${valueText(name, of, value[name]!, style)}`)
   return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
@@ -133,7 +133,7 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
   Object.fromEntries(
     Object.entries(fields)
       .filter(([name]) => value[name] !== undefined)
-      .map(([name, { of }]) => [name, valueJson(of, value[name])]),
+      .map(([name, { of }]) => [name, valueJson(of, value[name]!)]),
   )
 
 /** Values by attribute; those `chained` are numbers of entries of a chain. */

@@ -42,7 +42,7 @@ const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
 export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint8Array): void => {
   const length = Math.min(size, bytes.length)
   if (length > FEW) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
-  else for (let i = 0; i < length; i++) view.setUint8(at + i, bytes[i])
+  else for (let i = 0; i < length; i++) view.setUint8(at + i, bytes[i]!)
 }
 
 /**
@@ -146,7 +146,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
     case 'record': {
       if (typeof value !== 'object' || value === null) return ': it is a record'
       for (const name in of.fields) {
-        const problem = problemOf(of.fields[name].of, (value as Readonly<Record<string, unknown>>)[name], strict)
+        const problem = problemOf(of.fields[name]!.of, (value as Readonly<Record<string, unknown>>)[name], strict)
         if (problem !== undefined) return `.${name}${problem}`
       }
       return undefined
@@ -205,7 +205,7 @@ const placed = (fields: Fields): readonly Place[] => {
 export const writeRecord = (view: DataView, at: number, fields: Fields, record: AnyRecord): void => {
   const places = placed(fields)
   for (let i = 0; i < places.length; i++) {
-    const place = places[i]
+    const place = places[i]!
     const value = record[place.name]
     if (value === undefined) continue
     if (place.isUint) writeUint(view, at + place.offset, place.size, Number(value))
@@ -219,7 +219,7 @@ export const readRecord = (view: DataView, at: number, fields: Fields, where: st
   const record: AnyRecord = {}
   const places = placed(fields)
   for (let i = 0; i < places.length; i++) {
-    const { name, offset, size, of, isUint: isPlain, fields: inner } = places[i]
+    const { name, offset, size, of, isUint: isPlain, fields: inner } = places[i]!
     if (isPlain) record[name] = readUint(view, at + offset, size)
     else if (inner !== undefined) record[name] = readRecord(view, at + offset, inner, where)
     else record[name] = readScalar(view, at + offset, size, of, where)
@@ -234,7 +234,7 @@ export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): Re
 /** Writes records in a row, without gaps. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {
   const size = recordSize(fields)
-  for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i])
+  for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i]!)
 }
 
 /** The same in bytes of their own. */

@@ -314,9 +314,9 @@ export const writeCallReply = (
   if (count > SessionLimits.descriptors)
     throw new RangeError(`${count} descriptors in one reply; at most ${SessionLimits.descriptors} are allowed`)
   for (let i = 0, where = CALL_REPLY; i < count; i++, where += INSTALL) {
-    view.setBigUint64(where + INSTALL_ADDRESS, installs[i].address, true)
-    view.setUint32(where + INSTALL_WIDTH, installs[i].width, true)
-    view.setUint32(where + INSTALL_KIND, installs[i].kind ?? InstallKind.EVENT, true)
+    view.setBigUint64(where + INSTALL_ADDRESS, installs[i]!.address, true)
+    view.setUint32(where + INSTALL_WIDTH, installs[i]!.width, true)
+    view.setUint32(where + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
   }
   const end = CALL_REPLY + count * INSTALL
   const said = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written

@@ -247,7 +247,7 @@ export const traceTexts = (record: TraceEvent): string[] => {
   const texts: string[] = []
   while (text.length > MOST_CHARACTERS) {
     // A pair of surrogates stays together.
-    const isPair = /[\ud800-\udbff]/.test(text[MOST_CHARACTERS - 1])
+    const isPair = /[\ud800-\udbff]/.test(text[MOST_CHARACTERS - 1]!)
     const end = isPair ? MOST_CHARACTERS - 1 : MOST_CHARACTERS
     texts.push(MORE + text.slice(0, end))
     text = text.slice(end)

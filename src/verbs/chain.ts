@@ -87,7 +87,7 @@ interface Chainable extends ChainedMethod {
 }
 
 const chainable = (cls: ObjectClass, name: string): Chainable => {
-  const method = cls.methods[name]
+  const method = cls.methods[name]!
   const references = Object.entries(method.in).filter(([, { of }]) => of.kind === 'ref' || of.kind === 'fd')
   return { class: cls, name, method, references: references.map(([attribute]) => attribute) }
 }
@@ -251,7 +251,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       entry.refs = refsOf(entry.args, entry.on.references)
     }
     const refuse = (done: number, error: number, why: string, hint?: string): never => {
-      const { cls, name } = entries[done]
+      const { cls, name } = entries[done]!
       throw refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
     }
     const straight = kit.carrier.chain?.(entries)
@@ -259,7 +259,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       const { answers, error, waits } = straight
       if (error !== undefined)
         return refuse(answers.length, error.errno, error.message, waits ? USE_ASYNC_HINT : undefined)
-      return answers.map((answered, i) => entries[i].made(answered))
+      return answers.map((answered, i) => entries[i]!.made(answered))
     }
     const links = entries.map(({ on: { class: cls, name: methodName, method }, args, object, refs }): Link => {
       const call = { class: cls, methodName, method, object: Math.max(object, 0), args }
@@ -273,8 +273,8 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     if (done < entries.length)
       return refuse(done, error, reason === undefined ? 'refused' : new TextDecoder().decode(reason as Uint8Array))
     return chainEntries(results as Uint8Array).map(({ message }, i) => {
-      const result = decodeResult(links[i].call, message)
-      return entries[i].made({ object: result.object ?? 0, out: result.out })
+      const result = decodeResult(links[i]!.call, message)
+      return entries[i]!.made({ object: result.object ?? 0, out: result.out })
     })
   }
   return { run, makeAll }

@@ -115,7 +115,11 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     completion: number => waiters.wake(number),
     event(type, number, port) {
       if (type === AsyncEventType.values.CQ_ERR && number !== undefined) onOverrun(number)
-      const event = { type: eventNames[type], source: number === undefined ? undefined : kit.sources.get(number), port }
+      const event = {
+        type: eventNames[type]!,
+        source: number === undefined ? undefined : kit.sources.get(number),
+        port,
+      }
       // The device is in the middle of its work: handlers run when that is done.
       queueMicrotask(() => {
         for (const handler of [...handlers])

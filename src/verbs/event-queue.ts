@@ -60,7 +60,7 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
       const event = readRecord(record, 0, Event, 'event') as unknown as RecordOf<typeof Event>
       const number = Number(event.cookie)
       mail.put({
-        type: kinds[event.type],
+        type: kinds[event.type]!,
         source: sources.get(number),
         port: event.class === PortClass.id ? event.object : undefined,
         number,

@@ -90,7 +90,7 @@ const openAgain = (network: Network, name: string): Device => {
     return createDevice(carrier, name, '', factsOf(carrier, link))
   }
   const { identity, port } = soft.rxe.state
-  const gid = identity.gids[GID_OF_ADDRESS]
+  const gid = identity.gids[GID_OF_ADDRESS]!
   return createDevice(carrier, name, addressText(gid), { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu })
 }
 

@@ -121,7 +121,7 @@ const reachHere = (network: LocalNetwork, tell: Tell): SystemAccess => {
 /** A context on a device node of a daemon. */
 const openNode = (session: Session, node: number, name: string) => {
   const { reply, fds } = session.ask('open', (to, from) => writeRequest(to, 'OPEN', from, { node }))
-  if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]) }
+  if (reply.error === 0) return { fds, send: createCalls(session, reply.context, fds[0]!) }
   for (const fd of fds) close(fd)
   throw refusal(errnoName(reply.error), reply.error, 'open', `the daemon at ${session.socket} does not open ${name}`)
 }
@@ -171,7 +171,7 @@ const decoder = new TextDecoder()
 const text = (bytes: Uint8Array): string => decoder.decode(bytes).replace(/\0+$/, '')
 const guidText = (bytes: Uint8Array): string =>
   Array.from({ length: bytes.length / 2 }, (_, i) =>
-    ((bytes[2 * i] << 8) | bytes[2 * i + 1]).toString(16).padStart(4, '0'),
+    ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16).padStart(4, '0'),
   ).join(':')
 
 /** Opens the system-wide device. Throws RdmaError: ECONNREFUSED without a daemon. */

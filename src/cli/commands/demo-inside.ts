@@ -49,7 +49,7 @@ interface Side {
 }
 
 type Queue = { readonly offset: bigint }
-const queueOf = (out: object, name: string): bigint => (out as Record<string, Queue>)[name].offset
+const queueOf = (out: object, name: string): bigint => (out as Record<string, Queue>)[name]!.offset
 
 const createSide = ({ device }: RxeDevice): Side => {
   const rings = findableMemory()
@@ -158,8 +158,8 @@ export const demoInside = async (): Promise<void> => {
     `A device, ${defaultDevice.name} at ${defaultDevice.address}, was made in this process, and two contexts opened on it, as two programs would. Each registers ${BYTES} bytes of memory and makes a queue pair; the queue pairs are connected, and one sends its bytes to the other.`,
   )
   const [from, to] = [createSide(rxe), createSide(rxe)]
-  connect(from, to, identity.gids[1])
-  connect(to, from, identity.gids[1])
+  connect(from, to, identity.gids[1]!)
+  connect(to, from, identity.gids[1]!)
   from.buffer.forEach((_, i) => {
     from.buffer[i] = (i * 31) & 0xff
   })

@@ -136,9 +136,9 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   ])
   const entries = timeline(records, capture, names)
   const shown = firstMessages(entries, MESSAGES)
-  const [first] = entries
+  const start = entries[0]?.time ?? 0
   for (const { kind, time, who, text } of shown) {
-    const at = ((time - first.time) / 1000).toFixed(3).padStart(9)
+    const at = ((time - start) / 1000).toFixed(3).padStart(9)
     cut(`${at}  ${who.padEnd(15)}  ${kind === 'packet' ? '▪ ' : ''}${text}`)
   }
   const rest = entries.slice(shown.length)

@@ -23,12 +23,12 @@ export const devicesText = (devices: readonly ListedDevice[]): string => {
     nodeGuid,
     address ?? '-',
   ])
-  const widths = HEAD.map((head, i) => Math.max(head.length, ...rows.map(row => row[i].length)))
+  const widths = HEAD.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]!.length)))
   return [HEAD, ...rows]
     .map(
       row =>
         `${row
-          .map((cell, i) => cell.padEnd(widths[i]))
+          .map((cell, i) => cell.padEnd(widths[i]!))
           .join('  ')
           .trimEnd()}\n`,
     )

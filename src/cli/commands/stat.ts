@@ -93,16 +93,16 @@ export const qpsText = (qps: readonly QpStat[]): string => {
     requestsText(send),
     `${requestsText(receive)}${receive.shared ? ' shared' : ''}`,
   ])
-  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(row => row[i].length)))
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map(row => row[i]!.length)))
   const line = (cells: readonly string[]): string =>
     cells
-      .map((cell, i) => cell.padEnd(widths[i]))
+      .map((cell, i) => cell.padEnd(widths[i]!))
       .join('  ')
       .trimEnd()
   const lines = [line(heads)]
   for (const [i, row] of rows.entries()) {
     lines.push(line(row))
-    const { lastError } = qps[i]
+    const { lastError } = qps[i]!
     if (lastError !== undefined) lines.push(`    last error: ${lastError.text}`)
   }
   return `${lines.join('\n')}\n`

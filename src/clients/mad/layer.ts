@@ -33,7 +33,7 @@ export const createMadLayer = (core: Core): MadLayer => {
     name: 'mad',
     add(device) {
       const port = device.driver.openManagement?.(device, (mad, from) => {
-        const agent = agents.get(mad[CLASS_AT])
+        const agent = agents.get(mad[CLASS_AT]!)
         agent?.receive(device, mad, from)
       })
       if (port === undefined) return false

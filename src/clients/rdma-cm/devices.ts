@@ -59,7 +59,7 @@ export class CmDevices {
   /** The device that has this address; of a link-local one with a scope, on that interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
     for (const one of this.#devices.values()) {
-      const { gids } = one.device.ports[0]
+      const { gids } = one.device.ports[0]!
       const index = findGid(gids, address, GidType.values.ROCE_V2)
       if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return one
     }
@@ -68,7 +68,7 @@ export class CmDevices {
 
   hasGid(number: number, gid: Uint8Array): boolean {
     const found = this.byNumber(number)
-    return found !== undefined && findGid(found.device.ports[0].gids, gid) >= 0
+    return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
   /** The way to `destination`, from `source` if that names a host. Throws CallError. */
@@ -119,7 +119,7 @@ export class CmDevices {
   /** The first address of a device that is like that, and the device. */
   #find(isWanted: (entry: GidTableEntry) => boolean): Omit<Route, 'remoteGid'> | undefined {
     for (const device of this.#devices.values())
-      for (const entry of device.device.ports[0].gids.entries)
+      for (const entry of device.device.ports[0]!.gids.entries)
         if (entry !== undefined && isWanted(entry)) return { device, localGid: entry.gid }
     return undefined
   }

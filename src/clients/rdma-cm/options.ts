@@ -65,5 +65,5 @@ export const setOption = (id: Identifier, level: number, option: number, value: 
   if (value.length !== found.bytes)
     throw new CallError('EINVAL', `cm_id.setOption: option ${option} has ${found.bytes} bytes, not ${value.length}`)
   const view = new DataView(value.buffer, value.byteOffset)
-  found.set(id, found.bytes === 1 ? value[0] : view.getInt32(0, true))
+  found.set(id, found.bytes === 1 ? value[0]! : view.getInt32(0, true))
 }

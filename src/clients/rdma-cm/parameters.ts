@@ -101,7 +101,7 @@ export const datagramParameters = (
   dgid: gid,
   flowLabel,
   trafficClass,
-  sgidIndex: device && localGid ? Math.max(0, findGid(device.device.ports[0].gids, localGid)) : 0,
+  sgidIndex: device && localGid ? Math.max(0, findGid(device.device.ports[0]!.gids, localGid)) : 0,
   hopLimit: 64,
   isGlobal: 1,
   port: 1,

@@ -32,7 +32,7 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   record[48] = id.trafficClass
   record[49] = REVERSIBLE
   view.setUint16(50, PKEY)
-  record[54] = EXACTLY | device.device.ports[0].attributes.activeMtu
+  record[54] = EXACTLY | device.device.ports[0]!.attributes.activeMtu
   record[55] = EXACTLY
   record[56] = EXACTLY | PACKET_LIFE_TIME
   return [{ flags: FLAGS, reserved: 0, record }]

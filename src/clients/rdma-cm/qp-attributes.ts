@@ -45,7 +45,7 @@ const addressOf = (id: Identifier): NonNullable<QpAttributes['address']> => {
   return {
     dgid: path.remoteGid,
     flowLabel: path.flowLabel,
-    sgidIndex: findGid(device.device.ports[0].gids, path.localGid),
+    sgidIndex: findGid(device.device.ports[0]!.gids, path.localGid),
     hopLimit: path.hopLimit,
     trafficClass: path.trafficClass,
     sl: path.sl,

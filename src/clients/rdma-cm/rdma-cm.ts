@@ -434,7 +434,7 @@ export class RdmaCm implements EventHost {
   #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass }: Identifier): CmPath {
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
-    const { activeMtu } = device.device.ports[0].attributes
+    const { activeMtu } = device.device.ports[0]!.attributes
     return {
       device: device.number,
       localGid,
@@ -465,7 +465,7 @@ export class RdmaCm implements EventHost {
       localGid: from.localGid,
       remoteGid: from.remoteGid,
       pkey: from.pkey,
-      mtu: device.device.ports[0].attributes.activeMtu,
+      mtu: device.device.ports[0]!.attributes.activeMtu,
       flowLabel: from.flowLabel,
       trafficClass: from.trafficClass,
       hopLimit: HOP_LIMIT,

@@ -87,7 +87,7 @@ export const createEventSocket = (
     let count = 0
     let result = 1
     while (count < waiting.length && result > 0) {
-      result = sendSmall(ours, waiting[count].bytes)
+      result = sendSmall(ours, waiting[count]!.bytes)
       if (result > 0) count++
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
@@ -183,8 +183,8 @@ export const createEventSocket = (
     const records: EventRecord[] = []
     let at = sent.length
     for (const packet of packets.reverse()) {
-      while (at > 0 && !isEqual(sent[at - 1].bytes, packet)) at--
-      if (at > 0) records.unshift(sent[--at])
+      while (at > 0 && !isEqual(sent[at - 1]!.bytes, packet)) at--
+      if (at > 0) records.unshift(sent[--at]!)
     }
     sent = []
     return records
@@ -197,8 +197,8 @@ export const createEventSocket = (
     const records: EventRecord[] = []
     let at = 0
     for (const packet of packets) {
-      while (at < sent.length && !isEqual(sent[at].bytes, packet)) at++
-      if (at < sent.length) records.push(sent[at++])
+      while (at < sent.length && !isEqual(sent[at]!.bytes, packet)) at++
+      if (at < sent.length) records.push(sent[at++]!)
     }
     sent.splice(0, at)
     return records
@@ -250,7 +250,7 @@ export const createEventSocket = (
       // Nothing is taken out to be counted: who reads at this moment gets what is there.
       let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
       let count = 0
-      for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count].bytes.length
+      for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length
       return count + waiting.length
     },
     take(limit) {

@@ -16,7 +16,7 @@ const LONGEST_NAME = 63
 
 const unusable = (address: Uint8Array): string | undefined => {
   const isV4 = isMappedIpv4(address)
-  if (isV4 && address[12] >= 224) return 'is a multicast or reserved address'
+  if (isV4 && address[12]! >= 224) return 'is a multicast or reserved address'
   if (!isV4 && address[0] === 0xff) return 'is a multicast address'
   if (address.subarray(isV4 ? 12 : 0).every(b => b === 0)) return 'is the unspecified address'
   return undefined

@@ -94,7 +94,7 @@ export const followInterfaces = (
   const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
     const came = devices.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.state.identity
-      const mine = address === undefined ? name === interfaceName : same(gids[OWN_GID], address)
+      const mine = address === undefined ? name === interfaceName : same(gids[OWN_GID]!, address)
       return mine && !interfaces.links().has(interfaceIndex)
     })
     const link = interfaces.links().get(index)

@@ -99,7 +99,7 @@ export const createNetwork = (
       const counts = ports.map(({ port }) => port.ruleCounts())
       return rules.map((rule, i) => ({
         rule: formatRule(rule),
-        ...sumFaultRuleCounts(counts.map(ofPort => ofPort[i])),
+        ...sumFaultRuleCounts(counts.map(ofPort => ofPort[i]!)),
       }))
     },
     setFaults(text) {

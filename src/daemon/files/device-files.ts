@@ -35,11 +35,12 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
     interfaceName: rxe?.state.identity.interfaceName ?? '',
-    port: gids && {
-      gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
-      state: port.state,
-      physState: port.physState,
-    },
+    port: gids &&
+      port && {
+        gids: gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [{ index, gid: entry.gid }])),
+        state: port.state,
+        physState: port.physState,
+      },
   }
 }
 

@@ -125,8 +125,8 @@ export const createProcessSpace = (
       const word = scratch()
       const error = space.read(hi, lo, word, 0, 8, 8, 8)
       if (error !== 0) return error
-      original[0] = word.u32[0]
-      original[1] = word.u32[1]
+      original[0] = word.u32[0]!
+      original[1] = word.u32[1]!
       if (original[0] !== compareLo >>> 0 || original[1] !== compareHi >>> 0) return 0
       word.u32[0] = swapLo
       word.u32[1] = swapHi
@@ -136,11 +136,11 @@ export const createProcessSpace = (
       const word = scratch()
       const error = space.read(hi, lo, word, 0, 8, 8, 8)
       if (error !== 0) return error
-      original[0] = word.u32[0]
-      original[1] = word.u32[1]
-      const low = original[0] + (addLo >>> 0)
+      original[0] = word.u32[0]!
+      original[1] = word.u32[1]!
+      const low = original[0]! + (addLo >>> 0)
       word.u32[0] = low
-      word.u32[1] = original[1] + addHi + (low >= TWO_32 ? 1 : 0)
+      word.u32[1] = original[1]! + addHi + (low >= TWO_32 ? 1 : 0)
       return space.write(hi, lo, word, 0, 8, 8, 8)
     },
     copyIn(address, length) {

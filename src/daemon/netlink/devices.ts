@@ -48,7 +48,7 @@ export const interfaceOf = ({ rxe }: DaemonDevice): readonly Entry[] => {
 }
 
 const aboutPort = (found: DaemonDevice, number: number): Entries => {
-  const { state, physState } = found.device.ports[number - 1].attributes
+  const { state, physState } = found.device.ports[number - 1]!.attributes
   return [
     ...handleOf(found),
     ['PORT_INDEX', number],

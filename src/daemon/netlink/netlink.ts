@@ -88,7 +88,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
   ): Promise<void> | undefined => {
     const end = Math.min(from + MESSAGES, messages.length)
     for (let i = from; i < end; i++) {
-      const later = answer(socket, messages[i], admin)
+      const later = answer(socket, messages[i]!, admin)
       if (later !== undefined) return later.then(() => answerAll(socket, messages, admin, i + 1))
     }
     if (end === messages.length) return undefined

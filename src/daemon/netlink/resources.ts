@@ -110,7 +110,7 @@ const aboutQp: Describe = ({ daemon, found }, qp) => {
       : []),
     ['RES_SQ_PSN', facts.sqPsn],
     ...(WITH_PATH.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
-    ['RES_TYPE', QpTypeNumbers[name]],
+    ['RES_TYPE', QpTypeNumbers[name]!],
     ['RES_STATE', facts.state],
   ]
 }
@@ -126,7 +126,7 @@ const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
           ['RES_LKEY', lkey],
         ] as const)
       : []),
-    ['RES_MRLEN', BigInt(memory.length[row])],
+    ['RES_MRLEN', BigInt(memory.length[row]!)],
     ['RES_MRN', u32(mr.id)],
     ...domainNumber(mr),
     ownerOf(daemon, mr.context),
@@ -168,7 +168,7 @@ function* aboutSrq({ daemon, found }: Place, srq: CoreObject): Work<Entries> {
   const cq = cqOfSrq(srq)
   return [
     ['RES_SRQN', u32(srq.id)],
-    ['RES_TYPE', SrqTypeNumbers[srq.class.name]],
+    ['RES_TYPE', SrqTypeNumbers[srq.class.name]!],
     ...domainNumber(srq),
     ...(cq === undefined ? [] : ([['RES_CQN', u32(cq.id)]] as const)),
     ['RES_QP', { flagged: rangesOf(qpns) }],

@@ -304,7 +304,7 @@ const serve = (
     if (channels.descriptors.size >= MOST_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
     const { descriptors = [] } = invokeNow(channels, CmChannel, 'create', 0, {}, caller)
-    const [{ object: number }] = descriptors
+    const { object: number } = descriptors[0]!
     let socket: EventSocket
     try {
       socket = daemon.events.create(findDescriptor(daemon.core, number), share)

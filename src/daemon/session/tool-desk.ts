@@ -77,7 +77,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   let lost = 0
 
   const push = (): void => {
-    while (waiting.length > 0 && counter.send(writeTrace(counter.buffer, waiting[0]))) waiting.shift()
+    while (waiting.length > 0 && counter.send(writeTrace(counter.buffer, waiting[0]!))) waiting.shift()
     counter.wantWritable(waiting.length > 0)
   }
 

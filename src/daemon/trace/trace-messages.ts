@@ -94,9 +94,9 @@ const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesse
       const way = (flags & AttributeFlag.OUT) === 0 ? 'in' : 'out'
       const address = view.getBigUint64(payload, true)
       let at = before
-      while (at < accesses.length && (accesses[at].way !== way || accesses[at].address !== address)) at++
+      while (at < accesses.length && (accesses[at]!.way !== way || accesses[at]!.address !== address)) at++
       if (at === accesses.length) continue
-      found.push([index, way, hex(address), base64(accesses[at].bytes)])
+      found.push([index, way, hex(address), base64(accesses[at]!.bytes)])
       last = Math.max(last, at + 1)
     }
     before = last

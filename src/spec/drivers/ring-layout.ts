@@ -16,7 +16,7 @@ export const wrapOf = ({ counting }: RingLayout, mask: number): number => (count
 
 /** The index in word `at`: where another process stores it, after what it tells of and before what comes later. */
 export const loadIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number): number =>
-  oneThread ? words[at] : Atomics.load(words, at)
+  oneThread ? words[at]! : Atomics.load(words, at)
 
 /** Tells `index` in word `at`. */
 export const storeIndex = ({ oneThread }: RingLayout, words: Int32Array, at: number, index: number): void => {

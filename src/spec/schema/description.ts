@@ -217,8 +217,8 @@ export const declare = (description: Description): ObjectClass[] => {
       return { fields: 1, bytes: of.kind === 'bytes' ? size : of.kind === 'blob' ? 0 : sizeOf(of) }
     const rows = description.fields.slice(first, first + count)
     return {
-      fields: rows.reduce((sum, { type }) => sum + weights[type].fields, 1),
-      bytes: rows.reduce((most, { offset, type }) => Math.max(most, offset + weights[type].bytes), 0),
+      fields: rows.reduce((sum, { type }) => sum + weights[type]!.fields, 1),
+      bytes: rows.reduce((most, { offset, type }) => Math.max(most, offset + weights[type]!.bytes), 0),
     }
   }
   const widthOf = (width: number): 1 | 2 | 4 =>
@@ -259,7 +259,7 @@ export const declare = (description: Description): ObjectClass[] => {
         types.push({ kind, fields: fieldsOf(row.of, row.count), max: row.size })
         break
     }
-    const weight = weightOf(row, types[types.length - 1])
+    const weight = weightOf(row, types[types.length - 1]!)
     if (weight.bytes > MOST_BYTES)
       bad(`type ${weights.length} has ${weight.bytes} bytes, at most ${MOST_BYTES} are allowed`)
     if (weight.fields > MOST_FIELDS)
@@ -283,7 +283,7 @@ export const declare = (description: Description): ObjectClass[] => {
   }
   const owned = description.classes.map((): Record<string, Method<Attributes, Attributes>> => ({}))
   description.methods.forEach(({ class: index }, i) => {
-    const { name, ...method } = methods[i]
+    const { name, ...method } = methods[i]!
     pick(owned, index, 'class')[name] = method
   })
   return description.classes.map(
@@ -292,7 +292,7 @@ export const declare = (description: Description): ObjectClass[] => {
       id,
       identity: wordOf(Identity.values, identity, 'identity') as ObjectClass['identity'],
       global: (flags & GLOBAL) !== 0,
-      methods: owned[i],
+      methods: owned[i]!,
     }),
   )
 }

@@ -16,7 +16,7 @@ export const lacksCall = (own: ObjectClass | undefined, classId: number, call: n
   const cls = own ?? classes.find(({ id }) => id === classId)
   if (cls === undefined) return `this device has no class ${classId}`
   const declared = classes.find(({ id }) => id === classId)?.methods ?? {}
-  const name = Object.keys(declared).find(one => declared[one].call === call)
+  const name = Object.keys(declared).find(one => declared[one]!.call === call)
   if (name !== undefined) return lacksMethod(cls.name, name)
   return own === undefined
     ? `this device has no class ${cls.name}`

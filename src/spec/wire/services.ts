@@ -28,7 +28,7 @@ for (const [name, number] of Object.entries(Service))
   serviceBits[number] = transportBits[serviceTransport[name as ServiceName]]
 
 /** Whether packets of the operation with these lower five bits exist in a service. */
-export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service] | code] !== 0
+export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service]! | code] !== 0
 
 /** Services whose packets are acknowledged, by number: 1 or 0. */
 export const reliableService = new Uint8Array(SERVICES)

@@ -18,7 +18,7 @@ const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${
 /** Names of the bits that are set, then what has no name. */
 const bitNames = (table: Readonly<Record<string, number>>, value: number): string[] => {
   const known = Object.values(table).reduce((all, bit) => all | bit, 0)
-  const names = Object.keys(table).filter(name => (value & table[name]) !== 0)
+  const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
   const rest = (value & ~known) >>> 0
   return rest === 0 ? names : [...names, hex(rest)]
 }
@@ -46,7 +46,7 @@ const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: 
   })
   const lines = shown
     .slice(0, style.fields)
-    .map(([name, { offset, of }]) => `+${offset} ${name} ${valueText(name, of, value[name], style)}`)
+    .map(([name, { offset, of }]) => `+${offset} ${name} ${valueText(name, of, value[name]!, style)}`)
   const more = shown.length - lines.length
   const tail = bytes.subarray(recordSize(fields))
   return [
@@ -164,7 +164,7 @@ interface LaidCall {
 }
 
 const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, request }: TraceRecord): LaidCall => {
-  const [message] = pieces
+  const message = pieces[0]!
   const used = new Set<Piece>([message])
   const source = {
     call: request === undefined ? call?.call : callOfRequest(request),
@@ -193,7 +193,7 @@ export const objectLines = (
   record: TraceRecord,
 ): string[] => {
   const { asked, answer, others } = layCall(pieces, out, record)
-  const [message] = pieces
+  const message = pieces[0]!
   const numbers = new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd]))
   const head =
     asked === undefined

@@ -65,7 +65,7 @@ const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${
 
 /** The class that a call is about, or one that it could be about. */
 const classIn = ({ className }: Known, classes: readonly string[]): string =>
-  className !== undefined && classes.includes(className) ? className : classes[0]
+  className !== undefined && classes.includes(className) ? className : classes[0]!
 
 /** Fields of a command's request or response. */
 const commandFields = (
@@ -85,12 +85,8 @@ const commandFields = (
 /** Bytes before the request of a plain and of an extended command. */
 const HEADERS = [8, 24]
 
-const writeLines = (
-  [message]: readonly Piece[],
-  out: readonly Piece[],
-  style: Style,
-  record: TraceRecord,
-): string[] => {
+const writeLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style, record: TraceRecord): string[] => {
+  const message = pieces[0]!
   const { bytes } = message
   const known = knownOf(record)
   const number = bytes.length < 4 ? undefined : viewOf(bytes).getUint32(0, true)
@@ -183,9 +179,9 @@ const inlineBytes = (data: bigint, length: number): Uint8Array => {
 }
 
 const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style, record: TraceRecord): string[] => {
-  const [{ address, bytes, length }] = pieces
+  const { address, bytes, length } = pieces[0]!
   const message = ioctlMessage(bytes)
-  if (message === undefined) return [`ioctl ${placeText(pieces[0], style)}`]
+  if (message === undefined) return [`ioctl ${placeText(pieces[0]!, style)}`]
   const { name, object, method, driver, command, attributes } = message
   const known = knownOf(record)
   const table = ifThere(() => findMethod(object, method))

@@ -100,7 +100,7 @@ export const compiledFor = (
  * object of none of them is taken for the first, so that core refuses it.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
-  const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]))
+  const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
   if (facts.class !== undefined && table !== undefined) {
     const { what, types } = table
     if (!(facts.class in types)) throw new CallError('EINVAL', `${what} type ${facts.class} does not exist`)
@@ -112,7 +112,7 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
     const name = view.classOf(facts.object)?.name
     if (name !== undefined && classes.includes(name)) return name
   }
-  return classes[0]
+  return classes[0]!
 }
 
 /** Whether the device has a method for any of `classes`. */

@@ -25,6 +25,9 @@ export interface FdSlot {
   readonly attribute: string
 }
 
+/** The attribute that a named cell is about. */
+export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
+
 interface Op {
   readonly cell: Cell
   readonly attribute: string
@@ -81,7 +84,7 @@ export const compileLayout = (
   let foreignBits = 0
   for (const cell of layout.cells) {
     if (cell.link !== undefined && cell.link !== link) {
-      if (attributes[cell.name.split('.')[0]] !== undefined) foreignBits |= cell.maskBit ?? 0
+      if (attributes[attributeOf(cell)] !== undefined) foreignBits |= cell.maskBit ?? 0
       continue
     }
     const [attribute, field] = cell.name.split('.') as [string, string | undefined]
@@ -98,7 +101,7 @@ export const compileLayout = (
       fds.push({ at: cell.at, attribute })
     } else if (isNamed(cell)) {
       of = kindOf(where, attributes, attribute, field)
-      if (layout.mask !== undefined) present = cell.maskBit ?? 1 << (attributes[attribute].id - 1)
+      if (layout.mask !== undefined) present = cell.maskBit ?? 1 << (attributes[attribute]!.id - 1)
     }
     ops.push({ cell, attribute, field, of, where, present })
   }

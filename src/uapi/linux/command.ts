@@ -93,7 +93,7 @@ export const deviceCommand = (view: CallerView, number: number, name: (name: str
   const found = findCommand(number, name)
   const { classes, method, name: title } = found.command
   if (!onDevice(view, classes, method))
-    throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0], method)}`)
+    throw new CallError('EOPNOTSUPP', `${title}: ${lacksMethod(classes[0]!, method)}`)
   return found
 }
 
@@ -103,7 +103,7 @@ export const deviceCommand = (view: CallerView, number: number, name: (name: str
  */
 const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
   if (choices.length === 0) return
-  const name = view.classOf(values[choices[0].attribute] as number)?.name
+  const name = view.classOf(values[choices[0]!.attribute] as number)?.name
   const chosen = choices.find(({ of }) => of.kind === 'ref' && of.class === name) ?? choices[0]
   for (const op of choices) if (op !== chosen) delete values[op.attribute]
 }
@@ -112,7 +112,7 @@ const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: An
 export const readCommand = (view: CallerView, found: CompiledCommand, envelope: Envelope): DecodedCommand => {
   const { command } = found
   const { link } = view.schema
-  const { layout } = found.in(command.classes[0], link)
+  const { layout } = found.in(command.classes[0]!, link)
   let { request } = envelope
   const tail = request.subarray(Math.min(layout.size, request.length))
   if (request.length < layout.size) {
@@ -125,7 +125,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   const facts: Facts = {}
   const args: AnyValues = { ...command.set }
   // A first look tells the class; only then it is known which attributes there are.
-  let className = command.classes[0]
+  let className = command.classes[0]!
   if (command.classes.length > 1) {
     readCells(found.in(className, link), request, {}, facts, false)
     className = classNameOf(view, command.classes, facts)

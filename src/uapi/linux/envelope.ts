@@ -22,7 +22,7 @@ import { EXTENDED, type WriteCommand, writeCommands } from '../../spec/linux/wri
 import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Call } from '../call.ts'
 import { viewOf } from '../scalar.ts'
-import { isNamed } from './cells.ts'
+import { attributeOf, isNamed } from './cells.ts'
 import { ATTRIBUTE, findMethod, INLINE, HEADER as IOCTL_HEADER } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './tail.ts'
@@ -143,7 +143,7 @@ const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bi
 /** Whether an attribute of an ioctl is one of other classes that the ioctl can be about. */
 const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
   const own = kind === 'out' ? method.out : method.in
-  return cells.length > 0 && cells.every(cell => isNamed(cell) && own[cell.name.split('.')[0]] === undefined)
+  return cells.length > 0 && cells.every(cell => isNamed(cell) && own[attributeOf(cell)] === undefined)
 }
 
 /** Most room for an output. */
@@ -205,7 +205,7 @@ export const encodings = (call: Call, driverId: number, arena: bigint): Encoding
 
 // ---- what a way can say ----
 
-const attributesOf = (cells: readonly Cell[]): string[] => cells.map(({ name }) => name.split('.')[0])
+const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf)
 
 /** Names of the arguments that a command or method of Linux has room for, to a RoCE device. */
 export const expressibleArguments = ({ by, name }: Pick<Encoding, 'by' | 'name'>): ReadonlySet<string> => {

@@ -112,7 +112,7 @@ export const readSpecs = (
   args: AnyValues,
 ): void => {
   checkRule(title, args)
-  const count = request[countAt]
+  const count = request[countAt]!
   const size = viewOf(request).getUint16(sizeAt, true)
   if (count > FLOW_SPECS) throw new CallError('EINVAL', `${title}: ${count} specs, at most ${FLOW_SPECS} are allowed`)
   if (size > count * FLOW_SPEC_ROOM)
@@ -149,7 +149,7 @@ export const readSpecs = (
 export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, start: number): void => {
   const view = viewOf(request)
   let at = start
-  for (let i = 0; i < request[count]; i++) {
+  for (let i = 0; i < request[count]!; i++) {
     const type = view.getUint32(at, true)
     const own = view.getUint16(at + 4, true)
     const filter = type < FlowAction.FIRST ? flowFilters[type & ~INNER] : undefined

@@ -64,7 +64,7 @@ export const findMethod = (object: number, number: number, name?: (name: string)
 /** Linux hides methods that a device's driver lacks, or that need an object that it cannot have: EPROTONOSUPPORT. */
 const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
   if (method !== undefined && !onDevice(view, classes, method))
-    throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0], method)}`)
+    throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
   const needed = attributes.find(
     ({ kind, mandatory, classes }) =>
       kind === 'handle' && mandatory && classes.every(cls => view.schema.className(cls) === undefined),

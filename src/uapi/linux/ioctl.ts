@@ -103,7 +103,7 @@ interface Changes {
 }
 
 const markFilled = (changes: Changes, given: Given): void => {
-  changes.bytes[offsetOf(given.index) + 4] |= VALID_OUTPUT
+  changes.bytes[offsetOf(given.index) + 4]! |= VALID_OUTPUT
   changes.changed = true
 }
 
@@ -117,7 +117,7 @@ const writeOutputs = (message: Message, read: Read, result: Result, changes: Cha
       else message.view.copyOut(given.data, bytes)
       markFilled(changes, given)
     } else if (spec.kind === 'list' && message.method.spec.converter === undefined) {
-      const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]
+      const { of } = declared(read.className, message.method.spec.method as string).out[spec.name]!
       const value = result.out[spec.name]
       fill(message.view, roomOf(given), value === undefined ? new Uint8Array() : payloadOf(of, value))
       markFilled(changes, given)
@@ -153,7 +153,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   const room = given.get(2)!
   const count = given.get(handles ? 1 : 3)!
   const attribute = handles ? 'handles' : 'entries'
-  const { of } = declared('device', handles ? 'queryHandles' : 'queryGidTable').out[attribute]
+  const { of } = declared('device', handles ? 'queryHandles' : 'queryGidTable').out[attribute]!
   if (of.kind !== 'list') throw new Error(`${attribute} is no list`)
   const size = recordSize(of.fields)
   const stride = handles ? size : Number(given.get(0)!.data)
@@ -168,7 +168,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
     const object = constant(message, 0, 0xffffn)
     const classes = LinuxObjectClasses[object]
     const known = classes?.flatMap(name => view.schema.className(name) ?? [])
-    if (known === undefined || (known.length === 0 && classes.length > 0))
+    if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
       throw new CallError('EINVAL', `INFO_HANDLES: there is no object ${object}`)
     args.classes = known.map(({ id }) => ({ id }))
   }

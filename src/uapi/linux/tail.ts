@@ -64,7 +64,7 @@ export const readTail = (
 ): void => {
   const { tail: name, tailSpecs } = command.in
   if (name === undefined) return
-  const { of } = attributes[name]
+  const { of } = attributes[name]!
   if (tailSpecs !== undefined) readSpecs(command.name, tailSpecs, request, tail, name, args)
   else if (of.kind === 'list') args[name] = readList(command, of, request, tail)
   else {
@@ -91,7 +91,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
     writeSpecs(tailSpecs, request, size, value as AnyRecord[], call.args[tailSpecs.counters] as number | undefined)
     return
   }
-  const bytes = payloadOf(call.method.in[tail as string].of, value)
+  const bytes = payloadOf(call.method.in[tail as string]!.of, value)
   if (request.length < size + bytes.length) throw short(size + bytes.length)
   request.set(bytes, size)
   if (tailLog !== undefined) viewOf(request).setUint32(tailLog, Math.log2((value as AnyRecord[]).length), true)
@@ -102,7 +102,7 @@ export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return 0
   if (tailSpecs !== undefined) return specsSize(value as AnyRecord[], call.args[tailSpecs.counters] !== undefined)
-  return payloadOf(call.method.in[tail as string].of, value).length
+  return payloadOf(call.method.in[tail as string]!.of, value).length
 }
 
 /** Whether a call's arguments can be said behind the struct at all. */

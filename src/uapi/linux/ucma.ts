@@ -78,7 +78,7 @@ const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, arg
     if (length > 4096) throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most 4096`)
     args[data.attribute] = view.copyIn(struct.getBigUint64(data.address, true), length)
   }
-  if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length])
+  if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length]!)
   if (when !== undefined && body[when.at] === 0) for (const name of when.attributes) delete args[name]
   if (sized !== undefined && struct.getUint16(sized.at, true) === 0) delete args[sized.attribute]
   for (const { at, attribute } of short) {

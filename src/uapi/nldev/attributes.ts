@@ -69,7 +69,7 @@ const payload = (kind: NldevKind, value: EntryValue): Uint8Array => {
 /** The bytes of attributes one after another. */
 export const encodeAttributes = (entries: Entries): Uint8Array => {
   const parts = entries.map(([name, value]) => {
-    const { number, kind } = table[name]
+    const { number, kind } = table[name]!
     const isFlagged = typeof value === 'object' && 'flagged' in value
     return { type: number | (isFlagged ? NLA_F_NESTED : 0), bytes: payload(kind, value) }
   })
@@ -140,7 +140,7 @@ const checkText = (name: string, bytes: Uint8Array, longest: number | undefined)
 
 /** Why Linux refuses an attribute of a request, if it does. */
 const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
-  const { kind, longest } = table[name]
+  const { kind, longest } = table[name]!
   if (kind === 'text') return checkText(name, bytes, longest)
   const size = sizeOf(kind)
   if (size > 0 && (bytes.length < size || (strict && bytes.length > size)))
@@ -164,7 +164,7 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes |
     }
     const why = check(name, value, strict)
     if (why !== undefined) return why
-    found[name] = decodeValue(table[name].kind, value)
+    found[name] = decodeValue(table[name]!.kind, value)
   }
   return found
 }
@@ -173,8 +173,8 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes |
 export const decodeAttributes = (bytes: Uint8Array): Entries =>
   split(bytes).raw.flatMap(({ type, bytes: value }): Entry[] => {
     const name = byNumber[type & NLA_TYPE_MASK]
-    if (name === undefined || value.length < sizeOf(table[name].kind)) return []
-    const { kind } = table[name]
+    if (name === undefined || value.length < sizeOf(table[name]!.kind)) return []
+    const { kind } = table[name]!
     if (kind !== 'nested') return [[name, decodeValue(kind, value)]]
     const inner = decodeAttributes(value)
     return [[name, type & NLA_F_NESTED ? { flagged: inner } : inner]]

@@ -78,13 +78,13 @@ export const encodeChain = (links: readonly Link[]): Uint8Array => {
   const view = viewOf(bytes)
   let at = 0
   for (let i = 0; i < links.length; i++) {
-    const { call, options, refs, object } = links[i]
+    const { call, options, refs, object } = links[i]!
     view.setUint8(at, call.method.call)
     view.setUint8(at + 1, object === undefined ? 0 : ChainEntryFlag.OBJECT)
     view.setUint16(at + 2, object ?? 0, true)
-    view.setUint32(at + 4, lengths[i], true)
-    writeMessage(view, at + ENTRY, lengths[i], call, options, refs)
-    at += ENTRY + lengths[i]
+    view.setUint32(at + 4, lengths[i]!, true)
+    writeMessage(view, at + ENTRY, lengths[i]!, call, options, refs)
+    at += ENTRY + lengths[i]!
   }
   return bytes
 }

@@ -97,7 +97,7 @@ const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
         .map(descriptor => ({ descriptor, offset: descriptor.offset ?? 0 }))
 
 const hasPlace = (places: readonly Place[], id: number): boolean => {
-  for (let i = 0; i < places.length; i++) if (places[i].item.id === id) return true
+  for (let i = 0; i < places.length; i++) if (places[i]!.item.id === id) return true
   return false
 }
 

@@ -77,7 +77,7 @@ export type PromisedRequests = Readonly<Record<string, number>>
 export const awaitable = (plain: object, requests: PromisedRequests): object => {
   const posts = Object.entries(requests).map(([name, at]) => [
     name,
-    promised(name, (plain as Readonly<Record<string, Post>>)[name], at),
+    promised(name, (plain as Readonly<Record<string, Post>>)[name]!, at),
   ])
   return Object.defineProperties(Object.fromEntries(posts), Object.getOwnPropertyDescriptors(common))
 }

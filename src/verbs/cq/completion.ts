@@ -59,7 +59,7 @@ const statusNames = namesOf(WcStatus.values)
 const opcodeNames = namesOf(WcOpcode.values)
 const SUCCESS = WcStatus.values.SUCCESS
 
-const wordAt = (words: Int32Array, at: number): number => words[at >> 2] >>> 0
+const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 
 /** What cursors have in common: there may be very many (R15). */
 const accessors: Completion & ThisType<CompletionCursor> = {
@@ -82,7 +82,7 @@ const accessors: Completion & ThisType<CompletionCursor> = {
     return wordAt(words, this.at + layout.wc.OPCODE)
   },
   get opcodeName() {
-    return opcodeNames[this.opcode]
+    return opcodeNames[this.opcode]!
   },
   get vendorError() {
     const { words, layout } = this.ring
@@ -101,12 +101,12 @@ const accessors: Completion & ThisType<CompletionCursor> = {
   },
   get immediate() {
     const { words, layout } = this.ring
-    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
-    return (flags & WITH_IMM) === 0 ? undefined : swap32(words[(this.at + layout.wc.IMM) >> 2])
+    const flags = wordAt(words, this.at + layout.wc.FLAGS)
+    return (flags & WITH_IMM) === 0 ? undefined : swap32(wordAt(words, this.at + layout.wc.IMM))
   },
   get invalidated() {
     const { words, layout } = this.ring
-    const flags = words[(this.at + layout.wc.FLAGS) >> 2]
+    const flags = wordAt(words, this.at + layout.wc.FLAGS)
     return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.at + layout.wc.IMM)
   },
   get sourceQpn() {
@@ -115,7 +115,7 @@ const accessors: Completion & ThisType<CompletionCursor> = {
   },
   get hasGrh() {
     const { words, layout } = this.ring
-    return (words[(this.at + layout.wc.FLAGS) >> 2] & GRH) !== 0
+    return (wordAt(words, this.at + layout.wc.FLAGS) & GRH) !== 0
   },
   get timestamp() {
     if (!this.timed) return undefined

@@ -130,17 +130,17 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     if (isTime) disarm()
     // Every post names its queue pair, so that idle ones cost nothing.
     for (let i = 0; i < devices.length; i++)
-      if (isTime || devices[i].hasWork()) progress = devices[i].poll(now, Where.CHANGED) || progress
+      if (isTime || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
     return (isTime && expire(core, now)) || progress
   }
   /** What was posted is looked at, and what of it needs no turn is done. */
   const ring = (): boolean => {
     let found = false
-    for (let i = 0; i < devices.length; i++) found = devices[i].ring() || found
+    for (let i = 0; i < devices.length; i++) found = devices[i]!.ring() || found
     return found
   }
   const hasWork = (): boolean => {
-    for (let i = 0; i < devices.length; i++) if (devices[i].hasWork()) return true
+    for (let i = 0; i < devices.length; i++) if (devices[i]!.hasWork()) return true
     return false
   }
   const disarm = (): void => {
@@ -149,7 +149,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   }
   const armTimer = (): void => {
     let due = nextDue(core)
-    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i].nextTimeout())
+    for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
     if (due >= timerDue) return
     clearTimeout(timer)
     timerDue = due

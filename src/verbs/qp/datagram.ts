@@ -132,7 +132,7 @@ export const senderOf = (header: Uint8Array): Destination & { readonly gid: stri
     }
   }
   const ip = GRH_BYTES - IPV4_BYTES
-  return { gid: header.subarray(ip + 12, ip + 16).join('.'), trafficClass: header[ip + 1] }
+  return { gid: header.subarray(ip + 12, ip + 16).join('.'), trafficClass: view.getUint8(ip + 1) }
 }
 
 const groupOf = (call: string, gid: string) => {
@@ -246,7 +246,7 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
     for (const some of pieces(to)) {
       const { handles, numbers }: ManyMade = carrier.call(Pd, 'createAhs', pd.handle, listOf(kit, some)).out
       for (const [i, { handle }] of handles.entries())
-        made.push(new Address(kit, handle, numbers?.[i].number ?? handle))
+        made.push(new Address(kit, handle, numbers?.[i]?.number ?? handle))
     }
     return made
   } catch (error) {

@@ -231,7 +231,7 @@ const releaseSends = (self: QpSelf): void => {
 export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSelf> = {
   get state() {
     const { kit, cls, handle } = this as unknown as QpSelf
-    return stateNames[kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out.state]
+    return stateNames[kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out.state]!
   },
   query() {
     return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out

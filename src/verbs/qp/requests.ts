@@ -90,7 +90,7 @@ export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, 
 
 /** Bytes of the request at `at`, whose common part is written. */
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
-  words[(at + send.DMA_LENGTH) >> 2] >>> 0
+  words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 
 /** Remote word and operands of an atomic. */
 export const putAtomic = (

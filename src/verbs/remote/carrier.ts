@@ -79,7 +79,7 @@ const openContext = (session: Session, wanted: string | undefined) => {
   )
   if (reply.error !== 0)
     throw refusal(errnoName(reply.error), reply.error, 'open', `device ${device.name} cannot be opened`)
-  return { device, context: reply.context, file: fds[0], doorbell: fds[1] }
+  return { device, context: reply.context, file: fds[0]!, doorbell: fds[1]! }
 }
 
 /** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */

@@ -156,7 +156,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
       )
     if (reply.error === Errno.EPERM) throw gone('open', notServed(socket))
     if (reply.error !== 0) throw gone('open', `the daemon at ${socket} refused the session (${errnoName(reply.error)})`)
-    page = mapReadOnly(fds[0], ParkedPage.bytes)
+    page = mapReadOnly(fds[0]!, ParkedPage.bytes)
   } finally {
     for (const one of fds) close(one)
   }

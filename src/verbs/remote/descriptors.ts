@@ -73,7 +73,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
         ),
       )
       try {
-        const mapping = ringPool().map(fds[0], ret, length)
+        const mapping = ringPool().map(fds[0]!, ret, length)
         return { bytes: mapping.bytes.subarray(0, length), release: () => ringPool().release(mapping) }
       } finally {
         for (const one of fds) close(one)

@@ -41,7 +41,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
   const make = (known: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues> => {
     const name = `${known.name}.${method}`
     const cls = own === undefined ? known : rethrow(name, () => agreedClass(known, own?.get(known.name), method))
-    const declared = cls.methods[method]
+    const declared = cls.methods[method]!
     // Methods of a descriptor are called on itself (R37).
     const onDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
     const to = onDescriptor ? { context: 0, fd: object } : { context, fd }
@@ -85,7 +85,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
         throw refusal(errnoName(errno), errno, name, reply.text || 'refused')
       }
       for (const [i, { address }] of reply.installs.entries())
-        memory.view.setUint32(Number(address) - memory.address, fds[i], true)
+        memory.view.setUint32(Number(address) - memory.address, fds[i]!, true)
       const { object: made = 0, out } = decodeResult(call, memory.bytes.slice(0, message.length), copyIn)
       return { object: made, out }
     } catch (error) {
