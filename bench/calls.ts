@@ -1,7 +1,7 @@
 /*
- * Rows "calls": what calls on a device of this process cost (design.md section 10). Address handles are made and
- * destroyed by calls alone and by the library, whose objects cost more; queue pairs are taken from nothing to ready to
- * send, by one call (R7) and by four, beside connections of TCP in Node.
+ * Rows "calls": what calls on a device of this process cost (docs/reference/performance.md). Address handles are made
+ * and destroyed by calls alone and by the library, whose objects cost more; queue pairs are taken from nothing to ready
+ * to send, by one call (R7) and by four, beside connections of TCP in Node.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'

@@ -1,8 +1,8 @@
 /*
  * How a quantity is measured: ours and a reference beside it, in turn, round by round, and judged by the median of the
- * rounds' ratios, since absolute times mean little on shared machines (design.md section 10). Before and after each
- * round a probe looks whether the machine is quiet; noisy rounds are marked and repeated a few times, and every round
- * is printed. Nothing here fails on time.
+ * rounds' ratios, since absolute times mean little on shared machines (docs/reference/performance.md). Before and after
+ * each round a probe looks whether the machine is quiet; noisy rounds are marked and repeated a few times, and every
+ * round is printed. Nothing here fails on time.
  *
  * A row without a reference is judged by its own value. This file knows neither rows nor how the probe works.
  */

@@ -1,6 +1,6 @@
 /*
  * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
- * beside what C, iperf3 and node:dgram do with the same number of bytes (design.md section 10).
+ * beside what C, iperf3 and node:dgram do with the same number of bytes (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'

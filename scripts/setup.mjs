@@ -82,9 +82,9 @@ const PACKAGES = [
   },
   { name: 'perftest', for: ['test', 'bench'], use: 'ib_write_bw', found: program('ib_write_bw') },
   { name: 'tshark', for: ['test'], use: 'reads our packet captures', found: program('tshark') },
-  { name: 'gdb', for: ['test'], use: 'docs/debuggers.md is tried', found: program('gdb') },
-  { name: 'strace', for: ['test'], use: 'docs/debuggers.md is tried', found: program('strace') },
-  { name: 'valgrind', for: ['test'], use: 'docs/debuggers.md is tried', found: program('valgrind') },
+  { name: 'gdb', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('gdb') },
+  { name: 'strace', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('strace') },
+  { name: 'valgrind', for: ['test'], use: 'docs/how-to/debuggers.md is tried', found: program('valgrind') },
   {
     name: 'iproute2',
     for: ['test', 'bench'],

@@ -7,7 +7,7 @@
  *   npm test -- --long              the *.long.test files too
  *
  * The exit status is the runner's; its summary comes last. A run of all tests also fails if no test ran of a file that
- * docs/requirements.md names, so that no requirement is proved by what was not looked at.
+ * docs/reference/requirements.md names, so that no requirement is proved by what was not looked at.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -51,9 +51,9 @@ export const namedButNotRun = (page, ran) => {
  * lack what a test needs, and the test has said so.
  */
 const provesAll = ran => {
-  const absent = namedButNotRun(readFileSync(inRoot('docs', 'requirements.md'), 'utf8'), ran)
+  const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)
   if (absent.length === 0) return true
-  say(`docs/requirements.md names tests of which none ran: ${absent.join(', ')}`)
+  say(`docs/reference/requirements.md names tests of which none ran: ${absent.join(', ')}`)
   return !process.env.CI && absent.every(path => existsSync(inRoot(path)))
 }
 

@@ -1,6 +1,7 @@
 /*
- * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock` of the command line: checked, and compared with what a running daemon
- * was started with. They mean the same in `daemon`, `run` and `trace` (design.md section 6).
+ * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock` of the command line: checked, and compared with what
+ * a running daemon was started with. They mean the same in `daemon`, `run` and `trace`
+ * (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/faults/rules.ts'

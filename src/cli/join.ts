@@ -1,6 +1,6 @@
 /*
- * How a command comes to a daemon (design.md section 6): it joins the one at a named socket, joins the user's own or
- * starts it, or starts an isolated one in a folder that nobody else sees.
+ * How a command comes to a daemon (docs/decisions/joining-a-daemon.md): it joins the one at a named socket, joins the
+ * user's own or starts it, or starts an isolated one in a folder that nobody else sees.
  *
  * A daemon that a command starts ends with its last client; the session that is held here while the program runs is
  * one. Two commands that start at once may both start a daemon: the one that finds the socket taken ends, and its

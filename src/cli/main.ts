@@ -161,7 +161,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .option('--device <name>', 'what this device of a daemon says that it supports')
       .option(SOCKET, 'the daemon at this socket')
-      .option('--json', 'as JSON (docs/schema.md)')
+      .option('--json', 'as JSON (docs/reference/schema.md)')
       .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
       .action(async options => (await import('./commands/schema.ts')).schema(options))
   },

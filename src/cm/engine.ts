@@ -3,8 +3,8 @@
  * messages, commands and time go in, messages and events come out. What is legal when is data in spec/cm-states.ts;
  * this file finds the connection that a message is for, takes what the message says, and follows the table.
  * Retransmission, duplicates, stale connections and TIMEWAIT are as in Linux's ib_cm; departures are in
- * docs/conformance.md. Times are microseconds on any monotonic scale; randomness is an argument. No queue pair, socket
- * or object of core is known here.
+ * docs/reference/conformance.md. Times are microseconds on any monotonic scale; randomness is an argument. No queue
+ * pair, socket or object of core is known here.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'

@@ -1,6 +1,6 @@
 /*
- * The records of the subsystem: core, device, context, object, fd object, and what a caller brings (design.md section
- * 4).
+ * The records of the subsystem: core, device, context, object, fd object, and what a caller brings
+ * (docs/decisions/one-way-in.md).
  *
  * An object holds what every object needs and no more (R15): its class, name, parents and use count; what its type
  * needs is `state`, which belongs to the handlers of its class. These are plain records: the functions that keep them

@@ -1,6 +1,6 @@
 /*
  * The daemon, put together: devices on a network, the socket at which processes connect, the tree that they read,
- * the loop that moves packets (design.md sections 1 and 6). `userdma daemon` runs it; so does whoever wants one in his
+ * the loop that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; so does whoever wants one in his
  * own process.
  */
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * How many of the daemon's descriptors a client may hold (design.md section 6: programs are hostile).
+ * How many of the daemon's descriptors a client may hold (docs/decisions/fd-quota.md: programs are hostile).
  *
  * Sessions, contexts, event sockets and files of programs are each a descriptor here, so one program could take all of
  * them and leave none for the others. A process may hold a quarter of what it and nobody else holds, and a user other

@@ -1,5 +1,6 @@
 /*
- * The daemon's one loop over all queues: who looks at them, when, and when it may sleep (design.md sections 6 and 7).
+ * The daemon's one loop over all queues: who looks at them, when, and when it may sleep
+ * (docs/decisions/doorbell-and-loop.md).
  *
  * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it
  * lingers for a moment, giving up the processor between looks, since the programs that would produce work need it (if

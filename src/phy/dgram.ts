@@ -1,5 +1,5 @@
 /*
- * The UDP port for where no native code can be loaded: datagrams one by one through node:dgram (design.md section 7).
+ * The UDP port for where no native code can be loaded: datagrams one by one through node:dgram (docs/decisions/udp.md).
  *
  * Such a socket lets the kernel choose the IPv4 identification of what it sends, which the ICRC covers: nobody else
  * could check our packets, and over IPv6 some of theirs would not arrive. So it speaks to its like only, and both say

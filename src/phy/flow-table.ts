@@ -1,8 +1,8 @@
 /*
- * The flows and peers of the ports of one link (design.md section 5): a flow is a path to a destination as a
- * FlowAddress names it, equal records share one number; a peer is a destination address that some flow of a port goes
- * to, and the source address by which the port's receiver knows that peer. A flow that is closed while runs of it are
- * under way lives until they have arrived, since their receiver reads its record.
+ * The flows and peers of the ports of one link (docs/decisions/engines-without-io.md): a flow is a path to a
+ * destination as a FlowAddress names it, equal records share one number; a peer is a destination address that some flow
+ * of a port goes to, and the source address by which the port's receiver knows that peer. A flow that is closed while
+ * runs of it are under way lives until they have arrived, since their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'

@@ -1,7 +1,7 @@
 /*
  * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). A key that is taken twice gets the same
  * number and a count; a number is free for another key once every taker has dropped it. Open addressing over typed
- * arrays, so that looking up costs no string and no allocation per packet run (design.md section 7).
+ * arrays, so that looking up costs no string and no allocation per packet run (docs/decisions/engines-without-io.md).
  */
 
 export interface KeyTable {

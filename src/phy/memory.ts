@@ -1,5 +1,5 @@
 /*
- * The memory link (design.md sections 5 and 7): joins the ports of one process. A run goes to the port that has its
+ * The memory link (docs/decisions/memory-link.md): joins the ports of one process. A run goes to the port that has its
  * destination address, which may be the sender's own, without being copied: it is built in a buffer of the shared
  * arena, queued at the destination, read there and given back. Runs that are built one after another share a buffer,
  * which is free again when the last of them has been given back and the sender has gone on to another one.

@@ -1,7 +1,7 @@
 /*
  * A port to a network: runs of UDP payloads go out, runs come in, each with the record of addresses beside it
- * (design.md section 5). The memory link, UDP and the layers that wrap any port (faults, pcap, tracer) all have this
- * shape. A port knows no queue pairs.
+ * (docs/decisions/engines-without-io.md). The memory link, UDP and the layers that wrap any port (faults, pcap, tracer)
+ * all have this shape. A port knows no queue pairs.
  *
  * The port owns the bytes: a sender builds its run in room that the port reserved, a receiver reads a run where the
  * port has put it and gives it back. The ICRC is the port's too, since only the port knows the IP header that the ICRC

@@ -6,7 +6,7 @@
  * `{state:state}` a queue pair's state; `causeText` fills them in.
  *
  * `fails`: statuses of completions and asynchronous events that it is the cause of. `note`: nobody's mistake, which the
- * log leaves out. docs/vendor-errors.md is made of it.
+ * log leaves out. docs/reference/vendor-errors.md is made of it.
  */
 import { AccessFlags, type AsyncEventType, QpState } from './enums.ts'
 import { type WcStatus, WrOpcode } from './work.ts'

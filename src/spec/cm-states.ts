@@ -3,7 +3,7 @@
  * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: what a received message
  * does, which commands of the consumer are legal, what happens when the last retransmission is not answered, and which
  * message tells the peer when the consumer destroys the connection. Docs draw the diagram from this table. Where Linux
- * and the specification differ is in docs/conformance.md.
+ * and the specification differ is in docs/reference/conformance.md.
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 

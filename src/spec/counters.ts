@@ -2,7 +2,7 @@
  * Counters as data: what an engine counts, and the files in which Linux shows counters of a port, with where each
  * number comes from. Names of files are rxe's (`hw_counters`) and those of the InfiniBand Architecture Specification's
  * PortCounters (`counters`; volume 1, clause 16.1.3.5) as Linux spells them. The engine's record, the files,
- * `userdma stat` and docs/counters.md are made from these tables or held to them by tests.
+ * `userdma stat` and docs/reference/counters.md are made from these tables or held to them by tests.
  */
 
 /** What an engine counts, over all its queue pairs. */

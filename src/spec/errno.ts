@@ -2,7 +2,7 @@
  * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls answer, and the one error that carries them.
  *
  * Every refusal in userdma is a CallError: the errno that Linux gives in the same case where Linux has the case, and a
- * sentence for people: what was wrong, with which value, what is allowed (style.md). The sentence reaches the trace.
+ * sentence for people: what was wrong, with which value, what is allowed (CONTRIBUTING.md). The sentence reaches the trace.
  */
 
 export const Errno = {

@@ -1,5 +1,6 @@
 /*
- * The session protocol between a process (its shim, or a tool of ours) and the daemon, as data (design.md section 6).
+ * The session protocol between a process (its shim, or a tool of ours) and the daemon, as data
+ * (docs/decisions/sessions.md).
  *
  * Carrier: AF_UNIX SOCK_SEQPACKET, so a message is one packet, and descriptors ride on it (SCM_RIGHTS). Little-endian.
  * Each message is the header below and a body. A process has one session; calls on it are strictly request and reply,
@@ -23,10 +24,12 @@
  *   With context 0 the call is one on descriptor `fd` itself, an event descriptor or one of a driver (R28, R37): the
  *   daemon looks which one it is, so that copies, also in other processes, need no bookkeeping.
  * - MAP asks what mmap(2) on a driver's descriptor maps: `ret` is the offset in the file that rides on the reply.
- * - NETLINK: what a program does to a socket of NETLINK_RDMA beside receiving (`NetlinkOperation`). The socket is one end
+ * - NETLINK: what a program does to a socket of NETLINK_RDMA beside receiving (`NetlinkOperation`). The socket is one
+ *   end
  *   of a pair, on which each message is a datagram of netlink; the daemon looks which one descriptor `fd` is. The reply is
  *   that of IOCTL; after OPEN the program's end rides on it.
- * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date, or
+ * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date,
+ *   or
  *   with an errno if they cannot be.
  *   It has the header alone, and the reply is that of IOCTL with 0.
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send

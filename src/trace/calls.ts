@@ -93,7 +93,7 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
   return [`${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${text} <${seconds}>`, ...bytes].join('\n')
 }
 
-/** A call for `JSON.stringify`: the record with its messages decoded; the keys are those of docs/cli.md. */
+/** A call for `JSON.stringify`: the record with its messages decoded; the keys are those of docs/reference/cli.md. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
   const { call, ret, reason, descriptors = [], raw, request: _request, ...rest } = record
   const decoded = decodeRecord(record, WHOLE.bytes)

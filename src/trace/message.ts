@@ -1,7 +1,7 @@
 /*
- * Reads messages of the object dialect for the tracer (design.md section 3): as uapi/object/dialect.ts does, but
- * without refusing anything. A call that was refused is shown as far as it can be read, and what cannot be read as
- * bytes. Nothing here throws, whatever the bytes.
+ * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md): as uapi/object/dialect.ts
+ * does, but without refusing anything. A call that was refused is shown as far as it can be read, and what cannot be
+ * read as bytes. Nothing here throws, whatever the bytes.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'

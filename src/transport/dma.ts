@@ -2,7 +2,7 @@
  * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload
  * places of a run. Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one
  * strided write, done at a break, before a completion, and at the end of a burst; nothing is acknowledged before it
- * (performance.md section 4).
+ * (docs/decisions/client-memory.md).
  *
  * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done,
  * since a region may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.

@@ -1,9 +1,9 @@
 /*
- * The transport engine (design.md section 5): queue pairs of all services (InfiniBand Architecture Specification,
- * volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and events come out
- * through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This file creates
- * rows, moves them between states, and hands packets to responder and completer, turns to responder and requester.
- * Which state changes a program may ask for is checked before, from spec/qp-states.ts.
+ * The transport engine (docs/decisions/engines-without-io.md): queue pairs of all services (InfiniBand Architecture
+ * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
+ * events come out through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This
+ * file creates rows, moves them between states, and hands packets to responder and completer, turns to responder and
+ * requester. Which state changes a program may ask for is checked before, from spec/qp-states.ts.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'

@@ -1,8 +1,8 @@
 /*
- * Runs of packets (design.md section 5): packets of one flow that lie back to back, all equally long but the last,
- * which may be shorter. A run stays open while packets that fit its shape come, from whichever queue pair; anything
- * else commits it. Room is taken first, filled, and only then accepted, so that a failed read of client memory leaves
- * no trace.
+ * Runs of packets (docs/decisions/engines-without-io.md): packets of one flow that lie back to back, all equally long
+ * but the last, which may be shorter. A run stays open while packets that fit its shape come, from whichever queue
+ * pair; anything else commits it. Room is taken first, filled, and only then accepted, so that a failed read of client
+ * memory leaves no trace.
  *
  * Runs follow each other in the port's room without gaps as far as alignment allows, so that a message whose first
  * packet is longer than the others (a run of its own) is read from client memory, and written to it, in one move all
@@ -17,9 +17,9 @@ const least = (a: number, b: number, c: number): number => {
 }
 
 /**
- * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one accepted may be
- * shorter. One packet alone joins others only up to `s.soonPackets`. Answers how many fit, 0 if the port can take none
- * now.
+ * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one accepted
+ * may be shorter. One packet alone joins others only up to `s.soonPackets`. Answers how many fit, 0 if the port can
+ * take none now.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.soonPackets : s.sink!.maxPackets
@@ -40,9 +40,9 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Room for a packet of `lead` bytes, of which a run may end, from `s.result.runAt` on and for up to `want` packets of `size`
- * bytes, fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even the
- * first one now.
+ * Room for a packet of `lead` bytes, of which a run may end, from `s.result.runAt` on and for up to `want` packets of
+ * `size` bytes, fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even
+ * the first one now.
  *
  * Where runs are cut into messages (`soonPackets`) each of these has its price, and the lead joins a run of packets as
  * long as it is: so does the first answer to a READ to the last one of the READ before.

@@ -1,8 +1,8 @@
 /*
- * One timer per queue pair, all in one heap (design.md section 7). A timer that moves later, which every
- * acknowledgement does, costs one store: the heap keeps the earlier key until it comes to the top, and only then sinks
- * it to the true deadline. Times are microseconds on the caller's scale; rows are small integers; nothing here knows
- * what a timer is for.
+ * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). A timer that moves later, which
+ * every acknowledgement does, costs one store: the heap keeps the earlier key until it comes to the top, and only then
+ * sinks it to the true deadline. Times are microseconds on the caller's scale; rows are small integers; nothing here
+ * knows what a timer is for.
  */
 
 export interface Timers {

@@ -1,8 +1,8 @@
 /*
- * What a transport engine needs and gives (design.md section 5). An engine is sans-IO: packets, doorbells and time come
- * in, runs of packets, completions and events go out. Whoever joins it with a device implements the interfaces below.
- * No socket, clock, random source, core object or node module is known here. Times are microseconds on any monotonic
- * scale, as Numbers.
+ * What a transport engine needs and gives (docs/decisions/engines-without-io.md). An engine is sans-IO: packets,
+ * doorbells and time come in, runs of packets, completions and events go out. Whoever joins it with a device implements
+ * the interfaces below. No socket, clock, random source, core object or node module is known here. Times are
+ * microseconds on any monotonic scale, as Numbers.
  *
  * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since
  * a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
@@ -11,7 +11,7 @@ import type { Cause } from '../spec/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
 import type { Arena } from '../wire/arena.ts'
 
-// ---- work requests: the compact layout, 32-bit words (design.md section 6: ring layout is data) ----
+// ---- work requests: the compact layout, 32-bit words (docs/decisions/rings.md) ----
 
 /** Words of a send work request; scatter/gather elements follow at `SGE`, four words each (lo, hi, length, lkey). */
 export const Send = {

@@ -1,5 +1,6 @@
 /*
- * What every dialect's codec yields and takes: one typed call and its answer (design.md sections 3 and 4, R41, R42).
+ * What every dialect's codec yields and takes: one typed call and its answer (docs/decisions/one-table-per-fact.md,
+ * R41, R42).
  *
  * A dialect turns the bytes of a call into a `Call`, core runs it, and the dialect turns the `Result`, or the refusal,
  * into the bytes, the return value and the new file descriptors that this dialect's callers expect. Objects appear here

@@ -1,6 +1,6 @@
 /*
- * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon (design.md
- * section 8). Objects of the library are written against this and know nothing of the way.
+ * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon
+ * (docs/decisions/one-provider.md). Objects of the library are written against this and know nothing of the way.
  */
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -40,7 +40,7 @@ export interface EventTargets {
 
 /**
  * What a device counts: Linux's files by their names, and what they are made of, the transport's own names above all
- * (`transport.retransmissions`; docs/counters.md).
+ * (`transport.retransmissions`; docs/reference/counters.md).
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 

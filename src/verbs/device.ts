@@ -1,5 +1,5 @@
 /*
- * A device as the library shows it (design.md section 8): what it is, what it makes, what happens to it.
+ * A device as the library shows it (docs/start/library.md): what it is, what it makes, what happens to it.
  */
 import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'

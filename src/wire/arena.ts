@@ -1,6 +1,6 @@
 /*
- * One piece of memory in which packets are built, sent, received and read, for its whole lifetime (design.md section
- * 7).
+ * One piece of memory in which packets are built, sent, received and read, for its whole lifetime
+ * (docs/decisions/engines-without-io.md).
  *
  * Everything on the data path names bytes by (arena, offset): no views, no copies of references. An arena that native
  * code must reach has its address; one of an in-process device without native code has address 0.

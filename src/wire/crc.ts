@@ -2,8 +2,8 @@
  * CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), the arithmetic under the ICRC of RoCEv2: the fastest
  * way for each length. Short buffers go through a table, sixteen bytes a step, where a call out of JavaScript would
  * cost more than the work; longer ones to zlib; and from an engine's own least length on to that engine, if one was put
- * in with `useCrcEngine` and the arena has an address (design.md section 7). Whoever has native code puts it in: this
- * file knows none.
+ * in with `useCrcEngine` and the arena has an address (docs/decisions/native-code.md). Whoever has native code puts it
+ * in: this file knows none.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
 import { type Arena, arenaOver } from './arena.ts'

@@ -154,7 +154,8 @@ const put = (bytes: Uint8Array, at: number, icrc: number): void => {
 
 /**
  * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets that of rdma_rxe, which drops any
- * other, and which is the one implementation over Ethernet that we know (docs/conformance.md). Arguments as `icrcOf`.
+ * other, and which is the one implementation over Ethernet that we know (docs/reference/conformance.md). Arguments as
+ * `icrcOf`.
  */
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
   const make = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf

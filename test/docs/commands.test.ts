@@ -13,8 +13,8 @@ const page = (name: string): string => readFileSync(join(repoRoot, 'docs', name)
 
 /** Programs that the commands of a page need besides those of a checkout. */
 const pages: Readonly<Record<string, readonly string[]>> = {
-  'ci.md': ['ibv_devinfo', 'cc'],
-  'debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
+  'how-to/ci.md': ['ibv_devinfo', 'cc'],
+  'how-to/debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
 }
 
 for (const [name, programs] of Object.entries(pages))
@@ -40,10 +40,12 @@ for (const [name, programs] of Object.entries(pages))
     assert.equal(status, 0, stdout + stderr)
   })
 
-test('docs/provider-faults.md says what the installed provider does', {
+test('docs/reference/provider-faults.md says what the installed provider does', {
   skip: lacking(ownProgram('provider_faults')),
 }, async t => {
-  const promised = [...page('provider-faults.md').matchAll(/^ {4}(ibv_\w+: \d+ of \d+ \w+)$/gm)].map(match => match[1])
+  const promised = [...page('reference/provider-faults.md').matchAll(/^ {4}(ibv_\w+: \d+ of \d+ \w+)$/gm)].map(
+    match => match[1],
+  )
   assert.equal(promised.length, 3)
   const daemon = await startDaemon(t)
   const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })

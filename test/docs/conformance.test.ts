@@ -1,5 +1,5 @@
 /*
- * docs/conformance.md: every row names at least one test, and each test that it names exists.
+ * docs/reference/conformance.md: every row names at least one test, and each test that it names exists.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readFileSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
-const page = readFileSync(join(repoRoot, 'docs', 'conformance.md'), 'utf8')
+const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
 /** Rows of tables whose head has a column "test". */
 const rows = page
   .split('\n')
@@ -34,5 +34,5 @@ test('every test that is named exists', () => {
 
 test('rows have the columns of their table, and the page is found from the index', () => {
   for (const row of rows) assert.equal(row.length, 5, row.join('|'))
-  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(conformance\.md\)/)
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/conformance\.md\)/)
 })

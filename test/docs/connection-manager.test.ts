@@ -1,5 +1,5 @@
 /*
- * The diagram of docs/connection-manager.md is drawn from the state table. UPDATE_GOLDEN=1 writes it anew.
+ * The diagram of docs/reference/connection-manager.md is drawn from the state table. UPDATE_GOLDEN=1 writes it anew.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { type CmState, cmStates } from '../../src/spec/cm-states.ts'
 import { repoRoot } from '../paths.ts'
 
-const path = join(repoRoot, 'docs', 'connection-manager.md')
+const path = join(repoRoot, 'docs', 'reference', 'connection-manager.md')
 
 /** Mermaid: `send X` is a command of the consumer, `X` a received message, `no answer` the last timeout. */
 const diagram = (): string => {
@@ -41,5 +41,5 @@ test('the diagram is drawn from the table', () => {
   const drawn = page.replace(/```mermaid[\s\S]*?```/, diagram())
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, drawn)
   assert.equal(page, drawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager draws it anew')
-  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(connection-manager\.md\)/)
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/connection-manager\.md\)/)
 })

@@ -1,6 +1,6 @@
 /*
- * docs/extending.md: its diffs are applied to a copy of the sources, which is built; its programs run there and print
- * what the page says, and the schema has what was added.
+ * docs/how-to/extending.md: its diffs are applied to a copy of the sources, which is built; its programs run there and
+ * print what the page says, and the schema has what was added.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -10,7 +10,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { temporaryFolder } from '../system/programs.ts'
 
-const page = readFileSync(join(repoRoot, 'docs', 'extending.md'), 'utf8')
+const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'extending.md'), 'utf8')
 
 interface Part {
   readonly title: string
@@ -107,5 +107,5 @@ test('each change stays where the page says: the declarations, core’s handler,
 })
 
 test('the page is found from the index of the documents', () => {
-  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(extending\.md\)/)
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(how-to\/extending\.md\)/)
 })

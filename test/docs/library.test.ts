@@ -1,6 +1,6 @@
 /*
- * The code of docs/library.md runs, block after block, as one program; and what docs/drivers.md says of a driver's
- * device in the library.
+ * The code of docs/start/library.md runs, block after block, as one program; and what docs/how-to/drivers.md says of a
+ * driver's device in the library.
  */
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
@@ -13,7 +13,7 @@ const library = new URL('../../src/verbs/index.js', import.meta.url).href
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 
 test('the program on the library’s page runs and says what it says it says', () => {
-  const page = readFileSync(join(repoRoot, 'docs', 'library.md'), 'utf8')
+  const page = readFileSync(join(repoRoot, 'docs', 'start', 'library.md'), 'utf8')
   const blocks = [...page.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.ok(blocks.length >= 8)
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
@@ -24,7 +24,7 @@ test('the program on the library’s page runs and says what it says it says', (
 })
 
 test('a device of the null driver is used as the page about drivers says', () => {
-  const page = readFileSync(join(repoRoot, 'docs', 'drivers.md'), 'utf8')
+  const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'drivers.md'), 'utf8')
   const block = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)]
     .map(match => match[1])
     .find(one => /addDevice/.test(one))

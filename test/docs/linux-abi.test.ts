@@ -1,5 +1,5 @@
 /*
- * docs/linux-abi.md is what the tables say (R41, R42). UPDATE_GOLDEN=1 writes it anew.
+ * docs/reference/linux-abi.md is what the tables say (R41, R42). UPDATE_GOLDEN=1 writes it anew.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -9,12 +9,16 @@ import { machine } from '../drivers/rxe/machine.ts'
 import { repoRoot } from '../paths.ts'
 import { linuxAbiPage } from './linux-abi.ts'
 
-const path = join(repoRoot, 'docs', 'linux-abi.md')
+const path = join(repoRoot, 'docs', 'reference', 'linux-abi.md')
 
 test('the page of Linux’s calls is current, and found from the index', () => {
   const [{ device }] = machine(1).devices
   const page = linuxAbiPage((name, method) => device.shared.byName.get(name)?.class.methods[method] !== undefined)
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page)
-  assert.equal(readFileSync(path, 'utf8'), page, 'UPDATE_GOLDEN=1 npm test -- linux-abi writes docs/linux-abi.md anew')
-  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(linux-abi\.md\)/)
+  assert.equal(
+    readFileSync(path, 'utf8'),
+    page,
+    'UPDATE_GOLDEN=1 npm test -- linux-abi writes docs/reference/linux-abi.md anew',
+  )
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/linux-abi\.md\)/)
 })

@@ -1,6 +1,6 @@
 /*
- * docs/linux-abi.md as it follows from the tables of spec/linux: which method every call of Linux is, and what refuses
- * those that are none.
+ * docs/reference/linux-abi.md as it follows from the tables of spec/linux: which method every call of Linux is, and
+ * what refuses those that are none.
  */
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'

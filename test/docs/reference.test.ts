@@ -1,5 +1,5 @@
 /*
- * docs/reference is what the declarations say (R13). UPDATE_GOLDEN=1 (`npm run docs`) writes it anew.
+ * docs/reference/classes is what the declarations say (R13). UPDATE_GOLDEN=1 (`npm run docs`) writes it anew.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ import { repoRoot } from '../paths.ts'
 import { wordsAbout, wordsAboutEnumeration } from './comments.ts'
 import { referencePages } from './reference.ts'
 
-const folder = join(repoRoot, 'docs', 'reference')
+const folder = join(repoRoot, 'docs', 'reference', 'classes')
 const pages = referencePages()
 
 test('the pages are current, none is missing and none is left over', () => {
@@ -20,7 +20,7 @@ test('the pages are current, none is missing and none is left over', () => {
     for (const name of readdirSync(folder)) if (!pages.has(name)) rmSync(join(folder, name))
     for (const [name, page] of pages) writeFileSync(join(folder, name), page)
   }
-  const hint = '`npm run docs` makes docs/reference anew'
+  const hint = '`npm run docs` makes docs/reference/classes anew'
   assert.deepEqual(existsSync(folder) ? readdirSync(folder).sort() : [], [...pages.keys()].sort(), hint)
   for (const [name, page] of pages) assert.equal(readFileSync(join(folder, name), 'utf8'), page, `${name}: ${hint}`)
 })

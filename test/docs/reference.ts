@@ -1,6 +1,7 @@
 /*
- * The pages of docs/reference as they follow from the declarations (R13): one per class, with the words that stand
- * beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state machines.
+ * The pages of docs/reference/classes as they follow from the declarations (R13): one per class, with the words that
+ * stand beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state
+ * machines.
  */
 import { callText, declaredSchema, namedBy, typeText } from '../../src/cli/commands/schema.ts'
 import { knownDevices } from '../../src/drivers/known.ts'

@@ -1,6 +1,7 @@
 /*
- * docs/requirements.md: every requirement has a row; the code, the tests and the commands that it names are there, and
- * the tests are among those that `npm test` runs. That they did run is looked at when all have: scripts/test.mjs.
+ * docs/reference/requirements.md: every requirement has a row; the code, the tests and the commands that it names are
+ * there, and the tests are among those that `npm test` runs. That they did run is looked at when all have:
+ * scripts/test.mjs.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
@@ -10,7 +11,7 @@ import { pathToFileURL } from 'node:url'
 import { repoRoot } from '../paths.ts'
 
 const read = (...path: string[]): string => readFileSync(join(repoRoot, ...path), 'utf8')
-const page = read('docs', 'requirements.md')
+const page = read('docs', 'reference', 'requirements.md')
 const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$/gm)].map(match => ({
   number: Number(match[1]),
   what: match[2],
@@ -86,5 +87,5 @@ test('every requirement that the code names is on the page', () => {
 })
 
 test('the page is found from the index of the documents', () => {
-  assert.match(read('docs', 'README.md'), /\(requirements\.md\)/)
+  assert.match(read('docs', 'README.md'), /\(reference\/requirements\.md\)/)
 })

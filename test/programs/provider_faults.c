@@ -1,5 +1,5 @@
 /*
- * Faults of libibverbs' rxe provider, which work the same on Linux's rxe (docs/provider-faults.md): what the installed
+ * Faults of libibverbs' rxe provider, which work the same on Linux's rxe (docs/reference/provider-faults.md): what the installed
  * one does, line by line.
  */
 #include "endpoint.h"

@@ -1,5 +1,5 @@
 /*
- * The table of causes: codes, sentences, docs/vendor-errors.md (UPDATE_GOLDEN=1 writes it anew).
+ * The table of causes: codes, sentences, docs/reference/vendor-errors.md (UPDATE_GOLDEN=1 writes it anew).
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -73,8 +73,8 @@ const page = (): string => {
   ].join('\n')}\n`
 }
 
-test('docs/vendor-errors.md is the table', () => {
-  const path = join(repoRoot, 'docs', 'vendor-errors.md')
+test('docs/reference/vendor-errors.md is the table', () => {
+  const path = join(repoRoot, 'docs', 'reference', 'vendor-errors.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
   assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` makes it anew')
 })

@@ -65,8 +65,8 @@ test('what no file shows is told apart', () => {
   assert.deepEqual(otherCounts('port', { sentBytes: 1, cutMessages: 2 }), { cutMessages: 2 })
 })
 
-test('docs/counters.md has all of them, with these words', () => {
-  const page = readFileSync(join(repoRoot, 'docs', 'counters.md'), 'utf8')
+test('docs/reference/counters.md has all of them, with these words', () => {
+  const page = readFileSync(join(repoRoot, 'docs', 'reference', 'counters.md'), 'utf8')
   for (const { folder, name, unit, from, means } of portCounterFiles) {
     const source = from.length === 0 ? '–' : from.map(one => `\`${one}\``).join(' ')
     assert.ok(page.includes(`| \`${folder}/${name}\` | ${unit} | ${means} | ${source} |\n`), `${folder}/${name}`)

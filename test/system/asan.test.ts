@@ -1,5 +1,5 @@
 /*
- * Programs that were built with AddressSanitizer run with the setting that docs/debuggers.md names.
+ * Programs that were built with AddressSanitizer run with the setting that docs/how-to/debuggers.md names.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -26,9 +26,9 @@ test('a program built with AddressSanitizer moves its data', { skip: lacking(own
   const program = compileWithAsan(t)
   if (program === undefined) return
   const setting = /^ASAN_OPTIONS=(\S+) userdma run/m.exec(
-    readFileSync(join(repoRoot, 'docs', 'debuggers.md'), 'utf8'),
+    readFileSync(join(repoRoot, 'docs', 'how-to', 'debuggers.md'), 'utf8'),
   )?.[1]
-  assert.ok(setting, 'docs/debuggers.md names the setting')
+  assert.ok(setting, 'docs/how-to/debuggers.md names the setting')
   const daemon = await startDaemon(t, { devices: TWO_DEVICES })
   const args = ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', '-s', '5000', '-n', '50', '-S', '1']
   const refused = await run(t, program, args, { env: daemon.env })

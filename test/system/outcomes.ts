@@ -1,6 +1,6 @@
 /*
  * What test/programs/outcomes prints at each end, case by case: with userdma as the responder what the InfiniBand
- * specification says, with Linux's rxe what it does instead (docs/conformance.md has the departures).
+ * specification says, with Linux's rxe what it does instead (docs/reference/conformance.md has the departures).
  */
 import assert from 'node:assert/strict'
 

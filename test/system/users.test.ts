@@ -1,5 +1,5 @@
 /*
- * Whom a daemon serves, whom programs and tools believe, and where a daemon may lie (docs/threat-model.md).
+ * Whom a daemon serves, whom programs and tools believe, and where a daemon may lie (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

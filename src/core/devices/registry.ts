@@ -1,5 +1,5 @@
 /*
- * The registry: devices come and go (R19–R24, design.md section 4).
+ * The registry: devices come and go (R19–R24, docs/decisions/one-way-in.md).
  *
  * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every
  * call answer EIO, takes back what was not read about its objects, tells every async fd that the device is gone (event
@@ -126,8 +126,8 @@ export const unregister = (device: Device): void => {
 }
 
 /**
- * Gives a device another name; everything that uses it goes on. EINVAL, and EEXIST for a name that another one has. That
- * it is its own already is no change.
+ * Gives a device another name; everything that uses it goes on. EINVAL, and EEXIST for a name that another one has.
+ * That it is its own already is no change.
  */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device

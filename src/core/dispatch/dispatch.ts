@@ -1,5 +1,6 @@
 /*
- * Bytes in, answer out (design.md section 4): a dialect decodes a call, core runs it, the dialect writes the answer.
+ * Bytes in, answer out (docs/decisions/one-way-in.md): a dialect decodes a call, core runs it, the dialect writes the
+ * answer.
  *
  * Core knows no byte format: a dialect is a function, and whoever wants to watch calls wraps it. If an answer cannot be
  * delivered (its memory is not there), what the call created is undone, as Linux does: the caller could never name it.

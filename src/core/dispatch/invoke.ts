@@ -1,6 +1,6 @@
 /*
- * The one way into the subsystem for a typed call (R21, design.md section 4): every dialect and every in-process caller
- * ends here.
+ * The one way into the subsystem for a typed call (R21, docs/decisions/one-way-in.md): every dialect and every
+ * in-process caller ends here.
  *
  * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
  * the arguments name; runs the handler between its hooks; makes and unmakes objects around create and destroy.

@@ -1,6 +1,6 @@
 /*
- * Memory that calls and work requests point into, behind one interface (design.md section 4): another process's memory,
- * or buffers of this process.
+ * Memory that calls and work requests point into, behind one interface (docs/decisions/client-memory.md): another
+ * process's memory, or buffers of this process.
  *
  * A carrier brings one AddressSpace per calling process; registration asks it whether pages exist and permit the
  * access, the data path moves bytes with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt.

@@ -1,5 +1,5 @@
 /*
- * Buffers of this process as an AddressSpace, at synthetic addresses (design.md section 4).
+ * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
  * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never
  * pointers. A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT

@@ -1,6 +1,6 @@
 /*
- * The memory regions and windows of one device: key → row, for calls and for hot code (IBA 10.6.3, design.md section
- * 4). What binding and invalidating a window does to its row is windows.ts' business.
+ * The memory regions and windows of one device: key → row, for calls and for hot code (IBA 10.6.3,
+ * docs/decisions/memory-windows.md). What binding and invalidating a window does to its row is windows.ts' business.
  *
  * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
  * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was

@@ -1,5 +1,6 @@
 /*
- * Handles of one context: one number space for all classes, the lowest free number from 0 (design.md section 4, R23).
+ * Handles of one context: one number space for all classes, the lowest free number from 0
+ * (docs/decisions/one-way-in.md, R23).
  *
  * Linux gives the lowest free number, programs print it and recorded calls name it, so this order is part of the ABI.
  * Freed numbers wait in a binary heap: taking and freeing cost O(log n), nothing is scanned. Knows no classes: what a

@@ -2,10 +2,11 @@
  * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it
  * maps them.
  *
- * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it (design.md section
- * 6). The first page stays unused, so that a stray write(2) on the descriptor hits no ring. Freed pieces are reused for
- * rings of the same size, and their memory goes back to the system once a chunk has no ring left; a program that still
- * maps a freed piece sees zeros or its own later rings there, never another process's.
+ * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it
+ * (docs/decisions/context-file.md). The first page stays unused, so that a stray write(2) on the descriptor hits no
+ * ring. Freed pieces are reused for rings of the same size, and their memory goes back to the system once a chunk has
+ * no ring left; a program that still maps a freed piece sees zeros or its own later rings there, never another
+ * process's.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'

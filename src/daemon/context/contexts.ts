@@ -1,5 +1,5 @@
 /*
- * Open contexts of all processes: memory file, doorbell sockets, lifetime (design.md section 6).
+ * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
  * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
  * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. A descriptor that is passed from

@@ -1,6 +1,6 @@
 /*
  * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads
- * (design.md section 6).
+ * (docs/decisions/sessions.md).
  *
  * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the
  * program has acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if

@@ -2,7 +2,7 @@
  * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
  * daemon's own.
  *
- * The shim rewrites paths into it (design.md section 6, abi/uverbs-facts section 2). What a file says comes from the
+ * The shim rewrites paths into it (docs/decisions/interception.md). What a file says comes from the
  * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
  * Nodes are empty files: their existence is asked for here, opening them is a session's business.
  */

@@ -1,5 +1,6 @@
 /*
- * The memory of a connected process as core's AddressSpace, and as what dialects read and write (design.md section 6).
+ * The memory of a connected process as core's AddressSpace, and as what dialects read and write
+ * (docs/decisions/client-memory.md).
  *
  * The kernel checks our right to look at every move, or the move is bound to the address space
  * (host/memory/process.ts). That the pid still means the process that connected, running the same program, is asked

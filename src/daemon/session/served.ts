@@ -1,6 +1,6 @@
 /*
- * Whom a daemon serves: its own user, and those that it was told of (docs/threat-model.md). Who a client is, its groups
- * included, the kernel says of the moment in which it connected.
+ * Whom a daemon serves: its own user, and those that it was told of (docs/why/threat-model.md). Who a client is, its
+ * groups included, the kernel says of the moment in which it connected.
  */
 import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
 

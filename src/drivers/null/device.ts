@@ -1,6 +1,6 @@
 /*
- * The smallest useful driver, to learn from (R19, R22, R29; docs/drivers.md walks through it): a device that takes
- * bytes and forgets them, as /dev/null does, and counts them. It uses the public driver interface only.
+ * The smallest useful driver, to learn from (R19, R22, R29; docs/how-to/drivers.md walks through it): a device that
+ * takes bytes and forgets them, as /dev/null does, and counts them. It uses the public driver interface only.
  *
  * Opening, queries, discovery and domains are core's own; `sink` is a private class; nothing here sees a byte of any
  * dialect, a process or a socket.

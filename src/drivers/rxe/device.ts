@@ -1,5 +1,5 @@
 /*
- * The soft device: core's objects, an engine and a port of a network, joined (design.md sections 1 and 5).
+ * The soft device: core's objects, an engine and a port of a network, joined (ARCHITECTURE.md).
  *
  * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the
  * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:

@@ -1,5 +1,5 @@
 /*
- * UDP sockets in batches: many datagrams, or runs of them, with one system call each way (design.md section 7).
+ * UDP sockets in batches: many datagrams, or runs of them, with one system call each way (docs/decisions/udp.md).
  *
  * All that sendmmsg and recvmmsg read and write lies in one arena, laid out once: the caller's bytes, receive buffers,
  * message headers, control data, addresses. A message is patched by a few stores; nothing is allocated per packet. With

@@ -1,6 +1,6 @@
 /*
  * The UDP port: runs of packets go out of real sockets, port 4791 of the device's addresses, and come in there (RoCEv2,
- * InfiniBand Architecture Specification, annex A17; design.md section 7). Devices of one daemon, of different daemons
+ * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of one daemon, of different daemons
  * and those of other makers are all reached in this one way. What is sent and received how is in sending.ts and
  * receiving.ts; here are addresses, flows, and what the interface says. Knows no queue pairs and no clock.
  */

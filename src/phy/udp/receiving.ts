@@ -1,7 +1,7 @@
 /*
  * The receiving half of a UDP port: messages come into buffers, several with one system call, each a datagram or many
  * that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so it is
- * found from the ICRC itself (`findIdentification`): what that leaves of the check is in docs/cli.md.
+ * found from the ICRC itself (`findIdentification`): what that leaves of the check is in docs/reference/cli.md.
  *
  * Buffers are used in order and again from the first once all have been handed out and given back.
  */

@@ -1,8 +1,8 @@
 /*
  * The frozen numbers of the object dialect: class ids, call numbers and the flag values of messages and attributes (R2,
- * R3, R5, design.md section 3). A program that was built against one release finds the same numbers in every later one,
- * so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares them with the
- * copy in test/fixtures/spec/frozen.txt.
+ * R3, R5, docs/reference/object-dialect.md). A program that was built against one release finds the same numbers in
+ * every later one, so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares
+ * them with the copy in test/fixtures/spec/frozen.txt.
  *
  * QP types are classes of their own (R9), 16 to 24.
  */

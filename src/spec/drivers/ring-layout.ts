@@ -1,6 +1,6 @@
 /*
- * What a ring layout is (design.md section 6: ring layout is data): where program and device find the indices of a ring
- * and the parts of its elements. There are two, with the same names for the same parts: that of rxe's user library
+ * What a ring layout is (docs/decisions/rings.md: ring layout is data): where program and device find the indices of a
+ * ring and the parts of its elements. There are two, with the same names for the same parts: that of rxe's user library
  * (rxe-rings.ts), which programs bring along, and a small one for programs of this process (compact-rings.ts). Whoever
  * reads or writes a ring goes by its layout. Byte offsets, little-endian.
  */

@@ -1,7 +1,7 @@
 /*
  * Linux's calls that are deliberately no method of a class here, each with the reason: what a caller is told, what the
- * trace shows and what docs/linux-abi.md prints. As on Linux a command is EOPNOTSUPP and an ioctl EPROTONOSUPPORT,
- * with which libibverbs falls back to the command.
+ * trace shows and what docs/reference/linux-abi.md prints. As on Linux a command is EOPNOTSUPP and an ioctl
+ * EPROTONOSUPPORT, with which libibverbs falls back to the command.
  */
 import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
 

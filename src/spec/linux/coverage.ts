@@ -1,7 +1,7 @@
 /*
  * Every call that Linux has for uverbs and what becomes of it here (R41, R42): a method of one or several classes, or
- * none and the reason. names.ts, write.ts, ioctl.ts and absent.ts put side by side: what docs/linux-abi.md prints and
- * what a test walks.
+ * none and the reason. names.ts, write.ts, ioctl.ts and absent.ts put side by side: what docs/reference/linux-abi.md
+ * prints and what a test walks.
  */
 import { absentCommands, absentIoctls } from './absent.ts'
 import { ioctlMethods } from './ioctl.ts'

@@ -1,6 +1,6 @@
 /*
- * The language of Linux's structs: which bytes of a struct are which attribute of a method (design.md section 3).
- * Little-endian.
+ * The language of Linux's structs: which bytes of a struct are which attribute of a method
+ * (docs/decisions/one-table-per-fact.md). Little-endian.
  *
  * A layout is a list of cells. What no cell covers is padding, a pointer or something that the kernel does not read; a
  * codec keeps such bytes apart (`legacy`) and sends zeros where it has none.

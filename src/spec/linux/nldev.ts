@@ -1,6 +1,6 @@
 /*
- * NETLINK_RDMA's device interface (RDMA_NLDEV) as data: commands, attributes and constants of Linux's rdma_netlink.h, and
- * what Linux's nldev_policy checks of each.
+ * NETLINK_RDMA's device interface (RDMA_NLDEV) as data: commands, attributes and constants of Linux's rdma_netlink.h,
+ * and what Linux's nldev_policy checks of each.
  */
 
 // ---- netlink itself (linux/netlink.h) ----
@@ -54,7 +54,7 @@ export interface NldevCommand {
   readonly strict?: true
   /** Number of the command that an answer about one thing has, where Linux gives it another one's. */
   readonly answersAs?: number
-  /** What it is here, for docs/linux-abi.md. */
+  /** What it is here, for docs/reference/linux-abi.md. */
   readonly here: string
 }
 

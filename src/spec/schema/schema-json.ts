@@ -1,6 +1,7 @@
 /*
  * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and made to be read by programs in
- * other languages; docs/schema.md describes it. Beside description.ts, which is the same for the object dialect.
+ * other languages; docs/reference/schema.md describes it. Beside description.ts, which is the same for the object
+ * dialect.
  *
  * `schemaOf` makes it of classes, `classesOf` makes classes of it and answers a sentence for what is none. Numbers are
  * JSON numbers: no declaration has one beyond 32 bits. Knows no device.

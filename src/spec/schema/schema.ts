@@ -1,6 +1,6 @@
 /*
- * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12, design.md section
- * 3).
+ * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12,
+ * docs/decisions/one-table-per-fact.md).
  *
  * A declaration is plain data. From it come the TypeScript types of a handler's arguments and results (`In`, `Out`),
  * the object dialect's codec and its validation, the tracer's text, the schema export and the tests' generators. No

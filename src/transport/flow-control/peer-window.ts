@@ -1,5 +1,5 @@
 /*
- * A window that queue pairs share when they send to one peer (design.md section 7, flow): what all of them together
+ * A window that queue pairs share when they send to one peer (docs/decisions/peer-window.md): what all of them together
  * have unacknowledged fits half of the peer's socket buffer, however many they are. Beside it each has its own window
  * (QP.REQ_CWND).
  *

@@ -1,14 +1,14 @@
 /*
- * Messages between queue pairs of one process, without packets (design.md section 5): what the requester would cut
- * into packets the other end's responder gets as it is, a slice of at most 64 KiB at a time, and what it would answer
- * is done at once. All that a program or a peer can see is as if packets had gone: PSNs and MSNs count on, checks and
- * refusals are the responder's own (transport/responder/send-write.ts, transport/responder/rd-atomic.ts,
+ * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md): what the requester would
+ * cut into packets the other end's responder gets as it is, a slice of at most 64 KiB at a time, and what it would
+ * answer is done at once. All that a program or a peer can see is as if packets had gone: PSNs and MSNs count on,
+ * checks and refusals are the responder's own (transport/responder/send-write.ts, transport/responder/rd-atomic.ts,
  * transport/responder/flush-atomic-write.ts), RNR timers and retries run, counters count packets and their bytes.
  *
  * A queue pair goes this way while none of its PSNs is outstanding, and only to one that would take its packets as they
  * are: connected to it in return, same service and path MTU, nothing under way. Whatever is odd goes as packets, and so
- * does everything when somebody wants to see packets, which is the port's to say (`LocalPeerDevice`). Between two slices
- * both ends stand as after so many packets, so each slice is free to go either way.
+ * does everything when somebody wants to see packets, which is the port's to say (`LocalPeerDevice`). Between two
+ * slices both ends stand as after so many packets, so each slice is free to go either way.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'

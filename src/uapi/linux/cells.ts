@@ -1,6 +1,6 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (design.md section 3). The one interpreter
- * behind both of Linux's dialects: no struct has code of its own.
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). The
+ * one interpreter behind both of Linux's dialects: no struct has code of its own.
  *
  * A layout is compiled once against the attributes of a method. Reading yields values and what else a struct can say
  * (`Facts`). `residue` keeps what reading did not use, `write` puts the values back over it, so that together they give

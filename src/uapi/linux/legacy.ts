@@ -1,6 +1,6 @@
 /*
- * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41, design.md
- * section 3).
+ * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41,
+ * docs/reference/object-dialect.md).
  *
  * It says by which door the call came and holds the caller's buffers with everything zero that the call's arguments
  * give back: headers, pointers and lengths, the order of attributes, bytes that the kernel ignores. {u8 door, u8 0, u16

@@ -1,7 +1,8 @@
 /*
- * Chains of calls in bytes (R16, design.md section 3): entries of {u8 call, u8 flags, u16 ref, u32 size} and a message
- * of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the one that entry
- * `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place of messages.
+ * Chains of calls in bytes (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size}
+ * and a message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the
+ * one that entry `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place
+ * of messages.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'

@@ -1,5 +1,5 @@
 /*
- * The object dialect (R1–R6, design.md section 3 "fixed here"), where calls are run: messages of a header and
+ * The object dialect (R1–R6, docs/reference/object-dialect.md), where calls are run: messages of a header and
  * attributes become calls, results are put into messages, from the classes' declarations alone. Callers:
  * client.ts.
  *

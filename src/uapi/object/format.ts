@@ -1,6 +1,6 @@
 /*
- * The format of the object dialect (design.md section 3), beneath both sides of it: how a message is laid out, which
- * method a call number is, how a value of a kind lies in an attribute.
+ * The format of the object dialect (docs/reference/object-dialect.md), beneath both sides of it: how a message is laid
+ * out, which method a call number is, how a value of a kind lies in an attribute.
  */
 import { CallError } from '../../spec/errno.ts'
 import {

@@ -31,7 +31,7 @@ export class RequestError extends RdmaError {
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
   readonly opcode: OpcodeName
-  /** Why, as docs/vendor-errors.md has it, and its number; of a request that the peer refused the peer's reason. */
+  /** Why, as docs/reference/vendor-errors.md has it, and its number; of a request that the peer refused the peer's reason. */
   override readonly cause: CauseName | undefined
   readonly vendorError: number
   readonly qpn: number

@@ -23,7 +23,7 @@ export interface Completion {
   /** ibv_wc_opcode; means nothing unless `ok`. */
   readonly opcode: number
   readonly opcodeName: OpcodeName
-  /** Of a failed request its cause, and that one's number (docs/vendor-errors.md); otherwise undefined and 0. */
+  /** Of a failed request its cause, and that one's number (docs/reference/vendor-errors.md); otherwise undefined and 0. */
   readonly cause: CauseName | undefined
   readonly vendorError: number
   /** Bytes that were received or read. */

@@ -1,6 +1,6 @@
 /*
- * The network of devices in this process (design.md sections 7 and 8): soft devices joined by memory, or on sockets of
- * this machine, driven by the program's own turns. Memory and `dgram` need no native code.
+ * The network of devices in this process (docs/decisions/one-provider.md): soft devices joined by memory, or on sockets
+ * of this machine, driven by the program's own turns. Memory and `dgram` need no native code.
  *
  * Work moves when the program has posted (once for all that was posted in one go), when it polls a queue that is empty,
  * when packets arrive and when a timer of a device comes. What was posted is looked at in a microtask, so that what is

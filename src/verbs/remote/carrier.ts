@@ -1,6 +1,6 @@
 /*
- * The carrier of devices in a daemon (design.md sections 6 and 8): what a program under the preload library does, done
- * from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
+ * The carrier of devices in a daemon (docs/decisions/one-provider.md): what a program under the preload library does,
+ * done from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
  * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
  */
 

@@ -1,7 +1,7 @@
 /*
  * Calls of a context in a daemon: messages of the object dialect in memory that the daemon reads and writes
- * (design.md section 3; call-memory.ts). Long inputs and outputs lie beside the message; numbers of new descriptors are
- * put where the daemon says.
+ * (docs/reference/object-dialect.md; call-memory.ts). Long inputs and outputs lie beside the message; numbers of new
+ * descriptors are put where the daemon says.
  */
 import { close } from '../../host/net/sockets.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'

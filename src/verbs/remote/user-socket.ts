@@ -2,9 +2,9 @@
  * Where daemons are found, and which are believed: their sockets.
  *
  * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the
- * temporary directory (design.md section 6). Anybody may make folders in the temporary directory, so one that is not
- * ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our programs'
- * memory.
+ * temporary directory (docs/decisions/joining-a-daemon.md). Anybody may make folders in the temporary directory, so one
+ * that is not ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our
+ * programs' memory.
  */
 import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -20,7 +20,7 @@ test('what a device tells makes the same JSON as its declarations', () => {
   assert.deepEqual(schemaOf(declare(describe(classes))), schemaOf(classes))
 })
 
-test('the format is what docs/schema.md shows', () => {
+test('the format is what docs/reference/schema.md shows', () => {
   const Colour = enumeration('colour', { RED: 1, BLUE: 2 })
   const Other = enumeration('colour', { RED: 1 << 31 })
   const cls = objectClass('lamp', 0x8000, {

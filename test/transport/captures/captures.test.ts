@@ -50,8 +50,8 @@ const faultsOf = (
   return [...differences.map(describeDifference), ...outcomes]
 }
 
-test('each row that is allowed is explained in docs/conformance.md', () => {
-  const page = readFileSync(join(repoRoot, 'docs', 'conformance.md'), 'utf8')
+test('each row that is allowed is explained in docs/reference/conformance.md', () => {
+  const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
   const rows = [
     ...permitted.map(r => `"${r.capture === undefined ? 'packets: MADS' : `capture: '${r.capture}'`}"`),
     ...[...departures, ...malformedDepartures].map(r => `"name: '${r.name}'"`),

@@ -1,6 +1,6 @@
 /*
  * The object dialect (R1–R6): round trips of every method, growth of records, room for outputs, and every error rule of
- * design.md section 3.
+ * docs/reference/object-dialect.md.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -84,7 +84,7 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
   })
 }
 
-test('a message looks as design.md says', () => {
+test('a message looks as docs/reference/object-dialect.md says', () => {
   const message = encodeCall(callOf('cq', 'modify', { cqe: 100 }, 7))
   assert.equal(
     Buffer.from(message).toString('hex'),

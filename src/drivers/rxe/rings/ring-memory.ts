@@ -1,5 +1,5 @@
 /*
- * Where rings lie (design.md sections 6 and 7). Programs map theirs, each a piece of their context's memory in rxe's
+ * Where rings lie (docs/decisions/rings.md). Programs map theirs, each a piece of their context's memory in rxe's
  * layout, header and elements in one. Programs of this process map nothing: their rings are compact and come from
  * slabs, so that very many cost little. In a slab headers lie side by side, apart from the elements: of a queue that is
  * never used nothing but its header is ever touched, and the system gives memory only to what is. Programs that say
