@@ -51,7 +51,8 @@ const comparable = (output: string): string[] =>
   output
     .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, '')
     .replace(/[0-9a-f]{4}(?::[0-9a-f]{4}){3}/g, 'GUID')
-    .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
+    .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|cm-idn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
+    .replace(/\b(?:10\.77\.0\.\d|127\.0\.0\.1):\d+/g, 'ADDRESS')
     .replace(/"netdev_index":\d+/g, '"netdev_index":N')
     .replace(/\b\d+-\d+\b/g, 'RANGE')
     .replace(/N-\d+/g, 'RANGE')
@@ -133,6 +134,26 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     const { output: counters } = await shell(t, daemon, 'rdma -j statistic show')
     const [{ ifname, port, ...values }] = JSON.parse(counters) as Record<string, unknown>[]
     assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
+  })
+
+  it('shows identifiers of rdma_cm as on Linux', async t => {
+    const missing = lacking('rping', 'ucmatose')
+    if (missing) return t.skip(missing)
+    const daemon = await startDaemon(t)
+    const env = daemon.env
+    start(t, 'rping', ['-s', '-P', '-a', '0.0.0.0', '-p', '7471'], { env })
+    start(t, 'rping', ['-s', '-P', '-a', '127.0.0.1', '-p', '7472'], { env })
+    start(t, 'ucmatose', ['-C', '1', '-p', '7475'], { env })
+    await daemon.settled(({ connections }) => connections.listeners === 3)
+    start(t, 'rping', ['-c', '-a', '127.0.0.1', '-p', '7472', '-C', '100000000'], { env })
+    await daemon.settled(({ devices }) => devices[0].objects.rc_qp === 2 && devices[0].hw_counters.sent_pkts > 1000)
+    const file = name.replace('rdma-', 'rdma-cm_id-')
+    for (const { command, output, status } of transcripts(readFileSync(fixture('netlink', file), 'utf8'))) {
+      const ours = await shell(t, daemon, command)
+      assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
+    }
+    const { output } = await shell(t, daemon, 'rdma res')
+    assert.match(output, / cm_id 5 /)
   })
 
   it('adds, renames and deletes devices, and says why it cannot', async t => {

@@ -31,13 +31,13 @@ import {
   tables,
   type Work,
 } from './answers.ts'
+import { aboutCmId, cmIdsOf } from './connections.ts'
 
 /** Classes whose objects are listed as these. */
-const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, ReadonlySet<string>>> = {
+const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, ReadonlySet<string>>> = {
   pd: new Set(['pd']),
   cq: new Set(['cq']),
   qp: new Set(Object.keys(QpTypeNumbers)),
-  cm_id: new Set(),
   mr: new Set(['mr']),
   srq: new Set(Object.keys(SrqTypeNumbers)),
 }
@@ -181,10 +181,11 @@ const aboutContext = (daemon: DaemonState, context: Context): Entries => [
   ownerOf(daemon, context),
 ]
 
-const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, Describe>> = {
+const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = {
   pd: aboutPd,
   cq: aboutCq,
   qp: aboutQp,
+  cm_id: ({ daemon }, id) => [...aboutCmId(id), ['RES_CM_IDN', u32(id.id)], ownerOf(daemon, id.context)],
   mr: aboutMr,
   srq: aboutSrq,
 }
@@ -200,9 +201,11 @@ export function* worked<T>(work: T | Work<T>): Generator<undefined, T> {
 /** Attributes of every object of a kind, of the port that is asked for; undefined between steps. */
 function* everyOne(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
   const { daemon, found } = place
-  if (kind === 'ctx') for (const context of contextsOf(daemon, found)) yield aboutContext(daemon, context)
-  if (kind === 'ctx' || kind === 'cm_id') return
-  for (const object of objectsOf(found.device, CLASSES[kind])) {
+  if (kind === 'ctx') {
+    for (const context of contextsOf(daemon, found)) yield aboutContext(daemon, context)
+    return
+  }
+  for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
     const told = object && (yield* worked(describe[kind](place, object)))
     const isOfPort = port === undefined || told?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
     if (object === undefined) yield undefined
@@ -255,26 +258,35 @@ const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told 
     throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
   }
 
-/** How many there are of each kind. */
-const summary = (daemon: DaemonState, asked: Asked): Entries => {
+/** How many there are of a kind. */
+function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
+  if (kind !== 'ctx' && kind !== 'cm_id') return countOf(found.device, CLASSES[kind])
+  let sum = 0
+  for (const one of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {
+    if (one === undefined) yield
+    else sum++
+  }
+  return sum
+}
+
+function* summary(daemon: DaemonState, asked: Asked): Work<Entries> {
   const found = deviceOf(daemon, asked)
-  const contexts = (): number => [...contextsOf(daemon, found)].length
-  const counted = Object.values(NldevResources).map(
-    ({ name }): Entry => [
+  const counted: Entry[] = []
+  for (const { name } of Object.values(NldevResources))
+    counted.push([
       'RES_SUMMARY_ENTRY',
       [
         ['RES_SUMMARY_ENTRY_NAME', name],
-        ['RES_SUMMARY_ENTRY_CURR', BigInt(name === 'ctx' ? contexts() : countOf(found.device, CLASSES[name]))],
+        ['RES_SUMMARY_ENTRY_CURR', BigInt(yield* countOfKind(daemon, found, name))],
       ],
-    ],
-  )
+    ])
   return [...handleOf(found), ['RES_SUMMARY', counted]]
 }
 
-function* summaries(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
+function* summaries(daemon: DaemonState, asked: Asked): Generator<Uint8Array | undefined> {
   for (const { device } of [...daemon.devices.all]) {
     const attributes = { ...asked.attributes, DEV_INDEX: device.index }
-    yield encodeAttributes(summary(daemon, { ...asked, attributes }))
+    yield encodeAttributes(yield* summary(daemon, { ...asked, attributes }))
   }
 }
 

@@ -299,8 +299,10 @@ const serve = (
 
   /** The connection manager: all of a process's channels are of one context, so that identifiers may move between them. */
   const openChannel = (): void => {
-    if (channels === undefined || channels.closed)
+    if (channels === undefined || channels.closed) {
       channels = openContext(systemDevice(daemon.core), { opened: true, account })
+      daemon.failures.own(channels, { pid: process.pid, command: nameNow(), tag })
+    }
     if (channels.descriptors.size >= MOST_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
     const { descriptors = [] } = invokeNow(channels, CmChannel, 'create', 0, {}, caller)

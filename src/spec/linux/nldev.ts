@@ -88,7 +88,7 @@ export const NldevCommands = {
   },
   RES_GET: { number: 9, asks: 'both', here: 'how many objects of each kind' },
   RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },
-  RES_CM_ID_GET: { number: 11, asks: 'both', here: 'an empty list' },
+  RES_CM_ID_GET: { number: 11, asks: 'both', here: 'identifiers of rdma_cm' },
   RES_CQ_GET: { number: 12, asks: 'both', here: 'completion queues' },
   RES_MR_GET: { number: 13, asks: 'both', here: 'memory regions; keys for those with CAP_NET_ADMIN' },
   RES_PD_GET: { number: 14, asks: 'both', here: 'protection domains' },
@@ -313,6 +313,18 @@ export const QpTypeNumbers: Readonly<Record<string, number>> = {
 
 /** enum ib_srq_type, by the classes of shared receive queues. */
 export const SrqTypeNumbers: Readonly<Record<string, number>> = { srq: 0, xrc_srq: 1 }
+
+/** enum rdma_cm_state, of identifiers of rdma_cm. */
+export const CmIdState = {
+  IDLE: 0,
+  ADDR_RESOLVED: 2,
+  ROUTE_RESOLVED: 4,
+  CONNECT: 5,
+  DISCONNECT: 6,
+  ADDR_BOUND: 7,
+  LISTEN: 8,
+  DEVICE_REMOVAL: 9,
+} as const
 
 /** enum rdma_nl_counter_mode, and the criteria of AUTO (enum rdma_nl_counter_mask). */
 export const CounterMode = { NONE: 0, AUTO: 1, MANUAL: 2 } as const

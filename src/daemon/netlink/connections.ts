@@ -1,0 +1,53 @@
+/*
+ * Identifiers of rdma_cm, as RDMA_NLDEV lists them (Linux: fill_res_cm_id_entry): each with the device that it is bound
+ * to; a listener without an address hears on every device, and is listed with all.
+ */
+import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
+import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { systemDevice } from '../../core/devices/system.ts'
+import type { CoreObject } from '../../core/model.ts'
+import { objectsOf } from '../../core/resources.ts'
+import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmIdState, type NldevAttributeName } from '../../spec/linux/nldev.ts'
+import type { Entry } from '../../uapi/nldev/attributes.ts'
+import type { DaemonDevice } from '../devices/devices.ts'
+import type { DaemonState } from '../state.ts'
+
+const CLASSES: ReadonlySet<string> = new Set([CmId.name])
+
+const identifierOf = (object: CoreObject): Identifier => (object as CoreObject<Identifier>).state
+
+const belongsTo = ({ device, isListening }: Identifier, found: DaemonDevice): boolean =>
+  device === undefined ? isListening : device.device === found.device
+
+/** Those of a device; undefined between steps. */
+export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<CoreObject | undefined> {
+  for (const object of objectsOf(systemDevice(core), CLASSES))
+    if (object === undefined || belongsTo(identifierOf(object), found)) yield object
+}
+
+const address = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
+  value === undefined ? [] : [[name, emitAddress(value)]]
+
+/** As in Linux: of one that is not connected the address of zeros, of one without a device none. */
+const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
+  device && (destination ?? (source && anyAddress(source.family)))
+
+/** Without number and owner. */
+export const aboutCmId = (object: CoreObject): readonly Entry[] => {
+  const id = identifierOf(object)
+  const qpn = id.connection?.agreed.localQpn ?? 0
+  return [
+    ...(id.device === undefined ? [] : ([['PORT_INDEX', 1]] as const)),
+    ...(qpn === 0
+      ? []
+      : ([
+          ['RES_LQPN', qpn],
+          ['RES_TYPE', id.qpType],
+        ] as const)),
+    ['RES_PS', id.portSpace],
+    ['RES_STATE', CmIdState[id.state]],
+    ...address('RES_SRC_ADDR', id.source),
+    ...address('RES_DST_ADDR', destinationOf(id)),
+  ]
+}
