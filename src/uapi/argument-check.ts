@@ -1,11 +1,6 @@
 /*
- * Whether values are right, quickly (R3, R5). What is wrong with a value, and the sentence about it, is `problemOf`
- * (scalar.ts); here is only whether there is anything to say, and of calls from this process hardly ever is.
- *
- * Programs write the same names in the same order again and again. So a shape remembers, name after name, what it has
- * seen: each step knows the kind of the value, which names must still come, and which references came. Going along
- * costs a comparison for each name, and nothing is looked up; records are checked in the same way. Whatever is not
- * plainly right (a name that nobody knows, a value that is undefined) is no fit, and the caller finds out why.
+ * A quick check of the arguments of a call (R3, R5): only whether they are right. What is wrong with a value, and the
+ * sentence about it, is `problemOf` (scalar.ts).
  */
 import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 
@@ -18,32 +13,20 @@ export interface ReferenceAttribute {
   readonly optional: boolean
 }
 
-/** Attributes of a method, or fields of a record, which must all be there. */
+/** Attributes of a method, or fields of a record. */
 type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: boolean }>>
 
 export interface ArgumentShape {
-  readonly members: Members
-  /** Names that are no members are passed over, as in records. */
+  readonly members: ReadonlyMap<string, Member>
+  /** How many members must be there. */
+  readonly required: number
+  /** Names that are not members are ignored, as in records. */
   readonly open: boolean
-  /** As of `problemOf`. */
-  readonly strict: boolean
-  readonly references: readonly ReferenceAttribute[]
-  /** Where every walk begins, and how many steps there are behind it. */
-  root: Step
-  steps: number
 }
 
-/** Where a walk is: what the names that came so far mean. */
-export interface Step {
+interface Member {
   readonly check: Check
-  /** Members that must still come. */
-  readonly missing: number
-  /** Those that came, in the order of the declaration. */
-  readonly references: readonly ReferenceAttribute[]
-  /** The name that came here last time, where it led, and all that ever came. */
-  name: string | undefined
-  next: Step | undefined
-  readonly known: Map<string, Step>
+  readonly optional: boolean
 }
 
 const NUMBER = 0
@@ -52,8 +35,7 @@ const WIDE = 2
 const BYTES = 3
 const RECORD = 4
 const LIST = 5
-const ANY = 6
-const FLAGS = 7
+const FLAGS = 6
 
 /** A kind, prepared: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
 export interface Check {
@@ -64,12 +46,9 @@ export interface Check {
   readonly shape: ArgumentShape | undefined
 }
 
-/** Callers write names in few orders; one that makes up very many begins anew. */
-const MOST_STEPS = 1000
 const MOST_WIDE = (1n << 64n) - 1n
 
 const plain = (type: number, least = 0, most = 0): Check => ({ type, least, most, values: undefined, shape: undefined })
-const anything = plain(ANY)
 
 /** Every member of a set of names with a number each; a row without gaps is as good as two limits. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
@@ -135,86 +114,46 @@ export const isValid = (check: Check, value: unknown): boolean => {
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.least && value.length <= check.most
     case RECORD:
-      return checkShape(check.shape as ArgumentShape, value) !== undefined
+      return hasRightArguments(check.shape as ArgumentShape, value)
     case LIST: {
       if (!Array.isArray(value) || value.length > check.most) return false
       for (let i = 0; i < value.length; i++)
-        if (checkShape(check.shape as ArgumentShape, value[i]) === undefined) return false
+        if (!hasRightArguments(check.shape as ArgumentShape, value[i])) return false
       return true
     }
   }
   return true
 }
 
-const beginning = (members: Members): Step => ({
-  check: anything,
-  missing: Object.values(members).filter(({ optional }) => optional !== true).length,
-  references: [],
-  name: undefined,
-  next: undefined,
-  known: new Map(),
-})
-
-const shapeWith = (
-  members: Members,
-  open: boolean,
-  strict: boolean,
-  references: readonly ReferenceAttribute[],
-): ArgumentShape => ({
-  members,
+const shapeWith = (members: Members, open: boolean, strict: boolean): ArgumentShape => ({
+  members: new Map(
+    Object.entries(members).map(([name, { of, optional = false }]) => [name, { check: checkOf(of, strict), optional }]),
+  ),
+  required: Object.values(members).filter(({ optional }) => optional !== true).length,
   open,
-  strict,
-  references,
-  root: beginning(members),
-  steps: 0,
 })
 
-const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict, [])
+const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
 
-/** Of a method's arguments, of which `references` name objects. */
-export const shapeOf = (attributes: Members, references: readonly ReferenceAttribute[]): ArgumentShape =>
-  shapeWith(attributes, false, false, references)
-
-/** Where another name than last time leads; undefined for one that may not come. */
-const other = (shape: ArgumentShape, from: Step, name: string): Step | undefined => {
-  let to = from.known.get(name)
-  if (to === undefined) {
-    const member = Object.hasOwn(shape.members, name) ? shape.members[name] : undefined
-    if (member === undefined && !shape.open) return undefined
-    if (shape.steps === MOST_STEPS) {
-      shape.root = beginning(shape.members)
-      shape.steps = 0
-    }
-    shape.steps++
-    const came = shape.references.filter(one => one.name === name || from.references.includes(one))
-    to = {
-      check: member === undefined ? anything : checkOf(member.of, shape.strict),
-      missing: from.missing - (member === undefined || member.optional === true ? 0 : 1),
-      references: came.length === from.references.length ? from.references : came,
-      name: undefined,
-      next: undefined,
-      known: new Map(),
-    }
-    from.known.set(name, to)
-  }
-  from.name = name
-  from.next = to
-  return to
-}
+/** Of a method's arguments. */
+export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
 /**
- * Where the names of `values` lead, if all that must be there is and every value is right (as `problemOf`, not strict);
- * else undefined. Only for objects as they are written, `{…}`: accessors of a class are not seen.
+ * Whether all members that must be there are, and every value is right (as `problemOf`, not strict). Only for object
+ * literals: accessors of a class are not seen.
  */
-export const checkShape = (shape: ArgumentShape, values: unknown): Step | undefined => {
-  // Asking for the prototype itself costs as much as all the rest.
-  if (typeof values !== 'object' || values === null || values.constructor !== Object) return undefined
-  let step = shape.root
+export const hasRightArguments = (shape: ArgumentShape, values: unknown): boolean => {
+  // reading the prototype itself costs as much as all the rest
+  if (typeof values !== 'object' || values === null || values.constructor !== Object) return false
+  let missing = shape.required
   for (const name in values) {
-    const next = step.name === name ? (step.next as Step) : other(shape, step, name)
-    if (next === undefined || !isValid(next.check, (values as Readonly<Record<string, unknown>>)[name]))
-      return undefined
-    step = next
+    const member = shape.members.get(name)
+    if (member === undefined) {
+      if (shape.open) continue
+      return false
+    }
+    if (!isValid(member.check, (values as Readonly<Record<string, unknown>>)[name])) return false
+    if (!member.optional) missing--
   }
-  return step.missing === 0 ? step : undefined
+  return missing === 0
 }

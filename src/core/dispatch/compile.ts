@@ -236,7 +236,7 @@ const mergeClass = (
       kind: kindOf(cls, method.call),
       references: named,
       required: Object.keys(method.in).filter(name => !method.in[name].optional),
-      shape: shapeOf(method.in, named),
+      shape: shapeOf(method.in),
       returned: references(method.out),
     }
   }

@@ -20,7 +20,7 @@ import {
   type Out,
 } from '../../spec/schema/schema.ts'
 import { unknownAttribute } from '../../spec/schema/versions.ts'
-import { checkShape, type ReferenceAttribute } from '../../uapi/argument-check.ts'
+import { hasRightArguments, type ReferenceAttribute } from '../../uapi/argument-check.ts'
 import type { NewDescriptor, Result } from '../../uapi/call.ts'
 import { problemOf } from '../../uapi/scalar.ts'
 import { handleEvents, reachEvents } from '../events/events.ts'
@@ -294,13 +294,8 @@ const none: readonly CoreObject[] = []
  * needs: the context's `parents` from then on, a list of their number, or the one of the object before it if that needs
  * the same. Very many objects in a row often do (R15).
  */
-const resolve = (
-  context: Context,
-  caller: Caller,
-  entry: Entry,
-  references: readonly ReferenceAttribute[],
-  args: AnyValues,
-): HandlerValues => {
+const resolve = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
+  const { references } = entry
   if (references.length === 0) return args
   const values: HandlerValues = { ...args }
   const { parents } = context
@@ -335,12 +330,11 @@ const checkedArguments = (
       'EINVAL',
       `${nameOf(entry)}: the context is ${context.opened ? 'open already' : 'not open yet'}`,
     )
-  const seen = checkShape(entry.shape, args)
-  if (seen === undefined) {
+  if (!hasRightArguments(entry.shape, args)) {
     checkPresence(entry, args)
     check(entry, args)
   }
-  return resolve(context, caller, entry, seen === undefined ? entry.references : seen.references, args)
+  return resolve(context, caller, entry, args)
 }
 
 /** The object that a call is about: of a create a new one, of a destroy one that nobody uses and that goes now. */

@@ -5,9 +5,9 @@
  */
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
-import { type AnyValue, type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
+import { type AnyValues, sizeOf } from '../../spec/schema/schema.ts'
 import { checkKnown } from '../../spec/schema/versions.ts'
-import { checkShape, type Step } from '../argument-check.ts'
+import { hasRightArguments } from '../argument-check.ts'
 import type { Call, Result } from '../call.ts'
 import { checkValue, viewOf, writeBytes } from '../scalar.ts'
 import {
@@ -18,7 +18,6 @@ import {
   indirect,
   itemAt,
   methodOfCall,
-  type Named,
   pad,
   payloadSize,
   type Slot,
@@ -59,38 +58,6 @@ const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): Ou
 
 const inMessage = (room: OutputRoom): number => (typeof room === 'number' ? room : INDIRECT)
 
-/** What calls with the same names of arguments have in common, where nothing else is said. */
-interface Layout {
-  /** Arguments, in the order of the message. */
-  readonly inputs: readonly Slot[]
-  /** Those that have no size of their own, and the bytes of all the rest. */
-  readonly sized: readonly Slot[]
-  readonly length: number
-}
-const layouts = new WeakMap<Step, Layout>()
-
-/** The layout of a call that is plainly right; undefined for others, which are looked at one by one. */
-const layoutOf = (
-  { inputs: all, outputs, shape }: Named,
-  args: AnyValues,
-  options: EncodeOptions,
-  refs: ChainedRefs | undefined,
-): Layout | undefined => {
-  const seen = options === NONE && refs === undefined ? checkShape(shape, args) : undefined
-  if (seen === undefined) return undefined
-  let layout = layouts.get(seen)
-  if (layout === undefined) {
-    const inputs = all.filter(({ name }) => args[name] !== undefined)
-    const isSized = ({ attribute: { of } }: Slot): boolean => of.kind === 'list' || of.kind === 'blob'
-    const fixed = inputs.filter(slot => !isSized(slot)).map(({ attribute: { of } }) => sizeOf(of))
-    const rooms = outputs.map(slot => inMessage(roomOf(slot, options))).filter(room => room !== 0)
-    const length = [...fixed, ...rooms].reduce((sum, size) => sum + ATTRIBUTE + pad(size), HEADER)
-    layout = { inputs, sized: inputs.filter(isSized), length }
-    layouts.set(seen, layout)
-  }
-  return layout
-}
-
 const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
 
@@ -99,17 +66,9 @@ const tooLong = (where: string, length: number): CallError =>
  * refuse. Throws CallError EINVAL, and EMSGSIZE if it would have more than 65,528 bytes.
  */
 export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: ChainedRefs): number => {
-  const named = methodOfCall(call)
-  const { where, inputs, outputs } = named
-  const layout = layoutOf(named, call.args, options, refs)
-  if (layout !== undefined) {
-    let bytes = layout.length
-    for (const { name, attribute } of layout.sized)
-      bytes += ATTRIBUTE + pad(payloadSize(attribute.of, call.args[name] as AnyValue))
-    if (bytes > 0xffff) throw tooLong(where, bytes)
-    return bytes
-  }
-  checkKnown(where, call.method, call.args)
+  const { where, inputs, outputs, shape } = methodOfCall(call)
+  const isRight = refs === undefined && hasRightArguments(shape, call.args)
+  if (!isRight) checkKnown(where, call.method, call.args)
   let length = HEADER
   for (const { name, path, attribute } of inputs) {
     const { of, optional } = attribute
@@ -118,7 +77,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: 
       if (optional) continue
       throw new CallError('EINVAL', `${path} is missing`)
     }
-    checkValue(path, of, value)
+    if (!isRight) checkValue(path, of, value)
     length += ATTRIBUTE + (options.elsewhere?.[name] === undefined ? pad(payloadSize(of, value)) : INDIRECT)
   }
   for (const slot of outputs) {
@@ -139,9 +98,7 @@ export const writeMessage = (
   options: EncodeOptions = NONE,
   refs?: ChainedRefs,
 ): void => {
-  const named = methodOfCall(call)
-  const { outputs } = named
-  const { inputs } = layoutOf(named, call.args, options, refs) ?? named
+  const { inputs, outputs } = methodOfCall(call)
   view.setUint16(start, length, true)
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)

@@ -84,7 +84,7 @@ const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
   const inputs = slotsOf(where, method.in)
   const outputs = slotsOf(where, method.out)
   const required = inputs.filter(({ attribute }) => !attribute.optional)
-  const shape = shapeOf(method.in, [])
+  const shape = shapeOf(method.in)
   return { name, where, method, inputs, required, shape, outputs, in: byId(inputs), out: byId(outputs) }
 }
 
