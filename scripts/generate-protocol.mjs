@@ -86,7 +86,7 @@ ${constants('HELLO_', plain(HelloWants)).join('\n')}
 /* The system-wide device: node number, and name in /dev/infiniband. */
 ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME, cm_node: CM_NODE, cm_name: CM_NAME }).join('\n')}
 
-/* Most descriptors and most bytes of one message. */
+/* Most descriptors, most bytes and most ranges of one message. */
 ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}
 
 /* What a new descriptor is. */

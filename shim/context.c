@@ -295,6 +295,8 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         }
         uninstall(&reply);
     }
+    if (UNLIKELY(shim_valgrind))
+        valgrind_mark_locked(&guard);
     errno = result < 0 ? (int)-result : saved;
     session_leave(&guard);
     return result < 0 ? -1 : result;

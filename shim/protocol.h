@@ -22,6 +22,7 @@
 #define USERDMA_REFRESH 6u
 #define USERDMA_MAP 7u
 #define USERDMA_NETLINK 8u
+#define USERDMA_WRITTEN 9u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -29,6 +30,7 @@
 /* What HELLO wants. */
 #define USERDMA_HELLO_REASONS 1u
 #define USERDMA_HELLO_UNMAPPING 2u
+#define USERDMA_HELLO_WRITTEN 4u
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
@@ -36,9 +38,10 @@
 #define USERDMA_CM_NODE 0x7ffffffeu
 #define USERDMA_CM_NAME "rdma_cm"
 
-/* Most descriptors and most bytes of one message. */
+/* Most descriptors, most bytes and most ranges of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
 #define USERDMA_MESSAGE_BYTES 0x10000u
+#define USERDMA_MESSAGE_RANGES 64u
 
 /* What a new descriptor is. */
 #define USERDMA_INSTALL_EVENT 0u
@@ -141,6 +144,12 @@ struct userdma_netlink {
     uint64_t argument;
 };
 _Static_assert(sizeof(struct userdma_netlink) == 16, "layout of struct userdma_netlink");
+
+struct userdma_range {
+    uint64_t address;
+    uint64_t length;
+};
+_Static_assert(sizeof(struct userdma_range) == 16, "layout of struct userdma_range");
 
 struct userdma_map {
     uint64_t offset;

@@ -477,9 +477,13 @@ static int greet(const struct shim_guard *guard)
      * By this the daemon learns what we unmap. Unmapping waits until the event is read or all copies are closed, so
      * nobody but the daemon may keep one.
      */
-    const int unmapping = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    const int unmapping =
+        shim_valgrind ? -1 /* which does not know it */
+                      : (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (unmapping >= 0)
         request.hello.wants |= USERDMA_HELLO_UNMAPPING;
+    if (shim_valgrind)
+        request.hello.wants |= USERDMA_HELLO_WRITTEN;
     int error = exchange(&request, sizeof request.hello, unmapping, &reply, guard);
     if (error)
         return error;

@@ -28,7 +28,10 @@ struct reply {
             struct userdma_open_reply open;
             struct {
                 struct userdma_call_reply call;
-                struct userdma_install installs[USERDMA_MESSAGE_DESCRIPTORS];
+                union {
+                    struct userdma_install installs[USERDMA_MESSAGE_DESCRIPTORS];
+                    struct userdma_range ranges[USERDMA_MESSAGE_RANGES];
+                };
             };
         };
     } message;
@@ -63,6 +66,9 @@ uint16_t session_generation(void);
  * EMFILE, ETIMEDOUT.
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
+
+/* With the lock held: as valgrind_mark (shim.h). */
+void valgrind_mark_locked(const struct shim_guard *guard);
 
 /* Closes the descriptors that came with a reply and have not been taken. */
 void reply_close_all(struct reply *reply);

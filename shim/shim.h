@@ -112,6 +112,10 @@ extern bool shim_active;
 extern char shim_socket_path[108];
 /* The program's calls are watched: every one goes to the daemon, doorbells too. */
 extern bool shim_traced;
+/* The program runs below valgrind: then `valgrind_mark` tells it what the daemon has written into our memory. */
+extern bool shim_valgrind;
+void valgrind_look(void);
+void valgrind_mark(void);
 /* The current folder lies in the daemon's tree, as far as we know: relative paths may lead to counters. */
 extern bool shim_in_tree;
 

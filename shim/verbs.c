@@ -35,12 +35,14 @@
 
 typedef int poll_cq_function(struct ibv_cq *, int, struct ibv_wc *);
 typedef int start_poll_function(struct ibv_cq_ex *, struct ibv_poll_cq_attr *);
+typedef int next_poll_function(struct ibv_cq_ex *);
 typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
 typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
 typedef int wr_complete_function(struct ibv_qp_ex *);
 
 static poll_cq_function *poll_cq_of[SLOTS];
 static start_poll_function *start_poll_of[SLOTS];
+static next_poll_function *next_poll_of[SLOTS];
 static create_cq_ex_function *create_cq_ex_of[SLOTS];
 static create_qp_ex_function *create_qp_ex_of[SLOTS];
 static post_send_function *post_send_of[SLOTS];
@@ -72,6 +74,8 @@ static bool idle(const struct ibv_context *context)
 static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, struct ibv_wc *wc)
 {
     int found = original(cq, entries, wc);
+    if (UNLIKELY(shim_valgrind) && found > 0)
+        valgrind_mark();
     if (LIKELY(found != 0) || !idle(cq->context))
         return found;
     /* What was flushed before the end is there by now. */
@@ -85,10 +89,21 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
 static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struct ibv_poll_cq_attr *attributes)
 {
     int result = original(cq, attributes);
+    if (UNLIKELY(shim_valgrind) && result == 0)
+        valgrind_mark();
     if (LIKELY(result != ENOENT) || !idle(cq->context))
         return result;
     result = original(cq, attributes);
     return result == ENOENT ? EIO : result;
+}
+
+/* Wrapped below valgrind only. */
+static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
+{
+    int result = original(cq);
+    if (result == 0)
+        valgrind_mark();
+    return result;
 }
 
 static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ibv_context *context,
@@ -134,6 +149,10 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     {                                                                                                                  \
         return start_poll(start_poll_of[n], cq, attributes);                                                           \
     }                                                                                                                  \
+    static int next_poll_##n(struct ibv_cq_ex *cq)                                                                     \
+    {                                                                                                                  \
+        return next_poll(next_poll_of[n], cq);                                                                         \
+    }                                                                                                                  \
     static struct ibv_cq_ex *create_cq_ex_##n(struct ibv_context *context, struct ibv_cq_init_attr_ex *attributes)     \
     {                                                                                                                  \
         return create_cq_ex(create_cq_ex_of[n], context, attributes);                                                  \
@@ -157,6 +176,7 @@ SLOT(3)
 
 static poll_cq_function *const poll_cq_wrapper[SLOTS] = {poll_cq_0, poll_cq_1, poll_cq_2, poll_cq_3};
 static start_poll_function *const start_poll_wrapper[SLOTS] = {start_poll_0, start_poll_1, start_poll_2, start_poll_3};
+static next_poll_function *const next_poll_wrapper[SLOTS] = {next_poll_0, next_poll_1, next_poll_2, next_poll_3};
 static create_cq_ex_function *const create_cq_ex_wrapper[SLOTS] = {create_cq_ex_0, create_cq_ex_1, create_cq_ex_2,
                                                                    create_cq_ex_3};
 static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_0, create_qp_ex_1, create_qp_ex_2,
@@ -188,6 +208,8 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
     struct ibv_cq_ex *cq = original(context, attributes);
     if (cq)
         WRAP(cq->start_poll, start_poll_of, start_poll_wrapper);
+    if (cq && shim_valgrind)
+        WRAP(cq->next_poll, next_poll_of, next_poll_wrapper);
     return cq;
 }
 

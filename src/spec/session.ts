@@ -32,6 +32,9 @@
  *   or
  *   with an errno if they cannot be.
  *   It has the header alone, and the reply is that of IOCTL with 0.
+ * - WRITTEN asks where the daemon has written in the program's memory since it was asked last, and which regions were
+ *   registered that peers may write to at any time: `ret` of the reply is the number of `range`s behind it, as many as
+ *   there are or SessionLimits.ranges. It has the header alone. valgrind wants to know (shim/valgrind.c).
  * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
  *   queues of the context.
  * - The rest is for tools; bodies and replies are JSON text.
@@ -51,6 +54,7 @@ export const MessageType = {
   REFRESH: 6,
   MAP: 7,
   NETLINK: 8,
+  WRITTEN: 9,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unasked: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -160,6 +164,8 @@ export const Messages = {
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** `extra` and `argument`: see NetlinkOperation. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
+  /** Bytes of the program's memory. */
+  range: layout(['address', 'u64'], ['length', 'u64']),
   /** As the arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
@@ -177,15 +183,16 @@ export const Exchanges = {
   REFRESH: { request: null, reply: 'callReply' },
   MAP: { request: 'map', reply: 'callReply' },
   NETLINK: { request: 'netlink', reply: 'callReply' },
+  WRITTEN: { request: null, reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
 
 /**
  * Bits of `hello.wants`. UNMAPPING: the descriptor that rides on it is a new userfaultfd of the program, by which the
- * daemon learns what the program unmaps, and no memory file.
+ * daemon learns what the program unmaps, and no memory file. WRITTEN: the daemon keeps in mind where it writes.
  */
-export const HelloWants = { REASONS: 1, UNMAPPING: 2 } as const
+export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4 } as const
 
 /** Bits of `open.wants`: rings may lie packed, since the client looks into their headers for their elements. */
 export const OpenWants = { PACKED_RINGS: 1 } as const
@@ -221,8 +228,8 @@ export const NetlinkOperation = {
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 
-/** Most descriptors and most bytes of one message. */
-export const SessionLimits = { descriptors: 8, bytes: 65536 } as const
+/** Most descriptors, most bytes and most ranges of one message. */
+export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 
 /** Words (u32) of the parked page. The daemon writes, clients only read. */
 export const ParkedPage = {

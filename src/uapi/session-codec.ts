@@ -325,6 +325,26 @@ export const writeCallReply = (
   return end + said
 }
 
+const RANGE = Messages.range.size
+const RANGE_ADDRESS = field('range', 'address').offset
+const RANGE_LENGTH = field('range', 'length').offset
+
+/** Writes the reply to WRITTEN; its length. At most SessionLimits.ranges. */
+export const writeWrittenReply = (
+  buffer: MessageBuffer,
+  to: Header,
+  ranges: readonly { readonly address: number; readonly length: number }[],
+): number => {
+  let end = writeCallReply(buffer, to, ranges.length)
+  for (const { address, length } of ranges) {
+    buffer.view.setBigUint64(end + RANGE_ADDRESS, BigInt(address), true)
+    buffer.view.setBigUint64(end + RANGE_LENGTH, BigInt(length), true)
+    end += RANGE
+  }
+  buffer.view.setUint32(SIZE, end, true)
+  return end
+}
+
 /** Writes the reply to TOOL; its length, or 0 if the text is too long for one message. */
 export const writeToolReply = (buffer: MessageBuffer, to: Header, text: string): number =>
   putText(buffer, MessageType.REPLY | MessageType.TOOL, to, text)

@@ -34,6 +34,10 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],
+  initialised: [['-q'], /usage: .*initialised/],
+  slow_memory: [['-q'], /usage: .*slow_memory/],
+  stale_region: [['-q'], /usage: .*stale_region/],
+  unacknowledged: [[], /usage: unacknowledged/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }
 

@@ -86,6 +86,8 @@ int main(int count, char **arguments)
 {
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "";
+    static const char kinds[] = "munmap fixed mremap part window twice limit";
+    NEED(*kind && strstr(kinds, kind), "usage: %s %s BYTES", arguments[0], kinds);
     struct ibv_context *context = open_named(NULL);
     if (strcmp(kind, "limit") == 0 && count > 2) {
         count_registrations(context, strtoul(arguments[2], NULL, 10));

@@ -102,7 +102,13 @@ const hold = (
 ): (() => void) | undefined =>
   access & ON_DEMAND
     ? undefined
-    : memory.hold?.(Number(start >> 32n), Number(start & 0xffffffffn), bytes, () => loseRegion(table, object.state.row))
+    : memory.hold?.(
+        Number(start >> 32n),
+        Number(start & 0xffffffffn),
+        bytes,
+        (access & (REMOTE_WRITE | REMOTE_ATOMIC | MW_BIND)) !== 0,
+        () => loseRegion(table, object.state.row),
+      )
 
 const requireNoWindows = (method: string, table: MemoryTable, row: number): void => {
   const windows = table.bound[row]

@@ -37,11 +37,11 @@ export interface AddressSpace {
   /** What to wait for before `check` of the same bytes, which is long work otherwise; undefined: nothing. */
   survey?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
-   * A region of these bytes, which were checked, begins; the answer is called when it ends. `lost` is called once if
-   * its owner unmaps some of it before: then no access may reach what lies there later. Throws CallError if the owner
-   * may not register so much.
+   * A region of these bytes, which were checked, begins; the answer is called when it ends. `isShared`: peers may write
+   * to it at any time. `lost` is called once if its owner unmaps some of it before: then no access may reach what lies
+   * there later. Throws CallError if the owner may not register so much.
    */
-  hold?(hi: number, lo: number, length: number, lost: () => void): () => void
+  hold?(hi: number, lo: number, length: number, isShared: boolean, lost: () => void): () => void
   /** Space → `to`. 0, or an errno after which nothing is known of the bytes moved: EFAULT, ESRCH if the owner ended. */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** `from` → space, ascending. Returns as `read`. */

@@ -21,6 +21,7 @@ import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { createSlices, type Slices } from '../slices.ts'
 import { createHeldRanges, type HoldOptions } from './held-ranges.ts'
+import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
 /** One word for operations on 8 bytes, and room for structs that calls point to. */
 const SCRATCH_BYTES = 1 << 20
@@ -36,6 +37,9 @@ const USER_END = 2 ** 56
 export interface ProcessSpace extends AddressSpace {
   copyIn(address: bigint, length: number): Uint8Array
   copyOut(address: bigint, bytes: Uint8Array): void
+  /** From now on it is kept in mind where the process's memory is written. */
+  recordWritten(): void
+  takeWritten(most: number): readonly WrittenRange[]
   /** Takes over a userfaultfd of the process: regions fail from then on whose pages it unmaps. */
   learnUnmapping(fd: number): void
   /** The process is gone, and its handle about to be closed: from now on everything fails with ESRCH. */
@@ -65,6 +69,7 @@ export const createProcessSpace = (
 ): ProcessSpace => {
   const { slices = createSlices(), tooSlow = () => {} } = options
   const held = createHeldRanges(handle.pid, options)
+  let written: WrittenRanges | undefined
   const moves = createMoves(handle)
   let checked = -1
   /** When it was. */
@@ -117,11 +122,17 @@ export const createProcessSpace = (
       // Most programs have few mappings: the first slice is enough.
       return look === undefined || look.next().done ? undefined : slices.run(look)
     },
-    hold: (hi, lo, length, lost) => held.hold(hi * TWO_32 + lo, length, lost),
+    hold(hi, lo, length, isShared, lost) {
+      const release = held.hold(hi * TWO_32 + lo, length, lost)
+      if (isShared) written?.note(hi * TWO_32 + lo, length)
+      return release
+    },
     read: (hi, lo, to, at, chunk, stride, total) =>
       refusal() || done(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
-    write: (hi, lo, from, at, chunk, stride, total) =>
-      refusal() || done(moves.write(hi, lo, from, at, chunk, stride, total, now), total),
+    write(hi, lo, from, at, chunk, stride, total) {
+      written?.note(hi * TWO_32 + lo, total)
+      return refusal() || done(moves.write(hi, lo, from, at, chunk, stride, total, now), total)
+    },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const word = scratch()
       const error = space.read(hi, lo, word, 0, 8, 8, 8)
@@ -159,6 +170,10 @@ export const createProcessSpace = (
       if (space.write(high(address), low(address), local, 0, length, length, length) !== 0)
         throw faulted(address, length)
     },
+    recordWritten() {
+      written ??= createWrittenRanges()
+    },
+    takeWritten: most => written?.take(most) ?? [],
     learnUnmapping: fd => held.learnBy(fd),
     close() {
       if (!closed) moves.close()

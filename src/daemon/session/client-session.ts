@@ -55,6 +55,7 @@ import {
   writeCallReply,
   writeHelloReply,
   writeOpenReply,
+  writeWrittenReply,
 } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
@@ -260,6 +261,7 @@ const serve = (
     const error = request.version === SESSION_VERSION ? greeting : Errno.EPROTO
     tag = request.tag
     wantsReasons = (request.wants & HelloWants.REASONS) !== 0
+    if ((request.wants & HelloWants.WRITTEN) !== 0) space.recordWritten()
     greeted = request.version === SESSION_VERSION
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
@@ -515,7 +517,9 @@ const serve = (
     else if (request.type === MessageType.REFRESH) {
       const error = daemon.refreshCounters()
       reply(writeCallReply(outgoing, request, error === 0 ? 0 : -error))
-    } else if (request.type === MessageType.NETLINK) onNetlink()
+    } else if (request.type === MessageType.WRITTEN)
+      reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
+    else if (request.type === MessageType.NETLINK) onNetlink()
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else call()
   }
