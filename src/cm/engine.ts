@@ -85,11 +85,11 @@ export class CmEngine {
     const bytes = emitCm(messages.req(connection, tid, request, caGuid, localAckTimeout))
     const { agreed } = connection
     connection.path = path
+    this.#machine.registry.claimQpn(connection, request.qpn)
     connection.tid = tid
     connection.serviceId = request.serviceId
     connection.responseTimeout = request.remoteResponseTimeout
     connection.maxCmRetries = request.maxCmRetries
-    agreed.localQpn = request.qpn
     agreed.rqPsn = request.startingPsn
     agreed.responderResources = request.responderResources
     agreed.initiatorDepth = request.initiatorDepth
@@ -108,7 +108,7 @@ export class CmEngine {
     const { device } = connection.path
     const bytes = emitCm(messages.rep(connection, offer, environment.caGuid(device), environment.ackDelay(device)))
     const { agreed } = connection
-    agreed.localQpn = offer.qpn
+    this.#machine.registry.claimQpn(connection, offer.qpn)
     agreed.rqPsn = offer.startingPsn
     agreed.responderResources = offer.responderResources
     agreed.initiatorDepth = offer.initiatorDepth

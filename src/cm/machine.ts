@@ -45,6 +45,11 @@ export interface CmCounters {
   readonly duplicates: Record<CmMessageName, number>
 }
 
+/**
+ * Exponent of the longest TIMEWAIT, 8.6 s: the ACK timeout is the peer's word, and 31 would keep a connection for hours.
+ */
+const LONGEST_REST = 21
+
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
   return Object.fromEntries(names.map(name => [name, 0])) as Record<CmMessageName, number>
@@ -113,6 +118,7 @@ export class CmMachine {
     if (step.to === 'IDLE') {
       this.releaseBacklog(connection)
       this.registry.removePeer(connection)
+      this.registry.releaseQpn(connection)
       if (connection.destroyed) this.registry.remove(connection)
     }
     // The consumer of a destroyed connection hears only that its queue pair has rested.
@@ -145,7 +151,9 @@ export class CmMachine {
     const to = cmStates[connection.state].command[command]
     if (to === undefined) return
     connection.state = to
-    if (to === 'IDLE') this.registry.removePeer(connection)
+    if (to !== 'IDLE') return
+    this.registry.removePeer(connection)
+    this.registry.releaseQpn(connection)
   }
 
   /** Sends a message again and again until it is answered. */
@@ -168,7 +176,8 @@ export class CmMachine {
     this.releaseBacklog(connection)
     connection.state = 'TIMEWAIT'
     this.registry.releaseRemoteQpn(connection)
-    this.timers.set(connection, now + fromExponent(connection.agreed.ackTimeout))
+    this.registry.releaseQpn(connection)
+    this.timers.set(connection, now + fromExponent(Math.min(LONGEST_REST, connection.agreed.ackTimeout)))
   }
 
   remove(connection: CmConnection): void {

@@ -6,6 +6,9 @@ import type { CmConnection, CmListener, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
 const peerKey = (caGuid: bigint, number: number): string => `${caGuid}/${number}`
+const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
+/** Numbers 0 and 1 are those of management: whoever names one has no queue pair to connect. */
+const isQueuePair = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
 
 const remove = (map: Map<string, CmConnection>, key: string, connection: CmConnection): void => {
@@ -30,6 +33,8 @@ export class CmRegistry {
   readonly #byRemoteId = new Map<string, CmConnection>()
   /** By the peer's CA GUID and its QPN: finds stale connections. */
   readonly #byRemoteQpn = new Map<string, CmConnection>()
+  /** By our device and queue pair: connections that are neither over nor in TIMEWAIT. */
+  readonly #byLocalQpn = new Map<string, CmConnection>()
   /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
   readonly #byRequestId = new Map<string, CmConnection>()
   readonly #listeners: CmListener[] = []
@@ -68,6 +73,21 @@ export class CmRegistry {
     this.#byRemoteQpn.set(peerKey(connection.remoteCaGuid, connection.agreed.remoteQpn), connection)
   }
 
+  /** Our queue pair is the connection's from now on. Throws EINVAL if it is another's: a peer would end that as stale. */
+  claimQpn(connection: CmConnection, qpn: number): void {
+    const key = localKey(connection, qpn)
+    const other = this.#byLocalQpn.get(key)
+    if (other !== undefined && other !== connection)
+      throw new CmError('EINVAL', `queue pair ${qpn} is connected already, or about to be`)
+    this.releaseQpn(connection)
+    connection.agreed.localQpn = qpn
+    if (isQueuePair(qpn)) this.#byLocalQpn.set(key, connection)
+  }
+
+  releaseQpn(connection: CmConnection): void {
+    remove(this.#byLocalQpn, localKey(connection, connection.agreed.localQpn), connection)
+  }
+
   addRequest(connection: CmConnection): void {
     this.#byRequestId.set(requestKey(connection.path, connection.remoteId), connection)
   }
@@ -87,6 +107,7 @@ export class CmRegistry {
   remove(connection: CmConnection): void {
     remove(this.#byRequestId, requestKey(connection.path, connection.remoteId), connection)
     this.removePeer(connection)
+    this.releaseQpn(connection)
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
   }
 
@@ -105,6 +126,7 @@ export class CmRegistry {
   }
 
   byRemoteQpn(caGuid: bigint, qpn: number): CmConnection | undefined {
+    if (!isQueuePair(qpn)) return undefined
     return this.#byRemoteQpn.get(peerKey(caGuid, qpn))
   }
 

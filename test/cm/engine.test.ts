@@ -8,7 +8,7 @@ import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
-import { established, gid, type Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
+import { established, gid, Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
 
 let pair: Pair
 beforeEach(() => {
@@ -289,12 +289,18 @@ describe('refusals', () => {
   test('a queue pair that is connected already: the old connection is stale', () => {
     const [, passive] = established(pair)
     // The peer has forgotten everything and begins anew with the same queue pair.
-    const active = start()
-    const sent = pair.exchange()
-    assert.deepEqual(sent, ['1:REQ', '2:REJ', '2:DREQ'])
-    const [rej, dreq] = pair.a.events()
-    assert.ok(rej?.message?.name === 'REJ' && rej.message.reason === rejReason.STALE_CONN)
-    assert.equal(dreq?.name, 'DREQ_RECEIVED')
+    const anew = new Host(1, 3)
+    const active = anew.engine.create(pathTo(1, 2))
+    anew.engine.connect(active, request(0x11), pair.now)
+    pair.b.engine.onMad(anew.engine.pollTransmit()!.mad, pathTo(2, 1), pair.now)
+    const answers = pair.collect()
+    assert.deepEqual(
+      parsed(answers).map(({ name }) => name),
+      ['REJ', 'DREQ'],
+    )
+    for (const { mad } of answers) anew.engine.onMad(mad, pathTo(1, 2), pair.now)
+    const { message } = one(anew)
+    assert.ok(message?.name === 'REJ' && message.reason === rejReason.STALE_CONN)
     assert.equal(active.state, 'TIMEWAIT')
     assert.equal(passive.state, 'DREQ_SENT')
   })
@@ -440,5 +446,37 @@ describe('peers that lie', () => {
     assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
     pair.b.engine.listen(SERVICE + 1n, { device: 3 })
     pair.b.engine.listen(SERVICE + 1n, { device: 4 })
+  })
+})
+
+describe('queue pairs of connections', () => {
+  test('one that is connected, or about to be, is not connected again: the peer would end the first as stale', () => {
+    const [active, passive] = established(pair)
+    const other = pair.a.engine.create(pathTo(1, 2))
+    assert.throws(() => pair.a.engine.connect(other, request(0x11), pair.now), /queue pair 17 is connected already/)
+    assert.deepEqual(pair.exchange(), [])
+    assert.deepEqual([active.state, passive.state, other.state], ['ESTABLISHED', 'ESTABLISHED', 'IDLE'])
+    pair.a.engine.connect(other, request(0x12), pair.now)
+    pair.exchange()
+    assert.throws(() => pair.b.engine.reply(one(pair.b).connection, offer(0x22), pair.now), /queue pair 34/)
+    pair.a.engine.disconnect(active, pair.now)
+    pair.exchange()
+    pair.b.engine.confirmDisconnect(passive, pair.now)
+    pair.exchange()
+    assert.equal(active.state, 'TIMEWAIT')
+    pair.a.engine.connect(pair.a.engine.create(pathTo(1, 2)), request(0x11), pair.now)
+  })
+
+  test('numbers of no queue pair may be named by several', () => {
+    established(pair, [0, 0])
+    established(pair, [0, 0])
+  })
+
+  test('rest for at most 8.6 s, whatever ACK timeout the peer names', () => {
+    const [, passive] = established(pair)
+    passive.agreed.ackTimeout = 31
+    pair.b.engine.destroy(passive, 0)
+    assert.equal(passive.state, 'TIMEWAIT')
+    assert.equal(pair.b.engine.nextTimeout(), fromExponent(21))
   })
 })

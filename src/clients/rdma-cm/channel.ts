@@ -13,9 +13,8 @@ import type { RdmaCm } from './rdma-cm.ts'
 /** A record, and what it stands for. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
-  /** The identifier of a peer that asks, and who listens to it. */
+  /** The identifier of a peer that asks. */
   readonly request: Identifier | undefined
-  readonly listener: Identifier | undefined
   /** Handle of the identifier or group that it is about. */
   readonly about: number
 }
@@ -30,7 +29,6 @@ const recordOf = (
   type: number,
   details: EventDetails,
   request?: Identifier,
-  listener?: Identifier,
 ): CmEventRecord => {
   const bytes = new Uint8Array(24)
   const view = new DataView(bytes.buffer)
@@ -39,7 +37,7 @@ const recordOf = (
   view.setUint32(12, type, true)
   // No two records are alike: those that a program has not read are found again by their bytes.
   view.setBigUint64(16, sequence++, true)
-  return { element, bytes, type, details, request, listener, about }
+  return { element, bytes, type, details, request, about }
 }
 
 /** Tells the channel of an object of something about it. */
@@ -58,9 +56,9 @@ class ProgramOwner implements IdOwner {
   }
 
   event(type: number, details: EventDetails, request?: Identifier): void {
-    const { events, state } = this.#object
+    const { events } = this.#object
     if (request?.object === undefined) postCmEvent(this.#object, type, details)
-    else if (events !== undefined) postOnChannel(recordOf(events, request.object.handle, type, details, request, state))
+    else if (events !== undefined) postOnChannel(recordOf(events, request.object.handle, type, details, request))
   }
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {

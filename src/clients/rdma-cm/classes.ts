@@ -89,8 +89,8 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     getEvent(_call, object) {
       const [event] = readEvents(object as FdObject) as CmEventRecord[]
-      const { details, element, about, type, request, listener } = event!
-      if (request !== undefined) listener?.unread.delete(request)
+      const { details, element, about, type, request } = event!
+      request?.noticed()
       const { status = 0, connection, datagram, ece } = details
       return {
         userHandle: element.userHandle,

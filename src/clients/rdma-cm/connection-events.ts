@@ -59,7 +59,10 @@ const addressesOf = (
 const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
   const { connection } = event
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status: sidrStatus.UNSUPPORTED })
-  else cm.engine.reject(connection, { reason }, cm.now())
+  else {
+    cm.engine.reject(connection, { reason }, cm.now())
+    cm.engine.destroy(connection, cm.now())
+  }
 }
 
 const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
@@ -84,6 +87,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   request.minRnrTimer = listener.minRnrTimer
   cm.adopt(request, connection, device)
   listener.unread.add(request)
+  request.listener = listener
   const at = headerBytes(request)
   listener.owner.event(
     CONNECT_REQUEST,

@@ -62,9 +62,11 @@ export class Identifier implements PortHolder {
   remoteGid: Uint8Array | undefined
   flowLabel = 0
   connection: CmConnection | undefined
-  /** Of a listener: requests whose event nobody has read yet, and how many there may be. */
+  /** Of a listener: requests that its owner has not noticed yet, and how many there may be. */
   readonly unread = new Set<Identifier>()
   backlog = 0
+  /** Of a request: who listened to it, until its owner has noticed it. */
+  listener: Identifier | undefined
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
@@ -88,5 +90,11 @@ export class Identifier implements PortHolder {
 
   get isListening(): boolean {
     return this.state === 'LISTEN'
+  }
+
+  /** The owner has read the event of this request, or has done something with it: the backlog has room for another. */
+  noticed(): void {
+    this.listener?.unread.delete(this)
+    this.listener = undefined
   }
 }

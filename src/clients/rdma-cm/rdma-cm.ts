@@ -4,7 +4,7 @@
  * those that come later, and a device that goes ends what was bound to it. Rules, events and errors are Linux's
  * (cma.c). Messages leave and come through the MAD layer; time is the caller's.
  */
-import type { CmConnection, CmListener, CmPath, CmTransport } from '../../cm/connection.ts'
+import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
 import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
@@ -17,6 +17,7 @@ import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
 import { CmDevices, type Routing } from './devices.ts'
 import { type CmDevice, type ConnectionParameters, type EventDetails, Identifier, type IdOwner } from './identifier.ts'
+import { Listeners, serviceIdOf } from './listeners.ts'
 import { answerData, ownData, QpTypes, requestData, UDP_QKEY } from './parameters.ts'
 import { PortTable } from './ports.ts'
 import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
@@ -57,19 +58,13 @@ const transports: Readonly<Record<number, CmTransport>> = {
   [QpTypes.XRC_TGT]: 'XRC',
 }
 
-/** One service id that identifiers listen to. */
-interface Service {
-  readonly listener: CmListener
-  readonly ids: Set<Identifier>
-}
-
 export class RdmaCm implements EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
   readonly #environment: RdmaCmEnvironment
   readonly #mads: MadLayer
   readonly #ports: PortTable
-  readonly #services = new Map<bigint, Service>()
+  readonly #listeners: Listeners
   readonly #ids = new Map<CmConnection, Identifier>()
   /** Every identifier that is bound to a device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
@@ -87,6 +82,7 @@ export class RdmaCm implements EventHost {
       ackDelay: () => ACK_DELAY,
       hasGid: (number, gid) => this.devices.hasGid(number, gid),
     })
+    this.#listeners = new Listeners(this.engine)
     const leave = mads.register({
       mgmtClass: CM_CLASS,
       receive: (device, mad, from) => {
@@ -117,9 +113,7 @@ export class RdmaCm implements EventHost {
   }
 
   get counts(): { identifiers: number; listeners: number; connections: number } {
-    let listeners = 0
-    for (const { ids } of this.#services.values()) listeners += ids.size
-    return { identifiers: this.#identifiers, listeners, connections: this.engine.size }
+    return { identifiers: this.#identifiers, listeners: this.#listeners.count, connections: this.engine.size }
   }
 
   // ---- time ----
@@ -193,9 +187,10 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ROUTE_RESOLVED')
       throw new CallError('EINVAL', `cm_id.connect: it is in state ${id.state}, not ROUTE_RESOLVED`)
     const path = this.#pathOf(id)
-    const serviceId = this.#serviceId(id, id.destination as SocketAddress)
+    const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const own = ownData(parameters)
-    const connection = this.engine.create(path)
+    // An identifier that was refused tries again with what it has.
+    const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpTypes.UD)
         this.engine.resolve(
@@ -232,7 +227,7 @@ export class RdmaCm implements EventHost {
           this.#environment.now(),
         )
     } catch (error) {
-      this.engine.destroy(connection, this.#environment.now())
+      if (connection !== id.connection) this.engine.destroy(connection, this.#environment.now())
       throw asCallError(error)
     }
     id.state = 'CONNECT'
@@ -248,13 +243,7 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    const serviceId = this.#serviceId(id, source)
-    let service = this.#services.get(serviceId)
-    if (service === undefined) {
-      service = { listener: this.engine.listen(serviceId), ids: new Set() }
-      this.#services.set(serviceId, service)
-    }
-    service.ids.add(id)
+    this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MOST_BACKLOG ? backlog : MOST_BACKLOG
     id.state = 'LISTEN'
   }
@@ -264,6 +253,7 @@ export class RdmaCm implements EventHost {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
       throw new CallError('EINVAL', `cm_id.accept: it is in state ${id.state}, with nothing to accept`)
+    id.noticed()
     try {
       if (parameters === undefined) this.engine.ready(connection)
       else if (id.qpType === QpTypes.UD) {
@@ -298,6 +288,7 @@ export class RdmaCm implements EventHost {
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
+    id.noticed()
     try {
       if (id.qpType === QpTypes.UD)
         this.engine.resolved(connection, {
@@ -342,7 +333,8 @@ export class RdmaCm implements EventHost {
   /** Ends all that there is. */
   destroy(id: Identifier): void {
     this.#identifiers--
-    this.#unlisten(id)
+    id.noticed()
+    this.#listeners.remove(id)
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
     this.#ports.release(id)
     id.source = undefined
@@ -365,20 +357,11 @@ export class RdmaCm implements EventHost {
   }
 
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
-    let wildcard: Identifier | undefined
-    for (const id of this.#services.get(serviceId)?.ids ?? []) {
-      const { source } = id
-      if (source === undefined || (id.device !== undefined && id.device !== device)) continue
-      if (id.device !== undefined) return id
-      if (source.family === local.family || source.family === Family.IB) wildcard = id
-      else if (source.family === Family.INET6 && !id.onlyIpv6) wildcard ??= id
-    }
-    return wildcard
+    return this.#listeners.find(serviceId, local, device)
   }
 
   ibListener(serviceId: bigint): Identifier | undefined {
-    for (const id of this.#services.get(serviceId)?.ids ?? []) if (id.source?.family === Family.IB) return id
-    return undefined
+    return this.#listeners.findIb(serviceId)
   }
 
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {
@@ -427,10 +410,6 @@ export class RdmaCm implements EventHost {
     this.#bound.get(device)?.add(id)
   }
 
-  #serviceId({ portSpace }: Identifier, address: SocketAddress): bigint {
-    return address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
-  }
-
   #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass }: Identifier): CmPath {
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
@@ -447,16 +426,6 @@ export class RdmaCm implements EventHost {
       sl: 0,
       packetLifeTime: PACKET_LIFE_TIME,
     }
-  }
-
-  #unlisten(id: Identifier): void {
-    if (id.state !== 'LISTEN' || id.source === undefined) return
-    const serviceId = this.#serviceId(id, id.source)
-    const service = this.#services.get(serviceId)
-    service?.ids.delete(id)
-    if (service === undefined || service.ids.size > 0) return
-    this.engine.unlisten(service.listener)
-    this.#services.delete(serviceId)
   }
 
   #receive(device: CmDevice, mad: Uint8Array, from: MadAddress): void {
@@ -479,8 +448,9 @@ export class RdmaCm implements EventHost {
   #removeDevice(device: CmDevice): void {
     for (const connection of this.engine.removeDevice(device.number)) this.#ids.delete(connection)
     for (const id of this.#bound.get(device) ?? []) {
-      this.#unlisten(id)
+      this.#listeners.remove(id)
       id.connection = undefined
+      id.device = undefined
       id.state = 'DEVICE_REMOVAL'
       this.#tell(id, DEVICE_REMOVAL, {})
     }

@@ -1,0 +1,88 @@
+/*
+ * Who listens to which service id of the connection manager, and who of several is meant by a request (cma_find_listener
+ * of Linux's cma.c).
+ */
+import type { CmListener } from '../../cm/connection.ts'
+import type { CmEngine } from '../../cm/engine.ts'
+import { rdmaCmServiceId } from '../../wire/mad.ts'
+import type { CmDevice, Identifier } from './identifier.ts'
+import { Family, isAny, isLoopback, isSameHost, type SocketAddress } from './socket-address.ts'
+
+/** One service id that identifiers listen to. */
+interface Service {
+  readonly listener: CmListener
+  readonly ids: Set<Identifier>
+}
+
+export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): bigint =>
+  address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
+
+const NONE = 0
+const WILDCARD_OF_BOTH = 1
+const WILDCARD = 2
+const LOOPBACK = 3
+const EXACT = 4
+
+/** How well a listener fits a request to `local` that came to `device`. */
+const fitOf = ({ source, device, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
+  if (source === undefined) return NONE
+  const isFamily = source.family === local.family || source.family === Family.IB
+  if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
+  if (!isFamily || device !== to) return NONE
+  if (isSameHost(source.address, local.address)) return EXACT
+  // 127.0.0.1 means a device of this host, whichever address that has.
+  return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
+}
+
+export class Listeners {
+  readonly #engine: CmEngine
+  readonly #services = new Map<bigint, Service>()
+
+  constructor(engine: CmEngine) {
+    this.#engine = engine
+  }
+
+  get count(): number {
+    let count = 0
+    for (const { ids } of this.#services.values()) count += ids.size
+    return count
+  }
+
+  add(id: Identifier, source: SocketAddress): void {
+    const serviceId = serviceIdOf(id, source)
+    let service = this.#services.get(serviceId)
+    if (service === undefined) {
+      service = { listener: this.#engine.listen(serviceId), ids: new Set() }
+      this.#services.set(serviceId, service)
+    }
+    service.ids.add(id)
+  }
+
+  /** Before its state is another one than LISTEN. */
+  remove(id: Identifier): void {
+    if (id.state !== 'LISTEN' || id.source === undefined) return
+    const serviceId = serviceIdOf(id, id.source)
+    const service = this.#services.get(serviceId)
+    service?.ids.delete(id)
+    if (service === undefined || service.ids.size > 0) return
+    this.#engine.unlisten(service.listener)
+    this.#services.delete(serviceId)
+  }
+
+  /** Who listens to a service at an address of a device: its address wins over a wildcard. */
+  find(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
+    let best: Identifier | undefined
+    let fit = NONE
+    for (const id of this.#services.get(serviceId)?.ids ?? []) {
+      const found = fitOf(id, local, device)
+      if (found > fit) [best, fit] = [id, found]
+    }
+    return best
+  }
+
+  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
+  findIb(serviceId: bigint): Identifier | undefined {
+    for (const id of this.#services.get(serviceId)?.ids ?? []) if (id.source?.family === Family.IB) return id
+    return undefined
+  }
+}

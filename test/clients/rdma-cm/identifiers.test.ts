@@ -1,0 +1,428 @@
+/*
+ * Identifiers of rdma_cm from bind to destroy, between hosts in virtual time: ports, listeners, connections, their ends,
+ * and what is told of each (R17, R18).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { CmPortSpace } from '../../../src/spec/enums.ts'
+import { rejReason } from '../../../src/spec/wire/mad.ts'
+import { errnoOf } from '../../drivers/rxe/machine.ts'
+import {
+  any4,
+  any6,
+  assertNothingLeft,
+  establish,
+  type Host,
+  ip4,
+  ip6,
+  parametersOf,
+  twoHosts,
+  World,
+} from './world.ts'
+
+const { UDP } = CmPortSpace.values
+const PORT = 7471
+
+const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean?]) => {
+  const id = host.create()
+  id.reuseAddress = reuse ?? false
+  host.cm.bind(id, address)
+  return id
+}
+
+describe('a connection', () => {
+  it('is made, and ends from the active side', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
+    assert.deepEqual(b.heard(passive), ['ESTABLISHED'])
+    assert.deepEqual(b.cm.counts, { identifiers: 2, listeners: 1, connections: 1 })
+    a.cm.disconnect(active)
+    world.settle()
+    assert.deepEqual(b.heard(passive), ['DISCONNECTED'])
+    b.cm.disconnect(passive)
+    world.settle()
+    assert.deepEqual(a.heard(active), ['DISCONNECTED'])
+    world.rest()
+    assert.deepEqual([a.heard(active), b.heard(passive)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
+    a.cm.destroy(active)
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('ends from both sides at once: each hears DISCONNECTED once', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    a.take(active)
+    b.take(passive)
+    a.cm.disconnect(active)
+    b.cm.disconnect(passive)
+    world.settle()
+    a.cm.disconnect(active)
+    b.cm.disconnect(passive)
+    world.rest()
+    assert.deepEqual(
+      [a.heard(active), b.heard(passive)],
+      [
+        ['DISCONNECTED', 'TIMEWAIT_EXIT'],
+        ['DISCONNECTED', 'TIMEWAIT_EXIT'],
+      ],
+    )
+    a.cm.destroy(active)
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('of which one end is destroyed ends for the other, which hears DISCONNECTED', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    b.take(passive)
+    a.cm.destroy(active)
+    world.settle()
+    assert.deepEqual(b.heard(passive), ['DISCONNECTED'])
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('that is rejected tells private data and reason, may be tried again, and leaves nothing behind', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const active = a.connect(ip4(2, PORT), 0x11)
+    const answers = Uint8Array.of(1, 2, 3)
+    for (let tries = 0; tries < 3; tries++) {
+      world.settle()
+      const [request] = b.requests(listener)
+      assert.ok(request)
+      b.cm.reject(request, answers, rejReason.CONSUMER_DEFINED)
+      world.settle()
+      const { name, details } = a.take(active).at(-1)!
+      assert.deepEqual([name, details.status], ['REJECTED', rejReason.CONSUMER_DEFINED])
+      assert.deepEqual(details.connection?.privateData.subarray(0, 3), answers)
+      b.cm.destroy(request)
+      a.cm.connect(active, parametersOf(0x11))
+    }
+    a.cm.destroy(active)
+    world.settle()
+    for (const request of b.requests(listener)) b.cm.destroy(request)
+    b.cm.destroy(listener)
+    assertNothingLeft(world)
+  })
+
+  it('to a port nobody listens to is rejected', () => {
+    const { world, a } = twoHosts()
+    const active = a.connect(ip4(2, PORT), 0x11)
+    world.settle()
+    const { name, details } = a.take(active).at(-1)!
+    assert.deepEqual([name, details.status], ['REJECTED', rejReason.INVALID_SERVICE_ID])
+    a.cm.destroy(active)
+    assertNothingLeft(world)
+  })
+
+  it('to a host that is silent is UNREACHABLE in the end', () => {
+    const { world, a, b } = twoHosts()
+    const active = a.connect(ip4(2, PORT), 0x11)
+    b.unplug(2)
+    world.rest()
+    const { name, details } = a.take(active).at(-1)!
+    assert.deepEqual([name, details.status], ['UNREACHABLE', -110])
+    a.cm.destroy(active)
+    assertNothingLeft(world)
+  })
+
+  it('takes as much private data as its messages have room for', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    for (const [bytes, fits] of [
+      [56, true],
+      [57, false],
+    ] as const) {
+      const id = a.create()
+      a.resolve(id, ip4(2, PORT))
+      const data = new Uint8Array(bytes).fill(7)
+      assert.equal(
+        errnoOf(() => a.cm.connect(id, parametersOf(0x11, data))),
+        fits ? 'ok' : 'EINVAL',
+      )
+      world.settle()
+      const told = b.take(listener)
+      assert.equal(told.length, fits ? 1 : 0)
+      for (const { details, request } of told) {
+        assert.deepEqual(details.connection?.privateData.subarray(0, bytes), data)
+        assert.equal(
+          errnoOf(() => b.cm.reject(request!, new Uint8Array(149), 28)),
+          'EINVAL',
+        )
+        assert.equal(
+          errnoOf(() => b.cm.accept(request!, parametersOf(0x22, new Uint8Array(197)))),
+          'EINVAL',
+        )
+        b.cm.accept(request!, parametersOf(0x22, new Uint8Array(196)))
+        b.cm.destroy(request!)
+      }
+      a.cm.destroy(id)
+    }
+    b.cm.destroy(listener)
+    assertNothingLeft(world)
+  })
+
+  it('survives a network that loses 30 % on each side', () => {
+    const { world, a, b } = twoHosts('dir=sent,drop=30%,seed=5')
+    const listener = b.listen(ip4(2, PORT))
+    const active = a.connect(ip4(2, PORT), 0x11)
+    const heard: string[] = []
+    for (let turn = 0; turn < 200 && !heard.includes('ESTABLISHED'); turn++) {
+      world.settle()
+      for (const request of b.requests(listener)) b.cm.accept(request, parametersOf(0x22))
+      for (const { name } of a.take(active)) if (name === 'CONNECT_RESPONSE') a.cm.accept(active, undefined)
+      heard.push(...b.told.splice(0).map(({ name }) => name))
+      world.tick()
+    }
+    assert.ok(heard.includes('ESTABLISHED'))
+  })
+})
+
+describe('listeners', () => {
+  it('without an address hear on devices that come later', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(any4(PORT))
+    b.plug(3)
+    for (const last of [2, 3]) {
+      const { active, passive } = establish(world, a, b, listener, [last, last], ip4(last, PORT))
+      assert.equal(passive.device?.device.name, `rxe${last}`)
+      a.cm.destroy(active)
+      b.cm.destroy(passive)
+    }
+    b.cm.destroy(listener)
+    assertNothingLeft(world)
+  })
+
+  it('at two addresses of a device get each what is for them', () => {
+    const { world, a, b } = twoHosts()
+    const four = b.listen(ip4(2, PORT))
+    const six = b.listen(ip6(2, PORT))
+    const active = [a.connect(ip6(2, PORT), 0x11), a.connect(ip4(2, PORT), 0x12)]
+    world.settle()
+    const requests = [b.requests(six), b.requests(four)]
+    assert.deepEqual(
+      requests.map(({ length }) => length),
+      [1, 1],
+    )
+    assert.deepEqual(
+      requests.map(([request]) => request.destination?.port),
+      active.map(({ source }) => source?.port),
+    )
+    for (const id of active) a.cm.destroy(id)
+    for (const id of [four, six, ...requests.flat()]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('of IPv6 without an address hear IPv4 too, unless they are told not to', () => {
+    const { world, a, b } = twoHosts()
+    for (const only of [false, true]) {
+      const listener = b.create()
+      listener.onlyIpv6 = only
+      b.cm.bind(listener, any6(PORT))
+      b.cm.listen(listener, 0)
+      const active = [a.connect(ip6(2, PORT), 0x11), a.connect(ip4(2, PORT), 0x12)]
+      world.settle()
+      const requests = b.requests(listener)
+      assert.equal(requests.length, only ? 1 : 2)
+      for (const id of active) a.cm.destroy(id)
+      for (const id of [listener, ...requests]) b.cm.destroy(id)
+      world.rest()
+    }
+    assertNothingLeft(world)
+  })
+
+  it('drop requests beyond their backlog, which come again', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT), { backlog: 2 })
+    const active = [1, 2, 3].map(qpn => a.connect(ip4(2, PORT), 0x10 + qpn))
+    world.settle()
+    const first = b.requests(listener)
+    assert.equal(first.length, 2)
+    world.tick()
+    assert.equal(b.requests(listener).length, 0, 'nobody has answered yet')
+    for (const [i, request] of first.entries()) b.cm.accept(request, parametersOf(0x20 + i))
+    world.tick()
+    const third = b.requests(listener)
+    assert.equal(third.length, 1)
+    for (const id of active) a.cm.destroy(id)
+    for (const id of [listener, ...first, ...third]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+})
+
+describe('ports', () => {
+  it('are chosen where none is named, and none is given twice', () => {
+    const { world, a } = twoHosts()
+    const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
+    const ports = ids.map(({ source }) => source?.port ?? 0)
+    assert.equal(new Set(ports).size, ports.length)
+    for (const port of ports) assert.ok(port >= 32768 && port <= 60999)
+    for (const id of ids) a.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('belong to one identifier of an address and port space, and are free when it ends', () => {
+    const { a } = twoHosts()
+    const first = bound(a, ip4(1, PORT))
+    assert.equal(
+      errnoOf(() => bound(a, ip4(1, PORT))),
+      'EADDRINUSE',
+    )
+    assert.equal(
+      errnoOf(() => bound(a, any4(PORT))),
+      'EADDRNOTAVAIL',
+    )
+    const datagrams = a.create(UDP)
+    a.cm.bind(datagrams, ip4(1, PORT))
+    a.cm.destroy(first)
+    const second = bound(a, ip4(1, PORT))
+    for (const id of [second, datagrams]) a.cm.destroy(id)
+    assert.equal(
+      errnoOf(() => bound(a, any4(PORT))),
+      'ok',
+    )
+  })
+
+  it('may be shared by those who all say so, until one listens', () => {
+    const { a } = twoHosts()
+    const [first, second] = [bound(a, ip4(1, PORT), true), bound(a, ip4(1, PORT), true)]
+    assert.equal(
+      errnoOf(() => bound(a, ip4(1, PORT))),
+      'EADDRINUSE',
+    )
+    a.cm.listen(first, 0)
+    assert.equal(
+      errnoOf(() => a.cm.listen(second, 0)),
+      'EADDRINUSE',
+    )
+    assert.equal(
+      errnoOf(() => bound(a, ip4(1, PORT), true)),
+      'EADDRINUSE',
+    )
+  })
+
+  it('are of one family for those that say so', () => {
+    const { a } = twoHosts()
+    const four = bound(a, any4(PORT))
+    assert.equal(
+      errnoOf(() => bound(a, any6(PORT))),
+      'EADDRNOTAVAIL',
+    )
+    const six = a.create()
+    six.onlyIpv6 = true
+    a.cm.bind(six, any6(PORT))
+    assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
+  })
+
+  it('that nobody has are addresses that no device has', () => {
+    const { a } = twoHosts()
+    assert.equal(
+      errnoOf(() => bound(a, ip4(9, PORT))),
+      'EADDRNOTAVAIL',
+    )
+  })
+})
+
+describe('a device that goes', () => {
+  it('ends what is bound to it with DEVICE_REMOVAL, once; the rest goes on', () => {
+    const { world, a, b } = twoHosts()
+    b.plug(3)
+    const everywhere = b.listen(any4(PORT))
+    const here = b.listen(ip4(2, PORT + 1))
+    const { active, passive } = establish(world, a, b, here, [0x11, 0x22])
+    for (const host of [a, b]) host.told.length = 0
+    b.unplug(2)
+    assert.deepEqual(
+      [b.heard(here), b.heard(passive), b.heard(everywhere)],
+      [['DEVICE_REMOVAL'], ['DEVICE_REMOVAL'], []],
+    )
+    for (const use of [
+      () => b.cm.listen(here, 0),
+      () => b.cm.accept(passive, parametersOf(0x22)),
+      () => b.cm.disconnect(passive),
+      () => b.cm.connect(passive, parametersOf(0x22)),
+      () => b.cm.resolveAddress(passive, ip4(3, PORT), undefined),
+    ])
+      assert.equal(errnoOf(use), 'EINVAL')
+    // Of a host that says nothing any more a peer hears when it asks.
+    a.cm.disconnect(active)
+    world.rest()
+    assert.deepEqual(a.heard(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
+    const again = a.connect(ip4(3, PORT), 0x12)
+    world.settle()
+    const requests = b.requests(everywhere)
+    assert.equal(requests.length, 1)
+    for (const id of [active, again]) a.cm.destroy(id)
+    for (const id of [passive, here, everywhere, ...requests]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+})
+
+describe('datagrams', () => {
+  it('have an address by SIDR', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
+    const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP, data: Uint8Array.of(9) })
+    world.settle()
+    const [{ details, request }] = b.take(listener)
+    assert.equal(details.datagram?.privateData[0], 9)
+    b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
+    world.settle()
+    const told = a.take(active).at(-1)!
+    assert.equal(told.name, 'ESTABLISHED')
+    assert.deepEqual([told.details.datagram?.qpNum, told.details.datagram?.privateData[0]], [0x33, 8])
+    a.cm.destroy(active)
+    for (const id of [listener, request!]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('that are rejected, or that nobody answers, are UNREACHABLE, and may be tried again', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
+    const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP })
+    for (let tries = 0; tries < 3; tries++) {
+      world.settle()
+      const [request] = b.requests(listener)
+      b.cm.reject(request, new Uint8Array(0), 0)
+      world.settle()
+      assert.equal(a.heard(active).at(-1), 'UNREACHABLE')
+      b.cm.destroy(request)
+      a.cm.connect(active, parametersOf(0))
+    }
+    b.refusing = true
+    world.rest()
+    assert.equal(a.heard(active).at(-1), 'UNREACHABLE')
+    a.cm.destroy(active)
+    for (const request of b.requests(listener)) b.cm.destroy(request)
+    b.cm.destroy(listener)
+    assertNothingLeft(world)
+  })
+})
+
+describe('hosts', () => {
+  it('of one network are three as well as two', () => {
+    const world = new World()
+    const hosts = [1, 2, 3].map(last => {
+      const host = world.host()
+      host.plug(last)
+      return host
+    })
+    const listeners = hosts.map((host, i) => host.listen(ip4(i + 1, PORT)))
+    for (const [i, host] of hosts.entries()) {
+      const to = (i + 1) % 3
+      const { active, passive } = establish(world, host, hosts[to], listeners[to], [0x11, 0x22])
+      host.cm.destroy(active)
+      hosts[to].cm.destroy(passive)
+    }
+    hosts.forEach((host, i) => {
+      host.cm.destroy(listeners[i])
+    })
+    assertNothingLeft(world)
+  })
+})

@@ -1,0 +1,238 @@
+/*
+ * Hosts in virtual time: each a core with soft devices, the MAD layer and rdma_cm, joined by one memory link. Their
+ * consumer is the test, which sees every event of every identifier.
+ */
+import assert from 'node:assert/strict'
+import { createMadLayer, type MadLayer } from '../../../src/clients/mad/layer.ts'
+import { cmClasses } from '../../../src/clients/rdma-cm/classes.ts'
+import type {
+  ConnectionParameters,
+  EventDetails,
+  Identifier,
+  IdOwner,
+} from '../../../src/clients/rdma-cm/identifier.ts'
+import { RdmaCm, type RdmaCmEnvironment } from '../../../src/clients/rdma-cm/rdma-cm.ts'
+import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import { coreClasses, createCore, unregister } from '../../../src/core/index.ts'
+import type { Core, Device } from '../../../src/core/model.ts'
+import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
+import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { parseFaults } from '../../../src/phy/faults/rules.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { CmConnectionParameters } from '../../../src/spec/classes/cm_parameters.ts'
+import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
+import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { randomFrom } from '../../cm/pair.ts'
+import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
+
+const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
+
+export interface Told {
+  readonly id: Identifier
+  readonly name: string
+  readonly details: EventDetails
+  readonly request: Identifier | undefined
+}
+
+/** What the consumer of an identifier hears. */
+class Consumer implements IdOwner {
+  readonly #host: Host
+  id: Identifier | undefined
+
+  constructor(host: Host) {
+    this.#host = host
+  }
+
+  event(type: number, details: EventDetails, request?: Identifier): void {
+    assert.ok(this.id)
+    this.#host.told.push({ id: this.id, name: typeNames[type] ?? String(type), details, request })
+  }
+
+  createRequest({
+    portSpace,
+    qpType,
+  }: {
+    readonly portSpace: number
+    readonly qpType: number
+  }): Identifier | undefined {
+    return this.#host.refusing ? undefined : this.#host.create(portSpace, qpType)
+  }
+}
+
+export const parametersOf = (qpNum: number, data = new Uint8Array(0)): ConnectionParameters => {
+  const zero = zeroRecord(CmConnectionParameters)
+  zero.privateData.set(data)
+  return { ...zero, qpNum, privateDataLength: data.length, retryCount: 7, rnrRetryCount: 7, responderResources: 1 }
+}
+
+export class Host {
+  readonly core: Core
+  readonly mads: MadLayer
+  readonly cm: RdmaCm
+  readonly told: Told[] = []
+  readonly devices = new Map<string, RxeDevice>()
+  readonly #world: World
+  /** No request gets an identifier. */
+  refusing = false
+
+  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>) {
+    this.#world = world
+    this.core = createCore({ classes: [...coreClasses, ...cmClasses(() => this.cm)], random: randomFrom(seed) })
+    this.mads = createMadLayer(this.core)
+    this.cm = new RdmaCm(this.core, this.mads, { now: () => world.now, random: randomFrom(seed + 1), ...more })
+  }
+
+  /** A device with addresses 10.0.0.N and fd00::N. */
+  plug(last: number, fault = ''): Device {
+    const name = `rxe${last}`
+    const plain = identify(ipv4(10, 0, 0, last), { name: 'lo', index: 1 })
+    const port = withFaults(this.#world.link.attach(), name, parseFaults(fault))
+    const identity = { ...plain, gids: [...plain.gids, ipv6(last)] }
+    const rxe = createRxeDevice(this.core, { name, identity, port, now: () => this.#world.now })
+    this.devices.set(name, rxe)
+    return rxe.device
+  }
+
+  unplug(last: number): void {
+    const name = `rxe${last}`
+    const rxe = this.devices.get(name)
+    assert.ok(rxe)
+    this.devices.delete(name)
+    unregister(rxe.device)
+  }
+
+  create(portSpace: number = CmPortSpace.values.TCP, qpType = 0): Identifier {
+    const consumer = new Consumer(this)
+    const id = this.cm.create(consumer, portSpace, qpType)
+    consumer.id = id
+    return id
+  }
+
+  listen(address: SocketAddress, { backlog = 0, portSpace = CmPortSpace.values.TCP as number } = {}): Identifier {
+    const id = this.create(portSpace)
+    this.cm.bind(id, address)
+    this.cm.listen(id, backlog)
+    return id
+  }
+
+  /** Up to the REQ. */
+  connect(
+    to: SocketAddress,
+    qpn: number,
+    { portSpace = CmPortSpace.values.TCP as number, data = new Uint8Array(0) } = {},
+  ) {
+    const id = this.create(portSpace)
+    this.resolve(id, to)
+    this.cm.connect(id, parametersOf(qpn, data))
+    return id
+  }
+
+  resolve(id: Identifier, to: SocketAddress): void {
+    this.cm.resolveAddress(id, to, undefined)
+    this.cm.resolveRoute(id)
+  }
+
+  /** Names of the events of an identifier, which are forgotten. */
+  heard(id: Identifier): string[] {
+    return this.take(id).map(({ name }) => name)
+  }
+
+  take(id: Identifier): Told[] {
+    const found = this.told.filter(told => told.id === id)
+    for (const told of found) this.told.splice(this.told.indexOf(told), 1)
+    return found
+  }
+
+  /** The requests that a listener has heard of. */
+  requests(listener: Identifier): Identifier[] {
+    return this.take(listener).flatMap(({ request }) => request ?? [])
+  }
+}
+
+export class World {
+  now = 1
+  readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
+  readonly hosts: Host[] = []
+
+  host(more: Partial<RdmaCmEnvironment> = {}): Host {
+    const host = new Host(this, 2 * this.hosts.length + 1, more)
+    this.hosts.push(host)
+    return host
+  }
+
+  /** Until nothing moves; time stands still. */
+  settle(): void {
+    for (let turn = 0; turn < 100_000; turn++) {
+      let progress = false
+      for (const { devices, cm } of this.hosts) {
+        for (const device of devices.values()) progress = device.poll(this.now) || progress
+        progress = cm.onTimeout(this.now) || progress
+      }
+      if (!progress) return
+    }
+    assert.fail('the hosts do not come to rest')
+  }
+
+  /** Lets time pass to the next timer, and settles; false if no timer runs. */
+  tick(): boolean {
+    const timers = this.hosts.flatMap(({ cm, devices }) => [
+      cm.nextTimeout(),
+      ...[...devices.values()].map(device => device.nextTimeout()),
+    ])
+    const due = Math.min(...timers)
+    if (due === Number.POSITIVE_INFINITY) return false
+    this.now = Math.max(this.now, due)
+    this.settle()
+    return true
+  }
+
+  /** Until no timer runs. */
+  rest(): void {
+    this.settle()
+    for (let turn = 0; this.tick(); turn++) assert.ok(turn < 10_000_000, 'timers without end')
+  }
+}
+
+/** 10.0.0.N */
+export const ip4 = (last: number, port: number): SocketAddress => ipAddress(ipv4(10, 0, 0, last), port)
+export const ip6 = (last: number, port: number): SocketAddress => ipAddress(ipv6(last), port)
+export const any4 = (port: number): SocketAddress => ({ ...ipAddress(ipv4(0, 0, 0, 0), port), family: Family.INET })
+export const any6 = (port: number): SocketAddress => ({ ...ipAddress(new Uint8Array(16), port), family: Family.INET6 })
+
+/** Host 1 with device 10.0.0.1, host 2 with 10.0.0.2. */
+export const twoHosts = (fault = ''): { world: World; a: Host; b: Host } => {
+  const world = new World()
+  const [a, b] = [world.host(), world.host()]
+  a.plug(1, fault)
+  b.plug(2, fault)
+  return { world, a, b }
+}
+
+/** An established connection of `a` to a listener of `b`. */
+export const establish = (
+  world: World,
+  a: Host,
+  b: Host,
+  listener: Identifier,
+  qpns: readonly [number, number],
+  to = listener.source,
+) => {
+  assert.ok(to)
+  const active = a.connect(to, qpns[0])
+  world.settle()
+  const [passive] = b.requests(listener)
+  assert.ok(passive, 'no request has come')
+  b.cm.accept(passive, parametersOf(qpns[1]))
+  world.settle()
+  a.cm.accept(active, undefined)
+  world.settle()
+  return { active, passive }
+}
+
+/** Nobody has anything any more. */
+export const assertNothingLeft = (world: World): void => {
+  world.rest()
+  for (const { cm } of world.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })
+}
