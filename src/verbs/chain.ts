@@ -14,12 +14,31 @@ import { type ChainedRefs, decodeResult } from '../uapi/object/client.ts'
 import type { Answered } from './carrier.ts'
 import { checkRecord } from './checks/options.ts'
 import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
-import { checkFunction, checkText, invalidArgument, rdmaError, refusal, USE_ASYNC_HINT } from './error.ts'
+import {
+  checkFunction,
+  checkText,
+  inOptionWords,
+  invalidArgument,
+  type OptionNames,
+  rdmaError,
+  refusal,
+  USE_ASYNC_HINT,
+} from './error.ts'
 import { type Access, regionPlan } from './mr/region.ts'
 import { windowPlan } from './mr/window.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
-import { checkOwn, type DeviceContext, isNativeObject, type MakeAll, make, type Named, type Plan } from './plan.ts'
+import {
+  checkOwn,
+  type DeviceContext,
+  isNativeObject,
+  type Kind,
+  type KindOf,
+  type MakeAll,
+  make,
+  type Named,
+  type Plan,
+} from './plan.ts'
 import { type RcQueuePairOptions, rcQpPlan, type UcQueuePairOptions, ucQpPlan } from './qp/connected.ts'
 import { addressPlan, type Destination, type UdQueuePairOptions, udQpPlan } from './qp/datagram.ts'
 import { type GsiQueuePairOptions, gsiQpPlan, type SmiQueuePairOptions, smiQpPlan } from './qp/management.ts'
@@ -28,7 +47,7 @@ import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/
 
 declare const PLANNED: unique symbol
 /** What a chain is about to make, or the answer of one of its calls. */
-export interface PlannedObject<T> extends Named {
+export interface PlannedObject<T> extends Named, Kind<KindOf<T>> {
   readonly [PLANNED]: T
 }
 
@@ -75,6 +94,7 @@ interface Entry extends ChainedCall {
   /** Some plans go by what kind of object they are made for. */
   readonly cls: ObjectClass
   readonly name: string
+  readonly options: OptionNames | undefined
   readonly made: (answered: Answered<AnyValues>) => unknown
   readonly failed: () => void
   on: Chainable
@@ -122,7 +142,8 @@ const resolvePlanned = (
 /** Of a method that has not been looked up. */
 const nowhere: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
-const creation = <O>({ class: cls, args, made, failed }: Plan<O>, at: number): Entry => ({
+const creation = <O>({ class: cls, args, options, made, failed }: Plan<O>, at: number): Entry => ({
+  options,
   handle: -1 - at,
   cls,
   name: 'create',
@@ -140,11 +161,14 @@ const outOf = ({ out }: Answered<AnyValues>): AnyValues => out
 /** The call that a sentence of a codec begins with. */
 const CALL = /^\w+\.\w+(?=: )/
 
-const encoded = (links: readonly Link[]): Uint8Array => {
+const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
   try {
     return encodeChain(links)
   } catch (error) {
-    throw error instanceof CallError ? rdmaError(error, CALL.exec(error.message)?.[0] ?? 'interface.chain') : error
+    if (!(error instanceof CallError)) throw error
+    const call = CALL.exec(error.message)?.[0] ?? 'interface.chain'
+    const options = entries.find(({ cls, name }) => `${cls.name}.${name}` === call)?.options
+    throw inOptionWords(rdmaError(error, call), options)
   }
 }
 
@@ -205,6 +229,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
           failed: nothing,
           on: nowhere,
           refs: undefined,
+          options: undefined,
         })
       },
     }
@@ -251,8 +276,9 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       entry.refs = refsOf(entry.args, entry.on.references)
     }
     const refuse = (done: number, error: number, why: string, hint?: string): never => {
-      const { cls, name } = entries[done]!
-      throw refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
+      const { cls, name, options } = entries[done]!
+      const refused = refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
+      throw inOptionWords(refused, options)
     }
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {
@@ -266,7 +292,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       return { call, refs, object: object < 0 ? -1 - object : undefined }
     })
     const { out } = kit.carrier.call(Interface, 'chain', 0, {
-      entries: encoded(links),
+      entries: encoded(links, entries),
       onError: ChainErrors.values.UNDO,
     })
     const { results, done, error, reason } = out

@@ -4,7 +4,7 @@
 import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
-import { AsyncEventType } from '../spec/enums.ts'
+import { AsyncEventType, PortState } from '../spec/enums.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
@@ -22,6 +22,7 @@ import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
 import { detachRings, stopPosting } from './ring.ts'
+import { orElse, showAs } from './show.ts'
 
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
@@ -97,6 +98,9 @@ export interface Device extends AsyncDisposable {
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
   close(): Promise<void>
 }
+
+const portStateName = (state: number): string | undefined =>
+  Object.entries(PortState.values).find(([, value]) => value === state)?.[0]
 
 const eventNames: AsyncEventName[] = []
 for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[value] = name as AsyncEventName
@@ -193,7 +197,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     carrier.close()
     waiters.wakeAll()
   }
-  return {
+  const device: Device = {
     name,
     address,
     numCompVectors: facts.numCompVectors,
@@ -242,4 +246,10 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     close,
     [Symbol.asyncDispose]: close,
   }
+  showAs(device, 'Device', () => ({
+    name,
+    address,
+    ...(open ? { portState: orElse(() => portStateName(device.queryPort().state), undefined) } : { closed: true }),
+  }))
+  return device
 }

@@ -10,6 +10,7 @@ import { checkBytes, checkText, checkU32, formatValue, invalidArgument, RdmaErro
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
 import { CLOSED, type DeviceContext, isClosed } from './plan.ts'
+import { showAs } from './show.ts'
 
 export interface MapOptions {
   /** Where in the driver's memory it begins: a multiple of the page size; default 0. */
@@ -108,5 +109,6 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
     close,
     [Symbol.dispose]: close,
   }
+  showAs(self, 'DriverDescriptor', () => ({ handle: self.handle, name: self.name }))
   return self
 }

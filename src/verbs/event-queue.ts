@@ -13,6 +13,7 @@ import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
 import { CLOSED, type DeviceContext, sourceName } from './plan.ts'
+import { orElse, showAs } from './show.ts'
 
 export type EventKindName = keyof typeof EventKind.values
 
@@ -121,5 +122,6 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
     close,
     [Symbol.dispose]: close,
   }
+  showAs(self, 'EventQueue', () => ({ handle: self.handle, attached: orElse(() => self.attached().length, 0) }))
   return self
 }

@@ -25,7 +25,7 @@ export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
-export { RdmaError } from './error.ts'
+export { type ErrorCode, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { Arrivals, Until } from './mailbox.ts'
@@ -42,7 +42,7 @@ export type { Binding, MemoryWindow } from './mr/window.ts'
 export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
-export type { Named } from './plan.ts'
+export type { Kind, Named, Reference } from './plan.ts'
 export type {
   AwaitableRcOptions,
   AwaitableRcQueuePair,
@@ -79,6 +79,7 @@ export type {
   Initial,
   InitialOptions,
   Local,
+  Modification,
   QpStateName,
   QueuePair,
   QueuePairOptions,

@@ -18,6 +18,7 @@ import {
   type Named,
   type Plan,
 } from './plan.ts'
+import { jsonSafe, showAs } from './show.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
@@ -106,6 +107,7 @@ export const objectPlan = <C extends ObjectClass>(
         .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given as never).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
       const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
+      showAs(object, 'Object', () => ({ class: cls.name, handle: own.handle, made: jsonSafe(out) }))
       return source === undefined ? adopt(kit, object) : source.is(object)
     },
     failed: () => source?.forget(),

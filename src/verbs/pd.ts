@@ -14,7 +14,7 @@ import {
   wholeRegionPlan,
 } from './mr/region.ts'
 import { type MemoryWindow, windowPlan } from './mr/window.ts'
-import { type DeviceContext, type HeldObject, make, type Plan, plan } from './plan.ts'
+import { type DeviceContext, type HeldObject, type Kind, make, type Plan, plan } from './plan.ts'
 import {
   type AwaitableRcOptions,
   type AwaitableRcQueuePair,
@@ -51,7 +51,7 @@ import {
   smiQpPlan,
 } from './qp/management.ts'
 import { type XrcInitiator, type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
-import { closeMethods, guarded, withMethods } from './shared-methods.ts'
+import { closeMethods, guarded, shownAs, withMethods } from './shared-methods.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -61,7 +61,7 @@ import {
   xrcSrqPlan,
 } from './srq/shared-receive.ts'
 
-export interface ProtectionDomain extends Disposable {
+export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   readonly handle: number
   /** Registers a buffer. It must not be resized or transferred while it is. Throws RdmaError. */
   register(buffer: Uint8Array, access?: Access): MemoryRegion
@@ -164,6 +164,7 @@ const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<HeldObject> = {
   ...closeMethods<HeldObject>(Pd),
 }
 guarded('pd', pdMethods)
+shownAs(pdMethods, 'ProtectionDomain', ({ handle }) => ({ handle }))
 
 export const pdPlan = (kit: DeviceContext): Plan<ProtectionDomain> =>
   plan(Pd, {}, ({ object: handle }) =>

@@ -7,12 +7,21 @@ import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
 import type { WaiterList } from './cq/waiters.ts'
-import { invalidArgument, RdmaError } from './error.ts'
+import { inOptionWords, invalidArgument, type OptionNames, RdmaError } from './error.ts'
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
 export interface Named {
   readonly handle: number
 }
+
+/** Tells objects of different kinds apart for the compiler; no object has it. */
+declare const KIND: unique symbol
+export interface Kind<N extends string> {
+  readonly [KIND]?: N
+}
+/** An object of one kind, as options name it. */
+export type Reference<N extends string> = Named & Kind<N>
+export type KindOf<T> = T extends Kind<infer N> ? N : never
 
 /** The handle of what is closed: its number may be another object's by now. Carriers refuse calls with it. */
 export const CLOSED = -0x40000000
@@ -62,6 +71,8 @@ export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
 export interface Plan<T> {
   readonly class: ObjectClass
   readonly args: AnyValues
+  /** Where it was said with options: their names, so that refusals use them. */
+  readonly options?: OptionNames
   made(answered: Answered<AnyValues>): T
   /** It is not going to be made after all. */
   failed(): void
@@ -75,21 +86,23 @@ export const plan = <C extends ObjectClass, T>(
   args: In<C['methods']['create']>,
   made: (answered: Answered<Out<C['methods']['create']>>) => T,
   failed: () => void = nothing,
+  options?: OptionNames,
 ): Plan<T> => ({
   class: cls,
+  ...(options && { options }),
   args: args as AnyValues,
   made: answered => made(answered as Answered<Out<C['methods']['create']>>),
   failed,
 })
 
 /** Carries a plan out. Throws RdmaError. */
-export const make = <T>({ carrier }: DeviceContext, { class: cls, args, made, failed }: Plan<T>): T => {
+export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options, made, failed }: Plan<T>): T => {
   let answered: Answered<AnyValues>
   try {
     answered = carrier.call(cls, 'create', 0, args as never) as Answered<AnyValues>
   } catch (error) {
     failed()
-    throw error
+    throw inOptionWords(error, options)
   }
   return made(answered)
 }

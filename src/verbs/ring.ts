@@ -128,6 +128,10 @@ export const oldestCompletion = (ring: ProgramRing): number =>
     ? -1
     : ring.data + ((ring.index & ring.mask) << ring.log2)
 
+/** Completions that have not been consumed. */
+export const unreadCompletions = (ring: ProgramRing): number =>
+  (loadIndex(ring.layout, ring.words, ring.producer) - ring.index) & ring.wrap
+
 /** The completion at `oldest` has been read: its room is the device's again. */
 export const consume = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0

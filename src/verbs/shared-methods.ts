@@ -6,6 +6,7 @@
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import { detached } from './error.ts'
 import { CLOSED, destroy, type HeldObject } from './plan.ts'
+import { showAs } from './show.ts'
 
 /** Methods that look for their object themselves, since they are called very often. */
 const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWrite', 'flush', 'receive', 'poll', 'wait']
@@ -25,6 +26,15 @@ export const guarded = <M extends object>(name: string, methods: M): M => {
   }
   return methods
 }
+
+/** What `console.log` and JSON show of objects with these methods. */
+export const shownAs = <S extends HeldObject>(methods: object, name: string, show: (self: S) => object): void =>
+  showAs<S>(
+    methods,
+    name,
+    self => ({ ...show(self), ...(!self.isOpen && { closed: true }) }),
+    self => self.kit !== undefined,
+  )
 
 /** A table of what is in both, accessors included; neither is changed. */
 export const mergeTables = <A extends object, B extends object>(base: A, more: B): A & B =>

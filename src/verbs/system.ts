@@ -28,6 +28,7 @@ import { joinDaemon, type Session } from './remote/daemon-session.ts'
 import { createCalls } from './remote/messages.ts'
 import { ASYNC_RECORD, readRecords } from './remote/records.ts'
 import { namedSocket, userSocket } from './remote/user-socket.ts'
+import { orElse, showAs } from './show.ts'
 
 export type NodeTypeName = keyof typeof NodeType.values
 
@@ -218,7 +219,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       classes: classes.filter(({ index }) => index === rest.index).map(row => row.class),
     }))
   }
-  return {
+  const system: System = {
     devices: listed,
     interface(name) {
       if (name === undefined) return declare(call(Interface, 'query') as Description)
@@ -239,4 +240,6 @@ export const openSystem = (options: SystemOptions = {}): System => {
     close: end,
     [Symbol.dispose]: end,
   }
+  showAs(system, 'System', () => ({ devices: orElse(() => listed().map(({ name }) => name), []) }))
+  return system
 }

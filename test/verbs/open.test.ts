@@ -24,7 +24,7 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
     assert.equal(await line(b.cq), '3 RECV')
     assert.deepEqual([b.buffer[0], b.buffer[1], b.buffer[3999], b.buffer[4000]], [1, 7, 7, 0])
     assert.ok(a.device.counters().hw_counters.sent_pkts >= 2)
-    await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EINVAL', call: 'open' })
+    await assert.rejects(open({ link, address: loopbackText(first) }), { code: 'EADDRINUSE', call: 'open' })
     await closeAll(a, b)
   })
 

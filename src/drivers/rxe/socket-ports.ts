@@ -12,6 +12,7 @@ import { interfaceMtu } from '../../host/net/udp.ts'
 import { createDgramPort } from '../../phy/dgram.ts'
 import type { Port } from '../../phy/port.ts'
 import { createUdpPort } from '../../phy/udp/port.ts'
+import { CallError } from '../../spec/errno.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import type { DeviceSpec, Link } from '../../uapi/tool.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
@@ -26,13 +27,15 @@ const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unk
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
   if (error.errno === EADDRINUSE)
-    return new Error(
-      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address with --device`,
+    return new CallError(
+      'EADDRINUSE',
+      `${device}: UDP port ${ROCE_UDP_PORT} of ${address} is in use by another program (a second userdma daemon?); stop it, or give another address`,
     )
   if (error.errno !== EADDRNOTAVAIL) return new Error(`${device}: ${error.message}`)
   const own = Object.entries(networkInterfaces()).flatMap(([on, all = []]) => all.map(a => `${a.address} (${on})`))
-  return new Error(
-    `${device}: this machine does not have the address ${address}, which --link ${link} needs; it has ${own.join(', ')}`,
+  return new CallError(
+    'EADDRNOTAVAIL',
+    `${device}: this machine does not have the address ${address}, which link ${link} needs; it has ${own.join(', ')}`,
   )
 }
 

@@ -97,7 +97,7 @@ const common = {
   },
   modify(this: Self, args: Parameters<BareQueuePair['modify']>[0]): void {
     bareMethods.modify.call(this as never, args)
-    if (args.state === 0) this.promises.cancel('the queue pair was moved to RESET')
+    if (args.state === 0 || args.state === 'RESET') this.promises.cancel('the queue pair was moved to RESET')
   },
   close(this: Self): void {
     if (!this.isOpen) return

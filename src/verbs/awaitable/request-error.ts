@@ -4,7 +4,7 @@
 import { type CauseName, causes } from '../../spec/causes.ts'
 import { Errno, type ErrnoName } from '../../spec/errno.ts'
 import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
-import { RdmaError } from '../error.ts'
+import { RdmaError, recognizeCopies } from '../error.ts'
 
 /** The errno of a status where it is not EIO. */
 const errnos: { readonly [S in StatusName]?: ErrnoName } = {
@@ -27,6 +27,7 @@ const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect()
 
 /** A request was posted and failed. */
 export class RequestError extends RdmaError {
+  override readonly name: string = 'RequestError'
   /** ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR': an earlier request has failed. */
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
@@ -53,3 +54,4 @@ export class RequestError extends RdmaError {
     this.earlier = earlier
   }
 }
+recognizeCopies(RequestError, 'userdma.RequestError')

@@ -6,11 +6,11 @@ import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { RingPlace } from '../carrier.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
-import { checkChoice, detached, refused } from '../error.ts'
+import { checkChoice, detached, refused, withOptionWords } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
-import { type DeviceContext, eventSource, type HeldObject, type Plan, plan } from '../plan.ts'
-import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone } from '../ring.ts'
-import { closeMethods, guarded, withMethods } from '../shared-methods.ts'
+import { type DeviceContext, eventSource, type HeldObject, type Kind, type Plan, plan } from '../plan.ts'
+import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
+import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
 import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
@@ -32,7 +32,7 @@ export interface ArmOptions extends Threshold {
 
 export interface WaitOptions extends ArmOptions, Until {}
 
-export interface CompletionQueue extends Disposable, AsyncIterable<Completion> {
+export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, Kind<'cq'> {
   readonly handle: number
   /** How many completions fit. */
   readonly entries: number
@@ -77,6 +77,10 @@ const cqWords: Words<CqOptions> = { entries: true, vector: true, kind: true }
 const thresholdWords: Words<Threshold> = { completions: true, microseconds: true }
 /** Of waiting too, which passes on what it was given. */
 const armWords: Words<WaitOptions> = { ...thresholdWords, solicitedOnly: true, signal: true }
+
+/** Attributes that options become. */
+const cqOptions = { cqe: 'entries', compVector: 'vector' }
+const thresholdOptions = { count: 'completions', period: 'microseconds' }
 
 const ENTRIES = 256
 /** Completions that a walk gives before the event loop has a turn. */
@@ -136,7 +140,9 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   moderate(threshold) {
     checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
     const { completions = 0, microseconds = 0 } = threshold
-    this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds })
+    withOptionWords(thresholdOptions, () =>
+      this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds }),
+    )
   },
   poll() {
     if (this?.kit === undefined) throw detached('cq.poll')
@@ -145,11 +151,12 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   arm(options = {}) {
     checkOptions('cq.arm', 'options', options, armWords)
     const { solicitedOnly = false, completions, microseconds } = options
-    this.kit.carrier.call(Cq, 'reqNotify', this.handle, {
+    const args = {
       solicitedOnly: solicitedOnly ? 1 : 0,
       ...(completions !== undefined && { count: completions }),
       ...(microseconds !== undefined && { period: microseconds }),
-    })
+    }
+    withOptionWords(thresholdOptions, () => this.kit.carrier.call(Cq, 'reqNotify', this.handle, args))
   },
   async wait(options = {}) {
     if (this?.kit === undefined) throw detached('cq.wait')
@@ -209,7 +216,10 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   resize(wanted) {
     const { carrier } = this.kit
     releaseQueue(this)
-    const { cqe, queue } = carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made
+    const { cqe, queue } = withOptionWords(
+      cqOptions,
+      () => carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made,
+    )
     const old = this.place
     this.entries = cqe
     this.place = queue
@@ -228,6 +238,12 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
   }),
 }
 guarded('cq', cqMethods)
+shownAs<CqFields>(cqMethods, 'CompletionQueue', self => {
+  const { handle, entries, isCounting, ring, isHeld, isOverrun } = self
+  if (isCounting) return { handle, kind: 'counting', count: self.told + uncounted(self) }
+  const waiting = unreadCompletions(ring) - (isHeld ? 1 : 0)
+  return { handle, entries, waiting, ...(isOverrun && { isOverrun }) }
+})
 
 type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
 
@@ -263,5 +279,6 @@ export const cqPlan = (kit: DeviceContext, options: CqOptions = {}): Plan<Comple
       )
     },
     source.forget,
+    cqOptions,
   )
 }

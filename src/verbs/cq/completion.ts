@@ -7,6 +7,7 @@ import { type CauseName, causeOfCode } from '../../spec/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import type { ProgramRing } from '../ring.ts'
+import { showAs } from '../show.ts'
 
 /** ibv_wc_status by name. */
 export type StatusName = keyof typeof WcStatus.values
@@ -123,6 +124,23 @@ const accessors: Completion & ThisType<CompletionCursor> = {
     return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
   },
 }
+
+showAs<CompletionCursor>(
+  accessors,
+  'Completion',
+  ({ id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) => ({
+    id,
+    status: statusName,
+    opcode: opcodeName,
+    ...(!ok && { cause }),
+    bytes,
+    qpn,
+    ...(immediate !== undefined && { immediate }),
+    ...(invalidated !== undefined && { invalidated }),
+    ...(timestamp !== undefined && { timestamp }),
+  }),
+  ({ ring }) => ring !== undefined,
+)
 
 /** `timed`: the queue's completions have time stamps. */
 export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor =>

@@ -22,11 +22,13 @@ import { secureRandom } from '../../host/random.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { parseFaults } from '../../phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memory.ts'
+import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
-import { checkChoice, checkFunction, formatValue, invalidArgument, refused, rethrow } from '../error.ts'
+import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
+import { showAs } from '../show.ts'
 
 /** Joins the devices of this process that are opened on it. */
 export interface Network {
@@ -279,7 +281,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     try {
       return { port: createSocketPort(link as SocketLink, { name, address }, identity), identity }
     } catch (error) {
-      throw invalidArgument('open', (error as Error).message)
+      throw error instanceof CallError ? rdmaError(error, 'open') : invalidArgument('open', (error as Error).message)
     }
   }
 
@@ -335,5 +337,6 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     },
   }
   networks.add(network)
+  showAs(network, 'Network', () => ({ link, path, devices: [...core.devices.keys()], faults: rules.length }))
   return network
 }

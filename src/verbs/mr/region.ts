@@ -6,8 +6,18 @@ import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { checkBytes, formatValue, invalidArgument } from '../error.ts'
-import { checkOwn, type DeviceContext, type HeldObject, isClosed, type Named, type Plan, plan } from '../plan.ts'
-import { closeMethods, guarded, withMethods } from '../shared-methods.ts'
+import {
+  checkOwn,
+  type DeviceContext,
+  type HeldObject,
+  isClosed,
+  type Named,
+  type Plan,
+  plan,
+  type Reference,
+} from '../plan.ts'
+import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
+import { addressHex, inspectAs } from '../show.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
 /** What others may do with a region beside reading it locally. */
@@ -54,7 +64,7 @@ export interface Region extends Disposable {
 
 interface Changes {
   readonly access?: Access
-  readonly pd?: Named
+  readonly pd?: Reference<'pd'>
 }
 
 /** A region of a buffer. */
@@ -149,6 +159,13 @@ class DeviceSlice implements Slice {
   }
 }
 
+inspectAs<DeviceSlice>(
+  DeviceSlice.prototype,
+  'Slice',
+  ({ lo, hi, length, lkey }) => ({ address: addressHex((BigInt(hi) << 32n) | BigInt(lo)), length, lkey }),
+  ({ length }) => length !== undefined,
+)
+
 export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
@@ -195,6 +212,15 @@ const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisTyp
 }
 guarded('mr', bufferMethods)
 
+const showRegion = ({ handle, address, length, lkey, rkey }: RegionFields) => ({
+  handle,
+  address: addressHex(address),
+  length,
+  lkey,
+  rkey,
+})
+shownAs(bufferMethods, 'MemoryRegion', showRegion)
+
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
@@ -233,6 +259,7 @@ const otherMethods: Omit<Region, keyof RegionFields> = guarded('mr', {
   ...regionMethods,
   ...closeMethods<RegionFields>(Mr),
 })
+shownAs(otherMethods, 'Region', showRegion)
 
 /** A region of another kind, whose bytes have addresses from `start` on. */
 const otherPlan = (
@@ -321,6 +348,7 @@ const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields>
   }),
 }
 guarded('mr', wholeMethods)
+shownAs<WholeFields>(wholeMethods, 'WholeRegion', ({ handle, lkey, rkey }) => ({ handle, lkey, rkey }))
 
 export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
   checkOwn(kit, 'mr.create', 'pd', pd)

@@ -5,6 +5,7 @@
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../checks/options.ts'
 import { detached, formatValue, invalidArgument } from '../error.ts'
+import { addressHex, inspectAs } from '../show.ts'
 
 /** Memory of a peer as plain data, such as JSON has brought it. */
 export interface RemoteMemoryData {
@@ -83,6 +84,13 @@ const addressOf = (address: unknown): bigint | undefined => {
   if (typeof address === 'bigint') return address
   return typeof address === 'string' && /^(0x[\da-f]{1,16}|\d{1,20})$/i.test(address) ? BigInt(address) : undefined
 }
+
+inspectAs<RemoteRange>(
+  RemoteRange.prototype,
+  'RemoteMemory',
+  ({ address, rkey, length }) => ({ address: addressHex(address), rkey, length }),
+  ({ length }) => length !== undefined,
+)
 
 const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
 

@@ -8,7 +8,7 @@ import type { Out } from '../../spec/schema/schema.ts'
 import type { Words } from '../checks/options.ts'
 import { invalidArgument } from '../error.ts'
 import { checkOwn, type DeviceContext, type HeldObject, type Named, type Plan, plan } from '../plan.ts'
-import { closeMethods, guarded, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
 import type { Access, Region } from './region.ts'
 
 export interface MemoryWindow extends Disposable {
@@ -46,6 +46,7 @@ const windowMethods: Omit<MemoryWindow, 'handle' | 'type' | 'rkey'> & ThisType<W
   ...closeMethods<WindowFields>(Mw),
 }
 guarded('window', windowMethods)
+shownAs<WindowFields>(windowMethods, 'MemoryWindow', ({ handle, type, rkey }) => ({ handle, type, rkey }))
 
 export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
   checkOwn(kit, 'mw.create', 'pd', pd)

@@ -4,6 +4,7 @@
 
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
+import { QpState } from '../../spec/enums.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import { addressText } from '../../wire/address.ts'
 import {
@@ -24,6 +25,7 @@ import {
   type SendOptions,
   UC_WORDS,
 } from '../checks/request-options.ts'
+import { withOptionWords } from '../error.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
 import type { DeviceContext, Named, PathFacts, Plan } from '../plan.ts'
 import { mergeTables } from '../shared-methods.ts'
@@ -32,6 +34,7 @@ import {
   connectSteps,
   type Endpoint,
   type PeerOptions,
+  qpOptions,
   type RcConnectOptions,
   rcConnectWords,
   reliableSteps,
@@ -50,7 +53,7 @@ import {
 export interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
   readonly endpoint: Endpoint
-  /** From RESET to ready to send, towards a peer. */
+  /** From RESET to ready to send, towards a peer. Throws RdmaError EINVAL, and stays in RESET then. */
   connect(peer: Endpoint, options?: O): void
 }
 
@@ -106,12 +109,13 @@ const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
   connection: true,
 }
 
+const { RESET } = QpState.values
 type Steps<C extends ObjectClass> = readonly In<C['methods']['modify']>[]
 
 /** What every type has that is connected, from the steps to ready-to-send that its own `modify` takes. */
 export const connected = <C extends ObjectClass, O extends ConnectOptions>(
   stepsTo: (path: PathFacts, psn: number, peer: Endpoint, chosen?: O) => Steps<C>,
-): Connected<O> & { stepsTo: typeof stepsTo } & ThisType<QpSelf & { modify(step: Steps<C>[number]): void }> => ({
+): Connected<O> & { stepsTo: typeof stepsTo } & ThisType<QpSelf & { modify(step: object): void }> => ({
   stepsTo,
   get endpoint() {
     const { kit, qpn, psn } = this as unknown as QpSelf
@@ -119,7 +123,19 @@ export const connected = <C extends ObjectClass, O extends ConnectOptions>(
     return { qpn, gid: addressText(gid), psn, ...(lid !== undefined && { lid }) }
   },
   connect(peer, chosen) {
-    for (const step of stepsTo(this.kit.path, this.psn, peer, chosen)) this.modify(step)
+    const steps = stepsTo(this.kit.path, this.psn, peer, chosen)
+    withOptionWords(qpOptions, () => {
+      let done = 0
+      try {
+        for (const step of steps) {
+          this.modify(step)
+          done++
+        }
+      } catch (error) {
+        if (done > 0) this.modify({ state: RESET })
+        throw error
+      }
+    })
   },
 })
 

@@ -128,6 +128,16 @@ export const connectSteps = (
   }
 }
 
+/** Attributes that options become. */
+export const qpOptions = {
+  retryCnt: 'retryCount',
+  rnrRetry: 'rnrRetryCount',
+  maxDestRdAtomic: 'maxRdAtomic',
+  destQpn: 'qpn',
+  rqPsn: 'psn',
+  sqPsn: 'psn',
+}
+
 /** What a side that acknowledges, and one that asks for acknowledgements, needs besides. */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
   const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options

@@ -33,7 +33,7 @@ import {
   plan,
 } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { assignMethods, closeMethods, guarded, markClosed, mergeTables } from '../shared-methods.ts'
+import { assignMethods, closeMethods, guarded, markClosed, mergeTables, shownAs } from '../shared-methods.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
@@ -199,6 +199,7 @@ const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<Addres
   ...closeMethods<AddressFields>(Ah),
 }
 guarded('ah', addressMethods)
+shownAs<AddressFields>(addressMethods, 'AddressHandle', ({ handle, number }) => ({ handle, number }))
 
 const Address = assignMethods<AddressHandle, AddressFields, [kit: DeviceContext, handle: number, number: number]>(
   addressMethods,

@@ -25,6 +25,7 @@ import {
   type Named,
   type PathFacts,
   type Plan,
+  type Reference,
 } from '../plan.ts'
 import {
   nextSlot,
@@ -36,15 +37,23 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { assignMethods, destroyed, guarded, mergeTables } from '../shared-methods.ts'
-import { type ConnectOptions, combineSteps, type Endpoint, firstPsn, type PeerOptions } from './connection.ts'
+import { assignMethods, destroyed, guarded, mergeTables, shownAs } from '../shared-methods.ts'
+import { orElse } from '../show.ts'
+import {
+  type ConnectOptions,
+  combineSteps,
+  type Endpoint,
+  firstPsn,
+  type PeerOptions,
+  qpOptions,
+} from './connection.ts'
 import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
 
 export interface SendQueueOptions {
-  readonly sendCq: Named
+  readonly sendCq: Reference<'cq'>
   /** Requests that can be posted at once; default 16. */
   readonly maxSendWr?: number
   /** Pieces of one request; default 1. */
@@ -57,9 +66,9 @@ export interface SendQueueOptions {
 
 export interface QueuePairOptions extends SendQueueOptions {
   /** Default: the same as `sendCq`. */
-  readonly recvCq?: Named
+  readonly recvCq?: Reference<'cq'>
   /** Receive requests come from there; the queue pair has no receive queue of its own. */
-  readonly srq?: Named
+  readonly srq?: Reference<'srq'>
   /** Requests that can be posted at once; default 16. */
   readonly maxRecvWr?: number
   /** Pieces of one request; default 1. */
@@ -88,7 +97,9 @@ type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' |
  * Attributes with which a queue pair is made right in a state (R7): `state`, and what the steps to it take. All of it
  * is done with the creation, or nothing is made.
  */
-export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, OwnArgument>
+export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, OwnArgument | 'state'> & {
+  readonly state?: QpStateName | number
+}
 
 export interface InitialOptions<C extends ObjectClass> {
   readonly initial?: Initial<C>
@@ -99,14 +110,32 @@ type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 export type QpStateName = keyof typeof QpState.values
 
+/** Attributes of a type, of which the state may have its name. */
+export type Modification<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
+  readonly state?: QpStateName | number
+}
+
+const { values: states } = QpState
+
+/** The same with the state's number. */
+const withStateNumber = <A extends object>(args: A): A => {
+  const { state } = args as { readonly state?: unknown }
+  return typeof state === 'string' && Object.hasOwn(states, state)
+    ? { ...args, state: states[state as QpStateName] }
+    : args
+}
+
 /** What all queue pairs have, those without queues too. */
 export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Disposable {
   readonly handle: number
   readonly qpn: number
   readonly state: QpStateName
   query(): Out<C['methods']['query']>
-  /** Changes attributes, `state` among them, as the type's state machine allows. Throws RdmaError. */
-  modify(args: In<C['methods']['modify']>): void
+  /**
+   * Changes attributes, `state` among them ('RESET' … or its number), as the type's state machine allows. Throws
+   * RdmaError EINVAL for what it does not allow.
+   */
+  modify(args: Modification<C>): void
   close(): void
 }
 
@@ -236,8 +265,9 @@ export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSel
   query() {
     return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
   },
-  modify(args) {
-    checkRecord(`${this.cls.name}.modify`, 'attributes', args, 'it is an object, { state: 1 } for example')
+  modify(changes) {
+    checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "it is an object, { state: 'RESET' } for example")
+    const args = withStateNumber(changes) as In<AnyQpClass['methods']['modify']>
     this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
     const { state } = args
     if (state !== undefined && state < QpState.values.RTS) releaseSends(this)
@@ -331,6 +361,32 @@ export const endRequest = ({ sends, kit, handle }: QpSelf): void => {
   kit.carrier.posted(handle)
 }
 
+/** Names of the types, as interfaces have them. */
+const typeNames: Readonly<Record<string, string>> = {
+  rc_qp: 'RcQueuePair',
+  uc_qp: 'UcQueuePair',
+  ud_qp: 'UdQueuePair',
+  gsi_qp: 'GsiQueuePair',
+  smi_qp: 'SmiQueuePair',
+  xrc_ini_qp: 'XrcInitiator',
+  xrc_tgt_qp: 'XrcTarget',
+}
+
+/** What is shown of a queue pair. */
+export const showQueuePair = (methods: object, { name }: ObjectClass): void =>
+  shownAs<QpSelf>(methods, typeNames[name] ?? name, ({ kit, handle, qpn, cls, sends, receives }) => {
+    const query = () => kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out
+    const { state, destQpn } = orElse<Partial<ReturnType<typeof query>>>(query, {})
+    return {
+      handle,
+      qpn,
+      state: state === undefined ? undefined : stateNames[state],
+      ...(destQpn !== undefined && destQpn !== 0 && { peerQpn: destQpn }),
+      ...(sends !== undefined && { pendingSends: outstandingRequests(sends) }),
+      ...(receives !== undefined && { pendingReceives: outstandingRequests(receives) }),
+    }
+  })
+
 type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
 
 /** A table of methods: the class, and for types that are connected the steps to a peer, as `modify` takes them. */
@@ -357,13 +413,19 @@ interface QueuePairType<T> extends MethodTable {
 }
 
 /** A type with queues: its class, what all have, and `more` methods. */
-export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<T> => ({
+export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<T> => {
+  const methods = guarded('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more))
+  showQueuePair(methods, cls)
+  return queuePairTypeOf(cls, more, methods)
+}
+
+const queuePairTypeOf = <T>(cls: ObjectClass, more: object, methods: object): QueuePairType<T> => ({
   cls,
   ...((more as Pick<MethodTable, 'stepsTo'>).stepsTo && { stepsTo: (more as Required<MethodTable>).stepsTo }),
   call: `${cls.name}.create`,
   hasReceives: 'recvCq' in (cls.methods.create?.in ?? {}),
   Made: assignMethods<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
-    guarded('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more)),
+    methods,
     function (kit, number, { object, out }, shared, psn, qkey) {
       const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
       this.kit = kit
@@ -394,8 +456,9 @@ export const initialAttributesOf = <T extends MethodTable>(
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): { readonly qkey?: number } | undefined => {
   const steps = stepsTo as ((...with_: [PathFacts, number, Endpoint, ConnectOptions?]) => object[]) | undefined
-  if (peer === undefined || steps === undefined) return initial
-  return { ...combineSteps(steps(path, psn, peer, connection)), ...initial }
+  const own = initial === undefined ? undefined : withStateNumber(initial)
+  if (peer === undefined || steps === undefined) return own
+  return { ...combineSteps(steps(path, psn, peer, connection)), ...own }
 }
 
 /** A queue pair of a type in protection domain `pd`. */
@@ -436,6 +499,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
   return {
     class: cls,
     args,
+    options: qpOptions,
     made: answered => source.is(new type.Made(kit, source.number, answered, shared, psn, first?.qkey ?? 0)),
     failed: source.forget,
   }

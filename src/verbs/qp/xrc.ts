@@ -13,12 +13,13 @@ import {
   type DeviceContext,
   eventSource,
   type HeldObject,
+  type Kind,
   make,
   type Named,
   type Plan,
   plan,
 } from '../plan.ts'
-import { closeMethods, guarded, mergeTables, withMethods } from '../shared-methods.ts'
+import { closeMethods, guarded, mergeTables, shownAs, withMethods } from '../shared-methods.ts'
 import { type Connected, connected } from './connected.ts'
 import {
   connectSteps,
@@ -39,6 +40,7 @@ import {
   type SendingQueuePair,
   type SendQueueOptions,
   sendQueueWords,
+  showQueuePair,
 } from './queue-pair.ts'
 
 /** The same operations, whose options must be given. */
@@ -66,7 +68,7 @@ export interface XrcInitiatorOptions
     InitialOptions<typeof XrcIniQp>,
     PeerOptions<RcConnectOptions> {}
 
-export interface XrcDomain extends Disposable {
+export interface XrcDomain extends Disposable, Kind<'xrcd'> {
   readonly handle: number
   /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
   target(options?: number | XrcTargetOptions): XrcTarget
@@ -106,6 +108,8 @@ const targetMethods = guarded(
   ),
 )
 
+showQueuePair(targetMethods, XrcTgtQp)
+
 const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
   checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
   checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
@@ -140,6 +144,7 @@ const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<HeldObject> = {
   ...closeMethods(Xrcd),
 }
 guarded('xrcd', domainMethods)
+shownAs(domainMethods, 'XrcDomain', ({ handle }) => ({ handle }))
 
 export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainWords)

@@ -21,7 +21,7 @@ import {
   writeTool,
 } from '../../uapi/session-codec.ts'
 import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
-import { RdmaError, refused } from '../error.ts'
+import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
@@ -61,7 +61,7 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
       throw refused('ECONNREFUSED', 'open', `no daemon at ${socket}`, `start one with \`${daemonCommand(socket)}\``)
     if (error instanceof UntrustedDaemonError) throw refused('EACCES', 'open', error.message)
     if (code === 'EACCES') throw refused('EACCES', 'open', notServed(socket))
-    if (error instanceof SystemError) throw new RdmaError(error.code, error.errno, 'open', error.message)
+    if (error instanceof SystemError) throw refusal(error.code, error.errno, 'open', error.message)
     throw error
   }
 }

@@ -6,8 +6,18 @@ import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import type { Answered, RingPlace } from '../carrier.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
-import { checkOwn, type DeviceContext, type EventSource, eventSource, type Named, type Plan } from '../plan.ts'
-import { closeMethods, guarded, mergeTables, withMethods } from '../shared-methods.ts'
+import {
+  checkOwn,
+  type DeviceContext,
+  type EventSource,
+  eventSource,
+  type Kind,
+  type Named,
+  type Plan,
+  type Reference,
+} from '../plan.ts'
+import { outstandingRequests } from '../ring.ts'
+import { closeMethods, guarded, mergeTables, shownAs, withMethods } from '../shared-methods.ts'
 import {
   endRequests,
   moveRequests,
@@ -25,7 +35,7 @@ export interface SrqOptions {
   readonly maxSge?: number
 }
 
-export interface SharedReceiveQueue extends ReceiveQueue, Disposable {
+export interface SharedReceiveQueue extends ReceiveQueue, Disposable, Kind<'srq'> {
   readonly handle: number
   /** One event SRQ_LIMIT_REACHED when fewer than `limit` requests are left; 0: none. */
   setLimit(limit: number): void
@@ -72,10 +82,18 @@ const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & Th
 }
 
 /** The table of one class of them. */
-const srqTable = (cls: ObjectClass) =>
-  guarded('srq', mergeTables(receiving, { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }))
-const srq = srqTable(Srq)
-const xrcSrq = srqTable(XrcSrq)
+const srqTable = (cls: ObjectClass, name: string): object => {
+  const own = { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }
+  const methods = guarded('srq', mergeTables(receiving, own))
+  shownAs<ReceiveFields & Partial<Pick<XrcSharedReceiveQueue, 'srqNumber'>>>(methods, name, self => {
+    const { handle, ring, maxSge, srqNumber } = self
+    const sizes = { maxWr: ring.capacity, maxSge, pending: outstandingRequests(ring) }
+    return { handle, ...sizes, ...(srqNumber !== undefined && { srqNumber }) }
+  })
+  return methods
+}
+const srq = srqTable(Srq, 'SharedReceiveQueue')
+const xrcSrq = srqTable(XrcSrq, 'XrcSharedReceiveQueue')
 
 /** The fields of one that was made. */
 const srqFields = (kit: DeviceContext, { number }: EventSource, { object, out }: Answered<AnyValues>): ReceiveFields =>
@@ -89,15 +107,16 @@ export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {})
   return {
     class: Srq,
     args: srqArguments(pd, source, options),
+    options: {},
     made: answered => source.is(withMethods<SharedReceiveQueue>(srq, srqFields(kit, source, answered))),
     failed: source.forget,
   }
 }
 
 export interface XrcSrqOptions extends SrqOptions {
-  readonly xrcd: Named
+  readonly xrcd: Reference<'xrcd'>
   /** Messages to this queue complete there. */
-  readonly cq: Named
+  readonly cq: Reference<'cq'>
 }
 
 const xrcSrqWords: Words<XrcSrqOptions> = { ...srqWords, xrcd: true, cq: true }
@@ -111,6 +130,7 @@ export const xrcSrqPlan = (kit: DeviceContext, pd: Named, options: XrcSrqOptions
   return {
     class: XrcSrq,
     args: { ...srqArguments(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
+    options: {},
     made(answered) {
       const { srqNum } = answered.out as unknown as Out<typeof XrcSrq.methods.create>
       const fields = Object.assign(srqFields(kit, source, answered), { srqNumber: srqNum })
