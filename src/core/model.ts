@@ -531,6 +531,8 @@ export interface Core {
   readonly deadlines: Deadline[]
   nextObject: number
   nextContext: number
+  /** Programs may use controlled Q_Keys without CAP_NET_RAW. */
+  privilegedQkeys: boolean
   /** Calls that run handlers which wait. */
   waiting: number
   /** Callbacks that threw where that stops nothing: of clients and handlers, and destroys that core does by itself. */

@@ -1,5 +1,5 @@
 /*
- * Methods for which Linux asks a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM for whoever lacks it, by
+ * Methods and Q_Keys for which Linux asks a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM for whoever lacks it, by
  * itself and in a chain; and not before the device is known to have the method.
  */
 import assert from 'node:assert/strict'
@@ -19,6 +19,7 @@ const lines = [
         affiliate(object, userHandle)
         return { cap, qpNum: 20 }
       },
+      modify: () => ({}),
     }),
   ),
 ]
@@ -89,4 +90,15 @@ test('a device that has no rules of steering or raw packets says so first, whoev
       'EOPNOTSUPP',
     )
   }
+})
+
+test('controlled Q_Keys are for those who may open raw sockets, or for all', () => {
+  const { context, caller, qp, device } = setUp()
+  const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
+  const set = (qkey: number, has: boolean | undefined): string =>
+    errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, who(caller, has)))
+  assert.deepEqual([set(0x7fffffff, false), set(0x80010000, false)], ['ok', 'EPERM'])
+  assert.deepEqual([set(0x80010000, true), set(0x80010000, undefined)], ['ok', 'ok'])
+  device.core.privilegedQkeys = true
+  assert.equal(set(0xffffffff, false), 'ok')
 })

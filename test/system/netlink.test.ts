@@ -182,6 +182,11 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     await says('ls /sys/class/infiniband; cat /sys/class/infiniband_verbs/uverbs0/ibdev', 0, /^mlx5_0\nmlx5_0\n$/)
     await says('cat /sys/class/infiniband/mlx5_0/ports/1/hw_counters/sent_pkts', 0, /^0\n$/)
     await says('ibv_devinfo -d mlx5_0', 0, /^hca_id:\tmlx5_0$/m)
+    await says(
+      'rdma system set netns exclusive',
+      1,
+      /same for all network namespaces.*\nerror: Operation not supported$/m,
+    )
     await says('rdma link del mlx5_0', 0, /^$/)
     await says('rdma dev; ls /sys/class/infiniband', 0, /^$/)
     await says('rdma link add rxe0 type rxe netdev lo', 0, /^$/)

@@ -57,6 +57,7 @@ export const createCore = ({
   deadlines: [],
   nextObject: 1,
   nextContext: 1,
+  privilegedQkeys: false,
   waiting: 0,
   faults: 0,
   events: 0,

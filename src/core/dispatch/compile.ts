@@ -159,9 +159,32 @@ const withPermission = (cls: ObjectClass, name: string, needs: Capability, handl
   }
 }
 
+/** Q_Keys of the management's (IBA 10.2.5); programs set them only with CAP_NET_RAW, or if the system lets all. */
+const CONTROLLED_QKEYS = 0x8000_0000
+
+const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
+  return (call, object, args, core) => {
+    const { qkey } = args
+    const isControlled = typeof qkey === 'number' && (qkey & CONTROLLED_QKEYS) !== 0
+    if (
+      isControlled &&
+      call.why === 'call' &&
+      !call.device.core.privilegedQkeys &&
+      call.caller.allows?.('NET_RAW') === false
+    )
+      throw new CallError(
+        'EPERM',
+        `${where}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` lets all`,
+      )
+    return handler(call, object, args, core)
+  }
+}
+
 /** What runs a method: some ask for a right, and a queue pair may be created right into a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
-  const handler = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
+  const permitted = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
+  const isModify = method.call === MODIFY && method.in.qkey !== undefined
+  const handler = isModify ? withQkeyCheck(`${cls.name}.${name}`, permitted) : permitted
   const type = (QpTypes as Readonly<Record<string, QpTypeName | undefined>>)[cls.name]
   if (type === undefined || method.call !== CREATE) return handler
   const changes = Object.values(cls.methods).find(one => one.call === MODIFY)?.in ?? {}

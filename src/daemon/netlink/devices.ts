@@ -104,21 +104,21 @@ const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
 const SHARED = 1
 
 /** Memory that is registered is copied at fork like any other: the daemon asks for its address each time. */
-const aboutSystem = (): Entries => [
+const aboutSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED],
-  ['SYS_PRIVILEGED_QKEY_MODE', 0],
+  ['SYS_PRIVILEGED_QKEY_MODE', +core.privilegedQkeys],
   ['SYS_MONITOR_MODE', 1],
   ['SYS_COPY_ON_FORK', 1],
 ]
 
-const setSystem = (_daemon: DaemonState, { attributes }: Asked): undefined => {
+const setSystem = ({ core }: DaemonState, { attributes }: Asked): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   if (mode === undefined && qkey === undefined)
     throw new CallError('EINVAL', 'there is nothing to set: SYS_NETNS_MODE, SYS_PRIVILEGED_QKEY_MODE')
   if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
   if (mode !== undefined && mode !== SHARED)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
-  if (qkey === 1) throw new CallError('EOPNOTSUPP', 'no program may use controlled queue keys here')
+  if (qkey !== undefined) core.privilegedQkeys = qkey === 1
 }
 
 export const deviceAnswers: Answers = {

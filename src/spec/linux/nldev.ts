@@ -84,7 +84,7 @@ export const NldevCommands = {
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'what is so already; else EOPNOTSUPP',
+    here: 'whether programs may use controlled Q_Keys; network namespaces stay shared (EOPNOTSUPP)',
   },
   RES_GET: { number: 9, asks: 'both', here: 'how many objects of each kind' },
   RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },

@@ -141,6 +141,21 @@ describe('devices', () => {
     assert.deepEqual(await rules(), ['device=mlx5_0,drop=0.01'])
   })
 
+  it('let all programs use controlled Q_Keys when the system is told so', async t => {
+    const { talk } = await begin(t)
+    const mode = async (): Promise<unknown> =>
+      attributeOf((await talk.ask('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')
+    const set = async (value: number): Promise<number> =>
+      (await talk.ask('SYS_SET', [['SYS_PRIVILEGED_QKEY_MODE', value]], ACK)).errno
+    assert.equal(await mode(), 0)
+    assert.equal(await set(1), 0)
+    assert.equal(await mode(), 1)
+    assert.equal(await set(2), Errno.EINVAL)
+    assert.equal(await set(0), 0)
+    assert.equal(await mode(), 0)
+    assert.equal((await talk.ask('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
+  })
+
   it('get counters of queue pairs by a mode that is kept, and never any', async t => {
     const { talk } = await begin(t)
     const place: Entries = [
