@@ -32,7 +32,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20 };
+enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8 };
 
 struct mover {
     uint32_t asked; /* a futex word: 1 until the mover has answered */
@@ -44,6 +44,8 @@ struct mover {
     int64_t result; /* bytes, or -errno */
     uint64_t waited; /* microseconds that moves which slept have taken, since it was asked about last */
     pid_t self, parent;
+    int64_t user; /* whose memory is moved, or -1 */
+    int32_t late; /* given up, not just ended */
     struct mover *next; /* among those that were killed */
     uint8_t stack[STACK] __attribute__((aligned(64)));
     uint8_t room[ROOM] __attribute__((aligned(4096)));
@@ -146,14 +148,23 @@ static void reap(void)
     }
 }
 
-/* A mover by process number (fd is -1), or by an open /proc/PID/mem; or -errno. */
-EXPORT int64_t userdma_mover_start(int fd)
+/*
+ * A mover by process number (fd is -1), or by an open /proc/PID/mem; or -errno: -ETIMEDOUT if so many movers for this
+ * user, unless it is -1, were given up and cannot die.
+ */
+EXPORT int64_t userdma_mover_start(int fd, int64_t user)
 {
+    int stuck = 0;
     reap();
+    for (const struct mover *m = killed; m; m = m->next)
+        stuck += m->late && m->user == user;
+    if (user >= 0 && stuck >= MOST_STUCK)
+        return -ETIMEDOUT;
     struct mover *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED)
         return -errno;
     m->fd = fd;
+    m->user = user;
     m->pid = -1;
     m->parent = getpid();
     /* Whatever is sent to our process group, our handlers are not for it to run. */
@@ -170,8 +181,9 @@ EXPORT int64_t userdma_mover_start(int fd)
 }
 
 /* Ends a mover: at once, or when what it waits for lets it. */
-EXPORT void userdma_mover_end(struct mover *m)
+EXPORT void userdma_mover_end(struct mover *m, int late)
 {
+    m->late = late;
     kill(m->self, SIGKILL);
     m->next = killed;
     killed = m;

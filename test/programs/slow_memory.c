@@ -6,6 +6,8 @@
  *   slow_memory late           the same, but it answers the first time; then the pages are thrown away
  *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
  *   slow_memory argument       the same, as the argument of a call on the device
+ *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
+ *                              other memory is registered
  *
  * A second argument is the number of the user that it becomes before it opens the device.
  */
@@ -14,8 +16,10 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -114,6 +118,53 @@ static void *file_mapping(const char *user, int times)
     return memory;
 }
 
+/* Threads that are about to sleep in the kernel, and which of them may. */
+static _Atomic pid_t sleeper[2];
+static atomic_int turn;
+
+/* Reads so that the lock is held meanwhile, which it is not for page faults. */
+static void *hold_lock(void *memory)
+{
+    char byte;
+    const int self = open("/proc/self/mem", O_RDONLY);
+    sleeper[0] = gettid();
+    pread(self, &byte, 1, (off_t)(uintptr_t)memory);
+    fail("/proc/self/mem has answered");
+}
+
+/* A writer that waits keeps later readers out. */
+static void *wait_for_lock(void *nothing)
+{
+    while (turn == 0)
+        sched_yield();
+    sleeper[1] = gettid();
+    mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return nothing;
+}
+
+static void wait_until_asleep(_Atomic pid_t *thread)
+{
+    char path[64], stat[64] = "";
+    while (*thread == 0)
+        sched_yield();
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", *thread);
+    do {
+        const int fd = open(path, O_RDONLY);
+        NEED(fd >= 0 && read(fd, stat, sizeof stat - 1) > 0, "%s: %s", path, strerror(errno));
+        close(fd);
+    } while (strstr(stat, ") R"));
+}
+
+static void lock_address_space(void *memory)
+{
+    pthread_t reader, writer;
+    NEED(pthread_create(&writer, NULL, wait_for_lock, NULL) == 0, "pthread_create");
+    NEED(pthread_create(&reader, NULL, hold_lock, memory) == 0, "pthread_create");
+    wait_until_asleep(&sleeper[0]);
+    turn = 1;
+    wait_until_asleep(&sleeper[1]);
+}
+
 static void write_to(struct endpoint *end, const void *memory, const struct ibv_mr *mr)
 {
     struct ibv_sge source = {.addr = (uintptr_t)end->buffer, .length = 64, .lkey = end->mr->lkey};
@@ -138,9 +189,10 @@ int main(int count, char **arguments)
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
     const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
-    NEED(late || argument || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
-         "usage: %s fuse|userfaultfd|late|argument [USER]", arguments[0]);
-    const bool fuse = late || strcmp(kind, "fuse") == 0;
+    const bool lock = strcmp(kind, "lock") == 0;
+    NEED(late || argument || lock || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
+         "usage: %s fuse|userfaultfd|late|argument|lock [USER]", arguments[0]);
+    const bool fuse = late || lock || strcmp(kind, "fuse") == 0;
     void *memory = fuse ? file_mapping(user, late) : anonymous();
     if (!fuse)
         neglect(memory);
@@ -152,7 +204,12 @@ int main(int count, char **arguments)
     const struct address ends[] = {address_of(&from), address_of(&to)};
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
-    if (argument) {
+    if (lock) {
+        printf("ready\n");
+        lock_address_space(memory);
+        struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);
+        printf("ibv_reg_mr: %s\n", mr ? "done" : strerror(errno));
+    } else if (argument) {
         const ssize_t done = write(context->cmd_fd, memory, 24);
         printf("write: %s\n", done < 0 ? strerror(errno) : "done");
     } else {

@@ -3,9 +3,19 @@
  * told to.
  */
 import assert from 'node:assert/strict'
+import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { startPair } from './pingpong.ts'
-import { lacking, ownProgram, start, startDaemon, temporaryFolder } from './programs.ts'
+import {
+  lacking,
+  ownProgram,
+  type Running,
+  type Scope,
+  start,
+  startDaemon,
+  type TestDaemon,
+  temporaryFolder,
+} from './programs.ts'
 
 const program = ownProgram('slow_memory')
 const skip = lacking(program, 'ibv_rc_pingpong')
@@ -23,21 +33,37 @@ const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: bool
   { kind: 'late', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
   { kind: 'argument', said: /write: (?!done)/, cutOff: true },
   { kind: 'fuse', guest: NOBODY, said: SLOW, cutOff: true },
+  { kind: 'lock', guest: NOBODY, said: /ibv_reg_mr: (?!done)/, cutOff: true },
   { kind: 'userfaultfd', guest: NOBODY, said: /remote operation error, vendor_err 0x509/, cutOff: false },
 ]
 
+const needsRoot = (guest?: number): string | false =>
+  guest !== undefined && process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
+
+const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): Running =>
+  start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
+    env: daemon.env,
+    cwd: temporaryFolder(t),
+    stdio: ['pipe', 'pipe', 'pipe'],
+  })
+
+/** Movers of a daemon that sleep in the kernel. */
+const stuckMoversOf = (daemon: number): number =>
+  readdirSync('/proc').filter(name => {
+    try {
+      return /^\d+$/.test(name) && readFileSync(`/proc/${name}/stat`, 'latin1').includes(`(userdma-mover) D ${daemon} `)
+    } catch {
+      return false
+    }
+  }).length
+
 describe('memory that never answers', { skip }, () => {
   for (const { kind, said, guest, cutOff } of cases) {
-    const needsRoot = guest !== undefined && process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
     const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
-    it(`${kind}, ${whose}: neighbours go on, and SIGTERM is heard`, { skip: needsRoot }, async t => {
+    it(`${kind}, ${whose}: neighbours go on, and SIGTERM is heard`, { skip: needsRoot(guest) }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
-      const slow = start(t, program, guest === undefined ? [kind] : [kind, `${guest}`], {
-        env: daemon.env,
-        cwd: temporaryFolder(t),
-        stdio: ['pipe', 'pipe', 'pipe'],
-      })
+      const slow = startSlow(t, daemon, kind, guest)
       const outcome = await Promise.race([slow.said(said), slow.said(CANNOT)])
       if (CANNOT.test(outcome[0])) {
         t.skip(outcome[0])
@@ -54,4 +80,19 @@ describe('memory that never answers', { skip }, () => {
       await slow.ended
     })
   }
+
+  it('movers of a guest that cannot be killed are few', { skip: needsRoot(NOBODY) }, async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    for (let i = 0; i < 12; i++) {
+      const slow = startSlow(t, daemon, 'fuse', NOBODY)
+      await slow.said(/vendor_err|: /)
+      const [cannot] = CANNOT.exec(slow.output()) ?? []
+      if (cannot !== undefined) {
+        t.skip(cannot)
+        return
+      }
+    }
+    const stuck = stuckMoversOf(daemon.pid)
+    assert.ok(stuck > 0 && stuck <= 8, `${stuck} are stuck`)
+  })
 })

@@ -35,8 +35,8 @@ export interface Mover {
 const TWO_32 = 2 ** 32
 
 const prototypes = {
-  userdma_mover_start: 'int64_t userdma_mover_start(int fd)',
-  userdma_mover_end: 'void userdma_mover_end(int64_t mover)',
+  userdma_mover_start: 'int64_t userdma_mover_start(int fd, int64_t user)',
+  userdma_mover_end: 'void userdma_mover_end(int64_t mover, int late)',
   userdma_mover_waited: 'uint64_t userdma_mover_waited(int64_t mover)',
   userdma_mover_move:
     'int64_t userdma_mover_move(int64_t mover, int write, int pid, uint64_t remote, int64_t local, uint64_t chunk, uint64_t stride, uint64_t total, uint64_t patience)',
@@ -57,14 +57,15 @@ const native = () => {
 
 /**
  * A mover for any process's memory by its pid, or for the memory behind `fd`, an open /proc/PID/mem. Its process is
- * made with the first move, and anew after one that took too long. Undefined where the native library is absent.
+ * made with the first move, and anew after one that took too long; but not, so that moves are too slow at once, while
+ * eight of `user` wait that not even SIGKILL ends. Undefined where the native library is absent.
  */
-export const createMover = (fd = -1): Mover | undefined => {
+export const createMover = (fd = -1, user = -1): Mover | undefined => {
   const calls = native()
   if (!calls) return undefined
   let mover = 0
-  const end = (): void => {
-    if (mover > 0) calls.userdma_mover_end(mover)
+  const end = (late: boolean): void => {
+    if (mover > 0) calls.userdma_mover_end(mover, late ? 1 : 0)
     mover = 0
   }
   return {
@@ -76,17 +77,17 @@ export const createMover = (fd = -1): Mover | undefined => {
       const from = local.address + offset
       for (let attempts = 2; ; attempts--) {
         if (mover === 0) {
-          const started = calls.userdma_mover_start(fd)
+          const started = calls.userdma_mover_start(fd, user)
           if (started < 0) return started
           mover = started
         }
         const moved = calls.userdma_mover_move(mover, write ? 1 : 0, pid, at, from, chunk, stride, total, patience)
-        if (moved === -ETIMEDOUT || moved === -ECHILD) end()
+        if (moved === -ETIMEDOUT || moved === -ECHILD) end(moved === -ETIMEDOUT)
         // Somebody has killed it.
         if (moved !== -ECHILD || attempts === 0) return moved
       }
     },
     waited: () => (mover === 0 ? 0 : calls.userdma_mover_waited(mover)),
-    close: end,
+    close: () => end(false),
   }
 }

@@ -95,6 +95,6 @@ const foreignMoves = (uid: number, mover: Mover): Moves => {
 /** Moves of a process whose handle stays open until they are closed. */
 export const createMoves = (handle: ProcessHandle): Moves => {
   const { owner, mem } = handle
-  const mover = owner && mem >= 0 ? createMover(mem) : undefined
+  const mover = owner && mem >= 0 ? createMover(mem, owner.uid) : undefined
   return owner && mover ? foreignMoves(owner.uid, mover) : ownMoves(handle)
 }
