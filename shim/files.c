@@ -6,6 +6,7 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <linux/openat2.h>
 
 /* ---- open ---- */
 
@@ -109,6 +110,20 @@ EXPORT int __openat64_2(int dir, const char *path, int flags)
     if (UNLIKELY(path_is_ours(path)) && !wants_mode(flags))
         return open_ours(REAL(openat64), path, flags, 0);
     return fd_opened(REAL(__openat64_2)(dir, path, flags));
+}
+
+/* Where a path is taken to begin at the folder of `dir` it is none of ours. */
+EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
+{
+    if (LIKELY(!path_is_ours(path)) || (uintptr_t)how < 4096 || size < sizeof *how ||
+        (how->resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT)))
+        return fd_opened(REAL(openat2)(dir, path, how, size));
+    char room[PATH_ROOM];
+    int fd;
+    if (opens_device(path, (int)how->flags, &fd))
+        return fd;
+    path = path_rewrite(path, room);
+    return path ? fd_opened(REAL(openat2)(AT_FDCWD, path, how, size)) : -1;
 }
 
 EXPORT int creat(const char *path, mode_t mode)

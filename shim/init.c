@@ -20,8 +20,8 @@ bool shim_traced;
 char shim_socket_path[108];
 
 /*
- * What stands in for a function that this C library lacks: old ones have no close_range, newest ones may drop
- * __xstat.
+ * What stands in for a function that this C library lacks: old ones have no close_range, most no openat2, newest ones
+ * may drop __xstat.
  */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
 {
@@ -34,6 +34,11 @@ static void absent_closefrom(int first)
     if (syscall(SYS_close_range, first, ~0u, 0) != 0)
         for (int fd = first; fd < last; fd++)
             syscall(SYS_close, fd);
+}
+
+static int absent_openat2(int dir, const char *path, const struct open_how *how, size_t size)
+{
+    return (int)shim_next_syscall(SYS_openat2, dir, path, how, size);
 }
 
 static int absent_xstat(int version, const char *path, struct stat *out)
@@ -90,6 +95,7 @@ static void fill_absent(struct real *real)
         real->name = (__typeof__(real->name))stand_in;
     ABSENT(close_range, absent_close_range)
     ABSENT(closefrom, absent_closefrom)
+    ABSENT(openat2, absent_openat2)
     ABSENT(fcntl64, real->fcntl)
     ABSENT(__xstat, absent_xstat)
     ABSENT(__xstat64, absent_xstat)
@@ -125,6 +131,7 @@ __attribute__((constructor)) void shim_init(void)
 #undef X
     fill_absent(&real);
     shim_real = real;
+    __atomic_store_n(&shim_next_syscall, real.syscall, __ATOMIC_RELEASE);
 
     const char *path = getenv(USERDMA_ENV_SOCKET);
     size_t length = path ? strlen(path) : 0;

@@ -15,12 +15,6 @@
 #include <link.h>
 #include <string.h>
 
-#if defined(__has_attribute) && __has_attribute(musttail)
-#define JUMP __attribute__((musttail)) return
-#else
-#define JUMP return
-#endif
-
 /* Libraries that are looked at for one that is loaded. */
 #define MOST_LIBRARIES 64
 

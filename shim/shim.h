@@ -54,6 +54,12 @@
 #define EXPORT __attribute__((visibility("default")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
+/* Returns what a function returns, which runs in the place of this one where the compiler can. */
+#if defined(__has_attribute) && __has_attribute(musttail)
+#define JUMP __attribute__((musttail)) return
+#else
+#define JUMP return
+#endif
 
 /* Functions of the C library that its headers do not declare: fortified ones, and the stat family of old binaries. */
 int __open_2(const char *path, int flags);
@@ -78,10 +84,12 @@ int fcntl64(int fd, int command, ...);
 /* Declared here too, since older C libraries lack them. */
 int close_range(unsigned int first, unsigned int last, int flags);
 void closefrom(int first);
+struct open_how;
+int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 
 /* Every function that we interpose. */
 #define INTERPOSED(X)                                                                                                  \
-    X(open) X(open64) X(openat) X(openat64) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2) X(creat)           \
+    X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2) X(creat)           \
     X(creat64) X(fopen) X(fopen64) X(opendir) X(scandir) X(scandir64) X(access) X(faccessat) X(euidaccess) X(eaccess)  \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
     X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(readlink)         \
@@ -90,7 +98,7 @@ void closefrom(int first);
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
-    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(dlopen) X(dlmopen)
+    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(dlopen) X(dlmopen) X(syscall)
 
 /* ---- init.c ---- */
 
@@ -125,6 +133,12 @@ void shim_init(void);
 /* ---- early.c ---- */
 
 void early_fill(struct real *real);
+/* A system call, as syscall(2). */
+long early_syscall(long number, long a, long b, long c, long d, long e, long f);
+
+/* ---- syscalls.c ---- */
+
+extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden")));
 
 /* The function that the program would have called without us. */
 #define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)

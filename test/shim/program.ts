@@ -23,12 +23,57 @@ let shim: string | undefined
 export const compileShim = (folder: string): string => {
   shim ??= currentBuild('native/libuserdma_shim.so', 'shim')
   if (shim) return shim
+  shim = compileShimWith(folder)
+  return shim
+}
+
+/** The shim, compiled with more options. */
+export const compileShimWith = (folder: string, more: readonly string[] = []): string => {
   const sources = readdirSync(join(repoRoot, 'shim'))
     .filter(name => name.endsWith('.c'))
     .map(name => join(repoRoot, 'shim', name))
-  const options = ['-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
-  shim = compileC(join(folder, 'libuserdma_shim.so'), sources, options)
-  return shim
+  const options = [...more, '-shared', '-fPIC', '-fvisibility=hidden', '-ldl', '-lpthread']
+  return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
+}
+
+/** Scenarios of scenarios.c that need no more than a daemon, and what they show. */
+export const scenarioSentences = {
+  paths: 'paths of RDMA lead to the daemon, others where they always did',
+  device: 'a device node opens as a character device whose calls are forwarded',
+  bell: 'the doorbell rings only while the daemon is parked',
+  events: "event descriptors read like Linux's",
+  stray_stores: 'a reply may store nowhere but where the call has asked it to',
+  copies: 'every copy of a descriptor keeps the context, and nothing else does',
+  hidden_sockets: 'hidden sockets are out of reach, and out of the way',
+  low_limit: 'a full descriptor table is EMFILE, and leaves nothing behind',
+  forks: 'a child has a session of its own and shares the contexts',
+  exec: 'a descriptor that survives exec works on, and its context ends with it',
+  exec_events: 'numbers of event descriptors that came by exec and were closed are free',
+  passed_and_closed: 'so are those of descriptors that were passed',
+  left_by_longjmp: 'a call that siglongjmp has left holds nobody up',
+  bare_calls: 'system calls by number lead to devices where those with names do',
+  spawns: 'a context that posix_spawn hands on, and copies, works there',
+  vforks: 'a vfork child leaves its parent alone',
+  passed: 'a descriptor that was passed works in the receiver',
+  signals: 'signal handlers may ring and call',
+  threads: 'threads call, open and close at once, while the process forks',
+} as const
+
+const programs = new Map<string, string>()
+
+/** The program of the scenarios, once for each set of options. */
+export const compileScenarios = (folder: string, more: readonly string[] = []): string => {
+  const key = more.join(' ')
+  const known = programs.get(key)
+  if (known !== undefined) return known
+  const sources = ['scenarios.c', 'scenarios_processes.c', 'scenarios_bare.c']
+  const made = compileC(
+    join(folder, more.length === 0 ? 'scenarios' : 'scenarios-with'),
+    sources.map(name => join(repoRoot, 'test/shim', name)),
+    [...more, '-rdynamic', '-ldl', '-lpthread'],
+  )
+  programs.set(key, made)
+  return made
 }
 
 export interface Ended {

@@ -382,6 +382,7 @@ int main(int argc, char **argv)
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},
+        {"bare_calls", bare_calls},                   {"spawns", spawns}, {"uring", uring},
         {"full_table", full_table},                   {"daemon_full", daemon_full},
         {"forks", forks},   {"exec", exec},           {"vforks", vforks}, {"passed", passed},
         {"exec_events", exec_events},                 {"passed_and_closed", passed_and_closed},
@@ -390,6 +391,8 @@ int main(int argc, char **argv)
         {"silence", silence},
     };
     self = argv[0];
+    if (argc == 4 && strcmp(argv[1], "spawned") == 0)
+        spawned(argv[2], argv[3]);
     if (argc == 4 && strcmp(argv[1], "inherited") == 0)
         inherited(argv[2], argv[3]);
     if (argc == 4 && strcmp(argv[1], "inherited_events") == 0)

@@ -96,7 +96,7 @@ UNUSED static void child_ends_well(pid_t pid)
 
 UNUSED static const uint32_t *doorbell(uint32_t handle)
 {
-    static uint32_t command[8], response;
+    static __thread uint32_t command[8], response;
     response = 77;
     command[0] = 28;
     command[1] = 8 | 1 << 16;
@@ -112,6 +112,10 @@ void copies(void);
 void hidden_sockets(void);
 void low_limit(void);
 void full_table(void);
+void bare_calls(void);
+void spawns(void);
+void spawned(const char *number, const char *copy);
+void uring(void);
 void daemon_full(void);
 void forks(void);
 void exec(void);

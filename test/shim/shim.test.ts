@@ -10,19 +10,9 @@ import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
-import { compileShim, type Ended, runProgram, shimIsPossible } from './program.ts'
+import { compileScenarios, compileShim, type Ended, runProgram, scenarioSentences, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
-
-let scenarios: string | undefined
-const compileScenarios = (): string => {
-  scenarios ??= compileC(
-    join(folder, 'scenarios'),
-    ['scenarios.c', 'scenarios_processes.c'].map(name => join(repoRoot, 'test/shim', name)),
-    ['-rdynamic', '-ldl', '-lpthread'],
-  )
-  return scenarios
-}
 
 let fakeVerbs: string | undefined
 const compileFakeVerbs = (): string => {
@@ -41,7 +31,7 @@ const run = async (
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},
   refusal = 0,
-  program = compileScenarios(),
+  program = compileScenarios(folder),
 ): Promise<Ended & { daemon: FakeDaemon }> => {
   const place = join(folder, `run${++runs}`)
   mkdirSync(place)
@@ -67,7 +57,6 @@ const scenario = (sentence: string, name: string): void => {
   })
 }
 
-scenario('paths of RDMA lead to the daemon, others where they always did', 'paths')
 test('what a program does to a socket of NETLINK_RDMA is told to the daemon, and not to the kernel', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['netlink'])
@@ -86,22 +75,15 @@ test('what a program does to a socket of NETLINK_RDMA is told to the daemon, and
     ].map(text => `netlink ${text}`),
   )
 })
-scenario('a device node opens as a character device whose calls are forwarded', 'device')
-scenario('the doorbell rings only while the daemon is parked', 'bell')
-scenario("event descriptors read like Linux's", 'events')
-scenario('a reply may store nowhere but where the call has asked it to', 'stray_stores')
-scenario('every copy of a descriptor keeps the context, and nothing else does', 'copies')
-scenario('hidden sockets are out of reach, and out of the way', 'hidden_sockets')
-scenario('a full descriptor table is EMFILE, and leaves nothing behind', 'low_limit')
-scenario('a child has a session of its own and shares the contexts', 'forks')
-scenario('a descriptor that survives exec works on, and its context ends with it', 'exec')
-scenario('numbers of event descriptors that came by exec and were closed are free', 'exec_events')
-scenario('so are those of descriptors that were passed', 'passed_and_closed')
-scenario('a call that siglongjmp has left holds nobody up', 'left_by_longjmp')
-scenario('a vfork child leaves its parent alone', 'vforks')
-scenario('a descriptor that was passed works in the receiver', 'passed')
-scenario('signal handlers may ring and call', 'signals')
-scenario('threads call, open and close at once, while the process forks', 'threads')
+
+for (const [name, sentence] of Object.entries(scenarioSentences)) scenario(sentence, name)
+
+test('events are read and polled by io_uring as well; devices are not opened by it', async t => {
+  if (!shimIsPossible(t)) return
+  const { status, stdout } = await run(['uring'])
+  if (status === 77) return void t.skip('there is no io_uring here (or it may not be used)')
+  assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
+})
 
 const nobodyServes = (socket: string): string =>
   `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`

@@ -1,0 +1,50 @@
+/*
+ * syscall(2): programs that make a system call by its number, where their C library has no function for it or once had
+ * none. Those with paths that such programs use go the way of the functions: statx (libuv, and with it Node.js) and
+ * openat2. All others jump on from the entry, which takes no stack: what is behind the arguments is the caller's.
+ */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <sys/syscall.h>
+
+#define TEXT(number) #number
+#define NUMBER(number) TEXT(number)
+
+/* The next function of this name; before it is known, the system call itself. */
+__attribute__((visibility("hidden"))) __typeof__(&syscall) shim_next_syscall = (__typeof__(&syscall))early_syscall;
+
+#ifdef __x86_64__
+__asm__(".text\n"
+        ".globl syscall\n"
+        ".type syscall, @function\n"
+        "syscall:\n"
+        "    cmpq $" NUMBER(SYS_statx) ", %rdi\n"
+        "    je 1f\n"
+        "    cmpq $" NUMBER(SYS_openat2) ", %rdi\n"
+        "    je 1f\n"
+        "    jmp *shim_next_syscall(%rip)\n"
+        "1:  jmp shim_system_call\n"
+        ".size syscall, . - syscall\n");
+#else
+__asm__(".text\n"
+        ".globl syscall\n"
+        ".type syscall, %function\n"
+        "syscall:\n"
+        "    cmp x0, #" NUMBER(SYS_statx) "\n"
+        "    b.eq 1f\n"
+        "    cmp x0, #" NUMBER(SYS_openat2) "\n"
+        "    b.eq 1f\n"
+        "    adrp x16, shim_next_syscall\n"
+        "    ldr x16, [x16, :lo12:shim_next_syscall]\n"
+        "    br x16\n"
+        "1:  b shim_system_call\n"
+        ".size syscall, . - syscall\n");
+#endif
+
+__attribute__((visibility("hidden"), used)) long shim_system_call(long number, long a, long b, long c, long d, long e)
+{
+    if (number == SYS_statx)
+        return statx((int)a, (const char *)b, (int)c, (unsigned)d, (struct statx *)e);
+    return openat2((int)a, (const char *)b, (const struct open_how *)c, (size_t)d);
+}

@@ -1,0 +1,146 @@
+/*
+ * Scenarios of programs that go to the kernel without the C library's functions for it: system calls by number,
+ * posix_spawn, io_uring.
+ */
+#include "scenarios.h"
+
+#include <linux/io_uring.h>
+#include <linux/openat2.h>
+#include <spawn.h>
+
+extern char **environ;
+
+void bare_calls(void)
+{
+    struct statx seen;
+    EXPECT(syscall(SYS_statx, AT_FDCWD, NODE, 0, STATX_BASIC_STATS, &seen) == 0 && S_ISCHR(seen.stx_mode));
+    EXPECT(seen.stx_rdev_major == 231 && seen.stx_rdev_minor == 192);
+    EXPECT(syscall(SYS_statx, AT_FDCWD, "/sys/class/infiniband/rxe0", 0, STATX_BASIC_STATS, &seen) == 0);
+    EXPECT(S_ISDIR(seen.stx_mode));
+    FAILS(syscall(SYS_statx, AT_FDCWD, "/sys/class/infiniband/rxe7", 0, STATX_BASIC_STATS, &seen), ENOENT);
+
+    struct open_how how = {.flags = O_RDWR | O_CLOEXEC};
+    int fd = (int)syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how);
+    EXPECT(fd == 3 && order(fd, ECHO, 7) == 7 && (fcntl(fd, F_GETFD) & FD_CLOEXEC));
+    EXPECT(syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &seen) == 0 && S_ISCHR(seen.stx_mode));
+    how.flags = O_RDONLY;
+    int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
+    char text[16] = {0};
+    EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
+    /* Others are the kernel's. */
+    EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
+    FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
+    FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
+    FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, (size_t)8), EINVAL);
+    how.resolve = RESOLVE_BENEATH;
+    FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, &how, sizeof how), EXDEV);
+    void *mapped = (void *)syscall(SYS_mmap, NULL, 4096l, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0l);
+    EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
+}
+
+/* In a program that posix_spawn has started: a context by two numbers, one of a copy that was made on the way. */
+void spawned(const char *number, const char *copy)
+{
+    const int fds[] = {atoi(number), atoi(copy)};
+    for (int i = 0; i < 2; i++) {
+        struct stat st;
+        EXPECT(fstat(fds[i], &st) == 0 && S_ISCHR(st.st_mode) && order(fds[i], ECHO, 40 + i) == 40 + i);
+        EXPECT(write(fds[i], doorbell(1), 32) == 32);
+    }
+    EXPECT(order(fds[0], CONTEXTS, 0) == 1 && close(fds[0]) == 0 && order(fds[1], ECHO, 3) == 3);
+    exit(0);
+}
+
+void spawns(void)
+{
+    int fd = open(NODE, O_RDWR);
+    posix_spawn_file_actions_t actions;
+    EXPECT(fd == 3 && posix_spawn_file_actions_init(&actions) == 0);
+    EXPECT(posix_spawn_file_actions_adddup2(&actions, fd, 30) == 0);
+    char *arguments[] = {(char *)self, "spawned", "3", "30", NULL};
+    pid_t child;
+    EXPECT(posix_spawn(&child, self, &actions, NULL, arguments, environ) == 0);
+    child_ends_well(child);
+    EXPECT(order(fd, ECHO, 5) == 5 && order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
+}
+
+/* ---- io_uring ---- */
+
+static struct {
+    int fd;
+    unsigned *tail, *head, *array, mask, *done_head, *done_tail, done_mask;
+    struct io_uring_sqe *entries;
+    struct io_uring_cqe *completions;
+} ring;
+
+static bool have_ring(void)
+{
+    struct io_uring_params made = {0};
+    ring.fd = (int)syscall(SYS_io_uring_setup, 4, &made);
+    if (ring.fd < 0)
+        return false;
+    char *sq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQ_RING);
+    char *cq = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_CQ_RING);
+    ring.entries = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd, IORING_OFF_SQES);
+    EXPECT(sq != MAP_FAILED && cq != MAP_FAILED && ring.entries != MAP_FAILED);
+    ring.tail = (unsigned *)(sq + made.sq_off.tail);
+    ring.array = (unsigned *)(sq + made.sq_off.array);
+    ring.mask = *(unsigned *)(sq + made.sq_off.ring_mask);
+    ring.done_head = (unsigned *)(cq + made.cq_off.head);
+    ring.done_tail = (unsigned *)(cq + made.cq_off.tail);
+    ring.done_mask = *(unsigned *)(cq + made.cq_off.ring_mask);
+    ring.completions = (struct io_uring_cqe *)(cq + made.cq_off.cqes);
+    return true;
+}
+
+/* Submits one request; its result. `wait`: for it; else whether it is there is the next call's business. */
+static int submit(struct io_uring_sqe request, bool wait)
+{
+    const unsigned at = *ring.tail & ring.mask;
+    ring.entries[at] = request;
+    ring.array[at] = at;
+    __atomic_store_n(ring.tail, *ring.tail + 1, __ATOMIC_RELEASE);
+    EXPECT(syscall(SYS_io_uring_enter, ring.fd, 1, wait ? 1 : 0, IORING_ENTER_GETEVENTS, NULL, 0) == 1);
+    return 0;
+}
+
+static int result(void)
+{
+    while (__atomic_load_n(ring.done_tail, __ATOMIC_ACQUIRE) == *ring.done_head)
+        EXPECT(syscall(SYS_io_uring_enter, ring.fd, 0, 1, IORING_ENTER_GETEVENTS, NULL, 0) >= 0);
+    const int found = ring.completions[*ring.done_head & ring.done_mask].res;
+    __atomic_store_n(ring.done_head, *ring.done_head + 1, __ATOMIC_RELEASE);
+    return found;
+}
+
+/* Status 77: there is no io_uring here. */
+void uring(void)
+{
+    if (!have_ring())
+        exit(77);
+    char bytes[16] = {0};
+    int fd = open_device();
+    int32_t channel = -1;
+    EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0);
+    const struct io_uring_sqe read_event = {
+        .opcode = IORING_OP_READ, .fd = channel, .addr = (uintptr_t)bytes, .len = sizeof bytes, .off = -1ull};
+    /* Events: one for each read, before or after it is asked for; none is read twice. */
+    EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
+    submit(read_event, true);
+    EXPECT(result() == 8 && bytes[7] == 8 && bytes[8] == 0);
+    EXPECT(read(channel, bytes, sizeof bytes) == 8);
+    submit(read_event, false);
+    EXPECT(order(fd, RECORD, 8) == 0 && result() == 8);
+    submit((struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = channel, .poll32_events = POLLIN}, false);
+    EXPECT(order(fd, RECORD, 8) == 0 && result() == POLLIN && read(channel, bytes, sizeof bytes) == 8);
+    /* The end of a channel is an end here, and EIO for read(2). */
+    EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
+    submit(read_event, true);
+    EXPECT(result() == 0);
+    FAILS(read(channel, bytes, sizeof bytes), EIO);
+    /* What is opened or written past the preload library is the kernel's: no device, and no command. */
+    submit((struct io_uring_sqe){
+        .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)NODE, .open_flags = O_RDWR}, true);
+    EXPECT(result() == -ENOENT);
+    EXPECT(order(fd, ECHO, 9) == 9);
+}

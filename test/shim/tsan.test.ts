@@ -1,0 +1,65 @@
+/*
+ * The scenarios with the shim and their program built with ThreadSanitizer: no data race, no lock that is misused.
+ *
+ * Its runtime is preloaded before the shim, which is instrumented and needs it at once; its versions of the C library's
+ * functions then call ours.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, realpathSync } from 'node:fs'
+import { isAbsolute, join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { missing, scratchFolder } from '../tools.ts'
+import { startFakeDaemon } from './fake-daemon.ts'
+import { compileScenarios, compileShimWith, runProgram, scenarioSentences, shimIsPossible } from './program.ts'
+
+const folder = scratchFolder()
+
+/** It runs handlers of signals later, with masks of its own. */
+const WITHOUT: readonly string[] = ['left_by_longjmp']
+
+/** Fences are not understood; the doorbell's is no lock. */
+const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
+
+const runtime = (): string | undefined => {
+  const { stdout } = spawnSync('gcc', ['-print-file-name=libtsan.so'], { encoding: 'utf8' })
+  const path = stdout?.trim() ?? ''
+  return isAbsolute(path) ? realpathSync(path) : undefined
+}
+
+let built: { readonly program: string; readonly preload: string } | undefined
+const build = (t: TestContext): typeof built => {
+  const tsan = runtime()
+  if (tsan === undefined) {
+    missing(t, 'gcc has no ThreadSanitizer here (Debian: libtsan2, which comes with gcc)')
+    return undefined
+  }
+  built ??= {
+    program: compileScenarios(folder, OPTIONS),
+    preload: `${tsan}:${compileShimWith(folder, OPTIONS)}`,
+  }
+  return built
+}
+
+for (const [name, sentence] of Object.entries(scenarioSentences))
+  if (!WITHOUT.includes(name))
+    test(`without a race: ${sentence}`, async t => {
+      if (!shimIsPossible(t)) return
+      const made = build(t)
+      if (made === undefined) return
+      const place = join(folder, name)
+      mkdirSync(place)
+      const daemon = startFakeDaemon(place)
+      try {
+        const { status, stdout, stderr } = await runProgram(made.program, [name], {
+          PATH: process.env.PATH,
+          LD_PRELOAD: made.preload,
+          USERDMA_SOCKET: daemon.socket,
+          // A process that forks beside threads goes on, as it may.
+          TSAN_OPTIONS: 'die_after_fork=0',
+        })
+        assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
+      } finally {
+        daemon.die()
+      }
+    })
