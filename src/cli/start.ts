@@ -17,6 +17,8 @@ import { withoutShim } from './program.ts'
 /** What the daemon prints first: when it can be used; in the background also why it cannot. */
 export const READY = 'userdma daemon: ready on '
 export const FAILED = 'userdma daemon: failed: '
+/** What lines of its log begin with that only say that it serves, and why it ended. */
+export const NOTE = 'userdma daemon: process '
 
 export interface StartedDaemon {
   readonly process: ChildProcess
@@ -35,6 +37,7 @@ const lastLines = (path: string): string =>
   readFileSync(path, 'utf8')
     .trim()
     .split('\n')
+    .filter(line => !line.startsWith(NOTE))
     .slice(-5)
     .join('\n')
     .replace(/^userdma: /, '')

@@ -14,7 +14,7 @@ import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
 import { sentenceOf, UsageError } from '../fail.ts'
 import { removeFolder } from '../places.ts'
-import { FAILED, READY } from '../start.ts'
+import { FAILED, NOTE, READY } from '../start.ts'
 
 /** As commander yields them. */
 export interface DaemonOptions extends ConfigOptions {
@@ -119,8 +119,7 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   logStrayFaults()
   // In the background this is a log: it begins and ends with these lines.
   const note = (what: string): void => {
-    if (options.endWithLastClient)
-      console.error(`userdma daemon: process ${process.pid} ${what}, ${new Date().toISOString()}`)
+    if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
   }
   note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has gone`)
   const signal = await Promise.race([stopped.then(() => true), running.ended])
