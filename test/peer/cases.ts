@@ -4,6 +4,8 @@
  *
  * A guest's processor is emulated and both ends of a latency test poll: such tests have few rounds.
  */
+import { both, type RdmacmCase, udaddy } from '../system/rdmacm.ts'
+
 export interface PeerCase {
   readonly program: string
   readonly args: readonly string[]
@@ -77,3 +79,31 @@ export const groupCase = (version: 4 | 6): PeerCase =>
 
 /** One of each kind, for every day. */
 export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]
+
+const rping = (options: string): RdmacmCase => ({
+  server: `rping -s -a SERVER -p PORT ${options}`,
+  client: `rping -c -a SERVER -p PORT ${options}`,
+})
+
+const cmtime: RdmacmCase = {
+  server: 'cmtime -b SERVER -p PORT -c 10',
+  client: 'cmtime -s SERVER -p PORT -c 10',
+  endless: true,
+}
+
+/** Messages of RC are one packet long, as above. */
+export const connectionCases: readonly RdmacmCase[] = [
+  rping('-C 5 -v'),
+  rping('-C 3 -S 1000 -V -q'),
+  both('ucmatose', '-c 4 -C 5 -S 900'),
+  udaddy(''),
+  udaddy('-c 3 -C 5 -S 900'),
+  { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
+  cmtime,
+  both('rstream', '-S 512 -C 20'),
+]
+
+export const fewConnectionCases: readonly RdmacmCase[] = [connectionCases[0], connectionCases[3]]
+
+/** Datagrams that are lost are waited for in vain: they are not among these. */
+export const lossyConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), cmtime]

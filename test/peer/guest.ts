@@ -11,7 +11,7 @@ import { type Finished, type Running, run, type Scope, start, temporaryFolder } 
 import { findTool, inCi } from '../tools.ts'
 
 export const HOST = { 4: '10.77.0.1', 6: 'fd77::1' } as const
-export const GUEST = '10.77.0.2'
+export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 /** Indices of the guest's addresses in its GID table; 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
@@ -48,6 +48,8 @@ export interface Guest {
   copy(scope: Scope, program: string): Promise<string>
   /** Waits until a server listens on a TCP port in the guest. */
   untilListening(scope: Scope, port: number): Promise<void>
+  /** Waits until a server of rdma_cm listens on a port in the guest. */
+  untilConnectable(scope: Scope, port: number): Promise<unknown>
   /** A counter of the guest's device; `rcvd_pkts` has the packets that it has accepted, their ICRC above all. */
   counter(scope: Scope, name: string): Promise<number>
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
@@ -89,6 +91,12 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     if (status !== 0) throw new Error(`${what}: status ${status} in the guest: ${stderr}`)
     return stdout
   }
+  const until = (within: Scope, port: number, found: string): Promise<string> =>
+    command(
+      within,
+      `nothing listens on port ${port}`,
+      `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`,
+    )
   const copied = new Map<string, string>()
   return {
     netns,
@@ -107,10 +115,10 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     },
     async untilListening(within, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      const found = `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`
-      const look = `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`
-      await command(within, `nothing listens on port ${port}`, look)
+      await until(within, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
     },
+    untilConnectable: (within, port) =>
+      until(within, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
     async counter(within, name) {
       return Number(await command(within, name, `cat /sys/class/infiniband/rxe0/ports/1/hw_counters/${name}`))
     },

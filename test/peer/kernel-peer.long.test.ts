@@ -2,18 +2,23 @@
  * Linux 6.1 and 6.12 as the other side: the whole matrix, over IPv4 and IPv6.
  */
 import { lacking, ownProgram } from '../system/programs.ts'
-import { allCases } from './cases.ts'
+import { allCases, connectionCases } from './cases.ts'
 import { lackingGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
 const own = ['soak', 'outcomes', 'persist'].map(ownProgram)
-const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', ...own) || lackingGuest()
+const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || lackingGuest()
 
 for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
   peerSuite(
     {
       kernel,
       cases: { 4: allCases, 6: allCases },
+      connections: { 4: connectionCases, 6: connectionCases },
+      lossyConnections: [
+        { version: 4, percent: 2 },
+        { version: 6, percent: 2 },
+      ],
       outcomes: [4, 6],
       multicast: [4, 6],
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],

@@ -2,7 +2,7 @@
  * Linux 6.1 as the other side, in short: what every change has to pass. The long tests have the whole matrix.
  */
 import { lacking, ownProgram } from '../system/programs.ts'
-import { fewCases } from './cases.ts'
+import { fewCases, fewConnectionCases } from './cases.ts'
 import { lackingGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
@@ -10,10 +10,12 @@ peerSuite(
   {
     kernel: 'Linux 6.1',
     cases: { 4: fewCases },
+    connections: { 4: fewConnectionCases, 6: fewConnectionCases },
+    lossyConnections: [],
     soaks: [{ version: 6, bytes: 500_000, percent: 2 }],
     outcomes: [],
     multicast: [],
     persistence: [],
   },
-  lacking('ibv_rc_pingpong', 'ib_write_bw', ownProgram('soak')) || lackingGuest(),
+  lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || lackingGuest(),
 )

@@ -15,8 +15,9 @@ import {
   suiteScope,
   type TestDaemon,
 } from '../system/programs.ts'
+import { assertGoodRdmacm, listeningPort, type RdmacmCase, wordsOf } from '../system/rdmacm.ts'
 import { inCi } from '../tools.ts'
-import { groupAddress, groupCase, type PeerCase } from './cases.ts'
+import { groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
 
 type Version = 4 | 6
@@ -54,7 +55,7 @@ const runPair = async (
   if (guestServes) {
     server = guest.start(t, programs.there, there, limit)
     await guest.untilListening(t, port)
-    client = guest.startHere(t, here, [...ours, GUEST], daemon.env, limit)
+    client = guest.startHere(t, here, [...ours, GUEST[4]], daemon.env, limit)
   } else {
     server = guest.startHere(t, here, ours, daemon.env, limit)
     const listens = await untilListeningThere(server.child.pid ?? 0, port, server.ended)
@@ -100,6 +101,31 @@ const runOwn = async (
   return pair
 }
 
+/** A case of rdma_cm. */
+const runConnection = async (
+  t: Scope,
+  { guest, daemon, version, guestServes }: Ends,
+  one: RdmacmCase,
+): Promise<void> => {
+  const port = ++lastPort
+  const listening = listeningPort(one, port)
+  const address = guestServes ? GUEST[version] : HOST[version]
+  const inGuest = (line: string): Running => {
+    const [program, ...args] = wordsOf(line, address, port)
+    return guest.start(t, program, args)
+  }
+  const here = (line: string): Running => {
+    const [program, ...args] = wordsOf(line, address, port)
+    return guest.startHere(t, program, args, daemon.env)
+  }
+  const server = guestServes ? inGuest(one.server) : here(one.server)
+  if (guestServes) await guest.untilConnectable(t, listening)
+  else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
+  const client = await (guestServes ? here(one.client) : inGuest(one.client)).ended
+  if (one.endless || client.status !== 0) server.child.kill('SIGTERM')
+  assertGoodRdmacm(one, { server: await server.ended, client })
+}
+
 interface Counted {
   /** Packets for a living queue pair, with the right ICRC. */
   readonly accepted: number
@@ -116,6 +142,9 @@ const direction = (guestServes: boolean): string => (guestServes ? 'Linux serves
 export interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
+  readonly connections: Readonly<Partial<Record<Version, readonly RdmacmCase[]>>>
+  /** Connections while both sides lose this share of their packets, in per cent. */
+  readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
   /** Versions of IP, bytes each way and the share of lost packets of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
@@ -195,6 +224,29 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
               test(`${one.program} ${one.args.join(' ')}: ${direction(guestServes)}`, (t, ends) =>
                 runCase(t, { ...ends, guestServes }, one))
         })
+    }
+
+    for (const version of [4, 6] as const) {
+      const cases = plan.connections[version]
+      if (cases)
+        withDaemon(`programs of rdma_cm over IPv${version}`, version, { counts: false }, test => {
+          for (const one of cases)
+            for (const guestServes of [true, false])
+              test(`${one.client}: ${direction(guestServes)}`, (t, ends) =>
+                runConnection(t, { ...ends, guestServes }, one))
+        })
+    }
+
+    for (const { version, percent } of plan.lossyConnections) {
+      const faulty = { fault: `drop=${percent / 100},seed=3`, counts: false }
+      withDaemon(`connections over IPv${version}, ${percent} % lost each way`, version, faulty, test => {
+        for (const guestServes of [true, false])
+          test(direction(guestServes), async (t, ends) => {
+            await guest.lose(t, percent)
+            for (const one of lossyConnectionCases) await runConnection(t, { ...ends, guestServes }, one)
+            await guest.lose(t, 0)
+          })
+      })
     }
 
     for (const version of plan.outcomes)

@@ -21,13 +21,14 @@ export interface RdmacmCase {
 
 const POLLHUP = 16
 
-const both = (program: string, options: string): RdmacmCase => ({
+/** `options` on both sides, the server bound to SERVER. */
+export const both = (program: string, options: string): RdmacmCase => ({
   server: `${program} -b SERVER -p PORT ${options}`,
   client: `${program} -s SERVER -p PORT ${options}`,
 })
 
-/** Its port is 7174; -p is the port space. */
-const udaddy = (options: string): RdmacmCase => ({
+/** Its -p is the port space. */
+export const udaddy = (options: string): RdmacmCase => ({
   server: `udaddy -b SERVER ${options}`,
   client: `udaddy -s SERVER ${options}`,
 })
@@ -44,6 +45,20 @@ export const rpingCases: readonly RdmacmCase[] = [
   { server: 'rping -s -p PORT -q -C 3', client: 'rping -c -a SERVER -p PORT -q -C 3' },
   { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', endless: true },
 ]
+
+/** udaddy's, which cannot be chosen. */
+const UDADDY_PORT = 7174
+
+/** Where the server of a case listens, if programs are given `port`. */
+export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
+  server.startsWith('udaddy') ? UDADDY_PORT : port
+
+/** A line of a case as program and arguments. */
+export const wordsOf = (line: string, address: string, port: number): [program: string, ...args: string[]] => {
+  const [program, ...args] = line.trim().split(/ +/)
+  const put = (word: string): string => (word === 'SERVER' ? address : word === 'PORT' ? String(port) : word)
+  return [program, ...args.map(put)]
+}
 
 export const rdmacmCases: readonly RdmacmCase[] = [
   ...rpingCases,
@@ -109,14 +124,9 @@ const runOnce = async (
   { server: serverLine, client: clientLine, endless, status }: RdmacmCase,
   { clientDaemon = daemon, address = '127.0.0.1' }: RdmacmOptions = {},
 ): Promise<RdmacmResult> => {
-  const port = String(nextPort++)
-  const words = (line: string): string[] =>
-    line
-      .trim()
-      .split(/ +/)
-      .map(word => (word === 'SERVER' ? address : word === 'PORT' ? port : word))
+  const port = nextPort++
   const begin = (line: string, on: TestDaemon) => {
-    const [program, ...args] = words(line)
+    const [program, ...args] = wordsOf(line, address, port)
     return start(scope, program, args, { env: on.env })
   }
   const { listeners } = (await daemon.stat()).connections
