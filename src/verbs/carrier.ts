@@ -61,6 +61,8 @@ export interface Descriptors {
    * will come any more. Once for a descriptor.
    */
   read(fd: number, most: number, take: (record: DataView) => void, ended: () => void): void
+  /** From now on `ready` is called when records may be there for a call that takes them. Once for a descriptor. */
+  watch(fd: number, ready: () => void): void
   /** The driver's own calls; bytes as an argument may be changed by it. */
   ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
   write(fd: number, bytes: Uint8Array): number

@@ -14,7 +14,7 @@ import { checkRecord } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
-import { checkFunction, checkText, checkU32, rethrow } from './error.ts'
+import { checkFunction, checkText, checkU32, invalidArgument, rethrow } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
 import { checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
@@ -104,6 +104,15 @@ const portStateName = (state: number): string | undefined =>
 
 const eventNames: AsyncEventName[] = []
 for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[value] = name as AsyncEventName
+
+const contexts = new WeakMap<Device, DeviceContext>()
+
+/** What the objects of a device share. Throws RdmaError EINVAL for what is no device. */
+export const contextOf = (call: string, device: Device): DeviceContext => {
+  const found = contexts.get(device)
+  if (found === undefined) throw invalidArgument(call, 'device is none', 'give what `open` answers')
+  return found
+}
 
 /** The device behind a carrier; `path`: its own address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
@@ -251,5 +260,6 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     address,
     ...(open ? { portState: orElse(() => portStateName(device.queryPort().state), undefined) } : { closed: true }),
   }))
+  contexts.set(device, kit)
   return device
 }

@@ -21,6 +21,23 @@ export type {
   SendOptions,
   XrcOptions,
 } from './checks/request-options.ts'
+export {
+  type ConnectionRequest,
+  type ConnectToOptions,
+  connect,
+  type DeviceChoice,
+  type ListenOptions,
+  listen,
+  type RejectOptions,
+  type Server,
+} from './connections/connect.ts'
+export {
+  type ConnectedQueuePair,
+  type Connection,
+  ConnectionError,
+  type ConnectionOptions,
+  type Ending,
+} from './connections/connection.ts'
 export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, Device, DeviceEvent } from './device.ts'

@@ -153,6 +153,7 @@ const reachThere = (socket: string, tell: Tell): SystemAccess => {
     fds.push(channel)
     const take = (record: DataView): void => tell(record.getUint32(8, true), record.getUint32(0, true))
     events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
+    events.unref()
     return {
       call: (cls, method) => send(cls, method, 0, {}).out,
       describe: device => describeThere(session, device),

@@ -7,7 +7,7 @@ import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lif
 import { makeObject } from '../../core/objects/lifetime.ts'
 import { CmId } from '../../spec/classes/cm_id.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { EventDetails, Identifier, IdOwner } from './identifier.ts'
+import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
 /** A record, and what it stands for. */
@@ -83,9 +83,13 @@ export const bindToChannel = (
   object: CmIdObject,
   channel: FdObject,
   userHandle: bigint,
-  { portSpace, qpType }: { readonly portSpace: number; readonly qpType: number },
+  {
+    portSpace,
+    qpType,
+    only,
+  }: { readonly portSpace: number; readonly qpType: number; readonly only?: CmDevice | undefined },
 ): Identifier => {
-  const id = cm.create(new ProgramOwner(cm, object), portSpace, qpType)
+  const id = cm.create(new ProgramOwner(cm, object), portSpace, qpType, only)
   id.object = object
   object.state = id
   affiliate(object, userHandle, { channel })

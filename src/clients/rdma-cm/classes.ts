@@ -22,6 +22,7 @@ import { setOption } from './options.ts'
 import { datagramParameters, UDP_QKEY } from './parameters.ts'
 import { pathRecord } from './path-record.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
+import { acceptWithQueuePair, connectQueuePair, queuePairOf } from './queue-pair-owner.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 import { addressSize, anyAddress, emitAddress, Family, parseAddress, type SocketAddress } from './socket-address.ts'
 
@@ -105,8 +106,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   })
 
   const idClass = driverClass<typeof CmId, Identifier>(CmId, {
-    create(_call, object, { channel, userHandle, portSpace, qpType = 0 }) {
-      bindToChannel(service(), object, channel as FdObject, userHandle, { portSpace, qpType })
+    create({ device }, object, { channel, userHandle, portSpace, qpType = 0 }) {
+      const cm = service()
+      const only = cm.devices.of(device)
+      if (only === undefined && device.core.system !== device)
+        throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is somebody else's`)
+      bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, only })
       // The channel goes when its descriptor does, and takes its identifiers along.
       dropParent(object, channel)
       return {}
@@ -145,18 +150,26 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().resolveRoute(id)
       return {}
     },
-    connect(_call, { state: id }, { parameters }) {
-      service().connect(id, parameters)
+    connect(call, { state: id }, { parameters, qp, destination }) {
+      const where = 'cm_id.connect'
+      const to = destination && addressOf(where, destination)
+      if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
+      else if (to === undefined) service().connect(id, parameters)
+      else throw new CallError('EINVAL', `${where}: attribute destination: it is for those who give a qp`)
       return {}
     },
     listen(_call, { state: id }, { backlog = 0 }) {
       service().listen(id, backlog)
       return {}
     },
-    accept(_call, object, { parameters, userHandle }) {
+    accept(call, object, { parameters, userHandle, qp }) {
+      const where = 'cm_id.accept'
       // Events of the connection carry the name that its owner gives it now.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
-      service().accept(object.state, parameters)
+      if (qp === undefined) service().accept(object.state, parameters)
+      else if (parameters === undefined)
+        throw new CallError('EINVAL', `${where}: attribute qp: an answer with a queue pair needs parameters`)
+      else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, where), parameters)
       return {}
     },
     reject(_call, { state: id }, { privateData = new Uint8Array(0), reason = CONSUMER_DEFINED }) {

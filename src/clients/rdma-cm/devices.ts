@@ -72,10 +72,17 @@ export class CmDevices {
   }
 
   /** The way to `destination`, from `source` if that names a host. Throws CallError. */
-  route(destination: SocketAddress, source: SocketAddress | undefined): Route {
+  route(destination: SocketAddress, source: SocketAddress | undefined, only?: CmDevice): Route {
     const target = this.#hostOf(destination)
     const from = source === undefined || isAny(source) ? undefined : source
-    const chosen = from === undefined ? this.#leadingTo(target, destination.scope) : this.#from(from)
+    const chosen =
+      from !== undefined
+        ? this.#from(from)
+        : only === undefined
+          ? this.#leadingTo(target, destination.scope)
+          : this.#through(only, target)
+    if (only !== undefined && chosen.device !== only)
+      throw new CallError('ENODEV', 'cm_id: the local address is of another device than the identifier')
     const isHere = this.withAddress(target) !== undefined || isMulticastGid(target)
     if (this.#routing.closed && !isHere)
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
@@ -124,6 +131,17 @@ export class CmDevices {
     return undefined
   }
 
+  /** From an address of the device that is of the same kind as `target`. */
+  #through(device: CmDevice, target: Uint8Array): Omit<Route, 'remoteGid'> {
+    const { entries } = device.device.ports[0].gids
+    const isAlike = (one: Uint8Array): boolean =>
+      isMappedIpv4(one) === isMappedIpv4(target) && isLinkLocal(one) === isLinkLocal(target)
+    const entry = entries.find(one => one !== undefined && isAlike(one.gid))
+    if (entry === undefined)
+      throw new CallError('ENETUNREACH', 'cm_id.resolveAddress: the device has no address of that family')
+    return { device, localGid: entry.gid }
+  }
+
   #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
     const found = this.#find(({ gid }) => isMappedIpv4(gid) === ipv4 && (ipv4 || !isLinkLocal(gid)))
     if (found === undefined)
@@ -142,10 +160,10 @@ export class CmDevices {
   }
 
   /** What a local address is bound to: nothing yet if it names no host. Throws CallError EADDRNOTAVAIL. */
-  bound(source: SocketAddress): CmDevice | undefined {
+  bound(source: SocketAddress, only?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
     const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)
-    if (device === undefined)
+    if (device === undefined || (only !== undefined && device !== only))
       throw new CallError('EADDRNOTAVAIL', 'cm_id.bind: no device has the address; bind to one that a device has')
     return device
   }

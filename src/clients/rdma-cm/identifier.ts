@@ -57,6 +57,8 @@ export class Identifier implements PortHolder {
   source: SocketAddress | undefined
   destination: SocketAddress | undefined
   device: CmDevice | undefined
+  /** Of an identifier that a program has made on a device: that one, and no other. */
+  readonly only: CmDevice | undefined
   /** GIDs of the path, 16 bytes; known with the device. */
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
@@ -80,8 +82,16 @@ export class Identifier implements PortHolder {
   object: CoreObject | undefined
   channel: FdObject | undefined
 
-  constructor(owner: IdOwner, portSpace: number, qpType: number, startingPsn: number, qkey: number) {
+  constructor(
+    owner: IdOwner,
+    only: CmDevice | undefined,
+    portSpace: number,
+    qpType: number,
+    startingPsn: number,
+    qkey: number,
+  ) {
     this.owner = owner
+    this.only = only
     this.portSpace = portSpace
     this.qpType = qpType
     this.startingPsn = startingPsn

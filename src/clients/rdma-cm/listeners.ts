@@ -24,8 +24,8 @@ const LOOPBACK = 3
 const EXACT = 4
 
 /** How well a listener fits a request to `local` that came to `device`. */
-const fitOf = ({ source, device, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
-  if (source === undefined) return NONE
+const fitOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
+  if (source === undefined || (only !== undefined && only !== to)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
   if (!isFamily || device !== to) return NONE

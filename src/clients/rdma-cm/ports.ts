@@ -9,6 +9,8 @@ import { Family, isAny, isSameHost, type SocketAddress } from './socket-address.
 export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
+  /** The only device that it is for. */
+  readonly only: object | undefined
   readonly reuseAddress: boolean
   /** Of IPv6: the wildcard address does not mean IPv4 too. */
   readonly onlyIpv6: boolean
@@ -23,6 +25,7 @@ const key = (portSpace: number, port: number): number => portSpace * 0x1_0000 + 
 
 const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
   const other = b.source
+  if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
   if (other === undefined || (a.reuseAddress && b.reuseAddress && !b.isListening)) return undefined
   const isIpv6 = source.family === Family.INET6
   if (source.family !== other.family && (isIpv6 ? a : b).onlyIpv6) return undefined

@@ -134,19 +134,19 @@ export class RdmaCm implements EventHost {
   // ---- identifiers: each throws CallError ----
 
   /** An identifier that nothing is known of. `qpType` 0: as the port space has it. */
-  create(owner: IdOwner, portSpace: number, qpType: number): Identifier {
+  create(owner: IdOwner, portSpace: number, qpType: number, only?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type =
       qpType === 0 || isDatagram || portSpace === TCP ? (isDatagram ? QpTypes.UD : qpType || QpTypes.RC) : qpType
     if (portSpace === TCP && type === QpTypes.UD) throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
     this.#identifiers++
     const psn = this.#environment.random() & 0xff_ffff
-    return new Identifier(owner, portSpace, type, psn, UDP_QKEY)
+    return new Identifier(owner, only, portSpace, type, psn, UDP_QKEY)
   }
 
   bind(id: Identifier, address: SocketAddress): void {
     if (id.state !== 'IDLE') throw new CallError('EINVAL', `cm_id.bind: it is in state ${id.state}, not IDLE`)
-    const device = this.devices.bound(address)
+    const device = this.devices.bound(address, id.only)
     const source = this.#claim(id, address)
     id.state = 'ADDR_BOUND'
     id.source = source
@@ -162,7 +162,7 @@ export class RdmaCm implements EventHost {
     if (id.source?.family !== destination.family)
       throw new CallError('EINVAL', 'cm_id.resolveAddress: source and destination are of different families')
     try {
-      const { device, localGid, remoteGid } = this.devices.route(destination, id.source)
+      const { device, localGid, remoteGid } = this.devices.route(destination, id.source, id.only)
       id.destination = destination
       this.#attach(id, device, localGid)
       if (isAny(id.source)) id.source = { ...id.source, address: localGid }

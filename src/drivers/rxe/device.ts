@@ -14,6 +14,8 @@ import { findHandle } from '../../core/objects/handles.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { because } from '../../spec/causes.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
+import { CmChannel } from '../../spec/classes/cm_channel.ts'
+import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { EventQueue } from '../../spec/classes/event_queue.ts'
@@ -110,6 +112,9 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(CompChannel),
     driverClass(AsyncFd),
     driverClass(EventQueue),
+    driverClass(CmChannel),
+    driverClass(CmId),
+    driverClass(CmMulticast),
     cqClass,
     ...qpClasses,
     ...datagramQpClasses,

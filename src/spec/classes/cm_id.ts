@@ -92,19 +92,34 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
     }),
     /** ROUTE_RESOLVED or ROUTE_ERROR. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
-    /** Asks the peer. CONNECT_RESPONSE (`accept` without parameters then), REJECTED, UNREACHABLE; datagrams: ESTABLISHED. */
+    /**
+     * Asks the peer. CONNECT_RESPONSE (`accept` without parameters then), REJECTED, UNREACHABLE; datagrams: ESTABLISHED.
+     *
+     * With `qp`, a queue pair of the same device, the rest is done here (R17): the address and route of `destination` are
+     * resolved, the queue pair goes to INIT, and with the peer's answer to RTS; then ESTABLISHED is told. Until the
+     * connection ends only a move to ERR is allowed to programs, which comes by itself then.
+     */
     connect: method(calls.connect, {
-      in: { parameters: record(1, CmConnectionParameters), ece: optional(record(2, CmEce)) },
+      in: {
+        parameters: record(1, CmConnectionParameters),
+        ece: optional(record(2, CmEce)),
+        qp: optional(u32(3)),
+        destination: optional(bytes(4, ADDRESS_BYTES)),
+      },
       out: {},
     }),
     /** CONNECT_REQUEST for each peer that asks, with an identifier of its own. */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
-    /** Answers a request; without parameters, confirms the answer to one's own. Events name it by `userHandle` then. */
+    /**
+     * Answers a request; without parameters, confirms the answer to one's own. Events name it by `userHandle` then.
+     * `qp`: a queue pair of the same device that goes to RTS before, as with `connect`.
+     */
     accept: method(calls.accept, {
       in: {
         parameters: optional(record(1, CmConnectionParameters)),
         userHandle: optional(u64(2)),
         ece: optional(record(3, CmEce)),
+        qp: optional(u32(4)),
       },
       out: {},
     }),

@@ -62,6 +62,20 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
       })
       attachSink(findDescriptor(core, fd), sink)
     },
+    watch(fd, ready) {
+      let scheduled = false
+      attachSink(
+        findDescriptor(core, fd),
+        createEventQueue(() => {
+          if (scheduled) return
+          scheduled = true
+          queueMicrotask(() => {
+            scheduled = false
+            ready()
+          })
+        }),
+      )
+    },
     ioctl: (fd, request, argument) =>
       rethrow('driver_ops.ioctl', () => {
         const of = findDescriptor(core, fd)

@@ -8,6 +8,10 @@
  * program have their turn.
  */
 
+import { createMadLayer } from '../../clients/mad/layer.ts'
+import { cmClasses } from '../../clients/rdma-cm/classes.ts'
+import { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
+import { coreClasses } from '../../core/base/all.ts'
 import { createCore, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
@@ -111,11 +115,20 @@ const faultRules = (text: string) => {
   }
 }
 
+/** Milliseconds from now to a time, for a timer. */
+const delayTo = (due: number): number =>
+  Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
+
 /**
  * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
  * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
  */
-const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean) => {
+const createDriver = (
+  core: Core,
+  devices: readonly RxeDevice[],
+  quiet: boolean,
+  connections: () => RdmaCm | undefined,
+) => {
   let touched = true
   /** A call was made since the last drive: it may have set a time of the device's. */
   let called = true
@@ -125,6 +138,8 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
   let looks = LOOKS
   let timer: NodeJS.Timeout | undefined
   let timerDue = Number.POSITIVE_INFINITY
+  let connectionTimer: NodeJS.Timeout | undefined
+  let connectionsDue = Number.POSITIVE_INFINITY
 
   const pollAll = (now: number): boolean => {
     let progress = false
@@ -150,14 +165,29 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean)
     timerDue = Number.POSITIVE_INFINITY
   }
   const armTimer = (): void => {
+    mindConnections()
     let due = nextDue(core)
     for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
     if (due >= timerDue) return
     clearTimeout(timer)
     timerDue = due
-    timer = setTimeout(onTimer, Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER))
+    timer = setTimeout(onTimer, delayTo(due))
+  }
+  /** Of connections that nobody waits for a process needs not go on: their timer does not keep it. */
+  const mindConnections = (): void => {
+    const due = connections()?.nextTimeout() ?? Number.POSITIVE_INFINITY
+    if (due >= connectionsDue) return
+    clearTimeout(connectionTimer)
+    connectionsDue = due
+    connectionTimer = setTimeout(onConnectionTimer, delayTo(due)).unref()
+  }
+  const onConnectionTimer = (): void => {
+    connectionsDue = Number.POSITIVE_INFINITY
+    connections()?.onTimeout(nowMicroseconds())
+    mindConnections()
   }
   const mindTimes = (): void => {
+    mindConnections()
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
@@ -251,7 +281,18 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
-  const core = createCore({ now: nowMicroseconds, random })
+  let cmOrNone: RdmaCm | undefined
+  /** Made when somebody connects or listens first: until then queue pair 1 of each device is the program's. */
+  const cm = (): RdmaCm => {
+    cmOrNone ??= new RdmaCm(core, createMadLayer(core), {
+      now: nowMicroseconds,
+      random: secureRandom,
+      routing: link === 'memory' ? { closed: true } : {},
+      wake: kick,
+    })
+    return cmOrNone
+  }
+  const core = createCore({ now: nowMicroseconds, random, classes: [...coreClasses, ...cmClasses(cm)] })
   const memory =
     link === 'memory'
       ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })
@@ -259,7 +300,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory')
+  const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory', () => cmOrNone)
   let rules = faultRules(fault)
 
   const attach = (name: string, address: string) => {

@@ -3,7 +3,7 @@
  * driver's own calls are messages of the session, about the descriptor and not about a context, since it may be a copy.
  */
 
-import type { Watch } from '../../host/event-loop/poll.ts'
+import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { addressOf } from '../../host/memory/mapping.ts'
 import { close } from '../../host/net/sockets.ts'
 import { errnoName } from '../../spec/errno.ts'
@@ -40,15 +40,20 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
     for (const one of fds) close(one)
     throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
   }
+  const keep = (fd: number, one: Watch): void => {
+    if (someoneWaits) one.ref()
+    else one.unref()
+    watches.set(fd, one)
+  }
   return {
     read(fd, most, take, ended) {
-      const watch = readRecords(fd, most, take, () => {
+      const over = (): void => {
         lost()
         ended()
-      })
-      if (someoneWaits) watch.ref()
-      watches.set(fd, watch)
+      }
+      keep(fd, readRecords(fd, most, take, over))
     },
+    watch: (fd, ready) => keep(fd, watch(fd, { readable: true }, ready)),
     ioctl(fd, request, argument) {
       const value = typeof argument === 'bigint' ? argument : addressOf(argument)
       return ask('driver_ops.ioctl', (to, from) =>

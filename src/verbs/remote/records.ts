@@ -11,7 +11,7 @@ export const ASYNC_RECORD = 16
 
 /**
  * Calls `take` with each record, which is only valid during the call, and has at most `bytes` bytes; and `ended` when
- * no more will come. The process may end meanwhile: who waits says `ref`.
+ * no more will come.
  */
 export const readRecords = (fd: number, bytes: number, take: (record: DataView) => void, ended: () => void): Watch => {
   const record = new Uint8Array(bytes)
@@ -26,6 +26,5 @@ export const readRecords = (fd: number, bytes: number, take: (record: DataView) 
     one.update({})
     ended()
   })
-  one.unref()
   return one
 }

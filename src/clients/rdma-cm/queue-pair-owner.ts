@@ -1,0 +1,202 @@
+/*
+ * Queue pairs that connection management moves itself (R17): to INIT when the peer is asked, to RTR and RTS with what
+ * both ends have agreed on, and to ERR when the connection ends. In between programs may only move them to ERR.
+ */
+import { addHook } from '../../core/devices/registry.ts'
+import { invokeNow } from '../../core/dispatch/invoke.ts'
+import { noMemory } from '../../core/memory/address-space.ts'
+import type { CallContext, Caller, CoreObject, Device } from '../../core/model.ts'
+import { findHandle } from '../../core/objects/handles.ts'
+import { RcQp } from '../../spec/classes/rc_qp.ts'
+import { UcQp } from '../../spec/classes/uc_qp.ts'
+import { CmEventType, QpState } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { rejReason } from '../../spec/wire/mad.ts'
+import type { ConnectionParameters, EventDetails, Identifier, IdOwner } from './identifier.ts'
+import { QpTypes } from './parameters.ts'
+import { qpAttributesFor } from './qp-attributes.ts'
+import type { RdmaCm } from './rdma-cm.ts'
+import type { SocketAddress } from './socket-address.ts'
+
+const { INIT, RTR, RTS, ERR } = QpState.values
+const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
+const { DISCONNECTED, DEVICE_REMOVAL } = CmEventType.values
+/** 0.64 ms, for those who have not chosen one: Linux leaves it at 0, which is 655 ms. */
+const MIN_RNR_TIMER = 12
+
+const types: Readonly<Record<number, { readonly cls: typeof RcQp | typeof UcQp }>> = {
+  [QpTypes.RC]: { cls: RcQp },
+  [QpTypes.UC]: { cls: UcQp },
+}
+
+const refuse = (): never => {
+  throw new CallError('EFAULT', 'connection management points to no memory')
+}
+/** As whom queue pairs are moved. */
+const management: Caller = { memory: noMemory, copyIn: refuse, copyOut: refuse, descriptor: number => number }
+
+/** Queue pairs that belong to a connection now, and the devices on which programs' calls are looked at. */
+const owned = new WeakSet<CoreObject>()
+const guarded = new WeakSet<Device>()
+
+const guard = (device: Device): void => {
+  if (guarded.has(device)) return
+  guarded.add(device)
+  for (const { cls } of Object.values(types))
+    addHook(device, {
+      class: cls.name,
+      method: 'modify',
+      pre({ caller }, object, args) {
+        const isMoveToError = args.state === ERR && Object.keys(args).length === 1
+        if (caller === management || isMoveToError || !owned.has(object)) return
+        throw new CallError('EBUSY', `${cls.name}.modify: its connection decides; only a move to ERR is allowed`)
+      },
+    })
+}
+
+/** The queue pair with this handle. Throws CallError ENOENT, EINVAL. */
+export const queuePairOf = ({ context }: CallContext, handle: number, where: string): CoreObject => {
+  const object = findHandle(context.handles, handle)
+  if (object === undefined) throw new CallError('ENOENT', `${where}: attribute qp: there is no object ${handle}`)
+  if (owned.has(object))
+    throw new CallError('EBUSY', `${where}: attribute qp: ${handle} belongs to a connection already`)
+  return object
+}
+
+const numberOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
+
+/** Stands between an identifier and its owner while the connection lasts. */
+class QueuePairOwner implements IdOwner {
+  readonly #cm: RdmaCm
+  readonly #id: Identifier
+  readonly #owner: IdOwner
+  readonly #qp: CoreObject
+  readonly #cls: typeof RcQp | typeof UcQp
+  readonly #limits: ConnectionParameters
+
+  constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, where: string) {
+    const type = types[id.qpType]
+    if (type === undefined || qp.class.id !== type.cls.id)
+      throw new CallError('EINVAL', `${where}: attribute qp: a ${qp.class.name} cannot be connected by this identifier`)
+    this.#cm = cm
+    this.#id = id
+    this.#owner = id.owner
+    this.#qp = qp
+    this.#cls = type.cls
+    this.#limits = limits
+    if (qp.context !== undefined) guard(qp.context.device)
+    owned.add(qp)
+    id.owner = this
+  }
+
+  /** The connection has come to nothing, or to its end. */
+  release(): void {
+    owned.delete(this.#qp)
+    if (this.#id.owner === this) this.#id.owner = this.#owner
+  }
+
+  /** Throws CallError: EINVAL from a state that the program has brought it to, ENOENT once it is destroyed. */
+  move(...states: readonly number[]): void {
+    for (const state of states) {
+      const attributes = qpAttributesFor(this.#id, state)
+      if (this.#id.qpType === QpTypes.RC) this.#modify({ ...attributes, ...this.#reliable(state, attributes) })
+      else this.#modify(attributes)
+    }
+  }
+
+  /** What the peer wants, as far as its owner grants it. */
+  #reliable(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
+    const { responderResources, initiatorDepth } = this.#limits
+    if (state === RTR)
+      return {
+        maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
+        minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
+      }
+    return state === RTS ? { maxRdAtomic: Math.min(maxRdAtomic, initiatorDepth) } : {}
+  }
+
+  #modify(args: object): void {
+    const { context, handle } = this.#qp
+    if (context === undefined || findHandle(context.handles, handle) !== this.#qp)
+      throw new CallError('ENOENT', 'cm_id: the queue pair of the connection is destroyed')
+    invokeNow(context, this.#cls, 'modify', handle, args, management)
+  }
+
+  #fail(): void {
+    try {
+      this.#modify({ state: ERR })
+    } catch (error) {
+      // What is destroyed, or in RESET, has nothing that could fail.
+      if (!(error instanceof CallError)) throw error
+    }
+  }
+
+  event(type: number, details: EventDetails): void {
+    if (type === ADDR_RESOLVED || type === ROUTE_RESOLVED) return
+    if (type === CONNECT_RESPONSE) {
+      this.#answered(details)
+      return
+    }
+    if (type === DISCONNECTED || type === DEVICE_REMOVAL) this.#fail()
+    if (type !== ESTABLISHED) this.release()
+    this.#owner.event(type, details)
+  }
+
+  createRequest(): undefined {
+    return undefined
+  }
+
+  #answered(details: EventDetails): void {
+    try {
+      // Only now is known what the peer may do.
+      this.move(INIT, RTR, RTS)
+      this.#cm.accept(this.#id, undefined)
+    } catch (error) {
+      if (!(error instanceof CallError)) throw error
+      this.#cm.reject(this.#id, new Uint8Array(0), rejReason.CONSUMER_DEFINED)
+      this.release()
+      this.#owner.event(CONNECT_ERROR, { status: -error.errno })
+      return
+    }
+    this.#owner.event(ESTABLISHED, details)
+  }
+}
+
+/** From an address, or from a route that was resolved, to ESTABLISHED or an event that says why not. */
+export const connectQueuePair = (
+  cm: RdmaCm,
+  id: Identifier,
+  qp: CoreObject,
+  parameters: ConnectionParameters,
+  destination: SocketAddress | undefined,
+): void => {
+  const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.connect')
+  try {
+    if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
+    if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
+    // Why there is no way was told by an event.
+    if (destination !== undefined && id.state === 'ADDR_BOUND') return
+    owner.move(INIT)
+    cm.connect(id, { ...parameters, qpNum: numberOf(qp) })
+  } catch (error) {
+    owner.release()
+    throw error
+  }
+}
+
+/** Answers a request with a queue pair that is ready to send then. */
+export const acceptWithQueuePair = (
+  cm: RdmaCm,
+  id: Identifier,
+  qp: CoreObject,
+  parameters: ConnectionParameters,
+): void => {
+  const owner = new QueuePairOwner(cm, id, qp, parameters, 'cm_id.accept')
+  try {
+    owner.move(INIT, RTR, RTS)
+    cm.accept(id, { ...parameters, qpNum: numberOf(qp) })
+  } catch (error) {
+    owner.release()
+    throw error
+  }
+}

@@ -1,0 +1,193 @@
+/*
+ * `connect` and `listen`: connections by address and port, on devices of this process and of a daemon alike.
+ */
+import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { rejReason } from '../../spec/wire/mad.ts'
+import { checkOptions, type Words } from '../checks/options.ts'
+import { contextOf, type Device } from '../device.ts'
+import { formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
+import { createMailbox, type Mailbox } from '../mailbox.ts'
+import { open } from '../open.ts'
+import type { AwaitableRcOptions, RcQueuePair, RcQueuePairOptions } from '../qp/connected.ts'
+import {
+  type ConnectedQueuePair,
+  type Connection,
+  ConnectionEnd,
+  type ConnectionOptions,
+  checkConnection,
+  checkPrivateData,
+  connectionWords,
+  dataOf,
+  type Place,
+} from './connection.ts'
+import { type ConnectionEvent, connectionEvents } from './events.ts'
+import { resolveUrl, shownAddress } from './url.ts'
+
+/** Bytes of private data that the messages take: of a REQ behind rdma_cm's header, a REP, a REJ. */
+const MOST_WITH_REQUEST = 56
+const MOST_WITH_ANSWER = 196
+const MOST_WITH_REFUSAL = 148
+
+/** Where a connection is made. */
+export interface DeviceChoice {
+  /** Default: the first device of the daemon that the program runs under, or else of the user's own. */
+  readonly device?: Device
+}
+
+export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOptions<P>, DeviceChoice {}
+
+export interface ListenOptions extends DeviceChoice {
+  /** Requests that wait to be taken; the peers of more try again. Default 1024. */
+  readonly backlog?: number
+}
+
+export interface RejectOptions {
+  /** For the peer, at most 148 bytes. */
+  readonly privateData?: Uint8Array
+  /** Of the REJ; default 28, that the application does not want it. */
+  readonly reason?: number
+}
+
+/** A peer that wants to connect. */
+export interface ConnectionRequest {
+  /** What the peer has sent along. */
+  readonly privateData: Uint8Array
+  readonly remoteAddress: string
+  readonly remotePort: number
+  /** Resolves once the peer is ready too. Rejects with ConnectionError ETIMEDOUT, ECONNREFUSED if it is not any more. */
+  accept(options?: ConnectionOptions): Promise<Connection>
+  accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
+  reject(options?: RejectOptions): void
+}
+
+/** Hands out requests as they come: `for await (const request of server)`. */
+export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
+  readonly device: Device
+  readonly address: string
+  /** The one that was chosen, if 0 was asked for. */
+  readonly port: number
+  /** Ends the listening; connections that were accepted go on. */
+  close(): Promise<void>
+}
+
+const connectWords: Words<ConnectToOptions> = { ...connectionWords, device: true }
+const listenWords: Words<ListenOptions> = { device: true, backlog: true }
+const rejectWords: Words<RejectOptions> = { privateData: true, reason: true }
+
+const placeOf = async (call: string, device: Device | undefined): Promise<Place> => {
+  const chosen = device ?? (await open({ socket: true }))
+  return { device: chosen, kit: contextOf(call, chosen), isOwn: device === undefined }
+}
+
+/** Connects to whoever listens at `rdma://HOST:PORT`. */
+export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
+export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
+export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
+  checkOptions('connect', 'options', options, connectWords)
+  const given = options as ConnectToOptions<never>
+  checkConnection('connect', given, MOST_WITH_REQUEST)
+  given.signal?.throwIfAborted()
+  const destination = await resolveUrl('connect', url)
+  const place = await placeOf('connect', given.device)
+  const end = new ConnectionEnd('connect', place)
+  try {
+    end.create()
+    return await end.connect(destination, given)
+  } catch (error) {
+    await end.close()
+    throw error
+  }
+}
+
+const requestOf = (place: Place, id: number, event: ConnectionEvent): ConnectionRequest => {
+  const { carrier } = place.kit
+  const privateData = dataOf(event)
+  const { addresses } = carrier.call(CmId, 'query', id, {}).out
+  const { address, port } = shownAddress(parseAddress(addresses.destination))
+  let isAnswered = false
+  const answer = (call: string): void => {
+    if (isAnswered) throw refused('EINVAL', call, 'it is answered already')
+    isAnswered = true
+  }
+  return {
+    privateData,
+    remoteAddress: address,
+    remotePort: port,
+    async accept(options: object = {}): Promise<never> {
+      checkOptions('request.accept', 'options', options, connectionWords)
+      const given = options as ConnectionOptions<never>
+      checkConnection('request.accept', given, MOST_WITH_ANSWER)
+      given.signal?.throwIfAborted()
+      answer('request.accept')
+      const end = new ConnectionEnd('request.accept', { ...place, isOwn: false })
+      end.take(id, privateData)
+      try {
+        return (await end.accept(given)) as never
+      } catch (error) {
+        await end.close()
+        throw error
+      }
+    },
+    reject(options = {}) {
+      checkOptions('request.reject', 'options', options, rejectWords)
+      const { privateData: data = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
+      checkPrivateData('request.reject', data, MOST_WITH_REFUSAL)
+      answer('request.reject')
+      carrier.call(CmId, 'reject', id, { privateData: data, reason })
+      carrier.call(CmId, 'destroy', id, {})
+    },
+  }
+}
+
+/** Listens at `rdma://HOST:PORT` of one device; 0.0.0.0 and [::] mean all its addresses, port 0 any that is free. */
+export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
+  checkOptions('listen', 'options', options, listenWords)
+  const { backlog = 0 } = options
+  if (!Number.isInteger(backlog) || backlog < 0)
+    throw invalidArgument('listen', `backlog ${formatValue(backlog)} is no number of requests`)
+  const address = await resolveUrl('listen', url)
+  const place = await placeOf('listen', options.device)
+  const { device, kit, isOwn } = place
+  const { carrier, waiters } = kit
+  const requests: Mailbox<ConnectionRequest> = createMailbox(kit, 'server')
+  const number = waiters.add()
+  let id: number | undefined
+  const close = async (): Promise<void> => {
+    if (id === undefined) return
+    const closing = id
+    id = undefined
+    requests.end()
+    connectionEvents(kit).off(number)
+    waiters.remove(number)
+    try {
+      carrier.call(CmId, 'destroy', closing, {})
+    } catch (error) {
+      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
+    }
+    if (isOwn) await device.close()
+  }
+  try {
+    const events = connectionEvents(kit)
+    events.on(number, event => {
+      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(requestOf(place, event.object, event))
+    })
+    const named = { channel: events.channel, userHandle: BigInt(number), portSpace: CmPortSpace.values.TCP }
+    id = carrier.call(CmId, 'create', 0, named).object
+    carrier.call(CmId, 'bind', id, { address: emitAddress(address) })
+    carrier.call(CmId, 'listen', id, { backlog })
+    const bound = shownAddress(parseAddress(carrier.call(CmId, 'query', id, {}).out.addresses.source))
+    return {
+      device,
+      ...bound,
+      [Symbol.asyncIterator]: () => requests.arrivals(),
+      close,
+      [Symbol.asyncDispose]: close,
+    }
+  } catch (error) {
+    await close()
+    if (isOwn) await device.close()
+    throw error
+  }
+}

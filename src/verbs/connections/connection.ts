@@ -1,0 +1,338 @@
+/*
+ * Connections by address and port (R17): one end of one, from its identifier to its queue pair. Core resolves, talks to
+ * the peer and moves the queue pair; here it is waited for.
+ */
+import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { CmId } from '../../spec/classes/cm_id.ts'
+import { CmConnectionParameters } from '../../spec/classes/cm_parameters.ts'
+import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { errnoName } from '../../spec/errno.ts'
+import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
+import { rejReason } from '../../spec/wire/mad.ts'
+import type { Words } from '../checks/options.ts'
+import type { Device } from '../device.ts'
+import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
+import { checkSignal } from '../mailbox.ts'
+import type { ProtectionDomain } from '../pd.ts'
+import type { DeviceContext } from '../plan.ts'
+import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
+import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
+import { shownAddress } from './url.ts'
+
+/** By whom a connection was ended: here, by the peer, or with the device. */
+export type Ending = 'closed' | 'peer' | 'device'
+
+/** A queue pair of either kind. */
+export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
+
+export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair> extends AsyncDisposable {
+  readonly device: Device
+  /** Regions for its requests are registered here. */
+  readonly pd: ProtectionDomain
+  /** Ready to send. Without `qp` of the options its requests answer promises. */
+  readonly qp: Q
+  /**
+   * What the peer has sent with its request or its answer. Messages of InfiniBand do not say how long it is: zeros fill
+   * up what the message takes, 56 or 196 bytes.
+   */
+  readonly privateData: Uint8Array
+  readonly localAddress: string
+  readonly localPort: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  /** Resolves when the connection has ended. */
+  readonly closed: Promise<Ending>
+  /**
+   * Ends the connection and destroys the queue pair; its requests are not waited for (`await qp.drained()` before
+   * does). The peer is told.
+   */
+  close(): Promise<void>
+}
+
+/** What both sides can choose. */
+export interface ConnectionOptions<P = AwaitableRcOptions> {
+  /** For the peer: at most 56 bytes with a request, 196 with an answer. */
+  readonly privateData?: Uint8Array
+  /** Where the queue pair is made; default: one protection domain for all connections of the device. */
+  readonly pd?: ProtectionDomain
+  /** Options of the queue pair; with a `sendCq` it completes there, and its requests answer no promises. */
+  readonly qp?: P
+  /** Called with the queue pair before the peer is answered or asked: receives that are posted here miss nothing. */
+  readonly prepare?: (qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair) => void
+  /** READs and atomics in flight at once, each way, 0–128; default 16. */
+  readonly maxRdAtomic?: number
+  /** Ends the waiting: it rejects with the signal's reason, and nothing is left of the connection. */
+  readonly signal?: AbortSignal
+}
+
+export const connectionWords: Words<ConnectionOptions> = {
+  privateData: true,
+  pd: true,
+  qp: true,
+  prepare: true,
+  maxRdAtomic: true,
+  signal: true,
+}
+
+/** The peer, or somebody on the way, refused: why, and what it sent along. */
+export class ConnectionError extends RdmaError {
+  /** Reason of the REJ (IBA 12.6.7.2); undefined if there was none. */
+  readonly reject: number | undefined
+  readonly privateData: Uint8Array
+
+  constructor(
+    code: 'ECONNREFUSED' | 'ETIMEDOUT',
+    errno: number,
+    call: string,
+    reason: string,
+    reject?: number,
+    data: Uint8Array = new Uint8Array(0),
+  ) {
+    super(code, errno, call, reason)
+    this.reject = reject
+    this.privateData = data
+  }
+}
+
+const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
+  CmEventType.values
+const ETIMEDOUT = 110
+const ECONNREFUSED = 111
+const MOST_RD_ATOMIC = 128
+const DEFAULT_RD_ATOMIC = 16
+/** Retries of the queue pair, and of one that finds no receive posted: without end. */
+const RETRIES = 7
+
+const reasons = Object.entries(rejReason)
+const reasonText = (reason: number): string => reasons.find(([, value]) => value === reason)?.[0] ?? `reason ${reason}`
+
+/** The private data that an event has brought. */
+export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
+  connection?.privateData.slice(0, connection.privateDataLength) ?? new Uint8Array(0)
+
+/** Checks what both sides can choose. Throws RdmaError EINVAL. `most`: bytes of private data. */
+export const checkConnection = (call: string, options: ConnectionOptions<never>, most: number): void => {
+  const { privateData, maxRdAtomic, prepare } = options
+  if (privateData !== undefined) checkPrivateData(call, privateData, most)
+  if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
+  if (
+    maxRdAtomic !== undefined &&
+    !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MOST_RD_ATOMIC)
+  )
+    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)}: it is 0 to ${MOST_RD_ATOMIC}`)
+  checkSignal(call, options)
+}
+
+export const checkPrivateData = (call: string, privateData: Uint8Array, most: number): void => {
+  checkBytes(call, 'privateData', privateData)
+  if (privateData.length > most)
+    throw invalidArgument(call, `privateData: it has ${privateData.length} bytes, at most ${most} are sent`)
+}
+
+const parametersOf = ({
+  privateData = new Uint8Array(0),
+  maxRdAtomic = DEFAULT_RD_ATOMIC,
+}: ConnectionOptions<never>): RecordOf<typeof CmConnectionParameters> => {
+  const record = zeroRecord(CmConnectionParameters)
+  record.privateData.set(privateData)
+  return {
+    ...record,
+    privateDataLength: privateData.length,
+    responderResources: maxRdAtomic,
+    initiatorDepth: maxRdAtomic,
+    flowControl: 1,
+    retryCount: RETRIES,
+    rnrRetryCount: RETRIES,
+    valid: 1,
+  }
+}
+
+/** A device, what its objects share, and what to do with it at the end. */
+export interface Place {
+  readonly device: Device
+  readonly kit: DeviceContext
+  /** It was opened for this alone. */
+  readonly isOwn: boolean
+}
+
+const domains = new WeakMap<DeviceContext, ProtectionDomain>()
+
+/** The protection domain of all connections of a device that have none of their own. */
+const domainOf = ({ device, kit }: Place): ProtectionDomain => {
+  const known = domains.get(kit) ?? device.pd()
+  domains.set(kit, known)
+  return known
+}
+
+/** An end that is being made, until it is a connection or nothing. */
+export class ConnectionEnd {
+  readonly number: number
+  readonly #call: string
+  readonly #place: Place
+  readonly #events: ConnectionEvents
+  #id: number | undefined
+  #qp: ConnectedQueuePair | undefined
+  #privateData: Uint8Array = new Uint8Array(0)
+  #isEstablished = false
+  #failure: RdmaError | undefined
+  #end: Ending | undefined
+  #keepAlive: NodeJS.Timeout | undefined
+
+  constructor(call: string, place: Place) {
+    const { waiters } = place.kit
+    this.#call = call
+    this.#place = place
+    this.#events = connectionEvents(place.kit)
+    this.number = waiters.add()
+    this.#events.on(this.number, event => this.#onEvent(event))
+  }
+
+  /** Makes the identifier that asks a peer. */
+  create(): void {
+    const { carrier } = this.#place.kit
+    this.#id = carrier.call(CmId, 'create', 0, {
+      channel: this.#events.channel,
+      userHandle: BigInt(this.number),
+      portSpace: CmPortSpace.values.TCP,
+    }).object
+  }
+
+  /** Takes the identifier that a request has brought. */
+  take(id: number, privateData: Uint8Array): void {
+    this.#id = id
+    this.#privateData = privateData
+  }
+
+  #makeQueuePair({ pd = domainOf(this.#place), qp: options, prepare }: ConnectionOptions<never>): ProtectionDomain {
+    this.#qp = pd.rcQp(options as unknown as AwaitableRcOptions)
+    ;(prepare as ((qp: ConnectedQueuePair) => void) | undefined)?.(this.#qp)
+    return pd
+  }
+
+  /** Asks the peer, and waits for its answer. */
+  async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
+    const pd = this.#makeQueuePair(options)
+    this.#request('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
+    return this.#established(pd, options.signal)
+  }
+
+  /** Answers the peer, and waits until it is ready. */
+  async accept(options: ConnectionOptions<never>): Promise<Connection<never>> {
+    const pd = this.#makeQueuePair(options)
+    try {
+      this.#request('accept', { parameters: parametersOf(options), userHandle: BigInt(this.number) })
+    } catch (error) {
+      if (!(error instanceof RdmaError && error.code === 'EINVAL')) throw error
+      throw new ConnectionError('ECONNREFUSED', ECONNREFUSED, this.#call, 'the peer has given up')
+    }
+    return this.#established(pd, options.signal)
+  }
+
+  #request(method: 'connect' | 'accept', args: object): void {
+    const { carrier } = this.#place.kit
+    carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle } as never)
+  }
+
+  async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
+    const { waiters } = this.#place.kit
+    // A device in this process does its work in turns that keep no process alive.
+    this.#keepAlive = setInterval(() => {}, 2 ** 30)
+    try {
+      while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
+        await waiters.wait(this.number, signal)
+    } finally {
+      clearInterval(this.#keepAlive)
+    }
+    if (this.#failure !== undefined) throw this.#failure
+    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is gone')
+    return this.#connection(pd)
+  }
+
+  #onEvent(event: ConnectionEvent): void {
+    const { type, status } = event
+    const { carrier, waiters } = this.#place.kit
+    if (type === ESTABLISHED) {
+      this.#isEstablished = true
+      // Only an answer brings data; that of a request came with it.
+      if (event.connection !== undefined && this.#privateData.length === 0) this.#privateData = dataOf(event)
+    } else if (type === DISCONNECTED) {
+      // The peer waits for it.
+      carrier.call(CmId, 'disconnect', this.#id as number, {})
+      this.#over('peer')
+    } else if (type === DEVICE_REMOVAL) this.#over('device')
+    else this.#failure ??= this.#refusal(type, status | 0, dataOf(event))
+    waiters.wake(this.number)
+  }
+
+  #refusal(type: number, status: number, data: Uint8Array): RdmaError | undefined {
+    if (type === REJECTED)
+      return new ConnectionError(
+        'ECONNREFUSED',
+        ECONNREFUSED,
+        this.#call,
+        `the peer refused: ${reasonText(status)}`,
+        status,
+        data,
+      )
+    if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', ETIMEDOUT, this.#call, 'the peer does not answer')
+    if (type !== ADDR_ERROR && type !== CONNECT_ERROR) return undefined
+    const what = type === ADDR_ERROR ? 'there is no way to the address' : 'the queue pair could not be connected'
+    return new RdmaError(errnoName(-status), -status, this.#call, what)
+  }
+
+  #over(why: Ending): void {
+    this.#end ??= why
+    this.#place.kit.waiters.wake(this.number)
+  }
+
+  /** Waits for the end. */
+  async #closed(): Promise<Ending> {
+    const { waiters } = this.#place.kit
+    while (this.#end === undefined && !waiters.over) await waiters.wait(this.number)
+    return this.#end ?? 'device'
+  }
+
+  /** Nothing is left of it; the peer is told. */
+  async close(): Promise<void> {
+    const { kit, device, isOwn } = this.#place
+    if (this.#id === undefined) return
+    const id = this.#id
+    this.#id = undefined
+    this.#events.off(this.number)
+    try {
+      kit.carrier.call(CmId, 'destroy', id, {})
+      this.#qp?.close()
+    } catch (error) {
+      // Of a device that is gone there is nothing to end.
+      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
+    } finally {
+      kit.waiters.remove(this.number)
+      this.#over('closed')
+      if (isOwn) await device.close()
+    }
+  }
+
+  #connection(pd: ProtectionDomain): Connection<never> {
+    const { device, kit } = this.#place
+    const { addresses } = kit.carrier.call(CmId, 'query', this.#id as number, {}).out
+    const local = shownAddress(parseAddress(addresses.source))
+    const remote = shownAddress(parseAddress(addresses.destination))
+    const close = (): Promise<void> => this.close()
+    const closed = (): Promise<Ending> => this.#closed()
+    return {
+      device,
+      pd,
+      qp: this.#qp as never,
+      privateData: this.#privateData,
+      localAddress: local.address,
+      localPort: local.port,
+      remoteAddress: remote.address,
+      remotePort: remote.port,
+      get closed() {
+        return closed()
+      },
+      close,
+      [Symbol.asyncDispose]: close,
+    }
+  }
+}

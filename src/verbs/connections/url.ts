@@ -1,0 +1,48 @@
+/*
+ * Where connections lead: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets.
+ */
+import { ipAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
+import { addressText, parseAddress } from '../../wire/address.ts'
+import { checkText, invalidArgument, refused } from '../error.ts'
+
+const URL_PARTS = /^rdma:\/\/(?:\[([^\]]+)\]|([^:/?#[\]]+)):(\d{1,5})\/?$/
+const HIGHEST_PORT = 65535
+const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
+
+/** Index of the interface that a scope names: a number, or a name of this machine. */
+const scopeOf = async (call: string, scope: string): Promise<number> => {
+  if (/^\d+$/.test(scope)) return Number(scope)
+  const { networkInterfaces } = await import('node:os')
+  const found = networkInterfaces()[scope]?.find(({ family }) => family === 'IPv6')
+  if (found?.family !== 'IPv6') throw invalidArgument(call, `there is no interface ${scope} with an IPv6 address`)
+  return found.scopeid
+}
+
+const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
+  const { lookup } = await import('node:dns/promises')
+  try {
+    const { address } = await lookup(host)
+    return parseAddress(address) as Uint8Array
+  } catch (error) {
+    throw refused('EHOSTUNREACH', call, `${host}: ${(error as Error).message}`)
+  }
+}
+
+/** The address that a URL means. Rejects with RdmaError: EINVAL for another form, EHOSTUNREACH for an unknown name. */
+export const resolveUrl = async (call: string, url: string): Promise<SocketAddress> => {
+  checkText(call, 'url', url)
+  const [, bracketed, plain, digits] = URL_PARTS.exec(url) ?? []
+  const port = Number(digits)
+  if (digits === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is no address`, HINT)
+  const [host, scope] = (bracketed ?? plain).split('%')
+  const bytes = parseAddress(host)
+  if (bytes === undefined && bracketed !== undefined)
+    throw invalidArgument(call, `url "${url}": ${host} is no IPv6 address`, HINT)
+  return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
+}
+
+/** Both parts of an address, as `net.Socket` has them. */
+export const shownAddress = (address: SocketAddress | undefined): { address: string; port: number } => ({
+  address: address === undefined ? '' : addressText(address.address),
+  port: address?.port ?? 0,
+})
