@@ -6,9 +6,8 @@
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { createMadLayer } from '../clients/mad/layer.ts'
-import { cmClasses } from '../clients/rdma-cm/classes.ts'
+import { classesWithConnections } from '../clients/rdma-cm/classes.ts'
 import { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
-import { coreClasses } from '../core/base/all.ts'
 import { closeContext, createCore } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
@@ -150,7 +149,7 @@ export const startDaemon = async ({
     daemon.turn++
   })
   const core = createCore({
-    classes: [...coreClasses, ...cmClasses(() => cm)],
+    classes: classesWithConnections(() => cm),
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),

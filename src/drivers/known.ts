@@ -4,7 +4,7 @@
  */
 
 import { createCore } from '../core/devices/registry.ts'
-import type { Core, Device } from '../core/model.ts'
+import type { Core, Device, DriverClass } from '../core/model.ts'
 import { createMemorySwitch, memorySwitchBytes } from '../phy/memory.ts'
 import type { DriverName, NetworkDriverName } from '../spec/drivers/names.ts'
 import { parseAddress } from '../wire/address.ts'
@@ -22,8 +22,9 @@ export const deviceMakers: {
   null: createNullDevice,
 }
 
-export const knownDevices = (): readonly Device[] => {
-  const core = createCore()
+/** `classes`: those of the core. */
+export const knownDevices = (classes: readonly DriverClass[]): readonly Device[] => {
+  const core = createCore({ classes })
   const port = createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand' }).attach()
   const identity = identify(parseAddress('127.0.0.1') as Uint8Array, { name: 'lo', index: 1 })
   createRxeDevice(core, { name: 'rxe', identity, port, now: () => 0 })

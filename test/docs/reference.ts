@@ -3,8 +3,7 @@
  * stand beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state
  * machines.
  */
-import { callText, declaredSchema, namedBy, typeText } from '../../src/cli/commands/schema.ts'
-import { knownDevices } from '../../src/drivers/known.ts'
+import { callText, declaredSchema, describedDevices, namedBy, typeText } from '../../src/cli/commands/schema.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type QpStateName, type QpTypeName, qpTransitions, type Transition } from '../../src/spec/qp-states.ts'
@@ -277,7 +276,7 @@ In the library each is an \`RdmaError\` with the reason as a sentence.
 /** Texts of all pages, by file name. */
 export const referencePages = (): ReadonlyMap<string, string> => {
   const { classes, enumerations } = declaredSchema()
-  const devices = knownDevices().map(({ driver, shared }) => ({
+  const devices = describedDevices().map(({ driver, shared }) => ({
     driver: driver.name,
     classes: schemaOf([...shared.byName.values()].map(one => one.class)).classes,
   }))

@@ -14,7 +14,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
     {
       kernel,
       cases: { 4: allCases, 6: allCases },
-      connections: { 4: connectionCases, 6: connectionCases },
+      connections: { 4: connectionCases(kernel === 'Linux 6.1'), 6: connectionCases(kernel === 'Linux 6.1') },
       lossyConnections: [
         { version: 4, percent: 2 },
         { version: 6, percent: 2 },

@@ -2,6 +2,7 @@
  * `userdma schema`: every class, method and attribute, typed (R13): those of a device, as it tells them itself, or all
  * that are declared, each with the drivers that have it.
  */
+import { classesWithConnections } from '../../clients/rdma-cm/classes.ts'
 import { knownDevices } from '../../drivers/known.ts'
 import { classes } from '../../spec/classes.ts'
 import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
@@ -24,9 +25,17 @@ export interface SchemaOptions extends LookOptions {
   readonly device?: string
 }
 
+/** A device of every driver, only to be described. */
+export const describedDevices = (): ReturnType<typeof knownDevices> =>
+  knownDevices(
+    classesWithConnections(() => {
+      throw new Error('a device that is only described is called')
+    }),
+  )
+
 /** Everything that is declared: the common classes, and those that drivers have of their own. */
 export const declaredSchema = (): Schema => {
-  const devices = knownDevices()
+  const devices = describedDevices()
   const own = new Map<string, ObjectClass>()
   for (const { shared } of devices)
     for (const { class: cls } of shared.byName.values())

@@ -2,6 +2,7 @@
  * The classes of connection management (R18): channels, identifiers and memberships of groups, as the system-wide
  * device has them.
  */
+import { coreClasses } from '../../core/base/all.ts'
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
 import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
@@ -79,8 +80,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service`: the rdma_cm of the core whose classes these are; asked for when a call comes. */
-export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
+const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
     query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
@@ -215,6 +215,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
 
   return [channelClass, idClass, multicastClass]
 }
+
+/** The classes of a core with connection management. `service`: its rdma_cm, asked for when a call comes. */
+export const classesWithConnections = (service: () => RdmaCm): readonly DriverClass[] => [
+  ...coreClasses,
+  ...cmClasses(service),
+]
 
 const countsOf = (object: CoreObject): { completions: number; asyncs: number } => {
   const { compEvents, asyncEvents } = withdrawEvents(object)

@@ -133,7 +133,7 @@ export class CmDevices {
 
   /** From an address of the device that is of the same kind as `target`. */
   #through(device: CmDevice, target: Uint8Array): Omit<Route, 'remoteGid'> {
-    const { entries } = device.device.ports[0].gids
+    const { entries } = device.device.ports[0]!.gids
     const isAlike = (one: Uint8Array): boolean =>
       isMappedIpv4(one) === isMappedIpv4(target) && isLinkLocal(one) === isLinkLocal(target)
     const entry = entries.find(one => one !== undefined && isAlike(one.gid))

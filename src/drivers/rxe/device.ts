@@ -112,9 +112,6 @@ const rxeDriver: Driver<RxeState> = {
     driverClass(CompChannel),
     driverClass(AsyncFd),
     driverClass(EventQueue),
-    driverClass(CmChannel),
-    driverClass(CmId),
-    driverClass(CmMulticast),
     cqClass,
     ...qpClasses,
     ...datagramQpClasses,
@@ -128,6 +125,15 @@ const rxeDriver: Driver<RxeState> = {
   openManagement: ({ state }, receive) => new Management(state, receive),
   removed: device => device.state.port.close(),
 }
+
+/** The same where core has connection management. */
+const connectingDriver: Driver<RxeState> = {
+  ...rxeDriver,
+  classes: [...rxeDriver.classes, ...[CmChannel, CmId, CmMulticast].map(cls => driverClass(cls))],
+}
+
+const driverFor = ({ classes }: Core): Driver<RxeState> =>
+  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : connectingDriver
 
 /** Calls of the engine in one turn of sending: it hands at most 1 MiB on without packets in each. */
 const SENDING_CALLS = 4
@@ -185,7 +191,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const attributes = deviceAttributes(identity.guid)
   const device = register(core, {
     name,
-    driver: rxeDriver,
+    driver: driverFor(core),
     state,
     attributes,
     extended: extendedAttributes(),

@@ -5,7 +5,7 @@ import { ipAddress, type SocketAddress } from '../../clients/rdma-cm/socket-addr
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { checkText, invalidArgument, refused } from '../error.ts'
 
-const URL_PARTS = /^rdma:\/\/(?:\[([^\]]+)\]|([^:/?#[\]]+)):(\d{1,5})\/?$/
+const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
 const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
 
@@ -31,13 +31,13 @@ const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
 /** The address that a URL means. Rejects with RdmaError: EINVAL for another form, EHOSTUNREACH for an unknown name. */
 export const resolveUrl = async (call: string, url: string): Promise<SocketAddress> => {
   checkText(call, 'url', url)
-  const [, bracketed, plain, digits] = URL_PARTS.exec(url) ?? []
+  const { ipv6, scope, name, port: digits } = URL_PARTS.exec(url)?.groups ?? {}
+  const host = ipv6 ?? name
   const port = Number(digits)
-  if (digits === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is no address`, HINT)
-  const [host, scope] = (bracketed ?? plain).split('%')
+  if (host === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is no address`, HINT)
   const bytes = parseAddress(host)
-  if (bytes === undefined && bracketed !== undefined)
-    throw invalidArgument(call, `url "${url}": ${host} is no IPv6 address`, HINT)
+  if (bytes === undefined && ipv6 !== undefined)
+    throw invalidArgument(call, `url "${url}": ${ipv6} is no IPv6 address`, HINT)
   return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
 }
 

@@ -9,9 +9,8 @@
  */
 
 import { createMadLayer } from '../../clients/mad/layer.ts'
-import { cmClasses } from '../../clients/rdma-cm/classes.ts'
+import { classesWithConnections } from '../../clients/rdma-cm/classes.ts'
 import { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
-import { coreClasses } from '../../core/base/all.ts'
 import { createCore, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
@@ -292,7 +291,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     })
     return cmOrNone
   }
-  const core = createCore({ now: nowMicroseconds, random, classes: [...coreClasses, ...cmClasses(cm)] })
+  const core = createCore({ now: nowMicroseconds, random, classes: classesWithConnections(cm) })
   const memory =
     link === 'memory'
       ? createMemorySwitch({ arena: plainArena(memorySwitchBytes()), sealing: 'demand', path })
