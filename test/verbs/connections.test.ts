@@ -1,11 +1,179 @@
 /*
  * Connections by address and port (R17) on every way to a device, and over UDP.
  */
-import { describe } from 'node:test'
-import { createNetwork, open } from '../../src/verbs/index.ts'
+import assert from 'node:assert/strict'
+import { afterEach, beforeEach, describe, it } from 'node:test'
+import { rejReason } from '../../src/spec/wire/mad.ts'
+import {
+  type Connection,
+  ConnectionError,
+  type ConnectionRequest,
+  connect,
+  createNetwork,
+  type Device,
+  listen,
+  open,
+  type Server,
+} from '../../src/verbs/index.ts'
+
 import { loopbackText } from '../loopback.ts'
-import { connectionTests } from './connection-suite.ts'
-import { eachCarrier } from './ends.ts'
+import { eachCarrier, next, type OpenTwo } from './ends.ts'
+
+const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
+const bytes = (what: string): Uint8Array => new TextEncoder().encode(what)
+
+const nextOf = async (server: Server): Promise<ConnectionRequest> => {
+  const { value, done } = await server[Symbol.asyncIterator]().next()
+  assert.ok(!done)
+  return value
+}
+
+/** Both ends of a connection to `server`. */
+const pair = async (server: Server, url: string, device: Device): Promise<[here: Connection, there: Connection]> => {
+  const asking = connect(url, { device, privateData: bytes('asks') })
+  const there = await (await nextOf(server)).accept({ privateData: bytes('answers') })
+  return [await asking, there]
+}
+
+const connectionTests = (openTwo: OpenTwo): void => {
+  let one: Device
+  let two: Device
+  let server: Server
+  let url: string
+  beforeEach(async () => {
+    ;[one, two] = await openTwo()
+    server = await listen('rdma://0.0.0.0:0', { device: one })
+    url = `rdma://${one.address}:${server.port}`
+  })
+  afterEach(async () => {
+    await server?.close()
+    await one?.close()
+    await two?.close()
+  })
+
+  it('a message goes through, and who closes is heard of', async () => {
+    const [here, there] = await pair(server, url, two)
+    assert.equal(text(there.privateData), 'asks')
+    assert.equal(text(here.privateData), 'answers')
+    assert.deepEqual([here.remoteAddress, here.remotePort], [one.address, server.port])
+    assert.deepEqual([here.localAddress, here.localPort], [there.remoteAddress, there.remotePort])
+    const into = new Uint8Array(8)
+    const received = there.qp.receive(there.pd.register(into).slice())
+    await here.qp.send(here.pd.register(bytes('hello')).slice())
+    assert.equal((await received).bytes, 5)
+    assert.equal(text(into), 'hello')
+    const { closed } = there
+    await here.close()
+    assert.equal(await closed, 'peer')
+    assert.equal(await here.closed, 'closed')
+    await there.close()
+  })
+
+  it('receives that are posted while it is prepared miss nothing', async () => {
+    let received: Promise<{ readonly bytes: number }> | undefined
+    const asking = connect(url, {
+      device: two,
+      prepare: qp => {
+        received = qp.receive()
+      },
+    })
+    const there = await (await nextOf(server)).accept()
+    await there.qp.send([])
+    const here = await asking
+    assert.equal((await received)?.bytes, 0)
+    await here.close()
+    await there.close()
+  })
+
+  it('a queue pair with a completion queue of the program', async () => {
+    const cq = two.cq()
+    const asking = connect(url, { device: two, qp: { sendCq: cq } })
+    const there = await (await nextOf(server)).accept()
+    const here = await asking
+    const received = there.qp.receive()
+    here.qp.send([], { id: 7 })
+    assert.equal((await next(cq)).id, 7)
+    assert.equal((await received).bytes, 0)
+    await here.close()
+    await there.close()
+    cq.close()
+  })
+
+  it('a refusal says why, and brings what was sent along', async () => {
+    const asking = connect(url, { device: two })
+    const request = await nextOf(server)
+    request.reject({ privateData: bytes('full') })
+    assert.throws(() => request.reject(), { code: 'EINVAL' })
+    await assert.rejects(asking, error => {
+      assert.ok(error instanceof ConnectionError)
+      assert.deepEqual(
+        [error.code, error.reject, text(error.privateData)],
+        ['ECONNREFUSED', rejReason.CONSUMER_DEFINED, 'full'],
+      )
+      return true
+    })
+  })
+
+  it('where nobody listens it is refused', async () => {
+    const nowhere = `rdma://${one.address}:${server.port === 65535 ? 1 : server.port + 1}`
+    await assert.rejects(connect(nowhere, { device: two }), {
+      code: 'ECONNREFUSED',
+      reject: rejReason.INVALID_SERVICE_ID,
+    })
+  })
+
+  it('a port is listened to once', async () => {
+    await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: one }), { code: /^EADDR/ })
+  })
+
+  it('a signal ends the waiting, and the peer finds it gone', async () => {
+    const controller = new AbortController()
+    const asking = connect(url, { device: two, signal: controller.signal })
+    const request = await nextOf(server)
+    controller.abort(new Error('enough'))
+    await assert.rejects(asking, /enough/)
+    await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
+  })
+
+  it('the connection decides about its queue pair: programs may only end it', async () => {
+    const [here, there] = await pair(server, url, two)
+    assert.throws(() => here.qp.modify({ state: 0 }), { code: 'EBUSY', call: 'rc_qp.modify' })
+    assert.throws(() => there.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
+    here.qp.modify({ state: 6 })
+    await here.close()
+    await there.close()
+  })
+
+  it('mistakes are named', async () => {
+    const refuses = (what: Promise<unknown>, message: RegExp): Promise<void> =>
+      assert.rejects(what, error => {
+        assert.match((error as Error).message, message)
+        return (error as { code: string }).code === 'EINVAL'
+      })
+    await refuses(connect('tcp://1.2.3.4:5', { device: two }), /url "tcp:.*write rdma:/)
+    await refuses(connect('rdma://1.2.3.4:99999', { device: two }), /99999/)
+    await refuses(connect('rdma://[1.2.3]:1', { device: two }), /no IPv6 address/)
+    await refuses(connect(url, { device: two, privateData: new Uint8Array(57) }), /57 bytes, at most 56/)
+    await refuses(connect(url, { device: two, maxRdAtomic: 129 }), /maxRdAtomic 129/)
+    await refuses(connect(url, { device: {} as Device }), /device is none/)
+    await refuses(connect(url, { device: two, signl: 1 } as never), /signl/)
+    await refuses(listen(url, { device: one, backlog: -1 }), /backlog -1/)
+  })
+
+  it('200 at once', async () => {
+    const accepting = (async () => {
+      for (let i = 0; i < 200; i++) await (await (await nextOf(server)).accept()).close()
+    })()
+    await Promise.all(
+      Array.from({ length: 200 }, async () => {
+        const connection = await connect(url, { device: two })
+        await connection.closed
+        await connection.close()
+      }),
+    )
+    await accepting
+  })
+}
 
 eachCarrier(connectionTests)
 
