@@ -6,12 +6,12 @@ import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdm
 import { CmId } from '../../spec/classes/cm_id.ts'
 import { CmConnectionParameters } from '../../spec/classes/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
-import { errnoName } from '../../spec/errno.ts'
+import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { Words } from '../checks/options.ts'
 import type { Device } from '../device.ts'
-import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
+import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import type { DeviceContext } from '../plan.ts'
@@ -82,13 +82,12 @@ export class ConnectionError extends RdmaError {
 
   constructor(
     code: 'ECONNREFUSED' | 'ETIMEDOUT',
-    errno: number,
     call: string,
     reason: string,
     reject?: number,
     data: Uint8Array = new Uint8Array(0),
   ) {
-    super(code, errno, call, reason)
+    super(code, Errno[code], call, reason)
     this.reject = reject
     this.privateData = data
   }
@@ -96,8 +95,6 @@ export class ConnectionError extends RdmaError {
 
 const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
   CmEventType.values
-const ETIMEDOUT = 110
-const ECONNREFUSED = 111
 const MOST_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
 /** Retries of the queue pair, and of one that finds no receive posted: without end. */
@@ -223,7 +220,7 @@ export class ConnectionEnd {
       this.#request('accept', { parameters: parametersOf(options), userHandle: BigInt(this.number) })
     } catch (error) {
       if (!(error instanceof RdmaError && error.code === 'EINVAL')) throw error
-      throw new ConnectionError('ECONNREFUSED', ECONNREFUSED, this.#call, 'the peer has given up')
+      throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has given up')
     }
     return this.#established(pd, options.signal)
   }
@@ -266,18 +263,11 @@ export class ConnectionEnd {
 
   #refusal(type: number, status: number, data: Uint8Array): RdmaError | undefined {
     if (type === REJECTED)
-      return new ConnectionError(
-        'ECONNREFUSED',
-        ECONNREFUSED,
-        this.#call,
-        `the peer refused: ${reasonText(status)}`,
-        status,
-        data,
-      )
-    if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', ETIMEDOUT, this.#call, 'the peer does not answer')
+      return new ConnectionError('ECONNREFUSED', this.#call, `the peer refused: ${reasonText(status)}`, status, data)
+    if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', this.#call, 'the peer does not answer')
     if (type !== ADDR_ERROR && type !== CONNECT_ERROR) return undefined
     const what = type === ADDR_ERROR ? 'there is no way to the address' : 'the queue pair could not be connected'
-    return new RdmaError(errnoName(-status), -status, this.#call, what)
+    return refusal(errnoName(-status), -status, this.#call, what)
   }
 
   #over(why: Ending): void {

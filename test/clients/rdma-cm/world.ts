@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { createMadLayer, type MadLayer } from '../../../src/clients/mad/layer.ts'
-import { cmClasses } from '../../../src/clients/rdma-cm/classes.ts'
+import { classesWithConnections } from '../../../src/clients/rdma-cm/classes.ts'
 import type {
   ConnectionParameters,
   EventDetails,
@@ -13,7 +13,7 @@ import type {
 } from '../../../src/clients/rdma-cm/identifier.ts'
 import { RdmaCm, type RdmaCmEnvironment } from '../../../src/clients/rdma-cm/rdma-cm.ts'
 import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
-import { coreClasses, createCore, unregister } from '../../../src/core/index.ts'
+import { createCore, unregister } from '../../../src/core/index.ts'
 import type { Core, Device } from '../../../src/core/model.ts'
 import { identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
@@ -79,7 +79,7 @@ export class Host {
 
   constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>) {
     this.#world = world
-    this.core = createCore({ classes: [...coreClasses, ...cmClasses(() => this.cm)], random: randomFrom(seed) })
+    this.core = createCore({ classes: classesWithConnections(() => this.cm), random: randomFrom(seed) })
     this.mads = createMadLayer(this.core)
     this.cm = new RdmaCm(this.core, this.mads, { now: () => world.now, random: randomFrom(seed + 1), ...more })
   }
