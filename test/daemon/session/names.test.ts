@@ -1,0 +1,61 @@
+/*
+ * A program that has ended by the time that a line is made about it has its name there all the same.
+ */
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { pathToFileURL } from 'node:url'
+import { openSession } from '../../../src/cli/client.ts'
+import { hasNative } from '../../../src/host/native.ts'
+import type { TraceRecord } from '../../../src/uapi/tool.ts'
+import { repoRoot } from '../../paths.ts'
+import { scratchFolder } from '../../tools.ts'
+import { daemonOf } from '../client.ts'
+
+const folder = scratchFolder()
+
+/** Opens a device, says its pid, waits for the file `go`, and ends right after a call, without its answer. */
+const CALLER = `
+import { existsSync } from 'node:fs'
+const [clients, codec, socket, go] = process.argv.slice(1)
+const { dial } = await import(clients)
+const { messageBuffer, writeRequest } = await import(codec)
+process.title = 'caller'
+const client = dial({ after() {} }, { socket })
+await client.hello()
+const context = await client.context()
+const buffer = messageBuffer()
+const address = BigInt(client.memory.address)
+const length = writeRequest(buffer, 'WRITE', { context, pid: process.pid }, { buffer: address, length: 16n })
+console.log(process.pid)
+while (!existsSync(go));
+client.say(buffer.bytes.subarray(0, length))
+process.exit()
+`
+
+test('a call of a program that has ended is traced with its name', { skip: !hasNative() }, async t => {
+  const daemon = await daemonOf(t, folder)
+  const records: TraceRecord[] = []
+  const tool = await openSession(daemon.socket, event => {
+    if (!('failure' in event)) records.push(event)
+  })
+  t.after(() => tool.close())
+  await tool.trace('')
+  const module = (path: string): string => pathToFileURL(join(repoRoot, 'dist', path)).href
+  const go = join(folder, 'go')
+  const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, go]
+  // The shell takes its end, which is ours to see in /proc while this process does nothing else.
+  const shell = spawn('sh', ['-c', '"$0" --input-type=module -e "$@"; true', process.execPath, CALLER, ...args])
+  const ended = once(shell, 'close')
+  const [pid] = (await once(shell.stdout.setEncoding('utf8'), 'data')) as [string]
+  writeFileSync(go, '')
+  while (existsSync(`/proc/${pid.trim()}/comm`));
+  await ended
+  await tool.stat()
+  const last = records.at(-1)
+  assert.deepEqual([last?.pid, last?.command], [Number(pid), 'caller'])
+  assert.ok((last?.ret ?? 0) < 0, 'its memory has gone')
+})
