@@ -483,6 +483,8 @@ export interface MemoryAccount {
   /** Throws CallError ENOMEM if it has no room for so many bytes. */
   charge(bytes: number): void
   release(bytes: number): void
+  /** Number of the user whose process it is. */
+  readonly user: number
 }
 
 export interface Context<S = unknown, D = unknown> {

@@ -15,6 +15,7 @@ import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
+import { qpOfNumber } from '../drivers/rxe/resources.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { watch } from '../host/event-loop/poll.ts'
@@ -162,6 +163,12 @@ export const startDaemon = async ({
     now: nowMicroseconds,
     random: secureRandom,
     routing: config.link === 'memory' ? { closed: true } : { sourceOf: sourceAddress },
+    // Guests name no numbers that nobody has, which might be another's next queue pair.
+    mayConnect({ account }, { name }, qpn) {
+      const rxe = devices.find(name)?.rxe
+      const qp = rxe && qpOfNumber(rxe.state, qpn)
+      return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
+    },
     wake: () => loopOrNone?.kick(),
   })
   const connections: Pollable = { poll: now => cm.onTimeout(now), nextTimeout: () => cm.nextTimeout() }

@@ -43,6 +43,7 @@ export const createMemoryQuotas = (
 
   return {
     of: (pid, uid) => ({
+      user: uid,
       charge(bytes) {
         check(`process ${pid}`, processes.get(pid) ?? 0, bytes, limits.process)
         check(`user ${uid}`, users.get(uid) ?? 0, bytes, limits.user)

@@ -13,6 +13,8 @@ import type { RdmaCm } from './rdma-cm.ts'
 /** A record, and what it stands for. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
+  /** Whose event it is; undefined: a group's. */
+  readonly id: Identifier | undefined
   /** The identifier of a peer that asks. */
   readonly request: Identifier | undefined
   /** Handle of the identifier or group that it is about. */
@@ -23,12 +25,18 @@ export type CmIdObject = CoreObject<Identifier>
 
 let sequence = 0n
 
+/** What an event is about: its identifier, of a request that of the listener, and the handle that the record has. */
+interface About {
+  readonly id?: Identifier
+  readonly request?: Identifier
+  readonly handle: number
+}
+
 const recordOf = (
   element: Affiliation,
-  about: number,
+  { id, request, handle: about }: About,
   type: number,
   details: EventDetails,
-  request?: Identifier,
 ): CmEventRecord => {
   const bytes = new Uint8Array(24)
   const view = new DataView(bytes.buffer)
@@ -37,12 +45,23 @@ const recordOf = (
   view.setUint32(12, type, true)
   // No two records are alike: those that a program has not read are found again by their bytes.
   view.setBigUint64(16, sequence++, true)
-  return { element, bytes, type, details, request, about }
+  return { element, bytes, type, details, id, request, about }
 }
 
-/** Tells the channel of an object of something about it. */
-export const postCmEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
-  if (events !== undefined) postOnChannel(recordOf(events, handle, type, details))
+/** Tells the channel of a group of something about it. */
+export const postGroupEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
+  if (events !== undefined) postOnChannel(recordOf(events, { handle }, type, details))
+}
+
+/** Events of one identifier that may wait for a program which reads none: calls that would make more are refused. */
+const MOST_WAITING = 8
+
+/** Throws CallError ENOMEM. */
+export const requireReader = ({ events, state: id }: CmIdObject): void => {
+  if (id.waiting < MOST_WAITING) return
+  // Who reads records alone is not counted.
+  if (events?.to.channel?.sink.unread() === 0) id.waiting = 0
+  else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)
 }
 
 /** A program's identifier. */
@@ -56,9 +75,11 @@ class ProgramOwner implements IdOwner {
   }
 
   event(type: number, details: EventDetails, request?: Identifier): void {
-    const { events } = this.#object
-    if (request?.object === undefined) postCmEvent(this.#object, type, details)
-    else if (events !== undefined) postOnChannel(recordOf(events, request.object.handle, type, details, request))
+    const { events, handle, state: id } = this.#object
+    if (events === undefined) return
+    id.waiting++
+    const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
+    postOnChannel(recordOf(events, about, type, details))
   }
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {
@@ -96,8 +117,13 @@ export const bindToChannel = (
   return id
 }
 
-/** The identifier's events, and those of requests to it that wait, go to another channel. Answers how many were read. */
+/**
+ * The identifier's events, those of requests to it that wait, and those of its groups go to another channel. Answers how
+ * many were read.
+ */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
-  for (const { object: request } of object.state.unread) if (request !== undefined) moveToChannel(request, channel)
+  const { unread, groups } = object.state
+  for (const { object: request } of unread) if (request !== undefined) moveToChannel(request, channel)
+  for (const group of groups) moveToChannel(group, channel)
   return moveToChannel(object, channel)
 }

@@ -17,7 +17,14 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
-import { bindToChannel, type CmEventRecord, type CmIdObject, moveIdentifier, postCmEvent } from './channel.ts'
+import {
+  bindToChannel,
+  type CmEventRecord,
+  type CmIdObject,
+  moveIdentifier,
+  postGroupEvent,
+  requireReader,
+} from './channel.ts'
 import type { Identifier } from './identifier.ts'
 import { setOption } from './options.ts'
 import { datagramParameters, UDP_QKEY } from './parameters.ts'
@@ -90,7 +97,8 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     getEvent(_call, object) {
       const [event] = readEvents(object as FdObject) as CmEventRecord[]
-      const { details, element, about, type, request } = event!
+      const { details, element, about, type, id, request } = event!
+      if (id !== undefined) id.waiting--
       request?.noticed()
       const { status = 0, connection, datagram, ece } = details
       return {
@@ -129,9 +137,10 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     modify: (_call, object, { channel }) => ({ events: moveIdentifier(object as CmIdObject, channel as FdObject) }),
     destroy(_call, object) {
       const { state: id } = object
-      const { unread } = id
+      const { unread, groups } = id
       service().destroy(id)
       const { completions, asyncs } = countsOf(object)
+      for (const group of groups) destroyNow(group, 'close')
       // Of requests that nobody has heard of there is nobody who could end them.
       for (const { object: request } of unread) if (request !== undefined) destroyNow(request, 'close')
       return { events: completions + asyncs }
@@ -140,18 +149,21 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().bind(id, addressOf('cm_id.bind', address))
       return {}
     },
-    resolveAddress(_call, { state: id }, { destination, source }) {
+    resolveAddress(_call, object, { destination, source }) {
       const where = 'cm_id.resolveAddress'
+      requireReader(object as CmIdObject)
       const from = source === undefined ? undefined : parseAddress(source)
-      service().resolveAddress(id, addressOf(where, destination), from)
+      service().resolveAddress(object.state, addressOf(where, destination), from)
       return {}
     },
     resolveRoute(_call, { state: id }) {
       service().resolveRoute(id)
       return {}
     },
-    connect(call, { state: id }, { parameters, qp, destination }) {
+    connect(call, object, { parameters, qp, destination }) {
       const where = 'cm_id.connect'
+      const { state: id } = object
+      requireReader(object as CmIdObject)
       const to = destination && addressOf(where, destination)
       if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
       else if (to === undefined) service().connect(id, parameters)
@@ -201,14 +213,16 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (id.device === undefined || channel === undefined)
         throw new CallError('EINVAL', 'cm_multicast.create: the identifier has no device yet: resolve an address')
       object.state = { id }
+      id.groups.add(object)
       affiliate(object, userHandle, { channel })
       const qkey = id.portSpace === CmPortSpace.values.IB ? id.qkey : UDP_QKEY
       const datagram = datagramParameters(id, group.address, { qpNum: MULTICAST_QPN, qkey })
-      postCmEvent(object, MULTICAST_JOIN, { datagram })
+      postGroupEvent(object, MULTICAST_JOIN, { datagram })
       return {}
     },
     destroy(_call, object) {
       const { completions, asyncs } = countsOf(object)
+      object.state.id.groups.delete(object)
       return { events: completions + asyncs }
     },
   })

@@ -69,6 +69,10 @@ export class Identifier implements PortHolder {
   backlog = 0
   /** Of a request: who listened to it, until its owner has noticed it. */
   listener: Identifier | undefined
+  /** Its memberships of groups, which go with it. */
+  readonly groups = new Set<CoreObject>()
+  /** Events of it that its program has not read. */
+  waiting = 0
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0

@@ -8,7 +8,7 @@ import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
 import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
-import type { Core, MadAddress } from '../../core/model.ts'
+import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { CM_CLASS, sidrStatus } from '../../spec/wire/mad.ts'
@@ -28,6 +28,8 @@ export interface RdmaCmEnvironment {
   /** A u32 that nobody can guess. */
   readonly random: () => number
   readonly routing?: Routing
+  /** Whether a client may connect this queue pair of a device; without it any. */
+  readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
   /** Messages wait for the devices' next turn. */
   readonly wake?: () => void
 }
@@ -187,6 +189,7 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ROUTE_RESOLVED')
       throw new CallError('EINVAL', `cm_id.connect: it is in state ${id.state}, not ROUTE_RESOLVED`)
     const path = this.#pathOf(id)
+    this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const own = ownData(parameters)
     // An identifier that was refused tries again with what it has.
@@ -253,6 +256,7 @@ export class RdmaCm implements EventHost {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
       throw new CallError('EINVAL', `cm_id.accept: it is in state ${id.state}, with nothing to accept`)
+    if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
     id.noticed()
     try {
       if (parameters === undefined) this.engine.ready(connection)
@@ -401,6 +405,14 @@ export class RdmaCm implements EventHost {
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
     const port = this.#ports.bind(id, { ...address, port: Number(address.serviceId & address.serviceMask & 0xffffn) })
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
+  }
+
+  /** Another's queue pair would be that one's connection, which a peer that is asked twice ends as stale. */
+  #requireQueuePair({ object, device }: Identifier, qpNum: number, what: string): void {
+    const qpn = qpNum & 0xff_ffff
+    if (qpn === 0 || object?.context === undefined || device === undefined) return
+    if (this.#environment.mayConnect?.(object.context, device.device, qpn) === false)
+      throw new CallError('EPERM', `${what}: ${qpn} is no queue pair of this user on device ${device.device.name}`)
   }
 
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {

@@ -13,6 +13,7 @@ const BYTES: Readonly<Record<string, number>> = {
   srq: 2560,
   xrc_srq: 2560,
   xrcd: 768,
+  cm_id: 4096,
 }
 const QUEUE_PAIR = 3840
 const OTHER = 1024

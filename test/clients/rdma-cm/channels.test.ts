@@ -1,0 +1,245 @@
+/*
+ * The classes of rdma_cm as programs call them: identifiers of channels, their events and how many of them were read,
+ * moves to another channel, groups, and what of a program's is bounded (R18, R42).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { emitAddress, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
+import {
+  closeContext,
+  closeDescriptor,
+  invokeNow,
+  noMemory,
+  openContext,
+  systemDevice,
+} from '../../../src/core/index.ts'
+import type { Caller, Context } from '../../../src/core/model.ts'
+import { CmChannel } from '../../../src/spec/classes/cm_channel.ts'
+import { CmId, CmMulticast } from '../../../src/spec/classes/cm_id.ts'
+import { CmEventType, CmPortSpace } from '../../../src/spec/enums.ts'
+import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
+import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+
+const PORT = 7471
+const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
+
+/** A program: its channels are of one context. */
+class Program {
+  readonly context: Context
+  readonly caller: Caller
+
+  constructor({ core }: Host) {
+    this.context = openContext(systemDevice(core), { opened: true })
+    this.caller = {
+      memory: noMemory,
+      copyIn: (_address, length) => new Uint8Array(length),
+      copyOut: () => {},
+      descriptor: fd => fd,
+    }
+  }
+
+  channel(): number {
+    return invokeNow(this.context, CmChannel, 'create', 0, {}, this.caller).descriptors![0]!.object
+  }
+
+  create(channel: number, userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): number {
+    return invokeNow(this.context, CmId, 'create', 0, { channel, userHandle, portSpace }, this.caller).object!
+  }
+
+  bind(id: number, address: SocketAddress): void {
+    invokeNow(this.context, CmId, 'bind', id, { address: emitAddress(address) }, this.caller)
+  }
+
+  listen(channel: number, address: SocketAddress, backlog = 0): number {
+    const id = this.create(channel)
+    this.bind(id, address)
+    invokeNow(this.context, CmId, 'listen', id, { backlog }, this.caller)
+    return id
+  }
+
+  resolve(id: number, to: SocketAddress): void {
+    invokeNow(this.context, CmId, 'resolveAddress', id, { destination: emitAddress(to) }, this.caller)
+  }
+
+  connect(channel: number, to: SocketAddress, qpn: number): number {
+    const id = this.create(channel)
+    this.resolve(id, to)
+    invokeNow(this.context, CmId, 'resolveRoute', id, {}, this.caller)
+    invokeNow(this.context, CmId, 'connect', id, { parameters: parametersOf(qpn) }, this.caller)
+    return id
+  }
+
+  accept(id: number, qpn?: number, userHandle = 0n): void {
+    const args = qpn === undefined ? {} : { parameters: parametersOf(qpn), userHandle }
+    invokeNow(this.context, CmId, 'accept', id, args, this.caller)
+  }
+
+  /** How many events of it were read. */
+  destroy(id: number): number {
+    return invokeNow(this.context, CmId, 'destroy', id, {}, this.caller).out.events
+  }
+
+  move(id: number, channel: number): number {
+    return invokeNow(this.context, CmId, 'modify', id, { channel }, this.caller).out.events
+  }
+
+  join(id: number, group: SocketAddress, userHandle = 0n): number {
+    const args = { id, userHandle, address: emitAddress(group) }
+    return invokeNow(this.context, CmMulticast, 'create', 0, args, this.caller).object!
+  }
+
+  leave(group: number): number {
+    return invokeNow(this.context, CmMulticast, 'destroy', group, {}, this.caller).out.events
+  }
+
+  unread(channel: number): number {
+    return invokeNow(this.context, CmChannel, 'query', channel, {}, this.caller).out.unread
+  }
+
+  /** The oldest event. */
+  read(channel: number): { name: string; object: number; userHandle: bigint } {
+    const { out } = invokeNow(this.context, CmChannel, 'getEvent', channel, {}, this.caller)
+    return { name: typeNames[out.type] ?? '?', object: out.object, userHandle: out.userHandle }
+  }
+
+  names(channel: number): string[] {
+    const found: string[] = []
+    while (this.unread(channel) > 0) found.push(this.read(channel).name)
+    return found
+  }
+}
+
+const two = () => {
+  const { world, a, b } = twoHosts()
+  const [client, server] = [new Program(a), new Program(b)]
+  const end = (): void => {
+    for (const { context } of [client, server]) closeContext(context)
+    assertNothingLeft(world)
+  }
+  return { world, a, b, client, server, end }
+}
+
+describe('a channel', () => {
+  it('tells of requests and connections, and counts what was read of each identifier', () => {
+    const { world, client, server, end } = two()
+    const [there, here] = [server.channel(), client.channel()]
+    const listener = server.listen(there, ip4(2, PORT))
+    const active = client.connect(here, ip4(2, PORT), 0x11)
+    world.settle()
+    assert.deepEqual(client.names(here), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    const { name, object: request } = server.read(there)
+    assert.equal(name, 'CONNECT_REQUEST')
+    server.accept(request, 0x22, 7n)
+    world.settle()
+    assert.deepEqual(client.names(here), ['CONNECT_RESPONSE'])
+    client.accept(active)
+    world.settle()
+    assert.deepEqual(server.read(there), { name: 'ESTABLISHED', object: request, userHandle: 7n })
+    assert.equal(client.destroy(active), 3)
+    world.settle()
+    // DISCONNECTED is there, and nobody has read it: it is withdrawn.
+    assert.equal(server.unread(there), 1)
+    assert.equal(server.destroy(request), 1)
+    assert.equal(server.destroy(listener), 1)
+    assert.equal(server.unread(there), 0)
+    end()
+  })
+
+  it('that is closed ends its identifiers, and their peers hear of it', () => {
+    const { world, a, b, client, server, end } = two()
+    const [there, here] = [server.channel(), client.channel()]
+    server.listen(there, ip4(2, PORT))
+    const active = client.connect(here, ip4(2, PORT), 0x11)
+    world.settle()
+    server.accept(server.read(there).object, 0x22)
+    world.settle()
+    client.accept(active)
+    client.names(here)
+    // One more request, which nobody has read.
+    client.connect(here, ip4(2, PORT), 0x12)
+    world.settle()
+    client.names(here)
+    closeDescriptor(b.core, there)
+    world.settle()
+    assert.deepEqual(client.names(here).sort(), ['DISCONNECTED', 'REJECTED'])
+    assert.deepEqual([b.cm.counts.identifiers, b.cm.counts.listeners, a.cm.counts.identifiers], [0, 0, 2])
+    end()
+  })
+
+  it('gets identifiers of another with the events that nobody has read, and with requests to them', () => {
+    const { world, client, server, end } = two()
+    const [before, after, here] = [server.channel(), server.channel(), client.channel()]
+    const listener = server.listen(before, ip4(2, PORT))
+    client.connect(here, ip4(2, PORT), 0x11)
+    world.settle()
+    const { object: first } = server.read(before)
+    client.connect(here, ip4(2, PORT), 0x12)
+    world.settle()
+    assert.equal(server.move(listener, after), 1)
+    assert.deepEqual([server.unread(before), server.unread(after)], [0, 1])
+    const { object: second } = server.read(after)
+    client.connect(here, ip4(2, PORT), 0x13)
+    world.settle()
+    assert.equal(server.read(after).name, 'CONNECT_REQUEST')
+    // A request that was read stays where its event was read.
+    server.accept(first, 0x21)
+    server.accept(second, 0x22)
+    closeContext(client.context)
+    world.rest()
+    assert.deepEqual([server.names(before).length > 0, server.names(after).length > 0], [true, true])
+    assert.equal(server.destroy(listener), 3)
+    end()
+  })
+
+  it('that nobody reads holds few events of an identifier: calls that would make more are refused', () => {
+    const { client, end } = two()
+    const channel = client.channel()
+    const id = client.create(channel)
+    // No interface has this number: the outcome is an error each time, and may be tried again.
+    const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
+    const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
+    assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])
+    const kept = client.names(channel)
+    assert.ok(kept.length < 10 && kept.every(name => name === 'ADDR_ERROR'), `${kept}`)
+    assert.equal(
+      errnoOf(() => client.resolve(id, nowhere)),
+      'ok',
+    )
+    end()
+  })
+})
+
+describe('memberships of groups', () => {
+  const group = ipAddress(ipv4(239, 1, 2, 3), 0)
+
+  it('are told of, counted, and left', () => {
+    const { client, end } = two()
+    const channel = client.channel()
+    const id = client.create(channel, 1n, CmPortSpace.values.UDP)
+    client.resolve(id, group)
+    const membership = client.join(id, group, 9n)
+    assert.deepEqual(client.names(channel).slice(0, 1), ['ADDR_RESOLVED'])
+    assert.equal(client.leave(membership), 1)
+    assert.equal(client.destroy(id), 1)
+    end()
+  })
+
+  it('move with their identifier, and go with it', () => {
+    const { a, client, end } = two()
+    const [before, after] = [client.channel(), client.channel()]
+    const id = client.create(before, 1n, CmPortSpace.values.UDP)
+    client.resolve(id, group)
+    client.read(before)
+    const membership = client.join(id, group, 9n)
+    client.move(id, after)
+    assert.deepEqual(client.read(after), { name: 'MULTICAST_JOIN', object: membership, userHandle: 9n })
+    closeDescriptor(a.core, before)
+    client.destroy(id)
+    assert.equal(
+      errnoOf(() => client.leave(membership)),
+      'ENOENT',
+    )
+    assert.equal(client.context.handles.count, 0)
+    end()
+  })
+})

@@ -1,0 +1,75 @@
+/*
+ * A program that writes to rdma_cm files whatever a test tells it to, for test/system/connections.test.ts.
+ *
+ * Each line of its input is one step; each answer is one line: "RESULT HEX", RESULT as of write(2) or minus an errno,
+ * HEX what is in the response.
+ *
+ *   open                              another channel, which later lines write to; its number is its descriptor
+ *   use FD                            later lines write to that one
+ *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
+ *   raw LENGTH HEX                    writes these bytes and says that there are LENGTH
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <rdma/rdma_user_cm.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MOST 4096
+
+static int channel = -1;
+
+static void answer(long result, const unsigned char *bytes, int length)
+{
+    printf("%ld ", result < 0 ? -(long)errno : result);
+    for (int i = 0; i < length; i++)
+        printf("%02x", bytes[i]);
+    puts("");
+    fflush(stdout);
+}
+
+static int unhex(const char *text, unsigned char *bytes)
+{
+    int length = 0;
+    unsigned byte;
+    while (length < MOST && sscanf(text + 2 * length, "%2x", &byte) == 1)
+        bytes[length++] = byte;
+    return length;
+}
+
+int main(void)
+{
+    static char line[4 * MOST], hex[2 * MOST + 1];
+    static unsigned char message[2 * MOST], response[MOST];
+    while (fgets(line, sizeof line, stdin)) {
+        int number, at, out;
+        long length;
+        hex[0] = 0;
+        if (strncmp(line, "open", 4) == 0) {
+            channel = open("/dev/infiniband/rdma_cm", O_RDWR | O_NONBLOCK);
+            answer(channel, NULL, 0);
+        } else if (sscanf(line, "use %d", &number) == 1) {
+            channel = number;
+            answer(0, NULL, 0);
+        } else if (sscanf(line, "raw %ld %8192s", &length, hex) >= 1) {
+            unhex(hex, message);
+            answer(write(channel, message, length), NULL, 0);
+        } else if (sscanf(line, "write %d %d %d %8192s", &number, &at, &out, hex) >= 3) {
+            int size = unhex(hex, message + sizeof(struct rdma_ucm_cmd_hdr));
+            struct rdma_ucm_cmd_hdr header = {.cmd = number, .in = size, .out = out};
+            uint64_t pointer = (uintptr_t)response;
+            memcpy(message, &header, sizeof header);
+            memset(response, 0, sizeof response);
+            if (at >= 0)
+                memcpy(message + sizeof header + at, &pointer, sizeof pointer);
+            long result = write(channel, message, sizeof header + size);
+            answer(result, response, result < 0 ? 0 : out);
+        } else
+            return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,13 @@
+/*
+ * 200 programs of rdma_cm that are killed (test/system/dying.ts).
+ */
+import { describe, it } from 'node:test'
+import { dieInEveryState } from './dying.ts'
+import { lacking, startDaemon } from './programs.ts'
+import { UCMA_PROGRAM } from './ucma.ts'
+
+describe('programs that are gone', { skip: lacking(UCMA_PROGRAM) }, () => {
+  it('leave nothing: 200 that are killed in every state, also stopped', async t => {
+    await dieInEveryState(t, await startDaemon(t), 40)
+  })
+})

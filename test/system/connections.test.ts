@@ -1,0 +1,108 @@
+/*
+ * Programs of rdma_cm that mean harm, die or stop: nobody reaches the identifiers of another program, nothing is left of
+ * who is gone, and peers hear of it (R42; docs/reference/connection-manager.md).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { dieInEveryState } from './dying.ts'
+import { isEmpty, lacking, startDaemon } from './programs.ts'
+import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
+
+const NOBODY = 65534
+const PORT = 7471
+const QUEUE_PAIR = 0x33
+const [EPERM, ENOENT, EADDRINUSE] = [-1, -2, -98]
+
+const missing = lacking(UCMA_PROGRAM)
+const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
+
+describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
+  it("reach nothing of each other's: identifiers, requests, ports, queue pairs", async t => {
+    const daemon = await startDaemon(t, { guest: NOBODY })
+    const owner = await UcmaProgram.start(t, daemon)
+    const guest = await UcmaProgram.start(t, daemon, NOBODY)
+    const listener = await owner.create()
+    await owner.bind(listener, PORT)
+    assert.ok((await owner.listen(listener)) >= 0)
+
+    const own = await guest.create()
+    assert.equal(await guest.bind(own, PORT), EADDRINUSE)
+    for (let id = 0; id < 64; id++) {
+      if (id === own) continue
+      assert.deepEqual(
+        [
+          await guest.destroy(id),
+          await guest.listen(id),
+          await guest.accept(id, QUEUE_PAIR),
+          await guest.disconnect(id),
+          await guest.bind(id, PORT + 1),
+        ],
+        [ENOENT, ENOENT, ENOENT, ENOENT, ENOENT],
+        `identifier ${id}`,
+      )
+    }
+    // Guests have queue pairs of their own or none: a number of another's would have the peer end a connection of that.
+    assert.ok((await guest.resolve(own, PORT)) >= 0)
+    assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
+    assert.ok((await guest.connect(own, 0)) >= 0)
+    const { id: request } = await owner.until('CONNECT_REQUEST')
+    assert.equal(await guest.accept(request, 0), ENOENT)
+    assert.ok((await owner.accept(request, QUEUE_PAIR)) >= 0)
+    await guest.until('CONNECT_RESPONSE')
+    await guest.accept(own)
+    await owner.until('ESTABLISHED')
+    for (const one of [owner, guest]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('programs that are gone', { skip: missing }, () => {
+  it('leave nothing, and their peers hear of it: 40 that are killed in every state, also stopped', async t => {
+    await dieInEveryState(t, await startDaemon(t), 8)
+  })
+
+  it('give their port and their place back at once: 20 listeners at one port', async t => {
+    const daemon = await startDaemon(t)
+    for (let turn = 0; turn < 20; turn++) {
+      const program = await UcmaProgram.start(t, daemon)
+      const listener = await program.create()
+      assert.equal(await program.bind(listener, PORT), 144)
+      assert.equal(await program.listen(listener), 16)
+      program.running.child.kill('SIGKILL')
+      await daemon.settled(isEmpty)
+    }
+  })
+
+  it('or stopped hold nobody up: requests beyond their backlog are dropped, other listeners go on', async t => {
+    const daemon = await startDaemon(t)
+    const deaf = await UcmaProgram.start(t, daemon)
+    const other = await UcmaProgram.start(t, daemon)
+    const client = await UcmaProgram.start(t, daemon)
+    for (const [program, port] of [
+      [deaf, PORT],
+      [other, PORT + 1],
+    ] as const) {
+      const listener = await program.create()
+      await program.bind(listener, port)
+      await program.listen(listener, 4)
+    }
+    deaf.running.child.kill('SIGSTOP')
+    for (let qpn = 0x100; qpn < 0x180; qpn++) {
+      const id = await client.create()
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, qpn)) >= 0)
+    }
+    const { connections } = await daemon.stat()
+    // Two listeners, what the client has, and as many requests as the backlog has room for.
+    assert.equal(connections.identifiers, 2 + 128 + 4)
+    assert.ok(connections.connections <= 128 + 4)
+    const id = await client.create()
+    await client.resolve(id, PORT + 1)
+    await client.connect(id, 0x200)
+    const { id: request } = await other.until('CONNECT_REQUEST')
+    assert.ok((await other.accept(request, 0x201)) >= 0)
+    await client.until('CONNECT_RESPONSE')
+    for (const { running } of [client, deaf, other]) running.child.kill('SIGKILL')
+    await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
+  })
+})

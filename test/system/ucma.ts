@@ -1,0 +1,158 @@
+/*
+ * Programs of our own that write to rdma_cm files (test/programs/ucma.c), told what to write by the test: commands of
+ * Linux's rdma_user_cm.h, of which the test knows what it needs.
+ */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
+import { ownProgram, type Running, type Scope, start, type TestDaemon } from './programs.ts'
+
+export const UCMA_PROGRAM = ownProgram('ucma')
+
+export interface Said {
+  readonly result: number
+  readonly view: DataView
+}
+
+const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
+const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
+
+/** sockaddr_in of 127.0.0.1. */
+const loopback = (view: DataView, at: number, port: number): void => {
+  view.setUint16(at, 2, true)
+  view.setUint16(at + 2, port)
+  view.setUint32(at + 4, 0x7f00_0001)
+}
+
+export interface UcmaEvent {
+  readonly name: string
+  readonly id: number
+  readonly userHandle: bigint
+}
+
+/** Commands answer 0 or more, or minus an errno. */
+export class UcmaProgram {
+  readonly running: Running
+  readonly #lines: AsyncIterator<string>
+
+  private constructor(running: Running, lines: AsyncIterator<string>) {
+    this.running = running
+    this.#lines = lines
+  }
+
+  /** With a channel; `user`: whose program it is. */
+  static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
+    const own = user === undefined ? {} : { uid: user, gid: user }
+    const running = start(t, UCMA_PROGRAM, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...own })
+    const { stdout } = running.child
+    assert.ok(stdout)
+    const self = new UcmaProgram(running, createInterface({ input: stdout })[Symbol.asyncIterator]())
+    assert.ok((await self.say('open')).result >= 0)
+    return self
+  }
+
+  async say(line: string): Promise<Said> {
+    this.running.child.stdin?.write(`${line}\n`)
+    const { value, done } = await this.#lines.next()
+    assert.ok(!done, `the program ended instead of an answer to ${line}`)
+    const [result = '', hex = ''] = (value as string).split(' ')
+    const bytes = new Uint8Array(Buffer.from(hex, 'hex'))
+    return { result: Number(result), view: new DataView(bytes.buffer) }
+  }
+
+  write(number: number, view: DataView, at = -1, out = 0): Promise<Said> {
+    return this.say(`write ${number} ${at} ${out} ${bytesOf(view).toString('hex')}`)
+  }
+
+  async create(userHandle = 0n, portSpace: number = CmPortSpace.values.TCP): Promise<number> {
+    const view = body(24)
+    view.setBigUint64(0, userHandle, true)
+    view.setUint16(16, portSpace, true)
+    const { result, view: response } = await this.write(0, view, 8, 4)
+    return result < 0 ? result : response.getUint32(0, true)
+  }
+
+  /** How many events of it were read. */
+  async destroy(id: number): Promise<number> {
+    const view = body(16)
+    view.setUint32(8, id, true)
+    const { result, view: response } = await this.write(1, view, 0, 4)
+    return result < 0 ? result : response.getUint32(0, true)
+  }
+
+  async bind(id: number, port: number): Promise<number> {
+    const view = body(136)
+    view.setUint32(0, id, true)
+    view.setUint16(4, 16, true)
+    loopback(view, 8, port)
+    return (await this.write(20, view)).result
+  }
+
+  async listen(id: number, backlog = 0): Promise<number> {
+    const view = body(8)
+    view.setUint32(0, id, true)
+    view.setUint32(4, backlog, true)
+    return (await this.write(7, view)).result
+  }
+
+  async resolve(id: number, port: number): Promise<number> {
+    const view = body(272)
+    view.setUint32(0, id, true)
+    view.setUint32(4, 1000, true)
+    view.setUint16(10, 16, true)
+    loopback(view, 144, port)
+    const { result } = await this.write(21, view)
+    if (result < 0) return result
+    const route = body(8)
+    route.setUint32(0, id, true)
+    return (await this.write(4, route)).result
+  }
+
+  async connect(id: number, qpn: number): Promise<number> {
+    const view = body(288)
+    view.setUint32(0, qpn, true)
+    view.setUint8(271, 1)
+    view.setUint32(272, id, true)
+    return (await this.write(6, view)).result
+  }
+
+  /** Without a queue pair: confirms the answer to a request of one's own. */
+  async accept(id: number, qpn?: number): Promise<number> {
+    const view = body(296)
+    view.setUint32(8, qpn ?? 0, true)
+    view.setUint8(8 + 271, qpn === undefined ? 0 : 1)
+    view.setUint32(280, id, true)
+    return (await this.write(8, view)).result
+  }
+
+  async disconnect(id: number): Promise<number> {
+    const view = body(4)
+    view.setUint32(0, id, true)
+    return (await this.write(10, view)).result
+  }
+
+  /** Undefined if there is none now. */
+  async event(): Promise<UcmaEvent | undefined> {
+    const { result, view } = await this.write(12, body(8), 0, 336)
+    if (result === -11) return undefined
+    assert.ok(result >= 0, `GET_EVENT: ${result}`)
+    const type = view.getUint32(12, true)
+    const name = Object.entries(CmEventType.values).find(([, value]) => value === type)?.[0] ?? String(type)
+    return { name, id: view.getUint32(8, true), userHandle: view.getBigUint64(0, true) }
+  }
+
+  /** Waits for an event, whose predecessors are passed over. */
+  async until(name: string): Promise<UcmaEvent> {
+    for (let tries = 0; tries < 20_000; tries++) {
+      const event = await this.event()
+      if (event?.name === name) return event
+    }
+    assert.fail(`${name} never came`)
+  }
+
+  async close(): Promise<void> {
+    this.running.child.stdin?.end()
+    await once(this.running.child, 'close')
+  }
+}
