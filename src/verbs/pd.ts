@@ -14,7 +14,7 @@ import {
   wholeRegionPlan,
 } from './mr/region.ts'
 import { type MemoryWindow, windowPlan } from './mr/window.ts'
-import { type DeviceContext, type HeldObject, type Kind, make, type Plan, plan } from './plan.ts'
+import { type DeviceContext, type Kind, make, type Plan, plan } from './plan.ts'
 import {
   type AwaitableRcOptions,
   type AwaitableRcQueuePair,
@@ -51,7 +51,6 @@ import {
   smiQpPlan,
 } from './qp/management.ts'
 import { type XrcInitiator, type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
-import { closeMethods, guarded, shownAs, withMethods } from './shared-methods.ts'
 import {
   type SharedReceiveQueue,
   type SrqOptions,
@@ -60,6 +59,7 @@ import {
   type XrcSrqOptions,
   xrcSrqPlan,
 } from './srq/shared-receive.ts'
+import { defineVerbsClass, VerbsObject } from './verbs-object.ts'
 
 export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   readonly handle: number
@@ -105,68 +105,92 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   close(): void
 }
 
-type Make<O, T> = (kit: DeviceContext, pd: HeldObject, options: O) => T
+/** With a `sendCq` completions go there; without one requests are promises. A `sendCq` that is undefined is a mistake. */
+const hasCq = (options: object | undefined): boolean =>
+  typeof options === 'object' && options !== null && 'sendCq' in options
 
-/** What makes a queue pair with a `sendCq`, or one whose requests answer promises. One that is undefined is a mistake. */
-const eitherWay = <P extends object, T, A, W>(
-  planWith: Make<P, Plan<T>>,
-  makeAwaitable: Make<A | undefined, W>,
-): { (options: P): T; (options?: A): W } =>
-  function (this: HeldObject, options?: P | A) {
-    return typeof options === 'object' && options !== null && 'sendCq' in options
-      ? make(this.kit, planWith(this.kit, this, options as P))
-      : makeAwaitable(this.kit, this, options as A)
-  } as never
+class Domain extends VerbsObject implements ProtectionDomain {
+  get cls(): typeof Pd {
+    return Pd
+  }
 
-const pdMethods: Omit<ProtectionDomain, 'handle'> & ThisType<HeldObject> = {
-  register(buffer, access = {}) {
+  register(buffer: Uint8Array, access: Access = {}): MemoryRegion {
     return make(this.kit, regionPlan(this.kit, this, buffer, access))
-  },
-  registerFile(file, options) {
+  }
+
+  registerFile(file: number, options: FileRegionOptions): Region {
     return make(this.kit, fileRegionPlan(this.kit, this, file, options))
-  },
-  nullRegion(length, access) {
+  }
+
+  nullRegion(length: number, access?: Access): Region {
     return make(this.kit, nullRegionPlan(this.kit, this, length, access))
-  },
-  wholeRegion(access) {
+  }
+
+  wholeRegion(access?: Access): WholeRegion {
     return make(this.kit, wholeRegionPlan(this.kit, this, access))
-  },
-  window(type = 2) {
+  }
+
+  window(type: 1 | 2 = 2): MemoryWindow {
     return make(this.kit, windowPlan(this.kit, this, type))
-  },
-  rcQp: eitherWay(rcQpPlan, awaitableRcQp),
-  ucQp: eitherWay(ucQpPlan, awaitableUcQp),
-  udQp: eitherWay(udQpPlan, awaitableUdQp),
-  gsiQp(options) {
+  }
+
+  rcQp(options: RcQueuePairOptions): RcQueuePair
+  rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
+  rcQp(options?: RcQueuePairOptions | AwaitableRcOptions): RcQueuePair | AwaitableRcQueuePair {
+    return hasCq(options)
+      ? make(this.kit, rcQpPlan(this.kit, this, options as RcQueuePairOptions))
+      : awaitableRcQp(this.kit, this, options)
+  }
+
+  ucQp(options: UcQueuePairOptions): UcQueuePair
+  ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
+  ucQp(options?: UcQueuePairOptions | AwaitableUcOptions): UcQueuePair | AwaitableUcQueuePair {
+    return hasCq(options)
+      ? make(this.kit, ucQpPlan(this.kit, this, options as UcQueuePairOptions))
+      : awaitableUcQp(this.kit, this, options)
+  }
+
+  udQp(options: UdQueuePairOptions): UdQueuePair
+  udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
+  udQp(options?: UdQueuePairOptions | AwaitableUdOptions): UdQueuePair | AwaitableUdQueuePair {
+    return hasCq(options)
+      ? make(this.kit, udQpPlan(this.kit, this, options as UdQueuePairOptions))
+      : awaitableUdQp(this.kit, this, options)
+  }
+
+  gsiQp(options: GsiQueuePairOptions): GsiQueuePair {
     return make(this.kit, gsiQpPlan(this.kit, this, options))
-  },
-  smiQp(options) {
+  }
+
+  smiQp(options: SmiQueuePairOptions): SmiQueuePair {
     return make(this.kit, smiQpPlan(this.kit, this, options))
-  },
-  xrcInitiator(options) {
+  }
+
+  xrcInitiator(options: XrcInitiatorOptions): XrcInitiator {
     return make(this.kit, xrcInitiatorPlan(this.kit, this, options))
-  },
-  srq(options) {
+  }
+
+  srq(options?: SrqOptions): SharedReceiveQueue {
     return make(this.kit, srqPlan(this.kit, this, options))
-  },
-  xrcSrq(options) {
+  }
+
+  xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue {
     return make(this.kit, xrcSrqPlan(this.kit, this, options))
-  },
-  addressHandle(to) {
+  }
+
+  addressHandle(to: Destination): AddressHandle {
     return make(this.kit, addressPlan(this.kit, this, to))
-  },
-  addressHandles(to) {
+  }
+
+  addressHandles(to: readonly Destination[]): readonly AddressHandle[] {
     return makeAddresses(this.kit, this, to)
-  },
-  closeAddressHandles(handles) {
+  }
+
+  closeAddressHandles(handles: readonly AddressHandle[]): void {
     closeAddresses(this.kit, this, handles)
-  },
-  ...closeMethods<HeldObject>(Pd),
+  }
 }
-guarded('pd', pdMethods)
-shownAs(pdMethods, 'ProtectionDomain', ({ handle }) => ({ handle }))
+defineVerbsClass(Domain, 'pd', 'ProtectionDomain')
 
 export const pdPlan = (kit: DeviceContext): Plan<ProtectionDomain> =>
-  plan(Pd, {}, ({ object: handle }) =>
-    withMethods<ProtectionDomain>(pdMethods, { kit, handle, isOpen: true } satisfies HeldObject),
-  )
+  plan(Pd, {}, ({ object: handle }) => new Domain(kit, handle))

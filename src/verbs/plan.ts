@@ -58,7 +58,7 @@ export interface DeviceContext {
   readonly makeAll: MakeAll
 }
 
-/** What an object holds whose methods are those of a table (shared-methods.ts). */
+/** What every object of the library has, see verbs-object.ts. */
 export interface HeldObject {
   readonly kit: DeviceContext
   handle: number

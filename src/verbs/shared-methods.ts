@@ -5,8 +5,9 @@
  */
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import { detached } from './error.ts'
-import { CLOSED, destroy, type HeldObject } from './plan.ts'
+import { destroy, type HeldObject } from './plan.ts'
 import { showAs } from './show.ts'
+import { markClosed } from './verbs-object.ts'
 
 /** Methods that look for their object themselves, since they are called very often. */
 const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWrite', 'flush', 'receive', 'poll', 'wait']
@@ -14,7 +15,7 @@ const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWri
 const INTERNAL = ['stepsTo']
 
 /** Makes the methods of a table say so when they are called without their object; `name`: how sentences call that. */
-export const guarded = <M extends object>(name: string, methods: M): M => {
+export const guardedTable = <M extends object>(name: string, methods: M): M => {
   for (const [key, member] of Object.entries(Object.getOwnPropertyDescriptors(methods) as PropertyDescriptorMap)) {
     const { value: method } = member
     if (typeof method !== 'function' || CHECKING.includes(key) || INTERNAL.includes(key)) continue
@@ -60,12 +61,6 @@ export const assignMethods = <T, F extends object, A extends readonly unknown[]>
   ...args: A
 ) => T) => Object.defineProperty(fill, 'prototype', { value: methods }) as unknown as new (...args: A) => T
 
-/** It is destroyed: whatever is called on it from now on is refused. */
-export const markClosed = (self: HeldObject): void => {
-  self.isOpen = false
-  self.handle = CLOSED
-}
-
 /** Destroys an object that is open; answers whether it was. Throws RdmaError EBUSY while it is used. */
 export const destroyed = (self: HeldObject, cls: ObjectClass): boolean => {
   if (!self.isOpen) return false
@@ -73,13 +68,3 @@ export const destroyed = (self: HeldObject, cls: ObjectClass): boolean => {
   markClosed(self)
   return true
 }
-
-/** The end of objects of a class, as part of its table: the first call destroys, and `closed` lets go of the rest. */
-export const closeMethods = <S extends HeldObject>(cls: ObjectClass, closed: (self: S) => void = () => {}) => ({
-  close(this: S): void {
-    if (destroyed(this, cls)) closed(this)
-  },
-  [Symbol.dispose](this: S): void {
-    if (destroyed(this, cls)) closed(this)
-  },
-})

@@ -7,7 +7,7 @@ import { detached } from './error.ts'
 /** Where Node's util.inspect looks, without importing it: a browser has none. */
 const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
-type Shown = Readonly<Record<string, unknown>>
+export type Shown = Readonly<Record<string, unknown>>
 type Inspect = (value: unknown, options: object) => string
 interface InspectOptions {
   readonly depth?: number | null

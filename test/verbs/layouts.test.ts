@@ -15,7 +15,7 @@ import { CqKind } from '../../src/spec/enums.ts'
 import { SendFlags, WrOpcode } from '../../src/spec/work.ts'
 import { Completion, Send, Sge } from '../../src/transport/types.ts'
 import type { RingBytes } from '../../src/verbs/carrier.ts'
-import { completionCursor } from '../../src/verbs/cq/completion.ts'
+import { CompletionCursor } from '../../src/verbs/cq/completion.ts'
 import { open } from '../../src/verbs/index.ts'
 import { RemoteRange } from '../../src/verbs/mr/remote-memory.ts'
 import {
@@ -236,7 +236,7 @@ describe('completions', () => {
         const queues = names.map(name => {
           const cq = createCqRing(memories[name](), 4, CqKind.values.EXTENDED)
           const ring = programSide(cq.ring)
-          return { cq, ring, cursor: completionCursor(ring, true) }
+          return { cq, ring, cursor: new CompletionCursor(ring, true) }
         })
         for (const words of completions) {
           const [first, second] = queues.map(({ cq, ring, cursor }) => {

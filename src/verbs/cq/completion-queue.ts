@@ -8,10 +8,10 @@ import type { RingPlace } from '../carrier.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { checkChoice, detached, refused, withOptionWords } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
-import { type DeviceContext, eventSource, type HeldObject, type Kind, type Plan, plan } from '../plan.ts'
+import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
-import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
-import { type Completion, type CompletionCursor, completionCursor } from './completion.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
+import { type Completion, CompletionCursor } from './completion.ts'
 
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
@@ -91,64 +91,61 @@ const LOOKS = 4
 /** Devices of an older release know no kinds: it is only said where it matters. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
-interface CqFields extends HeldObject {
+type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
+
+class CqObject extends VerbsObject implements CompletionQueue {
   /** Its number among what has events. */
   readonly number: number
-  readonly isCounting: boolean
   entries: number
-  place: RingPlace | undefined
-  ring: ProgramRing
   readonly completion: CompletionCursor
+  /** Set by CQ_ERR: completions were lost, and none come any more. */
+  isOverrun = false
+  readonly #isCounting: boolean
+  #place: RingPlace | undefined
+  #ring: ProgramRing
   /** The completion that `poll` found has its slot until the next look. */
-  isHeld: boolean
-  /** Completions that a counting queue has told of; its ring has them modulo 2^32. */
-  told: number
-  /** Completions were lost (IBV_EVENT_CQ_ERR): nothing comes any more. */
-  isOverrun: boolean
-}
+  #isHeld = false
+  /** Completions that a counting queue has reported; its ring has them modulo 2^32. */
+  #told = 0
 
-const releaseQueue = (self: CqFields): void => {
-  if (self.isHeld) consume(self.ring)
-  self.isHeld = false
-}
-const pollRing = (self: CqFields): boolean => {
-  releaseQueue(self)
-  if (self.isCounting) return false
-  const at = oldestCompletion(self.ring)
-  if (at < 0) return false
-  self.completion.at = at
-  self.isHeld = true
-  return true
-}
-const uncounted = ({ ring, told }: CqFields): number =>
-  ((Atomics.load(ring.words, ring.producer) >>> 0) - (told >>> 0)) >>> 0
-const hasNews = (self: CqFields): boolean => (self.isCounting ? uncounted(self) > 0 : oldestCompletion(self.ring) >= 0)
+  constructor(kit: DeviceContext, number: number, handle: number, { cqe, queue }: Made, kind: keyof typeof kinds) {
+    super(kit, handle)
+    this.number = number
+    this.entries = cqe
+    this.#isCounting = kind === 'counting'
+    this.#place = queue
+    this.#ring = ringOrNone(kit.carrier, queue)
+    this.completion = new CompletionCursor(this.#ring, kind === 'timed')
+  }
 
-const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { readonly cls: typeof Cq } & ThisType<
-    CqFields & CompletionQueue
-  > = {
-  cls: Cq,
-  get count() {
-    const self = this as unknown as CqFields & CompletionQueue
-    if (!self.isCounting) return Number(self.query().completions)
-    self.told += uncounted(self)
-    return self.told
-  },
+  get cls(): typeof Cq {
+    return Cq
+  }
+
+  get count(): number {
+    if (!this.#isCounting) return Number(this.query().completions)
+    this.#told += this.#uncounted()
+    return this.#told
+  }
+
   query() {
     return this.kit.carrier.call(Cq, 'query', this.handle, {}).out
-  },
-  moderate(threshold) {
+  }
+
+  moderate(threshold: Threshold): void {
     checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
     const { completions = 0, microseconds = 0 } = threshold
     withOptionWords(thresholdOptions, () =>
       this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds }),
     )
-  },
-  poll() {
+  }
+
+  poll(): boolean {
     if (this?.kit === undefined) throw detached('cq.poll')
-    return pollRing(this) || (this.kit.carrier.drive() && pollRing(this))
-  },
-  arm(options = {}) {
+    return this.#pollRing() || (this.kit.carrier.drive() && this.#pollRing())
+  }
+
+  arm(options: ArmOptions = {}): void {
     checkOptions('cq.arm', 'options', options, armWords)
     const { solicitedOnly = false, completions, microseconds } = options
     const args = {
@@ -157,21 +154,22 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
       ...(microseconds !== undefined && { period: microseconds }),
     }
     withOptionWords(thresholdOptions, () => this.kit.carrier.call(Cq, 'reqNotify', this.handle, args))
-  },
-  async wait(options = {}) {
+  }
+
+  async wait(options: WaitOptions = {}): Promise<void> {
     if (this?.kit === undefined) throw detached('cq.wait')
     checkOptions('cq.wait', 'options', options, armWords)
     checkSignal('cq.wait', options)
     const { signal } = options
     const { carrier, waiters } = this.kit
     signal?.throwIfAborted()
-    releaseQueue(this)
+    this.#release()
     const wasOver = waiters.over
     const pause = carrier.pause()
     if (pause !== undefined) await pause
-    // What others in this process are about to do is often done after a few microtasks.
+    // other code of this process often completes something within a few microtasks
     for (let i = 0; i < LOOKS; i++) {
-      if (hasNews(this) || (carrier.drive() && hasNews(this))) return
+      if (this.#hasNews() || (carrier.drive() && this.#hasNews())) return
       if (carrier.remote) break
       await undefined
     }
@@ -183,22 +181,23 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
         `completions were lost: the queue has room for ${this.entries}`,
         'make it for as many requests as can be outstanding on all of its queue pairs',
       )
-    // Closed meanwhile: who waited is woken. Who begins to wait only now is told by the call.
+    // closed meanwhile: those who waited are woken; the call fails for those who begin to wait
     if (waiters.over && !wasOver) return
     const woken = waiters.wait(this.number, signal)
     try {
       this.arm(options)
     } catch (error) {
-      // The device may have gone just now, and what it has flushed is to be read before that is told.
+      // the device may be gone: completions that it has flushed are read first
       waiters.wake(this.number)
-      if (!hasNews(this)) throw error
+      if (!this.#hasNews()) throw error
     }
-    // What came before the queue was armed makes no event.
+    // what came before the queue was armed makes no event
     carrier.drive()
-    if (hasNews(this)) waiters.wake(this.number)
+    if (this.#hasNews()) waiters.wake(this.number)
     await woken
-  },
-  async *completions(options = {}) {
+  }
+
+  async *completions(options: WaitOptions = {}): AsyncIterableIterator<Completion> {
     for (let taken = 1; ; taken++) {
       while (!this.poll()) {
         if (!this.isOpen) return
@@ -206,46 +205,73 @@ const cqMethods: Omit<CompletionQueue, 'handle' | 'entries' | 'completion'> & { 
       }
       yield this.completion
       options.signal?.throwIfAborted()
-      // Whoever posts from each completion finds the next one at once, for ever.
+      // a loop that posts at each completion finds the next one at once, for ever
       if (taken % TAKEN_PER_TURN === 0) await new Promise(resolve => setImmediate(resolve))
     }
-  },
-  [Symbol.asyncIterator]() {
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<Completion> {
     return this.completions()
-  },
-  resize(wanted) {
+  }
+
+  resize(wanted: number): void {
     const { carrier } = this.kit
-    releaseQueue(this)
+    this.#release()
     const { cqe, queue } = withOptionWords(
       cqOptions,
       () => carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made,
     )
-    const old = this.place
+    const old = this.#place
     this.entries = cqe
-    this.place = queue
-    // The device has moved what waits to the new ring's beginning.
-    this.ring = ringOrNone(carrier, queue)
-    this.completion.ring = this.ring
+    this.#place = queue
+    // the device has moved the completions to the beginning of the new ring
+    this.#ring = ringOrNone(carrier, queue)
+    this.completion.ring = this.#ring
     if (old !== undefined) carrier.release(old)
-  },
-  ...closeMethods<CqFields>(Cq, self => {
-    const { carrier, waiters } = self.kit
-    waiters.remove(self.number)
-    if (self.place !== undefined) carrier.release(self.place)
-    // Its memory may be another queue's by now.
-    self.isHeld = false
-    self.ring = noProgramRing(carrier.layout)
-  }),
-}
-guarded('cq', cqMethods)
-shownAs<CqFields>(cqMethods, 'CompletionQueue', self => {
-  const { handle, entries, isCounting, ring, isHeld, isOverrun } = self
-  if (isCounting) return { handle, kind: 'counting', count: self.told + uncounted(self) }
-  const waiting = unreadCompletions(ring) - (isHeld ? 1 : 0)
-  return { handle, entries, waiting, ...(isOverrun && { isOverrun }) }
-})
+  }
 
-type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
+  /** Gives back the slot of the completion that was read. */
+  #release(): void {
+    if (this.#isHeld) consume(this.#ring)
+    this.#isHeld = false
+  }
+
+  #pollRing(): boolean {
+    this.#release()
+    if (this.#isCounting) return false
+    const at = oldestCompletion(this.#ring)
+    if (at < 0) return false
+    this.completion.at = at
+    this.#isHeld = true
+    return true
+  }
+
+  #uncounted(): number {
+    const ring = this.#ring
+    return ((Atomics.load(ring.words, ring.producer) >>> 0) - (this.#told >>> 0)) >>> 0
+  }
+
+  #hasNews(): boolean {
+    return this.#isCounting ? this.#uncounted() > 0 : oldestCompletion(this.#ring) >= 0
+  }
+
+  override [SHOWN]() {
+    const { handle, entries, isOverrun } = this
+    if (this.#isCounting) return { handle, kind: 'counting', count: this.#told + this.#uncounted() }
+    const waiting = unreadCompletions(this.#ring) - (this.#isHeld ? 1 : 0)
+    return { handle, entries, waiting, ...(isOverrun && { isOverrun }) }
+  }
+
+  protected override [RELEASED](): void {
+    const { carrier, waiters } = this.kit
+    waiters.remove(this.number)
+    if (this.#place !== undefined) carrier.release(this.#place)
+    // the memory may be another queue's by now
+    this.#isHeld = false
+    this.#ring = noProgramRing(carrier.layout)
+  }
+}
+defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
 
 export const cqPlan = (kit: DeviceContext, options: CqOptions = {}): Plan<CompletionQueue> => {
   checkOptions('cq.create', 'options', options, cqWords)
@@ -258,26 +284,7 @@ export const cqPlan = (kit: DeviceContext, options: CqOptions = {}): Plan<Comple
   return plan(
     Cq,
     args,
-    ({ object: handle, out }) => {
-      const { cqe, queue } = out as Made
-      const ring = ringOrNone(carrier, queue)
-      return source.is(
-        withMethods<CompletionQueue>(cqMethods, {
-          kit,
-          handle,
-          isOpen: true,
-          number,
-          isCounting: kind === 'counting',
-          entries: cqe,
-          place: queue,
-          ring,
-          completion: completionCursor(ring, kind === 'timed'),
-          isHeld: false,
-          told: 0,
-          isOverrun: false,
-        } satisfies CqFields),
-      )
-    },
+    ({ object, out }) => source.is(new CqObject(kit, number, object, out, kind)),
     source.forget,
     cqOptions,
   )

@@ -43,13 +43,6 @@ export interface Completion {
   readonly timestamp: number | undefined
 }
 
-/** The cursor of one queue: `at` is where its completion lies. */
-export interface CompletionCursor extends Completion {
-  ring: ProgramRing
-  at: number
-  readonly timed: boolean
-}
-
 const { GRH, WITH_IMM, WITH_INV } = WcFlags.values
 const namesOf = <N extends string>(values: Readonly<Record<N, number>>): readonly N[] => {
   const names: N[] = []
@@ -62,71 +55,95 @@ const SUCCESS = WcStatus.values.SUCCESS
 
 const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 
-/** What cursors have in common: there may be very many (R15). */
-const accessors: Completion & ThisType<CompletionCursor> = {
-  get id() {
+/** The cursor of one queue: `at` is where its completion lies. */
+export class CompletionCursor implements Completion {
+  ring: ProgramRing
+  at = 0
+  readonly #timed: boolean
+
+  /** `timed`: the queue's completions have time stamps. */
+  constructor(ring: ProgramRing, timed = false) {
+    this.ring = ring
+    this.#timed = timed
+  }
+
+  get id(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.WR_ID) + wordAt(words, this.at + layout.wc.WR_ID + 4) * TWO_32
-  },
-  get ok() {
+  }
+
+  get ok(): boolean {
     return this.status === SUCCESS
-  },
-  get status() {
+  }
+
+  get status(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.STATUS)
-  },
-  get statusName() {
+  }
+
+  get statusName(): StatusName {
     return statusNames[this.status] ?? 'GENERAL_ERR'
-  },
-  get opcode() {
+  }
+
+  get opcode(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.OPCODE)
-  },
-  get opcodeName() {
+  }
+
+  get opcodeName(): OpcodeName {
     return opcodeNames[this.opcode]!
-  },
-  get vendorError() {
+  }
+
+  get vendorError(): number {
     const { words, layout } = this.ring
     return this.ok ? 0 : wordAt(words, this.at + layout.wc.VENDOR_ERR)
-  },
-  get cause() {
+  }
+
+  get cause(): CauseName | undefined {
     return causeOfCode(this.vendorError)
-  },
-  get bytes() {
+  }
+
+  get bytes(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.BYTE_LEN)
-  },
-  get qpn() {
+  }
+
+  get qpn(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.QP_NUM)
-  },
-  get immediate() {
+  }
+
+  get immediate(): number | undefined {
     const { words, layout } = this.ring
     const flags = wordAt(words, this.at + layout.wc.FLAGS)
     return (flags & WITH_IMM) === 0 ? undefined : swap32(wordAt(words, this.at + layout.wc.IMM))
-  },
-  get invalidated() {
+  }
+
+  get invalidated(): number | undefined {
     const { words, layout } = this.ring
     const flags = wordAt(words, this.at + layout.wc.FLAGS)
     return (flags & WITH_INV) === 0 ? undefined : wordAt(words, this.at + layout.wc.IMM)
-  },
-  get sourceQpn() {
+  }
+
+  get sourceQpn(): number {
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.SRC_QP)
-  },
-  get hasGrh() {
+  }
+
+  get hasGrh(): boolean {
     const { words, layout } = this.ring
     return (wordAt(words, this.at + layout.wc.FLAGS) & GRH) !== 0
-  },
-  get timestamp() {
-    if (!this.timed) return undefined
+  }
+
+  get timestamp(): number | undefined {
+    if (!this.#timed) return undefined
     const { words, layout } = this.ring
     return wordAt(words, this.at + layout.wc.TIMESTAMP) + wordAt(words, this.at + layout.wc.TIMESTAMP + 4) * TWO_32
-  },
+  }
 }
 
 showAs<CompletionCursor>(
-  accessors,
+  CompletionCursor.prototype,
   'Completion',
   ({ id, statusName, opcodeName, ok, cause, bytes, qpn, immediate, invalidated, timestamp }) => ({
     id,
@@ -141,7 +158,3 @@ showAs<CompletionCursor>(
   }),
   ({ ring }) => ring !== undefined,
 )
-
-/** `timed`: the queue's completions have time stamps. */
-export const completionCursor = (ring: ProgramRing, timed = false): CompletionCursor =>
-  Object.assign(Object.create(accessors), { ring, at: 0, timed })

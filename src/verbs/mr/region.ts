@@ -16,8 +16,8 @@ import {
   plan,
   type Reference,
 } from '../plan.ts'
-import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
 import { addressHex, inspectAs } from '../show.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
 /** What others may do with a region beside reading it locally. */
@@ -169,35 +169,55 @@ inspectAs<DeviceSlice>(
 export const isSliceOf = DeviceSlice.isOf
 export const isForeignSlice = DeviceSlice.isForeign
 
-interface RegionFields extends HeldObject {
+class AnyRegion extends VerbsObject implements Region {
   readonly length: number
   readonly address: bigint
   lkey: number
   rkey: number
-}
-interface BufferFields extends RegionFields {
-  readonly buffer: Uint8Array
-}
 
-const regionMethods = {
-  slice(this: RegionFields, offset = 0, length?: number) {
+  constructor(kit: DeviceContext, handle: number, length: number, address: bigint, lkey: number, rkey: number) {
+    super(kit, handle)
+    this.length = length
+    this.address = address
+    this.lkey = lkey
+    this.rkey = rkey
+  }
+
+  get cls(): typeof Mr {
+    return Mr
+  }
+
+  slice(offset = 0, length?: number): Slice {
     checkOpen('mr.slice', this)
     const bytes = lengthOfPart('mr.slice', this.length, offset, length)
     return new DeviceSlice(this.kit, this.address + BigInt(offset), bytes, this.lkey)
-  },
-  remote(this: RegionFields, offset = 0, length?: number) {
+  }
+
+  remote(offset = 0, length?: number): RemoteMemory {
     checkOpen('mr.remote', this)
     const bytes = lengthOfPart('mr.remote', this.length, offset, length)
     return createRemoteMemory(this.address + BigInt(offset), this.rkey, bytes)
-  },
-  query(this: RegionFields) {
+  }
+
+  query() {
     return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
-  },
+  }
+
+  override [SHOWN]() {
+    const { handle, address, length, lkey, rkey } = this
+    return { handle, address: addressHex(address), length, lkey, rkey }
+  }
 }
 
-const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisType<BufferFields> = {
-  ...regionMethods,
-  reregister(changes) {
+class BufferRegion extends AnyRegion implements MemoryRegion {
+  readonly buffer: Uint8Array
+
+  constructor(kit: DeviceContext, handle: number, buffer: Uint8Array, address: bigint, lkey: number, rkey: number) {
+    super(kit, handle, buffer.length, address, lkey, rkey)
+    this.buffer = buffer
+  }
+
+  reregister(changes: Changes): void {
     checkOptions('mr.reregister', 'changes', changes, changeWords)
     const { access, pd } = changes
     if (pd !== undefined) checkOwn(this.kit, 'mr.reregister', 'pd', pd)
@@ -207,19 +227,14 @@ const bufferMethods: Omit<MemoryRegion, keyof RegionFields | 'buffer'> & ThisTyp
     })
     this.lkey = out.lkey
     this.rkey = out.rkey
-  },
-  ...closeMethods<BufferFields>(Mr, ({ kit, buffer }) => kit.carrier.forget(buffer)),
-}
-guarded('mr', bufferMethods)
+  }
 
-const showRegion = ({ handle, address, length, lkey, rkey }: RegionFields) => ({
-  handle,
-  address: addressHex(address),
-  length,
-  lkey,
-  rkey,
-})
-shownAs(bufferMethods, 'MemoryRegion', showRegion)
+  protected override [RELEASED](): void {
+    this.kit.carrier.forget(this.buffer)
+  }
+}
+defineVerbsClass(BufferRegion, 'mr', 'MemoryRegion')
+defineVerbsClass(AnyRegion, 'mr', 'Region')
 
 /** A region of `buffer` in protection domain `pd`. */
 export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
@@ -238,28 +253,12 @@ export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, ac
   return plan(
     Mr,
     wanted,
-    ({ object: handle, out: { lkey, rkey } }) =>
-      withMethods<MemoryRegion>(bufferMethods, {
-        kit,
-        handle,
-        isOpen: true,
-        length: buffer.length,
-        address,
-        lkey,
-        rkey,
-        buffer,
-      } satisfies BufferFields),
+    ({ object: handle, out: { lkey, rkey } }) => new BufferRegion(kit, handle, buffer, address, lkey, rkey),
     () => carrier.forget(buffer),
   )
 }
 
 const { FILE, NULL, IMPLICIT } = MrKind.values
-
-const otherMethods: Omit<Region, keyof RegionFields> = guarded('mr', {
-  ...regionMethods,
-  ...closeMethods<RegionFields>(Mr),
-})
-shownAs(otherMethods, 'Region', showRegion)
 
 /** A region of another kind, whose bytes have addresses from `start` on. */
 const otherPlan = (
@@ -275,16 +274,10 @@ const otherPlan = (
   const iova = more.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
-  return plan(Mr, args, ({ object: handle, out: { lkey, rkey } }) =>
-    withMethods<Region>(otherMethods, {
-      kit,
-      handle,
-      isOpen: true,
-      length,
-      address: iova,
-      lkey,
-      rkey,
-    } satisfies RegionFields),
+  return plan(
+    Mr,
+    args,
+    ({ object: handle, out: { lkey, rkey } }) => new AnyRegion(kit, handle, length, iova, lkey, rkey),
   )
 }
 
@@ -310,45 +303,59 @@ export const fileRegionPlan = (
   return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })
 }
 
-interface WholeFields extends HeldObject {
+class AllMemory extends VerbsObject implements WholeRegion {
   readonly lkey: number
   readonly rkey: number
-  /** Buffers that it has named, and their addresses. */
-  readonly named: Map<Uint8Array, bigint>
-}
+  /** Addresses of the buffers that were named. */
+  readonly #addresses = new Map<Uint8Array, bigint>()
 
-const addressIn = ({ kit, named }: WholeFields, buffer: Uint8Array, offset: number): bigint => {
-  let address = named.get(buffer)
-  if (address === undefined) {
-    address = kit.carrier.addressOf(buffer)
-    named.set(buffer, address)
+  constructor(kit: DeviceContext, handle: number, lkey: number, rkey: number) {
+    super(kit, handle)
+    this.lkey = lkey
+    this.rkey = rkey
   }
-  return address + BigInt(offset)
-}
 
-const wholeMethods: Omit<WholeRegion, keyof WholeFields> & ThisType<WholeFields> = {
-  slice(buffer, offset = 0, length) {
+  get cls(): typeof Mr {
+    return Mr
+  }
+
+  slice(buffer: Uint8Array, offset = 0, length?: number): Slice {
     checkOpen('mr.slice', this)
     checkBytes('mr.slice', 'the buffer', buffer)
     const bytes = lengthOfPart('mr.slice', buffer.length, offset, length)
-    return new DeviceSlice(this.kit, addressIn(this, buffer, offset), bytes, this.lkey)
-  },
-  remote(buffer, offset = 0, length) {
+    return new DeviceSlice(this.kit, this.#addressIn(buffer, offset), bytes, this.lkey)
+  }
+
+  remote(buffer: Uint8Array, offset = 0, length?: number): RemoteMemory {
     checkOpen('mr.remote', this)
     checkBytes('mr.remote', 'the buffer', buffer)
     const bytes = lengthOfPart('mr.remote', buffer.length, offset, length)
-    return createRemoteMemory(addressIn(this, buffer, offset), this.rkey, bytes)
-  },
+    return createRemoteMemory(this.#addressIn(buffer, offset), this.rkey, bytes)
+  }
+
   query() {
     return this.kit.carrier.call(Mr, 'query', this.handle, {}).out
-  },
-  ...closeMethods<WholeFields>(Mr, ({ kit, named }) => {
-    for (const buffer of named.keys()) kit.carrier.forget(buffer)
-    named.clear()
-  }),
+  }
+
+  override [SHOWN]() {
+    return { handle: this.handle, lkey: this.lkey, rkey: this.rkey }
+  }
+
+  #addressIn(buffer: Uint8Array, offset: number): bigint {
+    let address = this.#addresses.get(buffer)
+    if (address === undefined) {
+      address = this.kit.carrier.addressOf(buffer)
+      this.#addresses.set(buffer, address)
+    }
+    return address + BigInt(offset)
+  }
+
+  protected override [RELEASED](): void {
+    for (const buffer of this.#addresses.keys()) this.kit.carrier.forget(buffer)
+    this.#addresses.clear()
+  }
 }
-guarded('mr', wholeMethods)
-shownAs<WholeFields>(wholeMethods, 'WholeRegion', ({ handle, lkey, rkey }) => ({ handle, lkey, rkey }))
+defineVerbsClass(AllMemory, 'mr', 'WholeRegion')
 
 export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = {}): Plan<WholeRegion> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
@@ -356,14 +363,6 @@ export const wholeRegionPlan = (kit: DeviceContext, pd: Named, access: Access = 
   return plan(
     Mr,
     { pd: pd.handle, start: 0n, iova: 0n, length: 0n, access: rights, kind: IMPLICIT },
-    ({ object: handle, out: { lkey, rkey } }) =>
-      withMethods<WholeRegion>(wholeMethods, {
-        kit,
-        handle,
-        isOpen: true,
-        lkey,
-        rkey,
-        named: new Map(),
-      } satisfies WholeFields),
+    ({ object: handle, out: { lkey, rkey } }) => new AllMemory(kit, handle, lkey, rkey),
   )
 }

@@ -7,8 +7,8 @@ import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { Words } from '../checks/options.ts'
 import { invalidArgument } from '../error.ts'
-import { checkOwn, type DeviceContext, type HeldObject, type Named, type Plan, plan } from '../plan.ts'
-import { closeMethods, guarded, shownAs, withMethods } from '../shared-methods.ts'
+import { checkOwn, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
+import { defineVerbsClass, SHOWN, VerbsObject } from '../verbs-object.ts'
 import type { Access, Region } from './region.ts'
 
 export interface MemoryWindow extends Disposable {
@@ -32,21 +32,30 @@ export interface Binding {
 
 export const bindingWords: Words<Binding> = { region: true, offset: true, length: true, access: true }
 
-/** Windows as binding sees them. */
-export interface BindableWindow {
+/** A window as `bind` sees it: the key changes. */
+export class Window extends VerbsObject implements MemoryWindow {
+  readonly type: 1 | 2
   rkey: number
-}
 
-type WindowFields = HeldObject & Pick<MemoryWindow, 'type' | 'rkey'>
+  constructor(kit: DeviceContext, handle: number, type: 1 | 2, rkey: number) {
+    super(kit, handle)
+    this.type = type
+    this.rkey = rkey
+  }
 
-const windowMethods: Omit<MemoryWindow, 'handle' | 'type' | 'rkey'> & ThisType<WindowFields> = {
+  get cls(): typeof Mw {
+    return Mw
+  }
+
   query() {
     return this.kit.carrier.call(Mw, 'query', this.handle, {}).out
-  },
-  ...closeMethods<WindowFields>(Mw),
+  }
+
+  override [SHOWN]() {
+    return { handle: this.handle, type: this.type, rkey: this.rkey }
+  }
 }
-guarded('window', windowMethods)
-shownAs<WindowFields>(windowMethods, 'MemoryWindow', ({ handle, type, rkey }) => ({ handle, type, rkey }))
+defineVerbsClass(Window, 'window', 'MemoryWindow')
 
 export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<MemoryWindow> => {
   checkOwn(kit, 'mw.create', 'pd', pd)
@@ -54,13 +63,6 @@ export const windowPlan = (kit: DeviceContext, pd: Named, type: 1 | 2): Plan<Mem
   return plan(
     Mw,
     { pd: pd.handle, type: type === 1 ? MwType.values.TYPE_1 : MwType.values.TYPE_2 },
-    ({ object: handle, out }) =>
-      withMethods<MemoryWindow>(windowMethods, {
-        kit,
-        handle,
-        isOpen: true,
-        type,
-        rkey: out.rkey,
-      } satisfies WindowFields),
+    ({ object: handle, out }) => new Window(kit, handle, type, out.rkey),
   )
 }

@@ -23,17 +23,10 @@ import type { CompletedRequest } from '../awaitable/request-promises.ts'
 import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
 import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
-import {
-  checkOwn,
-  type DeviceContext,
-  destroyUnlessRemoved,
-  type HeldObject,
-  type Named,
-  type Plan,
-  plan,
-} from '../plan.ts'
+import { checkOwn, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { assignMethods, closeMethods, guarded, markClosed, mergeTables, shownAs } from '../shared-methods.ts'
+import { mergeTables } from '../shared-methods.ts'
+import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../verbs-object.ts'
 import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
@@ -164,14 +157,9 @@ const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof 
   return { [name]: addresses } as unknown as In<typeof Pd.methods.createAhs>
 }
 
-/** What an address handle holds: there may be very many, so methods are those of a table. */
-interface AddressFields extends HeldObject {
-  readonly number: number
-}
-
 /** That it is there and of this device. */
-const checkAddress = (kit: DeviceContext, call: string, ah: AddressFields): void => {
-  if (ah?.kit !== kit || !ah.isOpen)
+const checkAddress = (kit: DeviceContext, call: string, ah: AddressHandle): void => {
+  if (!(ah instanceof Address) || ah.kit !== kit || !ah.isOpen)
     throw invalidArgument(
       call,
       `the address handle is ${ah === undefined ? 'missing' : 'closed or of another device'}`,
@@ -186,30 +174,34 @@ const checkPeer = (kit: DeviceContext, to: DatagramPeer): void => {
       to === undefined ? 'the receiver is missing' : 'the receiver lacks qpn or qkey',
       'give { ah, qpn, qkey }: where it is, and its endpoint',
     )
-  checkAddress(kit, 'qp.send', to.ah as unknown as AddressFields)
+  checkAddress(kit, 'qp.send', to.ah)
 }
 
-const addressMethods: Omit<AddressHandle, 'handle' | 'number'> & ThisType<AddressFields> = {
+class Address extends VerbsObject implements AddressHandle {
+  readonly number: number
+
+  constructor(kit: DeviceContext, handle: number, number: number) {
+    super(kit, handle)
+    this.number = number
+  }
+
+  get cls(): typeof Ah {
+    return Ah
+  }
+
   query() {
     return this.kit.carrier.call(Ah, 'query', this.handle, {}).out
-  },
-  modify(other) {
-    this.kit.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.kit, other))
-  },
-  ...closeMethods<AddressFields>(Ah),
-}
-guarded('ah', addressMethods)
-shownAs<AddressFields>(addressMethods, 'AddressHandle', ({ handle, number }) => ({ handle, number }))
+  }
 
-const Address = assignMethods<AddressHandle, AddressFields, [kit: DeviceContext, handle: number, number: number]>(
-  addressMethods,
-  function (kit, handle, number) {
-    this.kit = kit
-    this.handle = handle
-    this.number = number
-    this.isOpen = true
-  },
-)
+  override [SHOWN]() {
+    return { handle: this.handle, number: this.number }
+  }
+
+  modify(other: Destination): void {
+    this.kit.carrier.call(Ah, 'modify', this.handle, addressAttributes('ah.modify', this.kit, other))
+  }
+}
+defineVerbsClass(Address, 'ah', 'AddressHandle')
 
 /** An address handle in protection domain `pd`. */
 export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Plan<AddressHandle> => {
@@ -262,12 +254,12 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
 export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
   const { carrier } = kit
   if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are no list')
-  for (const one of all) checkAddress(kit, 'pd.destroyAhs', one as unknown as AddressFields)
+  for (const one of all) checkAddress(kit, 'pd.destroyAhs', one)
   for (const some of pieces(all)) {
     destroyUnlessRemoved(() =>
       carrier.call(Pd, 'destroyAhs', pd.handle, { handles: some.map(({ handle }) => ({ handle })) }),
     )
-    for (const one of some) markClosed(one as unknown as AddressFields)
+    for (const one of some) markClosed(one as Address)
   }
 }
 

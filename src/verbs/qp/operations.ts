@@ -17,7 +17,7 @@ import {
 import { checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
-import { type BindableWindow, type Binding, bindingWords, type MemoryWindow } from '../mr/window.ts'
+import { type Binding, bindingWords, type MemoryWindow, type Window } from '../mr/window.ts'
 import { checkOwn } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
@@ -111,8 +111,7 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     const rkey = ((window.rkey & ~KEY_BYTE) | ((window.rkey + 1) & KEY_BYTE)) >>> 0
     const at = beginRequest(this, 'qp.bind', wr.BIND_MW, undefined, options, ANY)
     putBind(ringOf(this), at, window.rkey, rkey, region.lkey, address, length, rights)
-    const bindable: BindableWindow = window
-    bindable.rkey = rkey
+    ;(window as Window).rkey = rkey
     endRequest(this)
     return createRemoteMemory((rights & ZERO_BASED) === 0 ? address : 0n, rkey, length)
   },

@@ -37,7 +37,7 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { assignMethods, destroyed, guarded, mergeTables, shownAs } from '../shared-methods.ts'
+import { assignMethods, destroyed, guardedTable, mergeTables, shownAs } from '../shared-methods.ts'
 import { orElse } from '../show.ts'
 import {
   type ConnectOptions,
@@ -414,7 +414,7 @@ interface QueuePairType<T> extends MethodTable {
 
 /** A type with queues: its class, what all have, and `more` methods. */
 export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<T> => {
-  const methods = guarded('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more))
+  const methods = guardedTable('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more))
   showQueuePair(methods, cls)
   return queuePairTypeOf(cls, more, methods)
 }

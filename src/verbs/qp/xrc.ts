@@ -8,18 +8,9 @@ import { XrcdFlags } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
-import {
-  checkOwn,
-  type DeviceContext,
-  eventSource,
-  type HeldObject,
-  type Kind,
-  make,
-  type Named,
-  type Plan,
-  plan,
-} from '../plan.ts'
-import { closeMethods, guarded, mergeTables, shownAs, withMethods } from '../shared-methods.ts'
+import { checkOwn, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
+import { guardedTable, mergeTables, withMethods } from '../shared-methods.ts'
+import { defineVerbsClass, VerbsObject } from '../verbs-object.ts'
 import { type Connected, connected } from './connected.ts'
 import {
   connectSteps,
@@ -96,7 +87,7 @@ const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetMethods = guarded(
+const targetMethods = guardedTable(
   'qp',
   mergeTables(
     mergeTables({ cls: XrcTgtQp }, bareMethods),
@@ -134,25 +125,26 @@ const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions):
   )
 }
 
-const domainMethods: Omit<XrcDomain, 'handle'> & ThisType<HeldObject> = {
-  target(options = {}) {
+class Domain extends VerbsObject implements XrcDomain {
+  get cls(): typeof Xrcd {
+    return Xrcd
+  }
+
+  target(options: number | XrcTargetOptions = {}): XrcTarget {
     return make(this.kit, targetPlan(this.kit, this, typeof options === 'number' ? { qpn: options } : options))
-  },
+  }
+
   query() {
     return this.kit.carrier.call(Xrcd, 'query', this.handle, {}).out
-  },
-  ...closeMethods(Xrcd),
+  }
 }
-guarded('xrcd', domainMethods)
-shownAs(domainMethods, 'XrcDomain', ({ handle }) => ({ handle }))
+defineVerbsClass(Domain, 'xrcd', 'XrcDomain')
 
 export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
   checkOptions('xrcd.create', 'options', options, domainWords)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
-  return plan(Xrcd, args, ({ object: handle }) =>
-    withMethods<XrcDomain>(domainMethods, { kit, handle, isOpen: true } satisfies HeldObject),
-  )
+  return plan(Xrcd, args, ({ object: handle }) => new Domain(kit, handle))
 }
 
 const initiatorType = queuePairType<XrcInitiator>(

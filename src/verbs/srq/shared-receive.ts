@@ -4,7 +4,6 @@
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
-import type { Answered, RingPlace } from '../carrier.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import {
   checkOwn,
@@ -16,17 +15,8 @@ import {
   type Plan,
   type Reference,
 } from '../plan.ts'
-import { outstandingRequests } from '../ring.ts'
-import { closeMethods, guarded, mergeTables, shownAs, withMethods } from '../shared-methods.ts'
-import {
-  endRequests,
-  moveRequests,
-  type ReceiveFields,
-  type ReceiveQueue,
-  type ReceiveQueueMade,
-  receiveFields,
-  receiving,
-} from './receive-queue.ts'
+import { defineVerbsClass, SHOWN } from '../verbs-object.ts'
+import { type ReceiveQueue, type ReceiveQueueMade, ReceiveRing } from './receive-queue.ts'
 
 export interface SrqOptions {
   /** Requests that can be posted at once; default 256. */
@@ -52,6 +42,10 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
   readonly srqNumber: number
 }
 
+/** What the creations answer, with the driver's own attributes. */
+type SrqMade = AnyValues & ReceiveQueueMade
+type XrcSrqMade = SrqMade & { readonly srqNum: number }
+
 const RECEIVES = 256
 const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
 
@@ -64,40 +58,38 @@ const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge
   userHandle: BigInt(source.number),
 })
 
-type SrqSelf = ReceiveFields & { readonly cls: ObjectClass }
+class SrqObject extends ReceiveRing implements SharedReceiveQueue {
+  get cls(): typeof Srq {
+    return Srq
+  }
 
-const srqMethods: Pick<SharedReceiveQueue, 'setLimit' | 'resize' | 'query'> & ThisType<SrqSelf & SharedReceiveQueue> = {
-  setLimit(limit) {
-    this.kit.carrier.call(this.cls as typeof Srq, 'modify', this.handle, { limit })
-  },
-  resize(maxWr) {
-    const { carrier } = this.kit
-    const { out } = carrier.call(this.cls as typeof Srq, 'modify', this.handle, { maxWr })
-    const { queue } = out as { queue?: RingPlace }
-    if (queue !== undefined) moveRequests(this, queue)
-  },
+  setLimit(limit: number): void {
+    this.kit.carrier.call(this.cls, 'modify', this.handle, { limit })
+  }
+
   query() {
-    return this.kit.carrier.call(this.cls as typeof Srq, 'query', this.handle, {}).out
-  },
+    return this.kit.carrier.call(this.cls, 'query', this.handle, {}).out
+  }
 }
 
-/** The table of one class of them. */
-const srqTable = (cls: ObjectClass, name: string): object => {
-  const own = { cls, ...srqMethods, ...closeMethods<ReceiveFields>(cls, endRequests) }
-  const methods = guarded('srq', mergeTables(receiving, own))
-  shownAs<ReceiveFields & Partial<Pick<XrcSharedReceiveQueue, 'srqNumber'>>>(methods, name, self => {
-    const { handle, ring, maxSge, srqNumber } = self
-    const sizes = { maxWr: ring.capacity, maxSge, pending: outstandingRequests(ring) }
-    return { handle, ...sizes, ...(srqNumber !== undefined && { srqNumber }) }
-  })
-  return methods
-}
-const srq = srqTable(Srq, 'SharedReceiveQueue')
-const xrcSrq = srqTable(XrcSrq, 'XrcSharedReceiveQueue')
+class XrcSrqObject extends SrqObject implements XrcSharedReceiveQueue {
+  readonly srqNumber: number
 
-/** The fields of one that was made. */
-const srqFields = (kit: DeviceContext, { number }: EventSource, { object, out }: Answered<AnyValues>): ReceiveFields =>
-  receiveFields(kit, number, object, out as unknown as ReceiveQueueMade)
+  constructor(kit: DeviceContext, number: number, handle: number, made: XrcSrqMade) {
+    super(kit, number, handle, made)
+    this.srqNumber = made.srqNum
+  }
+
+  override [SHOWN]() {
+    return { ...super[SHOWN](), srqNumber: this.srqNumber }
+  }
+
+  override get cls(): typeof Srq {
+    return XrcSrq as ObjectClass as typeof Srq
+  }
+}
+defineVerbsClass(XrcSrqObject, 'srq', 'XrcSharedReceiveQueue')
+defineVerbsClass(SrqObject, 'srq', 'SharedReceiveQueue')
 
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
@@ -107,8 +99,8 @@ export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {})
   return {
     class: Srq,
     args: srqArguments(pd, source, options),
+    made: ({ object, out }) => source.is(new SrqObject(kit, source.number, object, out as SrqMade)),
     options: {},
-    made: answered => source.is(withMethods<SharedReceiveQueue>(srq, srqFields(kit, source, answered))),
     failed: source.forget,
   }
 }
@@ -130,12 +122,8 @@ export const xrcSrqPlan = (kit: DeviceContext, pd: Named, options: XrcSrqOptions
   return {
     class: XrcSrq,
     args: { ...srqArguments(pd, source, options), xrcd: options.xrcd.handle, cq: options.cq.handle },
+    made: ({ object, out }) => source.is(new XrcSrqObject(kit, source.number, object, out as XrcSrqMade)),
     options: {},
-    made(answered) {
-      const { srqNum } = answered.out as unknown as Out<typeof XrcSrq.methods.create>
-      const fields = Object.assign(srqFields(kit, source, answered), { srqNumber: srqNum })
-      return source.is(withMethods<XrcSharedReceiveQueue>(xrcSrq, fields))
-    },
     failed: source.forget,
   }
 }
