@@ -3,6 +3,7 @@
  * the loop that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; so does whoever wants one in his
  * own process.
  */
+
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { createMadLayer } from '../clients/mad/layer.ts'
@@ -14,6 +15,7 @@ import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
 import type { Context } from '../core/model.ts'
+import type { Identity } from '../drivers/rxe/address/identity.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
 import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
@@ -44,7 +46,7 @@ import { createDeviceFiles, type DeviceFiles } from './files/device-files.ts'
 import { removeTree } from './files/tree.ts'
 import { createLoop, type Loop, type Pollable } from './loop.ts'
 import { createMemoryQuotas } from './memory-quota.ts'
-import { notifyAdded, notifyRemoved, notifyRenamed } from './netlink/monitor.ts'
+import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from './netlink/monitor.ts'
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
@@ -297,7 +299,11 @@ export const startDaemon = async ({
   try {
     const written = createDeviceFiles(root, devices.all)
     files = written
-    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, device => written.changed(device), fail)
+    const changed = (device: Pick<RxeDevice, 'device' | 'state'>, before?: Identity): void => {
+      written.changed(device)
+      if (before !== undefined) notifyMoved(daemon.netlink, device, before)
+    }
+    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, changed, fail)
   } catch (error) {
     loop.stop()
     interfaces?.close()

@@ -7,13 +7,14 @@ import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { inspect } from 'node:util'
-import { NldevResources, NlmsgFlags, NlmsgType } from '../../src/spec/linux/nldev.ts'
+import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } from '../../src/spec/linux/nldev.ts'
 import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '../../src/uapi/nldev/attributes.ts'
 import { type Message, writeMessage } from '../../src/uapi/nldev/messages.ts'
 import { dial } from '../daemon/client.ts'
 import { attributeOf, errnoOf, openTalk } from '../daemon/netlink/talk.ts'
 import { fixture } from '../paths.ts'
 import { recorded } from '../uapi/nldev/recorded.ts'
+import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'
 import {
   freePort,
@@ -291,6 +292,38 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
       compared++
     }
     assert.ok(compared > 50, `${compared}`)
+  })
+})
+
+describe('the interface of a device', () => {
+  it('gets another name, and another takes its place: listeners are told', async t => {
+    if (!canMakeNamespaces(t)) return
+    const [netns] = twoNamespaces(t, 1500, true)
+    const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
+    const client = dial(t, daemon)
+    await client.hello()
+    const talk = await openTalk(client)
+    assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
+    const events: string[] = []
+    const told = async (last: string): Promise<void> => {
+      while (events.at(-1) !== last) {
+        await client.stat()
+        for (const { body } of talk.heard()) {
+          const entries = decodeAttributes(body)
+          const type = attributeOf(entries, 'EVENT_TYPE')
+          const [name] = Object.entries(MonitorEvent).find(([, number]) => number === type) ?? ['?']
+          events.push([name, attributeOf(entries, 'DEV_NAME'), attributeOf(entries, 'NDEV_NAME')].join(' '))
+        }
+      }
+    }
+    ip('-n', netns, 'link', 'set', 'v0', 'down')
+    ip('-n', netns, 'link', 'set', 'v0', 'name', 'v9')
+    await told('NETDEV_RENAME mlx5_0 v9')
+    ip('-n', netns, 'link', 'delete', 'v9')
+    ip('-n', netns, 'link', 'add', 'v8', 'type', 'veth', 'peer', 'name', 'v7')
+    ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v8')
+    await told('NETDEV_ATTACH mlx5_0 v8')
+    assert.deepEqual(events, ['NETDEV_RENAME mlx5_0 v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
   })
 })
 

@@ -12,6 +12,7 @@
  */
 
 import { raisePort } from '../../core/events/events.ts'
+import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { addGid, NO_EVENT, type PortEvent, removeGid, replaceInterface, setLink } from '../../drivers/rxe/interface.ts'
 import { EADDRINUSE, SystemError } from '../../host/errno.ts'
@@ -31,14 +32,15 @@ const GONE = { up: false, carrier: false }
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
 /**
- * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are.
+ * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are; of one
+ * whose interface is another, or has another name, with what it was before.
  * `devices` may grow and shrink; the function returned is told of each that joined it. `failed`: a device could not be
  * made to follow, by a fault of ours.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
-  changed: (device: Followed) => void,
+  changed: (device: Followed, before?: Identity) => void,
   failed: (device: Followed, error: unknown) => void,
 ): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
@@ -82,13 +84,14 @@ export const followInterfaces = (
   }
 
   const move = (followed: Followed, { name, index }: NetworkInterface): void => {
+    const before = followed.state.identity
     try {
       replaceInterface(followed.device, name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       console.error(`userdma daemon: ${followed.device.name} hears no groups on ${name}: ${error.message}`)
     }
-    changed(followed)
+    changed(followed, before)
   }
   /** Devices whose interface is gone and that this one may be for: it has its name, or the device's own address. */
   const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {

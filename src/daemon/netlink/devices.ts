@@ -3,6 +3,7 @@
  * nldev_get_chardev, nldev_sys_get).
  */
 
+import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import { NodeType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
@@ -37,15 +38,16 @@ const aboutDevice = (found: DaemonDevice): Entries => {
 }
 
 /** The interface of a port, as answers name it. */
-export const interfaceOf = ({ rxe }: DaemonDevice): readonly Entry[] => {
-  const { interfaceIndex = 0, interfaceName = '' } = rxe?.state.identity ?? {}
-  return interfaceIndex === 0
+export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
+  rxe === undefined ? [] : aboutInterface(rxe.state.identity)
+
+export const aboutInterface = ({ interfaceIndex, interfaceName }: Identity): readonly Entry[] =>
+  interfaceIndex === 0
     ? []
     : [
         ['NDEV_INDEX', interfaceIndex],
         ['NDEV_NAME', interfaceName],
       ]
-}
 
 const aboutPort = (found: DaemonDevice, number: number): Entries => {
   const { state, physState } = found.device.ports[number - 1]!.attributes

@@ -1,6 +1,8 @@
 /*
  * What programs that listen are told of devices that come, change and go (Linux: rdma_nl_notify_event).
  */
+import type { Identity } from '../../drivers/rxe/address/identity.ts'
+import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import {
   MONITOR,
   MonitorEvent,
@@ -12,7 +14,7 @@ import { type Entries, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import { writeMessage } from '../../uapi/nldev/messages.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { handleOf } from './answers.ts'
-import { interfaceOf } from './devices.ts'
+import { aboutInterface, interfaceOf } from './devices.ts'
 import type { Netlink } from './netlink.ts'
 
 const notify = (netlink: Netlink, event: MonitorEventName, about: Entries): void => {
@@ -27,6 +29,22 @@ export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
   notify(netlink, 'REGISTER', handleOf(added))
   for (const { number } of added.device.ports)
     notify(netlink, 'NETDEV_ATTACH', [...handleOf(added), ['PORT_INDEX', number], ...interfaceOf(added)])
+}
+
+/** Its interface is another, or has another name. */
+export const notifyMoved = (
+  netlink: Netlink,
+  { device, state }: Pick<RxeDevice, 'device' | 'state'>,
+  before: Identity,
+): void => {
+  const tell = (event: MonitorEventName, identity: Identity): void =>
+    notify(netlink, event, [...handleOf({ device }), ['PORT_INDEX', 1], ...aboutInterface(identity)])
+  const { identity } = state
+  if (before.interfaceIndex === identity.interfaceIndex) tell('NETDEV_RENAME', identity)
+  else {
+    tell('NETDEV_DETACH', before)
+    tell('NETDEV_ATTACH', identity)
+  }
 }
 
 export const notifyRenamed = (netlink: Netlink, renamed: DaemonDevice): void =>
