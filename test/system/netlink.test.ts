@@ -4,7 +4,6 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
 import { inspect } from 'node:util'
 import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } from '../../src/spec/linux/nldev.ts'
@@ -12,7 +11,6 @@ import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '..
 import { type Message, writeMessage } from '../../src/uapi/nldev/messages.ts'
 import { dial } from '../daemon/client.ts'
 import { attributeOf, errnoOf, openTalk } from '../daemon/netlink/talk.ts'
-import { fixture } from '../paths.ts'
 import { recorded } from '../uapi/nldev/recorded.ts'
 import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'
@@ -22,74 +20,15 @@ import {
   lacking,
   ownProgram,
   run,
-  type Scope,
   start,
   startDaemon,
-  type TestDaemon,
   TWO_DEVICES,
   untilListening,
   userdma,
 } from './programs.ts'
+import { shell, showsIdentifiers, showsObjects, startServers } from './rdma-tool.ts'
 
 const netlink = ownProgram('netlink')
-
-/** A command, what it printed, and its exit status. */
-interface Transcript {
-  readonly command: string
-  readonly output: string
-  readonly status: number
-}
-
-const transcripts = (text: string): Transcript[] =>
-  [...text.matchAll(/^\$ (.*)\n([\s\S]*?)^= (\d+)\n/gm)].map(([, command, output, status]) => ({
-    command,
-    output,
-    status: Number(status),
-  }))
-
-/** Without numbers that differ, in an order of its own, and without the objects of Linux's own clients. */
-const comparable = (output: string): string[] =>
-  output
-    .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, '')
-    .replace(/[0-9a-f]{4}(?::[0-9a-f]{4}){3}/g, 'GUID')
-    .replace(/\b(lqpn|pid|pdn|cqn|mrn|ctxn|srqn|cm-idn|netdev_index|pd|cq|qp)("?:?) \d+/g, '$1$2 N')
-    .replace(/\b(?:10\.77\.0\.\d|127\.0\.0\.1):\d+/g, 'ADDRESS')
-    .replace(/"netdev_index":\d+/g, '"netdev_index":N')
-    .replace(/\b\d+-\d+\b/g, 'RANGE')
-    .replace(/N-\d+/g, 'RANGE')
-    .replace(/0x[0-9a-f]+/g, 'HEX')
-    .replace(/"([rl]key|local_dma_lkey)": ".*"/g, '"$1": "HEX"')
-    .replace(/\b(netdev"?:? ?"?)(?:eth0|lo)\b/g, '$1IF')
-    // What rxe of Linux 6.1 has not: XRC, FLUSH, ATOMIC_WRITE.
-    .replaceAll('MEM_WINDOW, XRC,', 'MEM_WINDOW,')
-    .replaceAll('"MEM_WINDOW","XRC",', '"MEM_WINDOW",')
-    .replace(/(?:, UNKNOWN)+/g, '')
-    .replace(/(?:,"UNKNOWN")+/g, '')
-    .split('\n')
-    .filter(line => !line.includes('comm [ib_core]'))
-    .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
-    .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
-    .sort()
-
-/** `rdma res show qp lqpn N` needs a number that there is. */
-const withNumbers = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
-
-const shell = async (t: Scope, daemon: TestDaemon, command: string) => {
-  const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: daemon.env })
-  return { status, output: stdout + stderr }
-}
-
-/** Servers that wait for a partner, with all their objects; one after another, so that numbers go up as on Linux. */
-const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
-  const pids: number[] = []
-  for (const [program, ...args] of [['ibv_rc_pingpong'], ['ibv_srq_pingpong', '-q', '3']]) {
-    const port = await freePort()
-    const server = start(t, program, ['-d', 'rxe0', '-g', '1', '-p', String(port), ...args], { env: daemon.env })
-    await untilListening(port, server.ended)
-    pids.push(server.child.pid ?? 0)
-  }
-  return pids
-}
 
 describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
   it('behave as netlink(7) says, and leave nothing behind', async t => {
@@ -111,51 +50,14 @@ describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
 
 describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
   const version = spawnSync('rdma', ['-V'], { encoding: 'utf8' }).stdout ?? ''
-  const name = version.includes('6.1.0') ? 'rdma-6.1.out' : 'rdma-6.15-on-6.12.out'
-  const recorded = transcripts(readFileSync(fixture('netlink', name), 'utf8'))
+  const recordings = version.includes('6.1.0') ? '6.1' : '6.15-on-6.12'
 
-  it('shows devices, links, objects and counters as on Linux, with their ids and processes', async t => {
-    const daemon = await startDaemon(t)
-    const pids = await startServers(t, daemon)
-    const { output: list } = await shell(t, daemon, 'rdma res show qp')
-    const qpn = /lqpn (\d+) /.exec(list)?.[1] ?? ''
-    const shown = recorded.filter(({ command }) => !/ (?:set|unset|add|del|bind|unbind|nosuch)\b/.test(command))
-    const known = shown.slice(
-      0,
-      shown.findIndex(({ command }) => command === 'rdma statistic mode supported link rxe0/1') + 1,
-    )
-    assert.ok(known.length > 30)
-    for (const { command, output, status } of known) {
-      const ours = await shell(t, daemon, withNumbers(command, qpn))
-      assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
-    }
-    for (const pid of pids) assert.match(list, new RegExp(` pid ${pid} comm ibv_`))
-    assert.match((await shell(t, daemon, 'rdma res')).output, /^0: rxe0: pd 2 cq 2 qp 4 cm_id 0 mr 2 ctx 2 srq 1 $/m)
-    const { devices } = await daemon.stat()
-    const { output: counters } = await shell(t, daemon, 'rdma -j statistic show')
-    const [{ ifname, port, ...values }] = JSON.parse(counters) as Record<string, unknown>[]
-    assert.deepEqual({ ifname, port, values }, { ifname: 'rxe0', port: 1, values: devices[0].hw_counters })
-  })
+  it('shows devices, links, objects and counters as on Linux, with their ids and processes', t =>
+    showsObjects(t, recordings))
 
-  it('shows identifiers of rdma_cm as on Linux', async t => {
-    const missing = lacking('rping', 'ucmatose')
-    if (missing) return t.skip(missing)
-    const daemon = await startDaemon(t)
-    const env = daemon.env
-    start(t, 'rping', ['-s', '-P', '-a', '0.0.0.0', '-p', '7471'], { env })
-    start(t, 'rping', ['-s', '-P', '-a', '127.0.0.1', '-p', '7472'], { env })
-    start(t, 'ucmatose', ['-C', '1', '-p', '7475'], { env })
-    await daemon.settled(({ connections }) => connections.listeners === 3)
-    start(t, 'rping', ['-c', '-a', '127.0.0.1', '-p', '7472', '-C', '100000000'], { env })
-    await daemon.settled(({ devices }) => devices[0].objects.rc_qp === 2 && devices[0].hw_counters.sent_pkts > 1000)
-    const file = name.replace('rdma-', 'rdma-cm_id-')
-    for (const { command, output, status } of transcripts(readFileSync(fixture('netlink', file), 'utf8'))) {
-      const ours = await shell(t, daemon, command)
-      assert.deepEqual([comparable(ours.output), ours.status], [comparable(output), status], command)
-    }
-    const { output } = await shell(t, daemon, 'rdma res')
-    assert.match(output, / cm_id 5 /)
-  })
+  it('shows identifiers of rdma_cm as on Linux', { skip: lacking('rping', 'ucmatose') }, t =>
+    showsIdentifiers(t, recordings),
+  )
 
   it('adds, renames and deletes devices, and says why it cannot', async t => {
     const daemon = await startDaemon(t)
@@ -280,15 +182,18 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     let compared = 0
     for (const [at, request] of all.entries()) {
       if (!request.sent) continue
-      if (/^rdma (?:system set|link add)/.test(request.command)) break
+      if (request.command.startsWith('rdma link add')) break
+      if (request.command.startsWith('rdma system set netns')) continue
       const end = all.findIndex(({ sent }, i) => i > at && sent)
       const entries = decodeAttributes(request.body).map(
         ([name, value]): Entry => (name === 'RES_LQPN' ? [name, qpn] : [name, value]),
       )
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
       assert.equal(await talk.send(datagram), datagram.length)
-      const recordedAnswer = answerOf(all.slice(at + 1, end < 0 ? undefined : end))
-      assert.deepEqual(answerOf(talk.heard()), recordedAnswer, request.command)
+      const answer = all.slice(at + 1, end < 0 ? undefined : end)
+      // Of some answers the program has not read the end.
+      const heard = talk.heard().slice(0, answer.length)
+      assert.deepEqual(answerOf(heard), answerOf(answer), request.command)
       compared++
     }
     assert.ok(compared > 50, `${compared}`)
