@@ -28,10 +28,10 @@ import type { Target } from './fuzzer.ts'
 
 // ---- programs in bytes: {u8 descriptor, u8 call, u16 bytes of the message, u16 bytes of the area, u16 0}, both ----
 
-const HEADER = 8
+export const HEADER = 8
 const MOST_MESSAGES = 16
 
-const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
+export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const found: Uint8Array[] = []
   for (let at = 0; at < bytes.length; ) {

@@ -14,6 +14,8 @@ const EXECUTIONS: Readonly<Record<string, number>> = {
   'calls-write': 400,
   'calls-ioctl': 400,
   chain: 1000,
+  ucma: 2000,
+  mads: 4000,
 }
 const DEFAULT_EXECUTIONS = 6000
 

@@ -3,8 +3,15 @@
  */
 import { callTargets } from './calls.ts'
 import { codecTargets } from './codecs.ts'
+import { connectionTargets } from './connections.ts'
 import { engineTarget } from './engine.ts'
 import type { Target } from './fuzzer.ts'
 import { protocolTargets } from './protocol.ts'
 
-export const targets: readonly Target[] = [...codecTargets, engineTarget, ...callTargets, ...protocolTargets]
+export const targets: readonly Target[] = [
+  ...codecTargets,
+  engineTarget,
+  ...callTargets,
+  ...connectionTargets,
+  ...protocolTargets,
+]

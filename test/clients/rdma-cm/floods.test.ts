@@ -1,0 +1,172 @@
+/*
+ * Peers that mean harm: floods of requests from one and from many, requests that nobody can read, and messages with ids
+ * of others. What they make is bounded, and other listeners go on (R42).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { CmPortSpace } from '../../../src/spec/enums.ts'
+import { CM_CLASS, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad.ts'
+import { randomFrom } from '../../cm/pair.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+
+const PORT = 7471
+const BACKLOG = 8
+const FLOOD = 5000
+const { TCP, UDP } = CmPortSpace.values
+
+const local = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
+const header = emitRdmaCmHeader({ ipVersion: 4, port: 9, source: local, destination: local }, Uint8Array.of(1))
+const noHeader = new Uint8Array(36).fill(0xee)
+
+/** A REQ of a peer that needs no machine for it. */
+const req = (
+  number: number,
+  caGuid: bigint,
+  { port = PORT, privateData = header, remoteGid = ipv4(10, 0, 0, 2) } = {},
+) =>
+  emitCm({
+    name: 'REQ',
+    tid: BigInt(number),
+    localId: number,
+    serviceId: rdmaCmServiceId(TCP, port),
+    caGuid,
+    qpn: 2 + (number % 0xff_fff0),
+    initiatorDepth: 1,
+    responderResources: 1,
+    remoteResponseTimeout: 20,
+    localResponseTimeout: 20,
+    transportType: 0,
+    flowControl: false,
+    startingPsn: 1,
+    retryCount: 7,
+    pkey: 0xffff,
+    pathMtu: 3,
+    rnrRetryCount: 7,
+    maxCmRetries: 15,
+    srq: false,
+    localLid: 0xffff,
+    remoteLid: 0xffff,
+    localGid: ipv4(10, 0, 0, 1),
+    remoteGid,
+    flowLabel: 1,
+    trafficClass: 0,
+    hopLimit: 64,
+    sl: 0,
+    localAckTimeout: 31,
+    privateData,
+  })
+
+const sidrReq = (requestId: number, privateData = header) =>
+  emitCm({
+    name: 'SIDR_REQ',
+    tid: BigInt(requestId),
+    requestId,
+    pkey: 0xffff,
+    serviceId: rdmaCmServiceId(UDP, PORT),
+    privateData,
+  })
+
+/** Sends from the queue pair 1 of `a` to that of `b`. */
+const sender = (world: ReturnType<typeof twoHosts>['world'], a: Host) => {
+  const { device } = a.devices.get('rxe1')!
+  const to = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
+  const rest = { flowLabel: 1, trafficClass: 0, hopLimit: 64 }
+  let sent = 0
+  return (mad: Uint8Array): void => {
+    a.mads.send(device, mad, { ...to, ...rest })
+    if (++sent % 64 === 0) world.settle()
+  }
+}
+
+describe('a flood', () => {
+  for (const [name, guidOf] of [
+    ['one peer', () => 7n],
+    ['many peers', (i: number) => 0x1000n + BigInt(i)],
+  ] as const)
+    it(`of requests from ${name} makes as many as the backlog has room for; other listeners go on`, () => {
+      const { world, a, b } = twoHosts()
+      const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG })
+      const other = b.listen(ip4(2, PORT + 1))
+      const send = sender(world, a)
+      for (let i = 1; i <= FLOOD; i++) send(req(i, guidOf(i)))
+      world.settle()
+      const requests = b.requests(victim)
+      assert.equal(requests.length, BACKLOG)
+      assert.deepEqual(b.cm.counts, { identifiers: 2 + BACKLOG, listeners: 2, connections: BACKLOG })
+      const { active, passive } = establish(world, a, b, other, [0x11, 0x22])
+      assert.equal(passive.connection?.state, 'ESTABLISHED')
+      a.cm.destroy(active)
+      for (const id of [...requests, passive, victim, other]) b.cm.destroy(id)
+      assertNothingLeft(world)
+    })
+
+  it('of datagrams’ requests makes no more', () => {
+    const { world, a, b } = twoHosts()
+    const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG, portSpace: UDP })
+    const send = sender(world, a)
+    for (let i = 1; i <= FLOOD; i++) send(sidrReq(i))
+    world.settle()
+    const requests = b.requests(victim)
+    assert.equal(requests.length, BACKLOG)
+    assert.equal(b.cm.counts.connections, BACKLOG)
+    for (const id of [...requests, victim]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
+  it('of requests that are refused leaves nothing', () => {
+    const { world, a, b } = twoHosts()
+    const victim = b.listen(ip4(2, PORT))
+    const send = sender(world, a)
+    for (let i = 1; i <= FLOOD / 4; i++) {
+      send(req(i, 7n, { privateData: noHeader }))
+      send(req(i, 7n, { port: PORT + 1 }))
+      send(req(i, 7n, { remoteGid: ipv4(10, 0, 0, 99) }))
+      send(sidrReq(i, noHeader))
+    }
+    world.settle()
+    assert.deepEqual(b.cm.counts, { identifiers: 1, listeners: 1, connections: 0 })
+    b.cm.destroy(victim)
+    assertNothingLeft(world)
+  })
+
+  it('of noise, also of the right class, breaks nothing', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const send = sender(world, a)
+    const random = randomFrom(3)
+    for (let i = 0; i < FLOOD; i++) {
+      const mad = Uint8Array.from({ length: MAD_BYTES }, () => random())
+      if (i % 4 !== 0) mad.set([1, CM_CLASS, 2, 3], 0)
+      if (i % 4 > 1) mad.set([0, 0x10 + (random() % 12)], 16)
+      send(mad)
+    }
+    world.settle()
+    const { passive } = establish(world, a, b, listener, [0x11, 0x22])
+    assert.equal(passive.connection?.state, 'ESTABLISHED')
+  })
+})
+
+describe('a connection', () => {
+  it('is not ended by messages of those who do not know its ids', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    const { localId, remoteId } = passive.connection!
+    const send = sender(world, a)
+    const random = randomFrom(9)
+    for (let i = 0; i < 2000; i++) {
+      const guess = { tid: BigInt(random()), localId: random(), remoteId: localId }
+      send(emitCm({ name: 'DREQ', ...guess, remoteQpn: 0x22 }))
+      send(emitCm({ name: 'REJ', ...guess, message: 2, reason: 4 }))
+      send(emitCm({ name: 'DREQ', ...guess, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
+    }
+    // Nor by a program on the same host that names its queue pair.
+    const intruder = a.create()
+    a.resolve(intruder, ip4(2, PORT))
+    assert.throws(() => a.cm.connect(intruder, parametersOf(0x11)), /queue pair 17 is connected already/)
+    world.settle()
+    assert.deepEqual([active.connection?.state, passive.connection?.state], ['ESTABLISHED', 'ESTABLISHED'])
+  })
+})
