@@ -7,8 +7,8 @@ import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks
 import { cqPlan } from '../cq/completion-queue.ts'
 import { detached, invalidArgument } from '../error.ts'
 import type { Slice } from '../mr/region.ts'
-import { type DeviceContext, make, type Named, type Plan } from '../plan.ts'
-import { type BareQueuePair, bareMethods, type QpSelf, type QueuePairOptions, queueMethods } from '../qp/queue-pair.ts'
+import { type DeviceContext, make, type Plan } from '../plan.ts'
+import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
 /** What is not said of a request whose promise tells of its completion. */
@@ -34,8 +34,8 @@ export interface AwaitableQueuePair extends BareQueuePair {
   close(): void
 }
 
-type Self = QpSelf & { readonly promises: RequestPromises }
-type Post = (this: QpSelf, ...args: never[]) => unknown
+type Post = (this: QueuedQp, ...args: unknown[]) => unknown
+type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T }
 
 const plainOnly: readonly PlainOnly[] = ['id', 'signaled']
 
@@ -51,13 +51,13 @@ const promising = <T>(make: () => Promise<T>): Promise<T> => {
 /** The same request, whose promise tells of its completion; `at`: which argument its options are. */
 const promised = (name: string, post: Post, at: number) => {
   const call = `qp.${name}`
-  return function (this: Self | undefined, ...args: unknown[]): Promise<unknown> {
+  return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
     return promising(() => {
       if (this?.kit === undefined) throw detached(call)
       if (args[at] !== undefined) checkAwaited(call, args[at])
       return this.promises.request(call, 'send', id => {
         args[at] = { ...(args[at] as object | undefined), id }
-        return post.apply(this, args as never[])
+        return post.apply(this, args)
       })
     })
   }
@@ -73,44 +73,56 @@ const checkAwaited = (call: string, options: unknown): void => {
 /** Requests of a type's table by name, and which of their arguments their options are. */
 export type PromisedRequests = Readonly<Record<string, number>>
 
-/** Part of a type's table: its requests as promises, and what replaces what all types have. */
-export const awaitable = (plain: object, requests: PromisedRequests): object => {
-  const posts = Object.entries(requests).map(([name, at]) => [
-    name,
-    promised(name, (plain as Readonly<Record<string, Post>>)[name]!, at),
-  ])
-  return Object.defineProperties(Object.fromEntries(posts), Object.getOwnPropertyDescriptors(common))
+interface WithPromises extends QueuedQp {
+  readonly promises: RequestPromises
 }
 
-const common = {
-  get pending(): number {
-    return (this as unknown as Self).promises.sends
-  },
-  receive(this: Self | undefined, local?: Slice | readonly Slice[]): Promise<unknown> {
-    return promising(() => {
-      if (this?.kit === undefined) throw detached('qp.receive')
-      return this.promises.request('qp.receive', 'receive', id => queueMethods.receive.call(this, local, id))
-    })
-  },
-  drained(this: Self): Promise<void> {
-    return this.promises.drained()
-  },
-  modify(this: Self, args: Parameters<BareQueuePair['modify']>[0]): void {
-    bareMethods.modify.call(this as never, args)
-    if (args.state === 0 || args.state === 'RESET') this.promises.cancel('the queue pair was moved to RESET')
-  },
-  close(this: Self): void {
-    if (!this.isOpen) return
-    this.promises.settle()
-    bareMethods.close.call(this as never)
-    this.promises.close()
-  },
+/** The class of a type whose requests are promises; `T`: its interface. */
+export const awaitable = <T extends AwaitableQueuePair>(
+  Plain: QpConstructor<QueuedQp>,
+  requests: PromisedRequests,
+): QpConstructor<QueuedQp & T> => {
+  abstract class Awaitable extends Plain implements WithPromises {
+    /** Set by `makeAwaitable`. */
+    readonly promises!: RequestPromises
+
+    override get pending(): number {
+      return this.promises.sends
+    }
+
+    override receive(local?: Slice | readonly Slice[]): Promise<unknown> {
+      return promising(() => {
+        if (this?.kit === undefined) throw detached('qp.receive')
+        return this.promises.request('qp.receive', 'receive', id => super.receive(local, id))
+      })
+    }
+
+    drained(): Promise<void> {
+      return this.promises.drained()
+    }
+
+    override modify(changes: Parameters<BareQueuePair['modify']>[0]): void {
+      super.modify(changes)
+      if (changes.state === 0 || changes.state === 'RESET') this.promises.cancel('the queue pair was moved to RESET')
+    }
+
+    override close(): void {
+      if (!this.isOpen) return
+      this.promises.settle()
+      super.close()
+      this.promises.close()
+    }
+  }
+  const plain = Plain.prototype as object as Readonly<Record<string, Post>>
+  for (const [name, at] of Object.entries(requests))
+    Object.defineProperty(Awaitable.prototype, name, { value: promised(name, plain[name]!, at), configurable: true })
+  return Awaitable as object as QpConstructor<QueuedQp & T>
 }
 
 const DEPTH = 16
 
 /** Makes one, with a completion queue that has room for all its requests. `words`: of the plain type's options. */
-export const makeAwaitable = <T extends Named & Disposable, O extends QueuePairOptions>(
+export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   kit: DeviceContext,
   call: string,
   options: WithoutQueues<O> | undefined,
@@ -124,8 +136,7 @@ export const makeAwaitable = <T extends Named & Disposable, O extends QueuePairO
   const cq = make(kit, cqPlan(kit, { entries: Math.max(1, Number(send) + Number(receive)) }))
   try {
     const qp = make(kit, planWith({ ...given, sendCq: cq }))
-    const { qpn } = qp as unknown as QpSelf
-    const explain = (id: number): string | undefined => kit.carrier.explain?.(qpn, id)
+    const explain = (id: number): string | undefined => kit.carrier.explain?.(qp.qpn, id)
     return Object.assign(qp, { promises: new RequestPromises(cq, { send, receive }, explain) })
   } catch (error) {
     cq.close()

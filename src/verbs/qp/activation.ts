@@ -5,7 +5,6 @@
 
 import { checkOptions } from '../checks/options.ts'
 import { combineSteps } from './connection.ts'
-import type { QpSelf } from './queue-pair.ts'
 
 export interface ActiveOptions<A> {
   /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
@@ -40,12 +39,12 @@ export const atCreation = <A extends object, O extends ActiveOptions<A> & Initia
   return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
 }
 
-type Self = QpSelf & { modify(step: object): void }
-
-/** Part of a type's table. */
-export const activatable = <A extends object>({ words, steps }: Activation<A>): Activatable<A> & ThisType<Self> => ({
-  activate(options = {} as A) {
-    checkOptions('qp.activate', 'options', options, words)
-    for (const step of steps(options)) this.modify(step)
-  },
-})
+/** From RESET to ready to send. */
+export const activate = <A extends object>(
+  qp: { modify(step: object): void },
+  { words, steps }: Activation<A>,
+  options: A,
+): void => {
+  checkOptions('qp.activate', 'options', options, words)
+  for (const step of steps(options)) qp.modify(step)
+}

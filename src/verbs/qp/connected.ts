@@ -4,9 +4,6 @@
 
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
-import { QpState } from '../../spec/enums.ts'
-import type { In, ObjectClass } from '../../spec/schema/schema.ts'
-import { addressText } from '../../wire/address.ts'
 import {
   type AwaitableQueuePair,
   type AwaitedMessageOptions,
@@ -25,37 +22,28 @@ import {
   type SendOptions,
   UC_WORDS,
 } from '../checks/request-options.ts'
-import { withOptionWords } from '../error.ts'
 import type { RemoteMemory } from '../mr/remote-memory.ts'
-import type { DeviceContext, Named, PathFacts, Plan } from '../plan.ts'
-import { mergeTables } from '../shared-methods.ts'
+import type { DeviceContext, Named, Plan } from '../plan.ts'
 import {
+  type Connected,
   type ConnectOptions,
   connectSteps,
-  type Endpoint,
   type PeerOptions,
-  qpOptions,
   type RcConnectOptions,
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
-import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
+import { MessageQp, type Operations, type ReliableOperations, ReliableQp } from './operations.ts'
 import {
   type InitialOptions,
-  type QpSelf,
   type QueuePair,
   type QueuePairOptions,
   queuePairPlan,
   queuePairType,
   queuePairWords,
+  STEPS,
+  type StepsTo,
 } from './queue-pair.ts'
-
-export interface Connected<O extends ConnectOptions> {
-  /** What the peer must know to connect to it. */
-  readonly endpoint: Endpoint
-  /** From RESET to ready to send, towards a peer. Throws RdmaError EINVAL, and stays in RESET then. */
-  connect(peer: Endpoint, options?: O): void
-}
 
 export interface UcQueuePair
   extends QueuePair<typeof UcQp>,
@@ -109,76 +97,65 @@ const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
   connection: true,
 }
 
-const { RESET } = QpState.values
-type Steps<C extends ObjectClass> = readonly In<C['methods']['modify']>[]
+const rcSteps: StepsTo = (path, psn, peer, chosen) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  const { answering, asking } = reliableSteps(chosen)
+  return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+}
 
-/** What every type has that is connected, from the steps to ready-to-send that its own `modify` takes. */
-export const connected = <C extends ObjectClass, O extends ConnectOptions>(
-  stepsTo: (path: PathFacts, psn: number, peer: Endpoint, chosen?: O) => Steps<C>,
-): Connected<O> & { stepsTo: typeof stepsTo } & ThisType<QpSelf & { modify(step: object): void }> => ({
-  stepsTo,
-  get endpoint() {
-    const { kit, qpn, psn } = this as unknown as QpSelf
-    const { gid, lid } = kit.path
-    return { qpn, gid: addressText(gid), psn, ...(lid !== undefined && { lid }) }
-  },
-  connect(peer, chosen) {
-    const steps = stepsTo(this.kit.path, this.psn, peer, chosen)
-    withOptionWords(qpOptions, () => {
-      let done = 0
-      try {
-        for (const step of steps) {
-          this.modify(step)
-          done++
-        }
-      } catch (error) {
-        if (done > 0) this.modify({ state: RESET })
-        throw error
-      }
-    })
-  },
-})
+class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
+  get cls(): typeof RcQp {
+    return RcQp
+  }
 
-const rcConnected = mergeTables(
-  connected<typeof RcQp, RcConnectOptions>((path, psn, peer, chosen) => {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-    const { answering, asking } = reliableSteps(chosen)
-    return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
-  }),
-  { words: RC_WORDS },
-)
-const rcOperations = { ...operations, ...reliableOperations }
-const rcType = queuePairType<RcQueuePair>(RcQp, mergeTables(rcConnected, rcOperations))
+  get words(): number {
+    return RC_WORDS
+  }
+
+  get [STEPS](): StepsTo {
+    return rcSteps
+  }
+}
+const rcType = queuePairType('RcQueuePair', RcObject, rcSteps)
 
 export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, words)
   return queuePairPlan(kit, rcType, pd, options)
 }
 
-const ucConnected = mergeTables(
-  connected<typeof UcQp, ConnectOptions>((path, psn, peer, chosen) => {
-    const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
-    return [init, rtr, rts]
-  }),
-  { words: UC_WORDS },
-)
-const ucType = queuePairType<UcQueuePair>(UcQp, mergeTables(ucConnected, operations))
+const ucSteps: StepsTo = (path, psn, peer, chosen) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen)
+  return [init, rtr, rts]
+}
 
+class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
+  get cls(): typeof UcQp {
+    return UcQp
+  }
+
+  get words(): number {
+    return UC_WORDS
+  }
+
+  get [STEPS](): StepsTo {
+    return ucSteps
+  }
+}
+const ucType = queuePairType('UcQueuePair', UcObject, ucSteps)
+
+/** Operations whose promise tells of the completion, and the position of their options. */
 const POSITIONS = { send: 1, write: 2, bind: 2, invalidate: 1 }
 const RC_POSITIONS = { ...POSITIONS, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
-const awaitableRcType = queuePairType<AwaitableRcQueuePair>(
-  RcQp,
-  mergeTables(mergeTables(rcConnected, awaitable(rcOperations, RC_POSITIONS)), {
-    // A message without bytes: neither address nor key are looked at (IBA 9.7.5).
-    ping(this: AwaitableRcQueuePair): Completed {
-      return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
-    },
-  }),
-)
-const awaitableUcType = queuePairType<AwaitableUcQueuePair>(
-  UcQp,
-  mergeTables(ucConnected, awaitable(operations, POSITIONS)),
-)
+const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, RC_POSITIONS)
+Object.defineProperty(AwaitableRc.prototype, 'ping', {
+  configurable: true,
+  // A message without bytes: neither address nor key are looked at (IBA 9.7.5).
+  value(this: AwaitableRcQueuePair): Completed {
+    return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
+  },
+})
+const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc, rcSteps)
+const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, POSITIONS), ucSteps)
 
 /** Makes one that owns its completion queue. */
 export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>

@@ -4,9 +4,10 @@
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
+import { addressText } from '../../wire/address.ts'
 import { addressing, type PathOptions, pathWords } from '../address.ts'
 import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
-import { invalidArgument } from '../error.ts'
+import { invalidArgument, withOptionWords } from '../error.ts'
 import { type Access, accessWords } from '../mr/region.ts'
 import type { PathFacts } from '../plan.ts'
 
@@ -147,3 +148,33 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
     timeout: { timeout },
   }
 }
+
+export interface Connected<O extends ConnectOptions> {
+  /** What the peer must know to connect to it. */
+  readonly endpoint: Endpoint
+  /** From RESET to ready to send, towards a peer. Throws RdmaError EINVAL, and stays in RESET then. */
+  connect(peer: Endpoint, options?: O): void
+}
+
+/** What the peer of a queue pair must know. */
+export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
+  qpn,
+  gid: addressText(gid),
+  psn,
+  ...(lid !== undefined && { lid }),
+})
+
+/** Takes a queue pair through steps; back to RESET if one fails after the first. */
+export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
+  withOptionWords(qpOptions, () => {
+    let done = 0
+    try {
+      for (const step of steps) {
+        qp.modify(step)
+        done++
+      }
+    } catch (error) {
+      if (done > 0) qp.modify({ state: QpState.values.RESET })
+      throw error
+    }
+  })

@@ -7,7 +7,7 @@ import { Pd } from '../../spec/classes/pd.ts'
 import { UdQp } from '../../spec/classes/ud_qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import { Links } from '../../spec/links.ts'
-import type { In, Out } from '../../spec/schema/schema.ts'
+import type { In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES } from '../../wire/ip.ts'
@@ -25,9 +25,8 @@ import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
 import { checkOwn, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { mergeTables } from '../shared-methods.ts'
 import { defineVerbsClass, markClosed, SHOWN, VerbsObject } from '../verbs-object.ts'
-import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
+import { type Activatable, type ActiveOptions, activate, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
 import {
   beginRequest,
@@ -35,7 +34,7 @@ import {
   endRequest,
   type InitialOptions,
   type Local,
-  type QpSelf,
+  QueuedQp,
   type QueuePair,
   type QueuePairOptions,
   queuePairPlan,
@@ -263,10 +262,13 @@ export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly Addr
   }
 }
 
-/** What types have that send datagrams. */
-export const datagramOperations: DatagramSender & { readonly words: number } & ThisType<QpSelf> = {
-  words: UC_WORDS,
-  send(local, to, options) {
+/** A queue pair that sends datagrams. */
+export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends QueuedQp<C> implements DatagramSender {
+  get words(): number {
+    return UC_WORDS
+  }
+
+  send(local: Local, to: DatagramPeer, options?: MessageOptions): void {
     if (this?.kit === undefined) throw detached('qp.send')
     checkDevicePresent('qp.send', this.kit)
     checkPeer(this.kit, to)
@@ -279,7 +281,7 @@ export const datagramOperations: DatagramSender & { readonly words: number } & T
       putImmediate(ring, at, immediate)
     }
     endRequest(this)
-  },
+  }
 }
 
 export interface UdQueuePairOptions
@@ -300,34 +302,33 @@ const activation = {
     { state: RTS, sqPsn: firstPsn() },
   ],
 }
-const { activate } = activatable(activation)
+class UdObject extends DatagramQp<typeof UdQp> implements UdQueuePair {
+  get cls(): typeof UdQp {
+    return UdQp
+  }
 
-const udTable = mergeTables(
-  { words: UC_WORDS },
-  {
-    get endpoint(): DatagramEndpoint {
-      const { kit, qpn, qkey } = this as unknown as QpSelf
-      const { gid, lid } = kit.path
-      const own = { qpn, gid: addressText(gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
-      return lid === undefined ? own : { ...own, lid }
-    },
-    activate(this: QpSelf & UdQueuePair, options?: UdActivation): void {
-      activate.call(this, options)
-      this.qkey = options?.qkey ?? DEFAULT_QKEY
-    },
-    attach(this: QpSelf, gid: string): void {
-      this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
-    },
-    detach(this: QpSelf, gid: string): void {
-      this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
-    },
-  },
-)
-const udType = queuePairType<UdQueuePair>(UdQp, mergeTables(udTable, datagramOperations))
-const awaitableUdType = queuePairType<AwaitableUdQueuePair>(
-  UdQp,
-  mergeTables(udTable, awaitable(datagramOperations, { send: 2 })),
-)
+  get endpoint(): DatagramEndpoint {
+    const { kit, qpn, qkey } = this
+    const { gid, lid } = kit.path
+    const own = { qpn, gid: addressText(gid), qkey: qkey === 0 ? DEFAULT_QKEY : qkey }
+    return lid === undefined ? own : { ...own, lid }
+  }
+
+  activate(options: UdActivation = {}): void {
+    activate(this, activation, options)
+    this.qkey = options.qkey ?? DEFAULT_QKEY
+  }
+
+  attach(gid: string): void {
+    this.kit.carrier.call(UdQp, 'attachMcast', this.handle, groupOf('qp.attach', gid))
+  }
+
+  detach(gid: string): void {
+    this.kit.carrier.call(UdQp, 'detachMcast', this.handle, groupOf('qp.detach', gid))
+  }
+}
+const udType = queuePairType('UdQueuePair', UdObject)
+const awaitableUdType = queuePairType('UdQueuePair', awaitable<AwaitableUdQueuePair>(UdObject, { send: 2 }))
 
 export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
   checkOptions('ud_qp.create', 'options', options, udWords)

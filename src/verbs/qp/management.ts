@@ -9,10 +9,9 @@ import { QpState } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
-import { mergeTables } from '../shared-methods.ts'
-import { type Activatable, type ActiveOptions, activatable, atCreation } from './activation.ts'
+import { type Activatable, type Activation, type ActiveOptions, activate, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
-import { type DatagramSender, datagramOperations } from './datagram.ts'
+import { DatagramQp, type DatagramSender } from './datagram.ts'
 import {
   type InitialOptions,
   type QueuePair,
@@ -48,26 +47,41 @@ const words: Words<GsiQueuePairOptions> & Words<SmiQueuePairOptions> = {
   active: true,
 }
 
-const managed = <T extends Disposable & Named>(cls: ObjectClass, qkey: number) => {
-  const activation = {
-    cls,
-    words: { pkeyIndex: true } satisfies Words<ManagementPath>,
-    steps: ({ pkeyIndex = 0 }: ManagementPath) => [
-      { state: INIT, pkeyIndex, qkey },
-      { state: RTR },
-      { state: RTS, sqPsn: firstPsn() },
-    ],
+const activationOf = (cls: ObjectClass, qkey: number): Activation<ManagementPath> => ({
+  cls,
+  words: { pkeyIndex: true } satisfies Words<ManagementPath>,
+  steps: ({ pkeyIndex = 0 }) => [{ state: INIT, pkeyIndex, qkey }, { state: RTR }, { state: RTS, sqPsn: firstPsn() }],
+})
+const gsiActivation = activationOf(GsiQp, GSI_QKEY)
+const smiActivation = activationOf(SmiQp, SMI_QKEY)
+
+class GsiObject extends DatagramQp<typeof GsiQp> implements GsiQueuePair {
+  get cls(): typeof GsiQp {
+    return GsiQp
   }
-  const type = queuePairType<T>(cls, mergeTables(activatable(activation), datagramOperations))
-  return (kit: DeviceContext, pd: Named, options: ManagementOptions<ObjectClass>): Plan<T> => {
-    checkOptions(`${cls.name}.create`, 'options', options, words)
-    return queuePairPlan(kit, type, pd, atCreation(activation, options))
+
+  activate(options: ManagementPath = {}): void {
+    activate(this, gsiActivation, options)
   }
 }
-const gsi = managed<GsiQueuePair>(GsiQp, GSI_QKEY)
-const smi = managed<SmiQueuePair>(SmiQp, SMI_QKEY)
 
-export const gsiQpPlan = (kit: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> =>
-  gsi(kit, pd, options)
-export const smiQpPlan = (kit: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> =>
-  smi(kit, pd, options)
+class SmiObject extends DatagramQp<typeof SmiQp> implements SmiQueuePair {
+  get cls(): typeof SmiQp {
+    return SmiQp
+  }
+
+  activate(options: ManagementPath = {}): void {
+    activate(this, smiActivation, options)
+  }
+}
+const gsiType = queuePairType('GsiQueuePair', GsiObject)
+const smiType = queuePairType('SmiQueuePair', SmiObject)
+
+export const gsiQpPlan = (kit: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
+  checkOptions('gsi_qp.create', 'options', options, words)
+  return queuePairPlan(kit, gsiType, pd, atCreation(gsiActivation, options))
+}
+export const smiQpPlan = (kit: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
+  checkOptions('smi_qp.create', 'options', options, words)
+  return queuePairPlan(kit, smiType, pd, atCreation(smiActivation, options))
+}

@@ -3,6 +3,7 @@
  * share. RC and XRC have all of it, UC the part without answers.
  */
 import { AccessFlags } from '../../spec/enums.ts'
+import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
 import { WrOpcode } from '../../spec/work.ts'
 import { checkOptions } from '../checks/options.ts'
@@ -20,7 +21,8 @@ import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf }
 import { type Binding, bindingWords, type MemoryWindow, type Window } from '../mr/window.ts'
 import { checkOwn } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
-import { beginRequest, endRequest, type Local, type QpSelf } from './queue-pair.ts'
+import { type Connected, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
+import { beginRequest, endRequest, type Local, QueuedQp, STEPS, type StepsTo } from './queue-pair.ts'
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
@@ -69,10 +71,25 @@ const FLUSH_WORDS = ANY | FLUSH | SRQ
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
-const ringOf = ({ sends }: QpSelf): ProgramRing => sends as ProgramRing
+const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
-export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<QpSelf> = {
-  send(local, options) {
+/** A connected queue pair without answers, as UC's: SEND, WRITE, and local operations on windows. */
+export abstract class MessageQp<C extends ObjectClass = ObjectClass>
+  extends QueuedQp<C>
+  implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>
+{
+  /** The steps to a peer, as `modify` takes them. */
+  abstract get [STEPS](): StepsTo
+
+  get endpoint(): Endpoint {
+    return endpointOf(this.kit.path, this)
+  }
+
+  connect(peer: Endpoint, chosen?: RcConnectOptions): void {
+    connectBy(this, this[STEPS](this.kit.path, this.psn, peer, chosen))
+  }
+
+  send(local: Local, options?: RcMessageOptions): void {
     const immediate = options?.immediate
     const invalidate = options?.invalidate
     const opcode = invalidate !== undefined ? wr.SEND_WITH_INV : immediate !== undefined ? wr.SEND_WITH_IMM : wr.SEND
@@ -87,8 +104,9 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
       putImmediate(ringOf(this), at, immediate)
     }
     endRequest(this)
-  },
-  write(local, remote, options) {
+  }
+
+  write(local: Local, remote: RemoteMemoryData, options?: SendOptions & ImmediateOptions): void {
     const range = rangeOf('qp.write', remote)
     const immediate = options?.immediate
     const opcode = immediate === undefined ? wr.RDMA_WRITE : wr.RDMA_WRITE_WITH_IMM
@@ -100,8 +118,9 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
       putImmediate(ringOf(this), at, immediate)
     }
     endRequest(this)
-  },
-  bind(window, binding, options) {
+  }
+
+  bind(window: MemoryWindow, binding: Binding, options?: SendOptions): RemoteMemory {
     checkOwn(this.kit, 'qp.bind', 'window', window)
     checkOptions('qp.bind', 'binding', binding, bindingWords)
     checkOwn(this.kit, 'qp.bind', 'region', binding.region)
@@ -114,19 +133,20 @@ export const operations: Operations<RcMessageOptions, SendOptions> & ThisType<Qp
     ;(window as Window).rkey = rkey
     endRequest(this)
     return createRemoteMemory((rights & ZERO_BASED) === 0 ? address : 0n, rkey, length)
-  },
-  invalidate(window, options) {
+  }
+
+  invalidate(window: MemoryWindow, options?: SendOptions): void {
     checkOwn(this.kit, 'qp.invalidate', 'window', window)
     if (window.type !== 2)
       throw invalidArgument('qp.invalidate', 'a window of type 1 cannot be invalidated', 'bind it with length 0')
     const at = beginRequest(this, 'qp.invalidate', wr.LOCAL_INV, undefined, options, ANY)
     putInvalidate(ringOf(this), at, window.rkey)
     endRequest(this)
-  },
+  }
 }
 
 const atomic = (
-  self: QpSelf,
+  self: QueuedQp,
   call: string,
   opcode: number,
   local: Slice,
@@ -143,25 +163,32 @@ const atomic = (
   endRequest(self)
 }
 
-export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSelf> = {
-  read(local, remote, options) {
+/** One whose requests the peer answers: RC and XRC. */
+export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
+  extends MessageQp<C>
+  implements ReliableOperations<SendOptions>
+{
+  read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: SendOptions): void {
     checkTarget('qp.read', local)
     const range = rangeOf('qp.read', remote)
     const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
     checkExtent('qp.read', bytesOf(ringOf(this), at), range)
     putRemote(ringOf(this), at, range)
     endRequest(this)
-  },
-  compareSwap(local, remote, compare, swap, options) {
+  }
+
+  compareSwap(local: Slice, remote: RemoteMemoryData, compare: bigint, swap: bigint, options?: SendOptions): void {
     checkWord('qp.compareSwap', 'compare', compare)
     checkWord('qp.compareSwap', 'swap', swap)
     atomic(this, 'qp.compareSwap', wr.ATOMIC_CMP_AND_SWP, local, remote, compare, swap, options)
-  },
-  fetchAdd(local, remote, add, options) {
+  }
+
+  fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: SendOptions): void {
     checkWord('qp.fetchAdd', 'add', add)
     atomic(this, 'qp.fetchAdd', wr.ATOMIC_FETCH_AND_ADD, local, remote, add, 0n, options)
-  },
-  atomicWrite(remote, word, options) {
+  }
+
+  atomicWrite(remote: RemoteMemoryData, word: bigint, options?: SendOptions): void {
     const range = rangeOf('qp.atomicWrite', remote)
     checkAligned('qp.atomicWrite', range)
     checkWord('qp.atomicWrite', 'word', word)
@@ -169,13 +196,14 @@ export const reliableOperations: ReliableOperations<SendOptions> & ThisType<QpSe
     putRemote(ringOf(this), at, range)
     putWord(ringOf(this), at, word)
     endRequest(this)
-  },
-  flush(remote, options) {
+  }
+
+  flush(remote: RemoteMemoryData, options?: SendOptions & FlushExtent): void {
     const range = rangeOf('qp.flush', remote)
     const at = beginRequest(this, 'qp.flush', wr.FLUSH, undefined, options, FLUSH_WORDS)
     const placement = options?.persistent === true ? flushPlacement.PERSISTENT : flushPlacement.GLOBAL
     const selectivity = options?.wholeRegion === true ? flushSelectivity.REGION : flushSelectivity.RANGE
     putFlush(ringOf(this), at, range, placement, selectivity)
     endRequest(this)
-  },
+  }
 }

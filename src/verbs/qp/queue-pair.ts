@@ -11,7 +11,7 @@ import type { QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { SendFlags } from '../../spec/work.ts'
-import type { Answered, Carrier, RingPlace } from '../carrier.ts'
+import type { Carrier, RingPlace } from '../carrier.ts'
 import { checkRecord, type Words } from '../checks/options.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
@@ -21,7 +21,6 @@ import {
   checkOwn,
   type DeviceContext,
   eventSource,
-  type HeldObject,
   type Named,
   type PathFacts,
   type Plan,
@@ -37,8 +36,8 @@ import {
   restart,
   ringOrNone,
 } from '../ring.ts'
-import { assignMethods, destroyed, guardedTable, mergeTables, shownAs } from '../shared-methods.ts'
-import { orElse } from '../show.ts'
+import { orElse, type Shown } from '../show.ts'
+import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import {
   type ConnectOptions,
   combineSteps,
@@ -179,54 +178,23 @@ export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: n
 export const throwTooManySges = (call: string, sges: number, most: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${most} are possible`)
 
-/** What a queue pair holds; where there are no queues it is only half of this. */
-export interface QpFields extends HeldObject {
-  readonly qpn: number
-  /** Its number among what has events. */
-  readonly number: number
-  /**
-   * Where its rings lie, by `offsetOf`; and the rings themselves, once something was posted and as long as more may be:
-   * posting looks at nothing else. That of sends is there in RTS and beyond only.
-   */
-  readonly sendAt: number
-  readonly sendSize: number
-  readonly receiveAt: number
-  readonly receiveSize: number
-  sends: ProgramRing | undefined
-  receives: ProgramRing | undefined
-  readonly maxInlineData: number
-  readonly maxSendSge: number
-  /** -1: it takes from a shared queue. */
-  readonly maxRecvSge: number
-  /** Connected: the first packet sequence number that it sends. Datagrams: the Q_Key. */
-  psn: number
-  qkey: number
-}
-
-/** What the methods of a table find in `this`: the fields of one queue pair, and the class in the table. */
-export interface QpSelf extends QpFields {
-  readonly cls: ObjectClass
-  /** What requests of the type may say (`RequestWords`). */
-  readonly words: number
-}
-
 /** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
 }
 
 /** That `self` is a queue pair of a device that is there, and open. */
-const checkUsable = (call: string, self: QpSelf | undefined): void => {
+const checkUsable = (call: string, self: QueuedQp | undefined): void => {
   if (self?.kit === undefined) throw detached(call)
   checkDevicePresent(call, self.kit)
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
 /** The ring of sends, for the first request in RTS: earlier ones would be kept without a word. */
-const openSends = (self: QpSelf, call: string): ProgramRing => {
+const openSends = (self: QueuedQp, call: string): ProgramRing => {
   checkUsable(call, self)
   const { carrier } = self.kit
-  const { state } = carrier.call(self.cls as AnyQpClass, 'query', self.handle, {}).out
+  const { state } = queryOf(self)
   if (state < QpState.values.RTS)
     throw invalidArgument(
       call,
@@ -237,7 +205,7 @@ const openSends = (self: QpSelf, call: string): ProgramRing => {
   return self.sends
 }
 
-const openReceives = (self: QpSelf): ProgramRing => {
+const openReceives = (self: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', self)
   if (self.maxRecvSge < 0)
     throw invalidArgument('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
@@ -250,49 +218,125 @@ const releaseAt = (carrier: Carrier, at: number, size: number): void => {
   if (place !== undefined) carrier.release(place)
 }
 
-/** What is mapped is given back, and nobody posts any more to what may be another's by now. */
-const releaseSends = (self: QpSelf): void => {
-  if (self.sends !== undefined) releaseAt(self.kit.carrier, self.sendAt, self.sendSize)
-  self.sends = undefined
-}
+/** Where a connected type has its steps. */
+export const STEPS = Symbol('steps')
+const RELEASE_SENDS = Symbol('release sends')
 
-/** What needs no queues: query, modify, destroy. */
-export const bareMethods: Omit<BareQueuePair, 'handle' | 'qpn'> & ThisType<QpSelf> = {
-  get state() {
-    const { kit, cls, handle } = this as unknown as QpSelf
-    return stateNames[kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out.state]!
-  },
-  query() {
-    return this.kit.carrier.call(this.cls as AnyQpClass, 'query', this.handle, {}).out
-  },
-  modify(changes) {
+/** A queue pair of any type: query, modify, destroy. */
+export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsObject implements BareQueuePair<C> {
+  readonly qpn: number
+  /** Its number among what has events. */
+  readonly number: number
+  /** The first packet sequence number that it sends. */
+  readonly psn: number
+  /** Its rings, from the first request on, as long as more may be posted; that of sends only in RTS and beyond. */
+  sends: ProgramRing | undefined = undefined
+  receives: ProgramRing | undefined = undefined
+
+  constructor(kit: DeviceContext, handle: number, number: number, qpn: number, psn: number) {
+    super(kit, handle)
+    this.qpn = qpn
+    this.number = number
+    this.psn = psn
+  }
+
+  abstract override get cls(): C
+
+  get state(): QpStateName {
+    return stateNames[queryOf(this).state]!
+  }
+
+  query(): Out<C['methods']['query']> {
+    return queryOf(this) as object as Out<C['methods']['query']>
+  }
+
+  modify(changes: Modification<C>): void {
     checkRecord(`${this.cls.name}.modify`, 'attributes', changes, "it is an object, { state: 'RESET' } for example")
-    const args = withStateNumber(changes) as In<AnyQpClass['methods']['modify']>
-    this.kit.carrier.call(this.cls as AnyQpClass, 'modify', this.handle, args)
+    const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
+    this.kit.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args
-    if (state !== undefined && state < QpState.values.RTS) releaseSends(this)
+    if (state !== undefined && state < QpState.values.RTS) this[RELEASE_SENDS]()
     if (state === QpState.values.RESET && this.receives !== undefined) restart(this.receives)
-  },
-  close() {
-    if (!destroyed(this, this.cls)) return
-    const { carrier, waiters } = this.kit
-    waiters.remove(this.number)
-    releaseSends(this)
-    if (this.receives !== undefined) releaseAt(carrier, this.receiveAt, this.receiveSize)
+  }
+
+  override [SHOWN](): Shown {
+    const { handle, qpn, sends, receives } = this
+    const { state, destQpn } = orElse<Partial<ReturnType<typeof queryOf>>>(() => queryOf(this), {})
+    return {
+      handle,
+      qpn,
+      state: state === undefined ? undefined : stateNames[state],
+      ...(destQpn !== undefined && destQpn !== 0 && { peerQpn: destQpn }),
+      ...(sends !== undefined && { pendingSends: outstandingRequests(sends) }),
+      ...(receives !== undefined && { pendingReceives: outstandingRequests(receives) }),
+    }
+  }
+
+  /** Nothing can be sent any more: the ring is unmapped. */
+  protected [RELEASE_SENDS](): void {
+    this.sends = undefined
+  }
+
+  protected override [RELEASED](): void {
+    this.kit.waiters.remove(this.number)
+    this[RELEASE_SENDS]()
     this.receives = undefined
-  },
-  [Symbol.dispose]() {
-    ;(this as unknown as Disposable & { close(): void }).close()
-  },
+  }
 }
 
-/** What has a send queue and a receive queue. */
-export const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpSelf> = {
-  get pending() {
-    const { sends } = this as unknown as QpSelf
-    return sends === undefined ? 0 : outstandingRequests(sends)
-  },
-  receive(local, id = 0) {
+/** All types have the methods and attributes that are used here. */
+const anyQp = (cls: ObjectClass): AnyQpClass => cls as AnyQpClass
+const queryOf = ({ kit, cls, handle }: BareQp<ObjectClass>) => kit.carrier.call(anyQp(cls), 'query', handle, {}).out
+
+/** What a creation answers. */
+export type QpMade = Out<AnyQpClass['methods']['create']> & {
+  readonly sendQueue?: RingPlace
+  readonly recvQueue?: RingPlace
+}
+
+/** A queue pair with a send queue and, but for XRC initiators, a receive queue. */
+export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends BareQp<C> implements QueuePair<C> {
+  /** Where the rings are, by `offsetOf`. */
+  readonly sendAt: number
+  readonly sendSize: number
+  readonly receiveAt: number
+  readonly receiveSize: number
+  readonly maxInlineData: number
+  readonly maxSendSge: number
+  /** -1: it takes from a shared queue. */
+  readonly maxRecvSge: number
+  /** Datagrams: the Q_Key. */
+  qkey: number
+
+  /** `shared`: it has no receive queue of its own. */
+  constructor(
+    kit: DeviceContext,
+    number: number,
+    handle: number,
+    { cap, qpNum, sendQueue, recvQueue }: QpMade,
+    shared: boolean,
+    psn: number,
+    qkey: number,
+  ) {
+    super(kit, handle, number, qpNum, psn)
+    this.sendAt = offsetOf(sendQueue)
+    this.sendSize = sendQueue?.size ?? 0
+    this.receiveAt = offsetOf(recvQueue)
+    this.receiveSize = recvQueue?.size ?? 0
+    this.maxInlineData = cap.maxInlineData
+    this.maxSendSge = cap.maxSendSge
+    this.maxRecvSge = shared ? -1 : cap.maxRecvSge
+    this.qkey = qkey
+  }
+
+  /** What options of its requests may say (`RequestWords`). */
+  abstract get words(): number
+
+  get pending(): number {
+    return this.sends === undefined ? 0 : outstandingRequests(this.sends)
+  }
+
+  receive(local?: Slice | readonly Slice[], id = 0): void {
     const ring = this?.receives ?? openReceives(this)
     const at = nextSlot(ring)
     if (at < 0) throw throwQueueFull('qp.receive', 'receive', ring.capacity)
@@ -303,17 +347,27 @@ export const queueMethods: Pick<QueuePair, 'pending' | 'receive'> & ThisType<QpS
     putReceive(ring, at, id, local)
     produce(ring)
     this.kit.carrier.posted(this.handle)
-  },
+  }
+
+  protected override [RELEASE_SENDS](): void {
+    if (this.sends !== undefined) releaseAt(this.kit.carrier, this.sendAt, this.sendSize)
+    super[RELEASE_SENDS]()
+  }
+
+  protected override [RELEASED](): void {
+    if (this.receives !== undefined) releaseAt(this.kit.carrier, this.receiveAt, this.receiveSize)
+    super[RELEASED]()
+  }
 }
 
 /** What requests of its type may say. */
-const wordsOf = (self: QpSelf | undefined, call: string): number => {
+const wordsOf = (self: QueuedQp | undefined, call: string): number => {
   if (self?.kit === undefined) throw detached(call)
   return self.words
 }
 
 /** Bytes of a request that are no slice made by `mr.slice()` of this device: inline, several slices, copies, or none. */
-const putOther = (self: QpSelf, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
+const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
   const ring = self.sends as ProgramRing
   if (local instanceof Uint8Array) {
     if (local.length > self.maxInlineData)
@@ -337,7 +391,7 @@ const putOther = (self: QpSelf, call: string, at: number, local: Exclude<Local, 
  * if the type has it.
  */
 export const beginRequest = (
-  self: QpSelf,
+  self: QueuedQp,
   call: string,
   opcode: number,
   local: Local | undefined,
@@ -356,109 +410,42 @@ export const beginRequest = (
 }
 
 /** The request that was begun is whole. */
-export const endRequest = ({ sends, kit, handle }: QpSelf): void => {
+export const endRequest = ({ sends, kit, handle }: QueuedQp): void => {
   produce(sends as ProgramRing)
   kit.carrier.posted(handle)
 }
 
-/** Names of the types, as interfaces have them. */
-const typeNames: Readonly<Record<string, string>> = {
-  rc_qp: 'RcQueuePair',
-  uc_qp: 'UcQueuePair',
-  ud_qp: 'UdQueuePair',
-  gsi_qp: 'GsiQueuePair',
-  smi_qp: 'SmiQueuePair',
-  xrc_ini_qp: 'XrcInitiator',
-  xrc_tgt_qp: 'XrcTarget',
-}
-
-/** What is shown of a queue pair. */
-export const showQueuePair = (methods: object, { name }: ObjectClass): void =>
-  shownAs<QpSelf>(methods, typeNames[name] ?? name, ({ kit, handle, qpn, cls, sends, receives }) => {
-    const query = () => kit.carrier.call(cls as AnyQpClass, 'query', handle, {}).out
-    const { state, destQpn } = orElse<Partial<ReturnType<typeof query>>>(query, {})
-    return {
-      handle,
-      qpn,
-      state: state === undefined ? undefined : stateNames[state],
-      ...(destQpn !== undefined && destQpn !== 0 && { peerQpn: destQpn }),
-      ...(sends !== undefined && { pendingSends: outstandingRequests(sends) }),
-      ...(receives !== undefined && { pendingReceives: outstandingRequests(receives) }),
-    }
-  })
-
-type Made = Out<AnyQpClass['methods']['create']> & { readonly sendQueue?: RingPlace; readonly recvQueue?: RingPlace }
-
-/** A table of methods: the class, and for types that are connected the steps to a peer, as `modify` takes them. */
-interface MethodTable {
-  readonly cls: ObjectClass
-  readonly stepsTo?: (path: PathFacts, psn: number, peer: Endpoint) => readonly object[]
-}
+/** The steps that connect a type to a peer, as `modify` takes them. */
+export type StepsTo = (path: PathFacts, psn: number, peer: Endpoint, chosen?: ConnectOptions) => readonly object[]
 
 /** What the library knows of a type with queues. */
-interface QueuePairType<T> extends MethodTable {
-  /** What makes one, as sentences name it. */
-  readonly call: string
-  /** Whether the type has a receive queue. */
-  readonly hasReceives: boolean
-  /** `shared`: this one has none of its own. */
-  readonly Made: new (
-    kit: DeviceContext,
-    number: number,
-    answered: Answered<AnyValues>,
-    shared: boolean,
-    psn: number,
-    qkey: number,
-  ) => T
+interface QueuePairType<T> {
+  readonly cls: ObjectClass
+  readonly Made: new (...args: ConstructorParameters<typeof QueuedQp>) => T
+  readonly stepsTo: StepsTo | undefined
 }
 
-/** A type with queues: its class, what all have, and `more` methods. */
-export const queuePairType = <T>(cls: ObjectClass, more: object): QueuePairType<T> => {
-  const methods = guardedTable('qp', mergeTables(mergeTables(mergeTables({ cls }, bareMethods), queueMethods), more))
-  showQueuePair(methods, cls)
-  return queuePairTypeOf(cls, more, methods)
+/** A type with queues. `name`: of its interface; `stepsTo`: of a type that is connected. */
+export const queuePairType = <T extends QueuedQp>(
+  name: string,
+  Made: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
+  stepsTo?: StepsTo,
+): QueuePairType<T> => {
+  const { cls } = Made.prototype
+  defineVerbsClass(Made, 'qp', name)
+  return { cls, Made, stepsTo }
 }
-
-const queuePairTypeOf = <T>(cls: ObjectClass, more: object, methods: object): QueuePairType<T> => ({
-  cls,
-  ...((more as Pick<MethodTable, 'stepsTo'>).stepsTo && { stepsTo: (more as Required<MethodTable>).stepsTo }),
-  call: `${cls.name}.create`,
-  hasReceives: 'recvCq' in (cls.methods.create?.in ?? {}),
-  Made: assignMethods<T, QpFields, ConstructorParameters<QueuePairType<T>['Made']>>(
-    methods,
-    function (kit, number, { object, out }, shared, psn, qkey) {
-      const { cap, qpNum, sendQueue, recvQueue } = out as unknown as Made
-      this.kit = kit
-      this.handle = object
-      this.qpn = qpNum
-      this.number = number
-      this.isOpen = true
-      this.sendAt = offsetOf(sendQueue)
-      this.sendSize = sendQueue?.size ?? 0
-      this.receiveAt = offsetOf(recvQueue)
-      this.receiveSize = recvQueue?.size ?? 0
-      this.sends = undefined
-      this.receives = undefined
-      this.maxInlineData = cap.maxInlineData
-      this.maxSendSge = cap.maxSendSge
-      this.maxRecvSge = shared ? -1 : cap.maxRecvSge
-      this.psn = psn
-      this.qkey = qkey
-    },
-  ),
-})
 
 /** What a creation takes beside its own arguments: what connects it to `options.peer`, and what was chosen. */
-export const initialAttributesOf = <T extends MethodTable>(
-  { stepsTo }: T,
+export const initialAttributesOf = (
+  stepsTo: StepsTo | undefined,
   { path }: DeviceContext,
   psn: number,
   { peer, connection, initial }: PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): { readonly qkey?: number } | undefined => {
-  const steps = stepsTo as ((...with_: [PathFacts, number, Endpoint, ConnectOptions?]) => object[]) | undefined
   const own = initial === undefined ? undefined : withStateNumber(initial)
-  if (peer === undefined || steps === undefined) return own
-  return { ...combineSteps(steps(path, psn, peer, connection)), ...own }
+  if (peer === undefined || stepsTo === undefined) return own
+  return { ...combineSteps(stepsTo(path, psn, peer, connection)), ...own }
 }
 
 /** A queue pair of a type in protection domain `pd`. */
@@ -468,7 +455,9 @@ export const queuePairPlan = <T extends Disposable & Named>(
   pd: Named,
   options: (SendQueueOptions | QueuePairOptions) & PeerOptions<ConnectOptions> & { readonly initial?: object },
 ): Plan<T> => {
-  const { cls, call, hasReceives } = type
+  const { cls, Made, stepsTo } = type
+  const call = `${cls.name}.create`
+  const hasReceives = 'recvCq' in (cls.methods.create?.in ?? {})
   const { sendCq, signalAll = false, maxSendWr = 16, maxSendSge = 1, maxInlineData = 64 } = options
   const { recvCq = sendCq, srq, maxRecvWr = 16, maxRecvSge = 1 } = options as QueuePairOptions
   checkOwn(kit, call, 'pd', pd)
@@ -476,7 +465,7 @@ export const queuePairPlan = <T extends Disposable & Named>(
   checkOwn(kit, call, 'recvCq', recvCq)
   if (srq !== undefined) checkOwn(kit, call, 'srq', srq)
   const psn = firstPsn()
-  const first = initialAttributesOf(type, kit, psn, options)
+  const first = initialAttributesOf(stepsTo, kit, psn, options)
   const source = eventSource(kit, cls)
   const shared = !hasReceives || srq !== undefined
   const cap = {
@@ -500,7 +489,8 @@ export const queuePairPlan = <T extends Disposable & Named>(
     class: cls,
     args,
     options: qpOptions,
-    made: answered => source.is(new type.Made(kit, source.number, answered, shared, psn, first?.qkey ?? 0)),
+    made: ({ object, out }) =>
+      source.is(new Made(kit, source.number, object, out as QpMade & AnyValues, shared, psn, first?.qkey ?? 0)),
     failed: source.forget,
   }
 }

@@ -9,29 +9,32 @@ import type { Out } from '../../spec/schema/schema.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
 import { checkOwn, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
-import { guardedTable, mergeTables, withMethods } from '../shared-methods.ts'
 import { defineVerbsClass, VerbsObject } from '../verbs-object.ts'
-import { type Connected, connected } from './connected.ts'
 import {
+  type Connected,
+  connectBy,
   connectSteps,
+  type Endpoint,
+  endpointOf,
   firstPsn,
   type PeerOptions,
   type RcConnectOptions,
   rcConnectWords,
   reliableSteps,
 } from './connection.ts'
-import { type Operations, operations, type ReliableOperations, reliableOperations } from './operations.ts'
+import { type Operations, type ReliableOperations, ReliableQp } from './operations.ts'
 import {
+  BareQp,
   type BareQueuePair,
-  bareMethods,
   type InitialOptions,
   initialAttributesOf,
   queuePairPlan,
   queuePairType,
   type SendingQueuePair,
   type SendQueueOptions,
+  STEPS,
+  type StepsTo,
   sendQueueWords,
-  showQueuePair,
 } from './queue-pair.ts'
 
 /** The same operations, whose options must be given. */
@@ -87,26 +90,33 @@ const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
 
 const { CREAT, EXCL } = XrcdFlags.values
 
-const targetMethods = guardedTable(
-  'qp',
-  mergeTables(
-    mergeTables({ cls: XrcTgtQp }, bareMethods),
-    connected<typeof XrcTgtQp, RcConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-      const { answering, timeout } = reliableSteps(chosen)
-      return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
-    }),
-  ),
-)
+const targetSteps: StepsTo = (path, psn, peer, chosen) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  const { answering, timeout } = reliableSteps(chosen)
+  return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
+}
 
-showQueuePair(targetMethods, XrcTgtQp)
+class TargetObject extends BareQp<typeof XrcTgtQp> implements XrcTarget {
+  get cls(): typeof XrcTgtQp {
+    return XrcTgtQp
+  }
+
+  get endpoint(): Endpoint {
+    return endpointOf(this.kit.path, this)
+  }
+
+  connect(peer: Endpoint, chosen?: RcConnectOptions): void {
+    connectBy(this, targetSteps(this.kit.path, this.psn, peer, chosen))
+  }
+}
+defineVerbsClass(TargetObject, 'qp', 'XrcTarget')
 
 const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
   checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
   checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
   const { qpn } = options
   const psn = firstPsn()
-  const first = initialAttributesOf(targetMethods, kit, psn, options)
+  const first = initialAttributesOf(targetSteps, kit, psn, options)
   const source = eventSource(kit, XrcTgtQp)
   const { number } = source
   return plan(
@@ -117,10 +127,7 @@ const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions):
       ...(qpn !== undefined && { qpNum: qpn }),
       ...first,
     },
-    ({ object: handle, out }) => {
-      const fields = { kit, handle, qpn: out.qpNum, number, isOpen: true, sends: undefined, receives: undefined }
-      return source.is(withMethods<XrcTarget>(targetMethods, { ...fields, psn }))
-    },
+    ({ object, out }) => source.is(new TargetObject(kit, object, number, out.qpNum, psn)),
     source.forget,
   )
 }
@@ -147,16 +154,25 @@ export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Pl
   return plan(Xrcd, args, ({ object: handle }) => new Domain(kit, handle))
 }
 
-const initiatorType = queuePairType<XrcInitiator>(
-  XrcIniQp,
-  mergeTables(
-    connected<typeof XrcIniQp, RcConnectOptions>((path, psn, peer, chosen) => {
-      const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-      return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
-    }),
-    { ...operations, ...reliableOperations, words: XRC_WORDS },
-  ),
-)
+const initiatorSteps: StepsTo = (path, psn, peer, chosen) => {
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
+}
+
+class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiator {
+  get cls(): typeof XrcIniQp {
+    return XrcIniQp
+  }
+
+  get words(): number {
+    return XRC_WORDS
+  }
+
+  get [STEPS](): StepsTo {
+    return initiatorSteps
+  }
+}
+const initiatorType = queuePairType('XrcInitiator', InitiatorObject, initiatorSteps)
 
 export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
