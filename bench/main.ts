@@ -8,6 +8,7 @@ import { cpus } from 'node:os'
 import { callRows } from './calls.ts'
 import { chainRows } from './chain.ts'
 import { codecRows } from './codec.ts'
+import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
 import { measure, type Outcome, type Row, table } from './harness.ts'
 import { hookRows } from './hooks.ts'
@@ -27,6 +28,7 @@ const rows: readonly Row[] = [
   ...hookRows,
   ...inprocRows,
   ...callRows,
+  ...connectionRows,
   ...chainRows,
   ...controlRows,
   ...startRows,

@@ -42,13 +42,27 @@ const nameByAttribute = new Map<number, CmMessageName>(
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
+/** A layout as lists, made once. */
+interface Listed {
+  readonly fields: readonly (readonly [name: string, bits: BitField])[]
+  readonly blobs: readonly (readonly [name: string, field: ByteField])[]
+}
+const lists = new WeakMap<MessageLayout, Listed>()
+const listed = (layout: MessageLayout): Listed => {
+  let found = lists.get(layout)
+  if (found === undefined) {
+    found = { fields: Object.entries(layout.fields), blobs: Object.entries(layout.blobs) }
+    lists.set(layout, found)
+  }
+  return found
+}
+
 const readLayout = (bytes: Uint8Array, at: number, layout: MessageLayout): Record<string, BitValue | Uint8Array> => {
   const view = viewOf(bytes)
   const record: Record<string, BitValue | Uint8Array> = {}
-  for (const [field, bits] of Object.entries(layout.fields)) record[field] = getBits(view, at, bits)
-  for (const [field, { offset, bytes: length }] of Object.entries(layout.blobs)) {
-    record[field] = new Uint8Array(bytes.subarray(at + offset, at + offset + length))
-  }
+  const { fields, blobs } = listed(layout)
+  for (const [field, bits] of fields) record[field] = getBits(view, at, bits)
+  for (const [field, { offset, bytes: length }] of blobs) record[field] = bytes.slice(at + offset, at + offset + length)
   return record
 }
 
@@ -60,14 +74,15 @@ const writeLayout = (
   record: Readonly<Record<string, unknown>>,
 ): void => {
   const view = viewOf(bytes)
-  for (const [field, bits] of Object.entries<BitField>(layout.fields)) {
+  const { fields, blobs } = listed(layout)
+  for (const [field, bits] of fields) {
     const value = record[field]
     if (value === undefined) continue
     const wrong = misfit(bits[1], value)
     if (wrong !== undefined) throw new RangeError(`${name}: ${field} ${wrong}`)
     putBits(view, at, bits, value as BitValue)
   }
-  for (const [field, { offset, bytes: length }] of Object.entries<ByteField>(layout.blobs)) {
+  for (const [field, { offset, bytes: length }] of blobs) {
     const value = record[field]
     if (value === undefined) continue
     if (!(value instanceof Uint8Array) || value.length > length) {

@@ -4,7 +4,7 @@
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import { findGid } from '../../core/devices/gids.ts'
-import { CmConnectionParameters, CmDatagramParameters } from '../../spec/classes/cm_parameters.ts'
+import { CmConnectionParameters, CmDatagramParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
 import type { CmMessage } from '../../wire/mad.ts'
@@ -23,8 +23,13 @@ export const QpTypes = { RC: 2, UC: 3, UD: 4, XRC_INI: 9, XRC_TGT: 10 } as const
 /** Where private data of the application begins: AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : HEADER_BYTES)
 
+/** Nobody writes to their arrays. */
+const noParameters = zeroRecord(CmConnectionParameters)
+const noDatagram = zeroRecord(CmDatagramParameters)
+
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  const { privateData } = zeroRecord(CmConnectionParameters)
+  if (bytes.length === 0) return { privateData: noParameters.privateData, privateDataLength: 0 }
+  const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }
 }
@@ -54,7 +59,7 @@ export const ownData = (from: { privateData: Uint8Array; privateDataLength: numb
 
 /** Only private data. */
 export const withData = (bytes: Uint8Array): ConnectionParameters => ({
-  ...zeroRecord(CmConnectionParameters),
+  ...noParameters,
   ...padded(bytes),
 })
 
@@ -63,7 +68,7 @@ export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,
   dataAt: number,
 ): ConnectionParameters => ({
-  ...zeroRecord(CmConnectionParameters),
+  ...noParameters,
   ...padded(message.privateData.subarray(dataAt)),
   qpNum: message.qpn,
   responderResources: message.initiatorDepth,
@@ -78,7 +83,7 @@ export const replyParameters = (
   message: Extract<CmMessage, { name: 'REP' }>,
   { agreed }: CmConnection,
 ): ConnectionParameters => ({
-  ...zeroRecord(CmConnectionParameters),
+  ...noParameters,
   ...padded(message.privateData),
   qpNum: agreed.remoteQpn,
   responderResources: message.initiatorDepth,
@@ -94,7 +99,7 @@ export const datagramParameters = (
   gid: Uint8Array,
   to: { qpNum: number; qkey: number; privateData?: Uint8Array },
 ): DatagramParameters => ({
-  ...zeroRecord(CmDatagramParameters),
+  ...noDatagram,
   ...padded(to.privateData ?? new Uint8Array(0)),
   qpNum: to.qpNum,
   qkey: to.qkey,

@@ -20,6 +20,7 @@ import {
   checkPrivateData,
   connectionWords,
   dataOf,
+  lazyAddresses,
   type Place,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
@@ -104,8 +105,7 @@ export async function connect(url: string, options: object = {}): Promise<Connec
 const requestOf = (place: Place, id: number, event: ConnectionEvent): ConnectionRequest => {
   const { carrier } = place.kit
   const privateData = dataOf(event)
-  const { addresses } = carrier.call(CmId, 'query', id, {}).out
-  const { address, port } = shownAddress(parseAddress(addresses.destination))
+  const addresses = lazyAddresses(place.kit, () => (isAnswered ? undefined : id))
   let isAnswered = false
   const answer = (call: string): void => {
     if (isAnswered) throw refused('EINVAL', call, 'it is answered already')
@@ -113,8 +113,12 @@ const requestOf = (place: Place, id: number, event: ConnectionEvent): Connection
   }
   return {
     privateData,
-    remoteAddress: address,
-    remotePort: port,
+    get remoteAddress() {
+      return addresses().remote.address
+    },
+    get remotePort() {
+      return addresses().remote.port
+    },
     async accept(options: object = {}): Promise<never> {
       checkOptions('request.accept', 'options', options, connectionWords)
       const given = options as ConnectionOptions<never>

@@ -4,7 +4,7 @@
  */
 import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/cm_id.ts'
-import { CmConnectionParameters } from '../../spec/classes/cm_parameters.ts'
+import { CmConnectionParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
@@ -17,7 +17,7 @@ import type { ProtectionDomain } from '../pd.ts'
 import type { DeviceContext } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
-import { shownAddress } from './url.ts'
+import { type ShownAddress, shownAddress } from './url.ts'
 
 /** By whom a connection was ended: here, by the peer, or with the device. */
 export type Ending = 'closed' | 'peer' | 'device'
@@ -36,6 +36,7 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
    * up what the message takes, 56 or 196 bytes.
    */
   readonly privateData: Uint8Array
+  /** As `net.Socket` has them; '' and 0 if they are asked for first after the end. */
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string
@@ -126,14 +127,17 @@ export const checkPrivateData = (call: string, privateData: Uint8Array, most: nu
     throw invalidArgument(call, `privateData: it has ${privateData.length} bytes, at most ${most} are sent`)
 }
 
+const noParameters = zeroRecord(CmConnectionParameters)
+
 const parametersOf = ({
   privateData = new Uint8Array(0),
   maxRdAtomic = DEFAULT_RD_ATOMIC,
 }: ConnectionOptions<never>): RecordOf<typeof CmConnectionParameters> => {
-  const record = zeroRecord(CmConnectionParameters)
-  record.privateData.set(privateData)
+  const padded = privateData.length === 0 ? noParameters.privateData : new Uint8Array(PRIVATE_DATA_BYTES)
+  if (privateData.length > 0) padded.set(privateData)
   return {
-    ...record,
+    ...noParameters,
+    privateData: padded,
     privateDataLength: privateData.length,
     responderResources: maxRdAtomic,
     initiatorDepth: maxRdAtomic,
@@ -159,6 +163,27 @@ const domainOf = ({ device, kit }: Place): ProtectionDomain => {
   const known = domains.get(kit) ?? device.pd()
   domains.set(kit, known)
   return known
+}
+
+interface BothAddresses {
+  readonly local: ShownAddress
+  readonly remote: ShownAddress
+}
+const none: BothAddresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
+
+/** Addresses of an identifier, asked for once they are wanted; '' and 0 if that is after its end. */
+export const lazyAddresses = ({ carrier }: DeviceContext, id: () => number | undefined): (() => BothAddresses) => {
+  let known: BothAddresses | undefined
+  return () => {
+    const handle = id()
+    if (known !== undefined || handle === undefined) return known ?? none
+    const { addresses } = carrier.call(CmId, 'query', handle, {}).out
+    known = {
+      local: shownAddress(parseAddress(addresses.source)),
+      remote: shownAddress(parseAddress(addresses.destination)),
+    }
+    return known
+  }
 }
 
 /** An end that is being made, until it is a connection or nothing. */
@@ -304,9 +329,7 @@ export class ConnectionEnd {
 
   #connection(pd: ProtectionDomain): Connection<never> {
     const { device, kit } = this.#place
-    const { addresses } = kit.carrier.call(CmId, 'query', this.#id as number, {}).out
-    const local = shownAddress(parseAddress(addresses.source))
-    const remote = shownAddress(parseAddress(addresses.destination))
+    const addresses = lazyAddresses(kit, () => this.#id)
     const close = (): Promise<void> => this.close()
     const closed = (): Promise<Ending> => this.#closed()
     return {
@@ -314,10 +337,18 @@ export class ConnectionEnd {
       pd,
       qp: this.#qp as never,
       privateData: this.#privateData,
-      localAddress: local.address,
-      localPort: local.port,
-      remoteAddress: remote.address,
-      remotePort: remote.port,
+      get localAddress() {
+        return addresses().local.address
+      },
+      get localPort() {
+        return addresses().local.port
+      },
+      get remoteAddress() {
+        return addresses().remote.address
+      },
+      get remotePort() {
+        return addresses().remote.port
+      },
       get closed() {
         return closed()
       },

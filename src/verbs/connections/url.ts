@@ -42,7 +42,12 @@ export const resolveUrl = async (call: string, url: string): Promise<SocketAddre
 }
 
 /** Both parts of an address, as `net.Socket` has them. */
-export const shownAddress = (address: SocketAddress | undefined): { address: string; port: number } => ({
+export interface ShownAddress {
+  readonly address: string
+  readonly port: number
+}
+
+export const shownAddress = (address: SocketAddress | undefined): ShownAddress => ({
   address: address === undefined ? '' : addressText(address.address),
   port: address?.port ?? 0,
 })

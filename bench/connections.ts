@@ -1,0 +1,89 @@
+/*
+ * Row "connections": connect, one message answered, and disconnect, WINDOW at a time, by the library in one process and
+ * by node:net.
+ */
+import { once } from 'node:events'
+import { type AddressInfo, createServer, connect as dial } from 'node:net'
+import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
+import type { Bench, Row } from './harness.ts'
+
+const WINDOW = 32
+const COUNT = 1000
+
+/** Connections per second, of which `one` makes one after the other in each of WINDOW lanes. */
+const rate = async (one: () => Promise<void>): Promise<number> => {
+  let left = COUNT
+  const start = performance.now()
+  const lane = async (): Promise<void> => {
+    while (left-- > 0) await one()
+  }
+  await Promise.all(Array.from({ length: WINDOW }, lane))
+  return (COUNT * 1000) / (performance.now() - start)
+}
+
+const byLibrary = async () => {
+  const network = createNetwork()
+  const [left, right] = [await open({ network }), await open({ network })]
+  const server = await listen('rdma://0.0.0.0:7471', { device: left })
+  const serving = (async () => {
+    for await (const request of server) {
+      const connection = await request.accept({ prepare: qp => void qp.receive().then(() => qp.send([])) })
+      void connection.closed.then(() => connection.close())
+    }
+  })()
+  const url = `rdma://${left.address}:${server.port}`
+  const one = async (): Promise<void> => {
+    const { qp, close } = await connect(url, { device: right })
+    const answer = qp.receive()
+    await qp.send([])
+    await answer
+    await close()
+  }
+  const end = async (): Promise<void> => {
+    await server.close()
+    await serving
+    await left.close()
+    await right.close()
+  }
+  return { one, end }
+}
+
+const byTcp = async () => {
+  const server = createServer(socket => socket.on('data', data => socket.end(data))).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  const one = async (): Promise<void> => {
+    const socket = dial(port, '127.0.0.1')
+    socket.on('connect', () => socket.write('x'))
+    socket.on('data', () => socket.end())
+    await once(socket, 'close')
+  }
+  return { one, end: () => server.close() }
+}
+
+const prepare = async (): Promise<Bench> => {
+  const [ours, tcp] = [await byLibrary(), await byTcp()]
+  return {
+    ours: () => rate(ours.one),
+    beside: () => rate(tcp.one),
+    note: `${COUNT} connections a round, ${WINDOW} at a time`,
+    async close() {
+      await ours.end()
+      tcp.end()
+    },
+  }
+}
+
+export const connectionRows: readonly Row[] = [
+  {
+    name: 'connections',
+    quantity: 'connect, echo and disconnect, both ends in one process',
+    unit: 'connections/s',
+    better: 'higher',
+    cores: 1,
+    reference: 'node:net',
+    floor: 0.5,
+    aim: 1.5,
+    prepare,
+  },
+]
