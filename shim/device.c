@@ -119,12 +119,16 @@ ssize_t cm_write(int fd, const void *buffer, size_t count)
     const int saved = errno;
     for (;;) {
         const ssize_t written = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
-        if (written >= 0 || errno != EAGAIN || header.command != CM_GET_EVENT) {
-            if (written >= 0)
-                errno = saved;
+        if (written >= 0) {
+            errno = saved;
             return written;
         }
-        if (!cm_wait(fd))
+        if (header.command != CM_GET_EVENT)
+            return -1;
+        /* Another thread has closed it meanwhile: in Linux the call holds the file, and waits on. */
+        if (errno == EBADF)
+            return poll(NULL, 0, -1);
+        if (errno != EAGAIN || !cm_wait(fd))
             return -1;
     }
 }
