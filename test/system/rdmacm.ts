@@ -101,8 +101,8 @@ export interface RdmacmResult {
   readonly client: Finished
 }
 
-/** The REJ reason of a service nobody listens to, as perftest prints it (IBA 12.6.7.2). */
-const NOBODY_LISTENS = /REJECTED; error: 8\b/
+/** The answers of a REJ and a SIDR_REP for a service nobody listens to, as perftest prints them. */
+const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
 const MOST_TRIES = 5
 
 /** Runs a case to its end on both sides. */
