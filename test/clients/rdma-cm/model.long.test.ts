@@ -1,0 +1,13 @@
+/*
+ * The model of rdma_cm (model.ts) until 100,000 connections were established.
+ */
+import { it } from 'node:test'
+import { runModel } from './model.ts'
+
+const CONNECTIONS = 100_000
+const STEPS = 20_000
+
+it('100,000 connections: identifiers hear and are what the model says', () => {
+  let connections = 0
+  for (let seed = 1; connections < CONNECTIONS; seed++) connections += runModel(seed, STEPS, seed % 2 === 0)
+})
