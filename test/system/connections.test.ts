@@ -106,3 +106,42 @@ describe('programs that are gone', { skip: missing }, () => {
     await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
   })
 })
+
+describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () => {
+  it('answers addresses, device and path as structs of Linux', async t => {
+    const daemon = await startDaemon(t)
+    const program = await UcmaProgram.start(t, daemon)
+    const id = await program.create()
+    const ask = async () => {
+      const body = new DataView(new ArrayBuffer(16))
+      body.setUint32(8, id, true)
+      return program.write(5, body, 0, 208)
+    }
+    const before = await ask()
+    assert.deepEqual([before.result, before.view.getUint32(192, true)], [24, 0])
+    await program.resolve(id, PORT)
+    const { result, view } = await ask()
+    const bytes = Buffer.from(view.buffer)
+    const sockaddr = (at: number): unknown[] => [
+      view.getUint16(at, true),
+      view.getUint16(at + 2),
+      bytes.subarray(at + 4, at + 8),
+    ]
+    const host = Buffer.of(127, 0, 0, 1)
+    assert.equal(result, 24)
+    assert.deepEqual(sockaddr(164), [2, PORT, host])
+    assert.deepEqual([sockaddr(136)[0], sockaddr(136)[2]], [2, host])
+    // Paths, port, index of the device.
+    assert.deepEqual([view.getUint32(192, true), view.getUint8(196), view.getUint32(200, true)], [1, 1, 0])
+    const gid = Buffer.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...host)
+    const path = bytes.subarray(8, 72)
+    assert.deepEqual([path.subarray(0, 16), path.subarray(16, 32)], [gid, gid])
+    // Reversible, MTU of 1024 or more, P_Key, hop limit, selectors that say "exactly", packet life time.
+    assert.equal(path.readUInt32LE(44), 1)
+    assert.ok(path.readUInt32LE(48) >= 3)
+    assert.deepEqual(
+      [path.readUInt16BE(52), path[54], path[58], path[59], path[61], path[62]],
+      [0xffff, 64, 2, 2, 2, 16],
+    )
+  })
+})

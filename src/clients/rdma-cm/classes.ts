@@ -125,7 +125,11 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       return {}
     },
     query(_call, { state: id }) {
-      return { addresses: addresses(id, id.source ?? noFamily, id.destination ?? noFamily) }
+      const paths = pathRecord(id)
+      return {
+        addresses: addresses(id, id.source ?? noFamily, id.destination ?? noFamily),
+        ...(paths.length > 0 && { paths }),
+      }
     },
     queryGids(_call, { state: id }) {
       const { source = noFamily, destination = noFamily } = id

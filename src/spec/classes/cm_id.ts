@@ -69,8 +69,11 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Addresses as sockaddr, and the device once there is one. */
-    query: method(QUERY, { in: {}, out: { addresses: record(64, CmAddresses) } }),
+    /** Addresses as sockaddr, and the device and the path once there are any. */
+    query: method(QUERY, {
+      in: {},
+      out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, 6)) },
+    }),
     /** Moves it, with its unread events, to another channel; answers how many events were read before. */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
     /** Ends what there is, telling the peer. `events`: of this identifier that were read. */

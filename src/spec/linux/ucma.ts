@@ -35,6 +35,8 @@ export interface UcmaCommand {
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
   /** The list that comes out: where it begins, bytes of an element, and where its count is. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
+  /** The response is that of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
+  readonly route?: true
   /** Arguments that are left out if the byte at this offset is 0. */
   readonly when?: { readonly at: number; readonly attributes: readonly string[] }
   /** An attribute that is left out if the u16 at this offset, its length, is 0. */
@@ -144,6 +146,17 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'resolveRoute',
     in: layout(8, object(0), value(4, 4, 'timeout')),
+  },
+  {
+    name: 'QUERY_ROUTE',
+    number: 5,
+    class: 'cm_id',
+    method: 'query',
+    in: layout(16, object(8)),
+    response: 0,
+    out: layout(208),
+    room: 200,
+    route: true,
   },
   {
     name: 'CONNECT',
@@ -302,6 +315,5 @@ export const ucmaCommands: readonly UcmaCommand[] = [
 
 /** Commands that Linux has beside these, and why they are not here. */
 export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
-  5: { name: 'QUERY_ROUTE', why: 'librdmacm asks by QUERY since 2010' },
   13: { name: 'GET_OPTION', why: 'Linux keeps a number for it and has never had it' },
 }

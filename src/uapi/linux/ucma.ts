@@ -16,6 +16,7 @@ import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf, writeScalar } from '../scalar.ts'
 import { answering, answeringAs, callOf, declared, refuse } from './caller.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
+import { writeRoute } from './ucma-route.ts'
 
 /** What the dialect must be told of the descriptor that is written to. */
 export interface UcmaChannel {
@@ -141,6 +142,8 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
             writeCells(found.out, bytes, outcome.out, outcome.object === undefined ? {} : { object: outcome.object })
             if (command.list !== undefined)
               writeList(bytes, command.list, outcome.out[command.list.attribute] as AnyRecord[])
+            if (command.route)
+              writeRoute(bytes, outcome.out.addresses as AnyRecord, (outcome.out.paths ?? []) as AnyRecord[])
             view.copyOut(response, bytes.subarray(0, Math.min(outLength, bytes.length)))
           }
           return { ret: length, installs: [] }

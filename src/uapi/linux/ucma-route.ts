@@ -1,0 +1,59 @@
+/*
+ * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
+ * ib_user_path_rec, where QUERY has wider addresses and QUERY_PATH the records of the subnet administrator (IBA
+ * 15.2.5.16), of which this is made.
+ */
+import { SHORT_ADDRESS } from '../../spec/linux/ucma.ts'
+import type { AnyRecord } from '../../spec/schema/schema.ts'
+import { viewOf } from '../scalar.ts'
+
+/** Offsets in the response, and bytes of a path. */
+const PATHS = 8
+const PATH_BYTES = 64
+const MOST_PATHS = 2
+const SOURCE = 136
+const DESTINATION = 164
+const COUNT = 192
+const PORT = 196
+const DEVICE_INDEX = 200
+
+const VALUE = 0x3f
+
+/** What a path of the subnet administrator says, as struct ib_user_path_rec. */
+const writePath = (to: Uint8Array, record: Uint8Array): void => {
+  const from = viewOf(record)
+  const view = viewOf(to)
+  // GIDs and LIDs.
+  to.set(record.subarray(8, 44))
+  const traffic = from.getUint32(44)
+  view.setUint32(36, traffic >>> 31, true)
+  view.setUint32(40, (traffic >>> 8) & 0xf_ffff)
+  view.setUint32(44, record[49]! >> 7, true)
+  view.setUint32(48, record[54]! & VALUE, true)
+  view.setUint16(52, from.getUint16(50))
+  to[54] = traffic & 0xff
+  to[55] = record[48]!
+  to[56] = record[49]! & 0x7f
+  to[57] = record[53]! & 0xf
+  to[58] = record[54]! >> 6
+  to[59] = record[55]! >> 6
+  to[60] = record[55]! & VALUE
+  to[61] = record[56]! >> 6
+  to[62] = record[56]! & VALUE
+  to[63] = record[57]!
+}
+
+/** `addresses` and `paths`: those of `cm_id.query`. */
+export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
+  const view = viewOf(bytes)
+  bytes.set(addresses.nodeGuid as Uint8Array)
+  paths.slice(0, MOST_PATHS).forEach(({ record }, i) => {
+    const at = PATHS + i * PATH_BYTES
+    writePath(bytes.subarray(at, at + PATH_BYTES), record as Uint8Array)
+  })
+  bytes.set((addresses.source as Uint8Array).subarray(0, SHORT_ADDRESS), SOURCE)
+  bytes.set((addresses.destination as Uint8Array).subarray(0, SHORT_ADDRESS), DESTINATION)
+  view.setUint32(COUNT, paths.length, true)
+  view.setUint8(PORT, addresses.port as number)
+  view.setUint32(DEVICE_INDEX, addresses.deviceIndex as number, true)
+}
