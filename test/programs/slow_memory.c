@@ -4,6 +4,7 @@
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
  *   slow_memory late           the same, but it answers the first time; then the pages are thrown away
+ *   slow_memory dirty          the same, shared, and what is written to it never gets to its disk
  *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
  *   slow_memory argument       the same, as the argument of a call on the device
  *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
@@ -84,15 +85,16 @@ static void serve(int fd, int times)
             answer(fd, in->unique, 0, &out, sizeof out);
         } else if (in->opcode == FUSE_READ && times-- > 0) {
             answer(fd, in->unique, 0, zeros, ((const struct fuse_read_in *)(in + 1))->size);
-        } else if (in->opcode != FUSE_READ) {
+        } else if (in->opcode != FUSE_READ && in->opcode != FUSE_WRITE) {
             answer(fd, in->unique, ENOSYS, NULL, 0);
         }
     }
 }
 
 static int file;
+static pid_t server;
 
-static void *file_mapping(const char *user, int times)
+static void *file_mapping(const char *user, int times, int flags)
 {
     char place[] = "slow-XXXXXX", how[100];
     const int mounted_on = mkstemp(place);
@@ -102,7 +104,9 @@ static void *file_mapping(const char *user, int times)
     NEED(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0,
          "cannot: a mount namespace: %s", strerror(errno));
     NEED(mount("slow", place, "fuse", 0, how) == 0, "cannot: a FUSE mount: %s", strerror(errno));
-    if (fork() == 0) {
+    server = fork();
+    NEED(server >= 0, "fork: %s", strerror(errno));
+    if (server == 0) {
         become(user);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         serve(fuse, times);
@@ -113,7 +117,7 @@ static void *file_mapping(const char *user, int times)
     file = open(place, O_RDWR);
     struct stat status;
     NEED(file >= 0 && fstat(file, &status) == 0 && status.st_size == LENGTH, "%s: %s", place, strerror(errno));
-    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    void *memory = mmap(NULL, LENGTH, PROT_READ | PROT_WRITE, flags, file, 0);
     NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
     return memory;
 }
@@ -165,6 +169,21 @@ static void lock_address_space(void *memory)
     wait_until_asleep(&sleeper[1]);
 }
 
+static void *synchronise(void *memory)
+{
+    sleeper[0] = gettid();
+    msync(memory, LENGTH, MS_SYNC);
+    fail("msync has returned");
+}
+
+/* From now on the pages of the mapping are being written to its file. */
+static void write_back(void *memory)
+{
+    pthread_t thread;
+    NEED(pthread_create(&thread, NULL, synchronise, memory) == 0, "pthread_create");
+    wait_until_asleep(&sleeper[0]);
+}
+
 static void write_to(struct endpoint *end, const void *memory, const struct ibv_mr *mr)
 {
     struct ibv_sge source = {.addr = (uintptr_t)end->buffer, .length = 64, .lkey = end->mr->lkey};
@@ -189,11 +208,11 @@ int main(int count, char **arguments)
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
     const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
-    const bool lock = strcmp(kind, "lock") == 0;
-    NEED(late || argument || lock || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
-         "usage: %s fuse|userfaultfd|late|argument|lock [USER]", arguments[0]);
-    const bool fuse = late || lock || strcmp(kind, "fuse") == 0;
-    void *memory = fuse ? file_mapping(user, late) : anonymous();
+    const bool lock = strcmp(kind, "lock") == 0, dirty = strcmp(kind, "dirty") == 0;
+    NEED(late || argument || lock || dirty || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
+         "usage: %s fuse|late|dirty|userfaultfd|argument|lock [USER]", arguments[0]);
+    const bool fuse = late || lock || dirty || strcmp(kind, "fuse") == 0;
+    void *memory = fuse ? file_mapping(user, dirty ? 100 : late, dirty ? MAP_SHARED : MAP_PRIVATE) : anonymous();
     if (!fuse)
         neglect(memory);
     become(user);
@@ -215,6 +234,10 @@ int main(int count, char **arguments)
     } else {
         struct ibv_mr *mr = ibv_reg_mr(to.pd, memory, LENGTH, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
         NEED(mr, "ibv_reg_mr: %s", strerror(errno));
+        if (dirty) {
+            write_to(&from, memory, mr);
+            write_back(memory);
+        }
         if (late) {
             write_to(&from, memory, mr);
             NEED(madvise(memory, LENGTH, MADV_DONTNEED) == 0, "madvise: %s", strerror(errno));
@@ -226,5 +249,8 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
+    /* First of all: what still waits for it could not end. */
+    if (server)
+        kill(server, SIGKILL);
     return 0;
 }

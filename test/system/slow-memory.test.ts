@@ -31,6 +31,7 @@ const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: bool
   { kind: 'fuse', said: SLOW, cutOff: true },
   { kind: 'userfaultfd', said: SLOW, cutOff: true },
   { kind: 'late', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'dirty', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
   { kind: 'argument', said: /write: (?!done)/, cutOff: true },
   { kind: 'fuse', guest: NOBODY, said: SLOW, cutOff: true },
   { kind: 'lock', guest: NOBODY, said: /ibv_reg_mr: (?!done)/, cutOff: true },

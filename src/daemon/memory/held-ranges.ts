@@ -6,6 +6,8 @@
  * (ib_umem_get): EPERM if that is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the first user namespace.
  */
 import { closeSync } from 'node:fs'
+import { closeElsewhere } from '../../host/memory/mover.ts'
+import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/process.ts'
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
 import { hasCapabilityEverywhere, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -52,13 +54,14 @@ const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 
 const unguarded: Containment['guard'] = (_where, body) => body
 
 export const createHeldRanges = (
-  pid: number,
+  process: ProcessHandle,
   { ignoreLimit = false, guard = unguarded, log = () => {} }: HoldOptions = {},
 ): HeldRanges => {
+  const { pid } = process
   let locked = 0
   let told = false
   const watched = new Set<Range>()
-  /** Given, and not used yet; -1 for none. */
+  /** -1 for none. */
   let given = -1
   let watcher: UnmapWatch | undefined
 
@@ -70,9 +73,19 @@ export const createHeldRanges = (
       }
   }
 
-  const watch = (): UnmapWatch | undefined => {
-    if (given >= 0) watcher = watchUnmapping(given, guard('memory that was unmapped', unmapped))
+  /** The kernel takes the lock of an address space that is in use, and whoever waits for its pages may hold that. */
+  const forgetGiven = (): void => {
+    if (given < 0) return
+    if (isAddressSpaceGone(process)) closeSync(given)
+    else closeElsewhere(given)
     given = -1
+  }
+
+  const watch = (): UnmapWatch | undefined => {
+    if (given >= 0 && watcher === undefined) {
+      watcher = watchUnmapping(given, guard('memory that was unmapped', unmapped))
+      if (watcher === undefined) forgetGiven()
+    }
     return watcher
   }
 
@@ -106,14 +119,13 @@ export const createHeldRanges = (
       }
     },
     learnBy(fd) {
-      if (given >= 0 || watcher) closeSync(fd)
+      if (given >= 0) closeSync(fd)
       else given = fd
     },
     close() {
-      if (given >= 0) closeSync(given)
-      given = -1
-      watcher?.close()
+      watcher?.stop()
       watcher = undefined
+      forgetGiven()
       watched.clear()
     },
   }

@@ -68,7 +68,7 @@ export const createProcessSpace = (
   options: SpaceOptions = {},
 ): ProcessSpace => {
   const { slices = createSlices(), tooSlow = () => {} } = options
-  const held = createHeldRanges(handle.pid, options)
+  const held = createHeldRanges(handle, options)
   let written: WrittenRanges | undefined
   const moves = createMoves(handle)
   let checked = -1
@@ -94,6 +94,7 @@ export const createProcessSpace = (
     if (moved === -ESRCH) return Errno.ESRCH
     if (moved !== -ETIMEDOUT) return Errno.EFAULT
     stalled = true
+    held.close()
     tooSlow()
     return Errno.ETIMEDOUT
   }

@@ -30,8 +30,6 @@ type Move = (
 export interface Moves {
   readonly read: Move
   readonly write: Move
-  /** Pages may have gone away. */
-  forget(): void
   close(): void
 }
 
@@ -76,7 +74,7 @@ const ownMoves = (handle: ProcessHandle): Moves => {
         return (write ? writev : readv)(handle, high, low, local, offset, chunk, stride, total)
       return shared.move(write, handle.pid, high, low, local, offset, chunk, stride, total, PATIENCE)
     }
-  return { read: move(false), write: move(true), forget: () => pages?.forget(), close: () => pages?.close() }
+  return { read: move(false), write: move(true), close: () => pages?.close() }
 }
 
 const foreignMoves = (uid: number, mover: Mover): Moves => {
@@ -89,7 +87,7 @@ const foreignMoves = (uid: number, mover: Mover): Moves => {
       budget.left -= moved === -ETIMEDOUT ? budget.left : mover.waited()
       return boundResult(moved)
     }
-  return { read: move(false), write: move(true), forget() {}, close: () => mover.close() }
+  return { read: move(false), write: move(true), close: () => mover.close() }
 }
 
 /** Moves of a process whose handle stays open until they are closed. */

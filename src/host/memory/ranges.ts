@@ -18,7 +18,17 @@ const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t 
 export const Rights = { READ: 1, WRITE: 2 } as const
 
 /** struct procmap_query, and _IOWR('f', 17, struct procmap_query); the rights are the kernel's bits too. */
-const Query = { SIZE: 0, FLAGS: 8, ADDRESS: 16, START: 24, END: 32, RIGHTS: 40, BYTES: 104 } as const
+const Query = {
+  SIZE: 0,
+  FLAGS: 8,
+  ADDRESS: 16,
+  START: 24,
+  END: 32,
+  RIGHTS: 40,
+  MAJOR: 72,
+  MINOR: 76,
+  BYTES: 104,
+} as const
 const PROCMAP_QUERY = 0xc068_6611
 const TWO_32 = 2 ** 32
 
@@ -53,6 +63,26 @@ const query = (fd: number, address: number): number => {
   u32[Query.ADDRESS >> 2] = address % TWO_32
   u32[(Query.ADDRESS >> 2) + 1] = Math.floor(address / TWO_32)
   return orErrno(sys().ioctl(fd, PROCMAP_QUERY, at))
+}
+
+/** Bit of the rights of a query. */
+const SHARED = 8
+
+/** The mapping of an open maps file that an address lies in; undefined if there is none. */
+export const mappingAt = (
+  fd: number,
+  address: number,
+): { start: number; end: number; device: string; isShared: boolean } | 'unsupported' | undefined => {
+  const answer = query(fd, address)
+  if (answer === -ENOTTY || answer === -EINVAL) return 'unsupported'
+  if (answer < 0) return undefined
+  const { u32 } = workArena()
+  return {
+    start: u32[Query.START >> 2] + u32[(Query.START >> 2) + 1] * TWO_32,
+    end: u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32,
+    device: `${u32[Query.MAJOR >> 2]}:${u32[Query.MINOR >> 2]}`,
+    isShared: (u32[Query.RIGHTS >> 2] & SHARED) !== 0,
+  }
 }
 
 /** Adds the ranges of whole lines of a maps file: start, end, rights. */

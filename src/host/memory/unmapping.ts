@@ -7,7 +7,6 @@
  * maps at the address afterwards comes later. exit, exec and shmdt make no events. Measured: 1.2 µs to watch a range,
  * 1.6 µs and 0.02 µs per KiB to stop, 20 to 40 µs more for a munmap.
  */
-import { closeSync } from 'node:fs'
 import { watch } from '../event-loop/poll.ts'
 import { libcFunctions } from '../native.ts'
 import { type Arena, mapArena } from './mapping.ts'
@@ -53,20 +52,19 @@ export interface UnmapWatch {
   /** Watches whole pages. False where that cannot be: a file's, another watcher's, no room for more mappings. */
   add(start: number, end: number): boolean
   remove(start: number, end: number): void
-  close(): void
+  /** The descriptor is for the caller to close, which waits for the lock of the process's address space. */
+  stop(): void
 }
 
 /**
- * Takes the descriptor over. `unmapped` is called from the event loop with ranges that hold other memory from then on,
- * or none; they may be larger than what was watched. Undefined, and the descriptor closed, if it cannot be used.
+ * `unmapped` is called from the event loop with ranges that hold other memory from then on, or none; they may be larger
+ * than what was watched. Undefined if the descriptor cannot be used.
  */
 export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP
   // Before 5.19 shared memory cannot be watched.
-  if (!call(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !call(fd, UFFDIO_API, API, features, 0)) {
-    closeSync(fd)
+  if (!call(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !call(fd, UFFDIO_API, API, features, 0))
     return undefined
-  }
   const tell = (at: number): void => {
     const event = workArena().bytes[at]
     const from = get(at + 8)
@@ -83,9 +81,6 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
   return {
     add: (start, end) => call(fd, UFFDIO_REGISTER, start, end - start, MODE_WP, 0),
     remove: (start, end) => void call(fd, UFFDIO_UNREGISTER, start, end - start),
-    close() {
-      watcher.stop()
-      closeSync(fd)
-    },
+    stop: () => watcher.stop(),
   }
 }

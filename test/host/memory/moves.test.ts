@@ -44,7 +44,6 @@ test('pages that were touched are there, others not; what is known grows old', {
   await peer.ask('drop', {})
   assert.equal(holds(PAGE, PAGE, 500), true, 'not looked at again so soon')
   assert.equal(holds(PAGE, PAGE, 5000), false)
-  pages.forget()
   pages.close()
 })
 

@@ -1,0 +1,45 @@
+/*
+ * Shared mappings of files on a disk are told from those in memory, however the kernel tells of mappings.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { fileMappings } from '../../../src/host/memory/file-mappings.ts'
+import { createMemfd } from '../../../src/host/memory/memfd.ts'
+import { mappingAt } from '../../../src/host/memory/ranges.ts'
+import { libcFunctions } from '../../../src/host/native.ts'
+import { repoRoot } from '../../paths.ts'
+
+const sys = libcFunctions({
+  mmap: 'int64_t mmap(int64_t address, uint64_t length, int protection, int flags, int fd, int64_t offset)',
+  munmap: 'int munmap(int64_t address, uint64_t length)',
+})
+const PROT_READ_WRITE = 3
+const MAP_SHARED = 1
+const PAGE = 4096
+/** File systems whose mappings show the device that is mounted: ext, XFS, btrfs. */
+const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
+const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is on no file system that this test knows`
+
+for (const [how, ask] of [
+  ['one by one', mappingAt],
+  ['by text', (): 'unsupported' => 'unsupported'],
+] as const)
+  test(`a file on a disk may keep a writer waiting, one in memory not (${how})`, { skip }, t => {
+    const folder = mkdtempSync(join(repoRoot, 'build', 'mapped-'))
+    t.after(() => rmSync(folder, { recursive: true }))
+    const path = join(folder, 'file')
+    writeFileSync(path, Buffer.alloc(2 * PAGE))
+    const files = [openSync(path, 'r+'), createMemfd('mapped', 2 * PAGE)]
+    const places = files.map(fd => sys().mmap(0, 2 * PAGE, PROT_READ_WRITE, MAP_SHARED, fd, 0))
+    const mappings = fileMappings(process.pid, ask)
+    const waits = places.map(address => mappings.mayWait(address + 100, address + PAGE + 100, 0))
+    assert.deepEqual(waits, [true, false])
+    const [onDisk = 0] = places
+    assert.equal(mappings.mayWait(onDisk + PAGE, onDisk + PAGE + 1, 0), true, 'a part of it')
+    assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is there')
+    mappings.close()
+    for (const address of places) sys().munmap(address, 2 * PAGE)
+    for (const fd of files) closeSync(fd)
+  })
