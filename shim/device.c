@@ -102,13 +102,32 @@ struct cm_header {
 };
 #define CM_GET_EVENT 12
 
-/* Waits until an event is there, or the channel is gone; false with errno for a channel that does not wait. */
+/*
+ * Waits until an event is there, or the daemon is gone; false with errno for a signal. On Linux the call holds the channel
+ * from its beginning: of one that another thread has closed meanwhile nothing comes any more.
+ */
 static bool cm_wait(int fd)
 {
-    struct pollfd events = {.fd = fd, .events = POLLIN};
-    const int flags = REAL(fcntl)(fd, F_GETFL);
-    errno = EAGAIN;
-    return !(flags & O_NONBLOCK) && poll(&events, 1, -1) >= 0;
+    struct pollfd events = {.fd = fd_kind(fd) == FD_CM ? fd : -1, .events = POLLIN};
+    return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
+}
+
+/* RDMA_USER_CM_CMD_GET_EVENT, which waits on a channel without O_NONBLOCK. */
+static ssize_t cm_get_event(int fd, const void *buffer, size_t count)
+{
+    const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
+    for (;;) {
+        const ssize_t written = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
+        const bool closed = written < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != FD_CM;
+        if (written >= 0 || (errno != EAGAIN && !closed)) {
+            if (written >= 0)
+                errno = saved;
+            return written;
+        }
+        errno = EAGAIN;
+        if (flags & O_NONBLOCK || !cm_wait(fd))
+            return -1;
+    }
 }
 
 ssize_t cm_write(int fd, const void *buffer, size_t count)
@@ -116,21 +135,9 @@ ssize_t cm_write(int fd, const void *buffer, size_t count)
     struct cm_header header = {0};
     if (count >= sizeof header && (uintptr_t)buffer >= 4096)
         memcpy(&header, buffer, sizeof header);
-    const int saved = errno;
-    for (;;) {
-        const ssize_t written = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
-        if (written >= 0) {
-            errno = saved;
-            return written;
-        }
-        if (header.command != CM_GET_EVENT)
-            return -1;
-        /* Another thread has closed it meanwhile: in Linux the call holds the file, and waits on. */
-        if (errno == EBADF)
-            return poll(NULL, 0, -1);
-        if (errno != EAGAIN || !cm_wait(fd))
-            return -1;
-    }
+    if (header.command == CM_GET_EVENT)
+        return cm_get_event(fd, buffer, count);
+    return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
 }
 
 void device_wake(int fd)

@@ -34,6 +34,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],
+  ucma: [['-q'], /usage: .*ucma/],
+  closed_channel: [['-q'], /usage: closed_channel/],
   initialised: [['-q'], /usage: .*initialised/],
   slow_memory: [['-q'], /usage: .*slow_memory/],
   stale_region: [['-q'], /usage: .*stale_region/],

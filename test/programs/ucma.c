@@ -41,8 +41,12 @@ static int unhex(const char *text, unsigned char *bytes)
     return length;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc != 1) {
+        fprintf(stderr, "usage: %s, with steps on its input\n", argv[0]);
+        return 1;
+    }
     static char line[4 * MOST], hex[2 * MOST + 1];
     static unsigned char message[2 * MOST], response[MOST];
     while (fgets(line, sizeof line, stdin)) {

@@ -1,10 +1,13 @@
 /*
  * Unmodified programs of librdmacm: connections by addresses and ports, over memory and over UDP.
  */
+import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../loopback.ts'
-import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
+import { isEmpty, lacking, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
 import { assertGoodRdmacm, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
+
+const closedChannel = ownProgram('closed_channel')
 
 describe('programs of rdma_cm', { skip: lacking('rping', 'ib_send_bw') }, () => {
   const suite = suiteScope()
@@ -41,5 +44,15 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
   it('leave nothing behind', async () => {
     await server.settled(isEmpty)
     await client.settled(isEmpty)
+  })
+})
+
+describe('a channel that is closed while a thread waits on it', { skip: lacking(closedChannel) }, () => {
+  it('is waited on further, as on Linux, where the call holds it', async t => {
+    const daemon = await startDaemon(t)
+    const { status, stdout, stderr } = await run(t, closedChannel, [], { env: daemon.env })
+    if (stderr.startsWith('cannot:')) return t.skip(stderr)
+    assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: 'right\n', stderr: '' })
+    await daemon.settled(isEmpty)
   })
 })
