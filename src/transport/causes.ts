@@ -1,8 +1,8 @@
 /*
- * What the engine says about its failures (spec/causes.ts). A step that finds that memory or a request is refused notes
- * why in `s.result.cause`, and whoever ends the request takes it from there. A request that cannot be sent, but is not the
- * oldest yet, leaves its cause by its row: nothing behind it is sent, so there is at most one. Only failing paths come
- * here; they may allocate.
+ * Causes of failures in the engine (spec/causes.ts). A step that finds memory or a request refused notes the reason in
+ * `s.result.cause`; the function that completes the request takes it from there. A request that cannot be sent but is
+ * not the oldest keeps its cause with its row: nothing behind it is sent, so there is at most one. Only failing paths
+ * run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QP } from './fields.ts'
@@ -11,7 +11,7 @@ import { Access } from './types.ts'
 
 const REMOTE = ~Access.LOCAL_WRITE
 
-/** An address as arguments of causes have it. */
+/** An address in the form that arguments of causes have. */
 export const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
 const rangeOf = (key: number, hi: number, lo: number, length: number) => {
@@ -19,7 +19,7 @@ const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   return { key: key >>> 0, from, to: from + BigInt(length) }
 }
 
-/** `resolve` has refused these arguments: notes why. */
+/** `resolve` has refused these arguments: notes the reason. */
 export const noteRefusedKey = (
   s: EngineState,
   pd: number,
@@ -35,7 +35,7 @@ export const noteRefusedKey = (
     because((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 
-/** A move of bytes has failed: notes why. */
+/** A read or write of memory has failed: notes the reason. */
 export const noteMemoryFault = (
   s: EngineState,
   key: number,
@@ -53,14 +53,14 @@ export const noteMemoryFault = (
       : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
 
-/** What was noted last. */
+/** Takes the reason that was noted last. */
 export const takeCause = (s: EngineState): Cause => {
   const cause = s.result.cause ?? because('REFUSED', {})
   s.result.cause = undefined
   return cause
 }
 
-/** The request that is to be sent next cannot be; answers the status with which it ends. */
+/** The next request to send is refused: keeps the cause. Returns the status with which the request completes. */
 export const keepCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
   s.stopped.set(row, cause)
   return status
@@ -73,11 +73,11 @@ export const keptCause = (s: EngineState, row: number): Cause => {
   return cause
 }
 
-/** The peer says with a NAK that the oldest request is refused: its own words if it is of this daemon. */
+/** The peer's NAK refuses the oldest request: the peer's own cause if it is of this daemon. */
 export const peerCause = (s: EngineState, row: number, byCode: Cause): Cause =>
   s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? byCode
 
-/** An RNR NAK for the oldest PSN: counts how often that was. */
+/** An RNR NAK for the oldest PSN: returns how many it has had. */
 export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
   const before = s.notReady.get(row)
@@ -90,13 +90,13 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
-/** How many RNR NAKs the oldest PSN has got; 0 if the peer is ready. */
+/** RNR NAKs that the oldest PSN has had. */
 export const rnrNakCount = (s: EngineState, row: number): number => {
   const seen = s.notReady.get(row)
   return seen !== undefined && seen.psn === s.rows[row * QP.WORDS + QP.COMP_PSN] ? seen.times : 0
 }
 
-/** The queue pair begins anew. */
+/** RESET or destroy. */
 export const forgetCauses = (s: EngineState, row: number): void => {
   if (s.stopped.size > 0) s.stopped.delete(row)
   if (s.notReady.size > 0) s.notReady.delete(row)

@@ -1,11 +1,11 @@
 /*
- * What is particular to datagrams, UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each
- * packet is a message of its own, goes where its work request says, and is taken if it has the Q_Key of the queue pair.
- * The 40 bytes of a global route header come before its payload in the receive buffer.
+ * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, goes where
+ * its work request says, and is accepted if it has the Q_Key of the queue pair. The 40 bytes of a GRH precede the
+ * payload in the receive buffer.
  *
- * What does not fit is passed over in silence: a wrong Q_Key, no receive request, a buffer that is too short, which
- * then serves the next message (9.9.3, error class D). A message longer than the path MTU is not sent, and that is no
- * error (C10-93.1.1). The requester's loop, runs and window are those of all services.
+ * What does not fit is dropped silently (9.9.3, error class D): a wrong Q_Key, no receive WQE, a buffer that is too
+ * short, which then serves the next message. A message longer than the path MTU is not sent, which is no error
+ * (C10-93.1.1). The requester's loop, runs and window are those of all services.
  */
 import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
@@ -24,19 +24,19 @@ import { Receive, Send } from './types.ts'
 
 const DETH_AT = headerAt.DETH
 const IMM_AT = headerAt.ImmDt
-/** Bytes before the payload in a receive buffer. */
+/** Bytes of the GRH before the payload in a receive buffer. */
 const ROUTE_BYTES = 40
 const LONGEST_PAYLOAD = 4096
 /**
- * The service level in a completion, as makers of hardware fill it in for RoCEv2: bit 3 says UDP, below it 1 stands for
- * IPv6 and 2 for IPv4. There are programs that read the family from it.
+ * The service level in a completion, as RoCEv2 adapters fill it in: bit 3 means UDP; below it 1 means IPv6, 2 IPv4.
+ * Programs read the address family from it.
  */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
-/** A Q_Key whose top bit is set: the queue pair's own is sent (10.2.5, 11.4.1.1). */
+/** A Q_Key with this bit: the queue pair's own is sent (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
-/** The DETH of a packet, at `at`, for the work request at `wr` in the pool. */
+/** Writes the DETH of a packet, at `at`, for the work request at `wr` in the pool. */
 export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -70,7 +70,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     s.counters.dropped++
     return
   }
-  // side by side, so that one move brings both to the program
+  // contiguous, so that one DMA brings both to the program
   const from = s.env.route!.header(arena, at, length)
   arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]

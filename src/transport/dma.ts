@@ -1,11 +1,11 @@
 /*
- * Data between packets and client memory. Outwards `gather` reads a stretch of a message straight into the payload
- * places of a run. Inwards moves are put off: consecutive packets whose payloads go to consecutive addresses become one
- * strided write, done at a break, before a completion, and at the end of a burst; nothing is acknowledged before it
+ * Data between packets and client memory. `gather` reads part of a message into the payloads of a run. Writes are
+ * deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, done at a gap,
+ * before a completion, and at the end of a burst. Nothing is acknowledged before it is written
  * (docs/decisions/client-memory.md).
  *
- * Keys are resolved when a move begins, which finds a peer's mistake at the very packet, and again when it is done,
- * since a region may be gone by then. Who is to blame for a failure is the caller's or `moveFailed`'s business.
+ * Keys are resolved when a DMA begins, which finds a peer's mistake at the right packet, and again when it is done,
+ * since the region may be gone by then. The caller, or `onDmaFailed`, decides which side a failure blames.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -18,18 +18,18 @@ import { Access, Send, Sge } from './types.ts'
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_WRITE } = Access
 const INLINE = SendFlags.values.INLINE
 
-/** Why a move did not happen. */
+/** Result of a DMA. */
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
-/** Whose data a move carries. */
+/** Whose data a DMA carries. */
 export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
-/** The protection domain in which the keys of such a move are looked up. */
+/** The protection domain in which its key is resolved. */
 const domainOf = (s: EngineState, row: number, kind: number): number =>
   s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
-/** `Memory.resolve` says no: notes why. */
+/** `Memory.resolve` has refused: notes the reason. */
 const noRegion = (
   s: EngineState,
   pd: number,
@@ -44,15 +44,15 @@ const noRegion = (
   return NO_REGION
 }
 
-/** A move says no. */
+/** The memory could not be accessed: notes the reason. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
   noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
 }
 
 /**
- * Reads `total` bytes of a send request from byte `from` of its message on into pieces of `chunk` bytes every `stride`
- * bytes. The request block has its elements, or is inline. Answers DmaResult.OK or why not.
+ * Reads `total` bytes of a send WQE's data, from byte `from` of the message on, into chunks of `chunk` bytes every
+ * `stride` bytes. Returns DmaResult.OK or why not.
  */
 export const gather = (
   s: EngineState,
@@ -127,10 +127,7 @@ export const gather = (
   return left === 0 ? OK : NO_REGION
 }
 
-/**
- * Whether all elements of a request may be used with `access`: DmaResult.OK or NO_REGION. `sge` is the first element's
- * index.
- */
+/** Whether every element of a WQE grants `access`: DmaResult.OK or NO_REGION. `sge` is the first element's index. */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * QP.WORDS + QP.PD]
@@ -144,7 +141,7 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
   return OK
 }
 
-/** The payload of one packet, or of a contiguous stretch of a message, to write: `bytes` bytes at `at`. */
+/** The one payload to write: `bytes` bytes at `at`, of one packet or of a contiguous part of a message. */
 export const setPayload = (s: EngineState, arena: Arena, at: number, bytes: number): void =>
   setPayloads(s, arena, at, bytes, bytes, 1)
 
@@ -165,12 +162,12 @@ export const setPayloads = (
   payloads.count = count
 }
 
-/** Payloads of the peer's requests need its rights, those that go to our own WQEs ours. */
+/** Access that a key needs: payloads of the peer's WRITEs need its rights, those that go to our own WQEs ours. */
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
 /**
- * Writes `s.payloads` to an address, at once or together with what follows. Returns DmaResult.OK or why the memory
- * refuses. If an earlier write fails meanwhile, `s.onDmaFailed` is called: look at the row's state afterwards.
+ * Writes `s.payloads` to an address, now or together with what follows. Returns DmaResult.OK or why not. An earlier DMA
+ * that fails meanwhile is reported to `s.onDmaFailed`: check the row's state afterwards.
  */
 export const writePayloads = (
   s: EngineState,
@@ -239,7 +236,7 @@ export const writePayloads = (
   return OK
 }
 
-/** The same at once, for one payload: of a message that is a single packet, or of a slice. */
+/** The same at once, for one payload: the message is a single packet, or it has no packets. */
 export const writePayloadNow = (
   s: EngineState,
   row: number,
@@ -260,7 +257,7 @@ export const writePayloadNow = (
   return fault(s, key, hi, lo, bytes, access)
 }
 
-/** Does the move that was put off, if there is one. */
+/** Does the pending DMA, if there is one. */
 export const flushDma = (s: EngineState): void => {
   const arena = s.dmaArena
   if (arena === undefined) return
@@ -278,15 +275,14 @@ export const flushDma = (s: EngineState): void => {
   if (why !== OK) s.onDmaFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
 }
 
-/** Does the move that was put off if it is `row`'s. */
+/** Does the pending DMA if it is of `row`. */
 export const flushDmaOf = (s: EngineState, row: number): void => {
   if (s.dmaArena !== undefined && s.dma[DMA.ROW] === row) flushDma(s)
 }
 
 /**
- * Writes `s.payloads` to one element of a WQE: as many of them as fit the element in which byte `offset` of the message
- * lies. `s.result.taken` says how many these are. `sge` is the first element, `count` how many there are. Returns
- * DmaResult.OK or why not.
+ * Writes as many of `s.payloads` as fit the element in which byte `offset` of the message lies; `s.result.taken` says
+ * how many. `sge` is the first of `count` elements. Returns DmaResult.OK or why not.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -316,7 +312,7 @@ export const scatterPayloads = (
 
 /**
  * Writes the one payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge` is the
- * first element, `count` how many there are; `now` as in `writePayloadNow`. Returns DmaResult.OK or why not.
+ * first of `count` elements; `now` as in `writePayloadNow`. Returns DmaResult.OK or why not.
  */
 export const scatter = (
   s: EngineState,

@@ -1,9 +1,9 @@
 /*
  * The transport engine (docs/decisions/engines-without-io.md): queue pairs of all services (InfiniBand Architecture
  * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
- * events come out through what `Environment` and `TransmitSink` implement, which never calls back into the engine. This
- * file creates rows, moves them between states, and hands packets to responder and completer, turns to responder and
- * requester. Which state changes a program may ask for is checked before, from spec/qp-states.ts.
+ * events come out through `Environment` and `TransmitSink`, which never call back into the engine. This file creates
+ * rows, changes their states, and dispatches packets to responder and completer, and turns to responder and requester.
+ * Which transitions a program may request is checked before, from spec/qp-states.ts.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
@@ -59,33 +59,32 @@ const { XRC_INI, XRC_TGT } = Service
 
 export interface Engine {
   readonly counters: Counters
-  /** A new queue pair in RESET; answers its row. */
+  /** Creates a queue pair in RESET; returns its row. */
   create(init: QpInit): number
-  /** The queue pair is gone, without completions. Its row may be given out again. */
+  /** Destroys a queue pair, without completions. Its row is used again. */
   destroy(row: number): void
   /**
    * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
-   * `cause`: of a move to ERR that the program did not ask for.
+   * `cause`: of a transition to ERR that the program did not request.
    */
   modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, cause?: Cause): void
   query(row: number): QpSnapshot
-  /** Its state alone, a number of `QpState`. */
+  /** Only the state, a number of `QpState`. */
   stateOf(row: number): number
-  /** XRC: the shared receive queue with this number is no more; its CQ may go too. Nothing is completed. */
+  /** XRC: the SRQ with this number is destroyed; its CQ may be destroyed too. Nothing is completed. */
   forgetShared(srqn: number): void
-  /** Send requests may have been posted. */
+  /** Send doorbell: WQEs may have been posted. */
   onDoorbell(row: number): void
-  /** Receive requests may have been posted to a QP in error: they are flushed. */
+  /** Receive doorbell of a QP in ERR: its receive WQEs are flushed. */
   onReceiveScan(row: number): void
   /**
-   * A UDP payload for the queue pair from `peer`, `length` bytes at `offset`, the ICRC (verified by the port) included.
-   * The bytes must stay until `endBurst`.
+   * A UDP payload from `peer` for the queue pair, `length` bytes at `offset`, including the ICRC, which the port has
+   * verified. The bytes must stay until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
   /**
    * The same for the first of `count` packets that lie back to back, each `packetBytes` long but the last, which has
-   * `lastBytes`; the first one is for the queue pair. Answers how many were taken, at least one: hand the others in
-   * again, each to its own row.
+   * `lastBytes`. Returns how many were taken, at least one; pass the others again, each to its own row.
    */
   onRun(
     row: number,
@@ -97,35 +96,35 @@ export interface Engine {
     peer: number,
     now: number,
   ): number
-  /** The packets of a burst have been handed in: data that was put off is written. Call before their bytes go away. */
+  /** The burst ends: the pending DMA is done. Call before its bytes are reused. */
   endBurst(now: number): void
-  /** Sends what may be sent. True if the port was full or there is more to do: call again. */
+  /** Sends. True if the port was full or more is to be sent: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
-  /** Whether nothing is to be sent: until something is handed in, `pollTransmit` has nothing to do. */
+  /** Whether there is nothing to send: `pollTransmit` has nothing to do until the next input. */
   isIdle(): boolean
-  /** When `onTimeout` is to be called, µs; Infinity for never. */
+  /** When to call `onTimeout`, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Queue pairs, and the words of the pool that they hold: what is in flight, and nothing once they are in RESET. */
+  /** Queue pairs, and the words of the pool in use for what is in flight. */
   stat(): { queuePairs: number; poolWords: number }
 }
 
 export interface EngineOptions {
   /**
-   * Most bytes that one QP has unacknowledged: payload and 64 per packet. At least one packet always goes. Default 256
-   * KiB. After losses it is less for a while.
+   * Most window bytes that one QP has unacknowledged: payload, and 64 per packet. One packet may always be sent.
+   * Default 256 KiB. A loss shrinks it for a while.
    */
   readonly windowBytes?: number
-  /** Most bytes, counted in the same way, that all QPs have unacknowledged to one peer. Default 0: no limit. */
+  /** Most window bytes that all QPs have unacknowledged to one peer. Default 0: no limit. */
   readonly sharedWindowBytes?: number
   /**
-   * The responses of READs count in the window too, and a READ is asked for in parts of at most half of it: for links
-   * that lose what comes faster than it is taken. Default false.
+   * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose
+   * packets when they come faster than they are read. Default false.
    */
   readonly boundReads?: boolean
   /**
-   * All QPs without acknowledgements send together at most `windowBytes`, and at most MAX_PACED_BYTES, in so many µs.
-   * Default 0: no limit.
+   * All unreliable QPs together send at most `windowBytes`, and at most MAX_PACED_BYTES, in so many µs. Default 0: no
+   * limit.
    */
   readonly pace?: number
 }
@@ -206,7 +205,7 @@ const destroy = (s: EngineState, row: number): void => {
   s.spare.push(row)
 }
 
-/** Forgets everything in flight, without completions, and all that was set. */
+/** RESET: drops everything in flight, without completions, and all attributes. */
 const reset = (s: EngineState, row: number): void => {
   flushDmaOf(s, row)
   leaveWindow(s, row)
@@ -225,8 +224,8 @@ const reset = (s: EngineState, row: number): void => {
 }
 
 /**
- * The READs and atomics that the peer may have outstanding; those that it has keep their room as far as there is any.
- * Room is made with the first one (transport/responder/rd-atomic.ts).
+ * Resizes the ring of READ and atomic resources; the youngest ones are kept. The ring is allocated with the first READ
+ * or atomic (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
@@ -257,7 +256,7 @@ const sizeResources = (s: EngineState, row: number): void => {
   w[base + QP.RESP_RESOURCE_NEXT] = 0
 }
 
-/** Name by name, since a loop over names looks each of them up. */
+/** One statement per attribute: a loop over names would look each of them up. */
 const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>): void => {
   const { sqPsn, retryCnt, rnrRetry } = given
   if (given.destQpn !== undefined) w[base + QP.DEST_QPN] = given.destQpn
@@ -349,9 +348,9 @@ const onDoorbell = (s: EngineState, row: number): void => {
     return
   }
   w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
-  // with requests left to send from, the row is scheduled when they may go on
+  // a row with WQEs left to send is scheduled when it may continue
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
-  // nobody is before it, and what is plain and leads to a neighbour needs no turn of its own
+  // no other row is in the queue: the fast path to a local peer needs no turn
   if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }
@@ -426,7 +425,7 @@ const onRun = (
 const MAX_TURNS = 0x1_0000
 const FLUSH_TURNS = 0x4000
 
-/** Window bytes that are handed over without packets in one call. */
+/** Window bytes that one call sends to local peers. */
 const MAX_HANDED = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
@@ -437,8 +436,8 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   let full = false
   let turns = MAX_TURNS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
-    // a queue in shared memory can be filled as fast as it is flushed: everybody else is served, and the caller asked
-    // again
+    // a program can fill a queue in shared memory as fast as it is flushed: other rows have their turn, and the
+    // caller calls again
     if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_TURNS
     const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
@@ -457,7 +456,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   return full
 }
 
-/** The row whose turn it is: who has news, then who waited for room at its peer; -1 when all are done. */
+/** The row whose turn it is: new ones first, then those that waited for room at their peer; -1 at the end. */
 const nextRow = (s: EngineState): number => {
   s.shares.serving = -1
   const row = dequeueScheduled(s)

@@ -1,9 +1,9 @@
 /*
- * The short way for most packets of a long message: MIDDLEs, which have nothing but a BTH, back to back in a run. As
- * many as come next in the WRITE that is under way, or in the answer to the oldest READ, are looked at and taken with
- * one step (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). Whatever is not just that, the
- * first packet that differs included, is left to the long way (transport/responder/responder.ts,
- * transport/completer/completer.ts), which also says what is wrong with it.
+ * Batches of MIDDLE packets, which are most of a long message: they have only a BTH and lie back to back in a run. As
+ * many as are next in the current WRITE, or in the response to the oldest READ, are checked and taken in one step
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). Any other packet, also the first that
+ * differs, goes through transport/responder/responder.ts or transport/completer/completer.ts, which report what is
+ * wrong with it.
  */
 
 import { QpState } from '../spec/enums.ts'
@@ -28,13 +28,13 @@ const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
 const HEADER_BYTES = opcodeHeaderBytes
 const XRCETH_AT = headerAt.XRCETH
 
-/** What the first word of a plain packet's BTH may not differ in: opcode, pad, version and the base of the P_Key. */
+/** Bits of the BTH's first word that must match: opcode, pad, version and the base of the P_Key. */
 const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
- * How many of `most` packets, `size` bytes each from `at` on, are the row's with this opcode and PSNs from `psn` on.
- * `s.result.ackRequested` says whether one of them has AckReq.
+ * Counts the packets, of at most `most` packets of `size` bytes from `at` on, that are for the row and have this opcode
+ * and consecutive PSNs from `psn` on. `s.result.ackRequested` says whether one of them has AckReq.
  */
 const countMatching = (
   s: EngineState,
@@ -66,9 +66,8 @@ const countMatching = (
 }
 
 /**
- * Takes as many of `count` packets, back to back and `size` bytes each, as are just the MIDDLEs that come next in what
- * is under way. Answers how many; the next one, if any, needs the long way. The row's peer and state are good for
- * receiving.
+ * Takes the packets, of `count` packets of `size` bytes, that are the next MIDDLEs of the current message. Returns how
+ * many; the next packet needs the full checks. The row's peer and state were checked.
  */
 export const onMiddles = (
   s: EngineState,
@@ -93,7 +92,7 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   const head = HEADER_BYTES[opcode]
   if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
   const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
-  // the packet that the message ends with is none
+  // the packet that ends the message is no MIDDLE
   const inside = Math.ceil(left / mtu) - 1
   const most = inside < count ? inside : count
   const taken = countMatching(s, base, arena.view, at, size, most, opcode, w[base + QP.RESP_EPSN])
@@ -124,7 +123,7 @@ const onReadMiddles = (
   if (s.pool[request + WQE.KIND] !== READ) return 0
   const unacked = w[base + QP.COMP_PSN]
   const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)
-  // the packet that the answer, or a part of it, ends with is none, and no packet is that was not asked for
+  // the packet that ends the response or a part of it is no MIDDLE, and only requested packets are accepted
   const part = readPart(s, mtu)
   const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
   const most = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))

@@ -1,7 +1,7 @@
 /*
- * The table of work operations (spec/work.ts) densely, for the requesters of all services: typed arrays by
- * `operationOf`. The packets are the lower five bits of BTH.opcode; `serviceBits` of the queue pair's service are the
- * upper three. What a service does not have is of kind NONE there. No queue pair is known here.
+ * The table of work operations (spec/work.ts) as typed arrays by `operationOf`, for all services. The packets are the
+ * lower five bits of BTH.opcode; `serviceBits` of the service are the upper three. An operation that the service does
+ * not have is of kind NONE.
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICES, Service, serviceBits } from '../spec/wire/services.ts'
@@ -10,11 +10,11 @@ import { SendKind, sendOperations } from '../spec/work.ts'
 const OPCODES = 256
 const SIZE = SERVICES * OPCODES
 
-/** Index of the tables for a work request with this ibv_wr_opcode (any u32); a row that is all 0 for one unknown. */
+/** Row of the tables for an ibv_wr_opcode (any u32); a row of zeros for an unknown one. */
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
-/** Bytes of a request packet before its payload that has nothing but what every one of the service has. */
+/** Header bytes that every request packet of the service has. */
 export const basicHeaderBytes = Uint8Array.from(
   serviceBits,
   bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE],

@@ -1,26 +1,26 @@
 /*
- * What a queue pair was made with, in one word of its row (QP.LAYOUT): there may be very many rows (R15), and each of
- * these parts is small.
+ * Creation parameters of a queue pair, packed into one word of its row (QP.LAYOUT), since there may be very many rows
+ * (R15).
  */
 import { QP } from './fields.ts'
 import { requestBlock } from './state.ts'
 
-/** Where each part begins; the last two are single bits. */
+/** Bit positions; the last two are single bits. */
 const QpLayout = {
-  /** Most elements of a request. */
+  /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
-  /** log2 of the words of this QP's blocks: of the responder's resources only while there are any. */
+  /** log2 of the words of the QP's blocks; that of the resources once they are allocated. */
   SEND_BLOCK: 12,
   RECV_BLOCK: 17,
   RESOURCE_BLOCK: 22,
-  /** Every send completes. */
+  /** sq_sig_all. */
   SIGNAL_ALL: 1 << 27,
-  /** Receive requests come from a queue that it shares. */
+  /** Receive WQEs come from an SRQ. */
   SHARED: 1 << 28,
 } as const
 
-/** Most elements of a request that an engine takes. */
+/** Largest maxSendSge and maxRecvSge. */
 const MOST_ELEMENTS = 63
 const BLOCK_MASK = 31
 

@@ -1,25 +1,23 @@
 /*
  * Runs of packets (docs/decisions/engines-without-io.md): packets of one flow that lie back to back, all equally long
- * but the last, which may be shorter. A run stays open while packets that fit its shape come, from whichever queue
- * pair; anything else commits it. Room is taken first, filled, and only then accepted, so that a failed read of client
- * memory leaves no trace.
+ * but the last, which may be shorter. A run stays open while packets of its flow and size are added, from any queue
+ * pair; anything else commits it. Space is reserved first, then filled, then accepted, so that a failed read of client
+ * memory leaves nothing behind.
  *
- * Runs follow each other in the port's room without gaps as far as alignment allows, so that a message whose first
- * packet is longer than the others (a run of its own) is read from client memory, and written to it, in one move all
- * the same.
+ * Runs follow each other in the port's buffer without gaps as far as alignment allows. So a message whose first packet
+ * is longer than the others (a run of its own) is still read from and written to client memory with one DMA.
  */
 import type { EngineState } from './state.ts'
 
-/** Smallest of three, without an array. */
+/** Minimum of three numbers. */
 const least = (a: number, b: number, c: number): number => {
   const ab = a < b ? a : b
   return ab < c ? ab : c
 }
 
 /**
- * Room for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one accepted
- * may be shorter. One packet alone joins others only up to `s.soonPackets`. Answers how many fit, 0 if the port can
- * take none now.
+ * Space for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one may be
+ * shorter. A single packet joins a run only up to `s.soonPackets`. Returns how many fit, 0 if the port is full.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.soonPackets : s.sink!.maxPackets
@@ -40,12 +38,11 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Room for a packet of `lead` bytes, of which a run may end, from `s.result.runAt` on and for up to `want` packets of
- * `size` bytes, fewer than `lead`, right behind it. Answers how many of the latter fit; -1 if the port cannot take even
- * the first one now.
+ * Space for a packet of `lead` bytes at `s.result.runAt`, which may end a run, and for up to `want` shorter packets of
+ * `size` bytes behind it. Returns how many of the latter fit; -1 if the port has no space even for the first.
  *
- * Where runs are cut into messages (`soonPackets`) each of these has its price, and the lead joins a run of packets as
- * long as it is: so does the first answer to a READ to the last one of the READ before.
+ * Where runs are sent as messages (`soonPackets`), each of which has its cost, the first packet joins a run of packets
+ * of its length: the first response to a READ follows the last one of the READ before.
  */
 export const openRunWithFirst = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {
@@ -80,16 +77,16 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
-/** Acknowledgements and requests without data are at most so long: their runs take a small room. */
+/** ACKs and requests without data are at most so long: a small reservation is enough for their runs. */
 const SMALL_PACKET = 64
 const SMALL_ROOM = 2048
 
-/** Rather than cutting a message, the rest of a room is given up, unless it is half of the largest. */
+/** The rest of a reservation is not used if it would cut a message, unless it is half of the largest. */
 const isWorthFilling = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
 
 /**
- * Makes `roomAt` the place for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if
- * the port is full.
+ * Sets `roomAt` for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if the port is
+ * full.
  */
 const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.roomAt)
@@ -101,7 +98,7 @@ const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   return s.roomEnd - s.roomAt >= size
 }
 
-/** Takes a new room, for one packet of `size` bytes at least; if the port has none, all stays as it is. */
+/** Makes a new reservation, for at least one packet of `size` bytes; if the port has none, nothing changes. */
 const reserve = (s: EngineState, size: number): boolean => {
   const sink = s.sink!
   let room = size <= SMALL_PACKET && sink.maxBytes > SMALL_ROOM ? SMALL_ROOM : sink.maxBytes
@@ -116,7 +113,7 @@ const reserve = (s: EngineState, size: number): boolean => {
   return true
 }
 
-/** Adds `count` packets to the run, the last one `last` bytes long, the others as `openRun` was asked. */
+/** Adds `count` packets to the run, the last one `last` bytes long, the others as in `openRun`. */
 export const acceptRun = (s: EngineState, count: number, size: number, last: number): void => {
   if (s.runCount === 0 && count === 1) s.runPacket = last
   s.roomAt += (count - 1) * size + last
@@ -126,20 +123,22 @@ export const acceptRun = (s: EngineState, count: number, size: number, last: num
   s.counters.sentPackets += count
 }
 
-/** Ends the run; packets of `size` bytes, for which `openRunWithFirst` made room, follow as one of their own. */
+/**
+ * Commits the run and begins the next one, of packets of `size` bytes, in the space that `openRunWithFirst` has made.
+ */
 export const continueRun = (s: EngineState, size: number): void => {
   commitRun(s)
   beginRun(s, size, s.runFlow)
 }
 
-/** Sends what was accepted. */
+/** Sends the accepted packets. */
 const commitRun = (s: EngineState): void => {
   if (s.runCount === 0) return
   s.sink!.commit(s.runOffset, s.runPacket, s.runCount, s.runLast, s.runFlow)
   s.runCount = 0
 }
 
-/** The room that was reserved belongs to the port again; called at the end of a turn. */
+/** End of a turn: the rest of the reservation goes back to the port. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
   s.roomAt = 0

@@ -1,7 +1,6 @@
 /*
- * What turns of queue pairs and steps of requests end with, and what each step does to a queue pair's cursor,
- * whichever way the bytes go: as packets (transport/requester/requester.ts) or straight to a queue pair of this
- * process (transport/loopback/slices.ts).
+ * Results of turns and steps, and the requester's cursor: common to packets (transport/requester/requester.ts) and to
+ * messages between local queue pairs (transport/loopback/slices.ts).
  */
 import { WcStatus } from '../spec/work.ts'
 import { keepCause, takeCause } from './causes.ts'
@@ -12,13 +11,13 @@ import { clearTimer } from './timers.ts'
 
 const { LOC_PROT_ERR } = WcStatus.values
 
-/** What a turn of a QP ended with. */
+/** Result of a turn of a QP. */
 export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
 
-/** What one step of a request ended with. REFUSES: it is to end with its `STATUS`. */
+/** Result of one step of a WQE. REFUSES: it completes with its `STATUS`. */
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, REFUSES: -2 } as const
 
-/** After packets were sent: moves the cursor on by `count` PSNs and `weight` window bytes. */
+/** After packets were sent: advances the cursor by `count` PSNs and `weight` window bytes. */
 export const advance = (
   s: EngineState,
   row: number,
@@ -32,19 +31,19 @@ export const advance = (
   const psn = psnAdd(w[base + QP.REQ_PSN], count)
   const unacked = w[base + QP.COMP_PSN]
   w[base + QP.REQ_PSN] = psn
-  // distances from the oldest one: a READ of 2^23 PSNs ends as far ahead as a PSN can be
+  // distances from the oldest PSN: a READ of 2^23 PSNs ends as far ahead as a PSN can be
   if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + QP.REQ_MAX_PSN])) w[base + QP.REQ_MAX_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += weight
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
 }
 
-/** Client memory could not be read or written: the status of the request. */
+/** Client memory could not be accessed: sets the status of the WQE. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
   s.pool[request + WQE.STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.REFUSES
 }
 
-/** Sending starts again from the oldest unacknowledged PSN. */
+/** Go-back-N: sending starts again from the oldest unacknowledged PSN. */
 export const goBack = (s: EngineState, row: number): void => {
   const w = s.rows
   const p = s.pool

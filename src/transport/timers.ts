@@ -1,16 +1,15 @@
 /*
- * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). A timer that moves later, which
- * every acknowledgement does, costs one store: the heap keeps the earlier key until it comes to the top, and only then
- * sinks it to the true deadline. Times are microseconds on the caller's scale; rows are small integers; nothing here
- * knows what a timer is for.
+ * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). Moving a timer to a later time, as
+ * every ACK does, costs one store: the heap keeps the earlier key, and moves the timer down once it is at the top.
+ * Times are microseconds on the caller's scale.
  */
 
 export interface Timers {
-  /** By row, up to the last one that ever had a timer: when it expires, Infinity if it is not set. */
+  /** By row: when it expires; Infinity if it is not set. */
   deadline: Float64Array
-  /** By row: its place in the heap, -1 if it is not there. */
+  /** By row: its place in the heap; -1 if it is not there. */
   place: Int32Array
-  /** By place: the row, and the key under which the heap has it, at most its deadline. As many as ever were at once. */
+  /** By place: the row, and its key in the heap, which is at most its deadline. */
   heap: Int32Array
   key: Float64Array
   size: number
@@ -29,7 +28,7 @@ export const createTimers = (): Timers => ({
   taken: Number.NEGATIVE_INFINITY,
 })
 
-/** Room for the timer of `row`, and of some more. */
+/** Makes room for the timer of `row`. */
 const growRows = (t: Timers, row: number): void => {
   const rows = row + Math.max(16, row >> 3)
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
@@ -49,7 +48,7 @@ const growHeap = (t: Timers): void => {
   t.key = key
 }
 
-/** Row `row` belongs at place `from` or above it, under the key `at`. */
+/** Moves `row` up from place `from`, with the key `at`. */
 const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   const { heap, key, place } = t
   let i = from
@@ -66,7 +65,7 @@ const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   place[row] = i
 }
 
-/** The same at the top or below it. */
+/** Moves it down from the top. */
 const siftDown = (t: Timers, row: number, at: number): void => {
   const { heap, key, place, size } = t
   let i = 0
@@ -111,7 +110,7 @@ export const clearTimer = (t: Timers, row: number): void => {
 export const isSet = (t: Timers, row: number): boolean =>
   row < t.deadline.length && t.deadline[row] !== Number.POSITIVE_INFINITY
 
-/** When the next timer expires, Infinity if none is set. Entries that have moved or gone are put right on the way. */
+/** When the next timer expires; Infinity if none is set. Corrects entries that have moved or were cleared. */
 export const nextDeadline = (t: Timers): number => {
   while (t.size > 0) {
     const row = t.heap[0]
@@ -123,10 +122,10 @@ export const nextDeadline = (t: Timers): number => {
   return Number.POSITIVE_INFINITY
 }
 
-/** When the timer was due that `takeExpired` has answered last. */
+/** The deadline of the timer that `takeExpired` has returned last. */
 export const lastDeadline = (t: Timers): number => t.taken
 
-/** Takes one timer that has expired by `now` out and answers its row; -1 if there is none. */
+/** Takes a timer that has expired by `now`; returns its row, -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {
   if (nextDeadline(t) > now) return -1
   const row = t.heap[0]

@@ -1,11 +1,10 @@
 /*
- * What a transport engine needs and gives (docs/decisions/engines-without-io.md). An engine is sans-IO: packets,
- * doorbells and time come in, runs of packets, completions and events go out. Whoever joins it with a device implements
- * the interfaces below. No socket, clock, random source, core object or node module is known here. Times are
+ * Interfaces of a transport engine (docs/decisions/engines-without-io.md). An engine is sans-IO: packets, doorbells and
+ * time go in, runs of packets, completions and events come out. A driver implements the interfaces below. Times are
  * microseconds on any monotonic scale, as Numbers.
  *
- * Queue pairs are rows: small integers that index the engine's slabs. 64-bit addresses are pairs of u32 (hi, lo), since
- * a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
+ * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
+ * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
  */
 import type { Cause } from '../spec/causes.ts'
 import type { EngineCounter } from '../spec/counters.ts'
@@ -41,25 +40,25 @@ export const Send = {
   COMPARE_HI: 11,
   SWAP_LO: 12,
   SWAP_HI: 13,
-  /** Where the source keeps inline data: its own business, handed back to `copyInline`. */
+  /** Where the source keeps inline data; passed back to `copyInline`. */
   INLINE_AT: 14,
   /** Datagrams, instead of the remote address: 24 bits; top bit set: the QP's own; the port's number for the path. */
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
   /**
-   * 0, or the ibv_wc_status with which a request that makes no sense (too many elements, unknown opcode) must end, and
-   * above its 8 bits the code of the cause (spec/causes.ts) if one is known.
+   * 0, or the ibv_wc_status with which an invalid request (too many elements, unknown opcode) completes, and above its
+   * 8 bits the code of the cause (spec/causes.ts) if it is known.
    */
   REFUSED: 15,
   SGE: 16,
 } as const
 
-/** Words of a BIND_MW request, where `Send` has what a window has no use for. */
+/** Words of a BIND_MW request, in the words of `Send` that a bind does not need. */
 export const BindMw = {
-  /** What the low byte of the window's key becomes. */
+  /** The new low byte of the window's key. */
   KEY: Send.IMM,
-  /** The window's key as it is. */
+  /** The window's current key. */
   WINDOW: Send.RKEY,
   LO: Send.REMOTE_LO,
   HI: Send.REMOTE_HI,
@@ -71,7 +70,7 @@ export const BindMw = {
   ACCESS: Send.SWAP_HI,
 } as const
 
-/** Words of a FLUSH request, which has no data of its own. */
+/** Words of a FLUSH request. */
 export const Flush = {
   /** Bytes of the range at REMOTE. */
   LENGTH: Send.COMPARE_LO,
@@ -106,17 +105,16 @@ export const Completion = {
 } as const
 
 /**
- * The queues of queue pairs, whatever their layout. Written by a hostile program: an implementation bounds what it
- * reads, and reports nonsense through `Send.REFUSED`; the engine copies a request once, when it starts it, and never
- * looks again.
+ * The rings of queue pairs, in any layout. A hostile program may write them: an implementation bounds what it reads,
+ * and reports invalid requests through `Send.REFUSED`. The engine copies a WQE once, when it fetches it.
  */
 export interface WorkSource {
   /**
-   * Copies send request number `index` (counted from 0 since RESET, modulo 2^32) into `into` from word `at` on; false
-   * if the program has not posted it yet. At most `maxSge` elements are written (given at `create`).
+   * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to word `at` of `into`; false if it is not
+   * posted yet. At most `maxSge` elements are written (given at `create`).
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
-  /** `count` oldest send requests are complete: their slots may be posted to again. */
+  /** The `count` oldest send WQEs are complete: their slots are free. */
   retireSend(row: number, count: number): void
   /**
    * Copies `total` inline bytes from `from` on of the request whose INLINE_AT is `inlineAt`, in pieces as in
@@ -132,16 +130,16 @@ export interface WorkSource {
     stride: number,
     total: number,
   ): void
-  /** Copies the oldest receive request that has not been taken, and takes it; false if there is none. */
+  /** Takes the oldest receive WQE and copies it; false if there is none. */
   takeReceive(row: number, into: Uint32Array, at: number): boolean
   /**
-   * XRC target: `takeReceive` of this row takes from the shared queue with number `srqn` from now on; `into` gets its
-   * protection domain and its CQ. False if the row's domain has no such queue. Not there: no row is an XRC target.
+   * XRC target: `takeReceive` of this row takes from the SRQ with number `srqn` from now on; `into` gets its protection
+   * domain and its CQ. False if the row's domain has no such SRQ. Absent if no row is an XRC target.
    */
   selectShared?(row: number, srqn: number, into: Int32Array): boolean
 }
 
-/** Rights asked of a region: the bits of ibv_access_flags. */
+/** Access that is checked: bits of ibv_access_flags. */
 export const Access = {
   LOCAL_READ: 0,
   LOCAL_WRITE: 1,
@@ -153,18 +151,18 @@ export const Access = {
 } as const
 
 /**
- * Registered memory. A region is a small integer that stays valid until the engine's current call returns; later the
- * key is resolved again, so a deregistered region is never touched. Data moves in strided pieces: `total` bytes of
- * consecutive memory against pieces of `chunk` bytes that start every `stride` bytes in the arena, which is how
- * payloads lie in a run of packets.
+ * Registered memory. A region is a small integer that is valid until the engine's current call returns; later the key
+ * is resolved again, so a deregistered region is never accessed. Data is copied in strides: `total` bytes of
+ * consecutive memory, and chunks of `chunk` bytes every `stride` bytes in the arena, which is how payloads lie in a run
+ * of packets.
  */
 export interface Memory {
   /**
-   * The region for `key` if it belongs to `pd`, grants `access` to queue pair number `qp` and contains the range; -1 if
-   * not. A memory window is as good as a region, for remote access.
+   * The region for `key` if it belongs to `pd`, grants `access` to the queue pair `qp` and contains the range; -1 if
+   * not. A memory window is a region too, for remote access.
    */
   resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
-  /** Why `resolve` refuses these arguments; not there, or undefined: nobody knows more than that. */
+  /** Why `resolve` refuses these arguments; absent or undefined: unknown. */
   explain?(
     pd: number,
     key: number,
@@ -174,9 +172,9 @@ export interface Memory {
     access: number,
     qp: number,
   ): Cause | undefined
-  /** Whether `key` belongs to `pd` and grants `access` to queue pair number `qp`, wherever it lies. */
+  /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qp`, whatever the range. */
   grants(pd: number, key: number, access: number, qp: number): boolean
-  /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone) after which nothing may be relied on. */
+  /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone); then the contents are undefined. */
   read(
     region: number,
     hi: number,
@@ -188,13 +186,13 @@ export interface Memory {
     total: number,
   ): number
   /**
-   * Whether the last move failed because the program whose memory it is has ended. Its queue pairs are about to go;
-   * until then they answer nobody.
+   * Whether the last access failed because the process has ended. Its queue pairs are about to be destroyed; until then
+   * they answer nothing.
    */
   vanished(): boolean
-  /** Whether the last move failed because memory kept us waiting for too long; not there: none does. */
+  /** Whether the last access failed because missing pages took too long; absent: that cannot happen. */
   tooSlow?(): boolean
-  /** Arena → memory, ascending, in as few steps as possible. Returns as `read`. */
+  /** Arena → memory, in ascending order, in as few steps as possible. Returns as `read`. */
   write(
     region: number,
     hi: number,
@@ -206,14 +204,11 @@ export interface Memory {
     total: number,
   ): number
   /**
-   * Memory of this process that JavaScript reaches: what holds `length` bytes, and in `place[0]` where they begin in
-   * it, valid until the engine's current call returns. Undefined for any other; not there: no memory is such.
+   * Memory of this process that JavaScript reaches: the arena with `length` bytes of it, and in `place[0]` their
+   * offset, valid until the engine's current call returns. Undefined for other memory; absent: there is none.
    */
   locate?(region: number, hi: number, lo: number, length: number, place: Float64Array): Arena | undefined
-  /**
-   * `resolve` and `locate` in one, for regions that both would find; undefined if not, whatever the reason. There with
-   * `locate`.
-   */
+  /** `resolve` and `locate` in one; undefined if one of them fails. Present with `locate`. */
   find?(
     pd: number,
     key: number,
@@ -223,7 +218,7 @@ export interface Memory {
     access: number,
     place: Float64Array,
   ): Arena | undefined
-  /** Moves bytes from one place that was located to another, which may be in the same memory; there with `locate`. */
+  /** Copies bytes between located places, which may overlap; present with `locate`. */
   move?(from: Arena, at: number, to: Arena, into: number, length: number): void
   /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
@@ -242,15 +237,15 @@ export interface Memory {
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
   /**
-   * BIND_MW of queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of `BindMw`). False if
-   * a rule forbids it, and then nothing has changed (IBA 10.6.7).
+   * BIND_MW of the queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of `BindMw`).
+   * False if a rule forbids it, and nothing has changed (IBA 10.6.7).
    */
   bindWindow(pd: number, qp: number, words: Uint32Array, at: number): boolean
-  /** Why `bindWindow` answers false; as `explain`. */
+  /** Why `bindWindow` refuses; as `explain`. */
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
-   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`, a window that is bound to queue pair `qp` and
-   * may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this key ends.
+   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`, a window that is bound to the queue pair `qp`
+   * and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this key completes.
    */
   invalidate(pd: number, qp: number, key: number): number
 }
@@ -271,22 +266,19 @@ export interface Events {
   qp(row: number, type: number, cause: Cause): void
 }
 
-/**
- * Who is told why requests fail (spec/causes.ts), before their completions are made. `status`: ibv_wc_status, never
- * SUCCESS.
- */
+/** Gets the causes of failures (spec/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
 export interface Causes {
   /** A send request: its words (`Send`) begin at `words[at]`. */
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
   /** A receive request with this wr_id. */
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
-  /** So many requests to send or to receive were flushed; `code`: of the cause. */
+  /** So many send or receive WQEs were flushed; `code`: of the cause. */
   flushed(row: number, sends: boolean, count: number, code: number): void
-  /** The request with `psn` is answered with a NAK that ends the queue pair. */
+  /** The request with `psn` was answered with a fatal NAK. */
   nak(row: number, psn: number, cause: Cause): void
-  /** A message is passed over: a service without acknowledgements tells nobody. */
+  /** A message was dropped by a service without acknowledgements. */
   dropped(row: number, cause: Cause): void
-  /** Why the peer of a queue pair has refused `psn`, as it told with `nak`, if it is known here. */
+  /** Why the peer of a queue pair has refused `psn`, if the peer is of this daemon. */
   ofPeer(row: number, psn: number): Cause | undefined
 }
 
@@ -297,58 +289,57 @@ export interface Causes {
  */
 export interface TransmitSink {
   readonly arena: Arena
-  /** Most packets of one run, most bytes of one run and of one reservation. */
+  /** Limits: packets of one run, bytes of one run and of one reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** A run of messages of one packet each ends after so many, if there is a number. */
+  /** Packets of one run of single-packet messages, if that is limited. */
   readonly soonPackets?: number | undefined
   /**
-   * Room for runs of together `bytes` in the arena: its offset (a multiple of 64), or -1 when the port can take no more
-   * now; then the room reserved before stays the sender's, which otherwise ends, as it does with the port's turn of
-   * sending.
+   * Reserves `bytes` in the arena for runs: returns the offset (a multiple of 64), or -1 when the port is full. A
+   * reservation ends with the next successful one and with the sender's turn.
    */
   reserve(bytes: number): number
   /**
-   * Sends a run that was built in the room reserved last, anywhere behind the runs that were sent from it before; flow
-   * as in `QpAttributes.flow`. Runs that lie back to back let the receiver's memory be written across them in one move.
+   * Sends a run that was built in the last reservation, behind the runs sent from it before; `flow` as in
+   * `QpAttributes.flow`. Runs that lie back to back let the receiver write memory with one DMA.
    */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
 
-/** How datagrams show where they came from (IBA 11.4.1.2, annex A17.4.5.2). */
+/** Makes the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the global route header of the packet, of `length` bytes at `at`, that is being handed in, into `arena`,
-   * where a payload of 4096 bytes may follow it: 40 bytes, of IPv4 the last 20 its header. Answers the offset.
+   * Writes the GRH of the packet of `length` bytes at `at`, which is being received, into `arena`, with room for 4096
+   * bytes of payload behind it: 40 bytes, of IPv4 the last 20 its header. Returns the offset.
    */
   header(arena: Arena, at: number, length: number): number
 }
 
 /**
- * A device whose engine takes messages of others in this process without packets (transport/loopback/slices.ts), as
- * they see it. Flows and numbers of peers are its port's.
+ * A device that takes messages from engines of this process without packets (transport/loopback/slices.ts). Flows and
+ * peers are numbers of its port.
  */
 export interface LocalPeerDevice {
-  /** What only engines understand: the state of its own, set by `createEngine`. */
+  /** The state of its engine, set by `createEngine`. */
   state: object | undefined
-  /** Room of STAGING_BYTES in an arena, which all that may meet share. */
+  /** STAGING_BYTES in an arena that all local devices share. */
   readonly arena: Arena
   readonly staging: number
-  /** What the port counts, as if packets had passed. */
+  /** The port's counters, which count as if packets had been sent. */
   readonly counters: { sentPackets: number; sentBytes: number; receivedPackets: number; receivedBytes: number }
   /** The row of a queue pair's number, -1 for none. */
   rowOf(qpn: number): number
-  /** Who receives what this flow carries; null if that is nobody in this process, or must be packets. */
+  /** The device that receives this flow; null if it is not in this process, or must be sent packets. */
   at(flow: number): LocalPeerDevice | null
-  /** By which number those who receive it know the flow's source. */
+  /** The number by which that device knows this port. */
   peerAt(flow: number): number
-  /** Whether no packets wait to be received here. */
+  /** Whether no packets wait to be received. */
   isIdle(): boolean
 }
 
 /** Everything an engine is given, once. */
 export interface Environment {
-  /** What the engine's own device is to others; not there: all messages are packets. */
+  /** The engine's own device as others see it; absent: all messages are packets. */
   readonly localDevice?: LocalPeerDevice
   /** Needed for queue pairs of datagrams. */
   readonly route?: DatagramRoute
@@ -361,7 +352,7 @@ export interface Environment {
 
 // ---- queue pairs ----
 
-/** What is fixed when a QP is made. */
+/** What is fixed at creation. */
 export interface QpInit {
   /** A number of `Service` (spec/wire/services.ts). */
   readonly service: number
@@ -372,18 +363,15 @@ export interface QpInit {
   readonly maxSendWr: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
-  /** Its receive requests come from a queue that others use too: what it has not taken is not its to flush. */
+  /** It has an SRQ, whose WQEs it does not flush. */
   readonly sharedReceive?: boolean
-  /** Protection domain of the memory that its receive requests name; absent: `pd`. */
+  /** Protection domain of the memory that its receive WQEs name; absent: `pd`. */
   readonly recvPd?: number | undefined
-  /** Every send completes visibly, signaled or not. */
+  /** sq_sig_all. */
   readonly signalAll: boolean
 }
 
-/**
- * Attributes as MODIFY_QP sets them; an absent one keeps its value. Which are legal when is spec/qp-states.ts'
- * business.
- */
+/** Attributes of MODIFY_QP; an absent one keeps its value. spec/qp-states.ts says which are legal when. */
 export interface QpAttributes {
   readonly destQpn?: number
   /** 24 bits. */
@@ -399,31 +387,31 @@ export interface QpAttributes {
   readonly rnrRetry?: number
   /** RNR NAK timer code 0–31. */
   readonly minRnrTimer?: number
-  /** READs and atomics this side may have outstanding. */
+  /** max_rd_atomic. */
   readonly maxRdAtomic?: number
-  /** READs and atomics that this side serves at once. */
+  /** max_dest_rd_atomic. */
   readonly maxDestRdAtomic?: number
   /** ibv_access_flags for the peer: 2 remote write, 4 remote read, 8 remote atomic. */
   readonly access?: number
   readonly pkeyIndex?: number
-  /** Datagrams: what arriving ones must have, and what is sent if the request says so. */
+  /** UD: the Q_Key that received packets must have, and that is sent if the request says so. */
   readonly qkey?: number
-  /** The port's number for the path to the peer: goes with each run. */
+  /** The port's number of the path to the peer, passed with each run. */
   readonly flow?: number
-  /** The port's number for the peer's address: packets of another source are dropped. -1: none yet. */
+  /** The port's number of the peer's address: packets from another source are dropped. -1: none yet. */
   readonly peer?: number
 }
 
-/** Some of the attributes: what is undefined is not given. */
+/** Some of the attributes; undefined ones are absent. */
 export type Given<A> = { readonly [K in keyof A]?: A[K] | undefined }
 
-/** What QUERY_QP can tell: attributes as they were set last since RESET, and where the engine stands. */
+/** For QUERY_QP: attributes as set last since RESET, and the engine's state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number
   readonly signalAll: boolean
   readonly rqPsn: number
   readonly sqPsn: number
-  /** SQD: work requests are still being finished. */
+  /** SQD: fetched WQEs are not complete yet. */
   readonly draining: boolean
 }
 

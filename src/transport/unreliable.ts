@@ -1,10 +1,9 @@
 /*
- * What is particular to connections without acknowledgements, UC (InfiniBand Architecture Specification, volume 1,
- * clause 9.8), and in sending to datagrams too. A receiver passes a message over when one of its packets is missing and
- * begins again with the next one; a request to send is complete when its last packet has left. Otherwise the requester
- * and the responder are those of RC.
+ * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A receiver drops a message of
+ * which a packet is missing and continues with the next message; a send WQE completes when its last packet is sent.
+ * Everything else is as for RC.
  *
- * Nobody says how much a receiver can take: how fast such services send is in transport/flow-control/peer-window.ts.
+ * There is no back-pressure: transport/flow-control/peer-window.ts limits how fast these services send.
  */
 import { OP_SEND, OP_START } from '../spec/wire/opcodes.ts'
 import { SendKind, WcStatus } from '../spec/work.ts'
@@ -15,7 +14,7 @@ import type { EngineState } from './state.ts'
 
 const { NONE, SEND, WRITE } = SendKind
 
-/** Whether a packet is to be taken. A FIRST or ONLY always is, whatever its PSN; it ends a message under way. */
+/** Whether a packet is accepted. A FIRST or ONLY always is, whatever its PSN; it ends the message before it. */
 export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -27,13 +26,13 @@ export const isAdmitted = (s: EngineState, row: number, flags: number, psn: numb
     w[base + QP.RESP_EPSN] = psn
     return true
   }
-  // while a message is passed over there is none under way
+  // while a message is dropped, RESP_MESSAGE is NONE
   if (!gap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
   dropMessage(s, row)
   return false
 }
 
-/** Packets of `request` have left: with the last one it is complete. */
+/** Packets of `request` were sent: the last one completes it. */
 export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

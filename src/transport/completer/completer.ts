@@ -1,9 +1,9 @@
 /*
- * The completer: from response packets to completions of send requests (InfiniBand Architecture Specification, volume
- * 1, clauses 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN one that is out; which requests does it acknowledge; what does
- * it say about the next one. A READ or atomic is acknowledged by its own response only, so a later acknowledgement
- * that passes it tells that the response was lost. Losses are repaired by going back
- * (transport/requester/requester.ts); here is decided when, and when to give up.
+ * The completer: from response packets to completions of send WQEs (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN outstanding, which WQEs does it acknowledge, what does it say
+ * about the next one. A READ or atomic is acknowledged by its own response only, so a later ACK means that the response
+ * was lost. Losses are repaired by go-back-N (transport/requester/requester.ts); this file decides when to go back and
+ * when to give up.
  */
 
 import { because, type Cause } from '../../spec/causes.ts'
@@ -42,10 +42,10 @@ const ATOMIC_ACK_AT = headerAt.AtomicAckETH
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
-/** retry_cnt counts as it stands; 7 is endless for rnr_retry only. */
+/** 7 means no limit for rnr_retry only; retry_cnt 7 is seven. */
 const ENDLESS = 7
 
-/** Status of the request that a NAK code is about; 0 for reserved codes, which are ignored. */
+/** Status of the request that a NAK code refuses; 0 for reserved codes, which are ignored. */
 const nakStatus = new Uint8Array(32)
 nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
 nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
@@ -59,13 +59,13 @@ const nakCauses: Readonly<Record<number, Cause>> = {
   [nakCode.INVALID_RD_REQUEST]: because('NAK_INVALID_RD', {}),
 }
 
-/** The oldest request is answered with something that is no answer to it. */
+/** The response does not match the oldest request. */
 const failResponse = (s: EngineState, row: number): void => {
   const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
   failOldest(s, row, BAD_RESP_ERR, because('BAD_RESPONSE', { opcode }))
 }
 
-/** What the oldest request asked for cannot be written here. */
+/** The data of a response cannot be written. */
 const failPlacement = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
 
 /** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
@@ -117,7 +117,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
-  // nothing was sent since going back: this is an echo of what we know
+  // nothing was sent since going back: a NAK for the same loss
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
@@ -127,8 +127,8 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 }
 
 /**
- * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response stands in the way; what
- * is before it is acknowledged.
+ * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response is among them; what is
+ * before it is acknowledged.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -152,7 +152,9 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
   return left === 0
 }
 
-/** The oldest unacknowledged PSN moves on, past the one to send next if need be. Call before a request is ended. */
+/**
+ * Advances the oldest unacknowledged PSN, and the PSN to send next if that is behind it. Call before the WQE completes.
+ */
 const moveUnacked = (s: EngineState, base: number, count: number): void => {
   const w = s.rows
   const behind = psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_PSN]) < count
@@ -163,12 +165,12 @@ const moveUnacked = (s: EngineState, base: number, count: number): void => {
   }
 }
 
-/** Bit of QP.REQ_FLAGS within one call: the cursor was overtaken. */
+/** Bit of QP.REQ_FLAGS within one call: ACKs have overtaken the PSN to send next. */
 const CATCH_UP = 0x100
 
 /**
- * After acknowledgements: counters, window, timer and what waits are renewed; the next request may be one that is to
- * fail.
+ * After an ACK: updates retry counters, window, timer and schedule. The next WQE may have failed locally; then it
+ * completes now.
  */
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -181,7 +183,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | CATCH_UP | ReqFlag.LATE)
   if (request === 0) {
-    // nothing is out: what was sent is acknowledged
+    // nothing is outstanding: everything that was sent is acknowledged
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   } else {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
@@ -204,7 +206,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     failOldest(s, row, p[request + WQE.STATUS], keptCause(s, row))
 }
 
-/** A READ response: its place, its length, its data; the last one completes the request. */
+/** A READ response: checks its place and length and writes its data; the last one completes the WQE. */
 const onReadResponse = (
   s: EngineState,
   row: number,
@@ -291,7 +293,7 @@ export const takeReadMiddles = (s: EngineState, row: number, done: number, now: 
   return taken
 }
 
-/** The answer of a FLUSH or ATOMIC WRITE, a READ response that is alone and has no payload (annex A19). */
+/** The response to a FLUSH or ATOMIC WRITE, a READ response ONLY without payload (annex A19). */
 const onPlacementResponse = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
   if (!isRight) {
     failResponse(s, row)
@@ -305,7 +307,7 @@ const onPlacementResponse = (s: EngineState, row: number, request: number, isRig
 }
 
 /**
- * One READ, part of a READ or atomic less is on its way, unless it was given up after a loss and its answer came all
+ * One READ, part of a READ or atomic less is outstanding, unless it was given up after a loss and its response came all
  * the same.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
@@ -314,7 +316,7 @@ const countAnsweredRead = (s: EngineState, base: number, request: number): void 
   s.rows[base + QP.REQ_RD_ATOMIC]--
 }
 
-/** The answer of an atomic operation: the word before it, big-endian on the wire, goes to memory in host byte order. */
+/** The response to an atomic: the word before the operation, big-endian on the wire, is written in host byte order. */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
   if (!isNext(s, row, ahead, now)) return
@@ -324,7 +326,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     failResponse(s, row)
     return
   }
-  // turned round in place for the copy, then back: native code reaches the packet's arena, but none of ours
+  // swapped in place for the copy, then back: native code reaches the packet's arena, but none of ours
   const view = arena.view
   const hi = atomicAckHi(view, at)
   const lo = atomicAckLo(view, at)
@@ -352,7 +354,9 @@ const isConnected = (s: EngineState, base: number): boolean => {
   return state === RTS || state === SQD
 }
 
-/** Whether a response is for the oldest PSN once all before it is acknowledged; if not, one before it was lost. */
+/**
+ * Whether a response is for the oldest PSN once all before it is acknowledged; if not, a response before it was lost.
+ */
 const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
     resendFromLostResponse(s, row)
@@ -362,12 +366,12 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-/** NAK: the PSN asked for and all after it are sent again. */
+/** A sequence NAK: the PSN asked for and all after it are sent again. */
 const onSequenceError = (s: EngineState, row: number): void => {
   if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
 
-/** A response was lost: everything from the first unanswered READ or atomic on is sent again. */
+/** A response was lost: everything from the first READ or atomic without a response on is sent again. */
 const resendFromLostResponse = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isConnected(s, base)) return
@@ -376,7 +380,7 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
 }
 
 /**
- * Goes back and counts; the oldest request fails when the count is up. `told`: further signs of this loss are to be
+ * Goes back and counts a retry; the oldest WQE fails when no retry is left. `told`: further signs of this loss are
  * ignored.
  */
 const retry = (s: EngineState, row: number, told: boolean): void => {
@@ -398,10 +402,10 @@ const retry = (s: EngineState, row: number, told: boolean): void => {
   schedule(s, row)
 }
 
-/** Packets that are sent at least before an acknowledgement is waited for, however many are lost. */
+/** Packets that may always be sent before an ACK, however many losses there are. */
 const LEAST_PACKETS = 8
 
-/** After a loss less is sent at once: going back sends all of it again. */
+/** After a loss the window shrinks: going back sends all of it again. */
 const halveWindow = (s: EngineState, base: number): void => {
   const w = s.rows
   const least = LEAST_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
@@ -424,17 +428,17 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
     w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
-  // Linux adds a sequence error for what came behind: it may be late, and is no loss that the retries should pay for.
+  // Linux adds a sequence NAK for the packets behind: it may come late, and must not cost a retry
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
 
 /**
- * The row's timer has expired: the receiver may be ready now, or nothing was heard for the ACK timeout.
+ * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
  *
- * A process that was not scheduled finds its timers expired before it has looked at what came meanwhile, and so may a
- * peer in the same process before its turn. Who notices the timeout late waits once more, as long as he was late and at
- * most the timeout again: the specification lets it pass between once and four times its length (9.7.6.1.3).
+ * A process that was not scheduled finds its timers expired before it has read what came meanwhile; so may a peer in
+ * the same process. If the timeout is noticed late, it is extended once, by as much as it was late, at most by its own
+ * length: the specification allows between one and four times the timeout (9.7.6.1.3).
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -453,7 +457,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
   } else retry(s, row, false)
 }
 
-/** A READ response's data could not be written after all: the oldest request, a READ, ends. */
+/** The data of a READ response could not be written after it was accepted: the oldest WQE, a READ, fails. */
 export const onReadDmaFailed = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0) failPlacement(s, row)

@@ -1,8 +1,8 @@
 /*
- * How requests end: completions of send and receive requests, and the error state, which ends all of them (InfiniBand
- * Architecture Specification, volume 1, clauses 10.3.1 and 11.4.2.1). A send request's slot is given back before its
- * completion is seen, so that a program may post again at once. Flushing is bounded per call: queues are shared memory
- * that a hostile program goes on filling. Nothing here knows packets; why a request ends is its caller's business.
+ * Completions of send and receive WQEs, and the error state, which completes all of them (InfiniBand Architecture
+ * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is given back before its completion is
+ * visible, so that a program may post again at once. Flushing is bounded per call, since a hostile program can go on
+ * filling its queue.
  */
 import { because, type Cause, codeOf } from '../../spec/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -24,12 +24,12 @@ const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
 const { SIGNALED } = SendFlags.values
-/** Requests of each queue that one call flushes at most. */
+/** WQEs of each queue that one call flushes at most. */
 const FLUSH_TURN = 1024
 
-/** Completion opcode by ibv_wr_opcode, 0 where there is none. */
+/** Completion opcode by ibv_wr_opcode; 0 where there is none. */
 const completionOpcode = new Uint8Array(256)
-/** 1 for those that are SENDs, by ibv_wr_opcode. */
+/** 1 for SENDs, by ibv_wr_opcode. */
 const isSend = new Uint8Array(256)
 for (const [opcode, { completion }] of Object.entries(sendOperations)) {
   completionOpcode[+opcode] = completion
@@ -43,7 +43,9 @@ const pushCompletion = (s: EngineState, row: number, cq: number, solicited: bool
   s.env.completions.push(s.rows[base + cq], s.completion, solicited)
 }
 
-/** Completes a send request (a block) whose slot was retired, if it is to be seen. `code`: of the cause of an error. */
+/**
+ * Completes a send WQE (a block) whose slot was retired, if it is signaled or failed. `code`: of the cause of an error.
+ */
 export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
   const p = s.pool
   const wr = request + WQE.WR
@@ -64,8 +66,8 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
 }
 
 /**
- * Takes the oldest started request off the list, gives its slot and block back, and completes it; with success also the
- * local ones behind it that had their effect already.
+ * Completes the oldest fetched WQE and releases its slot and block. With success, local operations behind it that were
+ * executed complete too.
  */
 export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
   completeOne(s, row, status, code)
@@ -132,7 +134,7 @@ const completeFailedReceive = (s: EngineState, row: number, receive: number, sta
   pushCompletion(s, row, QP.RECV_CQ, true)
 }
 
-/** Ends the receive request in use, if there is one, and gives its block back. True if there was one. */
+/** Completes the receive WQE in use with an error, if there is one, and releases its block. True if there was one. */
 const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
   const base = row * QP.WORDS
   const receive = s.rows[base + QP.RESP_RECEIVE]
@@ -143,7 +145,7 @@ const releaseReceive = (s: EngineState, row: number, status: number, code: numbe
   return true
 }
 
-/** Flushes send requests, started ones first, then those that are posted and come while the QP is in error. */
+/** Flushes send WQEs, fetched ones first, then those that were posted, also while the QP is in ERR. */
 export const flushSends = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -166,7 +168,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   if (left === 0) keepFlushing(s, row)
 }
 
-/** Flushes receive requests that were posted; those in a shared queue are for others. `before`: flushed just now. */
+/** Flushes receive WQEs; those of an SRQ are for other QPs. `before`: how many were flushed just now. */
 export const flushReceives = (s: EngineState, row: number, before = 0): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -174,7 +176,7 @@ export const flushReceives = (s: EngineState, row: number, before = 0): void => 
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
-/** How many it were. */
+/** Returns how many there were. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
   const base = row * QP.WORDS
   const size = recvBlock(s.rows, base)
@@ -194,11 +196,11 @@ const keepFlushing = (s: EngineState, row: number): void => {
   schedule(s, row)
 }
 
-/** Causes that flushed requests have themselves; those of others were told before. */
+/** The cause that flushed WQEs carry. */
 const flushCode = ({ id }: Cause): number =>
   codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
-/** To the error state: everything outstanding and posted is flushed. A NAK or ACK that is due still goes out. */
+/** To ERR: everything in flight and posted is flushed. A scheduled NAK or ACK is still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows
@@ -216,17 +218,17 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
-  // The queue itself goes on: whoever empties it by hand waits for this (IBA 10.3.1.5).
+  // the SRQ stays: a program that drains it waits for this event (IBA 10.3.1.5)
   if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
 }
 
-/** SQD, and the last started request is complete. */
+/** SQD, and the last fetched WQE is complete. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
-/** To the send queue error state: what was posted to send is flushed; receiving goes on (IBA 10.3.1, not RC). */
+/** To SQE: posted sends are flushed; receiving goes on (IBA 10.3.1, not RC). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -237,7 +239,7 @@ const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   flushSends(s, row)
 }
 
-/** The oldest send request ends with an error, and the QP with it; of an unreliable QP the sending half. */
+/** The oldest send WQE fails: a reliable QP goes to ERR, an unreliable one to SQE. */
 export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const base = row * QP.WORDS
@@ -248,7 +250,7 @@ export const failOldest = (s: EngineState, row: number, status: number, cause: C
   else enterSqe(s, row, cause)
 }
 
-/** The receive request in use ends with an error, and the QP with it. True if there was one. */
+/** The receive WQE in use fails, and the QP goes to ERR. True if there was one. */
 export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
   flushDmaOf(s, row)
   const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]

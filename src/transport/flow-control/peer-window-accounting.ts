@@ -1,53 +1,52 @@
 /*
- * The books of a window that queue pairs share (peer-window.ts): what is counted of each for which peer, and a queue of
- * those that wait at each peer. Rows and peers are small integers; why they wait is not known here. Nothing is
- * allocated once the arrays have grown.
+ * Accounting of the windows that queue pairs share (peer-window.ts): the bytes of each row in flight to its peer, and a
+ * queue of the rows that wait for each peer. Nothing is allocated once the arrays have grown.
  */
 
 export interface PeerWindows {
-  /** Most window bytes that are ever out to one peer; 0: there is no such window. */
+  /** Most window bytes in flight to one peer; 0: no limit. */
   readonly budget: number
-  /** By place of a peer: bytes out, how many may be out, and how many are to be acknowledged before a loss counts. */
+  /**
+   * By place of a peer: bytes in flight, the window, and the bytes to be acknowledged before another loss shrinks it.
+   */
   out: Int32Array
   window: Int32Array
   calm: Int32Array
-  /** By peer: the rows that wait (-1 for none), what the first needs, whether something was acknowledged. */
+  /** By peer: the rows that wait (-1: none), what the first one needs, and whether something was acknowledged. */
   first: Int32Array
   last: Int32Array
   need: Int32Array
   moved: Uint8Array
   /** Peers for which rows wait. */
   readonly full: number[]
-  /** When the interval began in which bytes are counted that nobody acknowledges, µs. */
+  /** When the current interval of paced sending began, µs. */
   since: number
-  /** When those are looked at whose peers acknowledge nothing, µs; Infinity for never. */
+  /** When silent peers are checked next, µs; Infinity for never. */
   deadline: number
-  /** By row: what is counted of it, for which peer, and what was forgiven; neighbours in the queue, if it waits. */
+  /** By row: its bytes in flight, its peer, and the bytes forgiven; and its links in the queue, if it waits. */
   counted: Int32Array
   peer: Int32Array
   forgiven: Int32Array
   next: Int32Array
   before: Int32Array
   waiting: Uint8Array
-  /** The row that is served now, -1 for none. */
+  /** The row that is served from the queue; -1: none. */
   serving: number
-  /** How much the row whose turn it is may have out, and what it lacked: bytes, 0 for nothing. */
+  /** How much the row that has the turn may have in flight, and how much more it wanted: bytes, 0 for nothing. */
   limit: number
   lacked: number
 }
 
 export const NO_LIMIT = 0x7fff_ffff
-/** Most bytes of an interval of those who send without acknowledgements: nobody says whether they arrive. */
+/** Most bytes that paced queue pairs send in one interval. */
 export const MAX_PACED_BYTES = 0x4_0000
-/** Window of a peer of whom nothing is known yet. */
+/** Initial window of a peer. */
 const START = 0x8_0000
 
-/**
- * The queue of those who send without acknowledgements stands in the place of a peer; peer number p has place p + 1.
- */
+/** Unreliable queue pairs have one queue, place 0; peer p has place p + 1. */
 export const PACED = 0
 
-/** `rows`: 0 where sending has no bounds. */
+/** `rows`: 0 where sending has no limits. */
 export const createPeerWindows = (budget: number, rows: number): PeerWindows => ({
   budget,
   since: Number.NEGATIVE_INFINITY,
@@ -71,7 +70,7 @@ export const createPeerWindows = (budget: number, rows: number): PeerWindows => 
   lacked: 0,
 })
 
-/** Whether there is anything to share: where sending has no bounds there are no books of rows. */
+/** Whether there are limits at all. */
 export const isBounded = (shares: PeerWindows): boolean => shares.peer.length > 0
 
 const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
@@ -80,7 +79,7 @@ const resized = (old: Int32Array, length: number, fill: number): Int32Array => {
   return made
 }
 
-/** Room for more rows. */
+/** Makes room for more rows. */
 export const growWindows = (shares: PeerWindows, rows: number): void => {
   if (!isBounded(shares)) return
   const waiting = new Uint8Array(rows)
@@ -93,7 +92,7 @@ export const growWindows = (shares: PeerWindows, rows: number): void => {
   shares.before = resized(shares.before, rows, -1)
 }
 
-/** Room for place number `peer`, and some more. */
+/** Makes room for the place `peer`. */
 export const growPeers = (shares: PeerWindows, peer: number): void => {
   const setOutstanding = Math.max(16, 2 * peer)
   const moved = new Uint8Array(setOutstanding)
@@ -107,7 +106,7 @@ export const growPeers = (shares: PeerWindows, peer: number): void => {
   shares.need = resized(shares.need, setOutstanding, 0)
 }
 
-/** What is counted of a row becomes `bytes`. */
+/** Sets the bytes in flight of a row. */
 export const count = (shares: PeerWindows, row: number, bytes: number): void => {
   const peer = shares.peer[row]
   const change = bytes - shares.counted[row]
@@ -117,7 +116,7 @@ export const count = (shares: PeerWindows, row: number, bytes: number): void => 
   shares.counted[row] = bytes
 }
 
-/** Row `row` waits for room at its peer, behind the others or in front of them. */
+/** Appends `row` to the queue of its peer, or puts it at the front. */
 export const enqueue = (shares: PeerWindows, peer: number, row: number, atFront: boolean): void => {
   const first = shares.first[peer]
   const last = shares.last[peer]
@@ -135,7 +134,7 @@ export const enqueue = (shares: PeerWindows, peer: number, row: number, atFront:
   if (last >= 0 && !atFront) shares.next[last] = row
 }
 
-/** It waits no more. */
+/** Removes it from the queue. */
 export const dequeue = (shares: PeerWindows, row: number): void => {
   const peer = shares.peer[row]
   const next = shares.next[row]

@@ -1,20 +1,17 @@
 /*
- * A window that queue pairs share when they send to one peer (docs/decisions/peer-window.md): what all of them together
- * have unacknowledged fits half of the peer's socket buffer, however many they are. Beside it each has its own window
- * (QP.REQ_CWND).
+ * A window for all queue pairs that send to one peer (docs/decisions/peer-window.md): what they have unacknowledged
+ * together fits half of the peer's socket buffer. Each queue pair also has a window of its own (QP.REQ_CWND).
  *
- * A peer that is slow, or shared with other machines, loses packets or answers too late: then its window is halved, and
- * it grows again with what is acknowledged.
+ * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *
- * Who finds the window full waits in a queue of the peer and is served in order, a quantum at a time, as room comes
- * free; who comes while others wait goes behind them, so that nobody starves. When a peer acknowledges nothing at all
- * for a while, what is out to it no longer lies in its buffer: it was lost, or its queue pairs are dead. It is then
- * forgiven, so that they cannot hold up the living for ever.
+ * A row that finds the window full waits in a queue of the peer. The queue is served in order, a quantum at a time, as
+ * room comes free, and newcomers go to its end, so that no row starves. If a peer acknowledges nothing for a while,
+ * its bytes in flight are no longer in its buffer: they were lost, or its queue pairs are gone. They are then forgiven,
+ * so that they do not block others for ever.
  *
- * Where nothing is acknowledged (UC, UD) nobody says how much receivers can take. All who send so share one window,
- * too, which is free again after an interval, `s.pace`: a burst then fits a socket buffer, and receivers have an
- * interval to look at it. On the memory link nothing is lost, and there is neither window nor pace. Knows peers as
- * numbers only.
+ * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
+ * `s.pace`: a burst fits a socket buffer, and receivers have an interval to read it. The memory link loses nothing: it
+ * has neither window nor pace.
  */
 import { reliableService } from '../../spec/wire/services.ts'
 import { QP } from '../fields.ts'
@@ -32,9 +29,9 @@ import {
 
 /** µs after which a peer that acknowledged nothing has nothing left in its buffer. */
 const STALL = 200_000
-/** Room that makes it worth to serve who waits: a run, not a packet. */
+/** Room that is worth a turn: a run rather than a packet. */
 const WORTH = 0x8000
-/** What a peer's window is at least, whatever is lost, bytes. */
+/** Smallest window of a peer, bytes. */
 const LEAST = 0x1_0000
 
 const outstandingOf = (s: EngineState, row: number): number => {
@@ -42,7 +39,7 @@ const outstandingOf = (s: EngineState, row: number): number => {
   return (s.rows[base + QP.REQ_SENT_BYTES] - s.rows[base + QP.COMP_ACKED_BYTES]) | 0
 }
 
-/** Takes what was acknowledged of a row out of the window, and counts what was sent. */
+/** Updates the row's bytes in flight: acknowledged ones leave, sent ones are added. */
 const countAcknowledged = (s: EngineState, row: number): void => {
   const { shares } = s
   const out = outstandingOf(s, row)
@@ -50,17 +47,17 @@ const countAcknowledged = (s: EngineState, row: number): void => {
   count(shares, row, out - shares.forgiven[row])
 }
 
-/** A new interval begins, if the last one is over. */
+/** Begins a new interval, if the last one is over. */
 const renewPace = (s: EngineState, now: number): void => {
   const { shares } = s
-  // as `nextShareTimeout` reckons it: a difference may round to less than the pace at the very time that was asked for
+  // as `nextShareTimeout` computes it: the difference may round to less than the pace at the very deadline
   if (now < shares.since + s.pace) return
   shares.since = now
   shares.window[PACED] = s.window < MAX_PACED_BYTES ? s.window : MAX_PACED_BYTES
   shares.out[PACED] = 0
 }
 
-/** The turn of a row begins: says in `limit` how much it may have out. */
+/** A turn begins: sets `limit`, how much the row may have in flight. */
 export const openWindow = (s: EngineState, row: number, now: number): void => {
   const { shares } = s
   const w = s.rows
@@ -77,20 +74,17 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   }
   if (reliable) countAcknowledged(s, row)
   else {
-    // what it has sent is counted with the others' until the interval is over
+    // what it sent counts with the others' until the interval is over
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPace(s, now)
   }
   const behind = shares.first[place] >= 0 && shares.serving !== row
   const room = behind ? 0 : shares.window[place] - shares.out[place]
-  // the first of all may send whatever it has to send at once
+  // the first row may send its whole burst
   if (!reliable || behind || shares.out[place] > 0) shares.limit = outstandingOf(s, row) + (room > 0 ? room : 0)
 }
 
-/**
- * The turn of a row is over, in which `sent` bytes have left: counts them; if it wanted more than there was room for it
- * waits.
- */
+/** A turn ends in which `sent` bytes were sent: counts them; a row that wanted more than there was room for waits. */
 export const closeWindow = (s: EngineState, row: number, sent: number, now: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
@@ -99,27 +93,27 @@ export const closeWindow = (s: EngineState, row: number, sent: number, now: numb
   if (place === PACED) shares.out[PACED] += sent
   else countAcknowledged(s, row)
   if (shares.lacked === 0 || shares.waiting[row] !== 0) return
-  // who was served and could not send because of what it wants to send at once is the next one again
+  // a row that was served and could not send, because its burst did not fit, is the next one again
   const again = shares.serving === row && sent === 0
   enqueue(shares, place, row, again)
   if (again) shares.need[place] = shares.lacked
   if (shares.deadline === Number.POSITIVE_INFINITY) shares.deadline = now + STALL
 }
 
-/** When `onWindowTimer` is to be called, µs; Infinity for never. */
+/** When to call `onWindowTimer`, µs; Infinity for never. */
 export const nextWindowDeadline = (s: EngineState): number => {
   const { shares } = s
   const paced = shares.full.length > 0 && shares.first[PACED] >= 0
   return paced ? Math.min(shares.deadline, shares.since + s.pace) : shares.deadline
 }
 
-/** An interval may be over, or peers may have been silent for too long. */
+/** An interval may be over, or a peer silent for too long. */
 export const onWindowTimer = (s: EngineState, now: number): void => {
   if (s.pace !== 0 && s.shares.first.length > 0) renewPace(s, now)
   if (now >= s.shares.deadline) onStall(s, now)
 }
 
-/** A row has nothing out any more and wants nothing: it is in error, reset, or has another peer. */
+/** A row has nothing in flight any more and wants nothing: ERR, RESET, or another peer. */
 export const leaveWindow = (s: EngineState, row: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
@@ -129,7 +123,7 @@ export const leaveWindow = (s: EngineState, row: number): void => {
   shares.peer[row] = -1
 }
 
-/** Something was lost on the way to the row's peer: once for all that was out then. */
+/** A loss on the way to the row's peer: counted once for all bytes then in flight. */
 export const shrinkWindow = (s: EngineState, row: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
@@ -141,7 +135,7 @@ export const shrinkWindow = (s: EngineState, row: number): void => {
   shares.calm[peer] = window
 }
 
-/** Its peer has acknowledged `bytes`. */
+/** The peer has acknowledged `bytes`. */
 export const growWindow = (s: EngineState, row: number, bytes: number): void => {
   const { shares } = s
   if (!isBounded(shares)) return
@@ -152,7 +146,7 @@ export const growWindow = (s: EngineState, row: number, bytes: number): void => 
   if (shares.calm[peer] > 0) shares.calm[peer] -= bytes
 }
 
-/** The next row that waited and for which there is room now; it is the one that is served. -1 if there is none. */
+/** The next waiting row for which there is room; it is served now. -1 if there is none. */
 export const takeWaiting = (s: EngineState): number => {
   const { shares } = s
   for (let i = 0; i < shares.full.length; i++) {
@@ -170,13 +164,13 @@ export const takeWaiting = (s: EngineState): number => {
   return -1
 }
 
-/** The port was full when it was a row's turn that had waited: it keeps its place. */
+/** The port was full when a waiting row had its turn: it keeps its place. */
 export const requeueFirst = (s: EngineState, row: number): void => {
   const { shares } = s
   if (shares.waiting[row] === 0 && shares.peer[row] >= 0) enqueue(shares, shares.peer[row], row, true)
 }
 
-/** The time is over: peers that acknowledged nothing meanwhile are forgiven what is out to them. */
+/** Forgives the bytes in flight to peers that have acknowledged nothing meanwhile. */
 const onStall = (s: EngineState, now: number): void => {
   const { shares } = s
   for (const peer of shares.full) {

@@ -1,9 +1,9 @@
 /*
- * SENDs, WRITEs and READs between queue pairs of one process about which nothing is odd, each done at one go: one
- * piece of memory at each end that JavaScript reaches, nothing beside the data, not too long, nothing else under way.
- * They are not put on the list of requests, where nobody would look for them. Here is only what goes right: whatever
- * is missing or forbidden is seen before anything is done, and the longer way (transport/requester/requester.ts,
- * slices.ts) finds it again and says what comes of it. What is counted is what packets would have been.
+ * Fast path: SENDs, WRITEs and READs between idle RC queue pairs of one process, each with one SGE of memory that
+ * JavaScript reaches at both ends, no immediate, and at most WHOLE_BYTES. These WQEs are not put on the list of fetched
+ * WQEs. Only success is handled here: everything is checked before anything is done, and a WQE that fails a check goes
+ * to transport/requester/requester.ts and slices.ts, which report what is wrong. Counters count what packets would have
+ * been.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -26,26 +26,26 @@ const { SUCCESS } = WcStatus.values
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = Access
 const { NONE } = SendKind
 
-/** Longest message that is done at one go, bytes: all others wait for it. */
+/** Longest message of the fast path, bytes. */
 const WHOLE_BYTES = 0x10_0000
 
-/** Bytes (payload and weight of packets) that a queue pair hands over before it is another one's turn. */
+/** Window bytes that a queue pair sends in one turn. */
 export const FAST_QUANTUM = 0x10_0000
 
-/** Requests that are done together. */
-const TOGETHER = 16
+/** WQEs of one batch. */
+const BATCH = 16
 
 const nothing = plainArena(0)
-const createTogether = (): FastBatch => ({
-  requests: new Int32Array(TOGETHER),
-  receives: new Int32Array(TOGETHER),
-  from: new Array<Arena>(TOGETHER).fill(nothing),
-  fromAt: new Float64Array(TOGETHER),
-  to: new Array<Arena>(TOGETHER).fill(nothing),
-  toAt: new Float64Array(TOGETHER),
+const createBatch = (): FastBatch => ({
+  requests: new Int32Array(BATCH),
+  receives: new Int32Array(BATCH),
+  from: new Array<Arena>(BATCH).fill(nothing),
+  fromAt: new Float64Array(BATCH),
+  to: new Array<Arena>(BATCH).fill(nothing),
+  toAt: new Float64Array(BATCH),
 })
 
-/** Whether the row has nothing under way, and something posted. */
+/** Whether the row has nothing in flight, and WQEs may be posted. */
 const isIdle = (s: EngineState, base: number): boolean => {
   const w = s.rows
   const psn = w[base + QP.REQ_PSN]
@@ -59,7 +59,7 @@ const isIdle = (s: EngineState, base: number): boolean => {
   )
 }
 
-/** Whether its partner has nothing under way either. */
+/** Whether its peer has nothing in flight either. */
 const isPeerIdle = (s: EngineState, psn: number): boolean => {
   const t = s.peerState as EngineState
   const v = t.rows
@@ -74,9 +74,7 @@ const isPeerIdle = (s: EngineState, psn: number): boolean => {
   )
 }
 
-/**
- * Does what was posted, as far as it is of this kind, before the row gets a turn: true if nothing is left for one.
- */
+/** Executes what was posted, without a turn: true if nothing is left to send. */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
@@ -85,28 +83,28 @@ export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   return (s.rows[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0
 }
 
-/** Does what was posted, as far as it is of this kind, and not more than one turn allows; the row has a partner. */
+/** Executes what was posted, at most as much as one turn allows; the row has a local peer. */
 export const sendFastPath = (s: EngineState, row: number): void => {
   if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
 
-/** The same for a row that is at rest. */
+/** The same for an idle row. */
 const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
   const before = s.rows[base + QP.REQ_SENT_BYTES]
   while (sendBatch(s, row, before)) {
-    // more was posted than is done together
+    // more was posted than one batch takes
   }
 }
 
 /**
- * Does up to TOGETHER requests: what is said of them is looked through first, then their bytes are moved, then they are
- * completed. Long copies leave nothing of the engine in the nearest cache, so that each stretch costs less by itself
- * than taking turns. True if more may be done, `before` being what the row had sent when its turn began.
+ * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
+ * data from the L1 cache, so one loop for each step is cheaper than one loop for all. True if there may be more;
+ * `before` is REQ_SENT_BYTES at the beginning of the turn.
  */
 const sendBatch = (s: EngineState, row: number, before: number): boolean => {
-  s.fastBatch ??= createTogether()
+  s.fastBatch ??= createBatch()
   const { requests, receives, from, fromAt, to, toAt } = s.fastBatch
   const base = row * QP.WORDS
   const w = s.rows
@@ -114,7 +112,7 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   const size = sendBlock(w, base)
   let count = 0
   let request = 0
-  while (count < TOGETHER && ((w[base + QP.REQ_SENT_BYTES] - before) | 0) < FAST_QUANTUM) {
+  while (count < BATCH && ((w[base + QP.REQ_SENT_BYTES] - before) | 0) < FAST_QUANTUM) {
     request = takeBlock(s, size)
     const isThere = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
     if (!isThere) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
@@ -141,10 +139,10 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
     completeSend(s, row, requests[i], SUCCESS)
     giveBlock(s, size, requests[i])
   }
-  return request === 0 && count === TOGETHER
+  return request === 0 && count === BATCH
 }
 
-/** Completes a receive request of the partner with the SEND at `wr`. */
+/** Completes a receive WQE of the peer with the SEND at `wr`. */
 const completeReceived = (s: EngineState, receive: number, wr: number): void => {
   const t = s.peerState as EngineState
   const other = s.peerRow
@@ -154,10 +152,10 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
 }
 
 /**
- * Takes the request at `wr` as number `i` of those that are done together, as if its packets had passed; false if it is
- * another kind or something forbids it, and then nothing has happened.
+ * Prepares the WQE at `wr` as number `i` of the batch, and advances the PSNs; false, and nothing has changed, if it is
+ * not eligible.
  */
-const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatch, i: number): boolean => {
+const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, i: number): boolean => {
   const p = s.pool
   const w = s.rows
   const base = row * QP.WORDS
@@ -183,7 +181,7 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
   const hereAt = s.result.place[0]
   const beyond = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
   if (beyond === undefined) return false
-  const { from, fromAt, to, toAt, receives } = together
+  const { from, fromAt, to, toAt, receives } = batch
   from[i] = isRead ? beyond : here
   fromAt[i] = isRead ? s.result.place[0] : hereAt
   to[i] = isRead ? here : beyond
@@ -204,14 +202,14 @@ const prepareFast = (s: EngineState, row: number, wr: number, together: FastBatc
   return true
 }
 
-/** The peer's memory for a WRITE or READ, and in `s.result.place` where it begins. */
+/** The peer's memory for a WRITE or READ; `s.result.place` says where it begins. */
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
   const { rows: v, env } = s.peerState as EngineState
   const there = s.peerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
   if ((v[there + QP.ACCESS] & right) === 0) return undefined
-  // more READs at once than the other end serves: it is to see and refuse them
+  // more READs at once than the peer serves: its responder refuses them
   const most = s.rows[base + QP.MAX_RD_ATOMIC]
   if (isRead && (most === 0 || most > v[there + QP.RESP_RESOURCE_COUNT])) return undefined
   return env.memory.find?.(
@@ -225,7 +223,7 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
   )
 }
 
-/** The same for a SEND, of a receive request that is taken: what does not fit it finds it taken the longer way too. */
+/** The same for a SEND: takes a receive WQE, which stays taken for the slow path if the message does not fit. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const t = s.peerState as EngineState
   if (!takeReceive(t, s.peerRow)) return undefined

@@ -1,7 +1,7 @@
 /*
- * Which queue pair of this process takes the messages of another one without packets (slices.ts), and the counting of
- * the packets that they would have been. Both ends look at each other as their packets would: flows, numbers of peers
- * and of queue pairs, services, path MTUs, states.
+ * Finds the queue pair of this process that takes messages without packets (slices.ts), and counts the packets that
+ * they would have been. Both ends must match as they would for packets: flows, peers, QPNs, services, path MTUs,
+ * states.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -17,20 +17,20 @@ const { RTR, ERR } = QpState.values
 const { NONE, LOCAL, READ } = SendKind
 const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
-/** What a response of a READ has before its data, and the first and the last one of a part in addition. */
+/** Header bytes of a READ response MIDDLE, and what the RETH and the AETH add. */
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
-/** An acknowledgement. */
+/** Bytes of an ACK. */
 export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
 const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = TurnCounts
 
-/** The service that the other end must have. */
+/** The service that the peer must have. */
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
 /**
- * Looks for the queue pair at the other end, for a turn of `row`: in `s.peerDevice, s.peerState, s.peerRow`. False if the two
- * must talk in packets.
+ * Finds the local peer of `row` and sets `s.peerDevice`, `s.peerState`, `s.peerRow`. False if there is none: packets
+ * are needed.
  */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined
@@ -55,7 +55,7 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
     v[there + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
     (t !== s || other !== row)
   if (!isRight) return false
-  // acknowledgements find their way back
+  // the peer's ACKs must find the way back
   if (reliableService[service] !== 0) {
     const back = v[there + QP.FLOW]
     if (
@@ -71,7 +71,7 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
   return true
 }
 
-/** Whether `request` may go this way now, or go on; the queue pair has a partner. */
+/** Whether `request` may be sent without packets, or be continued so; the row has a local peer. */
 export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -93,7 +93,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
   if ((v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 || v[there + QP.RESP_PENDING] !== 0)
     return false
   if (v[there + QP.RESP_EPSN] !== psn) return false
-  // more READs at once than the other end serves: it is to see and refuse them
+  // more READs at once than the peer serves: its responder refuses them
   if (kind >= READ && w[base + QP.MAX_RD_ATOMIC] > v[there + QP.RESP_RESOURCE_COUNT]) return false
   const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
   return v[there + QP.RESP_MESSAGE] === message
@@ -101,7 +101,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
 
 // ---- counters ----
 
-/** A slice of `packets` of a message, `bytes` of data, went to the other end. */
+/** Counts a slice of `packets` packets with `bytes` bytes of data. */
 export const countMessage = (
   s: EngineState,
   row: number,
@@ -124,20 +124,18 @@ export const countMessage = (
   countOutbound(s, packets, size)
 }
 
-/** A SEND or WRITE of RC, `bytes` in `packets`, was done. */
+/** Counts a SEND or WRITE of RC, `bytes` in `packets`, and its ACK. */
 export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
   const first = isWrite ? RETH_BYTES : 0
   countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
   countInbound(s, 1, ACK_BYTES)
 }
 
-/**
- * A READ of `bytes` in `packets` responses, asked for in parts of `part` of them, was done. Answers how many parts.
- */
+/** Counts a READ of `bytes` in `packets` responses, requested in parts of `part`. Returns how many parts. */
 export const countRead = (s: EngineState, row: number, packets: number, part: number, bytes: number): number => {
   const parts = Math.ceil(packets / part)
   const last = packets - (parts - 1) * part
-  // the first and the last response of a part are longer than the others by their AETH
+  // the first and the last response of a part have an AETH
   const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
   const request =
     HEADER_BYTES[serviceBits[s.rows[row * QP.WORDS + QP.SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
@@ -146,22 +144,22 @@ export const countRead = (s: EngineState, row: number, packets: number, part: nu
   return parts
 }
 
-/** Packets of so many bytes went to the other end. */
+/** Counts packets to the peer. */
 export const countOutbound = (s: EngineState, packets: number, bytes: number): void => {
   s.turnCounts[SENT] += packets
   s.turnCounts[SENT_BYTES] += bytes
 }
 
-/** And back from it. */
+/** Counts packets from the peer. */
 export const countInbound = (s: EngineState, packets: number, bytes: number): void => {
   s.turnCounts[RECEIVED] += packets
   s.turnCounts[RECEIVED_BYTES] += bytes
 }
 
-/** The turn is over in which so much went to and fro: everybody's counters know it. */
+/** End of the turn: adds its counts to the counters of both engines and devices. */
 export const settleCounts = (s: EngineState): void => {
   const { turnCounts } = s
-  // of a READ that goes on there may be answers alone
+  // a READ that goes on may have responses only
   if (turnCounts[SENT] === 0 && turnCounts[RECEIVED] === 0) return
   const own = s.env.localDevice as LocalPeerDevice
   const theirs = s.peerDevice as LocalPeerDevice

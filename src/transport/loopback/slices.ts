@@ -1,14 +1,14 @@
 /*
- * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md): what the requester would
- * cut into packets the other end's responder gets as it is, a slice of at most 64 KiB at a time, and what it would
- * answer is done at once. All that a program or a peer can see is as if packets had gone: PSNs and MSNs count on,
- * checks and refusals are the responder's own (transport/responder/send-write.ts, transport/responder/rd-atomic.ts,
- * transport/responder/flush-atomic-write.ts), RNR timers and retries run, counters count packets and their bytes.
+ * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md). The peer's responder gets
+ * a slice of at most 64 KiB at a time, and its answer takes effect at once. What programs and peers can observe is the
+ * same as with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
+ * (transport/responder/send-write.ts, transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR
+ * timers and retries run, counters count packets and their bytes.
  *
- * A queue pair goes this way while none of its PSNs is outstanding, and only to one that would take its packets as they
- * are: connected to it in return, same service and path MTU, nothing under way. Whatever is odd goes as packets, and so
- * does everything when somebody wants to see packets, which is the port's to say (`LocalPeerDevice`). Between two
- * slices both ends stand as after so many packets, so each slice is free to go either way.
+ * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: connected to it
+ * in return, same service and path MTU, no message in progress. Everything else goes as packets, and so does all
+ * traffic while the port says that somebody captures it (`LocalPeerDevice`). Between two slices both ends are in the
+ * state that packets would have left, so each slice may go either way.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -59,12 +59,12 @@ const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTE
 
 /** Bytes of one slice. */
 const SLICE_BYTES = 0x1_0000
-/** Room that a `LocalPeerDevice` has for a slice, or for the request packet of an operation on a word. */
+/** Staging bytes of a `LocalPeerDevice`: for a slice, or for the request packet of an atomic. */
 export const STAGING_BYTES = SLICE_BYTES
 
 // ---- one slice ----
 
-/** Hands a slice of `request` over. Answers as a step of the requester. */
+/** Sends a slice of `request`. Returns a `Step`. */
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const t = s.peerState as EngineState
   const other = s.peerRow
@@ -82,8 +82,8 @@ const slicePackets = (mtu: number, psns: number, done: number): number => {
 }
 
 /**
- * Finds `total` bytes of a request's data from byte `from` on: where they lie, if that is memory of this process, or
- * read into the staging room. In `s.result.arena` and `s.result.at`; DmaResult.OK or why not.
+ * Finds `total` bytes of a WQE's data from byte `from` on: in place if it is memory of this process, or copied to the
+ * staging bytes. Sets `s.result.arena` and `s.result.at`; returns DmaResult.OK or why not.
  */
 const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
@@ -104,7 +104,7 @@ const locateLocal = (s: EngineState, row: number, request: number, from: number,
 
 const UNLOCATED = -1
 
-/** `fetch` of registered memory of `t`, if it can be named in place; UNLOCATED if not. */
+/** The same for registered memory of `t` that can be located in place; UNLOCATED if it cannot. */
 const locateInPlace = (
   s: EngineState,
   t: EngineState,
@@ -158,7 +158,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   return SENT_SOME
 }
 
-/** The slice at the responder; how many packets it took. */
+/** Passes a slice to the responder. Returns how many packets it took. */
 const receiveMessageSlice = (
   s: EngineState,
   t: EngineState,
@@ -204,7 +204,7 @@ const receiveMessageSlice = (
       return 0
     }
   }
-  // the receive request of an immediate is taken with the last packet, when the data before it is there
+  // the immediate takes its receive WQE with the last packet, once the data before it is written
   if ((flags & OP_IMM) === 0 || packets === 1) return takeWrite(t, other, flags, packets, value, solicited, true)
   const before = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   const front = starts ? OP_FIRST : OP_MIDDLE
@@ -214,7 +214,7 @@ const receiveMessageSlice = (
   return packets - 1 + takeWrite(t, other, OP_LAST | brings, 1, value, solicited, true)
 }
 
-/** A slice of a READ, which is asked for in parts as with packets. */
+/** A slice of a READ, which is requested in parts as with packets. */
 const sendReadSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
@@ -243,7 +243,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const endsPart = done + packets === partEnd
   v[there + QP.RESP_EPSN] = (v[there + QP.RESP_EPSN] + packets) & PSN_MASK
   if (endsPart) v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + 1) & PSN_MASK
-  // the first and the last response of a part are longer than the others by their AETH
+  // the first and the last response of a part have an AETH
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
@@ -254,7 +254,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
 
-/** A part of a READ, packets from `done` to `end`, begins: false if the responder refuses it. */
+/** Begins a part of a READ, packets from `done` to `end`: false if the responder refuses it. */
 const beginReadPart = (
   s: EngineState,
   t: EngineState,
@@ -280,7 +280,7 @@ const beginReadPart = (
   return checkRead(t, other, hi, low >>> 0, p[wr + Send.RKEY], length)
 }
 
-/** `fetch` of the range that a READ names, at the other end. */
+/** `locateLocal` for the peer's range that a READ names. */
 const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
   const wr = request + WQE.WR
@@ -309,8 +309,8 @@ const locateRemote = (s: EngineState, t: EngineState, request: number, from: num
 }
 
 /**
- * An operation on a word, or a FLUSH: its request is all header, so the responder gets the packet that it would be, and
- * what it would answer is taken from its resource.
+ * An atomic, FLUSH or ATOMIC WRITE. All of its request is headers, so the responder gets the packet, and the response
+ * is taken from its resource.
  */
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
@@ -344,11 +344,11 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   return onSliceTaken(s, row, request, 1, 1, PACKET_WEIGHT, true, now)
 }
 
-// ---- what comes of it ----
+// ---- acknowledgement ----
 
 /**
- * A slice of `packets` reached a reliable responder, which took `taken` of them: what it says to it. `weight`: window
- * bytes that count for the turn; `ends`: of the request.
+ * A reliable responder took `taken` of the `packets` of a slice: handles its answer. `weight`: window bytes of the
+ * slice; `ends`: it is the last slice of the WQE.
  */
 const onSliceTaken = (
   s: EngineState,
@@ -370,7 +370,7 @@ const onSliceTaken = (
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
-  // a dead program says nothing: that is for the ACK timer to find out
+  // a process that has ended does not answer: the ACK timer will expire
   if (taken < packets) return SENT_SOME
   if (ends && s.pool[request + WQE.KIND] < READ) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
@@ -387,7 +387,7 @@ const onSliceTaken = (
   return SENT_SOME
 }
 
-/** A NAK, as if the slice's packets were out; nothing is afterwards. */
+/** A NAK: as if the slice's packets were outstanding; nothing is outstanding afterwards. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -399,15 +399,15 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
   w[base + QP.REQ_MAX_PSN] = w[base + QP.REQ_PSN]
 }
 
-/** Unreliable: whether the responder takes part of a slice at all, as it says packet by packet. */
+/** UC: whether the responder accepts the packet. */
 const admits = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
   isAdmitted(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
-/** Unreliable: the packets behind the one with which a message was dropped come all the same. */
+/** UC: the packets behind the one that made the responder drop the message arrive all the same. */
 const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
   const there = other * QP.WORDS
-  // the one that failed was counted when it did
+  // the packet that failed was counted
   for (let i = taken + 1; i < packets; i++) {
     if (v[there + QP.STATE] === ERR) t.counters.dropped++
     else admits(t, other, psnAdd(psn, i), kind, false)

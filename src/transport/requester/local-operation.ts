@@ -1,8 +1,8 @@
 /*
- * Work requests that make no packets: BIND_MW and LOCAL_INV (InfiniBand Architecture Specification, volume 1, clauses
- * 10.6.7 and 10.8.3.3). They take their turn in the send queue: nothing posted after one is sent before it is done, so
- * that a peer which learns a key finds the window bound. One that is done completes when all before it have, also after
- * a loss, when what is around it is sent again and it is passed over. What they do to keys is `Memory`'s business.
+ * BIND_MW and LOCAL_INV, which make no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
+ * 10.8.3.3). They are executed in the order of the send queue: nothing posted after one is sent before it is done, so
+ * that a peer that learns a key finds the window bound. It completes when all WQEs before it have. After a loss, when
+ * the WQEs around it are sent again, it is not executed again. `Memory` implements what they do to keys.
  */
 import { because } from '../../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -17,7 +17,7 @@ const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
 /**
- * Whether a fence holds a local request up: a bind waits for READs and atomics like any request, an invalidation for
+ * Whether a fence delays a local operation: a bind waits for READs and atomics as any request does, an invalidation for
  * everything before it (the local invalidate fence).
  */
 export const isFenced = (s: EngineState, row: number, request: number): boolean => {
@@ -29,7 +29,7 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
     : s.rows[base + QP.REQ_RD_ATOMIC] > 0
 }
 
-/** Does it, unless it is done; false if it may not be, and then its status says why. */
+/** Executes it once; false if it is refused, and then its status says why. */
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true

@@ -1,7 +1,7 @@
 /*
- * The packets of requests that are answered by a response of their own: READ, the atomics, FLUSH and ATOMIC WRITE
- * (InfiniBand Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet whose
- * headers say all; an ATOMIC WRITE brings its 8 bytes along. When they may go is requester.ts' business.
+ * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which have a response of their own (InfiniBand
+ * Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet of headers; an ATOMIC
+ * WRITE also has 8 bytes of payload. requester.ts decides when they are sent.
  */
 
 import { flushPlacement, flushSelectivity } from '../../spec/wire/headers.ts'
@@ -20,13 +20,13 @@ const { COMPARE_SWAP } = operationCode
 const RETH_AT = headerAt.RETH
 const FETH_AT = headerAt.FETH
 const ATOMIC_AT = headerAt.AtomicETH
-/** Bytes of an ATOMIC WRITE; its address is a multiple of it. */
+/** Bytes of an ATOMIC WRITE, to which its address is aligned. */
 export const ATOMIC_WRITE_BYTES = 8
 
-/** Bytes of payload of the request packet. */
+/** Payload bytes of the request packet. */
 export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
 
-/** Whether a FLUSH asks for a placement and a selectivity that the specification knows. */
+/** Whether placement and selectivity of a FLUSH are known to the specification. */
 export const isFlushKnown = (s: EngineState, request: number): boolean => {
   const placement = s.pool[request + WQE.WR + Flush.PLACEMENT]
   return (
@@ -37,9 +37,8 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
 }
 
 /**
- * Writes headers and payload of the request packet that begins at `at` of `arena`, all but its BTH; of a READ those for
- * `length` bytes from byte `offset` on, `headerBytes`: where payload begins. Answers DmaResult.OK, or why the data cannot
- * be read.
+ * Writes the request packet at `at` of `arena`, without its BTH: for a READ the request of `length` bytes from byte
+ * `offset` on. `headerBytes`: where the payload begins. Returns DmaResult.OK, or why the data cannot be read.
  */
 export const putReadAtomicRequest = (
   s: EngineState,

@@ -1,7 +1,6 @@
 /*
- * What every request packet of a connected service begins with: the BTH, and in XRC the XRCETH, which names the
- * receiver's shared queue (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14). Which packets there
- * are is the requester's business.
+ * The headers that every request packet of a connected service begins with: the BTH and, for XRC, the XRCETH, which
+ * names the receiver's SRQ (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
  */
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -13,15 +12,15 @@ import { Send } from '../types.ts'
 
 const { XRC_INI } = Service
 const BTH = 12
-/** In place of the number of a shared queue. */
+/** No SRQ. */
 const NONE_SHARED = -1
 const SRQN_SHIFT = 8
 
-/** The receiver's shared queue that a request is for; NONE_SHARED in all services but XRC. */
+/** The receiver's SRQ of a request; NONE_SHARED for all services but XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NONE_SHARED
 
-/** What every request packet begins with. `bits` as in putBth. */
+/** Writes these headers. `bits` as in putBth. */
 export const putRequestHeader = (
   view: DataView,
   at: number,

@@ -1,9 +1,9 @@
 /*
- * The requester: from posted work requests to request packets (InfiniBand Architecture Specification, volume 1, clauses
- * 9.4, 9.7.3, 9.7.7). One pipeline: start the next request (wqe-fetch.ts), see whether window, fence and read limit let
- * it go, and build as many of its packets as fit one run, payload read from client memory in one go. After a NAK, a gap
- * or a timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message. Answers
- * are the completer's business (transport/completer/completer.ts).
+ * The requester: from posted WQEs to request packets (InfiniBand Architecture Specification, volume 1, clauses 9.4,
+ * 9.7.3, 9.7.7). A pipeline: fetch the next WQE (wqe-fetch.ts), check window, fence and max_rd_atomic, and build as
+ * many of its packets as one run takes, with the payload read from client memory by one DMA. After a NAK, a gap or a
+ * timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message.
+ * transport/completer/completer.ts handles the responses.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -45,13 +45,10 @@ const DETH_AT = headerAt.DETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
 
-/** Bytes (payload and weight of packets) that a QP sends before it is another one's turn. */
+/** Window bytes that a QP sends in one turn. */
 const QUANTUM = 0x1_0000
 
-/**
- * Sends what a QP may send now. Answers Turn.MORE when its turn is over before its work, Turn.FULL when the port is
- * full.
- */
+/** Sends for a QP. Returns Turn.MORE if it has more to send than one turn allows, Turn.FULL if the port is full. */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   const before = s.rows[base + QP.REQ_SENT_BYTES]
@@ -60,7 +57,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
   const met = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let answer: number = Turn.DONE
   if (met) {
-    // what was put off there is done first: it may fail, and then the partner owes a NAK and must be told by packets
+    // the peer's pending DMA is done first: it may fail, and then the peer sends a NAK packet
     flushDma(s.peerState as EngineState)
     sendFastPath(s, row)
   }
@@ -105,13 +102,13 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
       ? passLocal(s, row, request)
       : sendMessage(s, row, request)
 
-/** A request that cannot be sent ends when all before it have; till then nothing after it is sent. */
+/** A WQE that cannot be sent completes when all before it have; nothing behind it is sent. */
 const stopAt = (s: EngineState, row: number, request: number): void => {
   if (s.rows[row * QP.WORDS + QP.REQ_HEAD] === request)
     failOldest(s, row, s.pool[request + WQE.STATUS], keptCause(s, row))
 }
 
-/** Starts the local ACK timer if anything is out and it does not run. */
+/** Starts the local ACK timer if PSNs are outstanding and it is not running. */
 const armAckTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -123,7 +120,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   }
 }
 
-/** Whether a request may begin now: PSN space, window, fence. */
+/** Whether a WQE may begin: PSN space, window, fence. */
 const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
@@ -133,13 +130,13 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** The window of the peer has not so much room. */
+/** Whether the window that is shared for the peer has no room for it. */
 const isWindowFull = (s: EngineState, bytes: number): number => {
   s.shares.lacked = bytes
   return WAITS
 }
 
-/** A request with a response of its own; a READ asks for one part, or after a loss for the rest of it. */
+/** A request with a response of its own. A READ requests one part, or after a loss the rest of it. */
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -185,7 +182,7 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
   return SENT_SOME
 }
 
-/** A local request takes its turn, and completes if nothing is before it. It weighs as a packet, so that turns end. */
+/** A local operation is executed, and completes if nothing is before it. It counts as a packet, so that turns end. */
 const passLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -194,14 +191,14 @@ const passLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // nothing is out, but of a paced queue pair it counts until its turn ends
+  // nothing is outstanding; a paced queue pair counts it until its turn ends
   if (s.pace === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
-/** As many packets of a SEND or WRITE as the window allows and one run takes. */
+/** As many packets of a SEND or WRITE as the window and one run allow. */
 const sendMessage = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -215,7 +212,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   if (out >= w[base + QP.REQ_CWND]) return WAITS
   const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
-    // C10-93.1.1: nothing is sent, and that is no error
+    // C10-93.1.1: nothing is sent, which is no error
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }
@@ -277,13 +274,12 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   return SENT_SOME
 }
 
-/** The solicited-event bit means something where a receive request completes: SEND, and WRITE with immediate. */
+/** The SE bit applies where a receive WQE completes: SEND, and WRITE with immediate. */
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Up to `want` packets of a WRITE of several from its first on, which is longer than the others by its RETH and so a
- * run of its own. The others lie behind it just as they lie behind each other: one read of client memory fills them
- * all.
+ * Up to `want` packets of a WRITE from its FIRST on, which has a RETH and so is a run of its own. The payloads of the
+ * others follow at the same distance, so one read of client memory fills all of them.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
@@ -316,10 +312,7 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   return SENT_SOME
 }
 
-/**
- * Up to `want` packets with nothing but what every packet has before their payload: SEND FIRST, MIDDLE, and LAST
- * without immediate.
- */
+/** Up to `want` packets with only the headers that every packet has: SEND FIRST, MIDDLE, and LAST without immediate. */
 const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -342,7 +335,7 @@ const payloadBytes = (s: EngineState, row: number, request: number, done: number
   return done + count === p[request + WQE.PSNS] ? p[request + WQE.WR + Send.LENGTH] - done * mtu : count * mtu
 }
 
-/** Headers and pad of `count` packets for which the run has room, with `total` bytes of payload in their places. */
+/** Writes headers and pad of `count` packets in the run, which have `total` bytes of payload. */
 const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
   const w = s.rows
   const p = s.pool
@@ -386,7 +379,7 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
 /** The AckReq bit for the end of a message. */
 const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0)
 
-/** The AckReq bit for a packet inside a message: often enough that the window moves while it is not yet full. */
+/** The AckReq bit of a packet inside a message: often enough that the window moves before it is full. */
 const ackReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows
   const since = w[base + QP.REQ_BYTES_SINCE_ACKREQ] + mtu + PACKET_WEIGHT

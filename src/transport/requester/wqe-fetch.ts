@@ -1,7 +1,7 @@
 /*
- * How a send request begins (InfiniBand Architecture Specification, volume 1, clauses 10.7.2.2 and 11.4.1.1): it is
- * copied from the program's queue, summed up, looked through for mistakes of the program's own, given its PSNs, and put
- * at the end of the requests under way. When and how it is sent is requester.ts' business.
+ * WQE fetch (InfiniBand Architecture Specification, volume 1, clauses 10.7.2.2 and 11.4.1.1): a send WQE is copied from
+ * the program's queue, checked for local errors, given its PSNs, and appended to the list of fetched WQEs. requester.ts
+ * sends it.
  */
 import { because, type Cause, causeOfCode } from '../../spec/causes.ts'
 import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
@@ -19,7 +19,7 @@ const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
 const STATUS_BITS = 0xff
 
-/** Loads the next posted request, checks it, and puts it at the end of the list; 0 if there is none. */
+/** Fetches the next posted WQE, checks and appends it; 0 if there is none. */
 export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   const size = sendBlock(s.rows, base)
@@ -48,10 +48,10 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   return request
 }
 
-/** Whether a request of this kind has inline data that it cannot have. */
+/** Whether the WQE has inline data although its operation cannot. */
 const isInlineForbidden = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
 
-/** Why the queue refuses a request: what `Send.REFUSED` says of it. */
+/** Why the queue refuses a WQE: the code in `Send.REFUSED`. */
 const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + Send.OPCODE]
   switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
@@ -70,13 +70,13 @@ const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** A request that makes no sense is as good as one without data. */
+/** An invalid WQE is handled as one without data. */
 const fail = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
   s.pool[wr + Send.LENGTH] = 0
   return keepCause(s, row, status, cause)
 }
 
-/** Sums a request up and looks for local mistakes: 0, or the status with which it must end. */
+/** Computes the length and checks for local errors: 0, or the status with which the WQE completes. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
   const base = row * QP.WORDS
@@ -110,10 +110,9 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
   if (kind >= ATOMIC && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
     return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
-  // READs and atomics are checked when the response is placed, as adapters do: what the peer refuses comes first
+  // READs and atomics are checked when the response is written, as adapters do: the peer's refusal comes first
   if (inline || kind === READ || kind === ATOMIC) return 0
-  // a request of one packet and one element is checked when its payload is read; others must not be found wrong half
-  // way
+  // one packet from one element is checked when its payload is read; longer messages must not fail in the middle
   if (kind < READ && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))

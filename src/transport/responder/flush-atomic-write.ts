@@ -1,10 +1,10 @@
 /*
  * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). Both are
- * answered by a READ response without payload, which tells that all data before it is where everybody sees it. Like
- * READs and atomics they take a resource, from which a duplicate is answered without being executed again.
+ * answered by a READ response without payload, which says that all data before it is placed. Like READs and atomics
+ * they take a resource, from which a duplicate is answered without being executed again.
  *
- * Memory of processes is visible to its machine as soon as it is written, and never persistent: a FLUSH writes out what
- * was put off and answers, and one that asks for persistence is an invalid request.
+ * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH does the pending
+ * DMA and is answered, and one for persistence is an invalid request.
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -27,19 +27,19 @@ const { LOC_QP_OP_ERR, LOC_ACCESS_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { RANGE, REGION } = flushSelectivity
 
-/** Puts the response up: one packet without payload. */
+/** Queues the response: one packet without payload. */
 const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind: number): void => {
   s.pool[resource + RES.READ_LENGTH] = 0
   queueResponse(s, row, resource, kind, 1)
 }
 
-/** `feth` and `reth`: where these headers are. */
+/** `feth` and `reth`: offsets of these headers. */
 export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
   const base = row * QP.WORDS
   const view = arena.view
   const selectivity = ext.fethSelectivity(view, feth)
   const length = ext.rethDmaLen(view, reth)
-  // global and nothing else: persistent memory and placements of the future are what this device cannot do
+  // only global visibility is supported: no persistent memory, and no placements that are not specified yet
   const placement = ext.fethPlacement(view, feth)
   if (placement !== flushPlacement.GLOBAL || (selectivity !== RANGE && selectivity !== REGION)) {
     nakInvalidRequest(s, row, because('FLUSH_KIND', { placement, selectivity }))
@@ -63,7 +63,9 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
 }
 
-/** Range and rights, as for a WRITE; of a whole region the address means nothing, of no bytes not even the key. */
+/**
+ * Checks range and rights as for a WRITE. For a whole region the address does not count, for no bytes not even the key.
+ */
 const mayFlush = (
   s: EngineState,
   row: number,
@@ -85,7 +87,7 @@ const mayFlush = (
   return may
 }
 
-/** `reth`: where it is; `from`: the payload, `length` bytes. */
+/** `reth`: its offset; `from`: the payload, `length` bytes. */
 export const onAtomicWrite = (
   s: EngineState,
   row: number,

@@ -1,8 +1,7 @@
 /*
- * How the responder says no: a NAK for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand
- * Architecture Specification, volume 1, clauses 9.7.5.2 and 9.9.3). A receive request in use tells the program why;
- * without one an asynchronous event does. An unreliable service has no NAKs: it passes the message over (9.8.2.2, error
- * class D). Whether to say no is decided in responder.ts, rd-atomic.ts and responses.ts.
+ * NAKs: for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand Architecture Specification,
+ * volume 1, clauses 9.7.5.2 and 9.9.3). The program learns the reason from the receive WQE in use, or from an
+ * asynchronous event. An unreliable service has no NAKs and drops the message (9.8.2.2, error class D).
  */
 import type { Cause } from '../../spec/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -19,7 +18,7 @@ const { RTR, ERR } = QpState.values
 const { LOC_PROT_ERR, LOC_ACCESS_ERR, REM_INV_REQ_ERR } = WcStatus.values
 const { QP_FATAL, QP_REQ_ERR, QP_ACCESS_ERR } = AsyncEventType.values
 
-/** Syndromes of the NAKs. */
+/** Syndromes of NAKs. */
 export const NakSyndrome = {
   SEQUENCE_ERROR: syndromeKind.NAK | nakCode.PSN_SEQUENCE,
   INVALID_REQUEST: syndromeKind.NAK | nakCode.INVALID_REQUEST,
@@ -35,9 +34,8 @@ export const onGap = (s: EngineState, row: number): void => {
 }
 
 /**
- * A NAK for the expected PSN is to go out; until that comes, gaps are passed over in silence. For a program that has
- * ended nobody speaks: a peer hears as much as of a machine that is gone, whether its request comes before the queue
- * pair goes or after.
+ * Schedules a NAK for the expected PSN; until that comes, further gaps are ignored. If the program has ended, nothing
+ * is sent: the peer sees a machine that is gone, whether its request comes before the queue pair is destroyed or after.
  */
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
@@ -57,8 +55,8 @@ const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): 
 }
 
 /**
- * Unreliable: the message under way is passed over, and whatever comes until another one begins. A receive request that
- * it had taken serves the next one.
+ * UC and UD: drops the current message and all packets until another one begins. Its receive WQE serves the next
+ * message.
  */
 export const dropMessage = (s: EngineState, row: number): void => {
   const w = s.rows
@@ -68,13 +66,13 @@ export const dropMessage = (s: EngineState, row: number): void => {
   s.counters.dropped++
 }
 
-/** A fatal NAK. The receive request in use ends with `status`; without one an event tells the program. */
+/** A fatal NAK. The receive WQE in use completes with `status`; without one the program gets an event. */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
   flushDma(s) // the NAK acknowledges what came before
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
-    // what the program's own buffer is to blame for ends the queue pair of any service
+    // an error of the program's own buffer ends the queue pair of any service
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
       s.env.causes?.dropped(row, cause)
@@ -88,11 +86,11 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   s.env.events.qp(row, event, cause)
 }
 
-/** The same for a request that makes no sense. */
+/** The same for an invalid request. */
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
-/** A move that was put off has failed: nothing from its first packet on is acknowledged, whatever came since. */
+/** The pending DMA has failed: nothing from its first packet on is acknowledged, whatever was received since. */
 export const onRequestDmaFailed = (
   s: EngineState,
   row: number,
@@ -122,7 +120,7 @@ export const onRequestDmaFailed = (
   s.env.events.qp(row, why === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
-/** To error for a reason of the responder's own, found while sending: a NAK for `psn`. */
+/** To ERR for a reason found while sending responses: a NAK for `psn`. */
 export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS

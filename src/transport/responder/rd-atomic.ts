@@ -1,7 +1,7 @@
 /*
- * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate of
- * the request is answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification,
- * volume 1, clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; a READ is read when its responses
+ * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate is
+ * answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
  * are sent (responses.ts).
  */
 import { because } from '../../spec/causes.ts'
@@ -25,7 +25,7 @@ const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
-/** The resource whose request has `psn` in its range; 0 if it is forgotten. */
+/** The resource whose request has `psn` in its range; 0 if there is none any more. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
@@ -39,15 +39,15 @@ const findResource = (s: EngineState, row: number, kind: number, psn: number): n
 }
 
 /**
- * An atomic, FLUSH or ATOMIC WRITE again: answered as the first time, without being executed, or not at all if it is
- * forgotten.
+ * A duplicate atomic, FLUSH or ATOMIC WRITE: its response is sent again from the resource, without executing it;
+ * nothing is sent if there is no resource any more.
  */
 export const replayAnswer = (s: EngineState, row: number, kind: number, psn: number): void => {
   const resource = findResource(s, row, kind, psn)
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
 
-/** Puts responses [from, end) of a resource up for sending again. */
+/** Queues responses [from, end) of a resource to be sent again. */
 const replay = (s: EngineState, row: number, resource: number, from: number, end: number): void => {
   const p = s.pool
   if (p[resource + RES.NEXT] >= p[resource + RES.END]) s.rows[row * QP.WORDS + QP.RESP_PENDING]++
@@ -56,7 +56,7 @@ const replay = (s: EngineState, row: number, resource: number, from: number, end
   p[resource + RES.REPLAY] = 1
 }
 
-/** A READ again, whole or its rest: answered if it stays inside what was asked first. `at`: its RETH. */
+/** A duplicate READ, whole or its rest: answered if it stays inside the first request's range. `at`: its RETH. */
 export const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
   const resource = findResource(s, row, READ, psn)
   if (resource === 0) return
@@ -71,11 +71,11 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const offset = low + (hi - p[resource + RES.HI]) * 0x1_0000_0000
   const whole = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  // each PSN stands for its own bytes: the rest of a READ begins where they do
+  // each PSN stands for its own bytes: the rest of a READ begins at its PSN's bytes
   const inside = whole === 0 ? length === 0 : offset === first * mtu && offset + length <= whole
   if (!inside || first + packets > p[resource + RES.PSNS]) return
   if (whole > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
-  // still under way towards it: the copy of a request adds nothing
+  // these responses are still to be sent
   if (p[resource + RES.NEXT] <= first && p[resource + RES.END] === first + packets) return
   replay(s, row, resource, first, first + packets)
   p[resource + RES.BASE] = first
@@ -84,7 +84,7 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   p[resource + RES.READ_LENGTH] = length
 }
 
-/** The peer's first READ or atomic: most never ask for any. */
+/** Allocates the resources, with the peer's first READ or atomic: most peers send none. */
 const makeRoom = (s: EngineState, base: number, count: number): void => {
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
@@ -93,7 +93,7 @@ const makeRoom = (s: EngineState, base: number, count: number): void => {
   setResourcesBlock(s.rows, base, size)
 }
 
-/** The resource for a new READ or atomic; 0 if the peer has more outstanding than it may. */
+/** A resource for a new READ or atomic; 0 if the peer has more outstanding than max_dest_rd_atomic. */
 const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -110,7 +110,7 @@ const takeResource = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** `takeResource`; if it is 0 the request is refused. */
+/** `takeResource`; if there is none, the request is refused. */
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
@@ -118,7 +118,7 @@ export const takeResourceOrNak = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** The one response that waits is handed over in another way: its resource. */
+/** Takes the only pending response, which is not sent as a packet: returns its resource. */
 export const takeAnswer = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -129,7 +129,7 @@ export const takeAnswer = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** A new READ or atomic is taken: its response is put up, and acknowledges everything before it. */
+/** A new READ or atomic is accepted: its response is queued, which also acknowledges everything before it. */
 export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
@@ -149,7 +149,7 @@ export const queueResponse = (s: EngineState, row: number, resource: number, kin
   schedule(s, row)
 }
 
-/** Rights, length and range of a READ; if they are not there it is refused. */
+/** Checks rights, length and range of a READ; refuses it if they are wrong. */
 export const checkRead = (
   s: EngineState,
   row: number,

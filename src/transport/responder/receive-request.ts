@@ -1,6 +1,6 @@
 /*
- * Receive requests as responders take them: one for each message, when it begins (InfiniBand Architecture
- * Specification, volume 1, clause 10.8.3). What to do when there is none is the service's business.
+ * Receive WQEs at the responder: one for each message, taken when it begins (InfiniBand Architecture Specification,
+ * volume 1, clause 10.8.3).
  */
 
 import { QP } from '../fields.ts'
@@ -9,8 +9,7 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
- * Takes the oldest receive request into QP.RESP_RECEIVE, unless one is there: that of an unreliable message that was passed
- * over. False if there is none.
+ * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that of a dropped message is there. False if there is none.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
@@ -22,7 +21,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // a source bounds what it reads; one that does not gives a request without room
+  // a WorkSource bounds what it reads; this protects against one that does not
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

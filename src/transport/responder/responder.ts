@@ -1,9 +1,9 @@
 /*
  * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1,
- * clauses 9.7.4 to 9.7.5.2 and 9.9.3). One pipeline of small steps: PSN (expected, duplicate, ahead), place in the
- * message, operation, length, rights, resources, execution, acknowledgement due. A step that refuses answers with a NAK
- * and ends the QP, or lets the requester wait (RNR). What goes out, responses and acknowledgements in PSN order, is
- * responses.ts' business, what SENDs and WRITEs do, however they come, that of send-write.ts.
+ * clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), place in the
+ * message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and ends the QP, or an
+ * RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, with and
+ * without packets.
  */
 
 import { because } from '../../spec/causes.ts'
@@ -87,7 +87,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   else onAtomicWrite(s, row, arena, at + RETH_AT[opcode], at + HEADER_BYTES[opcode], payload)
 }
 
-/** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is under way. */
+/** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is in progress. */
 const isOutOfSequence = (message: number, flags: number): boolean =>
   (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     ? message !== NONE
@@ -100,7 +100,7 @@ const isLengthRight = (mtu: number, flags: number, payload: number): boolean => 
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** First packet from the peer: the program may move to RTS. The event is told once. */
+/** The first packet from the peer in RTR: the event COMM_EST is reported once. */
 export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
@@ -108,9 +108,9 @@ export const communicationEstablished = (s: EngineState, row: number): void => {
   s.env.events.qp(row, COMM_EST, because('ESTABLISHED', {}))
 }
 
-// ---- what does not fit ----
+// ---- packets out of order ----
 
-/** The PSN that is expected; an old one is answered again, after a gap the requester is told. */
+/** Whether the PSN is the expected one; a duplicate is answered again, a gap is answered with a NAK. */
 const isExpected = (
   s: EngineState,
   row: number,
@@ -126,14 +126,13 @@ const isExpected = (
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
   if (ahead !== 0) return false
-  // a NAK that has not left yet is overtaken by what it asks for
+  // a NAK that was not sent yet is obsolete: the expected PSN is here
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   return true
 }
 
 /**
- * An old PSN: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it is still
- * there.
+ * A duplicate: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it has one.
  */
 const onDuplicate = (
   s: EngineState,
@@ -154,9 +153,9 @@ const onDuplicate = (
   schedule(s, row)
 }
 
-// ---- what is to be done ----
+// ---- operations ----
 
-/** Packets were taken: their sender may want to hear of it. */
+/** Packets were accepted: schedules an ACK if one is requested. */
 export const scheduleAck = (s: EngineState, row: number, asked: boolean): void => {
   const base = row * QP.WORDS
   if (!asked || reliableService[s.rows[base + QP.SERVICE]] === 0) return
@@ -164,7 +163,7 @@ export const scheduleAck = (s: EngineState, row: number, asked: boolean): void =
   schedule(s, row)
 }
 
-/** The immediate of a packet, or the key that it invalidates. */
+/** The immediate of a packet, or the key that it invalidates; 0 if it has neither. */
 const immediateOf = (view: DataView, at: number, opcode: number, flags: number): number =>
   (flags & OP_INV) !== 0
     ? ext.iethRkey(view, at + IETH_AT[opcode])
@@ -222,7 +221,7 @@ const wrongLength = (s: EngineState, length: number): number => {
   return INVALID_REQUEST
 }
 
-/** `at`: the RETH. 0 or the NAK; one packet is checked when it is written. */
+/** `at`: the RETH. 0 or the NAK; a WRITE of one packet is checked when it is written. */
 const onWriteStart = (
   s: EngineState,
   row: number,

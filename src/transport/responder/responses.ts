@@ -1,8 +1,8 @@
 /*
- * The responder's sending half: READ responses, atomic answers, then the NAK or ACK that is due, in PSN order
- * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). A READ is read from memory run by run
- * as the port has room, so that one of 2 GiB neither fills memory nor keeps other queue pairs waiting. One cumulative
- * ACK answers a whole burst of packets.
+ * The responder's sending half: READ responses and atomic ACKs, then the scheduled NAK or ACK, in PSN order (InfiniBand
+ * Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). The data of a READ is read from memory run by run
+ * as the port has room, so a READ of 2 GiB neither fills the port nor delays other queue pairs. One cumulative ACK
+ * answers a whole burst of packets.
  */
 
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
@@ -32,10 +32,10 @@ const HEADER_BYTES = opcodeHeaderBytes
 const POSITIVE = syndromeKind.ACK | CREDITS_NONE
 const BTH = 12
 const AETH_END = 16
-/** Payload bytes of READ responses before it is another queue pair's turn. */
+/** Payload bytes of READ responses that a QP sends in one turn. */
 const QUANTUM = 0x1_0000
 
-/** Sends what the responder of a QP owes. Answers as `transmitRequests`. */
+/** Sends the pending responses of a QP. Returns as `transmitRequests`. */
 export const transmitResponses = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   let budget = QUANTUM
@@ -51,7 +51,7 @@ export const transmitResponses = (s: EngineState, row: number): number => {
   return due === 0 || sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
 }
 
-/** The resource, oldest first, whose responses are not all sent. */
+/** The oldest resource with responses to send. */
 const oldestPending = (s: EngineState, base: number): number => {
   const w = s.rows
   const p = s.pool
@@ -87,7 +87,7 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   return size
 }
 
-/** As many READ responses of one shape as a run takes; the window bytes sent, 0 if the port is full. */
+/** READ responses of one size, as many as one run takes. Returns their window bytes, 0 if the port is full. */
 const sendReadPart = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -98,7 +98,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const offset = (next - p[resource + RES.BASE]) * mtu
   const rest = p[resource + RES.READ_LENGTH] - offset
   const ends = next + 1 === end
-  // the opcode says where in the first answer the packet stands, also in a repetition of a part
+  // the opcode says where in the first response the packet stands, also when a part is repeated
   const begins = next === 0
   if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
   const opcode = serviceBits[w[base + QP.SERVICE]] | (begins ? READ_ONLY : READ_LAST)
@@ -119,10 +119,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   return payload + size
 }
 
-/**
- * The first response, longer than the others by its AETH, and MIDDLEs behind it, all filled by one read (as a WRITE's
- * FIRST).
- */
+/** A READ response FIRST, which has an AETH, and MIDDLEs behind it, all filled by one read. */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
@@ -167,7 +164,7 @@ const sendReadMiddle = (
   return count * size
 }
 
-/** Headers of `count` MIDDLEs for which the run has room, from response number `next` on. */
+/** Writes the headers of `count` MIDDLEs in the run, from response number `next` on. */
 const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
   const w = s.rows
   const size = BTH + w[base + QP.MTU] + ICRC_BYTES
@@ -183,8 +180,8 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory for responses from number `next` on. If that fails the QP ends: the responses to come are replaced by a
- * NAK.
+ * Reads memory for responses from number `next` on. If that fails, the QP goes to ERR and the responses are replaced by
+ * a NAK.
  */
 const fillReadResponses = (
   s: EngineState,
@@ -215,7 +212,7 @@ const fillReadResponses = (
   return false
 }
 
-/** No response that is still to be sent will be. */
+/** Drops all responses that are not sent yet. */
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]
@@ -224,7 +221,7 @@ const dropPending = (s: EngineState, base: number): void => {
   w[base + QP.RESP_PENDING] = 0
 }
 
-/** One ACK for all that came, or the NAK; false if the port is full. */
+/** Sends one ACK for everything received, or the NAK; false if the port is full. */
 const sendAcknowledge = (s: EngineState, base: number, due: number): boolean => {
   const w = s.rows
   const opcode = serviceBits[w[base + QP.SERVICE]] | ACK

@@ -1,13 +1,11 @@
 /*
- * What SENDs and WRITEs do at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to
- * 9.7.5.2): the receive request that a message takes, the data, the completion, the next PSN. Everything comes as
- * values, a stretch of a message at a time, one packet or many: packets bring it (responder.ts), and so do messages
- * inside one process, which are no packets (transport/loopback/slices.ts). Who knows bytes of headers is not here.
+ * SENDs and WRITEs at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to 9.7.5.2): the
+ * receive WQE that a message takes, the data, the completion, the next PSN. Both packets (responder.ts) and slices of
+ * local messages (transport/loopback/slices.ts) come here, so headers are not known: their contents are arguments.
  *
- * A stretch is `packets` packets of a path MTU, but for the last one of a message. `flags` are the OP_… bits of
- * spec/wire/opcodes.ts: OP_START if it begins the message, OP_END if it ends it, OP_IMM and OP_INV if that brings an
- * immediate or a key, which `value` is. `now`: move data at once, for the message has no other stretch that lies behind
- * this one.
+ * A stretch is `packets` consecutive packets of a message. `flags` are the OP_… bits of spec/wire/opcodes.ts: OP_START
+ * if it begins the message, OP_END if it ends it, OP_IMM and OP_INV if `value` is an immediate or a key. `now`: the
+ * data is written at once, since no other stretch of the message follows in the same burst.
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -35,7 +33,7 @@ const { WITH_IMM, WITH_INV } = WcFlags.values
 const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { REMOTE_WRITE } = Access
 
-/** A receive request for the message that begins; if there is none, the requester is told to wait. */
+/** Takes a receive WQE for the message that begins; without one an RNR NAK is sent. */
 const needReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
   const base = row * QP.WORDS
@@ -48,7 +46,7 @@ const needReceive = (s: EngineState, row: number): boolean => {
   return false
 }
 
-/** Packets were taken: the next PSN is expected. */
+/** Packets were accepted: advances the expected PSN. */
 const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -59,11 +57,11 @@ const countAccepted = (s: EngineState, row: number, packets: number, ends: boole
   }
 }
 
-/** Whether what was done last ended the QP, or dropped the message under way. */
+/** Whether the last step ended the QP, or dropped the current message. */
 const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
-/** Completes the receive request in use with the message that ends. */
+/** Completes the receive WQE in use with the message that ends. */
 const deliver = (
   s: EngineState,
   row: number,
@@ -105,7 +103,7 @@ export const takeSend = (
   const done = w[base + QP.RESP_BYTES]
   const room = s.pool[receive + Receive.LENGTH] - done
   const fits = bytes <= room
-  // packets that have room are taken, whatever comes behind them
+  // packets that fit are accepted, whatever comes behind them
   const count = fits ? packets : Math.floor(room / w[base + QP.MTU])
   const length = fits ? bytes : count * w[base + QP.MTU]
   if (length > 0) {
@@ -142,8 +140,8 @@ export const takeSend = (
 }
 
 /**
- * A WRITE begins: rights, length and, if it is `checked` now rather than when its one packet is written, the whole of
- * its range; 0 or the NAK, and `s.result.cause` says why.
+ * A WRITE begins: checks rights, length and, if `checked`, the range; a WRITE of one packet is checked when it is
+ * written. 0 or the NAK; `s.result.cause` says why.
  */
 export const beginWrite = (
   s: EngineState,
@@ -211,13 +209,11 @@ export const takeWrite = (
   return packets
 }
 
-/**
- * After a move of `length` bytes of the WRITE under way: its cursor moves on, or the QP ends and the answer is false.
- */
+/** After a DMA of `length` bytes of the current WRITE: advances its address. False if the QP was ended. */
 const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  // an earlier move may have failed on the way
+  // an earlier DMA may have failed meanwhile
   if (isTerminated(w, base)) return false
   if (why !== DmaResult.OK) {
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

@@ -1,8 +1,7 @@
 /*
- * What an XRC target does beside a responder of RC (InfiniBand Architecture Specification, volume 1, annex A14): each
- * request names a shared receive queue of the target's domain, which decides where receive requests come from, where
- * they complete, and in whose protection domain the request reads and writes. All packets of a message name the same.
- * Everything else, order and acknowledgements above all, is the responder's business.
+ * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14): each request names an SRQ of the target's
+ * domain, which determines where receive WQEs come from, where they complete, and in which protection domain the
+ * request reads and writes. All packets of a message name the same SRQ. Everything else is as for RC.
  */
 import { because, type Cause } from '../../spec/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
@@ -16,8 +15,8 @@ const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
 const GONE = -1
 
 /**
- * Takes notice of the queue that a request names, with the OP_… bits of `flags`; false if there is none, or another
- * than before.
+ * Selects the SRQ that a request names, with the OP_… bits of `flags`; false if there is none, or if it changes within
+ * a message.
  */
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
@@ -31,10 +30,10 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
   return true
 }
 
-/** `selectSrq` says no. */
+/** `selectSrq` has refused. */
 export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
 
-/** The shared queue `srqn` is no more: a message for it goes on no longer, and its receive request is forgotten. */
+/** The SRQ `srqn` is destroyed: a message for it is not continued, and its receive WQE is dropped. */
 export const forgetSrq = (s: EngineState, srqn: number): void => {
   const w = s.rows
   for (let row = 0; row < s.rowCount; row++) {
