@@ -87,9 +87,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
   const daemon = peer.pid
   let answered = false
   const gone = (): NoDaemonError =>
-    new NoDaemonError(
-      `the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'hung up: it ended, or this process has all the sessions and descriptors that it may have'}`,
-    )
+    new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'hung up'}`)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()
@@ -184,7 +182,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
       version !== SESSION_VERSION
         ? `the daemon at ${socket} (process ${daemon}) speaks version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
         : error === EMFILE
-          ? `the daemon at ${socket} (process ${daemon}) has no descriptors left for this process or user`
+          ? `the daemon at ${socket} (process ${daemon}) has no sessions or descriptors left for this process or user`
           : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
     )
   }

@@ -90,8 +90,6 @@ export class SocketInUseError extends Error {
 const LONGEST_PATH = 107
 /** The tree's path must fit the session protocol's field. */
 const LONGEST_ROOT = 239
-/** Sessions of one process: a shim needs one, a tool in a traced program another. */
-const MOST_SESSIONS = 16
 
 const requireFolder = (socket: string): void => {
   const folder = dirname(socket)
@@ -293,6 +291,7 @@ export const startDaemon = async ({
     turnAway: createTurnAway(containment),
     serves: (fd, peer) => isServed(served, fd, peer),
     sessions: () => sessions.size,
+    sessionsOf: pid => [...sessions].filter(({ process }) => process.pid === pid).length,
     turn: 0,
     calling: undefined,
   }
@@ -363,9 +362,6 @@ export const startDaemon = async ({
     })
     if (!session) return
     sessions.add(session)
-    let same = 0
-    for (const { process } of sessions) if (process.pid === session.process.pid) same++
-    if (same > MOST_SESSIONS) session.close()
   }
 
   /**

@@ -70,6 +70,7 @@ export interface DaemonState {
   readonly turnAway: TurnAway
   /** Connected sessions. */
   readonly sessions: () => number
+  readonly sessionsOf: (pid: number) => number
   /** Counts the daemon's turns: what is asked of a process at most once a turn is asked again when it changes. */
   turn: number
   /** The process that makes the present call; undefined between calls. */

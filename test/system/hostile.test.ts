@@ -57,7 +57,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     await assert.rejects(open({ socket: small.socket }), { code: 'EMFILE' })
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
     assertGoodPair(await pair.ended())
-    await assert.rejects(small.stat(), /has no descriptors left for this process or user/)
+    await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
     // What it gives back it may have again, once the daemon has seen that it did.
     const before = taken.length
     for (const queue of taken.splice(0, 5)) queue.close()

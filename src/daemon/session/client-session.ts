@@ -92,6 +92,8 @@ const LINGER = 20
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
+/** Sessions of one process: a shim needs one, a tool in a traced program another. */
+const MOST_SESSIONS = 16
 /**
  * Descriptors of a session itself: its socket, pidfd, owner, memory, map of pages and word of what is unmapped, a memory
  * file, a capture.
@@ -118,7 +120,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const { pid, uid, gid } = peer
   const share = daemon.shares.of(pid, uid)
   const account = daemon.memory.of(pid, uid)
-  const giveBack = takeOrNone(share)
+  const giveBack = daemon.sessionsOf(pid) < MOST_SESSIONS ? takeOrNone(share) : undefined
   if (giveBack === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.turnAway(fd, Errno.EMFILE)

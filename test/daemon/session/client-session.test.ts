@@ -364,6 +364,7 @@ test('one process has a number of sessions, not all of them', async t => {
     clients.push(client)
   }
   const late = dial(t, daemon)
+  assert.equal((await late.hello()).error, Errno.EMFILE)
   assert.equal(await late.next(), undefined)
   clients[3].close()
   await eventually(clients[0], ({ sessions }) => sessions === 14)
