@@ -33,7 +33,15 @@ const unpack = (scope: Scope): string => {
 describe('rdma-core’s tests of pyverbs', { skip: lacking(PYTHON, MODULES, SHIPPED) }, () => {
   it('pass', async t => {
     const daemon = await startDaemon(t, { devices: ONE_DEVICE })
-    const args = [join(repoRoot, 'test', 'system', 'run-pyverbs.py'), unpack(t), '--dev', 'rxe0', '--gid', '1']
+    const args = [
+      join(repoRoot, 'test', 'system', 'run-pyverbs.py'),
+      unpack(t),
+      '127.0.0.1',
+      '--dev',
+      'rxe0',
+      '--gid',
+      '1',
+    ]
     const { status, signal, stdout, stderr } = await run(t, PYTHON, args, { env: daemon.env })
     const lines = stdout.trim().split('\n')
     assert.deepEqual([status, signal], [0, null], `it ended after "${lines.at(-1)}"\n${stderr}`)
