@@ -7,6 +7,7 @@
  *   slow_memory dirty          the same, shared, and what is written to it never gets to its disk
  *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
  *   slow_memory argument       the same, as the argument of a call on the device
+ *   slow_memory descriptor     none: the file is that of an XRC domain
  *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
  *                              other memory is registered
  *
@@ -67,6 +68,9 @@ static void answer(int fd, uint64_t unique, int error, const void *data, size_t 
     NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
 }
 
+/* Seconds for which the kernel need not ask again. */
+static unsigned attributes_valid = 1000;
+
 /* A file system that is one file, of which bytes can be had so many times. */
 static void serve(int fd, int times)
 {
@@ -78,7 +82,7 @@ static void serve(int fd, int times)
             answer(fd, in->unique, 0, &out, sizeof out);
         } else if (in->opcode == FUSE_GETATTR) {
             const struct fuse_attr_out out = {
-                .attr_valid = 1000, .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1}};
+                .attr_valid = attributes_valid, .attr = {.ino = 1, .size = LENGTH, .mode = S_IFREG | 0600, .nlink = 1}};
             answer(fd, in->unique, 0, &out, sizeof out);
         } else if (in->opcode == FUSE_OPEN) {
             const struct fuse_open_out out = {.fh = 1};
@@ -208,10 +212,13 @@ int main(int count, char **arguments)
     const struct options options = default_options;
     const char *kind = count > 1 ? arguments[1] : "", *user = count > 2 ? arguments[2] : NULL;
     const bool late = strcmp(kind, "late") == 0, argument = strcmp(kind, "argument") == 0;
+    const bool descriptor = strcmp(kind, "descriptor") == 0;
     const bool lock = strcmp(kind, "lock") == 0, dirty = strcmp(kind, "dirty") == 0;
-    NEED(late || argument || lock || dirty || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
-         "usage: %s fuse|late|dirty|userfaultfd|argument|lock [USER]", arguments[0]);
-    const bool fuse = late || lock || dirty || strcmp(kind, "fuse") == 0;
+    NEED(late || argument || lock || descriptor || dirty || strcmp(kind, "fuse") == 0 || strcmp(kind, "userfaultfd") == 0,
+         "usage: %s fuse|late|dirty|userfaultfd|argument|descriptor|lock [USER]", arguments[0]);
+    const bool fuse = late || lock || descriptor || dirty || strcmp(kind, "fuse") == 0;
+    if (descriptor)
+        attributes_valid = 0;
     void *memory = fuse ? file_mapping(user, dirty ? 100 : late, dirty ? MAP_SHARED : MAP_PRIVATE) : anonymous();
     if (!fuse)
         neglect(memory);
@@ -223,7 +230,12 @@ int main(int count, char **arguments)
     const struct address ends[] = {address_of(&from), address_of(&to)};
     connect_to(&from, &ends[1], &options);
     connect_to(&to, &ends[0], &options);
-    if (lock) {
+    if (descriptor) {
+        struct ibv_xrcd_init_attr attr = {
+            .comp_mask = IBV_XRCD_INIT_ATTR_FD | IBV_XRCD_INIT_ATTR_OFLAGS, .fd = file, .oflags = O_CREAT};
+        kill(server, SIGSTOP);
+        printf("ibv_open_xrcd: %s\n", ibv_open_xrcd(context, &attr) ? "done" : strerror(errno));
+    } else if (lock) {
         printf("ready\n");
         lock_address_space(memory);
         struct ibv_mr *mr = ibv_reg_mr(to.pd, to.buffer, 4096, IBV_ACCESS_LOCAL_WRITE);

@@ -33,6 +33,7 @@ const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: bool
   { kind: 'late', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
   { kind: 'dirty', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
   { kind: 'argument', said: /write: (?!done)/, cutOff: true },
+  { kind: 'descriptor', said: /ibv_open_xrcd: done/, cutOff: false },
   { kind: 'fuse', guest: NOBODY, said: SLOW, cutOff: true },
   { kind: 'lock', guest: NOBODY, said: /ibv_reg_mr: (?!done)/, cutOff: true },
   { kind: 'userfaultfd', guest: NOBODY, said: /remote operation error, vendor_err 0x509/, cutOff: false },
