@@ -1,10 +1,9 @@
 /*
- * Sockets of NETLINK_RDMA, by which programs ask for devices: the daemon answers.
+ * Sockets of NETLINK_RDMA, which the daemon answers.
  *
- * What the program gets is one end of a pair whose other end the daemon holds; each message on it is a datagram of
- * netlink. So receiving, poll, copies, fork and passing on are the kernel's. What a netlink socket has besides (port,
- * groups, options) the daemon keeps, and is asked for. What is sent is told to the daemon too, which has answered when
- * the call returns: as in Linux the answer can be received at once.
+ * The program gets one end of a socket pair; each message on it is a datagram of netlink. So receiving, poll, copies, fork
+ * and passing are the kernel's. The daemon keeps what a netlink socket has besides: port, groups, options. Sending is a
+ * call to the daemon, so that the answer is there when it returns, as on Linux.
  */
 #define _GNU_SOURCE
 #include "shim.h"

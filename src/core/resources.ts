@@ -1,12 +1,12 @@
 /*
- * The objects of a device one after another, for whoever lists them.
+ * The objects of a device, for lists.
  *
- * There may be very many, and they come and go while a list is made: so it is a generator that looks at so many handles
- * in a step, tells `undefined` between steps, and bears any change meanwhile.
+ * There may be very many, and they come and go while a list is made: the generator looks at STEP handles in a step,
+ * yields `undefined` between steps, and tolerates any change in between.
  */
 import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
 
-/** Handles that are looked at in one step. */
+/** Handles per step. */
 const STEP = 1024
 
 /** Contexts whose programs have made the opening call, oldest first. */
@@ -34,6 +34,6 @@ export const countOf = (device: Device, classes: ReadonlySet<string>): number =>
   return sum
 }
 
-/** What an object was made in; undefined if it needs no domain. */
+/** The protection domain of an object; undefined if it has none. */
 export const domainOf = ({ parents }: CoreObject): CoreObject | undefined =>
   parents.find(({ class: { name } }) => name === 'pd')

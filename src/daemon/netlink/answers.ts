@@ -1,6 +1,6 @@
 /*
- * What the parts that answer RDMA_NLDEV share: how a request is told to them, what they answer, and lists of any length
- * as messages that fit programs' buffers.
+ * What the handlers of RDMA_NLDEV share: the request, its answer, and lists of any length as messages that fit
+ * programs' buffers.
  */
 import { CallError } from '../../spec/errno.ts'
 import { DATAGRAM_ROOM, type NldevAttributeName, type NldevCommandName } from '../../spec/linux/nldev.ts'
@@ -16,7 +16,7 @@ export interface Asked {
   readonly admin: boolean
 }
 
-/** Yields between steps of what may take long. */
+/** Long work: it yields between steps. */
 export type Work<T> = Generator<undefined, T>
 
 /**
@@ -70,8 +70,8 @@ const ROOM = DATAGRAM_ROOM - MESSAGE_HEADER
 const ATTRIBUTE_HEADER = 4
 
 /**
- * Messages that each have `head` and then attribute `table`, whose entries are as many as fit. One entry that does not
- * fit at all is left out. Nothing without entries.
+ * Messages of `head` and attribute `table`, each with as many entries as fit. An entry that is longer than a message is
+ * left out. Without entries there is no message.
  */
 export function* tables(
   head: Entries,

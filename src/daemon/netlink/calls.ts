@@ -1,5 +1,5 @@
 /*
- * What a program does to its sockets of NETLINK_RDMA, as its session tells it (NetlinkOperation in spec/session.ts).
+ * Calls of programs on their sockets of NETLINK_RDMA (NetlinkOperation in spec/session.ts).
  */
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
@@ -19,7 +19,7 @@ export interface NetlinkCaller {
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `socket`: a new one, whose end for the program goes with the answer. */
+/** `socket`: a new one; the program's end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket

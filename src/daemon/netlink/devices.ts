@@ -1,5 +1,5 @@
 /*
- * Devices, ports, nodes and the system, as RDMA_NLDEV tells of them (Linux: nldev_get, nldev_port_get,
+ * Answers about devices, ports, nodes and the system (Linux: nldev_get, nldev_port_get,
  * nldev_get_chardev, nldev_sys_get).
  */
 
@@ -16,7 +16,7 @@ import type { DaemonState } from '../state.ts'
 import { type Answers, type Asked, deviceOf, handleOf, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
-/** A GUID as a number, as it is told here. */
+/** A GUID as netlink has it: a number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
 const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
@@ -73,7 +73,7 @@ function* listPorts(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
 
 const kinds: Readonly<Record<string, CharDevice>> = CharDevices
 
-/** A node by its type and whom it is of. */
+/** The node of a type, and of a device or port if the type has one for each. */
 const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
   const { attributes } = asked
   const type = required(attributes, 'CHARDEV_TYPE')
@@ -102,7 +102,7 @@ const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
 
 // ---- the system ----
 
-/** Devices of all network namespaces are seen by all. */
+/** All network namespaces share the devices. */
 const SHARED = 1
 
 /** Memory that is registered is copied at fork like any other: the daemon asks for its address each time. */

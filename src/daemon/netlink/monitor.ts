@@ -1,5 +1,5 @@
 /*
- * What programs that listen are told of devices that come, change and go (Linux: rdma_nl_notify_event).
+ * Events of devices for the members of RDMA_NL_GROUP_NOTIFY (Linux: rdma_nl_notify_event).
  */
 import type { Identity } from '../../drivers/rxe/address/identity.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'

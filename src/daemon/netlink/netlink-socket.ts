@@ -1,10 +1,10 @@
 /*
- * One socket of NETLINK_RDMA of a program: what the kernel's netlink sockets keep (port, groups, options), what goes to
- * the program, and a list that is being told.
+ * One socket of NETLINK_RDMA of a program: what the kernel's netlink sockets keep (port, groups, options), the
+ * datagrams for the program, and the list in progress.
  *
- * The program holds the other end of a pair, a message is a datagram of netlink. Nothing waits here for a program that
- * does not read: an answer that finds no room is lost, as in Linux, and the program is told so once there is room
- * (NLMSG_OVERRUN); a list goes on when there is room.
+ * The program holds the other end of a pair, a message is a datagram of netlink. Nothing waits here for a program
+ * that does not read: an answer without room is lost, as in Linux, and NLMSG_OVERRUN follows as soon as there is
+ * room; a list goes on when there is room.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -32,7 +32,7 @@ export interface NetlinkSocket {
   readonly theirs: number
   /** What /proc shows for it in whatever process holds it: 'socket:[inode]'. */
   readonly target: string
-  /** Who made it may do what needs CAP_NET_ADMIN in Linux. */
+  /** The process that opened it may do what needs CAP_NET_ADMIN in Linux. */
   readonly admin: boolean
   /** SOCK_RAW or SOCK_DGRAM, as the program asked. */
   readonly type: number
@@ -41,14 +41,14 @@ export interface NetlinkSocket {
   /** Bit n-1: it is in group n. */
   groups: number
   readonly options: Set<number>
-  /** A list is being told. */
+  /** A list is in progress. */
   readonly busy: boolean
   /** The program's end was passed on: close our copy. */
   passed(): void
   /** Sends a datagram, or loses it. */
   send(datagram: Uint8Array): void
-  /** Tells a list, some of it now. */
-  tell(datagrams: Datagrams): void
+  /** Sends a list: the first datagrams now, the rest as there is room. */
+  sendList(datagrams: Datagrams): void
   close(): void
 }
 
@@ -91,7 +91,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
     if (!closed) watcher.update({ readable: !answering, writable: lost || held !== undefined })
   }
 
-  /** Some steps of the list; whether it could go on at once. */
+  /** Some steps of the list. True if it can go on now. */
   const advance = (): boolean => {
     for (let left = STEPS; left > 0 && list !== undefined && !closed; left--) {
       const next = held ?? list.next()
@@ -175,7 +175,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
       lost = !socket.options.has(NetlinkOption.NO_ENOBUFS)
       listen()
     },
-    tell(datagrams) {
+    sendList(datagrams) {
       list = datagrams
       goOn()
     },

@@ -19,7 +19,7 @@ export interface NetlinkParts {
   readonly answer: AnswerMessage
 }
 
-/** Who sends a request. */
+/** The sender of a request. */
 export interface Sender {
   /** As the program knows itself. */
   readonly pid: number
@@ -27,7 +27,7 @@ export interface Sender {
 }
 
 export interface Netlink {
-  /** A socket, whose end for the program is to be passed on. Throws CallError EMFILE, ENFILE. */
+  /** A new socket; the caller passes the program's end on. Throws CallError EMFILE, ENFILE. */
   open(type: number, admin: boolean, share: FdQuota): NetlinkSocket
   /** The socket behind 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
@@ -51,7 +51,7 @@ const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
 /** Ports that are given out while a process's own number is taken: as Linux's, above those of processes. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Messages of one datagram that are answered at once. */
+/** Messages of one datagram that are answered before other work has a turn. */
 const MESSAGES = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
@@ -79,7 +79,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     return spare
   }
 
-  /** Messages one after another; after so many others have a turn. */
+  /** Answers messages in order; after every MESSAGES other work has a turn. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],

@@ -1,6 +1,6 @@
 /*
- * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): who may make them, their attributes, acknowledgements, refusals and
- * lists. The tables of devices.ts, resources.ts, statistics.ts and changes.ts answer them.
+ * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): permission, attributes, acknowledgements, refusals and lists. The
+ * tables of devices.ts, resources.ts, statistics.ts and changes.ts answer them.
  */
 import { SystemError } from '../../host/errno.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -33,13 +33,13 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
   ]),
 )
 
-/** Steps of one answer that are done at once. */
+/** Steps of one answer that are done before other work has a turn. */
 const STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Sentences are for what was to be changed: Linux gives none to those who only ask, and tools print them. */
+  /** Only refused changes have a sentence: tools print it, and Linux has none for queries. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
@@ -64,7 +64,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     return { command: name, attributes, admin }
   }
 
-  /** A list as datagrams; what goes wrong is told at its end. */
+  /** A list as datagrams; its end has the errno of a failure. */
   function* datagramsOf(
     socket: NetlinkSocket,
     message: Message,
@@ -87,7 +87,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 
-  /** Does some steps of a work at once, and the rest in slices. */
+  /** The first steps are done now, the rest in slices. */
   const finish = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
     for (let left = STEPS; left > 0; left--) {
       const { done, value } = work.next()
@@ -114,9 +114,9 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} answers no lists`)
-      if (socket.busy) throw new CallError('EBUSY', 'a list is being told on this socket: read it to its end')
+      if (socket.busy) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
       const body = message.body.slice()
-      socket.tell(
+      socket.sendList(
         datagramsOf(socket, { ...message, body }, () =>
           list(daemon(), askedOf(name, command, { ...message, body }, admin)),
         ),

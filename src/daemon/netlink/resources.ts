@@ -1,8 +1,9 @@
 /*
- * Objects of devices, as RDMA_NLDEV lists them (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
+ * Objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
  *
- * As in Linux everybody sees all objects and whose they are, and only who may administer sees keys. The number of a
- * queue pair is its QPN; other objects, and contexts, have the numbers that core gave them, which never come again.
+ * As in Linux every program sees all objects and their processes; keys are for programs with CAP_NET_ADMIN. The
+ * number of a queue pair is its QPN; other objects, and contexts, have the numbers that core gave them, which never
+ * come again.
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
@@ -33,7 +34,7 @@ import {
 } from './answers.ts'
 import { aboutCmId, cmIdsOf } from './connections.ts'
 
-/** Classes whose objects are listed as these. */
+/** Classes by kind of resource. */
 const CLASSES: Readonly<Record<Exclude<NldevResourceName, 'ctx' | 'cm_id'>, ReadonlySet<string>>> = {
   pd: new Set(['pd']),
   cq: new Set(['cq']),
@@ -50,13 +51,13 @@ interface Place {
   readonly admin: boolean
 }
 
-/** Whose a context is: a process's, or a client's in the daemon, which has the name that programs know from Linux. */
+/** The process of a context; clients in the daemon have the name that Linux's own have. */
 const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
   const owner = context && failures.ownerOf(context)
   return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
 }
 
-/** As in Linux, those of clients in the daemon are none. */
+/** Contexts of processes; as in Linux, clients in the daemon have none. */
 function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
   for (const context of openedContexts(device)) if (failures.ownerOf(context) !== undefined) yield context
 }
@@ -89,7 +90,7 @@ const aboutCq: Describe = ({ daemon, found }, cq) => [
   ownerOf(daemon, cq.context),
 ]
 
-/** Types that know who is at the other end, and those that have a path to migrate. */
+/** Types with a remote queue pair, and types with a path to migrate. */
 const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
 const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
 
@@ -192,7 +193,7 @@ const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = 
 
 // ---- lists ----
 
-/** What a generator told between steps, or ended with. */
+/** The result of work that may be long. */
 export function* worked<T>(work: T | Work<T>): Generator<undefined, T> {
   const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
   return isWork ? yield* work as Work<T> : (work as T)
@@ -219,7 +220,7 @@ const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
   admin: asked.admin,
 })
 
-/** `pick`: the attributes of an object that are told. */
+/** `pick`: the attributes of an object that the answer has. */
 const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): List =>
   function* (daemon, asked) {
     const place = placeOf(daemon, asked)
@@ -231,7 +232,7 @@ const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told
     yield* tables(handleOf(place.found), table, entries())
   }
 
-/** The queue pair that has a number is found at once, others are looked for. */
+/** A queue pair is found by its number; other objects are searched. */
 function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = place
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
@@ -290,9 +291,9 @@ function* summaries(daemon: DaemonState, asked: Asked): Generator<Uint8Array | u
   }
 }
 
-/** Drivers have nothing raw to tell here. */
+/** No driver has raw data of its objects. */
 const raw = (): never => {
-  throw new CallError('EINVAL', 'the driver tells no raw data of its objects')
+  throw new CallError('EINVAL', 'the driver has no raw data of its objects')
 }
 
 const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })

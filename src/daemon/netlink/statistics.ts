@@ -1,7 +1,7 @@
 /*
- * Counters of ports, as RDMA_NLDEV tells of them (Linux: nldev_stat_get, nldev_stat_set). The soft device has the
- * counters of `hw_counters`, none of which can be switched off, and none of single queue pairs: as with Linux's rxe a
- * mode in which queue pairs would get counters can be chosen, and none ever gets one.
+ * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`, none
+ * of which can be switched off, and no counters of single queue pairs: as with Linux's rxe the mode that would give
+ * them to queue pairs can be set, and has no effect.
  */
 import type { Device } from '../../core/model.ts'
 import { countersOf } from '../../drivers/rxe/counts.ts'

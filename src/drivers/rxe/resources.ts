@@ -20,7 +20,7 @@ const isOfDevice = (state: RxeState, object: CoreObject): object is QpObject => 
   return row !== undefined && state.qps[row] === object
 }
 
-/** Undefined for an object that is another one's queue pair opened again, or that is none of this device. */
+/** Undefined for an object that opens another object's queue pair (XRC), or belongs to another device. */
 export const qpResource = (state: RxeState, object: CoreObject): QpResource | undefined => {
   if (!isOfDevice(state, object)) return undefined
   const { row, qpn, noted } = object.state
@@ -36,7 +36,7 @@ export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined =
 
 export const cqEntries = (object: CoreObject): number => (object as CoreObject<CqRing>).state.ring.capacity
 
-/** Numbers of the queue pairs that take from a shared receive queue, in the order of their rows; undefined between steps. */
+/** QPNs of the queue pairs on a shared receive queue, by row; undefined between steps. */
 export function* qpsOfSrq(state: RxeState, srq: CoreObject): Generator<number | undefined> {
   const { queue } = (srq as SrqObject).state
   for (let row = 0; row < state.qps.length; row++) {

@@ -1,10 +1,10 @@
 /*
  * The nodes in /dev/infiniband, as programs ask for them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in stat(2).
- * One whose node is not in the daemon's tree is not there for programs.
+ * A node that the daemon's tree does not have does not exist for programs.
  */
 
 export interface CharDevice {
-  /** What there is one of for each device, for each port of one, or for all. */
+  /** There is one for each device, for each port, or for the system. */
   readonly of: 'device' | 'port' | 'system'
   /** Name of the node; number N of the device or port follows unless there is only one. */
   readonly node: string

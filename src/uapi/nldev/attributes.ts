@@ -1,6 +1,6 @@
 /*
- * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length with the
- * header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in the byte order of the machine, which is
+ * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length
+ * with the header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in the byte order of the machine, which is
  * little-endian here).
  */
 import {
@@ -16,10 +16,10 @@ import { viewOf } from '../scalar.ts'
 /** Attributes in the order in which they stand in a message. */
 export type Entries = readonly Entry[]
 export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
-/** `flagged`: nested attributes whose type has NLA_F_NESTED; an array has it not. Linux uses both. */
+/** `flagged`: nested attributes whose type has NLA_F_NESTED; the type of a plain array does not. Linux uses both. */
 export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
 
-/** As the attributes of a request are told: the last one of each name, nested ones not looked into. */
+/** The attributes of a request: of each name the last one; nested ones as bytes. */
 export type Attributes = {
   readonly [K in NldevAttributeName]?: ValueOf<(typeof NldevAttributes)[K]['kind']>
 }

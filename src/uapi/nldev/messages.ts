@@ -9,7 +9,7 @@ export interface Message {
   readonly type: number
   readonly flags: number
   readonly sequence: number
-  /** Port of who sends, or is sent, it. */
+  /** Port of the sender, or of the receiver if the kernel sends it. */
   readonly port: number
   readonly body: Uint8Array
 }
@@ -17,7 +17,7 @@ export interface Message {
 export const MESSAGE_HEADER = 16
 const padded = (length: number): number => (length + 3) & ~3
 
-/** Messages of one datagram, up to the first that lies about its length; that is the end of it, as for Linux. */
+/** Messages of one datagram, up to the first with a wrong length, where Linux stops too. */
 export const readMessages = (datagram: Uint8Array): Message[] => {
   const view = viewOf(datagram)
   const messages: Message[] = []
