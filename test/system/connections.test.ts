@@ -1,6 +1,6 @@
 /*
  * Programs of rdma_cm that mean harm, die or stop: nobody reaches the identifiers of another program, nothing is left of
- * who is gone, and peers hear of it (R42; docs/reference/connection-manager.md).
+ * who is gone, and peers hear of it (docs/reference/connection-manager.md, docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -34,7 +34,7 @@ export interface EventHost {
   /** Who listens to a service at an address of a device: a specific address wins over the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** A listener to a service id that was bound by AF_IB: its requests have no header. */
-  ibListener(serviceId: bigint): Identifier | undefined
+  ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
   /** `id` was made for the request of a peer. */
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
@@ -68,7 +68,11 @@ const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
 const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   const { connection } = event
   const device = cm.devices.byNumber(connection.path.device)
-  const addresses = addressesOf(event, message.privateData, cm.ibListener(connection.serviceId))
+  const addresses = addressesOf(
+    event,
+    message.privateData,
+    cm.ibListener(connection.serviceId, connection.path.localGid),
+  )
   const listener = device && addresses && cm.listenerFor(connection.serviceId, addresses.local, device)
   if (device === undefined || addresses === undefined || listener === undefined) {
     refuse(cm, event, addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID)

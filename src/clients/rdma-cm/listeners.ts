@@ -80,9 +80,12 @@ export class Listeners {
     return best
   }
 
-  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
-  findIb(serviceId: bigint): Identifier | undefined {
-    for (const id of this.#services.get(serviceId)?.ids ?? []) if (id.source?.family === Family.IB) return id
+  /** Who was bound to a service id, and to this address or to any, by AF_IB: its requests have no header. */
+  findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
+    for (const id of this.#services.get(serviceId)?.ids ?? []) {
+      const { source } = id
+      if (source?.family === Family.IB && (isAny(source) || isSameHost(source.address, gid))) return id
+    }
     return undefined
   }
 }

@@ -27,10 +27,12 @@ const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRIN
   const other = b.source
   if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
   if (other === undefined || (a.reuseAddress && b.reuseAddress && !b.isListening)) return undefined
-  const isIpv6 = source.family === Family.INET6
-  if (source.family !== other.family && (isIpv6 ? a : b).onlyIpv6) return undefined
+  // A GID is an address of either family.
+  const isOfIb = source.family === Family.IB || other.family === Family.IB
+  const isAlike = isOfIb || source.family === other.family
+  if (!isAlike && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
   if (isAny(source) || isAny(other)) return 'EADDRNOTAVAIL'
-  return source.family === other.family && isSameHost(source.address, other.address) ? 'EADDRINUSE' : undefined
+  return isAlike && isSameHost(source.address, other.address) ? 'EADDRINUSE' : undefined
 }
 
 export class PortTable {

@@ -364,8 +364,8 @@ export class RdmaCm implements EventHost {
     return this.#listeners.find(serviceId, local, device)
   }
 
-  ibListener(serviceId: bigint): Identifier | undefined {
-    return this.#listeners.findIb(serviceId)
+  ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
+    return this.#listeners.findIb(serviceId, gid)
   }
 
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {

@@ -1,6 +1,6 @@
 /*
  * The classes of rdma_cm as programs call them: identifiers of channels, their events and how many of them were read,
- * moves to another channel, groups, and what of a program's is bounded (R18, R42).
+ * moves to another channel, groups, and what of a program’s is bounded (R18).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -4,8 +4,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { Family, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
+import { rdmaCmServiceId } from '../../../src/wire/mad.ts'
 import { errnoOf } from '../../drivers/rxe/machine.ts'
 import {
   any4,
@@ -318,6 +320,40 @@ describe('ports', () => {
     six.onlyIpv6 = true
     a.cm.bind(six, any6(PORT))
     assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
+  })
+
+  it('are not to be had by their service ids either: nobody gets requests for another one’s address', () => {
+    const { world, a, b } = twoHosts()
+    const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
+    const byGid = ({ address }: SocketAddress): SocketAddress => ({
+      ...ip4(2, PORT),
+      family: Family.IB,
+      address,
+      serviceId,
+      serviceMask: (1n << 64n) - 1n,
+    })
+    const listener = b.listen(ip4(2, PORT))
+    for (const [address, errno] of [
+      [ip4(2, PORT), 'EADDRINUSE'],
+      [any6(PORT), 'EADDRNOTAVAIL'],
+    ] as const)
+      assert.equal(
+        errnoOf(() => bound(b, byGid(address))),
+        errno,
+      )
+    const other = b.listen(byGid(ip6(2, PORT)))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    assert.deepEqual(b.requests(other), [])
+    a.cm.destroy(active)
+    for (const id of [passive, listener, other]) b.cm.destroy(id)
+    // Of IPv6 alone is no reason to share with those who hear everything.
+    const six = b.create()
+    six.onlyIpv6 = true
+    b.cm.bind(six, any6(PORT))
+    assert.equal(
+      errnoOf(() => bound(b, byGid(any6(PORT)))),
+      'EADDRNOTAVAIL',
+    )
   })
 
   it('that nobody has are addresses that no device has', () => {

@@ -1,0 +1,130 @@
+/*
+ * Channels of rdma_cm and their descriptors between sessions: whoever has a descriptor has its identifiers, and nobody
+ * reaches those of another channel by it (docs/why/threat-model.md).
+ */
+import assert from 'node:assert/strict'
+import { type TestContext, test } from 'node:test'
+import type { Daemon } from '../../../src/daemon/daemon.ts'
+import { close } from '../../../src/host/net/sockets.ts'
+import { CmId } from '../../../src/spec/classes/cm_id.ts'
+import { CM_NODE } from '../../../src/spec/session.ts'
+import { ioctlRequest } from '../../../src/uapi/index.ts'
+import { scratchFolder } from '../../tools.ts'
+import { type Client, daemonOf, dial, eventually } from '../client.ts'
+
+const folder = scratchFolder()
+const [ENOENT, EBADF, EINVAL] = [-2, -9, -22]
+const HEADER = 8
+const RESPONSE = 8192
+const TCP = 0x106
+
+interface Channel {
+  readonly client: Client
+  readonly fd: number
+}
+
+const openChannel = async (client: Client): Promise<Channel> => {
+  const { error, descriptors } = await client.open(CM_NODE)
+  assert.equal(error, 0)
+  client.keep(descriptors)
+  return { client, fd: descriptors[0]! }
+}
+
+const program = async (t: TestContext, daemon: Daemon): Promise<Channel> => {
+  const client = dial(t, daemon)
+  await client.hello()
+  return openChannel(client)
+}
+
+/** Writes a command to a channel, of which `client` has a descriptor; the pointer to its response is at `at`. */
+const say = async ({ client, fd }: Channel, number: number, size: number, at: number, words: [number, number][]) => {
+  const { view, address, u32 } = client.memory
+  for (let i = 0; i < HEADER + size; i++) view.setUint8(i, 0)
+  view.setUint32(0, number, true)
+  view.setUint16(4, size, true)
+  view.setUint16(6, 4, true)
+  view.setBigUint64(HEADER + at, BigInt(address + RESPONSE), true)
+  for (const [place, word] of words) view.setUint32(HEADER + place, word, true)
+  const result = await client.writeOn(fd, BigInt(address), BigInt(HEADER + size))
+  return { result, response: u32[RESPONSE / 4]! }
+}
+
+const create = async (channel: Channel): Promise<number> => {
+  const { result, response } = await say(channel, 0, 24, 8, [[16, TCP]])
+  assert.equal(result, 32)
+  return response
+}
+const destroy = async (channel: Channel, id: number): Promise<number> =>
+  (await say(channel, 1, 16, 0, [[8, id]])).result
+const DESTROYED = 24
+/** Of an identifier that is on the channel behind `from`, to `channel`. */
+const migrate = async (channel: Channel, id: number, from: number): Promise<number> =>
+  (
+    await say(channel, 18, 16, 0, [
+      [8, id],
+      [12, from],
+    ])
+  ).result
+const MIGRATED = 24
+
+test('identifiers are those of a channel: other channels, of the same program or of others, do not have them', async t => {
+  const daemon = await daemonOf(t, folder)
+  const a = await program(t, daemon)
+  const second = await openChannel(a.client)
+  const b = await program(t, daemon)
+  const id = await create(a)
+  const foreign = await create(b)
+  assert.equal(foreign, id, 'numbers are those of a process')
+  assert.equal(await destroy(second, id), ENOENT)
+  // By the descriptors of the other program, to its channel and to one's own.
+  for (const [to, from] of [
+    [b, a.fd],
+    [a, b.fd],
+    [second, b.fd],
+    [{ client: b.client, fd: second.fd }, b.fd],
+  ] as const)
+    assert.equal(await migrate(to, id, from), ENOENT)
+  for (const fd of [-1, 1_000_000, 0]) assert.ok([ENOENT, EBADF].includes(await migrate(second, id, fd)))
+  assert.equal(await migrate(second, id, a.fd), MIGRATED)
+  assert.equal(await destroy(a, id), ENOENT)
+  assert.equal(await destroy(second, id), DESTROYED)
+  assert.equal(await destroy(b, foreign), DESTROYED)
+})
+
+test('a channel that is passed on has its identifiers for whoever holds it, until the last copy is closed', async t => {
+  const daemon = await daemonOf(t, folder)
+  const owner = dial(t, daemon)
+  await owner.hello()
+  const { descriptors } = await owner.open(CM_NODE)
+  const [fd] = descriptors as [number]
+  const channel = { client: owner, fd }
+  const id = await create(channel)
+  const other = dial(t, daemon)
+  await other.hello()
+  const watcher = dial(t, daemon)
+  await watcher.hello()
+  // Processes share the number here, as after fork.
+  const inherited = { client: other, fd }
+  owner.close()
+  assert.equal(await destroy(inherited, id), DESTROYED)
+  await create(inherited)
+  close(fd)
+  await eventually(watcher, ({ connections, descriptors: open }) => connections.identifiers === 0 && open === 0)
+})
+
+test('by a channel only commands of rdma_cm are to be had, and its own methods', async t => {
+  const daemon = await daemonOf(t, folder)
+  const { client, fd } = await program(t, daemon)
+  const id = await create({ client, fd })
+  const { view, address } = client.memory
+  // cm_id.destroy by the object dialect, of an object that the descriptor does not name.
+  for (let i = 0; i < 64; i++) view.setUint8(i, 0)
+  view.setUint16(0, CmId.id, true)
+  view.setUint16(2, CmId.methods.destroy.call, true)
+  for (let object = 0; object < 4; object++) {
+    view.setUint32(4, object, true)
+    assert.ok((await client.ioctlOn(fd, ioctlRequest(CmId.methods.destroy.call), BigInt(address))) < 0)
+  }
+  assert.ok([EINVAL, -25, -95].includes(await client.ioctlOn(fd, 0xc0181b01, BigInt(address))))
+  assert.equal(await destroy({ client, fd }, id), DESTROYED)
+})
