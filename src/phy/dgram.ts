@@ -1,12 +1,11 @@
 /*
- * The UDP port for where no native code can be loaded: datagrams one by one through node:dgram (docs/decisions/udp.md).
+ * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
- * Such a socket lets the kernel choose the IPv4 identification of what it sends, which the ICRC covers: nobody else
- * could check our packets, and over IPv6 some of theirs would not arrive. So it speaks to its like only, and both say
- * so: their ICRC is made for identification 0 and marked, which is right for nobody else. What comes with an ICRC as
- * the specification has it is from another kind of port: it is dropped and counted, and whoever made the port is told,
- * so that people hear of it. Hop limit, traffic class and flow label can be neither sent nor seen. Knows no queue pairs
- * and no clock.
+ * With such a socket the kernel chooses the IPv4 identification, which the ICRC covers: other ports could not check our
+ * packets, and over IPv6 some of theirs would not arrive. So it works only between ports of this kind, which mark their
+ * packets: the ICRC is computed for identification 0 and changed. Packets with an ICRC as specified come from another
+ * kind of port; they are dropped, counted and reported. Hop limit, traffic class and flow label can be neither sent nor
+ * seen.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
@@ -41,11 +40,11 @@ export interface DgramPortOptions {
   readonly interfaceName: string
   /** Makes the memory for packets; native code that is to reach it needs an address. Default: ordinary memory. */
   readonly makeArena?: (bytes: number) => Arena
-  /** Told of each address whose packets are refused, once. */
+  /** Called once for each address whose packets are dropped. */
   readonly onForeign?: (address: Uint8Array) => void
 }
 
-/** Added to the ICRC, bit by bit. No identification makes the same change to a packet of any length. */
+/** XORed into the ICRC. No identification makes the same change to a packet of any length. */
 export const ICRC_MARK = 0x756d_6461
 
 /** The arena: runs that are being sent, rooms for layers that keep packets, what was received. */
@@ -56,7 +55,7 @@ const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
 /** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
 const PHASE = 4
-/** Addresses of others that are kept as bytes, and those that were told of. */
+/** Addresses of peers that are cached as bytes, and those that were reported. */
 const MOST_KNOWN = 4096
 
 interface Waiting {
@@ -101,7 +100,7 @@ export const createDgramPort = ({
     lastSendError: 0,
   }
   let closed = false
-  /** Sending: how far the staging area is used, where the room reserved ends, datagrams that the system still has. */
+  /** Sending: how far the staging area is used, the end of the reservation, and datagrams that the system still has. */
   let filled = 0
   let roomEnd = -1
   let sending = 0
@@ -117,7 +116,7 @@ export const createDgramPort = ({
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
-  /** How Node is told of the interface of an address of ours. */
+  /** The zone of an address, as Node names interfaces. */
   const interfaceOf = (of: Uint8Array, own: Uint8Array): string =>
     isMappedIpv4(of) ? addressText(own) : `::%${interfaceName}`
 
@@ -251,7 +250,7 @@ export const createDgramPort = ({
       try {
         open(address, { by: interfaceOf(address, address) })
       } catch (error) {
-        // As in phy/udp/port.ts: interfaces need not have the default GID.
+        // as in phy/udp/port.ts: an interface need not have the default GID
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error

@@ -1,8 +1,8 @@
 /*
- * The flows and peers of the ports of one link (docs/decisions/engines-without-io.md): a flow is a path to a
- * destination as a FlowAddress names it, equal records share one number; a peer is a destination address that some flow
- * of a port goes to, and the source address by which the port's receiver knows that peer. A flow that is closed while
- * runs of it are under way lives until they have arrived, since their receiver reads its record.
+ * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination, a
+ * FlowAddress; equal records share one number. A peer is a destination address of some flow of a port, and the source
+ * address by which the receiver knows that port. A flow that is closed while runs of it are in flight lives until they
+ * have arrived, since their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
@@ -21,15 +21,15 @@ const inRange = (name: string, value: number, max: number): void => {
 }
 
 export interface FlowTable {
-  /** The number of a port's flow; the record is copied. Throws a RangeError for a record that no header can hold. */
+  /** Opens a flow of a port; the record is copied. Throws a RangeError for a record that no header can hold. */
   open(port: number, address: FlowAddress): number
-  /** An open flow of a port is to be closed once more often. */
+  /** Opens an open flow of a port once more. */
   reopen(port: number, flow: number): void
   close(port: number, flow: number): void
   /** Closes every flow of a port. */
   closeAll(port: number): void
   isOpen(port: number, flow: number): boolean
-  /** A run of the flow is under way, or has arrived. */
+  /** A run of the flow is in flight, or has arrived. */
   hold(flow: number): void
   drop(flow: number): void
   recordOf(flow: number): FlowAddress
@@ -39,9 +39,9 @@ export interface FlowTable {
   /** Where the source or destination words of a flow begin there. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
-  /** The number of a port's peer with the address at `at` in `words`, -1 if no open flow of the port goes there. */
+  /** The number of a port's peer with the address at `at` in `words`; -1 if no open flow of the port goes there. */
   peerOf(port: number, words: Uint32Array, at: number): number
-  /** Grows whenever `peerOf` may answer differently than before, or a number means another flow. */
+  /** Grows whenever `peerOf` may return something else, or a number means another flow. */
   version(): number
   size(): number
 }
@@ -79,9 +79,9 @@ export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
   const records: FlowAddress[] = []
-  /** Made when the first packet wants it: most paths of a link in memory never have an ICRC. */
+  /** Computed with the first packet that needs it: most flows of the memory link never have an ICRC. */
   const icrcFlows: (Flow | undefined)[] = []
-  /** How often `open` named the flow; the rest of its holders are runs under way. */
+  /** How often `open` named the flow; its other holders are runs in flight. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)
@@ -117,7 +117,7 @@ export const createFlowTable = (): FlowTable => {
       const before = flows.size
       const flow = flows.take(key, 0)
       if (flows.size > before) {
-        // A path that comes and goes has the record that it had, and nothing is copied again.
+        // a flow that is opened again keeps its record
         if (records[flow] === undefined || !isSame(records[flow], address)) {
           records[flow] = copyOf(address)
           icrcFlows[flow] = undefined

@@ -1,7 +1,7 @@
 /*
- * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). A key that is taken twice gets the same
- * number and a count; a number is free for another key once every taker has dropped it. Open addressing over typed
- * arrays, so that looking up costs no string and no allocation per packet run (docs/decisions/engines-without-io.md).
+ * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). The same key gets the same number and is
+ * counted; a number is used for another key once its count is 0. Open addressing over typed arrays, so that a look-up
+ * per run makes no string and allocates nothing (docs/decisions/engines-without-io.md).
  */
 
 export interface KeyTable {
@@ -9,17 +9,17 @@ export interface KeyTable {
   readonly keys: Uint32Array
   /** The number of the key at `at` in `words`, or -1. */
   find(words: Uint32Array, at: number): number
-  /** As `find`, but adds the key if there is none, and counts one more taker. */
+  /** As `find`, but adds the key if there is none, and counts. */
   take(words: Uint32Array, at: number): number
-  /** One more taker of a number. */
+  /** Counts a number once more. */
   hold(number: number): void
-  /** One taker less; true when this was the last and the number is free. */
+  /** Counts down; true if the number is free now. */
   drop(number: number): boolean
-  /** How many hold the number; 0 when it is free. */
+  /** The count of a number; 0 if it is free. */
   holders(number: number): number
   /** Keys in the table. */
   readonly size: number
-  /** Grows whenever a key comes or goes, so that what was found can be remembered until then. */
+  /** Grows whenever a key comes or goes, so that results can be cached until then. */
   readonly version: number
 }
 

@@ -1,16 +1,15 @@
 /*
- * The memory link (docs/decisions/memory-link.md): joins the ports of one process. A run goes to the port that has its
- * destination address, which may be the sender's own, without being copied: it is built in a buffer of the shared
- * arena, queued at the destination, read there and given back. Runs that are built one after another share a buffer,
- * which is free again when the last of them has been given back and the sender has gone on to another one.
+ * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes to the port that has
+ * its destination address, which may be the sender's own, without a copy: it is built in a buffer of the shared arena,
+ * queued at the destination, read there and released. Runs that are built one after another share a buffer, which is
+ * free again when the last of them is released and the sender uses another one.
  *
- * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, an ICRC
- * over it, and the receiver drops what has a wrong one. With sealing on demand ICRCs are made and checked only while
- * somebody wants real bytes.
+ * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an
+ * ICRC; the receiver drops packets with a wrong one. With sealing on demand, ICRCs are computed and checked only while
+ * somebody looks at the bytes.
  *
- * Buffers are of two sizes, so that an acknowledgement never waits for the big ones, and each port has a share of its
- * own. A receiver that does not take its runs stops those who send to it, no others. Knows no queue pairs, no clock and
- * no socket.
+ * Buffers have two sizes, so that an ACK never waits for a large one, and each port has a share. A receiver that does
+ * not read its runs blocks those that send to it, no others.
  */
 import { addressText } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -22,17 +21,17 @@ import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limi
 import { createRunPool } from './runs/pool.ts'
 import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
-/** Runs up to this size, acknowledgements above all, have buffers of their own. */
+/** Runs up to this size, mostly ACKs, have buffers of their own. */
 const SMALL_RUN_BYTES = 2048
-/** Buffers that a port can always have, whatever the others do (fewer with very many ports). */
+/** Buffers that are guaranteed to each port (fewer with very many ports). */
 const SHARE = 4
 const SMALL_SHARE = 32
 const PATH_MTU = 4096
-/** Routes that are no port: none, and from GROUP downwards groups. */
+/** Routes that are no port: none, and from GROUP downwards multicast groups. */
 const NOWHERE = -1
 const GROUP = -2
 
-/** How messages pass: as packets, or straight where that is possible. */
+/** Whether messages may pass without packets. */
 export type Path = 'packets' | 'direct'
 
 export interface MemorySwitchOptions {
@@ -45,18 +44,18 @@ export interface MemorySwitchOptions {
   /** `demand`: no ICRCs unless a tap or a layer wants them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
   /**
-   * `direct`: messages may pass without packets (`Port.receiverOf`) while nobody wants ICRCs or looks on. Default
+   * `direct`: messages may pass without packets (`Port.receiverOf`) while nobody wants ICRCs or taps the port. Default
    * `packets`.
    */
   readonly path?: Path
 }
 
 export interface MemorySwitch {
-  /** One more port. Throws when there are as many as run buffers. */
+  /** Adds a port. Throws when there are as many as run buffers. */
   attach(): Port
-  /** Runs that wait at some port to be received. */
+  /** Runs that wait to be received at any port. */
   readonly waiting: number
-  /** Buffers in use and flows open or under way: 0 when all ports are closed. */
+  /** Buffers in use and flows open or in flight: 0 when all ports are closed. */
   stat(): { ports: number; runs: number; smallRuns: number; flows: number }
 }
 
@@ -81,21 +80,24 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   /** Multicast addresses, and by number the ports that want runs to them. */
   const groups = createKeyTable(4)
   const members: number[][] = []
-  /** By flow: where it leads (a port, NOWHERE, a group), the number that its source has there, as of which version. */
+  /**
+   * By flow: its destination (a port, NOWHERE, a group), the source's number there, and the version for which that
+   * holds.
+   */
   const routeOf: number[] = []
   const peerOf: number[] = []
   const routeVersion: number[] = []
-  /** Ports by number; a closed one's number is taken again once its buffers are back. */
+  /** Ports by number; the number of a closed port is used again once its buffers are released. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const scratch = new Uint32Array(4)
   let sealsWanted = sealing === 'always' ? 1 : 0
   let waiting = 0
 
   const records = createRunRecords(runs + smallRuns)
-  /** By buffer, the big ones first, then the small ones: runs in it that are under way, and its reservation. */
+  /** By buffer, the large ones first: its runs in flight, and its reservation. */
   const holders = new Int32Array(runs + smallRuns)
 
-  /** Looks up where a flow leads, unless nothing has changed since the last time. */
+  /** Looks up the destination of a flow, unless nothing has changed since the last time. */
   const route = (flow: number): number => {
     const version = addresses.version + flows.version() + groups.version
     if (routeVersion[flow] !== version) {
@@ -133,7 +135,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     freeRecord(records, run)
   }
 
-  /** Another record of a run that is sent: the same bytes, for one more receiver. */
+  /** Another record for a run that is sent: the same bytes, for one more receiver. */
   const copyRun = (run: number): number => {
     const copy = allocateRecord(records)
     records.buffer[copy] = records.buffer[run]
@@ -159,10 +161,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const isRight = (run: number, packet: number): boolean =>
     verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
-  /** One tapped run for all ports: a tap may not keep it. */
+  /** The record that taps of all ports are shown; a tap may not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
-  /** The receiving side of a port: a list of runs, those given to the receiver and not yet released first. */
+  /** The receiving side of a port: a list of runs, first those that were handed out and not yet released. */
   interface Link {
     readonly port: Port
     enqueue(run: number): void
@@ -176,7 +178,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     /** First packet of the run at `head` that was not handed out. */
     let cursor = 0
     let outstanding = false
-    /** The buffer that was reserved last, and how far it is filled. */
+    /** The last reservation, and how far it is filled. */
     let reserved = -1
     let filled = 0
     let closed = false
@@ -208,7 +210,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       groups.drop(group)
     }
 
-    /** Gives back what lies before `head`. */
+    /** Releases what lies before `head`. */
     const freeToHead = (): void => {
       while (oldest !== head) {
         const run = oldest
@@ -223,7 +225,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       reserved = -1
     }
 
-    /** Counts and passes packets with wrong ICRCs; the first right one from `from` on, or the run's end. */
+    /** Skips and counts packets with wrong ICRCs. Returns the first right one from `from` on, or the run's end. */
     const skipWrong = (run: number, from: number): number => {
       let packet = from
       while (packet < records.count[run] && !isRight(run, packet)) {
@@ -367,7 +369,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
           if (port.tap !== null) showTap('received', 'passed', run, from, end)
-          // What is wrong behind it is passed now, so that the run is done with when its last good packet is released.
+          // wrong packets behind it are skipped now, so that the run can be released with its last good packet
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
           outstanding = true
@@ -426,7 +428,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   return {
     attach: () => {
-      // A number whose buffers are still under way somewhere cannot be shared yet.
+      // a number whose buffers are in flight cannot be given to another port yet
       const me = links.findIndex((link, i) => link === undefined && big.usedBy(i) === 0 && small.usedBy(i) === 0)
       if (me < 0)
         throw new Error(

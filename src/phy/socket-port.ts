@@ -1,7 +1,6 @@
 /*
- * What ports on sockets (phy/udp/port.ts, dgram.ts) have in common: numbers of their addresses, rooms for layers that
- * keep packets, peers of flows, and that nothing of them waits for a time. Knows no sockets, only that an address may
- * have one.
+ * What ports on sockets (phy/udp/port.ts, dgram.ts) share: numbers of addresses, reservations for layers that keep
+ * packets, peers of flows.
  */
 import type { FlowTable } from './flow-table.ts'
 import { addressWords } from './key-table.ts'

@@ -1,19 +1,19 @@
 /*
- * Watching a port: tracer and pcap are shown every run that it sends and receives, with real ICRCs. Taps come and go
- * while packets flow; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
+ * Taps: tracer and pcap see every run that a port sends and receives, with real ICRCs. Taps may come and go at any
+ * time; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
 const tapsOf = new WeakMap<Port, PortTap[]>()
 
-/** Shows `tap` every run from now on, until the function that is returned is called (once or more often). */
+/** Shows `tap` every run until the returned function is called. */
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // Its own function, so that the same tap can be added twice and removed once.
+  // a function of its own, so that the same tap can be added twice and removed once
   const own: PortTap = run => tap(run)
   const settle = (): void => {
-    // A copy, since a tap may remove itself while it is called.
+    // a copy, since a tap may remove itself during the call
     const now = [...taps]
     port.tap =
       now.length === 0

@@ -1,7 +1,7 @@
 /*
- * Packets that a fault layer holds back: copied away until enough others have passed them, or until their delay is over
- * and the limits of the rate let them pass. Time is what the caller says it is; a packet's wait begins with the first
- * `onTimeout` after it was held. The queue is bounded, as that of any link. `Tag` is what goes with a packet.
+ * Packets that a fault layer delays: copied until enough others have passed them, or until their delay is over and the
+ * rate lets them pass. A packet's delay begins with the first `onTimeout` after it was queued. The queue is bounded, as
+ * that of any link. `Tag` belongs to a packet.
  */
 
 /** Most packets that are held, as tc-netem's limit. */

@@ -1,11 +1,8 @@
 /*
- * What fault rules have in store for packets: for one device and one direction the rules that are for it, and what
- * chance decides about packet after packet. Every rule that fits a packet acts on it, and has a random sequence of its
- * own, made from its seed, the device's name and the direction: what one rule does depends on the packets that it is
- * for and their order, not on other rules, nor on how packets are cut into runs. Rules with the same seed get different
- * sequences by their order.
- *
- * Reads two fields of the BTH, and knows nothing else of packets.
+ * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
+ * on it, and has a random sequence of its own, made from its seed, the device's name and the direction: what a rule
+ * does depends on the packets that it matches and their order, not on other rules, nor on how packets are grouped into
+ * runs. Rules with the same seed get different sequences by their order.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'

@@ -1,12 +1,11 @@
 /*
- * A port with a bad link: wraps any port and does to what it sends and receives what the fault rules say (those of
- * `--fault` and `userdma fault set`, rules.ts). Rules change while packets flow. While there are none for this
- * device the layer's functions are the port's own, so that it costs nothing; they are exchanged when rules come, each
- * direction by itself.
+ * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to what it sends
+ * and receives. Rules may change at any time. While none is for this device, the layer's functions are the port's own,
+ * so that it costs nothing; they are replaced when rules come, each direction by itself.
  *
- * Each device of a daemon has such a layer. A rule is for arriving packets unless it says otherwise, so that a packet
- * between two devices of one daemon meets faults once. Chance comes from seeds (dice.ts), time from the caller
- * through `onTimeout`. Of packets only BTH.opcode and BTH.destQP are looked at.
+ * Each device of a daemon has such a layer. A rule applies to received packets unless it says otherwise, so a packet
+ * between two devices of one daemon meets faults once. Randomness comes from seeds (dice.ts), time from the caller
+ * through `onTimeout`.
  */
 
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'

@@ -1,5 +1,5 @@
 /*
- * What both halves of a fault layer share: how far packets are reordered, which bytes a rate counts.
+ * Limits that both halves of a fault layer share: how far packets are reordered, which bytes a rate counts.
  */
 import { isMappedIpv4 } from '../../wire/address.ts'
 import type { FlowAddress } from '../port.ts'

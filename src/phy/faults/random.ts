@@ -1,5 +1,5 @@
 /*
- * Chance that can be repeated: a sequence of numbers that a seed fixes (mulberry32, of public domain). Not for secrets.
+ * A reproducible sequence of random numbers from a seed (mulberry32, public domain). Not for secrets.
  */
 
 /** Integers from 0 to 2^32 - 1, evenly spread; only the lower 32 bits of `seed` count. */

@@ -1,7 +1,7 @@
 /*
- * The receiving half of a fault layer: what arrives at a port is lost, repeated, reordered, spoilt and delayed before
- * the device gets it. Bits are flipped behind the sender's ICRC, as a cable flips them. A run is handed on in pieces
- * where a fault hits; what is held back goes on from room in the arena that the port lends.
+ * The receiving half of a fault layer: received packets are dropped, duplicated, reordered, corrupted and delayed
+ * before the device gets them. Bits are flipped without changing the ICRC, as a bad cable flips them. A run is split
+ * where a fault applies; delayed packets are received from a part of the arena that the port lends.
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'

@@ -1,8 +1,8 @@
 /*
- * The sending half of a fault layer: what a device sends is lost, repeated, reordered, spoilt and delayed before it is
- * on its way, so that peers on other machines see the faults. The port seals a run when it is committed; bits are
- * flipped right after that, before the run leaves. What is held back leaves at the end of a turn of sending, when no
- * room of the device is open; its flow stays open that long.
+ * The sending half of a fault layer: packets are dropped, duplicated, reordered, corrupted and delayed before they are
+ * sent, so that peers on other machines see the faults. The port seals a run when it is committed; bits are flipped
+ * after that, before the run is sent. Delayed packets are sent at the end of a turn, when the device has no
+ * reservation; their flow stays open until then.
  */
 
 import type { FaultCounters } from '../../spec/faults.ts'

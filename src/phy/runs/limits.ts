@@ -1,13 +1,11 @@
 /*
- * How large a run of our ports may be, and the checks of what a sender does with room that was reserved for it: our own
- * mistakes, so they throw. Knows nothing of where runs go. Called once per run, so nothing is allocated unless it
- * throws.
+ * Limits of runs, and checks of what a sender commits: our own mistakes, so they throw. Called once per run.
  */
 
 /**
- * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends, and
- * the larger it is the less that counts (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of what one
- * piece takes, 128 KiB 0.88, 256 KiB 0.93); beyond that it would leave the processor's second-level cache.
+ * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends,
+ * which count less in larger ones (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of the speed of one
+ * run, 128 KiB 0.88, 256 KiB 0.93); beyond that it would leave the L2 cache.
  */
 export const RUN_BYTES = 270336
 export const RUN_PACKETS = 1024
@@ -20,8 +18,8 @@ export const requireRunBytes = (bytes: number): void => {
 }
 
 /**
- * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it lies in the room from `begin` to
- * `end`, -1 if none was reserved. Answers where it ends. Error, or RangeError.
+ * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it lies in the reservation from
+ * `begin` to `end`, -1 if there is none. Returns where it ends. Throws Error, or RangeError.
  */
 export const requireRun = (
   offset: number,

@@ -1,12 +1,12 @@
 /*
- * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each has a few
- * buffers that only it can take, and what is left over goes to whoever asks first. A buffer counts for the port that
- * took it until the receiver has given it back. Nothing is allocated after the pool is made.
+ * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each port has a few
+ * guaranteed ones, and the rest is first come, first served. A buffer counts for the port that took it until the
+ * receiver has released it.
  */
 
 export interface RunPool {
   readonly size: number
-  /** A buffer's number for owner `owner`, or -1 when it has used its share and nothing is left over. */
+  /** Takes a buffer for `owner`; -1 when its share is used and no other is free. */
   take(owner: number): number
   give(buffer: number): void
   offsetOf(buffer: number): number
@@ -15,15 +15,15 @@ export interface RunPool {
   ownerOf(buffer: number): number
   addOwner(owner: number): void
   removeOwner(owner: number): void
-  /** Buffers that an owner has out. */
+  /** Buffers of an owner in use. */
   usedBy(owner: number): number
-  /** Buffers that nobody has. */
+  /** Free buffers. */
   free(): number
 }
 
 /**
- * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: buffers kept for each owner at
- * most; with many owners fewer, half of the buffers over all of them, but one at least.
+ * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: guaranteed buffers of each
+ * owner; with many owners fewer, but at least one, half of the buffers in all.
  */
 export const createRunPool = (base: number, size: number, count: number, owners: number, share: number): RunPool => {
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
@@ -32,7 +32,7 @@ export const createRunPool = (base: number, size: number, count: number, owners:
   const present = new Uint8Array(owners)
   let free = count
   let guarantee = share
-  /** Buffers that must stay free for owners below their guarantee. */
+  /** Buffers that must stay free for the guarantees of others. */
   let owed = 0
 
   const settle = (): void => {

@@ -1,8 +1,7 @@
 /*
- * What a link knows of each run that is under way: which buffer it lies in and where, its shape, its flow. Records are
- * numbers, rows of columns that grow by being replaced (read them from the table each time), and are linked by `next`:
- * into a receiver's queue while they are used, into the free list while not. A buffer may hold many runs, so their
- * number is bounded by bytes only.
+ * Records of the runs in flight on a link: buffer, place, sizes, flow. They are rows of typed arrays that are replaced
+ * when they grow (read them from the table each time), linked by `next` into a receiver's queue or the free list. A
+ * buffer may hold many runs, so only their bytes bound their number.
  */
 
 export interface RunRecords {
@@ -68,7 +67,7 @@ const grow = (records: RunRecords): void => {
   addFree(records, before)
 }
 
-/** A record for a new run, the last of its queue; its other columns are undefined. */
+/** A record for a new run at the end of its queue; its other columns are undefined. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free

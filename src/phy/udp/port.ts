@@ -1,8 +1,8 @@
 /*
- * The UDP port: runs of packets go out of real sockets, port 4791 of the device's addresses, and come in there (RoCEv2,
- * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of one daemon, of different daemons
- * and those of other makers are all reached in this one way. What is sent and received how is in sending.ts and
- * receiving.ts; here are addresses, flows, and what the interface says. Knows no queue pairs and no clock.
+ * The UDP port: runs of packets are sent and received on real sockets, port 4791 of the device's addresses (RoCEv2,
+ * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of this daemon, of other daemons
+ * and of other vendors are all reached in this way. This file has addresses, flows and interface changes; sending.ts
+ * and receiving.ts have the rest.
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -29,7 +29,7 @@ export interface UdpPortOptions {
   readonly mtu: number
   /** Its number, for link-local addresses. */
   readonly interfaceIndex: number
-  /** `never`: datagrams leave one by one. Default `auto`. */
+  /** `never`: no UDP_SEGMENT. Default `auto`. */
   readonly cut?: 'auto' | 'never'
 }
 
@@ -45,7 +45,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
   const senders = createSenders(flows)
   const known = createAddresses<UdpSocket>()
   const { addresses, sockets, numberOf } = known
-  /** By number of the address: who waits for its socket. */
+  /** By number of the address: the watch of its socket. */
   const watches: (Watch | undefined)[] = []
   let closed = false
   let seals = 0
@@ -99,7 +99,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       try {
         socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
       } catch (error) {
-        // The default GID of a RoCE device: interfaces need not have it, and several devices of one have the same.
+        // the default GID of a RoCE device: an interface need not have it, and several devices of one interface share
+        // it
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
@@ -117,12 +118,12 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       closeUdpSocket(socket)
       sockets[number] = undefined
       watches[number] = undefined
-      // What waited for this socket is lost, and must not keep back the rest.
+      // packets queued for this socket are lost, and must not block the others
       sending.sendQueued()
     },
-    // A group is one more address to receive on, whose number is free again afterwards: no flow leaves from it.
+    // a group is one more address to receive on; no flow leaves from it, so its number is free when it is left
     joinGroup: group => port.addAddress(group),
-    // Memberships end with the interface that they are on, without a word to the socket.
+    // the kernel ends memberships with their interface, without an error on the socket
     moveTo: index => {
       scope = index
       for (let flow = 0; flow < FLOWS; flow++)

@@ -1,9 +1,9 @@
 /*
- * The receiving half of a UDP port: messages come into buffers, several with one system call, each a datagram or many
- * that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so it is
- * found from the ICRC itself (`findIdentification`): what that leaves of the check is in docs/reference/cli.md.
+ * The receiving half of a UDP port: messages are read into buffers, several with one system call, each a datagram or
+ * many that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so
+ * it is derived from the ICRC (`findIdentification`); docs/reference/cli.md says what that leaves of the check.
  *
- * Buffers are used in order and again from the first once all have been handed out and given back.
+ * Buffers are used in order, and again from the first once all have been handed out and released.
  */
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
 import { countRightIcrcs, findIdentification } from '../../wire/icrc.ts'
@@ -19,7 +19,7 @@ export interface UdpReceiving {
   /** As in `Port`. */
   receive(run: ReceivedRun): boolean
   release(): void
-  /** Forgets what was received and not handed out. */
+  /** Drops what was received and not handed out. */
   clear(): void
 }
 
@@ -27,10 +27,9 @@ export const RECEIVES = 32
 /** Buffers that one call fills at most. */
 const AT_ONCE = 4
 /**
- * Bytes and packets that are handed out in one turn, until the release: acknowledgements leave between turns, and a
- * sender who hears of a part of its window while the rest is being looked at never stops. Each acknowledgement costs
- * both ends a system call, and on one processor a change between them: a quarter of the window is worth that (measured:
- * 64 KiB cost a third more processor time per byte).
+ * Bytes and packets that are handed out in one turn, until the release. ACKs are sent between turns, so a sender that
+ * gets an ACK for part of its window never stalls. Each ACK costs both ends a system call, and on one processor a
+ * context switch: a quarter of the window is worth that (measured: 64 KiB cost a third more processor time per byte).
  */
 const TURN_BYTES = 0x4_0000
 const TURN_PACKETS = 124
@@ -44,16 +43,16 @@ export const createUdpReceiving = (
   counters: ReceiveCounters,
   options: {
     readonly tap: () => PortTap | null
-    /** Whether somebody wants to know each packet's identification: then it counts up within a run. */
+    /** Whether the packets' identifications are wanted: then they count up within a run. */
     readonly exact: () => boolean
   },
 ): UdpReceiving => {
   const { tap, exact } = options
-  /** Buffers [cursor, got) were filled and not handed out; `packet` is the next one of the first of them. */
+  /** Buffers [cursor, got) are filled and not handed out; `packet` is the next packet of the first of them. */
   let cursor = 0
   let packet = 0
   let got = 0
-  /** The identification of that packet, if it was looked at already. */
+  /** Identification of that packet, if it was already checked. */
   let known = UNKNOWN
   let outstanding = false
   /** Bytes and packets handed out in this turn. */
@@ -61,13 +60,13 @@ export const createUdpReceiving = (
   let handedPackets = 0
   const senderOf = new Int32Array(RECEIVES)
   const packetsIn = new Int32Array(RECEIVES)
-  /** The socket that was asked last. */
+  /** The socket that was read last. */
   let turn = 0
-  /** By socket: the number of the turn in which it had less than was asked for, so that it is not asked again. */
+  /** By socket: the turn in which it was found empty, so that it is not read again in this turn. */
   let dryIn = new Uint32Array(4)
   let turnNumber = 1
 
-  /** Asks the sockets in turn; false if nothing waits there, or there is no buffer to put it. */
+  /** Reads the sockets in turn; false if none has a datagram, or no buffer is free. */
   const fill = (): boolean => {
     if (got === 0) senders.settle()
     const room = Math.min(AT_ONCE, RECEIVES - got)
@@ -79,7 +78,7 @@ export const createUdpReceiving = (
       if (socket === undefined || dryIn[turn] === turnNumber) continue
       const filled = receive(socket, got, room)
       if (filled < room) dryIn[turn] = turnNumber
-      // Nothing waits, or the network told of something that was sent (ICMP): neither is the end of anything.
+      // no datagram, or an ICMP error for one that was sent: neither ends the loop
       if (filled <= 0) continue
       for (const end = got + filled; got < end; got++) {
         const length = lengths[got]
@@ -106,7 +105,7 @@ export const createUdpReceiving = (
   const lengthOf = (buffer: number, index: number): number =>
     index === packetsIn[buffer] - 1 ? lengths[buffer] - index * segments[buffer] : segments[buffer]
 
-  /** The identification of a packet, -1 if its ICRC is wrong. */
+  /** The identification of a packet; -1 if its ICRC is wrong. */
   const identify = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     const expected = senders.nextIdentification(sender)
@@ -124,8 +123,8 @@ export const createUdpReceiving = (
   }
 
   /**
-   * How many packets from `index` on are right with identifications that count up from `identification`, looked at
-   * with one call; 0 where there are not several of one length.
+   * How many packets from `index` on have right ICRCs with identifications that count up from `identification`, checked
+   * by one call; 0 where there are not several of one length.
    */
   const countRight = (buffer: number, index: number, identification: number): number => {
     const packets = packetsIn[buffer]
@@ -137,13 +136,13 @@ export const createUdpReceiving = (
     if (right > 0) senders.sawIdentification(sender, (identification + right - 1) & 0xffff)
     return right
   }
-  /** What the identification of a packet probably is: who cuts begins each message with 0. */
+  /** The probable identification of a packet: a segmented message begins with 0. */
   const guessIdentification = (buffer: number, index: number): number => {
     const sender = senderOf[buffer]
     return index === 0 && senders.peerCounts(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
   }
 
-  /** Packet `index` of the buffer at `cursor` comes next, or the next buffer's first one. */
+  /** Makes packet `index` of the buffer at `cursor` the next one, or the first of the next buffer. */
   const goTo = (index: number): void => {
     packet = index
     if (index < packetsIn[cursor]) return
@@ -165,9 +164,7 @@ export const createUdpReceiving = (
     look(tapped)
   }
 
-  /**
-   * Hands on what is right from packet `packet` of the buffer at `cursor` on; false if that is wrong, which is counted.
-   */
+  /** Hands out the packets with right ICRCs from `packet` on; false if the first is wrong, which is counted. */
   const handOn = (run: ReceivedRun): boolean => {
     const buffer = cursor
     const packets = packetsIn[buffer]
@@ -211,7 +208,7 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // All that one call brought is handed out: then the buffers are used again from the first, which the cache has.
+      // everything read by one call is handed out: buffers are used again from the first, which is in the cache
       if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
       for (;;) {
         while (cursor < got) if (handOn(run)) return true

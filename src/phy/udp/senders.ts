@@ -1,7 +1,7 @@
 /*
- * Who sends to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the address of ours that
- * it sends to) the record that goes beside its runs, what its ICRCs cover of the headers, and which IPv4 identification
- * it will probably use next. Anybody can send, so the table is bounded: it is begun anew when it is full.
+ * Senders to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the local address) the
+ * address record of its runs, the headers that its ICRCs cover, and the IPv4 identification to expect next. Anybody can
+ * send, so the table is bounded: it is cleared when it is full.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -9,7 +9,7 @@ import type { FlowTable } from '../flow-table.ts'
 import { createKeyTable } from '../key-table.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** Where datagrams come from, by number of their buffer: as `UdpBatches` has it. */
+/** Source of each receive buffer, as `UdpBatches` has it. */
 export interface SourceColumns {
   readonly addresses: ArrayLike<number>
   readonly ports: ArrayLike<number>
@@ -27,11 +27,11 @@ export interface Senders {
   /** The identification to try first: one more than the last one. */
   nextIdentification(sender: number): number
   sawIdentification(sender: number, identification: number): void
-  /** Whether the peer has sent an identification of 0, as an unconnected socket of Linux does and rdma_rxe does not. */
+  /** Whether the peer has sent identification 0, as unconnected sockets of Linux do and rdma_rxe does not. */
   peerCounts(peer: number): boolean
   /** The number may mean another peer from now on. */
   forgetPeer(peer: number): void
-  /** Called when no number is in use: may forget everybody. */
+  /** Called when no source is in use: the table may be cleared. */
   settle(): void
 }
 

@@ -1,12 +1,12 @@
 /*
  * The sending half of a UDP port: runs are built in a staging area, cut into messages of up to 124 datagrams of equal
- * size, sealed, and leave with one system call per turn. The kernel cuts a message (UDP_SEGMENT); its datagrams have
- * IPv4 identification 0, 1, 2 …, a datagram alone has 0, and the ICRC is made for that.
+ * size, sealed, and sent with one system call per turn. The kernel segments a message (UDP_SEGMENT); its datagrams have
+ * IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed for that.
  *
- * Who has never sent us such an identification may be of another make and be reached over hardware that counts in
- * another way: it gets its datagrams one by one, and so does everybody when the kernel refuses to cut. What the system
- * refuses to send at all (no route, an interface that is down, a packet beyond its MTU, an address that is gone) is
- * lost and counted, as the network may do; when it can take no more now, the staging area fills up.
+ * A peer that has never sent such an identification may be of another vendor, behind a network card that numbers
+ * segments differently: it gets single datagrams. So does everybody when the kernel refuses to segment. Datagrams that
+ * the system refuses (no route, interface down, beyond the MTU, address gone) are lost and counted; while the socket
+ * buffer is full, the staging area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
@@ -20,7 +20,7 @@ export interface SendCounters extends PortCounters {
   /** System calls, and messages that were cut into several datagrams. */
   sendCalls: number
   cutMessages: number
-  /** Datagrams that the system refused to send, and the error number of the last one. */
+  /** Datagrams that the system refused to send, and the last error number. */
   sendErrors: number
   lastSendError: number
 }
@@ -32,22 +32,27 @@ export interface UdpSending {
   flush(): void
   /** A new flow: the socket that it leaves from. */
   addFlow(flow: number, socket: number): void
-  /** Sends what waits; false if the sockets take no more now. */
+  /** Sends what is queued; false if the sockets are full. */
   sendQueued(): boolean
 }
 
-/** Room for runs that wait to be sent, at the arena's begin. */
+/** Staging area for queued runs, at the beginning of the arena. */
 export const STAGING = 2 * RUN_BYTES
 export const FLOWS = 16384
 const MESSAGES = 2048
-/** One more message, for what has to be sent again in another way. */
+/** One more message, for what has to be sent again in smaller parts. */
 const SPARE = MESSAGES
 export const ALL_MESSAGES = MESSAGES + 1
-/** Datagrams of one message, and its bytes, below the kernel's limits: 128 segments, 64 in older ones; 65,507 bytes. */
+/**
+ * Datagrams of one message, and its bytes, below the kernel's limits: 128 segments, 64 in older kernels; 65,507 bytes.
+ */
 const MESSAGE_PACKETS = 124
 const FEWER_PACKETS = 62
 const MESSAGE_BYTES = 65000
-/** So many datagrams leave before the turn is over: their receiver should not wait while many small ones are built. */
+/**
+ * After so many datagrams the queue is sent before the turn ends, so that the receiver can start while many small ones
+ * are built.
+ */
 export const FLUSH_EARLY_PACKETS = 62
 
 export const createUdpSending = (
@@ -57,10 +62,10 @@ export const createUdpSending = (
   senders: Senders,
   counters: SendCounters,
   options: {
-    /** Whether the kernel may cut messages. */
+    /** Whether UDP_SEGMENT may be used. */
     readonly cut: boolean
     readonly tap: () => PortTap | null
-    /** The sockets take no more now, or they do again. */
+    /** The sockets are full. */
     readonly onBlocked: (blocked: boolean) => void
   },
 ): UdpSending => {
@@ -77,7 +82,7 @@ export const createUdpSending = (
   let sent = 0
   let queued = 0
   let queuedPackets = 0
-  /** The room that was reserved last: where it ends, -1 for none, and how far it is filled. */
+  /** The last reservation: its end, -1 for none, and how far it is filled. */
   let roomEnd = -1
   let filled = 0
   let blocked = false
@@ -93,7 +98,7 @@ export const createUdpSending = (
     counters.dropped += packets
   }
 
-  /** Seals packets that leave as one message. */
+  /** Seals packets that are sent as one message. */
   const seal = (offset: number, packet: number, count: number, last: number, flow: number): void => {
     const icrcFlow = flows.icrcFlowOf(flow)
     const full = last === packet ? count : count - 1
@@ -102,8 +107,8 @@ export const createUdpSending = (
   }
 
   /**
-   * The kernel would not have message `slot`: goes on with fewer packets at once, then one by one, if the cutting may
-   * be the reason, else it is lost.
+   * The kernel has refused message `slot`: sends it with fewer segments, then one by one, if segmentation may be the
+   * reason; otherwise it is lost.
    */
   const sendOtherwise = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
@@ -127,7 +132,7 @@ export const createUdpSending = (
     }
   }
 
-  /** Sends `bytes` bytes of a message from byte `from` on packet by packet, after the kernel said `errno`. */
+  /** Sends `bytes` bytes of a message from byte `from` on packet by packet, after the kernel has returned `errno`. */
   const sendSingly = (socket: UdpSocket, slot: number, from: number, bytes: number, errno: number): void => {
     const packet = packetSizes[slot]
     if (bytes <= packet || (errno !== EIO && errno !== EINVAL && errno !== EMSGSIZE)) {
@@ -142,8 +147,8 @@ export const createUdpSending = (
       counters.sendCalls++
       const result = send(socket, SPARE, 1)
       if (result < 0) refused(-result, 1)
-      // Only the cutting was wrong, and it will be for everybody: a network card or a kernel that cannot. When an MTU
-      // fell, whole packets fail too, and cutting is right again once it has risen.
+      // single datagrams go: segmentation is the reason, and will be for all messages (the network card or the kernel
+      // cannot). When an MTU shrinks, single datagrams fail too, and segmentation works again once it has grown.
       else if (length === packet) cuts = false
     }
   }
@@ -232,7 +237,7 @@ export const createUdpSending = (
       const end = requireRun(offset, size, count, last, filled, roomEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      // Not this run, whose bytes are still the sender's.
+      // not this run, whose bytes the sender may still change
       if (queuedPackets >= FLUSH_EARLY_PACKETS && !blocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset

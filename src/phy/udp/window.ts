@@ -1,5 +1,5 @@
 /*
- * What an interface and a socket buffer allow a port on UDP: the path MTU, and how much may be unacknowledged.
+ * Limits of an interface and a socket buffer: the path MTU, and the window.
  */
 
 /** All headers that a RoCEv2 packet may have around its payload, as Linux counts them (iboe_get_mtu). */
@@ -9,20 +9,20 @@ const HEADERS = 96
 export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(size => mtu >= size + HEADERS) ?? 256
 
 /**
- * What one sender may have unacknowledged, payload and 64 bytes a packet: what fits half of a receiver's socket buffer
- * that is like ours, when a datagram alone costs the kernel up to 2.2 times its bytes.
+ * Window bytes (payload, and 64 per packet) of one queue pair: what fits half of a receiver's socket buffer of our
+ * size, when the kernel charges a datagram up to 2.2 times its bytes.
  */
 const WINDOW_SHARE = 4.5
 /**
- * Several of a receiver's turns (receiving.ts), so that neither end waits for the other when one of them does not
- * run for some hundred microseconds.
+ * Several of a receiver's turns (receiving.ts), so that both ends stay busy when one is not scheduled for some hundred
+ * microseconds.
  */
 export const MAX_WINDOW_BYTES = 0x10_0000
-/** The same where packets leave and come one by one: more would only wait. */
+/** The same without UDP_SEGMENT: more would only wait in buffers. */
 export const MAX_WINDOW_BYTES_WITHOUT_GSO = 0x4_0000
 export const MAX_SHARED_WINDOW_BYTES = 0x20_0000
 const SMALLEST_WINDOW = 0x4000
 
-/** … and all senders of a port together. `receiveBuffer`: bytes as the kernel counts them. */
+/** The same for all queue pairs of a port together. `receiveBuffer`: bytes as the kernel counts them. */
 export const sharedWindowOf = (receiveBuffer: number): number =>
   Math.max(SMALLEST_WINDOW, Math.min(MAX_SHARED_WINDOW_BYTES, Math.floor(receiveBuffer / WINDOW_SHARE)))
