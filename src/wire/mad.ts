@@ -62,7 +62,8 @@ const readLayout = (bytes: Uint8Array, at: number, layout: MessageLayout): Recor
   const record: Record<string, BitValue | Uint8Array> = {}
   const { fields, blobs } = listed(layout)
   for (const [field, bits] of fields) record[field] = getBits(view, at, bits)
-  for (const [field, { offset, bytes: length }] of blobs) record[field] = bytes.slice(at + offset, at + offset + length)
+  for (const [field, { offset, bytes: length }] of blobs)
+    record[field] = bytes.subarray(at + offset, at + offset + length)
   return record
 }
 
@@ -93,7 +94,9 @@ const writeLayout = (
   }
 }
 
-/** The message in `bytes`, the payload of a packet to queue pair 1; its byte fields are copies. Undefined: no CM. */
+const headerLayout: MessageLayout = { fields: madHeader, blobs: {} }
+
+/** The message in `bytes`, the payload of a packet to queue pair 1; its byte fields are parts of it. Undefined: no CM. */
 export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (bytes.length !== MAD_BYTES) return undefined
   const view = viewOf(bytes)
@@ -115,16 +118,16 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
  */
 export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
-  const { attribute, ...layout } = cmMessages[message.name]
+  const layout = cmMessages[message.name]
   const header = {
     baseVersion: MAD_BASE_VERSION,
     mgmtClass: CM_CLASS,
     classVersion: CM_CLASS_VERSION,
     method: MAD_METHOD_SEND,
     tid: message.tid,
-    attribute,
+    attribute: layout.attribute,
   }
-  writeLayout(bytes, 0, 'MAD', { fields: madHeader, blobs: {} }, header)
+  writeLayout(bytes, 0, 'MAD', headerLayout, header)
   writeLayout(bytes, 0, message.name, layout, message)
   return bytes
 }

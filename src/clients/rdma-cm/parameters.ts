@@ -27,8 +27,11 @@ export const headerBytes = ({ source }: Identifier): number => (source?.family =
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
+const isZero = (byte: number): boolean => byte === 0
+
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  if (bytes.length === 0) return { privateData: noParameters.privateData, privateDataLength: 0 }
+  // Most of it is what fills the message up.
+  if (bytes.every(isZero)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }

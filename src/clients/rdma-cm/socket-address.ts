@@ -24,8 +24,12 @@ export interface SocketAddress {
 const sizes: Readonly<Record<number, number>> = { [Family.INET]: 16, [Family.INET6]: 28, [Family.IB]: 48 }
 export const addressSize = ({ family }: SocketAddress): number => sizes[family] ?? 0
 
-const PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
-const mapped = (ipv4: Uint8Array): Uint8Array => Uint8Array.of(...PREFIX, ...ipv4)
+const mapped = (ipv4: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(16)
+  bytes[10] = bytes[11] = 0xff
+  bytes.set(ipv4, 12)
+  return bytes
+}
 
 const none = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
