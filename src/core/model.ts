@@ -1,10 +1,8 @@
 /*
- * The records of the subsystem: core, device, context, object, fd object, and what a caller brings
- * (docs/decisions/one-way-in.md).
+ * The records of the subsystem: core, device, context, object, fd object, and callers (docs/decisions/one-way-in.md).
  *
- * An object holds what every object needs and no more (R15): its class, name, parents and use count; what its type
- * needs is `state`, which belongs to the handlers of its class. These are plain records: the functions that keep them
- * right are in the files beside this one, and only those write to them. No packet, socket or process is known here.
+ * An object holds what every object needs (R15): its class, name, parents and use count; `state` belongs to the
+ * handlers of its class. These are plain records, and only the files of core write to them.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
@@ -23,15 +21,12 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/**
- * MAKING and GOING last only while a create or destroy that waits is under way; such an object is busy for everybody
- * else.
- */
+/** MAKING and GOING last while a create or destroy waits; such an object is busy for other calls. */
 export const Lifecycle = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
 export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
 export interface CoreObject<S = unknown> {
-  /** Unique in this core and never given out again; order of creation. `MemoryTable` knows protection domains by it. */
+  /** Unique in this core and never used again, in order of creation. `MemoryTable` knows protection domains by it. */
   readonly id: number
   readonly class: ObjectClass
   /** Undefined for the objects that a device has by itself: device, interface, port. */
@@ -39,13 +34,13 @@ export interface CoreObject<S = unknown> {
   /** Handle in its context; number of the fd object; port number; 0 for device and interface. */
   handle: number
   life: Lifecycle
-  /** Objects and running calls that need this one: as long as there are any, destroy answers EBUSY. */
+  /** Objects and running calls that use this one: while there are any, destroy returns EBUSY. */
   uses: number
-  /** What this object needs: every entry counts as one use there. */
+  /** The objects that it uses; each entry is one use. */
   parents: readonly CoreObject[]
   /** What the handlers of its class keep; set by the create handler. */
   state: S
-  /** Who is told about its completions and events; undefined for a class without any (core/events/events.ts). */
+  /** Where its events go; undefined for a class without any (core/events/events.ts). */
   events: Affiliation | undefined
 }
 
@@ -61,10 +56,7 @@ export interface FdObject<S = unknown> extends CoreObject<S> {
 
 // ---- events ----
 
-/**
- * Bytes to be read from an event descriptor, and the element that they are about. Never changed, may be kept and
- * compared.
- */
+/** Bytes of an event descriptor, and the element that they are about. Never changed, may be kept and compared. */
 export interface EventRecord {
   readonly element: Affiliation
   /**
@@ -76,22 +68,25 @@ export interface EventRecord {
   readonly type: number
 }
 
-/** Where the events of one fd object go: a queue in core, or what a carrier has put in with `attachSink` (a socket). */
+/**
+ * Where the events of one fd object go: a queue in core, or a sink that a carrier has attached with `attachSink` (a
+ * socket).
+ */
 export interface EventSink {
   post(event: EventRecord): void
-  /** What to wait for before the next three: the client's end must be searched for. Undefined: it is at hand. */
+  /** What to wait for before the next three, if the client's end must be found first. Undefined: nothing. */
   reach?(): Promise<void> | undefined
-  /** Takes back the events of `element` that the client has not read, and returns them. */
+  /** Withdraws the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
   /** How many events the client has not read. */
   unread(): number
   /** Takes the oldest events, at most `limit`: a method of the descriptor reads them (R39). */
   take(limit: number): readonly EventRecord[]
-  /** Nothing more will come: once the client has read what is there, its reads answer EIO (hang up). */
+  /** No event will come any more: after the remaining ones, reads return EIO (hang up). */
   end(): void
 }
 
-/** That an object's events go to an event queue (R38). */
+/** An object's events go to an event queue (R38). */
 export interface Attachment {
   readonly queue: FdObject
   /** What names the source in the queue's records. */
@@ -101,7 +96,7 @@ export interface Attachment {
   readonly object: number
 }
 
-/** When completions make an event (core/events/thresholds.ts): what the queue was set to, and how this time goes. */
+/** When completions make an event (core/events/thresholds.ts): the queue's setting, and the state of this arming. */
 export interface Threshold {
   readonly core: Core
   /** Completions, and microseconds. */
@@ -122,9 +117,9 @@ export interface Deadline {
   readonly events: Affiliation
 }
 
-/** What a source of events has once there was anything to tell. */
+/** State of a source of events, made with its first event. */
 export interface EventState {
-  /** Events posted and not withdrawn. Once the object goes: those that the client has read. */
+  /** Events posted and not withdrawn; once the object is destroyed, those that the client has read. */
   completions: number
   asyncs: number
   /** The one completion record of this element, made when the first is posted. */
@@ -135,7 +130,7 @@ export interface EventState {
   threshold: Threshold | undefined
 }
 
-/** One object as a source of events: whom it tells, whether it is armed, and how many events were sent. */
+/** One object as a source of events: its route, whether it is armed, and how many events were sent. */
 export interface Affiliation {
   /** The u64 that names the element in event records. */
   userHandle: bigint
@@ -150,15 +145,15 @@ export interface Affiliation {
 export interface EventRoute {
   readonly channel: FdObject | undefined
   readonly asyncFd: FdObject | undefined
-  /** A client in this process that is called instead; it brought them when it made the object. */
+  /** Handlers of a client in this process, given when it made the object. */
   readonly handlers: EventHandlers | undefined
-  /** Where it is counted that a handler failed. */
+  /** Counter of handlers that failed. */
   readonly core?: Core | undefined
 }
 
 /**
- * Who makes an object in this process may be called for its events instead of reading them (R33). A handler runs in the
- * middle of the device's work: it notes what happened and makes no call there and then. That it throws is only counted.
+ * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs in the middle of
+ * the device's work: it notes what happened and makes no call. An exception is only counted.
  */
 export interface EventHandlers {
   /** The armed CQ that was made with this user handle has a completion. */
@@ -172,13 +167,13 @@ export interface EventHandlers {
 /** A memory file of a caller: addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
-  /** No region is of it any more. */
+  /** No region uses it any more. */
   close(): void
 }
 
-/** The process that makes a call, as its carrier shows it. */
+/** The process that makes a call. */
 export interface Caller {
-  /** The memory that this process's registrations mean. One and the same record for one process. */
+  /** The memory in which it registers; one record for one process. */
   readonly memory: AddressSpace
   /** Bytes of the caller's memory. Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
@@ -188,13 +183,16 @@ export interface Caller {
   descriptor(fd: number): number | undefined
   /** Called for the events of what this caller makes. */
   readonly handlers?: EventHandlers | undefined
-  /** What names the file behind one of the caller's descriptors, in every process; undefined if it has none such. */
+  /**
+   * The identity of the file behind one of the caller's descriptors, the same in every process; undefined if there is
+   * none.
+   */
   file?(fd: number): string | undefined
   /** The memory file behind one of the caller's descriptors. Throws CallError EBADF, EINVAL. */
   openFile?(fd: number): FileMemory
-  /** Whether the caller has a right of this kind now; whoever does not say has all. */
+  /** Whether the caller has this right now; absent: it has all. */
   allows?(capability: Capability): boolean
-  /** Hears of objects that were destroyed after this caller had read events of them. */
+  /** Called when objects were destroyed of which this caller has read events. */
   eventsRead?(object: CoreObject, read: EventsRead): void
 }
 
@@ -204,21 +202,21 @@ export interface EventsRead {
   readonly asyncEvents: number
 }
 
-/** What a handler is told about its call beside object and arguments. */
+/** What a handler gets beside object and arguments. */
 export interface CallContext {
   readonly context: Context
   readonly device: Device
-  /** In destruction by core itself (`why` other than 'call') nobody: memory that faults, no descriptors. */
+  /** For destruction by core itself (`why` other than 'call'): memory that faults, no descriptors. */
   readonly caller: Caller
   /**
-   * Why it runs: somebody called; the answer of a create could not be delivered; the context closes; the device goes.
+   * Why it runs: a call; an answer of a create that could not be delivered; the context closes; the device is removed.
    * In all but the first a destroy cannot refuse and must not wait.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
   /** Fd objects that the handler made in this call (`createDescriptor`); discarded if it fails. */
   descriptors: FdObject[] | undefined
-  /** What else the call has made, for its answer to name (a chain). */
+  /** What else the call has made, for its answer (a chain). */
   made: CreatedObjects | undefined
 }
 
@@ -246,12 +244,12 @@ export interface Entry {
   readonly method: Method<Attributes, Attributes>
   /** What a call runs: the handler, with hooks around it only if there are any. */
   readonly run: AnyHandler
-  /** Tells hooks of a call that is refused before it runs; undefined without hooks. */
+  /** Calls hooks for a call that is refused before it runs; undefined without hooks. */
   readonly refused: ((call: CallContext, args: HandlerValues, error: unknown) => void) | undefined
   readonly handler: AnyHandler
-  /** Core's own version, which an override is given; answers EOPNOTSUPP if there is none. */
+  /** Core's own version, passed to an override; returns EOPNOTSUPP if there is none. */
   readonly core: AnyHandler
-  /** `open` makes the context usable (device.open); before it no other method runs. */
+  /** `open` makes the context usable (device.open); no other method runs before it. */
   readonly kind: 'open' | 'create' | 'destroy' | 'other'
   readonly references: readonly ReferenceAttribute[]
   /** Attributes that a call must have. */
@@ -285,8 +283,8 @@ export interface Hook {
   /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the call has ended, with its results or with what it threw; what it throws itself is only counted. What
-   * is refused for its arguments or its object has no `pre`, no `object`, and `args` as they came, not resolved.
+   * Runs when the call has ended, with its results or with what it threw; an exception of its own is only counted. A
+   * call that was refused for its arguments or its object has no `pre`, no `object`, and `args` as they came.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
@@ -295,18 +293,18 @@ export interface Hook {
 
 export interface Client {
   readonly name: string
-  /** A device has come. False, or a throw: the client has no use for it, and `remove` will not be called. */
+  /** A device was registered. If it returns false or throws, the client does not use it, and `remove` is not called. */
   add(device: Device): boolean | undefined
-  /** The device goes: calls answer EIO already. What the client has there it lets go of now (`closeContext`). */
+  /** The device is being removed, and calls return EIO. The client closes its contexts (`closeContext`). */
   remove(device: Device): void
 }
 
 /** A client as core keeps it. */
 export interface ClientEntry {
   readonly client: Client
-  /** The devices it was told of and uses. */
+  /** The devices that it uses. */
   readonly devices: Set<Device>
-  /** Callbacks of it that run: one may lead to another. */
+  /** Its callbacks that are running: one may lead to another. */
   running: number
 }
 
@@ -339,7 +337,7 @@ export interface Limit {
 
 export interface Device<D = unknown> {
   readonly core: Core
-  /** Changed by `renameDevice` alone. */
+  /** Changed by `renameDevice` only. */
   name: string
   /** Its number among the devices that are there, from 0; the system-wide device has none (-1). */
   readonly index: number
@@ -366,7 +364,7 @@ export interface Device<D = unknown> {
   /** The table without hooks, shared with devices that have an equal one. */
   readonly shared: DispatchTable
   table: DispatchTable
-  /** False as soon as removal has begun: calls answer EIO. */
+  /** False as soon as removal begins: calls return EIO. */
   alive: boolean
 }
 
@@ -405,20 +403,20 @@ export interface OpsState<S = unknown> {
 }
 
 /**
- * One of a driver's interfaces beside its classes. All of it is optional: what is left out answers as a Linux file that
- * lacks it. A handler throws CallError to refuse, and does not wait: what takes time tells its end by a record that the
- * client reads (`postRecord`), for which it can poll.
+ * One of a driver's interfaces beside its classes. Everything is optional; a missing function returns what a Linux file
+ * returns. A handler throws CallError to refuse, and does not wait: it reports the end of longer work by a record that
+ * the client reads (`postRecord`) and can poll for.
  */
 export interface DriverOps<S = unknown> {
-  /** A descriptor is made; what it answers is the state that calls on it find. */
+  /** A descriptor is made; returns the state that calls on it get. */
   open?(call: OpsCall<undefined>): S
   /** The second and third argument of ioctl(2); answers its value, ≥ 0. Without it: ENOTTY. */
   ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
-  /** Bytes that were written, at most 1 MiB; answers how many were taken. Without it: EINVAL. */
+  /** Bytes that were written, at most 1 MiB; returns how many were taken. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
   /** The memory for `length` bytes from `offset` of the descriptor on, whole pages. Without it: ENODEV. */
   mmap?(call: OpsCall<S>, offset: number, length: number, writable: boolean): MappedChunk
-  /** The descriptor goes, for whatever reason. Cannot refuse. */
+  /** The descriptor is closed. Cannot refuse. */
   close?(call: OpsCall<S>): void
 }
 
@@ -462,13 +460,13 @@ export interface Driver<D = unknown> {
   /** What its devices are on: attributes of other links are not there (R10, R27). Without one all are. */
   readonly link?: LinkName
   /**
-   * The device goes, and all of its objects are there still: what programs wait for ends now. Some of them look into
-   * shared memory and make no calls that could tell them; it stays as it is then (`MappedMemory.keep`).
+   * The device is being removed, and its objects still exist: waiting programs are released now. Programs that poll
+   * shared memory make no calls that could fail; it stays as it is (`MappedMemory.keep`).
    */
   removing?(device: Device<D>): void
   /**
-   * Takes queue pair 1 of port 1; `receive` is called for each management datagram, in the middle of the device's work:
-   * it makes no call there and then. `mad` and `from` are its own. Throws CallError EBUSY while somebody has it.
+   * Opens queue pair 1 of port 1; `receive` is called for each management datagram, in the middle of the device's work:
+   * it makes no call. It owns `mad` and `from`. Throws CallError EBUSY while it is open.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /** A context was closed and all of its objects are destroyed. */
@@ -478,7 +476,7 @@ export interface Driver<D = unknown> {
 }
 
 /** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
-/** Who pays for the memory of objects: the process of a context. */
+/** The process that is charged for the memory of a context's objects. */
 export interface MemoryAccount {
   /** Throws CallError ENOMEM if it has no room for so many bytes. */
   charge(bytes: number): void
@@ -502,14 +500,14 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
-  /** Absent: its objects are nobody's but this process's. */
+  /** Absent: its objects are not charged. */
   readonly account: MemoryAccount | undefined
   /** Where affiliated async events go by default: the first async fd that was made. */
   asyncFd: FdObject | undefined
-  /** What the objects that were made last need, and where their events go: most objects need the same (R15). */
+  /** Parents and event route of the last objects: most objects need the same (R15). */
   parents: readonly CoreObject[]
   route: EventRoute
-  /** Aborted when the context closes or the device goes; made when a handler first asks (`abortSignalOf`). */
+  /** Aborted when the context closes or the device is removed; made when a handler first asks (`abortSignalOf`). */
   abort: AbortController | undefined
   /** What codecs see of this context and each of its callers. */
   readonly views: WeakMap<Caller, CallerView>
@@ -523,7 +521,7 @@ export interface Core {
   readonly tables: TablePool
   /** In order of registration. */
   readonly clients: ClientEntry[]
-  /** The system-wide device, once somebody has asked for it (core/devices/system.ts). */
+  /** The system-wide device, made on first use (core/devices/system.ts). */
   system: Device | undefined
   /** Microseconds, the clock of thresholds. */
   readonly now: () => number
@@ -537,7 +535,7 @@ export interface Core {
   privilegedQkeys: boolean
   /** Calls that run handlers which wait. */
   waiting: number
-  /** Callbacks that threw where that stops nothing: of clients and handlers, and destroys that core does by itself. */
+  /** Callbacks that threw where that is ignored: of clients and handlers, and destroys by core itself. */
   faults: number
   readonly report: (error: unknown) => void
   events: number

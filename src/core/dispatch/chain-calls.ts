@@ -1,7 +1,7 @@
 /*
- * Chains (R16) of calls that are typed already, those of a caller in this process: no message is written or read. The
- * rules are those of chain.ts, which runs the same chains in bytes, and every call goes the way of a call by itself.
- * What the chain has made is taken back, newest first, if an entry fails (UNDO).
+ * Chains (R16) of typed calls from this process: no message is written or read. The rules are those of chain.ts, which
+ * runs chains in bytes; every call runs as it would outside of a chain. If an entry fails, what the chain has made is
+ * rolled back, newest first (UNDO).
  */
 import { Interface } from '../../spec/classes/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -14,26 +14,26 @@ import { type ChainedMethod, checkEntry, checkUndoable, createdByEntry, createdO
 import { invokeTyped, methodOf } from './invoke.ts'
 import { recordCreated, undoWhenDone } from './undo.ts'
 
-/** One call of a chain, of a method as the device has it. */
+/** One call of a chain. */
 export interface ChainedCall {
   readonly on: ChainedMethod
   readonly args: AnyValues
-  /** As in `Call`; negative, from -1 on, for the object that an entry has made. */
+  /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has made. */
   readonly object: number
-  /** By attribute: the entry whose object it means; the argument is then ignored. */
+  /** By attribute: the entry whose object it names; the argument is then ignored. */
   readonly refs: ChainedRefs | undefined
 }
 
 export interface CallsOutcome {
   /** By entry, of those that succeeded. */
   readonly results: readonly Result[]
-  /** Why the entry after them did not: then nothing is left of all. */
+  /** Why the next entry failed; then everything is rolled back. */
   readonly error: CallError | undefined
-  /** That is because its handler takes time, which a chain of these calls has none for. */
+  /** The reason is that its handler waits, which is not possible in such a chain. */
   readonly waits: boolean
 }
 
-/** What must be as it is so that nobody misses the call that a chain is: hooks, or a driver's own way. */
+/** Conditions for skipping the call that a chain is: no hooks, and no handler of the driver's own. */
 const isUnobserved = ({ run, core }: Entry): boolean => run === core
 
 const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
@@ -48,9 +48,9 @@ const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, r
 }
 
 /**
- * Runs a chain, all or none of it; undefined if it has to be called in bytes, since somebody looks on or does it in a
- * way of his own. For callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a
- * method waits, EINVAL for what could not be taken back.
+ * Runs a chain, all or none of it; undefined if it has to be encoded, because of hooks or a driver's own handler. For
+ * callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a method waits; EINVAL for
+ * what cannot be rolled back.
  */
 export const runTypedChain = (
   context: Context,
@@ -81,7 +81,7 @@ export const runTypedChain = (
     return { results, error: undefined, waits: false }
   } catch (error) {
     undoObjects(context, [...made, ...more])
-    // Until it ends it needs what the chain has made.
+    // objects of the chain are in use until it ends
     if (waiting !== undefined) undoWhenDone(context, waiting, [...made, ...more])
     if (!(error instanceof CallError)) throw error
     return { results, error, waits: waiting !== undefined }

@@ -1,10 +1,11 @@
 /*
- * Chains (R16): one call runs a list of calls, of which a later one can use what an earlier one has made.
+ * Chains (R16): one call runs a list of calls, of which later ones can use what earlier ones have made.
  *
- * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry goes the
- * way of a call by itself (decode, look up, run, answer), with a view of its caller that knows what the chain has made.
- * The first entry that fails ends the chain. With UNDO everything that the chain has made is taken back then, newest
- * first; calls that change what was there before could not be, so such a chain is refused before anything runs.
+ * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry runs as it
+ * would outside of a chain (decode, look up, run, answer), with a view of its caller that knows what the chain has
+ * made. The first entry that fails ends the chain. With UNDO everything that the chain has made is then rolled back,
+ * newest first. Calls that change what existed before cannot be rolled back, so such a chain is refused before anything
+ * runs.
  */
 import { ChainErrors, Interface } from '../../spec/classes/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -24,7 +25,7 @@ export interface ChainOutcome {
   readonly results: Uint8Array
   /** How many succeeded. */
   readonly done: number
-  /** Errno of the one after them, 0 if all did. */
+  /** Errno of the next one; 0 if all succeeded. */
   readonly error: number
   readonly reason?: string
 }
@@ -32,7 +33,7 @@ export interface ChainOutcome {
 /** Descriptors that the chain has made have no number yet: inside the chain the entry's number, from here on. */
 const UNNUMBERED = 0x8000_0000
 
-/** Most bytes of a reason that are told. */
+/** Longest reason in an answer, bytes. */
 const REASON = 1000
 
 const refuseEntry = (index: number, reason: string): never => {
@@ -46,14 +47,14 @@ export interface ChainedMethod {
   readonly method: Method
 }
 
-/** That what an entry does can be taken back: it makes something, asks, or is about what the chain makes (`isOwn`). */
+/** Checks that an entry can be rolled back: it makes something, queries, or is about what the chain makes (`isOwn`). */
 export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
   const { method } = on
   if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
     refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
 }
 
-/** That an entry may be in a chain, and may be about the object of entry `ref`. */
+/** Checks that an entry may be in a chain, and about the object of entry `ref`. */
 export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
   const { class: cls, name, method } = on
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
@@ -61,7 +62,7 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
     refuseEntry(index, `${cls.name}.${name} makes its object, it cannot be that of entry ${ref}`)
 }
 
-/** The object that an entry has made; `made` by entry. EINVAL, ENOENT. */
+/** The object that an entry has made; `made`: by entry. EINVAL, ENOENT. */
 export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
   const object = made[entry]
   if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
@@ -85,7 +86,7 @@ export const createdOfClass = (
   return object
 }
 
-/** Refuses a chain that could not be undone. What does not exist fails when it is its turn. */
+/** Refuses a chain that cannot be rolled back. What does not exist fails when its entry runs. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
@@ -95,17 +96,17 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   })
 }
 
-/** Runs a chain. EINVAL for bytes that are none, or for one that could not be undone as asked. */
+/** Runs a chain. EINVAL for malformed bytes, or for a chain that cannot be rolled back as requested. */
 export const runChain = (
   call: CallContext,
   bytes: Uint8Array,
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
-  // Answers are put where the messages are, and the caller's bytes stay as they are.
+  // answers replace the messages in a copy; the caller's bytes stay
   const results = bytes.slice()
   const entries = chainEntries(results)
-  /** By entry, the object that it has made; and what entries have made by the way (pd.createAhs). */
+  /** By entry, the object that it has made; and what entries have made in addition (pd.createAhs). */
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
@@ -120,7 +121,7 @@ export const runChain = (
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
-  /** What the caller's descriptors are: it waits for the chain, so each is asked for once. */
+  /** Descriptors of the caller, who waits for the chain, so each is resolved once. */
   const numbers = new Map<number, number | undefined>()
   const numberOf = (fd: number): number | undefined => {
     if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
@@ -159,7 +160,7 @@ export const runChain = (
       const before = more.length
       const failed = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
-        // Made, but its answer did not fit: nobody can name it.
+        // made, but its answer did not fit: the caller could not name it
         undoObjects(context, [made[index], ...more.splice(before)])
         made[index] = undefined
         return end(index, error)
@@ -196,5 +197,5 @@ export const runChain = (
   return runFrom(0)
 }
 
-/** A reason as an attribute has it. */
+/** A reason in the form of an attribute. */
 export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON)

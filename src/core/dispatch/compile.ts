@@ -70,8 +70,8 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * The line of core's for the driver's line `line`; a private class is its own. Throws a sentence for a line that cannot
- * be.
+ * Core's table of a class for the driver's `line`; a private class has only its own. Throws a sentence for a line that
+ * is invalid.
  */
 const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
   const { class: cls } = line
@@ -89,7 +89,7 @@ const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, D
   return { class: cls, handlers: {}, additions: {}, methods: {} }
 }
 
-/** The method as a device of this link has it. What must be there on RoCE is the link's own attribute elsewhere. */
+/** The method on a device of this link. An attribute that RoCE requires is replaced by the link's own elsewhere. */
 const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
   const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
@@ -112,10 +112,10 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: all }
 }
 
-/** The method without what the driver cannot do. */
+/** The method without what the driver does not support. */
 const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
-  // Nor does a query answer it.
+  // queries do not return it either
   const left = Object.entries(method.out).filter(([name, { optional }]) => !(optional && lacks[name] !== undefined))
   const out: Attributes = Object.fromEntries(left)
   if (names.length === 0) return left.length === Object.keys(method.out).length ? method : { ...method, out }
@@ -130,7 +130,7 @@ const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>,
   return { ...method, in: into, out, refused }
 }
 
-/** Optional attributes of the method that name an object of a class that is not among `has`. */
+/** Optional attributes of the method that name an object of a class that is not in `has`. */
 const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
   Object.entries(attributes).flatMap(([name, one]): [string, Attribute, string][] =>
     (one.of.kind === 'ref' || one.of.kind === 'fd') && one.optional && !has.has(one.of.class)
@@ -138,7 +138,7 @@ const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>
       : [],
   )
 
-/** The method without what names objects of classes that the device does not have: nobody could pass one. */
+/** The method without attributes for objects of classes that the device does not have. */
 const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
   const [into, out] = [attributesWithoutClass(method.in, has), attributesWithoutClass(method.out, has)]
   if (into.length + out.length === 0) return method
@@ -150,7 +150,7 @@ const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
   return { ...method, in: without(method.in, into), out: without(method.out, out), refused }
 }
 
-/** The handler, for callers who may run it. What core does by itself nobody has asked for. */
+/** The handler, for callers with the right to run it; core's own calls need none. */
 const withPermission = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
   return (call, object, args, core) => {
@@ -159,7 +159,7 @@ const withPermission = (cls: ObjectClass, name: string, needs: Capability, handl
   }
 }
 
-/** Q_Keys of the management's (IBA 10.2.5); programs set them only with CAP_NET_RAW, or if the system lets all. */
+/** Controlled Q_Keys (IBA 10.2.5): programs set them only with CAP_NET_RAW, or if the system lets all. */
 const CONTROLLED_QKEYS = 0x8000_0000
 
 const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
@@ -180,7 +180,7 @@ const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
   }
 }
 
-/** What runs a method: some ask for a right, and a queue pair may be created right into a state. */
+/** The function that runs a method: with a check of rights, or with a creation into a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
   const permitted = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
   const isModify = method.call === MODIFY && method.in.qkey !== undefined
@@ -195,7 +195,7 @@ const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHand
   )
 }
 
-/** The line as it is for devices of this link (R27): its variants are in place of what all have. */
+/** The line for devices of this link (R27): its variants replace the common ones. */
 const lineForLink = (link: LinkName | undefined, line: DriverClass): DriverClass => {
   const own = link === undefined ? undefined : line.variants?.[link]
   return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
@@ -279,7 +279,7 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** The classes that some method of a line names and the device lacks. */
+/** The classes that a method of a line names and the device does not have. */
 const classesLackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
   const declared = [...Object.values(own.class.methods), ...Object.values(line.class.methods)]
   const all = [...declared, ...Object.values(line.methods), ...Object.values(line.additions)]
@@ -329,8 +329,8 @@ export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table for a device of `driver`, taken from `pool` or built and put there; give it back with
- * `releaseTable`. Throws a sentence that names driver, class and method if the driver's table cannot be.
+ * The dispatch table of a device of `driver`, shared through `pool`; release it with `releaseTable`. Throws a sentence
+ * that names driver, class and method if the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
   const lines = driver.classes.map(line => ({ line, own: coreLine(driver.name, line, core) }))
@@ -345,7 +345,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own, has))
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
-  // Classes that this device lacks stand in for themselves, since a method may refer to them.
+  // classes that the device does not have stand for themselves: a method may refer to them
   const others = [...core.values()].filter(line => !listed.has(line.class.name)).map(line => line.class)
   checkClasses([...tables.map(table => table.class), ...others])
 
@@ -359,7 +359,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   return table
 }
 
-/** Ends one use of a table that `compile` gave. */
+/** Releases a table of `compile`. */
 export const releaseTable = (pool: TablePool, table: DispatchTable): void => {
   for (const [key, shared] of pool.devices) {
     if (shared.table !== table || --shared.uses > 0) continue

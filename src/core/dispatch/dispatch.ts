@@ -1,10 +1,10 @@
 /*
- * Bytes in, answer out (docs/decisions/one-way-in.md): a dialect decodes a call, core runs it, the dialect writes the
+ * From bytes to answer (docs/decisions/one-way-in.md): a dialect decodes a call, core runs it, the dialect writes the
  * answer.
  *
- * Core knows no byte format: a dialect is a function, and whoever wants to watch calls wraps it. If an answer cannot be
- * delivered (its memory is not there), what the call created is undone, as Linux does: the caller could never name it.
- * Refusals become answers; what a handler throws that is no CallError is our own mistake and stays an exception.
+ * Core knows no byte format: a dialect is a function, and a tracer wraps it. If an answer cannot be delivered (EFAULT),
+ * what the call created is rolled back, as on Linux: the caller could not name it. Refusals become answers; an
+ * exception of a handler that is no CallError is our own mistake and stays an exception.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -14,10 +14,10 @@ import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
 
-/** A way of putting calls into bytes (`decodeWrite`, …); `M` is what its carrier hands over for one call. */
+/** A byte format of calls (`decodeWrite`, …); `M` is what its carrier passes for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
-/** What codecs see of a context and one of its callers; the same record each time. */
+/** What codecs see of a context and one of its callers; one record for all calls. */
 export const callerView = (context: Context, caller: Caller): CallerView => {
   let view = context.views.get(caller)
   if (view === undefined) {
@@ -40,7 +40,7 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** The caller never learns of what a call created: take it back, newest first. */
+/** The caller does not learn of what a call created: rolls it back, newest first. */
 const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [] }: Result): void => {
   const { core } = context.device
   const handles = object === undefined ? also : [...also, object]
@@ -50,8 +50,8 @@ const undo = (context: Context, entry: Entry, { object, also = [], descriptors =
 }
 
 /**
- * Runs one message. `descriptor` is the number of the fd object on whose descriptor the call was made, if it was one. A
- * promise only if a handler waits.
+ * Runs one message. `descriptor` is the number of the fd object on whose descriptor the call was made, if any. Returns
+ * a promise only if a handler waits.
  */
 export const dispatch = <M extends readonly unknown[]>(
   context: Context,

@@ -1,15 +1,14 @@
 /*
  * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse;
- * `post` runs once for every call that has found its method, also for one that is refused before its handler, for its
- * arguments or its object. A device that has hooks runs a table of its own, and only while it has any, so that none
- * costs nothing. What is no call yet – bytes that cannot be read, a method that the device lacks – reaches none: there
- * is no method whose hooks could be asked.
+ * `post` runs once for every call whose method was found, also if it is refused before its handler, for its arguments
+ * or its object. A device with hooks has a table of its own while it has any, so that a device without hooks pays
+ * nothing. Malformed bytes and methods that the device lacks reach no hook.
  */
 import { noteFault } from '../attempt.ts'
 import type { AnyHandler, AnyResult, Block, DispatchTable, Entry, Hook } from '../model.ts'
 import { assemble } from './compile.ts'
 
-/** Tells hooks how a call has ended. They nest: the one that looked first is the last to see the end. */
+/** Calls the `post` hooks, in reverse order of `pre`. */
 const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
   const after = hooks.filter(hook => hook.post !== undefined).reverse()
   return (call, object, args, out, error) => {
@@ -17,7 +16,7 @@ const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
       try {
         hook.post!(call, object, args, out, error)
       } catch (error) {
-        // The call has ended as it has: nothing may undo that behind its handler's back.
+        // the call has ended: an exception of a hook cannot change its result
         noteFault(call.device.core, error)
       }
   }
@@ -33,7 +32,7 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], tell: ReturnType<type
         try {
           hook.pre!(call, object, args)
         } catch (error) {
-          // What core destroys by itself must be destroyed: nobody is there to be refused.
+          // core's own destroys cannot be refused
           if (call.why === 'call') throw error
         }
       out = handler(call, object, args, core)
@@ -58,7 +57,7 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], tell: ReturnType<type
   }
 }
 
-/** `table` with `hooks` around the methods that they name; classes that no hook names are taken as they are. */
+/** `table` with `hooks` around the methods that they name; other classes are shared. */
 export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
   if (hooks.length === 0) return table
   const hookEntry = (entry: Entry | undefined): Entry | undefined => {

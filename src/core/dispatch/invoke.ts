@@ -1,13 +1,13 @@
 /*
- * The one way into the subsystem for a typed call (R21, docs/decisions/one-way-in.md): every dialect and every
+ * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
  * in-process caller ends here.
  *
  * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
- * the arguments name; runs the handler between its hooks; makes and unmakes objects around create and destroy.
- * Synchronous when the handler is. A handler that waits pins its object, the objects of its arguments and nothing else;
- * the device may go meanwhile, then the caller gets EIO. No bytes here: that is dispatch.ts. Errors are CallErrors with
- * Linux' numbers: no class or method EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY,
- * descriptor of another context or class EBADF, device gone EIO.
+ * the arguments name; runs the handler between its hooks; makes and destroys objects around create and destroy.
+ * Synchronous if the handler is. A handler that waits pins its object and the objects of its arguments; the device may
+ * be removed meanwhile, then the caller gets EIO. Errors are CallErrors with Linux' numbers: no class or method
+ * EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY, descriptor of another context or
+ * class EBADF, device removed EIO.
  */
 import { CallError } from '../../spec/errno.ts'
 import { lacksMethod } from '../../spec/schema/lacking.ts'
@@ -50,7 +50,7 @@ const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
 // ---- looking up ----
 
-/** What a sentence begins with, made only when there is one: a method, or an attribute of it. */
+/** The beginning of an error message, built only for an error: a method, or an attribute of it. */
 const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
   const name = typeof where === 'string' ? where : nameOf(where)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
@@ -145,7 +145,7 @@ const reference = (
   return byNumber(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
-/** What the method refuses for a reason of its own, and what it needs. */
+/** Checks presence, and arguments that the method refuses on this device. */
 const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) {
@@ -157,15 +157,15 @@ const checkPresence = (entry: Entry, args: AnyValues): void => {
 }
 
 /**
- * Arguments that no codec has seen, those of a caller in this process: each is known to the device, and a value of its
- * kind, records, lists and bytes included.
+ * Checks arguments that no codec has checked, those of a caller in this process: each must be an attribute of the
+ * device's method and a value of its kind, in records, lists and bytes too.
  */
 const checkValues = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    // Not every name that a declaration answers to is its own: `constructor` is every object's.
+    // own names only: every object answers to `constructor`
     const of = attributes[name]?.of
     if (of === undefined) throw unknownAttribute(nameOf(entry), name)
     const problem = problemOf(of, value, false)
@@ -173,10 +173,10 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
-/** Numbers that a codec has read, within the limits that the device has. */
+/** Checks numbers that a codec has read against the device's own limits. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
-  // A call has few of the attributes that there are.
+  // a call has few of the attributes that exist
   for (const name in args) {
     const of = attributes[name]?.of
     const value = args[name]
@@ -234,14 +234,14 @@ const discard = (call: CallContext, created?: CoreObject): void => {
 }
 
 /**
- * The handler has succeeded: the object becomes visible, or is no more; unless context or device went away meanwhile
- * (EIO).
+ * The handler has succeeded: the object becomes visible, or is removed; if context or device are gone meanwhile, the
+ * call fails (EIO).
  */
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
   if (context.closed || !device.alive) {
-    // Nobody knows the object of a create that succeeded too late, but what its handler made must be let go of.
+    // nobody knows the object of a create that succeeded too late, but what its handler made must be released
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
     throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
@@ -256,14 +256,14 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   return resultOf(call, undefined, out)
 }
 
-/** The call has failed: nothing of what it made is left, what it was to destroy lives on. */
+/** The call has failed: rolls back what it made; what it was to destroy stays. */
 const refuse = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
   if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
 }
 
-/** A handler waits: what it works with is pinned until it ends, and may be gone by then. */
+/** A handler waits: its objects are pinned until it ends, and may be destroyed by then. */
 const wait = async (
   call: CallContext,
   object: CoreObject,
@@ -286,13 +286,13 @@ const wait = async (
   }
 }
 
-/** What an object needs that needs nothing. A list of parents is never changed. */
+/** Parents of an object without any. A list of parents is never changed. */
 const none: readonly CoreObject[] = []
 
 /**
- * The arguments as a handler gets them, objects in the place of what names them. Of a create those are what its object
- * needs: the context's `parents` from then on, a list of their number, or the one of the object before it if that needs
- * the same. Very many objects in a row often do (R15).
+ * The arguments for a handler, objects in place of handles. For a create these objects become the context's `parents`:
+ * a new list, a number, or the list of the object made before if it is the same, as it often is for very many objects
+ * (R15).
  */
 const resolve = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
@@ -314,7 +314,7 @@ const resolve = (context: Context, caller: Caller, entry: Entry, args: AnyValues
   return values
 }
 
-/** The arguments of a call that may be made, as a handler gets them. */
+/** Checks that a call is allowed, and resolves its arguments. */
 const checkedArguments = (
   context: Context,
   entry: Entry,
@@ -337,7 +337,9 @@ const checkedArguments = (
   return resolve(context, caller, entry, args)
 }
 
-/** The object that a call is about: of a create a new one, of a destroy one that nobody uses and that goes now. */
+/**
+ * The object that a call is about: a new one for a create, an unused one, which is now being destroyed, for a destroy.
+ */
 const objectOfCall = (
   context: Context,
   entry: Entry,
@@ -345,7 +347,7 @@ const objectOfCall = (
   args: AnyValues,
   values: HandlerValues,
 ): CoreObject => {
-  // Nothing was resolved: nothing is needed.
+  // no argument names an object
   if (entry.kind === 'create') return makeObject(context, entry.class, values === args ? none : context.parents)
   const object = target(context, entry, number)
   if (entry.kind === 'destroy') {
@@ -359,10 +361,10 @@ const objectOfCall = (
   return object
 }
 
-/** Descriptors on which one object's events may be. */
+/** Descriptors that may have events of one object. */
 const MOST_SINKS = 3
 
-/** What to wait for before the call: it is about events that its client may or may not have read. */
+/** What to wait for before the call: whether its client has read certain events must be looked up. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
   if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
@@ -401,8 +403,8 @@ const run = (
 }
 
 /**
- * Runs a method that has been found, with arguments out of a codec. `number` and `args` as in `Call`; throws, or
- * rejects with, CallError.
+ * Runs a method that was found, with arguments from a codec. `number` and `args` as in `Call`; throws, or rejects with,
+ * CallError.
  */
 export const execute = (
   context: Context,
@@ -412,7 +414,7 @@ export const execute = (
   caller: Caller,
 ): MaybePromise<Result> => run(context, entry, number, args, caller, checkNumbers)
 
-/** The same with arguments that no codec has seen. */
+/** The same with arguments that no codec has checked. */
 export const invokeTyped = (
   context: Context,
   entry: Entry,
@@ -448,7 +450,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a method that never waits; our own mistake if it does: then what it makes is taken back. */
+/** `invoke` for a method that never waits. If it does, that is our own mistake, and what it makes is rolled back. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,

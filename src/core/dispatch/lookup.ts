@@ -1,5 +1,5 @@
 /*
- * Look-ups in a device's compiled table (R5, R20), as every call makes them: two array reads and no hashing.
+ * Look-ups in a device's compiled table (R5, R20), one for each call: two array reads and no hashing.
  */
 import { DESTROY } from '../../spec/schema/schema.ts'
 import type { ClassTable, DispatchTable, Entry } from '../model.ts'

@@ -1,13 +1,12 @@
 /*
- * What a call has made, found by its result: for chains that take it back, and for calls whose caller does not hear of
- * it any more (R16).
+ * What a call has made, from its result: for chains that are rolled back, and for calls whose caller is gone (R16).
  */
 import type { Result } from '../../uapi/call.ts'
 import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** What a call has made: what came by the way (pd.createAhs) goes to `more`, its own object is the answer. */
+/** What a call has made: its own object is returned; what it made in addition (pd.createAhs) is added to `more`. */
 export const recordCreated = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, also } = result
   if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
@@ -17,8 +16,8 @@ export const recordCreated = (context: Context, result: Result, more: CoreObject
 }
 
 /**
- * Nobody waits for this call any more: what it makes is taken back when it ends, and so are `others`, which may be in
- * use until then; how it failed is told to nobody.
+ * Nobody waits for this call any more: when it ends, what it made is rolled back, and so are `others`, which may be in
+ * use until then. An error is ignored.
  */
 export const undoWhenDone = (
   context: Context,

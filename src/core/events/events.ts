@@ -1,11 +1,10 @@
 /*
- * Completion and async events: who is told what, when, and how many events a client has read (R34, R35, R37).
+ * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
- * An object that has events is affiliated with a completion channel and an async fd. `arm` makes the next completion
- * (or the next solicited or failed one) produce exactly one event; the event disarms. A destroy reports how many events
- * of the element the client has read, since libibverbs waits until that many are acknowledged; those it has not read
- * are withdrawn. Records are byte for byte Linux'. How a carrier gets them to the client is the sink's business, CQ
- * layouts are the driver's.
+ * An object with events is affiliated with a completion channel and an async fd. `arm` makes the next completion (or
+ * the next solicited or failed one) produce exactly one event. A destroy returns how many events of the object the
+ * client has read, since libibverbs waits until that many are acknowledged; unread ones are withdrawn. Records are
+ * Linux' bytes. The sink delivers them to the client.
  */
 import { because } from '../../spec/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -35,25 +34,22 @@ import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThr
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
 
-/** Core's side of an fd object: its sink may be exchanged, and that is the only mutable part. */
+/** Core's side of an fd object; only its sink may be replaced. */
 interface MutableFd {
   sink: EventSink
 }
 
 const QUEUE_LIMIT = 65536
 
-/**
- * The sink that every fd object starts with: events wait in core until somebody reads them or a carrier attaches its
- * own sink.
- */
+/** The first sink of an fd object: events wait in core until they are read or a carrier attaches its own sink. */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
   ended: boolean
 }
 
 /**
- * A queue of events in this process; `wake` is called when one was put into it and when it ends. It is bounded: beyond
- * 65,536 events it keeps one per element and kind, which still wakes whoever reads it.
+ * A queue of events in this process; `wake` is called when an event comes and when the queue ends. Bounded: beyond
+ * 65,536 events it keeps one per object and kind, which still wakes the reader.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -88,8 +84,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object, as its methods do (R39). EAGAIN if there is none now, EIO if none will
- * come any more (the context closed or the device went).
+ * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if none will come any more (the
+ * context is closed or the device removed).
  */
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
@@ -99,7 +95,7 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   throw new CallError('EAGAIN', 'no event is there now')
 }
 
-/** Puts the carrier's sink in place of what an fd object had; events that wait go over to it. */
+/** Attaches the carrier's sink; events that wait move to it. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const before = fd.sink as Partial<EventQueue>
   const mutable: MutableFd = fd
@@ -127,7 +123,7 @@ const recordOf = (element: Affiliation, type: number, object = element.more?.att
 /** `type` of a completion event. */
 const COMPLETION = -1
 
-/** What a source has that has something to tell: made with the first of it. */
+/** The record of a source, made with its first event. */
 export const eventStateOf = (events: Affiliation): EventState => {
   events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
   return events.more
@@ -139,7 +135,7 @@ const countEvent = ({ element, type }: EventRecord, by: 1 | -1): void => {
   else more.asyncs += by
 }
 
-/** An event that was posted is taken back, or was never seen. */
+/** An event was withdrawn or lost. */
 export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
@@ -149,20 +145,20 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
   fd.sink.post(event)
 }
 
-/** An event about an object: of a device that goes there is none any more (`forgetEvents`). */
+/** Posts an event about an object, unless the device is being removed (`forgetEvents`). */
 const postAbout = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd?.context.device.alive) post(fd, event)
 }
 
 // ---- records of a driver's own ----
 
-/** Most bytes of a record that a driver posts. */
+/** Longest record that a driver posts, bytes. */
 export const RECORD_BYTES = 256
 
 /**
- * Puts a record of the driver's own on a descriptor, for its client to read; poll(2) tells that it is there. Each read
- * gives one record. A client that leaves very many unread loses some (`createEventQueue`), so a record says that there
- * is something to look at, and is not the thing itself.
+ * Posts a record of the driver's own on a descriptor; poll(2) reports it, and each read returns one record. If a client
+ * leaves very many unread, some are lost (`createEventQueue`), so a record should say that there is something to look
+ * at, and not be the data itself.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
@@ -173,13 +169,10 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 
 // ---- events of connections ----
 
-/** Puts an event, whose bytes and type its maker knows, on the channel of its element. */
+/** Posts an event, with bytes and type of the connection manager, on the channel of its element. */
 export const postOnChannel = (event: EventRecord): void => post(event.element.to.channel, event)
 
-/**
- * The object's events go to another channel from now on, and those that its client has not read with them. Answers how
- * many were read.
- */
+/** Moves an object's events to another channel, with those that its client has not read. Returns how many were read. */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
   if (events === undefined) return 0
   const before = events.to.channel
@@ -199,10 +192,10 @@ const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
   return object as FdObject | undefined
 }
 
-/** Nobody is told. */
+/** No events. */
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
-/** The route of the context's last object if it goes there too, whoever is called: `handleEvents` says that later. */
+/** The route of the context's last object if it is the same, whatever the handlers; `handleEvents` sets those later. */
 const routeTo = (
   context: Context | undefined,
   channel: FdObject | undefined,
@@ -216,8 +209,8 @@ const routeTo = (
 }
 
 /**
- * Makes `object` a source of events: its create handler calls this. `userHandle` (u64) names it in event records.
- * Without an `asyncFd` its async events go to the context's first one, if it has any by then.
+ * Makes `object` a source of events; its create handler calls this. `userHandle` (u64) names it in event records.
+ * Without an `asyncFd` its async events go to the context's first one, if there is one by then.
  */
 export const affiliate = (
   object: CoreObject,
@@ -233,7 +226,7 @@ export const affiliate = (
   return object.events
 }
 
-/** The object's client in this process is called for its events instead of reading them, if it wants to be. */
+/** Has a client in this process called for the object's events, if it wants to be. */
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.to.handlers === handlers) return
   events.to = { ...events.to, handlers, core: context?.device.core }
@@ -242,8 +235,8 @@ export const handleEvents = ({ context, events }: CoreObject, handlers: EventHan
 
 /**
  * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
- * threshold so many of them do, or so many microseconds (R36). Without one here that of the queue holds. An arming that
- * waits already is not weakened (thresholds.ts), nor is one for every completion by one for solicited ones (as Linux).
+ * threshold, so many completions or microseconds do (R36). Without one the queue's threshold applies. A pending arming
+ * is not weakened (thresholds.ts), and solicited-only does not replace one for all completions (as on Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
@@ -265,7 +258,7 @@ const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | 
   return more.threshold
 }
 
-/** Sets the threshold of a queue (R36); what is undefined stays. */
+/** Sets the threshold of a queue (R36); undefined values stay. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
   const { events } = object
   const threshold = events && thresholdOf(object, events)
@@ -275,7 +268,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
 }
 
-/** The device is in the middle of its work, which a handler that fails must not stop. */
+/** Calls a handler in the middle of the device's work: an exception is only counted. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
@@ -297,8 +290,7 @@ const notify = (events: Affiliation): void => {
 }
 
 /**
- * A completion was put into the queue; `solicited` if it is a solicited or a failed one. Hot: costs one comparison when
- * not armed.
+ * A completion was written; `solicited` if it is solicited or failed. Hot: one comparison if the queue is not armed.
  */
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
@@ -307,10 +299,10 @@ export const completed = (events: Affiliation, solicited: boolean): void => {
   notify(events)
 }
 
-/** Makes the events whose time has come (R36): who owns the core calls it at `nextDue`. True if there were any. */
+/** Sends the events that are due (R36); the owner of core calls this at `nextDue`. True if there were any. */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
-/** An async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
+/** Sends an async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
   const { handlers, core } = events.to
@@ -329,7 +321,7 @@ const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
 /** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
 export type AttachedPorts = Map<number, Affiliation>
 
-/** `source`: what must be attached to an event queue that is to get it. */
+/** `source`: what must be attached to an event queue for it to get the event. */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
   const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
@@ -345,8 +337,8 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 }
 
 /**
- * An event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): every async fd of the device gets it, its element is the port's
- * number; and every handler (R32).
+ * Sends an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …) to every async fd of the device, with the port's number as
+ * element, and to every handler (R32).
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
@@ -357,7 +349,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
   )
 }
 
-/** An event of the device as a whole: every async fd gets it, element 0. */
+/** Sends an event of the device to every async fd, element 0. */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })
@@ -365,8 +357,8 @@ export const raiseDevice = (device: Device, type: number): void => {
 }
 
 /**
- * An event of the system-wide device: of the device with this index, as element of async fds and as object in queues to
- * which the system-wide device is attached.
+ * Sends an event of the system-wide device: about the device with this index, which is the element on async fds, and
+ * the object in event queues to which the system-wide device is attached.
  */
 export const raiseSystem = (system: Device, index: number, type: number): void =>
   postToDevice(system, { type, port: index }, 0)
@@ -378,8 +370,8 @@ const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
 }
 
 /**
- * The device goes, and its objects with it: what their clients have not read about them by now they never will, as from
- * Linux's files. What is about the device and its ports can still be read.
+ * The device is removed with its objects: their unread events are withdrawn, as on Linux. Events of the device and its
+ * ports can still be read.
  */
 export const forgetEvents = ({ contexts }: Device): void => {
   for (const context of contexts)
@@ -391,7 +383,7 @@ export const forgetEvents = ({ contexts }: Device): void => {
         }
 }
 
-/** Takes back what the client of `fd` has not read of `events`. */
+/** Withdraws those of `events` that the client of `fd` has not read. */
 const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
   const { more } = events
   if (fd === undefined || fd.closed || !fd.context.device.alive) return
@@ -399,22 +391,22 @@ const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => 
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
-/** What to wait for before the events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
+/** What to wait for before events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
 export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
   const more = events?.more
   if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
   const { channel, asyncFd } = events.to
   for (const fd of [channel, asyncFd, more.attached?.queue]) {
     const found = fd === undefined || fd.closed ? undefined : fd.sink.reach?.()
-    // One after the other: the next look finds this one.
+    // one after the other: the next look-up uses the result of this one
     if (found !== undefined) return found
   }
   return undefined
 }
 
 /**
- * Ends an object's events: takes back what its client has not read and returns what it has, as a destroy reports it. A
- * destroy handler calls this once nothing can complete any more.
+ * Ends an object's events: withdraws unread ones and returns the read ones, for the answer of a destroy. A destroy
+ * handler calls this once nothing can complete any more.
  */
 export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
@@ -429,7 +421,7 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
-/** An fd object gets no events any more; what its client has not read by now it never will. */
+/** An fd object gets no events any more; unread ones are gone. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
   for (const object of fd.context.handles.slots) {
@@ -444,14 +436,14 @@ export const closeEvents = (fd: FdObject): void => {
 
 // ---- event queues (R38) ----
 
-/** The events of an object go to a queue from now on. */
+/** Sends the events of an object to a queue from now on. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
   const more = eventStateOf(events)
   more.attached = attached
   more.record = undefined
 }
 
-/** Unread events of the object are withdrawn, and later ones go where they went before. */
+/** Withdraws unread events of the object; later ones go where they went before. */
 export const detachEvents = (events: Affiliation): void => {
   const { more } = events
   if (more === undefined) return

@@ -1,16 +1,14 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
- * the first of them, whichever comes first. No driver takes part: completions are counted where events are made
- * (events.ts), and who owns the core calls `expire` when `nextDue` has come, with the clock that the core was made
- * with.
+ * the first of them. Drivers take no part: events.ts counts completions, and the owner of core calls `expire` at
+ * `nextDue`, with core's clock.
  *
- * An arming that waits is never weakened: what is asked for while it does (another arming, a new threshold of the
- * queue) can only make its event come sooner, and the completions that it has seen count. Else somebody who waits
- * already could wait for ever.
+ * A pending arming is never weakened: another arming or a new threshold can only make its event come sooner, and the
+ * completions before count. Otherwise a program that waits could wait for ever.
  */
 import type { Affiliation, Core, Deadline, Threshold } from '../model.ts'
 
-/** Every completion makes its event at once. */
+/** Every completion makes an event. */
 export const createThreshold = (core: Core): Threshold => ({
   core,
   count: 0,
@@ -22,10 +20,10 @@ export const createThreshold = (core: Core): Threshold => ({
   due: Number.POSITIVE_INFINITY,
 })
 
-/** Whether every completion makes its event at once. */
+/** Whether every completion makes an event. */
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
-/** The queue is armed: counting begins anew, for this time with these values. */
+/** Arms the queue with these values for one event; counting starts anew. */
 export const rearmThreshold = (threshold: Threshold, count: number, period: number): void => {
   threshold.wanted = count
   threshold.wait = period
@@ -35,12 +33,12 @@ export const rearmThreshold = (threshold: Threshold, count: number, period: numb
 
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   let at = deadlines.length
-  // Most come last: periods are much alike.
+  // most timers are the latest: periods are similar
   while (at > 0 && deadlines[at - 1].due > deadline.due) at--
   deadlines.splice(at, 0, deadline)
 }
 
-/** True if the event comes now; else its time is set, if it has one. */
+/** True if the event is due now; otherwise its timer is set, if it has one. */
 const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, wanted, wait, seen, first } = threshold
   if (isImmediate(wanted, wait) || (wanted > 0 && seen >= wanted)) return true
@@ -51,7 +49,7 @@ const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   return false
 }
 
-/** One more completion of those that count; true if the event comes now. */
+/** Counts a completion; true if the event is due now. */
 export const countCompletion = (events: Affiliation, threshold: Threshold): boolean => {
   if (isImmediate(threshold.wanted, threshold.wait)) return true
   threshold.seen++
@@ -59,10 +57,10 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
   return isReached(events, threshold)
 }
 
-/** The less of two limits; 0 is none. */
+/** The smaller of two limits; 0 is no limit. */
 const smallerLimit = (one: number, other: number): number => (one === 0 || (other !== 0 && other < one) ? other : one)
 
-/** The queue is armed already, and these values are asked for too; true if its event comes now. */
+/** Arms a queue that is armed already; true if its event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { wanted, wait } = threshold
   if (isImmediate(wanted, wait)) return false
@@ -72,15 +70,15 @@ export const tightenThreshold = (events: Affiliation, threshold: Threshold, coun
   return threshold.seen > 0 && isReached(events, threshold)
 }
 
-/** When `expire` must be called; Infinity for never. Microseconds of the core's clock. */
+/** When to call `expire`; Infinity for never. Microseconds of core's clock. */
 export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Number.POSITIVE_INFINITY
 
-/** Calls `notify` for those whose time has come. */
+/** Calls `notify` for the queues whose time is over. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let any = false
   while (deadlines.length > 0 && deadlines[0].due <= now) {
     const { due, events } = deadlines.shift() as Deadline
-    // Its event may have come by count, or it was armed anew since.
+    // its event may have come by count, or it was armed again
     if (events.armed === 0 || events.more?.threshold?.due !== due) continue
     any = true
     notify(events)

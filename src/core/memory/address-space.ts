@@ -1,24 +1,22 @@
 /*
- * Memory that calls and work requests point into, behind one interface (docs/decisions/client-memory.md): another
- * process's memory, or buffers of this process.
+ * Memory that calls and work requests name, of another process or of this one (docs/decisions/client-memory.md).
  *
- * A carrier brings one AddressSpace per calling process; registration asks it whether pages exist and permit the
- * access, the data path moves bytes with it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt.
- * Data moves in strided pieces, as `Memory` of transport/types.ts has it: `total` consecutive bytes of the space
- * against pieces of `chunk` bytes that start every `stride` bytes in `to` or `from`. Which regions are registered is
- * region-table.ts' business, not known here.
+ * A carrier brings one AddressSpace per calling process; registration checks pages with it, the data path copies with
+ * it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. Data is copied in strides, as in `Memory`
+ * of transport/types.ts: `total` consecutive bytes of the space, and chunks of `chunk` bytes every `stride` bytes in
+ * `to` or `from`.
  */
 
-/** Bytes on this side of a move; an Arena of wire/arena.ts is one. `address` is 0 if native code cannot reach them. */
+/** The local side of a copy; an Arena of wire/arena.ts is one. `address` is 0 if native code cannot reach it. */
 export interface Bytes {
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
 }
 
-/** Moves bytes of this process by address, as native code does: many pieces with one call. */
+/** Copies within this process by address, in native code: many chunks with one call. */
 export interface Copier {
-  /** Where the bytes of a buffer lie, until it is transferred elsewhere. */
+  /** The address of a buffer, until it is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
    * `total` bytes in pieces of `chunk`, the last one shorter if need be: those at `from` lie `fromStride` bytes apart,
@@ -29,26 +27,26 @@ export interface Copier {
 
 export interface AddressSpace {
   /**
-   * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist, may be read, and written too if
-   * `writable`. Called when memory is registered; pages may still go away later, then `read` and `write` answer EFAULT.
-   * Length 0 is always true.
+   * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist and can be read, and written if `writable`.
+   * Called at registration; pages may be unmapped later, then `read` and `write` return EFAULT. Length 0 is always
+   * true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** What to wait for before `check` of the same bytes, which is long work otherwise; undefined: nothing. */
+  /** What to wait for before `check` of the same bytes, which takes long otherwise; undefined: nothing. */
   survey?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
-   * A region of these bytes, which were checked, begins; the answer is called when it ends. `isShared`: peers may write
-   * to it at any time. `lost` is called once if its owner unmaps some of it before: then no access may reach what lies
-   * there later. Throws CallError if the owner may not register so much.
+   * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any
+   * time. `lost` is called once if the owner unmaps some of it: later accesses must not reach what is mapped there
+   * then. Throws CallError if the owner may not register so much.
    */
   hold?(hi: number, lo: number, length: number, isShared: boolean, lost: () => void): () => void
-  /** Space → `to`. 0, or an errno after which nothing is known of the bytes moved: EFAULT, ESRCH if the owner ended. */
+  /** Space → `to`. 0, or an errno, and the bytes are undefined: EFAULT, ESRCH if the owner has ended. */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
   /** `from` → space, ascending. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
-   * Memory of this process that is an ordinary buffer: what holds `length` bytes, and in `place[0]` where they begin in
-   * it. Undefined if they are not there; no such method: none is of that kind.
+   * Memory that is a buffer of this process: the buffer with `length` bytes of it, and in `place[0]` their offset.
+   * Undefined if they do not exist; absent: there is no such memory.
    */
   locate?(hi: number, lo: number, length: number, place: Float64Array): Bytes | undefined
   /**
@@ -68,7 +66,7 @@ export interface AddressSpace {
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
 }
 
-/** The memory of nobody: every address faults. Calls that core makes itself (destruction) have it. */
+/** A space where every address faults, for calls that core makes itself (destruction). */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
   read: () => 14,
@@ -77,7 +75,7 @@ export const noMemory: AddressSpace = {
   fetchAdd: () => 14,
 }
 
-/** Memory that is not there: what is written is lost, what is read is zero. */
+/** Memory without storage: writes are lost, reads return zeros. */
 export const nullMemory: AddressSpace = {
   check: () => true,
   read(_hi, _lo, { bytes }, at, chunk, stride, total) {

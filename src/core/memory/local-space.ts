@@ -1,34 +1,34 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
- * Each added buffer gets page-aligned addresses from 2^32 on, with an unmapped page behind it; they are names, never
- * pointers. A resizable buffer is refused, since its end may move between check and use; a detached one answers EFAULT
- * from then on. Addresses count up and are not given out again, so that a stale one faults.
+ * Each buffer gets page-aligned addresses from 2^32 on, followed by an unmapped page; they are never pointers. A
+ * resizable buffer is refused, since its length could change between check and use; a detached one returns EFAULT.
+ * Addresses are not used again, so that stale ones fault.
  */
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
-/** Addresses of 32 bits stay free: one that was cut off names nothing. */
+/** Addresses below 2^32 are unused: a truncated address names nothing. */
 const FIRST = TWO_32
 
 export interface LocalSpace extends AddressSpace {
   /** Makes `buffer` addressable and returns its address, an exact Number. EINVAL for a resizable buffer. */
   add(buffer: Uint8Array): number
-  /** Takes the buffer at `address` away again; false if there is none. */
+  /** Removes the buffer at `address`; false if there is none. */
   remove(address: number): boolean
 }
 
 interface Area {
   readonly start: number
-  /** Where it lies, for a copier; 0 without one. */
+  /** Its address for a copier; 0 without one. */
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly length: number
 }
 
-/** Up to so many bytes a loop over words is faster than a view of them, and allocates nothing. */
+/** Up to so many bytes a loop over words is faster than a view, and allocates nothing. */
 const FEW = 256
 
 /** Copies `size` bytes of this process. */
@@ -44,7 +44,7 @@ export const copyBytes = (
     return
   }
   const words = size & ~3
-  // they may overlap, if they lie in one buffer: those that the other would destroy come first
+  // they may overlap in one buffer: the chunks that would be overwritten are copied first
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
     for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
@@ -54,7 +54,7 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
-/** `copier`: copies more than one small piece, where the other side has an address too; absent: TypeScript does. */
+/** `copier`: copies by address if both sides have one; absent: TypeScript copies. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
   let next = FIRST
@@ -70,7 +70,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     }
     return low - 1
   }
-  /** The area that was asked for last, which is often the next one too. */
+  /** The area that was found last, which is often the next one too. */
   let last: Area | undefined
   const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
     const address = hi * FIRST + lo

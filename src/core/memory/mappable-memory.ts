@@ -1,11 +1,11 @@
 /*
- * Memory that a context's client can map (R28): rings, queues, whatever a driver shares with it. The carrier of
- * the context provides it (a memory file of which the client has the descriptor); a caller in this process needs
- * no mapping and gets plain memory. Nothing is known here of files, processes or layouts.
+ * Memory that a context's client can map (R28): rings, queues, and other memory shared by a driver. The carrier of the
+ * context provides it (a memory file whose descriptor the client has); a caller in this process needs no mapping and
+ * gets plain memory.
  */
 import { wholePages } from '../../spec/memory.ts'
 
-/** Consecutive bytes `at` … `at + length` of a larger shared piece, whose views many drivers' pieces use. */
+/** Consecutive bytes `at` … `at + length` of a larger shared piece. */
 export interface MappedChunk {
   /** The offset at which the client maps it. */
   readonly offset: number
@@ -18,12 +18,15 @@ export interface MappedChunk {
 }
 
 export interface MappedMemory {
-  /** There if the client finds what lies apart: a piece may hold many things of a driver, which counts them here. */
+  /**
+   * Present if the client can find parts by offset: a driver may then put many things into one piece, and counts them
+   * here.
+   */
   readonly packed?: { count: number } | undefined
-  /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context may have no more. */
+  /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context's quota is used. */
   allocate(bytes: number): MappedChunk
   free(piece: MappedChunk): void
-  /** The device goes: what is freed from now on stays as it is for the client, until that closes the context. */
+  /** The device is removed: freed memory stays as it is for the client, until it closes the context. */
   keep?(): void
 }
 
@@ -40,13 +43,13 @@ const plainPiece = (bytes: number, offset: number): MappedChunk => {
   }
 }
 
-/** Memory of callers in this process, one buffer for each piece. Their offsets name nothing. */
+/** Memory of callers in this process, one buffer for each piece, without offsets. */
 export const bufferMemory = (): MappedMemory => ({
   allocate: bytes => plainPiece(bytes, 0),
   free() {},
 })
 
-/** The same with offsets by which pieces are found: for callers that get at their rings by what calls answer. */
+/** The same with offsets, for callers that find their rings by what calls return. */
 export interface FindableMemory extends MappedMemory {
   /** The piece at an offset. Throws an Error if none lies there. */
   at(offset: bigint): MappedChunk

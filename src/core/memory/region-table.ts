@@ -1,13 +1,12 @@
 /*
- * The memory regions and windows of one device: key → row, for calls and for hot code (IBA 10.6.3,
- * docs/decisions/memory-windows.md). What binding and invalidating a window does to its row is windows.ts' business.
+ * The memory regions and windows of one device: key → row (IBA 10.6.3, docs/decisions/memory-windows.md). windows.ts
+ * binds and invalidates windows.
  *
- * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are given out in
- * turn, so that the one that was free longest comes first, and with every round the key byte changes: a key that was
- * freed names nothing until 2^32 − (live ones) registrations later. Index 0 is not used, so that key 0 is never valid.
- * Where the turn begins, and the key bytes, come from the caller's source of random numbers.
- * Rows are typed arrays that grow; a two-level directory finds a row by index without hashing. `resolve` does the
- * checks of every access and allocates nothing.
+ * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are used in turn, so
+ * the one that was free longest comes first, and the key byte changes with every round: a freed key names nothing until
+ * 2^32 − (live ones) registrations later. Index 0 is not used, so key 0 is never valid. The first index and the key
+ * bytes come from the caller's random numbers. Rows are typed arrays that grow; a two-level directory finds a row by
+ * index without hashing. `resolve` makes the checks of every access and allocates nothing.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -19,19 +18,19 @@ const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
 
-/** What a key stands for. */
+/** What a key names. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
-/** A region that was found last in memory of this process, and what `findBuffer` needs of its row. */
+/** A recently used region in memory of this process: its row's fields for `findBuffer`. */
 interface RecentRegion {
-  /** 0 for none: it is forgotten, with the buffer, once the region goes or becomes another one. */
+  /** 0: none. It is cleared, with the buffer, when the region is deregistered or reregistered. */
   key: number
   pd: number
   access: number
   iovaHi: number
   iovaLo: number
   length: number
-  /** What holds it, where it begins in it, and how long that is: nothing once the buffer is transferred elsewhere. */
+  /** Its buffer, offset and length; empty once the buffer is transferred. */
   holder: Bytes
   at: number
   size: number
@@ -45,7 +44,7 @@ interface Gone {
   next: number
 }
 
-/** Rows by number; columns are exchanged when the table grows, so read them from the table each time. */
+/** Rows by number; columns are replaced when the table grows, so read them from the table each time. */
 export interface MemoryTable {
   /** 0 in a free row. */
   key: Uint32Array
@@ -56,7 +55,7 @@ export interface MemoryTable {
   /** Where it lies in its address space. */
   startHi: Uint32Array
   startLo: Uint32Array
-  /** By which address work requests name its first byte. */
+  /** The address of its first byte for work requests. */
   iovaHi: Uint32Array
   iovaLo: Uint32Array
   /** Bytes, an exact Number. */
@@ -80,20 +79,20 @@ export interface MemoryTable {
   readonly recent: readonly RecentRegion[]
   /** Windows of type 2 that are bound now. */
   boundToQps: number
-  /** Windows that exist, bound or not. */
+  /** Windows, bound or not. */
   windows: number
   /** The last keys that were removed, in a ring; made with the first. */
   gone: Gone | undefined
   rows: number
   live: number
-  /** Where the search for the next key starts: the key byte's round above, the index below. */
+  /** Where the search for the next key starts: the round above, the index below. */
   next: number
   round: number
-  /** Two u32 that the key bytes depend on. */
+  /** Secret of two u32 for the key bytes. */
   readonly secret: readonly [number, number]
 }
 
-/** Regions that are remembered: of one that sends and one that receives, and some more. */
+/** Recently used regions that are cached: those of a sender and a receiver, and some more. */
 const RECENT = 8
 const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 const nothingRecent = (): RecentRegion => ({
@@ -108,7 +107,7 @@ const nothingRecent = (): RecentRegion => ({
   size: 0,
 })
 
-/** `random` answers a u32. */
+/** `random` returns a u32. */
 export const createMemoryTable = (random: () => number): MemoryTable => ({
   key: new Uint32Array(16),
   pd: new Float64Array(16),
@@ -159,7 +158,7 @@ const grow = (table: MemoryTable): void => {
   table.qp = bigger(table.qp)
 }
 
-/** The row that has this key's index, whatever its key byte; -1 for none. */
+/** The row of this key's index, whatever its key byte; -1: none. */
 export const rowAt = (table: MemoryTable, index: number): number => {
   const page = table.pages[index >>> PAGE_BITS]
   return page === undefined ? -1 : page[index & PAGE_MASK] - 1
@@ -187,7 +186,7 @@ const takeKey = (table: MemoryTable): number => {
   }
 }
 
-/** Counts one more row in `space`; answers its index. */
+/** Counts a row in `space`; returns its index. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
   let at = table.spaces.indexOf(space)
   if (at < 0) {
@@ -200,7 +199,7 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
   return at
 }
 
-/** One row less in space `at`; -1 is none. */
+/** Uncounts a row in space `at`; -1: none. */
 export const releaseSpace = (table: MemoryTable, at: number): void => {
   if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
 }
@@ -223,7 +222,7 @@ export const allocateKeyRow = (table: MemoryTable): number => {
 
 const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
 
-/** The region with this key goes, or becomes another one: `findBuffer` looks it up again. */
+/** The region with this key is gone or changed: `findBuffer` looks it up again. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, nothingRecent())
@@ -252,22 +251,21 @@ const rememberGone = (table: MemoryTable, row: number): void => {
   gone.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_GONE
 }
 
-/** What a key named that went lately; undefined if it is not known. */
+/** What a recently removed key named; undefined if it is unknown. */
 export const findGone = ({ gone }: MemoryTable, key: number) => {
   const at = gone === undefined || key === 0 ? -1 : gone.key.lastIndexOf(key >>> 0)
   if (gone === undefined || at < 0) return undefined
   return { iovaHi: gone.iovaHi[at], iovaLo: gone.iovaLo[at], length: gone.length[at] }
 }
 
-/** The row is free, its key names nothing any more. */
+/** Frees the row; its key names nothing any more. */
 export const freeKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
   if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
-  // The page from which the next key comes is kept, it would be made again at once; it goes with the last key that
-  // comes from it.
+  // the directory page of the next key is kept, since it would be allocated again at once; it goes with its last key
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row])
   rememberGone(table, row)
@@ -301,7 +299,7 @@ export const addRegion = (
   return row
 }
 
-/** Says anew where a region lies, under the same key; arguments as `addRegion`. */
+/** Changes where a region lies, under the same key; arguments as `addRegion`. */
 export const relocateRegion = (
   table: MemoryTable,
   row: number,
@@ -321,23 +319,23 @@ export const relocateRegion = (
   releaseSpace(table, before)
 }
 
-/** The row of a live key, -1 if it is none. */
+/** The row of a live key; -1: none. */
 export const findKey = (table: MemoryTable, key: number): number => {
   const row = rowAt(table, key >>> 8)
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
-/** Rights of a peer: every access that asks for one of them comes from the wire. */
+/** Remote access rights: an access with one of them comes from the wire. */
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
-/** A window serves a peer only, one of type 2 only the peer of its queue pair. */
+/** A window serves remote access only; one of type 2 only on its queue pair. */
 const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
   (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
 
 /**
- * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair with
- * number `qp`; -1 if not.
+ * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair `qp`;
+ * -1 if not.
  */
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
@@ -362,15 +360,12 @@ export const resolve = (
 ): number => {
   const row = findKeyWithRights(table, pd, key, access, qp)
   if (row < 0) return -1
-  // The offset of hi:lo in the region as a Number: inexact only where it is far beyond any length.
+  // the offset of hi:lo in the region as a Number: inexact only where it is far beyond any length
   const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
   return offset >= 0 && offset + length <= table.length[row] ? row : -1
 }
 
-/**
- * The high and the low half of where byte hi:lo of a region lies in its address space: `startOf…` of rows that were
- * resolved.
- */
+/** High and low half of the address of byte hi:lo of a region in its address space: `startOf…` of resolved rows. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
 
@@ -381,7 +376,7 @@ export const addressHi = (table: MemoryTable, row: number, hi: number, lo: numbe
 
 const place = new Float64Array(1)
 
-/** Looks a key up for `findBuffer`. False if it names no region, or one that does not lie in one buffer. */
+/** Looks a key up for `findBuffer`. False unless it names a region in one buffer. */
 const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
@@ -401,8 +396,8 @@ const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boo
 }
 
 /**
- * `resolve` of a region in a buffer of this process: what holds the bytes, and in `place[0]` where they begin in it.
- * Undefined for everything else, windows too, and whatever is not allowed: `resolve` says what it is.
+ * `resolve` for a region in a buffer of this process: the buffer, and in `place[0]` the offset. Undefined for all else,
+ * also for windows and forbidden accesses: then `resolve` decides.
  */
 export const findBuffer = (
   table: MemoryTable,

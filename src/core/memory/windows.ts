@@ -1,11 +1,10 @@
 /*
  * Memory windows in the table of keys (IBA 10.6.7): allocated without rights, bound to part of a region by a work
- * request, unbound by another bind, an invalidation or their end. Clauses of the specification stand at each rule.
+ * request, unbound by another bind, an invalidation or deallocation. Each rule names its clause.
  *
- * A bound window's row says where its bytes lie, exactly as a region's does, so that an access through it is resolved
- * like any other (`resolve` in region-table.ts). A region counts the windows that are bound to it and cannot be
- * deregistered while there are any; when a context closes all the same, they are unbound. Requests and queue pairs are
- * not known here, only a queue pair's number.
+ * The row of a bound window says where its bytes lie, as a region's does, so that `resolve` (region-table.ts) handles
+ * both alike. A region counts the windows bound to it and cannot be deregistered while there are any; when a context
+ * closes, they are unbound.
  */
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -26,7 +25,7 @@ import {
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
-/** A new window of protection domain `pd`; answers its row. ENOMEM as `allocateKeyRow`. */
+/** A new window of protection domain `pd`; returns its row. ENOMEM as `allocateKeyRow`. */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
@@ -48,7 +47,7 @@ const clear = (table: MemoryTable, row: number): void => {
   table.qp[row] = 0
 }
 
-/** Ends what a window grants; its key stays. Nothing for one that is not bound. */
+/** Unbinds a window; its key stays. No effect on one that is not bound. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) table.bound[region]--
@@ -66,8 +65,8 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
 }
 
 /**
- * Takes a region away: its key names nothing any more. Windows that are still bound to it lose what they grant; a call
- * of a program is refused before (core/base/mr.ts).
+ * Removes a region and its key. Windows that are still bound to it are unbound; a program's call is refused before
+ * (core/base/mr.ts).
  */
 export const removeRegion = (table: MemoryTable, row: number): void => {
   if (table.key[row] !== 0)
@@ -77,7 +76,7 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   freeKeyRow(table, row)
 }
 
-/** The memory of a region is no longer its own: accesses fault, those through windows that are bound to it too. */
+/** The region's memory was unmapped: accesses fault, also through windows that are bound to it. */
 export const loseRegion = (table: MemoryTable, region: number): void => {
   for (let row = 0; row < table.rows; row++) {
     const isBound = table.key[row] !== 0 && table.kind[row] !== KeyKind.REGION && table.bound[row] === region
@@ -88,16 +87,16 @@ export const loseRegion = (table: MemoryTable, region: number): void => {
   }
 }
 
-/** The queue pair with this number is gone: windows of type 2 that were bound to it grant nothing any more. */
+/** The queue pair was destroyed: its windows of type 2 are unbound. */
 export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
   for (let row = 0; table.boundToQps > 0 && row < table.rows; row++)
     if (table.key[row] !== 0 && table.kind[row] === KeyKind.WINDOW_2 && table.bound[row] >= 0 && table.qp[row] === qp)
       unbindWindow(table, row)
 }
 
-/** What a BIND_MW request asks for; addresses and the length as (hi, lo). */
+/** Arguments of BIND_MW; addresses and the length as (hi, lo). */
 export interface Bind {
-  /** The window's key as it is, and what its low byte becomes (the other bytes are not looked at). */
+  /** The window's current key, and its new low byte (the other bytes are ignored). */
   window: number
   key: number
   lkey: number
@@ -109,14 +108,14 @@ export interface Bind {
 }
 
 /**
- * Binds the window that has the key `bind.window` for queue pair `qp` of protection domain `pd`. False if a rule
- * forbids it, and then nothing has changed. Type 1: length 0 unbinds, an earlier binding ends (o10-36). Type 2: it must
- * be free (o10-37.2.30), and the length above 0 (o10-37.2.40).
+ * Binds the window `bind.window` for queue pair `qp` of protection domain `pd`. False if a rule forbids it, and nothing
+ * has changed. Type 1: length 0 unbinds, an earlier binding ends (o10-36). Type 2: it must be free (o10-37.2.30), and
+ * the length above 0 (o10-37.2.40).
  */
 export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
   const row = findKey(table, bind.window)
   if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
-  // Rights of a window are a peer's. LOCAL_WRITE says nothing of a window, yet programs pass it as for a region.
+  // Rights of a window are remote. Programs pass LOCAL_WRITE as for a region; it is ignored.
   const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
   // Type 1 has no addresses of its own (o10-36.2.2).
@@ -127,7 +126,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
   const has = table.access[region]
-  // C10-73, C10-74: the region allows windows, and writing where a peer shall write.
+  // C10-73, C10-74: the region allows windows, and local write for remote write.
   if ((has & MW_BIND) === 0 || ((access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (has & LOCAL_WRITE) === 0))
     return false
   // C10-75: it lies inside the region.
@@ -141,7 +140,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.iovaHi[row] = isZeroBased ? 0 : bind.hi
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
-  // The space is in use by the region, so it is there.
+  // the region uses the space, so it has an index
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
@@ -152,14 +151,14 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   return true
 }
 
-/** A bind takes effect: the old binding ends, the key has its new low byte. */
+/** The bind takes effect: the old binding ends, the key has its new low byte. */
 const unbindAs = (table: MemoryTable, row: number, key: number): boolean => {
   unbindWindow(table, row)
   table.key[row] = ((table.key[row] & ~KEY_BYTE) | (key & KEY_BYTE)) >>> 0
   return true
 }
 
-/** What comes of `invalidateWindow`: done; nothing that can be invalidated; bound to another queue pair. */
+/** Results of `invalidateWindow`: done; not possible; bound to another queue pair. */
 export const Invalidated = { DONE: 0, NOTHING: 1, FOREIGN: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 

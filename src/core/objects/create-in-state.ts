@@ -1,7 +1,7 @@
 /*
- * Creation right into a state (R7): a queue pair is made with all of its attributes, addressing included, and taken to
- * the state that the caller wants, or nothing of it is left. Core walks the state table (spec/qp-states.ts): each step
- * is the device's own modify, with what the table has that step take, so a driver does nothing for it.
+ * Creation right into a state (R7): a queue pair is made with all of its attributes, addressing included, and moved to
+ * the requested state; if a step fails, everything is rolled back. Core walks the state table (spec/qp-states.ts): each
+ * step is the device's own modify with the attributes that the table has for it, so a driver does nothing for it.
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -10,7 +10,7 @@ import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
 
-/** The way that a creation took: very many in a row often take the same. */
+/** The steps of a creation, cached: very many in a row often take the same. */
 interface TransitionPlan {
   /** Names of its arguments, in their order. */
   readonly names: readonly string[]
@@ -54,7 +54,7 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
   }
 
   return (call, object, args, core) => {
-    // Nothing is made for a plan that cannot be.
+    // nothing is made if there is no plan
     const plan = planFor(call, args)
     if (plan.length === 0) return create(call, object, args, core)
     const { context, device, caller, why } = call

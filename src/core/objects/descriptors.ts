@@ -1,7 +1,6 @@
 /*
- * Fd objects as carriers see them (R37): found by the number that `Result.descriptors` and `Install` name, joined with
- * the carrier's sink, and closed when the client's last copy of the descriptor is. While objects use a closed one it
- * stays, silent, for them.
+ * Fd objects for carriers (R37): found by the number in `Result.descriptors` and `Install`, given the carrier's sink,
+ * and closed with the client's last copy of the descriptor. A closed one stays, without events, while objects use it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
@@ -15,7 +14,7 @@ export const findDescriptor = (core: Core, number: number): FdObject => {
   return fd
 }
 
-/** The client has closed a descriptor. A number that is gone already (its context was closed first) is no mistake. */
+/** The client has closed a descriptor. A number that is unknown (its context was closed first) is no error. */
 export const closeDescriptor = (core: Core, number: number): void => {
   const fd = core.descriptors.get(number)
   if (fd === undefined || fd.closed) return

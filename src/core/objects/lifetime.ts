@@ -1,11 +1,11 @@
 /*
- * Objects come and go (R23): handles, use counts, parents, and destruction of everything that a context has.
+ * Lifetime of objects (R23): handles, use counts, parents, and destruction of all objects of a context.
  *
- * An object becomes visible when its create handler has succeeded, and if that fails nothing of it is left. Its parents
- * (the objects that its arguments named) count it as a use. When a context closes or a device goes, objects are
- * destroyed in reverse order of dependency: always one that nothing needs any more, newest first; that is more than
- * reverse order of creation, since a modify may add a dependency. Nothing stops that half-way: a handler that throws is
- * counted, and its object goes all the same.
+ * An object becomes visible when its create handler has succeeded; if it fails, everything is rolled back. An object is
+ * a use of its parents (the objects that its arguments named). When a context closes or a device is removed, objects
+ * are destroyed in reverse order of dependency: always an unused one, newest first. That is more than reverse order of
+ * creation, since a modify may add a dependency. If a handler throws, that is counted, and its object is removed all
+ * the same.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -31,7 +31,7 @@ const fault = (what: string): never => {
   throw new CallError('EFAULT', `${what}: core destroys objects by itself, there is no caller`)
 }
 
-/** The caller of calls that core makes by itself. */
+/** The caller of calls that core makes itself. */
 const nobody: Caller = {
   memory: noMemory,
   copyIn: () => fault('copyIn'),
@@ -41,7 +41,7 @@ const nobody: Caller = {
 
 // ---- making ----
 
-/** Counts one more object of a class, EINVAL beyond the device's limit: what rxe answers when a pool is full. */
+/** Counts an object of a class; EINVAL beyond the device's limit, as rxe returns when a pool is full. */
 const admit = (device: Device, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
@@ -59,7 +59,7 @@ const admit = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts one more object of a class, and charges for its memory; neither if one of them refuses. */
+/** Counts an object of a class and charges its memory; neither if one of them is refused. */
 const charge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
@@ -71,7 +71,7 @@ const charge = (context: Context, cls: ObjectClass): void => {
   }
 }
 
-/** Makes an object that is not visible yet, its handle taken and its parents held. */
+/** Makes an object that is not visible yet, with a handle, and uses its parents. */
 export const makeObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
@@ -98,8 +98,8 @@ export const makeObject = (context: Context, cls: ObjectClass, parents: readonly
 }
 
 /**
- * An fd object that a handler makes beside what its method creates (device.open's async fd); returned in an `fd` result
- * it becomes a descriptor of the caller. It is discarded if the call fails. The class' own create handler does not run.
+ * An fd object that a handler makes in addition (device.open's async fd); returned in an `fd` result it becomes a
+ * descriptor of the caller. It is discarded if the call fails. The create handler of its class does not run.
  */
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
@@ -112,13 +112,13 @@ export const createDescriptor = (call: CallContext, className: string): FdObject
   return fd
 }
 
-/** Adds a dependency after creation: `parent` is busy until `object` goes or `dropParent` is called. */
+/** Adds a dependency after creation: `parent` is in use until `object` is destroyed or `dropParent` is called. */
 export const addParent = (object: CoreObject, parent: CoreObject): void => {
   object.parents = [...object.parents, parent]
   parent.uses++
 }
 
-/** Takes one dependency away that `addParent` or the create call made. */
+/** Removes a dependency that `addParent` or the create call made. */
 export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   const at = object.parents.indexOf(parent)
   if (at < 0)
@@ -129,7 +129,7 @@ export const dropParent = (object: CoreObject, parent: CoreObject): void => {
 
 // ---- going ----
 
-/** Ends one use. An fd object whose descriptor is closed goes with its last use. */
+/** Ends one use. An fd object whose descriptor is closed is removed with its last use. */
 export const releaseUse = (object: CoreObject): void => {
   object.uses--
   if (
@@ -141,7 +141,7 @@ export const releaseUse = (object: CoreObject): void => {
     destroyNow(object, 'close')
 }
 
-/** Takes an object out of all tables, without its handler. */
+/** Removes an object from all tables, without its handler. */
 export const forget = (object: CoreObject): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.GONE) return
@@ -164,13 +164,12 @@ export const forget = (object: CoreObject): void => {
 
 const noArguments: HandlerValues = {}
 
-/** Destroys one object by core's own decision: the handler runs, cannot refuse, and is not waited for. */
+/** Destroys an object by core itself: the handler runs, cannot refuse, and is not waited for. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.GONE) return
   const { device } = context
-  // A create or destroy that waits is under way: its handler looks whether the object lives when it goes on, and cleans
-  // up itself.
+  // a create or destroy that waits checks whether the object is alive when it continues, and cleans up itself
   const settled = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
@@ -180,8 +179,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 }
 
 /**
- * Takes objects back whose caller never learned of them: always one that nothing needs any more, newest first; those
- * that went are passed over. One that others have come to need meanwhile, since a call waited, stays.
+ * Rolls back objects whose caller never learned of them: always an unused one, newest first. One that is in use by now,
+ * since a call waited, stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
   const left = new Set(objects.filter(made => made !== undefined))
@@ -195,7 +194,7 @@ export const undoObjects = (context: Context, objects: readonly (CoreObject | un
   }
 }
 
-/** Runs a destroy handler whose refusal counts for nothing. */
+/** Runs a destroy handler whose refusal is ignored. */
 export const runDestroy = (
   context: Context,
   entry: Entry,
@@ -218,7 +217,7 @@ export const runDestroy = (
 export const destroyAll = (context: Context, why: 'close' | 'remove'): void => {
   const objects = context.handles.slots.filter(object => object !== undefined).sort((a, b) => b.id - a.id)
   const ready = objects.filter(object => object.uses === 0)
-  // The array grows while it is walked: whatever loses its last user joins at the end.
+  // the array grows during the loop: objects that lose their last user are appended
   for (const object of ready) {
     const { parents } = object
     destroyNow(object, why)
@@ -231,7 +230,7 @@ export const destroyAll = (context: Context, why: 'close' | 'remove'): void => {
       )
         ready.push(parent)
   }
-  // What is left is pinned by calls that wait: they find their objects gone.
+  // the rest is pinned by calls that wait: they will find their objects destroyed
   for (const object of objects) destroyNow(object, why)
   for (const fd of [...context.descriptors].sort((a, b) => b.id - a.id)) destroyNow(fd, why)
 }

@@ -1,6 +1,6 @@
 /*
- * About how much memory an object takes: its record, its driver's, what finds it, and in a daemon the books about its
- * rings. Measured with a daemon whose one client makes 10,000 of each, and rounded up.
+ * Approximate memory of an object: its record, the driver's, entries of tables, and the daemon's accounting of rings.
+ * Measured with a daemon whose one client makes 10,000 of each, and rounded up.
  */
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
