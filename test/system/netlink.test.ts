@@ -152,8 +152,10 @@ const withoutNumbers = (entries: Entries): unknown[] =>
     if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~DIFFERENT]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
     const isFlagged = 'flagged' in value
+    // Queue pair 1 is listed, and nothing else of clients in the daemon.
     const inner = (isFlagged ? value.flagged : value).filter(
-      ([, entry]) => !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
+      ([, entry]) =>
+        name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
     )
     const told = withoutNumbers(inner)
     return [name, isFlagged, TABLES.has(name) ? told.map(one => inspect(one, { depth: 9 })).sort() : told]

@@ -8,7 +8,15 @@
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
 import { countOf, domainOf, objectsOf, openedContexts } from '../../core/resources.ts'
-import { cqEntries, cqOfSrq, qpOfNumber, qpResource, qpsOfSrq } from '../../drivers/rxe/resources.ts'
+import {
+  cqEntries,
+  cqOfSrq,
+  managementResource,
+  type QpResource,
+  qpOfNumber,
+  qpResource,
+  qpsOfSrq,
+} from '../../drivers/rxe/resources.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
   DATAGRAM_ROOM,
@@ -17,6 +25,7 @@ import {
   QpTypeNumbers,
   SrqTypeNumbers,
 } from '../../spec/linux/nldev.ts'
+import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
@@ -94,26 +103,32 @@ const aboutCq: Describe = ({ daemon, found }, cq) => [
 const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
 const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
 
+/** `name`: the class of the queue pair; `whose`: its domain and owner. */
+const qpEntries = (name: string, facts: QpResource, whose: readonly Entry[]): Entries => [
+  ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
+  ['RES_LQPN', facts.qpn],
+  ...whose,
+  ...(CONNECTED.has(name)
+    ? ([
+        ['RES_RQPN', facts.destQpn],
+        ['RES_RQ_PSN', facts.rqPsn],
+      ] as const)
+    : []),
+  ['RES_SQ_PSN', facts.sqPsn],
+  ...(WITH_PATH.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
+  ['RES_TYPE', QpTypeNumbers[name]!],
+  ['RES_STATE', facts.state],
+]
+
 const aboutQp: Describe = ({ daemon, found }, qp) => {
   const facts = found.rxe && qpResource(found.rxe.state, qp)
-  if (facts === undefined) return undefined
-  const { name } = qp.class
-  return [
-    ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
-    ['RES_LQPN', facts.qpn],
-    ...domainNumber(qp),
-    ownerOf(daemon, qp.context),
-    ...(CONNECTED.has(name)
-      ? ([
-          ['RES_RQPN', facts.destQpn],
-          ['RES_RQ_PSN', facts.rqPsn],
-        ] as const)
-      : []),
-    ['RES_SQ_PSN', facts.sqPsn],
-    ...(WITH_PATH.has(name) ? ([['RES_PATH_MIG_STATE', 0]] as const) : []),
-    ['RES_TYPE', QpTypeNumbers[name]!],
-    ['RES_STATE', facts.state],
-  ]
+  return facts && qpEntries(qp.class.name, facts, [...domainNumber(qp), ownerOf(daemon, qp.context)])
+}
+
+/** Queue pair 1 of the MAD layer; undefined for a device without one. */
+const aboutManagement = ({ daemon, found }: Place): Entries | undefined => {
+  const facts = found.rxe && managementResource(found.rxe.state)
+  return facts && qpEntries('gsi_qp', facts, [ownerOf(daemon, undefined)])
 }
 
 const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
@@ -212,6 +227,8 @@ function* everyOne(place: Place, kind: NldevResourceName, port?: number): Genera
     if (object === undefined) yield undefined
     else if (told !== undefined && isOfPort) yield told
   }
+  const management = kind === 'qp' ? aboutManagement(place) : undefined
+  if (management !== undefined) yield management
 }
 
 const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
@@ -236,8 +253,10 @@ const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told
 function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = place
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
+  const management = kind === 'qp' && id === GSI_QPN ? aboutManagement(place) : undefined
   if (kind !== 'qp') yield* everyOne(place, kind)
   else if (qp !== undefined) yield yield* worked(aboutQp(place, qp))
+  else if (management !== undefined) yield management
 }
 
 const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): One =>
@@ -261,7 +280,10 @@ const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told 
 
 /** How many there are of a kind. */
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
-  if (kind !== 'ctx' && kind !== 'cm_id') return countOf(found.device, CLASSES[kind])
+  if (kind !== 'ctx' && kind !== 'cm_id') {
+    const management = kind === 'qp' && found.rxe?.state.management !== undefined
+    return countOf(found.device, CLASSES[kind]) + +management
+  }
   let sum = 0
   for (const one of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {
     if (one === undefined) yield

@@ -49,6 +49,10 @@ export class Management implements ManagementPort, ManagementQueue {
     return this.#waiting.length === 0
   }
 
+  get sqPsn(): number {
+    return this.#psn
+  }
+
   send(mad: Uint8Array, to: MadAddress): boolean {
     if (mad.length !== MAD_BYTES) throw new Error(`a management datagram has ${MAD_BYTES} bytes, not ${mad.length}`)
     if (this.#waiting.length >= MOST_WAITING) return false

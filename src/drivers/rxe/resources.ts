@@ -2,6 +2,8 @@
  * What lists of resources say about the soft device's queue pairs, completion queues and shared receive queues.
  */
 import type { CoreObject } from '../../core/model.ts'
+import { QpState } from '../../spec/enums.ts'
+import { GSI_QPN } from '../../spec/wire/mad.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './state.ts'
 
@@ -27,6 +29,10 @@ export const qpResource = (state: RxeState, object: CoreObject): QpResource | un
   const { state: qpState, destQpn, rqPsn, sqPsn } = state.engine().query(row)
   return { qpn, port: noted & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
 }
+
+/** Queue pair 1 of the MAD layer, which is no object; undefined while nobody has it. */
+export const managementResource = ({ management }: RxeState): QpResource | undefined =>
+  management && { qpn: GSI_QPN, port: 1, state: QpState.values.RTS, destQpn: 0, rqPsn: 0, sqPsn: management.sqPsn }
 
 /** The queue pair of a number. */
 export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {

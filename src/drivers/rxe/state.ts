@@ -85,6 +85,8 @@ export interface Failures extends Causes {
 export interface ManagementQueue {
   /** Nothing waits to be sent. */
   readonly isIdle: boolean
+  /** Of the next packet. */
+  readonly sqPsn: number
   /** Sends what waits, as far as the port has room; true if anything left. */
   transmit(): boolean
   /** A packet for queue pair 1, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */

@@ -216,7 +216,7 @@ describe('objects', () => {
     const counts = (attributeOf(summary, 'RES_SUMMARY') as Entries).map(([, entry]) => entry as Entries)
     assert.deepEqual(
       counts.map(entry => [attributeOf(entry, 'RES_SUMMARY_ENTRY_NAME'), attributeOf(entry, 'RES_SUMMARY_ENTRY_CURR')]),
-      Object.entries({ pd: 2n, cq: 0n, qp: 0n, cm_id: 0n, mr: 0n, ctx: 1n, srq: 0n }),
+      Object.entries({ pd: 2n, cq: 0n, qp: 1n, cm_id: 0n, mr: 0n, ctx: 1n, srq: 0n }),
     )
   })
 
