@@ -421,17 +421,16 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
-/** An fd object gets no events any more; unread ones are gone. */
+/** An fd object gets no events any more; unread ones are gone, all at once: objects and events may be very many. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
+  if (fd.context.device.alive)
+    for (const event of fd.sink.take(Number.POSITIVE_INFINITY)) if (isAboutObject(event)) countEvent(event, -1)
+  fd.closed = true
   for (const object of fd.context.handles.slots) {
     const events = object?.events
-    if (events === undefined) continue
-    const isAttached = events.more?.attached?.queue === fd
-    if (isAttached || events.to.channel === fd || events.to.asyncFd === fd) withdrawUnread(fd, events)
-    if (isAttached) detachEvents(events)
+    if (events?.more?.attached?.queue === fd) detachEvents(events)
   }
-  fd.closed = true
 }
 
 // ---- event queues (R38) ----

@@ -165,7 +165,7 @@ test('a closed descriptor gets nothing; what it had not read does not count', ()
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test('a sink is not asked for an element that has sent nothing, nor after its descriptor was closed', () => {
+test('a sink is not asked for an element that has sent nothing, and for all at once when its descriptor is closed', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const asked: unknown[] = []
   attachSink(channel, {
@@ -175,16 +175,22 @@ test('a sink is not asked for an element that has sent nothing, nor after its de
       return []
     },
     unread: () => 0,
-    take: () => [],
+    take: limit => {
+      asked.push(limit)
+      return []
+    },
     end() {},
   })
-  const [quiet, loud] = [newCq(1n), newCq(2n)]
-  notify(loud.handle, 0)
-  completed(loud.events!, false)
-  assert.deepEqual(destroy(quiet.handle), { compEvents: 0, asyncEvents: 0 })
+  const [quiet, ...loud] = [newCq(1n), newCq(2n), newCq(3n), newCq(4n)]
+  for (const { handle, events } of loud) {
+    notify(handle, 0)
+    completed(events!, false)
+  }
+  assert.deepEqual(destroy(quiet!.handle), { compEvents: 0, asyncEvents: 0 })
+  assert.deepEqual(destroy(loud[0]!.handle), { compEvents: 1, asyncEvents: 0 })
   closeDescriptor(core, channel.handle)
-  assert.deepEqual(destroy(loud.handle), { compEvents: 1, asyncEvents: 0 })
-  assert.deepEqual(asked, [loud.events])
+  assert.deepEqual(destroy(loud[1]!.handle), { compEvents: 1, asyncEvents: 0 })
+  assert.deepEqual(asked, [loud[0]!.events, Number.POSITIVE_INFINITY])
 })
 
 test('a carrier’s sink takes over what waits, and core asks it what was read', () => {
