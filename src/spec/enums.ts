@@ -243,8 +243,11 @@ export const NodeType = enumeration('node_type', {
   UNSPECIFIED: 7,
 })
 
-/** Types of events of an event queue: asynchronous ones, and that a completion queue that was armed has completions. */
-export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100 })
+/**
+ * Types of events of an event queue: asynchronous ones, that a completion queue that was armed has completions, and that
+ * the channel of an identifier of connection management has an event of it.
+ */
+export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100, CONNECTION: 0x101 })
 
 /** What happens to an identifier of connection management (rdma_cm_event_type). */
 export const CmEventType = enumeration('cm_event_type', {

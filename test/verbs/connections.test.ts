@@ -3,6 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
+import { emitAddress, ipAddress } from '../../src/clients/rdma-cm/socket-address.ts'
+import { CmChannel } from '../../src/spec/classes/cm_channel.ts'
+import { CmId } from '../../src/spec/classes/cm_id.ts'
+import { EventQueue } from '../../src/spec/classes/event_queue.ts'
+import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
 import { rejReason } from '../../src/spec/wire/mad.ts'
 import {
   type Connection,
@@ -15,6 +20,7 @@ import {
   open,
   type Server,
 } from '../../src/verbs/index.ts'
+import { parseAddress } from '../../src/wire/address.ts'
 
 import { loopbackText } from '../loopback.ts'
 import { eachCarrier, next, type OpenTwo } from './ends.ts'
@@ -142,6 +148,22 @@ const connectionTests = (openTwo: OpenTwo): void => {
     here.qp.modify({ state: 6 })
     await here.close()
     await there.close()
+  })
+
+  it('an event queue tells of what happens to an identifier, beside other objects', async () => {
+    const queue = two.eventQueue()
+    const channel = two.create(CmChannel)
+    const id = two.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
+    two.call(EventQueue, 'attach', { cookie: 0n, cm_id: id.handle }, queue.handle)
+    id.resolveAddress({ destination: emitAddress(ipAddress(parseAddress(one.address)!, 7471)) })
+    await queue.wait()
+    assert.equal(queue.poll()?.type, 'CONNECTION')
+    const { type, object } = channel.getEvent()
+    assert.deepEqual([type, object], [CmEventType.values.ADDR_RESOLVED, id.handle])
+    assert.throws(() => channel.getEvent(), { code: 'EAGAIN' })
+    // Of the queue's events none counts as one of the channel.
+    assert.equal(two.call(CmId, 'destroy', {}, id.handle).events, 1)
+    queue.close()
   })
 
   it('mistakes are named', async () => {

@@ -143,11 +143,11 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { state: id } = object
       const { unread, groups } = id
       service().destroy(id)
-      const { completions, asyncs } = countsOf(object)
+      const { asyncEvents: events } = withdrawEvents(object)
       for (const group of groups) destroyNow(group, 'close')
       // Of requests that nobody has heard of there is nobody who could end them.
       for (const { object: request } of unread) if (request !== undefined) destroyNow(request, 'close')
-      return { events: completions + asyncs }
+      return { events }
     },
     bind(_call, { state: id }, { address }) {
       service().bind(id, addressOf('cm_id.bind', address))
@@ -225,9 +225,9 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       return {}
     },
     destroy(_call, object) {
-      const { completions, asyncs } = countsOf(object)
+      const { asyncEvents: events } = withdrawEvents(object)
       object.state.id.groups.delete(object)
-      return { events: completions + asyncs }
+      return { events }
     },
   })
 
@@ -239,11 +239,6 @@ export const classesWithConnections = (service: () => RdmaCm): readonly DriverCl
   ...coreClasses,
   ...cmClasses(service),
 ]
-
-const countsOf = (object: CoreObject): { completions: number; asyncs: number } => {
-  const { compEvents, asyncEvents } = withdrawEvents(object)
-  return { completions: compEvents, asyncs: asyncEvents }
-}
 
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
   const object = findHandle(context.handles, handle)

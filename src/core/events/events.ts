@@ -106,7 +106,12 @@ export const attachSink = (fd: FdObject, sink: EventSink): void => {
 
 // ---- records ----
 
-const recordOf = (element: Affiliation, type: number, object = element.more?.attached?.object): EventRecord => {
+const recordOf = (
+  element: Affiliation,
+  type: number,
+  object = element.more?.attached?.object,
+  kind: number = type < 0 ? EventKind.values.COMPLETION : type,
+): EventRecord => {
   const { more, userHandle } = element
   const attached = more?.attached
   const bytes = new Uint8Array(attached !== undefined ? 24 : type < 0 ? 8 : 16)
@@ -115,7 +120,7 @@ const recordOf = (element: Affiliation, type: number, object = element.more?.att
   if (attached !== undefined) {
     view.setUint32(8, object ?? attached.object, true)
     view.setUint16(12, attached.class, true)
-    view.setUint32(16, type < 0 ? EventKind.values.COMPLETION : type, true)
+    view.setUint32(16, kind, true)
   } else if (type >= 0) view.setUint32(8, type, true)
   return { element, bytes, type }
 }
@@ -169,8 +174,17 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 
 // ---- events of connections ----
 
-/** Posts an event, with bytes and type of the connection manager, on the channel of its element. */
-export const postOnChannel = (event: EventRecord): void => post(event.element.to.channel, event)
+/**
+ * Posts an event, with bytes and type of the connection manager, on the channel of its element; the event queue that the
+ * element is attached to is told.
+ */
+export const postOnChannel = (event: EventRecord): void => {
+  const { element } = event
+  post(element.to.channel, event)
+  const queue = element.more?.attached?.queue
+  // Of a type that is not counted among the channel's events.
+  if (queue !== undefined) postAbout(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
+}
 
 /** Moves an object's events to another channel, with those that its client has not read. Returns how many were read. */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
@@ -178,7 +192,7 @@ export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject
   const before = events.to.channel
   const unread = before === undefined || before.closed ? [] : before.sink.withdraw(events)
   const { more } = events
-  const read = more === undefined ? 0 : more.completions + more.asyncs - unread.length
+  const read = more === undefined ? 0 : more.asyncs - unread.length
   events.to = routeTo(context, channel, undefined)
   for (const event of unread) channel.sink.post(event)
   return read

@@ -1,10 +1,11 @@
 /*
  * Class `event_queue`: a descriptor on which the events of any objects arrive, of any kind: a device, ports, completion
- * queues, queue pairs, shared receive queues, all at once (R37, R38). A completion channel and an async fd are the
+ * queues, queue pairs, shared receive queues, identifiers of connections, all at once (R37, R38). A completion channel and an async fd are the
  * cases in which objects of one kind are attached, at their creation.
  *
  * The events of an attached object come to the queue, and no more to its channel and async fd, until it is detached or
- * goes; unread ones go with it. A completion queue must be armed as ever. The queue is read in records of 24 bytes, as
+ * goes; unread ones go with it. A completion queue must be armed as ever. Of an identifier (`cm_id`) the queue only tells
+ * that its channel has an event, which `cm_channel.getEvent` takes there. The queue is read in records of 24 bytes, as
  * `Event`, or by `getEvents`; it lives by its descriptor.
  */
 import { EventKind } from '../enums.ts'
@@ -29,7 +30,7 @@ import { CallNumber, ClassId } from './ids.ts'
 import { QP_CLASSES } from './qp.ts'
 
 /** Classes of objects that have events. */
-export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', ...QP_CLASSES] as const
+export const EVENT_SOURCES = ['cq', 'srq', 'xrc_srq', 'tm_srq', 'wq', 'cm_id', ...QP_CLASSES] as const
 export type EventSource = (typeof EVENT_SOURCES)[number]
 
 /** Ids of the attributes that name objects: the class's id, from here on. */
