@@ -4,7 +4,7 @@
  *
  *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
  */
-import { open, RdmaError } from '../src/verbs/index.ts'
+import { open, RdmaError } from 'userdma'
 
 const count = Number(process.argv[2] ?? 100)
 const socket = process.argv[3]

@@ -5,7 +5,9 @@
  *
  *   node dist/examples/ctx-messages.js
  */
-import { createCtxDevice } from '../src/drivers/index.ts'
+
+import { createNetwork, open } from 'userdma'
+import { createCtxDevice } from 'userdma/drivers'
 import {
   CTX_HEADER_BYTES,
   CtxAssign,
@@ -18,9 +20,8 @@ import {
   CtxWord,
   type RecordOf,
   recordSize,
-} from '../src/spec/index.ts'
-import { encodeRecords, readRecord, viewOf } from '../src/uapi/index.ts'
-import { createNetwork, open } from '../src/verbs/index.ts'
+} from 'userdma/spec'
+import { encodeRecords, readRecord, viewOf } from 'userdma/uapi'
 
 type Info = RecordOf<typeof CtxInfo>
 const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedBytes: 64, jobKey: 7 }

@@ -4,7 +4,7 @@
  *   node dist/examples/decode-pcap.js FILE.pcap
  */
 import { readFileSync } from 'node:fs'
-import { packetLine } from '../src/trace/index.ts'
+import { packetLine } from 'userdma/trace'
 import {
   arenaOver,
   type Ipv4Frame,
@@ -14,7 +14,7 @@ import {
   parsePacket,
   readCapture,
   verifyIcrc,
-} from '../src/wire/index.ts'
+} from 'userdma/wire'
 
 const ROCE = 4791
 const say = (line: string): void => console.log(line)

@@ -5,7 +5,7 @@
  *   node dist/examples/key-value.js [keys]
  */
 import { createHash } from 'node:crypto'
-import { createNetwork, type Device, type Endpoint, open, type RemoteMemory } from '../src/verbs/index.ts'
+import { createNetwork, type Device, type Endpoint, open, type RemoteMemory } from 'userdma'
 
 const SLOT = 128
 const KEY = 8

@@ -5,7 +5,7 @@
  *
  *   node dist/examples/many-connections.js [connections] [questions]
  */
-import { createNetwork, type Device, type Endpoint, open, type RcQueuePair } from '../src/verbs/index.ts'
+import { createNetwork, type Device, type Endpoint, open, type RcQueuePair } from 'userdma'
 
 const connections = Number(process.argv[2] ?? 1000)
 const questions = Number(process.argv[3] ?? 5)

@@ -6,7 +6,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork, type Device, type Endpoint, open } from '../src/verbs/index.ts'
+import { createNetwork, type Device, type Endpoint, open } from 'userdma'
 
 const RETRIES = 5
 

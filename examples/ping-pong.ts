@@ -3,7 +3,7 @@
  *
  *   node dist/examples/ping-pong.js [rounds] [bytes]
  */
-import { createNetwork, type Device, open } from '../src/verbs/index.ts'
+import { createNetwork, type Device, open } from 'userdma'
 
 const rounds = Number(process.argv[2] ?? 1000)
 const bytes = Number(process.argv[3] ?? 64)

@@ -46,12 +46,17 @@ const removeOrphans = () => {
 }
 
 const buildTypeScript = purpose => {
-  const tsc = inRoot('node_modules', '.bin', 'tsc')
+  // Another TypeScript, which tests the types, has a tsc in node_modules/.bin too.
+  const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(tsc)) {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
     return false
   }
-  const ok = run(tsc, ['-b', inRoot('scripts', purpose === 'start' ? 'tsconfig.src.json' : 'tsconfig.all.json')])
+  const ok = run(process.execPath, [
+    tsc,
+    '-b',
+    inRoot('scripts', purpose === 'start' ? 'tsconfig.examples.json' : 'tsconfig.all.json'),
+  ])
   removeOrphans()
   if (!ok) say('build: tsc found the errors above')
   return ok

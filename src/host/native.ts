@@ -28,7 +28,8 @@ export const koffi = (): Koffi => {
     throw new Error(`native calls need 64-bit little-endian Linux; this is ${platform} on ${arch} (${endianness()})`)
   }
   try {
-    loaded = createRequire(import.meta.url)('koffi') as Koffi
+    // A bundle of CommonJS has no URL of its own; the program's has the packages that it was installed with.
+    loaded = createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`)('koffi') as Koffi
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
     throw new Error(`this needs the npm package "koffi", which could not be loaded (npm install koffi@3.3.4): ${why}`, {

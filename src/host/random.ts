@@ -1,13 +1,11 @@
 /*
  * Numbers that nobody can foresee, from the system's generator.
  */
-import { randomFillSync } from 'node:crypto'
-
 const pool = new Uint32Array(64)
 let left = 0
 
 /** Integers from 0 to 2^32 - 1. */
 export const secureRandom = (): number => {
-  if (left === 0) left = randomFillSync(pool).length
+  if (left === 0) left = crypto.getRandomValues(pool).length
   return pool[--left]
 }

@@ -27,8 +27,8 @@ export interface EachCrc {
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/** Below this many bytes the table beats zlib, a view included. */
-const TABLE_BELOW = 256
+/** Below this many bytes the table beats zlib, a view included. A browser has no zlib. */
+const TABLE_BELOW = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
 const ENGINE_FROM = 96
 
 /** Row t: what a byte does to the register when t more bytes come after it. */

@@ -90,7 +90,7 @@ test('the diffs apply, the programs print what the page says, and the schema has
     apply(root, diff)
     writeFileSync(join(root, 'try', `${i}.ts`), program)
   })
-  run(root, join(repoRoot, 'node_modules', '.bin', 'tsc'), '-p', 'tsconfig.try.json')
+  run(root, process.execPath, join(repoRoot, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.try.json')
   const schema = run(root, process.execPath, 'dist/src/cli/main.js', 'schema')
   parts.forEach((part, i) => {
     assert.equal(run(root, process.execPath, `dist/try/${i}.js`), part.prints, part.title)

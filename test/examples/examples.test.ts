@@ -24,12 +24,14 @@ test('examples import what the package exports, and nothing else of it', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
   const entries = Object.values<string>(exports).map(path => path.replace('./dist/', '../').replace(/\.js$/, '.ts'))
   const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
+  for (const source of sources)
+    for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
+      assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)
   // A driver that somebody could have written.
   const driver = join(repoRoot, 'test', 'verbs', 'whole-driver.ts')
   assert.ok(sources.length >= 7)
-  for (const source of [...sources, driver])
-    for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?:\.\.\/)?(\.\.\/[^']+)'/g))
-      assert.ok(entries.includes(module), `${source}: ${module}`)
+  for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)?(\.\.\/[^']+)'/g))
+    assert.ok(entries.includes(module), `${driver}: ${module}`)
 })
 
 test('ping-pong: under 60 lines, and it plays all rounds', () => {

@@ -1,6 +1,7 @@
 /*
  * Completion queues in the library: polled without allocation, waited for by a promise, or walked by `for await`.
  */
+import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { Cq } from '../../spec/classes/cq.ts'
 import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
@@ -206,7 +207,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       yield this.completion
       options.signal?.throwIfAborted()
       // a loop that posts at each completion finds the next one at once, for ever
-      if (taken % TAKEN_PER_TURN === 0) await new Promise(resolve => setImmediate(resolve))
+      if (taken % TAKEN_PER_TURN === 0) await nextTurn()
     }
   }
 

@@ -21,6 +21,7 @@ import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { Where } from '../../drivers/rxe/rings/posts.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { secureRandom } from '../../host/random.ts'
 import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { parseFaults } from '../../phy/faults/rules.ts'
@@ -234,7 +235,7 @@ const createDriver = (
     touched = true
     if (scheduled) return
     scheduled = true
-    setImmediate(later)
+    onNextTurn(later)
   }
   const later = (): void => {
     scheduled = false
@@ -246,7 +247,7 @@ const createDriver = (
   }
   /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
   const spend = (): boolean => {
-    if (budget === BUDGET) setImmediate(renew)
+    if (budget === BUDGET) onNextTurn(renew)
     if (budget === 0) return false
     budget--
     return true
@@ -257,7 +258,7 @@ const createDriver = (
     scheduled = true
     if (spend()) queueMicrotask(later)
   }
-  const pause = (): Promise<void> | undefined => (spend() ? undefined : new Promise(resolve => setImmediate(resolve)))
+  const pause = (): Promise<void> | undefined => (spend() ? undefined : nextTurn())
   const touch = (): void => {
     touched = true
     called = true
@@ -305,7 +306,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is no IPv4 or IPv6 address`)
-    const taken = devices.find(({ state }) => state.identity.gids.some(gid => Buffer.compare(gid, bytes) === 0))
+    const taken = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
     if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
     if (memory !== undefined) {
       if (memory.stat().ports === MOST_DEVICES)

@@ -1,0 +1,149 @@
+/*
+ * The package as a program gets it: packed, unpacked into a node_modules folder, and used with import, require, a
+ * bundler, a browser's globals and the oldest TypeScript.
+ */
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { createContext, runInContext } from 'node:vm'
+import { hasNative } from '../../src/host/native.ts'
+import { repoRoot } from '../paths.ts'
+
+const folder = mkdtempSync(join(tmpdir(), 'userdma-package-'))
+const installed = (name: string): string => join(repoRoot, 'node_modules', name)
+const at = (name: string): string => join(folder, name)
+const { NODE_TEST_CONTEXT: _, ...env } = process.env
+const node = (...args: string[]): string => execFileSync(process.execPath, args, { cwd: folder, env, encoding: 'utf8' })
+const write = (name: string, text: string): string => {
+  writeFileSync(at(name), text)
+  return name
+}
+
+before(() => {
+  const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder]
+  const [{ filename }] = JSON.parse(execFileSync('npm', pack, { cwd: repoRoot, encoding: 'utf8', stdio: 'pipe' }))
+  mkdirSync(at('node_modules/userdma'), { recursive: true })
+  execFileSync('tar', ['-xzf', at(filename), '-C', at('node_modules/userdma'), '--strip-components=1'])
+  for (const name of ['koffi', '@koromix', '@types', 'undici-types'])
+    if (existsSync(installed(name))) symlinkSync(installed(name), at(`node_modules/${name}`))
+  write('package.json', '{ "type": "module" }')
+})
+after(() => rmSync(folder, { recursive: true }))
+
+const opens = (link: string) => `
+  open(${link === 'memory' ? '' : `{ link: '${link}', address: '127.0.0.71' }`}).then(async device => {
+    console.log(device.name)
+    await device.close()
+  })`
+
+test('it has the documents, the examples and their compiled files, and no tests', () => {
+  for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts'])
+    assert.ok(existsSync(at(`node_modules/userdma/${name}`)), name)
+  assert.ok(!existsSync(at('node_modules/userdma/dist/test')))
+  assert.match(node('node_modules/userdma/dist/examples/ping-pong.js', '20'), /^20 round trips/)
+})
+
+test('import and require give the same library', () => {
+  const same = "import { createRequire } from 'node:module'; import { open } from 'userdma'\n"
+  const ask = "console.log(createRequire(import.meta.url)('userdma').open === open)"
+  assert.equal(node(write('same.mjs', same + ask)), 'true\n')
+  assert.equal(node(write('a.cjs', `const { open } = require('userdma')${opens('memory')}`)), 'rxe0\n')
+})
+
+test('stack traces name the sources', () => {
+  const program = write('throws.mjs', "import { open } from 'userdma'\n(await open()).cq({ entries: 0 })")
+  const { stderr } = spawnSync(process.execPath, ['--enable-source-maps', program], {
+    cwd: folder,
+    env,
+    encoding: 'utf8',
+  })
+  assert.match(stderr, /src\/verbs\/cq\/completion-queue\.ts|src\/verbs\/plan\.ts:\d+/)
+})
+
+describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not installed' }, () => {
+  const bundle = async (entry: string, format: 'esm' | 'cjs' | 'iife', platform: 'node' | 'browser') => {
+    const { build } = await import('esbuild')
+    const outfile = at(`${format}-${platform}.${format === 'cjs' ? 'cjs' : 'mjs'}`)
+    const entryPoints = [at(entry)]
+    const logOverride = { 'empty-import-meta': 'silent' } as const
+    await build({ entryPoints, bundle: true, platform, format, outfile, external: ['koffi'], logOverride })
+    return outfile
+  }
+
+  for (const format of ['esm', 'cjs'] as const)
+    test(`bundles for Node as ${format}, with memory and UDP`, async () => {
+      for (const link of hasNative() ? ['memory', 'udp'] : ['memory']) {
+        const entry = write(`${link}.mjs`, `import { open } from 'userdma'${opens(link)}`)
+        assert.equal(node(await bundle(entry, format, 'node')), 'rxe0\n')
+      }
+    })
+
+  test('bundles for a browser: devices in one page', async () => {
+    const entry = write(
+      'browser.mjs',
+      `import { createNetwork, open } from 'userdma'
+      globalThis.run = async options => {
+        const network = createNetwork(options)
+        const side = async () => {
+          const device = await open({ network })
+          const pd = device.pd()
+          return { device, mr: pd.register(new Uint8Array(5000), { remoteWrite: true }), qp: pd.rcQp() }
+        }
+        const [a, b] = [await side(), await side()]
+        a.qp.connect(b.qp.endpoint)
+        b.qp.connect(a.qp.endpoint)
+        const message = b.qp.receive(b.mr.slice())
+        await a.qp.send(a.mr.slice())
+        for (let i = 0; i < 600; i++) await a.qp.write(Uint8Array.of(i), b.mr.remote(i, 1))
+        await a.device.close()
+        await b.device.close()
+        return (await message).bytes
+      }`,
+    )
+    const source = readFileSync(await bundle(entry, 'iife', 'browser'), 'utf8')
+    // What every browser has, and nothing of Node.
+    const globals = {
+      performance,
+      queueMicrotask,
+      setTimeout,
+      clearTimeout,
+      TextEncoder,
+      TextDecoder,
+      crypto,
+      MessageChannel,
+    }
+    const context = createContext({ ...globals, AbortController, AbortSignal })
+    runInContext(source, context)
+    const run = context.run as (options: object) => Promise<number>
+    assert.equal(await run({}), 5000)
+    assert.equal(await run({ path: 'packets', fault: 'drop=5%,seed=1' }), 5000)
+  })
+})
+
+const oldest = installed('typescript-oldest')
+test('the oldest TypeScript compiles a program', { skip: !existsSync(oldest) && 'it is not installed' }, () => {
+  write(
+    'typed.ts',
+    `import { createNetwork, open, type RdmaError, requestWindow } from 'userdma'
+    import { createCtxDevice } from 'userdma/drivers'
+    import { parsePacket } from 'userdma/wire'
+    const network = createNetwork()
+    network.addDevice(core => createCtxDevice(core, 'ctx0'))
+    await using device = await open({ network })
+    const pd = device.pd()
+    const window = requestWindow(3)
+    await window.add(() => pd.rcQp().ping())
+    pd.rcQp({ sendCq: device.cq() }).modify({ state: 'RESET' })
+    export const code: RdmaError['code'] = 'EINVAL'
+    export const parse = parsePacket`,
+  )
+  const strict = ['--noEmit', '--strict', '--target', 'es2022', '--lib', 'es2022,esnext.disposable']
+  for (const [module, resolution] of [
+    ['nodenext', 'nodenext'],
+    ['esnext', 'bundler'],
+  ] as const)
+    node(join(oldest, 'bin', 'tsc'), ...strict, '--module', module, '--moduleResolution', resolution, 'typed.ts')
+})
