@@ -5,5 +5,6 @@
  */
 module.exports = {
   constants: { errno: {} },
+  channel: () => ({ hasSubscribers: false }),
   join: (...parts) => parts.join('/'),
 }

@@ -45,8 +45,10 @@ export interface Device extends AsyncDisposable {
   gids(): readonly RecordOf<typeof GidEntry>[]
   /** One entry of a port's table. Throws RdmaError ENODATA where it is empty, EINVAL beyond its end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
-  /** What its port and its engines have counted so far. */
+  /** What its port and its engines have counted so far: a copy, which later packets do not change. */
   counters(): DeviceCounters
+  /** The same as one flat record for metrics libraries: numbers by names like 'transport.retransmissions'. */
+  metrics(): Readonly<Record<string, number>>
   /** Everything that it supports, as it says itself (R13). */
   interface(): readonly ObjectClass[]
   /** Whether it has a class, or a method of it. */
@@ -98,6 +100,13 @@ export interface Device extends AsyncDisposable {
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
   close(): Promise<void>
 }
+
+const flatCounters = (counters: DeviceCounters): Readonly<Record<string, number>> =>
+  Object.fromEntries(
+    Object.entries(counters).flatMap(([group, values]) =>
+      Object.entries(values).map(([name, value]): [string, number] => [`${group}.${name}`, value]),
+    ),
+  )
 
 const portStateName = (state: number): string | undefined =>
   Object.entries(PortState.values).find(([, value]) => value === state)?.[0]
@@ -221,6 +230,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     },
     gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
     counters: () => carrier.counters(),
+    metrics: () => flatCounters(carrier.counters()),
     interface: describe,
     supports(className, method) {
       const cls = find(className)

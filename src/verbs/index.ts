@@ -45,6 +45,7 @@ export type { DriverDescriptor } from './driver-ops.ts'
 export { type ErrorCode, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
+export type { TracedCall } from './local/observe.ts'
 export type { Arrivals, Until } from './mailbox.ts'
 export type {
   Access,

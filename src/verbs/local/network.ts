@@ -33,6 +33,7 @@ import { plainArena } from '../../wire/arena.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../show.ts'
+import { observe, publishWaits, type TracedCall } from './observe.ts'
 
 /** Joins the devices of this process that are opened on it. */
 export interface Network {
@@ -44,6 +45,14 @@ export interface Network {
   addDevice(make: (core: Core) => CoreDevice): () => void
   /** Faults from now on, as `--fault` of the command line has them; the empty text ends them. */
   setFaults(text: string): void
+  /**
+   * Writes every packet of its soft devices, those that are opened later too, to a file as pcapng, until the function
+   * that is answered is called. The file gets mode 0600; messages are packets meanwhile. Throws RdmaError EINVAL for a
+   * file that cannot be written, as a symbolic link or another user's.
+   */
+  capture(path: string): () => void
+  /** Calls `handler` after each call on a device of it, until the function that is answered is called. */
+  trace(handler: (call: TracedCall) => void): () => void
 }
 
 export interface NetworkOptions {
@@ -225,6 +234,7 @@ const createDriver = (
       now = nowMicroseconds()
     }
     driving = false
+    publishWaits(devices)
     if (busy) driveNextTurn()
     armTimer()
     called = false
@@ -303,6 +313,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory', () => cmOrNone)
   let rules = faultRules(fault)
 
+  const observed = observe(core, attached)
+
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
     if (bytes === undefined) throw invalidArgument('open', `address "${address}" is no IPv4 or IPv6 address`)
@@ -354,14 +366,18 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         remove() {
           devices.splice(devices.indexOf(rxe), 1)
           attached.delete(name)
+          observed.removed(name)
           unregister(rxe.device)
           if (devices.length === 0) stop()
         },
       }
       attached.set(name, soft)
+      observed.added(name, soft)
       return soft
     },
     softDevice: name => attached.get(name),
+    capture: observed.capture,
+    trace: observed.trace,
     addDevice(make) {
       checkFunction('network.addDevice', 'make', make)
       const device = rethrow('network.addDevice', () => make(core))

@@ -1,0 +1,52 @@
+/*
+ * Files that are written for people: traces and captures, which show what programs send.
+ *
+ * They are for their user alone (mode 0600). No symbolic link is followed, and only a file of the user's own is
+ * emptied, so that nobody who may write to the folder can send the output elsewhere. The links to our own
+ * descriptors (/dev/stdout, /dev/fd/3) are the kernel's.
+ */
+import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'
+import { resolve } from 'node:path'
+
+const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
+
+const isDescriptor = (path: string): boolean => /^(\/dev|\/proc\/self)\/(stdout|stderr|fd\/\d+)$/.test(path)
+
+/** Of another user's FIFO the open itself must not wait. */
+const flagsFor = (path: string): number => {
+  if (isDescriptor(path)) return O_WRONLY | O_CREAT
+  const isOwn = lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.()
+  return O_WRONLY | O_CREAT | O_NOFOLLOW | (isOwn ? 0 : O_NONBLOCK)
+}
+
+const empty = (name: string, fd: number): void => {
+  const found = fstatSync(fd)
+  const { uid, nlink } = found
+  const isOwn = uid === process.geteuid?.()
+  if (!isOwn && (found.isFile() || uid !== 0))
+    throw new Error(`cannot write to ${name}: it belongs to user ${uid}; remove it, or name another file`)
+  if (!found.isFile()) return
+  if (nlink > 1) throw new Error(`cannot write to ${name}: the file has ${nlink} names; remove it, or name another`)
+  fchmodSync(fd, 0o600)
+  ftruncateSync(fd)
+}
+
+/** An empty file, or a device or FIFO, to write to; its descriptor. Throws an Error with a sentence. */
+export const createOutputFile = (name: string): number => {
+  const path = resolve(name)
+  let fd: number
+  try {
+    fd = openSync(path, flagsFor(path), 0o600)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ELOOP') throw new Error(`cannot write to ${name}: it is a symbolic link; name the file itself`)
+    throw new Error(`cannot write to ${name}: ${code}`)
+  }
+  try {
+    empty(name, fd)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
