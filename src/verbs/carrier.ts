@@ -122,6 +122,8 @@ export interface Carrier {
    * everything here may happen in microtasks.
    */
   pause(): Promise<void> | undefined
+  /** Long work of this process goes on in the next turn: those who can wait let others have this one. */
+  isResting(): boolean
   /** Makes a buffer known by an address that the device can use; the same buffer again has the same address. */
   addressOf(buffer: Uint8Array): bigint
   /** The buffer is not registered any more. */

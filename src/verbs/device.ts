@@ -1,6 +1,7 @@
 /*
  * A device as the library shows it (docs/start/library.md): what it is, what it makes, what happens to it.
  */
+import { nextTurn } from '../host/event-loop/next-turn.ts'
 import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { type PortAttributes, Port as PortClass } from '../spec/classes/port.ts'
@@ -10,19 +11,20 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
-import { checkRecord } from './checks/options.ts'
+import { checkOptions, checkRecord, type Words } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { checkFunction, checkText, checkU32, invalidArgument, rethrow } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
-import { checkUntil, createMailbox, type Until } from './mailbox.ts'
+import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
 import { checkOwn, type DeviceContext, make, makeAsync, type Named, type PathFacts } from './plan.ts'
 import { type XrcDomain, type XrcDomainOptions, xrcdPlan } from './qp/xrc.ts'
-import { detachRings, stopPosting } from './ring.ts'
+import { detachRings, pendingSends, stopPosting } from './ring.ts'
 import { orElse, showAs } from './show.ts'
+import { noteWaiting } from './unsettled.ts'
 
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
@@ -98,8 +100,34 @@ export interface Device extends AsyncDisposable {
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Asynchronous events as they come, from this call on, until the signal or the end of the device. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
-  close(): Promise<void>
+  /**
+   * Closes it and all that is on it. Sends that are not complete are given up, unless `drain` waits for them. Rejects
+   * with the signal's reason, and the device stays open then.
+   */
+  close(options?: CloseOptions): Promise<void>
 }
+
+/** What can be said of closing a device; `signal` ends the draining, and the device stays open then. */
+export interface CloseOptions extends Until {
+  /** Waits first until all sends that were posted are complete. Default: they are given up. */
+  readonly drain?: boolean
+}
+const closeWords: Words<CloseOptions> = { drain: true, signal: true }
+/** Turns of the event loop in which sends of this process complete; after them somebody else is waited for. */
+const DRAIN_TURNS = 64
+
+/** A device that the program has dropped without closing it: its name, kept apart from the device. */
+interface Life {
+  readonly name: string
+  isOpen: boolean
+}
+const dropped = new FinalizationRegistry<Life>(({ name, isOpen }) => {
+  if (isOpen)
+    globalThis.process?.emitWarning(`device ${name} was dropped without close(): it stays where it is`, {
+      type: 'UserdmaWarning',
+      detail: 'Keep the device as long as its objects are used, then call `await device.close()`.',
+    })
+})
 
 const flatCounters = (counters: DeviceCounters): Readonly<Record<string, number>> =>
   Object.fromEntries(
@@ -126,7 +154,11 @@ export const contextOf = (call: string, device: Device): DeviceContext => {
 /** The device behind a carrier; `path`: its own address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
   const sources: DeviceContext['sources'] = new Map()
-  const waiters = createWaiterList(begins => carrier.waiting(begins), sources)
+  const onWaiting = (begins: boolean): void => {
+    carrier.waiting(begins)
+    noteWaiting(carrier, name, begins)
+  }
+  const waiters = createWaiterList(onWaiting, sources)
   const kit: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans) }
   const handlers = new Set<(event: DeviceEvent) => void>()
   const onOverrun = (number: number): void => {
@@ -171,6 +203,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   )
   const { out: facts } = carrier.call(DeviceClass, 'query', 0, {})
   let open = true
+  const life: Life = { name, isOpen: true }
 
   const onEvent = (handler: (event: DeviceEvent) => void): (() => void) => {
     checkFunction('device.onEvent', 'handler', handler)
@@ -207,9 +240,26 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     checkOwn(kit, `${cls.name}.${method}`, 'object', object)
     return object.handle
   }
-  const close = async (): Promise<void> => {
+  const unfinished = (): number => {
+    let requests = 0
+    for (const one of sources.values()) requests += one === undefined ? 0 : pendingSends(one)
+    return requests
+  }
+  const drained = async (signal: AbortSignal | undefined): Promise<void> => {
+    for (let turn = 0; unfinished() > 0 && !waiters.over; turn++) {
+      signal?.throwIfAborted()
+      carrier.drive()
+      // What waits for a peer or for time takes longer than some turns of the event loop.
+      await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
+    }
+  }
+  const close = async (options: CloseOptions = {}): Promise<void> => {
+    checkOptions('device.close', 'options', options, closeWords)
+    checkSignal('device.close', options)
+    if (open && options.drain === true) await drained(options.signal)
     if (!open) return
     open = false
+    life.isOpen = false
     handlers.clear()
     for (const one of sources.values()) if (one !== undefined) detachRings(one, carrier.layout)
     carrier.close()
@@ -263,12 +313,20 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     onEvent,
     events,
     close,
-    [Symbol.asyncDispose]: close,
+    [Symbol.asyncDispose]: () => close(),
   }
+  dropped.register(device, life)
   showAs(device, 'Device', () => ({
     name,
     address,
-    ...(open ? { portState: orElse(() => portStateName(device.queryPort().state), undefined) } : { closed: true }),
+    ...(open
+      ? {
+          portState: orElse(
+            () => portStateName(carrier.call(PortClass, 'query', 1, {}).out.attributes.state),
+            undefined,
+          ),
+        }
+      : { closed: true }),
   }))
   contexts.set(device, kit)
   return device

@@ -40,7 +40,7 @@ export {
 } from './connections/connection.ts'
 export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
-export type { AsyncEventName, Device, DeviceEvent } from './device.ts'
+export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
 export { type ErrorCode, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'

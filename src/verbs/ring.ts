@@ -91,6 +91,12 @@ export const stopPosting = (object: object): void => {
   if (ringed.receives !== undefined) ringed.receives = undefined
 }
 
+/** Sends of `object` that its device has not finished; 0 for what has no send queue. */
+export const pendingSends = (object: object): number => {
+  const { sends } = object as Ringed
+  return sends === undefined ? 0 : outstandingRequests(sends)
+}
+
 /**
  * The device of `object` is closed: where its rings were, there may be others by now, which nobody reads or writes in
  * its name any more.

@@ -170,7 +170,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
     if (pause !== undefined) await pause
     // other code of this process often completes something within a few microtasks
     for (let i = 0; i < LOOKS; i++) {
-      if (this.#hasNews() || (carrier.drive() && this.#hasNews())) return
+      if (this.#hasNews()) return
+      if (carrier.isResting()) break
+      if (carrier.drive() && this.#hasNews()) return
       if (carrier.remote) break
       await undefined
     }
@@ -193,7 +195,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       if (!this.#hasNews()) throw error
     }
     // what came before the queue was armed makes no event
-    carrier.drive()
+    if (!carrier.isResting()) carrier.drive()
     if (this.#hasNews()) waiters.wake(this.number)
     await woken
   }

@@ -200,6 +200,7 @@ const carrierOn = (
     },
     drive: () => network.drive(),
     pause: () => network.pause(),
+    isResting: () => network.isResting(),
     addressOf(buffer) {
       let area = known.get(buffer)
       if (area === undefined) {

@@ -98,12 +98,14 @@ export interface LocalNetwork extends Network {
   drive(): boolean
   /** A promise for the next turn of the event loop, if there was none for long. */
   pause(): Promise<void> | undefined
+  /** Long work goes on in the next turn of the event loop. */
+  isResting(): boolean
 }
 
 /** Turns of devices that keep each other busy before others have their turn. */
 const TURNS = 64
 /** Microseconds of one drive. */
-const LONGEST_DRIVE = 2000
+const LONGEST_DRIVE = 1000
 /** Drives, and waits of programs, between two turns of the event loop. */
 const BUDGET = 256
 /** Idle drives, of some 20 ns each, of which one looks at the clock. */
@@ -143,6 +145,8 @@ const createDriver = (
   let called = true
   let driving = false
   let scheduled = false
+  /** A drive has ended before its work; it goes on in the next turn. */
+  let resting = false
   let budget = BUDGET
   let looks = LOOKS
   let timer: NodeJS.Timeout | undefined
@@ -243,9 +247,14 @@ const createDriver = (
   /** Long messages take their time: others in this process have theirs in between. */
   const driveNextTurn = (): void => {
     touched = true
-    if (scheduled) return
+    if (resting) return
+    resting = true
     scheduled = true
-    onNextTurn(later)
+    onNextTurn(resume)
+  }
+  const resume = (): void => {
+    resting = false
+    later()
   }
   const later = (): void => {
     scheduled = false
@@ -253,7 +262,7 @@ const createDriver = (
   }
   const renew = (): void => {
     budget = BUDGET
-    if (scheduled) later()
+    if (scheduled && !resting) later()
   }
   /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
   const spend = (): boolean => {
@@ -273,7 +282,7 @@ const createDriver = (
     touched = true
     called = true
   }
-  return { drive, kick, touch, mindTimes, pause, stop: disarm }
+  return { drive, kick, touch, mindTimes, pause, isResting: () => resting, stop: disarm }
 }
 
 /** Devices of a network of memory at once. */
@@ -310,7 +319,12 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, mindTimes, pause, stop } = createDriver(core, devices, link === 'memory', () => cmOrNone)
+  const { drive, kick, touch, mindTimes, pause, isResting, stop } = createDriver(
+    core,
+    devices,
+    link === 'memory',
+    () => cmOrNone,
+  )
   let rules = faultRules(fault)
 
   const observed = observe(core, attached)
@@ -347,6 +361,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     touch,
     mindTimes,
     pause,
+    isResting,
     add(name, address) {
       const { port: bare, identity } = attach(name, address)
       const port = withFaults(bare, name, rules)

@@ -193,6 +193,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     },
     // Events come from the event loop anyway.
     pause: () => undefined,
+    isResting: () => false,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)
