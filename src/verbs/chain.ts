@@ -63,19 +63,33 @@ export type Resolved<T> =
 
 type Made<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
+/** What `device.chain` gives its builder: the makers of the library, each an entry of the chain. */
 export interface Chain {
+  /** `device.pd()`. */
   pd(): PlannedObject<ProtectionDomain>
+  /** `device.cq()`. */
   cq(options?: CqOptions): Made<ReturnType<typeof cqPlan>>
+  /** `pd.register()`. */
   register(pd: Named, buffer: Uint8Array, access?: Access): Made<ReturnType<typeof regionPlan>>
+  /** `pd.window()`. */
   window(pd: Named, type?: 1 | 2): Made<ReturnType<typeof windowPlan>>
+  /** `pd.rcQp()` with a `sendCq`. */
   rcQp(pd: Named, options: RcQueuePairOptions): Made<ReturnType<typeof rcQpPlan>>
+  /** `pd.ucQp()` with a `sendCq`. */
   ucQp(pd: Named, options: UcQueuePairOptions): Made<ReturnType<typeof ucQpPlan>>
+  /** `pd.udQp()` with a `sendCq`. */
   udQp(pd: Named, options: UdQueuePairOptions): Made<ReturnType<typeof udQpPlan>>
+  /** `pd.gsiQp()`. */
   gsiQp(pd: Named, options: GsiQueuePairOptions): Made<ReturnType<typeof gsiQpPlan>>
+  /** `pd.smiQp()`. */
   smiQp(pd: Named, options: SmiQueuePairOptions): Made<ReturnType<typeof smiQpPlan>>
+  /** `pd.xrcInitiator()`. */
   xrcInitiator(pd: Named, options: XrcInitiatorOptions): Made<ReturnType<typeof xrcInitiatorPlan>>
+  /** `pd.srq()`. */
   srq(pd: Named, options?: SrqOptions): Made<ReturnType<typeof srqPlan>>
+  /** `pd.xrcSrq()`. */
   xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
+  /** `pd.addressHandle()`. */
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
   /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>

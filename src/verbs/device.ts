@@ -26,22 +26,30 @@ import { detachRings, pendingSends, stopPosting } from './ring.ts'
 import { orElse, showAs } from './show.ts'
 import { noteWaiting } from './unsettled.ts'
 
+/** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
 /** An asynchronous event: of a queue pair or queue made here, of a port, or of the device. */
 export interface DeviceEvent {
+  /** ibv_event_type by name. */
   readonly type: AsyncEventName
   /** What it is about, if that was made by this library: a queue pair, or a queue of any kind. */
   readonly source: Disposable | undefined
+  /** Of events of a port its number, from 1 on. */
   readonly port: number | undefined
 }
 
+/** An open device; everything on it is made by it. */
 export interface Device extends AsyncDisposable {
+  /** Its name: 'rxe0' … */
   readonly name: string
   /** Its address in its network. */
   readonly address: string
+  /** Completion vectors that it has. */
   readonly numCompVectors: number
+  /** Its attributes. Throws RdmaError EIO when it is gone. */
   query(): RecordOf<typeof DeviceAttributes>
+  /** Attributes of a port, from 1 on. Throws RdmaError EINVAL for a port that it lacks. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
@@ -55,8 +63,11 @@ export interface Device extends AsyncDisposable {
   interface(): readonly ObjectClass[]
   /** Whether it has a class, or a method of it. */
   supports(className: string, method?: string): boolean
+  /** A protection domain. Throws RdmaError ENOMEM at the device's limit. */
   pd(): ProtectionDomain
+  /** A completion queue. Throws RdmaError EINVAL, ENOMEM. */
   cq(options?: CqOptions): CompletionQueue
+  /** An XRC domain. Throws RdmaError EINVAL, EBADF. */
   xrcd(options?: XrcDomainOptions): XrcDomain
   /** A queue on which the events of anything here arrive (R38). */
   eventQueue(): EventQueue
@@ -91,6 +102,7 @@ export interface Device extends AsyncDisposable {
     object?: Named | number,
     options?: Until,
   ): Promise<Out<C['methods'][K]>>
+  /** `create` for a driver that takes time. Rejects with RdmaError, or the signal's reason. */
   createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: Until): Promise<ObjectOf<C>>
   /** Handles of all objects of this context that belong to any of these classes, newest first. */
   handles(...of: readonly ObjectClass[]): readonly number[]

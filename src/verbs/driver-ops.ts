@@ -20,6 +20,7 @@ export interface MapOptions {
 }
 const mapWords: Words<MapOptions> = { offset: true, writable: true }
 
+/** A descriptor of a driver's own interface (class `driver_ops`). */
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
   /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
   readonly handle: number
@@ -31,6 +32,7 @@ export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, Asyn
   write(bytes: Uint8Array): number
   /** The driver's memory, shared with it, until the descriptor is closed. `offset`: a multiple of the page size. */
   map(length: number, options?: MapOptions): Uint8Array
+  /** Closes it and unmaps its memory. */
   close(): void
 }
 

@@ -32,6 +32,7 @@ export const recognizeCopies = (cls: { readonly prototype: Error }, name: string
 
 /** A call was refused, or a work request could not be posted. `instanceof` knows those of other copies of the library. */
 export class RdmaError extends Error {
+  /** 'RdmaError'. */
   override readonly name: string = 'RdmaError'
   /** Name of the errno: 'EINVAL' … */
   readonly code: ErrorCode
@@ -41,6 +42,7 @@ export class RdmaError extends Error {
   readonly call: string
   /** The two parts of it: of a class of the device, or of an object of the library. */
   readonly class: string
+  /** The method of `call`. */
   readonly method: string
   /**
    * The option that was wrong, or the attribute of a call in the words of its class, if it was one; of a record its

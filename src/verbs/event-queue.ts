@@ -15,19 +15,23 @@ import { descriptorCloser } from './object.ts'
 import { CLOSED, type DeviceContext, sourceName } from './plan.ts'
 import { orElse, showAs } from './show.ts'
 
+/** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values
 
 /** An event: of an object made here, of a port, or of the device, when it has neither. */
 export interface QueuedEvent {
   /** 'COMPLETION', or the name of an asynchronous event. */
   readonly type: EventKindName
+  /** The object of the library that it is about. */
   readonly source: Disposable | undefined
+  /** Of events of a port its number, from 1 on. */
   readonly port: number | undefined
 }
 
 /** What can be attached: an object with events, a port, or the device. */
 export type Attachable = Disposable | 'device' | { readonly port: number }
 
+/** Events of many objects in one place (class `event_queue`). */
 export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIterable<QueuedEvent> {
   /** Its number as an object; with a daemon a descriptor of this process. */
   readonly handle: number
@@ -37,6 +41,7 @@ export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIter
   detach(source: Attachable): void
   /** What is attached. */
   attached(): readonly Attachable[]
+  /** Ends it; what was attached tells its events at the device again. */
   close(): void
 }
 

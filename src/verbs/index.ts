@@ -8,6 +8,7 @@ export type {
   AwaitedMessageOptions,
   AwaitedOptions,
   AwaitedRcMessageOptions,
+  WithoutQueues,
 } from './awaitable/queue-pair.ts'
 export { RequestError } from './awaitable/request-error.ts'
 export type { CompletedRequest } from './awaitable/request-promises.ts'
@@ -15,7 +16,10 @@ export { type RequestWindow, requestWindow } from './awaitable/request-window.ts
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
 export type {
+  FlushExtent,
   FlushOptions,
+  ImmediateOptions,
+  InvalidateOptions,
   MessageOptions,
   RcMessageOptions,
   SendOptions,
@@ -61,6 +65,7 @@ export type { CreateArguments, ObjectOf } from './object.ts'
 export { type OpenOptions, open } from './open.ts'
 export type { ProtectionDomain } from './pd.ts'
 export type { Kind, Named, Reference } from './plan.ts'
+export type { Activatable, ActiveOptions } from './qp/activation.ts'
 export type {
   AwaitableRcOptions,
   AwaitableRcQueuePair,
@@ -71,17 +76,20 @@ export type {
   UcQueuePair,
   UcQueuePairOptions,
 } from './qp/connected.ts'
-export type { ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
+export type { Connected, ConnectOptions, Endpoint, PeerOptions, RcConnectOptions } from './qp/connection.ts'
 export {
   type AddressHandle,
   type AwaitableUdOptions,
   type AwaitableUdQueuePair,
   type DatagramEndpoint,
   type DatagramPeer,
+  type DatagramSender,
   type Destination,
   GRH_BYTES,
   MULTICAST_QPN,
   senderOf,
+  type UdActivation,
+  type UdMethods,
   type UdQueuePair,
   type UdQueuePairOptions,
 } from './qp/datagram.ts'
@@ -92,6 +100,7 @@ export {
   type SmiQueuePair,
   type SmiQueuePairOptions,
 } from './qp/management.ts'
+export type { Operations, ReliableOperations } from './qp/operations.ts'
 export type {
   BareQueuePair,
   Initial,
@@ -112,6 +121,7 @@ export type {
   XrcTarget,
   XrcTargetOptions,
 } from './qp/xrc.ts'
+export type { ReceiveQueue } from './srq/receive-queue.ts'
 export type { SharedReceiveQueue, SrqOptions, XrcSharedReceiveQueue, XrcSrqOptions } from './srq/shared-receive.ts'
 export {
   type DeviceChange,

@@ -20,6 +20,7 @@ import type { PathFacts } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
 import { namedSocket, userSocket } from './remote/user-socket.ts'
 
+/** Options of `open`. */
 export interface OpenOptions {
   /** Devices that are opened on the same network reach each other; default: a new one. */
   readonly network?: Network

@@ -61,7 +61,9 @@ import {
 } from './srq/shared-receive.ts'
 import { defineVerbsClass, VerbsObject } from './verbs-object.ts'
 
+/** A protection domain (IBA 11.2.1). */
 export interface ProtectionDomain extends Disposable, Kind<'pd'> {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** Registers a buffer. It must not be resized or transferred while it is. Throws RdmaError. */
   register(buffer: Uint8Array, access?: Access): MemoryRegion
@@ -94,8 +96,11 @@ export interface ProtectionDomain extends Disposable, Kind<'pd'> {
   smiQp(options: SmiQueuePairOptions): SmiQueuePair
   /** Sends to shared queues of a peer's XRC domain. */
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
+  /** A shared receive queue. Throws RdmaError EINVAL, ENOMEM. */
   srq(options?: SrqOptions): SharedReceiveQueue
+  /** A shared receive queue that XRC senders name. Throws RdmaError EINVAL, ENOMEM. */
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
+  /** Where datagrams go. Throws RdmaError EINVAL for an address that is none. */
   addressHandle(to: Destination): AddressHandle
   /** Many with one call, all or none of them (R25). */
   addressHandles(to: readonly Destination[]): readonly AddressHandle[]

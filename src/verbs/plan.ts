@@ -11,11 +11,13 @@ import { inOptionWords, invalidArgument, type OptionNames, RdmaError } from './e
 
 /** Anything that a call can name: an object of the library, or one that a chain is about to make. */
 export interface Named {
+  /** Its handle. */
   readonly handle: number
 }
 
 /** Tells objects of different kinds apart for the compiler; no object has it. */
 declare const KIND: unique symbol
+/** Tells kinds of objects apart for the compiler; no object has anything of it. */
 export interface Kind<N extends string> {
   readonly [KIND]?: N
 }

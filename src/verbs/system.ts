@@ -30,32 +30,42 @@ import { ASYNC_RECORD, readRecords } from './remote/records.ts'
 import { namedSocket, userSocket } from './remote/user-socket.ts'
 import { orElse, showAs } from './show.ts'
 
+/** ibv_node_type by name. */
 export type NodeTypeName = keyof typeof NodeType.values
 
 /** A device as the system-wide device lists it. */
 export interface DeviceEntry {
+  /** Its name. */
   readonly name: string
   /** Its number: N of uverbsN. A device that comes later may get the number of one that is gone. */
   readonly index: number
+  /** Name of its driver. */
   readonly driver: string
   /** Linux's number of the driver. */
   readonly driverId: number
+  /** ibv_node_type by name. */
   readonly nodeType: NodeTypeName | undefined
+  /** How many ports it has. */
   readonly ports: number
   /** As sysfs writes it: four groups of four digits. */
   readonly nodeGuid: string
   /** Versions of Linux's ABI: of uverbs, and of the driver's part. */
   readonly uverbsAbi: number
+  /** Version of the driver's own data. */
   readonly driverAbi: number
   /** Ids of the classes that it has. */
   readonly classes: readonly number[]
 }
 
+/** A device has come or gone. */
 export interface DeviceChange {
+  /** Whether it has come. */
   readonly type: 'added' | 'removed'
+  /** Its number in the system. */
   readonly index: number
 }
 
+/** The system-wide device: which devices there are. */
 export interface System extends Disposable {
   /** The devices that there are now, by their numbers. */
   devices(): readonly DeviceEntry[]
@@ -69,9 +79,11 @@ export interface System extends Disposable {
    * process alive. What changed before is in `devices` already.
    */
   onChange(handler: (change: DeviceChange) => void): () => void
+  /** Closes it. */
   close(): void
 }
 
+/** Options of `openSystem`. */
 export interface SystemOptions {
   /** A network of this process. */
   readonly network?: Network
@@ -176,9 +188,9 @@ const guidText = (bytes: Uint8Array): string =>
     ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16).padStart(4, '0'),
   ).join(':')
 
-/** Opens the system-wide device. Throws RdmaError: ECONNREFUSED without a daemon. */
 const systemWords: Words<SystemOptions> = { network: true, socket: true }
 
+/** Opens the system-wide device of a network or of a daemon. Throws RdmaError: ECONNREFUSED without a daemon. */
 export const openSystem = (options: SystemOptions = {}): System => {
   checkOptions('open', 'options', options, systemWords)
   const { network, socket } = options

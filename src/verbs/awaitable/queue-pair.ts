@@ -13,8 +13,11 @@ import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
 /** What is not said of a request whose promise tells of its completion. */
 type PlainOnly = 'id' | 'signaled'
+/** What requests say whose promise tells of their completion. */
 export interface AwaitedOptions extends Omit<SendOptions, PlainOnly> {}
+/** The same of messages. */
 export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions {}
+/** The same of messages on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
 /** What a queue pair without completion queues of the program has in place of them. */

@@ -27,6 +27,7 @@ const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect()
 
 /** A request was posted and failed. */
 export class RequestError extends RdmaError {
+  /** 'RequestError'. */
   override readonly name: string = 'RequestError'
   /** ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR': an earlier request has failed. */
   readonly status: StatusName
@@ -34,7 +35,9 @@ export class RequestError extends RdmaError {
   readonly opcode: OpcodeName
   /** Why, as docs/reference/vendor-errors.md has it, and its number; of a request that the peer refused the peer's reason. */
   override readonly cause: CauseName | undefined
+  /** Number of the cause, as `Completion.vendorError`. */
   readonly vendorError: number
+  /** The queue pair's number, 24 bits. */
   readonly qpn: number
   /** The failure that has moved the queue pair to ERR, if this is not it. */
   readonly earlier: RequestError | undefined

@@ -10,11 +10,13 @@ import { RequestError } from './request-error.ts'
 
 /** What a request has done, a copy of its completion. */
 export interface CompletedRequest {
+  /** ibv_wc_opcode by name. */
   readonly opcode: OpcodeName
   /** Bytes that were received or read. */
   readonly bytes: number
   /** Of a received message: its immediate data, and the key that it has invalidated. */
   readonly immediate: number | undefined
+  /** Of a received message: the key that it has invalidated. */
   readonly invalidated: number | undefined
   /** Of a datagram: the sender's queue pair. Its first 40 bytes in the buffer are a route header (`senderOf`). */
   readonly sourceQpn: number

@@ -4,6 +4,7 @@
  */
 import { checkFunction, detached, formatValue, invalidArgument } from '../error.ts'
 
+/** At most `limit` requests in flight; made by `requestWindow`. */
 export class RequestWindow {
   /** The most that are in flight. */
   readonly limit: number

@@ -8,6 +8,7 @@ import { invalidArgument } from '../error.ts'
 import { checkRecord, type Words } from './options.ts'
 import { checkId } from './request-checks.ts'
 
+/** Options of every request to the send queue. */
 export interface SendOptions {
   /** Comes back in the completion; an exact Number, default 0. */
   readonly id?: number
@@ -19,26 +20,33 @@ export interface SendOptions {
   readonly fence?: boolean
 }
 
+/** A message may carry immediate data. */
 export interface ImmediateOptions {
   /** A u32 that the peer's completion shows. */
   readonly immediate?: number
 }
+/** A message may invalidate a key of the peer's. */
 export interface InvalidateOptions {
   /** A key of the peer's that the message invalidates; not together with `immediate`. */
   readonly invalidate?: number
 }
+/** What a FLUSH covers. */
 export interface FlushExtent {
   /** The bytes survive a loss of power, beyond being visible to all. */
   readonly persistent?: boolean
   /** All of the region, and not the range alone. */
   readonly wholeRegion?: boolean
 }
+/** Options of SEND and WRITE. */
 export interface MessageOptions extends SendOptions, ImmediateOptions {}
+/** Options of a SEND on a reliable connection. */
 export interface RcMessageOptions extends MessageOptions, InvalidateOptions {}
+/** Options of a FLUSH. */
 export interface FlushOptions extends SendOptions, FlushExtent {}
 
 /** Requests name the shared queue that takes the message: its `srqNumber`. */
 export interface XrcOptions extends SendOptions {
+  /** Number of the receiver's shared queue, 24 bits. */
   readonly srqNumber: number
 }
 

@@ -37,13 +37,16 @@ export interface DeviceChoice {
   readonly device?: Device
 }
 
+/** Options of `connect`. */
 export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOptions<P>, DeviceChoice {}
 
+/** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
   /** Requests that wait to be taken; the peers of more try again. Default 1024. */
   readonly backlog?: number
 }
 
+/** Options of `request.reject`. */
 export interface RejectOptions {
   /** For the peer, at most 148 bytes. */
   readonly privateData?: Uint8Array
@@ -55,17 +58,22 @@ export interface RejectOptions {
 export interface ConnectionRequest {
   /** What the peer has sent along. */
   readonly privateData: Uint8Array
+  /** Address of the peer, as text. */
   readonly remoteAddress: string
+  /** Port of the peer. */
   readonly remotePort: number
   /** Resolves once the peer is ready too. Rejects with ConnectionError ETIMEDOUT, ECONNREFUSED if it is not any more. */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
+  /** Refuses the connection. Throws RdmaError. */
   reject(options?: RejectOptions): void
 }
 
 /** Hands out requests as they come: `for await (const request of server)`. */
 export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
+  /** The device that it listens on. */
   readonly device: Device
+  /** Its address, as text. */
   readonly address: string
   /** The one that was chosen, if 0 was asked for. */
   readonly port: number

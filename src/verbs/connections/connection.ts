@@ -25,7 +25,9 @@ export type Ending = 'closed' | 'peer' | 'device'
 /** A queue pair of either kind. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
 
+/** A connection by address and port: a queue pair, and events of its end. */
 export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair> extends AsyncDisposable {
+  /** The device that it is on. */
   readonly device: Device
   /** Regions for its requests are registered here. */
   readonly pd: ProtectionDomain
@@ -36,10 +38,13 @@ export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair>
    * up what the message takes, 56 or 196 bytes.
    */
   readonly privateData: Uint8Array
-  /** As `net.Socket` has them; '' and 0 if they are asked for first after the end. */
+  /** Own address, as text; '' if it is asked for first after the end, and the ports are 0 then, as of `net.Socket`. */
   readonly localAddress: string
+  /** Own port. */
   readonly localPort: number
+  /** Address of the peer, as text. */
   readonly remoteAddress: string
+  /** Port of the peer. */
   readonly remotePort: number
   /** Resolves when the connection has ended. */
   readonly closed: Promise<Ending>
@@ -79,6 +84,7 @@ export const connectionWords: Words<ConnectionOptions> = {
 export class ConnectionError extends RdmaError {
   /** Reason of the REJ (IBA 12.6.7.2); undefined if there was none. */
   readonly reject: number | undefined
+  /** What the peer has sent with its refusal. */
   readonly privateData: Uint8Array
 
   constructor(

@@ -31,9 +31,12 @@ export interface ArmOptions extends Threshold {
   readonly solicitedOnly?: boolean
 }
 
+/** What can be said of waiting for a completion. */
 export interface WaitOptions extends ArmOptions, Until {}
 
+/** A completion queue (IBA 11.4.2). Reads and waits for completions of the queue pairs that name it. */
 export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, Kind<'cq'> {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** How many completions fit. */
   readonly entries: number
@@ -62,6 +65,7 @@ export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, 
   close(): void
 }
 
+/** Options of `device.cq`. */
 export interface CqOptions {
   /** At least so many completions; default 256. */
   readonly entries?: number

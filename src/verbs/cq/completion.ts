@@ -14,18 +14,23 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
+/** A work completion, read where it lies: it holds until the next step of its queue. */
 export interface Completion {
   /** As the request was posted with it, an exact Number. */
   readonly id: number
+  /** Whether the request succeeded. */
   readonly ok: boolean
   /** ibv_wc_status, and its name: 'SUCCESS', 'RETRY_EXC_ERR' … */
   readonly status: number
+  /** `status` by name: 'SUCCESS', 'RETRY_EXC_ERR' … */
   readonly statusName: StatusName
   /** ibv_wc_opcode; means nothing unless `ok`. */
   readonly opcode: number
+  /** `opcode` by name: 'SEND', 'RECV' … */
   readonly opcodeName: OpcodeName
   /** Of a failed request its cause, and that one's number (docs/reference/vendor-errors.md); otherwise undefined and 0. */
   readonly cause: CauseName | undefined
+  /** Number of the cause (docs/reference/vendor-errors.md); 0 if it succeeded. */
   readonly vendorError: number
   /** Bytes that were received or read. */
   readonly bytes: number

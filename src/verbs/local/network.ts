@@ -55,6 +55,7 @@ export interface Network {
   trace(handler: (call: TracedCall) => void): () => void
 }
 
+/** Options of `createNetwork`. */
 export interface NetworkOptions {
   /** Faults of every packet, see `Network.setFaults`. */
   readonly fault?: string
@@ -294,6 +295,7 @@ export const isNetwork = (value: unknown): value is LocalNetwork => networks.has
 
 const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
 
+/** Makes a network of this process. Throws RdmaError EINVAL for an option that is wrong. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkWords)
   const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options

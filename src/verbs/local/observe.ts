@@ -26,9 +26,11 @@ import type { AttachedDevice } from './network.ts'
 
 /** A call on a device of the network, after it has ended. */
 export interface TracedCall {
+  /** Name of the device. */
   readonly device: string
   /** Class and method as declared: 'rc_qp', 'modify'. */
   readonly class: string
+  /** Name of the method. */
   readonly method: string
   /** The object's handle; of a creation the new one; undefined for calls on the device itself. */
   readonly object: number | undefined

@@ -24,11 +24,15 @@ import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-me
 export interface Access {
   /** Default true: a receive request or a READ may write here. */
   readonly localWrite?: boolean
+  /** A peer may READ. */
   readonly remoteRead?: boolean
+  /** A peer may WRITE. */
   readonly remoteWrite?: boolean
+  /** A peer may do atomics. */
   readonly remoteAtomic?: boolean
   /** A peer's FLUSH may ask that bytes are visible to all, or that they survive a loss of power. */
   readonly flushGlobal?: boolean
+  /** A peer's FLUSH may ask that bytes survive a loss of power. */
   readonly flushPersistent?: boolean
   /** Memory windows may be bound to it. */
   readonly window?: boolean
@@ -38,18 +42,25 @@ export interface Access {
 
 /** Bytes of a registered region. Make it once and post it as often as wanted. */
 export interface Slice {
+  /** Lower 32 bits of the address. */
   readonly lo: number
+  /** Upper 32 bits of the address. */
   readonly hi: number
+  /** Bytes. */
   readonly length: number
+  /** Local key of its region. */
   readonly lkey: number
 }
 
 /** Registered memory of any kind. */
 export interface Region extends Disposable {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** Bytes. */
   readonly length: number
+  /** Local key, 32 bits. */
   readonly lkey: number
+  /** Remote key, 32 bits. */
   readonly rkey: number
   /** How work requests and peers name its first byte. */
   readonly address: bigint
@@ -57,6 +68,7 @@ export interface Region extends Disposable {
   slice(offset?: number, length?: number): Slice
   /** What a peer must know to read or write it; a part of it as `slice`. */
   remote(offset?: number, length?: number): RemoteMemory
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
   /** Throws RdmaError EBUSY while a window is bound to it. */
   close(): void
@@ -69,6 +81,7 @@ interface Changes {
 
 /** A region of a buffer. */
 export interface MemoryRegion extends Region {
+  /** The buffer that was registered. */
   readonly buffer: Uint8Array
   /**
    * Registers it anew, with other rights or in another domain: keys may change, so slices that were made before are
@@ -79,20 +92,29 @@ export interface MemoryRegion extends Region {
 
 /** A region of all memory of the program: any buffer is named by it, with no registration of its own. */
 export interface WholeRegion extends Disposable {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
+  /** Local key, 32 bits. */
   readonly lkey: number
+  /** Remote key, 32 bits. */
   readonly rkey: number
   /** Bytes of a buffer, as `MemoryRegion.slice`. The buffer must not be resized or transferred from then on. */
   slice(buffer: Uint8Array, offset?: number, length?: number): Slice
+  /** Bytes of a buffer as peers name them, as `MemoryRegion.remote`. */
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
+  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
   close(): void
 }
 
+/** Options of `pd.registerFile`. */
 export interface FileRegionOptions {
   /** Where in the file it begins, bytes; default 0. */
   readonly offset?: number
+  /** Bytes. */
   readonly length: number
+  /** Rights; default: local writing. */
   readonly access?: Access
 }
 

@@ -11,20 +11,27 @@ import { checkOwn, type DeviceContext, type Named, type Plan, plan } from '../pl
 import { defineVerbsClass, SHOWN, VerbsObject } from '../verbs-object.ts'
 import type { Access, Region } from './region.ts'
 
+/** A memory window (IBA 10.6.7). */
 export interface MemoryWindow extends Disposable {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
+  /** Type 1, or 2 (2B). */
   readonly type: 1 | 2
   /** As of the last bind that was posted. */
   readonly rkey: number
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
+  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
   close(): void
 }
 
 /** What a bind gives: part of a region, with rights of a peer. */
 export interface Binding {
+  /** Registered with `window`. */
   readonly region: Region
   /** Default 0, and up to the end of the region. */
   readonly offset?: number
+  /** Bytes; default: up to the end of the region. */
   readonly length?: number
   /** Default: remote reading and writing. */
   readonly access?: Omit<Access, 'localWrite' | 'window'>

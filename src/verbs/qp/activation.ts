@@ -6,11 +6,13 @@
 import { checkOptions } from '../checks/options.ts'
 import { combineSteps } from './connection.ts'
 
+/** Made ready to send at once. */
 export interface ActiveOptions<A> {
   /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
   readonly active?: boolean | A
 }
 
+/** A queue pair without a peer, which becomes ready by itself. */
 export interface Activatable<A> {
   /** From RESET to ready to send. */
   activate(options?: A): void

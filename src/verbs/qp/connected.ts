@@ -45,11 +45,13 @@ import {
   type StepsTo,
 } from './queue-pair.ts'
 
+/** An unreliable connected queue pair. */
 export interface UcQueuePair
   extends QueuePair<typeof UcQp>,
     Connected<ConnectOptions>,
     Operations<MessageOptions, SendOptions> {}
 
+/** A reliable connected queue pair whose requests complete in its completion queues. */
 export interface RcQueuePair
   extends QueuePair<typeof RcQp>,
     Connected<RcConnectOptions>,
@@ -77,13 +79,17 @@ export interface AwaitableUcQueuePair
     Connected<ConnectOptions>,
     Operations<AwaitedMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>> {}
 
+/** Options of `pd.rcQp` without a `sendCq`. */
 export interface AwaitableRcOptions extends WithoutQueues<RcQueuePairOptions> {}
+/** Options of `pd.ucQp` without a `sendCq`. */
 export interface AwaitableUcOptions extends WithoutQueues<UcQueuePairOptions> {}
 
+/** Options of `pd.rcQp` with a `sendCq`. */
 export interface RcQueuePairOptions
   extends QueuePairOptions,
     InitialOptions<typeof RcQp>,
     PeerOptions<RcConnectOptions> {}
+/** Options of `pd.ucQp` with a `sendCq`. */
 export interface UcQueuePairOptions
   extends QueuePairOptions,
     InitialOptions<typeof UcQp>,

@@ -13,6 +13,7 @@ import type { PathFacts } from '../plan.ts'
 
 /** What a peer must know to connect: plain data, to be sent to it in any way. */
 export interface Endpoint {
+  /** The queue pair's number, 24 bits. */
   readonly qpn: number
   /** IPv4 or IPv6 address as text. */
   readonly gid: string
@@ -22,6 +23,7 @@ export interface Endpoint {
   readonly psn: number
 }
 
+/** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
   /** Rights of the peer; default: what registered regions grant, all of it. */
   readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
@@ -29,6 +31,7 @@ export interface ConnectOptions extends PathOptions {
   readonly pathMtu?: number
 }
 
+/** Options of `qp.connect` for reliable connections. */
 export interface RcConnectOptions extends ConnectOptions {
   /** Local ACK timeout, 4.096 µs · 2^n, 0 none; default 14 (67 ms). */
   readonly timeout?: number
@@ -79,7 +82,9 @@ export const firstPsn = (): number => secureRandom() >>> 8
 
 /** A queue pair that is made connected, with one call, to a peer that is there already (R7). */
 export interface PeerOptions<O extends ConnectOptions> {
+  /** The peer's endpoint. */
   readonly peer?: Endpoint
+  /** As for `qp.connect`. */
   readonly connection?: O
 }
 
@@ -149,6 +154,7 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
   }
 }
 
+/** A queue pair that sends to one peer. */
 export interface Connected<O extends ConnectOptions> {
   /** What the peer must know to connect to it. */
   readonly endpoint: Endpoint

@@ -45,32 +45,43 @@ import { putDestination, putImmediate } from './requests.ts'
 
 /** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, or a LID, and how packets are marked. */
 export interface Destination extends PathOptions {
+  /** IPv4 or IPv6 address as text. */
   readonly gid?: string
   /** On a link that has them. */
   readonly lid?: number
 }
 
+/** An address handle (IBA 11.2.2). */
 export interface AddressHandle extends Disposable {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** What work requests name it by. */
   readonly number: number
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<typeof Ah.methods.query>
   /** Datagrams that are sent later go elsewhere. */
   modify(to: Destination): void
+  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
   close(): void
 }
 
 /** What others must know to send to a datagram queue pair: plain data. */
 export interface DatagramEndpoint extends Destination {
+  /** Its address, as text. */
   readonly gid: string
+  /** The queue pair's number, 24 bits. */
   readonly qpn: number
+  /** Its Q_Key, 32 bits. */
   readonly qkey: number
 }
 
 /** One receiver: a queue pair at an address. Make it once and send to it as often as wanted. */
 export interface DatagramPeer {
+  /** Where it is. */
   readonly ah: AddressHandle
+  /** Its queue pair; `MULTICAST_QPN` for a group. */
   readonly qpn: number
+  /** Its Q_Key, 32 bits. */
   readonly qkey: number
 }
 
@@ -80,11 +91,13 @@ export interface DatagramSender<M extends object = MessageOptions, R = void> {
   send(local: Local, to: DatagramPeer, options?: M): R
 }
 
+/** What can be chosen of a datagram queue pair. */
 export interface UdActivation {
   /** Datagrams with another Q_Key are dropped; default 0x11111111. */
   readonly qkey?: number
 }
 
+/** A queue pair for unreliable datagrams. */
 export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, UdMethods {}
 
 /** A UD queue pair whose requests answer promises: they resolve when the datagram was sent. */
@@ -93,11 +106,13 @@ export interface AwaitableUdQueuePair
     DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
     UdMethods {}
 
+/** What datagram queue pairs have beside sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
   /** What others must know to send to it. Its Q_Key is what `activate` has set. */
   readonly endpoint: DatagramEndpoint
   /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
+  /** Receives datagrams to the group no more. Throws RdmaError EINVAL if it is in no such group. */
   detach(gid: string): void
 }
 
@@ -284,11 +299,13 @@ export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends Qu
   }
 }
 
+/** Options of `pd.udQp` with a `sendCq`. */
 export interface UdQueuePairOptions
   extends QueuePairOptions,
     InitialOptions<typeof UdQp>,
     ActiveOptions<UdActivation> {}
 
+/** Options of `pd.udQp` without a `sendCq`. */
 export interface AwaitableUdOptions extends WithoutQueues<UdQueuePairOptions> {}
 
 const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }

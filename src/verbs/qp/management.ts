@@ -31,9 +31,13 @@ type ManagementQueuePair<C extends typeof GsiQp | typeof SmiQp> = QueuePair<C> &
   Activatable<ManagementPath>
 type ManagementOptions<C extends ObjectClass> = QueuePairOptions & InitialOptions<C> & ActiveOptions<ManagementPath>
 
+/** Queue pair 1 of the port. */
 export interface GsiQueuePair extends ManagementQueuePair<typeof GsiQp> {}
+/** Queue pair 0 of the port. */
 export interface SmiQueuePair extends ManagementQueuePair<typeof SmiQp> {}
+/** Options of `pd.gsiQp`. */
 export interface GsiQueuePairOptions extends ManagementOptions<typeof GsiQp> {}
+/** Options of `pd.smiQp`. */
 export interface SmiQueuePairOptions extends ManagementOptions<typeof SmiQp> {}
 
 /** The well-known Q_Key of the general services (IBA 10.2.5); of subnet management there is none. */

@@ -51,7 +51,9 @@ import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 /** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
 export type Local = Slice | readonly Slice[] | Uint8Array
 
+/** Options of queue pairs with a send queue. */
 export interface SendQueueOptions {
+  /** Where sends complete. */
   readonly sendCq: Reference<'cq'>
   /** Requests that can be posted at once; default 16. */
   readonly maxSendWr?: number
@@ -63,6 +65,7 @@ export interface SendQueueOptions {
   readonly signalAll?: boolean
 }
 
+/** Options of queue pairs with both queues. */
 export interface QueuePairOptions extends SendQueueOptions {
   /** Default: the same as `sendCq`. */
   readonly recvCq?: Reference<'cq'>
@@ -100,13 +103,16 @@ export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, Ow
   readonly state?: QpStateName | number
 }
 
+/** The state that a queue pair is made in. */
 export interface InitialOptions<C extends ObjectClass> {
+  /** Attributes of that state and of the steps to it. */
   readonly initial?: Initial<C>
 }
 
 /** Methods and attributes that every type has. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
+/** States of a queue pair (IBA 10.3.1) by name. */
 export type QpStateName = keyof typeof QpState.values
 
 /** Attributes of a type, of which the state may have its name. */
@@ -126,18 +132,24 @@ const withStateNumber = <A extends object>(args: A): A => {
 
 /** What all queue pairs have, those without queues too. */
 export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Disposable {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
+  /** The queue pair's number, 24 bits. */
   readonly qpn: number
+  /** Its state, asked of the device. Throws RdmaError when it is closed. */
   readonly state: QpStateName
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<C['methods']['query']>
   /**
    * Changes attributes, `state` among them ('RESET' … or its number), as the type's state machine allows. Throws
    * RdmaError EINVAL for what it does not allow.
    */
   modify(args: Modification<C>): void
+  /** Destroys it; requests that are outstanding have no completion. Throws RdmaError EBUSY while it is in a group. */
   close(): void
 }
 
+/** A queue pair with a send queue. */
 export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends BareQueuePair<C> {
   /** Sends that the device has not finished. */
   readonly pending: number
@@ -145,6 +157,7 @@ export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends Ba
   readonly maxInlineData: number
 }
 
+/** A queue pair with a send queue and a receive queue. */
 export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQueuePair<C> {
   /**
    * Offers a buffer for the next message that comes; none for messages without bytes. Throws RdmaError ENOMEM when the

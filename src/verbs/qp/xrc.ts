@@ -43,6 +43,7 @@ type Addressed<T> = {
 }
 type Messages = Pick<Operations<RcMessageOptions & XrcOptions, XrcOptions>, 'send' | 'write'>
 
+/** The sending end of an XRC connection. */
 export interface XrcInitiator
   extends SendingQueuePair<typeof XrcIniQp>,
     Addressed<Messages>,
@@ -50,19 +51,24 @@ export interface XrcInitiator
     Pick<Operations<RcMessageOptions, SendOptions>, 'bind' | 'invalidate'>,
     Connected<RcConnectOptions> {}
 
+/** The receiving end of an XRC connection; it has no queues. */
 export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcConnectOptions> {}
 
+/** Options of `xrcd.target`. */
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
   /** The number of a target that exists. */
   readonly qpn?: number
 }
 
+/** Options of `pd.xrcInitiator`. */
 export interface XrcInitiatorOptions
   extends SendQueueOptions,
     InitialOptions<typeof XrcIniQp>,
     PeerOptions<RcConnectOptions> {}
 
+/** An XRC domain (IBA annex A14). */
 export interface XrcDomain extends Disposable, Kind<'xrcd'> {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
   target(options?: number | XrcTargetOptions): XrcTarget
@@ -72,6 +78,7 @@ export interface XrcDomain extends Disposable, Kind<'xrcd'> {
   close(): void
 }
 
+/** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
   /** A descriptor of a file: processes that open the domain of the same file share it. Without one it is private. */
   readonly file?: number

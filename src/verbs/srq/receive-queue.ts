@@ -14,6 +14,7 @@ import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing
 import type { Shown } from '../show.ts'
 import { RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 
+/** A queue of receive requests of its own. */
 export interface ReceiveQueue {
   /** Requests that it holds. */
   readonly maxWr: number

@@ -18,6 +18,7 @@ import {
 import { defineVerbsClass, SHOWN } from '../verbs-object.ts'
 import { type ReceiveQueue, type ReceiveQueueMade, ReceiveRing } from './receive-queue.ts'
 
+/** Options of `pd.srq`. */
 export interface SrqOptions {
   /** Requests that can be posted at once; default 256. */
   readonly maxWr?: number
@@ -25,12 +26,15 @@ export interface SrqOptions {
   readonly maxSge?: number
 }
 
+/** A shared receive queue (IBA 10.2.9). */
 export interface SharedReceiveQueue extends ReceiveQueue, Disposable, Kind<'srq'> {
+  /** Handle of the object, as calls and `device.handles` name it. */
   readonly handle: number
   /** One event SRQ_LIMIT_REACHED when fewer than `limit` requests are left; 0: none. */
   setLimit(limit: number): void
   /** At least so many requests from now on; what is posted stays. */
   resize(maxWr: number): void
+  /** All attributes, as the class declares them. Throws RdmaError. */
   query(): Out<typeof Srq.methods.query>
   /** Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
@@ -105,7 +109,9 @@ export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {})
   }
 }
 
+/** Options of `pd.xrcSrq`. */
 export interface XrcSrqOptions extends SrqOptions {
+  /** The domain that it belongs to. */
   readonly xrcd: Reference<'xrcd'>
   /** Messages to this queue complete there. */
   readonly cq: Reference<'cq'>
