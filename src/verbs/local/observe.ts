@@ -16,13 +16,19 @@ import type { CallContext, Core, Device as CoreDevice, Hook } from '../../core/m
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { createOutputFile } from '../../host/output-file.ts'
+import type { FaultPort } from '../../phy/faults/layer.ts'
 import { addTap, forEachPacket } from '../../phy/tap.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
 import { failureJson } from '../../spec/failures.ts'
 import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, invalidArgument } from '../error.ts'
 import { jsonSafe, showAs } from '../show.ts'
-import type { AttachedDevice } from './network.ts'
+
+/** A soft device of the network, as far as it is looked at. */
+interface ObservedDevice {
+  readonly rxe: RxeDevice
+  readonly port: FaultPort
+}
 
 /** A call on a device of the network, after it has ended. */
 export interface TracedCall {
@@ -113,7 +119,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
 }
 
 /** What a network has for those who look on. `attached`: its soft devices. */
-export const observe = (core: Core, attached: ReadonlyMap<string, AttachedDevice>) => {
+export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
   })
@@ -125,7 +131,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, AttachedDevice
     stop(): void
   }
 
-  const tap = ({ write, taps, stop }: Capture, name: string, { port }: AttachedDevice): void => {
+  const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
       // What one device sends another receives: each packet is written once. What comes by a socket has no other.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
@@ -151,7 +157,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, AttachedDevice
   }
 
   return {
-    added(name: string, device: AttachedDevice): void {
+    added(name: string, device: ObservedDevice): void {
       for (const capture of captures) tap(capture, name, device)
     },
     removed(name: string): void {
