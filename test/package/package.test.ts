@@ -104,22 +104,24 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
       }`,
     )
     const source = readFileSync(await bundle(entry, 'iife', 'browser'), 'utf8')
-    // What every browser has, and nothing of Node.
-    const globals = {
-      performance,
-      queueMicrotask,
-      setTimeout,
-      clearTimeout,
-      TextEncoder,
-      TextDecoder,
-      crypto,
-      MessageChannel,
+    // Ports keep Node running until they are closed.
+    const channels: InstanceType<typeof MessageChannel>[] = []
+    const OwnChannel = class {
+      constructor() {
+        const channel = new MessageChannel()
+        channels.push(channel)
+        Object.assign(this, { port1: channel.port1, port2: channel.port2 })
+      }
     }
+    // What every browser has, and nothing of Node.
+    const timers = { performance, queueMicrotask, setTimeout, clearTimeout }
+    const globals = { ...timers, TextEncoder, TextDecoder, crypto, MessageChannel: OwnChannel }
     const context = createContext({ ...globals, AbortController, AbortSignal })
     runInContext(source, context)
     const run = context.run as (options: object) => Promise<number>
     assert.equal(await run({}), 5000)
     assert.equal(await run({ path: 'packets', fault: 'drop=5%,seed=1' }), 5000)
+    for (const { port1 } of channels) port1.close()
   })
 })
 
