@@ -37,7 +37,10 @@ export class CmRegistry {
   readonly #byLocalQpn = new Map<string, CmConnection>()
   /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
   readonly #byRequestId = new Map<string, CmConnection>()
-  readonly #listeners: CmListener[] = []
+  /** Listeners to one service id, by that: one for each device, or one for all. */
+  readonly #listeners = new Map<bigint, CmListener[]>()
+  /** Listeners to several service ids. */
+  readonly #ranges: CmListener[] = []
 
   /** `random` answers a u32. */
   constructor(random: () => number) {
@@ -142,32 +145,40 @@ export class CmRegistry {
   /** Throws EADDRINUSE if another listener of the same devices has one of the service ids. */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
-    const taken = this.#listeners.some(
+    const isRange = serviceMask !== ALL_BITS
+    const same = isRange ? [...this.#listeners.values()].flat() : (this.#listeners.get(serviceId) ?? [])
+    const taken = [...same, ...this.#ranges].some(
       other =>
         ((serviceId ^ other.serviceId) & serviceMask & other.serviceMask) === 0n &&
         (device === other.device || device === undefined || other.device === undefined),
     )
     if (taken) throw new CmError('EADDRINUSE', `service id 0x${serviceId.toString(16)} has a listener`)
     const listener = { serviceId: serviceId & serviceMask, serviceMask, device, backlog, waiting: 0 }
-    this.#listeners.push(listener)
+    if (isRange) this.#ranges.push(listener)
+    else if (same.length > 0) same.push(listener)
+    else this.#listeners.set(serviceId, [listener])
     return listener
   }
 
   unlisten(listener: CmListener): void {
-    const index = this.#listeners.indexOf(listener)
-    if (index >= 0) this.#listeners.splice(index, 1)
+    const { serviceId, serviceMask } = listener
+    const among = serviceMask === ALL_BITS ? (this.#listeners.get(serviceId) ?? []) : this.#ranges
+    const index = among.indexOf(listener)
+    if (index >= 0) among.splice(index, 1)
+    if (among !== this.#ranges && among.length === 0) this.#listeners.delete(serviceId)
   }
 
   /** Listeners of the device alone are gone with it. */
   unlistenDevice(device: number): void {
-    for (const listener of this.#listeners.filter(each => each.device === device)) this.unlisten(listener)
+    const all = [...this.#listeners.values()].flat()
+    for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)
   }
 
   listenerFor(serviceId: bigint, device: number): CmListener | undefined {
-    return this.#listeners.find(
-      listener =>
-        (serviceId & listener.serviceMask) === listener.serviceId &&
-        (listener.device === undefined || listener.device === device),
+    const isFor = (one: CmListener): boolean => one.device === undefined || one.device === device
+    return (
+      this.#listeners.get(serviceId)?.find(isFor) ??
+      this.#ranges.find(one => (serviceId & one.serviceMask) === one.serviceId && isFor(one))
     )
   }
 }

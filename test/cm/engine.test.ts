@@ -447,6 +447,24 @@ describe('peers that lie', () => {
     pair.b.engine.listen(SERVICE + 1n, { device: 3 })
     pair.b.engine.listen(SERVICE + 1n, { device: 4 })
   })
+
+  test('a listener to a range of service ids, beside those of one', () => {
+    const { engine } = pair.b
+    const range = engine.listen(0x2000n, { serviceMask: ~0xffn & 0xffff_ffff_ffff_ffffn })
+    assert.throws(() => engine.listen(0x2012n), /has a listener/)
+    assert.throws(
+      () => engine.listen(SERVICE & ~0xffn, { serviceMask: ~0xffn & 0xffff_ffff_ffff_ffffn }),
+      /has a listener/,
+    )
+    start({ serviceId: 0x2012n })
+    pair.exchange()
+    assert.equal(one(pair.b).connection.serviceId, 0x2012n)
+    engine.unlisten(range)
+    engine.unlisten(engine.listen(0x2012n))
+    const refused = start({ serviceId: 0x2012n, qpn: 0x12 })
+    assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
+    assert.equal(refused.state, 'IDLE')
+  })
 })
 
 describe('queue pairs of connections', () => {

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../loopback.ts'
-import { isEmpty, lacking, ownProgram, run, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
+import { isEmpty, lacking, ownProgram, run, start, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
 import { assertGoodRdmacm, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
 
 const closedChannel = ownProgram('closed_channel')
@@ -40,6 +40,17 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
     it(one.client, async t => {
       assertGoodRdmacm(one, await runRdmacm(t, server, one, { clientDaemon: client, address: loopbackText(71) }))
     })
+
+  it('hear when their peer is killed', async t => {
+    const { listeners } = (await server.stat()).connections
+    const killed = start(t, 'rping', ['-s', '-a', loopbackText(71), '-p', '19999', '-v'], { env: server.env })
+    await server.settled(({ connections }) => connections.listeners > listeners)
+    const peer = start(t, 'rping', ['-c', '-a', loopbackText(71), '-p', '19999', '-v'], { env: client.env })
+    await peer.said(/ping data/)
+    killed.child.kill('SIGKILL')
+    await peer.said(/DISCONNECT EVENT/)
+    await peer.ended
+  })
 
   it('leave nothing behind', async () => {
     await server.settled(isEmpty)
