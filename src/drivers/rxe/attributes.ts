@@ -1,8 +1,8 @@
 /*
- * What the soft device says of itself: the attributes of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in
- * test/fixtures/abi), so that programs size their resources as they do there. GUIDs and the active MTU are the device's
- * own. What it says can be had: rxe reports 1,048,576 requests of a queue and a million queues, whose rings no machine
- * has room for; here a ring has at most 1 GiB, of which only what is touched takes memory.
+ * Device attributes: those of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so that
+ * programs size their resources as they do there. GUIDs and the active MTU are the device's own. Reported limits can be
+ * reached: rxe reports 1,048,576 WQEs of a queue and a million queue pairs, whose rings no machine has room for; here a
+ * ring has at most 1 GiB, of which only what is touched takes memory.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
@@ -30,9 +30,11 @@ export const Limits = {
   multicast: { groups: 8192, members: 56, memberships: 458752 },
 } as const
 
-/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B, as rxe, and XRC, which rxe lacks. */
+/** BAD_PKEY_CNTR … MEM_WINDOW_TYPE_2B as rxe, and XRC, which rxe lacks. */
 const CAP_FLAGS = 0x01223c76 | DeviceCapFlags.values.XRC
-/** FLUSH_GLOBAL and ATOMIC_WRITE, as rxe of Linux 6.12; it has FLUSH_PERSISTENT too, our memory is not persistent. */
+/**
+ * FLUSH_GLOBAL and ATOMIC_WRITE as rxe of Linux 6.12, which also has FLUSH_PERSISTENT; our memory is not persistent.
+ */
 const CAP_FLAGS_EX = (1n << 38n) | (1n << 40n)
 const ATOMIC_HCA = 1
 
@@ -108,7 +110,7 @@ const MTU_4096 = 5
 const ETHERNET = 2
 const GRH_REQUIRED = 1
 
-/** PortInfo's counters of violations have 16 bits, and stay at their greatest (IBA 14.2.5.6). */
+/** PortInfo's counters of violations have 16 bits and saturate (IBA 14.2.5.6). */
 const MOST_VIOLATIONS = 0xffff
 
 /** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. `counters`: those of the device's engine. */

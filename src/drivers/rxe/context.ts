@@ -1,6 +1,6 @@
 /*
- * What a context has of this driver: memory for rings that its program can map. The carrier brings it
- * (`Context.mapped`, or a library of this process `Context.state`); otherwise it is plain memory.
+ * The driver's part of a context: memory for rings that its program can map. The carrier brings it (`Context.mapped`,
+ * or a library of this process `Context.state`); otherwise it is plain memory.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -31,11 +31,11 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
-/** A number of up to 53 bits made a bigint: half of what `BigInt()` takes, and each queue has one. */
+/** A number of up to 53 bits as a bigint, in half the time of `BigInt()`; each queue has one. */
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 
-/** struct mminfo: what the provider maps; in a slab the offset names the ring, and the size is up to the slab's end. */
+/** struct mminfo for the provider's mmap; in a slab the offset names the ring, and the size goes to the slab's end. */
 export interface MmapInfo {
   readonly offset: bigint
   readonly size: number

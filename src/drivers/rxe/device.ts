@@ -1,9 +1,9 @@
 /*
- * The soft device: core's objects, an engine and a port of a network, joined (ARCHITECTURE.md).
+ * The soft device: joins core's objects, an engine and a port (ARCHITECTURE.md).
  *
- * Calls arrive through core at the classes; work requests and packets are moved by `poll`, which whoever owns the
- * device calls when something may have happened and when `nextTimeout` has come. Knows neither processes nor sockets:
- * rings come with the context, memory with the caller, packets with the port.
+ * Calls come through core to the class handlers. `poll` moves work requests and packets; the owner of the device calls
+ * it when something may have happened and at `nextTimeout`. Rings come with the context, memory with the caller,
+ * packets with the port.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { setGid } from '../../core/devices/gids.ts'
@@ -56,17 +56,17 @@ export interface RxeDevice {
   readonly device: Device<RxeState>
   readonly state: RxeState
   /**
-   * Moves work requests, packets and timers on; true if there was anything to do. `now` in microseconds; `where` says
-   * in which queues to look for new requests, in all of them if it is not given.
+   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `where` says
+   * which queues to check for new requests, by default all.
    */
   poll(now: number, where?: Where): boolean
-  /** Looks at the queues that were told of (`posted`): `poll` does, and the rest. True if anything was posted. */
+  /** Checks the queues that were reported by `posted`; `poll` does it too. True if anything was posted. */
   ring(): boolean
-  /** A program says that it posted to the send queue with this handle; one that does not exist is nothing. */
+  /** Send doorbell of the queue pair with this handle; an unknown one is ignored. */
   posted(context: Context, handle: number): void
   /**
-   * Whether `poll` has anything to do before a timer comes, if every post was told of (`posted`). Ports that cannot say
-   * count as busy.
+   * Whether `poll` has anything to do before the next timer, if every post was reported by `posted`. Ports that cannot
+   * tell count as busy.
    */
   hasWork(): boolean
   /** When `poll` must be called next even if nothing happens; Infinity for never. */
@@ -77,17 +77,17 @@ export interface RxeOptions {
   readonly name: string
   readonly identity: Identity
   readonly port: Port
-  /** The clock of `poll`, for what calls start. */
+  /** The clock of `poll`, for timers that calls start. */
   readonly now: () => number
 }
 
-/** Names of the classes whose objects have a send queue. */
+/** Classes whose objects have a send queue. */
 const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
-/** All queue pairs fail: who polls sees his requests flushed, and nobody waits for ever. */
+/** Moves all queue pairs to ERR: their programs see flushed completions. */
 const failAllQps = ({ qps, engine }: RxeState): void => {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
@@ -96,7 +96,7 @@ const failAllQps = ({ qps, engine }: RxeState): void => {
   }
 }
 
-/** One for all soft devices, so that they share their dispatch table. */
+/** Shared by all soft devices, so that they share their dispatch table. */
 const rxeDriver: Driver<RxeState> = {
   name: 'rxe',
   id: RXE_DRIVER_ID,
@@ -135,26 +135,26 @@ const connectingDriver: Driver<RxeState> = {
 const driverFor = ({ classes }: Core): Driver<RxeState> =>
   classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : connectingDriver
 
-/** Calls of the engine in one turn of sending: it hands at most 1 MiB on without packets in each. */
+/** Calls of the engine in one turn of sending: each sends at most 1 MiB to local peers. */
 const SENDING_CALLS = 4
 
-/** Runs of so many bytes are received before they are given back to the port. */
+/** Bytes of runs that are received before they are released to the port. */
 const BURST_BYTES = 1 << 20
 
 /**
- * After no more packets than this the next turn of sending is left out, once: whoever gets a message may answer it at
- * once, and the acknowledgement and the answer then leave with one system call, which is what a small message costs.
+ * After at most so many packets the next turn of sending is skipped, once: a program that gets a message may answer it
+ * at once, and ACK and answer then leave with one system call, which is the main cost of a small message.
  */
 const FEW = 4
 
 /**
- * Bytes per µs that queue pairs without acknowledgements send over a port with a window (sharing.ts), in the long run:
- * a receiver that is not scheduled for a while must still find all in its socket buffer.
+ * Average rate, bytes per µs, of unreliable queue pairs on a port with a window (flow-control/peer-window.ts): a
+ * receiver that is not scheduled for a while must still find everything in its socket buffer.
  */
 const PACE = 500
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
-  // The engine needs the device's memory table, the device its classes, and those the engine: it comes last.
+  // the engine needs the device's memory table, the device its classes, and those the engine: it is set last
   let engineOrNone: Engine | undefined
   const state: RxeState = {
     identity,
@@ -225,7 +225,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     events: {
       qp(row, type, cause) {
         const qp = state.qps[row]
-        // Who drains a send queue says whether he wants to hear of its end.
+        // SQD has an event only if the program enables it
         if (!qp || (type === SQ_DRAINED && (qp.state.noted & AttributeBits.SQD_EVENT) === 0)) return
         state.failures.event(row, type, cause)
         for (const object of qp.state.openers ?? [qp]) raiseObjectEvent(object, type)
@@ -233,7 +233,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     },
   }
   const { windowBytes, sharedWindowBytes = 0 } = port
-  // Also where nothing can overflow: faults may lose answers, and those of one window are still in the cache.
+  // also where nothing can overflow: faults may drop responses, and those of one window are still in the cache
   const engine = createEngine(environment, {
     boundReads: true,
     ...(windowBytes !== undefined && {
@@ -244,11 +244,11 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
   engineOrNone = engine
   const posts = createPostScan(state.rings, engine, () => device.memory.windows > 0)
-  // Taken out of `state` here: an object with accessors is slow to read, and this is done with every run.
+  // loaded from `state` once: an object with accessors is slow to read, and this is done with every run
   const { rowOf } = state.qpns
   const { released } = state
 
-  /** Hands a packet of `run` to all queue pairs of the group that it was sent to. */
+  /** Passes a packet of `run` to all queue pairs of its group. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
     engine.counters.multicastReceived++
     const rows = state.groups.rowsOf(run.from.destination)
@@ -256,13 +256,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     for (let i = 0; i < rows.length; i++) engine.onPacket(rows[i], port.arena, at, length, -1, time)
   }
 
-  /** A packet of `run` for a number that no row has: it may be queue pair 1, which has none. */
+  /** A packet of `run` for a QPN without a row: queue pair 1 has none. */
   const deliverUnknown = (to: number, at: number, length: number): void => {
     if (to === GSI_QPN && state.management !== undefined) state.management.onPacket(port.arena, at, length, run.from)
     else engine.counters.dropped++
   }
 
-  /** Hands the packets of `run` to their queue pairs. */
+  /** Passes the packets of `run` to their queue pairs. */
   const deliverRun = (time: number): void => {
     const { arena } = port
     const { count, packetBytes, lastBytes, peer } = run
@@ -283,9 +283,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }
   }
 
-  /** Packets that came in the last turn. */
+  /** Packets received in the last turn. */
   let arrived = 0
-  /** Whether the last turn of sending was left out. */
+  /** Whether the last turn of sending was skipped. */
   let held = false
   const mayHold = port.windowBytes !== undefined
 
@@ -297,8 +297,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       deliverRun(time)
       arrived += run.count
       unreleased += run.count * run.packetBytes
-      // Payloads still lie in the runs: what was only noted has to move before the port gets them back. That is not
-      // done run by run, since a message may lie in several.
+      // Deferred payloads still lie in the runs: they are written before the port gets the runs back, once for all
+      // runs, since a message may lie in several.
       if (unreleased >= BURST_BYTES) {
         engine.endBurst(time)
         port.release()
@@ -310,9 +310,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     return true
   }
 
-  /** Sends what there is until the port is full, or others should have their turn. */
+  /** Sends until nothing is left, the port is full, or the turn is over. */
   const transmit = (time: number): boolean => {
-    // The engine's: faults may lose what the port would count.
+    // the engine's counter: faults may drop what the port would count
     const { counters } = engine
     const start = counters.sentPackets
     let before: number
@@ -329,7 +329,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     if (time >= port.nextTimeout()) port.onTimeout(time)
     const wasHeld = held
     held = mayHold && !held && !progress
-    // What came in time is seen before the time is over: this process may not have run for a while.
+    // packets that came in time are processed before timeouts: this process may not have been scheduled for a while
     if (!wasHeld) progress = deliver(time) || progress
     held = held && arrived > 0 && arrived <= FEW
     if (time >= engine.nextTimeout()) {
@@ -352,7 +352,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     posted(context, handle) {
       const object = findHandle(context.handles, handle) as QpObject | undefined
       if (object === undefined || object.life !== Lifecycle.LIVE) return
-      // whatever it is: nothing but a queue pair is found in its row
+      // only queue pairs have rows
       const row = object.state?.row
       if (row !== undefined && state.qps[row] === object) posts.look(row)
     },

@@ -1,7 +1,7 @@
 /*
- * Failures of one soft device: what its engine says of them (transport/types.ts, Causes) becomes records with names and
- * numbers that people and tools know, with the peer's own cause if the peer is a queue pair of a device of the same
- * core. What failed last is kept by queue pair, for queries; nothing is kept for one that never failed.
+ * Failures of one soft device: the engine's causes (transport/types.ts, Causes) become records for logs and tools, with
+ * the peer's own cause if the peer is a queue pair of the same core. The last failure of each queue pair is kept for
+ * queries.
  */
 
 import { findGid } from '../../core/devices/gids.ts'
@@ -22,7 +22,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** NAKs that are remembered until the peer asks. */
+/** NAKs that are kept until the peer asks for their causes. */
 const MOST_NAKS = 64
 
 interface Nak {
@@ -34,10 +34,10 @@ interface Nak {
 
 const wide = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
-/** Where the messages of a queue pair go. */
+/** The peer of a queue pair. */
 interface Target {
   readonly peer: FailurePeer
-  /** Its device, if it is one of ours. */
+  /** Its device, if it is of this core. */
   readonly state: RxeState | undefined
 }
 
@@ -72,7 +72,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const object = objectOf(row)
     if (object === undefined) return
     const whole: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // an event tells again what a request has told
+    // an event repeats what a request has reported
     if (!isNote(whole) && whole.what !== 'drop' && lasts.get(row)?.cause !== whole.cause) lasts.set(row, whole)
     tell(whole, object.context)
   }

@@ -1,8 +1,8 @@
 /*
  * A file as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
- * It is read and written at offsets and never mapped, so that who shortens it gets a fault and not us a signal. Whose
- * descriptor it is, and which files are taken, is the carrier's business.
+ * It is read and written at offsets and never mapped, so that shortening it makes a fault instead of a signal. The
+ * carrier decides which files are allowed.
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'
 import type { AddressSpace } from '../../core/memory/address-space.ts'
@@ -13,7 +13,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 const ACCESS_MODE = 3
 const READ_WRITE = 2
 
-/** Whether a descriptor of this process was opened for reading and writing. */
+/** Whether a descriptor of this process is open for reading and writing. */
 export const isWritable = (fd: number): boolean => {
   const flags = /^flags:\s*([0-7]+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1] ?? '0'
   return (Number.parseInt(flags, 8) & ACCESS_MODE) === READ_WRITE
@@ -21,7 +21,7 @@ export const isWritable = (fd: number): boolean => {
 
 type Move = (fd: number, bytes: Uint8Array, at: number, length: number, position: number) => number
 
-/** Moves `total` bytes from `position` on in pieces. 0 or EFAULT. */
+/** Copies `total` bytes from `position` on in chunks. 0 or EFAULT. */
 const moveAll = (
   move: Move,
   fd: number,
@@ -45,7 +45,7 @@ const moveAll = (
   }
 }
 
-/** The file of a descriptor, which is the region's from now on. Written bytes never make it longer. */
+/** The file of a descriptor, which the region owns from now on. Writing never makes it longer. */
 export const fileMemory = (fd: number): FileMemory => {
   const writable = isWritable(fd)
   const word = new Uint8Array(8)

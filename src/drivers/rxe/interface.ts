@@ -1,13 +1,13 @@
 /*
  * A soft device follows its network interface: link state and MTU become the port's state and active MTU, addresses
- * become GIDs, and programs are told by port events (IBA 11.6.3), as Linux's rxe and its GID cache do it.
+ * become GIDs, and programs get port events (IBA 11.6.3), as with Linux's rxe and its GID cache.
  *
- * GID 0 is the link-local default and stays; other addresses take the first index that is free and leave it empty when
- * they go, so that no index changes its meaning under a program that remembers it. Linux has no event for a change of
- * the MTU; here PORT_ACTIVE tells it, which means that a program should look at the port again.
+ * GID 0 is the link-local default and stays; other addresses take the first free index, and leave it empty when they
+ * are removed, so that no index changes its meaning. Linux has no event for a change of the MTU; here PORT_ACTIVE makes
+ * programs query the port.
  *
- * The functions change the port and answer with the event that programs are to be told (`raisePort`), once everything
- * that they may look at then has changed too; undefined if nothing did.
+ * The functions change the port and return the event to send with `raisePort` once all changes are made; undefined if
+ * nothing changed.
  */
 import { findGid, setGid } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -15,11 +15,11 @@ import { AsyncEventType, GidType, Mtu, PhysState, PortState } from '../../spec/e
 import type { RxeState } from './state.ts'
 
 export interface LinkState {
-  /** Switched on by the administrator. */
+  /** Administratively up. */
   readonly up: boolean
-  /** Connected to something. */
+  /** Has a carrier. */
   readonly carrier: boolean
-  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when it has gone. */
+  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface is gone. */
   readonly pathMtu?: number
 }
 
@@ -27,14 +27,14 @@ const { PORT_ACTIVE, PORT_ERR, GID_CHANGE } = AsyncEventType.values
 const { ACTIVE, DOWN } = PortState.values
 const { LINK_UP, POLLING, DISABLED } = PhysState.values
 
-/** The type of an event of the port; NO_EVENT for a change that programs are not told. */
+/** The type of an event of the port; NO_EVENT for a change without one. */
 export type PortEvent = number
 export const NO_EVENT = -1
 
 /** The enumeration of a path MTU in bytes. */
 export const mtuOf = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
 
-/** Takes over what the interface says. */
+/** Takes over state and MTU of the interface. */
 export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: LinkState): PortEvent | undefined => {
   const { attributes } = device.ports[0]
   const active = up && carrier
@@ -50,8 +50,8 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
 }
 
 /**
- * Another interface has taken the place of the device's own, or its name changed. What the device is known by, GUID and
- * default GID, stays. Throws SystemError if the port cannot move.
+ * Another interface has replaced the device's own, or its name changed. GUID and default GID stay. Throws SystemError
+ * if the port cannot move.
  */
 export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
   const { state } = device
@@ -65,7 +65,7 @@ export const replaceInterface = (device: Device<RxeState>, interfaceName: string
   state.port.moveTo?.(interfaceIndex)
 }
 
-/** The interface has this address now: it gets a GID, unless it has one or the table is full. */
+/** The interface has this address now: adds a GID, unless it is in the table or the table is full. */
 export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
   if (findGid(gids, address) >= 0) return undefined
@@ -75,7 +75,7 @@ export const addGid = (device: Device<RxeState>, address: Uint8Array): PortEvent
   return GID_CHANGE
 }
 
-/** The address is gone, and its GID goes, unless it is the default one. */
+/** The address was removed: removes its GID, unless it is the default one. */
 export const removeGid = (device: Device<RxeState>, address: Uint8Array): PortEvent | undefined => {
   const { gids } = device.ports[0]
   const index = findGid(gids, address)

@@ -1,5 +1,5 @@
 /*
- * What the queue pairs of one soft device are doing, for `userdma stat --qps`.
+ * Queue pairs of one soft device for `userdma stat --qps`.
  */
 import type { Context } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'

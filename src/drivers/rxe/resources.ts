@@ -1,5 +1,5 @@
 /*
- * What lists of resources say about the soft device's queue pairs, completion queues and shared receive queues.
+ * Queue pairs, completion queues and shared receive queues of the soft device for lists of resources.
  */
 import type { CoreObject } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -9,7 +9,7 @@ import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './s
 
 export interface QpResource {
   readonly qpn: number
-  /** 0 until it was set. */
+  /** 0 if it was never set. */
   readonly port: number
   readonly state: number
   readonly destQpn: number

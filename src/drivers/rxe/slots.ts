@@ -1,5 +1,5 @@
 /*
- * Small integers for objects that hot code names by number: the one freed last comes first.
+ * Small integers for objects that hot code names by number; the last freed is used first.
  */
 export interface Slots<T> {
   add(value: T): number

@@ -1,6 +1,6 @@
 /*
- * Ports of soft devices on sockets, one for each kind of link that uses them: what the interface of the device's
- * address says about packets, its own address taken, and a sentence for people when it cannot be had.
+ * Ports of soft devices on sockets, for each link that has them: the limits of the interface of the device's address,
+ * the socket on that address, and an error message if it cannot be opened.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -22,7 +22,7 @@ import type { Identity } from './address/identity.ts'
 
 export type SocketLink = Exclude<Link, 'memory'>
 
-/** What a device that cannot have its address is told. */
+/** The error message for an address that cannot be opened. */
 const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
@@ -39,10 +39,10 @@ const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unk
   )
 }
 
-/** An interface that does not say how long its packets may be. */
+/** MTU of an interface that does not tell it. */
 const USUAL_MTU = 1500
 
-/** Largest IP packet of an interface, bytes; without native calls as the files of the system tell it. */
+/** Largest IP packet of an interface, bytes; without native calls from /sys. */
 const mtuOf = (interfaceName: string): number | undefined => {
   if (hasNative()) return interfaceMtu(interfaceName)
   try {
@@ -54,7 +54,7 @@ const mtuOf = (interfaceName: string): number | undefined => {
 
 type Place = Pick<Identity, 'interfaceName' | 'interfaceIndex'>
 
-/** What makes a port of each link, for a device on the interface `place`. */
+/** The port constructor of each link, for a device on the interface `place`. */
 const makers: { readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, place: Place) => Port } = {
   udp: (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'auto' }),
   'udp-plain': (_device, mtu, { interfaceIndex }) => createUdpPort({ mtu, interfaceIndex, cut: 'never' }),
@@ -70,13 +70,13 @@ const makers: { readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, pl
     }),
 }
 
-/** Takes the faster way to check packets where there is one. */
+/** Uses native code for ICRCs if there is some. */
 export const useNativeCrc = (): void => {
   const crc = hasNative() ? loadNativeCrc() : undefined
   if (crc) useCrcEngine(crc, mapArena(1024))
 }
 
-/** A port of the device that has this identity. Throws an Error with a sentence if its address cannot be had. */
+/** A port of the device that has this identity. Throws an Error with a message if its address cannot be used. */
 export const createSocketPort = (link: SocketLink, device: DeviceSpec, place: Place): Port => {
   const port = makers[link](device, mtuOf(place.interfaceName) ?? USUAL_MTU, place)
   try {

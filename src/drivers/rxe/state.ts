@@ -1,5 +1,5 @@
 /*
- * The soft device's state: tables by which engines, packets and calls find queue pairs and completion queues.
+ * The soft device's state: tables by which engine, packets and calls find queue pairs and completion queues.
  */
 import type { CallContext, Context, CoreObject } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
@@ -21,23 +21,23 @@ import type { Slots } from './slots.ts'
 
 export type CqObject = CoreObject<CqRing>
 
-/** An XRC domain: identity is what counts. It lives as long as anybody has it open. */
+/** An XRC domain, compared by identity. It exists as long as it is open anywhere. */
 export interface XrcDomain {
-  /** What names the file; undefined for a domain without one. */
+  /** The file's identity; undefined for a domain without one. */
   readonly file: string | undefined
   openers: number
 }
 export type XrcdObject = CoreObject<XrcDomain>
 
-/** What a shared receive queue object keeps. */
+/** State of an SRQ object. */
 export interface SrqState {
-  /** 24 bits: what XRC senders name it by. */
+  /** 24 bits: the number that XRC senders use. */
   readonly number: number
   readonly slot: number
   readonly queue: ReceiveQueue
-  /** Of its requests' memory. */
+  /** Of its WQEs' memory. */
   readonly pd: number
-  /** The engines' number of its CQ, and its domain: only an XRC queue has them (-1, undefined). */
+  /** The number of its CQ, and its domain: only of an XRC SRQ (-1, undefined). */
   readonly cq: number
   readonly domain: XrcDomain | undefined
 }
@@ -50,51 +50,51 @@ export type AnyQp = ObjectClass<
 /** Attributes of `modify`, of any type. */
 export type QpModify = In<AnyQp['methods']['modify'], CoreObject>
 
-/** What a queue pair object keeps beside its queues; its attributes, state and PSNs are in the engine's row. */
+/** State of a queue pair object beside its queues; attributes, state and PSNs are in the engine's row. */
 export interface QueuePair extends QpRings {
   readonly row: number
   readonly qpn: number
-  /** XRC target: its domain, and all objects that it is; each gets its events. */
+  /** XRC target: its domain, and all its objects; each gets its events. */
   readonly domain?: XrcDomain
   openers?: readonly QpObject[]
-  /** Attributes that the engine has no use for: bits of `Noted`, and the address that `flow` was made of. */
+  /** Attributes that the engine does not keep: bits of `Noted`, and the address of `flow`. */
   noted: number
   address: StoredAddress | undefined
   /** The port's flow to the peer; -1 without a path. */
   flow: number
 }
-/** PORT: the port was set, there is one; SQD_EVENT: who drains a send queue wants to hear of its end. */
+/** PORT: the port was set; SQD_EVENT: the program enabled the event of a drained send queue. */
 export const AttributeBits = { PORT: 1, SQD_EVENT: 2 } as const
 export type QpObject = CoreObject<QueuePair>
 
-/** What failed, and why (failures.ts). */
+/** Records of failures (failures.ts). */
 export interface Failures extends Causes {
   /** An event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
   /** An event of another object, or a call that waits. */
   tell(failure: Omit<Failure, 'device'>, context: Context | undefined): void
-  /** What failed last in this row; undefined if nothing has. */
+  /** The last failure in this row; undefined if there is none. */
   last(row: number): Failure | undefined
-  /** The queue pair is gone. */
+  /** The queue pair was destroyed. */
   forget(row: number): void
   /** Why queue pair `qpn` has refused `psn` of `peer`. */
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** Queue pair 1 as the device drives it (management.ts). */
+/** Queue pair 1 as the device polls it (management.ts). */
 export interface ManagementQueue {
   /** Nothing waits to be sent. */
   readonly isIdle: boolean
   /** Of the next packet. */
   readonly sqPsn: number
-  /** Sends what waits, as far as the port has room; true if anything left. */
+  /** Sends what waits, as far as the port has room; true if anything was sent. */
   transmit(): boolean
   /** A packet for queue pair 1, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
 export interface RxeState {
-  /** Its interface may be replaced by another one. */
+  /** Its interface may be replaced. */
   identity: Identity
   readonly port: Port
   readonly cqs: Slots<CqObject>
@@ -106,27 +106,27 @@ export interface RxeState {
   readonly srqs: Slots<SrqObject>
   /** SRQ numbers, each with its slot in `srqs`. */
   readonly srqns: Numbers
-  /** XRC domains of files, by what names the file. */
+  /** XRC domains of files, by the files' identity. */
   readonly domains: Map<string, XrcDomain>
   /** By row of the engine; undefined for a free row. */
   readonly qps: (QpObject | undefined)[]
-  /** The address that a queue pair or an address handle got last: many have the same, and share it (R15). */
+  /** The last address of a queue pair or an address handle: many have the same, and share it (R15). */
   lastAddress: StoredAddress | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
-  /** By row: the queues are looked at by the next `poll`, whatever their indices say. */
+  /** By row: the next `poll` checks the queues, whatever their indices. */
   readonly look: (row: number) => void
   /**
-   * A program posts before it calls, and the doorbell of a post may be on its way still: the device does now what was
-   * posted to the send queue of `row`, to any queue without one. Called by methods whose outcome depends on it.
+   * A program posts before it calls, but the doorbell of the post may not have arrived: executes what was posted to the
+   * send queue of `row`, or of any queue without one. For methods whose result depends on it.
    */
   readonly catchUp: (row?: number) => void
-  /** Flows of datagrams that are to be closed: the next `poll` does, when it has sent (drivers/rxe/address/destinations.ts). */
+  /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
-  /** Queue pairs whose completions found no room, and where: the next `poll` ends them. */
+  /** Queue pairs whose completions found no room, and the CQ: the next `poll` ends them. */
   readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
-  /** Queue pair 1, while the MAD layer has it. */
+  /** Queue pair 1, while the MAD layer uses it. */
   management: ManagementQueue | undefined
   /** Times that the link went down. */
   linkDowned: number
@@ -136,21 +136,21 @@ export interface RxeState {
   readonly engine: () => Engine
 }
 
-/** The device's state, as its class handlers get at it: the handlers are the same for all soft devices. */
+/** The device's state, for class handlers, which are the same for all soft devices. */
 export const stateOf = (call: CallContext): RxeState => call.device.state as RxeState
 
-/** Numbers of 24 bits in use, and the row of a table that each one means. */
+/** Numbers of 24 bits in use, and the row of each. */
 export interface Numbers {
   take(): number
   bind(number: number, row: number): void
   free(number: number): void
-  /** The row of a number, -1 if it is not in use. */
+  /** The row of a number; -1 if it is not in use. */
   rowOf(number: number): number
   /** Numbers in use. */
   count(): number
 }
 
-/** QPs 0 and 1 are the management QPs; rxe's lowest is 17, its first SRQ 0x20001. */
+/** QPs 0 and 1 are the management QPs; rxe's lowest QPN is 17, its first SRQ 0x20001. */
 export const FIRST_QPN = 17
 export const FIRST_SRQN = 0x20001
 const LAST = 0xfffffe
@@ -160,16 +160,16 @@ const PAGE_BITS = 10
 const PAGE = 1 << PAGE_BITS
 
 /**
- * Numbers are given out in turn, so that one that was freed lately names nobody: late packets of an old connection go
- * nowhere. `offset`, a u32, chooses the first one. A directory of pages says what each means, four bytes
- * a number; a page goes with its last number.
+ * Numbers are used in turn, so that a recently freed one is not used again soon, and late packets of an old connection
+ * go nowhere. `offset`, a u32, selects the first one. A directory of pages holds their rows, four bytes a number; a
+ * page is freed with its last number.
  */
 export const createNumbers = (first: number, offset = 0): Numbers => {
-  /** By place: row + 2; 1 for a number that is taken and means no row yet, 0 for a free one. */
+  /** By place: row + 2; 1 for a number without a row yet, 0 for a free one. */
   const pages: (Int32Array | undefined)[] = []
   const uses: number[] = []
   const start = first + (offset % (LAST - first + 1))
-  /** Places of numbers in turn begin with a page, so that the directory is short wherever the turn begins. */
+  /** The first number of the turn begins a page, so that the directory is short wherever the turn begins. */
   const base = (first + PAGE - 1) & -PAGE
   let next = start
   let count = 0
@@ -186,7 +186,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     pages[page][place & (PAGE - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
-    // The page of the next number stays, it would be made again at once.
+    // the page of the next number is kept: it would be allocated again at once
     if (uses[page] === 0 && page !== placeOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {

@@ -1,14 +1,14 @@
 /*
- * Where the datagrams of one queue pair go (transport/types.ts, Send.FLOW): from the number of an address handle, or
- * from an address vector in the request itself, as providers write that know no numbers, to a flow of the port.
+ * Destinations of datagrams of one queue pair (transport/types.ts, Send.FLOW): from the number of an address handle, or
+ * from an address vector in the request, as providers without numbers write it, to a flow of the port.
  *
- * The latter are opened when they are first seen and kept, a few for each queue pair, the one not used for longest
- * closed for another. What names no path is -1: the request is an error (Linux: local QP operation error).
+ * The latter flows are opened with their first request and cached, a few for each queue pair; the least recently used
+ * one is closed for another. A destination that is no path is -1: the request fails (Linux: local QP operation error).
  *
- * A request that was fetched may wait for a window or the port, and its address handle may be gone or changed before it
- * is sent. So the queue pair holds the flow of the request that it fetched last: the engine fetches the next one only
- * when the packets of the last one are committed or in the run being built. A run is committed at the end of a turn of
- * sending at the latest, and only then are the flows closed that were released during the turn (`released`).
+ * A request that was fetched may wait for a window or the port, and its address handle may be destroyed or changed
+ * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next one
+ * only when the packets of the last one are committed or in the run being built. A run is committed at the latest at
+ * the end of a turn of sending, and only then are flows closed that were released during the turn (`released`).
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -16,9 +16,9 @@ import { Vector } from '../../../spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
 
-/** Where datagrams go. */
+/** What an address handle names. */
 export interface AddressHandle {
-  /** What work requests name it by, from 1 on. */
+  /** The number by which work requests name it, from 1 on. */
   readonly number: number
   readonly pd: number
   /** The port's. */
@@ -31,28 +31,30 @@ export interface Destinations {
   byHandle(number: number): number
   /** The flow for the address vector at `at`. */
   byVector(bytes: Uint8Array, at: number): number
-  /** A request with this flow is fetched: the flow stays open until the next one is, or `release`. -1: nothing. */
+  /**
+   * A request with this flow is fetched: the flow stays open until the next one is fetched, or `release`. -1: nothing.
+   */
   hold(flow: number): void
-  /** No request is fetched: the send queue is empty. */
+  /** The send queue is empty: no request is fetched. */
   release(): void
-  /** Closes all that is open. */
+  /** Closes all flows. */
   close(): void
 }
 
-/** Paths of address vectors that one queue pair has open at most. */
+/** Cached paths of address vectors of one queue pair. */
 const MOST = 64
 
-/** What one queue pair has of its own; the rest is the device's. Very many have nothing open (R15). */
+/** State of one queue pair; very many have no open flow (R15). */
 interface Fields {
   readonly ahs: ReadonlyMap<number, AddressHandle>
   readonly port: Port
   readonly gids: GidTable
   readonly pd: number
-  /** Flows to be closed when the runs of this turn of sending are committed. */
+  /** Flows to be closed when the runs of this turn are committed. */
   readonly released: number[]
-  /** The flow of the request that was fetched last, -1 for none. */
+  /** The flow of the last fetched request; -1: none. */
   held: number
-  /** By the vector's bytes, one character each, the last used at the end; made with the first. */
+  /** By the vector's bytes as text, least recently used first; made with the first. */
   open: Map<string, number> | undefined
 }
 

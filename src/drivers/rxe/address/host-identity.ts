@@ -1,6 +1,6 @@
 /*
- * Who a soft device is on this machine: the interface that has its address gives MAC and index; an address that no
- * interface has makes an identity of its own.
+ * Identity of a soft device on this machine: the interface that has its address gives MAC and index; for an address
+ * that no interface has, they are made up.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -11,7 +11,7 @@ import { type Identity, identify } from './identity.ts'
 
 const LOOPBACK = 'lo'
 
-/** As Linux numbers interfaces; 0 if there is none of this name. */
+/** The interface's index; 0 if there is none of this name. */
 const interfaceIndex = (name: string): number => {
   try {
     return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))

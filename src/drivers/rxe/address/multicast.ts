@@ -1,9 +1,9 @@
 /*
- * Multicast groups of a soft device (IBA 10.5): which datagram queue pairs are attached to which group, so that a
- * packet to the group reaches all of them, and the groups that the port has to join.
+ * Multicast groups of a soft device (IBA 10.5): which datagram queue pairs are attached to which group, and the groups
+ * that the port has to join.
  *
- * Membership is as Linux keeps it: a queue pair that is attached twice is attached once, with another multicast LID it
- * has one membership more of the same group. Packets know only the GID.
+ * As on Linux, attaching twice counts once, and attaching with another multicast LID is another membership of the same
+ * group. Packets have the GID only.
  */
 import type { Port } from '../../../phy/port.ts'
 import { CallError } from '../../../spec/errno.ts'
@@ -41,7 +41,7 @@ export const createGroups = (port: Port, limits: MulticastLimits): Groups => {
   /** By row: multicast LIDs by group. */
   const memberships = new Map<number, Map<string, Set<number>>>()
   let total = 0
-  /** What was looked up last: runs of one flow come one after another. */
+  /** The last look-up: runs of one flow come one after another. */
   let lastGid: Uint8Array | undefined
   let lastRows = nobody
 

@@ -1,6 +1,6 @@
 /*
- * Paths of the soft device: an address vector, as a queue pair's or an address handle's attribute, becomes a flow of
- * the port (R10; RoCEv2 as of IBA annex A17). Checks come in Linux' order. Nothing here knows queue pairs.
+ * Paths of the soft device: the address vector of a queue pair or an address handle becomes a flow of the port (R10;
+ * RoCEv2 as of IBA annex A17). Checks come in Linux' order.
  */
 import { type GidTable, getGid } from '../../../core/devices/gids.ts'
 import type { FlowAddress, Port } from '../../../phy/port.ts'
@@ -11,10 +11,10 @@ import { isMappedIpv4 } from '../../../wire/address.ts'
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** An address as it is kept: with the next hop's MAC address, if one was given. */
+/** An address as it is stored: with the next hop's MAC address, if one was given. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
-/** What a QP that has no path answers to a query: on Ethernet a path is global. */
+/** The address that a QP without a path returns to a query: on Ethernet a path is global. */
 export const noAddress: Address = {
   dgid: new Uint8Array(16),
   flowLabel: 0,
@@ -27,7 +27,7 @@ export const noAddress: Address = {
   port: 0,
 }
 
-/** An address for a caller who may do with it what he likes. */
+/** A copy of an address, for a caller that may change it. */
 export const copyAddress = ({
   dgid,
   flowLabel,
@@ -56,14 +56,14 @@ const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
 }
 
 /**
- * What the soft device lacks of a path. It sends UDP datagrams: the kernel finds the next hop and its MAC address, so
- * that one that is given changes nothing, and tags frames as the interface of the source address does.
+ * Refuses what the soft device does not support. It sends UDP datagrams: the kernel finds the next hop's MAC address,
+ * so that a given one is ignored, and tags frames as the interface of the source address does.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',
 }
 
-/** What a query tells of an address. */
+/** An address as a query returns it. */
 export const addressAnswer = (address: StoredAddress) => ({
   address: copyAddress(address),
   ...(address.dmac && { dmac: address.dmac.slice() }),
@@ -83,8 +83,8 @@ const isSame = (a: Address, b: Address): boolean =>
   a.port === b.port
 
 /**
- * The address as a query answers it: a copy, or the one that was kept last, if it is the same. Very many queue pairs
- * or address handles may have the same, and share it (R15).
+ * An address as a query returns it: a copy, or the last one if it is the same. Very many queue pairs or address handles
+ * may share it (R15).
  */
 export const storedAddress = (
   device: { lastAddress: StoredAddress | undefined },
@@ -100,7 +100,7 @@ export const storedAddress = (
   return kept
 }
 
-/** UDP source port of a soft device; receivers take any (responder.md, udp_source_port). */
+/** UDP source port of a soft device; receivers accept any (responder.md, udp_source_port). */
 const SOURCE_PORT = 4791
 /** Linux resolves the hop limit of a RoCE path from the route and ignores the caller's. */
 export const HOP_LIMIT = 64
@@ -109,10 +109,7 @@ const refuse = (where: string, reason: string): never => {
   throw new CallError('EINVAL', `${where}: attribute address: ${reason}`)
 }
 
-/**
- * The source GID of the path that an address vector describes. EINVAL, ENODATA. `where` begins the sentence of a
- * refusal.
- */
+/** The source GID of the path in an address vector. EINVAL, ENODATA. `where` begins the error message. */
 export const sourceOf = (gids: GidTable, address: Address, where: string): Uint8Array => {
   if (address.port !== 1) refuse(where, `port ${address.port}: the device has port 1`)
   if (!address.isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route (a GID index, `-g`)')
@@ -133,8 +130,8 @@ export const flowAddress = (source: Uint8Array, address: Address): FlowAddress =
 })
 
 /**
- * The port's flow for it; EADDRNOTAVAIL for a path that the port cannot take: the network has no such source address,
- * or there are too many.
+ * The port's flow for the path; EADDRNOTAVAIL if the port cannot open it: the network has no such source address, or
+ * there are too many.
  */
 export const openPath = (port: Port, path: FlowAddress, where: string): number => {
   try {

@@ -1,14 +1,14 @@
 /*
- * The global route header that a datagram shows to its receiver (IBA 11.4.1.2; annex A17): of IPv6 the header itself,
- * of IPv4 its header in the last 20 of the 40 bytes, as Linux puts it. The port knows what the packet's headers were;
- * here they are written anew, into room of the port's arena, since a socket hands on payloads only.
+ * The GRH of a received datagram (IBA 11.4.1.2; annex A17): for IPv6 the packet's header, for IPv4 its header in the
+ * last 20 of the 40 bytes, as on Linux. Sockets deliver payloads only, so it is made from the port's record of the run,
+ * in the port's arena.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
 import type { DatagramRoute } from '../../../transport/types.ts'
 import { isMappedIpv4 } from '../../../wire/address.ts'
 import { IPV4_BYTES, IPV6_BYTES, putIpv4, putIpv6, UDP_BYTES } from '../../../wire/ip.ts'
 
-/** `run`: the one whose packets are being handed in. */
+/** `run`: the run that is being received. */
 export const routeOf = (port: Port, run: ReceivedRun): DatagramRoute => {
   const { scratch } = port
   if (SCRATCH_BYTES < IPV6_BYTES + 4096) throw new Error('the scratch room of ports holds no datagram')

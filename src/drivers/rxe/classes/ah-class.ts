@@ -1,7 +1,7 @@
 /*
  * Class `ah` of the soft device: address handles, each a flow of the port and a number by which work requests name it
- * (R19; rxe's provider writes that number into its requests). Numbers are given out in turn, so that a request that
- * names a destroyed handle finds none.
+ * (R19; rxe's provider writes that number into its requests). Numbers are used in turn, so that a request that names a
+ * destroyed handle finds none.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { CallContext } from '../../../core/model.ts'
@@ -61,7 +61,7 @@ const line = driverClass<typeof Ah, AddressHandle, typeof RxeAttributes.ah>(
 )
 export const ahClass = withoutOptions(line, NO_VLAN)
 
-/** Many address handles in one call (R25): core makes them, their numbers are ours. */
+/** Many address handles in one call (R25): core makes them, the driver returns their numbers. */
 export const pdClass = driverClass<typeof Pd, unknown, typeof RxeAttributes.pd>(
   Pd,
   {

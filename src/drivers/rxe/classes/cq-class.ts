@@ -86,8 +86,8 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 )
 
 /**
- * Where the engines' completions go. A queue that overruns is dead: its owner hears of it once, and later completions
- * are lost. The queue pair that wanted to complete there is noted for `failStranded`.
+ * Writes completions. A CQ that overruns is dead: its program gets one event, and later completions are lost. Queue
+ * pairs whose completions are lost are noted for `failStranded`.
  */
 export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
@@ -106,8 +106,8 @@ export const cqCompletions = (device: RxeState): Completions => ({
 })
 
 /**
- * Ends the queue pairs that could not complete: who cannot tell what it did goes to error, and its program is told
- * (IBA 9.9.2 class F, 11.6.3: local work queue catastrophic error). Linux' rxe goes on and loses completions.
+ * Ends the queue pairs whose completions were lost: they go to ERR with an event (IBA 9.9.2 class F, 11.6.3: local work
+ * queue catastrophic error). Linux' rxe goes on and loses completions.
  */
 export const failStranded = (device: RxeState): void => {
   const { stranded } = device

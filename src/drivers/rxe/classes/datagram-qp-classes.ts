@@ -1,8 +1,7 @@
 /*
- * Classes `ud_qp` and `gsi_qp` of the soft device: what differs from the queue pairs of qp-class.ts (R9). Datagram
- * queue pairs may be attached to multicast groups, and are not destroyed while they are (Linux: EBUSY). The queue pair
- * of the general services is number 1 of its port, for clients in this process; its Q_Key is the well-known one
- * whatever is set (IBA 10.2.5, 16.3).
+ * Classes `ud_qp` and `gsi_qp` of the soft device: differences from qp-class.ts (R9). UD queue pairs may be attached to
+ * multicast groups, and cannot be destroyed while they are (Linux: EBUSY). The queue pair of the general services is
+ * number 1 of its port, for clients in this process; it has the well-known Q_Key whatever is set (IBA 10.2.5, 16.3).
  */
 import { driverClass, type Handlers } from '../../../core/devices/driver.ts'
 import type { AnyHandler, DriverClass } from '../../../core/model.ts'

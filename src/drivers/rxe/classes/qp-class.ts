@@ -1,10 +1,10 @@
 /*
- * The classes of queue pairs of the soft device: what creation, change, query and destruction of all types have in
- * common, and a factory that makes the class of one type (R9, R19, R22).
+ * Queue pairs of the soft device: create, modify, query and destroy for all types, and a factory for the class of one
+ * type (R9, R19, R22).
  *
- * What a transition needs and takes is the table's business (spec/qp-states.ts), what a type does not have is not among
- * its class's attributes, what packets do is the engine's. Here values are checked against the device's limits, address
- * vectors become flows of the port, and what the engine has no use for is noted for `query`.
+ * spec/qp-states.ts says which attributes a transition needs and allows, a type's class which attributes it has, and
+ * the engine executes. Here values are checked against the device's limits, address vectors become flows of the port,
+ * and attributes that the engine does not keep are stored for `query`.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -62,7 +62,9 @@ export const closePath = (device: RxeState, state: QueuePair): void => {
   state.flow = -1
 }
 
-/** Values that the state table does not judge. `activeMtu`: the largest that the interface can carry now. */
+/**
+ * Checks values that the state table does not cover. `activeMtu`: the largest path MTU that the interface allows now.
+ */
 const checkValues = (where: string, args: QpModify, activeMtu: number): void => {
   if (args.port !== undefined) within(where, 'port', args.port, 1, 1)
   if (args.pkeyIndex !== undefined) within(where, 'pkeyIndex', args.pkeyIndex, 0)
@@ -71,7 +73,7 @@ const checkValues = (where: string, args: QpModify, activeMtu: number): void => 
   if (args.pathMtu !== undefined) within(where, 'pathMtu', args.pathMtu, activeMtu, 1)
 }
 
-/** What the engine keeps; it passes over what is undefined. */
+/** The engine's attributes; undefined ones are ignored. */
 const engineAttributes = (args: QpModify, path: { flow: number; peer: number } | undefined, pathMtu?: number) => ({
   destQpn: args.destQpn,
   rqPsn: args.rqPsn,
@@ -90,7 +92,7 @@ const engineAttributes = (args: QpModify, path: { flow: number; peer: number } |
   peer: path?.peer,
 })
 
-/** Notes what the engine has no use for. */
+/** Stores attributes that the engine does not keep. */
 const recordAttributes = (
   device: RxeState,
   state: QueuePair,
@@ -110,7 +112,8 @@ const createRings = (
   destinations: Destinations | undefined,
 ): QpRings => {
   const memory = ringsOf(context)
-  // rxe's user library maps both queues of every queue pair; whoever counts has none where it asked for none.
+  // rxe's user library maps both queues of every queue pair; callers that count rings get none where they asked for
+  // none
   const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
@@ -128,7 +131,7 @@ const createRings = (
 
 type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
-/** What a creation answers. What is there is set by name: spreading costs more than all else here. */
+/** The results of a creation. Set by name: spreading costs more than all else here. */
 const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
@@ -142,14 +145,14 @@ const createReply = (
   return made
 }
 
-/** Refuses a transition that is not one, or not with these attributes. */
+/** Refuses an illegal transition, or one with illegal attributes. */
 const checkSteps = (type: QpTypeName, before: number, after: number, args: QpModify, where: string): void => {
   const given = Object.keys(args).filter(name => args[name as keyof QpModify] !== undefined)
   const why = checkTransition(type, before, after, given, args.curState)
   if (why !== undefined) refuse(where, why)
 }
 
-/** What no type has. An alternate path would be a promise that nobody keeps. */
+/** Refuses attributes that no type supports, such as an alternate path. */
 export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
 /** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
@@ -172,7 +175,7 @@ export const qpClass = (
         within(createCall, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
-        // Only the rings can be refused; nothing after them fails, so nothing has to be undone.
+        // only the rings can fail; nothing after them does, so nothing has to be rolled back
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
@@ -194,7 +197,7 @@ export const qpClass = (
           signalAll,
         })
         device.qpns.bind(qpn, row)
-        // Name by name: what is spread lies in a second place in memory, and there may be very many of these.
+        // by name: a spread object is stored in two places, and there may be very many
         object.state = {
           row,
           qpn,
@@ -257,7 +260,7 @@ export const qpClass = (
         device.catchUp(state.row)
         const before = device.engine().stateOf(state.row)
         const after = args.state ?? before
-        // Linux looks the GID up before it looks at the transition (abi/objects).
+        // Linux looks the GID up before it checks the transition (abi/objects)
         const source = args.address && sourceOf(call.device.ports[0].gids, args.address, modifyCall)
         if (!isTransition(type, before, after, args)) checkSteps(type, before, after, args, modifyCall)
         checkValues(modifyCall, args, call.device.ports[0].attributes.activeMtu)
@@ -268,9 +271,9 @@ export const qpClass = (
           state.flow = flow
           path = { flow, peer: device.port.peerOf(args.address.dgid) }
         }
-        // Before the engine moves: it may raise an event that these attributes ask for.
+        // before the engine's transition, which may send an event that these attributes enable
         if (after !== ERR) recordAttributes(device, state, args)
-        // Datagrams have no path MTU of their own.
+        // UD has no path MTU of its own
         const pathMtu = service === Service.UD ? device.port.pathMtu : undefined
         device.engine().modify(state.row, after, engineAttributes(args, path, pathMtu))
         if (after === RESET) {
@@ -287,7 +290,7 @@ export const qpClass = (
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
-        // Of a program that is dead nobody expects that it still sends.
+        // a process that has ended need not finish sending
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
@@ -304,7 +307,7 @@ export const qpClass = (
       },
 
       postSend(call, { state }, { wrCount }) {
-        // Requests lie in the mapped queue; a list of them in the call itself is what rxe refuses too.
+        // requests are in the mapped queue; rxe refuses a list in the call too
         if (wrCount)
           throw new CallError(
             'EINVAL',
@@ -319,5 +322,5 @@ export const qpClass = (
   return withoutOptions(line, UNSUPPORTED_ATTRIBUTES)
 }
 
-/** Connections, reliable and unreliable. Other types have files of their own. */
+/** RC and UC. Other types have files of their own. */
 export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]

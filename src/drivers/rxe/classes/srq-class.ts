@@ -1,10 +1,10 @@
 /*
- * Classes `srq` and `xrc_srq` of the soft device: shared receive queues as rings that the program maps (R8, R22; IBA
- * 10.2.9, annex A14). Which request a queue pair gets is drivers/rxe/rings/receive-queue.ts' business.
+ * Classes `srq` and `xrc_srq` of the soft device: shared receive queues in rings that the program maps (R8, R22; IBA
+ * 10.2.9, annex A14). drivers/rxe/rings/receive-queue.ts hands out the WQEs.
  *
- * Limits are checked as Linux's rxe does. A limit at creation is ignored: the specification has none there, and man
- * ibv_create_srq calls it irrelevant. A queue that is below its limit when it is armed tells so, as rxe's, when the
- * next request is taken.
+ * Limits are checked as by Linux's rxe. A limit at creation is ignored: the specification has none there, and man
+ * ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event comes when the next WQE
+ * is taken, as with rxe.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
@@ -22,7 +22,7 @@ import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject 
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 
-/** Nobody's CQ: queue pairs complete to their own. */
+/** No CQ: queue pairs complete to their own. */
 const NO_CQ = -1
 
 const refuse = (object: CoreObject, method: string, reason: string): never => {
@@ -90,7 +90,7 @@ const modify = (
   return maxWr === undefined ? {} : { queue: mmapInfo(queue.ring) }
 }
 
-/** The queue is no more: numbers and ring go. */
+/** The queue was destroyed: frees number and ring. */
 const release = (call: CallContext, { state }: SrqObject): void => {
   const device = stateOf(call)
   device.srqns.free(state.number)

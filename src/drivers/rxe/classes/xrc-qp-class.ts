@@ -1,10 +1,9 @@
 /*
- * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: what differs from the queue pairs of qp-class.ts (IBA annex
- * A14; R9).
+ * Classes `xrc_ini_qp` and `xrc_tgt_qp` of the soft device: differences from qp-class.ts (IBA annex A14; R9).
  *
- * An initiator is a queue pair whose receive queue holds nothing: rxe's user library maps one for each queue pair. A
- * target is one queue pair of the engine behind any number of objects, in any process that has its domain open; which
- * shared queue takes a message is decided packet by packet (`findSrqOfDomain`).
+ * An initiator has an empty receive queue: rxe's user library maps one for each queue pair. A target is one queue pair
+ * of the engine behind any number of objects, in every process that has its domain open; the SRQ is selected packet by
+ * packet (`findSrqOfDomain`).
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -18,7 +17,7 @@ import { emptySendQueue, type FindSrq } from '../rings/work-source.ts'
 import { type QpObject, type QueuePair, type RxeState, type SrqState, stateOf, type XrcdObject } from '../state.ts'
 import { closePath, qpClass, UNSUPPORTED_ATTRIBUTES } from './qp-class.ts'
 
-/** What all objects of one target keep together. */
+/** State that all objects of one target share. */
 interface Target extends QueuePair {
   readonly domain: XrcdObject['state']
   openers: readonly QpObject[]
@@ -42,7 +41,7 @@ const xrcIniQpClass: DriverClass = {
 
 // ---- targets ----
 
-/** In place of queues that a target does not have: nothing is ever posted there, and no program sees them. */
+/** A target has no queues: nothing is ever posted here, and no program sees them. */
 const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
 
 const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {
@@ -123,7 +122,7 @@ const xrcTgtQpClass: DriverClass = withoutOptions(
 
 export const xrcQpClasses: readonly DriverClass[] = [xrcIniQpClass, xrcTgtQpClass]
 
-/** The shared queues of a target are those of its domain. */
+/** The SRQs of a target are those of its domain. */
 export const findSrqOfDomain =
   ({ srqns, srqs, qps }: RxeState): FindSrq =>
   (row, srqn): SrqState | undefined => {

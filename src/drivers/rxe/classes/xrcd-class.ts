@@ -1,6 +1,7 @@
 /*
- * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all who open the domain of the same file.
- * Refusals are Linux's: EAGAIN for a file without a domain, EINVAL for one that has one and should not, EBADF.
+ * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all processes that open the domain of the
+ * same file. Errors are Linux's: EAGAIN for a file without a domain, EINVAL for a domain that exists and must not,
+ * EBADF.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'

@@ -1,13 +1,11 @@
 /*
  * Completion queues: the device's side of a ring that a hostile program consumes.
  *
- * How many completions are outstanding is counted here. The program's consumer index only lowers the count, and never
- * below nothing, so a consumer that runs ahead of the producer (Debian's extended CQ calls do) makes no false overflow.
- * A completion that finds the ring full is lost, as in Linux: the CQ is dead from then on, and its owner is told
- * (CQ_ERR).
+ * The device counts outstanding completions. The program's consumer index only lowers the count, and never below 0, so
+ * a consumer that runs ahead of the producer (Debian's extended CQ calls do) causes no false overflow. A completion
+ * that finds the ring full is lost, as on Linux: the CQ is dead from then on, and its program gets CQ_ERR.
  *
- * A queue that only counts (R11) has no elements: its producer index is the count, modulo 2^32, and nobody consumes. It
- * never overruns.
+ * A counting queue (R11) has no elements: its producer index is the count, modulo 2^32. It never overruns.
  */
 import { CqKind } from '../../../spec/enums.ts'
 import { swap32, TWO_32 } from '../../../spec/memory.ts'
@@ -27,16 +25,16 @@ import {
 export interface CqRing {
   readonly kind: number
   readonly compVector: number
-  /** The engines' number of it, once it has one. */
+  /** Its number for the engine. */
   number: number
   ring: Ring
-  /** Our own indices. */
+  /** The device's own indices. */
   producer: number
   consumer: number
   outstanding: number
   /** A completion was lost. */
   overrun: boolean
-  /** Completions since it was made, and those of them that failed; exact Numbers. */
+  /** Completions since creation, and those that failed; exact Numbers. */
   completions: number
   errors: number
 }
@@ -65,18 +63,18 @@ const countCompletion = (cq: CqRing, words: Uint32Array): void => {
   if (words[Completion.STATUS] !== SUCCESS) cq.errors++
 }
 
-/** Takes notice of what the program has consumed. */
+/** Reads the program's consumer index. */
 const settle = (cq: CqRing): void => {
   const { wrap } = cq.ring
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
   const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
-  // A consumer that ran ahead never takes those completions that come up to it: they do not count for ever.
+  // a consumer that ran ahead does not take the completions up to its index: they must not count for ever
   cq.outstanding = Math.min(left, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
 
-/** Adds a completion; false if it was lost because the ring is full. `now`: microseconds, for the time stamp. */
+/** Writes a completion; false if it was lost because the ring is full. `now`: microseconds, for the time stamp. */
 export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
   const { ring, kind } = cq
   if (kind === COUNTING) {
@@ -84,7 +82,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     storeCount(ring, cq.completions)
     return true
   }
-  // Every time: an index says where the program stands, not how often it went around.
+  // every time: an index says where the program is, not how often it went around
   settle(cq)
   if (cq.outstanding >= ring.capacity) {
     cq.overrun = true
@@ -120,8 +118,8 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
 }
 
 /**
- * Moves a CQ to a ring of another size; what the program has not consumed moves along, in order. Undefined, and nothing
- * changed, if that is more than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The old ring is the caller's to free.
+ * Moves a CQ to a ring of another size, with its unconsumed completions, in order. Undefined, and nothing changed, if
+ * there are more than `cqe` (Linux: EINVAL). Throws CallError ENOMEM. The caller frees the old ring.
  */
 export const resizeCqRing = (memory: RingMemory, cq: CqRing, cqe: number): Ring | undefined => {
   settle(cq)

@@ -1,12 +1,12 @@
 /*
- * Scatter/gather elements from a ring, in the layout that engines read (transport/types.ts, Sge). How many may be read
- * is the caller's to bound.
+ * Scatter/gather elements from a ring, in the engine's layout (transport/types.ts, Sge). The caller bounds their
+ * number.
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Sge } from '../../../transport/types.ts'
 import type { Ring } from './rings.ts'
 
-/** Copies `count` elements; answers the sum of their lengths, which may be above 2^32. */
+/** Copies `count` elements; returns the sum of their lengths, which may be above 2^32. */
 export const copySges = (ring: Ring, from: number, count: number, into: Uint32Array, at: number): number => {
   let total = 0
   const { words } = ring.area

@@ -1,42 +1,42 @@
 /*
- * Where programs have posted work: the look at the queues' producer indices, in three sizes.
+ * Finds newly posted work requests from the producer indices of the queues, in three scans.
  *
- * A device may have thousands of queue pairs of which few are busy, and every look at a ring costs two loads. So a call
- * of a program looks at the queue pairs that it changed, a busy loop at those that were used lately, and now and then,
- * before it sleeps above all, at every one. Where the answer of a call depends on what was posted before it, the call
- * looks first (`catchUp` in state.ts).
+ * A device may have thousands of queue pairs of which few are busy, and each check of a ring costs two loads. So a
+ * doorbell checks the queue pair that it names, a busy loop those that were used lately, and now and then, and before
+ * it sleeps, all of them. If the result of a call depends on what was posted before it, the call checks first
+ * (`catchUp` in state.ts).
  *
- * News is a producer index that differs from the one seen last, by a look or by the engine: the engine takes requests
- * by itself after others, and would the look not know, an index that has gone once around a small ring meanwhile were
- * no news, and its request waited for ever.
+ * A queue has news if its producer index differs from the one seen last, by a scan or by the engine. The engine fetches
+ * further requests by itself; if the scan did not know, an index that has gone once around a small ring would look
+ * unchanged, and its request would wait for ever.
  *
- * A bind or an invalidation takes effect before any request that is posted after it, on whatever queue pair of the
- * device. While the device has memory windows the look therefore tells the engine nothing until every queue was looked
- * at once more: what was posted before the news is news by then. Queues with binds or invalidations come first.
+ * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the device. So
+ * while the device has memory windows, a scan passes nothing to the engine until every queue was checked once more:
+ * then everything that was posted before the news is found too. Queues with binds or invalidations come first.
  */
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
 import { loadProducer } from './rings.ts'
 import { isWindowOperationPosted, NO_INDEX, type QpRings, type SendQueue } from './work-source.ts'
 
-/** Queues to look at: those of `look`; those and the ones used lately; all. */
+/** Queues to check: those that `look` named; those and the ones used lately; all. */
 export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
 export type Where = (typeof Where)[keyof typeof Where]
 
 export interface PostScan {
-  /** The next scan looks at this row and takes it for new, whatever its indices say. */
+  /** The next scan treats this row as new, whatever its indices. */
   look(row: number): void
-  /** Requests wait in the row's send queue that no look has seen. */
+  /** Whether the row's send queue has requests that no scan has seen. */
   behind(row: number): boolean
-  /** Whether somebody asked to `look`. */
+  /** Whether `look` was called since the last scan. */
   isAsked(): boolean
-  /** Tells the engine where something was posted since the last look; true if anything was to be sent. */
+  /** Passes rows with news to the engine; true if there is anything to send. */
   scan(where: Where): boolean
 }
 
-/** Looks at all queues after which one that was not used is no longer looked at in between. */
+/** Full scans after which an unused queue counts as unused. */
 const MEMORY = 16
-/** When a queue was used last that never was. */
+/** Never used. */
 const NEVER = -MEMORY - 1
 
 /** `hasWindows`: whether the device has memory windows. */
@@ -45,12 +45,12 @@ export const createPostScan = (
   engine: Engine,
   hasWindows: () => boolean,
 ): PostScan => {
-  /** By row, up to the last one that ever was: the number of the full look at which it was used last. */
+  /** By row: the number of the full scan at which it was used last. */
   let used = new Int32Array(64).fill(NEVER)
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
-  /** While the device has windows: rows with news that the engine was not told of yet. */
+  /** While the device has windows: rows with news that were not passed to the engine yet. */
   let isOrdering = false
   const windowOperations: number[] = []
   const others: number[] = []
@@ -68,7 +68,7 @@ export const createPostScan = (
       const producer = loadProducer(receive.ring)
       if (producer !== receive.seen) {
         receive.seen = producer
-        // Only a queue pair in error has anything to do with a new receive request: it flushes it.
+        // only a queue pair in ERR acts on a new receive WQE: it flushes it
         engine.onReceiveScan(row)
       }
     }
@@ -78,7 +78,7 @@ export const createPostScan = (
     queues.send.seen = send
     if (isOrdering) defer(row, queues.send, seen)
     else engine.onDoorbell(row)
-    // Made or changed by a call and nothing is posted: no work, so that a loop that sleeps need not wake.
+    // made or changed by a call and nothing posted: no work, so that a sleeping loop need not wake
     if (seen === NO_INDEX && send === retired) return false
     if (row >= used.length) used = grown(used, row)
     if (looks - used[row] > MEMORY) busy.push(row)

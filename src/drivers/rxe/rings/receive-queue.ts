@@ -1,9 +1,9 @@
 /*
- * Receive requests in a ring that a hostile program fills: of one queue pair, or shared by many (IBA 10.2.9). The
- * engines get them one at a time, oldest first, whichever queue pair asks.
+ * Receive WQEs in a ring that a hostile program fills: of one queue pair, or shared by many (IBA 10.2.9). The engine
+ * takes them one at a time, oldest first.
  *
- * Indices and sizes are our own; a request is copied once, when it is taken. A shared queue that is armed tells its
- * owner when fewer requests are left than its limit, once.
+ * Indices and sizes are the device's own; a WQE is copied once, when it is taken. A shared queue that is armed sends
+ * one event when fewer WQEs are left than its limit.
  */
 import { RingSge } from '../../../spec/drivers/rxe-rings.ts'
 import { Receive } from '../../../transport/types.ts'
@@ -24,13 +24,13 @@ import {
 export interface ReceiveQueue {
   ring: Ring
   readonly maxSge: number
-  /** Whether it belongs to a queue of its own and not to one queue pair. */
+  /** Whether it is an SRQ. */
   readonly shared: boolean
-  /** Index of the next request to take: never read back from the program. */
+  /** Index of the next WQE to take: never read back from the program. */
   taken: number
   /** The program's index when it was seen last, as in QpRings (work-source.ts). */
   seen: number
-  /** Fewer requests than this call `reached`, and disarm; 0 is not armed. */
+  /** Fewer WQEs than this call `reached` and disarm the limit; 0: not armed. */
   limit: number
   readonly reached: (limit: number) => void
 }
@@ -53,7 +53,7 @@ export const createReceiveQueue = (
   reached: reached ?? nobody,
 })
 
-/** In place of a queue that nobody asked for: nothing is ever posted there. */
+/** A queue that does not exist: nothing is ever posted here. */
 export const emptyReceiveQueue: ReceiveQueue = {
   ring: emptyRing,
   maxSge: 0,
@@ -64,10 +64,10 @@ export const emptyReceiveQueue: ReceiveQueue = {
   reached: nobody,
 }
 
-/** Requests that are posted and not taken. */
+/** WQEs that are posted and not taken. */
 export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
 
-/** Takes the oldest request, as `WorkSource.takeReceive`. */
+/** Takes the oldest WQE, as `WorkSource.takeReceive`. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   const { ring } = queue
   if (pendingReceives(queue) === 0) {
@@ -78,7 +78,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   const parts = ring.layout.receive
   const wqe = elementAt(ring, queue.taken)
   const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // An element count that the queue cannot hold leaves a buffer of no bytes: any payload ends it with a length error.
+  // an element count above the limit becomes a buffer of no bytes: any payload then makes a length error
   const count = sges > queue.maxSge ? 0 : sges
   const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
   into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
@@ -95,15 +95,15 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   return true
 }
 
-/** Forgets all requests, for the program too. */
+/** Empties the queue, for the program too. */
 export const clearReceives = (queue: ReceiveQueue): void => {
   clearRing(queue.ring)
   queue.taken = 0
 }
 
 /**
- * Moves a queue to a ring for at least `requests`; what is posted moves along, in order. Undefined, and nothing
- * changed, if that is more than `requests`. Throws CallError ENOMEM. The old ring is the caller's to free.
+ * Moves a queue to a ring for at least `requests`, with the posted WQEs, in order. Undefined, and nothing changed, if
+ * there are more than `requests`. Throws CallError ENOMEM. The caller frees the old ring.
  */
 export const resizeReceives = (memory: RingMemory, queue: ReceiveQueue, requests: number): Ring | undefined => {
   const left = pendingReceives(queue)

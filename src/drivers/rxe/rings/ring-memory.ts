@@ -1,10 +1,9 @@
 /*
- * Where rings lie (docs/decisions/rings.md). Programs map theirs, each a piece of their context's memory in rxe's
- * layout, header and elements in one. Programs of this process map nothing: their rings are compact and come from
- * slabs, so that very many cost little. In a slab headers lie side by side, apart from the elements: of a queue that is
- * never used nothing but its header is ever touched, and the system gives memory only to what is. Programs that say
- * that they find elements by the header (our library) get slabs too, in rxe's layout: the first touch of a page costs
- * as much as all else that makes a queue.
+ * Memory for rings (docs/decisions/rings.md). Programs map theirs: each is a piece of their context's memory in rxe's
+ * layout, header and elements together. Programs of this process map nothing: their rings have the compact layout and
+ * come from slabs, so that very many cost little. In a slab headers are apart from elements: of an unused queue only
+ * the header is ever touched, and the system allocates only touched pages. Programs that find elements by the header
+ * (our library) get slabs too, in rxe's layout: the first touch of a page costs as much as all else that makes a queue.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
@@ -22,17 +21,17 @@ export const mappedRings = (memory: MappedMemory): RingMemory => ({
   free: ({ area }) => memory.free(area),
 })
 
-/** Rooms of one size in one piece of memory. */
+/** Slots of one size in one piece of memory. */
 interface Slab extends MappedChunk {
   readonly piece: MappedChunk
   readonly size: Size
   readonly rooms: number
-  /** Where the elements of the first room begin. */
+  /** Where the elements of the first slot begin. */
   readonly elements: number
-  /** By room: the free one after it, -1 for none; and the first free one. */
+  /** By slot: the next free one, -1: none; and the first free one. */
   readonly next: Int32Array
   free: number
-  /** Rooms that were never given out begin here. */
+  /** Slots from here on were never used. */
   fresh: number
   used: number
 }
@@ -40,31 +39,31 @@ interface Slab extends MappedChunk {
 interface Size {
   /** Bytes of elements. */
   readonly bytes: number
-  /** Slabs that have free rooms. */
+  /** Slabs with free slots. */
   readonly open: Slab[]
   used: number
 }
 
 /** Where slabs get their memory. */
 interface Pieces {
-  /** What of a piece nobody uses costs memory, that of a new one time. */
+  /** The unused part of a piece costs memory, a new piece time. */
   readonly costly: boolean
   add(bytes: number): MappedChunk
   remove(piece: MappedChunk): void
 }
 
 /**
- * A slab has an eighth of the rooms that are used already, so that little is free, or as many where free ones cost
- * nothing; but not fewer and not larger.
+ * A slab has an eighth of the slots in use, so that few are free, or as many if free ones cost nothing; within the
+ * limits.
  */
 const LEAST_ROOMS = 16
 const MOST_BYTES = 1 << 20
 
-/** So many bytes of slabs without rings stay, and one of each size: queues that come and go make no slabs. */
+/** So many bytes of empty slabs are kept, and one of each size, so that queues that come and go make no slabs. */
 const IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
-  /** The ring whose header lies `at` bytes behind the beginning of a piece; undefined if none does. */
+  /** The ring whose header is `at` bytes behind the beginning of a piece; undefined if there is none. */
   find(piece: MappedChunk, at: number): RingRoom | undefined
   rings(): number
 }
@@ -73,7 +72,7 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   const header = layout.header.DATA
   const sizes = new Map<number, Size>()
   const slabOf = new Map<MappedChunk, Slab>()
-  /** Bytes of slabs without rings. */
+  /** Bytes of empty slabs. */
   let idle = 0
 
   const addSlab = (size: Size): Slab => {
@@ -161,22 +160,22 @@ export const packedRings = (memory: MappedMemory, counted: { count: number }): R
     allocate(bytes) {
       const room = slabs.allocate(bytes)
       counted.count++
-      // Told to the program; never read back.
+      // written for the program; never read back
       room.area.view.setUint32(room.head + PACKED_ELEMENTS, room.data - room.head, true)
       return room
     },
   }
 }
 
-/** Rings for programs of this process, who find them by the offset that calls answer (`mmapInfo`). */
+/** Rings for programs of this process, which find them by the offset in answers (`mmapInfo`). */
 export interface SlabRings extends RingMemory {
   /** Throws an Error if no ring lies there. */
   at(offset: bigint): RingRoom
-  /** Rings, and bytes of the slabs that they lie in. */
+  /** Rings, and bytes of their slabs. */
   stat(): { readonly rings: number; readonly bytes: number }
 }
 
-/** Slabs lie so far apart in the offsets that calls answer: farther than headers of one slab. */
+/** Distance of slabs in the offsets of answers: more than the headers of one slab. */
 const APART = 2 ** 20
 
 export const slabRings = (): SlabRings => {

@@ -2,15 +2,15 @@
  * One ring in memory that a hostile program shares: geometry, allocation and the two indices, in either layout
  * (spec/drivers/ring-layout.ts).
  *
- * The device trusts nothing that it reads back: size and mask are its own copies, its own index is kept elsewhere and
- * only published, and the program's index is masked at every look. Indices are ordered against the elements where the
- * program is another process (`loadIndex`). Where rings lie is their memory's business (ring-memory.ts).
+ * The device trusts nothing that it reads: size and mask are its own copies, its own index is kept elsewhere and only
+ * published, and the program's index is masked at every read. Indices are ordered against the elements where the
+ * program is another process (`loadIndex`).
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
 import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../../../spec/drivers/ring-layout.ts'
 
-/** Where one ring lies: byte offsets of its header and its first element in an area that others may share. */
+/** A ring: byte offsets of its header and its first element in a buffer that others may share. */
 export interface RingRoom {
   readonly area: MappedChunk
   readonly head: number
@@ -20,7 +20,7 @@ export interface RingRoom {
 /** Memory for rings of one layout. */
 export interface RingMemory {
   readonly layout: RingLayout
-  /** Room for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
+  /** Memory for a header and `bytes` bytes of elements. Throws CallError ENOMEM. */
   allocate(bytes: number): RingRoom
   free(room: RingRoom): void
 }
@@ -30,7 +30,7 @@ export interface Ring extends RingRoom {
   /** Slots minus one, and log2 of the bytes of an element. */
   readonly mask: number
   readonly log2: number
-  /** What of an index is stored: all of it, or what the mask leaves. */
+  /** Bits of an index that are stored: all, or those of the mask. */
   readonly wrap: number
   /** Elements that it holds. */
   readonly capacity: number
@@ -83,7 +83,7 @@ export const clearRing = (ring: Ring): void => {
   storeConsumer(ring, 0)
 }
 
-/** A ring moves: `count` elements from index `from` on become the first ones of `next`. */
+/** Moves a ring: `count` elements from index `from` on become the first ones of `next`. */
 export const copyElements = (ring: Ring, from: number, count: number, next: Ring): void => {
   for (let i = 0; i < count; i++) {
     const at = elementAt(ring, from + i)
@@ -93,7 +93,7 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
 
 const nowhere = new ArrayBuffer(compactLayout.header.DATA)
 
-/** In place of a queue that nobody asked for: it holds nothing, and nobody can post to it. */
+/** A queue that does not exist: it holds nothing, and nothing can be posted to it. */
 export const emptyRing: Ring = {
   area: {
     offset: 0,

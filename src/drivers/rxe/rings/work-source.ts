@@ -1,11 +1,10 @@
 /*
- * Work requests from rings: the program's send and receive queues as the engines want them (transport/types.ts,
- * WorkSource).
+ * WQEs from rings: the program's send and receive queues as a WorkSource (transport/types.ts).
  *
- * Here a request of either layout is turned into the engines' words, and nonsense into a refusal: unknown opcodes, too
- * many elements, lengths that no message can have. Two habits of Debian's provider are tolerated: a wrong total length
- * in requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An
- * ATOMIC WRITE has its 8 bytes where inline data lies, whatever its flags say.
+ * A request of either layout is converted into the engine's words, and an invalid one into a refusal: unknown opcodes,
+ * too many elements, impossible lengths. Two habits of Debian's provider are tolerated: a wrong total length in
+ * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An ATOMIC
+ * WRITE has its 8 bytes where inline data is, whatever its flags.
  */
 
 import { type CauseName, codeOf } from '../../../spec/causes.ts'
@@ -30,7 +29,7 @@ import {
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, SEND_WITH_INV, LOCAL_INV, BIND_MW, FLUSH, ATOMIC_WRITE } =
   WrOpcode.values
 const { INLINE } = SendFlags.values
-/** Values of `Send.REFUSED`, for a request that cannot be executed at all. */
+/** Values of `Send.REFUSED`, for an invalid request. */
 const { LOC_LEN_ERR, LOC_QP_OP_ERR } = WcStatus.values
 const refusal = (status: number, id: CauseName): number => status | (codeOf(id) << 8)
 const BAD_OPCODE = refusal(LOC_QP_OP_ERR, 'BAD_OPCODE')
@@ -38,33 +37,33 @@ const TOO_MANY_SGE = refusal(LOC_QP_OP_ERR, 'TOO_MANY_SGE')
 const NO_ADDRESS_HANDLE = refusal(LOC_QP_OP_ERR, 'NO_ADDRESS_HANDLE')
 const INLINE_TOO_LONG = refusal(LOC_LEN_ERR, 'INLINE_TOO_LONG')
 const MESSAGE_TOO_LONG = refusal(LOC_LEN_ERR, 'MESSAGE_TOO_LONG')
-/** Opcodes that a service has, one bit each. */
+/** Opcodes of a service, one bit each. */
 const KNOWN_OPCODES = Object.keys(sendOperations).reduce((bits, opcode) => bits | (1 << Number(opcode)), 0)
 
-/** Opcodes whose requests have no data, one bit each. */
+/** Opcodes without data, one bit each. */
 const DATALESS = (1 << LOCAL_INV) | (1 << BIND_MW) | (1 << FLUSH)
 const ATOMIC_WRITE_BYTES = 8
 
-/** A queue of requests to send. */
+/** A send queue. */
 export interface SendQueue {
   readonly ring: Ring
   readonly maxSge: number
   readonly maxInline: number
-  /** Our own index: never read back from the program. */
+  /** The device's own index: never read back from the program. */
   retired: number
-  /** The program's index when it was seen last, by a look or because the engine found nothing more; or UNSEEN. */
+  /** The program's index when it was seen last, by a scan or because the engine found nothing more; or UNSEEN. */
   seen: number
 }
 
 /** The queues of one QP. */
 export interface QpRings {
   readonly send: SendQueue
-  /** Its own queue, or the shared one that it takes from; an XRC target's is that of the message. */
+  /** Its own queue, or its SRQ; an XRC target's is that of the message. */
   receive: ReceiveQueue
   /** Only of queue pairs that send datagrams. */
   readonly destinations?: Destinations | undefined
 }
-/** No index: whatever is there is news. */
+/** No index: any index is news. */
 export const NO_INDEX = -1
 
 /**
@@ -84,13 +83,13 @@ export const createSendQueue = (
   seen: NO_INDEX,
 })
 
-/** In place of a queue that nobody asked for: nothing is ever posted there. */
+/** A queue that does not exist: nothing is ever posted here. */
 export const emptySendQueue: SendQueue = { ring: emptyRing, maxSge: 0, maxInline: 0, retired: 0, seen: NO_INDEX }
 
-/** Whether the program has posted send request number `index`. */
+/** Whether the program has posted send WQE number `index`. */
 const sendPosted = ({ ring }: SendQueue, index: number): boolean => ((loadProducer(ring) - index) & ring.wrap) !== 0
 
-/** Requests that `isWindowOperationPosted` looks at. */
+/** Requests that `isWindowOperationPosted` checks. */
 const LOOK_AHEAD = 64
 
 /** Whether a bind or an invalidation is among the first requests from number `index` on. */
@@ -119,7 +118,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const opcode = words[(wqe + parts.OPCODE) >> 2] >>> 0
   const flags = words[(wqe + parts.FLAGS) >> 2]
   const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // An atomic is as long as its element, and its operands may stand in this place.
+  // an atomic has the length of its element; its operands may stand in this word
   const claimed = isAtomic(opcode) ? 0 : words[(wqe + parts.DMA_LENGTH) >> 2] >>> 0
   const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
   const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
@@ -134,7 +133,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   else if (!dataless) {
     count = sges
     length = copySges(ring, wqe + parts.SGE, count, into, at + Send.SGE)
-    // That the port's max_msg_sz is less is checked by nobody, as in rxe.
+    // the port's max_msg_sz is smaller, but not enforced, as with rxe
     if (length > MAX_MESSAGE_BYTES) refused = MESSAGE_TOO_LONG
   }
   into[at + Send.OPCODE] = opcode
@@ -154,7 +153,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   return true
 }
 
-/** The words that mean something else in each kind of request. */
+/** The words that have another meaning in each kind of request. */
 const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array, at: number): void => {
   const { words } = ring.area
   const parts = ring.layout.send
@@ -179,7 +178,7 @@ const loadOperands = (ring: Ring, wqe: number, opcode: number, into: Uint32Array
   }
 }
 
-/** Of a datagram: where it goes. */
+/** UD: the destination. */
 const loadDestination = (to: Destinations, ring: Ring, wqe: number, into: Uint32Array, at: number): void => {
   const { words, bytes } = ring.area
   const parts = ring.layout.send
@@ -207,7 +206,7 @@ const copyInline = (
   let taken = inlineAt + from
   for (let target = at, left = total; left > 0; target += stride) {
     const piece = left < chunk ? left : chunk
-    // A view costs more than so few bytes.
+    // a view costs more than copying so few bytes
     if (piece <= 128) for (let i = 0; i < piece; i++) to.bytes[target + i] = source[taken + i]
     else to.bytes.set(source.subarray(taken, taken + piece), target)
     taken += piece
@@ -215,14 +214,14 @@ const copyInline = (
   }
 }
 
-/** Empties both queues, as a move to RESET does: the program's view of them starts at 0 again too. */
+/** RESET: empties both queues, for the program too: its indices start at 0 again. */
 export const resetRings = (rings: QpRings): void => {
   clearRing(rings.send.ring)
   rings.send.retired = 0
   if (!rings.receive.shared) clearReceives(rings.receive)
 }
 
-/** Finds the shared receive queue that an XRC target in this row may be sent to by number. */
+/** Finds the SRQ by number for the XRC target in this row. */
 export type FindSrq = (
   row: number,
   srqn: number,
