@@ -1,5 +1,5 @@
 /*
- * Numbers of users and groups by their names, as the system's name services have them (getpwnam_r(3), getgrnam_r(3)).
+ * User and group ids by name, from the system's name services (getpwnam_r(3), getgrnam_r(3)).
  */
 import { errnoName } from './errno.ts'
 import { mapArena } from './memory/mapping.ts'
@@ -14,10 +14,10 @@ const sys = libcFunctions({
 const NUMBER = 16
 const FOUND = 64
 const TEXT = 128
-/** Room for the strings of an entry; the members of a large group take the most. */
+/** Buffer for the strings of an entry; the members of a large group need the most. */
 const ROOM = 1 << 20
 
-/** The number of an account; undefined if there is none by that name. Throws an Error with a sentence. */
+/** The id of an account; undefined if there is none by that name. Throws an Error with a message. */
 export const accountNumber = (kind: 'user' | 'group', name: string): number | undefined => {
   const { address, u32 } = mapArena(TEXT + ROOM)
   const look = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r

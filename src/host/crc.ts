@@ -1,7 +1,7 @@
 /*
- * CRC-32 (the polynomial of Ethernet and zlib, reflected) with carry-less multiplication, from the small native library
- * that the build makes of native/native.c. It takes addresses, so it works on arenas without a view. Where the library
- * is absent the callers fall back on zlib; whoever uses an engine checks it against known answers first.
+ * CRC-32 (the polynomial of Ethernet and zlib, reflected) with carry-less multiplication, from the native library built
+ * from native/native.c. It takes addresses, so it works on arenas without a view. Callers use zlib where the library is
+ * absent, and test the native code with known answers before they use it.
  */
 import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'
@@ -19,14 +19,14 @@ export interface NativeCrc {
 }
 
 export interface NativeEachCrc {
-  /** What the CRC of buffer i goes on from when `crc` is called, and afterwards that CRC. */
+  /** By buffer: the seed before `crc` is called, the CRC afterwards. */
   readonly registers: Int32Array
-  /** Of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
+  /** CRCs of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
   crc(address: number, length: number, stride: number, count: number): void
 }
 
 /**
- * The native engine, or undefined where the library is absent or cannot be loaded (koffi missing, another
+ * The native functions, or undefined where the library is absent or cannot be loaded (koffi missing, another
  * architecture).
  */
 export const loadNativeCrc = (path: string | undefined = nativeLibraryPath()): NativeCrc | undefined => {

@@ -1,9 +1,9 @@
 /*
- * Whether others can exchange the files in a folder: the question that sshd asks as StrictModes.
+ * Whether other users can replace files in a folder, as sshd checks with StrictModes.
  *
- * A folder is safe if only this user and root can make, rename and remove entries in it, and in every folder and
- * symbolic link on the way there. A folder above may be sticky and open to all, as /tmp is: its entries stay their
- * owners'. The folder itself may not, since names in it that are free are everybody's.
+ * A folder is safe if only this user and root can create, rename and remove entries in it, and in every folder and
+ * symbolic link of its path. A parent may be sticky and writable by all, as /tmp is: its entries stay their owners'.
+ * The folder itself may not, since anybody could create its missing names.
  */
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
@@ -12,7 +12,7 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 const ALL_USERS = 2 ** 32 - 1
 
-/** Numbers of users in this user namespace, those that they have outside, and how many in a row; empty if unknown. */
+/** Ids of this user namespace, the ids outside, and how many in a row; empty if unknown. */
 const userMap = (): readonly (readonly [inside: number, outside: number, count: number])[] => {
   try {
     const lines = readFileSync('/proc/self/uid_map', 'utf8').trim().split('\n')
@@ -23,8 +23,8 @@ const userMap = (): readonly (readonly [inside: number, outside: number, count: 
 }
 
 /**
- * The owner that files of users without a number here have: in a user namespace these are root's too, and nobody can
- * tell them apart. Undefined where all users have numbers.
+ * The owner shown for files of users without an id here. In a user namespace root's files may have it too. Undefined
+ * where all users have ids.
  */
 const unmappedUser = (): number | undefined => {
   const [first] = userMap()
@@ -36,11 +36,11 @@ const unmappedUser = (): number | undefined => {
   }
 }
 
-/** A user of this user namespace, in a sentence. */
+/** A user of this user namespace, for messages. */
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 
-/** The number that a user of this namespace has outside. */
+/** The id outside of a user of this namespace. */
 export const outerUser = (uid: number): number => {
   const found = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
   return found === undefined ? uid : uid - found[0] + found[1]
@@ -58,8 +58,8 @@ const exposureOf = (path: string, isLast: boolean, owners: readonly (number | un
 }
 
 /**
- * Why users besides this one and root can exchange files in `folder`, as half a sentence; undefined if they cannot.
- * Throws what lstat(2) says of a folder that cannot be looked at.
+ * Why users besides this one and root can replace files in `folder`, for a message; undefined if they cannot. Throws
+ * the error of lstat(2).
  */
 export const exposure = (folder: string): string | undefined =>
   exposureOf(resolve(folder), true, [0, process.geteuid?.(), unmappedUser()])

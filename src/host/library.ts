@@ -1,6 +1,5 @@
 /*
- * Where the native library is that the build makes of native/native.c: faster ways of what TypeScript can do too.
- * Whoever loads it does without where it is absent.
+ * Path of the native library built from native/native.c: faster versions of TypeScript code. Callers work without it.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'

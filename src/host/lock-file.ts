@@ -1,9 +1,9 @@
 /*
- * A lock that keeps two processes of one user from starting at the same place: flock(2) on a file that is there no
- * longer than the start.
+ * A lock against two daemons that start at one path at the same time: flock(2) on a file that exists only during the
+ * start.
  *
- * Whatever lies under the name does no harm: no link is followed, a FIFO blocks nobody, nothing is truncated, and only
- * a regular file of our own is taken. The wait leaves the event loop alone, so that signals are heard, and has an end.
+ * An unexpected file under the name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
+ * and only a regular file of our own is locked. The wait is asynchronous, so that signals are handled, and limited.
  */
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { check, lastErrno, libcFunctions } from './native.ts'
@@ -56,9 +56,9 @@ export interface LockFile {
 }
 
 /**
- * Takes the lock file `path`; waits for it at most `patience` milliseconds. Who has it may remove the file before
- * closing it: a lock on a file that is no longer there by that name keeps nobody away, so it is taken again. Throws an
- * Error with a sentence.
+ * Locks the file `path`; waits for it at most `patience` milliseconds. The holder may remove the file before closing
+ * it: a lock on a file that is no longer there under that name excludes nobody, so it is taken again. Throws an Error
+ * with a message.
  */
 export const takeLock = async (path: string, patience = 10_000): Promise<LockFile> => {
   const deadline = performance.now() + patience

@@ -1,11 +1,10 @@
 /*
- * The door to the C library, and the only file that loads koffi.
+ * Native calls, and the only file that loads koffi.
  *
- * koffi is an optional package: it is loaded at the first native call, not at import, so that code which stays in
- * TypeScript runs without it. A module declares the C functions that it uses as prototypes and gets them as plain
- * functions. Pointers are declared int64_t and passed as Numbers: user addresses fit in 47 bits (arm64: 48), far below
- * 2^53, and this is koffi's fastest way. Layouts of C structs in host/ are those of 64-bit little-endian Linux;
- * elsewhere loading is refused.
+ * koffi is an optional package: it is loaded at the first native call, not at import, so that code without native calls
+ * runs without it. A module declares the C functions that it uses as prototypes and gets them as functions. Pointers
+ * are declared int64_t and passed as Numbers: user addresses fit in 47 bits (arm64: 48), far below 2^53, and this is
+ * koffi's fastest way. Layouts of C structs in host/ are those of 64-bit little-endian Linux; loading fails elsewhere.
  */
 import { createRequire } from 'node:module'
 import { endianness } from 'node:os'
@@ -20,7 +19,7 @@ export type NativeFunction = (...args: (number | string)[]) => number
 let loaded: Koffi | undefined
 let libc: Library | undefined
 
-/** koffi, loaded at the first call. Throws a sentence that says what is missing. */
+/** koffi, loaded at the first call. Throws an Error with a message if it is missing. */
 export const koffi = (): Koffi => {
   if (loaded) return loaded
   const { platform, arch } = process

@@ -1,11 +1,11 @@
 /*
- * Whose a process is now: the rule by which Linux lets one program at another's memory (ptrace(2), "Ptrace access mode
- * checking"), for a daemon that the kernel would let at everything.
+ * Owner of a process now: the rule by which Linux allows access to another program's memory (ptrace(2), "Ptrace access
+ * mode checking"), for a daemon that the kernel would allow everything.
  *
- * With CAP_SYS_PTRACE the kernel's check at each move says yes to programs that the client itself could not read: one
- * that it became by exec of a set-uid file, or one that is not dumpable. So such a daemon asks itself. /proc/PID/ns
- * belongs to the process's effective user and group, and to root once the process is not dumpable; a descriptor of it
- * goes on meaning the process (0.4 µs a look).
+ * With CAP_SYS_PTRACE the kernel's check allows programs that the client itself could not read: one that it became by
+ * exec of a set-uid file, or one that is not dumpable. So such a daemon checks itself. /proc/PID/ns belongs to the
+ * process's effective user and group, and to root once the process is not dumpable; a descriptor of it keeps naming the
+ * process (0.4 µs a check).
  */
 import { closeSync, openSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -35,13 +35,13 @@ export interface Owner {
 
 let mayAll: boolean | undefined
 
-/** Whether the kernel lets us at processes that a client with this uid could not reach; then owners must be asked. */
+/** Whether the kernel allows accesses that a client with this uid may not make; then owners must be checked. */
 export const needsOwner = (uid: number): boolean => {
   mayAll ??= hasCapability(process.pid, CAP_SYS_PTRACE)
   return mayAll && uid !== 0
 }
 
-/** To be asked whether a process still belongs to uid and gid; undefined if there is no such process. */
+/** Checks whether a process still belongs to uid and gid; undefined if there is no such process. */
 export const openOwner = (pid: number, uid: number, gid: number): Owner | undefined => {
   try {
     return { uid, gid, fd: openSync(`/proc/${pid}/ns`, 'r') }

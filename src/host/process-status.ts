@@ -1,5 +1,5 @@
 /*
- * What the system tells about a process: its name, its capabilities, how much memory it may lock.
+ * Facts about a process: its name, its capabilities, its limit of locked memory.
  */
 import { readFileSync, readlinkSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'
@@ -29,7 +29,7 @@ export const hasCapability = (pid: number, capability: number): boolean => {
 /** The user namespace that every other one comes from (PROC_USER_INIT_INO). */
 const FIRST_USER_NAMESPACE = 'user:[4026531837]'
 
-/** Whether a process has a capability wherever the kernel asks for it in the first user namespace. */
+/** Whether a process has a capability in the initial user namespace. */
 export const hasCapabilityEverywhere = (pid: number, capability: number): boolean => {
   try {
     return readlinkSync(`/proc/${pid}/ns/user`) === FIRST_USER_NAMESPACE && hasCapability(pid, capability)
@@ -41,7 +41,7 @@ export const hasCapabilityEverywhere = (pid: number, capability: number): boolea
 const RLIMIT_MEMLOCK = 8
 let arena: Arena | undefined
 
-/** How many bytes a process may lock (RLIMIT_MEMLOCK); Infinity for all, or if that is not known. */
+/** Bytes that a process may lock (RLIMIT_MEMLOCK); Infinity for no limit, or if it is unknown. */
 export const lockLimit = (pid: number): number => {
   arena ??= mapArena(16)
   if (sys().prlimit(pid, RLIMIT_MEMLOCK, 0, arena.address) !== 0) return Number.POSITIVE_INFINITY

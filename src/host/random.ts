@@ -1,5 +1,5 @@
 /*
- * Numbers that nobody can foresee, from the system's generator.
+ * Unpredictable numbers, from the system's generator.
  */
 const pool = new Uint32Array(64)
 let left = 0

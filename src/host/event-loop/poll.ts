@@ -1,13 +1,12 @@
 /*
- * Readiness of any file descriptor on Node's own event loop: koffi.node.poll (a uv_poll handle), tamed.
+ * Readiness of file descriptors on Node's own event loop: a safe wrapper of koffi.node.poll (a uv_poll handle).
  *
- * Its dangers, each handled here: the callback gets (status, events), whatever the typings say, and must not throw (an
+ * What it protects against: the callback gets (status, events), whatever the typings say, and must not throw (an
  * exception is passed to the process's uncaughtException instead); a second handle for a descriptor, a closed
  * descriptor or a regular file would abort the process (refused with a SystemError; a descriptor that Node itself
- * watches cannot be recognised and must not come here); a handle that is garbage-collected goes silent (all are held in
- * a table here); an error condition (POLLERR) makes libuv stop the handle (it is started again, and reported as
- * readable, so that the next read gets the real error). Readiness is level-triggered: the callback comes again until
- * the descriptor is drained.
+ * watches cannot be recognised and must not be passed); a garbage-collected handle stops reporting (all are held in a
+ * table here); on POLLERR libuv stops the handle (it is started again and reported as readable, so that the next read
+ * returns the error). Readiness is level-triggered: the callback is called again until the descriptor is drained.
  */
 import { fstatSync, type Stats } from 'node:fs'
 import { EBADF, EEXIST, EPERM, SystemError } from '../errno.ts'
@@ -19,15 +18,18 @@ export interface Interest {
   readonly writable?: boolean
 }
 
-/** Called with what is ready; a broken or hung-up descriptor is readable (and says why when read). It should drain. */
+/**
+ * Called with what is ready; a broken or hung-up descriptor is readable, and the read returns the error. It should
+ * drain.
+ */
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
 export interface Watch {
-  /** Changes what is watched for; nothing at all is allowed. No effect after stop. */
+  /** Changes the events to watch for; none is allowed. No effect after stop. */
   update(interest: Interest): void
   /** Ends the watch; no callback follows. Must come before the descriptor is closed. May be called again. */
   stop(): void
-  /** The watch keeps the process alive (as it does from the start). */
+  /** The watch keeps the process alive (the default). */
   ref(): void
   /** The watch does not keep the process alive. */
   unref(): void
@@ -123,12 +125,12 @@ const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let backend: Arena | undefined
-/** Asked when it is needed: loading the module takes longer than all that a short command does here. */
+/** Loaded on first use: loading takes longer than all that a short command does here. */
 let isMainThread: boolean | undefined
 
 /**
- * Whether a descriptor that the event loop watches is ready, so that a callback which goes on would keep others
- * waiting. Always true in a worker, whose loop cannot be asked. About 0.5 µs.
+ * Whether a descriptor that the event loop watches is ready, so that a long callback should return. Always true in a
+ * worker, whose loop cannot be queried. About 0.5 µs.
  */
 export const eventsWait = (): boolean => {
   if (backend === undefined) {

@@ -25,22 +25,22 @@ const BYTES = 40
 const LONGEST = 1e15
 
 export interface Timer {
-  /** Calls back once in so many microseconds, at least one, instead of at the time that was set before. */
+  /** Calls back once after so many microseconds, at least one; replaces the time that was set before. */
   set(microseconds: number): void
-  /** No call any more; the timer cannot be set again. */
+  /** Closes the timer. */
   close(): void
 }
 
 let scratch: Arena | undefined
 
-/** While it is set it keeps the process alive. Throws SystemError if the system lacks descriptors. */
+/** While it is set it keeps the process alive. Throws SystemError if the system is out of descriptors. */
 export const createTimer = (expired: () => void): Timer => {
   scratch ??= mapArena(BYTES)
   const { address, view } = scratch
   const { timerfd_create, timerfd_settime, read, close } = sys()
   const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
   const watcher = watch(fd, { readable: true }, () => {
-    // Nothing to read: it was set anew after it had expired.
+    // nothing to read: it was set again after it had expired
     if (read(fd, address + COUNT, 8) !== 8) return
     watcher.unref()
     expired()

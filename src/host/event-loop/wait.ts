@@ -1,6 +1,5 @@
 /*
- * Waiting for a descriptor without the event loop: what a program does whose next line needs the answer (poll(2)).
- * Everything else waits with poll.ts.
+ * Synchronous wait for a descriptor (poll(2)), for code that needs the answer at once. Everything else uses poll.ts.
  */
 
 import { EINTR } from '../errno.ts'
@@ -16,8 +15,8 @@ const POLLFD = 8
 let arena: Arena | undefined
 
 /**
- * Waits until there is something to read, the end of the stream and errors included; false after `milliseconds` (0: do
- * not wait). Signals do not end it. What is wrong with the descriptor is told by whatever reads next.
+ * Waits until there is something to read, the end of the stream and errors included; false after `milliseconds` (0: no
+ * wait). Signals do not end it. The next read returns errors of the descriptor.
  */
 export const waitReadable = (fd: number, milliseconds: number): boolean => {
   arena ??= mapArena(POLLFD)

@@ -1,5 +1,5 @@
 /*
- * Giving up the processor: a loop that polls shared memory on a machine with as many spinners as cores must do so, or
+ * Yielding the processor: a loop that polls shared memory on a machine with as many spinners as cores must do so, or
  * each waits for the other's time slice (milliseconds instead of microseconds).
  */
 
@@ -13,14 +13,14 @@ export const yieldProcessor = (): void => {
   sys().sched_yield()
 }
 
-/** Whoever keeps the processor for longer than LOST does not work for us. Microseconds. */
+/** A yield that takes longer than this was used by another program. Microseconds. */
 const LOST = 500
 const WITHOUT_YIELD = 20_000
 let yieldFrom = Number.NEGATIVE_INFINITY
 
 /**
- * Gives up the processor for whoever produces our next work. False, and nothing is done, while other programs compete
- * for the processor: then sleeping until woken is faster. `now`: of host/event-loop/clock.ts.
+ * Yields to the process that produces our next work. Returns false without yielding while other programs compete for
+ * the processor: then sleeping until woken is faster. `now`: of host/event-loop/clock.ts.
  */
 export const yieldOnce = (now: number): boolean => {
   if (now < yieldFrom) return false

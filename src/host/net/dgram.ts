@@ -1,18 +1,16 @@
 /*
- * UDP sockets of Node itself (node:dgram), for where no native code can be loaded. Set-up is made synchronous, with an
- * address that needs no look-up: binding succeeds or throws at once. What Node leaves as it is, and so cannot be
- * chosen here: datagrams may be fragmented, their IPv4 identification is any, and those without a UDP checksum are not
- * received over IPv6.
+ * UDP sockets of Node (node:dgram), where no native code can be loaded. Opening is synchronous, since the address needs
+ * no look-up: it binds or throws at once. Limits of Node: datagrams may be fragmented, their IPv4 identification cannot
+ * be chosen, and those without a UDP checksum are not received over IPv6.
  */
 import { createSocket, type Socket } from 'node:dgram'
 import { SystemError } from '../errno.ts'
 
 export interface DgramSocket {
-  /** What may wait in it, in bytes as the kernel counts. */
+  /** Size of its buffer, bytes as the kernel counts. */
   readonly receiveBuffer: number
   /**
-   * Sends a datagram: `length` bytes at `offset`, which must stay until `done` is called: with 0, or with the error
-   * number for which it was not sent.
+   * Sends a datagram: `length` bytes at `offset`, which must stay until `done` is called, with 0 or an error number.
    */
   send(
     bytes: Uint8Array,
@@ -22,14 +20,14 @@ export interface DgramSocket {
     address: string,
     done: (errno: number) => void,
   ): void
-  /** `done` of what was not sent yet is not called. */
+  /** Closes the socket; `done` of unsent datagrams is not called. */
   close(): void
 }
 
-/** What is asked for; the system gives what it allows. */
+/** Wanted; the system may give less. */
 const WANTED_BUFFER = 4 << 20
 
-/** Hops that a datagram may go. */
+/** Hop limit of datagrams. */
 const DEFAULT_HOPS = 64
 
 const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number }).errno ?? 0)
@@ -60,7 +58,7 @@ export const openDgramSocket = (
     lookup: lookup as never,
   })
   let refused: unknown
-  // Later ones are what the network said about datagrams: nobody waits for that.
+  // later errors are about datagrams that were sent (ICMP)
   socket.on('error', error => {
     refused = error
   })
@@ -84,7 +82,7 @@ export const openDgramSocket = (
     try {
       set()
     } catch {
-      // A limit, or an interface without groups: it stays as it was.
+      // refused by a limit, or an interface without multicast: the default stays
     }
   socket.on('message', (bytes, from) => onMessage(bytes, from.address, from.port))
   let closed = false

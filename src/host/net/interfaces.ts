@@ -1,9 +1,9 @@
 /*
- * The network interfaces of this network namespace and their addresses, now and as they change: a table that a
- * rtnetlink socket keeps true. At the start, and whenever the socket had to drop messages, everything is asked for
- * again; in between each change is applied as it comes, so that a short time down is seen too.
+ * Network interfaces of this network namespace and their addresses, kept current by a rtnetlink socket. At the start,
+ * and whenever the socket has dropped messages, everything is dumped; in between each change is applied as it comes, so
+ * that a short time down is noticed too.
  *
- * A system without netlink, or one that forbids it, has no table: who follows interfaces then sees no change.
+ * Without netlink there is no table, and interface changes are not followed.
  */
 import { EAGAIN, ENOBUFS, SystemError } from '../errno.ts'
 import { type Watch, watch } from '../event-loop/poll.ts'
@@ -32,20 +32,20 @@ const ROOM = 0x1_0000
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
 
 export interface InterfaceListener {
-  /** An interface is there, or something about it changed; undefined: interface `index` is gone. */
+  /** An interface was added or changed; undefined: interface `index` is gone. */
   link(index: number, now: NetworkInterface | undefined): void
-  /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) came or went. */
+  /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
   address(index: number, address: Uint8Array, present: boolean): void
 }
 
 export interface Interfaces {
-  /** By index; not to be kept. */
+  /** By index; do not keep it. */
   links(): ReadonlyMap<number, NetworkInterface>
   /** The addresses of an interface, in the order in which the system lists them, newer ones last. */
   addresses(index: number): Uint8Array[]
   /** The interface that has an address, if one does. */
   withAddress(address: Uint8Array): NetworkInterface | undefined
-  /** Tells every change from now on. */
+  /** Reports every change from now on. */
   listen(listener: InterfaceListener): void
   /** Must be called before the process can end. */
   close(): void
@@ -55,12 +55,12 @@ const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('he
 const sameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.name === b.name && a.mtu === b.mtu && a.up === b.up && a.carrier === b.carrier && keyOf(a.mac) === keyOf(b.mac)
 
-/** The table alone: `apply` takes messages, `begin` and `end` stand around those of a dump. */
+/** The table: `apply` takes messages, `begin` and `end` enclose those of a dump. */
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
   const listeners: InterfaceListener[] = []
-  /** What a dump has named so far; undefined between dumps. */
+  /** What the current dump has named; undefined between dumps. */
   let named: Set<string> | undefined
 
   const setAddress = (index: number, address: Uint8Array, present: boolean): void => {
@@ -96,7 +96,10 @@ export const createInterfaceTable = () => {
     begin: (): void => {
       named = new Set()
     },
-    /** Messages of one datagram: undefined, or when a dump ended with them its error number, 0 for success. */
+    /**
+     * Applies the messages of one datagram. Returns undefined, or when a dump ended with them its error number, 0 for
+     * success.
+     */
     apply: (datagram: Uint8Array): number | undefined => {
       let ended: number | undefined
       for (const message of parseRouteMessages(datagram)) {
@@ -112,7 +115,7 @@ export const createInterfaceTable = () => {
       }
       return ended
     },
-    /** What the dump has not named is gone. */
+    /** Removes what the dump has not named. */
     end: (): void => {
       for (const index of [...links.keys()]) if (!named?.has(String(index))) removeLink(index)
       for (const [index, own] of addresses)
@@ -124,7 +127,7 @@ export const createInterfaceTable = () => {
 
 let memory: Arena | undefined
 
-/** Opens the socket and reads the table; undefined where netlink is not to be had. */
+/** Opens the socket and reads the table; undefined where netlink is not available. */
 export const openInterfaces = (): Interfaces | undefined => {
   memory ??= mapArena(ROOM)
   const { address, bytes, view } = memory
@@ -136,14 +139,14 @@ export const openInterfaces = (): Interfaces | undefined => {
   /** The next datagram's length, or -errno. */
   const receive = (): number => orErrno(sys().recv(fd, address, ROOM, 0))
 
-  /** One dump: the kernel makes its answer while we read it, so nothing is waited for. */
+  /** One dump: the kernel answers while we read, so there is no wait. */
   const dump = (type: typeof RTM_GETLINK | typeof RTM_GETADDR): void => {
     const request = dumpRequest(type)
     bytes.set(request)
     check('netlink: send', sys().send(fd, address, request.length, 0))
     for (;;) {
       const length = receive()
-      // Changes that overflowed the socket before: they are in what is being told now.
+      // changes that overflowed the socket before are part of this dump
       if (length === -ENOBUFS) continue
       if (length <= 0) throw new SystemError('netlink: recv', -length)
       const ended = table.apply(bytes.subarray(0, length))
@@ -162,7 +165,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     watching?.stop()
     sys().close(fd)
   }
-  /** Applies everything that waits. Throws if the socket, or a dump on it, does not work any more. */
+  /** Applies everything that waits. Throws if the socket, or a dump on it, has failed. */
   const drain = (): void => {
     for (;;) {
       const length = receive()
@@ -176,7 +179,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     try {
       drain()
     } catch (error) {
-      // The table stays as it is: from now on nobody sees changes.
+      // the table stays as it is; changes are not followed any more
       if (!(error instanceof SystemError)) throw error
       watching?.stop()
     }

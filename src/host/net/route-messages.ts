@@ -1,8 +1,7 @@
 /*
- * Messages of rtnetlink as bytes: what the system says about network interfaces and their addresses, when asked (a
- * dump) and when something changes (rtnetlink(7), netlink(7); numbers are those of linux/rtnetlink.h, if_link.h and
- * if_addr.h). Only what a device on an interface follows is read: its name, MAC, MTU, whether it is up and has a
- * carrier, and which addresses it has. Knows no sockets; lengths are checked, so that any bytes can be parsed.
+ * Messages of rtnetlink: network interfaces and their addresses, from dumps and changes (rtnetlink(7), netlink(7);
+ * numbers of linux/rtnetlink.h, if_link.h and if_addr.h). Only what a device needs is read: name, MAC, MTU, whether it
+ * is up and has a carrier, and addresses. Lengths are checked, so that any bytes can be parsed.
  */
 
 export interface LinkMessage {
@@ -14,16 +13,16 @@ export interface LinkMessage {
   readonly mac: Uint8Array
   /** Largest IP packet, bytes. */
   readonly mtu: number
-  /** The administrator has switched it on. */
+  /** Administratively up. */
   readonly up: boolean
-  /** … and it is connected to something. */
+  /** Has a carrier. */
   readonly carrier: boolean
   readonly loopback: boolean
 }
 
 export interface AddressMessage {
   readonly kind: 'address'
-  /** False when the address is gone, or may not be used (yet): duplicates are being looked for, or were found. */
+  /** False when the address is gone, or not usable (yet): duplicate address detection is running, or has found one. */
   readonly present: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
@@ -110,7 +109,7 @@ const addressOf = (
   present: boolean,
 ): AddressMessage | undefined => {
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
-  // On a point-to-point interface IFA_ADDRESS is the other end.
+  // on a point-to-point interface IFA_ADDRESS is the other end
   const own = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
   const family = view.getUint8(at)
   if (own === undefined || own.length !== (family === AF_INET ? 4 : 16)) return undefined
@@ -129,7 +128,7 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   if (type === NLMSG_DONE) return { kind: 'done', errno: 0 }
   if (type === NLMSG_ERROR) return { kind: 'done', errno: body + 4 <= end ? Math.abs(view.getInt32(body, true)) : 0 }
   if (type === RTM_NEWLINK || type === RTM_DELLINK) {
-    // Of another family: the interface's membership in a bridge.
+    // of another family: membership in a bridge
     if (body + LINK_BODY > end || view.getUint8(body) !== AF_UNSPEC) return undefined
     return linkOf(bytes, view, body, end, type === RTM_NEWLINK)
   }
@@ -141,7 +140,7 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   return undefined
 }
 
-/** Everything of interest in one datagram of a netlink socket, in order. What is cut off or malformed ends it. */
+/** Parses one datagram of a netlink socket. It ends at what is truncated or malformed. */
 export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found: RouteMessage[] = []

@@ -1,6 +1,5 @@
 /*
- * From which address of this machine another one is reached: what the system chooses for a UDP socket that is connected
- * there. No packet is sent.
+ * The source address that the system chooses for a destination, as for a connected UDP socket. No packet is sent.
  */
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { libcFunctions } from '../native.ts'

@@ -1,9 +1,9 @@
 /*
- * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, message boundaries kept, file descriptors passed along.
+ * Unix sockets of type SOCK_SEQPACKET: reliable, ordered, with message boundaries and file descriptors.
  *
- * All are non-blocking and close-on-exec. Setting up throws SystemError; moving messages returns a length or -errno
- * (-EAGAIN when the peer is slow or silent) and allocates little: message headers and control data lie in one arena,
- * built once and patched. An end of stream and an empty message look the same to the receiver (length 0), so empty
+ * All are non-blocking and close-on-exec. Opening throws SystemError; sending and receiving return a length or -errno
+ * (-EAGAIN when the peer is slow or silent) and allocate little: message headers and control data lie in one arena,
+ * built once and patched. The receiver cannot tell an empty message from the end of the stream (length 0), so empty
  * messages are refused when sending and mean the end when received. See unix(7), sendmsg(2), recvmsg(2).
  */
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
@@ -130,28 +130,28 @@ const tryConnect = (path: string): number => {
   return result
 }
 
-/** Removes a socket file that nobody serves. Throws EADDRINUSE if somebody answers there. */
+/** Removes a socket file without a server. Throws EADDRINUSE if a server answers. */
 const removeStale = (path: string): void => {
   const result = tryConnect(path)
   if (result >= 0) sys().close(result)
   if (result === -ENOENT) return
   if (result !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
-  // connect(2) refuses other files with the same error as a socket without a server.
+  // connect(2) fails for other files with the same error as for a socket without a server
   if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} is there, but is no socket`)
   unlinkSync(path)
 }
 
 export interface ListenOptions {
-  /** Connections that wait to be accepted; 128. */
+  /** Backlog; 128. */
   readonly backlog?: number
   /** Permission bits of the socket file; 0o600, its owner only. */
   readonly mode?: number
 }
 
 /**
- * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; two processes that may
- * start at once need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. Who ends removes the
- * socket file first and closes then, or he might remove that of the next one.
+ * A listening socket at `path`; its fd. A socket file left behind by a dead process is replaced; processes that may
+ * start at the same time need a lock (lock-file.ts). Throws SystemError: EADDRINUSE if `path` is served. To end, remove
+ * the socket file first and close then, or the next server's file might be removed.
  */
 export const listen = (path: string, { backlog = 128, mode = 0o600 }: ListenOptions = {}): number => {
   const address = workArena().address + ADDRESS
@@ -179,7 +179,7 @@ export const accept = (fd: number): number => {
 }
 
 /**
- * A socket connected to the server at `path`. Throws SystemError: ENOENT, ECONNREFUSED (nobody serves), EAGAIN (backlog
+ * A socket connected to the server at `path`. Throws SystemError: ENOENT, ECONNREFUSED (no server), EAGAIN (backlog
  * full).
  */
 export const connect = (path: string): number => {
@@ -196,7 +196,7 @@ export const socketPair = (): [number, number] => {
 }
 
 /**
- * Makes calls on a socket wait, in every process that shares it: for an end that a program gets and expects to be so.
+ * Makes a socket blocking, in every process that shares it, for a descriptor that a program gets and expects to block.
  * Throws SystemError.
  */
 export const setBlocking = (fd: number): void => {
@@ -234,7 +234,7 @@ export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = [])
 export interface Received {
   /** Bytes in the caller's buffer; 0 is the end of the stream; negative is -errno. */
   readonly length: number
-  /** Descriptors that came along, close-on-exec. They are the caller's to close. */
+  /** Descriptors of the message, close-on-exec. The caller closes them. */
   readonly fds: readonly number[]
 }
 
@@ -258,9 +258,8 @@ const passedFds = (memory: Arena): readonly number[] => {
 }
 
 /**
- * Receives one message. A message longer than `buffer` is dropped and answered -EMSGSIZE; one whose descriptors could
- * not all be taken over (our table is full) -EMFILE; in both cases the descriptors that came are closed. Otherwise
- * -EAGAIN, -ECONNRESET, ….
+ * Receives one message. A message longer than `buffer` is dropped with -EMSGSIZE; one whose descriptors do not fit our
+ * table with -EMFILE; in both cases its descriptors are closed. Otherwise -EAGAIN, -ECONNRESET, ….
  */
 export const recv = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -315,9 +314,7 @@ const getOption = (fd: number, option: number, length: number): number => {
   return orErrno(sys().getsockopt(fd, SOL_SOCKET, option, address + SCRATCH, address + SCRATCH + 16))
 }
 
-/**
- * Who connected (or listens) at the other end, as of that moment, in our pid and user namespaces. Throws SystemError.
- */
+/** Credentials of the other end when it connected (or listened), in our pid and user namespaces. Throws SystemError. */
 export const peerCredentials = (fd: number): PeerCredentials => {
   const result = getOption(fd, SO_PEERCRED, 12)
   if (result < 0) throw new SystemError('getsockopt(SO_PEERCRED)', result)
@@ -325,7 +322,7 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   return { pid: i32[SCRATCH >> 2], uid: u32[(SCRATCH + 4) >> 2], gid: u32[(SCRATCH + 8) >> 2] }
 }
 
-/** All groups of who connected, as of that moment; none where the kernel does not say (before 4.13). */
+/** All groups of the other end when it connected; none where the kernel does not tell (before 4.13). */
 export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE
@@ -333,10 +330,7 @@ export const peerGroups = (fd: number): readonly number[] => {
   return result < 0 ? [] : [...u32.subarray(BODY >> 2, (BODY + u32[SCRATCH >> 2]) >> 2)]
 }
 
-/**
- * A pidfd of the process at the other end that cannot name another one (Linux 6.5), or -errno (-ENOPROTOOPT: older
- * kernel).
- */
+/** A pidfd of the process at the other end, free of pid reuse (Linux 6.5), or -errno (-ENOPROTOOPT: older kernel). */
 export const peerPidfd = (fd: number): number => {
   const result = getOption(fd, SO_PEERPIDFD, 4)
   return result < 0 ? result : workArena().i32[SCRATCH >> 2]
@@ -355,7 +349,9 @@ export const setBuffers = (fd: number, sizes: { send?: number; receive?: number 
   }
 }
 
-/** Sets how long sends wait: seconds and microseconds. Every copy of the descriptor has it. Throws SystemError. */
+/**
+ * Sets how long sends block: seconds and microseconds. It applies to every copy of the descriptor. Throws SystemError.
+ */
 export const setSendTimeout = (fd: number, seconds: number, microseconds: number): void => {
   const { address, view } = workArena()
   view.setBigInt64(SCRATCH, BigInt(seconds), true)
@@ -363,17 +359,14 @@ export const setSendTimeout = (fd: number, seconds: number, microseconds: number
   check('setsockopt', sys().setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, address + SCRATCH, 16), `timeout of ${seconds} s`)
 }
 
-/**
- * Memory that messages we sent and the peer did not read occupy, in bytes as the kernel counts them; or -errno. 0: all
- * read.
- */
+/** Memory of sent messages that the peer has not read, in bytes as the kernel counts them; or -errno. 0: all read. */
 export const outstandingBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCOUTQ, address + SCRATCH))
   return result < 0 ? result : i32[SCRATCH >> 2]
 }
 
-/** Bytes of all messages that came and were not read; or -errno. */
+/** Bytes of all received messages that were not read; or -errno. */
 export const unreadBytes = (fd: number): number => {
   const { address, i32 } = workArena()
   const result = orErrno(sys().ioctl(fd, SIOCINQ, address + SCRATCH))
@@ -386,7 +379,7 @@ const directions = { read: 0, write: 1, both: 2 }
 export const shutdown = (fd: number, how: keyof typeof directions = 'both'): number =>
   orErrno(sys().shutdown(fd, directions[how]))
 
-/** Closes a descriptor; 0 or -errno. Throws if a watch still holds it (its number could be reused under the watch). */
+/** Closes a descriptor; 0 or -errno. Throws if it is watched (its number could be reused under the watch). */
 export const close = (fd: number): number => {
   if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
   return orErrno(sys().close(fd))

@@ -1,15 +1,16 @@
 /*
- * UDP sockets in batches: many datagrams, or runs of them, with one system call each way (docs/decisions/udp.md).
+ * UDP sockets with batched system calls: many datagrams, or segmented messages, for one system call each way
+ * (docs/decisions/udp.md).
  *
  * All that sendmmsg and recvmmsg read and write lies in one arena, laid out once: the caller's bytes, receive buffers,
  * message headers, control data, addresses. A message is patched by a few stores; nothing is allocated per packet. With
- * UDP_SEGMENT the kernel (or the network card) cuts one message into datagrams of equal size, with UDP_GRO a run of
- * equal datagrams comes as one message.
+ * UDP_SEGMENT the kernel (or the network card) cuts one message into datagrams of equal size, with UDP_GRO equal
+ * datagrams are received as one message.
  *
  * Sockets stay unconnected and never fragment (IP_PMTUDISC_DO): then Linux sends IPv4 identification 0, and 0, 1, 2 …
- * in what it cuts, which whoever checksums headers must know. UDP checksums stay on: UDP_SEGMENT refuses a socket
- * without them, and on loopback nobody computes them. Datagrams without one are taken over IPv6 too (UDP_NO_CHECK6_RX).
- * Opening throws SystemError; moving messages answers a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
+ * in segments, which ICRCs depend on. UDP checksums stay on: UDP_SEGMENT refuses a socket without them, and on loopback
+ * nobody computes them. Datagrams without one are received over IPv6 too (UDP_NO_CHECK6_RX). Opening throws
+ * SystemError; sending and receiving return a number or -errno. See udp(7), ip(7), ipv6(7), cmsg(3).
  */
 import { EADDRINUSE, EINTR, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
@@ -67,11 +68,11 @@ const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 const MSG_TRUNC = 0x20
 
-/** What is asked for; the system gives what it allows (net.core.rmem_max, wmem_max). */
+/** Wanted; the system may give less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
-/** What root gets beyond those limits. */
+/** For root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
-/** Hops that a datagram may go unless its message says otherwise. */
+/** Default hop limit. */
 const DEFAULT_HOPS = 64
 /** The longest UDP payload fits. */
 const RECEIVE_BYTES = 65536
@@ -97,7 +98,7 @@ const ADDRESS6 = 28
 export interface UdpSocket {
   readonly fd: number
   readonly version: 4 | 6
-  /** What may wait in it, in bytes as the kernel counts: with the memory around the payloads. */
+  /** Size of its buffer, bytes as the kernel counts: with the memory around the payloads. */
   readonly receiveBuffer: number
 }
 
@@ -125,7 +126,7 @@ const getOption = (fd: number, level: number, option: number): number => {
 export const isMulticast = (address: Uint8Array): boolean =>
   isMapped(address) ? address[12] >> 4 === 14 : address[0] === 0xff
 
-/** What is sent to groups leaves by interface number `by`, and is heard on this machine too, as is Linux' default. */
+/** Multicast datagrams are sent by interface number `by`, and looped back to this machine, as is Linux' default. */
 const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
   const { address, bytes, view } = scratchArena()
   bytes.fill(0, 0, 12)
@@ -133,12 +134,12 @@ const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
   view.setInt32(version === 4 ? 8 : 0, by, true)
   const [level, option, hops] =
     version === 4 ? [SOL_IP, IP_MULTICAST_IF, IP_MULTICAST_TTL] : [SOL_IPV6, IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS]
-  // An interface that has no groups is no reason not to open the socket.
+  // the socket is useful without multicast, too
   sys().setsockopt(fd, level, option, address, version === 4 ? 12 : 4)
   setOption(fd, level, hops, DEFAULT_HOPS)
 }
 
-/** Makes the socket a member of a group on interface number `on`, and of no other group that this machine is in. */
+/** Joins a group on interface number `on`, and gets no other group that this machine has joined. */
 const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
   const is4 = isMapped(group)
   const level = is4 ? SOL_IP : SOL_IPV6
@@ -163,7 +164,7 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
   }
   view.setUint16(at, AF_INET6, true)
   bytes.set(address, at + 8)
-  // Only link-local addresses, and groups of an interface (ff01::) or link (ff02::), belong to an interface.
+  // only link-local addresses, and groups of an interface (ff01::) or link (ff02::), have a scope
   const [first, second] = address
   const isOfInterface = first === 0xfe ? (second & 0xc0) === 0x80 : first === 0xff && (second & 15) <= 2
   if (isOfInterface) view.setUint32(at + 24, scope, true)
@@ -172,8 +173,7 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
 
 /**
  * Binds; a spare binding may be taken over. Linux lets two sockets share an address if both allow it at that moment,
- * and gives datagrams to the one that came last: so who binds a spare one allows it from then on, and who binds one of
- * his own allows it only until he has it.
+ * and delivers to the newer one. So a spare binding always allows it, and one of our own only until it is bound.
  */
 const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
   let result = orErrno(sys().bind(fd, address, length))
@@ -220,9 +220,9 @@ export const openUdpSocket = (
           ]
     for (const [level, option, value] of options)
       check(`setsockopt(${level}, ${option})`, setOption(fd, level, option, value))
-    // What an older kernel lacks or a limit cuts is done without.
+    // optional: an older kernel may lack them, a limit may reduce them
     setOption(fd, SOL_UDP, UDP_GRO, 1)
-    // Root may have more than the system's limit: room for what comes while the processor is somebody else's.
+    // root may exceed the limit: room for what arrives while this process is not scheduled
     if (setOption(fd, SOL_SOCKET, SO_RCVBUFFORCE, FORCED_BUFFER) < 0)
       setOption(fd, SOL_SOCKET, SO_RCVBUF, WANTED_BUFFER)
     setOption(fd, SOL_SOCKET, SO_SNDBUF, WANTED_BUFFER)
@@ -239,7 +239,7 @@ export const openUdpSocket = (
   }
 }
 
-/** Throws if it is still watched. */
+/** Throws if it is watched. */
 export const closeUdpSocket = ({ fd }: UdpSocket): void => {
   if (isWatched(fd)) throw new Error(`close of fd ${fd} while it is watched: stop the watch first`)
   sys().close(fd)
@@ -261,7 +261,7 @@ export const interfaceMtu = (name: string): number | undefined => {
 }
 
 export interface UdpSizes {
-  /** Bytes for the caller, at the arena's begin. */
+  /** Bytes for the caller, at the beginning of the arena. */
   readonly staging: number
   /** Messages of one send. */
   readonly messages: number
@@ -271,14 +271,14 @@ export interface UdpSizes {
   readonly receives: number
 }
 
-/** The arena, and the messages in it, of some sockets. */
+/** The arena of some sockets, and the messages in it. */
 export interface UdpBatches {
   readonly arena: Arena
-  /** Where address number `slot` is. `scope`: the interface of a link-local address. */
+  /** Sets address number `slot`. `scope`: the interface of a link-local address. */
   setDestination(slot: number, address: Uint8Array, port: number, scope: number): void
   /**
-   * Message number `slot`: `bytes` (up to 65,507) at `offset`, cut into datagrams of `segment` bytes, 0 for one.
-   * Hop limit 0 is the usual one.
+   * Sets message number `slot`: `bytes` (up to 65,507) at `offset`, cut into datagrams of `segment` bytes; 0: one
+   * datagram. Hop limit 0 is the default one.
    */
   putMessage(
     slot: number,
@@ -289,9 +289,12 @@ export interface UdpBatches {
     hopLimit: number,
     trafficClass: number,
   ): void
-  /** Sends messages [first, first + count): how many were taken, or -errno of the first one. */
+  /** Sends messages [first, first + count). Returns how many were sent, or -errno of the first one. */
   send(socket: UdpSocket, first: number, count: number): number
-  /** Receives into the buffers [first, first + count): how many were filled, or -errno; -EAGAIN when nothing waits. */
+  /**
+   * Receives into the buffers [first, first + count). Returns how many were filled, or -errno; -EAGAIN when nothing
+   * waits.
+   */
   receive(socket: UdpSocket, first: number, count: number): number
   /** Offset of a receive buffer. */
   bufferAt(buffer: number): number
@@ -359,7 +362,7 @@ export const createUdpBatches = ({ staging, messages, destinations, receives }: 
   const ports = new Uint16Array(receives)
   const addresses = new Uint32Array(4 * receives)
 
-  /** Reads what the kernel said about a buffer. */
+  /** Reads the control data of a buffer. */
   const read = (buffer: number, version: 4 | 6): void => {
     const i = messages + buffer
     const header = (headers + i * HEADER) >> 2
