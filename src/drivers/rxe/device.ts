@@ -148,7 +148,7 @@ const BURST_BYTES = 1 << 20
 const FEW = 4
 
 /**
- * Average rate, bytes per µs, of unreliable queue pairs on a port with a window (flow-control/peer-window.ts): a
+ * Average rate, bytes per µs, of unreliable queue pairs on a port with a window (transport/flow-control/peer-window.ts): a
  * receiver that is not scheduled for a while must still find everything in its socket buffer.
  */
 const PACE = 500
