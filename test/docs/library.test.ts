@@ -23,6 +23,14 @@ test('the program on the library’s page runs and says what it says it says', (
   for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in:\n${said}`)
 })
 
+test('the program on the first page runs', () => {
+  const page = readFileSync(join(repoRoot, 'README.md'), 'utf8')
+  const block = /^```ts\n([\s\S]*?)^```$/m.exec(page)?.[1] ?? ''
+  const program = block.replace("from 'userdma'", `from '${library}'`)
+  assert.match(program, /await open/)
+  execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
+})
+
 test('a device of the null driver is used as the page about drivers says', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'drivers.md'), 'utf8')
   const block = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)]
