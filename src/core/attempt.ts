@@ -1,6 +1,6 @@
 /*
- * What must not stop what comes after it: callbacks of clients, destroys that core does by itself, the steps of a
- * device's removal. A throw is counted and reported (`Core.report`), and goes no further.
+ * Calls whose failure must not stop what follows: callbacks of clients, destroys by core itself, the steps of a
+ * device's removal. An exception is counted and reported (`Core.report`).
  */
 import type { Core } from './model.ts'
 
@@ -9,7 +9,7 @@ export const noteFault = (core: Core, error: unknown): void => {
   core.report(error)
 }
 
-/** Runs `body`; its throw is noted. */
+/** Runs `body`; an exception is reported. */
 export const attempt = (core: Core, body: () => void): void => {
   try {
     body()

@@ -1,7 +1,7 @@
 /*
- * Why a memory key does not grant what was asked of it, and why a window cannot be bound: told after `resolve`
- * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has said no, in the order in which these
- * look. Slow, and only for that.
+ * Explains why a memory key does not grant an access, or why a window cannot be bound, after `resolve`
+ * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused; checks come in the same order.
+ * Slow: for failures only.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
@@ -29,7 +29,7 @@ const boundsOf = (table: MemoryTable, row: number) => {
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
 
-/** A key that is none now. */
+/** A key that was removed. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
   const gone = findGone(table, key)
   if (gone?.length === WINDOW_GONE && isRemote) return because('WINDOW_DEALLOCATED', { key })

@@ -1,5 +1,5 @@
 /*
- * Counts of everything that lives (for `userdma stat`, and for tests that nothing is left behind).
+ * Counts of live objects and calls (for `userdma stat`, and for tests that nothing is left behind).
  */
 import type { Core } from './model.ts'
 

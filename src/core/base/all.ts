@@ -1,6 +1,6 @@
 /*
- * The classes that core knows, with what core does itself; a device has those of them that its driver lists (R19). A
- * class of which nothing is common to all drivers needs no line here: its declaration is enough.
+ * Core's own methods of all classes; a device has the classes that its driver lists (R19). A class without common
+ * methods needs no line here: its declaration is enough.
  */
 import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'

@@ -1,6 +1,6 @@
 /*
- * Core's own methods of device and port (R8): opening a context, and queries, which answer from what the driver has
- * described and from the GID tables that it fills. A driver that lists these classes gets them as they are.
+ * Core's own methods of device and port (R8): opening a context, and queries, from the driver's description and the GID
+ * tables.
  */
 import { Device } from '../../spec/classes/device.ts'
 import { Port } from '../../spec/classes/port.ts'

@@ -1,7 +1,6 @@
 /*
- * Core's own classes of descriptors on which events arrive (R35, R37–R39): completion channels, async fds, and event
- * queues, to which objects of any kind are attached. What is read from them by read(2) is the carrier's business; the
- * methods here take the same records.
+ * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
+ * objects of any kind are attached. The methods take the same records that the carrier's read(2) returns.
  */
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
@@ -32,7 +31,7 @@ export const compChannelClass = driverClass(CompChannel, {
 
 export const asyncFdClass = driverClass(AsyncFd, {
   create({ context }, object) {
-    // The first one is where events of objects go that name no other (as Linux).
+    // the first one is the default for objects that name no other (as on Linux)
     context.asyncFd ??= object as FdObject
     return {}
   },

@@ -1,6 +1,6 @@
 /*
- * Core's own class `interface` (R13): a device tells what it supports, from the very table by which its calls are run,
- * so that what it lists is what it does. A driver that lists the class gets it as it is.
+ * Core's own class `interface` (R13): a device describes itself from the table by which its calls are dispatched, so
+ * that the description is always right.
  */
 import { Interface } from '../../spec/classes/interface.ts'
 import { type Description, describe } from '../../spec/schema/description.ts'

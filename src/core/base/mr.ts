@@ -1,12 +1,12 @@
 /*
- * Core's own memory regions (IBA 10.6.3, R22): what a registration must satisfy, and its keys.
+ * Core's own memory regions (IBA 10.6.3, R22): checks of a registration, and keys.
  *
  * Refused, in Linux' order (test/fixtures/abi/raw.out): address and iova with different page offsets, unknown access
  * bits, remote write or atomic without local write, a range that wraps around (EINVAL), pages that do not exist or do
- * not permit the access (EFAULT). Bits of the optional range are taken and mean nothing here. A length of 0 is taken
- * inside a page. The rkey is the lkey if there is any remote access, else 0. A region with ZERO_BASED is addressed from
- * 0 on, as ibv_reg_mr's manual has it; Linux' soft device takes the flag and passes it over. While windows are bound to
- * a region it cannot be deregistered (10.6.7.2.6).
+ * not permit the access (EFAULT). Bits of the optional range are ignored. A length of 0 is allowed inside a page. The
+ * rkey is the lkey if there is any remote access, else 0. A region with ZERO_BASED is addressed from 0 on, as
+ * ibv_reg_mr's manual says; Linux' soft device ignores the flag. While windows are bound to a region it cannot be
+ * deregistered (10.6.7.2.6).
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -23,11 +23,11 @@ import { addParent, dropParent } from '../objects/lifetime.ts'
 export interface MrState {
   /** Row of the device's MemoryTable. */
   readonly row: number
-  /** As it was given: of a zero-based region work requests do not use it. */
+  /** As given; work requests do not use it for a zero-based region. */
   readonly iova: bigint
-  /** Of another kind than memory of the caller. */
+  /** Kind other than the caller's memory. */
   readonly other?: { readonly kind: number; readonly file?: FileMemory }
-  /** Ends what its address space does for it. */
+  /** Ends the registration in its address space. */
   readonly release?: () => void
 }
 
@@ -69,14 +69,14 @@ const checkOffsets = (method: string, { start, iova }: Place): void => {
 }
 
 const checkRange = (method: string, { start, length, iova }: Place): void => {
-  // No page at all, as Linux counts them; inside a page a length of 0 is one (test/fixtures/abi shows both).
+  // no page, as Linux counts; inside a page a length of 0 is one page (test/fixtures/abi shows both)
   if (length === 0n && (iova & PAGE_OFFSET) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
   if (start + length >= TOP) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
   if (iova + length >= TOP) refuse(method, `iova ${hex(iova)} and ${length} bytes reach beyond the last address`)
 }
 
-/** Whether the pages are there and permit the access; the length as a Number. */
+/** Checks that the pages exist and permit the access; the length as a Number. */
 const checkPages = (method: string, memory: AddressSpace, { start, length }: Place, access: number): number => {
   const bytes = Number(length)
   const writes = (access & WRITES) !== 0
@@ -88,10 +88,10 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Pla
   return bytes
 }
 
-/** By which address work requests name the first byte. */
+/** The address of the first byte for work requests. */
 const baseOf = ({ iova }: Place, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
-/** A region of the caller's memory begins in its address space; on demand it follows what is mapped. */
+/** Registers a region in its address space; an on-demand region follows what is mapped. */
 const hold = (
   memory: AddressSpace,
   { start }: Place,
@@ -128,12 +128,12 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
   return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
 }
 
-/** All addresses that a process can have, and more: an exact Number. */
+/** More than all addresses of a process: an exact Number. */
 const EVERYTHING = BigInt(Number.MAX_SAFE_INTEGER)
 
 type Wanted = In<typeof Mr.methods.create, CoreObject>
 
-/** Where a region of each kind lies. Refuses what the kind does not have. */
+/** The range of a region of each kind. Refuses attributes that the kind does not have. */
 const sourceOf = (
   { caller, device }: CallContext,
   { start, length, iova, kind = MEMORY, file }: Wanted,
@@ -168,7 +168,7 @@ const register = (
   const { device } = call
   const { place, memory, other } = source
   const { access, pd } = args
-  // All memory is there only when it is used.
+  // pages of an implicit region are checked at each access
   const isImplicit = other?.kind === IMPLICIT
   checkOffsets('create', place)
   checkAccess('create', device, access)
@@ -186,7 +186,7 @@ const register = (
   return keysOf(device.memory, row)
 }
 
-/** What to wait for before the pages of a place are checked. */
+/** What to wait for before the pages are checked. */
 const survey = (
   { survey: look }: AddressSpace,
   { start, length }: Place,
@@ -202,7 +202,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const source = sourceOf(call, args)
     const finish = (): ReturnType<typeof register> => {
       try {
-        // Its context or device may have gone meanwhile.
+        // context or device may be gone meanwhile
         if (object.life !== Lifecycle.MAKING) throw new CallError('EIO', 'mr.create: the context was closed')
         return register(call, object, args, source)
       } catch (error) {
@@ -229,11 +229,11 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     checkAccess('modify', device, rights)
     const isImplicit = other?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', place)
-    // Pages that stay were looked at when they were registered; the program that did may be gone (a fork goes on).
+    // pages that stay were checked at registration, by a program that may have ended (its child goes on)
     const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
     const bytes = isImplicit || !isNew ? Number(place.length) : checkPages('modify', memory, place, rights)
     const release = translation && hold(memory, place, bytes, rights, device, object)
-    // Nothing is refused from here on.
+    // nothing fails from here on
     if (translation) object.state.release?.()
     relocateRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0

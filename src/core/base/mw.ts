@@ -1,6 +1,6 @@
 /*
- * Core's own memory windows (IBA 10.6.7, R22): their allocation and end. They are bound and invalidated by work
- * requests (core/memory/windows.ts), which a driver hands on.
+ * Core's own memory windows (IBA 10.6.7, R22): allocation and deallocation. Work requests bind and invalidate them
+ * (core/memory/windows.ts).
  */
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'

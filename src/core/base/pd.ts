@@ -1,6 +1,6 @@
 /*
- * Core's own protection domains (R22), and address handles made and destroyed by the thousand in one call (R25): each
- * by the device's own methods, hooks included, and all or none.
+ * Core's own protection domains (R22), and batches of address handles (R25): each is made and destroyed by the device's
+ * own methods, hooks included, all or none.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -23,7 +23,7 @@ export const pdClass = driverClass(Pd, {
     const { context, caller } = call
     const entry = methodOf(context, Ah, CREATE, 'create')
     const made: CoreObject[] = []
-    // A device has one of them, that of its link.
+    // a device has one of them, that of its link
     const named: Record<string, AnyRecord[] | undefined> = {
       ibAddress: ibAddresses,
       opaAddress: opaAddresses,
@@ -58,7 +58,7 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // Nothing is refused from here on.
+    // nothing fails from here on
     for (const { handle } of handles) execute(context, entry, handle, {}, caller)
     return {}
   },

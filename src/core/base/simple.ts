@@ -1,6 +1,6 @@
 /*
- * Core's own methods of the classes whose objects are a driver's (R22): what is the same for every driver – counting
- * events at a destroy, arming a CQ and its threshold. Of classes that no driver here has there is only the name.
+ * Core's own methods of the classes whose objects are a driver's (R22): what is the same for every driver, such as
+ * counting events at a destroy, arming a CQ and its threshold. For classes that no driver has there is only the name.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -13,7 +13,7 @@ import { driverClass } from '../devices/driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
 import type { CallContext, CoreObject, EventsRead } from '../model.ts'
 
-/** Ends the events of an object that goes, and tells the caller if it has read some. */
+/** Ends the events of an object that is destroyed, and reports the number of read ones to the caller. */
 const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
   const read = withdrawEvents(object)
   if (read.compEvents + read.asyncEvents > 0) caller.eventsRead?.(object, read)
@@ -21,7 +21,7 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 }
 
 export const cqClass = driverClass(Cq, {
-  /** A driver resizes; the threshold of events needs none (R36). */
+  /** A driver resizes; the threshold of events is core's (R36). */
   modify(_call, object, { cqe, count, period }) {
     if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)

@@ -1,5 +1,5 @@
 /*
- * Core's class `system` (R13, R18): it tells the devices of the registry as they are now.
+ * Core's class `system` (R13, R18): lists the devices of the registry.
  */
 import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType } from '../../spec/enums.ts'

@@ -1,6 +1,6 @@
 /*
- * A device put together (R19, R20): what its driver tells, its compiled table, its own objects, its ports. Nobody knows
- * of it yet: that is the registry's business, and of the system-wide device the business of system.ts.
+ * Makes the record of a device (R19, R20): the driver's description, its compiled table, its own objects, its ports.
+ * registry.ts and system.ts publish it.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import type { PortAttributes } from '../../spec/classes/port.ts'
@@ -11,7 +11,7 @@ import { createMemoryTable } from '../memory/region-table.ts'
 import { type Core, type CoreObject, type Device, type Driver, Lifecycle, type Limit, type Port } from '../model.ts'
 import { createGidTable } from './gids.ts'
 
-/** What a driver tells about a device. */
+/** A driver's description of a device. */
 export interface DeviceDescription<D = unknown> {
   /** Unique among the devices that are registered: letters, digits, `_`, `-`, `.`; at most 63. */
   readonly name: string
@@ -24,7 +24,7 @@ export interface DeviceDescription<D = unknown> {
   readonly numCompVectors: number
   /**
    * Most objects of a class, by class name, or of several together, by their names with spaces between (`'srq
-   * xrc_srq'`); what is not named has no limit.
+   * xrc_srq'`); others have no limit.
    */
   readonly limits?: Readonly<Record<string, number>>
 }
@@ -49,7 +49,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
     }),
   )
 
-/** The device that `description` tells of, as number `index`. Throws Error for a table that cannot be. */
+/** The device of `description`, as number `index`. Throws Error for an invalid table. */
 export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)

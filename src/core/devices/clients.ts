@@ -1,12 +1,12 @@
 /*
- * Clients of the subsystem (R31, R32, R40): parts that use every device there is, as it comes and until it goes.
+ * Clients of the subsystem (R31, R32, R40): parts that use every device, as in Linux' ib_client.
  *
- * A client is told of each device by `add` and `remove`, and these two calls are all that its state needs: registering
- * calls `add` for the devices that exist, unregistering calls `remove` for those that remain, both before they return;
- * a new device calls `add` in the order in which clients registered, a removed one `remove` in the opposite order, so
- * that whoever builds on another client comes after it and goes before it. Everything here is synchronous: once
- * `unregister` has returned no callback runs. Callbacks may register and remove devices and other clients. Who wants to
- * know about a device's unaffiliated events adds a handler.
+ * `add` and `remove` tell a client of each device: registering a client calls `add` for the existing devices,
+ * unregistering calls `remove` for the remaining ones, both before they return. A new device calls `add` in the order
+ * in which clients registered, a removed one `remove` in the opposite order, so that a client that builds on another
+ * one comes after it and goes before it. Everything here is synchronous: once `unregister` has returned no callback
+ * runs. Callbacks may register and remove devices and other clients. For a device's unaffiliated events a client adds a
+ * handler.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -20,10 +20,10 @@ const callBack = (entry: ClientEntry, run: () => void): void => {
   }
 }
 
-/** Tells a client of a device, which is one of its own unless it throws or answers false. */
+/** Adds a device to a client, unless `add` throws or returns false. */
 const add = (entry: ClientEntry, device: Device): void =>
   callBack(entry, () => {
-    // Before the callback: what it does may lead back here.
+    // before the callback, which may lead back here
     entry.devices.add(device)
     let wanted: boolean | undefined = false
     try {
@@ -38,9 +38,9 @@ const remove = (entry: ClientEntry, device: Device): void => {
 }
 
 /**
- * Makes a client known and tells it of all devices, in order of their registration. The function returned unregisters
- * it. If a call of `add` throws, the client is unregistered again and the error goes on. Both throw an Error for a
- * client that does it in a callback of its own.
+ * Registers a client and adds all devices to it, in order of their registration. The returned function unregisters it.
+ * If a call of `add` throws, the client is unregistered again and the error is thrown on. Both throw an Error if they
+ * are called in a callback of the same client.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
   const entry: ClientEntry = { client, devices: new Set(), running: 0 }
@@ -53,7 +53,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   }
   core.clients.push(entry)
   try {
-    // A callback may have removed one of them.
+    // a callback may have removed one of them
     for (const device of [...core.devices.values()]) if (device.alive) add(entry, device)
   } catch (error) {
     unregister()
@@ -62,7 +62,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   return unregister
 }
 
-/** A device has been registered. A client that throws is counted, has no use for it, and does not stop the others. */
+/** A device was registered. A client that throws is counted, does not use it, and does not stop the others. */
 export const announce = (core: Core, device: Device): void => {
   for (const entry of [...core.clients])
     if (device.alive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
@@ -73,9 +73,9 @@ export const withdraw = (core: Core, device: Device): void => {
   for (const entry of [...core.clients].reverse()) attempt(core, () => remove(entry, device))
 }
 
-/** Calls `handler` for each unaffiliated event of the device until the function returned is called. */
+/** Calls `handler` for each unaffiliated event of the device until the returned function is called. */
 export const addEventHandler = (device: Device, handler: DeviceEventHandler): (() => void) => {
-  // Each registration is one of its own, also of the same function.
+  // each registration is separate, also of the same function
   const own: DeviceEventHandler = event => handler(event)
   device.eventHandlers.add(own)
   return () => {

@@ -1,11 +1,10 @@
 /*
- * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, as carriers and callers in this
- * process make them; what can be read is posted with `postRecord` and read as events are (`readEvents`, or the
- * carrier's socket).
+ * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, for carriers and callers in this
+ * process. Records are posted with `postRecord` and read as events are (`readEvents`, or the carrier's socket).
  *
- * Only what is true for all interfaces is done here: is the descriptor one of a driver, do its context and device live.
- * What the numbers and bytes mean, core does not know. Errors are those of a Linux file without such a call: ENOTTY,
- * EINVAL, ENODEV; EIO once device or context is gone.
+ * Core checks that the descriptor is a driver's, and that its context and device are alive; the numbers and bytes are
+ * the driver's. Errors are those of a Linux file without such a call: ENOTTY, EINVAL, ENODEV; EIO once device or
+ * context is gone.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -33,7 +32,7 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
   return ops.ioctl(call, request >>> 0, argument)
 }
 
-/** write(2): `length` bytes at `address` of the caller's memory; answers how many were taken. */
+/** write(2): `length` bytes at `address` of the caller's memory; returns how many were taken. */
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state

@@ -1,7 +1,6 @@
 /*
- * The GID table of one port (IBA 4.1.1): which addresses the port has. A driver fills
- * it, core's query methods read it, and a driver looks a path's source up in it. An index that is empty answers
- * ENODATA, as Linux.
+ * The GID table of one port (IBA 4.1.1). A driver fills it, core's queries read it, and a driver looks a path's source
+ * up in it. An empty index is ENODATA, as on Linux.
  */
 import { CallError } from '../../spec/errno.ts'
 
@@ -30,7 +29,7 @@ const inside = (table: GidTable, index: number): void => {
     throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
 }
 
-/** Fills an index, or empties it with `undefined`. EINVAL beyond the table's end. */
+/** Sets an index, or clears it with `undefined`. EINVAL beyond the table's end. */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
   inside(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)

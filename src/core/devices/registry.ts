@@ -1,10 +1,10 @@
 /*
- * The registry: devices come and go (R19–R24, docs/decisions/one-way-in.md).
+ * The registry of devices (R19–R24, docs/decisions/one-way-in.md).
  *
- * `register` compiles the driver's table with core's and makes the device known by its name. `unregister` makes every
- * call answer EIO, takes back what was not read about its objects, tells every async fd that the device is gone (event
- * 8), destroys all objects of all contexts in order, and frees the name. Hooks are put around the calls of one device;
- * the device's table is rebuilt when one comes or goes, so that none costs nothing.
+ * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
+ * call return EIO, withdraws unread events of its objects, sends DEVICE_FATAL (event 8) to every async fd, destroys all
+ * objects of all contexts in order, and frees the name. Hooks apply to the calls of one device; its table is rebuilt
+ * when one is added or removed, so that a device without hooks pays nothing.
  */
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -25,16 +25,16 @@ import { raiseDeviceListChanged } from './system.ts'
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
 export interface CoreOptions {
-  /** Beside core's own they are for tests of the compile phase. */
+  /** Classes beside core's own, for tests of the compile phase. */
   readonly classes?: readonly DriverClass[]
-  /** Microseconds: the clock of the thresholds of events. Who brings one calls `expire` at `nextDue`. */
+  /** Microseconds: the clock of event thresholds. With a clock, call `expire` at `nextDue`. */
   readonly now?: () => number
   /**
-   * A u32: the first keys of memory and queue pair numbers come from it. A core that several users share needs a
-   * source that none of them can predict. Default: always 0.
+   * A u32: the first keys of memory and queue pair numbers come from it. A core that several users share needs an
+   * unpredictable source. Default: always 0.
    */
   readonly random?: () => number
-  /** Told of every throw that core has contained (attempt.ts). */
+  /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
 }
 
@@ -63,7 +63,7 @@ export const createCore = ({
   events: 0,
 })
 
-/** The lowest number that no device has. */
+/** The lowest free device number. */
 const freeIndex = (core: Core): number => {
   const taken = new Set([...core.devices.values()].map(({ index }) => index))
   let index = 0
@@ -81,8 +81,8 @@ const requireName = (core: Core, name: string): void => {
 }
 
 /**
- * Makes a device known. EEXIST for a name that is in use; throws Error for a table or description that cannot be (a
- * driver's mistake).
+ * Registers a device. EEXIST for a name that is in use; throws Error for an invalid table or description (a driver's
+ * mistake).
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, attributes, ports } = description
@@ -93,14 +93,14 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   const device = assemble(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
-  // A client may have removed it.
+  // a client may have removed it
   if (device.alive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
   return device
 }
 
 /**
- * Takes a device away, whatever its clients are doing. Once this returns its objects are gone and its name is free,
- * also if a part of the driver fails: it may be what the device is removed for.
+ * Removes a device, whatever its clients are doing. Once this returns its objects are gone and its name is free, also
+ * if a part of the driver fails, which may be the reason for the removal.
  */
 export const unregister = (device: Device): void => {
   const { core } = device
@@ -115,7 +115,7 @@ export const unregister = (device: Device): void => {
       for (const { mapped } of device.contexts) mapped?.keep?.()
     },
     () => device.driver.removing?.(device),
-    // Newest first: what came last may use what was there before.
+    // newest first: later contexts may use objects of earlier ones
     () => {
       for (const context of [...device.contexts].reverse()) attempt(core, () => endContext(context, 'remove'))
     },
@@ -127,8 +127,7 @@ export const unregister = (device: Device): void => {
 }
 
 /**
- * Gives a device another name; everything that uses it goes on. EINVAL, and EEXIST for a name that another one has.
- * That it is its own already is no change.
+ * Renames a device in use. EINVAL for an invalid name, EEXIST for that of another device; its own name is no change.
  */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
@@ -139,12 +138,12 @@ export const renameDevice = (device: Device, name: string): void => {
   core.devices.set(name, device)
 }
 
-/** Devices without class `device` have no opening call: their contexts can be used at once. */
+/** Contexts of devices without class `device`, which have no opening call, can be used at once. */
 const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
 
 /**
- * Opens the device for a client. The opening call (device.open) comes later, by a dialect, if the device has one;
- * `opened` says it is made already; `mapped` is the memory that it can map.
+ * Opens the device for a client. If the device has an opening call (device.open), a dialect makes it later; `opened`:
+ * it is made already; `mapped`: memory that the client can map.
  */
 export const openContext = <D>(
   device: Device<D>,
@@ -182,21 +181,21 @@ const endContext = (context: Context, why: 'close' | 'remove'): void => {
 }
 
 /**
- * The last descriptor of a context was closed: everything it has is destroyed. Never fails; again, or after the device
- * went, does nothing.
+ * The last descriptor of a context was closed: destroys everything in it. Never fails; does nothing when repeated, or
+ * after the device was removed.
  */
 export const closeContext = (context: Context): void => {
   if (!context.closed) endContext(context, 'close')
 }
 
-/** A signal that aborts when the client of a call dies or the device goes: for handlers that wait. */
+/** A signal that aborts when the client of a call ends or the device is removed, for handlers that wait. */
 export const abortSignalOf = (context: Context): AbortSignal => {
   context.abort ??= new AbortController()
   if (context.closed) context.abort.abort()
   return context.abort.signal
 }
 
-/** Puts a hook around a device's calls; the function returned takes it away again. */
+/** Adds a hook to a device's calls; the returned function removes it. */
 export const addHook = (device: Device, hook: Hook): (() => void) => {
   device.hooks.push(hook)
   device.table = withHooks(device.shared, device.hooks)

@@ -1,9 +1,8 @@
 /*
  * The system-wide device (R13, R18): it belongs to no hardware and has the classes that are marked global, in core's
- * own versions. It is opened and called like any other, is not among the devices, and is never removed.
+ * own versions. It is opened and called like any other, is not listed among the devices, and is never removed.
  *
- * It is made when somebody asks for it first, so that a core in which nobody does holds nothing. Changes of the list of
- * devices are its unaffiliated events.
+ * It is made on first use. Changes of the list of devices are its unaffiliated events.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import { NodeType } from '../../spec/enums.ts'
@@ -39,7 +38,7 @@ export const systemDevice = (core: Core): Device => {
   return core.system
 }
 
-/** Tells whoever listens at the system-wide device that `device` has come or gone (`type`). */
+/** Sends the event that `device` was added or removed (`type`) to the async fds of the system-wide device. */
 export const raiseDeviceListChanged = ({ core, index }: Device, type: number): void => {
   if (core.system !== undefined) raiseSystem(core.system, index, type)
 }
