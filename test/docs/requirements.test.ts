@@ -23,7 +23,7 @@ const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (
 const REQUIREMENTS = 47
 /** What needs the connection manager, wholly. */
 const FOLLOWS = 'follows with the connection manager'
-const LATER = [40, 44]
+const LATER = [40]
 
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
 

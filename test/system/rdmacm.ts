@@ -94,6 +94,8 @@ export interface RdmacmOptions {
   /** The daemon of the client, if it is another one. */
   readonly clientDaemon?: TestDaemon
   readonly address?: string
+  /** Milliseconds that a program may take. */
+  readonly limit?: number
 }
 
 export interface RdmacmResult {
@@ -122,12 +124,12 @@ const runOnce = async (
   scope: Scope,
   daemon: TestDaemon,
   { server: serverLine, client: clientLine, endless, status }: RdmacmCase,
-  { clientDaemon = daemon, address = '127.0.0.1' }: RdmacmOptions = {},
+  { clientDaemon = daemon, address = '127.0.0.1', limit }: RdmacmOptions = {},
 ): Promise<RdmacmResult> => {
   const port = nextPort++
   const begin = (line: string, on: TestDaemon) => {
     const [program, ...args] = wordsOf(line, address, port)
-    return start(scope, program, args, { env: on.env })
+    return start(scope, program, args, { env: on.env, ...(limit !== undefined && { limit }) })
   }
   const { listeners } = (await daemon.stat()).connections
   const server = begin(serverLine, daemon)
