@@ -4,14 +4,14 @@
  * that of any link. `Tag` belongs to a packet.
  */
 
-/** Most packets that are held, as tc-netem's limit. */
+/** Most packets in the queue, as tc-netem's limit. */
 export const MAX_DELAYED = 1000
-/** Longest packet: path MTU 4096 and all headers there are. */
+/** Longest packet: path MTU 4096 and all headers. */
 export const MAX_DELAYED_BYTES = 4224
 /** Slots that are made at once. */
 const CHUNK = 50
 
-/** A packet that is held or was just taken out; its bytes stay until the next `hold`. */
+/** A packet in the queue, or the one that was just taken out; its bytes stay until the next `hold`. */
 export interface DelayedPacket<Tag> {
   readonly bytes: Uint8Array
   readonly offset: number
@@ -19,7 +19,7 @@ export interface DelayedPacket<Tag> {
   readonly tag: Tag
   /** Packets that must still pass it; Infinity if only time counts. */
   passing: number
-  /** Microseconds of delay, and the limits that come after it. */
+  /** Delay in microseconds, and the rate limits that apply after it. */
   readonly wait: number
   limits: number
   /** When it leaves, Infinity until that is known; and its place among those with the same time. */
@@ -29,12 +29,12 @@ export interface DelayedPacket<Tag> {
 }
 
 export interface DelayQueue<Tag> {
-  /** Those that wait, and those that may leave. */
+  /** Packets that wait, and packets that may leave. */
   readonly count: number
   readonly ready: number
   /**
-   * Copies a packet away, until `passing` others have passed, or `wait` microseconds and the limits behind it are over.
-   * False if there are too many, or it is too long.
+   * Copies a packet into the queue until `passing` others have passed, or `wait` microseconds and the limits behind it
+   * are over. False if the queue is full, or the packet too long.
    */
   hold(
     bytes: Uint8Array,
@@ -45,15 +45,15 @@ export interface DelayQueue<Tag> {
     wait: number,
     limits: number,
   ): boolean
-  /** `count` packets go past those that are held. */
+  /** `count` packets pass those in the queue. */
   pass(count: number): void
-  /** How many packets may pass before a held one must come. */
+  /** How many packets may pass before one of the queue must leave. */
   untilNext(): number
   /** The packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
-  /** Everything held is ready, in the order of time. */
+  /** Makes all packets ready, in the order of time. */
   readyAll(): void
-  /** Forgets everything that is held. */
+  /** Drops all packets. */
   clear(): void
   nextTimeout(): number
   /** True if something became ready. */
@@ -64,7 +64,10 @@ export interface DelayQueue<Tag> {
 export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
-  /** Those without a time yet; those with one, as a heap, the first at 0; those that others pass; those that leave. */
+  /**
+   * Packets without a time yet; those with one, as a heap, the first at 0; those that others pass; those that may
+   * leave.
+   */
   let fresh: DelayedPacket<Tag>[] = []
   const timed: DelayedPacket<Tag>[] = []
   let passed: DelayedPacket<Tag>[] = []
@@ -93,7 +96,7 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Takes what left otherwise off the heap's top. */
+  /** Removes packets from the heap's top that have left in another way. */
   const settle = (): void => {
     while (timed.length > 0 && timed[0].gone) pop()
   }
@@ -160,7 +163,7 @@ export const createDelayQueue = <Tag>(
     },
     nextTimeout: () => {
       settle()
-      // One that waits without a time yet needs the time now.
+      // a packet without a time gets it now
       return fresh.some(({ gone }) => !gone) ? 0 : timed.length > 0 ? timed[0].due : Infinity
     },
     onTimeout: now => {
@@ -174,7 +177,7 @@ export const createDelayQueue = <Tag>(
       for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
         const packet = timed[0]
         pop()
-        // The delay is over; behind it the limits let packets pass one after the other.
+        // the delay is over; the rate limits then let packets pass one after the other
         if (packet.limits !== 0) {
           packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
           packet.limits = 0

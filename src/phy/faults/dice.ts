@@ -10,15 +10,15 @@ import { countHits, DAMAGE, WAIT } from './kinds.ts'
 import { createRandom } from './random.ts'
 import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
 
-/** What is decided about the packets of one run, by packet. */
+/** Decisions about the packets of one run, by packet. */
 export interface Decisions {
   /** Bits of kinds, and WAIT (kinds.ts). */
   actions: Uint16Array
-  /** 32 random bits for whatever the actions need. */
+  /** 32 random bits for the effects. */
   extras: Uint32Array
   /** Microseconds that the packet is delayed. */
   waits: Float64Array
-  /** The rate limits that it has to pass: bits by rule. */
+  /** The rate limits that apply: bits by rule. */
   limits: Uint32Array
 }
 
@@ -27,18 +27,17 @@ export interface FaultDice {
   readonly active: boolean
   readonly corrupts: boolean
   readonly decisions: Decisions
-  /** By rule of the whole list; undefined for those that are not for this device and direction. */
+  /** By rule of the whole list; undefined for those that do not apply to this device and direction. */
   readonly counts: readonly (FaultRuleCounts | undefined)[]
   /**
-   * Fills `decisions` for the packets of a run that begins at `at`; `decisions` may get other arrays. True if anything
-   * happens to any.
+   * Fills `decisions` for the packets of a run that begins at `at`; `decisions` may get other arrays. True if a fault
+   * applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
-  /** Nothing happens to the packets of a run of `count`. */
+  /** No fault applies to the `count` packets of a run. */
   spare(count: number): void
   /**
-   * When a packet of `bytes` bytes that comes at `time` (µs) leaves, if the limits with these bits let it pass one
-   * after the other.
+   * When a packet of `bytes` bytes that comes at `time` (µs) passes the limits with these bits, one after the other.
    */
   departure(limits: number, time: number, bytes: number): number
 }
@@ -50,15 +49,15 @@ interface DeviceDice {
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
-  /** By kind, in their order: its share, as the number below which 32 random bits must be. */
+  /** By kind, in their order: its share, as the number that 32 random bits must be below. */
   readonly shares: readonly number[]
   /** Microseconds of a byte at the limited rate; 0 for no limit. */
   readonly byteTime: number
-  /** When the bits that were let through are over. */
+  /** When the last packet has passed the limit. */
   busyUntil: number
 }
 
-/** Time's worth of bytes that may pass at once after a pause: as much as timers are late. Microseconds. */
+/** Bytes that may pass at once after a pause, as time: as much as timers are late. Microseconds. */
 const BURST = 1000
 
 /** A number of 32 bits for a text (FNV-1a). */
@@ -71,7 +70,7 @@ const hash = (text: string): number => {
 const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
-/** `rules`: the whole list; those for other devices and the other direction are left out here. */
+/** `rules`: the whole list; those for other devices and the other direction are ignored. */
 export const createFaultDice = (
   rules: readonly FaultRule[],
   device: string,
@@ -111,7 +110,7 @@ export const createFaultDice = (
   })
   const decisions = sized(players.length > 0 ? maxPackets : 0)
 
-  /** What the rule does to packet `i`, added to what others do. A share of 0 uses up no chance. */
+  /** Adds what the rule does to packet `i`. A share of 0 draws no random number. */
   const play = (player: DeviceDice, i: number): void => {
     const { rule, random, counts, shares } = player
     let action = 0

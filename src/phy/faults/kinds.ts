@@ -17,7 +17,7 @@ const flipBits: Damage = (bytes, at, length, seed) => {
   }
 }
 
-/** The packet is lost, is passed on twice, is overtaken by later ones, or its bytes change. */
+/** Effects: the packet is lost, duplicated, overtaken by later ones, or its bytes change. */
 type Effect = 'lose' | 'repeat' | 'overtake' | Damage
 
 const effects: { readonly [K in FaultKind]: Effect } = {
@@ -32,7 +32,7 @@ const rows = faultKinds.map((kind, i) => ({ bit: 1 << i, counter: FaultKinds[kin
 /** Kinds by the place of their bits. */
 export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
 
-/** Bit of a packet that a delay or a limit of the rate holds back. */
+/** Bit of a packet that a delay or a rate limit applies to. */
 export const WAIT = 1 << rows.length
 
 const bitsOf = (is: (effect: Effect) => boolean): number =>

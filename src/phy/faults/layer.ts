@@ -18,18 +18,18 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Other rules from now on, those for other devices included; their random sequences begin again. What was held back
-   * leaves at once. `device`: its name from now on.
+   * Replaces the rules, those for other devices included; random sequences begin again, and delayed packets leave at
+   * once. `device`: its name from now on.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
-  /** What the present rules have done here, by rule. */
+  /** Counts of the present rules on this port, by rule. */
   ruleCounts(): FaultRuleCounts[]
 }
 
 const nobody = (): null => null
 const always = (): boolean => true
 
-/** What accessors of a layer go by. */
+/** State behind the accessors of a layer. */
 interface Wrapping {
   readonly port: Port
   listener: Port['receiver']
@@ -83,11 +83,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const receiving = createFaultyReceiving(port, arriving, faults, () => layer.viewer)
   const sending = createFaultySending(port, leaving, faults, flow => flows[flow])
 
-  /** Lets each direction go through its half, or past it. */
+  /** Connects each direction with its half of the layer, or directly with the port. */
   const settle = (): void => {
     const inFaulty = arriving.active || !receiving.isIdle()
     const outFaulty = leaving.active || !sending.isIdle()
-    // faults are for packets
+    // faults apply to packets only
     port.receiver = inFaulty ? null : layer.listener
     layer.receiverOf = outFaulty ? nobody : port.receiverOf
     layer.isWaiting = inFaulty ? always : port.isWaiting
@@ -97,7 +97,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.flush = outFaulty ? flush : port.flush
     layer.nextTimeout = inFaulty || outFaulty ? nextTimeout : port.nextTimeout
     layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
-    // What the inner port received is shown by our half, when its fate is known.
+    // our half shows the tap what the inner port received, once it is decided
     port.tap =
       layer.viewer === null || !inFaulty
         ? layer.viewer

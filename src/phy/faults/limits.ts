@@ -4,9 +4,9 @@
 import { isMappedIpv4 } from '../../wire/address.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** Packets that pass a reordered one at most. */
+/** Most packets that pass a reordered one. */
 export const MAX_REORDER_DISTANCE = 8
-/** Microseconds after which a reordered packet goes on although fewer have passed it. */
+/** Microseconds after which a reordered packet leaves although fewer have passed it. */
 export const REORDER_PATIENCE = 1000
 
 const UDP_BYTES = 8

@@ -26,9 +26,9 @@ export interface FaultyReceiving {
   release(): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Other chances from now on; those drawn already for the rest of a run are forgotten. What is held leaves. */
+  /** Replaces the decisions; those made for the rest of a run are dropped, and delayed packets leave. */
   setChance(chance: FaultDice): void
-  /** Nothing is held, and no run of the inner port is being handed on: the inner port can be used directly. */
+  /** Nothing is delayed, and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
@@ -39,7 +39,7 @@ interface Tag {
   readonly fate: TapOutcome
 }
 
-/** `tap`: who wants to see what became of packets. */
+/** `tap`: sees what happened to packets. */
 export const createFaultyReceiving = (
   port: Port,
   first: FaultDice,
@@ -48,20 +48,20 @@ export const createFaultyReceiving = (
 ): FaultyReceiving => {
   const { arena, counters } = port
   let chance = first
-  // The run of the inner port that is being handed on, from packet `next` on.
+  // the run of the inner port that is being received, from packet `next` on
   const inner = emptyRun()
   let next = 0
   let packets = 0
-  /** The packet is handed on a second time. */
+  /** The packet is received a second time. */
   let again = -1
-  /** Whether something was handed on, or taken from the inner port, since the last release. */
+  /** Whether something was received, or taken from the inner port, since the last release. */
   let handedOn = false
   let innerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
     chance.departure(limits, time, length + ipBytes(from)),
   )
-  /** Room of the port where held packets lie while the device has them: its offset, -1 for none; its use, in bytes. */
+  /** Part of the arena for delayed packets while the device reads them: its offset, -1 for none; its use, in bytes. */
   let room = -1
   let used = 0
 
@@ -101,14 +101,14 @@ export const createFaultyReceiving = (
     counters.receivedBytes += length
   }
 
-  /** Copies a packet away; false if there is no place. */
+  /** Copies a packet; false if there is no space. */
   const hold = (packet: number, fate: TapOutcome, passing: number, wait: number, limits: number): boolean => {
     if (room < 0) room = port.takeRoom(port.maxBytes)
     const tag = { from: inner.from, identification: inner.identification + packet, fate }
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
-  /** Changes bytes; true if the ICRC does not notice (bits that it does not cover, or twice the same bit). */
+  /** Changes bytes; true if the ICRC does not notice (bits that it does not cover, or the same bit twice). */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
@@ -118,7 +118,7 @@ export const createFaultyReceiving = (
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
   }
 
-  /** The packet comes later; lost if too many do. */
+  /** Delays the packet; it is lost if the queue is full. */
   const delay = (packet: number, fate: TapOutcome, late: number): boolean => {
     const { waits, limits } = chance.decisions
     const done = hold(packet, fate, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
@@ -127,8 +127,8 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * What becomes of a packet that is not just passed on: true if it is to be handed on now all the same, once or
-   * (`again`) twice; false if it is lost or held back.
+   * Applies the faults of a packet: true if it is received now, once or (`again`) twice; false if it is lost or
+   * delayed.
    */
   const strike = (packet: number): boolean => {
     const { actions, extras } = chance.decisions
@@ -141,7 +141,7 @@ export const createFaultyReceiving = (
       return false
     }
     if (action & DAMAGE && !corrupt(packet, action & DAMAGE)) {
-      // Both copies of a repeated packet have the same bytes.
+      // both copies of a duplicated packet have the same bytes
       const copies = action & REPEAT ? 2 : 1
       countHits(faults, action & REPEAT)
       counters.icrcErrors += copies
@@ -174,7 +174,7 @@ export const createFaultyReceiving = (
     return false
   }
 
-  /** Hands on a packet that was held back and is ready, in the room for them; false if that is full for now. */
+  /** Delivers a delayed packet that is ready, in the part of the arena for them; false if that is full now. */
   const handHeld = (run: ReceivedRun): boolean => {
     if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
     const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
@@ -192,7 +192,7 @@ export const createFaultyReceiving = (
     return true
   }
 
-  /** Hands on the next piece of the inner run; false when it is used up. */
+  /** Delivers the next part of the inner run; false at its end. */
   const handPiece = (run: ReceivedRun): boolean => {
     if (again >= 0) {
       pieceOf(run, again, again + 1)
@@ -206,7 +206,7 @@ export const createFaultyReceiving = (
       const limit = Math.min(packets, from + held.untilNext())
       const { actions } = chance.decisions
       while (next < limit && actions[next] === 0) next++
-      // No clean packet: chance has something in store for this one.
+      // a fault applies to this packet
       if (next === from && !strike(next++)) continue
       pieceOf(run, from, next)
       held.pass(next - from)
@@ -230,10 +230,10 @@ export const createFaultyReceiving = (
           handedOn = true
           return true
         }
-        // What is ready waits for the release that frees the room.
+        // what is ready waits for the release that frees the space
         if (held.ready > 0) return false
         if (!handedOn && innerTaken) {
-          // Nothing of what was taken so far is in anybody's hands.
+          // nothing of this is in use by the device
           port.release()
           innerTaken = false
         }
@@ -259,10 +259,10 @@ export const createFaultyReceiving = (
       if (held.onTimeout(now)) port.wake?.()
     },
     setChance: wanted => {
-      // The inner port may have been used directly before.
+      // the inner port may have been used directly before
       if (wanted.active && !chance.active) innerTaken = true
       chance = wanted
-      // Packets already drawn for keep nothing of the former faults.
+      // decisions of the old rules do not apply any more
       chance.spare(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()

@@ -1,10 +1,11 @@
 /*
- * What `--fault` and `userdma fault set` say: rules as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
- * records. A rule has selectors, which say for what packets it is, and effects, which say what happens to them; every
- * rule that fits a packet acts on it. Several rules stand in one text with `;` between them.
+ * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
+ * records. A rule has selectors, which say which packets it matches, and effects; every rule that matches a packet acts
+ * on it. Several rules are separated by `;`.
  *
- * One table names the settings, their limits and how they are written; messages and text are made from it. Units are
- * those of tc-netem, but a share may be a plain number too, as it is a chance, and a bare time is in milliseconds.
+ * One table has the settings, their limits and their syntax; the parser, messages and text are made from it. Units are
+ * those of tc-netem, but a share may also be a plain number (a probability), and a time without a unit is in
+ * milliseconds.
  */
 import { type FaultKind, FaultSettings, faultKinds } from '../../spec/faults.ts'
 import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
@@ -16,33 +17,33 @@ export type FaultDirection = (typeof faultDirections)[number]
 type Shares = { readonly [K in FaultKind]: number }
 
 export interface FaultRule extends Shares {
-  /** Selectors: the device, all if empty; what it sends, receives, or both; … */
+  /** Selectors: the device, empty: all; the direction: sent, received, or both; … */
   readonly device: string
   readonly dir: FaultDirection
-  /** … numbers of the queue pairs that the packets go to (BTH.destQP), all if empty; … */
+  /** … destination QPNs (BTH.destQP), empty: all; … */
   readonly qp: readonly number[]
-  /** … names of opcodes, in which `*` stands for any letters, or numbers (0x11); all if empty. */
+  /** … opcode names, in which `*` stands for any letters, or numbers (0x11); empty: all. */
   readonly opcode: readonly string[]
-  /** Effects, beside the shares of each kind: milliseconds by which every packet comes later … */
+  /** Effects, beside the shares of each kind: delay of every packet in milliseconds … */
   readonly delay: number
-  /** … and up to so many milliseconds more or less, at random. */
+  /** … and its random variation, up to so many milliseconds more or less. */
   readonly jitter: number
-  /** Most bits a second, IP headers included; 0 for as many as there are. */
+  /** Rate limit, bits per second, IP headers included; 0: none. */
   readonly rate: number
-  /** Start of the random sequence: the same seed and packets give the same faults. */
+  /** Seed of the random sequence: the same seed and packets give the same faults. */
   readonly seed: number
 }
 
 type Name = keyof typeof FaultSettings
 
 interface Setting<T> {
-  /** The value; undefined if the text is none. */
+  /** The value; undefined if the text is invalid. */
   read(text: string): T | undefined
   write(value: T): string
   readonly allowed: string
 }
 
-/** Digits behind the point that are kept: what was read is written as it was, and reads as the same again. */
+/** Decimals that are kept, so that written numbers read as the same again. */
 const DECIMALS = 12
 
 /** A number and its unit, as `number(text, units)`; undefined if it is neither. The unit '' is that of bare numbers. */
@@ -82,7 +83,7 @@ const integer = (text: string, most: number): number | undefined =>
 const all = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 
-/** Numbers of the opcodes that a pattern means. */
+/** Numbers of the opcodes that match a pattern. */
 const opcodesOf = (pattern: string): number[] => {
   const fixed = integer(pattern, 255)
   if (fixed !== undefined) return [fixed]
@@ -132,7 +133,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
 const names = Object.keys(FaultSettings) as Name[]
 const effects: readonly (FaultKind | 'delay' | 'jitter' | 'rate')[] = [...faultKinds, 'delay', 'jitter', 'rate']
 
-/** The rule that is for all received packets and does nothing. */
+/** A rule for all received packets without effects. */
 export const noFaults: FaultRule = {
   device: '',
   dir: 'received',
@@ -148,10 +149,10 @@ export const noFaults: FaultRule = {
 /** Most rules at once. */
 export const MAX_RULES = 32
 
-/** Whether the rule can ever do anything. */
+/** Whether the rule has any effect. */
 export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
-/** Numbers of the opcodes that the rule is for; empty for all. */
+/** Numbers of the opcodes that the rule matches; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
 
 const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
@@ -162,8 +163,8 @@ const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
 }
 
 /**
- * The record of one rule; what it does not name is as in `noFaults`, and the empty text is `noFaults`. Throws an Error
- * that names the setting, its value and what is allowed.
+ * The record of one rule; settings that are not named are as in `noFaults`, and the empty text is `noFaults`. Throws an
+ * Error that names the setting, its value and what is allowed.
  */
 export const parseRule = (text: string): FaultRule => {
   const given = new Map<Name, string>()

@@ -19,9 +19,9 @@ export interface FaultySending {
   closeFlow(flow: number): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Other chances from now on. What is held leaves. */
+  /** Replaces the decisions; delayed packets leave. */
   setChance(chance: FaultDice): void
-  /** Nothing is held: the inner port can be used directly. */
+  /** Nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
@@ -45,7 +45,7 @@ export const createFaultySending = (
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
     chance.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
-  /** By flow: packets that are held, and how often it is to be closed when they have left. */
+  /** By flow: its delayed packets, and how often to close it when they have left. */
   const holding = new Map<number, { packets: number; closes: number }>()
 
   const closeFlow = (flow: number): void => {
@@ -80,7 +80,7 @@ export const createFaultySending = (
     return true
   }
 
-  /** What becomes of a packet that is not just sent: true if it is to be sent now all the same. */
+  /** Applies the faults of a packet: true if it is sent now. */
   const strike = (packet: number, at: number, length: number, flow: number): boolean => {
     const { actions, extras, waits, limits } = chance.decisions
     const action = actions[packet]
@@ -117,9 +117,9 @@ export const createFaultySending = (
     damage(arena.bytes, at, length, spoilt, seed)
   }
 
-  /** Sends what was held back and is ready, while the port takes it. */
+  /** Sends delayed packets that are ready, while the port takes them. */
   const sendHeld = (): void => {
-    // The second of two waits for nobody.
+    // the second copy is not delayed
     held.pass(0)
     let at = 0
     let end = 0
@@ -139,7 +139,7 @@ export const createFaultySending = (
 
   return {
     commit: (offset, packetBytes, count, lastBytes, flow) => {
-      // A run that lies outside of the arena is the port's to refuse.
+      // the inner port refuses a run outside of the arena
       const inside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
       if (!inside || !chance.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
@@ -165,7 +165,7 @@ export const createFaultySending = (
       port.flush()
     },
     closeFlow,
-    // What may leave does so also where nothing else is sent: nobody else may have a turn of sending.
+    // packets that are ready are sent even if nothing else is: there may be no other turn of sending
     nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
     onTimeout: now => {
       if (!held.onTimeout(now) && held.ready === 0) return
