@@ -166,6 +166,69 @@ const connectionTests = (openTwo: OpenTwo): void => {
     queue.close()
   })
 
+  it('a device that is closed tells its peers', async () => {
+    const [here, there] = await pair(server, url, two)
+    const { closed } = there
+    await two.close()
+    assert.equal(await closed, 'peer')
+    assert.equal(await here.closed, 'device')
+    await here.close()
+    await there.close()
+  })
+
+  it('a server that is closed refuses who waits, and at an address of another device nobody listens', async () => {
+    const other = await listen(`rdma://${one.address}:0`, { device: one })
+    const asking = connect(`rdma://${one.address}:${other.port}`, { device: two })
+    const refused = assert.rejects(asking, { code: 'ECONNREFUSED' })
+    const { value: request } = await other[Symbol.asyncIterator]().next()
+    const also = assert.rejects(connect(`rdma://${one.address}:${other.port}`, { device: two }), {
+      code: 'ECONNREFUSED',
+    })
+    request.reject()
+    await refused
+    await other.close()
+    await also
+  })
+
+  it('a signal is heard at every moment', async () => {
+    const ended = new Error('ended')
+    const controller = new AbortController()
+    const asking = connect(url, { device: two, signal: controller.signal })
+    controller.abort(ended)
+    await assert.rejects(asking, ended)
+    const during = new AbortController()
+    const prepare = (): void => during.abort(ended)
+    await assert.rejects(connect(url, { device: two, signal: during.signal, prepare }), ended)
+  })
+
+  it('what is prepared wrongly leaves nothing', async () => {
+    const wrong = (options: object): Promise<unknown> => connect(url, { device: two, ...options })
+    await assert.rejects(wrong({ prepare: async () => Promise.reject(new Error('mine')) }), /mine/)
+    await assert.rejects(
+      wrong({ prepare: (qp: Disposable) => qp[Symbol.dispose]() }),
+      /prepare has closed the queue pair/,
+    )
+    await assert.rejects(wrong({ pd: one.pd() }), { code: 'EINVAL', message: /pd is closed or of another device/ })
+    await assert.rejects(wrong({ pd: null }), { code: 'EINVAL' })
+    const [here, there] = await pair(server, url, two)
+    const { pd } = here
+    await here.close()
+    await there.close()
+    pd.close()
+    const [again, answered] = await pair(server, url, two)
+    assert.notEqual(again.pd, pd)
+    await again.close()
+    await answered.close()
+  })
+
+  it('a reason that a REJ has no room for is refused before anything is sent', async () => {
+    const asking = connect(url, { device: two })
+    const request = await nextOf(server)
+    assert.throws(() => request.reject({ reason: 70_000 }), { code: 'EINVAL', message: /reason 70000: it is 1 to 255/ })
+    request.reject({ reason: 42 })
+    await assert.rejects(asking, { reject: 42 })
+  })
+
   it('mistakes are named', async () => {
     const refuses = (what: Promise<unknown>, message: RegExp): Promise<void> =>
       assert.rejects(what, error => {

@@ -379,6 +379,17 @@ export class RdmaCm implements EventHost {
 
   /** Sends what the engine has for the devices, and tells what it has found out. */
   flush(): void {
+    let sent = this.#transmit()
+    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
+      handleEvent(this, event)
+      // It may have been answered.
+      sent = this.#transmit() || sent
+    }
+    if (sent) this.#environment.wake?.()
+  }
+
+  /** True if anything was sent. */
+  #transmit(): boolean {
     let sent = false
     for (let out = this.engine.pollTransmit(); out !== undefined; out = this.engine.pollTransmit()) {
       const { path, mad } = out
@@ -387,9 +398,7 @@ export class RdmaCm implements EventHost {
       const to = { localGid, remoteGid, qpn: 1, pkey, flowLabel, trafficClass, hopLimit }
       if (device !== undefined) sent = this.#mads.send(device.device, mad, to) || sent
     }
-    for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent())
-      handleEvent(this, event)
-    if (sent) this.#environment.wake?.()
+    return sent
   }
 
   // ---- steps ----

@@ -21,7 +21,7 @@ import {
   connectionWords,
   dataOf,
   lazyAddresses,
-  type Place,
+  Place,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
@@ -30,6 +30,7 @@ import { resolveUrl, shownAddress } from './url.ts'
 const MOST_WITH_REQUEST = 56
 const MOST_WITH_ANSWER = 196
 const MOST_WITH_REFUSAL = 148
+const HIGHEST_REASON = 255
 
 /** Where a connection is made. */
 export interface DeviceChoice {
@@ -87,7 +88,7 @@ const rejectWords: Words<RejectOptions> = { privateData: true, reason: true }
 
 const placeOf = async (call: string, device: Device | undefined): Promise<Place> => {
   const chosen = device ?? (await open({ socket: true }))
-  return { device: chosen, kit: contextOf(call, chosen), isOwn: device === undefined }
+  return new Place(chosen, contextOf(call, chosen), device === undefined)
 }
 
 /** Connects to whoever listens at `rdma://HOST:PORT`. */
@@ -102,6 +103,7 @@ export async function connect(url: string, options: object = {}): Promise<Connec
   const place = await placeOf('connect', given.device)
   const end = new ConnectionEnd('connect', place)
   try {
+    given.signal?.throwIfAborted()
     end.create()
     return await end.connect(destination, given)
   } catch (error) {
@@ -133,7 +135,7 @@ const requestOf = (place: Place, id: number, event: ConnectionEvent): Connection
       checkConnection('request.accept', given, MOST_WITH_ANSWER)
       given.signal?.throwIfAborted()
       answer('request.accept')
-      const end = new ConnectionEnd('request.accept', { ...place, isOwn: false })
+      const end = new ConnectionEnd('request.accept', place.share())
       end.take(id, privateData)
       try {
         return (await end.accept(given)) as never
@@ -146,9 +148,14 @@ const requestOf = (place: Place, id: number, event: ConnectionEvent): Connection
       checkOptions('request.reject', 'options', options, rejectWords)
       const { privateData: data = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
       checkPrivateData('request.reject', data, MOST_WITH_REFUSAL)
+      if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
+        throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
       answer('request.reject')
-      carrier.call(CmId, 'reject', id, { privateData: data, reason })
-      carrier.call(CmId, 'destroy', id, {})
+      try {
+        carrier.call(CmId, 'reject', id, { privateData: data, reason })
+      } finally {
+        carrier.call(CmId, 'destroy', id, {})
+      }
     },
   }
 }
@@ -161,24 +168,27 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is no number of requests`)
   const address = await resolveUrl('listen', url)
   const place = await placeOf('listen', options.device)
-  const { device, kit, isOwn } = place
+  const { device, kit } = place
   const { carrier, waiters } = kit
   const requests: Mailbox<ConnectionRequest> = createMailbox(kit, 'server')
   const number = waiters.add()
   let id: number | undefined
+  let isOpen = true
   const close = async (): Promise<void> => {
-    if (id === undefined) return
-    const closing = id
-    id = undefined
-    requests.end()
-    connectionEvents(kit).off(number)
-    waiters.remove(number)
+    if (!isOpen) return
+    isOpen = false
     try {
-      carrier.call(CmId, 'destroy', closing, {})
+      connectionEvents(kit).off(number)
+      for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
+      if (id !== undefined) carrier.call(CmId, 'destroy', id, {})
     } catch (error) {
+      // With the device all of it has ended.
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
+    } finally {
+      requests.end()
+      waiters.remove(number)
+      await place.release()
     }
-    if (isOwn) await device.close()
   }
   try {
     const events = connectionEvents(kit)
@@ -199,7 +209,6 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     }
   } catch (error) {
     await close()
-    if (isOwn) await device.close()
     throw error
   }
 }

@@ -14,7 +14,7 @@ import type { Device } from '../device.ts'
 import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
-import type { DeviceContext } from '../plan.ts'
+import { checkOwn, type DeviceContext, type HeldObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { type ShownAddress, shownAddress } from './url.ts'
@@ -63,8 +63,10 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
   readonly pd?: ProtectionDomain
   /** Options of the queue pair; with a `sendCq` it completes there, and its requests answer no promises. */
   readonly qp?: P
-  /** Called with the queue pair before the peer is answered or asked: receives that are posted here miss nothing. */
-  readonly prepare?: (qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair) => void
+  /** Called, and awaited, with the queue pair before the peer is answered or asked: receives that are posted here miss nothing. */
+  readonly prepare?: (
+    qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair,
+  ) => void | Promise<void>
   /** READs and atomics in flight at once, each way, 0–128; default 16. */
   readonly maxRdAtomic?: number
   /** Ends the waiting: it rejects with the signal's reason, and nothing is left of the connection. */
@@ -104,6 +106,8 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
   CmEventType.values
 const MOST_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
+/** Milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1
 /** Retries of the queue pair, and of one that finds no receive posted: without end. */
 const RETRIES = 7
 
@@ -154,20 +158,41 @@ const parametersOf = ({
   }
 }
 
-/** A device, what its objects share, and what to do with it at the end. */
-export interface Place {
+/** A device that connections use, and what its objects share. */
+export class Place {
   readonly device: Device
   readonly kit: DeviceContext
-  /** It was opened for this alone. */
-  readonly isOwn: boolean
+  /** The device was opened for its users alone, of whom the last one closes it. */
+  readonly #isOwn: boolean
+  #users = 1
+
+  constructor(device: Device, kit: DeviceContext, isOwn: boolean) {
+    this.device = device
+    this.kit = kit
+    this.#isOwn = isOwn
+  }
+
+  /** One more uses it. */
+  share(): this {
+    this.#users++
+    return this
+  }
+
+  async release(): Promise<void> {
+    this.#users--
+    if (this.#users === 0 && this.#isOwn) await this.device.close()
+  }
 }
 
 const domains = new WeakMap<DeviceContext, ProtectionDomain>()
 
 /** The protection domain of all connections of a device that have none of their own. */
 const domainOf = ({ device, kit }: Place): ProtectionDomain => {
-  const known = domains.get(kit) ?? device.pd()
-  domains.set(kit, known)
+  let known = domains.get(kit)
+  if (known === undefined || !(known as ProtectionDomain & HeldObject).isOpen) {
+    known = device.pd()
+    domains.set(kit, known)
+  }
   return known
 }
 
@@ -204,7 +229,7 @@ export class ConnectionEnd {
   #isEstablished = false
   #failure: RdmaError | undefined
   #end: Ending | undefined
-  #keepAlive: NodeJS.Timeout | undefined
+  #isClosed = false
 
   constructor(call: string, place: Place) {
     const { waiters } = place.kit
@@ -231,22 +256,30 @@ export class ConnectionEnd {
     this.#privateData = privateData
   }
 
-  #makeQueuePair({ pd = domainOf(this.#place), qp: options, prepare }: ConnectionOptions<never>): ProtectionDomain {
-    this.#qp = pd.rcQp(options as unknown as AwaitableRcOptions)
-    ;(prepare as ((qp: ConnectedQueuePair) => void) | undefined)?.(this.#qp)
-    return pd
+  async #makeQueuePair({ pd, qp: options, prepare, signal }: ConnectionOptions<never>): Promise<ProtectionDomain> {
+    if (pd !== undefined) checkOwn(this.#place.kit, this.#call, 'pd', pd)
+    const domain = pd ?? domainOf(this.#place)
+    const qp = domain.rcQp(options as unknown as AwaitableRcOptions)
+    this.#qp = qp
+    if (prepare !== undefined) {
+      await (prepare as (qp: ConnectedQueuePair) => void | Promise<void>)(qp)
+      signal?.throwIfAborted()
+      if (!(qp as ConnectedQueuePair & HeldObject).isOpen)
+        throw invalidArgument(this.#call, 'prepare has closed the queue pair')
+    }
+    return domain
   }
 
   /** Asks the peer, and waits for its answer. */
   async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
-    const pd = this.#makeQueuePair(options)
+    const pd = await this.#makeQueuePair(options)
     this.#request('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
     return this.#established(pd, options.signal)
   }
 
   /** Answers the peer, and waits until it is ready. */
   async accept(options: ConnectionOptions<never>): Promise<Connection<never>> {
-    const pd = this.#makeQueuePair(options)
+    const pd = await this.#makeQueuePair(options)
     try {
       this.#request('accept', { parameters: parametersOf(options), userHandle: BigInt(this.number) })
     } catch (error) {
@@ -264,12 +297,12 @@ export class ConnectionEnd {
   async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
     const { waiters } = this.#place.kit
     // A device in this process does its work in turns that keep no process alive.
-    this.#keepAlive = setInterval(() => {}, 2 ** 30)
+    const keepAlive = setInterval(() => {}, LONGEST_TIMER)
     try {
       while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
         await waiters.wait(this.number, signal)
     } finally {
-      clearInterval(this.#keepAlive)
+      clearInterval(keepAlive)
     }
     if (this.#failure !== undefined) throw this.#failure
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is gone')
@@ -315,13 +348,14 @@ export class ConnectionEnd {
 
   /** Nothing is left of it; the peer is told. */
   async close(): Promise<void> {
-    const { kit, device, isOwn } = this.#place
-    if (this.#id === undefined) return
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const { kit } = this.#place
     const id = this.#id
     this.#id = undefined
     this.#events.off(this.number)
     try {
-      kit.carrier.call(CmId, 'destroy', id, {})
+      if (id !== undefined) kit.carrier.call(CmId, 'destroy', id, {})
       this.#qp?.close()
     } catch (error) {
       // Of a device that is gone there is nothing to end.
@@ -329,7 +363,7 @@ export class ConnectionEnd {
     } finally {
       kit.waiters.remove(this.number)
       this.#over('closed')
-      if (isOwn) await device.close()
+      await this.#place.release()
     }
   }
 

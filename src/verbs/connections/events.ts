@@ -39,7 +39,7 @@ export class ConnectionEvents {
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
-      if (!(error instanceof RdmaError)) throw error
+      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
       // The device is gone, and those who wait are woken by that.
       carrier.descriptors.close(this.channel)
     }

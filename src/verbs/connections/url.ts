@@ -7,13 +7,15 @@ import { checkText, invalidArgument, refused } from '../error.ts'
 
 const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
+/** Of an interface. */
+const HIGHEST_INDEX = 2 ** 31 - 1
 const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
 
 /** Index of the interface that a scope names: a number, or a name of this machine. */
 const scopeOf = async (call: string, scope: string): Promise<number> => {
-  if (/^\d+$/.test(scope)) return Number(scope)
+  if (/^\d+$/.test(scope) && Number(scope) <= HIGHEST_INDEX) return Number(scope)
   const { networkInterfaces } = await import('node:os')
-  const found = networkInterfaces()[scope]?.find(({ family }) => family === 'IPv6')
+  const found = new Map(Object.entries(networkInterfaces())).get(scope)?.find(({ family }) => family === 'IPv6')
   if (found?.family !== 'IPv6') throw invalidArgument(call, `there is no interface ${scope} with an IPv6 address`)
   return found.scopeid
 }
@@ -41,6 +43,12 @@ export const resolveUrl = async (call: string, url: string): Promise<SocketAddre
   return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
 }
 
+/** IPv6 with its zeros compressed (RFC 5952), as URLs write it. */
+const shortText = (address: Uint8Array): string => {
+  const text = addressText(address)
+  return text.includes(':') ? new URL(`http://[${text}]`).hostname.slice(1, -1) : text
+}
+
 /** Both parts of an address, as `net.Socket` has them. */
 export interface ShownAddress {
   readonly address: string
@@ -48,6 +56,6 @@ export interface ShownAddress {
 }
 
 export const shownAddress = (address: SocketAddress | undefined): ShownAddress => ({
-  address: address === undefined ? '' : addressText(address.address),
+  address: address === undefined ? '' : shortText(address.address),
   port: address?.port ?? 0,
 })

@@ -49,6 +49,10 @@ export const createWaiterList = (
           resolve()
           return
         }
+        if (signal?.aborted) {
+          reject(signal.reason)
+          return
+        }
         const all = waiting.get(number) ?? new Set()
         waiting.set(number, all)
         const end = (): void => {

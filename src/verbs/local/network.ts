@@ -381,6 +381,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         rxe,
         port,
         remove() {
+          // Peers of its connections hear that they end.
+          touch()
+          drive()
           devices.splice(devices.indexOf(rxe), 1)
           attached.delete(name)
           observed.removed(name)
