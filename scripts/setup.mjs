@@ -69,6 +69,12 @@ const PACKAGES = [
     found: () => findProgram('rping') !== undefined,
   },
   {
+    name: 'infiniband-diags',
+    for: ['test'],
+    use: 'ibstat and ibstatus',
+    found: () => findProgram('ibstat') !== undefined,
+  },
+  {
     name: 'ibverbs-utils',
     for: ['start', 'test', 'bench'],
     use: 'ibv_devinfo and ibv_rc_pingpong',

@@ -21,8 +21,8 @@ const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (
 }))
 
 const REQUIREMENTS = 47
-/** What needs the connection manager, wholly. */
-const FOLLOWS = 'follows with the connection manager'
+/** What needs IP over the device. */
+const FOLLOWS = 'follows with IP over the device'
 const LATER = [40]
 
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
