@@ -45,6 +45,10 @@ test('key-value: all keys are found by one-sided reads', () => {
   assert.match(said, /\nkey 7 is "another value", key x is undefined\n$/)
 })
 
+test('connect-by-address: clients read the server’s memory', () => {
+  assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
+})
+
 test('network-double: a test of somebody’s own passes', () => {
   const said = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(said, /# pass 3\n# fail 0\n/)
