@@ -383,18 +383,17 @@ const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
   return cls === undefined ? to !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
-/**
- * The device is removed with its objects: their unread events are withdrawn, as on Linux. Events of the device and its
- * ports can still be read.
- */
+/** Withdraws the unread events of objects. Those of the device and its ports can still be read. */
+const forgetObjectEvents = ({ sink }: FdObject): void => {
+  for (const event of sink.take(Number.POSITIVE_INFINITY)) {
+    if (isAboutObject(event)) countEvent(event, -1)
+    else sink.post(event)
+  }
+}
+
+/** The device is removed with its objects: their unread events are withdrawn, as on Linux. */
 export const forgetEvents = ({ contexts }: Device): void => {
-  for (const context of contexts)
-    for (const { sink, closed } of context.descriptors)
-      if (!closed)
-        for (const event of sink.take(Number.POSITIVE_INFINITY)) {
-          if (isAboutObject(event)) countEvent(event, -1)
-          else sink.post(event)
-        }
+  for (const context of contexts) for (const fd of context.descriptors) if (!fd.closed) forgetObjectEvents(fd)
 }
 
 /** Withdraws those of `events` that the client of `fd` has not read. */
@@ -435,11 +434,10 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
-/** An fd object gets no events any more; unread ones are gone, all at once: objects and events may be very many. */
+/** An fd object gets no events any more; unread ones of objects are gone, all at once: they may be very many. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
-  if (fd.context.device.alive)
-    for (const event of fd.sink.take(Number.POSITIVE_INFINITY)) if (isAboutObject(event)) countEvent(event, -1)
+  if (fd.context.device.alive) forgetObjectEvents(fd)
   fd.closed = true
   for (const object of fd.context.handles.slots) {
     const events = object?.events

@@ -165,6 +165,18 @@ test('a closed descriptor gets nothing; what it had not read does not count', ()
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
+test('what a port has told can be read after its context is closed; what objects have told cannot', () => {
+  const { context, device, asyncFd, newCq } = setUp()
+  raiseObjectEvent(newCq(1n), AsyncEventType.values.CQ_ERR)
+  raisePort(device, 1, AsyncEventType.values.PORT_ERR)
+  closeContext(context)
+  assert.deepEqual(
+    readEvents(asyncFd, 9).map(({ type }) => type),
+    [AsyncEventType.values.PORT_ERR],
+  )
+  assert.equal(waiting(asyncFd), 'EIO')
+})
+
 test('a sink is not asked for an element that has sent nothing, and for all at once when its descriptor is closed', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const asked: unknown[] = []
