@@ -169,7 +169,7 @@ export const startDaemon = async ({
       const qp = rxe && qpOfNumber(rxe.state, qpn)
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
-    wake: () => loopOrNone?.kick(),
+    wake: () => loopOrNone?.advance(),
   })
   const connections: Pollable = { poll: now => cm.onTimeout(now), nextTimeout: () => cm.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }

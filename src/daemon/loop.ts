@@ -32,6 +32,11 @@ export interface Loop {
   kick(): void
   /** A call may have changed something: look at just that, and wake up only if it gave work. */
   touch(): void
+  /**
+   * A device has work that no program has posted (messages of the connection manager): it is done, without a look at
+   * the queues, for which programs ring.
+   */
+  advance(): void
   /** Work is in progress: the event loop is to be given back soon. */
   readonly awake: boolean
   stop(): void
@@ -40,6 +45,8 @@ export interface Loop {
 /** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
+/** Turns of what no program has posted, before all else has its turn too. */
+const MOST_TURNS = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
   throw error
@@ -160,10 +167,22 @@ export const createLoop = (
     else armTimer()
   }
 
+  const advance = (): void => {
+    if (running || stopped || immediate !== undefined) return
+    turn()
+    for (let turns = 0; pollAll(Where.CHANGED); turns++)
+      if (turns === MOST_TURNS) {
+        kick()
+        return
+      }
+    armTimer()
+  }
+
   setWord(parked, ParkedPage.PARKED, 1)
   return {
     kick,
     touch,
+    advance,
     get awake() {
       return running || immediate !== undefined
     },

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
+import { Where } from '../../src/drivers/rxe/rings/posts.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
 
@@ -157,5 +158,29 @@ test('each time it begins to look a turn is counted', () => {
   loop.kick()
   loop.kick()
   assert.equal(turns, 2)
+  loop.stop()
+})
+
+test('advance does what no program has posted, and looks at no queue of those that rest', () => {
+  const looked: Where[] = []
+  const { loop, parked } = bench({
+    poll: (_now, where) => looked.push(where) < 4,
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.advance()
+  assert.deepEqual(looked, [Where.CHANGED, Where.CHANGED, Where.CHANGED, Where.CHANGED])
+  assert.equal(parked(), 1)
+  loop.stop()
+})
+
+test('advance gives way to the loop after a few turns', async () => {
+  const looked: Where[] = []
+  const { loop, parked } = bench({
+    poll: (_now, where) => looked.push(where) < 20,
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  loop.advance()
+  while (parked() === 0) await new Promise(setImmediate)
+  assert.ok(looked.length >= 20 && looked.includes(Where.USED) && looked.at(-1) === Where.ALL)
   loop.stop()
 })
