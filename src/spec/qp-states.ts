@@ -139,6 +139,10 @@ const takenWith = (name: string): string => (besideAddresses.has(name) ? 'addres
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
 
+/** Bits of an address of any link, and of what is said beside one; those of needed attributes are below. */
+const ADDRESS = 1 << 29
+const BESIDE = 1 << 30
+
 /** A row of the table as bits: of each attribute that it needs its own, of those that it takes none. */
 interface Row {
   readonly bits: ReadonlyMap<string, number>
@@ -150,7 +154,11 @@ const compileRow = ({ required, optional }: Transition): Row => {
   required.forEach((name, i) => {
     bits.set(name, 1 << i)
   })
-  for (const [name, role] of addressRoles) if (bits.has(role)) bits.set(name, bits.get(role) as number)
+  for (const [name, role] of addressRoles) {
+    const bit = bits.get(role)
+    if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
+  }
+  if (bits.has('address')) for (const name of besideAddresses) bits.set(name, BESIDE)
   // What a program claims is compared with what is, by `checkTransition`.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
@@ -195,7 +203,7 @@ export const isTransition = (
     if (bit === undefined) return false
     there |= bit
   }
-  return there === row.needed
+  return (there & (ADDRESS - 1)) === row.needed && (there & (ADDRESS | BESIDE)) !== BESIDE
 }
 
 /**
