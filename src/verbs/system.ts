@@ -6,9 +6,9 @@ import { resolve } from 'node:path'
 import { addEventHandler } from '../core/devices/clients.ts'
 import { closeContext, openContext } from '../core/devices/registry.ts'
 import { systemDevice } from '../core/devices/system.ts'
+import { callerWithoutMemory } from '../core/dispatch/caller.ts'
 import { invokeNow } from '../core/dispatch/invoke.ts'
-import { noMemory } from '../core/memory/address-space.ts'
-import type { Caller, Context, Device } from '../core/model.ts'
+import type { Context, Device } from '../core/model.ts'
 import type { Watch } from '../host/event-loop/poll.ts'
 import { close } from '../host/net/sockets.ts'
 import { AsyncFd } from '../spec/classes/async_fd.ts'
@@ -16,7 +16,7 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Interface } from '../spec/classes/interface.ts'
 import { System as SystemClass } from '../spec/classes/system.ts'
 import { AsyncEventType, NodeType } from '../spec/enums.ts'
-import { CallError, errnoName } from '../spec/errno.ts'
+import { errnoName } from '../spec/errno.ts'
 import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
@@ -103,14 +103,10 @@ interface SystemAccess {
 }
 type Tell = (type: number, index: number) => void
 
-const noPointer = (): never => {
-  throw new CallError('EFAULT', 'calls of the system-wide device in this process point to no memory')
-}
-
 const reachHere = (network: LocalNetwork, tell: Tell): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
-  const caller: Caller = { memory: noMemory, copyIn: noPointer, copyOut: noPointer, descriptor: number => number }
+  const caller = callerWithoutMemory('the library')
   const unsubscribe = addEventHandler(device, ({ type, port }) => tell(type, port ?? 0))
   return {
     call: (cls, method) =>

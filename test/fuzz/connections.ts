@@ -28,6 +28,7 @@ import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, parseCm, rdmaCmServiceId } from '../../src/wire/mad.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, World } from '../clients/rdma-cm/world.ts'
 import { randomFrom } from '../cm/pair.ts'
+import { plainRequest } from '../cm/request.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { HEADER, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
@@ -284,32 +285,13 @@ const mads = (): Uint8Array[] => {
   const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
   const gids = { localGid: ipv4(10, 0, 0, 9), remoteGid: ipv4(10, 0, 0, 1) }
   const req = emitCm({
-    name: 'REQ',
+    ...plainRequest,
     tid: 5n,
     localId: 77,
     serviceId,
     caGuid: 9n,
     qpn: 0x33,
-    initiatorDepth: 1,
-    responderResources: 1,
-    remoteResponseTimeout: 20,
-    localResponseTimeout: 20,
-    transportType: 0,
-    flowControl: false,
-    startingPsn: 1,
-    retryCount: 7,
-    pkey: 0xffff,
-    pathMtu: 3,
-    rnrRetryCount: 7,
-    maxCmRetries: 15,
-    srq: false,
-    localLid: 0xffff,
-    remoteLid: 0xffff,
     ...gids,
-    flowLabel: 1,
-    trafficClass: 0,
-    hopLimit: 64,
-    sl: 0,
     localAckTimeout: 17,
     privateData: data,
   })

@@ -5,14 +5,14 @@
 import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
-import { CmEventType } from '../../spec/enums.ts'
+import { CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
 import { parseRdmaCmHeader } from '../../wire/mad.ts'
 import type { CmDevices } from './devices.ts'
 import type { CmDevice, EventDetails, Identifier } from './identifier.ts'
-import { datagramParameters, headerBytes, QpTypes, replyParameters, requestParameters, withData } from './parameters.ts'
+import { datagramParameters, headerBytes, replyParameters, requestParameters, withData } from './parameters.ts'
 import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
@@ -139,7 +139,7 @@ const onMessage = (id: Identifier, event: CmEvent): void => {
       break
     case 'RTU':
       id.owner.event(ESTABLISHED, {
-        ...(id.qpType === QpTypes.UD ? {} : { connection: withData(message.privateData) }),
+        ...(id.qpType === QpType.values.UD ? {} : { connection: withData(message.privateData) }),
       })
       break
     case 'REJ':

@@ -3,7 +3,7 @@
  * it; nothing here knows messages.
  */
 import type { CmConnection } from '../../cm/connection.ts'
-import type { CoreObject, Device, FdObject } from '../../core/model.ts'
+import type { CoreObject, Device } from '../../core/model.ts'
 import type { CmConnectionParameters, CmDatagramParameters, CmEce } from '../../spec/classes/cm_parameters.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
@@ -84,7 +84,6 @@ export class Identifier implements PortHolder {
   readonly startingPsn: number
   /** Of the object that stands for it. */
   object: CoreObject | undefined
-  channel: FdObject | undefined
 
   constructor(
     owner: IdOwner,

@@ -7,6 +7,7 @@ import { findGid } from '../../core/devices/gids.ts'
 import { CmConnectionParameters, CmDatagramParameters, PRIVATE_DATA_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { zeroRecord } from '../../spec/schema/schema.ts'
+import { rdmaCmHeader } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
 import { emitRdmaCmHeader } from '../../wire/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
@@ -15,13 +16,8 @@ import { Family, headerAddress } from './socket-address.ts'
 /** The Q_Key of datagrams in port spaces UDP and IPOIB, where nobody asks for another one (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
 
-/** Bytes of rdma_cm's header. */
-const HEADER_BYTES = 36
-
-export const QpTypes = { RC: 2, UC: 3, UD: 4, XRC_INI: 9, XRC_TGT: 10 } as const
-
 /** Where private data of the application begins: AF_IB has no header. */
-export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : HEADER_BYTES)
+export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
 /** Nobody writes to their arrays. */
 const noParameters = zeroRecord(CmConnectionParameters)

@@ -4,11 +4,10 @@
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/cm_id.ts'
-import { AccessFlags, QpState } from '../../spec/enums.ts'
+import { AccessFlags, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { Identifier } from './identifier.ts'
-import { QpTypes } from './parameters.ts'
 
 type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 
@@ -24,7 +23,7 @@ const unconnected = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
   port: 1,
-  ...(id.qpType === QpTypes.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
+  ...(id.qpType === QpType.values.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
   ...(state === RTR && { rqPsn: id.startingPsn }),
 })
 
@@ -59,7 +58,7 @@ const toRtr = (id: Identifier): QpAttributes => {
   const { connection, qpType, startingPsn, minRnrTimer } = id
   if (connection === undefined) return refuse('there is no connection')
   const { agreed, path } = connection
-  const hasResponder = qpType === QpTypes.RC || qpType === QpTypes.XRC_TGT
+  const hasResponder = qpType === QpType.values.RC || qpType === QpType.values.XRC_TGT
   return {
     state: RTR,
     address: addressOf(id),
@@ -77,20 +76,20 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
   return {
     state: RTS,
     sqPsn: agreed.sqPsn,
-    ...((qpType === QpTypes.RC || qpType === QpTypes.XRC_INI) && {
+    ...((qpType === QpType.values.RC || qpType === QpType.values.XRC_INI) && {
       timeout,
       retryCnt: agreed.retryCount,
       rnrRetry: agreed.rnrRetryCount,
       maxRdAtomic: agreed.initiatorDepth,
     }),
-    ...(qpType === QpTypes.XRC_TGT && { timeout }),
+    ...(qpType === QpType.values.XRC_TGT && { timeout }),
   }
 }
 
 /** For a transition to `state`. Throws CallError EINVAL: no device yet, no connection yet, or no such transition. */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
-  if (id.connection === undefined || id.qpType === QpTypes.UD) return unconnected(id, state)
+  if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnected(id, state)
   if (state === INIT) return toInit(id)
   if (state === RTR) return toRtr(id)
   return state === RTS ? toRts(id) : refuse(`state ${state} is none of INIT, RTR and RTS`)

@@ -3,17 +3,16 @@
  * both ends have agreed on, and to ERR when the connection ends. In between programs may only move them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
+import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
-import { noMemory } from '../../core/memory/address-space.ts'
-import type { CallContext, Caller, CoreObject, Device } from '../../core/model.ts'
+import type { CallContext, CoreObject, Device } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { RcQp } from '../../spec/classes/rc_qp.ts'
 import { UcQp } from '../../spec/classes/uc_qp.ts'
-import { CmEventType, QpState } from '../../spec/enums.ts'
+import { CmEventType, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { ConnectionParameters, EventDetails, Identifier, IdOwner } from './identifier.ts'
-import { QpTypes } from './parameters.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 import type { SocketAddress } from './socket-address.ts'
@@ -24,16 +23,14 @@ const { DISCONNECTED, DEVICE_REMOVAL } = CmEventType.values
 /** 0.64 ms, for those who have not chosen one: Linux leaves it at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
-const types: Readonly<Record<number, { readonly cls: typeof RcQp | typeof UcQp }>> = {
-  [QpTypes.RC]: { cls: RcQp },
-  [QpTypes.UC]: { cls: UcQp },
+type ConnectedClass = typeof RcQp | typeof UcQp
+const classes: Readonly<Record<number, ConnectedClass>> = {
+  [QpType.values.RC]: RcQp,
+  [QpType.values.UC]: UcQp,
 }
 
-const refuse = (): never => {
-  throw new CallError('EFAULT', 'connection management points to no memory')
-}
 /** As whom queue pairs are moved. */
-const management: Caller = { memory: noMemory, copyIn: refuse, copyOut: refuse, descriptor: number => number }
+const management = callerWithoutMemory('connection management')
 
 /** Queue pairs that belong to a connection now, and the devices on which programs' calls are looked at. */
 const owned = new WeakSet<CoreObject>()
@@ -42,7 +39,7 @@ const guarded = new WeakSet<Device>()
 const guard = (device: Device): void => {
   if (guarded.has(device)) return
   guarded.add(device)
-  for (const { cls } of Object.values(types))
+  for (const cls of Object.values(classes))
     addHook(device, {
       class: cls.name,
       method: 'modify',
@@ -71,18 +68,18 @@ class QueuePairOwner implements IdOwner {
   readonly #id: Identifier
   readonly #owner: IdOwner
   readonly #qp: CoreObject
-  readonly #cls: typeof RcQp | typeof UcQp
+  readonly #cls: ConnectedClass
   readonly #limits: ConnectionParameters
 
   constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, where: string) {
-    const type = types[id.qpType]
-    if (type === undefined || qp.class.id !== type.cls.id)
+    const cls = classes[id.qpType]
+    if (cls === undefined || qp.class.id !== cls.id)
       throw new CallError('EINVAL', `${where}: attribute qp: a ${qp.class.name} cannot be connected by this identifier`)
     this.#cm = cm
     this.#id = id
     this.#owner = id.owner
     this.#qp = qp
-    this.#cls = type.cls
+    this.#cls = cls
     this.#limits = limits
     if (qp.context !== undefined) guard(qp.context.device)
     owned.add(qp)
@@ -99,7 +96,7 @@ class QueuePairOwner implements IdOwner {
   move(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
-      if (this.#id.qpType === QpTypes.RC) this.#modify({ ...attributes, ...this.#reliable(state, attributes) })
+      if (this.#id.qpType === QpType.values.RC) this.#modify({ ...attributes, ...this.#reliable(state, attributes) })
       else this.#modify(attributes)
     }
   }

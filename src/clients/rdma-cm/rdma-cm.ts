@@ -9,16 +9,16 @@ import { CmEngine } from '../../cm/engine.ts'
 import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
-import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { CM_CLASS, sidrStatus } from '../../spec/wire/mad.ts'
+import { CM_CLASS, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
 import { CmDevices, type Routing } from './devices.ts'
 import { type CmDevice, type ConnectionParameters, type EventDetails, Identifier, type IdOwner } from './identifier.ts'
 import { Listeners, serviceIdOf } from './listeners.ts'
-import { answerData, ownData, QpTypes, requestData, UDP_QKEY } from './parameters.ts'
+import { answerData, ownData, requestData, UDP_QKEY } from './parameters.ts'
 import { PortTable } from './ports.ts'
 import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.ts'
 
@@ -41,12 +41,6 @@ const PACKET_LIFE_TIME = 16
 const ACK_DELAY = 15
 const HOP_LIMIT = 64
 const DEFAULT_PKEY = 0xffff
-/** Private data of messages, bytes. */
-const REQ_DATA = 92
-const REP_DATA = 196
-const REJ_DATA = 148
-const SIDR_REQ_DATA = 216
-const SIDR_REP_DATA = 136
 const MOST_RETRIES = 7
 const MOST_BACKLOG = 1024
 
@@ -54,10 +48,10 @@ const { TCP, UDP, IPOIB } = CmPortSpace.values
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, DEVICE_REMOVAL } = CmEventType.values
 
 const transports: Readonly<Record<number, CmTransport>> = {
-  [QpTypes.RC]: 'RC',
-  [QpTypes.UC]: 'UC',
-  [QpTypes.XRC_INI]: 'XRC',
-  [QpTypes.XRC_TGT]: 'XRC',
+  [QpType.values.RC]: 'RC',
+  [QpType.values.UC]: 'UC',
+  [QpType.values.XRC_INI]: 'XRC',
+  [QpType.values.XRC_TGT]: 'XRC',
 }
 
 export class RdmaCm implements EventHost {
@@ -138,9 +132,9 @@ export class RdmaCm implements EventHost {
   /** An identifier that nothing is known of. `qpType` 0: as the port space has it. */
   create(owner: IdOwner, portSpace: number, qpType: number, only?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
-    const type =
-      qpType === 0 || isDatagram || portSpace === TCP ? (isDatagram ? QpTypes.UD : qpType || QpTypes.RC) : qpType
-    if (portSpace === TCP && type === QpTypes.UD) throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
+    const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
+    if (portSpace === TCP && type === QpType.values.UD)
+      throw new CallError('EINVAL', 'cm_id.create: TCP has no datagrams')
     this.#identifiers++
     const psn = this.#environment.random() & 0xff_ffff
     return new Identifier(owner, only, portSpace, type, psn, UDP_QKEY)
@@ -195,13 +189,13 @@ export class RdmaCm implements EventHost {
     // An identifier that was refused tries again with what it has.
     const connection = id.connection ?? this.engine.create(path)
     try {
-      if (id.qpType === QpTypes.UD)
+      if (id.qpType === QpType.values.UD)
         this.engine.resolve(
           connection,
           {
             path,
             serviceId,
-            privateData: requestData(id, own, SIDR_REQ_DATA, 'cm_id.connect'),
+            privateData: requestData(id, own, privateDataBytes.SIDR_REQ, 'cm_id.connect'),
             responseTimeout: RESPONSE_TIMEOUT,
             maxCmRetries: MAX_RETRIES,
           },
@@ -214,15 +208,9 @@ export class RdmaCm implements EventHost {
             path,
             serviceId,
             transport: transports[id.qpType] ?? 'RC',
-            qpn: parameters.qpNum & 0xff_ffff,
-            startingPsn: id.startingPsn,
-            responderResources: parameters.responderResources,
-            initiatorDepth: parameters.initiatorDepth,
-            flowControl: parameters.flowControl !== 0,
+            ...offerOf(id, parameters),
             retryCount: Math.min(MOST_RETRIES, parameters.retryCount),
-            rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
-            srq: parameters.srq !== 0,
-            privateData: requestData(id, own, REQ_DATA, 'cm_id.connect'),
+            privateData: requestData(id, own, privateDataBytes.REQ, 'cm_id.connect'),
             remoteResponseTimeout: RESPONSE_TIMEOUT,
             localResponseTimeout: RESPONSE_TIMEOUT,
             maxCmRetries: MAX_RETRIES,
@@ -260,26 +248,20 @@ export class RdmaCm implements EventHost {
     id.noticed()
     try {
       if (parameters === undefined) this.engine.ready(connection)
-      else if (id.qpType === QpTypes.UD) {
+      else if (id.qpType === QpType.values.UD) {
         id.qkey = parameters.qkey || id.qkey
         this.engine.resolved(connection, {
           status: sidrStatus.SUCCESS,
           qpn: parameters.qpNum & 0xff_ffff,
           qkey: id.qkey,
-          privateData: answerData(ownData(parameters), SIDR_REP_DATA, 'cm_id.accept'),
+          privateData: answerData(ownData(parameters), privateDataBytes.SIDR_REP, 'cm_id.accept'),
         })
       } else
         this.engine.reply(
           connection,
           {
-            qpn: parameters.qpNum & 0xff_ffff,
-            startingPsn: id.startingPsn,
-            responderResources: parameters.responderResources,
-            initiatorDepth: parameters.initiatorDepth,
-            flowControl: parameters.flowControl !== 0,
-            rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
-            srq: parameters.srq !== 0,
-            privateData: answerData(ownData(parameters), REP_DATA, 'cm_id.accept'),
+            ...offerOf(id, parameters),
+            privateData: answerData(ownData(parameters), privateDataBytes.REP, 'cm_id.accept'),
           },
           this.#environment.now(),
         )
@@ -294,15 +276,15 @@ export class RdmaCm implements EventHost {
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
     id.noticed()
     try {
-      if (id.qpType === QpTypes.UD)
+      if (id.qpType === QpType.values.UD)
         this.engine.resolved(connection, {
           status: sidrStatus.REJECT,
-          privateData: answerData(privateData, SIDR_REP_DATA, 'cm_id.reject'),
+          privateData: answerData(privateData, privateDataBytes.SIDR_REP, 'cm_id.reject'),
         })
       else
         this.engine.reject(
           connection,
-          { reason, privateData: answerData(privateData, REJ_DATA, 'cm_id.reject') },
+          { reason, privateData: answerData(privateData, privateDataBytes.REJ, 'cm_id.reject') },
           this.#environment.now(),
         )
     } catch (error) {
@@ -434,35 +416,11 @@ export class RdmaCm implements EventHost {
   #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass }: Identifier): CmPath {
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
-    const { activeMtu } = device.device.ports[0]!.attributes
-    return {
-      device: device.number,
-      localGid,
-      remoteGid,
-      pkey: DEFAULT_PKEY,
-      mtu: activeMtu,
-      flowLabel,
-      trafficClass,
-      hopLimit: HOP_LIMIT,
-      sl: 0,
-      packetLifeTime: PACKET_LIFE_TIME,
-    }
+    return pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
   }
 
   #receive(device: CmDevice, mad: Uint8Array, from: MadAddress): void {
-    const path: CmPath = {
-      device: device.number,
-      localGid: from.localGid,
-      remoteGid: from.remoteGid,
-      pkey: from.pkey,
-      mtu: device.device.ports[0]!.attributes.activeMtu,
-      flowLabel: from.flowLabel,
-      trafficClass: from.trafficClass,
-      hopLimit: HOP_LIMIT,
-      sl: 0,
-      packetLifeTime: PACKET_LIFE_TIME,
-    }
-    this.engine.onMad(mad, path, this.#environment.now())
+    this.engine.onMad(mad, pathThrough(device, from), this.#environment.now())
     this.flush()
   }
 
@@ -478,6 +436,36 @@ export class RdmaCm implements EventHost {
     this.#bound.delete(device)
   }
 }
+
+type PathEnds = Pick<CmPath, 'localGid' | 'remoteGid' | 'flowLabel' | 'trafficClass' | 'pkey'>
+
+/** The path between two addresses, from a device. */
+const pathThrough = (
+  { number, device }: CmDevice,
+  { localGid, remoteGid, flowLabel, trafficClass, pkey }: PathEnds,
+): CmPath => ({
+  device: number,
+  localGid,
+  remoteGid,
+  pkey,
+  mtu: device.ports[0]!.attributes.activeMtu,
+  flowLabel,
+  trafficClass,
+  hopLimit: HOP_LIMIT,
+  sl: 0,
+  packetLifeTime: PACKET_LIFE_TIME,
+})
+
+/** What a REQ and a REP say of this end's queue pair. */
+const offerOf = ({ startingPsn }: Identifier, parameters: ConnectionParameters) => ({
+  qpn: parameters.qpNum & 0xff_ffff,
+  startingPsn,
+  responderResources: parameters.responderResources,
+  initiatorDepth: parameters.initiatorDepth,
+  flowControl: parameters.flowControl !== 0,
+  rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
+  srq: parameters.srq !== 0,
+})
 
 /** What the engine refuses is the caller's mistake. */
 const asCallError = (error: unknown): unknown => {

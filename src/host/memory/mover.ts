@@ -9,25 +9,14 @@ import { closeSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions, type NativeFunction } from '../native.ts'
-import { type LocalMemory, requirePieces } from './process.ts'
+import { type MoveArguments, requirePieces } from './process.ts'
 
 export interface Mover {
   /**
    * Arguments and answer as `readv` and `writev` of process.ts have them; `pid` -1 for the memory behind the mover's
    * descriptor. -ETIMEDOUT: not within `patience` microseconds.
    */
-  move(
-    write: boolean,
-    pid: number,
-    high: number,
-    low: number,
-    local: LocalMemory,
-    offset: number,
-    chunk: number,
-    stride: number,
-    total: number,
-    patience: number,
-  ): number
+  move(write: boolean, pid: number, ...what: [...MoveArguments, patience: number]): number
   /** Microseconds for which moves have waited since this was asked last; not those of one that took too long. */
   waited(): number
   close(): void

@@ -12,20 +12,11 @@
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
 import { createMover, type Mover } from './mover.ts'
-import { boundResult, type LocalMemory, type ProcessHandle, readv, writev } from './process.ts'
+import { boundResult, type MoveArguments, type ProcessHandle, readv, writev } from './process.ts'
 import { type ResidentPages, residentPages } from './resident.ts'
 
 /** As `readv` of process.ts, at a time (microseconds) that need not be newer than the turn; -ETIMEDOUT: too slow. */
-type Move = (
-  high: number,
-  low: number,
-  local: LocalMemory,
-  offset: number,
-  chunk: number,
-  stride: number,
-  total: number,
-  now: number,
-) => number
+type Move = (...what: [...MoveArguments, now: number]) => number
 
 export interface Moves {
   readonly read: Move

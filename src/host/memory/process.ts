@@ -214,6 +214,18 @@ const moveBound = (write: boolean, mem: number, count: number): number => {
  */
 export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
+/** A place in the memory of a process (high·2^32 + low), and the pieces of ours that belong to it; see `readv`. */
+export type MoveArguments = [
+  high: number,
+  low: number,
+  local: LocalMemory,
+  offset: number,
+  chunk: number,
+  stride: number,
+  total: number,
+]
+type ProcessMove = (handle: ProcessHandle, ...what: MoveArguments) => number
+
 const move = (
   write: boolean,
   handle: ProcessHandle,
@@ -265,28 +277,12 @@ const move = (
  * on the way is not readable, or -errno if none: -EFAULT, -ESRCH (ended), -EPERM (the kernel's access check). At most
  * 2^31-4096 bytes a call.
  */
-export const readv = (
-  handle: ProcessHandle,
-  high: number,
-  low: number,
-  local: LocalMemory,
-  offset: number,
-  chunk: number,
-  stride: number,
-  total: number,
-): number => move(false, handle, high, low, local, offset, chunk, stride, total)
+export const readv: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
+  move(false, handle, high, low, local, offset, chunk, stride, total)
 
 /** Writes, otherwise as readv: from pieces of `local` to one address of the process, in ascending order. */
-export const writev = (
-  handle: ProcessHandle,
-  high: number,
-  low: number,
-  local: LocalMemory,
-  offset: number,
-  chunk: number,
-  stride: number,
-  total: number,
-): number => move(true, handle, high, low, local, offset, chunk, stride, total)
+export const writev: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
+  move(true, handle, high, low, local, offset, chunk, stride, total)
 
 /** Reads `length` bytes at a Number address (below 2^53) into `local` from `offset`; returns as readv. */
 export const readAt = (

@@ -2,6 +2,7 @@
  * The nodes in /dev/infiniband, as programs ask for them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in stat(2).
  * A node that the daemon's tree does not have does not exist for programs.
  */
+import { CM_NAME } from '../session.ts'
 
 export interface CharDevice {
   /** There is one for each device, for each port, or for the system. */
@@ -18,7 +19,7 @@ export interface CharDevice {
 /** By CHARDEV_TYPE. */
 export const CharDevices = {
   uverbs: { of: 'device', node: 'uverbs', major: 231, minor: 192 },
-  rdma_cm: { of: 'system', node: 'rdma_cm', major: 10, minor: 122, abi: 4 },
+  rdma_cm: { of: 'system', node: CM_NAME, major: 10, minor: 122, abi: 4 },
   umad: { of: 'port', node: 'umad', major: 231, minor: 0, abi: 5 },
   issm: { of: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
 } as const satisfies Readonly<Record<string, CharDevice>>

@@ -2,6 +2,7 @@
  * NETLINK_RDMA's device interface (RDMA_NLDEV) as data: commands, attributes and constants of Linux's rdma_netlink.h,
  * and what Linux's nldev_policy checks of each.
  */
+import { QpType, SrqType } from '../enums.ts'
 
 // ---- netlink itself (linux/netlink.h) ----
 
@@ -303,16 +304,19 @@ export type NldevResourceName = keyof typeof NldevResources
 export const QpTypeNumbers: Readonly<Record<string, number>> = {
   smi_qp: 0,
   gsi_qp: 1,
-  rc_qp: 2,
-  uc_qp: 3,
-  ud_qp: 4,
-  raw_packet_qp: 8,
-  xrc_ini_qp: 9,
-  xrc_tgt_qp: 10,
+  rc_qp: QpType.values.RC,
+  uc_qp: QpType.values.UC,
+  ud_qp: QpType.values.UD,
+  raw_packet_qp: QpType.values.RAW_PACKET,
+  xrc_ini_qp: QpType.values.XRC_INI,
+  xrc_tgt_qp: QpType.values.XRC_TGT,
 }
 
 /** enum ib_srq_type, by the classes of shared receive queues. */
-export const SrqTypeNumbers: Readonly<Record<string, number>> = { srq: 0, xrc_srq: 1 }
+export const SrqTypeNumbers: Readonly<Record<string, number>> = {
+  srq: SrqType.values.BASIC,
+  xrc_srq: SrqType.values.XRC,
+}
 
 /** enum rdma_cm_state, of identifiers of rdma_cm. */
 export const CmIdState = {

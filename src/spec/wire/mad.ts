@@ -251,6 +251,15 @@ export const aprStatus = {
 /** `transportType` of a REQ; 3 says that `extendedTransportType` tells it (1: XRC). */
 export const transportType = { RC: 0, UC: 1, RD: 2, EXTENDED: 3 } as const
 
+/** Bytes of private data that messages take. */
+export const privateDataBytes = {
+  REQ: cmMessages.REQ.blobs.privateData.bytes,
+  REP: cmMessages.REP.blobs.privateData.bytes,
+  REJ: cmMessages.REJ.blobs.privateData.bytes,
+  SIDR_REQ: cmMessages.SIDR_REQ.blobs.privateData.bytes,
+  SIDR_REP: cmMessages.SIDR_REP.blobs.privateData.bytes,
+} as const
+
 /** The header of rdma_cm at the start of the private data of REQ and SIDR_REQ; offsets from its start. */
 export const rdmaCmHeader = {
   bytes: 36,

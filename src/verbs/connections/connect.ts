@@ -4,12 +4,13 @@
 import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
-import { rejReason } from '../../spec/wire/mad.ts'
+import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
 import { checkOptions, type Words } from '../checks/options.ts'
 import { contextOf, type Device } from '../device.ts'
-import { formatValue, invalidArgument, RdmaError, refused } from '../error.ts'
+import { formatValue, invalidArgument, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
 import { open } from '../open.ts'
+import { destroy, destroyUnlessRemoved } from '../plan.ts'
 import type { AwaitableRcOptions, RcQueuePair, RcQueuePairOptions } from '../qp/connected.ts'
 import {
   type ConnectedQueuePair,
@@ -26,10 +27,10 @@ import {
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
 
-/** Bytes of private data that the messages take: of a REQ behind rdma_cm's header, a REP, a REJ. */
-const MOST_WITH_REQUEST = 56
-const MOST_WITH_ANSWER = 196
-const MOST_WITH_REFUSAL = 148
+/** Bytes of private data: rdma_cm's header stands before those of a request. */
+const MOST_WITH_REQUEST = privateDataBytes.REQ - rdmaCmHeader.bytes
+const MOST_WITH_ANSWER = privateDataBytes.REP
+const MOST_WITH_REFUSAL = privateDataBytes.REJ
 const HIGHEST_REASON = 255
 
 /** Where a connection is made. */
@@ -154,7 +155,7 @@ const requestOf = (place: Place, id: number, event: ConnectionEvent): Connection
       try {
         carrier.call(CmId, 'reject', id, { privateData: data, reason })
       } finally {
-        carrier.call(CmId, 'destroy', id, {})
+        destroy(carrier, CmId, id)
       }
     },
   }
@@ -179,11 +180,10 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
     isOpen = false
     try {
       connectionEvents(kit).off(number)
-      for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
-      if (id !== undefined) carrier.call(CmId, 'destroy', id, {})
-    } catch (error) {
-      // With the device all of it has ended.
-      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
+      destroyUnlessRemoved(() => {
+        for (let request = requests.poll(); request !== undefined; request = requests.poll()) request.reject()
+      })
+      if (id !== undefined) destroy(carrier, CmId, id)
     } finally {
       requests.end()
       waiters.remove(number)

@@ -14,7 +14,7 @@ import type { Device } from '../device.ts'
 import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
-import { checkOwn, type DeviceContext, type HeldObject } from '../plan.ts'
+import { checkOwn, type DeviceContext, destroy, type HeldObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { type ShownAddress, shownAddress } from './url.ts'
@@ -355,11 +355,8 @@ export class ConnectionEnd {
     this.#id = undefined
     this.#events.off(this.number)
     try {
-      if (id !== undefined) kit.carrier.call(CmId, 'destroy', id, {})
+      if (id !== undefined) destroy(kit.carrier, CmId, id)
       this.#qp?.close()
-    } catch (error) {
-      // Of a device that is gone there is nothing to end.
-      if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
     } finally {
       kit.waiters.remove(this.number)
       this.#over('closed')

@@ -8,6 +8,7 @@ import { CmPortSpace } from '../../../src/spec/enums.ts'
 import { CM_CLASS, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad.ts'
 import { randomFrom } from '../../cm/pair.ts'
+import { plainRequest } from '../../cm/request.ts'
 import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { assertNothingLeft, establish, type Host, ip4, parametersOf, twoHosts } from './world.ts'
 
@@ -27,33 +28,14 @@ const req = (
   { port = PORT, privateData = header, remoteGid = ipv4(10, 0, 0, 2) } = {},
 ) =>
   emitCm({
-    name: 'REQ',
+    ...plainRequest,
     tid: BigInt(number),
     localId: number,
     serviceId: rdmaCmServiceId(TCP, port),
     caGuid,
     qpn: 2 + (number % 0xff_fff0),
-    initiatorDepth: 1,
-    responderResources: 1,
-    remoteResponseTimeout: 20,
-    localResponseTimeout: 20,
-    transportType: 0,
-    flowControl: false,
-    startingPsn: 1,
-    retryCount: 7,
-    pkey: 0xffff,
-    pathMtu: 3,
-    rnrRetryCount: 7,
-    maxCmRetries: 15,
-    srq: false,
-    localLid: 0xffff,
-    remoteLid: 0xffff,
     localGid: ipv4(10, 0, 0, 1),
     remoteGid,
-    flowLabel: 1,
-    trafficClass: 0,
-    hopLimit: 64,
-    sl: 0,
     localAckTimeout: 31,
     privateData,
   })

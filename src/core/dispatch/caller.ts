@@ -1,0 +1,14 @@
+/*
+ * Calls that code of this process makes for itself: it has no memory that arguments could point to.
+ */
+import { CallError } from '../../spec/errno.ts'
+import { noMemory } from '../memory/address-space.ts'
+import type { Caller } from '../model.ts'
+
+/** `who` begins the sentence of EFAULT. Descriptors are core's own numbers. */
+export const callerWithoutMemory = (who: string): Caller => {
+  const refuse = (): never => {
+    throw new CallError('EFAULT', `${who} has no memory that arguments could point to`)
+  }
+  return { memory: noMemory, copyIn: refuse, copyOut: refuse, descriptor: number => number }
+}

@@ -1,0 +1,25 @@
+import type { CmDraft } from '../../src/wire/mad.ts'
+
+/** What a REQ for an RC queue pair says, but for who asks whom for what. */
+export const plainRequest = {
+  name: 'REQ',
+  initiatorDepth: 1,
+  responderResources: 1,
+  remoteResponseTimeout: 20,
+  localResponseTimeout: 20,
+  transportType: 0,
+  flowControl: false,
+  startingPsn: 1,
+  retryCount: 7,
+  pkey: 0xffff,
+  pathMtu: 3,
+  rnrRetryCount: 7,
+  maxCmRetries: 15,
+  srq: false,
+  localLid: 0xffff,
+  remoteLid: 0xffff,
+  flowLabel: 1,
+  trafficClass: 0,
+  hopLimit: 64,
+  sl: 0,
+} as const satisfies Omit<CmDraft<'REQ'>, 'tid'>
