@@ -1,6 +1,6 @@
 /*
  * The package as a program gets it: packed, unpacked into a node_modules folder, and used with import, require, a
- * bundler, a browser's globals and the oldest TypeScript.
+ * bundler, a browser's globals and the oldest TypeScript, and as the linters of packages see it.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
@@ -22,9 +22,12 @@ const write = (name: string, text: string): string => {
   return name
 }
 
+let tarball: Uint8Array<ArrayBuffer>
+
 before(() => {
   const pack = ['pack', '--ignore-scripts', '--json', '--pack-destination', folder]
   const [{ filename }] = JSON.parse(execFileSync('npm', pack, { cwd: repoRoot, encoding: 'utf8', stdio: 'pipe' }))
+  tarball = Uint8Array.from(readFileSync(at(filename)))
   mkdirSync(at('node_modules/userdma'), { recursive: true })
   execFileSync('tar', ['-xzf', at(filename), '-C', at('node_modules/userdma'), '--strip-components=1'])
   for (const name of ['koffi', '@koromix', '@types', 'undici-types'])
@@ -122,6 +125,29 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
     assert.equal(await run({}), 5000)
     assert.equal(await run({ path: 'packets', fault: 'drop=5%,seed=1' }), 5000)
     for (const { port1 } of channels) port1.close()
+  })
+})
+
+describe('linters of packages', () => {
+  /** Ways of resolving imports that a profile of attw leaves out. */
+  const UNSERVED = { 'esm-only': ['node10', 'node16-cjs'] }
+
+  test('arethetypeswrong finds nothing', async () => {
+    const { checkPackage, createPackageFromTarballData } = await import('@arethetypeswrong/core')
+    const { profile } = JSON.parse(readFileSync(join(repoRoot, '.attw.json'), 'utf8')) as { profile: 'esm-only' }
+    const result = await checkPackage(createPackageFromTarballData(tarball))
+    assert.ok(result.types, 'the package has types')
+    const served = result.problems.filter(
+      problem => !('resolutionKind' in problem && UNSERVED[profile].includes(problem.resolutionKind)),
+    )
+    assert.deepEqual(served, [])
+  })
+
+  // Its suggestions are left out: the one it has is to replace `browser`, which maps Node's own modules, by `exports`.
+  test('publint finds no error and nothing to warn of', async () => {
+    const { publint } = await import('publint')
+    const { messages } = await publint({ pack: { tarball: tarball.buffer }, level: 'warning', strict: true })
+    assert.deepEqual(messages, [])
   })
 })
 
