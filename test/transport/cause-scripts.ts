@@ -155,8 +155,8 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'FLUSH_KIND',
-    'a FLUSH with placement 2 and selectivity 0 is not possible here',
-    t => t.request('FLUSH', 0, { dmaLen: 8, plt: 2 }),
+    'a FLUSH with placement 4 and selectivity 0 is not possible here',
+    t => t.request('FLUSH', 0, { dmaLen: 8, plt: 4 }),
   ],
   ['ATOMIC_WRITE_LENGTH', 'an ATOMIC WRITE has 8 bytes, not 4', t => t.request('ATOMIC_WRITE', 0, { payload: 4 })],
   [

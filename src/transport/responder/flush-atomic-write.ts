@@ -4,7 +4,7 @@
  * they take a resource, from which a duplicate is answered without being executed again.
  *
  * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH does the pending
- * DMA and is answered, and one for persistence is an invalid request.
+ * DMA and is answered; one for persistence needs a right that no region has.
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -33,20 +33,29 @@ const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind:
   queueResponse(s, row, resource, kind, 1)
 }
 
+/** The rights that a FLUSH with this placement needs; 0 for a placement that is not specified. */
+const rightsFor = (placement: number): number => {
+  if ((placement & ~(flushPlacement.GLOBAL | flushPlacement.PERSISTENT)) !== 0) return 0
+  return (
+    ((placement & flushPlacement.GLOBAL) !== 0 ? Access.FLUSH_GLOBAL : 0) |
+    ((placement & flushPlacement.PERSISTENT) !== 0 ? Access.FLUSH_PERSISTENT : 0)
+  )
+}
+
 /** `feth` and `reth`: offsets of these headers. */
 export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
   const base = row * QP.WORDS
   const view = arena.view
   const selectivity = ext.fethSelectivity(view, feth)
   const length = ext.rethDmaLen(view, reth)
-  // only global visibility is supported: no persistent memory, and no placements that are not specified yet
   const placement = ext.fethPlacement(view, feth)
-  if (placement !== flushPlacement.GLOBAL || (selectivity !== RANGE && selectivity !== REGION)) {
+  const right = rightsFor(placement)
+  if (right === 0 || (selectivity !== RANGE && selectivity !== REGION)) {
     nakInvalidRequest(s, row, because('FLUSH_KIND', { placement, selectivity }))
     return
   }
-  if ((s.rows[base + QP.ACCESS] & Access.FLUSH_GLOBAL) === 0) {
-    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.FLUSH_GLOBAL }))
+  if ((right & ~s.rows[base + QP.ACCESS]) !== 0) {
+    nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right }))
     return
   }
   if (length > MAX_MESSAGE_BYTES) {
@@ -55,7 +64,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   }
   flushDma(s) // this is what it is about
   if (s.rows[base + QP.STATE] === ERR) return
-  if (!mayFlush(s, row, arena, reth, selectivity === REGION, length)) {
+  if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
     return
   }
@@ -71,6 +80,7 @@ const mayFlush = (
   row: number,
   arena: Arena,
   reth: number,
+  right: number,
   isRegion: boolean,
   length: number,
 ): boolean => {
@@ -81,9 +91,9 @@ const mayFlush = (
   const hi = ext.rethVaHi(arena.view, reth)
   const lo = ext.rethVaLo(arena.view, reth)
   const may = isRegion
-    ? memory.grants(pd, key, Access.FLUSH_GLOBAL, qp)
-    : length === 0 || memory.resolve(pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp) >= 0
-  if (!may) noteRefusedKey(s, pd, key, hi, lo, length, Access.FLUSH_GLOBAL, qp)
+    ? memory.grants(pd, key, right, qp)
+    : length === 0 || memory.resolve(pd, key, hi, lo, length, right, qp) >= 0
+  if (!may) noteRefusedKey(s, pd, key, hi, lo, length, right, qp)
   return may
 }
 

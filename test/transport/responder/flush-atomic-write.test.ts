@@ -12,6 +12,7 @@ const { FLUSH, ATOMIC_WRITE } = wr
 const ALL = 0x10e
 const GLOBAL = 1n
 const PERSISTENT = 2n
+const PERSISTING = { access: 0x30e }
 const flush = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: FLUSH,
@@ -175,6 +176,9 @@ describe('the responder: FLUSH', () => {
     ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: 14 }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
+    ['persistent, which the queue pair allows and no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
+    ['global and persistent, likewise', { plt: 3, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
+    ['of a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', PERSISTING],
     ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],
   ]
