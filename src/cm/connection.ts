@@ -129,6 +129,8 @@ export class CmConnection implements Timed {
     transport: 'RC',
     ackTimeout: 0,
   }
+  /** By what the registry finds it beside its own id; '' by nothing. */
+  readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
   localId: number

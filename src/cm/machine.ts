@@ -5,6 +5,7 @@
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
+import { isSameAddress } from '../wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
 import { CmError } from './error.ts'
@@ -54,8 +55,6 @@ const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
   return Object.fromEntries(names.map(name => [name, 0])) as Record<CmMessageName, number>
 }
-
-const sameGid = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
 export class CmMachine {
   readonly counters: CmCounters = {
@@ -245,7 +244,7 @@ export class CmMachine {
   refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(message.caGuid, qpn)
     // The GUID is the peer's own word: only its own address may call a connection stale.
-    if (stale === undefined || !sameGid(stale.path.remoteGid, from.remoteGid)) return false
+    if (stale === undefined || !isSameAddress(stale.path.remoteGid, from.remoteGid)) return false
     this.refuse(message, from, rejReason.STALE_CONN)
     if (stale.state === 'ESTABLISHED') this.disconnect(stale, now)
     return true

@@ -4,7 +4,7 @@
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
-import { emitCm, parseCm } from '../wire/mad.ts'
+import { emitCm, viewCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type CmTransport, type Received } from './connection.ts'
 import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
@@ -168,7 +168,7 @@ const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, 
  * where the datagram arrived. A datagram that is no message of connection management is ignored.
  */
 export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: number): void => {
-  const message = parseCm(mad)
+  const message = viewCm(mad)
   if (message === undefined) return
   machine.counters.received[message.name]++
   switch (message.name) {

@@ -5,15 +5,14 @@
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
+/** What a connection is found by beside its own id; each is a map of its own. */
+type KeyName = keyof CmConnection['keys']
+
 const peerKey = (caGuid: bigint, number: number): string => `${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
 /** Numbers 0 and 1 are those of management: whoever names one has no queue pair to connect. */
 const isQueuePair = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
-
-const remove = (map: Map<string, CmConnection>, key: string, connection: CmConnection): void => {
-  if (map.get(key) === connection) map.delete(key)
-}
 
 const ALL_BITS = (1n << 64n) - 1n
 
@@ -29,14 +28,16 @@ export interface CmListenOptions {
 export class CmRegistry {
   readonly #random: () => number
   readonly #byLocalId = new Map<number, CmConnection>()
-  /** By the peer's CA GUID and its communication id: finds duplicates of a REQ. */
-  readonly #byRemoteId = new Map<string, CmConnection>()
-  /** By the peer's CA GUID and its QPN: finds stale connections. */
-  readonly #byRemoteQpn = new Map<string, CmConnection>()
-  /** By our device and queue pair: connections that are neither over nor in TIMEWAIT. */
-  readonly #byLocalQpn = new Map<string, CmConnection>()
-  /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
-  readonly #byRequestId = new Map<string, CmConnection>()
+  readonly #maps: Readonly<Record<KeyName, Map<string, CmConnection>>> = {
+    /** By the peer's CA GUID and its communication id: finds duplicates of a REQ. */
+    remoteId: new Map(),
+    /** By the peer's CA GUID and its QPN: finds stale connections. */
+    remoteQpn: new Map(),
+    /** By our device and queue pair: connections that are neither over nor in TIMEWAIT. */
+    localQpn: new Map(),
+    /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
+    request: new Map(),
+  }
   /** Listeners to one service id, by that: one for each device, or one for all. */
   readonly #listeners = new Map<bigint, CmListener[]>()
   /** Listeners to several service ids. */
@@ -48,7 +49,21 @@ export class CmRegistry {
   }
 
   get size(): number {
-    return this.#byLocalId.size + this.#byRequestId.size
+    return this.#byLocalId.size + this.#maps.request.size
+  }
+
+  /** The connection is found by this key from now on, and by no other of its kind. */
+  #set(name: KeyName, connection: CmConnection, key: string): void {
+    this.#clear(name, connection)
+    connection.keys[name] = key
+    this.#maps[name].set(key, connection)
+  }
+
+  #clear(name: KeyName, connection: CmConnection): void {
+    const { keys } = connection
+    const map = this.#maps[name]
+    if (keys[name] !== '' && map.get(keys[name]) === connection) map.delete(keys[name])
+    keys[name] = ''
   }
 
   /** An id that no connection has; never 0. */
@@ -72,43 +87,44 @@ export class CmRegistry {
 
   /** The peer's id and queue pair are known from now on. */
   addPeer(connection: CmConnection): void {
-    this.#byRemoteId.set(peerKey(connection.remoteCaGuid, connection.remoteId), connection)
-    this.#byRemoteQpn.set(peerKey(connection.remoteCaGuid, connection.agreed.remoteQpn), connection)
+    const { remoteCaGuid, remoteId, agreed } = connection
+    this.#set('remoteId', connection, peerKey(remoteCaGuid, remoteId))
+    if (isQueuePair(agreed.remoteQpn)) this.#set('remoteQpn', connection, peerKey(remoteCaGuid, agreed.remoteQpn))
   }
 
   /** Our queue pair is the connection's from now on. Throws EINVAL if it is another's: a peer would end that as stale. */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
-    const other = this.#byLocalQpn.get(key)
+    const other = this.#maps.localQpn.get(key)
     if (other !== undefined && other !== connection)
       throw new CmError('EINVAL', `queue pair ${qpn} is connected already, or about to be`)
     this.releaseQpn(connection)
     connection.agreed.localQpn = qpn
-    if (isQueuePair(qpn)) this.#byLocalQpn.set(key, connection)
+    if (isQueuePair(qpn)) this.#set('localQpn', connection, key)
   }
 
   releaseQpn(connection: CmConnection): void {
-    remove(this.#byLocalQpn, localKey(connection, connection.agreed.localQpn), connection)
+    this.#clear('localQpn', connection)
   }
 
   addRequest(connection: CmConnection): void {
-    this.#byRequestId.set(requestKey(connection.path, connection.remoteId), connection)
+    this.#set('request', connection, requestKey(connection.path, connection.remoteId))
   }
 
   /** Another connection of the peer may use its queue pair: one in TIMEWAIT is not stale. */
   releaseRemoteQpn(connection: CmConnection): void {
-    remove(this.#byRemoteQpn, peerKey(connection.remoteCaGuid, connection.agreed.remoteQpn), connection)
+    this.#clear('remoteQpn', connection)
   }
 
   /** The peer's numbers say nothing any more. */
   removePeer(connection: CmConnection): void {
     this.releaseRemoteQpn(connection)
-    remove(this.#byRemoteId, peerKey(connection.remoteCaGuid, connection.remoteId), connection)
+    this.#clear('remoteId', connection)
     connection.remoteId = 0
   }
 
   remove(connection: CmConnection): void {
-    remove(this.#byRequestId, requestKey(connection.path, connection.remoteId), connection)
+    this.#clear('request', connection)
     this.removePeer(connection)
     this.releaseQpn(connection)
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
@@ -125,20 +141,19 @@ export class CmRegistry {
   }
 
   byRemoteId(caGuid: bigint, remoteId: number): CmConnection | undefined {
-    return this.#byRemoteId.get(peerKey(caGuid, remoteId))
+    return this.#maps.remoteId.get(peerKey(caGuid, remoteId))
   }
 
   byRemoteQpn(caGuid: bigint, qpn: number): CmConnection | undefined {
-    if (!isQueuePair(qpn)) return undefined
-    return this.#byRemoteQpn.get(peerKey(caGuid, qpn))
+    return this.#maps.remoteQpn.get(peerKey(caGuid, qpn))
   }
 
   byRequest(from: CmPath, requestId: number): CmConnection | undefined {
-    return this.#byRequestId.get(requestKey(from, requestId))
+    return this.#maps.request.get(requestKey(from, requestId))
   }
 
   ofDevice(device: number): CmConnection[] {
-    const all = [...this.#byLocalId.values(), ...this.#byRequestId.values()]
+    const all = [...this.#byLocalId.values(), ...this.#maps.request.values()]
     return all.filter(({ path }) => path.device === device)
   }
 

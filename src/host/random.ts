@@ -1,7 +1,7 @@
 /*
  * Unpredictable numbers, from the system's generator.
  */
-const pool = new Uint32Array(64)
+const pool = new Uint32Array(1024)
 let left = 0
 
 /** Integers from 0 to 2^32 - 1. */

@@ -2,6 +2,12 @@
  * IP addresses as GIDs have them: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
  */
 
+/** Whether two addresses of 16 bytes are the same. */
+export const isSameAddress = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
 /** Whether 16 bytes are an IPv4 address. */
 export const isMappedIpv4 = (address: Uint8Array): boolean => {
   if (address.length !== 16 || address[10] !== 0xff || address[11] !== 0xff) return false

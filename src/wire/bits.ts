@@ -31,14 +31,18 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
   view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
 }
 
+/** The first number, by width, that has one bit too many. */
+const BEYOND = Array.from({ length: 33 }, (_, width) => 2 ** width)
+const BEYOND_64 = 1n << 64n
+
 /** What is wrong with a value for a field of `width` bits, as the end of a sentence; undefined if it fits. */
 export const misfit = (width: number, value: unknown): string | undefined => {
   const fits =
     width === 1
       ? typeof value === 'boolean'
       : width === 64
-        ? typeof value === 'bigint' && value >= 0n && value < 1n << 64n
-        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** width
+        ? typeof value === 'bigint' && value >= 0n && value < BEYOND_64
+        : typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < BEYOND[width]!
   if (fits) return undefined
   const allowed =
     width === 1 ? 'a boolean' : width === 64 ? 'a bigint from 0 to 2^64-1' : `an integer from 0 to ${2 ** width - 1}`

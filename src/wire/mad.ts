@@ -36,10 +36,6 @@ export type CmDraft<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & Partial<LayoutRecord<(typeof cmMessages)[M]>>
 }[N]
 
-const nameByAttribute = new Map<number, CmMessageName>(
-  (Object.keys(cmMessages) as CmMessageName[]).map(name => [cmMessages[name].attribute, name]),
-)
-
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
 /** A layout as lists, made once. */
@@ -94,22 +90,62 @@ const writeLayout = (
   }
 }
 
-const headerLayout: MessageLayout = { fields: madHeader, blobs: {} }
+/** Versions, class and method, the first four bytes of every message. */
+const COMMON = (MAD_BASE_VERSION << 24) | (CM_CLASS << 16) | (CM_CLASS_VERSION << 8) | MAD_METHOD_SEND
+const TID_AT = madHeader.tid[0] >> 3
+const ATTRIBUTE_AT = madHeader.attribute[0] >> 3
 
-/** The message in `bytes`, the payload of a packet to queue pair 1; its byte fields are parts of it. Undefined: no CM. */
-export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
+/** A message whose fields are read from its bytes when they are asked for. */
+class MessageView {
+  readonly bytes: Uint8Array
+  readonly view: DataView
+
+  constructor(bytes: Uint8Array, view: DataView) {
+    this.bytes = bytes
+    this.view = view
+  }
+}
+
+/** The class of views of one message: an accessor for each field. */
+const viewClass = (name: CmMessageName): typeof MessageView => {
+  class View extends MessageView {}
+  const { fields, blobs } = listed(cmMessages[name])
+  const define = (field: string, get: (this: MessageView) => unknown): void => {
+    Object.defineProperty(View.prototype, field, { get })
+  }
+  define('name', () => name)
+  for (const [field, bits] of [['tid', madHeader.tid] as const, ...fields])
+    define(field, function () {
+      return getBits(this.view, 0, bits)
+    })
+  for (const [field, { offset, bytes: length }] of blobs)
+    define(field, function () {
+      return this.bytes.subarray(offset, offset + length)
+    })
+  return View
+}
+
+const names = Object.keys(cmMessages) as CmMessageName[]
+const viewsByAttribute = new Map(names.map(name => [cmMessages[name].attribute as number, viewClass(name)]))
+
+/**
+ * The message in `bytes`, the payload of a packet to queue pair 1. It is a view: `bytes` must not change while it is
+ * used, and its byte fields are parts of them. Undefined: no CM.
+ */
+export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (bytes.length !== MAD_BYTES) return undefined
   const view = viewOf(bytes)
-  const field = (bits: BitField): number => Number(getBits(view, 0, bits))
-  const isCm =
-    field(madHeader.baseVersion) === MAD_BASE_VERSION &&
-    field(madHeader.mgmtClass) === CM_CLASS &&
-    field(madHeader.classVersion) === CM_CLASS_VERSION &&
-    field(madHeader.method) === MAD_METHOD_SEND
-  const name = isCm ? nameByAttribute.get(field(madHeader.attribute)) : undefined
-  if (name === undefined) return undefined
-  const record = readLayout(bytes, 0, cmMessages[name])
-  return { name, tid: view.getBigUint64(madHeader.tid[0] >> 3), ...record } as CmMessage
+  if (view.getInt32(0) !== COMMON) return undefined
+  const View = viewsByAttribute.get(view.getUint16(ATTRIBUTE_AT))
+  return View && (new View(bytes, view) as object as CmMessage)
+}
+
+/** The same as a plain record of all fields. */
+export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
+  const message = viewCm(bytes)
+  if (message === undefined) return undefined
+  const { name, tid } = message
+  return { name, tid, ...readLayout(bytes, 0, cmMessages[name]) } as CmMessage
 }
 
 /**
@@ -118,17 +154,14 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
  */
 export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
-  const layout = cmMessages[message.name]
-  const header = {
-    baseVersion: MAD_BASE_VERSION,
-    mgmtClass: CM_CLASS,
-    classVersion: CM_CLASS_VERSION,
-    method: MAD_METHOD_SEND,
-    tid: message.tid,
-    attribute: layout.attribute,
-  }
-  writeLayout(bytes, 0, 'MAD', headerLayout, header)
-  writeLayout(bytes, 0, message.name, layout, message)
+  const view = viewOf(bytes)
+  const { name, tid } = message
+  const wrong = misfit(madHeader.tid[1], tid)
+  if (wrong !== undefined) throw new RangeError(`MAD: tid ${wrong}`)
+  view.setInt32(0, COMMON)
+  view.setBigUint64(TID_AT, tid)
+  view.setUint16(ATTRIBUTE_AT, cmMessages[name].attribute)
+  writeLayout(bytes, 0, name, cmMessages[name], message)
   return bytes
 }
 
@@ -145,8 +178,13 @@ export interface RdmaCmHeader {
 /** The header at the start of private data; undefined if there is none of version 0 with an IP version. */
 export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undefined => {
   if (privateData.length < rdmaCmHeader.bytes) return undefined
-  const { version, ...header } = readLayout(privateData, 0, rdmaCmHeader) as LayoutRecord<typeof rdmaCmHeader>
-  return version === 0 && (header.ipVersion === 4 || header.ipVersion === 6) ? header : undefined
+  const view = viewOf(privateData)
+  const { fields, blobs } = rdmaCmHeader
+  const ipVersion = getBits(view, 0, fields.ipVersion) as number
+  if (getBits(view, 0, fields.version) !== 0 || (ipVersion !== 4 && ipVersion !== 6)) return undefined
+  const bytesOf = ({ offset, bytes }: ByteField): Uint8Array => privateData.subarray(offset, offset + bytes)
+  const port = getBits(view, 0, fields.port) as number
+  return { ipVersion, port, source: bytesOf(blobs.source), destination: bytesOf(blobs.destination) }
 }
 
 /** Private data that begins with the header; the application's own follows. */

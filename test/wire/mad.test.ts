@@ -18,6 +18,7 @@ import {
   parseCm,
   parseRdmaCmHeader,
   rdmaCmServiceId,
+  viewCm,
 } from '../../src/wire/mad.ts'
 import { parsePacket } from '../../src/wire/packet.ts'
 import { readCapture } from '../../src/wire/pcap.ts'
@@ -116,6 +117,8 @@ test('records survive the way through bytes', () => {
         const bytes = emitCm(message)
         assert.equal(bytes.length, MAD_BYTES)
         assert.deepEqual(parseCm(bytes), message)
+        const view = viewCm(bytes) as object as Readonly<Record<string, unknown>>
+        for (const [field, value] of Object.entries(message)) assert.deepEqual(view[field], value, field)
       }),
       { numRuns: 50 },
     )

@@ -4,9 +4,10 @@
  */
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
+import { isSameAddress } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
-import { Family, isAny, isLoopback, isSameHost, type SocketAddress } from './socket-address.ts'
+import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
 /** One service id that identifiers listen to. */
 interface Service {
@@ -29,7 +30,7 @@ const fitOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddr
   const isFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
   if (!isFamily || device !== to) return NONE
-  if (isSameHost(source.address, local.address)) return EXACT
+  if (isSameAddress(source.address, local.address)) return EXACT
   // 127.0.0.1 means a device of this host, whichever address that has.
   return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
 }
@@ -84,7 +85,7 @@ export class Listeners {
   findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source } = id
-      if (source?.family === Family.IB && (isAny(source) || isSameHost(source.address, gid))) return id
+      if (source?.family === Family.IB && (isAny(source) || isSameAddress(source.address, gid))) return id
     }
     return undefined
   }

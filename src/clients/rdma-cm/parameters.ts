@@ -23,11 +23,14 @@ export const headerBytes = ({ source }: Identifier): number => (source?.family =
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
-const isZero = (byte: number): boolean => byte === 0
+const areZeros = (bytes: Uint8Array): boolean => {
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false
+  return true
+}
 
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
   // Most of it is what fills the message up.
-  if (bytes.every(isZero)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
+  if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }

@@ -3,7 +3,8 @@
  * They are those of this subsystem, and have nothing to do with the ports of TCP and UDP.
  */
 import { CallError } from '../../spec/errno.ts'
-import { Family, isAny, isSameHost, type SocketAddress } from './socket-address.ts'
+import { isSameAddress } from '../../wire/address.ts'
+import { Family, isAny, type SocketAddress } from './socket-address.ts'
 
 /** What the table asks of an identifier that is bound. */
 export interface PortHolder {
@@ -32,7 +33,7 @@ const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRIN
   const isAlike = isOfIb || source.family === other.family
   if (!isAlike && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
   if (isAny(source) || isAny(other)) return 'EADDRNOTAVAIL'
-  return isAlike && isSameHost(source.address, other.address) ? 'EADDRINUSE' : undefined
+  return isAlike && isSameAddress(source.address, other.address) ? 'EADDRINUSE' : undefined
 }
 
 export class PortTable {

@@ -42,12 +42,15 @@ export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketA
   scope,
 })
 
+const noIpv4 = mapped(new Uint8Array(4))
+const noIpv6 = new Uint8Array(16)
+
 /** The address that is all zeros, of the same family. */
 export const anyAddress = (family: number): SocketAddress => ({
   ...none,
   family,
   port: 0,
-  address: family === Family.INET ? mapped(new Uint8Array(4)) : new Uint8Array(16),
+  address: family === Family.INET ? noIpv4 : noIpv6,
 })
 
 /** Undefined for a family that rdma_cm does not know. */
@@ -101,14 +104,18 @@ export const emitAddress = (from: SocketAddress): Uint8Array => {
   return bytes
 }
 
+/** Whether the bytes from `first` to before `end` are zeros. */
+const areZeros = (address: Uint8Array, first: number, end: number): boolean => {
+  for (let i = first; i < end; i++) if (address[i] !== 0) return false
+  return true
+}
+
 /** Whether it names no host. */
 export const isAny = ({ family, address }: SocketAddress): boolean =>
-  address.subarray(family === Family.INET ? 12 : 0).every(byte => byte === 0)
+  areZeros(address, family === Family.INET ? 12 : 0, 16)
 
 export const isLoopback = ({ family, address }: SocketAddress): boolean =>
-  family === Family.INET ? address[12] === 127 : address[15] === 1 && address.subarray(0, 15).every(byte => byte === 0)
-
-export const isSameHost = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
+  family === Family.INET ? address[12] === 127 : address[15] === 1 && areZeros(address, 0, 15)
 
 /** The last 16 bytes of rdma_cm's header: of IPv4 the address behind zeros. */
 export const headerAddress = ({ family, address }: SocketAddress): Uint8Array => {

@@ -17,11 +17,14 @@ export interface GidTable {
   readonly port: number
   /** One slot per index. */
   readonly entries: (GidTableEntry | undefined)[]
+  /** No index from here on is in use. */
+  end: number
 }
 
 export const createGidTable = (port: number, length: number): GidTable => ({
   port,
   entries: new Array<GidTableEntry | undefined>(length).fill(undefined),
+  end: 0,
 })
 
 const inside = (table: GidTable, index: number): void => {
@@ -34,6 +37,8 @@ export const setGid = (table: GidTable, index: number, entry: GidTableEntry | un
   inside(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
   table.entries[index] = entry === undefined ? undefined : { ...entry, gid: entry.gid.slice() }
+  if (entry !== undefined) table.end = Math.max(table.end, index + 1)
+  else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }
 
 /** The entry at an index. EINVAL beyond the table's end, ENODATA where it is empty. */
@@ -44,11 +49,16 @@ export const getGid = (table: GidTable, index: number): GidTableEntry => {
   return entry
 }
 
+const isSame = (a: Uint8Array, b: Uint8Array): boolean => {
+  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
+  return true
+}
+
 /** The first index that has this GID (of this type, if one is given), -1 for none. */
-export const findGid = (table: GidTable, gid: Uint8Array, type?: number): number =>
-  table.entries.findIndex(
-    entry =>
-      entry !== undefined &&
-      (type === undefined || entry.type === type) &&
-      entry.gid.every((byte, i) => byte === gid[i]),
-  )
+export const findGid = ({ entries, end }: GidTable, gid: Uint8Array, type?: number): number => {
+  for (let i = 0; i < end; i++) {
+    const entry = entries[i]
+    if (entry !== undefined && (type === undefined || entry.type === type) && isSame(entry.gid, gid)) return i
+  }
+  return -1
+}

@@ -9,6 +9,7 @@ import { CallError } from '../../spec/errno.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
+import { isSameAddress } from '../../wire/address.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { BTH_ACKREQ, BTH_BYTES, bthOpcode, bthPkey, bthVersion, putBth } from '../../wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
@@ -30,11 +31,18 @@ interface Waiting {
   readonly flow: number
 }
 
+/** A copy of an address, or the last one if it is the same: few peers send many datagrams. */
+const copyOf = (address: Uint8Array, last: Uint8Array): Uint8Array =>
+  isSameAddress(address, last) ? last : address.slice()
+
 export class Management implements ManagementPort, ManagementQueue {
   readonly #device: RxeState
   readonly #receive: (mad: Uint8Array, from: MadAddress) => void
   readonly #waiting: Waiting[] = []
   #psn = 0
+  /** Addresses of the last datagram. */
+  #localGid: Uint8Array = new Uint8Array(16)
+  #remoteGid: Uint8Array = new Uint8Array(16)
 
   /** Throws CallError EBUSY if queue pair 1 is somebody's. */
   constructor(device: RxeState, receive: (mad: Uint8Array, from: MadAddress) => void) {
@@ -112,9 +120,11 @@ export class Management implements ManagementPort, ManagementQueue {
     }
     counters.receivedPackets++
     const start = at + HEADER_BYTES
+    this.#localGid = copyOf(from.destination, this.#localGid)
+    this.#remoteGid = copyOf(from.source, this.#remoteGid)
     this.#receive(arena.bytes.slice(start, start + MAD_BYTES), {
-      localGid: from.destination.slice(),
-      remoteGid: from.source.slice(),
+      localGid: this.#localGid,
+      remoteGid: this.#remoteGid,
       qpn: dethSrcQp(view, deth),
       pkey: bthPkey(view, at),
       flowLabel: from.flowLabel,

@@ -7,7 +7,7 @@ import type { FlowAddress, Port } from '../../../phy/port.ts'
 import type { QpAddress } from '../../../spec/classes/qp.ts'
 import { CallError } from '../../../spec/errno.ts'
 import type { RecordOf } from '../../../spec/schema/schema.ts'
-import { isMappedIpv4 } from '../../../wire/address.ts'
+import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 export type Address = RecordOf<typeof QpAddress>
 
@@ -50,11 +50,6 @@ export const copyAddress = ({
   port,
 })
 
-const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => {
-  for (let i = 0; i < 16; i++) if (a[i] !== b[i]) return false
-  return true
-}
-
 /**
  * Refuses what the soft device does not support. It sends UDP datagrams: the kernel finds the next hop's MAC address,
  * so that a given one is ignored, and tags frames as the interface of the source address does.
@@ -73,7 +68,7 @@ const isSameMac = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolea
   a === b || (a !== undefined && b !== undefined && a.every((byte, i) => byte === b[i]))
 
 const isSame = (a: Address, b: Address): boolean =>
-  isSameGid(a.dgid, b.dgid) &&
+  isSameAddress(a.dgid, b.dgid) &&
   a.flowLabel === b.flowLabel &&
   a.sgidIndex === b.sgidIndex &&
   a.trafficClass === b.trafficClass &&
