@@ -106,6 +106,7 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
         object: about,
         type,
         status: status >>> 0,
+        unread: (object as FdObject).sink.unread(),
         ...(connection && { connection }),
         ...(datagram && { datagram }),
         ...(ece && { ece }),

@@ -27,15 +27,16 @@ const unconnected = (id: Identifier, state: number): QpAttributes => ({
   ...(state === RTR && { rqPsn: id.startingPsn }),
 })
 
-const toInit = ({ connection }: Identifier): QpAttributes => {
-  const { responderResources = 0 } = connection?.agreed ?? {}
-  return {
-    state: INIT,
-    accessFlags: REMOTE_WRITE | (responderResources > 0 ? REMOTE_READ | REMOTE_ATOMIC : 0),
-    pkeyIndex: 0,
-    port: 1,
-  }
-}
+/** What the peer may do. */
+export const accessFlagsFor = ({ connection }: Identifier): number =>
+  REMOTE_WRITE | ((connection?.agreed.responderResources ?? 0) > 0 ? REMOTE_READ | REMOTE_ATOMIC : 0)
+
+const toInit = (id: Identifier): QpAttributes => ({
+  state: INIT,
+  accessFlags: accessFlagsFor(id),
+  pkeyIndex: 0,
+  port: 1,
+})
 
 const addressOf = (id: Identifier): NonNullable<QpAttributes['address']> => {
   const { connection, device } = id

@@ -13,7 +13,7 @@ import { CmEventType, QpState, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
 import type { ConnectionParameters, EventDetails, Identifier, IdOwner } from './identifier.ts'
-import { qpAttributesFor } from './qp-attributes.ts'
+import { accessFlagsFor, qpAttributesFor } from './qp-attributes.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 import type { SocketAddress } from './socket-address.ts'
 
@@ -44,8 +44,8 @@ const guard = (device: Device): void => {
       class: cls.name,
       method: 'modify',
       pre({ caller }, object, args) {
-        const isMoveToError = args.state === ERR && Object.keys(args).length === 1
-        if (caller === management || isMoveToError || !owned.has(object)) return
+        if (caller === management || !owned.has(object)) return
+        if (args.state === ERR && Object.keys(args).length === 1) return
         throw new CallError('EBUSY', `${cls.name}.modify: its connection decides; only a move to ERR is allowed`)
       },
     })
@@ -106,6 +106,8 @@ class QueuePairOwner implements IdOwner {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
+        // Only now is known what the peer may do.
+        accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
       }
@@ -145,8 +147,7 @@ class QueuePairOwner implements IdOwner {
 
   #answered(details: EventDetails): void {
     try {
-      // Only now is known what the peer may do.
-      this.move(INIT, RTR, RTS)
+      this.move(RTR, RTS)
       this.#cm.accept(this.#id, undefined)
     } catch (error) {
       if (!(error instanceof CallError)) throw error

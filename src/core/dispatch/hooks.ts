@@ -5,7 +5,17 @@
  * nothing. Malformed bytes and methods that the device lacks reach no hook.
  */
 import { noteFault } from '../attempt.ts'
-import type { AnyHandler, AnyResult, Block, DispatchTable, Entry, Hook } from '../model.ts'
+import type {
+  AnyHandler,
+  AnyResult,
+  Block,
+  CallContext,
+  CoreObject,
+  DispatchTable,
+  Entry,
+  HandlerValues,
+  Hook,
+} from '../model.ts'
 import { assemble } from './compile.ts'
 
 /** Calls the `post` hooks, in reverse order of `pre`. */
@@ -24,17 +34,25 @@ const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
 
 const wrap = (handler: AnyHandler, hooks: readonly Hook[], tell: ReturnType<typeof endingOf>): AnyHandler => {
   const before = hooks.filter(hook => hook.pre !== undefined)
+  const begin = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
+    for (const hook of before)
+      try {
+        hook.pre!(call, object, args)
+      } catch (error) {
+        // core's own destroys cannot be refused
+        if (call.why === 'call') throw error
+      }
+  }
+  if (hooks.every(hook => hook.post === undefined))
+    return (call, object, args, core) => {
+      begin(call, object, args)
+      return handler(call, object, args, core)
+    }
   return (call, object, args, core) => {
     const ended = (out: AnyResult, error: unknown): void => tell(call, object, args, out, error)
     let out: ReturnType<AnyHandler>
     try {
-      for (const hook of before)
-        try {
-          hook.pre!(call, object, args)
-        } catch (error) {
-          // core's own destroys cannot be refused
-          if (call.why === 'call') throw error
-        }
+      begin(call, object, args)
       out = handler(call, object, args, core)
     } catch (error) {
       ended(undefined, error)

@@ -18,7 +18,8 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
      * Takes the oldest event. EAGAIN if there is none, EIO if none will come any more. `status`: 0, minus an errno, or
-     * the reason of a REJ; as two's complement. `object`: the identifier, or the membership of a group.
+     * the reason of a REJ; as two's complement. `object`: the identifier, or the membership of a group. `unread`: how
+     * many are left.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},
@@ -30,6 +31,7 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
         connection: optional(record(68, CmConnectionParameters)),
         datagram: optional(record(69, CmDatagramParameters)),
         ece: optional(record(70, CmEce)),
+        unread: u32(71),
       },
     }),
   },

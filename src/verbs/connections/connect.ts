@@ -21,7 +21,7 @@ import {
   checkPrivateData,
   connectionWords,
   dataOf,
-  lazyAddresses,
+  LazyAddresses,
   Place,
 } from './connection.ts'
 import { type ConnectionEvent, connectionEvents } from './events.ts'
@@ -113,51 +113,65 @@ export async function connect(url: string, options: object = {}): Promise<Connec
   }
 }
 
-const requestOf = (place: Place, id: number, event: ConnectionEvent): ConnectionRequest => {
-  const { carrier } = place.kit
-  const privateData = dataOf(event)
-  const addresses = lazyAddresses(place.kit, () => (isAnswered ? undefined : id))
-  let isAnswered = false
-  const answer = (call: string): void => {
-    if (isAnswered) throw refused('EINVAL', call, 'it is answered already')
-    isAnswered = true
+class RequestObject implements ConnectionRequest {
+  readonly privateData: Uint8Array
+  readonly #place: Place
+  /** Undefined once it is answered. */
+  #id: number | undefined
+  readonly #addresses = new LazyAddresses()
+
+  constructor(place: Place, event: ConnectionEvent) {
+    this.privateData = dataOf(event)
+    this.#place = place
+    this.#id = event.object
   }
-  return {
-    privateData,
-    get remoteAddress() {
-      return addresses().remote.address
-    },
-    get remotePort() {
-      return addresses().remote.port
-    },
-    async accept(options: object = {}): Promise<never> {
-      checkOptions('request.accept', 'options', options, connectionWords)
-      const given = options as ConnectionOptions<never>
-      checkConnection('request.accept', given, MOST_WITH_ANSWER)
-      given.signal?.throwIfAborted()
-      answer('request.accept')
-      const end = new ConnectionEnd('request.accept', place.share())
-      end.take(id, privateData)
-      try {
-        return (await end.accept(given)) as never
-      } catch (error) {
-        await end.close()
-        throw error
-      }
-    },
-    reject(options = {}) {
-      checkOptions('request.reject', 'options', options, rejectWords)
-      const { privateData: data = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
-      checkPrivateData('request.reject', data, MOST_WITH_REFUSAL)
-      if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
-        throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
-      answer('request.reject')
-      try {
-        carrier.call(CmId, 'reject', id, { privateData: data, reason })
-      } finally {
-        destroy(carrier, CmId, id)
-      }
-    },
+
+  get remoteAddress(): string {
+    return this.#addresses.of(this.#place.kit, this.#id).remote.address
+  }
+
+  get remotePort(): number {
+    return this.#addresses.of(this.#place.kit, this.#id).remote.port
+  }
+
+  // Programs take them out of the object.
+  readonly accept = async (options: object = {}): Promise<never> => {
+    checkOptions('request.accept', 'options', options, connectionWords)
+    const given = options as ConnectionOptions<never>
+    checkConnection('request.accept', given, MOST_WITH_ANSWER)
+    given.signal?.throwIfAborted()
+    const id = this.#take('request.accept')
+    const end = new ConnectionEnd('request.accept', this.#place.share())
+    end.take(id, this.privateData)
+    try {
+      return (await end.accept(given)) as never
+    } catch (error) {
+      await end.close()
+      throw error
+    }
+  }
+
+  readonly reject = (options: RejectOptions = {}): void => {
+    checkOptions('request.reject', 'options', options, rejectWords)
+    const { privateData = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
+    checkPrivateData('request.reject', privateData, MOST_WITH_REFUSAL)
+    if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
+      throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
+    const id = this.#take('request.reject')
+    const { carrier } = this.#place.kit
+    try {
+      carrier.call(CmId, 'reject', id, { privateData, reason })
+    } finally {
+      destroy(carrier, CmId, id)
+    }
+  }
+
+  /** The identifier, which is the answer's from now on. */
+  #take(call: string): number {
+    const id = this.#id
+    if (id === undefined) throw refused('EINVAL', call, 'it is answered already')
+    this.#id = undefined
+    return id
   }
 }
 
@@ -193,7 +207,7 @@ export const listen = async (url: string, options: ListenOptions = {}): Promise<
   try {
     const events = connectionEvents(kit)
     events.on(number, event => {
-      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(requestOf(place, event.object, event))
+      if (event.type === CmEventType.values.CONNECT_REQUEST) requests.put(new RequestObject(place, event))
     })
     const named = { channel: events.channel, userHandle: BigInt(number), portSpace: CmPortSpace.values.TCP }
     id = carrier.call(CmId, 'create', 0, named).object

@@ -16,6 +16,7 @@ import { checkSignal } from '../mailbox.ts'
 import type { ProtectionDomain } from '../pd.ts'
 import { checkOwn, type DeviceContext, destroy, type HeldObject } from '../plan.ts'
 import type { AwaitableRcOptions, AwaitableRcQueuePair, RcQueuePair } from '../qp/connected.ts'
+import { markReady } from '../qp/queue-pair.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { type ShownAddress, shownAddress } from './url.ts'
 
@@ -106,17 +107,17 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
   CmEventType.values
 const MOST_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
-/** Milliseconds. */
-const LONGEST_TIMER = 2 ** 31 - 1
 /** Retries of the queue pair, and of one that finds no receive posted: without end. */
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
 const reasonText = (reason: number): string => reasons.find(([, value]) => value === reason)?.[0] ?? `reason ${reason}`
 
+const noData = new Uint8Array(0)
+
 /** The private data that an event has brought. */
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
-  connection?.privateData.slice(0, connection.privateDataLength) ?? new Uint8Array(0)
+  connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
 /** Checks what both sides can choose. Throws RdmaError EINVAL. `most`: bytes of private data. */
 export const checkConnection = (call: string, options: ConnectionOptions<never>, most: number): void => {
@@ -140,7 +141,7 @@ export const checkPrivateData = (call: string, privateData: Uint8Array, most: nu
 const noParameters = zeroRecord(CmConnectionParameters)
 
 const parametersOf = ({
-  privateData = new Uint8Array(0),
+  privateData = noData,
   maxRdAtomic = DEFAULT_RD_ATOMIC,
 }: ConnectionOptions<never>): RecordOf<typeof CmConnectionParameters> => {
   const padded = privateData.length === 0 ? noParameters.privateData : new Uint8Array(PRIVATE_DATA_BYTES)
@@ -196,24 +197,25 @@ const domainOf = ({ device, kit }: Place): ProtectionDomain => {
   return known
 }
 
-interface BothAddresses {
+/** Addresses of both ends. */
+interface Addresses {
   readonly local: ShownAddress
   readonly remote: ShownAddress
 }
-const none: BothAddresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
+const none: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
 /** Addresses of an identifier, asked for once they are wanted; '' and 0 if that is after its end. */
-export const lazyAddresses = ({ carrier }: DeviceContext, id: () => number | undefined): (() => BothAddresses) => {
-  let known: BothAddresses | undefined
-  return () => {
-    const handle = id()
-    if (known !== undefined || handle === undefined) return known ?? none
-    const { addresses } = carrier.call(CmId, 'query', handle, {}).out
-    known = {
+export class LazyAddresses {
+  #known: Addresses | undefined
+
+  of({ carrier }: DeviceContext, id: number | undefined): Addresses {
+    if (this.#known !== undefined || id === undefined) return this.#known ?? none
+    const { addresses } = carrier.call(CmId, 'query', id, {}).out
+    this.#known = {
       local: shownAddress(parseAddress(addresses.source)),
       remote: shownAddress(parseAddress(addresses.destination)),
     }
-    return known
+    return this.#known
   }
 }
 
@@ -225,7 +227,8 @@ export class ConnectionEnd {
   readonly #events: ConnectionEvents
   #id: number | undefined
   #qp: ConnectedQueuePair | undefined
-  #privateData: Uint8Array = new Uint8Array(0)
+  privateData: Uint8Array = noData
+  readonly #addresses = new LazyAddresses()
   #isEstablished = false
   #failure: RdmaError | undefined
   #end: Ending | undefined
@@ -253,7 +256,7 @@ export class ConnectionEnd {
   /** Takes the identifier that a request has brought. */
   take(id: number, privateData: Uint8Array): void {
     this.#id = id
-    this.#privateData = privateData
+    this.privateData = privateData
   }
 
   async #makeQueuePair({ pd, qp: options, prepare, signal }: ConnectionOptions<never>): Promise<ProtectionDomain> {
@@ -296,17 +299,21 @@ export class ConnectionEnd {
 
   async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
     const { waiters } = this.#place.kit
-    // A device in this process does its work in turns that keep no process alive.
-    const keepAlive = setInterval(() => {}, LONGEST_TIMER)
+    this.#events.hold()
     try {
       while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
         await waiters.wait(this.number, signal)
     } finally {
-      clearInterval(keepAlive)
+      this.#events.letGo()
     }
     if (this.#failure !== undefined) throw this.#failure
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is gone')
-    return this.#connection(pd)
+    return new ConnectionObject(
+      this,
+      this.#place.device,
+      pd,
+      this.#qp as ConnectedQueuePair,
+    ) as Connection<ConnectedQueuePair> as Connection<never>
   }
 
   #onEvent(event: ConnectionEvent): void {
@@ -314,8 +321,9 @@ export class ConnectionEnd {
     const { carrier, waiters } = this.#place.kit
     if (type === ESTABLISHED) {
       this.#isEstablished = true
+      if (this.#qp !== undefined) markReady(this.#qp)
       // Only an answer brings data; that of a request came with it.
-      if (event.connection !== undefined && this.#privateData.length === 0) this.#privateData = dataOf(event)
+      if (event.connection !== undefined && this.privateData.length === 0) this.privateData = dataOf(event)
     } else if (type === DISCONNECTED) {
       // The peer waits for it.
       carrier.call(CmId, 'disconnect', this.#id as number, {})
@@ -340,7 +348,7 @@ export class ConnectionEnd {
   }
 
   /** Waits for the end. */
-  async #closed(): Promise<Ending> {
+  async closed(): Promise<Ending> {
     const { waiters } = this.#place.kit
     while (this.#end === undefined && !waiters.over) await waiters.wait(this.number)
     return this.#end ?? 'device'
@@ -364,33 +372,51 @@ export class ConnectionEnd {
     }
   }
 
-  #connection(pd: ProtectionDomain): Connection<never> {
-    const { device, kit } = this.#place
-    const addresses = lazyAddresses(kit, () => this.#id)
-    const close = (): Promise<void> => this.close()
-    const closed = (): Promise<Ending> => this.#closed()
-    return {
-      device,
-      pd,
-      qp: this.#qp as never,
-      privateData: this.#privateData,
-      get localAddress() {
-        return addresses().local.address
-      },
-      get localPort() {
-        return addresses().local.port
-      },
-      get remoteAddress() {
-        return addresses().remote.address
-      },
-      get remotePort() {
-        return addresses().remote.port
-      },
-      get closed() {
-        return closed()
-      },
-      close,
-      [Symbol.asyncDispose]: close,
-    }
+  get addresses(): Addresses {
+    return this.#addresses.of(this.#place.kit, this.#id)
+  }
+}
+
+/** What a program has of an end that is connected. */
+class ConnectionObject implements Connection<ConnectedQueuePair> {
+  readonly device: Device
+  readonly pd: ProtectionDomain
+  readonly qp: ConnectedQueuePair
+  readonly privateData: Uint8Array
+  readonly #end: ConnectionEnd
+
+  constructor(end: ConnectionEnd, device: Device, pd: ProtectionDomain, qp: ConnectedQueuePair) {
+    this.device = device
+    this.pd = pd
+    this.qp = qp
+    this.privateData = end.privateData
+    this.#end = end
+  }
+
+  get localAddress(): string {
+    return this.#end.addresses.local.address
+  }
+
+  get localPort(): number {
+    return this.#end.addresses.local.port
+  }
+
+  get remoteAddress(): string {
+    return this.#end.addresses.remote.address
+  }
+
+  get remotePort(): number {
+    return this.#end.addresses.remote.port
+  }
+
+  get closed(): Promise<Ending> {
+    return this.#end.closed()
+  }
+
+  // Programs take it out of the object.
+  readonly close = (): Promise<void> => this.#end.close();
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.#end.close()
   }
 }

@@ -7,6 +7,9 @@ import { RdmaError } from '../error.ts'
 import type { DeviceContext } from '../plan.ts'
 
 export type ConnectionEvent = Out<typeof CmChannel.methods.getEvent>
+/** Milliseconds. */
+const LONGEST_TIMER = 2 ** 31 - 1
+
 type Handler = (event: ConnectionEvent) => void
 
 export class ConnectionEvents {
@@ -14,6 +17,8 @@ export class ConnectionEvents {
   readonly channel: number
   readonly #kit: DeviceContext
   readonly #handlers = new Map<number, Handler>()
+  #awaited = 0
+  #keepAlive: NodeJS.Timeout | undefined
 
   constructor(kit: DeviceContext) {
     const { carrier } = kit
@@ -31,14 +36,26 @@ export class ConnectionEvents {
     this.#handlers.delete(number)
   }
 
+  /** Somebody waits for an event: a device in this process does its work in turns that keep no process alive. */
+  hold(): void {
+    if (this.#awaited++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
+  }
+
+  letGo(): void {
+    if (--this.#awaited === 0) clearInterval(this.#keepAlive)
+  }
+
   #drain(): void {
     const { carrier } = this.#kit
     try {
-      for (let unread = carrier.call(CmChannel, 'query', this.channel, {}).out.unread; unread > 0; unread--) {
+      for (let unread = 1; unread > 0; ) {
         const event = carrier.call(CmChannel, 'getEvent', this.channel, {}).out
+        unread = event.unread
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
+      // An earlier wake has read it.
+      if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
       // The device is gone, and those who wait are woken by that.
       carrier.descriptors.close(this.channel)

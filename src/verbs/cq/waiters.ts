@@ -29,8 +29,8 @@ export const createWaiterList = (
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
   const wake = (number: number): void => {
-    const all = [...(waiting.get(number) ?? [])]
-    for (const one of all) one()
+    const all = waiting.get(number)
+    if (all !== undefined) for (const one of [...all]) one()
   }
   // No accessor: each object with one of its own is slow to read, and every post reads this.
   const waiters = {

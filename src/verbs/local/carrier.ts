@@ -135,11 +135,20 @@ const carrierOn = (
    * What a call answers at once. EOPNOTSUPP if its handler takes time: what it makes is taken back when it is there.
    */
   const callNow: Carrier['call'] = (cls, method, object, args) => {
-    const name = `${(cls as ObjectClass).name}.${method}`
-    const result = rethrow(name, () => invoke(context, cls, method, object, args, caller))
+    let result: ReturnType<typeof invoke>
+    try {
+      result = invoke(context, cls as ObjectClass, method, object, args as never, caller)
+    } catch (error) {
+      throw toRdmaError(error, `${(cls as ObjectClass).name}.${method}`)
+    }
     if (!(result instanceof Promise)) return answered(result) as never
     undoWhenDone(context, result as Promise<Result>)
-    throw refused('EOPNOTSUPP', name, 'its handler takes time, and this call does not wait', USE_ASYNC_HINT)
+    throw refused(
+      'EOPNOTSUPP',
+      `${(cls as ObjectClass).name}.${method}`,
+      'its handler takes time, and this call does not wait',
+      USE_ASYNC_HINT,
+    )
   }
 
   const carrier: Carrier = {

@@ -207,13 +207,15 @@ const checkUsable = (call: string, self: QueuedQp | undefined): void => {
 const openSends = (self: QueuedQp, call: string): ProgramRing => {
   checkUsable(call, self)
   const { carrier } = self.kit
-  const { state } = queryOf(self)
-  if (state < QpState.values.RTS)
-    throw invalidArgument(
-      call,
-      `the queue pair is in ${stateNames[state]}: it cannot send`,
-      'connect or activate it first',
-    )
+  if (!self.canSend) {
+    const { state } = queryOf(self)
+    if (state < QpState.values.RTS)
+      throw invalidArgument(
+        call,
+        `the queue pair is in ${stateNames[state]}: it cannot send`,
+        'connect or activate it first',
+      )
+  }
   self.sends = ringOrNone(carrier, placeAt(self.sendAt, self.sendSize))
   return self.sends
 }
@@ -245,6 +247,8 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   /** Its rings, from the first request on, as long as more may be posted; that of sends only in RTS and beyond. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
+  /** It is known to have reached RTS, so that the first request need not ask. */
+  canSend = false
 
   constructor(kit: DeviceContext, handle: number, number: number, qpn: number, psn: number) {
     super(kit, handle)
@@ -268,7 +272,10 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     const args = withStateNumber<object>(changes) as In<AnyQpClass['methods']['modify']>
     this.kit.carrier.call(anyQp(this.cls), 'modify', this.handle, args)
     const { state } = args
-    if (state !== undefined && state < QpState.values.RTS) this[RELEASE_SENDS]()
+    if (state !== undefined) {
+      this.canSend = state >= QpState.values.RTS
+      if (!this.canSend) this[RELEASE_SENDS]()
+    }
     if (state === QpState.values.RESET && this.receives !== undefined) restart(this.receives)
   }
 
@@ -295,6 +302,11 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     this[RELEASE_SENDS]()
     this.receives = undefined
   }
+}
+
+/** Core has brought it to RTS. */
+export const markReady = (qp: object): void => {
+  ;(qp as BareQp).canSend = true
 }
 
 /** All types have the methods and attributes that are used here. */

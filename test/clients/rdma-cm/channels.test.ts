@@ -99,6 +99,7 @@ class Program {
   /** The oldest event. */
   read(channel: number): { name: string; object: number; userHandle: bigint } {
     const { out } = invokeNow(this.context, CmChannel, 'getEvent', channel, {}, this.caller)
+    assert.equal(out.unread, this.unread(channel))
     return { name: typeNames[out.type] ?? '?', object: out.object, userHandle: out.userHandle }
   }
 
