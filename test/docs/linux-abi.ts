@@ -7,6 +7,7 @@ import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts
 import { type NldevCommand, NldevCommands } from '../../src/spec/linux/nldev.ts'
 import { absentUcmaCommands, ucmaCommands } from '../../src/spec/linux/ucma.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
+import { departures, onLinux } from '../every-call.ts'
 
 /** Whether the soft device has a method. */
 export type Has = (className: string, method: string) => boolean
@@ -35,6 +36,20 @@ const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
   return [methodsOf(classes, method), device]
 }
 
+const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
+
+/** Whether Linux's own rxe has a call: by the errno of one that is empty, or that has all that it needs. */
+const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
+  const empty =
+    dialect === 'ioctl'
+      ? `ioctl ${number}.${methodNumber} without attributes`
+      : `command ${number < EXTENDED ? number : `ex ${number - EXTENDED}`} of zeros`
+  const errno = recorded.get(name.endsWith('.ADVISE_MR') ? 'ADVISE_MR advice 0 flags 0' : empty)
+  if (errno === undefined) throw new Error(`${empty} is not among the recorded calls`)
+  if (/^(EOPNOTSUPP|EPROTONOSUPPORT)$/.test(errno)) return errno
+  return 'yes'
+}
+
 const argumentOf = ({ kind, name, cells }: IoctlAttribute): string => {
   if (kind === 'newHandle' || kind === 'newFd') return 'the new object'
   if (name === 'object' || cells.some(cell => cell.as === 'object')) return 'the object'
@@ -56,16 +71,50 @@ const attributesOf = (call: LinuxCall): string[] => {
 
 const INTRODUCTION = `# Linux's calls
 
-Every call that the headers of Linux 6.1 have for uverbs and rdma_cm, and what it is here: a method of one or several
+Every call that the headers of Linux 6.12 have for uverbs and rdma_cm, and what it is here: a method of one or several
 classes, or none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
 dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, upon which
-libibverbs tries the command. What newer kernels number is refused in the same way.
+libibverbs tries the command. What newer kernels number is refused in the same way, but for \`REG_MR\`.
 
-The column "rxe" says whether the soft device has the methods. What it lacks is declared, and answers as above.
+The column "rxe" says whether the soft device has the methods; what it lacks is declared, and answers as above. "Linux"
+says whether Linux's own rxe has the call, recorded from Linux 6.12; [where they differ](#where-linuxs-rxe-answers-otherwise)
+has the whole list.
 
 Netlink has a table of its own, with all commands of Linux 6.12.
 
 This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
+
+const LIBRARY_ONLY = [
+  '## What is no call',
+  '',
+  'Some functions of libibverbs are none of the kernel. They are the business of the provider, which for these devices is',
+  'the one of rxe: it has no parent and thread domains, no reading of the clock (`ibv_query_rt_values_ex`), no completion',
+  'timestamps, no `ibv_rereg_mr`, `ibv_advise_mr`, `ibv_modify_cq`, and no `ibv_import_device`, `ibv_import_pd`,',
+  "`ibv_import_mr`; each ends with EOPNOTSUPP within the library, here as with Linux. The kernel's side of an import is",
+  'there: a program that was given the descriptor of a context (`SCM_RIGHTS`, or across exec) asks `QUERY_CONTEXT` and',
+  '`QUERY_MR`, and uses the objects of the context by their handles.',
+  '',
+].map(line => line.replaceAll('\\`', '`'))
+
+/** Calls of test/programs/every_*.c that end otherwise than on Linux's rxe. */
+const otherwise = (): string[] => [
+  '## Where Linux’s rxe answers otherwise',
+  '',
+  `${onLinux.length} answers of Linux 6.12's rxe are recorded, and compared with those here. These differ:`,
+  '',
+  ...departures.flatMap(({ why, lines }) => [
+    `**${why}**`,
+    '',
+    ...table(
+      ['call', 'Linux', 'here'],
+      lines.map(([line, here]) => {
+        const [, what = '', , there = ''] = /^(.*?)( = | )(\S+)$/.exec(line.trim()) ?? []
+        return [what, there, here]
+      }),
+    ),
+    '',
+  ]),
+]
 
 const netlink = (): string[] => {
   const rows = Object.entries(NldevCommands).map(([name, { number, asks, here, ...command }]) => [
@@ -98,17 +147,24 @@ export const linuxAbiPage = (has: Has): string => {
     'Also within the ioctl `DEVICE.INVOKE_WRITE`. Extended ones (bit 31) are "ex".',
     '',
     ...table(
-      ['command', 'Linux', 'here', 'rxe'],
-      commands.map(call => [numberOf(call), code(call.name), ...meaning(call, has)]),
+      ['command', 'name', 'here', 'rxe', 'Linux'],
+      commands.map(call => [numberOf(call), code(call.name), ...meaning(call, has), linuxHas(call)]),
     ),
     '',
     '## ioctl methods',
     '',
     ...table(
-      ['object, method', 'Linux', 'here', 'rxe'],
-      ioctls.map(call => [`${call.number}, ${call.methodNumber}`, code(call.name), ...meaning(call, has)]),
+      ['object, method', 'name', 'here', 'rxe', 'Linux'],
+      ioctls.map(call => [
+        `${call.number}, ${call.methodNumber}`,
+        code(call.name),
+        ...meaning(call, has),
+        linuxHas(call),
+      ]),
     ),
     '',
+    ...LIBRARY_ONLY,
+    ...otherwise(),
     ...netlink(),
     '## Commands of rdma_cm',
     '',

@@ -1,12 +1,13 @@
 /*
  * Linux 6.1 and 6.12 as the other side: the whole matrix, over IPv4 and IPv6.
  */
+import { EVERY_CALL } from '../every-call.ts'
 import { lacking, ownProgram } from '../system/programs.ts'
 import { allCases, connectionCases } from './cases.ts'
 import { lackingGuest } from './guest.ts'
 import { peerSuite } from './suite.ts'
 
-const own = ['soak', 'outcomes', 'persist'].map(ownProgram)
+const own = ['soak', 'outcomes', 'persist', ...EVERY_CALL].map(ownProgram)
 const skip = lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ...own) || lackingGuest()
 
 for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
@@ -22,6 +23,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
       outcomes: [4, 6],
       multicast: [4, 6],
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],
+      recorded: kernel === 'Linux 6.12',
       soaks: [
         { version: 4, bytes: 25_000_000, percent: 2 },
         { version: 6, bytes: 3_000_000, percent: 2 },

@@ -16,6 +16,7 @@ peerSuite(
     outcomes: [],
     multicast: [],
     persistence: [],
+    recorded: false,
   },
   lacking('ibv_rc_pingpong', 'ib_write_bw', 'rping', ownProgram('soak')) || lackingGuest(),
 )

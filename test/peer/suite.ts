@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
+import { EVERY_CALL, onLinux } from '../every-call.ts'
 import { assertOutcomes } from '../system/outcomes.ts'
 import {
   type Finished,
@@ -151,6 +152,8 @@ export interface PeerPlan {
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
+  /** Its calls of uverbs are those that test/system/every-call.test.ts compares ours with. */
+  readonly recorded: boolean
 }
 
 export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
@@ -277,6 +280,18 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             const { multicastSent, multicastReceived } = (await ends.daemon.stat()).devices[0].transport
             assert.ok((guestServes ? multicastSent : multicastReceived) >= 30)
           })
+      })
+
+    if (plan.recorded)
+      it('every call of uverbs ends as recorded', async t => {
+        if (problem !== undefined) return t.skip(problem)
+        const lines: string[] = []
+        for (const name of EVERY_CALL) {
+          const { status, stdout, stderr } = await guest.exec(t, await guest.copy(t, ownProgram(name)), [])
+          assert.equal(status, 0, stderr)
+          lines.push(...stdout.trimEnd().split('\n'))
+        }
+        assert.deepEqual(lines, onLinux)
       })
 
     for (const { version, bytes, percent } of plan.soaks)

@@ -16,7 +16,7 @@ for (const by of ['linux', 'object'] as const) {
 
   test(`raw.abilog: core and rxe answer hand-made calls as Linux did${way}`, () => {
     const { calls, refused } = replay('raw.abilog', 2, by)
-    assert.equal(calls, 74)
+    assert.equal(calls, 70)
     assert.ok(refused > 40, `${refused} refused`)
   })
 }

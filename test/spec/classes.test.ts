@@ -104,7 +104,7 @@ test('records have the sizes of Linux’s structs', () => {
     recordSize((of as unknown as { fields: Parameters<typeof recordSize>[0] }).fields)
   assert.equal(size(Classes.device.methods.query.out.attributes.of), 172)
   assert.equal(size(Classes.device.methods.query.out.extended.of), 116)
-  assert.equal(size(Classes.port.methods.query.out.attributes.of), 42)
+  assert.equal(size(Classes.port.methods.query.out.attributes.of), 48)
   assert.equal(size(Classes.port.methods.queryGidEntry.out.entry.of), 32)
   assert.equal(size(Classes.rc_qp.methods.create.in.cap.of), 20)
 })

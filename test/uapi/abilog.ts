@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
-import { CallError } from '../../src/spec/errno.ts'
+import { CallError, Errno } from '../../src/spec/errno.ts'
 import { UHW_IN } from '../../src/spec/linux/ioctl.ts'
 import { fixture } from '../paths.ts'
 
@@ -40,6 +40,10 @@ export interface LoggedIoctl extends Logged {
   readonly reserved: readonly [number, number]
   readonly attributes: readonly LoggedAttribute[]
 }
+/** QUERY_CONTEXT, which Linux's rxe refuses with EOPNOTSUPP at last and userdma answers. */
+export const isQueryContext = (logged: LoggedCall): boolean =>
+  logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
+
 export interface LoggedWrite extends Logged {
   readonly kind: 'write'
   readonly path: string

@@ -12,7 +12,13 @@ import { RXE_DRIVER_ID } from '../../src/spec/drivers/rxe.ts'
 import { errnoName } from '../../src/spec/errno.ts'
 import { absentCommands, absentIoctls } from '../../src/spec/linux/absent.ts'
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
-import { driverAttributes, InvokeWrite, ioctlMethods, RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
+import {
+  driverAttributes,
+  InvokeWrite,
+  type IoctlMethod,
+  ioctlMethods,
+  RDMA_VERBS_IOCTL,
+} from '../../src/spec/linux/ioctl.ts'
 import { LinuxObject } from '../../src/spec/linux/names.ts'
 import { LinuxObjectClasses } from '../../src/spec/linux/structs.ts'
 import { EXTENDED, writeCommands } from '../../src/spec/linux/write.ts'
@@ -127,11 +133,20 @@ const message = (object: number, method: number, ...attributes: readonly number[
   ...attributes.flat(),
 ]
 
+/** Handle of a protection domain, which is there. */
+const PD = 7
+
+/** Every attribute that a method must have, with a value that is right. */
+const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
+  attributes
+    .filter(({ mandatory }) => mandatory)
+    .map(({ id, kind, min }) => attribute(id, min, kind === 'handle' ? PD : min > 8 ? Number(ARENA) : 0))
+
 type Try = (bytes: readonly number[]) => Decoded | Answer
 const memoryOf = (bytes: readonly number[]) => {
   const memory = arena()
   memory.map(AT, Uint8Array.from(bytes))
-  return fakeView(memory)
+  return fakeView(memory, new Map([[PD, 'pd']]))
 }
 const byWrite: Try = bytes => decodeWrite(memoryOf(bytes), AT, bytes.length)
 const byIoctl: Try = bytes => decodeVerbsIoctl(memoryOf(bytes), RDMA_VERBS_IOCTL, AT)
@@ -153,8 +168,9 @@ describe('what is absent', () => {
         const invoked = byIoctl(message(0, 0, core, attribute(WRITE_CMD, 8, call.number)))
         assertRefused(invoked, 'EOPNOTSUPP', call)
       } else {
-        const known = ioctlMethods.some(({ object, number }) => object === call.number && number === call.methodNumber)
-        const decoded = byIoctl(message(call.number, call.methodNumber!))
+        const known = ioctlMethods.find(({ object, number }) => object === call.number && number === call.methodNumber)
+        const attributes = known === undefined ? [] : mandatoryOf(known)
+        const decoded = byIoctl(message(call.number, call.methodNumber!, ...attributes))
         assertRefused(decoded, known ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT', call)
       }
     })

@@ -226,6 +226,7 @@ test('ibv_devinfo: device and port as the program has printed them', () => {
     linkLayer: 2,
     flags: 1,
     portCapFlags2: 0,
+    activeSpeedEx: 0,
   })
   const entries = all.filter(s => s.name === 'port.queryGidEntry')
   assert.equal(entries.length, 2048)

@@ -58,7 +58,10 @@ const checkAccess = (method: string, device: Device, access: number): void => {
   if (access & (REMOTE_WRITE | REMOTE_ATOMIC) && !(access & LOCAL_WRITE))
     refuse(method, `access ${hex(access)} lets a peer write what may not be written locally: add LOCAL_WRITE`)
   if (access & ON_DEMAND && device.extended.odpGeneralCaps === 0n)
-    refuse(method, `access ${hex(access)}: device ${device.name} has no on-demand paging`)
+    throw new CallError(
+      'EOPNOTSUPP',
+      `mr.${method}: access ${hex(access)}: device ${device.name} has no on-demand paging`,
+    )
   if (access & FLUSH_PERSISTENT)
     refuse(method, `access ${hex(access)}: memory of a process is not persistent, leave FLUSH_PERSISTENT out`)
 }

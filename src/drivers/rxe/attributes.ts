@@ -108,6 +108,7 @@ export const extendedAttributes = (): RecordOf<typeof ExtendedDeviceAttributes> 
 const IP_BASED_CM = 0x10000
 const MTU_4096 = 5
 const ETHERNET = 2
+const SDR = 1
 const GRH_REQUIRED = 1
 
 /** PortInfo's counters of violations have 16 bits and saturate (IBA 14.2.5.6). */
@@ -136,9 +137,10 @@ export const portAttributes = (activeMtu: number, counters: () => Counters): Rec
   subnetTimeout: 0,
   initTypeReply: 0,
   activeWidth: 1,
-  activeSpeed: 1,
+  activeSpeed: SDR,
   physState: PhysState.values.LINK_UP,
   linkLayer: ETHERNET,
   flags: GRH_REQUIRED,
   portCapFlags2: 0,
+  activeSpeedEx: SDR,
 })

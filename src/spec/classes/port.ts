@@ -30,6 +30,8 @@ export const PortAttributes = {
   linkLayer: at(37, enumOf(0, LinkLayer, 1)),
   flags: at(38, flagsOf(0, PortFlags, 1)),
   portCapFlags2: at(40, u16(0)),
+  /** `activeSpeed` in full: an enumeration of more speeds than 8 bits have. */
+  activeSpeedEx: at(44, u32(0)),
 }
 
 export const Port = objectClass('port', ClassId.port, {

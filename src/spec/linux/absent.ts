@@ -26,11 +26,11 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   POST_SRQ_RECV: IN_RINGS,
 }
 
-/** By object and method. QUERY_CONTEXT is known to Linux's rxe, so it is EOPNOTSUPP. */
+/** By object and method. ADVISE_MR is known to Linux's rxe, so it is EOPNOTSUPP. */
 export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
-  'DEVICE.QUERY_CONTEXT': 'only drivers that let a context be imported answer it',
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'MR.ADVISE_MR': 'it tells when to fetch pages; here every access finds the page that the program has',
+  'MR.ADVISE_MR':
+    'it fetches pages of on-demand regions ahead of time; here every access finds the page that the program has',
 }

@@ -2,8 +2,8 @@
  * Linux's ioctl methods on a uverbs file (R42): RDMA_VERBS_IOCTL, {object, method} and attributes
  * (ib_user_ioctl_cmds.h), as methods of our classes. An object or method that is not here is EPROTONOSUPPORT.
  *
- * INVOKE_WRITE carries a write command (write.ts). QUERY_CONTEXT is known and has no driver that answers it:
- * EOPNOTSUPP.
+ * INVOKE_WRITE carries a write command (write.ts). ADVISE_MR is known and no device does it: EOPNOTSUPP once its
+ * attributes are right.
  */
 import { GidEntry } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
@@ -125,6 +125,7 @@ const late = (attribute: IoctlAttribute, absent: ErrnoName): IoctlAttribute => (
   mandatory: false,
   absent,
 })
+const required = (attribute: IoctlAttribute): IoctlAttribute => ({ ...attribute, mandatory: true })
 const refused = (attribute: IoctlAttribute, present: ErrnoName): IoctlAttribute => ({
   ...attribute,
   mandatory: false,
@@ -147,7 +148,7 @@ const method = <const O extends LinuxObjectName>(
   classes: readonly string[],
   call: string | undefined,
   attributes: readonly IoctlAttribute[],
-  rest: { driver?: boolean; set?: AnyValues; converter?: IoctlMethod['converter'] } = {},
+  rest: Partial<Pick<IoctlMethod, 'driver' | 'set' | 'converter'>> = {},
 ): IoctlMethod => ({
   object: LinuxObject[objectName],
   number: Object.keys(ioctlNames[objectName]).indexOf(name),
@@ -155,9 +156,8 @@ const method = <const O extends LinuxObjectName>(
   classes,
   method: call,
   attributes,
-  driver: rest.driver ?? false,
-  ...(rest.set === undefined ? {} : { set: rest.set }),
-  ...(rest.converter === undefined ? {} : { converter: rest.converter }),
+  driver: false,
+  ...rest,
 })
 
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
@@ -165,6 +165,9 @@ const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
 /** What a region of a buffer can allow. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
+
+/** ib_uverbs_sge */
+const ADVISED_RANGE = 16
 
 /** Attributes of INVOKE_WRITE. */
 export const InvokeWrite = { CORE_IN: 0, CORE_OUT: 1, WRITE_CMD: 2 } as const
@@ -196,7 +199,7 @@ export const ioctlMethods: readonly IoctlMethod[] = [
     grows(out(1, 48, ...embed(0, 'attributes', PortAttributes))),
   ]),
   method('DEVICE', 'GET_CONTEXT', ['device'], 'open', contextValues, { driver: true }),
-  method('DEVICE', 'QUERY_CONTEXT', ['device'], undefined, contextValues),
+  method('DEVICE', 'QUERY_CONTEXT', ['device'], 'query', contextValues),
   method(
     'DEVICE',
     'QUERY_GID_TABLE',
@@ -321,13 +324,32 @@ export const ioctlMethods: readonly IoctlMethod[] = [
       into(2, 8, value(0, 8, 'start')),
       into(3, 8, value(0, 8, 'length')),
       into(4, 8, value(0, 8, 'iova')),
-      fd(5, 'file'),
+      into(5, 4, value(0, 4, 'file')),
       flags(6, 'access', DMABUF_ACCESS),
       out(7, 4, value(0, 4, 'lkey')),
       out(8, 4, value(0, 4, 'rkey')),
     ],
     { set: { kind: MrKind.values.FILE } },
   ),
+  method('MR', 'REG_MR', ['mr'], 'create', [
+    newHandle(0),
+    handle(1, 'pd', ['pd']),
+    optional(handle(2, '', [])),
+    into(3, 8, value(0, 8, 'iova')),
+    late(into(4, 8, value(0, 8, 'start')), 'EINVAL'),
+    into(5, 8, value(0, 8, 'length')),
+    flags(6, 'access', ALL_ACCESS),
+    refused(fd(7, ''), 'EOPNOTSUPP'),
+    refused(into(8, 8), 'EOPNOTSUPP'),
+    out(9, 4, value(0, 4, 'lkey')),
+    out(10, 4, value(0, 4, 'rkey')),
+  ]),
+  method('MR', 'ADVISE_MR', ['mr'], undefined, [
+    handle(0, '', ['pd']),
+    into(1, 8),
+    flags(2, '', 0),
+    required(anything(3, 'in', ADVISED_RANGE)),
+  ]),
   method('AH', 'AH_DESTROY', ['ah'], 'destroy', [destroy(0, ['ah'])]),
   method('MW', 'MW_DESTROY', ['mw'], 'destroy', [destroy(0, ['mw'])]),
   method('XRCD', 'XRCD_DESTROY', ['xrcd'], 'destroy', [destroy(0, ['xrcd'])]),

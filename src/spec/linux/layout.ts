@@ -109,6 +109,8 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
   name: 'zero',
   errno,
 })
+/** The same of some bits of 4 bytes. */
+export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
 export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
 
 /**

@@ -1,6 +1,7 @@
 /*
  * What Linux calls its calls: every command and every {object, method, attribute} of uverbs with its number, as in the
- * headers of Linux 6.1 (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42). Names without their prefixes.
+ * headers of Linux 6.1 to 6.12, which number the same (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42), and MR.REG_MR
+ * of 6.17. Names without their prefixes.
  *
  * Nothing is said here of what they mean: write.ts and ioctl.ts map them to methods of our classes, absent.ts says why
  * the others are not mapped, and a test walks all of them.
@@ -186,6 +187,19 @@ export const ioctlNames = {
       'REG_DMABUF_MR_ACCESS_FLAGS',
       'REG_DMABUF_MR_RESP_LKEY',
       'REG_DMABUF_MR_RESP_RKEY',
+    ],
+    REG_MR: [
+      'REG_MR_HANDLE',
+      'REG_MR_PD_HANDLE',
+      'REG_MR_DMA_HANDLE',
+      'REG_MR_IOVA',
+      'REG_MR_ADDR',
+      'REG_MR_LENGTH',
+      'REG_MR_ACCESS_FLAGS',
+      'REG_MR_FD',
+      'REG_MR_FD_OFFSET',
+      'REG_MR_RESP_LKEY',
+      'REG_MR_RESP_RKEY',
     ],
   },
   MW: {

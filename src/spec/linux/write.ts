@@ -27,6 +27,7 @@ import {
   valueWhen,
   whichClass,
   zero,
+  zeroBits,
 } from './layout.ts'
 import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
 import { ahAddress, alternateRest, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
@@ -115,7 +116,6 @@ const modifyQp = [
 const maskBits = (...attributes: readonly Attribute[]): number =>
   attributes.reduce((bits, { id }) => bits | (1 << (id - 1)), 0)
 const STANDARD_MASK_BITS = 0x1fffff
-const RATE_LIMIT = 1 << 25
 /** What an initiator and a target do not have: programs that treat all types alike set it all the same. */
 const XRC_IGNORED = {
   xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
@@ -126,6 +126,9 @@ const CQ_MODERATE = 1
 const WQ_FLAGS = 4
 /** MAX_WR, LIMIT */
 const SRQ_MASK_BITS = 3
+
+/** Of EX_CREATE_QP, those that Linux knows: from BLOCK_MULTICAST_LOOPBACK to PCI_WRITE_END_PADDING. */
+const CREATION_FLAGS = 0xf1e
 
 const SIG_ALL = QpFlags.values.SQ_SIG_ALL
 /** ib_uverbs_create_qp after its response pointer; ib_uverbs_ex_create_qp begins with the same. */
@@ -364,13 +367,20 @@ export const writeCommands: readonly WriteCommand[] = [
   }),
   command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
     // Creation flags and receive tables belong to types of QP that do not exist here.
-    in: layout(64, createQp(0), zero(47, 1, 'EINVAL'), zero(48, 4, 'EINVAL'), zero(52, 4, 'EINVAL')),
+    in: layout(
+      64,
+      createQp(0),
+      zero(47, 1, 'EINVAL'),
+      zero(48, 4, 'EINVAL'),
+      zeroBits(52, ~CREATION_FLAGS >>> 0, 'EINVAL'),
+      zero(52, 4, 'EOPNOTSUPP'),
+    ),
     request: 52,
     out: layout(40, createQpResponse, filledLength(36)),
     driver: true,
   }),
   command('EX_MODIFY_QP', LINUX_QP_CLASSES, 'modify', {
-    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS | RATE_LIMIT, ignored: XRC_IGNORED },
+    in: { ...layout(120, modifyQp), mask: 68, maskBits: STANDARD_MASK_BITS, ignored: XRC_IGNORED },
     request: 112,
     out: layout(8, filledLength(4)),
     driver: true,

@@ -183,10 +183,15 @@ export const readCells = (
         if (fd >= 0) store(values, op, fd)
         break
       }
-      case 'zero':
-        for (let i = cell.at; i < cell.at + cell.size; i++)
-          if (bytes[i] !== 0) throw new CallError(cell.errno ?? 'EINVAL', `byte ${i} of the request is not 0`)
+      case 'zero': {
+        const bits = (readUint(view, cell.at, cell.size) & (cell.mask ?? ~0)) >>> 0
+        if (bits !== 0)
+          throw new CallError(
+            cell.errno ?? 'EINVAL',
+            `at byte ${cell.at} of the request 0x${bits.toString(16)} is not 0`,
+          )
         break
+      }
       case 'length':
         break
     }

@@ -117,6 +117,8 @@ const wrongLength = (where: string, length: number, { min, max, grows }: IoctlAt
   )
 
 const checkHandle = (view: CallerView, where: string, handle: bigint, classes: readonly string[]): void => {
+  if (classes.every(name => view.schema.className(name) === undefined))
+    throw new CallError('EINVAL', `${where}: this device has no objects that it could name`)
   const cls = handle <= 0xffffffffn ? view.classOf(Number(handle)) : undefined
   if (cls === undefined) throw new CallError('ENOENT', `${where}: there is no object with handle ${handle}`)
   if (!classes.includes(cls.name))

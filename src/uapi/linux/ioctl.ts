@@ -62,13 +62,14 @@ const readAttributes = (message: Message): Read => {
   const args: AnyValues = { ...spec.set }
   const facts: Facts = {}
   for (const attribute of given.values()) {
-    const { kind, name, cells } = attribute.compiled.spec
+    const { kind, name, cells, present, id } = attribute.compiled.spec
+    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here takes attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
     else if (kind === 'in' && cells.some(cell => cell.as === 'class'))
       facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
   }
   const className = classNameOf(message.view, spec.classes, facts)
-  const { in: inputs } = declared(className, spec.method ?? 'open')
+  const { in: inputs } = declared(className, spec.method!)
   // An argument that the class does not have is one of another class of the call, and not missed.
   const wanted = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
@@ -78,8 +79,7 @@ const readAttributes = (message: Message): Read => {
   if (missing !== undefined)
     throw new CallError(missing.spec.absent!, `${spec.name}: attribute ${missing.spec.id} is missing`)
   for (const attribute of given.values()) {
-    const { kind, name, cells, present, id } = attribute.compiled.spec
-    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here takes attribute ${id}`)
+    const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
     // What belongs to other classes of the call is checked and means nothing.
@@ -169,7 +169,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
     const classes = LinuxObjectClasses[object]
     const known = classes?.flatMap(name => view.schema.className(name) ?? [])
     if (classes === undefined || known === undefined || (known.length === 0 && classes.length > 0))
-      throw new CallError('EINVAL', `INFO_HANDLES: there is no object ${object}`)
+      throw new CallError('ENOENT', `INFO_HANDLES: this device has no objects of type ${object}`)
     args.classes = known.map(({ id }) => ({ id }))
   }
   return {
@@ -277,12 +277,12 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const message = readMessage(view, argument, name)
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
-    const read = readAttributes(message)
-    const list = spec.converter === undefined ? undefined : listCall(message)
     if (spec.method === undefined) {
       if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
       throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
     }
+    const read = readAttributes(message)
+    const list = spec.converter === undefined ? undefined : listCall(message)
     const again = openAgain(view, read.className, spec.method)
     const args = list === undefined ? read.args : { ...read.args, ...list.args }
     const call: Call = again

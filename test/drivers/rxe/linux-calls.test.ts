@@ -146,7 +146,7 @@ test('REG_DMABUF_MR registers pages of the file that the descriptor is of', () =
     [2, 8, 8192n],
     [3, 8, 4096n],
     [4, 8, 0x70000n],
-    [5, 0, 7n],
+    [5, 4, 7n],
     [6, 4, 7n],
     [7, 4, 0x8000n],
     [8, 4, 0x8004n],

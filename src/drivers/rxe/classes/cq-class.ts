@@ -29,7 +29,9 @@ const requireCqe = (method: string, cqe: number): void => {
 export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   Cq,
   {
-    create(call, object, { cqe, userHandle, channel, compVector, asyncFd, kind = ENTRIES }) {
+    create(call, object, { cqe, userHandle, channel, compVector, flags = 0, asyncFd, kind = ENTRIES }) {
+      if (flags !== 0)
+        throw new CallError('EOPNOTSUPP', `cq.create: attribute flags: 0x${flags.toString(16)}: the device knows none`)
       requireCqe('create', cqe)
       if (compVector >= Limits.compVectors)
         throw new CallError(

@@ -1,0 +1,35 @@
+/*
+ * How every call of uverbs ends on Linux's own rxe, as recorded from Linux 6.12, and which of them end otherwise here:
+ * test/fixtures/abi/every-call.txt and every-call.here.txt.
+ */
+import { readFileSync } from 'node:fs'
+import { fixture } from './paths.ts'
+
+/** Programs that make the calls, in the order of the recording. */
+export const EVERY_CALL = ['every_call', 'every_region_call', 'every_queue_call'] as const
+
+const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
+
+/** A line for each call: what it is, and how it ends. */
+export const onLinux = linesOf('every-call.txt')
+
+export interface Departure {
+  readonly why: string
+  /** Lines of Linux, and the last word of the same line here. */
+  readonly lines: readonly (readonly [linux: string, here: string])[]
+}
+
+export const departures: readonly Departure[] = linesOf('every-call.here.txt')
+  .join('\n')
+  .split(/^## /m)
+  .slice(1)
+  .map(part => {
+    const [why = '', ...lines] = part.trimEnd().split('\n')
+    return { why, lines: lines.map(line => line.split(' | ') as [string, string]) }
+  })
+
+const here = new Map(departures.flatMap(({ lines }) => lines))
+const lastWord = /\S+$/
+
+/** What is expected here. */
+export const expectedHere = onLinux.map(line => line.replace(lastWord, word => here.get(line) ?? word))

@@ -1,0 +1,261 @@
+/*
+ * Every call of uverbs about completion queues, queue pairs and shared receive queues, and how it ends, as every_call.c
+ * has it for the rest.
+ */
+#include "uverbs_calls.h"
+
+/* ---- completion queues ---- */
+
+static void completion_queues(void)
+{
+    open_context();
+    uint32_t cq;
+    for (int bit = -1; bit < 32; bit++)
+        step(create_cq(10, 0, -1, bit < 0 ? 0 : 1u << bit, &cq), "CQ_CREATE flags %#x", bit < 0 ? 0 : 1u << bit);
+    const uint32_t sizes[] = {0, 1, 32767, 32768, 0x7fffffff, 0xffffffff};
+    for (size_t i = 0; i < LENGTH(sizes); i++)
+        step(create_cq(sizes[i], 0, -1, -1, &cq), "CQ_CREATE of %u", sizes[i]);
+    const uint32_t vectors[] = {1, 99, 0xffffffff};
+    for (size_t i = 1; i < LENGTH(vectors); i++)
+        step(create_cq(10, vectors[i], -1, -1, &cq), "CQ_CREATE vector %u", vectors[i]);
+    step(create_cq(10, 0, 0, -1, &cq), "CQ_CREATE, channel that is stdin");
+    step(create_cq(10, 0, 900, -1, &cq), "CQ_CREATE, channel that is no descriptor");
+    for (int bit = -1; bit < 4; bit++) {
+        struct ib_uverbs_ex_create_cq in = {
+            .cqe = 10, .comp_channel = -1, .flags = bit < 0 ? 0 : 1u << bit};
+        struct ib_uverbs_ex_create_cq_resp out = {0};
+        uint8_t driver[16];
+        step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_CQ, in, out, driver), "EX_CREATE_CQ flags %#x",
+             in.flags);
+    }
+    cq = some_cq();
+    static const struct {
+        const char *what;
+        uint32_t mask;
+        uint16_t count, period;
+    } changes[] = {{"nothing", 0, 0, 0}, {"moderation", 1, 1, 1}, {"moderation of 0", 1, 0, 0}, {"unknown", 2, 0, 0}};
+    for (size_t i = 0; i < LENGTH(changes); i++) {
+        struct ib_uverbs_ex_modify_cq in = {.cq_handle = cq,
+                                            .attr_mask = changes[i].mask,
+                                            .attr = {.cq_count = changes[i].count, .cq_period = changes[i].period}};
+        step(INVOKE_NO_OUT(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_CQ, in), "EX_MODIFY_CQ %s", changes[i].what);
+    }
+    for (size_t i = 0; i < LENGTH(sizes); i++) {
+        struct ib_uverbs_resize_cq in = {.cq_handle = cq, .cqe = sizes[i]};
+        struct ib_uverbs_resize_cq_resp out = {0};
+        uint8_t driver[16];
+        step(INVOKE_WITH_DRIVER(IB_USER_VERBS_CMD_RESIZE_CQ, in, out, driver), "RESIZE_CQ to %u", sizes[i]);
+    }
+    struct ib_uverbs_resize_cq no_room = {.cq_handle = cq, .cqe = 20};
+    struct ib_uverbs_resize_cq_resp resized = {0};
+    step(INVOKE(IB_USER_VERBS_CMD_RESIZE_CQ, no_room, resized), "RESIZE_CQ without the driver's response");
+    for (int solicited = 0; solicited < 3; solicited++) {
+        struct ib_uverbs_req_notify_cq in = {.cq_handle = cq, .solicited_only = solicited};
+        step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_REQ_NOTIFY_CQ, in), "REQ_NOTIFY_CQ %d", solicited);
+    }
+    struct ib_uverbs_poll_cq poll = {.cq_handle = cq, .ne = 0};
+    uint8_t room[64];
+    step(INVOKE(IB_USER_VERBS_CMD_POLL_CQ, poll, room), "POLL_CQ of none");
+    for (int what = 0; what < 2; what++) {
+        struct ib_uverbs_destroy_cq_resp out;
+        struct message message = begin(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY);
+        add(&message, UVERBS_ATTR_DESTROY_CQ_HANDLE, 0, cq);
+        add_pointer(&message, UVERBS_ATTR_DESTROY_CQ_RESP, &out, sizeof out);
+        step(call(&message), "CQ_DESTROY%s", what ? " again" : "");
+    }
+}
+
+/* ---- queue pairs ---- */
+
+static void queue_pairs(void)
+{
+    open_context();
+    uint32_t pd = alloc_pd(), cq = some_cq(), qp;
+    for (int type = 0; type < 12; type++) {
+        struct qp_wish wish = wish_of(type, pd, cq);
+        step(create_qp(&wish, &qp), "QP_CREATE type %d", type);
+    }
+    struct qp_wish driver_type = wish_of(0xff, pd, cq);
+    step(create_qp(&driver_type, &qp), "QP_CREATE type 255");
+    for (int type = 2; type <= 4; type++)
+        for (int bit = 0; bit < 32; bit++) {
+            struct qp_wish wish = wish_of(type, pd, cq);
+            wish.flags = 1u << bit;
+            step(create_qp(&wish, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
+        }
+    struct qp_wish wish = wish_of(2, pd, cq);
+    wish.source = 5;
+    step(create_qp(&wish, &qp), "QP_CREATE with a source QPN");
+    wish = wish_of(2, pd, cq);
+    wish.pd = -1;
+    step(create_qp(&wish, &qp), "QP_CREATE without a PD");
+    wish = wish_of(2, pd, cq);
+    wish.recv = -1;
+    step(create_qp(&wish, &qp), "QP_CREATE without a receive CQ");
+    wish = wish_of(2, pd, cq);
+    wish.send = -1;
+    step(create_qp(&wish, &qp), "QP_CREATE without a send CQ");
+    wish = wish_of(2, pd, cq);
+    wish.srq = 999;
+    step(create_qp(&wish, &qp), "QP_CREATE with an SRQ that is none");
+    wish = wish_of(2, pd, cq);
+    wish.srq = pd;
+    step(create_qp(&wish, &qp), "QP_CREATE with a PD as SRQ");
+    wish = wish_of(2, pd, cq);
+    wish.table = 999;
+    step(create_qp(&wish, &qp), "QP_CREATE with an indirection table that is none");
+    wish = wish_of(9, pd, cq);
+    wish.xrcd = 999;
+    step(create_qp(&wish, &qp), "QP_CREATE XRC target, domain that is none");
+    static const struct {
+        const char *what;
+        struct ib_uverbs_qp_cap cap;
+    } caps[] = {{"of nothing", {0}},
+                {"16384 sends", {.max_send_wr = 16384}},
+                {"2 ^ 20 sends", {.max_send_wr = 1 << 20}},
+                {"2 ^ 20 + 1 sends", {.max_send_wr = (1 << 20) + 1}},
+                {"2 ^ 20 + 1 receives", {.max_recv_wr = (1 << 20) + 1}},
+                {"32 SGEs", {.max_send_wr = 1, .max_send_sge = 32, .max_recv_sge = 32}},
+                {"33 SGEs", {.max_send_wr = 1, .max_send_sge = 33}},
+                {"512 bytes inline", {.max_send_wr = 1, .max_inline_data = 512}},
+                {"513 bytes inline", {.max_send_wr = 1, .max_inline_data = 513}},
+                {"4096 bytes inline", {.max_send_wr = 1, .max_inline_data = 4096}}};
+    for (size_t i = 0; i < LENGTH(caps); i++) {
+        wish = wish_of(2, pd, cq);
+        wish.cap = caps[i].cap;
+        step(create_qp(&wish, &qp), "QP_CREATE %s", caps[i].what);
+    }
+    for (int bit = 0; bit < 16; bit++) {
+        struct ib_uverbs_ex_create_qp in = {.pd_handle = pd,
+                                            .send_cq_handle = cq,
+                                            .recv_cq_handle = cq,
+                                            .max_send_wr = 1,
+                                            .max_send_sge = 1,
+                                            .qp_type = 4,
+                                            .create_flags = 1u << bit};
+        struct ib_uverbs_ex_create_qp_resp out = {0};
+        uint8_t driver[32];
+        step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_QP, in, out, driver),
+             "EX_CREATE_QP UD, creation flags %#x", in.create_flags);
+    }
+    for (int mask = 0; mask < 4; mask++) {
+        struct ib_uverbs_ex_create_qp in = {.pd_handle = pd,
+                                            .send_cq_handle = cq,
+                                            .recv_cq_handle = cq,
+                                            .max_send_wr = 1,
+                                            .max_send_sge = 1,
+                                            .qp_type = 2,
+                                            .comp_mask = mask,
+                                            .rwq_ind_tbl_handle = mask & 1 ? 999 : 0};
+        struct ib_uverbs_ex_create_qp_resp out = {0};
+        uint8_t driver[32];
+        step(INVOKE_WITH_DRIVER(EXTENDED | IB_USER_VERBS_EX_CMD_CREATE_QP, in, out, driver),
+             "EX_CREATE_QP RC, mask %d", mask);
+    }
+    struct ib_uverbs_open_qp open_in = {.pd_handle = pd, .qpn = 17, .qp_type = 2};
+    struct ib_uverbs_create_qp_resp opened = {0};
+    step(INVOKE(IB_USER_VERBS_CMD_OPEN_QP, open_in, opened), "OPEN_QP of RC");
+
+    wish = wish_of(4, pd, cq);
+    create_qp(&wish, &qp);
+    static const struct {
+        const char *what;
+        uint8_t gid[16];
+        uint16_t lid;
+    } groups[] = {{"IPv4", {[10] = 0xff, [11] = 0xff, [12] = 239, [15] = 7}, 0},
+                  {"IPv6", {0xff, 0x0e, [15] = 7}, 0},
+                  {"with a LID", {0xff, 0x0e, [15] = 8}, 0xc001},
+                  {"no group", {0xfe, 0x80, [15] = 1}, 0}};
+    for (int attach = 1; attach >= 0; attach--)
+        for (size_t i = 0; i < LENGTH(groups); i++) {
+            struct ib_uverbs_attach_mcast in = {.qp_handle = qp, .mlid = groups[i].lid};
+            memcpy(in.gid, groups[i].gid, 16);
+            step(INVOKE_NO_OUT(attach ? IB_USER_VERBS_CMD_ATTACH_MCAST : IB_USER_VERBS_CMD_DETACH_MCAST, in),
+                 "%s_MCAST %s", attach ? "ATTACH" : "DETACH", groups[i].what);
+        }
+    wish = wish_of(2, pd, cq);
+    create_qp(&wish, &qp);
+    struct ib_uverbs_attach_mcast of_rc = {.qp_handle = qp, .gid = {0xff, 0x0e, [15] = 7}};
+    step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_ATTACH_MCAST, of_rc), "ATTACH_MCAST of RC");
+
+    struct ib_uverbs_ex_modify_qp rate = {
+        .base = {.qp_handle = qp, .attr_mask = 1u << 25}, .rate_limit = 1000};
+    struct ib_uverbs_ex_modify_qp_resp answered = {0};
+    step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_QP, rate, answered), "EX_MODIFY_QP rate limit");
+    for (int bit = 0; bit < 32; bit++) {
+        struct ib_uverbs_ex_modify_qp in = {
+            .base = {.qp_handle = qp, .attr_mask = 1u << bit, .qp_state = 1, .cur_qp_state = 0, .port_num = 1}};
+        step(INVOKE(EXTENDED | IB_USER_VERBS_EX_CMD_MODIFY_QP, in, answered), "EX_MODIFY_QP from RESET, mask %#x",
+             1u << bit);
+    }
+}
+
+/* ---- shared receive queues, domains ---- */
+
+static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t most, uint32_t sges, int64_t tags,
+                      uint32_t *handle)
+{
+    uint8_t driver[64] = {0};
+    uint32_t out[3] = {0};
+    struct message message = begin(UVERBS_OBJECT_SRQ, UVERBS_METHOD_SRQ_CREATE);
+    struct ib_uverbs_attr *created = add(&message, UVERBS_ATTR_CREATE_SRQ_HANDLE, 0, 0);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_PD_HANDLE, 0, pd);
+    if (xrcd >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_XRCD_HANDLE, 0, xrcd);
+    if (cq >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_CQ_HANDLE, 0, cq);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_USER_HANDLE, 8, 7);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_WR, 4, most);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_SGE, 4, sges);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_LIMIT, 4, 0);
+    if (tags >= 0)
+        add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_NUM_TAGS, 4, tags);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_TYPE, 8, type);
+    add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_MAX_WR, out, 4);
+    add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_MAX_SGE, out + 1, 4);
+    add_pointer(&message, UVERBS_ATTR_CREATE_SRQ_RESP_SRQ_NUM, out + 2, 4);
+    add_pointer(&message, UVERBS_ATTR_UHW_OUT, driver, 24);
+    int error = call(&message);
+    *handle = (uint32_t)created->data;
+    return error;
+}
+
+static void shared_queues(void)
+{
+    open_context();
+    uint32_t pd = alloc_pd(), cq = some_cq(), srq;
+    for (int type = 0; type < 4; type++)
+        step(create_srq(type, pd, -1, -1, 10, 1, -1, &srq), "SRQ_CREATE type %d", type);
+    step(create_srq(1, pd, 999, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that is none");
+    step(create_srq(2, pd, -1, cq, 10, 1, 4, &srq), "SRQ_CREATE with tags");
+    const uint32_t sizes[] = {0, 1 << 20, (1 << 20) + 1, 0xffffffff};
+    for (size_t i = 0; i < LENGTH(sizes); i++)
+        step(create_srq(0, pd, -1, -1, sizes[i], 1, -1, &srq), "SRQ_CREATE of %u", sizes[i]);
+    const uint32_t sges[] = {0, 27, 28, 32, 33};
+    for (size_t i = 0; i < LENGTH(sges); i++)
+        step(create_srq(0, pd, -1, -1, 10, sges[i], -1, &srq), "SRQ_CREATE of %u SGEs", sges[i]);
+    create_srq(0, pd, -1, -1, 10, 1, -1, &srq);
+    static const struct {
+        const char *what;
+        uint32_t mask, most, limit;
+    } changes[] = {{"nothing", 0, 0, 0},
+                   {"limit 5", IB_SRQ_LIMIT, 0, 5},
+                   {"limit 100", IB_SRQ_LIMIT, 0, 100},
+                   {"unknown", 4, 0, 0}};
+    for (size_t i = 0; i < LENGTH(changes); i++) {
+        struct ib_uverbs_modify_srq in = {
+            .srq_handle = srq, .attr_mask = changes[i].mask, .max_wr = changes[i].most, .srq_limit = changes[i].limit};
+        step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_SRQ, in), "MODIFY_SRQ %s", changes[i].what);
+    }
+    struct ib_uverbs_open_xrcd domain = {.fd = (uint32_t)-1, .oflags = O_CREAT};
+    struct ib_uverbs_open_xrcd_resp opened = {0};
+    step(INVOKE(IB_USER_VERBS_CMD_OPEN_XRCD, domain, opened), "OPEN_XRCD");
+}
+
+int main(void)
+{
+    completion_queues();
+    queue_pairs();
+    shared_queues();
+    return 0;
+}

@@ -1,0 +1,193 @@
+/*
+ * Every call of uverbs about memory, and how it ends, as every_call.c has it for the rest.
+ */
+#include "uverbs_calls.h"
+
+/* ---- memory ---- */
+
+static int advise(uint32_t pd, uint64_t advice, uint32_t flags, const struct ib_uverbs_sge *list, int count)
+{
+    struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_ADVISE_MR);
+    add(&message, UVERBS_ATTR_ADVISE_MR_PD_HANDLE, 0, pd);
+    add(&message, UVERBS_ATTR_ADVISE_MR_ADVICE, 8, advice);
+    add(&message, UVERBS_ATTR_ADVISE_MR_FLAGS, 4, flags);
+    add_in(&message, UVERBS_ATTR_ADVISE_MR_SGE_LIST, list, count * sizeof *list);
+    return call(&message);
+}
+
+static void regions(void)
+{
+    open_context();
+    uint32_t pd = alloc_pd(), other = alloc_pd(), mr;
+    for (int bit = -1; bit < 32; bit++) {
+        uint32_t access = bit < 0 ? 0 : 1u << bit;
+        int error = reg_mr(pd, here(), PAGE, here(), access, &mr);
+        step(error, "REG_MR access %#x", access);
+        if (error == 0)
+            dereg(mr);
+    }
+    static const struct {
+        const char *what;
+        uint64_t offset, length, iova;
+        uint32_t access;
+    } ranges[] = {
+        {"length 0", 0, 0, 0, 1},
+        {"length 0 within a page", 8, 0, 8, 1},
+        {"iova of another offset", 8, 64, 16, 1},
+        {"iova elsewhere", 8, 64, 0x10008, 1},
+        {"end of all addresses", 0, -(uint64_t)PAGE, 0, 1},
+        {"iova that wraps around", 0, PAGE, -(uint64_t)PAGE, 1},
+        {"remote write, local write", 0, PAGE, 0, 3},
+        {"remote atomic, local write", 0, PAGE, 0, 9},
+        {"zero-based, local write", 0, PAGE, 0, 0x21},
+        {"on demand, local write", 0, PAGE, 0, 0x41},
+        {"huge pages, local write", 0, PAGE, 0, 0x81},
+        {"flush global, local write", 0, PAGE, 0, 0x101},
+        {"flush persistent, local write", 0, PAGE, 0, 0x201},
+        {"both flushes, remote write, local write", 0, PAGE, 0, 0x303},
+        {"relaxed ordering, local write", 0, PAGE, 0, 0x100001},
+        {"all optional bits, local write", 0, PAGE, 0, 0x3ff00001},
+    };
+    for (size_t i = 0; i < LENGTH(ranges); i++) {
+        int error = reg_mr(pd, here() + ranges[i].offset, ranges[i].length, ranges[i].iova, ranges[i].access, &mr);
+        step(error, "REG_MR %s", ranges[i].what);
+        if (error == 0)
+            dereg(mr);
+    }
+    uint8_t *readable = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int error = reg_mr(pd, (uintptr_t)readable, PAGE, 0, 0, &mr);
+    step(error, "REG_MR of pages that can be read");
+    if (error == 0)
+        dereg(mr);
+    step(reg_mr(pd, (uintptr_t)readable, PAGE, 0, 1, &mr), "REG_MR local write of pages that can be read");
+
+    reg_mr(pd, here(), 2 * PAGE, here(), 3, &mr);
+    static const struct {
+        const char *what;
+        uint32_t flags, access;
+        uint64_t offset, length, iova;
+        bool other;
+    } changes[] = {
+        {"nothing", 0, 0, 0, 0, 0, false},
+        {"access", IB_MR_REREG_ACCESS, 1, 0, 0, 0, false},
+        {"unknown access", IB_MR_REREG_ACCESS, 1 << 19, 0, 0, 0, false},
+        {"remote write alone", IB_MR_REREG_ACCESS, 2, 0, 0, 0, false},
+        {"PD", IB_MR_REREG_PD, 0, 0, 0, 0, true},
+        {"PD and access", IB_MR_REREG_PD | IB_MR_REREG_ACCESS, 3, 0, 0, 0, false},
+        {"translation", IB_MR_REREG_TRANS, 0, 0, PAGE, 0, false},
+        {"translation of another offset", IB_MR_REREG_TRANS, 0, 8, PAGE, 16, false},
+        {"all", IB_MR_REREG_TRANS | IB_MR_REREG_PD | IB_MR_REREG_ACCESS, 1, 0, PAGE, 0, false},
+        {"flag 8", 8, 0, 0, 0, 0, false},
+    };
+    for (size_t i = 0; i < LENGTH(changes); i++) {
+        struct ib_uverbs_rereg_mr in = {.mr_handle = mr,
+                                        .flags = changes[i].flags,
+                                        .start = here() + changes[i].offset,
+                                        .length = changes[i].length,
+                                        .hca_va = changes[i].iova,
+                                        .pd_handle = changes[i].other ? other : pd,
+                                        .access_flags = changes[i].access};
+        struct ib_uverbs_rereg_mr_resp out = {0};
+        step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, in, out), "REREG_MR %s", changes[i].what);
+    }
+    struct ib_uverbs_rereg_mr gone = {.mr_handle = 999, .flags = IB_MR_REREG_ACCESS};
+    struct ib_uverbs_rereg_mr_resp nothing = {0};
+    step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, gone, nothing), "REREG_MR of a handle that is none");
+    dereg(mr);
+
+    reg_mr(pd, here() + 8, PAGE, 0x10008, 3, &mr);
+    static const char *const which_region[] = {"with iova", "without iova", "of a PD", "of none"};
+    for (int what = 0; what < 4; what++) {
+        uint32_t lkey = 0, rkey = 0;
+        uint64_t length = 0, iova = 0;
+        struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_QUERY_MR);
+        add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, what == 2 ? pd : what == 3 ? 999 : mr);
+        add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LKEY, &lkey, sizeof lkey);
+        add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_RKEY, &rkey, sizeof rkey);
+        add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LENGTH, &length, sizeof length);
+        if (what != 1)
+            add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_IOVA, &iova, sizeof iova);
+        int result = call(&message);
+        const bool right = lkey == rkey && length == PAGE && iova == (what == 1 ? 0 : 0x10008);
+        step(result, "QUERY_MR %s%s", which_region[what], result != 0 ? "" : right ? ", as registered" : ", wrong");
+    }
+
+    struct ib_uverbs_sge list[2] = {{.addr = here(), .length = PAGE, .lkey = 1}, {.addr = here(), .length = 1, .lkey = 2}};
+    for (int advice = 0; advice < 4; advice++)
+        for (int flags = 0; flags < 4; flags++)
+            step(advise(pd, advice, flags, list, 1), "ADVISE_MR advice %d flags %d", advice, flags);
+    step(advise(pd, 0, 0, list, 2), "ADVISE_MR of two");
+    step(advise(pd, 0, 0, list, 0), "ADVISE_MR of none");
+    step(advise(999, 0, 0, list, 1), "ADVISE_MR, PD that is none");
+    step(advise(pd, 1ull << 40, 0, list, 1), "ADVISE_MR advice of 41 bits");
+    dereg(mr);
+
+    int memory_file = memfd_create("pages", 0);
+    if (ftruncate(memory_file, PAGE) != 0)
+        perror("ftruncate");
+    static const char *const which_file[] = {"a memory file", "-1", "stdin", "a memory file as a descriptor"};
+    const int files[] = {memory_file, -1, STDIN_FILENO, memory_file};
+    for (size_t which = 0; which < LENGTH(files); which++)
+        for (int bit = -1; bit < (which == 0 ? 11 : 1); bit++) {
+            uint32_t lkey, rkey;
+            struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_REG_DMABUF_MR);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_HANDLE, 0, 0);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_PD_HANDLE, 0, pd);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_OFFSET, 8, 0);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_LENGTH, 8, PAGE);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_IOVA, 8, 0);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_FD, which == 3 ? 0 : 4, (uint32_t)files[which]);
+            add(&message, UVERBS_ATTR_REG_DMABUF_MR_ACCESS_FLAGS, 4, bit < 0 ? 0 : 1u << bit);
+            add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_LKEY, &lkey, sizeof lkey);
+            add_pointer(&message, UVERBS_ATTR_REG_DMABUF_MR_RESP_RKEY, &rkey, sizeof rkey);
+            step(call(&message), "REG_DMABUF_MR of %s, access %#x", which_file[which], bit < 0 ? 0 : 1u << bit);
+        }
+
+    uint32_t lkey, rkey;
+    struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_DM_MR_REG);
+    add(&message, UVERBS_ATTR_REG_DM_MR_HANDLE, 0, 0);
+    add(&message, UVERBS_ATTR_REG_DM_MR_OFFSET, 8, 0);
+    add(&message, UVERBS_ATTR_REG_DM_MR_LENGTH, 8, PAGE);
+    add(&message, UVERBS_ATTR_REG_DM_MR_PD_HANDLE, 0, pd);
+    add(&message, UVERBS_ATTR_REG_DM_MR_ACCESS_FLAGS, 4, IB_UVERBS_ACCESS_ZERO_BASED);
+    add(&message, UVERBS_ATTR_REG_DM_MR_DM_HANDLE, 0, 999);
+    add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_LKEY, &lkey, sizeof lkey);
+    add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_RKEY, &rkey, sizeof rkey);
+    step(call(&message), "DM_MR_REG, device memory that is none");
+    message = begin(UVERBS_OBJECT_DM, UVERBS_METHOD_DM_ALLOC);
+    add(&message, UVERBS_ATTR_ALLOC_DM_HANDLE, 0, 0);
+    add(&message, UVERBS_ATTR_ALLOC_DM_LENGTH, 8, PAGE);
+    add(&message, UVERBS_ATTR_ALLOC_DM_ALIGNMENT, 4, 0);
+    step(call(&message), "DM_ALLOC");
+    message = begin(UVERBS_OBJECT_DM, UVERBS_METHOD_DM_FREE);
+    add(&message, UVERBS_ATTR_FREE_DM_HANDLE, 0, 0);
+    step(call(&message), "DM_FREE of a PD");
+
+    /* Linux 6.17 and later. */
+    message = begin(UVERBS_OBJECT_MR, 5);
+    add(&message, 0, 0, 0);
+    add(&message, 1, 0, pd);
+    add(&message, 3, 8, here());
+    add(&message, 4, 8, here());
+    add(&message, 5, 8, PAGE);
+    add(&message, 6, 4, 1);
+    add_pointer(&message, 9, &lkey, sizeof lkey);
+    add_pointer(&message, 10, &rkey, sizeof rkey);
+    step(call(&message), "REG_MR by ioctl");
+
+    for (int type = 0; type < 5; type++) {
+        struct ib_uverbs_alloc_mw in = {.pd_handle = pd, .mw_type = type};
+        struct ib_uverbs_alloc_mw_resp out = {0};
+        step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, in, out), "ALLOC_MW type %d", type);
+    }
+    struct ib_uverbs_alloc_mw stray = {.pd_handle = 999, .mw_type = 1};
+    struct ib_uverbs_alloc_mw_resp none = {0};
+    step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, stray, none), "ALLOC_MW, PD that is none");
+}
+
+int main(void)
+{
+    pages = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    regions();
+    return 0;
+}

@@ -1,0 +1,31 @@
+/*
+ * Every call of uverbs that Linux numbers ends as on Linux's own rxe 6.12 (R41, R42), but for what the fixture lists with a
+ * reason. The guest of test/peer makes the same calls of Linux itself.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { departures, EVERY_CALL, expectedHere, onLinux } from '../every-call.ts'
+import { isEmpty, lacking, ownProgram, run, startDaemon } from './programs.ts'
+
+const programs = EVERY_CALL.map(ownProgram)
+
+describe('every call', { skip: lacking(...programs) }, () => {
+  it('ends as on Linux’s rxe, but for what is listed with a reason', async t => {
+    const daemon = await startDaemon(t)
+    const lines: string[] = []
+    for (const program of programs) {
+      const { status, stdout, stderr } = await run(t, program, [], { env: daemon.env })
+      assert.deepEqual([status, stderr], [0, ''])
+      lines.push(...stdout.trimEnd().split('\n'))
+    }
+    assert.deepEqual(lines, expectedHere)
+    await daemon.settled(isEmpty)
+  })
+
+  it('that is listed is one of Linux’s, and differs', () => {
+    for (const [line, here] of departures.flatMap(({ lines }) => lines)) {
+      assert.ok(onLinux.includes(line), line)
+      assert.ok(!line.endsWith(` ${here}`), line)
+    }
+  })
+})
