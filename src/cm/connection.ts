@@ -111,6 +111,8 @@ export class CmConnection implements Timed {
   /** Exponent: how long the peer may take to answer. */
   responseTimeout = 0
   maxCmRetries = 0
+  /** Exponent: how long an answer of ours may take, of which the peer is told once it asks again. */
+  serviceTimeout = 0
   pending: CmPending | undefined
   /** The RTU, MRA or DREP sent last, for duplicates of what it answers. */
   lastReply: CmSent | undefined

@@ -131,6 +131,13 @@ export class CmEngine {
     this.#machine.apply(connection, 'MRA')
   }
 
+  /** The same, but the MRA leaves only once the peer has asked again (Linux: IB_CM_MRA_FLAG_DELAY). */
+  delayWhenAskedAgain(connection: CmConnection, serviceTimeout: number): void {
+    this.#machine.check(connection, 'MRA')
+    connection.serviceTimeout = serviceTimeout
+    this.#machine.apply(connection, 'MRA')
+  }
+
   /** Sends a REJ. */
   reject(connection: CmConnection, rejection: messages.CmRejection, now: number): void {
     this.#machine.check(connection, 'REJ')

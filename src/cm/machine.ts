@@ -108,6 +108,7 @@ export class CmMachine {
     const again = answer === 'REP' ? connection.pending : connection.lastReply
     if (again?.name === answer) this.transmit(connection.path, again.name, again.bytes, 'resent')
     else if (answer === 'DREP') this.sendReply(connection, messages.drep(connection))
+    else if (answer === 'MRA') this.sendReply(connection, messages.mra(connection, connection.serviceTimeout))
   }
 
   step(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {

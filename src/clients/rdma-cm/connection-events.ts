@@ -55,6 +55,15 @@ const addressesOf = (
   return { peer: fromHeader(ipVersion, source, header.port), local: fromHeader(ipVersion, destination, port) }
 }
 
+/** Exponent: 69 s, as Linux's CMA_CM_MRA_SETTING. */
+const SERVICE_TIMEOUT = 24
+
+/** The owner has heard of a REQ or REP and has not answered it yet: a peer that asks again is told to wait. */
+const thinks = ({ engine }: EventHost, connection: CmConnection): void => {
+  if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
+    engine.delayWhenAskedAgain(connection, SERVICE_TIMEOUT)
+}
+
 /** A request that nobody takes. */
 const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
   const { connection } = event
@@ -106,6 +115,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
         },
     request,
   )
+  thinks(cm, connection)
 }
 
 const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
@@ -131,11 +141,12 @@ const failed = (id: Identifier, type: number, details: EventDetails): void => {
   id.owner.event(type, details)
 }
 
-const onMessage = (id: Identifier, event: CmEvent): void => {
+const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   const { message, connection } = event
   switch (message?.name) {
     case 'REP':
       id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection) })
+      thinks(cm, connection)
       break
     case 'RTU':
       id.owner.event(ESTABLISHED, {
@@ -179,6 +190,6 @@ export const handleEvent = (cm: EventHost, event: CmEvent): void => {
       id.owner.event(TIMEWAIT_EXIT, {})
       break
     default:
-      onMessage(id, event)
+      onMessage(cm, id, event)
   }
 }

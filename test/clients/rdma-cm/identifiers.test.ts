@@ -89,6 +89,35 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
+  it('whose listener takes its time makes the peer wait by an MRA, once it asks again', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const active = a.connect(ip4(2, PORT), 0x11)
+    world.settle()
+    const [passive] = b.requests(listener)
+    assert.ok(passive)
+    assert.equal(b.cm.engine.counters.sent.MRA + b.cm.engine.counters.resent.MRA, 0)
+    // The REQ is sent again, and is answered; after that the peer waits for more than a minute.
+    world.tick()
+    assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
+    assert.equal(a.cm.engine.counters.received.MRA, 1)
+    const asked = world.now
+    world.tick()
+    assert.ok(world.now - asked > 60_000_000, `${world.now - asked} µs`)
+    b.cm.accept(passive, parametersOf(0x22))
+    world.settle()
+    assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
+    // The active side takes its time too.
+    world.tick()
+    assert.equal(passive.connection?.state, 'MRA_REP_RCVD')
+    a.cm.accept(active, undefined)
+    world.settle()
+    assert.deepEqual(b.heard(passive), ['ESTABLISHED'])
+    a.cm.destroy(active)
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
   it('that is rejected tells private data and reason, may be tried again, and leaves nothing behind', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
