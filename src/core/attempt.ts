@@ -9,10 +9,20 @@ export const noteFault = (core: Core, error: unknown): void => {
   core.report(error)
 }
 
-/** Runs `body`; an exception is reported. */
-export const attempt = (core: Core, body: () => void): void => {
+/** Runs `body`; an exception is reported, and the result is undefined. */
+export const attempt = <T>(core: Core, body: () => T): T | undefined => {
   try {
-    body()
+    return body()
+  } catch (error) {
+    noteFault(core, error)
+    return undefined
+  }
+}
+
+/** The steps that `job` makes; an exception is reported, and ends them. */
+export function* attemptSteps(core: Core, job: () => Iterable<unknown> | undefined): Generator<unknown, void> {
+  try {
+    yield* job() ?? []
   } catch (error) {
     noteFault(core, error)
   }

@@ -461,14 +461,20 @@ export interface Driver<D = unknown> {
   readonly link?: LinkName
   /**
    * The device is being removed, and its objects still exist: waiting programs are released now. Programs that poll
-   * shared memory make no calls that could fail; it stays as it is (`MappedMemory.keep`).
+   * shared memory make no calls that could fail; it stays as it is (`MappedMemory.keep`). May take long: it yields after
+   * each few objects.
    */
-  removing?(device: Device<D>): void
+  removing?(device: Device<D>): Iterable<unknown>
   /**
    * Opens queue pair 1 of port 1; `receive` is called for each management datagram, in the middle of the device's work:
    * it makes no call. It owns `mad` and `from`. Throws CallError EBUSY while it is open.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
+  /**
+   * A context was closed, and its objects will be destroyed: its queue pairs send and answer nothing from now on. May
+   * take long: it yields after each few objects.
+   */
+  closing?(context: Context<unknown, D>): Iterable<unknown>
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */
@@ -500,6 +506,8 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
+  /** Called once all its objects are gone; undefined after that. */
+  whenEnded: (() => void)[] | undefined
   /** Absent: its objects are not charged. */
   readonly account: MemoryAccount | undefined
   /** Where affiliated async events go by default: the first async fd that was made. */
@@ -529,6 +537,10 @@ export interface Core {
   readonly random: () => number
   /** Earliest first. */
   readonly deadlines: Deadline[]
+  /** Runs what takes long (`CoreOptions.run`). */
+  readonly run: (job: Iterator<unknown>) => void
+  /** Contexts that are closed, and whose objects are not all gone. */
+  readonly ending: Set<Context>
   nextObject: number
   nextContext: number
   /** Programs may use controlled Q_Keys without CAP_NET_RAW. */

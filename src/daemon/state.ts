@@ -5,6 +5,7 @@
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
 import type { Core } from '../core/model.ts'
+import type { Slices } from '../host/event-loop/slices.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import type { PeerCredentials } from '../host/net/sockets.ts'
@@ -21,7 +22,6 @@ import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
 import type { TurnAway } from './session/turn-away.ts'
-import type { Slices } from './slices.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -59,6 +59,8 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
+  /** Resolves once what the user's programs had that have ended can be had again; undefined: it can. */
+  untilEnded(user: number): Promise<void> | undefined
   /** One more device, one less, while programs run (`Devices.add`, `remove`); their files too. */
   plug(spec: DeviceSpec): void
   unplug(name: string): void

@@ -130,6 +130,6 @@ export interface Carrier {
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Ends the context; everything made in it is gone. */
-  close(): void
+  /** Ends the context. Resolves once all that was made in it is gone; undefined: it is. */
+  close(): Promise<void> | undefined
 }

@@ -274,8 +274,9 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     life.isOpen = false
     handlers.clear()
     for (const one of sources.values()) if (one !== undefined) detachRings(one, carrier.layout)
-    carrier.close()
+    const gone = carrier.close()
     waiters.wakeAll()
+    await gone
   }
   const device: Device = {
     name,

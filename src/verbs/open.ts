@@ -111,7 +111,7 @@ const openThere = (socket: string, device: string | undefined): Device => {
       pathMtu: 128 << activeMtu,
     })
   } catch (error) {
-    carrier.close()
+    void carrier.close()
     throw error
   }
 }

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createNetwork } from '../../src/verbs/index.ts'
+import { createNetwork, open } from '../../src/verbs/index.ts'
 import { closeAll, next, openTwoHere, pair } from './ends.ts'
 
 test('messages and their answers need no turn of the event loop', async () => {
@@ -88,4 +88,21 @@ test('the end of faults lets go what they held back', async () => {
   assert.equal((await done).statusName, 'SUCCESS')
   assert.equal(a.device.counters().transport.retransmissions, 0)
   await closeAll(a, b)
+})
+
+test('a device that is closed with very many objects lets others have their turns', async () => {
+  const device = await open({ network: createNetwork() })
+  const pd = device.pd()
+  const many = 500
+  let turns = 0
+  for (let i = 0; i < many; i++) pd.register(new Uint8Array(8))
+  let isOpen = true
+  const count = (): void => {
+    turns++
+    if (isOpen) setImmediate(count)
+  }
+  setImmediate(count)
+  await device.close()
+  isOpen = false
+  assert.ok(turns >= many / 64, `${turns} turns`)
 })

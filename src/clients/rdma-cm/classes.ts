@@ -7,7 +7,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
 import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
-import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lifetime.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
 import type { CmAddresses } from '../../spec/classes/cm_parameters.ts'
@@ -77,11 +77,20 @@ const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefin
         serviceMask: 0n,
       }
 
-/** Identifiers whose events go to a channel. */
-const idsOf = (channel: FdObject): CoreObject[] =>
-  channel.context.handles.slots.filter(
-    (object): object is CoreObject => object?.events?.to.channel === channel && object.class.id === CmId.id,
-  )
+/** Destroys the identifiers whose events go to a channel; yields after each. */
+function* destroyIdsOf(channel: FdObject): Generator<void> {
+  for (const object of objectsDownwards(channel.context)) {
+    if (object?.events?.to.channel === channel && object.class.id === CmId.id) destroyNow(object, 'close')
+    yield
+  }
+}
+
+function* destroyEach(objects: readonly CoreObject[]): Generator<void> {
+  for (const object of objects) {
+    destroyNow(object, 'close')
+    yield
+  }
+}
 
 interface Membership {
   readonly id: Identifier
@@ -91,8 +100,8 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
     query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
-    destroy(_call, object) {
-      for (const id of idsOf(object as FdObject).reverse()) destroyNow(id, 'close')
+    destroy({ device: { core } }, object) {
+      core.run(destroyIdsOf(object as FdObject))
       return {}
     },
     getEvent(_call, object) {
@@ -140,14 +149,13 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     queryPath: (_call, { state: id }) => ({ paths: pathRecord(id) }),
     modify: (_call, object, { channel }) => ({ events: moveIdentifier(object as CmIdObject, channel as FdObject) }),
-    destroy(_call, object) {
+    destroy({ device: { core } }, object) {
       const { state: id } = object
-      const { unread, groups } = id
       service().destroy(id)
       const { asyncEvents: events } = withdrawEvents(object)
-      for (const group of groups) destroyNow(group, 'close')
       // Of requests that nobody has heard of there is nobody who could end them.
-      for (const { object: request } of unread) if (request !== undefined) destroyNow(request, 'close')
+      const requests = [...id.unread].flatMap(({ object: request }) => request ?? [])
+      if (id.groups.size + requests.length > 0) core.run(destroyEach([...id.groups, ...requests]))
       return { events }
     },
     bind(_call, { state: id }, { address }) {

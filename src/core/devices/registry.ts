@@ -2,14 +2,15 @@
  * The registry of devices (R19–R24, docs/decisions/one-way-in.md).
  *
  * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
- * call return EIO, withdraws unread events of its objects, sends DEVICE_FATAL (event 8) to every async fd, destroys all
- * objects of all contexts in order, and frees the name. Hooks apply to the calls of one device; its table is rebuilt
- * when one is added or removed, so that a device without hooks pays nothing.
+ * call return EIO, withdraws unread events of its objects, sends DEVICE_FATAL (event 8) to every async fd, frees the
+ * name, and destroys all objects of all contexts in order. Objects may be very many, so they are destroyed in steps,
+ * which the owner of core spreads over turns of its loop (`CoreOptions.run`). Hooks apply to the calls of one device; its
+ * table is rebuilt when one is added or removed, so that a device without hooks pays nothing.
  */
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { attempt } from '../attempt.ts'
+import { attempt, attemptSteps } from '../attempt.ts'
 import { coreClasses } from '../base/all.ts'
 import { createPool, releaseTable } from '../dispatch/compile.ts'
 import { withHooks } from '../dispatch/hooks.ts'
@@ -36,6 +37,12 @@ export interface CoreOptions {
   readonly random?: () => number
   /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
+  /** Runs a job that takes long, a few steps at a time; it never throws. Default: to its end, at once. */
+  readonly run?: (job: Iterator<unknown>) => void
+}
+
+const toTheEnd = (job: Iterator<unknown>): void => {
+  while (job.next().done !== true);
 }
 
 /** A subsystem without devices. */
@@ -44,6 +51,7 @@ export const createCore = ({
   now = () => 0,
   random = () => 0,
   report = () => {},
+  run = toTheEnd,
 }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
@@ -54,6 +62,8 @@ export const createCore = ({
   now,
   random,
   report,
+  run,
+  ending: new Set(),
   deadlines: [],
   nextObject: 1,
   nextContext: 1,
@@ -99,10 +109,10 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
 }
 
 /**
- * Removes a device, whatever its clients are doing. Once this returns its objects are gone and its name is free, also
- * if a part of the driver fails, which may be the reason for the removal.
+ * Removes a device, whatever its clients are doing. Once this returns its calls are refused and its name is free; `ended`
+ * is called once its objects are gone, also if a part of the driver fails, which may be the reason for the removal.
  */
-export const unregister = (device: Device): void => {
+export const unregister = (device: Device, ended: () => void = () => {}): void => {
   const { core } = device
   if (!device.alive) throw new Error(`device ${device.name} is removed already`)
   device.alive = false
@@ -114,14 +124,25 @@ export const unregister = (device: Device): void => {
     () => {
       for (const { mapped } of device.contexts) mapped?.keep?.()
     },
-    () => device.driver.removing?.(device),
-    // newest first: later contexts may use objects of earlier ones
-    () => {
-      for (const context of [...device.contexts].reverse()) attempt(core, () => endContext(context, 'remove'))
-    },
-    () => device.driver.removed?.(device),
+  ]
+  for (const step of steps) attempt(core, step)
+  core.run(removal(device, ended))
+}
+
+/** What of the removal of a device takes long. */
+function* removal(device: Device, ended: () => void): Generator<unknown> {
+  const { core, driver } = device
+  yield* attemptSteps(core, () => driver.removing?.(device))
+  // newest first: later contexts may use objects of earlier ones
+  for (const context of [...device.contexts].reverse()) {
+    if (!context.closed) beginEnd(context)
+    yield* endOf(context, 'remove')
+  }
+  const steps = [
+    () => driver.removed?.(device),
     () => releaseTable(core.tables, device.shared),
     () => raiseDeviceListChanged(device, DEVICE_REMOVED),
+    ended,
   ]
   for (const step of steps) attempt(core, step)
 }
@@ -160,6 +181,7 @@ export const openContext = <D>(
     mapped: options.mapped,
     opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
+    whenEnded: [],
     account: options.account,
     asyncFd: undefined,
     parents: [],
@@ -171,21 +193,47 @@ export const openContext = <D>(
   return context
 }
 
-const endContext = (context: Context, why: 'close' | 'remove'): void => {
-  const { device } = context
+/** From now on calls of the context are refused. */
+const beginEnd = (context: Context): void => {
+  const { core } = context.device
   context.closed = true
-  context.abort?.abort()
-  destroyAll(context, why)
-  device.contexts.delete(context)
-  device.driver.closed?.(context)
+  core.ending.add(context)
+  attempt(core, () => context.abort?.abort())
+}
+
+/** Destroys what is in a context. Two may do it at once, if its device is removed meanwhile. */
+function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
+  const { device, whenEnded = [] } = context
+  const { core, driver } = device
+  if (why === 'close') yield* attemptSteps(core, () => driver.closing?.(context))
+  yield* attemptSteps(core, () => destroyAll(context, why))
+  if (!device.contexts.delete(context)) return
+  core.ending.delete(context)
+  context.whenEnded = undefined
+  attempt(core, () => driver.closed?.(context))
+  for (const ended of whenEnded) attempt(core, ended)
 }
 
 /**
- * The last descriptor of a context was closed: destroys everything in it. Never fails; does nothing when repeated, or
- * after the device was removed.
+ * The last descriptor of a context was closed: it cannot be used any more, and everything in it is destroyed. Never
+ * fails; does nothing when repeated, or after the device was removed. `ended` is called once all is gone.
  */
-export const closeContext = (context: Context): void => {
-  if (!context.closed) endContext(context, 'close')
+export const closeContext = (context: Context, ended: () => void = () => {}): void => {
+  if (context.whenEnded === undefined) ended()
+  else context.whenEnded.push(ended)
+  if (context.closed) return
+  beginEnd(context)
+  context.device.core.run(endOf(context, 'close'))
+}
+
+/**
+ * Resolves once nothing is left of a user's contexts that are closed by now, so that what they had can be had again.
+ * Undefined if nothing is left.
+ */
+export const untilEnded = (core: Core, user: number): Promise<void> | undefined => {
+  const ending = [...core.ending].filter(({ account }) => account?.user === user)
+  if (ending.length === 0) return undefined
+  return Promise.all(ending.map(context => new Promise<void>(ended => closeContext(context, ended)))).then(() => {})
 }
 
 /** A signal that aborts when the client of a call ends or the device is removed, for handlers that wait. */

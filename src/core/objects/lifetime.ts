@@ -3,9 +3,9 @@
  *
  * An object becomes visible when its create handler has succeeded; if it fails, everything is rolled back. An object is
  * a use of its parents (the objects that its arguments named). When a context closes or a device is removed, objects
- * are destroyed in reverse order of dependency: always an unused one, newest first. That is more than reverse order of
- * creation, since a modify may add a dependency. If a handler throws, that is counted, and its object is removed all
- * the same.
+ * are destroyed in reverse order of dependency: always an unused one, highest handle first. That is more than reverse
+ * order of creation, since a modify may add a dependency. There may be very many, so this is done in steps. If a handler
+ * throws, that is counted, and its object is removed all the same.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -213,24 +213,49 @@ export const runDestroy = (
   }
 }
 
-/** Destroys all objects of a context in reverse order of dependency. */
-export const destroyAll = (context: Context, why: 'close' | 'remove'): void => {
-  const objects = context.handles.slots.filter(object => object !== undefined).sort((a, b) => b.id - a.id)
-  const ready = objects.filter(object => object.uses === 0)
-  // the array grows during the loop: objects that lose their last user are appended
-  for (const object of ready) {
-    const { parents } = object
-    destroyNow(object, why)
+/** Destroys an object that is not in use, and then those that only it has used; yields after each. */
+function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
+  const ready = [object]
+  // the array grows during the loop
+  for (const one of ready) {
+    const { parents } = one
+    destroyNow(one, why)
+    yield
     for (const parent of parents)
       if (
         parent.uses === 0 &&
         parent.life !== Lifecycle.GONE &&
-        parent.context === context &&
+        parent.context === object.context &&
         parent.class.identity !== 'fd'
       )
         ready.push(parent)
   }
+}
+
+/** The objects of a context by handle, highest first, also while objects are destroyed; undefined for a free handle. */
+export function* objectsDownwards({ handles: { slots } }: Context): Generator<CoreObject | undefined> {
+  for (let handle = slots.length - 1; handle >= 0; handle = Math.min(handle, slots.length) - 1) yield slots[handle]
+}
+
+/** Destroys all objects of a context in reverse order of dependency; yields after each. */
+export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
+  // nobody reads events of a closed context, and to withdraw them for each object takes long
+  if (why === 'close')
+    for (const fd of context.descriptors) {
+      closeEvents(fd)
+      yield
+    }
+  for (const object of objectsDownwards(context)) {
+    if (object?.uses === 0) yield* destroyUnused(object, why)
+    else yield
+  }
   // the rest is pinned by calls that wait: they will find their objects destroyed
-  for (const object of objects) destroyNow(object, why)
-  for (const fd of [...context.descriptors].sort((a, b) => b.id - a.id)) destroyNow(fd, why)
+  for (const object of objectsDownwards(context)) {
+    if (object !== undefined) destroyNow(object, why)
+    yield
+  }
+  for (const fd of [...context.descriptors].sort((a, b) => b.id - a.id)) {
+    destroyNow(fd, why)
+    yield
+  }
 }

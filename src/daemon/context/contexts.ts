@@ -12,6 +12,7 @@ import { closeContext, openContext } from '../../core/devices/registry.ts'
 import type { Context, Device, MemoryAccount } from '../../core/model.ts'
 import { EAGAIN, EMSGSIZE } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
+import { oneSlice } from '../../host/event-loop/slices.ts'
 import type { RingPool } from '../../host/memory/mapping.ts'
 import { fileIdentity, sealsOf } from '../../host/memory/memfd.ts'
 import { close, recvSmall, shutdown, socketPair } from '../../host/net/sockets.ts'
@@ -118,13 +119,11 @@ export const createContexts = (
     adrift.delete(open)
     const bells = doorbells.get(open)
     doorbells.delete(open)
-    containment.runAll('the end of a context', [
-      ...(bells?.values() ?? []),
-      () => closeContext(open.context),
-      () => open.memory.close(),
-      () => files.get(open)?.(),
-    ])
+    const giveBack = files.get(open)
     files.delete(open)
+    const ended = (): void =>
+      containment.runAll('the end of a context', [() => open.memory.close(), () => giveBack?.(), rung])
+    containment.runAll('the end of a context', [...(bells?.values() ?? []), () => closeContext(open.context, ended)])
   }
 
   /** Empties the socket; false once the client's side is closed. */
@@ -149,6 +148,10 @@ export const createContexts = (
       close(ours)
       giveBack()
     }
+    const hungUp = (): void => {
+      hangUp()
+      if (bells.size === 0) leave(open)
+    }
     const watcher = watch(
       ours,
       { readable: true },
@@ -156,8 +159,8 @@ export const createContexts = (
         'a doorbell',
         () => {
           if (!drain(open, ours)) {
-            hangUp()
-            if (bells.size === 0) leave(open)
+            watcher.stop()
+            open.context.device.core.run(oneSlice(hungUp))
           }
           rung()
         },

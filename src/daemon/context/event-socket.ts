@@ -15,6 +15,7 @@ import { uncountEvent } from '../../core/events/events.ts'
 import type { Affiliation, EventRecord, EventSink } from '../../core/model.ts'
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
+import { createSlices, type Slices } from '../../host/event-loop/slices.ts'
 import { type ProcessHandle, pidfdGetfd, searchFd } from '../../host/memory/process.ts'
 import {
   close,
@@ -28,7 +29,6 @@ import {
   unreadBytes,
 } from '../../host/net/sockets.ts'
 import { type Containment, createContainment } from '../containment.ts'
-import { createSlices, type Slices } from '../slices.ts'
 
 export interface EventSocketParts {
   readonly containment: Containment
@@ -78,6 +78,8 @@ export const createEventSocket = (
   const scratch = new Uint8Array(LONGEST_RECORD)
   let theirsOpen = true
   let closed = false
+  /** Closed, or the program has closed its end: nothing is sent, nor looked for. */
+  let over = false
   /** Sent, and perhaps not read yet, oldest first; then what could not be sent so far. */
   let sent: EventRecord[] = []
   let waiting: EventRecord[] = []
@@ -103,12 +105,18 @@ export const createEventSocket = (
     containment.guard(
       'an event socket',
       (readable: boolean) => {
-        if (readable && recvSmall(ours, scratch) === 0) hungUp()
+        if (readable && recvSmall(ours, scratch) === 0) leave()
         else push()
       },
-      hungUp,
+      () => leave(),
     ),
   )
+  const leave = (): void => {
+    if (over) return
+    over = true
+    watcher.stop()
+    hungUp()
+  }
 
   /** Where the program's end was last. */
   let place: { readonly process: ProcessHandle; readonly number: number } | undefined
@@ -206,13 +214,13 @@ export const createEventSocket = (
 
   /** Everything that the program has not read, oldest first: it is here then, and nowhere else. */
   const takeAll = (): EventRecord[] => {
-    if (closed) return []
+    if (over) return []
     const all = [...unread(), ...waiting]
     waiting = []
     return all
   }
   const sendAgain = (records: EventRecord[]): void => {
-    if (closed) return
+    if (over) return
     waiting = records
     push()
   }
@@ -225,7 +233,7 @@ export const createEventSocket = (
       theirsOpen = false
     },
     post(event) {
-      if (closed || (waiting.length >= MOST_WAITING && !makeRoom(event))) return
+      if (over || (waiting.length >= MOST_WAITING && !makeRoom(event))) return
       waiting.push(event)
       push()
     },
@@ -233,7 +241,7 @@ export const createEventSocket = (
       place = { process, number }
     },
     reach() {
-      if (closed || isAllRead() || isAtHand()) return undefined
+      if (over || isAllRead() || isAtHand()) return undefined
       const job = search()
       // Most programs have few descriptors: the first slice is enough.
       return job.next().done ? undefined : slices.run(job)
@@ -246,7 +254,7 @@ export const createEventSocket = (
       return withdrawn
     },
     unread() {
-      if (closed) return 0
+      if (over) return 0
       // Nothing is taken out to be counted: who reads at this moment gets what is there.
       let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
       let count = 0
@@ -254,7 +262,7 @@ export const createEventSocket = (
       return count + waiting.length
     },
     take(limit) {
-      if (closed) return []
+      if (over) return []
       const taken = takeOldest(limit)
       taken.push(...waiting.splice(0, limit - taken.length))
       push()
@@ -266,6 +274,7 @@ export const createEventSocket = (
     close() {
       if (closed) return
       closed = true
+      over = true
       watcher.stop()
       close(ours)
       this.passed()

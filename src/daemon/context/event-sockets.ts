@@ -6,6 +6,7 @@
 import { attachSink } from '../../core/events/events.ts'
 import type { Core, FdObject } from '../../core/model.ts'
 import { closeDescriptor } from '../../core/objects/descriptors.ts'
+import { oneSlice } from '../../host/event-loop/slices.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
 import { setSendTimeout } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
@@ -48,18 +49,13 @@ export const createEventSockets = (
   return {
     create(fd, share) {
       const giveBack = share.take(1)
-      const socket = orRelease(giveBack, () =>
-        createEventSocket(
-          holders,
-          () => {
-            closeDescriptor(core, fd.handle)
-            drop()
-            closed(fd)
-          },
-          parts,
-        ),
-      )
+      const socket = orRelease(giveBack, () => createEventSocket(holders, () => core.run(oneSlice(leave)), parts))
       setSendTimeout(socket.theirs, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
+      const leave = (): void => {
+        closeDescriptor(core, fd.handle)
+        drop()
+        closed(fd)
+      }
       const drop = (): void => {
         numbers.delete(socket.target)
         sockets.delete(socket.target)

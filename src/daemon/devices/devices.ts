@@ -99,8 +99,7 @@ export const createDevices = (
         rxe.splice(rxe.indexOf(found.rxe), 1)
         polled.splice(polled.indexOf(found.rxe), 1)
       }
-      unregister(found.device)
-      network.detach(name)
+      unregister(found.device, () => network.detach(name))
     },
     rename(found, name) {
       const wrong = deviceName(name)

@@ -9,6 +9,7 @@
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
+import type { Slices } from '../../host/event-loop/slices.ts'
 import {
   close,
   MAX_MESSAGE,
@@ -22,7 +23,6 @@ import { NetlinkOption, NlmsgType } from '../../spec/linux/nldev.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { writeMessage } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
-import type { Slices } from '../slices.ts'
 
 /** The datagrams of a list, in order; undefined between steps. */
 export type Datagrams = Generator<Uint8Array | undefined>

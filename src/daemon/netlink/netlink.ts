@@ -2,12 +2,13 @@
  * NETLINK_RDMA for programs: their sockets, with what Linux's netlink does for each: ports, groups, options, multicast.
  * What a request means is requests.ts' business.
  */
+
+import type { Slices } from '../../host/event-loop/slices.ts'
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOption } from '../../spec/linux/nldev.ts'
 import { type Message, readMessages } from '../../uapi/nldev/messages.ts'
 import type { Containment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
-import type { Slices } from '../slices.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
 /** Answers a message on a socket; a promise if that takes long. */

@@ -337,6 +337,19 @@ const serve = (
     }
   }
 
+  /** On Linux a program that has ended has given everything back: opening waits until the user's programs have. */
+  const openingLater = (how: () => void): void => {
+    const ended = daemon.untilEnded(account.user)
+    if (ended === undefined) opening(how)
+    else
+      answerLater(
+        { ...request },
+        ended.then(() => {
+          if (!closed) opening(how)
+        }),
+      )
+  }
+
   const opening = (how: () => void): void => {
     try {
       if (!reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
@@ -514,7 +527,7 @@ const serve = (
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
     else if (!greeted) session.close()
-    else if (request.type === MessageType.OPEN) opening(request.node === CM_NODE ? openChannel : openNode)
+    else if (request.type === MessageType.OPEN) openingLater(request.node === CM_NODE ? openChannel : openNode)
     else if (request.type === MessageType.ATTACH) opening(attach)
     else if (request.type === MessageType.REFRESH) {
       const error = daemon.refreshCounters()

@@ -11,6 +11,7 @@ import { register } from '../../core/devices/registry.ts'
 import { raiseObjectEvent } from '../../core/events/events.ts'
 import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
+import { objectsDownwards } from '../../core/objects/lifetime.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { because } from '../../spec/causes.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
@@ -88,11 +89,27 @@ const { SQ_DRAINED } = AsyncEventType.values
 const { RESET, ERR } = QpState.values
 
 /** Moves all queue pairs to ERR: their programs see flushed completions. */
-const failAllQps = ({ qps, engine }: RxeState): void => {
+function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   for (const qp of qps) {
     const before = qp === undefined ? RESET : engine().stateOf(qp.state.row)
     if (qp !== undefined && before !== RESET && before !== ERR)
       engine().modify(qp.state.row, ERR, {}, because('DEVICE_REMOVED', {}))
+    yield
+  }
+}
+
+/** Objects of a context that are looked at in one step. */
+const SILENCED = 64
+
+/** Resets the queue pairs of a context: they neither send nor answer until they are destroyed. */
+function* silenceQps(context: Context, { qps, engine }: RxeState): Generator<void> {
+  let left = SILENCED
+  for (const object of objectsDownwards(context)) {
+    const row = (object as QpObject | undefined)?.state?.row
+    if (row !== undefined && qps[row] === object) engine().modify(row, RESET, {})
+    if (--left > 0) continue
+    yield
+    left = SILENCED
   }
 }
 
@@ -122,6 +139,7 @@ const rxeDriver: Driver<RxeState> = {
     xrcdClass,
   ],
   removing: ({ state }) => failAllQps(state),
+  closing: context => silenceQps(context, context.device.state),
   openManagement: ({ state }, receive) => new Management(state, receive),
   removed: device => device.state.port.close(),
 }

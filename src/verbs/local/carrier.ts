@@ -91,13 +91,13 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
   })
 }
 
-/** A context on a device of this process; `soft`: it is the soft device. `closed` is called once it is closed. */
+/** A context on a device of this process; `soft`: it is the soft device. `closed` is called when it is closed. */
 const carrierOn = (
   network: LocalNetwork,
   device: CoreDevice,
   soft: AttachedDevice | undefined,
   layout: RingLayout['name'],
-  closed: () => void,
+  closed: () => Promise<void> | undefined,
 ): Carrier => {
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
   const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
@@ -228,8 +228,7 @@ const carrierOn = (
     targets: undefined,
     close() {
       unsubscribe()
-      closeContext(context)
-      closed()
+      return new Promise(ended => closeContext(context, () => ended(closed())))
     },
   }
   return carrier
@@ -255,5 +254,5 @@ export const contextCarrier = (on: Network, name: string): Carrier => {
   if (device === undefined)
     throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
   const soft = network.softDevice(name)
-  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', () => {})
+  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', () => undefined)
 }

@@ -109,7 +109,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
   }
 
-  const end = (): void => {
+  const end = (): undefined => {
     if (closed) return
     closed = true
     descriptors.closeAll()

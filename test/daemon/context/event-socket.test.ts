@@ -11,9 +11,9 @@ import fc from 'fast-check'
 import { eventStateOf } from '../../../src/core/events/events.ts'
 import type { Affiliation, EventRecord } from '../../../src/core/model.ts'
 import { createEventSocket, type EventSocket } from '../../../src/daemon/context/event-socket.ts'
-import { createSlices } from '../../../src/daemon/slices.ts'
 import { EAGAIN } from '../../../src/host/errno.ts'
 import { watch } from '../../../src/host/event-loop/poll.ts'
+import { createSlices } from '../../../src/host/event-loop/slices.ts'
 import {
   closeProcess,
   FDS_PER_SLICE,

@@ -11,17 +11,11 @@ import { CM_NODE } from '../../../src/spec/session.ts'
 import { ioctlRequest } from '../../../src/uapi/index.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
+import { type Channel, say } from '../ucma.ts'
 
 const folder = scratchFolder()
 const [ENOENT, EBADF, EINVAL] = [-2, -9, -22]
-const HEADER = 8
-const RESPONSE = 8192
 const TCP = 0x106
-
-interface Channel {
-  readonly client: Client
-  readonly fd: number
-}
 
 const openChannel = async (client: Client): Promise<Channel> => {
   const { error, descriptors } = await client.open(CM_NODE)
@@ -34,19 +28,6 @@ const program = async (t: TestContext, daemon: Daemon): Promise<Channel> => {
   const client = dial(t, daemon)
   await client.hello()
   return openChannel(client)
-}
-
-/** Writes a command to a channel, of which `client` has a descriptor; the pointer to its response is at `at`. */
-const say = async ({ client, fd }: Channel, number: number, size: number, at: number, words: [number, number][]) => {
-  const { view, address, u32 } = client.memory
-  for (let i = 0; i < HEADER + size; i++) view.setUint8(i, 0)
-  view.setUint32(0, number, true)
-  view.setUint16(4, size, true)
-  view.setUint16(6, 4, true)
-  view.setBigUint64(HEADER + at, BigInt(address + RESPONSE), true)
-  for (const [place, word] of words) view.setUint32(HEADER + place, word, true)
-  const result = await client.writeOn(fd, BigInt(address), BigInt(HEADER + size))
-  return { result, response: u32[RESPONSE / 4]! }
 }
 
 const create = async (channel: Channel): Promise<number> => {

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { invokeNow, unregister } from '../../../src/core/index.ts'
+import { closeContext, invokeNow, unregister } from '../../../src/core/index.ts'
 import { Mr } from '../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
 import { assertNothingLeft, join, modify, Qps, query } from './machine.ts'
@@ -71,6 +71,52 @@ test('contexts close with everything under way, and nothing is left', () => {
     m,
     [a, b, ...more].map(({ p }) => p),
   )
+})
+
+test('a context that is closed is destroyed in steps; from the first on its queue pairs are silent', () => {
+  const { m, a, b } = pair()
+  const jobs: Iterator<unknown>[] = []
+  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 100)])
+  b.p.close()
+  assert.throws(() => query(b.qp), { code: 'EIO' })
+  const [job] = jobs
+  assert.ok(job)
+  job.next()
+  assert.ok(b.p.context.handles.count > 0, 'its objects are there')
+  pattern(a.mr.bytes, 1)
+  postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 100)] })
+  m.settle()
+  assert.deepEqual(completions(a.cq), [])
+  assert.ok(b.mr.bytes.every(byte => byte === 0))
+  while (job.next().done !== true) m.settle()
+  assert.equal(b.p.context.handles.count, 0)
+  for (let i = 0; i < 20 && a.cq.ring.producer === 0; i++) m.tick()
+  assert.deepEqual(
+    completions(a.cq).map(({ status }) => status),
+    [12],
+  )
+})
+
+test('a device that is removed while one of its contexts ends: each object goes once, and both ends are told', () => {
+  const { m, a, b } = pair()
+  const jobs: Iterator<unknown>[] = []
+  Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  const told: string[] = []
+  closeContext(b.p.context, () => told.push('context'))
+  jobs[0].next()
+  unregister(m.devices[1].device, () => told.push('device'))
+  closeContext(b.p.context, () => told.push('again'))
+  for (let left = jobs; left.length > 0; ) left = left.filter(job => job.next().done !== true)
+  assert.deepEqual(told, ['context', 'again', 'device'])
+  closeContext(b.p.context, () => told.push('late'))
+  assert.deepEqual(told.slice(3), ['late'])
+  assert.equal(b.p.rings.live.size, 0)
+  assert.equal(m.core.faults, 0)
+  a.p.close()
+  while (jobs.at(-1)?.next().done !== true);
+  m.settle()
+  assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
 
 test('a device that goes takes its contexts along; the other one lives on', () => {

@@ -1,0 +1,97 @@
+/*
+ * Long work, cut into slices, so that nobody keeps the event loop from the others for long: each turn of the loop runs
+ * one slice, or as many as are said, of all jobs in turn.
+ *
+ * A slice is a number of steps, not a time: a job is a generator that yields after so much work as takes some 0.2 ms.
+ */
+import { onNextTurn } from './next-turn.ts'
+
+/** Ends with the job's value; yields between its slices. */
+export type Job<T> = Iterator<unknown, T>
+
+export interface Slices {
+  /** Runs a job to its end, from the next turn on. Rejects with what it throws. */
+  run<T>(job: Job<T>): Promise<T>
+  /** The same, with what this turn has left for it now. `failed` is told what the job throws. */
+  begin(job: Job<unknown>, failed: (error: unknown) => void): void
+  /** Runs all jobs to their ends, now. */
+  finish(): void
+  /** Jobs that have not ended. */
+  readonly waiting: number
+}
+
+/** A job of one slice. */
+export function* oneSlice(slice: () => void): Generator<void> {
+  yield slice()
+}
+
+/** `turn` is told before the slices of each turn, of which there are at most `most`. */
+export const createSlices = (turn: () => void = () => {}, most = 1): Slices => {
+  /** Each runs one slice; false once its job has ended. */
+  const slices: (() => boolean)[] = []
+  /** Slices that this turn may still have. */
+  let left = most
+  let isScheduled = false
+  let isRunning = false
+
+  const schedule = (): void => {
+    if (!isScheduled) onNextTurn(onTurn)
+    isScheduled = true
+  }
+
+  const work = (): void => {
+    if (isRunning) return
+    isRunning = true
+    try {
+      for (; left > 0 && slices.length > 0; left--) {
+        const slice = slices.shift()
+        if (slice?.()) slices.push(slice)
+      }
+    } finally {
+      isRunning = false
+    }
+  }
+
+  const onTurn = (): void => {
+    isScheduled = false
+    left = most
+    if (slices.length === 0) return
+    schedule()
+    turn()
+    work()
+  }
+
+  const sliceOf =
+    <T>(job: Job<T>, ended: (value: T) => void, failed: (error: unknown) => void) =>
+    (): boolean => {
+      try {
+        const { done, value } = job.next()
+        if (done) ended(value)
+        return !done
+      } catch (error) {
+        failed(error)
+        return false
+      }
+    }
+
+  return {
+    run: job =>
+      new Promise((resolve, reject) => {
+        slices.push(sliceOf(job, resolve, reject))
+        schedule()
+      }),
+    begin(job, failed) {
+      slices.push(sliceOf(job, () => {}, failed))
+      schedule()
+      work()
+    },
+    finish() {
+      left = Number.POSITIVE_INFINITY
+      work()
+      left = 0
+    },
+    get waiting() {
+      return slices.length
+    },
+  }
+}

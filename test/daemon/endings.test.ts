@@ -1,0 +1,141 @@
+/*
+ * The end of a program or a device with very many objects: a few go in each turn of the event loop, others are served
+ * between, and the user's next program finds everything given back. What is counted are objects, no times.
+ */
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { systemDevice } from '../../src/core/devices/system.ts'
+import type { Core, Device } from '../../src/core/model.ts'
+import { startDaemon } from '../../src/daemon/daemon.ts'
+import { createRxeDevice } from '../../src/drivers/rxe/device.ts'
+import { nextTurn } from '../../src/host/event-loop/next-turn.ts'
+import { CM_NODE } from '../../src/spec/session.ts'
+import { scratchFolder } from '../tools.ts'
+import { type Client, dial } from './client.ts'
+import { say } from './ucma.ts'
+
+const folder = scratchFolder()
+const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
+const MANY = 500
+/** Objects that one turn may destroy: those of a slice, and of a first one. */
+const MOST = 64
+
+let daemons = 0
+const setUp = async (t: TestContext) => {
+  let core: Core | undefined
+  const daemon = await startDaemon({
+    socket: join(folder, `sock${daemons++}`),
+    config: {
+      devices: [0, 1].map(i => ({ name: `rxe${i}`, address: `127.0.0.${i + 1}` })),
+      fault: '',
+      link: 'memory',
+    },
+    endWithLastClient: false,
+    parts: {
+      createRxeDevice(made, options) {
+        core = made
+        return createRxeDevice(made, options)
+      },
+    },
+  })
+  t.after(() => daemon.close())
+  assert.ok(core)
+  return { daemon, core }
+}
+
+const greeted = async (t: TestContext, daemon: { readonly socket: string }): Promise<Client> => {
+  const client = dial(t, daemon)
+  await client.hello()
+  return client
+}
+
+const withPds = async (client: Client, node: number): Promise<number> => {
+  const context = await client.context(node)
+  for (let i = 0; i < MANY; i++) assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
+  return context
+}
+
+/** The most that `count` falls in one turn, until it is 0. */
+const mostInTurn = async (count: () => number): Promise<number> => {
+  let most = 0
+  for (let before = count(); before > 0; ) {
+    await nextTurn()
+    most = Math.max(most, before - count())
+    before = count()
+  }
+  return most
+}
+
+const deviceOf = (core: Core, name: string): Device => {
+  const device = core.devices.get(name)
+  assert.ok(device)
+  return device
+}
+
+test('a program that ends: a few of its objects go in each turn', async t => {
+  const { daemon, core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const client = await greeted(t, daemon)
+  await withPds(client, 0)
+  client.close()
+  const most = await mostInTurn(() => device.counts.pd)
+  assert.ok(most <= MOST, `${most} in one turn`)
+})
+
+test('others are served meanwhile, and who opens a device finds what the user had given back', async t => {
+  const { daemon, core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const [client, neighbour, next] = [await greeted(t, daemon), await greeted(t, daemon), await greeted(t, daemon)]
+  const theirs = await neighbour.context(1)
+  await withPds(client, 0)
+  client.close()
+  assert.equal((await neighbour.command(theirs, Command.ALLOC_PD, [], 1)).ret, 16)
+  assert.ok(device.counts.pd > 0, 'the call was answered before the end')
+  await next.context(0)
+  assert.equal(device.counts.pd, 0)
+})
+
+test('a device that is removed: a few of its objects go in each turn, and its name can be taken again', async t => {
+  const { daemon, core } = await setUp(t)
+  const device = deviceOf(core, 'rxe0')
+  const client = await greeted(t, daemon)
+  const context = await withPds(client, 0)
+  const removed = client.tool({ what: 'device', remove: 'rxe0' })
+  const most = await mostInTurn(() => device.counts.pd)
+  assert.ok(most <= MOST, `${most} in one turn`)
+  assert.ok('devices' in (await removed))
+  assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -5)
+  await withPds(client, 1)
+  await client.tool({ what: 'device', remove: 'rxe1' })
+  const added = await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
+  assert.ok('devices' in added, JSON.stringify(added))
+})
+
+test('a channel of rdma_cm with many identifiers: a few go in each turn', async t => {
+  const { daemon, core } = await setUp(t)
+  const client = await greeted(t, daemon)
+  const other = await greeted(t, daemon)
+  const { descriptors } = await client.open(CM_NODE)
+  client.keep(descriptors)
+  const fd = descriptors[0]!
+  const [TCP, at] = [0x106, 8]
+  for (let i = 0; i < MANY; i++) assert.equal((await say({ client, fd }, 0, 24, at, [[16, TCP]])).result, 32)
+  const { counts } = systemDevice(core)
+  assert.equal(counts.cm_id, MANY)
+  client.close()
+  const most = await mostInTurn(() => counts.cm_id)
+  assert.ok(most <= MOST, `${most} in one turn`)
+  assert.equal((await other.open(CM_NODE)).error, 0)
+})
+
+test('a program with many event descriptors: a few go in each turn', async t => {
+  const { daemon, core } = await setUp(t)
+  const client = await greeted(t, daemon)
+  const context = await client.context(0)
+  for (let i = 0; i < MANY; i++) client.keep((await client.command(context, Command.CREATE_CHANNEL, [], 1)).fds)
+  assert.ok(core.descriptors.size >= MANY)
+  client.close()
+  const most = await mostInTurn(() => core.descriptors.size)
+  assert.ok(most <= MOST, `${most} in one turn`)
+})

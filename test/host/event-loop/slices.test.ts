@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { nextTurn } from '../../../src/host/event-loop/next-turn.ts'
+import { createSlices } from '../../../src/host/event-loop/slices.ts'
+
+function* job(name: string, slices: number, seen: string[]): Generator<undefined, string> {
+  for (let i = 0; i < slices; i++) {
+    seen.push(name)
+    yield
+  }
+  return name
+}
+const fail = (error: unknown): never => {
+  throw error
+}
+
+test('a turn has a number of slices for all jobs, which have them in turn; the first turn is this one', async () => {
+  const seen: string[] = []
+  const slices = createSlices(undefined, 3)
+  slices.begin(job('a', 5, seen), fail)
+  slices.begin(job('b', 2, seen), fail)
+  assert.equal(seen.join(''), 'aaa')
+  await nextTurn()
+  assert.equal(seen.join(''), 'aaaaba')
+  while (slices.waiting > 0) await nextTurn()
+  assert.equal(seen.join(''), 'aaaabab')
+})
+
+test('a job that is awaited begins in the next turn, with one slice in each', async () => {
+  const seen: string[] = []
+  let turns = 0
+  const slices = createSlices(() => turns++)
+  const ended = slices.run(job('a', 3, seen))
+  assert.deepEqual(seen, [])
+  assert.equal(await ended, 'a')
+  assert.equal(turns, 4)
+})
+
+test('a job that throws is told of, and the others go on', async () => {
+  const seen: string[] = []
+  const errors: unknown[] = []
+  const slices = createSlices(undefined, 2)
+  slices.begin(
+    (function* () {
+      yield
+      throw new Error('a bug')
+    })(),
+    error => errors.push(String(error)),
+  )
+  slices.begin(job('b', 1, seen), fail)
+  while (slices.waiting > 0) await nextTurn()
+  assert.deepEqual([errors, seen], [['Error: a bug'], ['b']])
+})
+
+test('jobs that begin others, and all to their ends at once', () => {
+  const seen: string[] = []
+  const slices = createSlices(undefined, 1)
+  slices.begin(
+    (function* () {
+      yield slices.begin(job('b', 100, seen), fail)
+    })(),
+    fail,
+  )
+  assert.deepEqual(seen, [])
+  slices.finish()
+  assert.deepEqual([seen.length, slices.waiting], [100, 0])
+})
