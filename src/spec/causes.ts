@@ -1,12 +1,12 @@
 /*
  * Why requests fail and events are raised: one table for the engine, the daemon's log, trace, stat and the library. The
- * code of a cause is the `vendor_err` of the completion that fails for it; completions that succeed have 0. Codes are
- * never given out twice and keep their meaning. What a cause's sentence names in braces are its arguments: `{length}` a
- * number, `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode,
- * `{state:state}` a queue pair's state; `causeText` fills them in.
+ * code of a cause is the `vendor_err` of the completion that fails for it; a successful completion has 0. Codes are
+ * never reused and keep their meaning. Braces in a cause's sentence name its arguments: `{length}` a number,
+ * `{key:hex}` in hexadecimal, `{right:rights}` ibv_access_flags, `{opcode:request}` an ibv_wr_opcode, `{state:state}` a
+ * queue pair's state; `causeText` fills them in.
  *
- * `fails`: statuses of completions and asynchronous events that it is the cause of. `note`: nobody's mistake, which the
- * log leaves out. docs/reference/vendor-errors.md is made of it.
+ * `fails`: the completion statuses and asynchronous events that it causes. `note`: not an error, so the log leaves it
+ * out. docs/reference/vendor-errors.md is generated from this table.
  */
 import { AccessFlags, type AsyncEventType, QpState } from './enums.ts'
 import { type WcStatus, WrOpcode } from './work.ts'
@@ -22,7 +22,7 @@ interface CauseRow {
 }
 
 const table = {
-  // ---- 0x1..: the request itself ----
+  // ---- 0x1..: the work request itself ----
   BAD_OPCODE: { code: 0x101, fails: ['LOC_QP_OP_ERR'], text: 'this type of queue pair has no {opcode:request}' },
   TOO_MANY_SGE: {
     code: 0x102,
@@ -54,7 +54,7 @@ const table = {
   NO_ADDRESS_HANDLE: { code: 0x109, fails: ['LOC_QP_OP_ERR'], text: 'its address handle does not exist, or not here' },
   REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue refuses it' },
 
-  // ---- 0x2..: memory at this end: the elements of a request to send or receive ----
+  // ---- 0x2..: local memory: the scatter/gather elements of a send or receive request ----
   LKEY_UNKNOWN: {
     code: 0x201,
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
@@ -98,7 +98,7 @@ const table = {
     text: 'lkey {key:hex} does not allow [{from:hex}, {to:hex})',
   },
 
-  // ---- 0x3..: what the peer answers, or that it does not; one in the same daemon says more (0x4, 0x5) ----
+  // ---- 0x3..: the peer's answer, or none; a peer in the same daemon gives a more precise cause (0x4, 0x5) ----
   NAK_INVALID_REQUEST: { code: 0x301, fails: ['REM_INV_REQ_ERR'], text: 'the peer answered: invalid request' },
   NAK_REMOTE_ACCESS: { code: 0x302, fails: ['REM_ACCESS_ERR'], text: 'the peer answered: remote access error' },
   NAK_REMOTE_OPERATION: { code: 0x303, fails: ['REM_OP_ERR'], text: 'the peer answered: remote operational error' },
@@ -124,7 +124,7 @@ const table = {
     text: 'the response is not that of {opcode:request}, or has not its length',
   },
 
-  // ---- 0x4..: what a responder refuses a request for ----
+  // ---- 0x4..: why a responder refuses a request ----
   OUT_OF_PLACE: {
     code: 0x401,
     fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
@@ -186,7 +186,7 @@ const table = {
     text: 'rkey {key:hex} of a SEND with invalidate is no window of type 2 that is bound to the queue pair',
   },
 
-  // ---- 0x5..: memory that a responder is asked for ----
+  // ---- 0x5..: memory that a request names at the responder ----
   RKEY_UNKNOWN: {
     code: 0x501,
     fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
@@ -253,7 +253,7 @@ const table = {
     text: 'rkey {key:hex} does not allow [{from:hex}, {to:hex})',
   },
 
-  // ---- 0x6..: requests that were flushed ----
+  // ---- 0x6..: flushed requests ----
   FLUSHED: {
     code: 0x601,
     fails: ['WR_FLUSH_ERR'],
@@ -321,7 +321,7 @@ const table = {
 export type CauseName = keyof typeof table
 export const causes: Readonly<Record<CauseName, CauseRow>> = table
 
-/** Argument names in a sentence. */
+/** Names of the arguments in a sentence. */
 type ArgumentName<T extends string> = T extends `${string}{${infer Place}}${infer Rest}`
   ? (Place extends `${infer Name}:${string}` ? Name : Place) | ArgumentName<Rest>
   : never
@@ -336,7 +336,7 @@ export interface Cause {
   readonly args: Readonly<Record<string, number | bigint | string>>
 }
 
-/** A cause with its arguments. For paths on which something fails: it allocates. */
+/** A cause with its arguments. Allocates; for error paths only. */
 export const because = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
 /** The `vendor_err` of a completion. */
@@ -344,7 +344,7 @@ export const codeOf = (id: CauseName): number => causes[id].code
 
 const byCode = new Map<number, CauseName>(Object.entries(table).map(([name, { code }]) => [code, name as CauseName]))
 
-/** The name of a cause; undefined for a code that is none. */
+/** The name of a cause; undefined for an unknown code. */
 export const causeOfCode = (code: number): CauseName | undefined => byCode.get(code)
 
 const rightsText = (bits: number): string =>
@@ -366,7 +366,7 @@ const formats: Readonly<Record<string, (value: number | bigint | string) => stri
 /** Name of an ibv_wr_opcode. */
 export const requestName = (opcode: number): string => nameIn(WrOpcode.values, opcode).replace(/^RDMA_/, '')
 
-/** The sentence of a cause, without a full stop. */
+/** The sentence of a cause, without its full stop. */
 export const causeText = ({ id, args }: Cause): string =>
   causes[id].text.replace(/\{(\w+)(?::(\w+))?\}/g, (_, name: string, format: string | undefined) => {
     const value = args[name] ?? '?'

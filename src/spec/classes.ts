@@ -1,6 +1,5 @@
 /*
- * All classes of the object model, as the core compiles them and the codecs and the tracer look them up. Their frozen
- * ids stand in classes/ids.ts.
+ * All classes of the object model, for core, the codecs and the tracer. Their frozen ids are in classes/ids.ts.
  */
 import { Ah } from './classes/ah.ts'
 import { AsyncFd } from './classes/async_fd.ts'
@@ -72,7 +71,7 @@ export const Classes = {
   driver_ops: DriverOps,
 } as const
 
-/** The same, in order of their ids. */
+/** Sorted by id. */
 export const classes: readonly ObjectClass[] = Object.values(Classes).sort((a, b) => a.id - b.id)
 checkClasses(classes)
 

@@ -1,13 +1,13 @@
 /*
  * The state machine of the InfiniBand connection manager as a table (InfiniBand Architecture Specification, volume 1,
- * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: what a received message
- * does, which commands of the consumer are legal, what happens when the last retransmission is not answered, and which
- * message tells the peer when the consumer destroys the connection. Docs draw the diagram from this table. Where Linux
- * and the specification differ is in docs/reference/conformance.md.
+ * clauses 12.9 and 12.11; states and events have the names of Linux's ib_cm.h). For each state: the effect of a
+ * received message, the legal commands of the consumer, the result when the last retransmission is not answered, and
+ * the message that tells the peer when the consumer destroys the connection. The diagram in the docs is drawn from this
+ * table. docs/reference/conformance.md lists where Linux and the specification differ.
  */
 import type { CmMessageName, rejReason } from './wire/mad.ts'
 
-/** A listener is no connection, and has no state. LAP and APR change no state: no alternate path is accepted. */
+/** Listeners have no state. LAP and APR change no state: alternate paths are not accepted. */
 export type CmState =
   | 'IDLE'
   | 'REQ_SENT'
@@ -25,7 +25,7 @@ export type CmState =
   | 'SIDR_REQ_SENT'
   | 'SIDR_REQ_RCVD'
 
-/** What the consumer hears of: a message that was received, one that was never answered, or the end of TIMEWAIT. */
+/** Events for the consumer: a received message, an unanswered one, or the end of TIMEWAIT. */
 export type CmEventName =
   | `${Exclude<CmMessageName, 'LAP' | 'APR'>}_RECEIVED`
   | 'REQ_ERROR'
@@ -35,7 +35,7 @@ export type CmEventName =
   | 'USER_ESTABLISHED'
   | 'TIMEWAIT_EXIT'
 
-/** What the consumer does: sends a message, or says that data arrived before the RTU (ib_cm_notify). */
+/** Commands of the consumer: it sends a message, or reports data that arrived before the RTU (ib_cm_notify). */
 export type CmCommand = 'REQ' | 'MRA' | 'REP' | 'RTU' | 'REJ' | 'DREQ' | 'DREP' | 'SIDR_REQ' | 'SIDR_REP' | 'ESTABLISH'
 
 export interface CmStep {
@@ -44,18 +44,18 @@ export interface CmStep {
   readonly event?: CmEventName
 }
 
-/** What a received message does: a step, or no change and the message that goes out (again). */
+/** The effect of a received message: a transition, or no change and a (repeated) message. */
 export type CmReceipt = CmStep | { readonly answer: CmMessageName }
 
 export interface CmStateRules {
   readonly receive: Partial<Readonly<Record<CmMessageName, CmReceipt>>>
   readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
   /**
-   * The last retransmission was not answered: what becomes of the connection, and whether the peer gets a REJ (reason
-   * TIMEOUT). Of TIMEWAIT: its time is over.
+   * The last retransmission was not answered: the next state, and whether the peer gets a REJ (reason TIMEOUT). In
+   * TIMEWAIT: the time is over.
    */
   readonly timeout?: CmStep & { readonly send?: 'REJ' }
-  /** What destroying the connection sends; of a REJ: its reason. Then it is gone, or rests in TIMEWAIT. */
+  /** The message that destruction sends (with the reason of a REJ). The connection then ends, or enters TIMEWAIT. */
   readonly destroy?: { readonly send?: CmMessageName; readonly reason?: keyof typeof rejReason; readonly rest?: true }
 }
 
@@ -157,5 +157,5 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   SIDR_REQ_RCVD: { receive: {}, command: { SIDR_REP: 'IDLE' }, destroy: { send: 'SIDR_REP' } },
 }
 
-/** States in which a message waits for an answer and is sent again. */
+/** States in which an unanswered message is retransmitted. */
 export const awaitsAnswer = (state: CmState): boolean => state !== 'TIMEWAIT' && cmStates[state].timeout !== undefined

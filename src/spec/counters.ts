@@ -1,11 +1,11 @@
 /*
- * Counters as data: what an engine counts, and the files in which Linux shows counters of a port, with where each
- * number comes from. Names of files are rxe's (`hw_counters`) and those of the InfiniBand Architecture Specification's
- * PortCounters (`counters`; volume 1, clause 16.1.3.5) as Linux spells them. The engine's record, the files,
- * `userdma stat` and docs/reference/counters.md are made from these tables or held to them by tests.
+ * Counters as data: what an engine counts, and the files in which Linux shows a port's counters, with the source of
+ * each number. File names are rxe's (`hw_counters`) and those of the InfiniBand Architecture Specification's
+ * PortCounters (`counters`; volume 1, clause 16.1.3.5) in Linux's spelling. The engine's record, the files, `userdma
+ * stat` and docs/reference/counters.md are generated from these tables or compared with them by tests.
  */
 
-/** What an engine counts, over all its queue pairs. */
+/** Counters of an engine, over all of its queue pairs. */
 export const engineCounters = {
   sentPackets: 'packets that queue pairs sent, those sent again included',
   receivedPackets: 'packets for a queue pair that exists',
@@ -37,8 +37,8 @@ export interface PortCounterFile {
   readonly name: string
   readonly unit: CounterUnit
   /**
-   * The numbers that are added and, behind a minus, taken off: `engine.NAME` as above, `port.NAME` as a port counts
-   * (phy/port.ts; some ports do not have all). None: this kind of link never has it, so it is 0.
+   * Terms of the sum; a minus subtracts. `engine.NAME` as above, `port.NAME` as a port counts (phy/port.ts; some ports
+   * lack some of them). Empty: always 0 on this kind of link.
    */
   readonly from: readonly string[]
   readonly means: string
@@ -103,7 +103,7 @@ export const portCounterFiles: readonly PortCounterFile[] = [
 /** Divisor of a counter's source. */
 const divisor: Readonly<Record<CounterUnit, number>> = { packets: 1, requests: 1, times: 1, '4 bytes': 4 }
 
-/** Values of one folder's files by name, from what the engine and the port counted. */
+/** Values of one folder's files by name, from the counts of engine and port. */
 export const counterValues = (
   folder: CounterFolder,
   engine: Readonly<Record<string, number>>,
@@ -124,7 +124,7 @@ export const counterValues = (
   )
 }
 
-/** Of what the engine or the port counted, that which no file shows. */
+/** The counts of engine and port that no file shows. */
 export const otherCounts = (
   from: 'engine' | 'port',
   counts: Readonly<Record<string, number>>,

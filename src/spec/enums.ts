@@ -5,7 +5,7 @@
  */
 import { enumeration } from './schema/schema.ts'
 
-/** Access rights of a memory region, and of the remote side on a QP. */
+/** Access rights of a memory region, and of the peer on a QP. */
 export const AccessFlags = enumeration('access_flags', {
   LOCAL_WRITE: 1 << 0,
   REMOTE_WRITE: 1 << 1,
@@ -15,16 +15,17 @@ export const AccessFlags = enumeration('access_flags', {
   ZERO_BASED: 1 << 5,
   ON_DEMAND: 1 << 6,
   HUGETLB: 1 << 7,
-  /** What a FLUSH of a peer may ask for (annex A19): placement that is visible to all, or that survives power loss. */
+  /** What a peer's FLUSH may request (annex A19): global visibility, or persistence. */
   FLUSH_GLOBAL: 1 << 8,
   FLUSH_PERSISTENT: 1 << 9,
   RELAXED_ORDERING: 1 << 20,
-  /** Bits 20–29 may be set by anyone and ignored by a device that does not know them. */
+  /** Bits 20–29 are optional: any caller may set them, and a device that does not know them ignores them. */
   OPTIONAL_RANGE: 0x3ff00000,
 })
 
 /**
- * Types of memory windows (IBA 10.6.7): 1 belongs to a protection domain, 2 (here 2B) to the queue pair that bound it.
+ * Types of memory windows (IBA 10.6.7): 1 works in a whole protection domain, 2 (here 2B) with the queue pair that
+ * bound it.
  */
 export const MwType = enumeration('mw_type', { TYPE_1: 1, TYPE_2: 2 })
 
@@ -48,7 +49,7 @@ export const Mtu = enumeration('mtu', { MTU_256: 1, MTU_512: 2, MTU_1024: 3, MTU
 /** Types of shared receive queues in Linux's ABI; in the object dialect each is a class of its own. */
 export const SrqType = enumeration('srq_type', { BASIC: 0, XRC: 1, TM: 2 })
 
-/** Flags at the opening of an XRC domain, as open(2): make it for a file that has none; refuse one that exists. */
+/** Flags of opening an XRC domain, as of open(2): create it for a file that has none; refuse an existing one. */
 export const XrcdFlags = enumeration('xrcd_flags', { CREAT: 0o100, EXCL: 0o200 })
 
 export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
@@ -88,7 +89,7 @@ export const LinkSpeed = enumeration('link_speed', {
   NDR: 128,
 })
 
-/** Atomicity of the atomic operations: none, among operations of this device, with the processor too. */
+/** Atomicity of atomic operations: none, among operations of this device, or also with the processor. */
 export const AtomicCap = enumeration('atomic_cap', { NONE: 0, HCA: 1, GLOB: 2 })
 
 export const GidType = enumeration('gid_type', { IB: 0, ROCE_V1: 1, ROCE_V2: 2 })
@@ -120,7 +121,7 @@ export const PortCapFlags = enumeration('port_cap_flags', {
   IP_BASED_GIDS: 1 << 26,
 })
 
-/** Flags of query port: the port's packets always carry a global route header. */
+/** Flags of query port: packets of the port always have a GRH. */
 export const PortFlags = enumeration('port_flags', { GRH_REQUIRED: 1 << 0 })
 
 export const DeviceCapFlags = enumeration('device_cap_flags', {
@@ -149,24 +150,24 @@ export const DeviceCapFlags = enumeration('device_cap_flags', {
   RAW_IP_CSUM: 1 << 26,
 })
 
-/** What the core of the device's host knows: optional access bits may be set at registration. */
+/** Capabilities of the host's core: registration accepts optional access bits. */
 export const CoreSupport = { OPTIONAL_MR_ACCESS: 1n } as const
 
 export const CqFlags = enumeration('cq_flags', { TIMESTAMP_COMPLETION: 1 << 0, IGNORE_OVERRUN: 1 << 1 })
 
 /**
- * Kinds of completion queues. EXTENDED: entries with more in them, a timestamp first of all. COUNTING: no entries, only
- * how many completions there were (R11).
+ * Kinds of completion queues. EXTENDED: larger entries, with a timestamp. COUNTING: no entries, only counts of
+ * completions (R11).
  */
 export const CqKind = enumeration('cq_kind', { ENTRIES: 0, EXTENDED: 1, COUNTING: 2 })
 
 /**
- * Kinds of memory regions. FILE: pages of a memory file; NULL: what is written is lost, what is read is
- * zero; IMPLICIT: all memory that the caller has whenever it is used; DEVICE: of a `dm`.
+ * Kinds of memory regions. FILE: pages of a memory file; NULL: writes are discarded, reads return zeros; IMPLICIT: the
+ * caller's whole address space, as it is at each access; DEVICE: memory of a `dm`.
  */
 export const MrKind = enumeration('mr_kind', { MEMORY: 0, FILE: 1, NULL: 2, IMPLICIT: 3, DEVICE: 4 })
 
-/** Receive queues that are objects of their own (ib_wq_type, ib_wq_state, ib_uverbs_wq_flags). */
+/** Receive work queues (ib_wq_type, ib_wq_state, ib_uverbs_wq_flags). */
 export const WqType = enumeration('wq_type', { RQ: 0 })
 export const WqState = enumeration('wq_state', { RESET: 0, RDY: 1, ERR: 2 })
 export const WqFlags = enumeration('wq_flags', {
@@ -176,7 +177,7 @@ export const WqFlags = enumeration('wq_flags', {
   PCI_WRITE_END_PADDING: 1 << 3,
 })
 
-/** Rules that steer packets (ib_flow_attr_type, ib_flow_flags, ib_flow_spec_type). */
+/** Flow steering rules (ib_flow_attr_type, ib_flow_flags, ib_flow_spec_type). */
 export const FlowType = enumeration('flow_type', { NORMAL: 0, ALL_DEFAULT: 1, MC_DEFAULT: 2, SNIFFER: 3 })
 export const FlowFlags = enumeration('flow_flags', { DONT_TRAP: 1 << 1, EGRESS: 1 << 2 })
 export const FlowSpecType = enumeration('flow_spec_type', {
@@ -193,13 +194,13 @@ export const FlowSpecType = enumeration('flow_spec_type', {
   ACTION_TAG: 0x1000,
   ACTION_DROP: 0x1001,
 })
-/** Beside its type (IB_FLOW_SPEC_INNER): the header is one within a tunnel. */
+/** Flag of a spec's type (IB_FLOW_SPEC_INNER): an inner header of a tunnel. */
 export const FlowSpecFlags = enumeration('flow_spec_flags', { INNER: 1 << 8 })
 
-/** Operations on tags (ibv_ops_flags): each makes a completion; it says how many unexpected messages were taken. */
+/** Operations on tags (ibv_ops_flags): request a completion; report the number of consumed unexpected messages. */
 export const TmFlags = enumeration('tm_flags', { SIGNALED: 1 << 0, SYNC: 1 << 1 })
 
-/** How counters are read (ib_uverbs_read_counters_flags). */
+/** Flags of reading counters (ib_uverbs_read_counters_flags). */
 export const CountersFlags = enumeration('counters_flags', { PREFER_CACHED: 1 << 0 })
 
 /** Flags at the creation of a queue pair. */
@@ -227,12 +228,12 @@ export const AsyncEventType = enumeration('async_event_type', {
   CLIENT_REREGISTER: 17,
   GID_CHANGE: 18,
   WQ_FATAL: 19,
-  /** Of the system-wide device, which Linux does not have: the device with this index has come or gone. */
+  /** Events of the system-wide device, which Linux lacks: the device with this index was added or removed. */
   DEVICE_ADDED: 0x80,
   DEVICE_REMOVED: 0x81,
 })
 
-/** What a device is (rdma_node_type). */
+/** Kinds of devices (rdma_node_type). */
 export const NodeType = enumeration('node_type', {
   CA: 1,
   SWITCH: 2,
@@ -244,12 +245,12 @@ export const NodeType = enumeration('node_type', {
 })
 
 /**
- * Types of events of an event queue: asynchronous ones, that a completion queue that was armed has completions, and that
- * the channel of an identifier of connection management has an event of it.
+ * Kinds of events of an event queue: an asynchronous event; an armed CQ has completions; the channel of a connection
+ * identifier has an event of it.
  */
 export const EventKind = enumeration('event_kind', { ...AsyncEventType.values, COMPLETION: 0x100, CONNECTION: 0x101 })
 
-/** What happens to an identifier of connection management (rdma_cm_event_type). */
+/** Events of a connection identifier (rdma_cm_event_type). */
 export const CmEventType = enumeration('cm_event_type', {
   ADDR_RESOLVED: 0,
   ADDR_ERROR: 1,
@@ -269,8 +270,8 @@ export const CmEventType = enumeration('cm_event_type', {
   TIMEWAIT_EXIT: 15,
 })
 
-/** Where ports are counted, and what a connection is by default (rdma_ucm_port_space). */
+/** Port spaces, which also set the default service of a connection (rdma_ucm_port_space). */
 export const CmPortSpace = enumeration('cm_port_space', { IPOIB: 0x0002, IB: 0x013f, TCP: 0x0106, UDP: 0x0111 })
 
-/** Levels of options of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
+/** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })

@@ -1,8 +1,8 @@
 /*
- * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls answer, and the one error that carries them.
+ * Error numbers of Linux (asm-generic/errno-base.h, errno.h) that calls answer, and the error class that carries them.
  *
- * Every refusal in userdma is a CallError: the errno that Linux gives in the same case where Linux has the case, and a
- * sentence for people: what was wrong, with which value, what is allowed (CONTRIBUTING.md). The sentence reaches the trace.
+ * Every refused call throws a CallError: the errno that Linux gives in the same case, and a sentence for people: what
+ * was wrong, with which value, and what is allowed (CONTRIBUTING.md). The trace shows the sentence.
  */
 
 export const Errno = {
@@ -51,12 +51,10 @@ export type ErrnoName = keyof typeof Errno
 
 const NAMES = new Map<number, string>(Object.entries(Errno).map(([name, number]) => [number, name]))
 
-/** The name of an error number, `errno 123` for one that no call of ours answers. */
+/** The name of an error number; `errno 123` for an unknown one. */
 export const errnoName = (errno: number): string => NAMES.get(errno) ?? `errno ${errno}`
 
-/**
- * A refused call: `errno` as Linux has it (positive), `message` a sentence that names the value and what is allowed.
- */
+/** A refused call: `errno` as in Linux (positive), `message` a sentence with the value and what is allowed. */
 export class CallError extends Error {
   override readonly name = 'CallError'
   readonly errno: number

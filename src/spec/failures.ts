@@ -1,7 +1,6 @@
 /*
- * One failure: a request that ended with an error, requests that were flushed, an asynchronous event, a message that
- * was passed over, a destroy that waits. What it is as a record, for tools that judge, and the line that the log, the trace, stat and the
- * library show:
+ * One failure: a request that completed in error, flushed requests, an asynchronous event, a dropped message, or a
+ * destroy that waits. Here are the record for tools, and the line that log, trace, stat and library show:
  *
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
  */
@@ -9,7 +8,7 @@ import { type Cause, type CauseName, causes, causeText, codeOf, requestName } fr
 import { AsyncEventType, QpState } from './enums.ts'
 import { WcStatus } from './work.ts'
 
-/** The queue pair at the other end, as far as it is known here. */
+/** The peer queue pair, where it is known here. */
 export interface FailurePeer {
   readonly qpn: number
   /** Its address as text. */
@@ -20,29 +19,29 @@ export interface FailurePeer {
 
 export interface Failure {
   /**
-   * `send`, `receive`: a request of either queue has `status`; `flush`: `count` requests have it; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of a service that tells nobody; `wait`:
-   * a destroy for which the program waits.
+   * `send`, `receive`: a request of either queue completed with `status`; `flush`: `count` requests did; `event`: an
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of an unreliable service was dropped;
+   * `wait`: a destroy waits for the program's acknowledgements.
    */
   readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
   readonly device: string
   readonly cause: Cause
   readonly qpn?: number
-  /** Of a send request: ibv_wr_opcode. */
+  /** ibv_wr_opcode of a send request. */
   readonly opcode?: number
   readonly wrId?: bigint
   /** ibv_wc_status. */
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
-  /** Requests that were flushed, of which queue, and the failure that led to it. */
+  /** Number of flushed requests, their queue, and the failure that led to it. */
   readonly count?: number
   readonly queue?: 'send' | 'receive'
   readonly root?: Failure
-  /** `ofPeer`: the cause is the peer's. */
+  /** `ofPeer`: the cause lies at the peer. */
   readonly peer?: FailurePeer
   readonly ofPeer?: boolean
-  /** Packets that rules of faults have dropped, if there are such rules. */
+  /** Packets dropped by fault rules, if there are any. */
   readonly faultDrops?: number
 }
 
@@ -51,7 +50,7 @@ const nameIn = (values: Readonly<Record<string, number>>, value: number | undefi
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** Causes after which it matters in what state the peer is. */
+/** Causes for which the peer's state is worth showing. */
 const aboutPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {
@@ -82,7 +81,7 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** Why: the part of the line that follows the subject. */
+/** The part of the line after the subject: why. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, ofPeer, root, faultDrops } = failure
   const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
@@ -92,10 +91,10 @@ export const failureReason = (failure: Failure): string => {
   return `${whose}${causeText(cause)}${where}${faults}${why}`
 }
 
-/** The line about a failure: without the process, without a full stop. */
+/** The line of a failure, without the process and without a full stop. */
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
-/** Whether it is nobody's mistake. */
+/** True for what is not an error. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
 
 const plainArgs = ({ args }: Cause) =>
@@ -103,7 +102,7 @@ const plainArgs = ({ args }: Cause) =>
     Object.entries(args).map(([name, value]) => [name, typeof value === 'bigint' ? `0x${value.toString(16)}` : value]),
   )
 
-/** A failure as JSON: names instead of numbers, 64-bit numbers as texts. */
+/** A failure as JSON: names for numbers, text for 64-bit numbers. */
 export interface FailureJson {
   readonly what: Failure['what']
   readonly device: string

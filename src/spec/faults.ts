@@ -1,11 +1,10 @@
 /*
  * Faults of a network as data: the settings of a rule, as `--fault` and `userdma fault set` take them. Among them are
- * the kinds of faults that hit a share of the packets: the parser, the random decisions, the counters, `userdma stat`,
- * `userdma fault show` and the help text are made from these tables. What a kind does to a packet is
- * phy/faults/kinds.ts.
+ * the kinds of faults that hit a share of the packets; the parser, the random decisions, the counters, `userdma stat`,
+ * `userdma fault show` and the help text come from these tables. phy/faults/kinds.ts implements the kinds.
  */
 
-/** Kinds of faults that hit a share of the packets, in the order in which they are decided; `counter` of its hits. */
+/** Kinds of faults that hit a share of the packets, in the order of the decisions; `counter` counts its hits. */
 export const FaultKinds = {
   drop: { counter: 'dropped', example: 'drop=1%', help: 'so many are lost (1% or 0.01)' },
   corrupt: { counter: 'corrupted', example: 'corrupt=1%', help: 'one to three bits are flipped' },
@@ -31,17 +30,17 @@ export const FaultSettings = {
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']
 
-/** Packets that a rule was for, and those that each kind has hit. */
+/** Packets that matched a rule, and how many each kind hit. */
 export type FaultRuleCounts = Record<'matched' | Counter, number>
 
-/** Packets of one device by what happened to them. `overflowed`: lost, since too many others were delayed. */
+/** Packets of one device by outcome. `overflowed`: dropped because too many others were delayed. */
 export type FaultCounters = Record<Counter | 'delayed' | 'overflowed', number>
 
 const zeros = (): Record<Counter, number> =>
   Object.fromEntries(faultKinds.map(kind => [FaultKinds[kind].counter, 0])) as Record<Counter, number>
 
 export const noFaultRuleCounts = (): FaultRuleCounts => ({ matched: 0, ...zeros() })
-/** The sum of a rule's counts, of ports or directions. */
+/** The sum of a rule's counts over ports or directions. */
 export const sumFaultRuleCounts = (counts: readonly FaultRuleCounts[]): FaultRuleCounts => {
   const sum = noFaultRuleCounts()
   for (const each of counts)

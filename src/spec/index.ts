@@ -1,7 +1,7 @@
 /*
- * The facts, as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects,
- * drivers' additions. Entry point of `userdma/spec`; it holds no handler and no byte, so that a browser, a test or a
- * generator of documents can load it.
+ * Facts as data: classes with their methods and attributes, enumerations, error numbers, Linux's dialects, drivers'
+ * additions. Entry point of `userdma/spec`; it has no handlers and no codec, so that a browser, a test or a
+ * documentation generator can load it.
  */
 export { type Cause, type CauseName, causeOfCode, causes, causeText } from './causes.ts'
 export { DeviceAttributes, ExtendedDeviceAttributes } from './classes/device.ts'

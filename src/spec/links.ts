@@ -1,21 +1,24 @@
 /*
- * What differs by link (R10, R27): InfiniBand, RoCE, iWARP and Omni-Path devices have the same classes and methods, but
- * each link has addresses of its own. A device of one link does not have the attributes of the others: its description
- * does not list them, and who passes one is told why not (EINVAL). Linux's dialects have one struct for all links: what
- * is of the device's link becomes its attribute, the rest is ignored, as Linux does. No device is known here.
+ * What differs by link (R10, R27): devices on InfiniBand, RoCE, iWARP and Omni-Path have the same classes and methods,
+ * but each link has its own address attributes. A device lacks the attributes of other links: its description omits
+ * them, and a caller that passes one gets EINVAL with the reason. Linux's dialects have one struct for all links: the
+ * fields of the device's link become its attributes, and the others are ignored, as in Linux.
  */
 
 export type LinkName = 'ib' | 'roce' | 'iwarp' | 'opa'
 
-/** What says where to: a path, a list of them, the path in reserve. Each link has an attribute of its own for it. */
+/**
+ * Roles of address attributes: a destination, a list of them, the alternate path. Each link has its own attribute for
+ * each.
+ */
 export type AddressRole = 'address' | 'addresses' | 'alternatePath'
 
 interface Link {
-  /** As people write it. */
+  /** As shown to people. */
   readonly title: string
-  /** Its attribute of each role; those of RoCE have the roles' own names. */
+  /** The link's attribute of each role; RoCE's have the names of the roles. */
   readonly attributes: Readonly<Partial<Record<AddressRole, string>>>
-  /** What only its addresses have beside their record: optional, and they come with an attribute of role `address`. */
+  /** Optional attributes beside the address record, given together with an attribute of role `address`. */
   readonly beside: readonly string[]
   readonly because: string
 }
@@ -42,24 +45,24 @@ export const Links: Readonly<Record<LinkName, Link>> = {
   },
 }
 
-/** The attributes of all links that say where to, each with its role. */
+/** The address attributes of all links, each with its role. */
 export const addressRoles: ReadonlyMap<string, AddressRole> = new Map(
   Object.values(Links).flatMap(({ attributes }) =>
     Object.entries(attributes).map(([role, name]) => [name, role as AddressRole] as const),
   ),
 )
 
-/** What may be said beside an address, of any link. */
+/** The optional attributes beside an address, of all links. */
 export const besideAddresses: ReadonlySet<string> = new Set(Object.values(Links).flatMap(({ beside }) => beside))
 
-/** Attributes that devices of this link do not have, in any method of any class. */
+/** Attributes that devices of this link lack, in every method of every class. */
 export const absentOn = (link: LinkName): readonly string[] => {
   const { attributes, beside } = Links[link]
   const own = [...Object.values(attributes), ...beside]
   return [...addressRoles.keys(), ...besideAddresses].filter(name => !own.includes(name))
 }
 
-/** The sentence for somebody who passes one of those. */
+/** The sentence for a caller that passes one of them. */
 export const whyAbsent = (link: LinkName, attribute: string): string => {
   const { title, attributes, because } = Links[link]
   const role = addressRoles.get(attribute)

@@ -1,18 +1,18 @@
 /*
- * How memory is counted everywhere above the operating system: in pages of 4 KiB, as registrations are checked and
- * rings are mapped (rxe's device page is 4 KiB on every machine), and by addresses that travel as two words of 32 bits.
- * host/ asks the system for its own page size and knows nothing of this file.
+ * Units of memory above the operating system: pages of 4 KiB for registrations and ring mappings (rxe's device page is
+ * 4 KiB on every machine), and addresses as two 32-bit words. host/ uses the system's own page size and does not know
+ * this file.
  */
 
 /** Bytes of a page. */
 export const PAGE_BYTES = 4096
 
-/** What one unit of an address's high word is worth. */
+/** The weight of one unit of an address's high word, 2^32. */
 export const TWO_32 = 2 ** 32
 
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
 
-/** A word with its bytes in the opposite order, u32: what stands big-endian among little-endian words. */
+/** `word` with its bytes reversed, u32: for big-endian words in little-endian structs. */
 export const swap32 = (word: number): number =>
   ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0

@@ -1,9 +1,9 @@
 /*
- * The state machine of queue pairs as a table: which transitions MODIFY_QP may make, which attributes each one needs
- * and which it may carry besides (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
- * ib_modify_qp_is_ok agrees). Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR,
- * or, of datagrams and UC, to SQE. Attribute names are those of the classes in spec/classes. No QP, engine or core is
- * known here; docs and tests read the same table.
+ * The state machine of queue pairs as a table: the transitions of MODIFY_QP, with the required and the optional
+ * attributes of each (InfiniBand Architecture Specification, volume 1, clause 10.3.1 and table 91; Linux's
+ * ib_modify_qp_is_ok agrees). Any state may go to RESET or ERR without attributes. The device itself moves a QP to ERR
+ * or, for UD and UC, to SQE. Attribute names are those of the classes in spec/classes. Docs and tests read the same
+ * table.
  */
 import { QpState } from './enums.ts'
 import { addressRoles, besideAddresses } from './links.ts'
@@ -17,7 +17,7 @@ export interface Transition {
 
 type Transitions = Partial<Record<QpStateName, Partial<Record<QpStateName, Transition>>>>
 
-/** What may be changed along the way once a QP of the type is connected. */
+/** Optional attributes of transitions of a connected type after RTR. */
 const anyTime = {
   RC: ['accessFlags', 'minRnrTimer', 'alternatePath', 'pathMigState'],
   UC: ['accessFlags', 'alternatePath', 'pathMigState'],
@@ -28,11 +28,11 @@ const retries = ['timeout', 'retryCnt', 'rnrRetry'] as const
 /** INIT to RTR of connected types. */
 const changes = ['alternatePath', 'accessFlags', 'pkeyIndex'] as const
 
-/** Only what is required, or only what is optional. */
+/** Only required, or only optional attributes. */
 const needs = (...required: string[]): Transition => ({ required, optional: [] })
 const takes = (...optional: string[]): Transition => ({ required: [], optional })
 
-/** Types that send datagrams differ in what names their port: `first` for RESET to INIT. */
+/** The datagram types differ in the attribute that names their port: `first`, for RESET to INIT. */
 const datagram = (...first: string[]) => ({
   RESET: { INIT: needs(...first) },
   INIT: { INIT: takes(...first), RTR: takes('pkeyIndex', 'qkey') },
@@ -42,7 +42,7 @@ const datagram = (...first: string[]) => ({
   SQE: { RTS: takes('curState', 'qkey') },
 })
 
-/** By type of QP, state before and state after. Those to RESET and ERR, which take no attributes, are not listed. */
+/** By type, current state and next state. Transitions to RESET and ERR take no attributes and are not listed. */
 export const qpTransitions = {
   RC: {
     RESET: { INIT: needs(...initial) },
@@ -78,7 +78,7 @@ export const qpTransitions = {
     SQD: { RTS: needs(), SQD: needs() },
     SQE: { RTS: needs() },
   },
-  /** Path, partition and retries belong to end-to-end contexts. */
+  /** End-to-end contexts have path, partition and retries. */
   RD: {
     RESET: { INIT: needs('qkey', 'accessFlags') },
     INIT: { INIT: takes('qkey', 'accessFlags'), RTR: { required: ['minRnrTimer'], optional: ['qkey', 'accessFlags'] } },
@@ -124,26 +124,26 @@ const names = Object.keys(QpState.values) as QpStateName[]
 const byNumber = new Map<number, QpStateName>(names.map(name => [QpState.values[name], name]))
 const nameOf = (state: number): QpStateName | undefined => byNumber.get(state)
 
-/** The states that a program may claim in `curState`. */
+/** The states that a program may give in `curState`. */
 const CURRENT: readonly string[] = ['RTR', 'RTS', 'SQD', 'SQE']
 
 const none: Transition = { required: [], optional: [] }
 
-/** Each link has attributes of its own that say where to: the table names their roles. */
+/** Each link has its own address attributes: the table has their roles. */
 const inTable = (name: string): string => addressRoles.get(name) ?? name
 
-/** The attribute of the table with which a step takes this one: what is said beside an address goes where that goes. */
+/** The table's attribute for this one: attributes beside an address follow the address. */
 const takenWith = (name: string): string => (besideAddresses.has(name) ? 'address' : inTable(name))
 
-/** The row of the table; undefined for a transition that does not exist. */
+/** The row of the table; undefined for an illegal transition. */
 export const transitionOf = (type: QpTypeName, from: QpStateName, to: QpStateName): Transition | undefined =>
   to === 'RESET' || to === 'ERR' ? none : (qpTransitions[type] as Transitions)[from]?.[to]
 
-/** Bits of an address of any link, and of what is said beside one; those of needed attributes are below. */
+/** Bits of an address of any link, and of the attributes beside one; the bits of required attributes are below. */
 const ADDRESS = 1 << 29
 const BESIDE = 1 << 30
 
-/** A row of the table as bits: of each attribute that it needs its own, of those that it takes none. */
+/** A row of the table as bits: one for each required attribute, none for the optional ones. */
 interface Row {
   readonly bits: ReadonlyMap<string, number>
   readonly needed: number
@@ -159,12 +159,12 @@ const compileRow = ({ required, optional }: Transition): Row => {
     if (bit !== undefined) bits.set(name, role === 'address' ? bit | ADDRESS : bit)
   }
   if (bits.has('address')) for (const name of besideAddresses) bits.set(name, BESIDE)
-  // What a program claims is compared with what is, by `checkTransition`.
+  // `checkTransition` compares the program's claim with the actual state.
   bits.delete('curState')
   return { bits, needed: 2 ** required.length - 1 }
 }
 
-/** By type, and by 8 × state before + state after; null for none. Each is compiled when it is first asked for. */
+/** By type, and by 8 × current state + next state; null for none. Each is compiled on first use. */
 const compiled = new Map<QpTypeName, (Row | null | undefined)[]>()
 
 const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
@@ -185,8 +185,8 @@ const rowOf = (type: QpTypeName, from: number, to: number): Row | null => {
 }
 
 /**
- * Whether the transition is plainly right with the attributes that `args` has: most calls are, and no sentence has to
- * be found. If not, `checkTransition` says what is wrong, if anything.
+ * Whether the transition is legal with the attributes in `args`: the fast path of most calls, which builds no sentence.
+ * If false, `checkTransition` gives the reason, if there is one.
  */
 export const isTransition = (
   type: QpTypeName,
@@ -207,9 +207,9 @@ export const isTransition = (
 }
 
 /**
- * Whether MODIFY_QP of a QP of `type` in state `from` may go to state `to` (numbers of `QpState`; without a state
+ * Whether MODIFY_QP may move a QP of `type` from state `from` to state `to` (numbers of `QpState`; without a state
  * attribute `to` is `from`) with these attributes (`state` itself may be among them). Answers undefined, or the
- * sentence for the refusal (EINVAL).
+ * sentence of the refusal (EINVAL).
  */
 export const checkTransition = (
   type: QpTypeName,
@@ -248,24 +248,24 @@ export const checkTransition = (
   return undefined
 }
 
-/** One step of a walk. */
+/** One step on the way from RESET. */
 export interface Step {
-  /** Number of the state that it leads to. */
+  /** Number of the state after it. */
   readonly state: number
   readonly attributes: readonly string[]
 }
 
-/** The way from RESET that a new queue pair can be taken. */
+/** The states that a new queue pair can be created in. */
 const WAY: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
-/** Plans that were found lately: programs make many queue pairs in one way. Thrown away when there are many. */
+/** Recently computed plans: programs create many queue pairs in the same way. Cleared when it grows large. */
 const plans = new Map<string, readonly Step[] | string>()
 const MOST_PLANS = 256
 
 /**
- * How a new queue pair of `type` gets to state `to` (a number of `QpState`) with these attributes (R7): each is given
- * to the step that needs it, else to the first that takes it. Answers the steps, or the sentence for the refusal
- * (EINVAL).
+ * The steps that move a new queue pair of `type` to state `to` (a number of `QpState`) with these attributes (R7): each
+ * attribute goes to the step that requires it, otherwise to the first that accepts it. Answers the steps, or the
+ * sentence of the refusal (EINVAL).
  */
 export const planTransitions = (
   type: QpTypeName,

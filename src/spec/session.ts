@@ -2,47 +2,43 @@
  * The session protocol between a process (its shim, or a tool of ours) and the daemon, as data
  * (docs/decisions/sessions.md).
  *
- * Carrier: AF_UNIX SOCK_SEQPACKET, so a message is one packet, and descriptors ride on it (SCM_RIGHTS). Little-endian.
- * Each message is the header below and a body. A process has one session; calls on it are strictly request and reply,
- * matched by `serial`. How a system call was caught is not part of the protocol. `shim/protocol.h` is generated from
+ * Transport: AF_UNIX SOCK_SEQPACKET; a message is one packet, with descriptors attached (SCM_RIGHTS). Little-endian.
+ * Each message is the header below and a body. A process has one session; calls are strictly request and reply, matched
+ * by `serial`. How the shim intercepts system calls is not part of the protocol. `shim/protocol.h` is generated from
  * this file.
  *
- * - HELLO opens a session; the reply carries the page with the "parked" word (read-only for the client) and the folder
- *   in which the daemon keeps the sysfs and device tree that paths are rewritten into. A client whose memory the daemon
- *   may not access can pass a memory file with it (`PassedFile`): then addresses in its calls are offsets in that. Others
- *   can pass a userfaultfd (HelloWants.UNMAPPING).
- * - OPEN opens a device node: the reply carries the context's memory file (what the program sees as its descriptor: the
- *   rings lie in it at their mmap offsets) and the context's doorbell socket. The context lives until every copy of
- *   every doorbell socket is closed. The node SYSTEM_NODE is the system-wide device, which lists the others (R13).
- *   CM_NODE has neither: the reply carries a channel's socket alone, on which calls are made as on other descriptors.
- * - ATTACH makes a context known to another session: after fork, or for a descriptor that was passed or inherited. The
- *   daemon checks that descriptor `fd` of the calling process really is the context's memory file. The header is all
- *   there is of it; its `context` is the number that the process inherited, 0 if it does not know one. The reply is
- *   that of OPEN, with the doorbell socket alone.
- * - IOCTL and WRITE forward a system call; the daemon reads and writes the caller's memory itself. The reply's installs
- *   say where the caller wants the numbers of new descriptors, which ride on the reply in the same order.
- *   With context 0 the call is one on descriptor `fd` itself, an event descriptor or one of a driver (R28, R37): the
- *   daemon looks which one it is, so that copies, also in other processes, need no bookkeeping.
- * - MAP asks what mmap(2) on a driver's descriptor maps: `ret` is the offset in the file that rides on the reply.
- * - NETLINK: what a program does to a socket of NETLINK_RDMA beside receiving (`NetlinkOperation`). The socket is one
- *   end
- *   of a pair, on which each message is a datagram of netlink; the daemon looks which one descriptor `fd` is. The reply is
- *   that of IOCTL; after OPEN the program's end rides on it.
- * - REFRESH: the client is about to read files of counters below the folder; the reply comes when they are up to date,
- *   or
- *   with an errno if they cannot be.
- *   It has the header alone, and the reply is that of IOCTL with 0.
- * - WRITTEN asks where the daemon has written in the program's memory since it was asked last, and which regions were
- *   registered that peers may write to at any time: `ret` of the reply is the number of `range`s behind it, as many as
- *   there are or SessionLimits.ranges. It has the header alone. valgrind wants to know (shim/valgrind.c).
- * - On a doorbell socket only 4-byte tokens travel (the QP's handle); any token makes the daemon look at all send
- *   queues of the context.
- * - The rest is for tools; bodies and replies are JSON text.
+ * - HELLO opens a session. The reply carries the page with the "parked" word (read-only for the client) and the folder
+ *   of the daemon's sysfs and device tree, into which the client rewrites paths. A client whose memory the daemon may
+ *   not access can attach a memory file (`PassedFile`); addresses in its calls are then offsets in that file. Other
+ *   clients can attach a userfaultfd (HelloWants.UNMAPPING).
+ * - OPEN opens a device node. The reply carries the context's memory file (the program's descriptor: the rings are in
+ *   it at their mmap offsets) and the context's doorbell socket. The context exists until every copy of every doorbell
+ *   socket is closed. SYSTEM_NODE is the system-wide device, which lists the others (R13). CM_NODE has no context: the
+ *   reply carries a channel's socket only, on which calls are made as on other descriptors.
+ * - ATTACH makes a context known to another session: after fork, or for a passed or inherited descriptor. The daemon
+ *   checks that descriptor `fd` of the calling process is the context's memory file. It has the header only, whose
+ *   `context` is the inherited number, or 0 if unknown. The reply is that of OPEN, with the doorbell socket only.
+ * - IOCTL and WRITE forward a system call; the daemon accesses the caller's memory itself. The reply's installs say
+ *   where the caller wants the numbers of the new descriptors, which are attached in the same order. With context 0 the
+ *   call is on descriptor `fd` itself, an event or driver descriptor (R28, R37); the daemon identifies it, so that
+ *   duplicates, also in other processes, need no bookkeeping.
+ * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
+ * - NETLINK: all operations on a socket of NETLINK_RDMA except receiving (`NetlinkOperation`). The socket is one end of
+ *   a pair on which each message is a netlink datagram; the daemon identifies descriptor `fd`. The reply is that of
+ *   IOCTL; after OPEN the program's end is attached.
+ * - REFRESH: the client is about to read counter files below the folder. The reply comes when they are up to date, or
+ *   with an errno if they cannot be updated. It has the header only; the reply is that of IOCTL with 0.
+ * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
+ *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
+ *   SessionLimits.ranges. It has the header only. Used under valgrind (shim/valgrind.c).
+ * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
+ *   context.
+ * - The other messages are for tools; bodies and replies are JSON text.
  */
 
 export const SESSION_VERSION = 3
 
-/** Where the session socket of a client is found, and what a traced program is tagged with. */
+/** Environment variables: the path of a client's session socket, and the tag of a traced program. */
 export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG' } as const
 
 export const MessageType = {
@@ -57,17 +53,19 @@ export const MessageType = {
   WRITTEN: 9,
   /** Tools: JSON request and reply. */
   TOOL: 16,
-  /** Daemon to a subscribed tool, unasked: one traced call, or a part of a long one (uapi/tool.ts). */
+  /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
   TRACE: 17,
   /** Bit of a reply's type: REPLY | the request's type. */
   REPLY: 0x8000,
 } as const
 
-/** Node of the system-wide device, and its name in /dev/infiniband; no other device has them. */
+/** Node number of the system-wide device, and its name in /dev/infiniband. */
 export const SYSTEM_NODE = 0x7fffffff
 export const SYSTEM_NAME = 'userdma'
 
-/** Node of the RDMA connection manager: each opening gives a channel of events (class `cm_channel`), and no context. */
+/**
+ * Node number of the RDMA connection manager: each open creates an event channel (class `cm_channel`) and no context.
+ */
 export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
 
@@ -124,55 +122,55 @@ const layout = <const D extends Declared>(...declared: D): MessageLayout<D> => {
 export const Messages = {
   header: layout(
     ['type', 'u32'],
-    /** Bytes of the whole message, header included. */
+    /** Bytes of the whole message, including the header. */
     ['size', 'u32'],
     /** Chosen by the client, repeated in the reply. */
     ['serial', 'u32'],
-    /** The daemon's number of the context a call is for; 0 for none. */
+    /** The daemon's number of the call's context; 0 for none. */
     ['context', 'u32'],
     /**
-     * The descriptor number, process and thread id as the program sees them: for the trace only (ATTACH: the descriptor
-     * to check).
+     * The descriptor number, process and thread id in the program; for the trace only, except ATTACH, which checks the
+     * descriptor.
      */
     ['fd', 's32'],
     ['pid', 'u32'],
     ['tid', 'u32'],
     ['reserved', 'u32'],
   ),
-  /** wants: what replies are to have besides (`HelloWants`). */
+  /** wants: additions to replies (`HelloWants`). */
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
   /**
-   * error: 0 or a positive errno; EACCES: the daemon may not access the process's memory, so that only a tool's
-   * requests are answered; EPERM: the daemon does not serve this user, and hangs up; EINVAL: the memory file that was
-   * passed cannot be used, or there is one already.
-   * Descriptors: the parked page, unless there is an error. `root` is NUL-terminated.
+   * error: 0 or a positive errno. EACCES: the daemon may not access the process's memory and serves a tool's requests
+   * only; EPERM: the daemon does not serve this user, and closes the session; EINVAL: the attached memory file is
+   * unusable, or there is one already. Descriptors: the parked page, unless there is an error. `root` is
+   * NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** Device node number N of /dev/infiniband/uverbsN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
+  /** N of /dev/infiniband/uverbsN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
   open: layout(['node', 'u32'], ['wants', 'u32']),
-  /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as stat shows it. */
+  /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as in stat(2). */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
-  /** request: the second argument of ioctl(2), of which Linux takes 32 bits; argument: the third. */
+  /** request: the second argument of ioctl(2), 32 bits as in Linux; argument: the third. */
   ioctl: layout(['request', 'u32'], ['reserved', 'u32'], ['argument', 'u64']),
   write: layout(['buffer', 'u64'], ['length', 'u64']),
   /**
-   * ret ≥ 0: the call's value, < 0: minus errno. Followed by `installCount` install structs; after a refusal by the reason
-   * in UTF-8, for a client that wants reasons.
+   * ret ≥ 0: the call's result, < 0: negative errno. Followed by `installCount` install structs or, after a refusal, by
+   * the reason in UTF-8 for clients that want reasons.
    */
   callReply: layout(['ret', 's64'], ['installCount', 'u32'], ['reserved', 'u32']),
   /** `kind`: see InstallKind. */
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** `extra` and `argument`: see NetlinkOperation. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
-  /** Bytes of the program's memory. */
+  /** A range of the program's memory, in bytes. */
   range: layout(['address', 'u64'], ['length', 'u64']),
-  /** As the arguments of mmap(2); `protection`: PROT_… */
+  /** The arguments of mmap(2); `protection`: PROT_… */
   map: layout(['offset', 'u64'], ['length', 'u64'], ['protection', 'u32'], ['reserved', 'u32']),
 } as const
 
 /**
- * Requests: the body of each and of its reply, by their names in `Messages`; null for the header alone. A reply of
- * `callReply` may be longer, as that says. The codec in uapi/session-codec.ts is made from this table.
+ * Requests: the body of each and of its reply, by name in `Messages`; null: header only. A `callReply` may be longer,
+ * as described there. The codec in uapi/session-codec.ts is generated from this table.
  */
 export const Exchanges = {
   HELLO: { request: 'hello', reply: 'helloReply' },
@@ -189,60 +187,60 @@ export const Exchanges = {
 >
 
 /**
- * Bits of `hello.wants`. UNMAPPING: the descriptor that rides on it is a new userfaultfd of the program, by which the
- * daemon learns what the program unmaps, and no memory file. WRITTEN: the daemon keeps in mind where it writes.
+ * Bits of `hello.wants`. UNMAPPING: the attached descriptor is a new userfaultfd of the program, which tells the daemon
+ * what the program unmaps, and not a memory file. WRITTEN: the daemon records where it writes.
  */
 export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4 } as const
 
-/** Bits of `open.wants`: rings may lie packed, since the client looks into their headers for their elements. */
+/** Bits of `open.wants`: the client supports packed rings, because it finds their elements through their headers. */
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /**
- * What a new descriptor is: one of events, one of a driver (class `driver_ops`), a socket of NETLINK_RDMA, or a channel
- * of connection management (`cm_channel`).
+ * The kind of a new descriptor: of events, of a driver (class `driver_ops`), a NETLINK_RDMA socket, or a connection
+ * management channel (`cm_channel`).
  */
 export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3 } as const
 
-/** What is asked about a socket of NETLINK_RDMA: `operation` of `netlink`, with `extra`, `argument`, and what is answered. */
+/** Operations on a NETLINK_RDMA socket: `operation` of `netlink`, with `extra` and `argument`, and the answer. */
 export const NetlinkOperation = {
-  /** A new one; extra: SOCK_RAW or SOCK_DGRAM. Its end is passed on. */
+  /** Creates one; extra: SOCK_RAW or SOCK_DGRAM. The client's end is attached to the reply. */
   OPEN: 0,
-  /** `extra` bytes at address `argument` are sent; once this is answered the daemon has answered them. */
+  /** Sends `extra` bytes at address `argument`; the reply follows the daemon's netlink answer. */
   SEND: 1,
-  /** A port (low 32 bits of the argument; 0: any) and groups (high 32 bits). */
+  /** Binds a port (low 32 bits of the argument; 0: any) and groups (high 32 bits). */
   BIND: 2,
-  /** Answers the port (low 32 bits; 0: none yet) and groups (high bits). */
+  /** Answers the port (low 32 bits; 0: not bound) and groups (high 32 bits). */
   NAME: 3,
-  /** Option `extra` of level SOL_NETLINK becomes `argument`. */
+  /** Sets option `extra` of level SOL_NETLINK to `argument`. */
   SET: 4,
-  /** Answers option `extra`; of NETLINK_LIST_MEMBERSHIPS the groups as bits. */
+  /** Answers option `extra`; for NETLINK_LIST_MEMBERSHIPS the groups as bits. */
   GET: 5,
-  /** Answers the type of the socket. */
+  /** Answers the socket's type. */
   TYPE: 6,
 } as const
 
 /**
- * How a program recognises a descriptor of ours that another one has given to it: a send timeout, which nothing else
- * needs there. Seconds: of an event or driver socket `FIRST` and its InstallKind, of a doorbell socket (marked by the
- * shim) the context's inode; and a fraction that kernels of any timer frequency store exactly.
+ * How a program recognises a descriptor of ours that another program passed to it: a send timeout, which these sockets
+ * do not use otherwise. Its seconds are `FIRST` + InstallKind for an event or driver socket, and the context's inode
+ * for a doorbell socket (set by the shim); its fraction is one that kernels of any timer frequency store exactly.
  */
 export const DescriptorMark = { FIRST: 0x1_7573_6572, MICROSECONDS: 500000 } as const
 
-/** Most descriptors, most bytes and most ranges of one message. */
+/** Maximum descriptors, bytes and ranges of one message. */
 export const SessionLimits = { descriptors: 8, bytes: 65536, ranges: 64 } as const
 
 /** Words (u32) of the parked page. The daemon writes, clients only read. */
 export const ParkedPage = {
-  /** 1: the daemon sleeps, a doorbell must be rung; 0: it is awake and will look at the queues by itself. */
+  /** 1: the daemon sleeps and needs a doorbell; 0: it is awake and polls the queues. */
   PARKED: 0,
   bytes: 4096,
 } as const
 
 /**
- * A context's memory file: its first page stays unused, so that a stray write(2) hits no ring; then rings at their mmap
+ * A context's memory file: the first page is unused, so that a stray write(2) damages no ring; then rings at their mmap
  * offsets, in chunks that are mapped as a whole.
  */
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
 
-/** A memory file that a client passes: its most bytes. It is to be sealed against shrinking and growing. */
+/** A memory file attached by a client: its maximum bytes. It must be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 24 } as const

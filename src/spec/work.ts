@@ -1,9 +1,8 @@
 /*
- * Numbers of work requests and completions as data: work request opcodes and the packets that they become (InfiniBand
- * Architecture Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA
- * 11.4.2.1), send flags, and the local ACK timer (IBA 9.7.6.1.3). Packets are named without their service, of which
- * only the upper bits differ (spec/wire/services.ts). The engine is driven by `sendOperations`; tracer and tests take
- * names from here.
+ * Numbers of work requests and completions as data: work request opcodes and their packets (InfiniBand Architecture
+ * Specification, volume 1, clause 9.4), completion statuses, opcodes and flags (libibverbs' ibv_wc; IBA 11.4.2.1), send
+ * flags, and the local ACK timer (IBA 9.7.6.1.3). Packets are named without their service, which only sets the upper
+ * bits (spec/wire/services.ts). `sendOperations` drives the engine; tracer and tests take names from here.
  */
 
 import { enumeration } from './schema/schema.ts'
@@ -49,7 +48,7 @@ export const WcOpcode = enumeration('wc_opcode', {
   ATOMIC_WRITE: 9,
   RECV: 128,
   RECV_RDMA_WITH_IMM: 129,
-  /** Of queues that match tags: operations on tags, messages by tag, and one whose tag nobody waits for. */
+  /** Of tag-matching queues: operations on tags, messages by tag, and unexpected messages. */
   TM_ADD: 130,
   TM_DEL: 131,
   TM_SYNC: 132,
@@ -83,8 +82,8 @@ export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLI
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
 /**
- * What moves: the requester treats all work requests of one kind alike. LOCAL makes no packets; from READ on each is
- * answered by a response of its own, and counts among the READs and atomics outstanding (IBA 9.4.4, annex A19).
+ * Kinds of requests; the requester treats all requests of one kind alike. LOCAL has no packets. From READ on each has a
+ * response and counts against the outstanding READs and atomics (IBA 9.4.4, annex A19).
  */
 export const SendKind = {
   NONE: 0,
@@ -101,7 +100,7 @@ interface SendOperation {
   readonly kind: (typeof SendKind)[keyof typeof SendKind]
   /** Opcode of the completion. */
   readonly completion: number
-  /** The lower five bits of BTH.opcode of a message's packets; a READ or atomic has `only` (its request). */
+  /** The lower five bits of BTH.opcode of a message's packets; a READ or atomic has `only`, its request. */
   readonly first: number
   readonly middle: number
   readonly last: number
@@ -121,8 +120,8 @@ const wr = WrOpcode.values
 const wc = WcOpcode.values
 
 /**
- * By ibv_wr_opcode: all work requests. A service has those whose `only` packet exists there (`hasOperation`), and a
- * connected one the local ones, which become no packets.
+ * All work requests, by ibv_wr_opcode. A service has those whose `only` packet exists there (`hasOperation`); connected
+ * services also have the local ones, which have no packets.
  */
 export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.SEND]: {
@@ -159,12 +158,12 @@ export const sendOperations: Readonly<Record<number, SendOperation>> = {
   [wr.BIND_MW]: { completion: wc.BIND_MW, ...noPackets },
 }
 
-/** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code, and Infinity for 0, which means none. */
+/** Microseconds of local ACK timeout code `code` (0–31): 4.096 · 2^code; Infinity for 0, no timeout. */
 export const ackTimeoutMicroseconds = (code: number): number =>
   code === 0 ? Number.POSITIVE_INFINITY : 4.096 * 2 ** code
 
 /** The same by code, for hot code. */
 export const ackTimeouts = Float64Array.from({ length: 32 }, (_, code) => ackTimeoutMicroseconds(code))
 
-/** Microseconds that RNR timer code `code` (0–31) makes a requester wait at least. */
+/** Minimum RNR wait of a requester in microseconds, by RNR timer code `code` (0–31). */
 export const rnrMicroseconds = (code: number): number => rnrTimerMicroseconds[code & 31]!

@@ -1,12 +1,13 @@
 /*
- * Class `ah`: an address handle (IBA 10.2.2.2, 11.2.2): where datagrams go to, named by work requests of queue pairs of
- * the same protection domain. Query and change are there for the object dialect; Linux's has neither.
+ * Class `ah`: an address handle (IBA 10.2.2.2, 11.2.2), the destination of datagrams. Work requests name it; handle and
+ * queue pair must belong to the same protection domain. Only the object dialect has query and modify; Linux's has
+ * neither.
  */
 import { CREATE, DESTROY, MODIFY, method, objectClass, optional, QUERY, record, ref, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 import { ethernetOf, IbAddress, OpaAddress, QpAddress } from './qp.ts'
 
-/** What not every link has; each takes its own (spec/links.ts). */
+/** Attributes that only some links have; each link accepts its own (spec/links.ts). */
 const others = {
   ibAddress: optional(record(4, IbAddress)),
   opaAddress: optional(record(5, OpaAddress)),
@@ -29,7 +30,7 @@ export const Ah = objectClass('ah', ClassId.ah, {
         ...ethernetOf(67, 68),
       },
     }),
-    /** Requests that are sent later go to the new address. */
+    /** Applies to requests that are sent afterwards. */
     modify: method(MODIFY, { in: { address: record(2, QpAddress), ...others }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },

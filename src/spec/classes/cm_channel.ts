@@ -1,7 +1,7 @@
 /*
- * Class `cm_channel`: a descriptor on which the events of connection identifiers arrive (Linux: an opened rdma_cm
- * file). It is read in records of 24 bytes {u64 user handle, u32 id, u32 type, u64 sequence number} or, with all that an
- * event says, by `getEvent`. It lives by its descriptor: closing it destroys the identifiers that report to it.
+ * Class `cm_channel`: a descriptor that receives the events of connection identifiers (Linux: an opened rdma_cm file).
+ * read(2) returns records of 24 bytes {u64 user handle, u32 id, u32 type, u64 sequence number}; `getEvent` returns the
+ * whole event. Closing the descriptor destroys the channel and the identifiers that report to it.
  */
 import { CmEventType } from '../enums.ts'
 import { CREATE_FD, DESTROY, enumOf, method, objectClass, optional, QUERY, record, u32, u64 } from '../schema/schema.ts'
@@ -13,13 +13,12 @@ export const CmChannel = objectClass('cm_channel', ClassId.cm_channel, {
   global: true,
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
-    /** How many events nobody has read yet. */
+    /** Number of unread events. */
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
-     * Takes the oldest event. EAGAIN if there is none, EIO if none will come any more. `status`: 0, minus an errno, or
-     * the reason of a REJ; as two's complement. `object`: the identifier, or the membership of a group. `unread`: how
-     * many are left.
+     * Takes the oldest event. EAGAIN if there is none, EIO if none can follow. `status`: 0, a negative errno, or the
+     * reason of a REJ, in two's complement. `object`: the identifier, or the multicast membership. `unread`: events left.
      */
     getEvent: method(CallNumber.cm_channel.getEvent, {
       in: {},

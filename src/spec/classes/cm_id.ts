@@ -1,7 +1,7 @@
 /*
- * Class `cm_id`: an identifier of the RDMA connection manager, the end of a connection as a socket is (R17, R18). It
- * exists before a device is known, on the system-wide device; binding or resolving an address ties it to one. What
- * happens to it is told by events on its channel. Methods are those of rdma_cma.h; errors are Linux's.
+ * Class `cm_id`: an identifier of the RDMA connection manager, one end of a connection, comparable to a socket (R17,
+ * R18). It is created on the system-wide device, before a device is chosen; binding or resolving an address binds it to
+ * a device. Its channel receives its events. Methods are those of rdma_cma.h; errors are Linux's.
  */
 import { CmOptionLevel, CmPortSpace } from '../enums.ts'
 import {
@@ -36,7 +36,7 @@ import { qpAttributes } from './qp.ts'
 
 const calls = CallNumber.cm_id
 
-/** Attributes of a queue pair that connection management decides. */
+/** Queue pair attributes that connection management decides. */
 const decided = {
   state: qpAttributes.state,
   accessFlags: optional(qpAttributes.accessFlags),
@@ -64,26 +64,28 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
         channel: fd(1, 'cm_channel'),
         userHandle: u64(2),
         portSpace: enumOf(3, CmPortSpace, 2),
-        /** ibv_qp_type; 0: as the port space has it. */
+        /** ibv_qp_type; 0: the default of the port space. */
         qpType: optional(u8(4)),
       },
       out: {},
     }),
-    /** Addresses as sockaddr, and the device and the path once there are any. */
+    /** Addresses as sockaddr, and the device and path once they are known. */
     query: method(QUERY, {
       in: {},
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, 6)) },
     }),
-    /** Moves it, with its unread events, to another channel; answers how many events were read before. */
+    /**
+     * Moves the identifier and its unread events to another channel. Answers how many of its events were read before.
+     */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
-    /** Ends what there is, telling the peer. `events`: of this identifier that were read. */
+    /** Disconnects and tells the peer. `events`: how many events of this identifier were read. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
-    /** The same as `query`, with addresses as sockaddr_ib. */
+    /** As `query`, with addresses as sockaddr_ib. */
     queryGids: method(calls.queryGids, { in: {}, out: { addresses: record(64, CmAddresses) } }),
     queryPath: method(calls.queryPath, { in: {}, out: { paths: list(64, CmPathRecord, 6) } }),
-    /** A local address; of port 0 one is chosen. EADDRNOTAVAIL, EADDRINUSE. */
+    /** Binds a local address; port 0 chooses a free port. EADDRNOTAVAIL, EADDRINUSE. */
     bind: method(calls.bind, { in: { address: bytes(1, ADDRESS_BYTES) }, out: {} }),
-    /** Finds the device that leads to `destination`. The outcome is an event: ADDR_RESOLVED or ADDR_ERROR. */
+    /** Finds the device that routes to `destination`. Its event is ADDR_RESOLVED or ADDR_ERROR. */
     resolveAddress: method(calls.resolveAddress, {
       in: {
         destination: bytes(1, ADDRESS_BYTES),
@@ -93,14 +95,16 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** ROUTE_RESOLVED or ROUTE_ERROR. */
+    /** Its event is ROUTE_RESOLVED or ROUTE_ERROR. */
     resolveRoute: method(calls.resolveRoute, { in: { timeout: optional(u32(1)) }, out: {} }),
     /**
-     * Asks the peer. CONNECT_RESPONSE (`accept` without parameters then), REJECTED, UNREACHABLE; datagrams: ESTABLISHED.
+     * Sends a connection request. Its event is ESTABLISHED, REJECTED or UNREACHABLE; without a queue pair it is
+     * CONNECT_RESPONSE, which the caller confirms by `accept` without parameters; for datagrams it is ESTABLISHED.
      *
-     * With `qp`, a queue pair of the same device, the rest is done here (R17): the address and route of `destination` are
-     * resolved, the queue pair goes to INIT, and with the peer's answer to RTS; then ESTABLISHED is told. Until the
-     * connection ends only a move to ERR is allowed to programs, which comes by itself then.
+     * With `qp`, a queue pair of the same device, this one call does the rest (R17): it resolves the address and route
+     * of `destination`, moves the queue pair to INIT, and to RTS when the peer accepts; then ESTABLISHED is raised.
+     * Until the connection ends, programs may move the queue pair to ERR only; the end of the connection moves it
+     * there.
      */
     connect: method(calls.connect, {
       in: {
@@ -111,11 +115,11 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** CONNECT_REQUEST for each peer that asks, with an identifier of its own. */
+    /** Each request of a peer raises CONNECT_REQUEST with a new identifier. */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
-     * Answers a request; without parameters, confirms the answer to one's own. Events name it by `userHandle` then.
-     * `qp`: a queue pair of the same device that goes to RTS before, as with `connect`.
+     * Accepts a request; without parameters, confirms a CONNECT_RESPONSE. Later events carry `userHandle`. `qp`: a
+     * queue pair of the same device, which is moved to RTS first, as by `connect`.
      */
     accept: method(calls.accept, {
       in: {
@@ -131,28 +135,28 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     disconnect: method(calls.disconnect, { in: {}, out: {} }),
-    /** What a queue pair is to be given for a transition to `state`. */
+    /** The queue pair attributes for a transition to `state`. */
     initQpAttr: method(calls.initQpAttr, { in: { state: u32(64) }, out: decided }),
     setOption: method(calls.setOption, {
       in: { level: enumOf(1, CmOptionLevel), option: u32(2), value: blob(3, 4096) },
       out: {},
     }),
-    /** Tells of an event of the queue pair (ibv_event_type): COMM_EST, data came before the peer's last message. */
+    /** Reports an event of the queue pair (ibv_event_type): COMM_EST, data arrived before the RTU. */
     notify: method(calls.notify, { in: { event: u32(1) }, out: {} }),
   },
 })
 
-/** Class `cm_multicast`: the membership of an identifier in a multicast group. */
+/** Class `cm_multicast`: an identifier's membership in a multicast group. */
 export const CmMulticast = objectClass('cm_multicast', ClassId.cm_multicast, {
   global: true,
   methods: {
-    /** Membership of a group; MULTICAST_JOIN on the identifier's channel says how to reach it, or MULTICAST_ERROR. */
+    /** Joins a group. The identifier's channel receives MULTICAST_JOIN with the group's address, or MULTICAST_ERROR. */
     create: method(CREATE, {
       in: {
         id: u32(1),
         userHandle: u64(2),
         address: bytes(3, ADDRESS_BYTES),
-        /** 1: send only. */
+        /** 1: send-only member. */
         flags: optional(u16(4)),
       },
       out: {},

@@ -1,13 +1,13 @@
 /*
- * Records that the classes of connection management share. They lie as Linux's structs of rdma_user_cm.h do, which the
- * dialect of librdmacm relies on.
+ * Records shared by the classes of connection management. They have the layout of Linux's structs in rdma_user_cm.h, so
+ * that the dialect of librdmacm copies them.
  */
 import { at, bytes, u8, u16, u32 } from '../schema/schema.ts'
 
-/** Most bytes of private data that a struct has room for; how many a message takes is fewer. */
+/** Bytes of private data in Linux's struct; messages carry fewer (spec/wire/mad.ts). */
 export const PRIVATE_DATA_BYTES = 256
 
-/** Bytes of an address: a struct sockaddr_storage (IPv4, IPv6 or AF_IB) as Linux has it. */
+/** Bytes of an address: a struct sockaddr_storage with an IPv4, IPv6 or AF_IB address in Linux's layout. */
 export const ADDRESS_BYTES = 128
 
 /** rdma_ucm_conn_param */
@@ -25,7 +25,7 @@ export const CmConnectionParameters = {
   valid: at(271, u8(0)),
 }
 
-/** rdma_ucm_ud_param: where datagrams go to reach the peer, or the group. */
+/** rdma_ucm_ud_param: the destination of datagrams to the peer or group. */
 export const CmDatagramParameters = {
   qpNum: at(0, u32(0)),
   qkey: at(4, u32(0)),
@@ -44,7 +44,7 @@ export const CmDatagramParameters = {
   privateDataLength: at(296, u8(0)),
 }
 
-/** rdma_ucm_ece: vendors' enhanced connection establishment. */
+/** rdma_ucm_ece: enhanced connection establishment (vendor options). */
 export const CmEce = { vendorId: at(0, u32(0)), attrMod: at(4, u32(0)) }
 
 /** rdma_ucm_query_addr_resp. Ports and GUID are in network order. */
@@ -56,9 +56,9 @@ export const CmAddresses = {
   destinationSize: at(14, u16(0)),
   source: at(16, bytes(0, ADDRESS_BYTES)),
   destination: at(144, bytes(0, ADDRESS_BYTES)),
-  /** Index of the device, if the identifier is bound to one. */
+  /** Index of the device that the identifier is bound to. */
   deviceIndex: at(272, u32(0)),
 }
 
-/** ib_path_rec_data: flags, and the path record as the subnet administrator sends it. */
+/** ib_path_rec_data: flags, and a path record in the subnet administrator's format. */
 export const CmPathRecord = { flags: at(0, u32(0)), reserved: at(4, u32(0)), record: at(8, bytes(0, 64)) }

@@ -1,7 +1,7 @@
 /*
- * Class `counters`: a set of counters that objects of other classes (`flow`) count into (Linux: COUNTERS_CREATE,
- * COUNTERS_READ, COUNTERS_DESTROY). What each one counts is the driver's. No driver here has it: EOPNOTSUPP. The
- * counters of a device and its ports are no objects (spec/counters.ts).
+ * Class `counters`: a set of counters that objects of other classes (`flow`) increment (Linux: COUNTERS_CREATE,
+ * COUNTERS_READ, COUNTERS_DESTROY). The driver defines what each of them counts. No driver here has the class:
+ * EOPNOTSUPP. The counters of a device and its ports are not objects (spec/counters.ts).
  */
 import { CountersFlags } from '../enums.ts'
 import { at, CREATE, DESTROY, flagsOf, list, method, objectClass, optional, QUERY, u64 } from '../schema/schema.ts'
@@ -12,7 +12,7 @@ const MOST = 1024
 export const Counters = objectClass('counters', ClassId.counters, {
   methods: {
     create: method(CREATE, { in: {}, out: {}, driverAttributes: true }),
-    /** PREFER_CACHED: values that are a little old will do. */
+    /** PREFER_CACHED: slightly stale values are acceptable. */
     query: method(QUERY, {
       in: { flags: optional(flagsOf(1, CountersFlags)) },
       out: { values: list(64, { value: at(0, u64(0)) }, MOST) },

@@ -1,11 +1,11 @@
 /*
- * Class `cq`: a completion queue (IBA 10.2.6), with one completion vector and at most one channel (R34, R35).
+ * Class `cq`: a completion queue (IBA 10.2.6) with one completion vector and at most one channel (R34, R35).
  *
- * `cqe` asks for at least so many entries and answers how many there are. A queue of kind COUNTING has none: it counts,
- * never overruns, and works wherever a completion queue does (R11). `modify` resizes (RESIZE_CQ), and sets the
- * threshold of events (R36, MODIFY_CQ): one comes after so many completions, or so many microseconds after the first of
- * them. `destroy` says how many events of this queue the caller has read from its channel and its async fd: the library
- * waits until as many were acknowledged (R35).
+ * `cqe` requests a minimum number of entries; the answer is the actual number. A queue of kind COUNTING has no entries:
+ * it counts completions, never overruns, and is accepted wherever a CQ is (R11). `modify` resizes (RESIZE_CQ) and sets
+ * the event moderation (R36, MODIFY_CQ): an event after `count` completions, or `period` microseconds after the first
+ * of them. `destroy` answers how many events of this CQ were read from its channel and its async fd; the library waits
+ * until that many are acknowledged (R35).
  */
 import { CqFlags, CqKind } from '../enums.ts'
 import {
@@ -24,7 +24,7 @@ import {
 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 
-/** 0 and 1 completions, or 0 microseconds: no threshold. At most 65,535, as Linux's. */
+/** 0 or 1 completions, or 0 microseconds, means no moderation. At most 65,535, as in Linux. */
 const LIMIT = { max: 0xffff }
 const threshold = { count: optional(u32(2, LIMIT)), period: optional(u32(3, LIMIT)) }
 
@@ -43,7 +43,7 @@ export const Cq = objectClass('cq', ClassId.cq, {
       out: { cqe: u32(64) },
       driverAttributes: true,
     }),
-    /** `completions`, `errors`: how many came since the queue was made, and how many of these were failures. */
+    /** Completions since the CQ was created, and how many of them failed. */
     query: method(QUERY, {
       in: {},
       out: {
@@ -63,8 +63,8 @@ export const Cq = objectClass('cq', ClassId.cq, {
     }),
     destroy: method(DESTROY, { in: {}, out: { compEvents: u32(64), asyncEvents: u32(65) } }),
     /**
-     * Arms the queue: the next completion, or with `solicitedOnly` ≠ 0 the next solicited or failed one, makes one
-     * event. `count`, `period`: the threshold for this time, in place of that of the queue.
+     * Arms the CQ (ibv_req_notify_cq): the next completion raises one event; with `solicitedOnly` ≠ 0 the next
+     * solicited or failed one does. `count`, `period`: event moderation for this event only.
      */
     reqNotify: method(CallNumber.cq.reqNotify, { in: { solicitedOnly: u32(1), ...threshold }, out: {} }),
   },

@@ -1,10 +1,10 @@
 /*
- * Class `device`: the device behind a context (R8). It exists already and is object 0.
+ * Class `device`: the device behind a context (R8). It always exists and is object 0.
  *
- * `open` makes the context of the descriptor it is called on (Linux: GET_CONTEXT); before it every other call is
- * EINVAL. The two records of `query` are laid out as Linux's ib_uverbs_query_device_resp and the part that
- * ib_uverbs_ex_query_device_resp adds, so that a legacy answer is a copy of them (R4). The GID table is asked of the
- * device, as in Linux: it covers every port.
+ * `open` creates the context of the descriptor that it is called on (Linux: GET_CONTEXT); any other call before it is
+ * EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
+ * ib_uverbs_ex_query_device_resp adds, so that the answers of Linux's dialects are copies (R4). As in Linux, the GID
+ * table is a method of the device and covers every port.
  */
 import { AtomicCap, DeviceCapFlags, GidType } from '../enums.ts'
 import {
@@ -71,7 +71,7 @@ export const DeviceAttributes = {
   physPortCnt: at(171, u8(0)),
 }
 
-/** What ib_uverbs_ex_query_device_resp has after its response_length. */
+/** The part of ib_uverbs_ex_query_device_resp after its response_length. */
 export const ExtendedDeviceAttributes = {
   odpGeneralCaps: at(0, u64(0)),
   odpRcCaps: at(8, u32(0)),
@@ -96,7 +96,7 @@ export const ExtendedDeviceAttributes = {
   odpXrcCaps: at(112, u32(0)),
 }
 
-/** ib_uverbs_gid_entry; `ifindex` is that of the network interface, 0 without one. */
+/** ib_uverbs_gid_entry; `ifindex` is that of the network interface, or 0 without one. */
 export const GidEntry = {
   gid: at(0, bytes(0, 16)),
   index: at(16, u32(0)),
@@ -109,8 +109,8 @@ export const Device = objectClass('device', ClassId.device, {
   identity: 'fixed',
   methods: {
     /**
-     * Makes the context of this descriptor; with `wantAsyncFd` its asynchronous event descriptor too (Linux's write
-     * GET_CONTEXT).
+     * Creates the context of this descriptor; `wantAsyncFd` creates its asynchronous event descriptor too (as Linux's
+     * write GET_CONTEXT does).
      */
     open: method(CallNumber.device.open, {
       in: { wantAsyncFd: optional(u8(1, { max: 1 })) },
@@ -125,21 +125,19 @@ export const Device = objectClass('device', ClassId.device, {
         coreSupport: u64(67),
       },
     }),
-    /**
-     * Handles of this context that belong to any of `classes`, newest first. At most `max` of them when that is given.
-     */
+    /** Handles of this context's objects of `classes`, newest first; at most `max`, if given. */
     queryHandles: method(CallNumber.device.queryHandles, {
       in: { classes: list(1, { id: at(0, u16(0)) }, 64), max: optional(u32(2)) },
       out: { handles: list(64, { handle: at(0, u32(0)) }, 0xfff8) },
       undoable: true,
     }),
-    /** Every valid GID of every port. More than `max` of them are refused with EINVAL when that is given. */
+    /** Every valid GID of every port. EINVAL if there are more than `max`, if given. */
     queryGidTable: method(CallNumber.device.queryGidTable, {
       in: { max: optional(u32(1)) },
       out: { entries: list(64, GidEntry, 0x7ff) },
       undoable: true,
     }),
-    /** Names of the interfaces that class `driver_ops` gives descriptors for, each followed by a zero byte (R28). */
+    /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated (R28). */
     queryDriverOps: method(CallNumber.device.queryDriverOps, {
       in: {},
       out: { names: blob(64, 4096) },

@@ -1,6 +1,6 @@
 /*
- * Class `flow`: a rule that steers packets of a port to a queue pair by what is in their headers, and may count them
- * (Linux: CREATE_FLOW). Which headers can be matched is the driver's. No driver here has it: EOPNOTSUPP.
+ * Class `flow`: a flow steering rule, which directs packets of a port to a queue pair by their headers and may count
+ * them (Linux: CREATE_FLOW). The driver defines which headers can be matched. No driver here has it: EOPNOTSUPP.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../enums.ts'
 import {
@@ -22,12 +22,12 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** Bytes of the longest header that can be matched: IPv6 with its addresses. */
+/** Size of the largest filter, IPv6 with both addresses, in bytes. */
 export const FLOW_HEADER_BYTES = 40
 
 /**
- * One header, or an action. Of a header the bits of `value` that are set in `mask` must be the packet's; `tag` is what
- * completions carry by ACTION_TAG.
+ * One header to match, or an action. The packet's header must equal `value` in the bits of `mask`; ACTION_TAG puts
+ * `tag` into completions.
  */
 export const FlowSpec = {
   type: at(0, enumOf(0, FlowSpecType)),
@@ -41,7 +41,7 @@ const MOST_SPECS = 10
 
 export const Flow = objectClass('flow', ClassId.flow, {
   methods: {
-    /** One of the queue pairs must be given. Lower numbers of `priority` are looked at first. */
+    /** One of the queue pairs is required. A lower `priority` is matched first. */
     create: method(CREATE, {
       in: {
         rawQp: optional(ref(1, 'raw_packet_qp')),

@@ -1,7 +1,7 @@
 /*
- * Class `gsi_qp`: queue pair 1 of a port, to which management datagrams of the general services go (IBA 13.5, 16).
- * It is a datagram queue pair whose Q_Key is the well-known one, whatever is set. Programs do not have it, as under
- * Linux: it is for clients in this process, one for a port.
+ * Class `gsi_qp`: queue pair 1 of a port, which carries management datagrams of the general services (IBA 13.5, 16). It
+ * is a UD queue pair with the well-known Q_Key, whatever Q_Key is set. As in Linux, programs cannot create it; clients
+ * in this process can, one per port.
  */
 import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'

@@ -1,8 +1,7 @@
 /*
- * The frozen numbers of the object dialect: class ids, call numbers and the flag values of messages and attributes (R2,
- * R3, R5, docs/reference/object-dialect.md). A program that was built against one release finds the same numbers in
- * every later one, so a number that stands here is never changed or given out again; test/spec/classes.test.ts compares
- * them with the copy in test/fixtures/spec/frozen.txt.
+ * The frozen numbers of the object dialect: class ids, call numbers, and flags of messages and attributes (R2, R3, R5,
+ * docs/reference/object-dialect.md). A program built against one release finds the same numbers in every later one, so
+ * a number is never changed or reused; test/spec/classes.test.ts compares them with test/fixtures/spec/frozen.txt.
  *
  * QP types are classes of their own (R9), 16 to 24.
  */
@@ -45,7 +44,7 @@ export const ClassId = {
   driver_ops: 40,
 } as const
 
-/** Methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
+/** Numbers of the methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
 export const CallNumber = {
   device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2, queryDriverOps: Block.CM + 8 },
   port: { queryGidEntry: Block.CM + 0 },
@@ -83,21 +82,23 @@ export const CallNumber = {
 
 /**
  * Flags of an attribute. Bits 16–31 of an answered output hold the bytes written or, after ENOSPC, the bytes needed.
- * CHAINED: a reference whose payload is, in a chain, the number of the entry that made the object (R16).
+ * CHAINED: a reference whose payload is the number of the chain entry that created the object (R16).
  */
 export const AttributeFlag = { MANDATORY: 1, OUT: 2, FILLED: 4, INDIRECT: 8, CHAINED: 16 } as const
 
-/** Flags of an entry of a chain. OBJECT: the call is about what entry `ref` has made (R16). */
+/** Flags of a chain entry. OBJECT: the call is about the object that entry `ref` created (R16). */
 export const ChainEntryFlag = { OBJECT: 1 } as const
 
-/** Flags of a message. `ANSWERED` is set in a message that has been answered. */
+/** Flags of a message. `ANSWERED` marks a reply. */
 export const MessageFlag = { ANSWERED: 1 } as const
 
-/** Values of a message's op_ctrl: how its attributes are laid out. There is one way so far. */
+/** Values of a message's op_ctrl, the layout of its attributes. Only one is defined. */
 export const OpCtrl = { ATTRIBUTES: 0 } as const
 
-/** Attribute ids with a meaning in every method. `LEGACY`: what a translated Linux call has beyond its arguments. */
+/**
+ * Attribute ids with one meaning in every method. `LEGACY`: bytes of a translated Linux call that are no attributes.
+ */
 export const CommonAttribute = { LEGACY: 0x7ff0 } as const
 
-/** Attribute ids of a driver's own begin here; class ids of a driver's private classes too (R12). */
+/** First id of drivers' own attributes, and of drivers' private classes (R12). */
 export const DRIVER_FIRST = 0x8000

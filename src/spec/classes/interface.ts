@@ -1,9 +1,9 @@
 /*
- * Class `interface`: what a device supports, told by the device itself (R13). It exists already and is object 0.
+ * Class `interface`: the device's description of what it supports (R13). It always exists and is object 0.
  *
  * `query` answers every class, method, attribute, type, enumeration and name as lists of small records that refer to
- * each other by index: spec/schema/description.ts makes them from declarations and declarations from them. The records
- * of a list never grow: what a later release adds is a list of its own, which an older client does not ask for (R47).
+ * each other by index; spec/schema/description.ts converts between declarations and records. A list's records never
+ * grow: a later release adds a new list, which an older client does not request (R47).
  */
 import {
   at,
@@ -23,10 +23,10 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** How objects of a class are named, see `ObjectClass.identity`. */
+/** How objects of a class are named; see `ObjectClass.identity`. */
 export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
 
-/** GLOBAL: the class works on the system-wide device too. */
+/** GLOBAL: the system-wide device has the class too. */
 export const ClassFlags = enumeration('class_flags', { GLOBAL: 1 })
 
 /** The kinds of `Kind`. */
@@ -48,10 +48,10 @@ export const KindNumber = enumeration('kind', {
 export const Direction = enumeration('direction', { in: 0, out: 1 })
 export const MethodFlags = enumeration('method_flags', { DRIVER_ATTRIBUTES: 1, UNDOABLE: 2, NEEDS_NET_RAW: 4 })
 export const AttributeFlags = enumeration('attribute_flags', { OPTIONAL: 1 })
-/** Which of a type's limits are set. */
+/** Which limits of a type are set. */
 export const TypeFlags = enumeration('type_flags', { MIN: 1, MAX: 2 })
 
-/** In all records `name` is where a name begins in `names`; it ends with a zero byte. ASCII. */
+/** In all records `name` is an offset into `names`, where an ASCII name ends with a NUL. */
 export const ClassRow = {
   name: at(0, u32(0)),
   id: at(4, u16(0)),
@@ -76,24 +76,26 @@ export const AttributeRow = {
 }
 export const TypeRow = {
   kind: at(0, enumOf(0, KindNumber, 1)),
-  /** enum, flags: bytes of the value. */
+  /** enum, flags: bytes of one value. */
   width: at(1, u8(0)),
   flags: at(2, flagsOf(0, TypeFlags, 2)),
-  /** bytes: how many; blob, list: the most. */
+  /** bytes: exact length; blob, list: maximum length. */
   size: at(4, u32(0)),
-  /** enum, flags: index of the enumeration; ref, fd: name of the class; record, list: index of the first field. */
+  /**
+   * enum, flags: index of the enumeration; ref, fd: offset of the class's name; record, list: index of the first field.
+   */
   of: at(8, u32(0)),
-  /** record, list: how many fields. */
+  /** record, list: number of fields. */
   count: at(12, u32(0)),
   min: at(16, u32(0)),
   max: at(20, u32(0)),
 }
 export const FieldRow = { name: at(0, u32(0)), offset: at(4, u32(0)), type: at(8, u32(0)) }
-/** Its values are `count` rows from `first` on. */
+/** Its values are `count` rows starting at `first`. */
 export const EnumerationRow = { name: at(0, u32(0)), first: at(4, u32(0)), count: at(8, u32(0)) }
 export const ValueRow = { name: at(0, u32(0)), value: at(4, u32(0)) }
 
-/** What becomes of what a chain has made when one of its calls fails. */
+/** What happens to the objects that a chain created before one of its calls failed. */
 export const ChainErrors = enumeration('chain_errors', { STOP: 0, UNDO: 1 })
 
 const CHAIN_BYTES = 1 << 20
@@ -117,11 +119,10 @@ export const Interface = objectClass('interface', ClassId.interface, {
       },
     }),
     /**
-     * Runs the calls of a chain, one after the other, up to the first that fails (R16; layout: uapi/object/chain.ts).
-     * UNDO: what the chain has made before the failure goes again, and nothing else may be changed by it. `results`
-     * are the entries with their messages answered; `done` says how many succeeded; if that is not all, `error`
-     * (errno) and
-     * `reason` are those of the next one.
+     * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: a
+     * failure destroys the objects that the chain created, and the chain may change nothing else. `results` are the
+     * entries with their messages answered; `done` says how many succeeded. If that is not all of them, `error` (errno)
+     * and `reason` are those of the next one.
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },

@@ -1,11 +1,11 @@
 /*
- * Class `mr`: a memory region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova`
- * the address by which work requests name it; both must have the same offset in their page. A modify registers it anew,
- * in part or whole, under its key; Linux calls that re-registration.
+ * Class `mr`: a region of the caller's memory (IBA 10.6). `start` is its address in the caller's memory, `iova` the
+ * address that work requests use; both must have the same offset in their page. `modify` re-registers it, in part or
+ * whole, with the same key (REREG_MR).
  *
- * Other kinds of region: FILE, pages of a memory file (`file`), from byte `start` on; NULL, where length counts and
- * addresses begin at `iova`; IMPLICIT, all memory of the caller at its own addresses, whatever `start`, `length` and
- * `iova` are; DEVICE, of a `dm`.
+ * Other kinds of region: FILE, pages of a memory file (`file`), from byte `start`; NULL, which has a length and
+ * addresses from `iova` but no memory; IMPLICIT, the whole address space of the caller, ignoring `start`, `length` and
+ * `iova`; DEVICE, memory of a `dm`.
  */
 import { AccessFlags, MrKind } from '../enums.ts'
 import {
@@ -26,7 +26,7 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** What is registered and how it is addressed. */
+/** The registered memory and its addresses. */
 export const Translation = { start: at(0, u64(0)), length: at(8, u64(0)), iova: at(16, u64(0)) }
 
 export const Mr = objectClass('mr', ClassId.mr, {
@@ -39,7 +39,7 @@ export const Mr = objectClass('mr', ClassId.mr, {
         iova: u64(4),
         access: flagsOf(5, AccessFlags),
         kind: optional(enumOf(6, MrKind)),
-        /** Number of one of the caller's file descriptors: a memory file's. */
+        /** The caller's file descriptor of a memory file. */
         file: optional(u32(7, { max: 0x7fffffff })),
         dm: optional(ref(8, 'dm')),
       },

@@ -1,8 +1,8 @@
 /*
- * Class `mw`: a memory window (IBA 10.6.7), a key for part of a memory region whose rights are given and taken by work
- * requests. Binding and invalidating are no methods but requests on a queue pair (BIND_MW, LOCAL_INV), or a peer's SEND
- * with invalidate. Type 1: its key works for every queue pair of the protection domain and changes with each bind; type
- * 2 (2B): it works for the queue pair that bound it, and the binder chooses the key's low byte.
+ * Class `mw`: a memory window (IBA 10.6.7), a key for part of a memory region whose rights are granted and revoked by
+ * work requests: BIND_MW and LOCAL_INV on a queue pair, or a peer's SEND with invalidate. There are no methods for
+ * them. A window of type 1 works with every queue pair of its protection domain and gets a new key with each bind; one
+ * of type 2 (2B) works with the queue pair that bound it, and the binder chooses the key's low byte.
  */
 import { AccessFlags, MwType } from '../enums.ts'
 import { CREATE, DESTROY, enumOf, flagsOf, method, objectClass, QUERY, ref, u32, u64 } from '../schema/schema.ts'
@@ -15,7 +15,7 @@ export const Mw = objectClass('mw', ClassId.mw, {
       out: { rkey: u32(64) },
       driverAttributes: true,
     }),
-    /** Of a window that is not bound length and access are 0. */
+    /** Length and access are 0 while the window is not bound. */
     query: method(QUERY, {
       in: {},
       out: {
@@ -24,7 +24,7 @@ export const Mw = objectClass('mw', ClassId.mw, {
         iova: u64(66),
         length: u64(67),
         access: flagsOf(68, AccessFlags),
-        /** Type 2: the queue pair's number; else 0. */
+        /** Type 2: number of the queue pair; otherwise 0. */
         qpNum: u32(69),
       },
     }),

@@ -1,12 +1,12 @@
 /*
- * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is used is EBUSY. It makes and destroys address
- * handles by the thousand (R25): one that cannot be made, and none is; one that cannot be destroyed, and none goes.
+ * Class `pd`: a protection domain (IBA 10.2.3). Destroying one that is in use is EBUSY. It also creates and destroys
+ * many address handles with one call (R25), all of them or none.
  */
 import { at, CREATE, DESTROY, list, method, objectClass, optional, u32 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
 
-/** Most address handles of one call. */
+/** Maximum address handles of one call. */
 export const MOST_AHS = 0xffff
 
 const handles = { handle: at(0, u32(0)) }
@@ -18,7 +18,7 @@ export const Pd = objectClass('pd', ClassId.pd, {
     createAhs: method(CallNumber.pd.createAhs, {
       in: {
         addresses: list(1, QpAddress, MOST_AHS),
-        /** Of links that have LIDs; each link takes its own (spec/links.ts). */
+        /** For links with LIDs; each link accepts its own (spec/links.ts). */
         ibAddresses: optional(list(2, IbAddress, MOST_AHS)),
         opaAddresses: optional(list(3, OpaAddress, MOST_AHS)),
       },

@@ -1,6 +1,6 @@
 /*
- * Class `port`: a port of the device (R8). The object is the port's number, from 1; another one is EINVAL.
- * `query` answers one record laid out as Linux's ib_uverbs_query_port_resp_ex (R4).
+ * Class `port`: a port of the device (R8). Its object id is the port's number, from 1; any other is EINVAL. `query`
+ * answers one record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../enums.ts'
 import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../schema/schema.ts'
@@ -38,7 +38,7 @@ export const Port = objectClass('port', ClassId.port, {
   identity: 'fixed',
   methods: {
     query: method(QUERY, { in: {}, out: { attributes: record(64, PortAttributes) } }),
-    /** One entry of the GID table; ENODATA where it is empty, EINVAL beyond its end. */
+    /** One entry of the GID table. ENODATA if it is empty, EINVAL beyond the table's end. */
     queryGidEntry: method(CallNumber.port.queryGidEntry, {
       in: { index: u32(1) },
       out: { entry: record(64, GidEntry) },

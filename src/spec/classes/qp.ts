@@ -1,11 +1,9 @@
 /*
- * What the classes of queue pairs have in common (IBA 10.3; R9): each type is a class of its own with only its
- * attributes, chosen here from one table, so that what a type does not have cannot be passed to it, a Q_Key to RC for
- * example.
+ * What all classes of queue pairs share (IBA 10.3; R9). Each type is a class with its own attributes, selected here
+ * from one table, so that a caller cannot pass what the type does not have, for example a Q_Key to RC.
  *
- * The attributes of `modify` and `query` have the ids of Linux's attribute mask: id = 1 + number of the mask bit, so
- * presence of the attribute and the bit are one fact. Which of them a transition needs is the QP state table's
- * business. No class knows its type's packets or rules.
+ * The ids of the attributes of `modify` and `query` follow Linux's attribute mask: id = 1 + bit number. The QP state
+ * table says which of them a transition needs (spec/qp-states.ts).
  */
 import { AccessFlags, Mtu, PathMigState, QpFlags, QpState } from '../enums.ts'
 import type { QpTypeName } from '../qp-states.ts'
@@ -47,7 +45,7 @@ export const QpTypes = {
 export type QpClassName = keyof typeof QpTypes
 export const QP_CLASSES = Object.keys(QpTypes) as QpClassName[]
 
-/** Sizes of the queues: work requests, scatter/gather elements of one, bytes of inline data. */
+/** Queue sizes: work requests, scatter/gather elements of each, bytes of inline data. */
 export const QpCap = {
   maxSendWr: at(0, u32(0)),
   maxRecvWr: at(4, u32(0)),
@@ -56,7 +54,7 @@ export const QpCap = {
   maxInlineData: at(16, u32(0)),
 }
 
-/** Where to send, on a link that is Ethernet (R10). `isGlobal` must be 1 there: RoCE's packets have a global route. */
+/** Destination on an Ethernet link (R10). `isGlobal` must be 1: RoCE packets always have a global route. */
 export const QpAddress = {
   dgid: at(0, bytes(0, 16)),
   flowLabel: at(16, u32(0)),
@@ -70,8 +68,8 @@ export const QpAddress = {
 }
 
 /**
- * The same on a link that is InfiniBand, and on Omni-Path, whose LIDs have 32 bits: within a subnet the LID is enough,
- * and `isGlobal` says whether what is of the global route means anything.
+ * Destination on InfiniBand, and on Omni-Path, whose LIDs have 32 bits. Within a subnet the LID suffices; `isGlobal`
+ * says whether the global route is valid.
  */
 export const IbAddress = {
   ...QpAddress,
@@ -81,21 +79,22 @@ export const IbAddress = {
 export const OpaAddress = { ...QpAddress, srcPathBits: at(27, u8(0)), dlid: at(28, u32(0)) }
 
 /**
- * The attributes that say where to, by link (R10, R27): the object dialect takes those of the device's link only
- * (spec/links.ts). A connection of iWARP has its addresses already.
+ * The destination attributes by link (R10, R27): the object dialect accepts those of the device's link only
+ * (spec/links.ts). On iWARP the underlying TCP connection has the addresses.
  */
 export const ADDRESSES = ['address', 'ibAddress', 'opaAddress', 'dmac', 'vlan'] as const
 
 /**
- * What RoCE has beside the address (spec/links.ts): the MAC address of the next hop, and the VLAN. Without them the
- * device finds both, as Linux's kernel does from the route and the GID's interface: none of Linux's structs has them.
+ * RoCE's attributes beside the address (spec/links.ts): the next hop's MAC address and the VLAN. Without them the
+ * device determines both, as Linux's kernel does from the route and the GID's interface; none of Linux's structs has
+ * them.
  */
 export const ethernetOf = (dmac: number, vlan: number) => ({
   dmac: optional(bytes(dmac, 6)),
   vlan: optional(u16(vlan, { max: 4094 })),
 })
 
-/** The alternate path of automatic path migration; of each link, as addresses are. */
+/** The alternate path of automatic path migration; one attribute per link, like addresses. */
 export const QpAlternatePath = {
   ...QpAddress,
   altPort: at(27, u8(0)),
@@ -110,7 +109,7 @@ export const ALTERNATE_PATHS = ['alternatePath', 'ibAlternatePath', 'opaAlternat
 const PSN = { max: 0xffffff }
 
 /**
- * Attributes in both directions, of all types. Timers and retries in the encodings of IBA 9.7.5 and 11.6.2: timeout
+ * Attributes of `modify` and `query`, of all types. Timers and retries are encoded as in IBA 9.7.5 and 11.6.2: timeout
  * 4.096 µs·2^t, 0 = none.
  */
 export const qpAttributes = {
@@ -148,26 +147,26 @@ type Optional<A extends Attributes> = { [K in keyof A]: A[K] extends Attribute<i
 const choose = <N extends QpAttributeName>(names: readonly N[]): Chosen<N> =>
   Object.fromEntries(names.map(name => [name, qpAttributes[name]])) as Chosen<N>
 
-/** Creation names them from here on. */
+/** Attribute ids at creation start here. */
 const AT_CREATION = 32
 
 /**
- * Attributes with which a queue pair is created right into a state, or not at all (R7): core takes it there step by
- * step, each with what the state table has it take.
+ * Attributes that create a queue pair directly in a state, or fail (R7): core moves it there step by step, each step
+ * with the attributes that the state table assigns to it.
  */
 const initially = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(
     Object.entries(attributes).map(([name, one]) => [name, { ...optional(one), id: AT_CREATION + one.id }]),
   ) as Optional<A>
 
-/** What a creation takes beside what the class needs. */
+/** Attributes of every creation, whatever the class. */
 export const initialAttributes = <const N extends QpAttributeName>(...names: readonly N[]) =>
   initially(choose(['state', ...names] as const))
 
 const allOptional = <A extends Attributes>(attributes: A): Optional<A> =>
   Object.fromEntries(Object.entries(attributes).map(([name, one]) => [name, optional(one)])) as Optional<A>
 
-/** What a queue pair that sends and receives is made from. */
+/** Attributes that create a queue pair with a send and a receive queue. */
 const createArguments = {
   pd: ref(1, 'pd'),
   sendCq: ref(2, 'cq'),
@@ -176,11 +175,11 @@ const createArguments = {
   flags: optional(flagsOf(5, QpFlags)),
   userHandle: u64(6),
   asyncFd: optional(fd(7, 'async_fd')),
-  /** Receive requests come from there: the queue pair has none of its own, and `cap.maxRecvWr` means nothing. */
+  /** Receives come from this SRQ: the queue pair has no receive queue, and `cap.maxRecvWr` is ignored. */
   srq: optional(ref(8, 'srq')),
 }
 
-/** The methods of a type whose queue pairs have these attributes beside `state` and `curState`. */
+/** The methods of a type whose queue pairs have these attributes, `state` and `curState`. */
 export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[]) => {
   const attributes = choose(['state', 'curState', 'enSqdAsyncNotify', ...names] as const)
   return {
@@ -189,20 +188,20 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
     }),
-    /** The device answers every attribute whatever `attrMask`, Linux's mask, asks for. */
+    /** The device answers all attributes, whatever `attrMask` (Linux's mask) requests. */
     query: method(QUERY, {
       in: { attrMask: optional(u32(64)) },
       out: { ...attributes, cap: record(20, QpCap), sqDraining: u8(32), sqSigAll: u8(33, { max: 1 }) },
     }),
     modify: method(MODIFY, { in: allOptional(attributes), out: {} }),
-    /** `events`: asynchronous events of this QP that the caller has read. */
+    /** `events`: asynchronous events of this QP that the caller has read, for ibv_ack_async_event. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
   }
 }
 
 /**
- * The doorbell of the send queue: work requests lie in the mapped queue. Linux's POST_SEND can carry requests too; they
- * are passed on as they are and `badWr` counts from 1 to the first one refused.
+ * The doorbell of the send queue: work requests are in the mapped queue. Linux's POST_SEND can carry requests too; they
+ * are passed on unchanged, and `badWr` is the number of the first refused one, from 1.
  */
 export const postSend = (call: number) =>
   method(call, {

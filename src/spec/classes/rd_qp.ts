@@ -1,7 +1,7 @@
 /*
- * Class `rd_qp`: a queue pair of the reliable datagram service (IBA 9.7, 10.2.7, 10.3). Path, partition and retries
- * belong to the end-to-end contexts over which it talks, not to it. No device that we know of was ever made with it,
- * and no driver here has it: EOPNOTSUPP.
+ * Class `rd_qp`: a queue pair of the reliable datagram service (IBA 9.7, 10.2.7, 10.3). Path, partition and retries are
+ * properties of its end-to-end contexts. No device that we know of implements it, and no driver here has it:
+ * EOPNOTSUPP.
  */
 import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'

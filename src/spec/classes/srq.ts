@@ -1,12 +1,11 @@
 /*
- * Shared receive queues (IBA 10.2.9): receive requests for any number of queue pairs. Three kinds, each a class of its
- * own (R8): `srq`, the plain one, in which queue pairs complete to their own CQs; `xrc_srq` (annex A14), which belongs
- * to an XRC domain, is named in packets by its number and has a CQ; `tm_srq`, which matches tags (Linux:
- * IBV_SRQT_TM). The last is declared and no driver here has it: its methods answer EOPNOTSUPP.
+ * Shared receive queues (IBA 10.2.9), in three classes (R8): `srq`, the basic one, whose queue pairs complete to their
+ * own CQs; `xrc_srq` (annex A14), which belongs to an XRC domain, has a CQ, and is named in packets by its number;
+ * `tm_srq`, which matches tags (Linux: IBV_SRQT_TM). No driver here has the last: EOPNOTSUPP.
  *
- * `maxWr` asks for at least so many requests. `limit` arms the queue: once fewer requests are left the event
- * SRQ_LIMIT_REACHED comes, and the limit is 0 again; 0 disarms. The attributes of `modify` have the ids of Linux's
- * attribute mask (id = 1 + number of the mask bit). Destroying a queue that queue pairs use is EBUSY.
+ * `maxWr` requests a minimum number of receives. `limit` arms the queue: once fewer receives are left it raises
+ * SRQ_LIMIT_REACHED and resets the limit to 0; 0 disarms. The ids of the attributes of `modify` follow Linux's
+ * attribute mask (id = 1 + bit number). Destroying an SRQ with queue pairs is EBUSY.
  */
 import { TmFlags } from '../enums.ts'
 import {
@@ -44,7 +43,7 @@ const common = {
     out: {},
     driverAttributes: true,
   }),
-  /** `events`: asynchronous events of this queue that the caller has read. */
+  /** `events`: asynchronous events of this SRQ that the caller has read, for ibv_ack_async_event. */
   destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
 }
 
@@ -56,7 +55,7 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
   methods: {
     create: method(CREATE, {
       in: { ...wanted, xrcd: ref(7, 'xrcd'), cq: ref(8, 'cq') },
-      /** `srqNum`: 24 bits, as senders name it. */
+      /** `srqNum`: 24 bits; senders name the queue by it. */
       out: { ...given, srqNum: u32(66) },
       driverAttributes: true,
     }),
@@ -64,13 +63,13 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
   },
 })
 
-/** Registered bytes, as work requests name them. */
+/** A scatter/gather element. */
 const Piece = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
 const MOST_PIECES = 256
 
 /**
- * What every operation on tags says (ibv_ops_wr): `wrId` comes back in its completion, if it makes one; `unexpected` is
- * how many messages that no tag matched the program has taken, modulo 2^32, and counts with the flag SYNC.
+ * Arguments of every operation on tags (ibv_ops_wr). `wrId` identifies its completion, if it has one. `unexpected` is
+ * the number of unexpected messages that the program has consumed, modulo 2^32; valid with the flag SYNC.
  */
 const tagOperation = { wrId: u64(1), flags: optional(flagsOf(2, TmFlags)), unexpected: optional(u32(3)) }
 const { tagAdd, tagDel, tagSync } = CallNumber.tm_srq
@@ -83,13 +82,15 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
       driverAttributes: true,
     }),
     ...common,
-    /** A buffer for the message whose tag is `tag` in the bits of `mask`; `handle` names it until it is taken back. */
+    /**
+     * Adds a buffer for the message whose tag equals `tag` in the bits of `mask`; `handle` identifies it for removal.
+     */
     tagAdd: method(tagAdd, {
       in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Piece, MOST_PIECES) },
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),
-    /** Only tells the device how many unexpected messages were taken. */
+    /** Only tells the device how many unexpected messages were consumed. */
     tagSync: method(tagSync, { in: tagOperation, out: {} }),
   },
 })

@@ -1,6 +1,6 @@
 /*
- * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8). Nothing is acknowledged, so there are no
- * timers, retries, READs or atomics to be set.
+ * Class `uc_qp`: a queue pair of the unreliable connected service (IBA 9.8). Without acknowledgements it has no timers,
+ * retries, READs or atomics.
  */
 import { objectClass } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'

@@ -1,12 +1,12 @@
 /*
- * Class `ud_qp`: a queue pair of the unreliable datagram service (IBA 9.8.3, 10.3): each work request says where to
- * (class `ah`), the queue pair has a Q_Key, and may belong to multicast groups (IBA 10.5).
+ * Class `ud_qp`: a queue pair of the unreliable datagram service (IBA 9.8.3, 10.3). Each work request names its
+ * destination (class `ah`). The queue pair has a Q_Key and may join multicast groups (IBA 10.5).
  */
 import { bytes, method, objectClass, u16 } from '../schema/schema.ts'
 import { CallNumber, ClassId } from './ids.ts'
 import { postSend, qpMethods } from './qp.ts'
 
-/** A group: its GID, and the multicast LID, which means nothing on a link that is Ethernet but is part of its name. */
+/** A multicast group: its GID and its LID. The LID has no meaning on Ethernet but is part of the group's identity. */
 const group = { gid: bytes(1, 16), mlid: u16(2) }
 
 export const UdQp = objectClass('ud_qp', ClassId.ud_qp, {

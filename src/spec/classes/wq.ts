@@ -1,7 +1,7 @@
 /*
- * Classes `wq` and `rwq_ind_table`: a receive queue that is an object of its own, and a table of them over which a
+ * Classes `wq` and `rwq_ind_table`: a receive work queue as an object, and an indirection table of them over which a
  * queue pair of class `raw_packet_qp` spreads what it receives (Linux: CREATE_WQ, CREATE_RWQ_IND_TBL). No driver here
- * has them: EOPNOTSUPP. A queue is in one of three states: RESET, READY (RDY), ERR.
+ * has them: EOPNOTSUPP. A work queue is in state RESET, READY (RDY) or ERR.
  */
 import { WqFlags, WqState, WqType } from '../enums.ts'
 import {
@@ -43,7 +43,7 @@ export const Wq = objectClass('wq', ClassId.wq, {
       in: {},
       out: { state: enumOf(64, WqState), maxWr: u32(65), maxSge: u32(66), flags: flagsOf(67, WqFlags) },
     }),
-    /** `curState`: refused with EINVAL if the queue is in another one. `flagsMask`: which flags are changed. */
+    /** `curState`: EINVAL if the queue is in another state. `flagsMask`: the flags to change. */
     modify: method(MODIFY, {
       in: {
         state: optional(enumOf(1, WqState)),
@@ -54,7 +54,7 @@ export const Wq = objectClass('wq', ClassId.wq, {
       out: {},
       driverAttributes: true,
     }),
-    /** `events`: asynchronous events of this queue that the caller has read. */
+    /** `events`: asynchronous events of this queue that the caller has read, for ibv_ack_async_event. */
     destroy: method(DESTROY, { in: {}, out: { events: u32(64) } }),
   },
 })
@@ -64,7 +64,7 @@ const MOST_ENTRIES = 1 << 12
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
   methods: {
-    /** `queues`: handles of objects of class `wq`; how many is a power of two. */
+    /** `queues`: handles of objects of class `wq`; their number is a power of two. */
     create: method(CREATE, {
       in: { queues: list(1, TABLE, MOST_ENTRIES) },
       out: { tableNum: u32(64) },

@@ -1,9 +1,9 @@
 /*
  * Classes of XRC queue pairs (IBA annex A14): `xrc_ini_qp`, the initiator, has a send queue only, and each of its
- * requests names the receiver's shared queue; `xrc_tgt_qp`, the target, has no queue at all and belongs to a domain.
+ * requests names the receiver's SRQ; `xrc_tgt_qp`, the target, has no queue and belongs to an XRC domain.
  *
- * A target may be shared: `create` with `qpNum` opens one of the same domain that exists, in this process or another
- * (Linux: OPEN_QP). It lives until the last who has it open destroys it. Each of them gets its events.
+ * Several openers may share a target: `create` with `qpNum` opens an existing one of the same domain, in this process
+ * or another (Linux: OPEN_QP). It is destroyed with its last opener. Each opener receives its events.
  */
 import { QpFlags } from '../enums.ts'
 import { CREATE, fd, flagsOf, method, objectClass, optional, record, ref, u32, u64 } from '../schema/schema.ts'
@@ -69,7 +69,7 @@ export const XrcTgtQp = objectClass('xrc_tgt_qp', ClassId.xrc_tgt_qp, {
     create: method(CREATE, {
       in: {
         xrcd: ref(1, 'xrcd'),
-        /** Open the target with this number instead. EINVAL if the domain has none. */
+        /** Opens the existing target with this number. EINVAL if the domain has none. */
         qpNum: optional(u32(2, { max: 0xffffff })),
         userHandle: u64(6),
         asyncFd: optional(fd(7, 'async_fd')),

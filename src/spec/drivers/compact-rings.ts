@@ -1,7 +1,8 @@
 /*
- * Rings for programs of this process, as data: a work request with one element in 64 bytes, a receive request in 32, a
- * completion in 64, a header of 16. Parts that no request has both of share their place: an atomic has no immediate, no
- * key of its own and its length in its element. A datagram names its address handle; there are no address vectors.
+ * Rings for programs in this process, as data: a work request with one element takes 64 bytes, a receive request 32, a
+ * completion 64, a ring header 16. Fields that no request needs together share their place: an atomic has no immediate
+ * and no key of its own, and its length is in its element. A datagram names its address handle; there are no address
+ * vectors.
  */
 import type { RingLayout } from './ring-layout.ts'
 import { Wc } from './rxe-rings.ts'

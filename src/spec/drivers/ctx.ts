@@ -1,13 +1,12 @@
 /*
- * What the ctx driver has of its own (R12, R28, R29): a class of contexts, the calls of its interfaces, and how a
- * context's queues lie in the memory that its client maps.
+ * What the ctx driver adds (R12, R28, R29): a class of contexts, the calls of its interfaces, and the layout of a
+ * context's queues in the memory that its client maps.
  *
- * The memory of a context is one piece: a page of words, then headers, eager buffers and expected buffers, at the
- * places that `query` tells. The device appends a header for each message and publishes HEADER_PRODUCER; the client
- * reads headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER when it is done with an eager buffer. All
- * three count messages and wrap at 2^32; a place in a queue is the count modulo the queue's length. An eager message
- * lies in buffer `slot`; an expected one in the expected buffer that the sender named, which the receiver had
- * announced before.
+ * A context's memory is contiguous: a page of words, then headers, eager buffers and expected buffers, at the offsets
+ * that `query` answers. The device appends a header for each message and publishes HEADER_PRODUCER; the client reads
+ * headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER when it has released an eager buffer. The three
+ * are message counts that wrap at 2^32; the slot is the count modulo the queue's length. An eager message is in buffer
+ * `slot`; an expected message is in the expected buffer that the sender named and the receiver announced before.
  */
 import {
   at,
@@ -32,10 +31,10 @@ import {
 /** Words of the first page, by number. */
 export const CtxWord = { HEADER_PRODUCER: 0, HEADER_CONSUMER: 1, EAGER_CONSUMER: 2 } as const
 
-/** What kind of message a header is about. */
+/** The kind of message that a header describes. */
 export const CtxKind = enumeration('ctx_kind', { EAGER: 1, EXPECTED: 2 })
 
-/** One header; `slot` is an eager buffer or an expected one. */
+/** One header; `slot` is the number of an eager or expected buffer. */
 export const CtxHeader = {
   kind: at(0, enumOf(0, CtxKind)),
   source: at(4, u32(0)),
@@ -46,12 +45,12 @@ export const CtxHeader = {
 }
 export const CTX_HEADER_BYTES = 32
 
-/** Most buffers of a queue, most bytes of a buffer. */
+/** Maximum buffers of a queue, and bytes of a buffer. */
 export const CtxLimits = { buffers: 1024, bytes: 65536, contexts: 160 } as const
 
-/** How a context is laid out, as `query` and INFO tell it; offsets are from the start of its memory. */
+/** The layout of a context, as `query` and INFO answer it; offsets are from the start of its memory. */
 export const CtxInfo = {
-  /** What others send to. */
+  /** The context number that senders address. */
   number: at(0, u32(0)),
   jobKey: at(4, u32(0)),
   eagerCount: at(8, u32(0)),
@@ -64,19 +63,19 @@ export const CtxInfo = {
   eagerAt: at(36, u32(0)),
   expectedAt: at(40, u32(0)),
   bytes: at(44, u32(0)),
-  /** Where the memory lies in the context's file. */
+  /** Offset of the memory in the context's file. */
   offset: at(48, u64(0)),
 }
 
 const count = (id: number) => u32(id, { max: CtxLimits.buffers })
 const size = (id: number) => u32(id, { min: 64, max: CtxLimits.bytes })
 
-/** Class `ctx_context`: one context of the device, as hfi1 has them. */
+/** Class `ctx_context`: one context of the device, modelled on hfi1's. */
 export const CtxContext = objectClass('ctx_context', 0x8000, {
   methods: {
     /**
-     * Assigns a free context; queues' lengths are powers of two. Contexts with the same key reach each other. `ops`: a
-     * descriptor that is told of messages. EBUSY if all contexts are assigned.
+     * Assigns a free context; queue lengths are powers of two. Contexts with the same key can reach each other. `ops`:
+     * a descriptor that is notified of messages. EBUSY if all contexts are assigned.
      */
     create: method(CREATE, {
       in: {
@@ -91,19 +90,19 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
     }),
     query: method(QUERY, { in: {}, out: { info: record(64, CtxInfo) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
-    /** Empties all queues; what was announced is forgotten. */
+    /** Empties all queues and forgets announced buffers. */
     reset: method(Block.DRIVER_FAST + 0, { in: {}, out: {} }),
-    /** Whether messages are taken (they are at first); senders get EAGAIN while they are not. */
+    /** Enables or disables receiving (initially enabled); while disabled, senders get EAGAIN. */
     receiveControl: method(Block.DRIVER_FAST + 1, { in: { enable: u32(1, { max: 1 }) }, out: {} }),
-    /** Announces an expected buffer for one message of `length` bytes. EBUSY while one is announced there. */
+    /** Announces an expected buffer for one message of `length` bytes. EBUSY while one is announced in that slot. */
     expect: method(Block.DRIVER_FAST + 2, {
       in: { slot: u32(1), length: u32(2, { min: 1, max: CtxLimits.bytes }) },
       out: {},
     }),
     /**
-     * Sends to context number `to` from this one. With `slot` it is a piece of an expected message, at `offset` of it.
-     * ENXIO: there is no such context with our key. EAGAIN: no room now, or it does not receive. EMSGSIZE, EINVAL:
-     * more than a buffer holds, or than was announced.
+     * Sends from this context to context number `to`. With `slot` it sends part of an expected message, at `offset`.
+     * ENXIO: no such context with the same key. EAGAIN: no room, or receiving is disabled. EMSGSIZE, EINVAL: more than
+     * a buffer or the announced length.
      */
     send: method(Block.DRIVER_FAST + 3, {
       in: {
@@ -115,17 +114,17 @@ export const CtxContext = objectClass('ctx_context', 0x8000, {
       },
       out: {},
     }),
-    /** The next message is told on `ops`; at once if there is one that was not consumed. */
+    /** Notifies `ops` of the next message; immediately if there is an unconsumed one. */
     arm: method(Block.DRIVER_FAST + 4, { in: {}, out: {} }),
   },
 })
 
 // ---- the calls of its interfaces ----
 
-/** Names, newest first. Version 1 has no expected messages; the last is the provider channel. */
+/** Names, newest first. Version 1 lacks expected messages; the last is the provider channel. */
 export const CtxInterface = { V2: 'ctx.userdma.2', V1: 'ctx.userdma.1', CHANNEL: 'ctx' } as const
 
-/** Argument of ASSIGN: what `create` takes; `handle` is answered, the object's handle in the uverbs context. */
+/** Argument of ASSIGN: that of `create`; `handle` is an output, the object's handle in the uverbs context. */
 export const CtxAssign = {
   eagerCount: at(0, u32(0)),
   eagerBytes: at(4, u32(0)),
@@ -136,7 +135,7 @@ export const CtxAssign = {
 }
 export const CtxExpect = { slot: at(0, u32(0)), length: at(4, u32(0)) }
 
-/** Begins what is written to send; the message follows. `flags` 1: expected. */
+/** Header of write(2); the message follows. `flags` 1: expected. */
 export const CtxSend = {
   to: at(0, u32(0)),
   flags: at(4, u32(0)),
@@ -146,10 +145,10 @@ export const CtxSend = {
 }
 export const CTX_EXPECTED = 1
 
-/** A record that is read: `number`'s queue has messages up to header `producer`. */
+/** A record of read(2): the queue of context `number` has messages up to header `producer`. */
 export const CtxRecord = { number: at(0, u32(0)), producer: at(4, u32(0)) }
 
-/** Of the channel: what the device did so far. */
+/** Of the channel: totals of the device. */
 export const CtxStatistics = {
   assigned: at(0, u32(0)),
   reserved: at(4, bytes(0, 4)),
@@ -174,7 +173,7 @@ export const CtxIoctl = {
   /** 4 bytes: 0 or 1. */
   RECEIVE: request(WRITE, 4, 4),
   ARM: request(NONE, 5, 0),
-  /** 4 bytes: the handle of a context that was made in another way. */
+  /** 4 bytes: the handle of a context that was created by another interface. */
   USE: request(WRITE, 6, 4),
   /** Since version 2. */
   EXPECT: request(WRITE, 7, 8),
@@ -182,7 +181,7 @@ export const CtxIoctl = {
   STATISTICS: request(READ, 8, 32),
 } as const
 
-/** What arguments of ioctl requests point to. */
+/** Layouts of the arguments of ioctl requests. */
 export const CtxArguments: Readonly<Record<number, Fields>> = {
   [CtxIoctl.ASSIGN]: CtxAssign,
   [CtxIoctl.INFO]: CtxInfo,

@@ -1,7 +1,7 @@
 /*
- * The drivers, by name. The beginning of a device's name says its driver, as libibverbs finds the provider of a device
- * that sysfs announces: it takes `rxe…` and passes over the others, which have no verbs. What makes a device of each is
- * drivers/known.ts.
+ * The drivers, by name. A device's name begins with its driver's name, as libibverbs expects: it chooses a provider by
+ * the name in sysfs, takes `rxe…`, and ignores the others, which have no verbs. drivers/known.ts creates devices of
+ * each.
  */
 export const Drivers = {
   /** `network`: its devices have a port and an address. */
@@ -16,6 +16,6 @@ export type NetworkDriverName = {
 }[DriverName]
 export const driverNames = Object.keys(Drivers) as readonly DriverName[]
 
-/** The driver of a device of this name; undefined if no driver has such devices. */
+/** The driver of a device with this name; undefined if there is none. */
 export const driverOfName = (name: string): DriverName | undefined =>
   driverNames.find(driver => name.startsWith(driver))

@@ -2,17 +2,17 @@
  * The rings that rxe's user library and its driver share, as data (rdma/rdma_user_rxe.h; offsets in bytes,
  * little-endian).
  *
- * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; it is empty when they are
- * equal and full when the producer stands one before the consumer, so a ring of `mask + 1` slots holds `mask` elements.
- * The program produces send and receive requests and consumes completions; the device does the opposite.
+ * A ring is a header of fixed size and 2^n elements of 2^m bytes. Indices are stored masked; the ring is empty when
+ * they are equal and full when the producer is one before the consumer, so a ring of `mask + 1` slots holds `mask`
+ * elements. The program produces send and receive requests and consumes completions; the device does the opposite.
  */
 
 /** struct rxe_queue_buf: the program reads the first two words once, after mmap. */
 export const RingHeader = { LOG2_ELEMENT: 0, INDEX_MASK: 4, PRODUCER: 128, CONSUMER: 256, DATA: 384 } as const
 
 /**
- * A word that rxe leaves free: where the elements begin, from the header's beginning; 0: behind the header. Headers of
- * rings that a session asks to be packed (spec/session.ts) lie side by side, apart from their elements.
+ * A word that rxe leaves unused: offset of the elements from the start of the header; 0: directly behind the header.
+ * Headers of packed rings (a session's option, spec/session.ts) lie side by side, apart from their elements.
  */
 export const PACKED_ELEMENTS = 8
 
@@ -33,7 +33,7 @@ export const Wc = {
   SL: 44,
   PATH_BITS: 45,
   PORT_NUM: 46,
-  /** Of an extended queue: nanoseconds of the device's clock, u64. */
+  /** Extended CQs: nanoseconds of the device's clock, u64. */
   TIMESTAMP: 48,
   LOG2_ELEMENT: 7,
 } as const
@@ -42,7 +42,7 @@ export const Wc = {
 export const SendWqe = {
   WR_ID: 0,
   OPCODE: 12,
-  /** ibv_send_flags; of an XRC request the bits from 8 on are the number of the receiver's shared queue. */
+  /** ibv_send_flags; in an XRC request, bits 8 and up are the number of the receiver's SRQ. */
   FLAGS: 16,
   /** Immediate data big-endian, or the rkey to invalidate little-endian. */
   IMM: 20,
@@ -51,21 +51,21 @@ export const SendWqe = {
   ATOMIC_COMPARE_ADD: 32,
   ATOMIC_SWAP: 40,
   ATOMIC_RKEY: 48,
-  /** BIND_MW: u64 address (at REMOTE) and length; the region's key, the window's key as it is and as it becomes. */
+  /** BIND_MW: u64 address (at REMOTE) and length; the region's key, and the window's old and new key. */
   MW_LENGTH: 32,
   MW_LKEY: 40,
   MW_KEY: 44,
   MW_NEW_KEY: 48,
   MW_ACCESS: 52,
   /**
-   * FLUSH (Linux 6.2): the key, and a byte each for placement and selectivity. A length stands before the key, but
-   * libibverbs leaves it 0, and rxe takes DMA_LENGTH.
+   * FLUSH (Linux 6.2): the key, and one byte each for placement and selectivity. The length before the key is left 0 by
+   * libibverbs, and rxe uses DMA_LENGTH.
    */
   FLUSH_RKEY: 36,
   FLUSH_PLACEMENT: 40,
   FLUSH_SELECTIVITY: 41,
   /**
-   * Datagrams: number of the queue pair, Q_Key, number of the address handle; 0: the address vector itself, in a layout
+   * Datagrams: QP number, Q_Key, and number of the address handle; 0: the address vector itself follows, in layouts
    * where UD_VECTOR is not 0.
    */
   UD_QPN: 24,
@@ -74,11 +74,11 @@ export const SendWqe = {
   UD_VECTOR: 56,
   DMA_LENGTH: 184,
   DMA_NUM_SGE: 196,
-  /** The elements, or the data itself: inline, and always the 8 bytes of an ATOMIC WRITE. */
+  /** The elements, or data: inline data, and the 8 bytes of an ATOMIC WRITE. */
   SGE: 208,
 } as const
 
-/** struct rxe_av, in a request: what older providers write who got no number for their address handle. */
+/** struct rxe_av, in a request of older providers, which have no numbers for address handles. */
 export const Vector = { PORT: 0, DGID: 8, FLOW_LABEL: 24, SGID_INDEX: 28, TRAFFIC_CLASS: 30, BYTES: 88 } as const
 
 /** struct rxe_recv_wqe up to the elements. */

@@ -1,25 +1,24 @@
 /*
- * What the rxe driver adds to the common classes (R4, R22): where the queues that it makes lie in the context's file.
+ * What the rxe driver adds to the common classes (R4, R22): the offsets of its queues in the context's file.
  *
  * In the object dialect these are attributes from 0x8000; in Linux's dialects they are the driver's part of the
- * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` says which bytes of that part are
- * which attribute; a method that is listed there and called without room for all of it is refused with EINVAL, as
- * Linux's driver does.
+ * response, the structs of rdma_user_rxe.h (rxe_create_cq_resp and so on). `layouts` maps bytes of that part to
+ * attributes; a listed method that is called without room for all of it is EINVAL, as in Linux's driver.
  */
 
 import { MOST_AHS } from '../classes/pd.ts'
 import { embed, type Layout, layout, value } from '../linux/layout.ts'
 import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
 
-/** struct mminfo: offset for mmap and number of bytes. */
+/** struct mminfo: offset for mmap(2) and number of bytes. */
 export const MmapInfo = { offset: at(0, u64(0)), size: at(8, u32(0)) }
 
 const queue = (id: number) => optional(record(id, MmapInfo))
 
-/** What the creation of a queue pair of any type answers. */
+/** Outputs of the creation of a queue pair of any type. */
 export const QpQueues = { create: { out: { recvQueue: queue(0x8000), sendQueue: queue(0x8001) } } }
 
-/** By class and method: the attributes that join core's. */
+/** The attributes that are added to core's, by class and method. */
 export const RxeAttributes = {
   cq: {
     create: { out: { queue: queue(0x8000) } },
@@ -31,14 +30,14 @@ export const RxeAttributes = {
   xrc_ini_qp: QpQueues,
   gsi_qp: QpQueues,
   ah: {
-    /** What work requests name it by. */
+    /** The number that work requests use. */
     create: { out: { number: optional(u32(0x8000)) } },
   },
   pd: {
     createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MOST_AHS)) } },
   },
   srq: {
-    /** `number`: what Linux's driver calls srq_num; packets do not name a plain queue. */
+    /** `number`: srq_num of Linux's driver; packets do not carry the number of a basic SRQ. */
     create: { out: { queue: queue(0x8000), number: optional(u32(0x8001)) } },
     modify: { out: { queue: queue(0x8000) } },
   },
@@ -50,11 +49,11 @@ export const RxeAttributes = {
 
 export interface DriverLayout {
   readonly out: Layout
-  /** Bytes that there must be room for, if it is not those that are written; 0: without room nothing is. */
+  /** Required room in bytes, if it differs from what is written; 0: nothing is written without room. */
   readonly room?: number
   /**
-   * `none`: the driver refuses input of its own with EINVAL. `pointer`: its input is the address that the response goes
-   * to, if there is one.
+   * `none`: the driver refuses private input with EINVAL. `pointer`: its input is the address of the response, if there
+   * is one.
    */
   readonly input?: 'none' | 'pointer'
 }
@@ -65,7 +64,7 @@ const cq = { out: layout(16, embed(0, 'queue', MmapInfo)) }
 
 /** RDMA_DRIVER_RXE */
 export const RXE_DRIVER_ID = 14
-/** Version of its part of the ABI (RXE_UVERBS_ABI_VERSION). */
+/** Version of the driver's ABI (RXE_UVERBS_ABI_VERSION). */
 export const RXE_ABI = 2
 
 const qp: DriverLayout = {

@@ -1,7 +1,7 @@
 /*
- * Linux's calls that are deliberately no method of a class here, each with the reason: what a caller is told, what the
- * trace shows and what docs/reference/linux-abi.md prints. As on Linux a command is EOPNOTSUPP and an ioctl
- * EPROTONOSUPPORT, with which libibverbs falls back to the command.
+ * Linux's calls that deliberately have no method here, each with the reason: the caller's refusal, the trace and
+ * docs/reference/linux-abi.md show it. As in Linux a command is EOPNOTSUPP and an ioctl EPROTONOSUPPORT, after which
+ * libibverbs falls back to the command.
  */
 import type { ExtendedName, ioctlNames, WriteName } from './names.ts'
 

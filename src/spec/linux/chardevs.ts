@@ -1,16 +1,16 @@
 /*
- * The nodes in /dev/infiniband, as programs ask for them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in stat(2).
- * A node that the daemon's tree does not have does not exist for programs.
+ * The nodes in /dev/infiniband, as programs request them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in
+ * stat(2). A program cannot see a node that the daemon's tree lacks.
  */
 import { CM_NAME } from '../session.ts'
 
 export interface CharDevice {
-  /** There is one for each device, for each port, or for the system. */
+  /** One node per device, per port, or for the system. */
   readonly of: 'device' | 'port' | 'system'
-  /** Name of the node; number N of the device or port follows unless there is only one. */
+  /** Name of the node, followed by the number of the device or port, unless there is one for the system. */
   readonly node: string
   readonly major: number
-  /** Of number 0. */
+  /** Minor number of node 0. */
   readonly minor: number
   /** Version of its ABI; of `uverbs` it is the driver's. */
   readonly abi?: number

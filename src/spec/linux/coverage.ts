@@ -1,7 +1,7 @@
 /*
- * Every call that Linux has for uverbs and what becomes of it here (R41, R42): a method of one or several classes, or
- * none and the reason. names.ts, write.ts, ioctl.ts and absent.ts put side by side: what docs/reference/linux-abi.md
- * prints and what a test walks.
+ * Every uverbs call of Linux with its counterpart here (R41, R42): a method of one or several classes, or the reason
+ * why there is none. It joins names.ts, write.ts, ioctl.ts and absent.ts; docs/reference/linux-abi.md is generated from
+ * it, and a test walks it.
  */
 import { absentCommands, absentIoctls } from './absent.ts'
 import { ioctlMethods } from './ioctl.ts'
@@ -12,13 +12,13 @@ export interface LinuxCall {
   readonly dialect: 'write' | 'ioctl'
   /** Linux's name, of an ioctl OBJECT.METHOD. */
   readonly name: string
-  /** Of the command (bit 31: extended), or of the object. */
+  /** Number of the command (bit 31: extended), or of the object. */
   readonly number: number
   /** Number of the method of an ioctl. */
   readonly methodNumber?: number
   /** Names of the attributes of an ioctl, by number. */
   readonly attributes: readonly string[]
-  /** What it is here: `classes` × `method`; none if it is absent, or carries any command (INVOKE_WRITE). */
+  /** The counterpart: `classes` × `method`; undefined if absent, or if the call carries any command (INVOKE_WRITE). */
   readonly classes: readonly string[]
   readonly method: string | undefined
   readonly carries: boolean
@@ -59,7 +59,7 @@ const ioctlsOf = (object: LinuxObjectName): LinuxCall[] =>
     }
   })
 
-/** In order of dialects and numbers. */
+/** In the order of dialects and numbers. */
 export const linuxCalls: readonly LinuxCall[] = [
   ...Object.entries(WriteCommands).map(([name, number]) => commandOf(name, number)),
   ...Object.entries(ExtendedCommands).map(([name, number]) => commandOf(name, EXTENDED + number)),
@@ -69,6 +69,6 @@ export const linuxCalls: readonly LinuxCall[] = [
 const key = (dialect: LinuxCall['dialect'], number: number, method?: number): string => `${dialect} ${number} ${method}`
 const byNumber = new Map(linuxCalls.map(call => [key(call.dialect, call.number, call.methodNumber), call]))
 
-/** The call with this number: of a command with bit 31 if it is extended, of an object and its method. */
+/** The call with this number: of a command with bit 31 if it is extended, or of an object and its method. */
 export const linuxCall = (dialect: LinuxCall['dialect'], number: number, method?: number): LinuxCall | undefined =>
   byNumber.get(key(dialect, number, method))

@@ -1,23 +1,23 @@
 /*
- * How Linux packs what a rule of steering matches and does (ib_uverbs_flow_attr of CREATE_FLOW, ib_user_verbs.h): one
- * spec behind the other, each {u32 type, u16 size, u16 reserved} and, of a header, a filter of values and one of masks.
+ * Linux's encoding of a flow steering rule (ib_uverbs_flow_attr of CREATE_FLOW, ib_user_verbs.h): specs in sequence,
+ * each {u32 type, u16 size, u16 reserved} and, for a header, a filter of values and one of masks.
  *
- * A filter may be shorter than here, from programs of older headers, or longer, from newer ones; that the size tells.
- * Actions have a word instead, and padding. Little-endian but for the filters, which are the packet's bytes.
+ * The size of a spec says how long its filters are: shorter from programs of older headers, longer from newer ones. An
+ * action has a word and padding instead. Little-endian except the filters, which are bytes of the packet.
  */
 import { FlowSpecType } from '../enums.ts'
 
 export interface FlowFilter {
   /** Bytes of the filter as Linux 6.1 knows it. */
   readonly bytes: number
-  /** A word (big-endian) at `at` has so many bits at most. */
+  /** The word (big-endian) at `at` has at most this many significant bits. */
   readonly limit?: { readonly at: number; readonly bits: number }
-  /** There is none within a tunnel. */
+  /** The spec cannot be an inner header of a tunnel. */
   readonly outermost?: true
 }
 
 const { values } = FlowSpecType
-/** By type of the header; Linux takes no rule about the others. */
+/** By type of the header; Linux accepts no rule for other types. */
 export const flowFilters: Readonly<Record<number, FlowFilter | undefined>> = {
   [values.ETH]: { bytes: 16 },
   [values.IPV4]: { bytes: 12 },
@@ -30,12 +30,12 @@ export const flowFilters: Readonly<Record<number, FlowFilter | undefined>> = {
   [values.MPLS]: { bytes: 4 },
 }
 
-/** What else can be at the place of a type: an object that is no spec of the class `flow`. */
+/** Types that name an object instead of a spec of class `flow`. */
 export const FlowAction = { FIRST: 0x1000, HANDLE: 0x1002, COUNT: 0x1003 } as const
 
 /** Bytes of a spec's header; of an action with a word. */
 export const FLOW_SPEC_HEADER = 8
 export const FLOW_ACTION = 16
-/** Most specs of a rule, and most bytes that they take on average. */
+/** Maximum specs of a rule, and their maximum bytes on average. */
 export const FLOW_SPECS = 10
 export const FLOW_SPEC_ROOM = 88

@@ -20,9 +20,10 @@ export const UHW_IN = 0x1000
 export const UHW_OUT = 0x1001
 
 /**
- * - `in`: bytes, in the attribute itself if at most 8, else where it points; `out`: bytes at a pointer
- * - `flags`: 4 or 8 bytes, inline; bits beyond `allowed` are EINVAL
- * - `handle` of an object, `destroy`: of the one to go; `fd`: a descriptor; `newHandle`, `newFd`: what a create makes
+ * - `in`: bytes, in the attribute itself if at most 8, otherwise at its address; `out`: bytes at a pointer
+ * - `flags`: 4 or 8 bytes, inline; bits outside `allowed` are EINVAL
+ * - `handle` of an object, `destroy`: of the one to destroy; `fd`: a descriptor; `newHandle`, `newFd`: results of a
+ *   create
  * - `list`: room for as many records as fit
  */
 export type IoctlAttributeKind = 'in' | 'out' | 'flags' | 'handle' | 'destroy' | 'fd' | 'newHandle' | 'newFd' | 'list'
@@ -31,7 +32,7 @@ export interface IoctlAttribute {
   readonly id: number
   readonly kind: IoctlAttributeKind
   /**
-   * Shortest and longest length; `grows`: a longer one is taken, going in if it ends in zeros, coming out filled with
+   * Minimum and maximum length. `grows`: a longer one is accepted; input must end in zeros, output is filled with
    * zeros.
    */
   readonly min: number
@@ -39,14 +40,14 @@ export interface IoctlAttribute {
   readonly grows: boolean
   readonly mandatory: boolean
   readonly cells: readonly Cell[]
-  /** `handle`, `fd`, `list`, `flags`: the attribute; `object` for the object of the call. */
+  /** `handle`, `fd`, `list`, `flags`: our attribute; `object` for the object of the call. */
   readonly name: string
-  /** `handle`, `destroy`: the classes that it may have; none: no object can be of it here. */
+  /** `handle`, `destroy`: the allowed classes; empty: no object here can match. */
   readonly classes: readonly string[]
   readonly allowed: number
-  /** A method of ours needs it and Linux finds that out late: the errno if it is absent. */
+  /** Required by our method, but checked late by Linux: the errno if it is absent. */
   readonly absent?: ErrnoName
-  /** Known, and no device takes it: the errno if it is there. */
+  /** Known, but no device accepts it: the errno if it is present. */
   readonly present?: ErrnoName
 }
 
@@ -55,14 +56,14 @@ export interface IoctlMethod {
   readonly number: number
   readonly name: string
   readonly classes: readonly string[]
-  /** Undefined: known, and no device does it: EOPNOTSUPP. */
+  /** Undefined: known, but no device implements it: EOPNOTSUPP. */
   readonly method: string | undefined
   readonly attributes: readonly IoctlAttribute[]
-  /** The driver's attributes UHW_IN and UHW_OUT belong to it. */
+  /** The driver's attributes UHW_IN and UHW_OUT are accepted. */
   readonly driver: boolean
-  /** Arguments that the method has without saying so. */
+  /** Arguments that the Linux method implies. */
   readonly set?: AnyValues
-  /** A named converter of the codec takes part. */
+  /** A named converter of the codec handles the rest. */
   readonly converter?: 'invokeWrite' | 'handles' | 'gidTable'
 }
 
@@ -139,7 +140,7 @@ const anything = (id: number, kind: 'in' | 'out', min: number): IoctlAttribute =
   max: 0xffff,
   mandatory: false,
 })
-/** The driver's own, where a method has them. */
+/** The driver's own attributes, of methods that have them. */
 export const driverAttributes: readonly IoctlAttribute[] = [anything(UHW_IN, 'in', 0), anything(UHW_OUT, 'out', 0)]
 
 const method = <const O extends LinuxObjectName>(
@@ -163,7 +164,7 @@ const method = <const O extends LinuxObjectName>(
 const allOf = ({ values }: Enumeration): number => Object.values(values).reduce((all, bit) => (all | bit) >>> 0, 0)
 const ALL_ACCESS = allOf(AccessFlags)
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, RELAXED_ORDERING } = AccessFlags.values
-/** What a region of a buffer can allow. */
+/** Access rights that registering a buffer accepts. */
 const DMABUF_ACCESS = LOCAL_WRITE | REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | RELAXED_ORDERING
 
 /** ib_uverbs_sge */

@@ -1,23 +1,23 @@
 /*
- * The language of Linux's structs: which bytes of a struct are which attribute of a method
+ * The language that describes Linux's structs: which bytes of a struct are which attribute of a method
  * (docs/decisions/one-table-per-fact.md). Little-endian.
  *
- * A layout is a list of cells. What no cell covers is padding, a pointer or something that the kernel does not read; a
- * codec keeps such bytes apart (`legacy`) and sends zeros where it has none.
+ * A layout is a list of cells. Bytes that no cell covers are padding, a pointer, or something that the kernel does not
+ * read; a codec keeps them apart (`legacy`) and writes zeros where it has none.
  */
 import type { ErrnoName } from '../errno.ts'
 import type { LinkName } from '../links.ts'
 import { type Fields, sizeOf } from '../schema/schema.ts'
 
 /**
- * How a cell is understood:
- * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel takes any other number for 1; `bit`: ≠ 0 is `bit`
- *   of a flags attribute
- * - `object`: the object id of the call, or the new handle; `class`: a number that tells the class (`classes`),
- *   `family` one that tells several (`families`)
- * - `fd`: a descriptor; going in a negative number is none; coming out it is installed there. The name `object` is the
- *   new object
- * - `zero`: anything but 0 is refused with `errno`; `length`: bytes of the response that were filled
+ * Kinds of cells:
+ * - `value`: the attribute's value; `bool`: 0 or 1, where the kernel treats any other number as 1; `bit`: a nonzero
+ *   value sets `bit` of a flags attribute
+ * - `object`: the object id of the call, or the new handle; `class`: a number that selects the class (`classes`);
+ *   `family`: one that selects several (`families`)
+ * - `fd`: a descriptor. In a request a negative number means none; in a response it is where the new one is installed.
+ *   The name `object` is the new object
+ * - `zero`: anything but 0 is refused with `errno`; `length`: number of bytes written to the response
  */
 export type CellKind = 'value' | 'bool' | 'bit' | 'object' | 'class' | 'fd' | 'zero' | 'length'
 
@@ -28,26 +28,26 @@ export interface Cell {
   /** Attribute, or attribute.field inside a record. */
   readonly name: string
   readonly bit?: number
-  /** Bits of the value that the kernel takes; it ignores the others. */
+  /** Bits that the kernel reads; it ignores the others. */
   readonly mask?: number
   readonly errno?: ErrnoName
-  /** Offset of a byte that says whether the value is there: ≠ 0. */
+  /** Offset of a byte that is nonzero if the value is present. */
   readonly when?: number
-  /** What the kernel answers there of a class without the attribute, if that is not 0. */
+  /** The kernel's answer for a class without the attribute, if not 0. */
   readonly lacking?: number
-  /** Bit of the attribute mask, where it is not that of the attribute's id. */
+  /** Bit of the attribute mask, if not that of the attribute's id. */
   readonly maskBit?: number
-  /** Of devices of this link only (spec/links.ts); those that name none are as RoCE's. */
+  /** Only for devices of this link (spec/links.ts); without a link, RoCE's. */
   readonly link?: LinkName
-  /** A handle that is the value of one attribute of several: of that whose class the object has. */
+  /** A handle that is one of several attributes: the one for the object's class. */
   readonly byClass?: true
 }
 
-/** Where a struct tells how long the packed specs behind it are (flow.ts): bytes (u16) and how many (u8). */
+/** Where a struct gives the length of the packed specs behind it (flow.ts): bytes (u16) and count (u8). */
 export interface PackedSpecs {
   readonly size: number
   readonly count: number
-  /** The attribute that one of them stands for: the counters that a rule counts into. */
+  /** The attribute of one of these specs: the counters that a rule increments. */
   readonly counters: string
 }
 
@@ -55,17 +55,17 @@ export interface Layout {
   /** Of the struct in C. */
   readonly size: number
   readonly cells: readonly Cell[]
-  /** Byte offset of an attribute mask (u32): bit n says whether the attribute with id n + 1 is there. */
+  /** Byte offset of an attribute mask (u32): bit n is set if the attribute with id n + 1 is present. */
   readonly mask?: number
-  /** Mask bits that the kernel knows; others are EOPNOTSUPP, those of attributes that the class lacks EINVAL. */
+  /** Mask bits that the kernel knows. Other bits are EOPNOTSUPP; bits of attributes that the class lacks are EINVAL. */
   readonly maskBits?: number
-  /** By class: mask bits that the kernel takes away for it, whatever they would say. */
+  /** By class: mask bits that the kernel clears before it reads the mask. */
   readonly ignored?: Readonly<Record<string, number>>
-  /** Bytes after the struct belong to this attribute: a blob, or a list. */
+  /** Bytes after the struct are this attribute: a blob, or a list. */
   readonly tail?: string
-  /** Byte offset of the logarithm (u32) of the number of records in that list. */
+  /** Byte offset of the log2 (u32) of the number of records in that list. */
   readonly tailLog?: number
-  /** The list is one of packed specs. */
+  /** The list has packed specs (flow.ts). */
   readonly tailSpecs?: PackedSpecs
 }
 
@@ -76,20 +76,22 @@ export const value = (at: number, size: number, name: string, mask?: number): Ce
   name,
   ...(mask === undefined ? {} : { mask }),
 })
-/** A value that is there if the byte at `when` is not 0. */
+/** A value that is present if the byte at `when` is not 0. */
 export const valueWhen = (when: number, at: number, size: number, name: string): Cell => ({
   ...value(at, size, name),
   when,
 })
-/** A value whose presence another bit of the mask says than its id does. */
+/** A value whose mask bit differs from its id. */
 export const valueByBit = (at: number, size: number, name: string, maskBit: number): Cell => ({
   ...value(at, size, name),
   maskBit,
 })
-/** A handle that is one of the attributes `names`: which, the class of the object says; if it has none, the first. */
+/**
+ * A handle that is one of the attributes `names`, chosen by the object's class; the first if the handle has no object.
+ */
 export const valueByClass = (at: number, ...names: readonly string[]): Cell[] =>
   names.map(name => ({ ...value(at, 4, name), byClass: true }))
-/** A cell of a response, and what is there for classes without its attribute. */
+/** A cell of a response, and its value for classes without the attribute. */
 export const orElse = (cell: Cell, lacking: number): Cell => ({ ...cell, lacking })
 export const bool = (at: number, name: string): Cell => ({ at, size: 1, as: 'bool', name })
 export const bit = (at: number, size: number, name: string, of: number): Cell => ({
@@ -113,9 +115,7 @@ export const zero = (at: number, size: number, errno: ErrnoName): Cell => ({
 export const zeroBits = (at: number, mask: number, errno: ErrnoName): Cell => ({ ...zero(at, 4, errno), mask })
 export const filledLength = (at: number): Cell => ({ at, size: 4, as: 'length', name: 'length' })
 
-/**
- * A whole record that lies in the struct as it lies in the object dialect, `limit`: its fields below that offset only.
- */
+/** The record at the same offsets as in the object dialect; `limit`: only its fields below that offset. */
 export const embed = (at: number, name: string, fields: Fields, limit = Number.POSITIVE_INFINITY): Cell[] =>
   Object.entries(fields)
     .filter(([, field]) => field.offset < limit)

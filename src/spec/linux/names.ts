@@ -57,7 +57,7 @@ export const WriteCommands = numbered(
 )
 export type WriteName = keyof typeof WriteCommands
 
-/** Extended commands (bit 31): some numbers of the plain ones, and more from 50 on. */
+/** Extended commands (bit 31): some numbers of the basic ones, and more from 50 on. */
 export const ExtendedCommands = {
   EX_QUERY_DEVICE: WriteCommands.QUERY_DEVICE,
   EX_CREATE_CQ: WriteCommands.CREATE_CQ,
@@ -77,7 +77,7 @@ export const ExtendedCommands = {
 } as const
 export type ExtendedName = keyof typeof ExtendedCommands
 
-/** Objects, their methods and the attributes of these, each list in order of the numbers from 0 on. */
+/** Objects, their methods, and the methods' attributes, each list in numerical order from 0. */
 export const ioctlNames = {
   DEVICE: {
     INVOKE_WRITE: ['CORE_IN', 'CORE_OUT', 'WRITE_CMD'],
@@ -261,7 +261,7 @@ export type LinuxObjectName = keyof typeof ioctlNames
 /** uverbs_default_objects. */
 export const LinuxObject = numbered(0, ...(Object.keys(ioctlNames) as LinuxObjectName[]))
 
-/** Structs whose names are not those of their commands. */
+/** Structs that are not named after their commands. */
 const structs: Readonly<Record<string, string>> = {
   CREATE_WQ: 'ex_create_wq',
   MODIFY_WQ: 'ex_modify_wq',
@@ -270,9 +270,9 @@ const structs: Readonly<Record<string, string>> = {
   DESTROY_RWQ_IND_TBL: 'ex_destroy_rwq_ind_table',
   MODIFY_CQ: 'ex_modify_cq',
 }
-/** Commands that answer as another does. */
+/** Commands whose response is another command's. */
 const answers: Readonly<Record<string, string>> = { CREATE_XSRQ: 'CREATE_SRQ', OPEN_QP: 'CREATE_QP' }
 
-/** The struct of a command's request in C, and that of its response if it has one. */
+/** The C structs of a command's request and, if it has one, response. */
 export const requestStruct = (name: string): string => `ib_uverbs_${structs[name] ?? name.toLowerCase()}`
 export const responseStruct = (name: string): string => `${requestStruct(answers[name] ?? name)}_resp`

@@ -13,13 +13,13 @@ export const NlmsgFlags = {
   MULTI: 0x2,
   ACK: 0x4,
   DUMP: 0x300,
-  /** Of ERROR messages: the request is not repeated in full, and attributes follow. */
+  /** In ERROR messages: the request is not repeated in full, and attributes follow. */
   CAPPED: 0x100,
   ACK_TLVS: 0x200,
 } as const
 /** Attribute of an ERROR message: a sentence. */
 export const NLMSGERR_ATTR_MSG = 1
-/** Bit of an attribute's type, and those that are none of its number. */
+/** The flag bits of an attribute's type. */
 export const NLA_F_NESTED = 0x8000
 export const NLA_TYPE_MASK = 0x3fff
 
@@ -35,12 +35,12 @@ export const NetlinkOption = {
   GET_STRICT_CHK: 12,
 } as const
 
-/** Bytes of one datagram at most: programs receive into a page (NLMSG_GOODSIZE of a system with pages of 4 KiB). */
+/** Maximum bytes of one datagram: programs receive into a page (NLMSG_GOODSIZE with 4 KiB pages). */
 export const DATAGRAM_ROOM = 3776
 
 // ---- commands ----
 
-/** RDMA_NL_NLDEV: the client in the upper bits of a message's type. */
+/** RDMA_NL_NLDEV: the client number, in the upper bits of a message's type. */
 export const RDMA_NL_NLDEV = 5
 export const RDMA_NL_GROUP_NOTIFY = 4
 export const nldevType = (command: number): number => (RDMA_NL_NLDEV << 10) | command
@@ -49,13 +49,13 @@ export interface NldevCommand {
   readonly number: number
   /** Needs CAP_NET_ADMIN. */
   readonly admin?: true
-  /** How it may be asked: for one thing, for a list, or both. */
+  /** `doit`: one object, `dumpit`: a list, or both. */
   readonly asks: 'one' | 'list' | 'both'
-  /** Unknown attributes, and such of another length than they have, are refused. */
+  /** Unknown attributes, and attributes of the wrong length, are refused. */
   readonly strict?: true
-  /** Number of the command that an answer about one thing has, where Linux gives it another one's. */
+  /** Number of the command in the answer to a `doit`, if Linux uses another one. */
   readonly answersAs?: number
-  /** What it is here, for docs/reference/linux-abi.md. */
+  /** What it does here, for docs/reference/linux-abi.md. */
   readonly here: string
 }
 
@@ -122,7 +122,7 @@ export const NldevCommands = {
 
 export type NldevCommandName = keyof typeof NldevCommands
 
-/** What the kernel tells the group RDMA_NL_GROUP_NOTIFY. */
+/** Notifications to the group RDMA_NL_GROUP_NOTIFY. */
 export const MONITOR = 28
 export const MonitorEvent = {
   REGISTER: 0,
@@ -141,7 +141,7 @@ export type NldevKind = 'u8' | 'u32' | 'u64' | 's32' | 's64' | 'text' | 'bytes' 
 export interface NldevAttribute {
   readonly number: number
   readonly kind: NldevKind
-  /** Longest text, without its NUL. */
+  /** Maximum length of a text, without its NUL. */
   readonly longest?: number
 }
 
@@ -232,7 +232,7 @@ export const NldevAttributes = {
   CHARDEV: attribute(72, 'u64'),
   UVERBS_DRIVER_ID: attribute(73, 'u32'),
   STAT_MODE: attribute(74, 'u32'),
-  /** The number of the attribute that names a kind of object. */
+  /** The number of the attribute that names an object of a kind. */
   STAT_RES: attribute(75, 'u32'),
   STAT_AUTO_MODE_MASK: attribute(76, 'u32'),
   STAT_COUNTER: attribute(77, 'nested'),
@@ -269,15 +269,15 @@ export type NldevAttributeName = keyof typeof NldevAttributes
 
 // ---- resources ----
 
-/** One kind of object that is listed, in the order of the summary. */
+/** One kind of listed object, in the order of the summary. */
 export interface NldevResource {
-  /** In the summary. */
+  /** Name in the summary. */
   readonly name: string
   readonly command: NldevCommandName
   readonly table: NldevAttributeName
   readonly entry: NldevAttributeName
   readonly id: 'RES_LQPN' | 'RES_CM_IDN' | 'RES_CQN' | 'RES_MRN' | 'RES_PDN' | 'RES_CTXN' | 'RES_SRQN'
-  /** It belongs to a port rather than to the device, and is asked for by port. */
+  /** It belongs to a port and is requested by port. */
   readonly ofPort?: true
 }
 
@@ -334,5 +334,5 @@ export const CmIdState = {
 export const CounterMode = { NONE: 0, AUTO: 1, MANUAL: 2 } as const
 export const CounterMask = { QP_TYPE: 1, PID: 2 } as const
 
-/** RDMA_NAME_ASSIGN_TYPE_USER: somebody chose the name; UNKNOWN: it is the driver's. */
+/** RDMA_NAME_ASSIGN_TYPE_USER: a user chose the name; UNKNOWN: the driver did. */
 export const NameAssignType = { UNKNOWN: 0, USER: 1 } as const

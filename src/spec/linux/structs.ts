@@ -1,6 +1,6 @@
 /*
- * Layouts of structs that more than one call of Linux's dialects has (ib_user_verbs.h), and the numbers by which those
- * dialects name what are classes here.
+ * Layouts of structs that several calls of Linux's dialects share (ib_user_verbs.h), and the numbers in those dialects
+ * for what are classes here.
  */
 import { QP_CLASSES, qpAttributes } from '../classes/qp.ts'
 import { QpType, SrqType } from '../enums.ts'
@@ -8,17 +8,17 @@ import { type AddressRole, Links } from '../links.ts'
 import { bool, type Cell, orElse, value } from './layout.ts'
 import { LinuxObject } from './names.ts'
 
-/** Programs have no queue pairs of management services, and Linux no number for reliable datagrams. */
+/** Programs cannot create queue pairs of management services, and Linux has no number for reliable datagrams. */
 const NOT_OF_LINUX: readonly string[] = ['gsi_qp', 'smi_qp', 'rd_qp']
 
-/** Classes that a handle of a QP can have. */
+/** Classes of a QP handle. */
 export const LINUX_QP_CLASSES = QP_CLASSES.filter(name => !NOT_OF_LINUX.includes(name))
 
 type QpRole = Exclude<AddressRole, 'addresses'>
 
 /**
- * Cells of what says where to, `lids` where the link has LIDs: the struct is one for all links, and what is not of the
- * device's the kernel ignores. The bit of an attribute mask is one for all as well.
+ * Cells of a destination, `lids` where the link has LIDs: Linux has one struct for all links, and the kernel ignores
+ * the fields of other links. All links share one bit of an attribute mask.
  */
 const byLink = (role: QpRole, cells: (name: string) => Cell[], lids: (name: string) => Cell[] = () => []): Cell[] =>
   (['roce', 'ib', 'opa'] as const).flatMap(link => {
@@ -45,11 +45,11 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
     name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
   )
 
-/** The same in an answer: on Ethernet every path is global, also that of a QP that has none. */
+/** The same in a response: on Ethernet every path is global, also that of a QP without a path. */
 export const qpDestAnswer = (at: number, role: QpRole): Cell[] =>
   qpDest(at, role).map(cell => (cell.as === 'bool' && cell.link === 'roce' ? orElse(cell, 1) : cell))
 
-/** What an alternate path has beside its `qpDest`. */
+/** Cells of an alternate path beside its `qpDest`. */
 export const alternateRest = (pkeyIndex: number, altPort: number, timeout: number): Cell[] =>
   byLink('alternatePath', name => [
     value(pkeyIndex, 2, `${name}.pkeyIndex`),
@@ -84,7 +84,7 @@ export const qpCap = (at: number): Cell[] => [
   value(at + 16, 4, 'cap.maxInlineData'),
 ]
 
-/** The class that a QP type is; a type without one is EOPNOTSUPP, a number that is no type EINVAL. */
+/** The class of a QP type; a type without one is EOPNOTSUPP, an unknown number EINVAL. */
 export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   ...Object.fromEntries(Object.values(QpType.values).map(type => [type, undefined])),
   [QpType.values.RC]: 'rc_qp',
@@ -95,23 +95,23 @@ export const QpTypeClasses: Readonly<Record<number, string | undefined>> = {
   [QpType.values.XRC_TGT]: 'xrc_tgt_qp',
 }
 
-/** Classes that a handle of a shared receive queue can have. */
+/** Classes of an SRQ handle. */
 export const SRQ_CLASSES = ['srq', 'xrc_srq', 'tm_srq'] as const
 
-/** The class that a type of shared receive queue is. */
+/** The class of an SRQ type. */
 export const SrqTypeClasses: Readonly<Record<number, string | undefined>> = {
   [SrqType.values.BASIC]: 'srq',
   [SrqType.values.XRC]: 'xrc_srq',
   [SrqType.values.TM]: 'tm_srq',
 }
 
-/** Numbers that tell the class of a call, by the classes that the call can be about. */
+/** Numbers that select the class of a call, by the call's possible classes. */
 export const typeTables = [
   { what: 'QP', classes: LINUX_QP_CLASSES, types: QpTypeClasses },
   { what: 'SRQ', classes: SRQ_CLASSES, types: SrqTypeClasses },
 ] as const
 
-/** Objects whose handles INFO_HANDLES can list, with the classes they are; another object is EINVAL. */
+/** Objects whose handles INFO_HANDLES can list, with their classes; any other object is EINVAL. */
 export const LinuxObjectClasses: Readonly<Record<number, readonly string[]>> = {
   [LinuxObject.DEVICE]: [],
   [LinuxObject.PD]: ['pd'],

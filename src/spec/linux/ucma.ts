@@ -1,15 +1,15 @@
 /*
- * Linux's write() commands on an rdma_cm file (rdma_user_cm.h): which method of connection management each one is and
- * where its attributes lie.
+ * Linux's write() commands on an rdma_cm file (rdma_user_cm.h): the connection management method of each, and the
+ * offsets of its attributes.
  *
- * A command is {u32 command, u16 in, u16 out} and its struct; `in` and `out` are bytes. A struct of a command with a
- * response holds a pointer to it. The channel is the descriptor that is written to.
+ * A command is {u32 command, u16 in, u16 out} and its struct; `in` and `out` are bytes. The struct of a command with a
+ * response has a pointer to it. The channel is the descriptor that is written to.
  */
 import { CmAddresses, CmConnectionParameters, CmDatagramParameters, CmEce } from '../classes/cm_parameters.ts'
 import { type Cell, embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
-/** Bytes of the header. */
+/** Size of the header in bytes. */
 export const UCMA_HEADER = 8
 
 export interface UcmaCommand {
@@ -18,39 +18,39 @@ export interface UcmaCommand {
   readonly class: 'cm_channel' | 'cm_id' | 'cm_multicast'
   readonly method: string
   readonly in: Layout
-  /** Offset of the pointer to the response; undefined: there is none. */
+  /** Offset of the pointer to the response; undefined: no response. */
   readonly response?: number
   readonly out?: Layout
-  /** Bytes of the response that there must be room for, if fewer than it has. */
+  /** Minimum room for the response, if smaller than its size. */
   readonly room?: number
-  /** The channel goes into this attribute. */
+  /** The attribute that receives the channel. */
   readonly channel?: string
-  /** Offset of a descriptor number: of the channel that the identifier is on, where it is not the one written to. */
+  /** Offset of a descriptor number: the identifier's current channel, if not the one written to. */
   readonly from?: number
-  /** Offset of an option, and which this is: several methods share a number. */
+  /** Offset of an option number, and the value of this method: several methods share a command. */
   readonly option?: { readonly at: number; readonly is: number }
-  /** Bytes of memory of the caller that go into an attribute: offsets of its address and its length. */
+  /** Bytes of the caller's memory that become an attribute: offsets of their address and length. */
   readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
-  /** An attribute with so many bytes of the struct as a byte at `length` says. */
+  /** An attribute in the struct whose length is the byte at `length`. */
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** The list that comes out: where it begins, bytes of an element, and where its count is. */
+  /** The list in the response: its offset, bytes per element, and the offset of the count. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response is that of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
   readonly route?: true
-  /** Arguments that are left out if the byte at this offset is 0. */
+  /** Arguments that are omitted if the byte at this offset is 0. */
   readonly when?: { readonly at: number; readonly attributes: readonly string[] }
-  /** An attribute that is left out if the u16 at this offset, its length, is 0. */
+  /** An attribute that is omitted if its length, the u16 at this offset, is 0. */
   readonly sized?: { readonly at: number; readonly attribute: string }
-  /** Addresses of the commands before BIND and RESOLVE_ADDR: struct sockaddr_in6. */
+  /** Addresses of the commands older than BIND and RESOLVE_ADDR: struct sockaddr_in6. */
   readonly short?: readonly { readonly at: number; readonly attribute: string }[]
 }
 
-/** sockaddr_in6, which older commands have in place of sockaddr_storage. */
+/** sockaddr_in6, which older commands have instead of sockaddr_storage. */
 export const SHORT_ADDRESS = 28
 
 const address = (at: number, name: string): Cell => value(at, 128, name)
 
-/** Room for ece came later: whoever has none is served too. */
+/** ece was added later: callers without room for it are accepted. */
 const CONNECT = 280
 const ACCEPT = 288
 const ADDRESSES_BEFORE_INDEX = 272
@@ -100,7 +100,7 @@ const JOIN = {
   out: layout(4, object(0)),
 } as const
 
-/** In order of their numbers; those of one number in order of their options. */
+/** In the order of their numbers, then of their options. */
 export const ucmaCommands: readonly UcmaCommand[] = [
   {
     name: 'CREATE_ID',
@@ -313,7 +313,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
   },
 ]
 
-/** Commands that Linux has beside these, and why they are not here. */
+/** Linux's other commands, and why they are not here. */
 export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
   13: { name: 'GET_OPTION', why: 'Linux keeps a number for it and has never had it' },
 }

@@ -1,10 +1,10 @@
 /*
- * Linux's write() commands on a uverbs file (R41): which method each one is and where its attributes lie
+ * Linux's write() commands on a uverbs file (R41): the method of each, and the offsets of its attributes
  * (ib_user_verbs.h).
  *
- * A plain command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit
+ * A basic command is {u32 command, u16 in_words, u16 out_words} and the request, in 4-byte words; an extended one (bit
  * 31) has {u64 response, u16 provider_in_words, u16 provider_out_words, u32 reserved} in between, in 8-byte words.
- * INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not here is EOPNOTSUPP.
+ * INVOKE_WRITE of the ioctl dialect carries the same requests. A command that is not listed is EOPNOTSUPP.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../classes/device.ts'
 import { PortAttributes } from '../classes/port.ts'
@@ -32,7 +32,7 @@ import {
 import { ExtendedCommands, type ExtendedName, WriteCommands, type WriteName } from './names.ts'
 import { ahAddress, alternateRest, LINUX_QP_CLASSES, qpCap, qpDest, qpDestAnswer, SRQ_CLASSES } from './structs.ts'
 
-/** Bits of a command's number. */
+/** Bits of the command number. */
 export const COMMAND_MASK = 0xff
 export const EXTENDED = 0x80000000
 
@@ -40,19 +40,19 @@ export interface WriteCommand {
   readonly name: WriteName | ExtendedName
   readonly number: number
   readonly extended: boolean
-  /** The classes it can be about; which one, the object's handle or a cell of the request tells. */
+  /** The possible classes; the object's handle or a cell of the request selects one. */
   readonly classes: readonly string[]
   readonly method: string
   readonly in: Layout
-  /** Bytes of the request that must be there; a longer one must end in zeros. */
+  /** Minimum bytes of the request; a longer one must end in zeros. */
   readonly request: number
   /** Undefined: no response, and the request has no pointer to one. */
   readonly out?: Layout
-  /** Bytes of the response that there must be room for. */
+  /** Minimum room for the response. */
   readonly response: number
-  /** What follows request and response belongs to the driver. */
+  /** Bytes after request and response belong to the driver. */
   readonly driver: boolean
-  /** Arguments that the command has without saying so. */
+  /** Arguments that the command implies. */
   readonly set?: AnyValues
 }
 
@@ -84,7 +84,7 @@ const command = (
   ...(rest.set === undefined ? {} : { set: rest.set }),
 })
 
-/** `response`, the pointer that begins the request of a command with a response; it is a pointer, so no attribute. */
+/** `response`, the pointer at the start of the request of a command with a response; not an attribute. */
 const RESPONSE = 8
 const PSN = 0xffffff
 
@@ -112,16 +112,16 @@ const modifyQp = [
   value(106, 1, 'retryCnt'),
   value(107, 1, 'rnrRetry'),
 ]
-/** Bits of the attribute mask: an attribute's number is one more than its bit's. */
+/** Bits of the attribute mask: an attribute's id is one more than its bit number. */
 const maskBits = (...attributes: readonly Attribute[]): number =>
   attributes.reduce((bits, { id }) => bits | (1 << (id - 1)), 0)
 const STANDARD_MASK_BITS = 0x1fffff
-/** What an initiator and a target do not have: programs that treat all types alike set it all the same. */
+/** Attributes that initiators and targets lack: programs that treat all types alike set the bits nevertheless. */
 const XRC_IGNORED = {
   xrc_ini_qp: maskBits(qpAttributes.minRnrTimer, qpAttributes.maxDestRdAtomic),
   xrc_tgt_qp: maskBits(qpAttributes.maxRdAtomic, qpAttributes.retryCnt, qpAttributes.rnrRetry),
 }
-/** Of MODIFY_CQ; of MODIFY_WQ, both what the flags are and which. */
+/** Of MODIFY_CQ; of MODIFY_WQ both the flags and their mask. */
 const CQ_MODERATE = 1
 const WQ_FLAGS = 4
 /** MAX_WR, LIMIT */
@@ -152,7 +152,7 @@ const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 /** ib_uverbs_create_srq and ib_uverbs_create_xsrq answer the same; the former has no number of the queue. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
 
-/** ib_uverbs_attach_mcast, and the same to detach. */
+/** ib_uverbs_attach_mcast, and the same for detach. */
 const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid'))
 
 export const writeCommands: readonly WriteCommand[] = [
@@ -366,7 +366,7 @@ export const writeCommands: readonly WriteCommand[] = [
     driver: true,
   }),
   command('EX_CREATE_QP', LINUX_QP_CLASSES, 'create', {
-    // Creation flags and receive tables belong to types of QP that do not exist here.
+    // Creation flags and receive tables belong to QP types that do not exist here.
     in: layout(
       64,
       createQp(0),

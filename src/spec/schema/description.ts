@@ -1,9 +1,9 @@
 /*
- * Declarations as data that travels: classes ⇄ the lists of class `interface` (R13, R47).
+ * Declarations as data for transfer: classes ⇄ the lists of class `interface` (R13, R47).
  *
- * `describe` flattens classes into rows, each type, field list and enumeration once; `declare` makes declarations of
- * rows, so that codecs, tracer and reference pages work from what a device said as they do from this program's own
- * tables. Rows come from elsewhere: `declare` checks every index and answers a sentence for the first that is wrong.
+ * `describe` flattens classes into rows, each type, field list and enumeration once. `declare` turns rows into
+ * declarations, so that codecs, tracer and reference pages work from a device's description as from the built-in
+ * tables. Rows are untrusted: `declare` checks every index and answers a sentence for the first bad one.
  */
 
 import {
@@ -30,7 +30,7 @@ import {
   sizeOf,
 } from './schema.ts'
 
-/** What `interface.query` answers. */
+/** The answer of `interface.query`. */
 export type Description = Out<typeof Interface.methods.query>
 
 const { DRIVER_ATTRIBUTES, UNDOABLE, NEEDS_NET_RAW } = MethodFlags.values
@@ -42,7 +42,7 @@ type Row<K extends keyof Description> = Description[K] extends (infer R)[] ? R :
 
 // ---- declarations → rows ----
 
-/** Of equal things one: numbers by a key. */
+/** Numbers equal things by a key, each once. */
 const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows: T[] } => {
   const rows: T[] = []
   const numbers = new Map<string, number>()
@@ -51,7 +51,7 @@ const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows:
     of(key, make) {
       const known = numbers.get(key)
       if (known !== undefined) return known
-      // What making it numbers comes first.
+      // Building an entry may number others before it.
       const row = make()
       numbers.set(key, rows.length)
       return rows.push(row) - 1
@@ -59,7 +59,7 @@ const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows:
   }
 }
 
-/** The rows that describe `classes`, in their order. */
+/** The rows of `classes`, in their order. */
 export const describe = (classes: readonly ObjectClass[]): Description => {
   let names = ''
   const places = new Map<string, number>()
@@ -184,11 +184,11 @@ const wordOf = (values: Readonly<Record<string, number>>, number: number, what: 
   Object.keys(values).find(name => values[name] === number) ?? bad(`${what} ${number} is unknown`)
 
 const NAME = /^[A-Za-z]\w*$/
-/** Most bytes of a record, and fields with all those of records within it: no class comes near. */
+/** Maximum bytes of a record, and maximum fields including those of nested records; far above any class. */
 const MOST_BYTES = 1 << 20
 const MOST_FIELDS = 4096
 
-/** The classes that rows describe. Throws CallError EINVAL with a sentence for rows that describe none. */
+/** The classes that the rows describe. Throws CallError EINVAL with a sentence if the rows are invalid. */
 export const declare = (description: Description): ObjectClass[] => {
   const { names } = description
   const nameAt = (at: number): string => {
@@ -201,9 +201,9 @@ export const declare = (description: Description): ObjectClass[] => {
     const rows = some(description.values, first, count, 'values')
     return { name: nameAt(name), values: Object.fromEntries(rows.map(row => [nameAt(row.name), row.value])) }
   })
-  // A type's fields have types that come before it: no row can contain itself.
+  // A field's type must come before the type that contains it, so that no row contains itself.
   const types: Kind[] = []
-  /** By type: its fields with all those within, and its bytes. */
+  /** By type: its number of fields, nested ones included, and its bytes. */
   const weights: { readonly fields: number; readonly bytes: number }[] = []
   const fieldsOf = (first: number, count: number): Fields =>
     Object.fromEntries(

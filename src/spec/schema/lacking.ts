@@ -1,7 +1,7 @@
 /*
- * What a caller is told who asks a device for a method that it lacks (EOPNOTSUPP, to an ioctl of Linux
- * EPROTONOSUPPORT): one sentence, whichever way the call came – a command or ioctl of Linux, a message, an entry of a
- * chain, a call in this process.
+ * The sentence for a caller that uses a method which the device lacks (EOPNOTSUPP; for an ioctl of Linux
+ * EPROTONOSUPPORT). It is the same for a command or ioctl of Linux, a message, a chain entry, and a call in this
+ * process.
  */
 import { classes } from '../classes.ts'
 import type { ObjectClass } from './schema.ts'
@@ -9,8 +9,8 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The same for who knows numbers only. `own`: the device's class with this id, if it has one. Names are those of core's
- * classes; of others the numbers are told.
+ * The same for a caller that has numbers only. `own`: the device's class with this id, if there is one. Core's classes
+ * are named; others are shown as numbers.
  */
 export const lacksCall = (own: ObjectClass | undefined, classId: number, call: number): string => {
   const cls = own ?? classes.find(({ id }) => id === classId)

@@ -1,10 +1,9 @@
 /*
- * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and made to be read by programs in
- * other languages; docs/reference/schema.md describes it. Beside description.ts, which is the same for the object
- * dialect.
+ * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and readable for programs in other
+ * languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
  *
- * `schemaOf` makes it of classes, `classesOf` makes classes of it and answers a sentence for what is none. Numbers are
- * JSON numbers: no declaration has one beyond 32 bits. Knows no device.
+ * `schemaOf` makes it from classes, `classesOf` makes classes from it and answers a sentence for invalid input. Numbers
+ * are JSON numbers: no declaration exceeds 32 bits.
  */
 import { CallError } from '../errno.ts'
 import type {
@@ -20,7 +19,7 @@ import type {
 } from './schema.ts'
 import { sizeOf } from './schema.ts'
 
-/** Version of the format. What a later one adds, readers of an earlier one may ignore. */
+/** Version of the format. Readers may ignore additions of a later version. */
 export const SCHEMA_FORMAT = 1
 
 export type JsonType =
@@ -51,13 +50,13 @@ export interface JsonMethod {
   readonly name: string
   /** The call number: block × 32 + number in the block. */
   readonly call: number
-  /** Whether drivers may have attributes of their own (ids from 0x8000). */
+  /** Drivers may have attributes of their own (ids from 0x8000). */
   readonly driverAttributes: boolean
-  /** A chain that is to be undone may have it about any object, as it may every query and creation. */
+  /** A chain with UNDO may call it on any object, like queries and creations. */
   readonly undoable?: true
-  /** The right that callers must have, by Linux's name without CAP_. */
+  /** The capability that callers need, by Linux's name without CAP_. */
   readonly needs?: Capability
-  /** Only where no device was asked: names of the drivers that have it. */
+  /** Only without a device: names of the drivers that have it. */
   readonly drivers?: readonly string[]
   readonly in: readonly JsonAttribute[]
   readonly out: readonly JsonAttribute[]
@@ -74,14 +73,14 @@ export interface JsonClass {
 
 export interface Schema {
   readonly format: number
-  /** The device that was asked; absent: everything that is declared. */
+  /** The device that the schema describes; absent: all declarations. */
   readonly device?: string
-  /** Values by name, by name of the enumeration. */
+  /** Values by name, in each enumeration by its name. */
   readonly enumerations: Readonly<Record<string, Readonly<Record<string, number>>>>
   readonly classes: readonly JsonClass[]
 }
 
-/** Names of the drivers that have a method, or a class at all. */
+/** Names of the drivers that have a method, or a class. */
 export type DriversOf = (className: string, method?: string) => readonly string[]
 
 // ---- classes → JSON ----
@@ -92,7 +91,7 @@ export const schemaOf = (
   { device, driversOf }: { readonly device?: string; readonly driversOf?: DriversOf } = {},
 ): Schema => {
   const enumerations: Record<string, Record<string, number>> = {}
-  /** Two that differ may have one name on a device: then the later one's gets a number. */
+  /** If two different enumerations of a device have one name, the later one gets a number. */
   const enumerationOf = ({ name, values }: Enumeration): string => {
     const own = Object.fromEntries(Object.entries(values).map(([value, number]) => [value, number >>> 0]))
     const text = JSON.stringify(own)
@@ -179,7 +178,7 @@ const flagAt = (where: string, value: unknown): boolean =>
 const capabilityAt = (where: string, value: unknown): Capability =>
   value === 'NET_RAW' ? value : bad(where, 'is no capability that is known, NET_RAW')
 
-/** The classes of a schema. Throws CallError EINVAL with a sentence that names the place for what is none. */
+/** The classes of a schema. Throws CallError EINVAL with a sentence that names the place of the fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
   if (document.format !== SCHEMA_FORMAT) bad('format', `is ${String(document.format)}, known is ${SCHEMA_FORMAT}`)

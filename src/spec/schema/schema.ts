@@ -1,19 +1,15 @@
 /*
- * The language in which classes are declared: attributes, records, methods, classes (R1–R5, R9, R12,
+ * The language of class declarations: attributes, records, methods, classes (R1–R5, R9, R12,
  * docs/decisions/one-table-per-fact.md).
  *
- * A declaration is plain data. From it come the TypeScript types of a handler's arguments and results (`In`, `Out`),
- * the object dialect's codec and its validation, the tracer's text, the schema export and the tests' generators. No
- * handler, no byte and no device is known here; how a kind lies in bytes is uapi's business, which class refers to
- * which is checked by `checkClasses`.
+ * A declaration is plain data. The TypeScript types of a handler's arguments and results (`In`, `Out`), the object
+ * dialect's codec and validation, the tracer's text, the schema export and the tests' generators derive from it. How a
+ * kind is encoded in bytes is uapi's; `checkClasses` checks references between classes.
  */
 
 // ---- values: enumerations and flag sets, one table per fact ----
 
-/**
- * A closed set of named numbers. A value outside it is refused by the object dialect and shown as a number by the
- * tracer.
- */
+/** A closed set of named numbers. The object dialect refuses other values; the tracer shows them as numbers. */
 export interface Enumeration<N extends string = string> {
   readonly name: string
   readonly values: Readonly<Record<N, number>>
@@ -24,12 +20,12 @@ export const enumeration = <const V extends Readonly<Record<string, number>>>(na
 // ---- kinds: what one attribute or field holds ----
 
 interface Limits {
-  /** Smallest and largest value taken; outside it EINVAL and a sentence with the limits. */
+  /** Minimum and maximum; a value outside is EINVAL with a sentence that names both. */
   readonly min?: number
   readonly max?: number
 }
 
-/** How a value is typed. `T` exists for inference only. Integers up to 32 bits are numbers, u64 is a bigint. */
+/** The type of a value. `T` is for inference only. Integers up to 32 bits are numbers, u64 is a bigint. */
 export type Kind<T = unknown> = { readonly __type?: T } & (
   | ({ readonly kind: 'u8' | 'u16' | 'u32' } & Limits)
   | { readonly kind: 'u64' }
@@ -50,7 +46,7 @@ export interface Field<T = unknown> {
 }
 export type Fields = Readonly<Record<string, Field>>
 
-/** A handle, or a file descriptor, of an object of some class; handlers get the object itself (`Values<A, Obj>`). */
+/** A handle, or a file descriptor, of an object of a class; handlers receive the object itself (`Values<A, Obj>`). */
 declare const REFERENCE: unique symbol
 export interface Reference {
   readonly [REFERENCE]: true
@@ -61,7 +57,7 @@ type TypeOf<K, R> = K extends Kind<infer T> ? ([NonNullable<T>] extends [Referen
 // ---- attributes ----
 
 export interface Attribute<T = unknown, Optional extends boolean = boolean> {
-  /** 1 … 0x7fff for core, from 0x8000 for a driver's own. Unique per direction of a method. */
+  /** 1 … 0x7fff for core, from 0x8000 for a driver. Unique per direction of a method. */
   readonly id: number
   readonly of: Kind<T>
   readonly optional: Optional
@@ -92,7 +88,7 @@ export const bytes = (id: number, size: number): Required<Uint8Array> => ({
   of: { kind: 'bytes', size },
   optional: false,
 })
-/** 0 to `max` bytes whose meaning the method knows. */
+/** 0 to `max` bytes, interpreted by the method. */
 export const blob = (id: number, max: number): Required<Uint8Array> => ({
   id,
   of: { kind: 'blob', max },
@@ -121,15 +117,15 @@ export const fd = (id: number, name: string): Required<Reference> => ({
   optional: false,
 })
 /**
- * One struct as one attribute, versioned by its size: a longer one with a zero tail is taken, a shorter one
- * zero-extended (R4).
+ * One struct as one attribute, versioned by its size: a longer one must end in zeros, a shorter one is zero-extended
+ * (R4).
  */
 export const record = <const F extends Fields>(id: number, fields: F): Required<RecordOf<F>> => ({
   id,
   of: { kind: 'record', fields },
   optional: false,
 })
-/** 0 to `max` records in a row; in the object dialect an indirect attribute. */
+/** 0 to `max` records; in the object dialect an indirect attribute. */
 export const list = <const F extends Fields>(id: number, fields: F, max: number): Required<RecordOf<F>[]> => ({
   id,
   of: { kind: 'list', fields, max },
@@ -137,9 +133,7 @@ export const list = <const F extends Fields>(id: number, fields: F, max: number)
 })
 export const optional = <T>(attribute: Attribute<T>): Attribute<T, true> => ({ ...attribute, optional: true })
 
-/**
- * A field of a record at `offset`, typed as the attribute constructors type it: `at(8, u32(0))` – the id is not used.
- */
+/** A field of a record at `offset`, typed like the attribute constructors: `at(8, u32(0))`; the id is unused. */
 export const at = <T>(offset: number, attribute: Attribute<T>): Field<T> => ({ offset, of: attribute.of as Kind<T> })
 
 export type RecordOf<F extends Fields, R = number> = {
@@ -151,14 +145,14 @@ const zeroOf = (of: Kind): AnyValue => {
   if (of.kind === 'bytes') return new Uint8Array(of.size)
   return of.kind === 'record' ? zeroRecord(of.fields) : 0
 }
-/** A record in which every field is zero. */
+/** A record with all fields zero. */
 export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
   Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, zeroOf(of)])) as unknown as RecordOf<F>
 
 // ---- sizes ----
 
 /**
- * Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record: up to the end of its
+ * Bytes of a value of this kind in a record, a struct of Linux or the object dialect; of a record up to the end of its
  * last field.
  */
 export const sizeOf = (of: Kind): number => {
@@ -186,7 +180,7 @@ export const sizeOf = (of: Kind): number => {
       return of.max * recordSize(of.fields)
   }
 }
-/** Declarations do not change, and calls ask often. */
+/** Cached: declarations do not change, and calls need it often. */
 const recordSizes = new WeakMap<Fields, number>()
 export const recordSize = (fields: Fields): number => {
   let size = recordSizes.get(fields)
@@ -200,8 +194,8 @@ export const recordSize = (fields: Fields): number => {
 // ---- methods and classes ----
 
 /**
- * First method of each of the 8 blocks of 32 (R5). What is EXPERIMENTAL may be another thing in the next release; the
- * blocks from RESERVED on have no methods yet.
+ * First method of each of the 8 blocks of 32 (R5). EXPERIMENTAL methods may change with the next release; the blocks
+ * from RESERVED on are empty.
  */
 export const Block = { COMMON: 0, CM: 32, DRIVER_FAST: 64, EXPERIMENTAL: 96, RESERVED: 128 } as const
 /** The core's common methods (block 0). */
@@ -212,13 +206,13 @@ export const DESTROY = 3
 export const CREATE_FD = 4
 export const CHAIN = 5
 
-/** Rights that a process may have beside its user's, by Linux's names without CAP_. */
+/** Capabilities beyond those of the process's user, by Linux's names without CAP_. */
 export type Capability = 'NET_RAW'
 
 export interface RefusedArgument {
   readonly id: number
   readonly code: 'EINVAL' | 'EOPNOTSUPP'
-  /** The rest of a sentence that begins with class and method. */
+  /** The sentence's predicate; its subject is class and method. */
   readonly why: string
 }
 
@@ -227,16 +221,19 @@ export interface Method<I extends Attributes = Attributes, O extends Attributes 
   readonly call: number
   readonly in: I
   readonly out: O
-  /** The caller may add attributes with ids from 0x8000 in both directions, which the driver reads and fills. */
+  /** The caller may add attributes with ids from 0x8000 in both directions; the driver reads and writes them. */
   readonly driverAttributes: boolean
   /**
-   * An entry of a chain that is to be undone may be about any object (R16), as every query and creation may: it changes
-   * nothing, or what it makes goes with the chain.
+   * A chain with UNDO may call it on any object (R16), like queries and creations: it changes nothing, or the chain's
+   * undo removes what it creates.
    */
   readonly undoable?: boolean
-  /** What Linux asks of its callers, for what it does reaches beyond their own packets: CAP_NET_RAW. Else EPERM. */
+  /**
+   * The capability that Linux requires, because the call affects more than the caller's own packets: CAP_NET_RAW. EPERM
+   * without it.
+   */
   readonly needs?: Capability
-  /** Arguments that this device refuses, by name: of another link (spec/links.ts), or what its driver lacks. */
+  /** Arguments that this device refuses, by name: those of other links (spec/links.ts), or that its driver lacks. */
   readonly refused?: Readonly<Record<string, RefusedArgument>>
 }
 export const method = <const I extends Attributes, const O extends Attributes>(
@@ -258,11 +255,11 @@ export interface ObjectClass<M extends Methods = Methods> {
   /** 1 … 0x7fff common, from 0x8000 driver-private (R12). */
   readonly id: number
   /**
-   * How an object is named: `handle` in the context's number space; `fd`: created as a file descriptor (R37); `fixed`:
-   * it exists already and is outside the number space (device, interface: object 0; port: the port number).
+   * How an object is named: `handle`, a number in the context; `fd`, a file descriptor (R37); `fixed`, a predefined
+   * number outside the context's handles (device, interface: object 0; port: the port number).
    */
   readonly identity: 'handle' | 'fd' | 'fixed'
-  /** It works on the system-wide device too, which belongs to no hardware ("global OK", R18). */
+  /** The system-wide device, which has no hardware, has the class too ("global OK", R18). */
   readonly global: boolean
   readonly methods: M
 }
@@ -284,21 +281,21 @@ type OptionalKeys<A extends Attributes> = { [K in keyof A]: A[K] extends Attribu
 type ValueOf<X, R> = X extends Attribute<infer T> ? TypeOf<Kind<T>, R> : never
 
 /**
- * The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object for a
- * handler).
+ * The values of a set of attributes; references have type `R` (a number in bytes and in the library, an object in
+ * handlers).
  */
 export type Values<A extends Attributes, R = number> = Flat<
   { -readonly [K in Exclude<keyof A, OptionalKeys<A>>]: ValueOf<A[K], R> } & {
     -readonly [K in OptionalKeys<A>]?: ValueOf<A[K], R>
   }
 >
-/** One object type instead of an intersection, so that an editor shows the values and not how they were found. */
+/** Merges an intersection into one object type, so that an editor shows the members. */
 type Flat<T> = T extends infer U ? { [K in keyof U]: U[K] } : never
 
 export type In<M, R = number> = M extends Method<infer I, Attributes> ? Values<I, R> : never
 export type Out<M, R = number> = M extends Method<Attributes, infer O> ? Values<O, R> : never
 
-/** Values of any method, when the method is only known at run time. */
+/** Values of a method that is known only at run time. */
 export type AnyValue = number | bigint | Uint8Array | AnyRecord | AnyRecord[]
 export interface AnyRecord {
   [field: string]: AnyValue
@@ -317,8 +314,8 @@ const checkFields = (where: string, fields: Fields): void => {
 }
 
 /**
- * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, known references, record
- * fields that do not overlap. Throws a sentence with the path of the first fault; called once at load and by a test.
+ * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, valid references, no
+ * overlapping record fields. Throws a sentence with the path of the first fault; called once at load and by a test.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

@@ -1,12 +1,12 @@
 /*
- * A client and a device of different releases (R47): a class as a client may use it that knows the declaration
- * `known`, on a device that tells the declaration `own`.
+ * A client and a device of different releases (R47): the class for a client that knows declaration `known`, on a device
+ * with declaration `own`.
  *
- * Numbers and layouts never change their meaning, so the two differ only in what one of them lacks. What goes in is the
- * client's: what the device does not know it refuses, or ignores where the client allows that; what the device wants
- * beyond it is missing, and refused. What comes out is as long as the longer of both: the client sees zeros in fields
- * that the device does not have, and room is there for those that it does not know itself. A result that the client
- * needs and the device does not give is found out here, before the call is made.
+ * Numbers and layouts never change their meaning, so the two differ only in what one of them lacks. Inputs: what the
+ * device does not know it refuses, or ignores if the client allows that; required inputs that the client does not know
+ * are missing, and refused. Outputs have the size of the larger declaration: the client sees zeros in fields that the
+ * device lacks, and has room for those that it does not know. A required output that the device lacks is reported here,
+ * before the call.
  */
 import { CallError } from '../errno.ts'
 import { lacksMethod } from './lacking.ts'
@@ -30,11 +30,11 @@ const outOf = (path: string, known: Attributes, own: Attributes): Attributes => 
 
 const agreed = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
 
-/** A method by its name; `constructor` and the like, which every object has, are none. */
+/** A method by its own name; inherited properties such as `constructor` are not methods. */
 const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
   cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
 
-/** The class to call method `name` with. Throws CallError EOPNOTSUPP with a sentence if it cannot be called. */
+/** The class with which to call method `name`. Throws CallError EOPNOTSUPP with a sentence if it cannot be called. */
 export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
   const path = `${known.name}.${name}`
   const mine = ownMethod(known, name)
@@ -55,13 +55,13 @@ export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, na
   return cls
 }
 
-/** An attribute that the device does not have, as the object dialect answers it; `path`: class and method. */
+/** An attribute that the device lacks, as the object dialect reports it; `path`: class and method. */
 export const unknownAttribute = (path: string, name: string): CallError =>
   new CallError('EPROTONOSUPPORT', `${path}: the attribute ${name} is unknown to the device`)
 
 /**
- * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` lacks. Those that it refuses
- * for a reason of its own are left to it.
+ * Throws CallError EPROTONOSUPPORT if `args` has an attribute that `method` lacks; skips those that the method refuses
+ * for its own reason.
  */
 export const checkKnown = (path: string, method: Method, args: Readonly<Record<string, unknown>>): void => {
   for (const name in args)

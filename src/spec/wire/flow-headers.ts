@@ -1,17 +1,17 @@
 /*
- * The headers that rules of class `flow` match, and where their fields lie in `value` and `mask` of a spec: Linux's
- * filters (ib_uverbs_flow_eth_filter and so on, ib_user_verbs.h; of IB the kernel's own ib_flow_ib_filter), big-endian
- * as in the packet. How long a filter is in Linux's calls is said in linux/flow.ts. Which of them a device can match is
- * the driver's business.
+ * The headers that rules of class `flow` match, and the offsets of their fields in `value` and `mask` of a spec:
+ * Linux's filters (ib_uverbs_flow_eth_filter and so on, ib_user_verbs.h; for IB the kernel-internal ib_flow_ib_filter),
+ * big-endian as in the packet. linux/flow.ts has their lengths in Linux's calls. The driver defines which of them a
+ * device can match.
  */
 import type { FlowSpecType } from '../enums.ts'
 
 export interface FlowField {
   readonly at: number
   readonly bytes: number
-  /** The lowest bits of the field, where the others are not the packet's. */
+  /** The field's width, if its upper bits are not part of the packet's field. */
   readonly bits: number
-  /** Addresses of links and of IP are written as text. */
+  /** Link and IP addresses are shown as text. */
   readonly kind: 'number' | 'mac' | 'address'
 }
 
@@ -21,7 +21,7 @@ const address = (at: number, bytes: number) => ({ at, bytes, bits: bytes * 8, ki
 
 const ports = { destinationPort: number(0, 2), sourcePort: number(2, 2) }
 
-/** By the name of its `FlowSpecType`. */
+/** By name in `FlowSpecType`. */
 export const flowHeaders = {
   ETH: { destination: mac(0), source: mac(6), etherType: number(12, 2), vlanTag: number(14, 2) },
   IB: { destinationLid: number(0, 2), serviceLevel: number(2, 1) },

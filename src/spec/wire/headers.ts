@@ -1,16 +1,16 @@
 /*
  * The transport headers of InfiniBand and RoCEv2 as data: size, and each field's first bit and width. Bits count from
- * the start of the header in the order of transmission, so that bit 0 is the most significant bit of byte 0 and every
- * field is big-endian. Names are those of the InfiniBand Architecture Specification, volume 1: clauses 9.2 (BTH) and
- * 9.3 (RETH, AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH), annex A14 (XRCETH), annex A19 (FETH). The values that
- * travel in an AETH follow: syndromes, NAK codes, credits and the RNR timer (clause 9.7.5). Packet codec, tracer and
- * documentation are derived from this; it knows nothing of them.
+ * the start of the header in transmission order, so that bit 0 is the most significant bit of byte 0 and every field is
+ * big-endian. Names are those of the InfiniBand Architecture Specification, volume 1: clauses 9.2 (BTH) and 9.3 (RETH,
+ * AtomicETH, DETH, AETH, AtomicAckETH, ImmDt, IETH), annex A14 (XRCETH), annex A19 (FETH). The values of an AETH
+ * follow: syndromes, NAK codes, credits and the RNR timer (clause 9.7.5). Packet codec, tracer and documentation derive
+ * from this file.
  */
 
 /** First bit and width of a field. */
 export type BitField = readonly [firstBit: number, width: number]
 
-/** One header: its size in bytes and its fields in the order of transmission, reserved ones included. */
+/** One header: its size in bytes and its fields in transmission order, including reserved ones. */
 export interface Header {
   readonly bytes: number
   readonly fields: Readonly<Record<string, BitField>>
@@ -37,52 +37,52 @@ export const headers = {
       psn: [72, 24],
     },
   },
-  /** RDMA: remote virtual address, its key, length of the whole message in bytes. */
+  /** RDMA: remote virtual address, rkey, and length of the whole message in bytes. */
   RETH: { bytes: 16, fields: { va: [0, 64], rkey: [64, 32], dmaLen: [96, 32] } },
-  /** Acknowledge: what happened, and the count of completed messages. */
+  /** Acknowledge: syndrome, and the number of completed messages (MSN). */
   AETH: { bytes: 4, fields: { syndrome: [0, 8], msn: [8, 24] } },
-  /** Atomic request: swapDt is what compare-and-swap writes, or what fetch-and-add adds. */
+  /** Atomic request. swapDt: the value that compare-and-swap writes, or the addend of fetch-and-add. */
   AtomicETH: { bytes: 28, fields: { va: [0, 64], rkey: [64, 32], swapDt: [96, 64], cmpDt: [160, 64] } },
-  /** The memory word before the atomic operation. */
+  /** The value in memory before the atomic operation. */
   AtomicAckETH: { bytes: 8, fields: { origRemDt: [0, 64] } },
-  /** Datagram. */
+  /** Datagram: Q_Key and source QP. */
   DETH: { bytes: 8, fields: { qkey: [0, 32], resv8: [32, 8], srcQp: [40, 24] } },
-  /** Immediate data: four bytes, handed to the receiver in the order in which they came. */
+  /** Immediate data: four bytes, delivered in the order of the wire. */
   ImmDt: { bytes: 4, fields: { immDt: [0, 32] } },
-  /** The key that the receiver shall invalidate. */
+  /** The rkey that the receiver invalidates. */
   IETH: { bytes: 4, fields: { rkey: [0, 32] } },
-  /** Flush: selectivity level (`flushSelectivity`) and placement type (`flushPlacement`, a set). */
+  /** Flush: selectivity level (`flushSelectivity`) and placement type (`flushPlacement`, bits). */
   FETH: { bytes: 4, fields: { resv26: [0, 26], sel: [26, 2], plt: [28, 4] } },
-  /** The shared receive queue that an XRC request is for. */
+  /** The SRQ of an XRC request. */
   XRCETH: { bytes: 4, fields: { resv8: [0, 8], xrcSrq: [8, 24] } },
 } as const satisfies Record<string, Header>
 
 export type HeaderName = keyof typeof headers
 
-/** The invariant CRC that ends each packet, stored little-endian. */
+/** The invariant CRC at the end of each packet, stored little-endian. */
 export const ICRC_BYTES = 4
 
 /** The UDP destination port of RoCEv2 (annex A17). */
 export const ROCE_UDP_PORT = 4791
 
-/** The partition key of the default partition, full member. */
+/** The P_Key of the default partition, full member. */
 export const DEFAULT_PKEY = 0xffff
 
 /** BTH.destQP of a datagram to a multicast group (IBA 9.2.5). */
 export const MULTICAST_QPN = 0xff_ffff
 
-/** FETH.sel: what a FLUSH is about. */
+/** FETH.sel: the scope of a FLUSH. */
 export const flushSelectivity = { RANGE: 0, REGION: 1 } as const
 
-/** FETH.plt, bits that may be combined: visible to all of the responder's machine, or safe from power loss. */
+/** FETH.plt, bits: globally visible at the responder, or persistent. */
 export const flushPlacement = { GLOBAL: 1, PERSISTENT: 2 } as const
 
-/** AETH.syndrome: bits 5 and 6 tell the kind, bits 0 to 4 its value; bit 7 is reserved. */
+/** AETH.syndrome: bits 5 and 6 are the kind, bits 0 to 4 its value; bit 7 is reserved. */
 export const syndromeKind = { ACK: 0x00, RNR_NAK: 0x20, RESERVED: 0x40, NAK: 0x60 } as const
 export const SYNDROME_KIND_MASK = 0x60
 export const SYNDROME_VALUE_MASK = 0x1f
 
-/** The value of a NAK syndrome; above 4 reserved. */
+/** The value of a NAK syndrome; values above 4 are reserved. */
 export const nakCode = {
   PSN_SEQUENCE: 0,
   INVALID_REQUEST: 1,
@@ -91,16 +91,16 @@ export const nakCode = {
   INVALID_RD_REQUEST: 4,
 } as const
 
-/** The value of an ACK syndrome by which a responder says that it gives no credits. */
+/** The value of an ACK syndrome that grants no credits (invalid credit count). */
 export const CREDITS_NONE = 31
 
-/** Receive buffers that the value of an ACK syndrome stands for; the last one (`CREDITS_NONE`) is no count. */
+/** Receive buffers by the value of an ACK syndrome; the last (`CREDITS_NONE`) is not a count. */
 export const creditCounts = [
   0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144,
   8192, 12288, 16384, 24576, 32768,
 ] as const
 
-/** Microseconds that a requester waits at least, by the value of an RNR NAK syndrome (min_rnr_timer). */
+/** Minimum RNR wait of a requester in microseconds, by the value of an RNR NAK syndrome (min_rnr_timer). */
 export const rnrTimerMicroseconds: readonly number[] = [
   655360, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560, 3840, 5120, 7680, 10240, 15360,
   20480, 30720, 40960, 61440, 81920, 122880, 163840, 245760, 327680, 491520,

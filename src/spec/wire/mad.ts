@@ -1,15 +1,15 @@
 /*
  * Management datagrams as data: the MAD header (InfiniBand Architecture Specification, volume 1, clause 13.4.3), the
- * messages of communication management (clause 12.6, tables 106 to 120) and the header that rdma_cm puts at the start
- * of their private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian. Checked with
- * captures of Linux 6.1 (test/fixtures/wire, `cm_*`). Codec, tracer and docs are derived from this table.
+ * messages of communication management (clause 12.6, tables 106 to 120) and rdma_cm's header at the start of their
+ * private data (annex A11). Offsets are from the start of the MAD; all fields are big-endian. Checked against captures
+ * of Linux 6.1 (test/fixtures/wire, `cm_*`). Codec, tracer and docs derive from this table.
  */
 import type { BitField } from './headers.ts'
 
-/** Bytes of a MAD; the rest behind the last field is zero. */
+/** Bytes of a MAD; the rest after the last field is zero. */
 export const MAD_BYTES = 256
 
-/** Queue pair 1 and the Q_Key of everything that it sends and receives (clause 3.5.7). */
+/** Queue pair 1 and the Q_Key of all of its packets (clause 3.5.7). */
 export const GSI_QPN = 1
 export const GSI_QKEY = 0x8001_0000
 
@@ -19,13 +19,13 @@ export const CM_CLASS_VERSION = 2
 export const MAD_BASE_VERSION = 1
 export const MAD_METHOD_SEND = 3
 
-/** A field of `width` bits from bit `bit` (0: most significant) of byte `byte` on. */
+/** A field of `width` bits, starting at bit `bit` (0: most significant) of byte `byte`. */
 const at = <const W extends number>(byte: number, width: W, bit = 0): readonly [firstBit: number, width: W] => [
   byte * 8 + bit,
   width,
 ]
 
-/** A run of bytes that has no fields of its own. */
+/** Bytes without fields. */
 export interface ByteField {
   readonly offset: number
   readonly bytes: number
@@ -50,7 +50,7 @@ export const madHeader = {
 
 const ids = { localId: at(24, 32), remoteId: at(28, 32) } as const
 
-/** By name: the attribute id and the layout of the message. */
+/** By name: attribute id and layout of the message. */
 export const cmMessages = {
   REQ: {
     attribute: 0x10,
@@ -248,10 +248,10 @@ export const aprStatus = {
   INVALID_SL: 13,
 } as const
 
-/** `transportType` of a REQ; 3 says that `extendedTransportType` tells it (1: XRC). */
+/** `transportType` of a REQ; 3 refers to `extendedTransportType` (1: XRC). */
 export const transportType = { RC: 0, UC: 1, RD: 2, EXTENDED: 3 } as const
 
-/** Bytes of private data that messages take. */
+/** Bytes of private data, by message. */
 export const privateDataBytes = {
   REQ: cmMessages.REQ.blobs.privateData.bytes,
   REP: cmMessages.REP.blobs.privateData.bytes,
@@ -260,7 +260,7 @@ export const privateDataBytes = {
   SIDR_REP: cmMessages.SIDR_REP.blobs.privateData.bytes,
 } as const
 
-/** The header of rdma_cm at the start of the private data of REQ and SIDR_REQ; offsets from its start. */
+/** rdma_cm's header at the start of the private data of REQ and SIDR_REQ; offsets from its start. */
 export const rdmaCmHeader = {
   bytes: 36,
   fields: { version: at(0, 8), ipVersion: at(1, 4), port: at(2, 16) },

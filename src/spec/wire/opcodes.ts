@@ -1,10 +1,10 @@
 /*
- * The opcodes of RC, UC, UD and XRC packets, derived from the rule instead of typed out: the upper three bits of
- * BTH.opcode are the transport service, the lower five the operation, and the operation tells the headers that follow
- * the BTH (InfiniBand Architecture Specification, volume 1, clause 9.2.1; annexes A14 for XRC, A17 for CNP, A19 for
- * FLUSH and ATOMIC WRITE). DETH comes first in every UD packet, XRCETH in every XRC request. Two forms: `opcodes`, a
- * record per opcode for people, tracer and tests; and dense tables of 256 numbers for hot code, where an opcode that
- * does not exist has flags 0. Reliable Datagram has no opcodes here.
+ * The opcodes of RC, UC, UD and XRC packets, derived from a rule: the upper three bits of BTH.opcode are the transport
+ * service, the lower five the operation, and the operation determines the headers that follow the BTH (InfiniBand
+ * Architecture Specification, volume 1, clause 9.2.1; annexes A14 for XRC, A17 for CNP, A19 for FLUSH and ATOMIC
+ * WRITE). DETH comes first in every UD packet, XRCETH in every XRC request. There are two forms: `opcodes`, a record
+ * per opcode for people, tracer and tests; and dense tables of 256 numbers for hot code, where undefined opcodes have
+ * flags 0. Reliable Datagram has no opcodes here.
  */
 import { type HeaderName, headers } from './headers.ts'
 
@@ -15,7 +15,7 @@ export type TransportName = keyof typeof transportBits
 
 export type OperationKind = 'send' | 'write' | 'read' | 'atomic' | 'flush' | 'atomic_write' | 'ack' | 'cnp'
 
-/** Place of a packet in its message; a message of one packet is `only`. */
+/** Position of a packet in its message; `only` for a message of one packet. */
 export type Position = 'first' | 'middle' | 'last' | 'only'
 
 interface Operation {
@@ -97,7 +97,7 @@ export const operations = [
   { ...single, code: 0x1d, name: 'ATOMIC_WRITE', kind: 'atomic_write', headers: ['RETH'], payload: true },
 ] as const satisfies readonly Operation[]
 
-/** Congestion notification (annex A17): of no transport, its 16 reserved bytes count as payload. */
+/** Congestion notification (annex A17): of no transport service; its 16 reserved bytes count as payload. */
 export const CNP = 0x81
 
 type AnyOperation = (typeof operations)[number]
@@ -107,7 +107,7 @@ type NameOf<O> = O extends { on: readonly (infer T)[] } ? NameOn<O, T> : never
 /** SEND_FIRST, FETCH_ADD, … */
 export type OperationName = AnyOperation['name']
 
-/** As in captures' listings: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, CNP, … */
+/** As capture tools show it: RC_SEND_FIRST, UD_SEND_ONLY_IMM, XRC_FETCH_ADD, CNP, … */
 export type OpcodeName = NameOf<AnyOperation> | 'CNP'
 
 type Prefix<T, O> = T extends 'UD'
@@ -125,7 +125,7 @@ type HeadersOn<O, T, N> = O extends { on: readonly (infer U)[]; headers: readonl
     : never
   : never
 
-/** The headers that follow the BTH in a packet with the opcode called N, as a union of names. */
+/** The headers that follow the BTH in a packet with opcode N, as a union of names. */
 export type HeadersOf<N extends OpcodeName> = {
   [T in TransportName]: AnyOperation extends infer O ? HeadersOn<O, T, N> : never
 }[TransportName] &
@@ -141,13 +141,13 @@ export interface Opcode {
   readonly position: Position
   /** A CNP is neither. */
   readonly role?: 'request' | 'response'
-  /** After the BTH, in the order of transmission. */
+  /** In transmission order, after the BTH. */
   readonly headers: readonly HeaderName[]
-  /** Whether bytes may follow the headers. */
+  /** Whether a payload may follow the headers. */
   readonly payload: boolean
-  /** Bytes of BTH and further headers: where the payload begins. */
+  /** Bytes of BTH and further headers: the offset of the payload. */
   readonly headerBytes: number
-  /** Whether BTH.se has a meaning: in the last packet of what completes a receive request. */
+  /** Whether BTH.se is meaningful: in the last packet of a message that consumes a receive. */
   readonly solicited: boolean
 }
 
@@ -171,7 +171,7 @@ const describe = (operation: Operation, transport: TransportName): Opcode => {
   }
 }
 
-/** Every opcode there is, ascending. */
+/** Every opcode, ascending. */
 export const opcodes: readonly Opcode[] = [
   ...(Object.keys(transportBits) as TransportName[]).flatMap(transport =>
     (operations as readonly Operation[]).filter(o => o.on.includes(transport)).map(o => describe(o, transport)),
@@ -188,12 +188,12 @@ export const opcodes: readonly Opcode[] = [
   } satisfies Opcode,
 ].sort((a, b) => a.opcode - b.opcode)
 
-/** The lower five bits of BTH.opcode, by name of the operation: what packets of all services have in common. */
+/** The lower five bits of BTH.opcode by operation, common to all services. */
 export const operationCode = Object.fromEntries(operations.map(o => [o.name, o.code])) as Readonly<
   Record<OperationName, number>
 >
 
-/** By BTH.opcode; undefined for one that does not exist. */
+/** By BTH.opcode; undefined for an undefined opcode. */
 export const opcodeByNumber: readonly (Opcode | undefined)[] = Array.from({ length: 256 }, (_, number) =>
   opcodes.find(o => o.opcode === number),
 )
@@ -222,13 +222,13 @@ export const OP_FLUSH = 1 << 12
 export const OP_ATOMIC_WRITE = 1 << 13
 export const OP_IMM = 1 << 14
 export const OP_INV = 1 << 15
-/** The solicited-event bit may be set. */
+/** The solicited-event bit is allowed. */
 export const OP_SOLICITED = 1 << 16
 export const OP_RETH = 1 << 17
 export const OP_CNP = 1 << 18
-/** Begins a message. */
+/** First packet of a message. */
 export const OP_START = OP_FIRST | OP_ONLY
-/** Ends a message. */
+/** Last packet of a message. */
 export const OP_END = OP_LAST | OP_ONLY
 
 const positionFlag = { first: OP_FIRST, middle: OP_MIDDLE, last: OP_LAST, only: OP_ONLY } as const
@@ -243,10 +243,10 @@ const kindFlag = {
   cnp: OP_CNP,
 } as const
 
-/** OP_… bits by BTH.opcode; 0 for an opcode that does not exist. */
+/** OP_… bits by BTH.opcode; 0 for an undefined opcode. */
 export const opcodeFlags = new Uint32Array(256)
 
-/** Bytes from the start of the BTH to the payload, by BTH.opcode; 0 for an opcode that does not exist. */
+/** Bytes from the start of the BTH to the payload, by BTH.opcode; 0 for an undefined opcode. */
 export const opcodeHeaderBytes = new Uint8Array(256)
 
 /** Bytes from the start of the BTH to that header, by BTH.opcode; 0 where the packet has none. */

@@ -1,17 +1,17 @@
 /*
- * The transport services of queue pairs and how they show on the wire (InfiniBand Architecture Specification, volume 1,
- * clauses 9.2.1 and 9.6; annex A14 for XRC). An engine's row has one number of `Service`; the upper three bits of
- * BTH.opcode come from here, the lower five from the operation (opcodes.ts), so that no opcode is written twice for two
- * services. Which operations a service has follows from the opcodes that exist. General services (GSI, queue pair 1)
- * are UD. No queue pair and no packet is known here.
+ * The transport services of queue pairs and their encoding on the wire (InfiniBand Architecture Specification, volume
+ * 1, clauses 9.2.1 and 9.6; annex A14 for XRC). An engine's row has a number of `Service`; the upper three bits of
+ * BTH.opcode come from here, the lower five from the operation (opcodes.ts), so that each opcode is declared once for
+ * all services. The existing opcodes determine the operations of a service. General services (GSI, queue pair 1) are
+ * UD.
  */
 import { opcodeFlags, type TransportName, transportBits } from './opcodes.ts'
 
-/** The engine's own numbers, dense. An XRC target receives for shared receive queues and never sends requests. */
+/** The engine's own dense numbers. An XRC target receives into SRQs and never sends requests. */
 export const Service = { RC: 0, UC: 1, UD: 2, XRC_INI: 3, XRC_TGT: 4 } as const
 export type ServiceName = keyof typeof Service
 
-/** The service of the packets, by service of the queue pair. */
+/** The service on the wire, by service of the queue pair. */
 export const serviceTransport: Readonly<Record<ServiceName, TransportName>> = {
   RC: 'RC',
   UC: 'UC',
@@ -27,9 +27,9 @@ export const serviceBits = new Uint8Array(SERVICES)
 for (const [name, number] of Object.entries(Service))
   serviceBits[number] = transportBits[serviceTransport[name as ServiceName]]
 
-/** Whether packets of the operation with these lower five bits exist in a service. */
+/** Whether packets with these lower five bits of BTH.opcode exist in a service. */
 export const hasOperation = (service: number, code: number): boolean => opcodeFlags[serviceBits[service]! | code] !== 0
 
-/** Services whose packets are acknowledged, by number: 1 or 0. */
+/** 1 for services with acknowledgements, by number; otherwise 0. */
 export const reliableService = new Uint8Array(SERVICES)
 for (const name of ['RC', 'XRC_INI', 'XRC_TGT'] as const) reliableService[Service[name]] = 1
