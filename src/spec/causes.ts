@@ -38,7 +38,7 @@ const table = {
   BAD_FLUSH: {
     code: 0x105,
     fails: ['LOC_QP_OP_ERR'],
-    text: 'placement {placement} with selectivity {selectivity} is no FLUSH',
+    text: 'placement {placement} with selectivity {selectivity} is not a valid FLUSH',
   },
   MESSAGE_TOO_LONG: {
     code: 0x106,
@@ -51,14 +51,18 @@ const table = {
     text: 'its inline data is longer than max_inline_data of the queue pair',
   },
   ATOMIC_LENGTH: { code: 0x108, fails: ['LOC_LEN_ERR'], text: 'it has {length} bytes; an atomic has 8' },
-  NO_ADDRESS_HANDLE: { code: 0x109, fails: ['LOC_QP_OP_ERR'], text: 'its address handle does not exist, or not here' },
-  REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue refuses it' },
+  NO_ADDRESS_HANDLE: {
+    code: 0x109,
+    fails: ['LOC_QP_OP_ERR'],
+    text: 'the protection domain has no such address handle',
+  },
+  REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue pair does not accept it' },
 
   // ---- 0x2..: local memory: the scatter/gather elements of a send or receive request ----
   LKEY_UNKNOWN: {
     code: 0x201,
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex} is unknown: it was never registered, or is gone for long',
+    text: 'lkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
   },
   LKEY_DEREGISTERED: {
     code: 0x202,
@@ -86,11 +90,15 @@ const table = {
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
     text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) is unmapped or protected',
   },
-  LOCAL_ENDED: { code: 0x208, fails: ['LOC_PROT_ERR', 'REM_OP_ERR'], text: 'the program whose memory it is has ended' },
+  LOCAL_ENDED: {
+    code: 0x208,
+    fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
+    text: 'the program that owns the memory has ended',
+  },
   LOCAL_SLOW: {
     code: 0x209,
     fails: ['LOC_PROT_ERR', 'REM_OP_ERR'],
-    text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) kept the daemon waiting for too long, so its program is cut off',
+    text: 'lkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
   },
   LKEY_REFUSED: {
     code: 0x20f,
@@ -111,7 +119,7 @@ const table = {
   PACKETS_LOST: {
     code: 0x306,
     fails: ['RETRY_EXC_ERR'],
-    text: 'packets were lost again and again: sent {tries} times, retry_cnt is {retryCnt}',
+    text: 'packets were lost repeatedly: sent {tries} times, retry_cnt is {retryCnt}',
   },
   RNR_EXCEEDED: {
     code: 0x307,
@@ -121,7 +129,7 @@ const table = {
   BAD_RESPONSE: {
     code: 0x308,
     fails: ['BAD_RESP_ERR'],
-    text: 'the response is not that of {opcode:request}, or has not its length',
+    text: 'the response does not match {opcode:request} or its length',
   },
 
   // ---- 0x4..: why a responder refuses a request ----
@@ -138,7 +146,7 @@ const table = {
   NO_SRQ: {
     code: 0x403,
     fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'its XRC domain has no shared receive queue {srqn:hex}, or not that of the message',
+    text: 'its XRC domain has no SRQ {srqn:hex}, or the packets of one message name different SRQs',
   },
   QP_NO_RIGHT: {
     code: 0x404,
@@ -153,7 +161,7 @@ const table = {
   DMA_LENGTH: {
     code: 0x406,
     fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'the packets bring more or less than the {length} bytes that were announced',
+    text: 'the packets do not carry the {length} bytes that the request announced',
   },
   RECEIVE_TOO_SHORT: {
     code: 0x407,
@@ -173,7 +181,7 @@ const table = {
   FLUSH_KIND: {
     code: 0x40a,
     fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'a FLUSH with placement {placement} and selectivity {selectivity} is not possible here',
+    text: 'a FLUSH with placement {placement} and selectivity {selectivity} is not supported',
   },
   ATOMIC_WRITE_LENGTH: {
     code: 0x40b,
@@ -183,14 +191,14 @@ const table = {
   NOT_INVALIDATED: {
     code: 0x40c,
     fails: ['REM_INV_REQ_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} of a SEND with invalidate is no window of type 2 that is bound to the queue pair',
+    text: 'rkey {key:hex} of a SEND with invalidate is not a type 2 window bound to the queue pair',
   },
 
   // ---- 0x5..: memory that a request names at the responder ----
   RKEY_UNKNOWN: {
     code: 0x501,
     fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} is unknown: it was never registered, or is gone for long',
+    text: 'rkey {key:hex} is unknown: it was never registered, or was deregistered long ago',
   },
   RKEY_DEREGISTERED: {
     code: 0x502,
@@ -225,7 +233,7 @@ const table = {
   RKEY_OLD: {
     code: 0x508,
     fails: ['REM_ACCESS_ERR', 'LOC_ACCESS_ERR', 'QP_ACCESS_ERR'],
-    text: 'rkey {key:hex} is not valid any more: the key of this memory window is {now:hex} now',
+    text: 'rkey {key:hex} is stale: the key of this memory window is now {now:hex}',
   },
   REMOTE_FAULT: {
     code: 0x509,
@@ -235,7 +243,7 @@ const table = {
   REMOTE_ENDED: {
     code: 0x50a,
     fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
-    text: 'the program whose memory it is has ended',
+    text: 'the program that owns the memory has ended',
   },
   WINDOW_DEALLOCATED: {
     code: 0x50b,
@@ -245,7 +253,7 @@ const table = {
   REMOTE_SLOW: {
     code: 0x50c,
     fails: ['REM_OP_ERR', 'LOC_ACCESS_ERR', 'QP_FATAL'],
-    text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) kept the daemon waiting for too long, so its program is cut off',
+    text: 'rkey {key:hex}: memory [{from:hex}, {to:hex}) took too long to access; the daemon has disconnected the program',
   },
   RKEY_REFUSED: {
     code: 0x50f,
@@ -258,7 +266,7 @@ const table = {
     code: 0x601,
     fails: ['WR_FLUSH_ERR'],
     note: true,
-    text: 'the queue pair went to {state:state} for an error',
+    text: 'the queue pair moved to {state:state} after an error',
   },
   MODIFIED: { code: 0x602, fails: ['WR_FLUSH_ERR'], note: true, text: 'the program has moved the queue pair to ERR' },
   DEVICE_REMOVED: {
@@ -269,26 +277,26 @@ const table = {
   },
 
   // ---- 0x7..: memory windows ----
-  BIND_WINDOW: { code: 0x701, fails: ['MW_BIND_ERR'], text: '{key:hex} is no memory window of the protection domain' },
+  BIND_WINDOW: { code: 0x701, fails: ['MW_BIND_ERR'], text: 'the protection domain has no memory window {key:hex}' },
   BIND_RIGHTS: { code: 0x702, fails: ['MW_BIND_ERR'], text: 'a window of this type cannot grant {right:rights}' },
   BIND_BOUND: { code: 0x703, fails: ['MW_BIND_ERR'], text: 'window {key:hex} is bound already; invalidate it first' },
-  BIND_LENGTH: { code: 0x704, fails: ['MW_BIND_ERR'], text: 'a window of type 2 cannot be bound to 0 bytes' },
-  BIND_REGION: { code: 0x705, fails: ['MW_BIND_ERR'], text: 'lkey {key:hex} is no region of the protection domain' },
+  BIND_LENGTH: { code: 0x704, fails: ['MW_BIND_ERR'], text: 'a type 2 window cannot be bound to 0 bytes' },
+  BIND_REGION: { code: 0x705, fails: ['MW_BIND_ERR'], text: 'the protection domain has no region with lkey {key:hex}' },
   BIND_NO_RIGHT: { code: 0x706, fails: ['MW_BIND_ERR'], text: 'region {key:hex} has no {right:rights}' },
   BIND_RANGE: {
     code: 0x707,
     fails: ['MW_BIND_ERR'],
-    text: 'asked [{from:hex}, {to:hex}) of region {key:hex}, [{start:hex}, {end:hex})',
+    text: '[{from:hex}, {to:hex}) is outside region {key:hex}, [{start:hex}, {end:hex})',
   },
-  BIND_REFUSED: { code: 0x70f, fails: ['MW_BIND_ERR'], text: 'window {key:hex} cannot be bound so' },
+  BIND_REFUSED: { code: 0x70f, fails: ['MW_BIND_ERR'], text: 'window {key:hex} cannot be bound with these arguments' },
   LOCAL_INVALIDATE: {
     code: 0x711,
     fails: ['LOC_QP_OP_ERR', 'MW_BIND_ERR'],
-    text: 'rkey {key:hex} is no window of type 2 that is bound to the queue pair',
+    text: 'rkey {key:hex} is not a type 2 window bound to the queue pair',
   },
 
   // ---- 0x8..: queues and events ----
-  CQ_FULL: { code: 0x801, fails: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full, a completion was lost' },
+  CQ_FULL: { code: 0x801, fails: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full; a completion was lost' },
   COMPLETION_LOST: { code: 0x802, fails: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
   ESTABLISHED: { code: 0x811, fails: ['COMM_EST'], note: true, text: 'a packet came in state RTR' },
   DRAINED: { code: 0x812, fails: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
@@ -296,7 +304,7 @@ const table = {
     code: 0x813,
     fails: ['QP_LAST_WQE_REACHED'],
     note: true,
-    text: 'it went to ERR and takes no more from its shared receive queue',
+    text: 'it moved to ERR and takes no more receives from its shared receive queue',
   },
   SRQ_LIMIT: {
     code: 0x814,
@@ -313,7 +321,7 @@ const table = {
   UNACKNOWLEDGED: {
     code: 0x816,
     fails: [],
-    text: 'destroy_{object} of {number:hex} waits: {done} of {read} events that were read are acknowledged ({call})',
+    text: 'destroy_{object} of {number:hex} waits: {done} of {read} events read are acknowledged ({call})',
   },
   OTHER_EVENT: { code: 0x81f, fails: [], note: true, text: 'event {event} of the device' },
 } as const satisfies Record<string, CauseRow>

@@ -73,7 +73,7 @@ const subjectText = (failure: Failure): string => {
     case 'flush':
       return `${qp} ${flushText(failure)}: `
     case 'drop':
-      return `${qp} passes a message over: `
+      return `${qp} drops a message: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
     case 'wait':
@@ -87,7 +87,7 @@ export const failureReason = (failure: Failure): string => {
   const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
   const why = root === undefined ? '' : ` (${failureText(root)})`
   const where = peer !== undefined && aboutPeer.has(cause.id) ? `; ${peerText(peer)}` : ''
-  const faults = faultDrops ? `; rules of faults have dropped ${faultDrops} packets` : ''
+  const faults = faultDrops ? `; fault rules have dropped ${faultDrops} packets` : ''
   return `${whose}${causeText(cause)}${where}${faults}${why}`
 }
 

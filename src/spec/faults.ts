@@ -6,10 +6,14 @@
 
 /** Kinds of faults that hit a share of the packets, in the order of the decisions; `counter` counts its hits. */
 export const FaultKinds = {
-  drop: { counter: 'dropped', example: 'drop=1%', help: 'so many are lost (1% or 0.01)' },
-  corrupt: { counter: 'corrupted', example: 'corrupt=1%', help: 'one to three bits are flipped' },
-  dup: { counter: 'duplicated', example: 'dup=1%', help: 'so many arrive twice' },
-  reorder: { counter: 'reordered', example: 'reorder=1%', help: 'so many arrive after up to eight later ones' },
+  drop: { counter: 'dropped', example: 'drop=1%', help: 'share that is lost (1% or 0.01)' },
+  corrupt: { counter: 'corrupted', example: 'corrupt=1%', help: 'share in which share in which one to three bits are flipped' },
+  dup: { counter: 'duplicated', example: 'dup=1%', help: 'share that arrives twice' },
+  reorder: {
+    counter: 'reordered',
+    example: 'reorder=1%',
+    help: 'share that is overtaken by up to eight later packets',
+  },
 } as const
 
 export type FaultKind = keyof typeof FaultKinds
@@ -22,10 +26,10 @@ export const FaultSettings = {
   qp: { example: 'qp=0x12', help: 'packets to this queue pair (several: 0x12+0x13)' },
   opcode: { example: 'opcode=RC_ACKNOWLEDGE', help: 'packets with this opcode (RC_READ_RESP_*, 0x11; several with +)' },
   ...FaultKinds,
-  delay: { example: 'delay=5ms', help: 'all arrive later' },
-  jitter: { example: 'jitter=1ms', help: 'by up to so much more or less' },
-  rate: { example: 'rate=10mbit', help: 'bits per second; what does not fit a queue of 1000 packets is lost' },
-  seed: { example: 'seed=7', help: 'start of the random sequence: the same seed and packets, the same faults' },
+  delay: { example: 'delay=5ms', help: 'delay of every packet' },
+  jitter: { example: 'jitter=1ms', help: 'random variation of the delay, plus or minus' },
+  rate: { example: 'rate=10mbit', help: 'bits per second; packets beyond a queue of 1000 are lost' },
+  seed: { example: 'seed=7', help: 'seed of the random sequence: the same seed and packets give the same faults' },
 } as const
 
 type Counter = (typeof FaultKinds)[FaultKind]['counter']

@@ -67,6 +67,6 @@ export const whyAbsent = (link: LinkName, attribute: string): string => {
   const { title, attributes, because } = Links[link]
   const role = addressRoles.get(attribute)
   const own = role === undefined ? undefined : attributes[role]
-  const instead = own !== undefined ? `it takes ${own}` : role === undefined ? 'leave it out' : 'none is passed'
-  return `attribute ${attribute} is not of this device's link, which is ${title}: ${because}; ${instead}`
+  const instead = own !== undefined ? `use ${own}` : role === undefined ? 'leave it out' : 'none is passed'
+  return `attribute ${attribute} does not belong to this device's link, ${title}: ${because}; ${instead}`
 }

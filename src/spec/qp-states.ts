@@ -225,7 +225,7 @@ export const checkTransition = (
   const asked = transitionOf(type, before, after)
   const given = new Set(attributes.filter(name => !besideAddresses.has(name)).map(inTable))
   const alone = given.has('address') ? undefined : attributes.find(name => besideAddresses.has(name))
-  if (alone !== undefined) return `${alone} is part of where to send: it comes with address`
+  if (alone !== undefined) return `${alone} is part of the destination: give it together with address`
   given.delete('state')
   if (given.has('curState') && curState !== undefined) {
     const claimed = nameOf(curState)
@@ -304,6 +304,7 @@ const makePlan = (type: QpTypeName, to: number, given: readonly string[]): Step[
     if (why !== undefined) return why
     plan.push({ state: QpState.values[after], attributes: taken })
   }
-  if (left.size > 0) return `on its way to ${target} no ${type} queue pair takes ${[...left].join(', ')}`
+  if (left.size > 0)
+    return `no transition of a ${type} queue pair on the way to ${target} takes ${[...left].join(', ')}`
   return plan
 }

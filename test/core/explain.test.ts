@@ -49,15 +49,10 @@ test('a key that is refused', () => {
   assert.ok(bindWindow(table, PD, QP + 1, bind))
   const bound = table.key[window2]
   is('WINDOW_OTHER_QP', `rkey ${hex(bound)} is of a memory window that is bound to QP 0x12`, bound, REMOTE_READ)
-  is(
-    'RKEY_OLD',
-    `rkey ${hex(k2)} is not valid any more: the key of this memory window is ${hex(bound)} now`,
-    k2,
-    REMOTE_READ,
-  )
+  is('RKEY_OLD', `rkey ${hex(k2)} is stale: the key of this memory window is now ${hex(bound)}`, k2, REMOTE_READ)
   removeWindow(table, window2)
   is('WINDOW_DEALLOCATED', `rkey ${hex(bound)} is of a memory window that was deallocated`, bound, REMOTE_READ)
-  const unknown = 'is unknown: it was never registered, or is gone for long'
+  const unknown = 'is unknown: it was never registered, or was deregistered long ago'
   is('LKEY_UNKNOWN', `lkey 0x5 ${unknown}`, 5, 0)
   is('RKEY_UNKNOWN', `rkey 0x5 ${unknown}`, 5, REMOTE_READ)
   is('RKEY_UNKNOWN', `rkey 0x0 ${unknown}`, 0, REMOTE_READ)
@@ -99,18 +94,18 @@ test('a bind that is refused', () => {
     const cause = explainBind(table, PD, bind)
     assert.deepEqual([cause?.id, cause && causeText(cause)], [id, text])
   }
-  is('BIND_WINDOW', `${hex(key)} is no memory window of the protection domain`, { window: key })
+  is('BIND_WINDOW', `the protection domain has no memory window ${hex(key)}`, { window: key })
   is('BIND_RIGHTS', 'a window of this type cannot grant ZERO_BASED', {
     window: table.key[window1],
     access: REMOTE_READ | ZERO_BASED,
   })
-  is('BIND_LENGTH', 'a window of type 2 cannot be bound to 0 bytes', { lengthLo: 0 })
-  is('BIND_REGION', 'lkey 0x5 is no region of the protection domain', { lkey: 5 })
+  is('BIND_LENGTH', 'a type 2 window cannot be bound to 0 bytes', { lengthLo: 0 })
+  is('BIND_REGION', 'the protection domain has no region with lkey 0x5', { lkey: 5 })
   const [plainKey, badKey] = [table.key[plain], table.key[unbindable]]
   is('BIND_NO_RIGHT', `region ${hex(badKey)} has no MW_BIND`, { lkey: badKey })
   is('BIND_NO_RIGHT', `region ${hex(plainKey)} has no LOCAL_WRITE`, { lkey: plainKey, access: REMOTE_WRITE })
   const range = '[0x7f0100001ffc, 0x7f0100002004)'
-  is('BIND_RANGE', `asked ${range} of region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
+  is('BIND_RANGE', `${range} is outside region ${hex(key)}, [0x7f0100001000, 0x7f0100002000)`, { lo: 0x1ffc })
   assert.ok(bindWindow(table, PD, QP, request))
   const bound = table.key[window2]
   is('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })

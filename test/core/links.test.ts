@@ -49,7 +49,7 @@ test('an attribute of another link is refused with what this one takes', () => {
       assert.throws(() => invokeNow(context, RcQp, 'create', 0, args, caller), {
         code: 'EINVAL',
         message: new RegExp(
-          `^rc_qp.create: attribute ${name} is not of this device's link, which is ${Links[link].title}`,
+          `^rc_qp.create: attribute ${name} does not belong to this device's link, ${Links[link].title}`,
         ),
       })
     }

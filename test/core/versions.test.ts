@@ -206,7 +206,7 @@ test('it is told before the call what the device lacks', () => {
   assert.equal(message(old, 'create'), 'agreed')
   assert.equal(
     message(next, 'create'),
-    'EOPNOTSUPP sheet.create: the device does not answer folds; its release is too old',
+    'EOPNOTSUPP sheet.create: the device does not return folds; its release is too old',
   )
   assert.equal(message(next, 'fold'), 'EOPNOTSUPP this device has no sheet.fold')
   assert.equal(message(gone, 'query'), 'EOPNOTSUPP this device has no ruler.query')

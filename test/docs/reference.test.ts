@@ -64,7 +64,7 @@ test('state diagrams have every transition of the table', () => {
 test('the words beside declarations are found', () => {
   const port = wordsAbout('port')
   assert.match(port.opening.join(' '), /^Class `port`: a port of the device/)
-  assert.match(port.method('queryGidEntry')?.join(' ') ?? '', /^One entry of the GID table; ENODATA/)
+  assert.match(port.method('queryGidEntry')?.join(' ') ?? '', /^One entry of the GID table. ENODATA/)
   assert.equal(port.method('query'), undefined)
   assert.match(wordsAbout('system').field('nodeGuid') ?? '', /^In network order/)
   assert.match(wordsAboutEnumeration('mtu') ?? '', /^Path MTU: 128/)

@@ -46,7 +46,7 @@ test('sentences name their arguments, as what they are', () => {
     'rkey 0x753: asked [0x7ffffffffff0, 0x800000000010) of [0x0, 0x10)',
   )
   assert.equal(causeText(because('BAD_OPCODE', { opcode: 4 })), 'this type of queue pair has no READ')
-  assert.equal(causeText(because('FLUSHED', { state: 6 })), 'the queue pair went to ERR for an error')
+  assert.equal(causeText(because('FLUSHED', { state: 6 })), 'the queue pair moved to ERR after an error')
   for (const name of names) assert.doesNotMatch(causes[name].text, /[.!]$/, name)
 })
 

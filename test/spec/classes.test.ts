@@ -131,7 +131,7 @@ test('a fault in a declaration is a sentence with its path', () => {
   const overlap = record(1, { x: at(0, u32(0)), y: at(2, u32(0)) })
   assert.throws(
     faulty(method(0, { in: { r: overlap }, out: {} })),
-    /attribute r\.y: offset 2 is within the field before it/,
+    /attribute r\.y: offset 2 overlaps the field before it/,
   )
   const two = objectClass('a', 1, { methods: {} })
   assert.throws(() => checkClasses([two, { ...two, name: 'b' }]), /class b: id 1 is that of a/)

@@ -22,12 +22,12 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ['NOT_INLINE', 'READ takes no inline data', t => t.post({ id: 1, opcode: READ, inline: new Uint8Array(4) })],
   [
     'BAD_FLUSH',
-    'placement 0 with selectivity 0 is no FLUSH',
+    'placement 0 with selectivity 0 is not a valid FLUSH',
     t => t.post({ id: 1, opcode: wr.FLUSH, compare: 1n, swap: 0n }),
   ],
   ['MESSAGE_TOO_LONG', 'the message is longer than 2147483648 bytes', t => t.post({ id: 1, opcode: SEND, ...tooLong })],
   ['ATOMIC_LENGTH', 'it has 4 bytes; an atomic has 8', t => t.post({ id: 1, opcode: FAA, ...sge(0, 4) })],
-  ['REFUSED', 'the queue refuses it', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
+  ['REFUSED', 'the queue pair does not accept it', t => t.post({ id: 1, opcode: SEND, refused: 2 })],
   [
     'INLINE_TOO_LONG',
     'its inline data is longer than max_inline_data of the queue pair',
@@ -35,7 +35,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   [
     'NO_ADDRESS_HANDLE',
-    'its address handle does not exist, or not here',
+    'the protection domain has no such address handle',
     t => t.post({ id: 1, opcode: SEND, refused: 2 | (causes.NO_ADDRESS_HANDLE.code << 8) }),
   ],
   [
@@ -53,7 +53,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   [
     'LOCAL_ENDED',
-    'the program whose memory it is has ended',
+    'the program that owns the memory has ended',
     t => {
       t.node.faults.read = 3
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
@@ -61,16 +61,20 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ],
   [
     'LOCAL_SLOW',
-    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) kept the daemon waiting for too long, so its program is cut off`,
+    `lkey 0x1111: memory [${hex(16)}, ${hex(26)}) took too long to access; the daemon has disconnected the program`,
     t => {
       t.node.faults.read = 110
       t.post({ id: 1, opcode: SEND, ...sge(16, 10) })
     },
   ],
-  ['BIND_REFUSED', 'window 0x0 cannot be bound so', t => t.post({ id: 1, opcode: wr.BIND_MW, rkey: 0 })],
+  [
+    'BIND_REFUSED',
+    'window 0x0 cannot be bound with these arguments',
+    t => t.post({ id: 1, opcode: wr.BIND_MW, rkey: 0 }),
+  ],
   [
     'LOCAL_INVALIDATE',
-    'rkey 0x7 is no window of type 2 that is bound to the queue pair',
+    'rkey 0x7 is not a type 2 window bound to the queue pair',
     t => t.post({ id: 1, opcode: wr.LOCAL_INV, imm: 7 }),
   ],
   ...(
@@ -91,7 +95,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ]),
   [
     'BAD_RESPONSE',
-    'the response is not that of READ, or has not its length',
+    'the response does not match READ or its length',
     t => {
       t.post({ id: 1, opcode: READ, ...sge(0, 8) })
       t.sent()
@@ -133,7 +137,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'DMA_LENGTH',
-    'the packets bring more or less than the 9 bytes that were announced',
+    'the packets do not carry the 9 bytes that the request announced',
     t => t.request('WRITE_ONLY', 0, { payload: 8, dmaLen: 9 }),
   ],
   [
@@ -155,13 +159,13 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'FLUSH_KIND',
-    'a FLUSH with placement 4 and selectivity 0 is not possible here',
+    'a FLUSH with placement 4 and selectivity 0 is not supported',
     t => t.request('FLUSH', 0, { dmaLen: 8, plt: 4 }),
   ],
   ['ATOMIC_WRITE_LENGTH', 'an ATOMIC WRITE has 8 bytes, not 4', t => t.request('ATOMIC_WRITE', 0, { payload: 4 })],
   [
     'NOT_INVALIDATED',
-    'rkey 0x7 of a SEND with invalidate is no window of type 2 that is bound to the queue pair',
+    'rkey 0x7 of a SEND with invalidate is not a type 2 window bound to the queue pair',
     t => t.request('SEND_ONLY_INV', 0, { payload: 4, imm: UNKNOWN_KEY }),
   ],
   [
@@ -184,7 +188,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'REMOTE_ENDED',
-    'the program whose memory it is has ended',
+    'the program that owns the memory has ended',
     t => {
       t.node.faults.write = 3
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })
@@ -192,7 +196,7 @@ export const responder: readonly [CauseName, string, (t: Script) => void, access
   ],
   [
     'REMOTE_SLOW',
-    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) kept the daemon waiting for too long, so its program is cut off`,
+    `rkey 0x80002222: memory [${hex(64)}, ${hex(72)}) took too long to access; the daemon has disconnected the program`,
     t => {
       t.node.faults.write = 110
       t.request('WRITE_ONLY', 0, { payload: 8, remote: 64 })

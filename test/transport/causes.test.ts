@@ -47,7 +47,7 @@ describe('a responder refuses with a cause:', () => {
     t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 }))
     t.sent()
     assert.deepEqual(t.node.told.map(causeText).slice(-1), [
-      'its XRC domain has no shared receive queue 0x99, or not that of the message',
+      'its XRC domain has no SRQ 0x99, or the packets of one message name different SRQs',
     ])
     assert.equal(t.node.told.at(-1)?.id, 'NO_SRQ')
   })
@@ -75,7 +75,7 @@ describe('retries that run out say', () => {
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
-    assert.deepEqual(t.node.told.map(causeText), ['packets were lost again and again: sent 1 times, retry_cnt is 0'])
+    assert.deepEqual(t.node.told.map(causeText), ['packets were lost repeatedly: sent 1 times, retry_cnt is 0'])
     assert.equal(t.node.cqes[0].cause, 'PACKETS_LOST')
   })
   it('RNR_EXCEEDED, and how often the peer was not ready', () => {

@@ -133,7 +133,7 @@ test('the soft device takes a MAC address and says it again; it tags no frames',
   const lacks = { code: 'EOPNOTSUPP', attribute: 'vlan', message: /vlan: the device tags no frames; use a GID/ }
   assert.throws(() => pd.addressHandle({ ...qp.endpoint, vlan: 7 }), lacks)
   assert.throws(() => pd.rcQp({ sendCq: cq, peer: qp.endpoint, connection: { vlan: 7 } }), lacks)
-  assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of where to send/ })
+  assert.throws(() => qp.modify({ dmac: mac }), { code: 'EINVAL', message: /dmac is part of the destination/ })
   const { in: into, out } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.modify
   const { out: answered } = device.interface().find(({ name }) => name === 'rc_qp')!.methods.query
   assert.deepEqual([into.dmac?.optional, into.vlan, out.vlan, answered.vlan], [true, undefined, undefined, undefined])

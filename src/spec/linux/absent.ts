@@ -9,8 +9,8 @@ type Ioctl = {
   [O in keyof typeof ioctlNames]: `${O}.${Extract<keyof (typeof ioctlNames)[O], string>}`
 }[keyof typeof ioctlNames]
 
-const NEVER = 'Linux keeps a number for it and has never had it'
-const IN_RINGS = 'it is done in the ring that the program maps, so rxe of Linux has no call for it either'
+const NEVER = 'Linux reserves its number and has never implemented it'
+const IN_RINGS = 'it is done in the mapped ring, so Linux's rxe has no call for it either'
 const NO_IPSEC = 'it sets up IPsec in hardware'
 
 /** By Linux's name of the command. */
@@ -18,7 +18,7 @@ export const absentCommands: Readonly<Partial<Record<WriteName | ExtendedName, s
   MODIFY_AH: NEVER,
   QUERY_AH: NEVER,
   REG_SMR: NEVER,
-  QUERY_MR: `${NEVER}; the ioctl of that name is there`,
+  QUERY_MR: `${NEVER}; the ioctl of that name is supported`,
   BIND_MW: `${NEVER}: windows are bound by work requests`,
   PEEK_CQ: NEVER,
   POLL_CQ: IN_RINGS,

@@ -59,7 +59,7 @@ export interface NldevCommand {
   readonly here: string
 }
 
-const raw = 'EINVAL: the driver tells nothing raw, as rxe does not'
+const raw = 'EINVAL: the driver has no raw data, like rxe'
 
 export const NldevCommands = {
   GET: { number: 1, asks: 'both', here: 'devices' },
@@ -79,7 +79,7 @@ export const NldevCommands = {
   },
   DELLINK: { number: 4, asks: 'one', admin: true, strict: true, here: 'removes a soft device' },
   PORT_GET: { number: 5, asks: 'both', answersAs: 1, here: 'ports, with their interface' },
-  SYS_GET: { number: 6, asks: 'one', here: 'shared by network namespaces, memory is copied at fork, events are told' },
+  SYS_GET: { number: 6, asks: 'one', here: 'netns mode (shared), copy-on-fork, event monitoring' },
   SYS_SET: {
     number: 7,
     asks: 'one',
@@ -87,7 +87,7 @@ export const NldevCommands = {
     strict: true,
     here: 'whether programs may use controlled Q_Keys; network namespaces stay shared (EOPNOTSUPP)',
   },
-  RES_GET: { number: 9, asks: 'both', here: 'how many objects of each kind' },
+  RES_GET: { number: 9, asks: 'both', here: 'number of objects of each kind' },
   RES_QP_GET: { number: 10, asks: 'both', here: 'queue pairs' },
   RES_CM_ID_GET: { number: 11, asks: 'both', here: 'identifiers of rdma_cm' },
   RES_CQ_GET: { number: 12, asks: 'both', here: 'completion queues' },
@@ -99,7 +99,7 @@ export const NldevCommands = {
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'the mode of queue pairs to come; no queue pair has a counter of its own (ENOMEM), none is optional (EINVAL)',
+    here: 'the mode of new queue pairs; binding a counter is ENOMEM, optional counters EINVAL',
   },
   STAT_GET: { number: 17, asks: 'both', here: 'counters of a port, the mode' },
   STAT_DEL: {
@@ -116,8 +116,8 @@ export const NldevCommands = {
   RES_SRQ_GET: { number: 23, asks: 'both', here: 'shared receive queues, with the queue pairs on them' },
   STAT_GET_STATUS: { number: 24, asks: 'one', here: 'names of the counters of a port' },
   RES_SRQ_GET_RAW: { number: 25, asks: 'both', admin: true, here: raw },
-  NEWDEV: { number: 26, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: devices have none below them' },
-  DELDEV: { number: 27, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: devices have none below them' },
+  NEWDEV: { number: 26, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
+  DELDEV: { number: 27, asks: 'one', admin: true, strict: true, here: 'EOPNOTSUPP: there are no sub-devices' },
 } as const satisfies Readonly<Record<string, NldevCommand>>
 
 export type NldevCommandName = keyof typeof NldevCommands

@@ -315,5 +315,5 @@ export const ucmaCommands: readonly UcmaCommand[] = [
 
 /** Linux's other commands, and why they are not here. */
 export const absentUcmaCommands: Readonly<Record<number, { readonly name: string; readonly why: string }>> = {
-  13: { name: 'GET_OPTION', why: 'Linux keeps a number for it and has never had it' },
+  13: { name: 'GET_OPTION', why: 'Linux reserves its number and has never implemented it' },
 }

@@ -169,7 +169,7 @@ export const describe = (classes: readonly ObjectClass[]): Description => {
 // ---- rows → declarations ----
 
 const bad = (reason: string): never => {
-  throw new CallError('EINVAL', `the description of the interface is wrong: ${reason}`)
+  throw new CallError('EINVAL', `the interface description is invalid: ${reason}`)
 }
 
 const pick = <T>(rows: readonly T[], index: number, what: string): T =>
@@ -178,7 +178,7 @@ const pick = <T>(rows: readonly T[], index: number, what: string): T =>
 const some = <T>(rows: readonly T[], first: number, count: number, what: string): readonly T[] =>
   first + count <= rows.length
     ? rows.slice(first, first + count)
-    : bad(`${what} ${first} to ${first + count - 1} are not there, there are ${rows.length}`)
+    : bad(`${what} ${first} to ${first + count - 1} do not exist, there are ${rows.length}`)
 
 const wordOf = (values: Readonly<Record<string, number>>, number: number, what: string): string =>
   Object.keys(values).find(name => values[name] === number) ?? bad(`${what} ${number} is unknown`)
@@ -195,7 +195,7 @@ export const declare = (description: Description): ObjectClass[] => {
     const end = at < names.length ? names.indexOf(0, at) : -1
     if (end < 0) return bad(`there is no name at ${at}`)
     const name = new TextDecoder().decode(names.subarray(at, end))
-    return NAME.test(name) ? name : bad(`what is at ${at} is no name of letters, digits and _`)
+    return NAME.test(name) ? name : bad(`the bytes at ${at} are not a name of letters, digits and _`)
   }
   const enumerations = description.enumerations.map(({ name, first, count }): Enumeration => {
     const rows = some(description.values, first, count, 'values')

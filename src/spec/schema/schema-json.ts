@@ -163,25 +163,28 @@ const bad = (where: string, reason: string): never => {
   throw new CallError('EINVAL', `schema: ${where}: ${reason}`)
 }
 const objectAt = (where: string, value: unknown): Json =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Json) : bad(where, 'is no object')
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Json)
+    : bad(where, 'is not an object')
 const listAt = (where: string, value: unknown): readonly Json[] =>
-  Array.isArray(value) ? value.map((one: unknown, i) => objectAt(`${where}[${i}]`, one)) : bad(where, 'is no list')
+  Array.isArray(value) ? value.map((one: unknown, i) => objectAt(`${where}[${i}]`, one)) : bad(where, 'is not a list')
 const textAt = (where: string, value: unknown): string =>
-  typeof value === 'string' && value !== '' ? value : bad(where, 'is no name')
+  typeof value === 'string' && value !== '' ? value : bad(where, 'is not a name')
 const numberAt = (where: string, value: unknown): number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0xffffffff
     ? value
-    : bad(where, 'is no number from 0 to 2^32 - 1')
+    : bad(where, 'is not a number from 0 to 2^32 - 1')
 const flagAt = (where: string, value: unknown): boolean =>
   typeof value === 'boolean' ? value : bad(where, 'is neither true nor false')
 
 const capabilityAt = (where: string, value: unknown): Capability =>
-  value === 'NET_RAW' ? value : bad(where, 'is no capability that is known, NET_RAW')
+  value === 'NET_RAW' ? value : bad(where, 'is not a known capability; NET_RAW is the only one')
 
 /** The classes of a schema. Throws CallError EINVAL with a sentence that names the place of the fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
-  if (document.format !== SCHEMA_FORMAT) bad('format', `is ${String(document.format)}, known is ${SCHEMA_FORMAT}`)
+  if (document.format !== SCHEMA_FORMAT)
+    bad('format', `is ${String(document.format)}; the supported format is ${SCHEMA_FORMAT}`)
   const enumerations = new Map(
     Object.entries(objectAt('enumerations', document.enumerations)).map(([key, values]): [string, Enumeration] => {
       const where = `enumerations.${key}`
@@ -220,7 +223,7 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
         const width = number('size')
         const of = enumerations.get(textAt(`${where}.enumeration`, type.enumeration))
         if (width !== 1 && width !== 2 && width !== 4) return bad(`${where}.size`, 'is 1, 2 or 4')
-        return of ? { kind: type.kind, of, width } : bad(`${where}.enumeration`, 'there is none of that name')
+        return of ? { kind: type.kind, of, width } : bad(`${where}.enumeration`, 'nothing has that name')
       }
       case 'ref':
       case 'fd':
@@ -246,7 +249,7 @@ export const classesOf = (schema: unknown): ObjectClass[] => {
     const name = textAt(`classes[${i}].name`, cls.name)
     const { identity } = cls
     if (identity !== 'handle' && identity !== 'fd' && identity !== 'fixed')
-      return bad(`${name}.identity`, 'is handle, fd or fixed')
+      return bad(`${name}.identity`, 'must be handle, fd or fixed')
     const methods = listAt(`${name}.methods`, cls.methods).map((one, j): [string, Method] => {
       const method = textAt(`${name}.methods[${j}].name`, one.name)
       const where = `${name}.${method}`

@@ -305,9 +305,9 @@ export type AnyValues = { [attribute: string]: AnyValue | undefined }
 const checkFields = (where: string, fields: Fields): void => {
   let end = 0
   for (const [name, { offset, of }] of Object.entries(fields).sort(([, a], [, b]) => a.offset - b.offset)) {
-    if (offset < end) throw new Error(`${where}.${name}: offset ${offset} is within the field before it`)
+    if (offset < end) throw new Error(`${where}.${name}: offset ${offset} overlaps the field before it`)
     if (of.kind === 'ref' || of.kind === 'fd' || of.kind === 'list' || of.kind === 'blob')
-      throw new Error(`${where}.${name}: a record has no ${of.kind}`)
+      throw new Error(`${where}.${name}: a record cannot contain ${of.kind}`)
     if (of.kind === 'record') checkFields(`${where}.${name}`, of.fields)
     end = offset + sizeOf(of)
   }

@@ -23,7 +23,7 @@ const outOf = (path: string, known: Attributes, own: Attributes): Attributes => 
     const theirs = own[name]
     if (theirs !== undefined) all[name] = { ...theirs, of: merged(attribute.of, theirs.of) }
     else if (!attribute.optional)
-      throw new CallError('EOPNOTSUPP', `${path}: the device does not answer ${name}; its release is too old`)
+      throw new CallError('EOPNOTSUPP', `${path}: the device does not return ${name}; its release is too old`)
   }
   return all
 }

@@ -131,7 +131,7 @@ describe('queues', () => {
     m.settle()
     const full = `CQ ${a.cq.handle} of ${a.cq.cqe} is full`
     assert.deepEqual(wrong(), [
-      `event CQ_ERR: ${full}, a completion was lost`,
+      `event CQ_ERR: ${full}; a completion was lost`,
       `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
     ])
   })
@@ -141,8 +141,8 @@ describe('queues', () => {
     postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })
     postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 8)] })
     m.settle()
-    const failed = `QP ${hex(a.qp.qpn)} SEND wr_id 1: LOC_PROT_ERR: lkey 0x5 is unknown: it was never registered, or is gone for long`
-    const why = `the queue pair went to ERR for an error (${failed})`
+    const failed = `QP ${hex(a.qp.qpn)} SEND wr_id 1: LOC_PROT_ERR: lkey 0x5 is unknown: it was never registered, or was deregistered long ago`
+    const why = `the queue pair moved to ERR after an error (${failed})`
     assert.deepEqual(all.map(failureText), [
       failed,
       `QP ${hex(a.qp.qpn)} 1 send request flushed: WR_FLUSH_ERR: ${why}`,

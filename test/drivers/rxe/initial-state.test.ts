@@ -108,7 +108,7 @@ test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value
   }
   const { destQpn: _, ...noPeer } = everything()
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
-  refused({ ...toInit(), sqPsn: 5 }, /on its way to INIT no RC queue pair takes sqPsn/)
+  refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
   refused({ port: 1 }, /attribute state is missing: it says how far port reach/)
   // A name that came before without a value says nothing now that it has one.
   const made = create({ accessFlags: undefined } as object)
@@ -145,7 +145,7 @@ test('a LID on a RoCE queue pair is refused with a sentence, in this process and
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = everything()
   const sentence =
-    /^rc_qp.create: attribute ibAddress is not of this device's link, which is RoCE: .*there are no LIDs; it takes address$/
+    /^rc_qp.create: attribute ibAddress does not belong to this device's link, RoCE: .*there are no LIDs; use address$/
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message: sentence })
   const { rxe } = p
   assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
@@ -157,7 +157,7 @@ test('a LID on a RoCE queue pair is refused with a sentence, in this process and
     const message = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {
       code: 'EINVAL',
-      message: /^rc_qp.modify: attribute ibAddress is not of this device's link/,
+      message: /^rc_qp.modify: attribute ibAddress does not belong to this device's link/,
     })
   }
 })

@@ -73,7 +73,7 @@ test('a type cannot contain itself', () => {
 test('what no program could use is refused: names that are none, types without end', () => {
   const names = structuredClone(describe(classes))
   names.names[0] = 0xff
-  assert.throws(() => declare(names), /what is at 0 is no name of letters, digits and _/)
+  assert.throws(() => declare(names), /the bytes at 0 are not a name of letters, digits and _/)
   const wide = structuredClone(describe(classes))
   wide.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
   assert.throws(() => declare(wide), /type \d+ has \d+ bytes, at most 1048576 are allowed/)

@@ -105,8 +105,8 @@ test('refusals name the place', () => {
   const set = (i: number, key: string, value: unknown) => (nodes: Node[]) => {
     nodes[i][key] = value
   }
-  assert.equal(wrong(set(0, 'format', 2)), 'schema: format: is 2, known is 1')
-  assert.equal(wrong(set(1, 'identity', 'x')), 'schema: pd.identity: is handle, fd or fixed')
-  assert.equal(wrong(set(1, 'id', -1)), 'schema: pd.id: is no number from 0 to 2^32 - 1')
-  assert.equal(wrong(set(0, 'classes', {})), 'schema: classes: is no list')
+  assert.equal(wrong(set(0, 'format', 2)), 'schema: format: is 2; the supported format is 1')
+  assert.equal(wrong(set(1, 'identity', 'x')), 'schema: pd.identity: must be handle, fd or fixed')
+  assert.equal(wrong(set(1, 'id', -1)), 'schema: pd.id: is not a number from 0 to 2^32 - 1')
+  assert.equal(wrong(set(0, 'classes', {})), 'schema: classes: is not a list')
 })
