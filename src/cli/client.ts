@@ -1,7 +1,7 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests whose bodies are JSON, and calls of traced
- * programs, which the daemon sends unasked. Messages of one session keep their order, so a reply comes after every
- * trace record that was sent before it.
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies, and calls of traced
+ * programs, which the daemon sends unsolicited. Messages of one session stay in order, so a reply follows every trace
+ * record that was sent before it.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -24,30 +24,30 @@ import {
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
-/** Nobody serves the socket, or who did went away before it answered. */
+/** The socket has no server, or the server ended before it answered. */
 export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
 export interface ToolClient {
   readonly socket: string
-  /** The daemon's process, as of the time it began to listen. */
+  /** Process id of the daemon when it began to listen. */
   readonly daemon: number
-  /** Resolves when the daemon is gone or the session is closed. */
+  /** Resolves when the daemon has ended or the session is closed. */
   readonly ended: Promise<void>
   config(): Promise<DaemonConfig>
   stat(): Promise<Stat>
   /** All queue pairs. */
   qps(): Promise<readonly QpStat[]>
-  /** Destroys for which programs wait. */
+  /** Destroys that wait for acknowledgements of events. */
   waits(): Promise<readonly WaitStat[]>
-  /** The rules of faults; those of the text `set` from now on, if it is given. */
+  /** The fault rules; `set`, if given, replaces them first. */
   faults(set?: string): Promise<readonly FaultStat[]>
-  /** One more device, or one less; answers those that there are then. */
+  /** Adds or removes a device; answers the devices that remain. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * Calls of programs with this tag go to `onTrace` from now on, with their bytes if `abi`; packets, if a descriptor is
-   * given, to it as pcapng.
+   * From now on calls of programs with this tag go to `onTrace`, with their bytes if `abi`; packets go to the
+   * descriptor, if given, as pcapng.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   close(): void
@@ -79,8 +79,8 @@ interface Outgoing {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if nobody serves it, and an Error with a sentence if the daemon
- * speaks another version. `onTrace` gets the calls and failures that `trace` asks for.
+ * Opens a session at `socket`. Throws NoDaemonError if it has no server, and an Error with a sentence if the daemon
+ * speaks another version. `onTrace` receives the calls and failures that `trace` requests.
  */
 export const openSession = async (socket: string, onTrace?: (record: TraceEvent) => void): Promise<ToolClient> => {
   const { fd, peer } = dial(socket)
@@ -92,7 +92,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()
   const readTrace = traceReader()
-  /** Requests that did not fit in the socket yet; messages keep their order. */
+  /** Requests that did not fit in the socket yet; messages stay in order. */
   const unsent: Outgoing[] = []
   let serial = 0
   let watcher: Watch | undefined
@@ -150,7 +150,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
     if (writable) flush()
   })
 
-  /** Sends what `write` puts into the buffer; resolves with the reply. */
+  /** Sends the message that `write` puts into the buffer; resolves with the reply. */
   const ask = (write: (serial: number) => number, fds: readonly number[] = []): Promise<Reply> =>
     new Promise((resolve, reject) => {
       if (!watcher) {
@@ -174,7 +174,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
   const odd = (what: string): Error => new Error(`the daemon at ${socket} gave an odd answer to ${what}`)
 
   const { version, error } = await ask(serial => writeHello(outgoing, header(serial)))
-  // EACCES: the daemon may not look into our memory, which a tool does not need.
+  // EACCES: the daemon may not access our memory, which a tool does not need.
   if (version !== SESSION_VERSION || (error !== 0 && error !== EACCES)) {
     finish(gone())
     if (error === EPERM) throw new Error(notServed(socket))

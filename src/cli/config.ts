@@ -1,7 +1,6 @@
 /*
- * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock` of the command line: checked, and compared with what
- * a running daemon was started with. They mean the same in `daemon`, `run` and `trace`
- * (docs/decisions/joining-a-daemon.md).
+ * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock`: parsed, and compared with the options of a running
+ * daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { formatFaults, parseFaults } from '../phy/faults/rules.ts'
@@ -9,17 +8,17 @@ import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths 
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface ConfigOptions {
   readonly device?: readonly string[]
-  /** One rule, or several with `;` between them, each. */
+  /** Each element has one rule, or several separated by `;`. */
   readonly fault?: readonly string[]
   readonly link?: string
   readonly path?: string
   readonly ignoreMemlock?: boolean
 }
 
-/** What was asked for; a setting that was not given is absent. */
+/** The given settings; a setting that was not given is absent. */
 export interface WantedConfig {
   readonly devices?: readonly DeviceSpec[]
   readonly fault?: string
@@ -34,7 +33,7 @@ const parseOne = <T extends string>(name: string, known: readonly T[], text: str
   return found
 }
 
-/** The rules of all `texts` as one text. Throws an Error with a sentence. */
+/** The rules of all `texts` joined. Throws an Error with a sentence. */
 export const canonicalFaults = (texts: readonly string[]): string => formatFaults(parseFaults(texts.join(';')))
 
 export const orUsageError = <T>(parse: () => T): T => {
@@ -45,7 +44,7 @@ export const orUsageError = <T>(parse: () => T): T => {
   }
 }
 
-/** What the options say. Throws UsageError with a sentence. */
+/** Parses the options. Throws UsageError with a sentence. */
 export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: ConfigOptions): WantedConfig =>
   orUsageError(() => {
     const devices = device?.map(parseDevice)
@@ -59,7 +58,7 @@ export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: Confi
     }
   })
 
-/** A whole configuration: what was not asked for is as usual. */
+/** A complete configuration: defaults for what was not given. */
 export const fullConfig = ({ devices, fault, link, path, ignoreMemlock }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
@@ -68,7 +67,7 @@ export const fullConfig = ({ devices, fault, link, path, ignoreMemlock }: Wanted
   ...(ignoreMemlock && { ignoreMemlock }),
 })
 
-/** The options that yield this configuration again. */
+/** The options that produce this configuration. */
 export const configArguments = ({ devices, fault, link, path, ignoreMemlock }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
@@ -86,7 +85,7 @@ const canonical = (devices: readonly DeviceSpec[]): string =>
     .sort()
     .join(' ')
 
-/** Why a program that wants `wanted` cannot join a daemon that runs as `running`; undefined if it can. */
+/** Why a program that wants `wanted` cannot join a daemon with `running`; undefined if it can. */
 export const difference = (wanted: WantedConfig, running: DaemonConfig): string | undefined => {
   if (wanted.devices && canonical(wanted.devices) !== canonical(running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`

@@ -1,10 +1,10 @@
 /*
- * How the demo looks: headings, short explanations, output of programs, and lines cut to the terminal's width.
+ * Formatting of the demo: headings, short explanations, output of programs, and lines cut to the terminal's width.
  */
 const WIDEST = 120
 const NARROWEST = 60
 
-/** Columns to fill: the terminal's, or 100 where there is none. */
+/** Output width: the terminal's, or 100 without a terminal. */
 const width = (): number => Math.max(NARROWEST, Math.min(WIDEST, process.stdout.columns ?? 100))
 
 const colours = (): boolean => process.stdout.isTTY && !process.env.NO_COLOR
@@ -29,22 +29,22 @@ const filled = (text: string, columns: number): string[] => {
 
 export const heading = (text: string): void => print(`\n${paint(1, text)}\n`)
 
-/** An explanation, filled to the terminal's width. */
+/** An explanation, wrapped to the output width. */
 export const paragraph = (text: string): void => {
   for (const line of filled(text, Math.min(width(), 90))) print(line)
 }
 
 export const blank = (): void => print()
 
-/** A program that is started, as one would type it. */
+/** A command line, as one would type it. */
 export const prompt = (command: string): void => print(paint(2, `    $ `) + command)
 
-/** What a program printed, without blank lines at its ends. */
+/** A program's output, without leading and trailing blank lines. */
 export const output = (text: string): void => {
   for (const line of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${line}`)
 }
 
-/** One line that is cut where the terminal ends. */
+/** One line, cut to the output width. */
 export const cut = (text: string): void => {
   const columns = width() - 4
   print(`    ${text.length > columns ? `${text.slice(0, columns - 1)}…` : text}`)

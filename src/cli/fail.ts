@@ -1,6 +1,5 @@
 /*
- * How a command of ours ends when something is wrong: one line on stderr, status 1 (2 for wrong usage, as the shell's
- * own commands).
+ * How a command ends after an error: one line on stderr, status 1 (2 for wrong usage, like shell builtins).
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -11,12 +10,12 @@ export class UsageError extends Error {
   readonly status = 2
 }
 
-/** What a shell shows for a program that SIGPIPE has ended. */
+/** The status that a shell shows for a program killed by SIGPIPE. */
 const BROKEN_PIPE = 128 + 13
 
 /**
- * Whoever read our output has gone (`| head`): there is nobody to work for any more, and nothing is wrong. For commands
- * that only print; one that runs a program goes on.
+ * The reader of our output has closed it (`| head`): the command ends without an error message. For commands that only
+ * print; one that runs a program goes on.
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
@@ -25,7 +24,7 @@ export const exitOnBrokenPipe = (): void => {
   })
 }
 
-/** Whose the folder of a file is, if it is not ours. */
+/** Owner of a file's folder, if it is another user. */
 const ownerAdvice = (path: string | undefined): string => {
   if (path === undefined) return ''
   const folder = dirname(path)
@@ -34,7 +33,7 @@ const ownerAdvice = (path: string | undefined): string => {
   return `; ${folder} belongs to ${userText(owner)}: take a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
 }
 
-/** What is wrong, and for what the system refuses what to do. */
+/** The error's message, with a remedy for errors of the operating system that have one. */
 export const sentenceOf = (error: unknown): string => {
   const { message, code, path } = (error instanceof Error ? error : { message: String(error) }) as NodeJS.ErrnoException
   switch (code) {
@@ -52,7 +51,7 @@ export const sentenceOf = (error: unknown): string => {
   return message
 }
 
-/** Says what is wrong and ends the process, with the error's `status` if it has one. */
+/** Prints the error and ends the process, with the error's `status` if it has one. */
 export const fail = (error: unknown): never => {
   process.stderr.write(`userdma: ${sentenceOf(error)}\n`)
   process.exit(error instanceof Error && 'status' in error && typeof error.status === 'number' ? error.status : 1)

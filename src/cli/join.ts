@@ -1,10 +1,10 @@
 /*
- * How a command comes to a daemon (docs/decisions/joining-a-daemon.md): it joins the one at a named socket, joins the
- * user's own or starts it, or starts an isolated one in a folder that nobody else sees.
+ * How a command finds its daemon (docs/decisions/joining-a-daemon.md): it joins the one at a given socket, joins or
+ * starts the user's own, or starts a private one in a fresh folder.
  *
- * A daemon that a command starts ends with its last client; the session that is held here while the program runs is
- * one. Two commands that start at once may both start a daemon: the one that finds the socket taken ends, and its
- * command joins the other.
+ * A daemon that a command starts ends with its last client; the session that the command holds while the program runs
+ * counts as one. Two commands that start at the same time may both start a daemon: the one that finds the socket taken
+ * ends, and its command joins the other.
  */
 import { join } from 'node:path'
 import type { TraceEvent } from '../uapi/tool.ts'
@@ -15,7 +15,7 @@ import { UsageError } from './fail.ts'
 import { privateFolder, removeFolder } from './places.ts'
 import { StartError, startInBackground } from './start.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface JoinOptions extends ConfigOptions {
   readonly socket?: string
   readonly private?: boolean
@@ -23,24 +23,24 @@ export interface JoinOptions extends ConfigOptions {
 
 export interface Joined {
   readonly client: ToolClient
-  /** What the daemon said last, if it was started here; empty if nothing. */
+  /** The last output of the daemon, if this command started it; otherwise empty. */
   lastWords(): string
-  /** Ends the session; a private daemon ends with it and its folder is removed. */
+  /** Ends the session; a private daemon ends with it, and its folder is removed. */
   leave(): Promise<void>
 }
 
 type OnTrace = (event: TraceEvent) => void
 
-/** How often a start is tried: each time we lost the race to a daemon that has ended again. */
+/** Attempts to start: another attempt follows when the daemon that won the race has already ended. */
 const ATTEMPTS = 5
-/** A private daemon without clients that does not end by itself is told to after so many milliseconds. */
+/** Milliseconds after which a private daemon without clients that has not ended gets a signal. */
 const PATIENCE = 5000
 
 const startPrivate = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Joined> => {
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
-    // If we are killed, nobody but the daemon is there to clean up.
+    // If this process is killed, only the daemon can clean up.
     const daemon = await startInBackground(socket, fullConfig(wanted), ['--remove-folder'])
     const client = await openSession(socket, onTrace)
     return {

@@ -1,6 +1,7 @@
 /*
- * When a program listens on a TCP port. It cannot be asked by connecting: programs like ibv_rc_pingpong take the first
- * connection for their partner. The kernel tells in /proc/net, but calls nobody, hence the look every few milliseconds.
+ * Waits until a program listens on a TCP port. Connecting would disturb it: programs such as ibv_rc_pingpong take the
+ * first connection as their peer. /proc/net shows the state but has no notification, so it is polled every few
+ * milliseconds.
  */
 import { readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -25,7 +26,7 @@ const isListening = (port: number): boolean => {
   })
 }
 
-/** Resolves when something listens on the port; false if `ended` comes first. */
+/** Resolves when a socket listens on the port; false if `ended` resolves first. */
 export const untilListening = async (port: number, ended: Promise<unknown>): Promise<boolean> => {
   let over = false
   void ended.then(() => {
@@ -38,7 +39,7 @@ export const untilListening = async (port: number, ended: Promise<unknown>): Pro
   }
 }
 
-/** A TCP port that was free a moment ago. */
+/** A TCP port that was just free. */
 export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()

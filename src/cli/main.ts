@@ -1,6 +1,6 @@
 /*
- * The command line of userdma: commands, options, help. What a command does is loaded only when it is called, so that
- * each starts fast.
+ * The command line of userdma: commands, options, help. Each command's module is loaded only when it is called, for a
+ * fast start.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -61,7 +61,7 @@ ${examples(
 const version = (): string =>
   (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
 
-/** What declares each command. */
+/** The declaration of each command. */
 const commands: Readonly<Record<string, (program: Command) => void>> = {
   run(program) {
     withJoin(program.command('run'))
@@ -213,7 +213,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
-/** The whole command line; with the name of a command only what it needs, since each start pays for what is declared. */
+/** The whole command line; with a command's name only that command, since every start pays for the declarations. */
 const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
@@ -235,7 +235,7 @@ const buildProgram = (named: string | undefined): Command => {
       ),
     )
 
-  // No option of ours comes before a command that is named.
+  // Options never precede the command's name.
   if (named === undefined) program.version(version(), '-V, --version', 'print the version')
   for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
@@ -249,10 +249,10 @@ const buildProgram = (named: string | undefined): Command => {
   return program
 }
 
-/** Commands that work on when nobody reads what they print. */
+/** Commands that go on when their output is closed. */
 const STAYING = ['daemon', 'run', 'trace']
 
-/** A function, since a module that is bundled for a faster start (scripts/bundle.mjs) cannot wait at its top level. */
+/** A function, since a module bundled for a faster start (scripts/bundle.mjs) cannot have a top-level await. */
 const main = async (): Promise<void> => {
   const [, , first] = process.argv
   try {

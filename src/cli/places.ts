@@ -1,5 +1,5 @@
 /*
- * Where things are: the checkout (or installed package), the preload library, and folders for what is not to stay.
+ * Locations: the checkout (or installed package), the preload library, and temporary folders.
  */
 import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,10 +17,10 @@ const findRoot = (): string => {
 /** The folder with package.json: the checkout, or the installed package. */
 export const packageRoot = findRoot()
 
-/** The module that a new process of the command line starts with. */
+/** The entry module of a new process of the command line. */
 export const mainModule = fileURLToPath(new URL(`./main${here.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url))
 
-/** The preload library. Throws a sentence if it is not built or cannot be named in LD_PRELOAD. */
+/** The path of the preload library. Throws a sentence if it is not built or its path cannot be in LD_PRELOAD. */
 export const shimLibrary = (): string => {
   const path = join(packageRoot, 'build', 'native', 'libuserdma_shim.so')
   if (!existsSync(path))
@@ -34,10 +34,10 @@ export const shimLibrary = (): string => {
   return path
 }
 
-/** A fresh folder that only this user can enter. */
+/** A new folder that only this user can enter. */
 export const privateFolder = (): string => {
   const folder = mkdtempSync(resolve(tmpdir(), 'userdma-'))
-  // Whatever the umask takes away.
+  // Independent of the umask.
   chmodSync(folder, 0o700)
   return folder
 }

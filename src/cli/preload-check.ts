@@ -1,12 +1,12 @@
 /*
- * Whether the dynamic linker will load the preload library into a program: without it the program finds no devices, and
- * says only that.
+ * Checks whether the dynamic linker will load the preload library into a program: without it the program reports only
+ * that it finds no devices.
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { startedPrograms } from './started-programs.ts'
 
-/** Of an ELF header: class 64 bits, and where what we ask for is. */
+/** ELF header constants: class 64-bit, and offsets of the needed fields. */
 const MAGIC = 0x7f454c46
 const CLASS_64 = 2
 const AT = { CLASS: 4, MACHINE: 18, PHOFF: 32, PHENTSIZE: 54, PHNUM: 56 } as const
@@ -21,7 +21,7 @@ const read = (fd: number, length: number, position: number): Buffer => {
   return bytes.subarray(0, readSync(fd, bytes, 0, length, position))
 }
 
-/** The path of the dynamic linker that a program names; undefined if it names none. */
+/** The path of a program's dynamic linker; undefined if it has none. */
 const interpreterOf = (fd: number, header: Buffer): string | undefined => {
   const start = Number(header.readBigUInt64LE(AT.PHOFF))
   const size = header.readUInt16LE(AT.PHENTSIZE)
@@ -48,19 +48,19 @@ const problemOfFile = (fd: number): string | undefined => {
   return undefined
 }
 
-/** Why this file will not get the preload library, as half a sentence; undefined if nothing speaks against it. */
+/** Why this file will not load the preload library, as half a sentence; undefined if nothing is known against it. */
 const problemOf = (path: string, args: readonly string[], isFirst: boolean): string | undefined => {
   if (basename(path) === 'env' && args.some(arg => /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/.test(arg)))
     return 'it starts its program without the environment that names the preload library'
   let fd: number
   try {
     const { mode, uid } = statSync(path)
-    // A script has many such programs, most of which have nothing to do with devices.
+    // A script runs many such programs, most of which have nothing to do with devices.
     if (isFirst && (mode & SET_ID) !== 0 && uid !== process.getuid?.())
       return 'it changes its user or group when it starts'
     fd = openSync(path, 'r')
   } catch {
-    // Whoever may execute a program may not always read it.
+    // Execute permission does not imply read permission.
     return undefined
   }
   try {
@@ -73,13 +73,13 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
 }
 
 export interface PreloadProblem {
-  /** The program, as the command line names it. */
+  /** The program, as on the command line. */
   readonly name: string
-  /** Half a sentence. */
+  /** The reason, as half a sentence. */
   readonly problem: string
 }
 
-/** The programs among those that a command line starts that will not get the preload library. */
+/** The programs started by a command line that will not load the preload library. */
 export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
   const problems = new Map<string, string>()
   for (const started of startedPrograms(program, args)) {

@@ -1,7 +1,6 @@
 /*
- * Runs the program of a command line as if it stood there alone: its input and output are ours, signals are passed on,
- * and its end becomes our exit status. What makes it see the devices is its environment: the preload library and the
- * daemon's socket.
+ * Runs the program of a command line transparently: it inherits input and output, signals are forwarded, and its exit
+ * becomes ours. Its environment makes the devices visible: the preload library and the daemon's socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
@@ -10,7 +9,7 @@ import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../spec/session.ts'
 import { shimLibrary } from './places.ts'
 
-/** A program that cannot be run; `status` as shells give it: 127 not found, 126 not executable. */
+/** A program that cannot be run; `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
   override readonly name = 'ProgramError'
   readonly status: 126 | 127
@@ -24,7 +23,7 @@ export class ProgramError extends Error {
 const isShim = (path: string): boolean => path.endsWith('/libuserdma_shim.so')
 const preloads = (env: NodeJS.ProcessEnv): string[] => (env.LD_PRELOAD ?? '').split(/[\s:]+/).filter(Boolean)
 
-/** The environment without the preload library: what our own processes run in. */
+/** The environment without the preload library, for our own processes. */
 export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   const { LD_PRELOAD: _, ...rest } = env
   const others = preloads(env).filter(path => !isShim(path))
@@ -32,7 +31,7 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
 }
 
 /**
- * The environment in which a program finds the devices of the daemon at `socket`. Throws a sentence if the preload
+ * The environment in which a program sees the devices of the daemon at `socket`. Throws a sentence if the preload
  * library is missing.
  */
 export const programEnvironment = (socket: string, tag?: string): NodeJS.ProcessEnv => {
@@ -45,7 +44,7 @@ export const programEnvironment = (socket: string, tag?: string): NodeJS.Process
   }
 }
 
-/** What is there; undefined also where we may not look, as in other users' folders of PATH. */
+/** The file's stat; undefined also for paths that we may not access, such as other users' folders in PATH. */
 const statOf = (path: string): Stats | undefined => {
   try {
     return statSync(path)
@@ -63,13 +62,13 @@ const isExecutableFile = (path: string): boolean => {
   }
 }
 
-/** Where a program of this name may be: at its path, or in the folders of PATH. */
+/** Candidates for a program's name: its path, or the folders of PATH. */
 const candidatesOf = (program: string): string[] => {
   if (program.includes('/')) return [program]
   return program === '' ? [] : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
 }
 
-/** The path of a program that can be run; undefined if there is none. */
+/** The path of an executable program; undefined if there is none. */
 export const findProgram = (program: string): string | undefined => candidatesOf(program).find(isExecutableFile)
 
 /** The path of a program. Throws ProgramError if it cannot be run. */
@@ -89,7 +88,7 @@ export const requireProgram = (program: string): string => {
 }
 
 /**
- * Whether a terminal controls us: then it sends SIGINT and SIGQUIT to the program as well, and we must not do it again.
+ * Whether we have a controlling terminal: it sends SIGINT and SIGQUIT to the program too, so we must not forward them.
  */
 const hasTerminal = (): boolean => {
   try {
@@ -104,7 +103,7 @@ const PASSED_ON = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as cons
 const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
 
 /**
- * Runs the program to its end; its exit status, 128+n if signal n ended it. Throws ProgramError if it cannot be
+ * Runs the program to its end and answers its exit status, 128+n after signal n. Throws ProgramError if it cannot be
  * started.
  */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
@@ -119,7 +118,8 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       ...PASSED_ON.map((signal): [NodeJS.Signals, typeof passOn] => [signal, passOn]),
       ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof passOn] => [signal, byTerminal]),
     ]
-    // Before the program is there, so that no signal ends us alone: one that comes during spawn is handled after it.
+    // Installed before the program is spawned, so that a signal during spawn is forwarded afterwards instead of ending
+    // this process alone.
     for (const [signal, handler] of handlers) process.on(signal, handler)
     const settle = (): void => {
       for (const [signal, handler] of handlers) process.off(signal, handler)
@@ -127,7 +127,7 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
     const refuse = (error: unknown): void => {
       settle()
       const { code } = error as NodeJS.ErrnoException
-      // It was there a moment ago: what is missing is the interpreter that its first line names.
+      // The file existed a moment ago, so its interpreter (#!) is missing.
       if (code === 'ENOENT') reject(new ProgramError(127, `${program}: the interpreter that it names does not exist`))
       else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
     }

@@ -1,9 +1,9 @@
 /*
  * Starts a daemon in the background and waits until it is ready.
  *
- * It gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon under it,
- * and keeps none of our descriptors: it may outlive us, and a pipeline that we are part of must not wait for it. What
- * it says goes to a file beside its socket.
+ * The daemon gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon,
+ * and inherits none of our descriptors: it may outlive us, and a pipeline that we belong to must not wait for it. Its
+ * output goes to a file beside its socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -14,21 +14,21 @@ import { configArguments } from './config.ts'
 import { mainModule } from './places.ts'
 import { withoutShim } from './program.ts'
 
-/** What the daemon prints first: when it can be used; in the background also why it cannot. */
+/** First words of the daemon's output: when it is ready; in the background also why it cannot start. */
 export const READY = 'userdma daemon: ready on '
 export const FAILED = 'userdma daemon: failed: '
-/** What lines of its log begin with that only say that it serves, and why it ended. */
+/** Prefixes of log lines that only report its start and end. */
 export const NOTE = 'userdma daemon: process '
 
 export interface StartedDaemon {
   readonly process: ChildProcess
-  /** Resolves when it has ended. */
+  /** Resolves when the process has ended. */
   readonly ended: Promise<void>
-  /** What it said last; empty if nothing. */
+  /** Its last output; empty if none. */
   lastWords(): string
 }
 
-/** It ended before it was ready; the message has what it said. */
+/** It ended before it was ready; the message has its output. */
 export class StartError extends Error {
   override readonly name = 'StartError'
 }
@@ -42,15 +42,13 @@ const lastLines = (path: string): string =>
     .join('\n')
     .replace(/^userdma: /, '')
 
-/**
- * Starts `userdma daemon --end-with-last-client` for `socket`, with more options if there are any. Throws StartError.
- */
+/** Starts `userdma daemon --end-with-last-client` for `socket`, with further options. Throws StartError. */
 export const startInBackground = async (
   socket: string,
   config: DaemonConfig,
   options: readonly string[] = [],
 ): Promise<StartedDaemon> => {
-  // Its own name until the daemon is the one that serves the socket: another command may start one at the same time.
+  // A temporary name until this daemon serves the socket: another command may start one at the same time.
   const log = join(dirname(socket), 'daemon.log')
   const ours = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
@@ -91,7 +89,7 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
       const why = said.startsWith(FAILED) ? said.slice(FAILED.length).trim() : lastLines(log)
       reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
-    // After `close` all that it said is here.
+    // After `close` the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       said += chunk

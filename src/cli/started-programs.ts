@@ -1,30 +1,30 @@
 /*
- * Which programs a command line starts, as far as it shows: the program itself, the interpreter of a script, and what
- * `env`, `timeout` and the like or `sh -c` are told to start. What a script's lines start does not show.
+ * The programs that a command line starts, as far as it shows: the program itself, the interpreter of a script, and the
+ * programs that `env`, `timeout` and the like or `sh -c` start. The lines of a script are not read.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
 import { findProgram } from './program.ts'
 
 export interface StartedProgram {
-  /** As the command line or the script names it. */
+  /** As named on the command line or in the script. */
   readonly name: string
   readonly path: string
   readonly args: readonly string[]
-  /** The script that names it as its interpreter. */
+  /** The script whose interpreter it is. */
   readonly interpreterOf?: string
 }
 
-/** Scripts whose interpreters are scripts: Linux' limit. */
+/** Linux's limit on scripts whose interpreters are scripts. */
 const DEEPEST = 4
 /** Bytes of a script's first line that Linux reads. */
 const FIRST_LINE = 256
 
-/** Programs whose first argument that is a program is the one that they start. */
+/** Programs that run the first of their arguments that is a program. */
 const LAUNCHERS = new Set(['env', 'nice', 'nohup', 'numactl', 'setsid', 'stdbuf', 'taskset', 'time', 'timeout'])
 const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
 
-/** Interpreter and argument of a script's first line; undefined if the file is none. */
+/** Interpreter and argument in a script's first line; undefined if the file is not a script. */
 const firstLine = (path: string): { readonly interpreter: string; readonly argument?: string } | undefined => {
   let fd: number
   try {
@@ -42,12 +42,12 @@ const firstLine = (path: string): { readonly interpreter: string; readonly argum
   }
 }
 
-/** Words of the shell's that come before a command. */
+/** Shell words that may precede a command. */
 const BEFORE_COMMANDS = /^(?:\w+=.*|if|then|else|elif|while|until|do|!|\{|exec|command)$/
-/** Stands for what is quoted, whose meaning is not looked at. */
+/** Placeholder for quoted text, which is not interpreted. */
 const QUOTED = '\0'
 
-/** The commands of a shell's text by their words; those whose first word is quoted or expanded are left out. */
+/** The words of each command in a shell's text; commands whose first word is quoted or expanded are omitted. */
 export const shellCommands = (text: string): readonly (readonly string[])[] =>
   text
     .replace(/\\.|'[^']*'|"(?:\\.|[^"\\])*"/gs, QUOTED)
@@ -86,7 +86,7 @@ const collect = (
   }
 }
 
-/** The programs that a command line starts, itself first; none if it is not there. */
+/** The programs that a command line starts, itself first; none if it does not exist. */
 export const startedPrograms = (program: string, args: readonly string[]): readonly StartedProgram[] => {
   const found: StartedProgram[] = []
   collect(program, args, 0, found)

@@ -1,9 +1,9 @@
 /*
- * Calls and packets of a conversation on one axis of time, for the demo: who made a call, who sent a packet to whom,
- * what it was.
+ * Calls and packets of a conversation in the order of time, for the demo: which program made a call, and who sent which
+ * packet to whom.
  *
- * Packets on one device tell sender and receiver by queue pair numbers only; whose those are is known from the calls
- * that made them.
+ * Packets on one device identify sender and receiver only by queue pair numbers; the calls that created them tell their
+ * processes.
  */
 import { callJson, callLine } from '../trace/calls.ts'
 import { packetLine } from '../trace/packets.ts'
@@ -18,11 +18,11 @@ export interface Entry {
   readonly time: number
   readonly who: string
   readonly text: string
-  /** Ends a message: its receiver has it. */
+  /** The last packet of a message at its receiver. */
   readonly acknowledges: boolean
 }
 
-/** A traced call without the process in front, which `who` says, and the time that it took. */
+/** The line of a traced call without its process, which is in `who`, and without its duration. */
 const callText = (record: TraceRecord): string => callLine(record).replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
 
 /** The process that made each queue pair, by its number. */
@@ -42,7 +42,7 @@ const packetsOf = (capture: Uint8Array): { readonly time: number; readonly packe
     return frame.kind === 'opaque' ? [] : [{ time: Number(time / 1000n), packet: parsePacket(frame.payload) }]
   })
 
-/** Calls and packets in the order in which they happened. `names`: what each process is called. */
+/** Calls and packets in the order of time. `names`: the name of each process. */
 export const timeline = (
   records: readonly TraceRecord[],
   capture: Uint8Array,
@@ -73,7 +73,7 @@ export const timeline = (
   return [...calls, ...packets].sort((a, b) => a.time - b.time)
 }
 
-/** The entries up to the one that acknowledges message number `messages`; all if there are fewer. */
+/** The entries up to the acknowledgement of message number `messages`; all if there are fewer. */
 export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
   let left = messages
   const end = entries.findIndex(({ acknowledges }) => acknowledges && --left === 0)

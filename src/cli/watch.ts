@@ -1,6 +1,6 @@
 /*
- * `userdma stat --watch`: what devices do while one looks, a line for each device and interval in which something
- * happened, as rates; until the daemon ends or Ctrl-C. As JSON, a whole stat per line.
+ * `userdma stat --watch`: activity of devices as rates, one line per device and interval with activity, until the
+ * daemon ends or Ctrl-C. With JSON, a whole stat per line.
  */
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
@@ -11,7 +11,7 @@ import { UsageError } from './fail.ts'
 const SHORTEST = 0.1
 const LONGEST = 3600
 
-/** The seconds that `--watch` says, 1 if it says none. Throws UsageError. */
+/** The seconds given with `--watch`, 1 by default. Throws UsageError. */
 export const watchSeconds = (text: string | true): number => {
   const seconds = text === true ? 1 : /^\d*\.?\d+$/.test(text) ? Number(text) : Number.NaN
   if (!(seconds >= SHORTEST && seconds <= LONGEST))
@@ -19,10 +19,10 @@ export const watchSeconds = (text: string | true): number => {
   return seconds
 }
 
-/** Bytes of a word that PortCounters count data in. */
+/** Bytes per unit of PortCounters' data counters. */
 const WORD = 4
 
-/** One line about what a device did in `seconds`; undefined for nothing. */
+/** The line about a device's activity in `seconds`; undefined if there was none. */
 export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
   const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
     (after[kind][name]! - (before[kind][name] ?? 0)) / seconds
@@ -36,7 +36,7 @@ export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number)
   return `${after.name}  out ${data('port_xmit_data')}, in ${data('port_rcv_data')}, ${changed.join(', ')}`
 }
 
-/** Prints until the daemon ends, or nobody reads any more. */
+/** Prints until the daemon ends or the output is closed. */
 const watchStat = async (client: ToolClient, seconds: number, json: boolean): Promise<void> => {
   let last = await client.stat()
   let over = false
@@ -61,7 +61,7 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
   }
 }
 
-/** The command; `watch` as commander yields it. */
+/** The command; `watch` as commander parses it. */
 export const watch = async (options: LookOptions & { readonly watch: string | true }): Promise<void> => {
   const seconds = watchSeconds(options.watch)
   await queryStat(options, async client => {

@@ -4,9 +4,9 @@
  *   [pid 123 ibv_rc_pingpong] fd 3 rc_qp.modify(object 3, state RTR, address {…}, pathMtu MTU_1024, …) = 0 <0.000034>
  *   [pid 123 a.out] fd 3 cq.create(cqe 0, …) = -1 EINVAL (cq.create: attribute cqe: 0 is below 1) <0.000011>
  *
- * Whatever dialect a call came in, it is shown by the names of spec/: the record (uapi/tool.ts) has it in the object
- * dialect. What the call answered stands in braces behind the return value, new descriptors included. Refused and
- * undecodable calls are shown as far as they can be read.
+ * Calls of every dialect are shown with the names of spec/, because the record (uapi/tool.ts) has them in the object
+ * dialect. Outputs, new descriptors included, are in braces after the return value. Refused and undecodable calls are
+ * shown as far as they can be read.
  */
 
 import { errnoName } from '../spec/errno.ts'
@@ -17,12 +17,12 @@ import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plai
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
-/** Text of processes and messages on one line: no control characters reach the terminal. */
+/** Text of processes and messages on one line; control characters must not reach the terminal. */
 const plain = (text: string): string => text.replace(/\p{C}+/gu, ' ').trim()
 
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 
-/** Descriptors that the call made, by the attributes that would carry their numbers. */
+/** New descriptors, by the attributes of their numbers. */
 const descriptorsText = ({ descriptors = [] }: TraceRecord): string[] =>
   descriptors.map(({ attribute, fd }) => `${attribute} fd ${fd ?? '?'}`)
 
@@ -61,23 +61,23 @@ const answerText = (record: TraceRecord, decoded: DecodedCall | undefined, style
 }
 
 /**
- * `verbose`: all fields of records, zeros too, all records of lists and all bytes. `abi`: dialect and bytes of the call
- * on lines below it, if the record has them.
+ * `verbose`: all fields of records, including zeros, all records of lists and all bytes. `abi`: dialect and bytes of
+ * the call on lines below it, if the record has them.
  */
 export interface LineOptions {
   readonly verbose?: boolean
   readonly abi?: boolean
 }
 
-/** A line for a failure: what `failureText` says, of which process. */
+/** The line of a failure: `failureText` and the process. */
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
   pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${plain(command)}] ${text}`
 
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 
 /**
- * A line for a call, and one before it when calls were lost. The bytes of one that is not even known by name follow as
- * for `abi`. Never throws, whatever the record's messages contain.
+ * The line of a call, preceded by another line if calls were lost. Calls that cannot be named are followed by their
+ * bytes, as with `abi`. Never throws, whatever the record's messages contain.
  */
 export const callLine = (record: TraceRecord, { verbose = false, abi = false }: LineOptions = {}): string => {
   const style = verbose ? WHOLE : ABRIDGED
@@ -93,7 +93,7 @@ export const callLine = (record: TraceRecord, { verbose = false, abi = false }: 
   return [`${missing}[pid ${pid}${thread} ${plain(command)}] ${where}${text} <${seconds}>`, ...bytes].join('\n')
 }
 
-/** A call for `JSON.stringify`: the record with its messages decoded; the keys are those of docs/reference/cli.md. */
+/** A call for `JSON.stringify`: the record with decoded messages; docs/reference/cli.md lists the keys. */
 export const callJson = (record: TraceRecord): Record<string, unknown> => {
   const { call, ret, reason, descriptors = [], raw, request: _request, ...rest } = record
   const decoded = decodeRecord(record, WHOLE.bytes)

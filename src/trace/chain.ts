@@ -1,6 +1,6 @@
 /*
- * The entries of a chain (R16) as calls of their own: each with its method, the entries that it refers to, and what it
- * answered, up to the one that failed. What is no chain stays bytes.
+ * The entries of a chain (R16) as separate calls: each with its method, the entries that it refers to and its result,
+ * up to the one that failed. Anything that is not a chain stays bytes.
  */
 import { Interface } from '../spec/classes/interface.ts'
 import { CallError, errnoName } from '../spec/errno.ts'
@@ -19,13 +19,13 @@ interface DecodedEntry {
 
 export interface DecodedChain {
   readonly entries: readonly DecodedEntry[]
-  /** Entries that succeeded. */
+  /** Number of entries that succeeded. */
   readonly done: number
-  /** Why the next one did not: errno and a sentence; undefined if all did. */
+  /** Why the next one failed: errno and sentence; undefined if all succeeded. */
   readonly error: { readonly code: string; readonly reason: string | undefined } | undefined
 }
 
-/** Whether a call is one of a chain. */
+/** Whether the call carries a chain. */
 export const isChain = ({ class: { id }, name }: DecodedCall): boolean => id === Interface.id && name === 'chain'
 
 const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
@@ -38,7 +38,7 @@ const entriesOf = (bytes: unknown): ChainEntry[] | undefined => {
   }
 }
 
-/** What attributes of entries point to, by entry and way. */
+/** Memory that attributes of entries point to, by entry and direction. */
 const pointedOf = ({ call }: TraceRecord) => {
   const all = new Map<string, Map<bigint, Uint8Array>>()
   for (const [entry, way, address, bytes] of call?.pointed ?? []) {
@@ -49,7 +49,7 @@ const pointedOf = ({ call }: TraceRecord) => {
   return (entry: number, way: 'in' | 'out') => all.get(`${entry} ${way}`)
 }
 
-/** The chain in a call; undefined if the call is none, or its bytes are not one. */
+/** The chain in a call; undefined if the call has none, or its bytes are invalid. */
 export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord): DecodedChain | undefined => {
   const asked = isChain(call) ? entriesOf(call.args.values.entries) : undefined
   if (asked === undefined) return undefined
@@ -70,7 +70,7 @@ export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord
   return { entries, done: count, error: failed === 0 ? undefined : { code: errnoName(failed), reason: why } }
 }
 
-/** Values without those that `decodeChain` has taken apart. */
+/** Values without those that `decodeChain` has decoded. */
 const without = (shown: ShownValues, ...names: readonly string[]): ShownValues => ({
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),
@@ -107,7 +107,7 @@ export const chainCallText = ({ entries }: DecodedChain, style: Style): string =
   return `entries ${listText(shown, entries.length)}`
 }
 
-/** `results [{object 5}, {object 6, lkey 0x2b}]`, and the entry that failed. */
+/** `results [{object 5}, {object 6, lkey 0x2b}]`, and the failed entry. */
 export const chainResultText = ({ entries, done, error }: DecodedChain, style: Style): string[] => {
   const shown = entries.slice(0, Math.min(done, style.records)).map(entry => resultText(entry, style))
   const because = error?.reason === undefined ? '' : ` (${error.reason})`

@@ -1,5 +1,5 @@
 /*
- * A traced call decoded by the declarations of spec/: class, method and the values of both messages, as far as they can
+ * Decodes a traced call by the declarations of spec/: class, method and the values of both messages, as far as they can
  * be read. The record (uapi/tool.ts) has every call in the object dialect, so one decoder serves all dialects.
  */
 import { classes } from '../spec/classes.ts'
@@ -22,7 +22,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, Added>>>
 
 const byId = new Map(classes.map(c => [c.id, c]))
 
-/** No bytes for what is not base64. */
+/** Empty if the text is not base64. */
 export const fromBase64 = (text: string): Uint8Array => {
   try {
     return Uint8Array.from(atob(text), char => char.charCodeAt(0))
@@ -32,8 +32,8 @@ export const fromBase64 = (text: string): Uint8Array => {
 }
 
 /**
- * What comes with a record's messages: memory that they point to, by address, what an answer has written if that is
- * apart, and methods that are a driver's own.
+ * Context of a record's messages: memory that they point to, by address; the separate output buffer of an answer; and a
+ * driver's own methods.
  */
 export interface RecordContext {
   readonly memory?: ReadonlyMap<bigint, Uint8Array> | undefined
@@ -41,7 +41,7 @@ export interface RecordContext {
   readonly declared?: readonly Declaration[] | undefined
 }
 
-/** A method by its numbers, with a driver's attributes; undefined if nobody knows it. */
+/** A method by its numbers, with a driver's attributes; undefined if unknown. */
 export const methodOf = (classId: number, call: number, declared: readonly Declaration[] = []) => {
   const own = declared.find(one => one.classId === classId && one.call === call)
   if (own !== undefined) {
@@ -57,8 +57,8 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * The call that two messages are; undefined for an unknown class or method. `most` bytes are shown of what cannot be
- * read.
+ * The call of two messages; undefined for an unknown class or method. At most `most` bytes of an unreadable part are
+ * shown.
  */
 export const decodeMessages = (
   classId: number,
@@ -77,7 +77,7 @@ export const decodeMessages = (
   }
 }
 
-/** The same of a record; undefined too if its call was refused before it was decoded. */
+/** The same for a record; also undefined if the call was refused before it was decoded. */
 export const decodeRecord = ({ call }: TraceRecord, most: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))
@@ -87,10 +87,10 @@ export const decodeRecord = ({ call }: TraceRecord, most: number): DecodedCall |
 
 const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'
 
-/** The object that is called: none for creates, and fixed ones that are always object 0 go without saying. */
+/** The call's object; omitted for creates, and for fixed objects, which are always object 0. */
 export const objectOf = ({ class: found, name, args }: DecodedCall): number | undefined =>
   isCreate(found, name) || (found.identity !== 'handle' && args.object === 0) ? undefined : args.object
 
-/** The object that was made, if it has a handle. */
+/** The new object, if it has a handle. */
 export const createdOf = ({ class: found, name, result }: DecodedCall): number | undefined =>
   isCreate(found, name) && found.identity === 'handle' ? result.object : undefined

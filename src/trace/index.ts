@@ -1,6 +1,6 @@
 /*
- * What `userdma/trace` publishes: packets and calls as text, as JSON and as pcapng. Nothing inside the package imports
- * this file.
+ * Entry point of `userdma/trace`: packets and calls as text, as JSON and as pcapng. Nothing in the package imports this
+ * file.
  */
 export { callJson, callLine } from './calls.ts'
 export { packetJson, packetLine, packetText, syndromeText } from './packets.ts'

@@ -1,7 +1,7 @@
 /*
- * Messages of communication management as text and JSON, for packets to queue pair 1:
- * `REQ localId 0x5c01 serviceId 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c`. The line has the fields that tell one
- * connection from another and why a peer refused; the JSON has all.
+ * Messages of communication management as text and JSON, for packets to queue pair 1: `REQ localId 0x5c01 serviceId
+ * 0x1061b58 qpn 0x11 startingPsn 0x3f2a1c`. The line has the fields that identify a connection and explain a refusal;
+ * the JSON has all fields.
  */
 import { aprStatus, type CmMessageName, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
 import { type CmMessage, parseCm } from '../wire/mad.ts'
@@ -21,7 +21,7 @@ const shown: Readonly<Record<CmMessageName, readonly string[]>> = {
   APR: ['localId', 'remoteId', 'status'],
 }
 
-/** Fields whose numbers have names. */
+/** Fields with named values. */
 const names: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   'REJ.reason': rejReason,
   'REJ.message': cmAnswered,
@@ -39,7 +39,7 @@ const valueText = (message: CmMessageName, field: string, value: unknown): strin
 
 const fieldOf = (message: CmMessage, field: string): unknown => (message as Readonly<Record<string, unknown>>)[field]
 
-/** One line for the payload of a packet to queue pair 1; undefined if it is no message of communication management. */
+/** The line for the payload of a packet to queue pair 1; undefined if it is not a CM message. */
 export const cmText = (payload: Uint8Array): string | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined
@@ -47,7 +47,7 @@ export const cmText = (payload: Uint8Array): string | undefined => {
   return [name, ...shown[name].map(field => `${field} ${valueText(name, field, fieldOf(message, field))}`)].join(' ')
 }
 
-/** All fields for `JSON.stringify`: bytes and 64-bit numbers in hexadecimal, trailing zero bytes left out. */
+/** All fields for `JSON.stringify`: bytes and 64-bit numbers in hexadecimal, without trailing zero bytes. */
 export const cmJson = (payload: Uint8Array): Record<string, unknown> | undefined => {
   const message = parseCm(payload)
   if (message === undefined) return undefined

@@ -1,7 +1,7 @@
 /*
- * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md): as uapi/object/dialect.ts
- * does, but without refusing anything. A call that was refused is shown as far as it can be read, and what cannot be
- * read as bytes. Nothing here throws, whatever the bytes.
+ * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md): like uapi/object/dialect.ts,
+ * but it refuses nothing. A refused call is shown as far as it can be read, unreadable parts as bytes. Nothing here
+ * throws, whatever the bytes are.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'
 import { CallError } from '../spec/errno.ts'
@@ -14,13 +14,13 @@ export interface ReadMessage {
   /** The header's object; undefined if there is no header. */
   readonly object: number | undefined
   readonly values: Readonly<Record<string, AnyValue>>
-  /** Values that are numbers of entries of a chain, by name. */
+  /** By name: values that are numbers of chain entries. */
   readonly chained: ReadonlySet<string>
-  /** What could not be read, as text. */
+  /** The unreadable part as text. */
   readonly rest: readonly string[]
 }
 
-/** Attributes of a message, up to the first that does not lie in it whole; undecodable bytes are from `at` to `end`. */
+/** Attributes of a message, up to the first that does not fit in it; undecodable bytes are from `at` to `end`. */
 export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number; end: number } => {
   const view = viewOf(bytes)
   const end = Math.min(bytes.length, Math.max(HEADER, view.getUint16(0, true)))
@@ -34,7 +34,7 @@ export const itemsOf = (bytes: Uint8Array): { items: readonly Item[]; at: number
   return { items, at, end }
 }
 
-/** A payload of a kind, or undefined if its length does not fit. Records are zero-extended (R4). */
+/** A payload of a kind; undefined if its length does not fit. Records are zero-extended (R4). */
 export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => {
   switch (of.kind) {
     case 'blob':
@@ -56,9 +56,9 @@ export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => 
 }
 
 /**
- * The values of a message: those of a call (`attributes` are the method's in), or of an answer (its out). Outputs
- * without a value are left out. `most` bytes are shown of what cannot be read; `memory` is what indirect values point
- * to, by address.
+ * The values of a call's message (`attributes` are the method's inputs), or of an answer (its outputs). Outputs without
+ * a value are omitted. At most `most` bytes of an unreadable part are shown; `memory` is what indirect values point to,
+ * by address.
  */
 export const readMessage = (
   bytes: Uint8Array,
@@ -91,7 +91,7 @@ export const readMessage = (
       if (isIndirect && there === undefined)
         rest.push(`${name} at 0x${address.toString(16)}+${view.getBigUint64(from + 8, true)}`)
       else {
-        // An answer says in the upper half of the flags how much of the room was written.
+        // The upper half of an answer's flags is the number of bytes written.
         const written = flags >>> WRITTEN
         const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
         const payload = there ?? inPlace

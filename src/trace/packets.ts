@@ -1,11 +1,11 @@
 /*
- * Packets as one line for people and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and
- * their fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts, so a new opcode shows up here by
- * itself; only what a number means to people (syndromes, timers, which fields are counts) is said here. RC is the
- * usual transport and goes without saying.
+ * Packets as one line of text and as plain JSON: `SEND_FIRST qp 0x11 psn 0x3f2a1c A 1024 B`. Opcodes, headers and
+ * fields have the names of spec/wire/opcodes.ts and spec/wire/headers.ts, so a new opcode appears without a change
+ * here; this file adds the meaning of numbers (syndromes, timers, which fields are counts). RC is the default service
+ * and is omitted.
  *
- * A line reads: operation, destination QP, PSN, A if an acknowledge is asked for, S for a solicited event, the fields
- * of the further headers, bytes of payload.
+ * A line has: operation, destination QP, PSN, A if AckReq is set, S for a solicited event, the fields of further
+ * headers, bytes of payload.
  */
 import {
   CREDITS_NONE,
@@ -29,7 +29,7 @@ import { cmJson, cmText } from './mad.ts'
 
 type Value = number | bigint | boolean
 
-/** Fields that are counts of something; all others are shown in hexadecimal. */
+/** Fields that are counts; others are shown in hexadecimal. */
 const COUNTS = new Set(['dmaLen', 'msn'])
 
 const hex = (value: Value): string =>
@@ -39,7 +39,7 @@ const nameOf = (table: Readonly<Record<string, number>>, value: number): string 
 
 const microseconds = (value: number): string => (value < 1000 ? `${value} µs` : `${value / 1000} ms`)
 
-/** An AETH's syndrome (IBA 9.7.5.1): ACK with credits if there are any, the wait of an RNR NAK, the reason of a NAK. */
+/** An AETH's syndrome (IBA 9.7.5.1): ACK with its credits, RNR NAK with its wait, NAK with its reason. */
 export const syndromeText = (syndrome: number): string => {
   const kind = syndrome & SYNDROME_KIND_MASK
   const value = syndrome & SYNDROME_VALUE_MASK
@@ -56,7 +56,7 @@ const flags = (table: Readonly<Record<string, number>>, value: number): string =
   return [...names, ...(rest !== 0 || names.length === 0 ? [hex(rest)] : [])].join('|')
 }
 
-/** Fields whose numbers have names. */
+/** Fields with named values. */
 const named: Readonly<Record<string, (value: number) => string>> = {
   'AETH.syndrome': syndromeText,
   'FETH.sel': value => nameOf(flushSelectivity, value) ?? hex(value),
@@ -66,10 +66,10 @@ const named: Readonly<Record<string, (value: number) => string>> = {
 const recordOf = (packet: WellFormedPacket, header: HeaderName): Readonly<Record<string, Value>> =>
   (packet as unknown as Record<HeaderName, Record<string, Value>>)[header]
 
-/** The fields of one further header that say something. */
+/** The relevant fields of one further header. */
 const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
   Object.keys(headers[header].fields)
-    // A fetch-and-add has nothing to compare with; reserved bits are shown when somebody uses them.
+    // Fetch-and-add has no compare data; reserved bits are shown only if they are set.
     .filter(field => !(field === 'cmpDt' && packet.name.endsWith('FETCH_ADD')))
     .map(field => [field, recordOf(packet, header)[field]] as const)
     .filter(([field, value]) => !(/^resv/.test(field) && Number(value) === 0))
@@ -80,7 +80,7 @@ const headerText = (packet: WellFormedPacket, header: HeaderName): string =>
     })
     .join(' ')
 
-/** What is out of the ordinary in a BTH, RoCE's ordinary being 0 everywhere and the default P_Key. */
+/** Unusual fields of a BTH; the usual values are 0 and the default P_Key. */
 const oddities = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.se ? ['S'] : []),
   ...(BTH.migReq ? ['M'] : []),
@@ -92,7 +92,7 @@ const oddities = ({ BTH }: WellFormedPacket): string[] => [
   ...(BTH.resv7 !== 0 ? [`resv7 ${hex(BTH.resv7)}`] : []),
 ]
 
-/** The payload of a datagram to queue pair 1, which is a management datagram. */
+/** The management datagram in a datagram to queue pair 1. */
 const madOf = ({ name, BTH, payload }: WellFormedPacket): Uint8Array | undefined =>
   BTH.destQp === GSI_QPN && name === 'UD_SEND_ONLY' ? payload : undefined
 
@@ -120,8 +120,8 @@ export const packetLine = (packet: Packet): string => {
 export const packetText = (bytes: Uint8Array): string => packetLine(parsePacket(bytes))
 
 /**
- * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, payload and opaque bytes as their number, a message of
- * communication management as `cm`.
+ * A packet for `JSON.stringify`: 64-bit fields in hexadecimal, payload and opaque bytes as their number, a CM message
+ * as `cm`.
  */
 export const packetJson = (packet: Packet): Record<string, unknown> => {
   if (packet.kind === 'opaque') return { malformed: packet.reason, bytes: packet.bytes.length }

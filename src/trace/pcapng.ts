@@ -1,16 +1,16 @@
 /*
  * Writes captures as pcapng (draft-ietf-opsawg-pcapng) for tshark and Wireshark: a section header, an interface per
- * device, and enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers of their own: these are
- * made from the record of addresses that goes with each packet, such that the ICRC in the packet is right under them.
+ * device, and enhanced packet blocks. A port's packets have no Ethernet, IP and UDP headers; these are built from the
+ * addresses of the packet's flow, such that the packet's ICRC is correct.
  *
- * Bytes leave through a function, block by block; where they go, and what time it is, is the caller's business.
+ * The caller writes the blocks and supplies the time.
  */
 
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import { isMappedIpv4 } from '../wire/address.ts'
 import { emitFrame } from '../wire/frame.ts'
 
-/** Addresses and header fields of a packet, as phy/ keeps them for a flow: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+/** Addresses and header fields of a packet, as in a flow of phy/: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
 export interface PacketFlow {
   readonly source: Uint8Array
   readonly destination: Uint8Array
@@ -21,24 +21,24 @@ export interface PacketFlow {
 }
 
 export interface PcapngOptions {
-  /** Name of each interface; packets refer to them by position. One at least. */
+  /** Interface names; packets refer to them by index. At least one. */
   readonly interfaces: readonly string[]
-  /** What made the file. */
+  /** Name of the application that writes the file. */
   readonly application?: string
 }
 
 export interface PcapngPacket {
-  /** Position in `PcapngOptions.interfaces`. */
+  /** Index in `PcapngOptions.interfaces`. */
   readonly interface: number
-  /** Microseconds since 1970; fractions are cut off. */
+  /** Microseconds since 1970; fractions are truncated. */
   readonly time: number
   readonly flow: PacketFlow
-  /** Of the IPv4 header; IPv6 has none. */
+  /** Of the IPv4 header; unused for IPv6. */
   readonly identification: number
   /** The UDP payload: BTH to ICRC. */
   readonly payload: Uint8Array
   readonly direction?: 'sent' | 'received'
-  /** A remark that Wireshark shows with the packet. */
+  /** A comment that Wireshark shows with the packet. */
   readonly comment?: string
 }
 
@@ -48,7 +48,7 @@ const ENHANCED_PACKET = 6
 const BYTE_ORDER_MAGIC = 0x1a2b3c4d
 const LINKTYPE_ETHERNET = 1
 const SNAP_LENGTH = 262144
-/** Options: a comment, and in each block those of its own. */
+/** Option codes: a comment, and codes specific to each block. */
 const OPT_COMMENT = 1
 const SHB_USERAPPL = 4
 const IF_NAME = 2
@@ -57,8 +57,8 @@ const EPB_FLAGS = 2
 const DIRECTION = { received: 1, sent: 2 } as const
 
 /**
- * The Ethernet address that stands for an IP address of a port: a locally administered one with the last four bytes, or
- * the group address that a multicast address has (RFC 1112, RFC 2464).
+ * The Ethernet address for a port's IP address: a locally administered one with the address's last four bytes, or the
+ * group address of a multicast address (RFC 1112, RFC 2464).
  */
 export const madeUpMac = (address: Uint8Array): Uint8Array => {
   const [a, b, c, d] = address.subarray(12) as unknown as [number, number, number, number]
@@ -94,7 +94,7 @@ const utf8 = new TextEncoder()
 
 type Option = readonly [code: number, value: Uint8Array]
 
-/** A block: type, length, fixed part, data padded to four bytes, options, length again. */
+/** A block: type, length, fixed part, data padded to four bytes, options, and the length again. */
 const block = (type: number, fixed: readonly number[], data: Uint8Array, options: readonly Option[]): Uint8Array => {
   const optionBytes = options.reduce((sum, [, value]) => sum + 4 + pad4(value.length), 0)
   const length = 12 + 4 * fixed.length + pad4(data.length) + (options.length > 0 ? optionBytes + 4 : 0)
@@ -115,7 +115,7 @@ const block = (type: number, fixed: readonly number[], data: Uint8Array, options
     bytes.set(value, at + 4)
     at += 4 + pad4(value.length)
   }
-  // The end-of-options option is four zero bytes.
+  // Four zero bytes end the options.
   view.setUint32(length - 4, length, true)
   return bytes
 }
@@ -125,15 +125,15 @@ const NOTHING = new Uint8Array(0)
 const RESOLUTION = Uint8Array.of(6)
 
 /**
- * Begins a capture: writes the headers at once. The function that is returned writes one packet. `write` gets each
- * block as bytes of its own, which it may keep.
+ * Starts a capture: writes the headers, and returns the function that writes one packet. `write` gets each block as a
+ * new array, which it may keep.
  */
 export const createPcapng = (
   write: (bytes: Uint8Array) => void,
   options: PcapngOptions,
 ): ((packet: PcapngPacket) => void) => {
   const { interfaces, application = 'userdma' } = options
-  // Version 1.0; the section's length is not known (-1).
+  // Version 1.0; unknown section length (-1).
   write(
     block(SECTION_HEADER, [BYTE_ORDER_MAGIC, 1, 0xffffffff, 0xffffffff], NOTHING, [
       [SHB_USERAPPL, utf8.encode(application)],

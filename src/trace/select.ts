@@ -1,5 +1,5 @@
 /*
- * Which calls of a trace are shown: those of some classes, those that failed (`userdma trace --class`, `--errors`).
+ * Selects calls of a trace: those of given classes, and those that failed (`userdma trace --class`, `--errors`).
  */
 import { classes } from '../spec/classes.ts'
 import { Errno } from '../spec/errno.ts'
@@ -9,14 +9,12 @@ import { decodeChain } from './chain.ts'
 import { decodeRecord } from './decode.ts'
 
 export interface Selection {
-  /** Names of classes; calls of all, if it is absent. */
+  /** Names of classes; absent: all. */
   readonly classes?: ReadonlySet<string> | undefined
   readonly errors?: boolean | undefined
 }
 
-/**
- * The classes that a call is about: one; those of the calls of a chain; those that a refused call of Linux can have.
- */
+/** The classes of a call: its own; those of the calls in a chain; the possible ones of a refused call of Linux. */
 export const classesOf = (record: TraceRecord): readonly string[] => {
   const decoded = decodeRecord(record, 0)
   if (decoded !== undefined) {
@@ -28,7 +26,7 @@ export const classesOf = (record: TraceRecord): readonly string[] => {
   return call?.classes ?? []
 }
 
-/** Whether a call failed, or an entry of the chain that it carried. */
+/** Whether a call, or an entry of its chain, failed. */
 export const hasFailed = (record: TraceRecord): boolean => {
   if (record.ret < 0) return true
   const decoded = decodeRecord(record, 0)
@@ -36,8 +34,8 @@ export const hasFailed = (record: TraceRecord): boolean => {
 }
 
 /**
- * libibverbs asks each context once whether Linux's write commands can be called by ioctl, with a QUERY_DEVICE without
- * a request, and takes ENOSPC for yes.
+ * libibverbs probes once per context whether Linux's write commands can be called by ioctl, with a QUERY_DEVICE without
+ * a request; ENOSPC means yes, so it does not count as a failure.
  */
 const isProbe = ({ dialect, attempt, ret }: TraceRecord): boolean =>
   dialect === 'ioctl' && attempt === 'QUERY_DEVICE' && ret === -Errno.ENOSPC
@@ -47,8 +45,7 @@ export const isSelected = (record: TraceRecord, { classes, errors = false }: Sel
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
- * Reads lists like `rc_qp,mr`; `own` are classes of drivers. Throws an Error with a sentence for a name that is no
- * class.
+ * Parses lists such as `rc_qp,mr`; `own` are drivers' classes. Throws an Error with a sentence for an unknown class.
  */
 export const classList = (texts: readonly string[], own: readonly string[] = []): ReadonlySet<string> => {
   const known = [...classes.map(({ name }) => name), ...own]

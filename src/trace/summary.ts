@@ -1,6 +1,6 @@
 /*
- * Calls counted instead of printed, as `strace -c` does: per method how often, how long, how often refused, the
- * longest in sum first. A chain is one call; its entries, which have no time of their own, are counted beside it.
+ * Counts calls instead of printing them, like `strace -c`: per method the number of calls, time and errors, by total
+ * time. A chain is one call; its entries, which have no time of their own, are counted separately.
  */
 import type { TraceRecord } from '../uapi/tool.ts'
 import { decodeChain } from './chain.ts'
@@ -15,7 +15,7 @@ interface Count {
 }
 
 export interface SummaryRow {
-  /** class.method, or of a call that was not decoded its dialect with Linux's name for it. */
+  /** class.method; for an undecoded call its dialect and Linux's name. */
   readonly name: string
   readonly calls: number
   readonly errors: number
@@ -26,7 +26,7 @@ export interface SummaryRow {
   readonly perCall: number
 }
 
-/** Entries of chains with one method, as far as they ran. */
+/** Executed entries of chains, by method. */
 export interface ChainedRow {
   readonly name: string
   readonly entries: number
@@ -34,22 +34,22 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts a call if it is `selected`, and in any case those that were lost before it. */
+  /** Counts the calls that were lost before it, and the call itself if it is `selected`. */
   add(record: TraceRecord, selected?: boolean): void
-  /** Longest first. */
+  /** By total time, longest first. */
   rows(): SummaryRow[]
-  /** By method, most first: what ran in the chains among these calls. */
+  /** Executed entries of these calls' chains, by method, most frequent first. */
   chained(): ChainedRow[]
-  /** Of all calls; its name is `total`. */
+  /** Sums over all calls; its name is `total`. */
   total(): SummaryRow
-  /** Calls that the tool was too slow for. */
+  /** Calls that were lost because the tool was too slow. */
   readonly lost: number
 }
 
 const nameOf = (record: TraceRecord, decoded: DecodedCall | undefined): string =>
   decoded === undefined ? `${record.dialect}(${record.attempt ?? '?'})` : `${decoded.class.name}.${decoded.name}`
 
-/** The entries of a chain that ran; the last of them may have failed. */
+/** The executed entries of a chain; the last may have failed. */
 const ranOf = (record: TraceRecord, decoded: DecodedCall | undefined): { name: string; failed: boolean }[] => {
   const chain = decoded && decodeChain(decoded, 0, record)
   if (chain === undefined) return []
@@ -117,7 +117,7 @@ const line = ({ percent, seconds, perCall, calls, errors, name }: SummaryRow): s
     .join(' ')
     .concat(` ${name}`)
 
-/** Below the table: how often each method was called by a chain. */
+/** Lines below the table: how often chains called each method. */
 const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   if (rows.length === 0) return []
   const columns = [9, 9, 24] as const
@@ -133,7 +133,7 @@ const chainedLines = (rows: readonly ChainedRow[]): string[] => {
   ]
 }
 
-/** The table, with a line for all calls at its end, and the entries of chains below. */
+/** The table, with a total line and the entries of chains below. */
 export const summaryText = (summary: Summary): string => {
   const head = ['% time', 'seconds', 'usecs/call', 'calls', 'errors']
   const rule = [...COLUMNS, 24].map(width => '-'.repeat(width)).join(' ')

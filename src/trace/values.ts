@@ -2,17 +2,17 @@
  * Values of attributes as text and as JSON, by their kinds in spec/: enumerations and flags by name, addresses and keys
  * in hexadecimal, GIDs as IPv6 addresses, records as {field value, …}. Every name comes from the declaration.
  *
- * Text is abridged unless all of it is asked for: records without the fields that are 0, and with eight others at most,
- * four records of a list, 32 bytes of a byte string.
+ * Text is abridged by default: records without zero fields and with at most eight others, four records of a list, 32
+ * bytes of a byte string.
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
 import { bytesText, gidText, groups, MOST_BYTES } from './bytes.ts'
 
-/** Keys, QP numbers, PSNs and masks, which people know in hexadecimal: by their 24 bits or their names. */
+/** Keys, QP numbers, PSNs and masks are usually written in hexadecimal; recognised by their 24 bits or their names. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
 
-/** How much of a value is shown: fields of a record, records of a list, bytes; and whether fields that are 0 are. */
+/** Limits: fields of a record, records of a list, bytes; and whether zero fields are shown. */
 export interface Style {
   readonly fields: number
   readonly records: number
@@ -43,7 +43,7 @@ const flagsText = (of: Enumeration, value: number): string => {
   return names.join('|')
 }
 
-/** Bytes that are text, as names and reasons are, in quotes. */
+/** Bytes that hold text, such as names and reasons, in quotes. */
 const blobText = (bytes: Uint8Array, style: Style): string =>
   bytes.length > 2 && bytes.length <= style.bytes * 2 && bytes.every(byte => byte >= 0x20 && byte < 0x7f)
     ? JSON.stringify(new TextDecoder().decode(bytes))
@@ -66,7 +66,7 @@ const recordText = (fields: Fields, value: AnyRecord, style: Style): string => {
   return `{${[...texts, ...(shown.length > style.fields ? ['…'] : [])].join(', ')}}`
 }
 
-/** A value of a kind, bounded in length by `style`; `name` is that of the attribute or field. */
+/** The text of a value, limited by `style`; `name` is the attribute's or field's name. */
 export const valueText = (name: string, of: Kind, value: AnyValue, style: Style = ABRIDGED): string => {
   switch (of.kind) {
     case 'u8':
@@ -74,7 +74,7 @@ export const valueText = (name: string, of: Kind, value: AnyValue, style: Style 
     case 'u32':
       return of.max === 0xffffff || HEX_NAME.test(name) ? `0x${Number(value).toString(16)}` : String(value)
     case 'u64': {
-      // Lengths are mostly below 4 GiB, addresses above.
+      // Lengths are usually below 4 GiB, addresses above.
       const number = BigInt(value as bigint)
       return number < 1n << 32n ? String(number) : `0x${number.toString(16)}`
     }
@@ -136,13 +136,13 @@ const recordJson = (fields: Fields, value: AnyRecord): Record<string, unknown> =
       .map(([name, { of }]) => [name, valueJson(of, value[name]!)]),
   )
 
-/** Values by attribute; those `chained` are numbers of entries of a chain. */
+/** Values by attribute; those in `chained` are numbers of chain entries. */
 export interface ShownValues {
   readonly values: Readonly<Record<string, AnyValue | undefined>>
   readonly chained?: ReadonlySet<string>
 }
 
-/** `name value` of every attribute that is there, in the order of the declaration. */
+/** `name value` of every present attribute, in the order of the declaration. */
 export const attributesText = (
   attributes: Attributes,
   { values, chained }: ShownValues,

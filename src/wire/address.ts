@@ -1,5 +1,5 @@
 /*
- * IP addresses as GIDs have them: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
+ * IP addresses in the form of GIDs: 16 bytes, IPv6 or IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2; IBA annex A17).
  */
 
 /** Whether two addresses of 16 bytes are the same. */
@@ -18,13 +18,13 @@ export const isMappedIpv4 = (address: Uint8Array): boolean => {
 /** Whether 16 bytes are an address of 127.0.0.0/8 (RFC 1122, 3.2.1.3). */
 export const isLoopbackIpv4 = (address: Uint8Array): boolean => address[12] === 127 && isMappedIpv4(address)
 
-/** Whether an address is of one link only, fe80::/10 (RFC 4291, 2.5.6): it needs an interface beside it. */
+/** Whether an address is link-local, fe80::/10 (RFC 4291, 2.5.6): it is valid only with an interface. */
 export const isLinkLocal = (address: Uint8Array): boolean => address[0] === 0xfe && (address[1] & 0xc0) === 0x80
 
-/** Whether a GID names a multicast group: ff00::/8, or an IPv4 group. */
+/** Whether a GID is a multicast group: ff00::/8, or an IPv4 group. */
 export const isMulticastGid = (gid: Uint8Array): boolean => (isMappedIpv4(gid) ? gid[12] >> 4 === 14 : gid[0] === 0xff)
 
-/** An address for people: a.b.c.d, or IPv6 in groups without compression. */
+/** An address as text: a.b.c.d, or IPv6 in groups without compression. */
 export const addressText = (address: Uint8Array): string =>
   isMappedIpv4(address)
     ? address.subarray(12).join('.')
@@ -37,20 +37,20 @@ const DOTTED_TAIL = new RegExp(`(^|:)(${DOTTED})$`)
 const GROUP = /^[0-9a-f]{1,4}$/i
 const GROUPS = 8
 
-/** The groups of a part of an IPv6 address; undefined if one is none. */
+/** The groups of a part of an IPv6 address; undefined if any of them is invalid. */
 const groupsOf = (part: string): number[] | undefined => {
   const groups = part === '' ? [] : part.split(':')
   return groups.every(group => GROUP.test(group)) ? groups.map(group => Number.parseInt(group, 16)) : undefined
 }
 
-/** 16 bytes of an address as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is no address. */
+/** The 16 bytes of an address given as text; IPv4 as ::ffff:a.b.c.d. Undefined if it is not an address. */
 export const parseAddress = (text: string): Uint8Array | undefined => {
   const bytes = new Uint8Array(16)
   if (IPV4.test(text)) {
     bytes.set([0xff, 0xff, ...text.split('.').map(Number)], 10)
     return bytes
   }
-  // A dotted tail is two groups; "::" stands for as many zero groups as are missing, at least one.
+  // A dotted tail stands for two groups; "::" for as many zero groups as are missing, at least one.
   const plain = text.replace(DOTTED_TAIL, (_, before: string, tail: string) => {
     const [a, b, c, d] = tail.split('.').map(Number)
     return `${before}${(a * 256 + b).toString(16)}:${(c * 256 + d).toString(16)}`

@@ -1,9 +1,8 @@
 /*
- * One piece of memory in which packets are built, sent, received and read, for its whole lifetime
- * (docs/decisions/engines-without-io.md).
+ * A block of memory in which packets are built, sent, received and read (docs/decisions/engines-without-io.md).
  *
- * Everything on the data path names bytes by (arena, offset): no views, no copies of references. An arena that native
- * code must reach has its address; one of an in-process device without native code has address 0.
+ * The data path names bytes by (arena, offset): no views, no references are created per packet. An arena for native
+ * code has an address; one of an in-process device without native code has address 0.
  */
 export interface Arena {
   /** Address of byte 0 in this process, as a Number; 0 if the arena is an ordinary ArrayBuffer. */
@@ -12,13 +11,13 @@ export interface Arena {
   readonly view: DataView
 }
 
-/** An arena of ordinary memory, for engines and links that no native code serves. `size` in bytes. */
+/** An arena of ordinary memory, for engines and links without native code. `size` in bytes. */
 export const plainArena = (size: number): Arena => {
   const buffer = new ArrayBuffer(size)
   return { address: 0, bytes: new Uint8Array(buffer), view: new DataView(buffer) }
 }
 
-/** An arena over bytes that exist already, a packet from a capture for instance; no native code reaches it. */
+/** An arena over existing bytes, a captured packet for example; native code cannot use it. */
 export const arenaOver = (bytes: Uint8Array): Arena => ({
   address: 0,
   bytes,

@@ -1,7 +1,6 @@
 /*
- * Bit fields of big-endian headers as spec/wire/headers.ts and spec/wire/mad.ts describe them: one reader, one writer
- * and one range check for every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a
- * number.
+ * Bit fields of big-endian headers, as described by spec/wire/headers.ts and spec/wire/mad.ts: the reader, writer and
+ * range check of every table-driven codec. A field of 1 bit is a boolean, of 64 bits a bigint, any other a number.
  */
 import type { BitField } from '../spec/wire/headers.ts'
 
@@ -11,8 +10,8 @@ export type BitValue = number | bigint | boolean
 export type FieldValue<F> = F extends readonly [number, 1] ? boolean : F extends readonly [number, 64] ? bigint : number
 
 /**
- * The bits of `view` from bit `first` on, counted from byte `at`: at most 32, inside the aligned four bytes where the
- * first one lies, or 64 at a byte boundary.
+ * Reads the bits of `view` from bit `first`, counted from byte `at`: at most 32 within one aligned group of four bytes,
+ * or 64 at a byte boundary.
  */
 export const getBits = (view: DataView, at: number, [first, width]: BitField): BitValue => {
   if (width === 64) return view.getBigUint64(at + (first >> 3))
@@ -21,7 +20,7 @@ export const getBits = (view: DataView, at: number, [first, width]: BitField): B
   return width === 1 ? value !== 0 : value
 }
 
-/** Sets bits that were zero. The value fits (`misfit`). */
+/** Sets bits that are zero. The value must fit (`misfit`). */
 export const putBits = (view: DataView, at: number, [first, width]: BitField, value: BitValue): void => {
   if (typeof value === 'bigint') {
     view.setBigUint64(at + (first >> 3), value)
@@ -35,7 +34,7 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
 const BEYOND = Array.from({ length: 33 }, (_, width) => 2 ** width)
 const BEYOND_64 = 1n << 64n
 
-/** What is wrong with a value for a field of `width` bits, as the end of a sentence; undefined if it fits. */
+/** Why a value does not fit a field of `width` bits, as the end of a sentence; undefined if it fits. */
 export const misfit = (width: number, value: unknown): string | undefined => {
   const fits =
     width === 1

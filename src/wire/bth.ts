@@ -1,9 +1,9 @@
 /*
  * The base transport header (InfiniBand Architecture Specification, volume 1, clause 9.2) for hot code: each function
- * reads or writes one field of the header that starts at byte `at` of a DataView, allocates nothing and checks nothing.
- * Whoever received the bytes calls `checkPacket` (packet.ts) once before. Layout, twelve bytes: opcode · SE, MigReq,
- * PadCnt, TVer · P_Key (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). The same layout is data in
- * spec/wire/headers.ts; a test holds the two together.
+ * reads or writes one field of the header at byte `at` of a DataView, without allocation or checks. The receiver of the
+ * bytes calls `checkPacket` (packet.ts) once before. Layout, twelve bytes: opcode · SE, MigReq, PadCnt, TVer · P_Key
+ * (2) · FECN, BECN, reserved · DestQP (3) · AckReq, reserved · PSN (3). A test compares it with the layout in
+ * spec/wire/headers.ts.
  */
 
 export const BTH_BYTES = 12
@@ -14,7 +14,7 @@ export const BTH_MIGREQ = 0x40
 /** Pad count n, 0 to 3, is n << BTH_PAD_SHIFT. */
 export const BTH_PAD_SHIFT = 4
 
-/** The acknowledge-request bit of the header's last word, beside the PSN. */
+/** The AckReq bit of the header's last word, which also has the PSN. */
 export const BTH_ACKREQ = 0x8000_0000
 
 export const bthOpcode = (view: DataView, at: number): number => view.getUint8(at)
@@ -47,8 +47,8 @@ export const bthAckReq = (view: DataView, at: number): boolean => (view.getUint8
 export const bthPsn = (view: DataView, at: number): number => view.getUint32(at + 8) & 0xff_ffff
 
 /**
- * Writes the header. `flags`: BTH_SOLICITED | BTH_MIGREQ | pad << BTH_PAD_SHIFT; `ackReqPsn`: the PSN, 0 to 2^24-1,
- * | BTH_ACKREQ. FECN, BECN and reserved bits become 0.
+ * Writes the header. `flags`: BTH_SOLICITED | BTH_MIGREQ | pad << BTH_PAD_SHIFT; `ackReqPsn`: the PSN, 0 to 2^24-1, |
+ * BTH_ACKREQ. Sets FECN, BECN and reserved bits to 0.
  */
 export const putBth = (
   view: DataView,
@@ -64,5 +64,8 @@ export const putBth = (
   view.setUint32(at + 8, ackReqPsn)
 }
 
-/** Rewrites the PSN and the AckReq bit (`psn | BTH_ACKREQ`), all that differs between some packets of a message. */
+/**
+ * Rewrites the PSN and the AckReq bit (`psn | BTH_ACKREQ`), which are all that differs between the middle packets of a
+ * message.
+ */
 export const putBthPsn = (view: DataView, at: number, ackReqPsn: number): void => view.setUint32(at + 8, ackReqPsn)

@@ -1,37 +1,37 @@
 /*
- * CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), the arithmetic under the ICRC of RoCEv2: the fastest
- * way for each length. Short buffers go through a table, sixteen bytes a step, where a call out of JavaScript would
- * cost more than the work; longer ones to zlib; and from an engine's own least length on to that engine, if one was put
- * in with `useCrcEngine` and the arena has an address (docs/decisions/native-code.md). Whoever has native code puts it
- * in: this file knows none.
+ * CRC-32 of Ethernet and zlib (polynomial 0x04C11DB7, reflected), the arithmetic of RoCEv2's ICRC, with the fastest
+ * implementation for each length. Short buffers use a table, sixteen bytes per step, because a call out of JavaScript
+ * costs more; longer ones use zlib; and from an engine's minimum length they use that engine, if `useCrcEngine`
+ * installed one and the arena has an address (docs/decisions/native-code.md). This file does not know native code; its
+ * owner installs it.
  */
 import { crc32 as zlibCrc32 } from 'node:zlib'
 import { type Arena, arenaOver } from './arena.ts'
 
-/** A way to compute CRCs by address, as native code does. */
+/** An implementation that computes CRCs by address, in native code. */
 export interface CrcEngine {
   /** For statistics and benchmarks. */
   readonly name: string
-  /** The shortest buffer, in bytes, for which a call of `crc` beats the table; 96 where it says nothing. */
+  /** The shortest buffer, in bytes, for which `crc` is faster than the table; 96 if absent. */
   readonly minLength?: number
-  /** CRC of `length` bytes at `address`, going on from `seed` as zlib's crc32 does (0 to begin): 0 to 2^32-1. */
+  /** CRC of `length` bytes at `address`, continued from `seed` as zlib's crc32 does (0 to start): 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
-  /** The same for many buffers with one call; absent if there is nothing to gain. */
+  /** The same for many buffers with one call; absent if that is not faster. */
   readonly each?: EachCrc
 }
 
 export interface EachCrc {
-  /** What the CRC of buffer i goes on from when `crc` is called, and afterwards that CRC. At least 64. */
+  /** Input: the CRC that buffer i continues from. Output: its CRC. At least 64 entries. */
   readonly registers: Int32Array
-  /** Of `count` buffers, at most as many as there are registers, of `length` bytes each, `stride` bytes apart. */
+  /** CRCs of `count` buffers, at most one per register, of `length` bytes each, `stride` bytes apart. */
   crc(address: number, length: number, stride: number, count: number): void
 }
 
-/** Below this many bytes the table beats zlib, a view included. A browser has no zlib. */
+/** Below this many bytes the table is faster than zlib, including the cost of a view. Browsers have no zlib. */
 const TABLE_BELOW = typeof zlibCrc32 === 'function' ? 256 : Number.POSITIVE_INFINITY
 const ENGINE_FROM = 96
 
-/** Row t: what a byte does to the register when t more bytes come after it. */
+/** Row t: the effect of a byte on the register when t more bytes follow. */
 const table = new Int32Array(16 * 256)
 for (let byte = 0; byte < 256; byte++) {
   let r = byte
@@ -40,7 +40,7 @@ for (let byte = 0; byte < 256; byte++) {
 }
 for (let i = 256; i < table.length; i++) table[i] = table[table[i - 256] & 255] ^ (table[i - 256] >>> 8)
 
-/** By table alone; same arguments and, as a signed 32-bit integer, same answer as `crcOfArena`. */
+/** With the table only; same arguments and result as `crcOfArena`, as a signed 32-bit integer. */
 export const crcByTable = (bytes: Uint8Array, offset: number, length: number, seed: number): number => {
   const t = table
   const end = offset + length
@@ -80,8 +80,8 @@ let engine: CrcEngine | undefined
 let engineFrom = Number.POSITIVE_INFINITY
 
 /**
- * CRC of `length` bytes at `offset` of an arena, going on from `seed` (any 32-bit integer; 0 to begin), as a signed
- * 32-bit integer: `>>> 0` gives the number that others print. Signed, because a larger number would be an allocation.
+ * CRC of `length` bytes at `offset` of an arena, continued from `seed` (any 32-bit integer; 0 to start), as a signed
+ * 32-bit integer; `>>> 0` gives the usual number. Signed, because V8 would allocate a larger number.
  */
 export const crcOfArena = (arena: Arena, offset: number, length: number, seed: number): number => {
   if (length >= engineFrom && arena.address !== 0) return engine!.crc(arena.address + offset, length, seed >>> 0) | 0
@@ -90,16 +90,16 @@ export const crcOfArena = (arena: Arena, offset: number, length: number, seed: n
 }
 
 /**
- * What makes the CRCs of `count` buffers of `length` bytes in this arena with one call, if that is there and worth it:
- * together they may be as short as one that is.
+ * The engine for `count` buffers of `length` bytes in this arena with one call; undefined if there is none or the
+ * buffers together are shorter than its minimum length.
  */
 export const eachCrcFor = (arena: Arena, length: number, count: number): EachCrc | undefined =>
   count > 1 && length * count >= engineFrom && arena.address !== 0 ? engine!.each : undefined
 
-/** CRC-32 of bytes as zlib has it, 0 to 2^32-1, going on from `seed`. */
+/** CRC-32 of bytes as zlib computes it, 0 to 2^32-1, continued from `seed`. */
 export const crc32 = (bytes: Uint8Array, seed = 0): number => crcOfArena(arenaOver(bytes), 0, bytes.length, seed) >>> 0
 
-/** One step of the register for a byte of zero, and the same backwards: the ICRC's short cuts are made of these. */
+/** One step of the register for a zero byte, and its inverse; the ICRC's tables are built from them. */
 export const crcForward = (register: number): number => (register >>> 8) ^ table[register & 255]
 
 const byTopByte = new Uint8Array(256)
@@ -110,13 +110,12 @@ export const crcBackward = (register: number): number => {
   return ((register ^ table[byte]) << 8) | byte
 }
 
-/** The name of what serves long buffers of arenas with an address: an engine's, or "zlib". */
+/** The name of the implementation for long buffers of arenas with an address: an engine's, or "zlib". */
 export const crcEngineName = (): string => engine?.name ?? 'zlib'
 
 /**
- * Puts an engine in, or with undefined takes it out. `scratch` is an arena with an address, of at least 1 KiB, whose
- * bytes are overwritten: the engine must give known answers there first. Throws an Error, and changes nothing, if it
- * does not.
+ * Installs an engine, or removes it with undefined. `scratch` is an arena with an address and at least 1 KiB, which is
+ * overwritten: the engine must first compute known answers there. Throws an Error, and changes nothing, if it does not.
  */
 export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void => {
   if (next !== undefined) {
@@ -130,8 +129,8 @@ export const useCrcEngine = (next: CrcEngine | undefined, scratch?: Arena): void
 }
 
 /**
- * Compares with the check value of CRC-32 (that of the digits 1 to 9), then with the table at all lengths and
- * alignments that matter.
+ * Compares with the check value of CRC-32 (of the digits 1 to 9), then with the table at all relevant lengths and
+ * alignments.
  */
 const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
   const expect = (offset: number, length: number, seed: number, wanted: number): void => {
@@ -158,7 +157,7 @@ const checkEngine = (next: CrcEngine, { address, bytes }: Arena): void => {
   checkEach(next, address)
 }
 
-/** The many at once must be what they are one by one. */
+/** The CRCs of one call for many buffers must equal those of single calls. */
 const checkEach = (next: CrcEngine, address: number): void => {
   const { name, each } = next
   if (each === undefined) return

@@ -1,8 +1,8 @@
 /*
  * The headers that follow the BTH (InfiniBand Architecture Specification, volume 1, clause 9.3; annexes A14 and A19)
- * for hot code: each function reads or writes the header that starts at byte `at` of a DataView, allocates nothing and
- * checks nothing. Where a header starts is `headerAt` in spec/wire/opcodes.ts. Values of 64 bits are two u32, high and
- * low word. The layouts are data in spec/wire/headers.ts; a test holds the two together.
+ * for hot code: each function reads or writes the header at byte `at` of a DataView, without allocation or checks.
+ * `headerAt` in spec/wire/opcodes.ts gives the offset of a header. 64-bit values are two u32, high and low word. A test
+ * compares the layouts with spec/wire/headers.ts.
  */
 
 /** Remote virtual address, high word. */
@@ -31,10 +31,10 @@ export const putAeth = (view: DataView, at: number, syndrome: number, msn: numbe
 export const atomicVaHi = (view: DataView, at: number): number => view.getUint32(at)
 export const atomicVaLo = (view: DataView, at: number): number => view.getUint32(at + 4)
 export const atomicRkey = (view: DataView, at: number): number => view.getUint32(at + 8)
-/** What compare-and-swap writes, or what fetch-and-add adds; high word. */
+/** High word of the value that compare-and-swap writes, or of fetch-and-add's addend. */
 export const atomicSwapHi = (view: DataView, at: number): number => view.getUint32(at + 12)
 export const atomicSwapLo = (view: DataView, at: number): number => view.getUint32(at + 16)
-/** What compare-and-swap compares with, high word; fetch-and-add has none. */
+/** High word of the value that compare-and-swap compares with; unused by fetch-and-add. */
 export const atomicCompareHi = (view: DataView, at: number): number => view.getUint32(at + 20)
 export const atomicCompareLo = (view: DataView, at: number): number => view.getUint32(at + 24)
 
@@ -58,7 +58,7 @@ export const putAtomicEth = (
   view.setUint32(at + 24, compareLo)
 }
 
-/** The memory word before the operation, high word. */
+/** The value in memory before the operation, high word. */
 export const atomicAckHi = (view: DataView, at: number): number => view.getUint32(at)
 export const atomicAckLo = (view: DataView, at: number): number => view.getUint32(at + 4)
 
@@ -76,22 +76,22 @@ export const putDeth = (view: DataView, at: number, qkey: number, srcQp: number)
   view.setUint32(at + 4, srcQp)
 }
 
-/** Immediate data: the u32 whose big-endian bytes were sent. */
+/** Immediate data: the u32 whose big-endian bytes are on the wire. */
 export const immediate = (view: DataView, at: number): number => view.getUint32(at)
 export const putImmediate = (view: DataView, at: number, value: number): void => view.setUint32(at, value)
 
-/** The key to invalidate. */
+/** The rkey to invalidate. */
 export const iethRkey = (view: DataView, at: number): number => view.getUint32(at)
 export const putIeth = (view: DataView, at: number, rkey: number): void => view.setUint32(at, rkey)
 
 /** Selectivity level, 0 to 3: `flushSelectivity` in spec/wire/headers.ts. */
 export const fethSelectivity = (view: DataView, at: number): number => (view.getUint8(at + 3) >> 4) & 3
-/** Placement type, 4 bits: a set of `flushPlacement` bits. */
+/** Placement type, 4 bits: `flushPlacement` bits. */
 export const fethPlacement = (view: DataView, at: number): number => view.getUint8(at + 3) & 15
 
 export const putFeth = (view: DataView, at: number, selectivity: number, placement: number): void =>
   view.setUint32(at, (selectivity << 4) | placement)
 
-/** The XRC shared receive queue, 24 bits. */
+/** The XRC SRQ number, 24 bits. */
 export const xrcethSrq = (view: DataView, at: number): number => view.getUint32(at) & 0xff_ffff
 export const putXrceth = (view: DataView, at: number, srq: number): void => view.setUint32(at, srq)

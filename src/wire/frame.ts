@@ -1,9 +1,8 @@
 /*
- * Ethernet II frames that carry UDP over IPv4 or IPv6 as plain records, for captures and tests; devices never see them.
- * `parseFrame` and `emitFrame` are exactly inverse to each other; any other frame (ARP, IGMP, VLAN tags, IP options,
- * fragments, wrong lengths or a wrong header checksum) is an opaque record with its bytes and the reason. Layouts: IEEE
- * 802.3, RFC 791, RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. What the UDP payload means
- * is packet.ts' business.
+ * Ethernet II frames with UDP over IPv4 or IPv6 as plain records, for captures and tests; devices do not use them.
+ * `parseFrame` and `emitFrame` are exact inverses; any other frame (ARP, IGMP, VLAN tags, IP options, fragments, wrong
+ * lengths or a wrong header checksum) is an opaque record with its bytes and the reason. Layouts: IEEE 802.3, RFC 791,
+ * RFC 8200, RFC 768. RoCEv2 senders leave the UDP checksum 0, over IPv6 too. packet.ts parses the UDP payload.
  */
 
 import {
@@ -21,7 +20,7 @@ interface FrameFields {
   /** 6 bytes. */
   readonly destinationMac: Uint8Array
   readonly sourceMac: Uint8Array
-  /** 4 bytes (or, to emit, 16 as ::ffff:a.b.c.d) for IPv4, 16 for IPv6. */
+  /** 4 bytes (emitFrame also accepts 16 as ::ffff:a.b.c.d) for IPv4, 16 for IPv6. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
@@ -30,11 +29,11 @@ interface FrameFields {
   readonly trafficClass: number
   /** TTL of IPv4, 8 bits. */
   readonly hopLimit: number
-  /** As sent; 0, which means none, when absent. */
+  /** The value on the wire; absent: 0, no checksum. */
   readonly udpChecksum?: number
   /** The UDP payload. */
   readonly payload: Uint8Array
-  /** What follows the IP datagram in the frame, where there is something: Ethernet padding. */
+  /** Bytes after the IP datagram in the frame, if any: Ethernet padding. */
   readonly trailer?: Uint8Array
 }
 
@@ -65,10 +64,10 @@ const UDP = UDP_BYTES
 const TYPE_IPV4 = 0x0800
 const TYPE_IPV6 = 0x86dd
 
-/** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
+/** A copy as a plain Uint8Array, even of a Buffer, whose own slice shares memory. */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
 
-/** The record of a frame (without frame check sequence); payload and addresses are copies. */
+/** The record of a frame without its frame check sequence; payload and addresses are copies. */
 export const parseFrame = (bytes: Uint8Array): Frame => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const opaque = (reason: string): OpaqueFrame => ({ kind: 'opaque', reason, bytes: new Uint8Array(bytes) })
@@ -82,7 +81,7 @@ export const parseFrame = (bytes: Uint8Array): Frame => {
   if (view.getUint8(ip) >> 4 !== (isIpv4 ? 4 : 6)) return opaque(`IP version ${view.getUint8(ip) >> 4}`)
   if (isIpv4) {
     if ((view.getUint8(ip) & 15) * 4 !== IPV4) return opaque('IPv4 options')
-    // 0xffff is zero too, but nobody writes it so
+    // 0xffff is a zero sum too, but no sender writes it
     if (internetChecksum(view, ip, IPV4) !== 0 || view.getUint16(ip + 10) === 0xffff)
       return opaque('IPv4 header checksum')
     if ((view.getUint16(ip + 6) & ~DONT_FRAGMENT) !== 0) return opaque('IPv4 fragment')
@@ -122,8 +121,8 @@ const checkNumber = (what: string, value: number, limit: number): void => {
 }
 
 /**
- * The frame's bytes (without frame check sequence), with the IPv4 header checksum computed. Throws a RangeError that
- * names the field for a value that does not fit.
+ * The bytes of a frame without its frame check sequence; computes the IPv4 header checksum. Throws a RangeError that
+ * names the field if a value does not fit.
  */
 export const emitFrame = (frame: Frame): Uint8Array => {
   if (frame.kind === 'opaque') return new Uint8Array(frame.bytes)

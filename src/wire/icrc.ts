@@ -1,13 +1,13 @@
 /*
- * The invariant CRC that ends every RoCEv2 packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17):
- * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC, in which
- * everything that may change on the way counts as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow
- * label and hop limit (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
+ * The invariant CRC at the end of every RoCEv2 packet (InfiniBand Architecture Specification, clause 7.8.1; annex A17):
+ * CRC-32 over eight bytes of ones, the IP header, the UDP header and the UDP payload up to the ICRC. Fields that may
+ * change in flight count as ones: TOS, TTL and header checksum (IPv4) or traffic class, flow label and hop limit
+ * (IPv6), UDP checksum, and the byte of the BTH with FECN and BECN. It is stored little-endian.
  *
- * One pass over the payload and a few table look-ups make it: a CRC is linear, so a changed byte at a known place
+ * It takes one pass over the payload and a few table look-ups: a CRC is linear, so a changed byte at a known place
  * changes the register by a known amount, whatever the other bytes are. A flow keeps the register after its headers
- * with lengths and identification zero; what these add comes from tables, and so does the mask of the BTH, moved back
- * to the register at the payload's start. Nothing here knows sockets or queue pairs.
+ * with lengths and identification zero; tables give the contribution of these, and of the BTH's mask, moved back to the
+ * register at the payload's start.
  */
 
 import { ICRC_BYTES } from '../spec/wire/headers.ts'
@@ -17,18 +17,18 @@ import type { Arena } from './arena.ts'
 import { BTH_BYTES } from './bth.ts'
 import { crc32, crcBackward, crcForward, crcOfArena, eachCrcFor } from './crc.ts'
 
-/** What the ICRC covers of the headers before the BTH. */
+/** The header fields before the BTH that the ICRC covers. */
 export interface FlowAddresses {
   /** 4 bytes, or 16: IPv6, or IPv4 as ::ffff:a.b.c.d, as in a GID. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly sourcePort: number
   readonly destinationPort: number
-  /** IPv4's DF bit; RoCEv2 senders set it, and so does a flow that says nothing. */
+  /** IPv4's DF bit; the default is true, as RoCEv2 senders set it. */
   readonly dontFragment?: boolean
 }
 
-/** The headers of a flow as the ICRC sees them. Made by `makeFlow`; the fields are for this file. */
+/** The headers of a flow as the ICRC covers them. Made by `makeFlow`; the fields are private to this file. */
 export interface Flow {
   readonly version: 4 | 6
   /** CRC over the masked headers with lengths and identification 0. */
@@ -42,7 +42,7 @@ const PROTOCOL_UDP = 17
 const ONES = 8
 const { RC_FLUSH } = opcodeNumber
 
-/** What a byte at `place` of a prefix of `size` bytes, changed by `i`, does to the register after the prefix. */
+/** The effect on the register after a prefix of `size` bytes if its byte at `place` changes by `i` (exclusive or). */
 const effectOf = (size: number, place: number): Int32Array =>
   Int32Array.from({ length: 256 }, (_, i) => {
     let register = crcForward(i)
@@ -58,11 +58,11 @@ const id4Hi = effectOf(PREFIX4, ONES + 4)
 const id4Lo = effectOf(PREFIX4, ONES + 5)
 const udp4Hi = effectOf(PREFIX4, ONES + IPV4_BYTES + 4)
 const udp4Lo = effectOf(PREFIX4, ONES + IPV4_BYTES + 5)
-/** IPv6 has the same number in both places: payload length, UDP length. */
+/** IPv6 has the same number in two places: payload length and UDP length. */
 const both6Hi = effectOf(PREFIX6, ONES + 4).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 4)[i])
 const both6Lo = effectOf(PREFIX6, ONES + 5).map((effect, i) => effect ^ effectOf(PREFIX6, ONES + IPV6_BYTES + 5)[i])
 
-/** By byte 4 of the BTH: what, at the start of the BTH, makes that byte count as ones. */
+/** By byte 4 of the BTH: the change of the register at the start of the BTH that makes the byte count as ones. */
 const maskBth = Int32Array.from({ length: 256 }, (_, byte) => {
   let register = crcForward(byte ^ 0xff)
   for (let at = 4; at >= 0; at--) register = crcBackward(register)
@@ -109,7 +109,7 @@ export const makeFlow = (addresses: FlowAddresses): Flow => {
   return { version: isIpv4 ? 4 : 6, base: crc32(prefix) | 0 }
 }
 
-/** CRC after all headers before the BTH, for a UDP payload of `length` bytes, with the mask of the BTH in it. */
+/** CRC after all headers before the BTH, for a UDP payload of `length` bytes, including the mask of the BTH. */
 const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number => {
   const udp = length + UDP_BYTES
   const seed = flow.base ^ maskBth[arena.bytes[offset + 4]]
@@ -127,15 +127,15 @@ const seedOf = (arena: Arena, offset: number, length: number, flow: Flow, identi
 }
 
 /**
- * The ICRC of the packet of `length` bytes, room for the ICRC included (16 to 65,507), at `offset` of an arena, as a
- * signed 32-bit integer. `identification`: that of the IPv4 header, modulo 65536; IPv6 has none.
+ * The ICRC of the packet of `length` bytes, ICRC included (16 to 65,507), at `offset` of an arena, as a signed 32-bit
+ * integer. `identification`: that of the IPv4 header, modulo 65536; ignored for IPv6.
  */
 export const icrcOf = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): number =>
   crcOfArena(arena, offset, length - ICRC_BYTES, seedOf(arena, offset, length, flow, identification))
 
 /**
- * The ICRC that Linux's rdma_rxe (6.12) puts into a FLUSH and wants there: over BTH, FETH and RETH once more,
- * unmasked, so that even FECN is covered. Arguments as `icrcOf`.
+ * The ICRC that Linux's rdma_rxe (6.12) writes and expects in a FLUSH: over BTH, FETH and RETH once more, unmasked, so
+ * that it covers even FECN. Arguments as for `icrcOf`.
  */
 export const icrcOfRxeFlush = (
   arena: Arena,
@@ -153,9 +153,9 @@ const put = (bytes: Uint8Array, at: number, icrc: number): void => {
 }
 
 /**
- * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets that of rdma_rxe, which drops any
- * other, and which is the one implementation over Ethernet that we know (docs/reference/conformance.md). Arguments as
- * `icrcOf`.
+ * Writes the ICRC into the last four of the packet's `length` bytes. A FLUSH gets rdma_rxe's, because rdma_rxe drops
+ * any other and is the only other implementation over Ethernet that we know (docs/reference/conformance.md). Arguments
+ * as for `icrcOf`.
  */
 export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flow, identification: number): void => {
   const make = arena.bytes[offset] === RC_FLUSH ? icrcOfRxeFlush : icrcOf
@@ -163,8 +163,8 @@ export const sealIcrc = (arena: Arena, offset: number, length: number, flow: Flo
 }
 
 /**
- * Seals `count` packets of `length` bytes each that lie back to back from `offset` on; their identifications count up
- * from `identification`. Other arguments as `sealIcrc`.
+ * Seals `count` packets of `length` bytes each, back to back from `offset`; their identifications count up from
+ * `identification`. Other arguments as for `sealIcrc`.
  */
 export const sealIcrcs = (
   arena: Arena,
@@ -196,9 +196,9 @@ export const sealIcrcs = (
 }
 
 /**
- * How many of `count` packets of `length` bytes each, back to back from `offset` on, have the right ICRC, up to the
- * first that has not: all of them if it is right with identifications that count up from `identification`. A FLUSH
- * counts as wrong if its ICRC is that of rdma_rxe. Other arguments as `verifyIcrc`.
+ * The number of packets before the first wrong ICRC among `count` packets of `length` bytes each, back to back from
+ * `offset`, whose identifications count up from `identification`; `count` if all are right. rdma_rxe's ICRC of a FLUSH
+ * counts as wrong. Other arguments as for `verifyIcrc`.
  */
 export const countRightIcrcs = (
   arena: Arena,
@@ -231,8 +231,8 @@ export const countRightIcrcs = (
 }
 
 /**
- * Whether the packet of `length` bytes at `offset` ends with the right ICRC; a FLUSH may have that of rdma_rxe. False
- * for what is too short to have one. `identification` as in `icrcOf`.
+ * Whether the packet of `length` bytes at `offset` has the right ICRC; a FLUSH may have rdma_rxe's. False if it is too
+ * short. `identification` as for `icrcOf`.
  */
 export const verifyIcrc = (
   arena: Arena,
@@ -252,8 +252,8 @@ export const verifyIcrc = (
 }
 
 /**
- * By k and byte place: what each byte of the register was 2^k zero bytes before. Built when first needed (68 KiB): only
- * who cannot see IPv4 identifications needs it.
+ * By k and byte place: the value of each byte of the register 2^k zero bytes earlier. Built on first use (68 KiB): only
+ * receivers that cannot see the IPv4 identification need it.
  */
 let backwards: Int32Array[] | undefined
 const POWERS = 17
@@ -274,7 +274,7 @@ const makeBackwards = (): Int32Array[] => {
   return tables
 }
 
-/** The difference of registers `count` bytes before. */
+/** The difference of two registers `count` bytes earlier. */
 const goBackwards = (difference: number, count: number): number => {
   backwards ??= makeBackwards()
   let register = difference
@@ -283,12 +283,11 @@ const goBackwards = (difference: number, count: number): number => {
   return register
 }
 
-/** Bytes of the prefix from the identification on. */
+/** Bytes of the prefix after the start of the identification. */
 const ID_TO_END = PREFIX4 - ONES - 4
 
 /**
- * What must be added (exclusive or) to an identification to explain a difference of CRCs `count` bytes later; -1 if
- * nothing does.
+ * The exclusive or of two identifications that explains a difference of CRCs `count` bytes later; -1 if there is none.
  */
 const explain = (difference: number, count: number): number => {
   const before = goBackwards(difference, count + ID_TO_END)
@@ -296,10 +295,10 @@ const explain = (difference: number, count: number): number => {
 }
 
 /**
- * The IPv4 identification with which the packet's ICRC is right, for who cannot see the IP header: `expected` is tried
- * first, then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. Of packets that bits changed in,
- * one in 65,536 therefore passes here, not one in 2^32; their UDP checksum still stands. A FLUSH may have the ICRC of
- * rdma_rxe. Over IPv6 there is no identification: `expected` or -1. Other arguments as `verifyIcrc`.
+ * The IPv4 identification for which the packet's ICRC is right, for receivers that cannot see the IP header: tries
+ * `expected` first; then the CRC's linearity gives the one of 65,536 that fits; -1 if none does. A corrupted packet
+ * therefore passes with probability 1 in 65,536, not 1 in 2^32; its UDP checksum still protects it. A FLUSH may have
+ * rdma_rxe's ICRC. Over IPv6, which has no identification: `expected` or -1. Other arguments as for `verifyIcrc`.
  */
 export const findIdentification = (
   arena: Arena,

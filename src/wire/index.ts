@@ -1,6 +1,6 @@
 /*
- * What `userdma/wire` publishes: RoCEv2 packets as bytes and as records, their ICRC, the frames around them, and
- * capture files. The tables behind it are in `userdma/spec`. Nothing inside the package imports this file.
+ * Entry point of `userdma/wire`: RoCEv2 packets as bytes and as records, their ICRC, the frames around them, and
+ * capture files. The tables are in `userdma/spec`. Nothing in the package imports this file.
  */
 export { type Arena, arenaOver, plainArena } from './arena.ts'
 export * from './bth.ts'

@@ -1,7 +1,6 @@
 /*
- * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200) for hot code: written at an offset of an arena, nothing
- * allocated, nothing checked. Frames of captures (frame.ts) and the global route header of datagrams
- * (drivers/rxe/address/route.ts) are made of them.
+ * IPv4 and IPv6 headers of UDP datagrams (RFC 791, RFC 8200) for hot code: written at an offset of an arena, without
+ * allocation or checks. frame.ts builds captured frames with them, drivers/rxe/address/route.ts the GRH of datagrams.
  */
 
 export const IPV4_BYTES = 20
@@ -10,7 +9,7 @@ export const UDP_BYTES = 8
 export const PROTOCOL_UDP = 17
 export const DONT_FRAGMENT = 0x4000
 
-/** The ones' complement sum over the header's 16-bit words: 0 over a header with the right checksum in it. */
+/** The ones' complement sum of the header's 16-bit words: 0 for a header with a correct checksum. */
 export const internetChecksum = (view: DataView, at: number, length: number): number => {
   let sum = 0
   for (let i = 0; i < length; i += 2) sum += view.getUint16(at + i)

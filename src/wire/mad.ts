@@ -1,9 +1,8 @@
 /*
- * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/wire/mad.ts and
- * inverse to each other for every message whose reserved bits are zero. Also the header that rdma_cm puts in front of
- * the private data, and its service ids (annex A11). A MAD of another class, version or method, or of another size, is
- * no message:
- * `parseCm` answers undefined. This file knows the bytes only; which message is legal when is cm/'s business.
+ * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/wire/mad.ts and inverse
+ * to each other for every message whose reserved bits are zero. Also rdma_cm's header at the start of the private data,
+ * and its service ids (annex A11). `parseCm` answers undefined for a MAD of another class, version, method or size. cm/
+ * decides which messages are legal.
  */
 import type { BitField } from '../spec/wire/headers.ts'
 import {
@@ -21,24 +20,24 @@ import {
 } from '../spec/wire/mad.ts'
 import { type BitValue, type FieldValue, getBits, misfit, putBits } from './bits.ts'
 
-/** The record of a layout: its bit fields, and a Uint8Array for each run of bytes. */
+/** The record of a layout: its bit fields, and a Uint8Array for each byte range. */
 export type LayoutRecord<L extends MessageLayout> = {
   readonly [F in keyof L['fields']]: FieldValue<L['fields'][F]>
 } & { readonly [B in keyof L['blobs']]: Uint8Array }
 
-/** One message: its name, its transaction id, and the fields of its layout. */
+/** One message: its name, its transaction id and its fields. */
 export type CmMessage<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & LayoutRecord<(typeof cmMessages)[M]>
 }[N]
 
-/** A message to write: bits that are left out are zero, bytes that are left out or short end in zeros. */
+/** A message to emit: absent bits are zero; absent or short byte fields are padded with zeros. */
 export type CmDraft<N extends CmMessageName = CmMessageName> = {
   [M in N]: { readonly name: M; readonly tid: bigint } & Partial<LayoutRecord<(typeof cmMessages)[M]>>
 }[N]
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** A layout as lists, made once. */
+/** A layout as lists, computed once. */
 interface Listed {
   readonly fields: readonly (readonly [name: string, bits: BitField])[]
   readonly blobs: readonly (readonly [name: string, field: ByteField])[]
@@ -149,8 +148,8 @@ export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
 }
 
 /**
- * The 256 bytes of a message. Throws a RangeError that names the field for a value that does not fit, and for bytes
- * that are too many.
+ * The 256 bytes of a message. Throws a RangeError that names the field for a value that does not fit, or too many
+ * bytes.
  */
 export const emitCm = (message: CmDraft): Uint8Array => {
   const bytes = new Uint8Array(MAD_BYTES)
@@ -165,17 +164,17 @@ export const emitCm = (message: CmDraft): Uint8Array => {
   return bytes
 }
 
-/** The header of rdma_cm (annex A11): who connects, from which port, to which address. */
+/** rdma_cm's header (annex A11): the source address and port, and the destination address. */
 export interface RdmaCmHeader {
   /** 4 or 6. */
   readonly ipVersion: number
   readonly port: number
-  /** 16 bytes; an IPv4 address is the last 4, behind 12 zeros. */
+  /** 16 bytes; an IPv4 address is in the last 4, after 12 zeros. */
   readonly source: Uint8Array
   readonly destination: Uint8Array
 }
 
-/** The header at the start of private data; undefined if there is none of version 0 with an IP version. */
+/** The header at the start of private data; undefined unless it has version 0 and a known IP version. */
 export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undefined => {
   if (privateData.length < rdmaCmHeader.bytes) return undefined
   const view = viewOf(privateData)
@@ -187,7 +186,7 @@ export const parseRdmaCmHeader = (privateData: Uint8Array): RdmaCmHeader | undef
   return { ipVersion, port, source: bytesOf(blobs.source), destination: bytesOf(blobs.destination) }
 }
 
-/** Private data that begins with the header; the application's own follows. */
+/** Private data with the header, followed by the application's. */
 export const emitRdmaCmHeader = (header: RdmaCmHeader, own: Uint8Array): Uint8Array => {
   const bytes = new Uint8Array(rdmaCmHeader.bytes + own.length)
   writeLayout(bytes, 0, 'rdma_cm header', rdmaCmHeader, { version: 0, ...header })

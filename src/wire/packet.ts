@@ -1,11 +1,9 @@
 /*
  * A RoCEv2 packet (the UDP payload: BTH, further headers, payload, pad, ICRC) as a plain record, for people, tests and
- * tools: `parsePacket` and `emitPacket`, driven by spec/wire/headers.ts and spec/wire/opcodes.ts and exactly inverse
- * to each other. What makes no sense as a packet is kept as an opaque record with its bytes and the reason (unknown
- * opcodes and malformed packets parse opaquely), so that emitting gives the same bytes again. `checkPacket` is the
- * check that hot code does once per packet; after it every accessor of bth.ts and extensions.ts stays inside the
- * packet. The ICRC is carried, not checked: that needs the IP header (icrc.ts). Nothing here knows queue pairs or
- * addresses.
+ * tools: `parsePacket` and `emitPacket`, driven by spec/wire/headers.ts and spec/wire/opcodes.ts and exact inverses.
+ * Unknown opcodes and malformed packets become opaque records with their bytes and the reason, so that emitting them
+ * gives the same bytes. `checkPacket` is the one check of hot code per packet; after it every accessor of bth.ts and
+ * extensions.ts stays inside the packet. The ICRC is carried, not checked: that needs the IP header (icrc.ts).
  */
 import { type BitField, type HeaderName, headers, ICRC_BYTES } from '../spec/wire/headers.ts'
 import {
@@ -24,22 +22,22 @@ export type HeaderRecord<H extends HeaderName> = {
   -readonly [F in keyof (typeof headers)[H]['fields']]: FieldValue<(typeof headers)[H]['fields'][F]>
 }
 
-/** The BTH of a packet record, without what the rest of the record says: the opcode and the pad count. */
+/** The BTH of a packet record, without opcode and pad count, which follow from the rest of the record. */
 export type BthRecord = Omit<HeaderRecord<'BTH'>, 'opcode' | 'padCnt'>
 
-/** A well-formed packet. `name` tells the headers that it has, each under its own name: `packet.RETH.rkey`. */
+/** A well-formed packet. `name` determines its headers, each a property with its own name: `packet.RETH.rkey`. */
 export type PacketOf<N extends OpcodeName> = {
   readonly kind: 'packet'
   readonly name: N
   readonly BTH: BthRecord
   readonly payload: Uint8Array
-  /** The 0 to 3 bytes between payload and ICRC, where they are not all zero. */
+  /** The 0 to 3 bytes between payload and ICRC, if they are not all zero. */
   readonly pad?: Uint8Array
-  /** As it is in the packet, read little-endian. */
+  /** The value in the packet, read little-endian. */
   readonly icrc: number
 } & { readonly [H in HeadersOf<N>]: HeaderRecord<H> }
 
-/** Bytes that are no well-formed packet. */
+/** Bytes that are not a well-formed packet. */
 export interface OpaquePacket {
   readonly kind: 'opaque'
   readonly reason: string
@@ -49,7 +47,7 @@ export interface OpaquePacket {
 export type WellFormedPacket = { [N in OpcodeName]: PacketOf<N> }[OpcodeName]
 export type Packet = WellFormedPacket | OpaquePacket
 
-/** What `checkPacket` answers: 0 for a well-formed packet, else the index of the reason here. */
+/** Result of `checkPacket`: 0 for a well-formed packet, otherwise an index into this list. */
 export const packetFaults = [
   'none',
   'shorter than a BTH and an ICRC',
@@ -60,8 +58,8 @@ export const packetFaults = [
 ] as const
 
 /**
- * Whether `length` bytes at `at` are a packet whose opcode exists and whose headers, pad and ICRC fit: 0, or the index
- * of a `packetFaults`.
+ * Checks that `length` bytes at `at` are a packet with a defined opcode and room for its headers, pad and ICRC. 0, or
+ * an index into `packetFaults`.
  */
 export const checkPacket = (view: DataView, at: number, length: number): number => {
   if (length < headers.BTH.bytes + ICRC_BYTES) return 1
@@ -80,10 +78,10 @@ const fieldsOf = (header: HeaderName) => Object.entries<BitField>(headers[header
 const readHeader = (view: DataView, at: number, header: HeaderName): Record<string, BitValue> =>
   Object.fromEntries(fieldsOf(header).map(([field, bits]) => [field, getBits(view, at, bits)]))
 
-/** A copy that is a plain Uint8Array even of a Buffer, whose own slice is none. */
+/** A copy as a plain Uint8Array, even of a Buffer, whose own slice shares memory. */
 const copy = (bytes: Uint8Array, from: number, to?: number): Uint8Array => new Uint8Array(bytes.subarray(from, to))
 
-/** The record of the packet in `bytes`, which holds exactly one UDP payload; payload and opaque bytes are copies. */
+/** The record of the packet in `bytes`, exactly one UDP payload; payload and opaque bytes are copies. */
 export const parsePacket = (bytes: Uint8Array): Packet => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const fault = checkPacket(view, 0, bytes.length)
@@ -109,8 +107,7 @@ export const parsePacket = (bytes: Uint8Array): Packet => {
 }
 
 /**
- * Writes a header of the record into zeroed bytes. Throws a RangeError that names the field for a value that does not
- * fit.
+ * Writes a header of the record into zeroed bytes. Throws a RangeError that names the field if a value does not fit.
  */
 const writeHeader = (
   view: DataView,
@@ -128,8 +125,8 @@ const writeHeader = (
 }
 
 /**
- * The bytes of a packet record: BTH to ICRC. The pad count follows from the payload's length; the pad is zeros unless
- * the record has another one. Throws a RangeError that names the field for a value that does not fit its header.
+ * The bytes of a packet record, BTH to ICRC. The payload's length determines the pad count; the pad is zeros unless the
+ * record has one. Throws a RangeError that names the field if a value does not fit its header.
  */
 export const emitPacket = (packet: Packet): Uint8Array => {
   if (packet.kind === 'opaque') return new Uint8Array(packet.bytes)

@@ -1,15 +1,15 @@
 /*
  * Reads capture files: pcap (both byte orders, microseconds and nanoseconds) and pcapng (sections, interfaces, enhanced
- * and simple packet blocks; other blocks are skipped), as the IETF drafts draft-ietf-opsawg-pcap and -pcapng describe
- * them. A whole file at once, since it serves tests and tools. What lies in the packets is not known here.
+ * and simple packet blocks; other blocks are skipped), as in the IETF drafts draft-ietf-opsawg-pcap and -pcapng. It
+ * reads a whole file at once, for tests and tools, and does not parse the packets.
  */
 
 export interface CapturedPacket {
-  /** Nanoseconds since 1970; undefined where the file has no time (simple packet blocks). */
+  /** Nanoseconds since 1970; undefined for packets without a time (simple packet blocks). */
   readonly time?: bigint
   /** 1 is Ethernet. */
   readonly linkType: number
-  /** The bytes that were kept, a view of the file. */
+  /** The captured bytes, a view of the file. */
   readonly bytes: Uint8Array
   /** Its length on the wire. */
   readonly length: number
@@ -56,7 +56,7 @@ const readPcap = (file: Uint8Array, view: DataView, little: boolean, unit: bigin
   return packets
 }
 
-/** An interface block's time unit: 10^-n, or 2^-n with the top bit; microseconds where no option says. */
+/** The time unit of an interface: 10^-n, or 2^-n with the top bit set; microseconds by default. */
 const unitsPerSecond = (view: DataView, from: number, end: number, little: boolean): bigint => {
   for (let at = from; at + 4 <= end; ) {
     const code = view.getUint16(at, little)
@@ -116,9 +116,7 @@ const readPcapng = (file: Uint8Array, view: DataView): CapturedPacket[] => {
   return packets
 }
 
-/**
- * The packets of a pcap or pcapng file, in its order. Throws an Error for another kind of file, and for a damaged one.
- */
+/** The packets of a pcap or pcapng file, in file order. Throws an Error for any other or a damaged file. */
 export const readCapture = (file: Uint8Array): CapturedPacket[] => {
   if (file.length < 12) throw new Error(`not a capture file: it has ${file.length} bytes`)
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength)

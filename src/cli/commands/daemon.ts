@@ -1,8 +1,8 @@
 /*
- * `userdma daemon`: serves programs in the foreground until it is told to end.
+ * `userdma daemon`: serves programs in the foreground until a signal ends it.
  *
- * Standard output has one line, which says that programs can come; a command that started the daemon waits for it and
- * then goes away, so that a closed output is no reason to end.
+ * It prints one line when it is ready; a command that started the daemon waits for the line and then closes the pipe,
+ * so a closed standard output must not end the daemon.
  */
 import { dirname, resolve } from 'node:path'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
@@ -16,11 +16,11 @@ import { sentenceOf, UsageError } from '../fail.ts'
 import { removeFolder } from '../places.ts'
 import { FAILED, NOTE, READY } from '../start.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface DaemonOptions extends ConfigOptions {
   readonly socket?: string
   readonly endWithLastClient?: boolean
-  /** The folder of the socket was made for this daemon and goes with it. */
+  /** The socket's folder was made for this daemon and is removed with it. */
   readonly removeFolder?: boolean
   /** Names or numbers. */
   readonly allowUser?: readonly string[]
@@ -37,7 +37,7 @@ const accounts = (kind: 'user' | 'group', given: readonly string[] = []): readon
     return number
   })
 
-/** (uid_t) -1, which is nobody's. */
+/** (uid_t) -1, which is not a valid user. */
 const NOBODY = 2 ** 32 - 1
 
 const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
@@ -49,7 +49,7 @@ const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   return served
 }
 
-/** Who serves the socket, if a daemon of ours does. */
+/** The process that serves the socket, if it is a userdma daemon. */
 const owner = async (socket: string): Promise<string | undefined> => {
   try {
     const client = await openSession(socket)
@@ -64,9 +64,9 @@ const owner = async (socket: string): Promise<string | undefined> => {
   }
 }
 
-/** Says who has the socket, if that is why the daemon cannot start. */
+/** Names the socket's current server, if that is why the daemon cannot start. */
 const explain = async (error: unknown, socket: string): Promise<unknown> => {
-  // Of another failure nobody may be asked: the socket can be our own, which does not answer.
+  // After any other error do not connect: the socket may be our own, which does not answer.
   if (!(error instanceof SocketInUseError)) return error
   const who = await owner(socket)
   return who === undefined
@@ -78,8 +78,8 @@ const explain = async (error: unknown, socket: string): Promise<unknown> => {
 }
 
 /**
- * Faults of ours are contained where they come from the event loop (daemon/containment.ts). What that leaves out, as a
- * promise that nobody waits for, has no owner that could end for it: it is told, and all go on.
+ * Errors of entries from the event loop are contained at their source (daemon/containment.ts). The remaining ones, such
+ * as an unhandled rejection, have no owner that could be ended; they are logged, and the daemon goes on.
  */
 const logStrayFaults = (): void => {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const)
@@ -107,17 +107,17 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await explain(error, socket)
-    // Who has started it reads this, also where there is no room for a log.
+    // The starting command reads this line, also if there is no room for a log.
     if (options.endWithLastClient) process.stdout.write(`${FAILED}${sentenceOf(explained)}\n`)
     throw explained
   })
-  // All that a start waits for is its lock, before anything is there that would have to be removed.
+  // The start waits only for its lock, before it has created anything that a signal would have to remove.
   if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   logStrayFaults()
-  // In the background this is a log: it begins and ends with these lines.
+  // Background daemons write a log, which begins and ends with these lines.
   const note = (what: string): void => {
     if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
   }

@@ -1,9 +1,9 @@
 /*
- * The demo without programs and without native code: two queue pairs of one device, joined in this process.
+ * The demo without programs and without native code: two queue pairs of one device in this process.
  *
- * Everything below the programs is the real thing: calls go through core to the rxe driver, work requests lie in rings
- * as librxe writes them, and the engine makes packets of them. Only the memory is ours: rings are ordinary buffers, and
- * so are the two programs' memories.
+ * Everything below the programs is real: calls go through core to the rxe driver, work requests are in rings as librxe
+ * writes them, and the engine builds their packets. Only the memory differs: rings and the programs' buffers are
+ * ordinary buffers of this process.
  */
 
 import { closeContext, createCore, openContext } from '../../core/devices/registry.ts'
@@ -31,10 +31,10 @@ import { plainArena } from '../../wire/arena.ts'
 import { blank, cut, heading, paragraph } from '../demo-format.ts'
 
 const BYTES = 2000
-/** More turns than any exchange of this demo takes. */
+/** An upper bound on the turns of any exchange in this demo. */
 const MOST_TURNS = 1000
 
-/** One of the two programs that this process plays. */
+/** One of the two simulated programs. */
 interface Side {
   readonly context: Context
   readonly caller: Caller
@@ -108,7 +108,7 @@ const putSge = ({ address, key }: Side, view: DataView, at: number): void => {
   view.setUint32(at + RingSge.LKEY, key, true)
 }
 
-/** Publishes the one element that was written. */
+/** Publishes the one element written. */
 const produce = ({ words }: MappedChunk): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }
@@ -134,14 +134,14 @@ const postSend = (side: Side): void => {
 const statusName = (status: number): string =>
   Object.entries(WcStatus.values).find(([, value]) => value === status)?.[0] ?? String(status)
 
-/** Status and bytes of the one completion; undefined while there is none. */
+/** Status and bytes of the only completion; undefined if there is none. */
 const completion = ({ completions: { view, words } }: Side): string | undefined => {
   if (Atomics.load(words, RingHeader.PRODUCER >> 2) === 0) return undefined
   const status = view.getUint32(RingHeader.DATA + Wc.STATUS, true)
   return `status ${statusName(status)}, ${view.getUint32(RingHeader.DATA + Wc.BYTE_LEN, true)} bytes`
 }
 
-/** Joins two queue pairs, sends a message, and prints its packets and what came of it. */
+/** Connects two queue pairs, sends a message, and prints its packets and the result. */
 export const demoInside = async (): Promise<void> => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const port = link.attach()

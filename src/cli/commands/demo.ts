@@ -1,9 +1,9 @@
 /*
- * `userdma demo`, which is `npm start`: unmodified programs of Debian find a device and exchange data over it, and one
- * sees their calls and packets.
+ * `userdma demo`, also `npm start`: unmodified Debian programs find a device and exchange data; the demo shows their
+ * calls and packets.
  *
- * All of it happens under a private daemon, which is gone at the end. Where the programs are missing, two queue pairs
- * are joined in this process instead (demo-inside.ts), and what was left out is said.
+ * It runs under a private daemon, which ends with it. If the programs are missing, two queue pairs in this process are
+ * connected instead (demo-inside.ts), and the demo says what was left out.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -20,12 +20,12 @@ import { newTag } from './trace.ts'
 
 const MESSAGES = 2
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface DemoOptions {
   readonly link?: string
 }
 
-/** What the demo with real programs needs and this machine lacks, with what to do about it. */
+/** What the full demo needs and this machine lacks, with the remedy. */
 const missing = (): string[] => {
   const problems: string[] = []
   const programs = ['ibv_devinfo', 'ibv_rc_pingpong'].filter(name => {
@@ -147,11 +147,11 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
 }
 
-/** How often the daemon is asked what it has left, and milliseconds in between. */
+/** Number of polls of the daemon's objects, and milliseconds between them. */
 const LOOKS = 100
 const INTERVAL = 20
 
-/** Looks at what the daemon has until that is nothing, which it finds out a moment after the programs have ended. */
+/** Polls the daemon until it has no objects; it notices the programs' end with a short delay. */
 const cleanedUp = async ({ client }: Joined) => {
   let stat = await client.stat()
   for (let looks = 0; stat.contexts > 0 && looks < LOOKS; looks++) {
@@ -175,7 +175,7 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
       const tag = newTag()
       await joined.client.trace(tag, capture)
       const conversation = await converse(joined, tag, options.link ?? 'memory')
-      // After this reply all calls and packets are here.
+      // All calls and packets have arrived before this reply.
       const { contexts, devices } = await cleanedUp(joined)
       showTimeline(records, readFileSync(path), conversation)
       heading('4. Cleaned up')

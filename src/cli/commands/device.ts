@@ -1,12 +1,12 @@
 /*
- * `userdma device`: devices of a running daemon come and go (R23). Programs that use one that is removed are told
- * (DEVICE_FATAL), and their calls answer EIO.
+ * `userdma device`: adds and removes devices of a running daemon (R23). Programs that use a removed device get
+ * DEVICE_FATAL, and their calls answer EIO.
  */
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
 import { orUsageError } from '../config.ts'
 import { type LookOptions, queryStat } from './stat.ts'
 
-/** Adds a device to a daemon. Throws UsageError for text that names none. */
+/** Adds a device to a daemon. Throws UsageError if the text is not a device. */
 export const addDevice = async (text: string, options: LookOptions): Promise<void> => {
   const add = orUsageError(() => parseDevice(text))
   await queryStat(options, async client => {
@@ -15,7 +15,7 @@ export const addDevice = async (text: string, options: LookOptions): Promise<voi
   })
 }
 
-/** Removes a device from a daemon, whatever programs are doing with it. */
+/** Removes a device from a daemon, even while programs use it. */
 export const removeDevice = (remove: string, options: LookOptions): Promise<void> =>
   queryStat(options, async client => {
     await client.changeDevices({ remove })

@@ -5,7 +5,7 @@ import { classes } from '../../spec/classes.ts'
 import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
 import { type LookOptions, queryStat } from './stat.ts'
 
-/** A device, and its address in its network where it has one. */
+/** A device, and its network address if it has one. */
 export interface ListedDevice extends DeviceEntry {
   readonly address: string | undefined
 }

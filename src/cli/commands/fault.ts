@@ -1,11 +1,14 @@
 /*
- * `userdma fault`: what is wrong with the network of a running daemon, and changes of it that hold at once.
+ * `userdma fault`: shows and changes the fault rules of a running daemon; changes take effect immediately.
  */
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
 import { countsText, type LookOptions, queryStat } from './stat.ts'
 
-/** What `userdma fault show` prints: rules as `userdma fault set` takes them, and behind a # what they did. */
+/**
+ * The output of `userdma fault show`: rules in the syntax of `userdma fault set`, each followed by its counts after a
+ * #.
+ */
 export const faultsText = (faults: readonly FaultStat[]): string => {
   if (faults.length === 0) return 'no faults\n'
   const width = Math.max(...faults.map(({ rule }) => rule.length))
@@ -23,7 +26,7 @@ export const showFaults = (options: LookOptions): Promise<void> =>
     return options.json ? `${JSON.stringify(faults, null, 2)}\n` : faultsText(faults)
   })
 
-/** Throws UsageError for rules that are none. */
+/** Throws UsageError for invalid rules. */
 export const setFaults = async (rules: readonly string[], options: LookOptions): Promise<void> => {
   const text = orUsageError(() => canonicalFaults(rules))
   await queryStat(options, async client => {

@@ -1,13 +1,16 @@
 /*
- * `userdma run`: a program that finds userdma's devices, under a daemon that is joined or started for it. Its exit
- * status is ours.
+ * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Its exit status is
+ * the program's.
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../places.ts'
 import { preloadProblems } from '../preload-check.ts'
 import { programEnvironment, requireProgram, runProgram } from '../program.ts'
 
-/** Runs a program under a daemon that was joined; its exit status. Says so if the daemon ends before the program. */
+/**
+ * Runs a program under a joined daemon and answers its exit status. Prints a message if the daemon ends before the
+ * program.
+ */
 export const runUnder = async (
   { client, lastWords }: Joined,
   program: string,
@@ -29,7 +32,7 @@ export const runUnder = async (
   }
 }
 
-/** The program must be one that can be run; a line says of what it starts, itself included, if that sees no devices. */
+/** The program must be executable; a warning names each program on the command line that will see no devices. */
 export const checkProgram = (program: string, args: readonly string[]): void => {
   requireProgram(program)
   for (const { name, problem } of preloadProblems(program, args))

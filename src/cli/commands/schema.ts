@@ -1,6 +1,6 @@
 /*
- * `userdma schema`: every class, method and attribute, typed (R13): those of a device, as it tells them itself, or all
- * that are declared, each with the drivers that have it.
+ * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description,
+ * or all declared ones, each with the drivers that have it.
  */
 import { classesWithConnections } from '../../clients/rdma-cm/classes.ts'
 import { knownDevices } from '../../drivers/known.ts'
@@ -20,12 +20,12 @@ import { openSystem } from '../../verbs/system.ts'
 import { UsageError } from '../fail.ts'
 import type { LookOptions } from './stat.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface SchemaOptions extends LookOptions {
   readonly device?: string
 }
 
-/** A device of every driver, only to be described. */
+/** A device of every driver, for its description only. */
 export const describedDevices = (): ReturnType<typeof knownDevices> =>
   knownDevices(
     classesWithConnections(() => {
@@ -33,7 +33,7 @@ export const describedDevices = (): ReturnType<typeof knownDevices> =>
     }),
   )
 
-/** Everything that is declared: the common classes, and those that drivers have of their own. */
+/** All declarations: the common classes, and drivers' own. */
 export const declaredSchema = (): Schema => {
   const devices = describedDevices()
   const own = new Map<string, ObjectClass>()
@@ -102,7 +102,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
 ]
 
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
-/** Where a call number is: its block, and its number there. */
+/** The block of a call number, and the number in the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.CM}`
 
 const support = (drivers: readonly string[] | undefined): string => {
@@ -123,7 +123,7 @@ const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
 }
 export const namedBy = (identity: ObjectClass['identity']): string => NAMED[identity]
 
-/** What `userdma schema` prints: a class, its methods, what goes in (→) and comes out (←); `?` is optional. */
+/** The output of `userdma schema`: a class, its methods, their inputs (→) and outputs (←); `?` marks optional ones. */
 export const schemaText = ({ classes: all, enumerations }: Schema): string => {
   const lines = all.flatMap(cls => [
     `class ${cls.name} (${cls.id < 0x8000 ? cls.id : `0x${cls.id.toString(16)}`}), ${namedBy(cls.identity)}${

@@ -1,22 +1,22 @@
 /*
- * `userdma stat`: what lives in a daemon now.
+ * `userdma stat`: the objects, sessions, memory and counters of a daemon.
  */
 import { otherCounts } from '../../spec/counters.ts'
 import type { QpStat, Stat, WaitStat } from '../../uapi/tool.ts'
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface LookOptions {
   readonly socket?: string
   readonly json?: boolean
-  /** Queue pairs instead. */
+  /** Show queue pairs instead. */
   readonly qps?: boolean
 }
 
 const UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
-/** A size for people: 1536 is `1.5 KiB`. */
+/** A size as text: 1536 is `1.5 KiB`. */
 export const bytesText = (bytes: number): string => {
   let value = bytes
   let unit = 0
@@ -27,7 +27,7 @@ export const bytesText = (bytes: number): string => {
   return `${unit === 0 || Number.isInteger(value) ? value : value.toFixed(1)} ${UNITS[unit]}`
 }
 
-/** Counts that are not zero, by name. */
+/** Nonzero counts, by name. */
 export const countsText = (counts: Readonly<Record<string, number>>): string =>
   Object.entries(counts)
     .filter(([, count]) => count !== 0)
@@ -41,7 +41,7 @@ const chargedText = ({ bytes, processes }: Stat['charged']): string => {
   return most.length === 0 ? '0' : `${bytesText(bytes)} (${most.join(', ')}${processes.length > 3 ? ', …' : ''})`
 }
 
-/** What `userdma stat` prints. */
+/** The output of `userdma stat`. */
 export const statText = (stat: Stat, socket: string): string => {
   const { rings, mappings, memory } = stat
   const rows: [string, string][] = [
@@ -79,7 +79,7 @@ export const queryStat = async (options: LookOptions, show: (client: ToolClient)
 
 const requestsText = ({ pending, depth }: QpStat['send']): string => `${pending}/${depth}`
 
-/** What `userdma stat --qps` prints: a table, and below each queue pair what failed last. */
+/** The output of `userdma stat --qps`: a table, and below each queue pair its last failure. */
 export const qpsText = (qps: readonly QpStat[]): string => {
   if (qps.length === 0) return 'no queue pairs\n'
   const heads = ['DEVICE', 'QPN', 'PROCESS', 'TYPE', 'STATE', 'PEER', 'SEND', 'RECEIVE']
@@ -108,7 +108,7 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** What `userdma stat --qps` prints of destroys that wait. */
+/** The part of `userdma stat --qps` about destroys that wait. */
 const waitsText = (waits: readonly WaitStat[]): string =>
   waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
 

@@ -1,9 +1,9 @@
 /*
- * `userdma trace`: a run whose calls are printed, one line each or as JSON, or counted, and whose daemon writes its
- * packets to a file (R46).
+ * `userdma trace`: runs a program and prints its calls, one line each or as JSON, or counts them; its daemon can write
+ * the packets to a file (R46).
  *
- * Which calls are the program's is told by a tag that it and its children carry in their environment. Packets have no
- * such mark: the file has those of all programs of the daemon, so that both ends of a conversation are in it.
+ * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file has
+ * those of all programs of the daemon, so that both ends of a connection are in it.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync, writeSync } from 'node:fs'
@@ -19,13 +19,13 @@ import { createOutput } from '../output-file.ts'
 import { shimLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
-/** As commander yields them. */
+/** As commander parses them. */
 export interface TraceOptions extends JoinOptions {
   readonly output?: string
   readonly pcap?: string
   readonly verbose?: boolean
   readonly abi?: boolean
-  /** Lists of names of classes. */
+  /** Lists of class names. */
   readonly class?: readonly string[]
   readonly errors?: boolean
   readonly summary?: boolean
@@ -33,10 +33,10 @@ export interface TraceOptions extends JoinOptions {
 }
 
 const STDERR = 2
-/** Classes of the drivers that devices here can have. */
+/** Classes of all drivers. */
 const OWN_CLASSES = [CtxContext.name, Sink.name]
 
-/** Writes all of it, also to a pipe that is full for a moment. */
+/** Writes everything, also to a pipe that is temporarily full. */
 const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
   for (let at = 0; at < bytes.length; ) {
@@ -45,14 +45,14 @@ const writeAll = (fd: number, text: string): void => {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'EAGAIN') continue
-      // Whoever read our lines has gone; the program goes on.
+      // The reader of our output has closed it; the program goes on.
       if (code === 'EPIPE') return
       throw error
     }
   }
 }
 
-/** Tells a program's calls from those of others. */
+/** Identifies the calls of this program. */
 export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
 
 const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
@@ -63,7 +63,7 @@ const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
   }
 }
 
-/** What becomes of the calls: printed as they come, or counted and printed at the end. */
+/** Output of the calls: printed as they come, or counted and printed at the end. */
 const printer = (options: TraceOptions, print: (text: string) => void) => {
   const selection = selectionOf(options)
   const { verbose = false, abi = false, json = false } = options
@@ -71,7 +71,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
   return {
     onTrace(record: TraceEvent): void {
       if ('failure' in record) {
-        // A failure is of no class: who wants to see some of them only sees calls.
+        // A failure has no class, so it is omitted when classes are selected.
         if (summary === undefined && selection.classes === undefined)
           print(json ? JSON.stringify(record) : failureLine(record))
         return
@@ -79,7 +79,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       const selected = isSelected(record, selection)
       if (summary !== undefined) summary.add(record, selected)
       else if (selected) print(json ? JSON.stringify(callJson(record)) : callLine(record, { verbose, abi }))
-      // Those that were lost are told of, whatever they were.
+      // Lost calls are always reported.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
     end(): void {
@@ -101,8 +101,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
     status = await runUnder(joined, program, args, tag)
-    // Records and replies keep their order: after this one, all calls of the program are here. If the daemon is gone,
-    // so are they.
+    // Records and replies stay in order: all calls of the program have arrived before this reply. If the daemon has
+    // ended, so have they.
     await joined.client.config().catch(() => {})
     end()
   } finally {

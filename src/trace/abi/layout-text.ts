@@ -1,6 +1,6 @@
 /*
  * The layout of calls of the object dialect, and of calls on a driver's descriptor, as lines and as JSON (`userdma
- * trace --abi`). What lies where comes from layout.ts, names from spec/.
+ * trace --abi`). layout.ts computes the layout; spec/ has the names.
  */
 import { AttributeFlag, ChainEntryFlag, MessageFlag } from '../../spec/classes/ids.ts'
 import { CtxArguments, CtxInterface, CtxSend } from '../../spec/drivers/ctx.ts'
@@ -15,7 +15,7 @@ import { hex, type Piece, placeText, someBytes } from './piece.ts'
 
 const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
-/** Names of the bits that are set, then what has no name. */
+/** Names of the set bits, then the remaining bits as a number. */
 const bitNames = (table: Readonly<Record<string, number>>, value: number): string[] => {
   const known = Object.values(table).reduce((all, bit) => all | bit, 0)
   const names = Object.keys(table).filter(name => (value & table[name]!) !== 0)
@@ -27,16 +27,19 @@ const bitsText = (table: Readonly<Record<string, number>>, value: number): strin
 
 // ---- attributes ----
 
-/** `mandatory`, `optional` of an input; `out`, `filled`, `indirect`, `chained`; and bits that have no meaning. */
+/**
+ * Flags of an attribute: `mandatory`, `optional` of an input; `out`, `filled`, `indirect`, `chained`; unknown bits as a
+ * number.
+ */
 const flagWords = ({ flags, isOut }: AttributeLayout): string[] => {
-  // Beside them stands how much was written.
+  // These bits hold the number of bytes written.
   const { MANDATORY, ...others } = AttributeFlag
   const words = bitNames(others, flags & 0xffff & ~MANDATORY).map(name => name.toLowerCase())
   if ((flags & MANDATORY) !== 0) return ['mandatory', ...words]
   return isOut ? words : ['optional', ...words]
 }
 
-/** Fields of a record in `bytes`, each at its offset; of one that is longer than known, the rest. */
+/** Fields of a record in `bytes`, each with its offset; bytes beyond the known fields follow. */
 const fieldLines = (fields: Fields, value: AnyRecord, bytes: Uint8Array, style: Style): string[] => {
   const shown = Object.entries(fields).filter(([, { offset, of }]) => {
     const size = sizeOf(of)
@@ -69,11 +72,11 @@ const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: S
   return records.length > lines.length ? [...lines, `… ${records.length - lines.length} more`] : lines
 }
 
-/** Whether a value is the number of an entry of the chain. */
+/** Whether a value is the number of a chain entry. */
 const isEntry = ({ flags, of }: AttributeLayout): boolean =>
   (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
 
-/** A value behind its bytes, where that says more than they do. */
+/** The value after its bytes, if it says more than they do. */
 const scalarText = (laid: AttributeLayout, style: Style): string => {
   const { name, of, value, bytes } = laid
   if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
@@ -85,7 +88,7 @@ const scalarText = (laid: AttributeLayout, style: Style): string => {
 
 type Numbers = ReadonlyMap<string, number | undefined>
 
-/** Where the program finds the number of a descriptor, which it gets after the answer. */
+/** Where the program finds the number of a new descriptor, which it gets after the answer. */
 const numberText = (name: string, numbers: Numbers): string =>
   numbers.has(name) ? `, then fd ${numbers.get(name) ?? '?'}` : ''
 
@@ -97,7 +100,7 @@ const attributeLines = (laid: AttributeLayout, answered: boolean, style: Style, 
   if (bytes === undefined) {
     if (!isOut) return [`${begin}, ${length} bytes${place}`]
     if (!answered) return [`${begin}, room for ${length} bytes${place}`]
-    // Of an indirect one the length says what would be needed.
+    // The length of an indirect one is the number of bytes needed.
     return [
       `${begin}${place}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
@@ -159,7 +162,7 @@ const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: St
 interface LaidCall {
   readonly asked: MessageParts | undefined
   readonly answer: MessageParts | undefined
-  /** Pieces that nothing in the messages points to. */
+  /** Memory that nothing in the messages points to. */
   readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
 }
 
@@ -185,7 +188,7 @@ const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, reques
   return { asked, answer, others: { in: others(pieces), out: others(out) } }
 }
 
-/** A call of the object dialect: the message, then its answer, then what else was read and written. */
+/** A call of the object dialect: the message, its answer, and any other memory read or written. */
 export const objectLines = (
   pieces: readonly Piece[],
   out: readonly Piece[],
@@ -221,7 +224,7 @@ export const objectLines = (
 
 const senders: readonly string[] = [CtxInterface.V1, CtxInterface.V2]
 
-/** What the argument of a driver's ioctl points to, or what was written begins with. */
+/** The argument of a driver's ioctl, or the start of what was written. */
 const driverFields = ({ request, attempt = '' }: TraceRecord): Fields | undefined =>
   request !== undefined
     ? CtxArguments[request]
@@ -241,7 +244,7 @@ const driverPiece = (piece: Piece, fields: Fields | undefined, style: Style): st
   ]
 }
 
-/** A call on a driver's descriptor: its name, what the driver read and wrote, by fields where spec/ knows them. */
+/** A call on a driver's descriptor: its name, and what the driver read and wrote, by field where spec/ knows them. */
 export const driverLines = (
   pieces: readonly Piece[],
   out: readonly Piece[],
@@ -290,7 +293,7 @@ const messageJson = ({
   ...(rest.length > 0 && { undecoded: bytesText(rest, rest.length) }),
 })
 
-/** `message` and `answer` of a call of the object dialect, laid out. */
+/** `message` and `answer` of a call of the object dialect. */
 export const objectJson = (
   pieces: readonly Piece[],
   out: readonly Piece[],

@@ -1,9 +1,9 @@
 /*
- * Messages of the object dialect as they lie in memory (R2, R3, R6; `userdma trace --abi`): header, attributes with
- * their ids, flags and lengths, fields of records at their offsets, entries of chains with their messages; of the
- * answer the outputs. What was refused is laid out too, as far as it can be read, the rest as bytes; nothing throws.
+ * Messages of the object dialect as they are in memory (R2, R3, R6; `userdma trace --abi`): header; attributes with
+ * ids, flags and lengths; fields of records with offsets; entries of chains with their messages; of the answer the
+ * outputs. Refused messages are laid out as far as they can be read, the rest as bytes; nothing throws.
  *
- * Here is what lies where (`splitMessage`); layout-text.ts shows it.
+ * `splitMessage` finds the parts; layout-text.ts shows them.
  */
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { Interface } from '../../spec/classes/interface.ts'
@@ -16,16 +16,16 @@ import { methodOf } from '../decode.ts'
 import { itemsOf, readValue } from '../message.ts'
 import type { Piece } from './piece.ts'
 
-/** A message to be laid out, and what stands beside it. */
+/** A message to lay out, with its context. */
 export interface Source {
   readonly bytes: Uint8Array
-  /** Bytes that there were. */
+  /** The message's actual number of bytes. */
   readonly length: number
-  /** Undefined: nobody knows it. */
+  /** Undefined: unknown class or method. */
   readonly call: number | undefined
   readonly answered: boolean
   readonly declared?: readonly Declaration[] | undefined
-  /** Memory at an address that an input, or an output, points to. */
+  /** Memory at an address that an input or output points to. */
   piece(address: bigint, isOut: boolean): Piece | undefined
 }
 
@@ -34,22 +34,22 @@ export interface AttributeLayout {
   readonly id: number
   readonly flags: number
   readonly isOut: boolean
-  /** Undefined: its method has no such attribute. */
+  /** Undefined: the method has no such attribute. */
   readonly of: Kind | undefined
-  /** Of an indirect one: where its value lies. */
+  /** Address of the value of an indirect attribute. */
   readonly address: bigint | undefined
   /** Bytes of the value, or of the room for it. */
   readonly length: number | bigint
-  /** Of an output in the message: bytes that were written, or would have been needed. */
+  /** Of an output in the message: bytes written, or needed. */
   readonly written: number
-  /** The value's bytes, as far as they are known; undefined: there are none, or nobody has read them. */
+  /** The value's bytes, as far as they are known; undefined if there are none, or they were not read. */
   readonly bytes: Uint8Array | undefined
   readonly value: AnyValue | undefined
   readonly chain: ChainParts | undefined
 }
 
 export interface MessageParts {
-  /** `class.method`, as far as they are known. */
+  /** `class.method`, as far as known. */
   readonly name: string
   readonly call: number | undefined
   readonly length: number
@@ -58,7 +58,7 @@ export interface MessageParts {
   readonly opCtrl: number
   readonly flags: number
   readonly attributes: readonly AttributeLayout[]
-  /** Bytes that are no attribute, and how many there were. */
+  /** Bytes that are not an attribute, and their full number. */
   readonly rest: Uint8Array
   readonly restLength: number
 }
@@ -72,13 +72,13 @@ export interface ChainParts {
   readonly entries: readonly EntryParts[]
   readonly rest: Uint8Array
   readonly restLength: number
-  /** Why the rest is no entry. */
+  /** Why the rest cannot be split into entries. */
   readonly reason: string | undefined
 }
 
 const PREFIX = /^entry \d+ of the chain, at \d+: /
 
-/** The chain in `bytes`. A chain in a chain stays bytes, or one that points to itself would never end. */
+/** The chain in `bytes`. A nested chain is shown as bytes, because one that points to itself would never end. */
 const layChain = (source: Source, bytes: Uint8Array, length: number): ChainParts => {
   const { entries, end, error } = readableEntries(bytes)
   const isCut = length > bytes.length
@@ -148,11 +148,11 @@ const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
     flags: view.getUint32(12, true),
     attributes: answered ? attributes.filter(({ isOut }) => isOut) : attributes,
     rest: bytes.subarray(at, end),
-    // The tracer may have kept less than there was.
+    // The tracer may have kept fewer bytes than there were.
     restLength: Math.max(end, Math.min(length, source.length)) - at,
   }
 }
 
-/** Undefined if the bytes are fewer than a header. */
+/** Undefined if there are fewer bytes than a header. */
 export const splitMessage = (source: Source): MessageParts | undefined =>
   source.bytes.length < HEADER ? undefined : layHeaded(source, true)

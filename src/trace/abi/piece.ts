@@ -1,6 +1,6 @@
 /*
- * Pieces of the program's memory that a traced call has read or written (`userdma trace --abi`), and how they are
- * shown. What lies in them, others know (raw.ts, layout.ts).
+ * Ranges of the program's memory that a traced call read or wrote (`userdma trace --abi`), and their text. raw.ts and
+ * layout.ts interpret the bytes.
  */
 import type { RawPiece } from '../../uapi/tool.ts'
 import { bytesText } from '../bytes.ts'
@@ -10,7 +10,7 @@ import type { Style } from '../values.ts'
 export interface Piece {
   readonly address: bigint
   readonly bytes: Uint8Array
-  /** How many there were; `bytes` may be fewer. */
+  /** The actual length; `bytes` may be fewer. */
   readonly length: number
 }
 
@@ -22,7 +22,7 @@ export const pieceOf = ([address, bytes, length]: RawPiece): Piece => ({
 
 export const hex = (number: bigint | number): string => `0x${number.toString(16)}`
 
-/** Bytes of which there were `length`, as `style` has them. */
+/** The bytes as text, limited by `style`; there were `length`. */
 export const someBytes = (bytes: Uint8Array, length: number, style: Style): string =>
   `${bytesText(bytes, Math.min(style.bytes, bytes.length))}${
     length > bytes.length && bytes.length <= style.bytes ? '…' : ''

@@ -1,8 +1,8 @@
 /*
- * The bytes of a call as the program made it (`userdma trace --abi`): the dialect, in Linux's own words the command or
- * the object and method with the names of the attributes, structs of ib_user_verbs.h, and what was read from and
- * written to the program's memory. Messages of the object dialect, and calls of drivers, are laid out by
- * layout-text.ts. Calls that could not be decoded are shown in the same way. Never throws.
+ * The bytes of a call as the program made it (`userdma trace --abi`): the dialect; the command, or the object and
+ * method with the names of the attributes, in Linux's words; structs of ib_user_verbs.h; and the memory that was read
+ * and written. layout-text.ts shows messages of the object dialect and calls of drivers. Undecodable calls are shown in
+ * the same way. Never throws.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -20,7 +20,7 @@ import { driverLines, objectJson, objectLines } from './layout-text.ts'
 import { hex, type Piece, pieceOf, placeText } from './piece.ts'
 import { fdText, type Numbers, structLines } from './struct.ts'
 
-/** A command's number and name; the name is missing if Linux has no such command. */
+/** A command's number and name; the number alone if Linux has no such command. */
 const commandText = (number: number): string => {
   const found = linuxCall('write', number)
   const shown = number >= EXTENDED ? `ex ${number & 0xff}` : String(number)
@@ -34,9 +34,9 @@ const responseText = (number: number): string => {
 
 // ---- fields ----
 
-/** What else is known of a call, that helps to read its structs. */
+/** Context of a call that helps to decode its structs. */
 interface Known {
-  /** Undefined: it was refused before that was known. */
+  /** Undefined: the call was refused before its class was known. */
   readonly className: string | undefined
   readonly created: number | undefined
   readonly numbers: Numbers
@@ -51,7 +51,7 @@ const knownOf = (record: TraceRecord): Known => {
   }
 }
 
-/** What `find` answers; nothing where Linux, or we, have no such call. */
+/** Undefined if neither Linux nor userdma has such a call. */
 const ifThere = <T>(find: () => T): T | undefined => {
   try {
     return find()
@@ -63,7 +63,7 @@ const ifThere = <T>(find: () => T): T | undefined => {
 
 const indented = (lines: readonly string[]): string[] => lines.map(line => `  ${line}`)
 
-/** The class that a call is about, or one that it could be about. */
+/** The class of a call, or one of its possible classes. */
 const classIn = ({ className }: Known, classes: readonly string[]): string =>
   className !== undefined && classes.includes(className) ? className : classes[0]!
 
@@ -82,7 +82,7 @@ const commandFields = (
 
 // ---- write ----
 
-/** Bytes before the request of a plain and of an extended command. */
+/** Bytes before the request of a basic and of an extended command. */
 const HEADERS = [8, 24]
 
 const writeLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style, record: TraceRecord): string[] => {
@@ -163,7 +163,7 @@ const ioctlMessage = (bytes: Uint8Array): IoctlMessage | undefined => {
 const MANDATORY = 1
 const INLINE = 8
 
-/** The struct that an attribute of INVOKE_WRITE holds. */
+/** The struct in an attribute of INVOKE_WRITE. */
 const structText = (command: number | undefined, id: number): string => {
   const found = command === undefined ? undefined : linuxCall('write', command)
   if (found === undefined) return ''
@@ -171,7 +171,7 @@ const structText = (command: number | undefined, id: number): string => {
   return id === InvokeWrite.CORE_OUT ? ` ${responseText(found.number)}` : ''
 }
 
-/** The eight bytes in an attribute itself. */
+/** The eight bytes inside the attribute. */
 const inlineBytes = (data: bigint, length: number): Uint8Array => {
   const bytes = new Uint8Array(INLINE)
   viewOf(bytes).setBigUint64(0, data, true)
@@ -185,7 +185,7 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
   const { name, object, method, driver, command, attributes } = message
   const known = knownOf(record)
   const table = ifThere(() => findMethod(object, method))
-  /** What an attribute holds: a piece of memory, or the bytes in it. */
+  /** The value of an attribute: a memory range, or the bytes themselves. */
   const held = ({ length, data }: IoctlAttribute, isOut: boolean): Piece | Uint8Array | undefined =>
     (isOut ? out : pieces).find(one => one.address === data) ??
     (isOut || length === 0 || length > INLINE ? undefined : inlineBytes(data, length))
@@ -205,7 +205,7 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
     const holds = held(one, isOut)
     const value = (): string => {
       if (command !== undefined && id === InvokeWrite.WRITE_CMD) return commandText(command)
-      // What a create has made, the program finds in the attribute afterwards.
+      // The result of a create, which the program finds in the attribute.
       if (kind === 'newHandle' && known.created !== undefined) return `${hex(data)}, then ${known.created}`
       if (kind === 'newFd' && known.numbers.has('object'))
         return `${hex(data)}, then ${fdText(known.numbers, 'object')}`
@@ -226,7 +226,7 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
 
 const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines, driver: driverLines }
 
-/** Lines below that of the call, indented by four; none if the record has no bytes. */
+/** Lines below the call's line, indented by four; none if the record has no bytes. */
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [pieces, out] = [raw?.in.map(pieceOf) ?? [], raw?.out.map(pieceOf) ?? []]
@@ -240,7 +240,9 @@ const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> =
   bytes: bytesText(bytes, Number.POSITIVE_INFINITY).replace('(no bytes)', ''),
 })
 
-/** The same for `JSON.stringify`: names of the call, messages laid out; `in` and `out`, memory read and written. */
+/**
+ * The same for `JSON.stringify`: names of the call, messages laid out, and the memory read (`in`) and written (`out`).
+ */
 export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   const { raw, dialect } = record
   const pieces = raw?.in.map(pieceOf) ?? []

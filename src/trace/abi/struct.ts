@@ -1,7 +1,7 @@
 /*
- * Structs of Linux as they lie in memory (`userdma trace --abi`, R46): each cell of the layout in spec/linux at its
- * offset, with the name and the words of the attribute that it stands for. What no cell covers is padding, a pointer or
- * bytes that nobody reads; they are among the bytes before these lines.
+ * Structs of Linux as they are in memory (`userdma trace --abi`, R46): each cell of the layout in spec/linux with its
+ * offset, attribute name and value. Bytes without a cell are padding, pointers or unused; they appear in the hex bytes
+ * above these lines.
  */
 import type { Cell } from '../../spec/linux/layout.ts'
 import type { CompiledLayout } from '../../uapi/linux/cells.ts'
@@ -9,10 +9,10 @@ import { readScalar, readUint, viewOf } from '../../uapi/scalar.ts'
 import { type Style, valueText } from '../values.ts'
 import { hex } from './piece.ts'
 
-/** Numbers of descriptors that the program got, by attribute: their places hold none when the answer is written. */
+/** Numbers of the program's new descriptors, by attribute; the answer's own fields do not have them yet. */
 export type Numbers = ReadonlyMap<string, number | undefined>
 
-/** The number that one of them has got, if it is known. */
+/** The number of one of them, if known. */
 export const fdText = (numbers: Numbers, attribute: string): string => `fd ${numbers.get(attribute) ?? '?'}`
 
 type Op = CompiledLayout['ops'][number]
@@ -21,19 +21,19 @@ const opText = ({ cell, of, where }: Op, view: DataView, style: Style, numbers: 
   const { at, size, as, name } = cell
   const isWide = size === 8 && of.kind !== 'u64' && of.kind !== 'bytes'
   if (as === 'value' && !isWide) return valueText(name, of, readScalar(view, at, size, of, where), style)
-  // A number that is wider than its kind is shown whatever it is.
+  // A number wider than its kind is shown in any case.
   if (as !== 'fd') return String(size === 8 ? view.getBigUint64(at, true) : readUint(view, at, size))
   if (numbers.has(name)) return fdText(numbers, name)
   const fd = view.getInt32(at, true)
   return fd < 0 ? 'none' : `fd ${fd}`
 }
 
-/** What a cell is called that stands for no attribute. */
+/** The label of a cell without an attribute. */
 const NAMES: Readonly<Partial<Record<Cell['as'], string>>> = { class: 'type', zero: 'reserved', bit: 'flag' }
 
 /**
- * Lines `+offset name value`, of what is not 0 unless `style` wants that too. None where the bytes are one value, but a
- * descriptor.
+ * Lines `+offset name value` of the nonzero fields, or of all if `style` says so. None if the bytes are a single value,
+ * except a descriptor.
  */
 export const structLines = (
   { layout, ops }: CompiledLayout,
