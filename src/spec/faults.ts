@@ -7,7 +7,11 @@
 /** Kinds of faults that hit a share of the packets, in the order of the decisions; `counter` counts its hits. */
 export const FaultKinds = {
   drop: { counter: 'dropped', example: 'drop=1%', help: 'share that is lost (1% or 0.01)' },
-  corrupt: { counter: 'corrupted', example: 'corrupt=1%', help: 'share in which share in which one to three bits are flipped' },
+  corrupt: {
+    counter: 'corrupted',
+    example: 'corrupt=1%',
+    help: 'share in which one to three bits are flipped',
+  },
   dup: { counter: 'duplicated', example: 'dup=1%', help: 'share that arrives twice' },
   reorder: {
     counter: 'reordered',

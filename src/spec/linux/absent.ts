@@ -10,7 +10,7 @@ type Ioctl = {
 }[keyof typeof ioctlNames]
 
 const NEVER = 'Linux reserves its number and has never implemented it'
-const IN_RINGS = 'it is done in the mapped ring, so Linux's rxe has no call for it either'
+const IN_RINGS = "it is done in the mapped ring, so Linux's rxe has no call for it either"
 const NO_IPSEC = 'it sets up IPsec in hardware'
 
 /** By Linux's name of the command. */
@@ -31,6 +31,5 @@ export const absentIoctls: Readonly<Partial<Record<Ioctl, string>>> = {
   'FLOW_ACTION.FLOW_ACTION_ESP_CREATE': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_DESTROY': NO_IPSEC,
   'FLOW_ACTION.FLOW_ACTION_ESP_MODIFY': NO_IPSEC,
-  'MR.ADVISE_MR':
-    'it fetches pages of on-demand regions ahead of time; here every access finds the page that the program has',
+  'MR.ADVISE_MR': "it prefetches pages of on-demand regions; here every access uses the program's current page",
 }
