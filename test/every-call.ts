@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
 
 /** Programs that make the calls, in the order of the recording. */
-export const EVERY_CALL = ['every_call', 'every_region_call', 'every_queue_call'] as const
+export const EVERY_CALL = ['every_call', 'every_region_call', 'every_queue_call', 'every_function'] as const
 
 const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
 

@@ -92,9 +92,10 @@ const LIBRARY_ONLY = [
   'timestamps, no `ibv_rereg_mr`, `ibv_advise_mr`, `ibv_modify_cq`, and no `ibv_import_device`, `ibv_import_pd`,',
   "`ibv_import_mr`; each ends with EOPNOTSUPP within the library, here as with Linux. The kernel's side of an import is",
   'there: a program that was given the descriptor of a context (`SCM_RIGHTS`, or across exec) asks `QUERY_CONTEXT` and',
-  '`QUERY_MR`, and uses the objects of the context by their handles.',
+  "`QUERY_MR`, and uses the objects of the context by their handles. The objects are the context's, whoever",
+  'made them; but a region is of the memory of the program that registered it and ends with that, where Linux keeps pages.',
   '',
-].map(line => line.replaceAll('\\`', '`'))
+]
 
 /** Calls of test/programs/every_*.c that end otherwise than on Linux's rxe. */
 const otherwise = (): string[] => [

@@ -197,6 +197,17 @@ UNUSED static void connect_to(struct endpoint *end, const struct address *peer, 
          "to RTS: %s", strerror(errno));
 }
 
+/* Two ends that are each other's peers. */
+UNUSED static void connect_pair(struct endpoint *from, struct endpoint *to, struct ibv_context *context,
+                                const struct options *options)
+{
+    create_endpoint(from, context, options, 4096, 1);
+    create_endpoint(to, context, options, 4096, 2);
+    const struct address ends[] = {address_of(from), address_of(to)};
+    connect_to(from, &ends[1], options);
+    connect_to(to, &ends[0], options);
+}
+
 /* Waits for an event of the end's channel, if it has one, unless completions are there already. Arms first. */
 UNUSED static int next_completion(struct endpoint *end, struct ibv_wc *wc)
 {

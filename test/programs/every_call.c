@@ -208,7 +208,7 @@ static void others(void)
     open_context();
     uint32_t pd = alloc_pd(), cq = some_cq(), qp;
     struct qp_wish wish = wish_of(4, pd, cq);
-    create_qp(&wish, &qp);
+    qp_create(&wish, &qp);
     struct {
         struct ib_uverbs_create_flow flow;
         uint8_t specs[64];
@@ -279,8 +279,9 @@ static void others(void)
         }
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    take_no_arguments(argc, argv);
     sweep();
     contexts();
     info_handles();

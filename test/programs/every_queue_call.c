@@ -11,15 +11,15 @@ static void completion_queues(void)
     open_context();
     uint32_t cq;
     for (int bit = -1; bit < 32; bit++)
-        step(create_cq(10, 0, -1, bit < 0 ? 0 : 1u << bit, &cq), "CQ_CREATE flags %#x", bit < 0 ? 0 : 1u << bit);
+        step(cq_create(10, 0, -1, bit < 0 ? 0 : 1u << bit, &cq), "CQ_CREATE flags %#x", bit < 0 ? 0 : 1u << bit);
     const uint32_t sizes[] = {0, 1, 32767, 32768, 0x7fffffff, 0xffffffff};
     for (size_t i = 0; i < LENGTH(sizes); i++)
-        step(create_cq(sizes[i], 0, -1, -1, &cq), "CQ_CREATE of %u", sizes[i]);
+        step(cq_create(sizes[i], 0, -1, -1, &cq), "CQ_CREATE of %u", sizes[i]);
     const uint32_t vectors[] = {1, 99, 0xffffffff};
     for (size_t i = 1; i < LENGTH(vectors); i++)
-        step(create_cq(10, vectors[i], -1, -1, &cq), "CQ_CREATE vector %u", vectors[i]);
-    step(create_cq(10, 0, 0, -1, &cq), "CQ_CREATE, channel that is stdin");
-    step(create_cq(10, 0, 900, -1, &cq), "CQ_CREATE, channel that is no descriptor");
+        step(cq_create(10, vectors[i], -1, -1, &cq), "CQ_CREATE vector %u", vectors[i]);
+    step(cq_create(10, 0, 0, -1, &cq), "CQ_CREATE, channel that is stdin");
+    step(cq_create(10, 0, 900, -1, &cq), "CQ_CREATE, channel that is no descriptor");
     for (int bit = -1; bit < 4; bit++) {
         struct ib_uverbs_ex_create_cq in = {
             .cqe = 10, .comp_channel = -1, .flags = bit < 0 ? 0 : 1u << bit};
@@ -73,40 +73,40 @@ static void queue_pairs(void)
     uint32_t pd = alloc_pd(), cq = some_cq(), qp;
     for (int type = 0; type < 12; type++) {
         struct qp_wish wish = wish_of(type, pd, cq);
-        step(create_qp(&wish, &qp), "QP_CREATE type %d", type);
+        step(qp_create(&wish, &qp), "QP_CREATE type %d", type);
     }
     struct qp_wish driver_type = wish_of(0xff, pd, cq);
-    step(create_qp(&driver_type, &qp), "QP_CREATE type 255");
+    step(qp_create(&driver_type, &qp), "QP_CREATE type 255");
     for (int type = 2; type <= 4; type++)
         for (int bit = 0; bit < 32; bit++) {
             struct qp_wish wish = wish_of(type, pd, cq);
             wish.flags = 1u << bit;
-            step(create_qp(&wish, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
+            step(qp_create(&wish, &qp), "QP_CREATE type %d flags %#x", type, 1u << bit);
         }
     struct qp_wish wish = wish_of(2, pd, cq);
     wish.source = 5;
-    step(create_qp(&wish, &qp), "QP_CREATE with a source QPN");
+    step(qp_create(&wish, &qp), "QP_CREATE with a source QPN");
     wish = wish_of(2, pd, cq);
     wish.pd = -1;
-    step(create_qp(&wish, &qp), "QP_CREATE without a PD");
+    step(qp_create(&wish, &qp), "QP_CREATE without a PD");
     wish = wish_of(2, pd, cq);
     wish.recv = -1;
-    step(create_qp(&wish, &qp), "QP_CREATE without a receive CQ");
+    step(qp_create(&wish, &qp), "QP_CREATE without a receive CQ");
     wish = wish_of(2, pd, cq);
     wish.send = -1;
-    step(create_qp(&wish, &qp), "QP_CREATE without a send CQ");
+    step(qp_create(&wish, &qp), "QP_CREATE without a send CQ");
     wish = wish_of(2, pd, cq);
     wish.srq = 999;
-    step(create_qp(&wish, &qp), "QP_CREATE with an SRQ that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE with an SRQ that is none");
     wish = wish_of(2, pd, cq);
     wish.srq = pd;
-    step(create_qp(&wish, &qp), "QP_CREATE with a PD as SRQ");
+    step(qp_create(&wish, &qp), "QP_CREATE with a PD as SRQ");
     wish = wish_of(2, pd, cq);
     wish.table = 999;
-    step(create_qp(&wish, &qp), "QP_CREATE with an indirection table that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE with an indirection table that is none");
     wish = wish_of(9, pd, cq);
     wish.xrcd = 999;
-    step(create_qp(&wish, &qp), "QP_CREATE XRC target, domain that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE XRC target, domain that is none");
     static const struct {
         const char *what;
         struct ib_uverbs_qp_cap cap;
@@ -123,7 +123,7 @@ static void queue_pairs(void)
     for (size_t i = 0; i < LENGTH(caps); i++) {
         wish = wish_of(2, pd, cq);
         wish.cap = caps[i].cap;
-        step(create_qp(&wish, &qp), "QP_CREATE %s", caps[i].what);
+        step(qp_create(&wish, &qp), "QP_CREATE %s", caps[i].what);
     }
     for (int bit = 0; bit < 16; bit++) {
         struct ib_uverbs_ex_create_qp in = {.pd_handle = pd,
@@ -157,7 +157,7 @@ static void queue_pairs(void)
     step(INVOKE(IB_USER_VERBS_CMD_OPEN_QP, open_in, opened), "OPEN_QP of RC");
 
     wish = wish_of(4, pd, cq);
-    create_qp(&wish, &qp);
+    qp_create(&wish, &qp);
     static const struct {
         const char *what;
         uint8_t gid[16];
@@ -174,7 +174,7 @@ static void queue_pairs(void)
                  "%s_MCAST %s", attach ? "ATTACH" : "DETACH", groups[i].what);
         }
     wish = wish_of(2, pd, cq);
-    create_qp(&wish, &qp);
+    qp_create(&wish, &qp);
     struct ib_uverbs_attach_mcast of_rc = {.qp_handle = qp, .gid = {0xff, 0x0e, [15] = 7}};
     step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_ATTACH_MCAST, of_rc), "ATTACH_MCAST of RC");
 
@@ -252,8 +252,9 @@ static void shared_queues(void)
     step(INVOKE(IB_USER_VERBS_CMD_OPEN_XRCD, domain, opened), "OPEN_XRCD");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    take_no_arguments(argc, argv);
     completion_queues();
     queue_pairs();
     shared_queues();

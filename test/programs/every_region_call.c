@@ -185,8 +185,9 @@ static void regions(void)
     step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, stray, none), "ALLOC_MW, PD that is none");
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    take_no_arguments(argc, argv);
     pages = mmap(NULL, 4 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     regions();
     return 0;

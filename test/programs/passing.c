@@ -17,30 +17,9 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "endpoint.h"
+#include "descriptors.h"
 
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
-
-static void pass(int socket, int *fds, bool receive)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
-    } control = {0};
-    char byte = 0;
-    struct iovec iov = {&byte, 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control};
-    if (receive) {
-        NEED(recvmsg(socket, &message, 0) == 1, "recvmsg: %s", strerror(errno));
-        memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&message)), DESCRIPTORS * sizeof(int));
-        return;
-    }
-    control.header = (struct cmsghdr){
-        .cmsg_len = CMSG_LEN(DESCRIPTORS * sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
-    memcpy(CMSG_DATA(&control.header), fds, DESCRIPTORS * sizeof(int));
-    NEED(sendmsg(socket, &message, 0) == 1, "sendmsg: %s", strerror(errno));
-}
 
 /* ALLOC_PD by write(2), which a memory file would swallow. */
 static void allocate_pd(int device)
@@ -75,7 +54,7 @@ static void take(int socket, const char *numbers, int first)
     NEED(socket >= 0 || sscanf(numbers, "%d,%d,%d", fds, fds + 1, fds + 2) == 3, "numbers %s", numbers);
     NEED(read(STDIN_FILENO, &byte, 1) == 0, "the opener's end: %s", strerror(errno));
     if (socket >= 0)
-        pass(socket, fds, true);
+        pass(socket, fds, DESCRIPTORS, true);
     struct stat stat;
     struct pollfd quiet = {.fd = fds[ASYNC], .events = POLLIN};
     switch (first) {
@@ -132,7 +111,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     }
     close(pair[0]);
     if (over_socket)
-        pass(pair[1], fds, false);
+        pass(pair[1], fds, DESCRIPTORS, false);
     /* Not destroyed: a program that ends or closes leaves that to whoever has the device. */
     for (int i = 0; i < DESCRIPTORS; i++)
         close(fds[i]);

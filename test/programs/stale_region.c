@@ -49,16 +49,6 @@ static void write_to(struct endpoint *end, const void *memory, uint32_t rkey)
     printf("%s, vendor_err 0x%x\n", ibv_wc_status_str(status), vendor);
 }
 
-static void connect_pair(struct endpoint *from, struct endpoint *to, struct ibv_context *context,
-                         const struct options *options)
-{
-    create_endpoint(from, context, options, 4096, 1);
-    create_endpoint(to, context, options, 4096, 2);
-    const struct address ends[] = {address_of(from), address_of(to)};
-    connect_to(from, &ends[1], options);
-    connect_to(to, &ends[0], options);
-}
-
 static struct ibv_mr *reg(struct ibv_pd *pd, void *memory, int rights)
 {
     struct ibv_mr *mr = ibv_reg_mr(pd, memory, LENGTH, rights);

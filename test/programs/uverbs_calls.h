@@ -49,6 +49,14 @@ __attribute__((format(printf, 2, 3))) static int step(int error, const char *for
     return error;
 }
 
+UNUSED static void take_no_arguments(int argc, char **argv)
+{
+    if (argc == 1)
+        return;
+    fprintf(stderr, "usage: %s\n", argv[0]);
+    exit(1);
+}
+
 /* ---- ioctl ---- */
 
 struct message {
@@ -176,7 +184,7 @@ UNUSED static uint64_t here(void)
     return (uintptr_t)pages;
 }
 
-UNUSED static int create_cq(uint32_t cqe, uint32_t vector, int channel, int64_t flags, uint32_t *handle)
+UNUSED static int cq_create(uint32_t cqe, uint32_t vector, int channel, int64_t flags, uint32_t *handle)
 {
     uint8_t driver[64] = {0};
     uint32_t given = 0;
@@ -199,7 +207,7 @@ UNUSED static int create_cq(uint32_t cqe, uint32_t vector, int channel, int64_t 
 UNUSED static uint32_t some_cq(void)
 {
     uint32_t handle;
-    int error = create_cq(10, 0, -1, -1, &handle);
+    int error = cq_create(10, 0, -1, -1, &handle);
     if (error != 0)
         step(error, "  CQ_CREATE");
     return handle;
@@ -212,7 +220,7 @@ struct qp_wish {
     struct ib_uverbs_qp_cap cap;
 };
 
-UNUSED static int create_qp(const struct qp_wish *wish, uint32_t *handle)
+UNUSED static int qp_create(const struct qp_wish *wish, uint32_t *handle)
 {
     uint8_t driver[64] = {0};
     uint32_t number = 0;

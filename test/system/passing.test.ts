@@ -7,6 +7,10 @@ import { describe, it } from 'node:test'
 import { isEmpty, lacking, ownProgram, run, startDaemon } from './programs.ts'
 
 const passing = ownProgram('passing')
+const imported = ownProgram('imported')
+/** Another user than the daemon's. */
+const OTHER = 65534
+const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('descriptors that are given away', { skip: lacking(passing) }, () => {
   it('work from their first call on, whatever that is, and leave nothing behind', async t => {
@@ -25,5 +29,28 @@ describe('descriptors that are given away', { skip: lacking(passing) }, () => {
     assert.match(stderr, /nobody serves this socket/)
     assert.equal(status, 0, stderr)
     await daemon.settled(isEmpty)
+  })
+})
+
+describe('a context that two programs use', { skip: lacking(imported) }, () => {
+  it('has its objects for both, and for nobody else; they stay when either ends', async t => {
+    const daemon = await startDaemon(t)
+    for (const how of ['share', 'outlive']) {
+      const { status, stdout, stderr } = await run(t, imported, [how], { env: daemon.env })
+      assert.deepEqual([status, stdout, stderr], [0, how === 'share' ? 'shared\n' : '', ''])
+      await daemon.settled(isEmpty)
+    }
+  })
+
+  it('is of use to another user if the daemon serves him', { skip: notRoot }, async t => {
+    const shared = await startDaemon(t, { guest: OTHER })
+    const good = await run(t, imported, ['share', `${OTHER}`], { env: shared.env })
+    assert.deepEqual([good.status, good.stdout, good.stderr], [0, 'shared\n', ''])
+    await shared.settled(isEmpty)
+    const own = await startDaemon(t)
+    const refused = await run(t, imported, ['share', `${OTHER}`], { env: own.env })
+    assert.equal(refused.status, 1)
+    assert.match(refused.stderr, /QUERY_CONTEXT: EACCES/)
+    await own.settled(isEmpty)
   })
 })

@@ -1,0 +1,230 @@
+/*
+ * A context that two programs use: one opens it with libibverbs and passes its descriptor over a socket; the other
+ * asks what it is (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. That is what the library's
+ * ibv_import_device, _pd and _mr do in the kernel, which rxe's provider does not have.
+ *
+ *   imported share [USER]  both at once, the importer as that user; it ends before the exporter
+ *   imported outlive       the exporter is killed first
+ *   imported take …        the importer
+ *
+ * The first answer that is not right is printed and the status is 1.
+ */
+#define _GNU_SOURCE
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "descriptors.h"
+#include "uverbs_calls.h"
+
+#define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
+enum { PATTERN = 0x5a, ANSWER = 0xa5 };
+
+/* What one says to the other. */
+struct region {
+    uint32_t pd, handle, spare, lkey, rkey, vectors;
+    uint64_t address;
+};
+
+static void say(int socket, const struct region *region)
+{
+    NEED(write(socket, region, sizeof *region) == sizeof *region, "write: %s", strerror(errno));
+}
+
+static void hear(int socket, struct region *region)
+{
+    NEED(read(socket, region, sizeof *region) == sizeof *region, "the other has ended");
+}
+
+static void is(int error, int expected, const char *what)
+{
+    NEED(error == expected, "%s: %s, and not %s", what, name_of(error), name_of(expected));
+}
+
+static int query_mr(uint32_t handle, struct region *found)
+{
+    uint64_t length = 0;
+    struct message message = begin(UVERBS_OBJECT_MR, UVERBS_METHOD_QUERY_MR);
+    add(&message, UVERBS_ATTR_QUERY_MR_HANDLE, 0, handle);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LKEY, &found->lkey, sizeof found->lkey);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_RKEY, &found->rkey, sizeof found->rkey);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_LENGTH, &length, sizeof length);
+    add_pointer(&message, UVERBS_ATTR_QUERY_MR_RESP_IOVA, &found->address, sizeof found->address);
+    return call(&message);
+}
+
+static int destroy(int object, int method, uint32_t handle)
+{
+    struct message message = begin(object, method);
+    add(&message, 0, 0, handle);
+    return call(&message);
+}
+
+static uint32_t protection_domains(void)
+{
+    uint32_t total = 0, handles[16];
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_INFO_HANDLES);
+    add(&message, UVERBS_ATTR_INFO_OBJECT_ID, 8, UVERBS_OBJECT_PD);
+    add_pointer(&message, UVERBS_ATTR_INFO_TOTAL_HANDLES, &total, sizeof total);
+    add_pointer(&message, UVERBS_ATTR_INFO_HANDLES_LIST, handles, sizeof handles);
+    is(call(&message), 0, "INFO_HANDLES");
+    return total;
+}
+
+/* ---- the importer ---- */
+
+static void see(const struct region *given)
+{
+    struct region found = {0};
+    uint32_t vectors = 0;
+    uint64_t support = 0;
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_CONTEXT);
+    add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_NUM_COMP_VECTORS, &vectors, sizeof vectors);
+    add_pointer(&message, UVERBS_ATTR_QUERY_CONTEXT_CORE_SUPPORT, &support, sizeof support);
+    is(call(&message), 0, "QUERY_CONTEXT");
+    NEED(vectors == given->vectors && support == IB_UVERBS_CORE_SUPPORT_OPTIONAL_MR_ACCESS,
+         "%u vectors, support %lx", vectors, (unsigned long)support);
+    is(query_mr(given->handle, &found), 0, "QUERY_MR");
+    NEED(found.lkey == given->lkey && found.rkey == given->rkey && found.address == given->address,
+         "the region is another one");
+    is(query_mr(given->pd, &found), EINVAL, "QUERY_MR of a PD");
+    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    message = begin(UVERBS_OBJECT_ASYNC_EVENT, UVERBS_METHOD_ASYNC_EVENT_ALLOC);
+    add(&message, UVERBS_ATTR_ASYNC_EVENT_ALLOC_FD_HANDLE, 0, 0);
+    is(call(&message), 0, "ASYNC_EVENT_ALLOC");
+}
+
+/* Whoever does not hold the descriptor has other handles. */
+static void see_nothing_of_others(const struct region *given)
+{
+    const int imported = device;
+    struct region found;
+    device = -1;
+    open_context();
+    NEED(protection_domains() == 0, "PDs in a new context");
+    is(query_mr(given->handle, &found), ENOENT, "QUERY_MR in another context");
+    close(device);
+    device = imported;
+}
+
+static void take(int socket, const char *how)
+{
+    struct region given, own;
+    pass(socket, &device, 1, true);
+    hear(socket, &given);
+    if (strcmp(how, "outlive") == 0) {
+        char byte;
+        NEED(read(socket, &byte, 1) == 0, "the exporter is there");
+        see(&given);
+        alloc_pd();
+        NEED(protection_domains() == 4, "%u PDs", protection_domains());
+        return;
+    }
+    see(&given);
+    see_nothing_of_others(&given);
+    /* A region of our memory, in the other's PD; a PD of our own in its context. */
+    uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(memory, PATTERN, PAGE);
+    own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
+    is(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
+    is(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
+    is(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
+    say(socket, &own);
+    hear(socket, &given);
+    NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
+    /* What the library calls unimport is nothing for the kernel: only the descriptor goes. */
+    close(device);
+}
+
+/* ---- the exporter ---- */
+
+static enum ibv_wc_status transfer(struct endpoint *end, enum ibv_wr_opcode opcode, const struct region *to)
+{
+    struct ibv_sge sge = {.addr = (uintptr_t)end->buffer, .length = PAGE, .lkey = end->mr->lkey};
+    struct ibv_send_wr *bad, send = {.sg_list = &sge,
+                                     .num_sge = 1,
+                                     .opcode = opcode,
+                                     .send_flags = IBV_SEND_SIGNALED,
+                                     .wr.rdma = {to->address, to->rkey}};
+    struct ibv_wc wc;
+    NEED(ibv_post_send(end->qp, &send, &bad) == 0, "ibv_post_send: %s", strerror(errno));
+    while (next_completion(end, &wc) == 0)
+        ;
+    return wc.status;
+}
+
+static void share(int socket, pid_t importer, struct endpoint *from, const struct region *given)
+{
+    struct region theirs, found;
+    int status;
+    hear(socket, &theirs);
+    NEED(protection_domains() == 4, "%u PDs", protection_domains());
+    is(query_mr(given->spare, &found), ENOENT, "the region that the importer has destroyed");
+    is(query_mr(theirs.handle, &found), 0, "the importer's region");
+    NEED(found.rkey == theirs.rkey, "the importer's region is another one");
+    NEED(transfer(from, IBV_WR_RDMA_READ, &theirs) == IBV_WC_SUCCESS, "READ of the importer's memory");
+    NEED(from->buffer[0] == PATTERN && from->buffer[PAGE - 1] == PATTERN, "the importer's bytes are others");
+    memset(from->buffer, ANSWER, PAGE);
+    NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
+    say(socket, given);
+    NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
+    /* The importer's objects stay, for they are the context's. */
+    is(query_mr(given->handle, &found), 0, "our region after the importer's end");
+    is(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
+    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
+    is(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, theirs.handle), 0, "the importer's region");
+    is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, theirs.pd), 0, "the importer's PD");
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 4 && strcmp(argv[1], "take") == 0) {
+        take(atoi(argv[3]), argv[2]);
+        return 0;
+    }
+    NEED(argc > 1 && strstr("share outlive", argv[1]), "usage: %s share [USER] | outlive", argv[0]);
+    const struct options options = default_options;
+    const bool outlive = strcmp(argv[1], "outlive") == 0;
+    int pair[2];
+    NEED(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0, "socketpair: %s", strerror(errno));
+    struct ibv_context *context = open_named(NULL);
+    struct endpoint from, to;
+    connect_pair(&from, &to, context, &options);
+    device = context->cmd_fd;
+    struct ibv_pd *pd = ibv_alloc_pd(context);
+    NEED(pd, "ibv_alloc_pd: %s", strerror(errno));
+    struct ibv_mr *spare = ibv_reg_mr(pd, from.buffer, PAGE, RIGHTS);
+    NEED(spare, "ibv_reg_mr: %s", strerror(errno));
+    const struct region given = {.pd = to.pd->handle,
+                                 .handle = to.mr->handle,
+                                 .spare = spare->handle,
+                                 .lkey = to.mr->lkey,
+                                 .rkey = to.mr->rkey,
+                                 .vectors = (uint32_t)context->num_comp_vectors,
+                                 .address = (uintptr_t)to.buffer};
+    fflush(stdout);
+    const pid_t other = fork();
+    NEED(other >= 0, "fork: %s", strerror(errno));
+    /* The one that is killed is the child where the importer is to outlive the exporter. */
+    if ((other == 0) != outlive) {
+        char socket[16];
+        snprintf(socket, sizeof socket, "%d", pair[0]);
+        close(pair[1]);
+        close(context->cmd_fd);
+        NEED(argc < 3 || (setgid((gid_t)atoi(argv[2])) == 0 && setuid((uid_t)atoi(argv[2])) == 0), "setuid: %s",
+             strerror(errno));
+        execl("/proc/self/exe", argv[0], "take", argv[1], socket, (char *)NULL);
+        _exit(127);
+    }
+    close(pair[0]);
+    pass(pair[1], &device, 1, false);
+    say(pair[1], &given);
+    if (outlive)
+        raise(SIGKILL);
+    share(pair[1], other, &from, &given);
+    NEED(ibv_dealloc_pd(pd) == 0, "ibv_dealloc_pd: %s", strerror(errno));
+    destroy_endpoint(&from);
+    destroy_endpoint(&to);
+    NEED(ibv_close_device(context) == 0, "ibv_close_device: %s", strerror(errno));
+    puts("shared");
+    return 0;
+}
