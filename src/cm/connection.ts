@@ -30,6 +30,13 @@ export interface CmPath {
 /** What kind of queue pairs a connection has. XRC: an initiator on the active side, a target on the passive one. */
 export type CmTransport = 'RC' | 'UC' | 'XRC'
 
+/** What vendors agree on by enhanced connection establishment. */
+export interface CmEce {
+  /** 24 bits are sent. */
+  readonly vendorId: number
+  readonly attrMod: number
+}
+
 /** What one end offers: queue pair, first PSN, and its limits. */
 export interface CmOffer {
   readonly qpn: number
@@ -42,6 +49,7 @@ export interface CmOffer {
   readonly rnrRetryCount: number
   readonly srq?: boolean
   readonly privateData?: Uint8Array
+  readonly ece?: CmEce | undefined
 }
 
 /** What the active side asks for. */

@@ -5,7 +5,7 @@
  */
 import { cmAnswered, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad.ts'
-import type { CmConnection, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
+import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
 
 export interface CmRejection {
   /** `rejReason`. */
@@ -58,6 +58,27 @@ const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) 
   srq,
 })
 
+const reqEce = ({ ece }: CmOffer) => ece && { eceVendorId: ece.vendorId & 0xff_ffff, eceAttrMod: ece.attrMod }
+
+/** A REP has room for the vendor in three places. */
+const repEce = ({ ece }: CmOffer) =>
+  ece && {
+    eceVendorIdHigh: (ece.vendorId >> 16) & 0xff,
+    eceVendorIdMiddle: (ece.vendorId >> 8) & 0xff,
+    eceVendorIdLow: ece.vendorId & 0xff,
+    eceAttrMod: ece.attrMod,
+  }
+
+/** What the peer says; undefined if it says nothing. */
+export const eceOf = (message: Received<'REQ' | 'REP'>): CmEce | undefined => {
+  const vendorId =
+    message.name === 'REQ'
+      ? message.eceVendorId
+      : (message.eceVendorIdHigh << 16) | (message.eceVendorIdMiddle << 8) | message.eceVendorIdLow
+  const attrMod = message.eceAttrMod
+  return vendorId === 0 && attrMod === 0 ? undefined : { vendorId, attrMod }
+}
+
 export const req = (
   connection: CmConnection,
   tid: bigint,
@@ -92,6 +113,7 @@ export const req = (
     hopLimit: path.hopLimit,
     sl: path.sl,
     localAckTimeout,
+    ...reqEce(request),
     ...withPrivateData(request.privateData),
   }
 }
@@ -111,6 +133,7 @@ export const rep = (
   ...(connection.agreed.transport === 'XRC'
     ? { srq: true, eecn: offer.qpn }
     : { qpn: offer.qpn, initiatorDepth: offer.initiatorDepth, flowControl: offer.flowControl ?? false }),
+  ...repEce(offer),
   ...withPrivateData(offer.privateData),
 })
 

@@ -56,6 +56,25 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
   })
 })
 
+describe('programs', { skip: missing }, () => {
+  it('hear what the vendor of their peer says (ECE), by the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    assert.ok((await client.resolve(id, PORT)) >= 0)
+    assert.ok((await client.connect(id, QUEUE_PAIR, { vendorId: 0x15b3, attrMod: 7 })) >= 0)
+    const asked = await server.until('CONNECT_REQUEST')
+    assert.deepEqual(asked.ece, { vendorId: 0x15b3, attrMod: 7 })
+    assert.ok((await server.accept(asked.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
+    assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
 describe('programs that are gone', { skip: missing }, () => {
   it('leave nothing, and their peers hear of it: 40 that are killed in every state, also stopped', async t => {
     await dieInEveryState(t, await startDaemon(t), 8)

@@ -29,7 +29,20 @@ export interface UcmaEvent {
   readonly name: string
   readonly id: number
   readonly userHandle: bigint
+  /** What the peer's vendor says. */
+  readonly ece: Ece
 }
+
+export interface Ece {
+  readonly vendorId: number
+  readonly attrMod: number
+}
+
+const putEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void => {
+  view.setUint32(at, vendorId, true)
+  view.setUint32(at + 4, attrMod, true)
+}
+const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
 /** Commands answer 0 or more, or minus an errno. */
 export class UcmaProgram {
@@ -109,20 +122,22 @@ export class UcmaProgram {
     return (await this.write(4, route)).result
   }
 
-  async connect(id: number, qpn: number): Promise<number> {
+  async connect(id: number, qpn: number, ece = noEce): Promise<number> {
     const view = body(288)
     view.setUint32(0, qpn, true)
     view.setUint8(271, 1)
     view.setUint32(272, id, true)
+    putEce(view, 280, ece)
     return (await this.write(6, view)).result
   }
 
   /** Without a queue pair: confirms the answer to a request of one's own. */
-  async accept(id: number, qpn?: number): Promise<number> {
+  async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
     view.setUint8(8 + 271, qpn === undefined ? 0 : 1)
     view.setUint32(280, id, true)
+    putEce(view, 288, ece)
     return (await this.write(8, view)).result
   }
 
@@ -139,7 +154,12 @@ export class UcmaProgram {
     assert.ok(result >= 0, `GET_EVENT: ${result}`)
     const type = view.getUint32(12, true)
     const name = Object.entries(CmEventType.values).find(([, value]) => value === type)?.[0] ?? String(type)
-    return { name, id: view.getUint32(8, true), userHandle: view.getBigUint64(0, true) }
+    return {
+      name,
+      id: view.getUint32(8, true),
+      userHandle: view.getBigUint64(0, true),
+      ece: { vendorId: view.getUint32(328, true), attrMod: view.getUint32(332, true) },
+    }
   }
 
   /** Waits for an event, whose predecessors are passed over. */

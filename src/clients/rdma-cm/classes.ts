@@ -173,9 +173,10 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().resolveRoute(id)
       return {}
     },
-    connect(call, object, { parameters, qp, destination }) {
+    connect(call, object, { parameters, ece, qp, destination }) {
       const where = 'cm_id.connect'
       const { state: id } = object
+      id.ece = ece
       requireReader(object as CmIdObject)
       const to = destination && addressOf(where, destination)
       if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
@@ -187,8 +188,9 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       service().listen(id, backlog)
       return {}
     },
-    accept(call, object, { parameters, userHandle, qp }) {
+    accept(call, object, { parameters, userHandle, ece, qp }) {
       const where = 'cm_id.accept'
+      object.state.ece = ece
       // Events of the connection carry the name that its owner gives it now.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       if (qp === undefined) service().accept(object.state, parameters)
@@ -207,7 +209,7 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     },
     initQpAttr: (_call, { state: id }, { state }) => qpAttributesFor(id, state),
     setOption(_call, { state: id }, { level, option, value }) {
-      setOption(id, level, option, value)
+      setOption(service(), id, level, option, value)
       return {}
     },
     notify(_call, { state: id }, { event }) {

@@ -5,6 +5,7 @@
 import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
+import { eceOf } from '../../cm/messages.ts'
 import { CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
@@ -64,6 +65,11 @@ const thinks = ({ engine }: EventHost, connection: CmConnection): void => {
     engine.delayWhenAskedAgain(connection, SERVICE_TIMEOUT)
 }
 
+const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails, 'ece'> => {
+  const ece = eceOf(message)
+  return ece === undefined ? {} : { ece }
+}
+
 /** A request that nobody takes. */
 const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
   const { connection } = event
@@ -105,7 +111,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   listener.owner.event(
     CONNECT_REQUEST,
     message.name === 'REQ'
-      ? { connection: requestParameters(message, at) }
+      ? { connection: requestParameters(message, at), ...eceDetails(message) }
       : {
           datagram: datagramParameters(request, connection.path.remoteGid, {
             qpNum: 0,
@@ -145,7 +151,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   const { message, connection } = event
   switch (message?.name) {
     case 'REP':
-      id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection) })
+      id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection), ...eceDetails(message) })
       thinks(cm, connection)
       break
     case 'RTU':

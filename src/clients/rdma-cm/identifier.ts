@@ -2,7 +2,7 @@
  * An identifier of rdma_cm: what it is bound to, how far its connection is, and which options it has. rdma-cm.ts changes
  * it; nothing here knows messages.
  */
-import type { CmConnection } from '../../cm/connection.ts'
+import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
 import type { CmConnectionParameters, CmDatagramParameters, CmEce } from '../../spec/classes/cm_parameters.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
@@ -31,6 +31,13 @@ export interface CmDevice {
 export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
 export type Ece = RecordOf<typeof CmEce>
+
+/** A path, and the record that says it. */
+export interface ChosenPath {
+  readonly path: Omit<CmPath, 'device'>
+  /** 64 bytes. */
+  readonly record: Uint8Array
+}
 
 /** What an event says beside its type. */
 export interface EventDetails {
@@ -63,6 +70,8 @@ export class Identifier implements PortHolder {
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
   flowLabel = 0
+  /** The path that its consumer has set in place of a resolved one. */
+  route: ChosenPath | undefined
   connection: CmConnection | undefined
   /** Of a listener: requests that its owner has not noticed yet, and how many there may be. */
   readonly unread = new Set<Identifier>()
@@ -76,6 +85,8 @@ export class Identifier implements PortHolder {
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
+  /** What its consumer says to the peer by enhanced connection establishment. */
+  ece: Ece | undefined
   /** Exponent; undefined: as the connection manager has it. */
   ackTimeout: number | undefined
   minRnrTimer: number | undefined

@@ -1,9 +1,11 @@
 /*
  * Options of identifiers: RDMA_OPTION_ID_* and RDMA_OPTION_IB_PATH (rdma_set_option).
  */
-import { CmOptionLevel } from '../../spec/enums.ts'
+import { CmOptionLevel, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { Identifier } from './identifier.ts'
+import { parsePathOption } from './path-record.ts'
+import type { RdmaCm } from './rdma-cm.ts'
 
 /** By level ID: the bytes of the value, and what it does. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
@@ -18,6 +20,10 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   1: {
     bytes: 4,
     set(id, value) {
+      if (value === 0 && id.state !== 'IDLE')
+        throw new CallError('EINVAL', `cm_id.setOption: REUSEADDR is taken back in state ${id.state}, not IDLE`)
+      if (value !== 0 && id.state === 'LISTEN')
+        throw new CallError('EINVAL', 'cm_id.setOption: REUSEADDR of an identifier that listens')
       id.reuseAddress = value !== 0
     },
   },
@@ -34,29 +40,21 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   3: {
     bytes: 1,
     set(id, value) {
+      if (id.qpType !== QpType.values.RC && id.qpType !== QpType.values.XRC_INI)
+        throw new CallError('EINVAL', 'cm_id.setOption: ACK_TIMEOUT is for queue pairs of type RC and XRC_INI')
       if (value > 31) throw new CallError('EINVAL', `cm_id.setOption: ACK_TIMEOUT ${value} is not in 0 to 31`)
       id.ackTimeout = value
     },
   },
 }
 
-/** RDMA_OPTION_IB_PATH: what there is to choose on RoCE is in the addresses already, so the path is taken as given. */
+/** RDMA_OPTION_IB_PATH: the route, in place of one that is resolved. */
 const IB_PATH = 1
-/** Bytes of one ib_path_data. */
-const PATH_BYTES = 72
-
-const setPath = (id: Identifier, value: Uint8Array): void => {
-  if (value.length === 0 || value.length % PATH_BYTES !== 0)
-    throw new CallError('EINVAL', `cm_id.setOption: a path has ${PATH_BYTES} bytes, not ${value.length}`)
-  if (id.state !== 'ADDR_RESOLVED')
-    throw new CallError('EINVAL', `cm_id.setOption: IB_PATH in state ${id.state}, not ADDR_RESOLVED`)
-  id.state = 'ROUTE_RESOLVED'
-}
 
 /** Throws CallError ENOSYS for an option that does not exist, EINVAL for a value of another size. */
-export const setOption = (id: Identifier, level: number, option: number, value: Uint8Array): void => {
+export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: number, value: Uint8Array): void => {
   if (level === CmOptionLevel.values.IB && option === IB_PATH) {
-    setPath(id, value)
+    cm.setRoute(id, parsePathOption(value))
     return
   }
   const found = level === CmOptionLevel.values.ID ? idOptions[option] : undefined

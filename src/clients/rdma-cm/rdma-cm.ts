@@ -16,7 +16,14 @@ import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
 import { CmDevices, type Routing } from './devices.ts'
-import { type CmDevice, type ConnectionParameters, type EventDetails, Identifier, type IdOwner } from './identifier.ts'
+import {
+  type ChosenPath,
+  type CmDevice,
+  type ConnectionParameters,
+  type EventDetails,
+  Identifier,
+  type IdOwner,
+} from './identifier.ts'
 import { Listeners, serviceIdOf } from './listeners.ts'
 import { answerData, ownData, requestData, UDP_QKEY } from './parameters.ts'
 import { PortTable } from './ports.ts'
@@ -177,6 +184,12 @@ export class RdmaCm implements EventHost {
       throw new CallError('EINVAL', `cm_id.resolveRoute: it is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
     this.#tell(id, ROUTE_RESOLVED, {})
+  }
+
+  /** A route that the consumer knows. */
+  setRoute(id: Identifier, route: ChosenPath): void {
+    this.resolveRoute(id)
+    id.route = route
   }
 
   connect(id: Identifier, parameters: ConnectionParameters): void {
@@ -413,9 +426,14 @@ export class RdmaCm implements EventHost {
     this.#bound.get(device)?.add(id)
   }
 
-  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass }: Identifier): CmPath {
+  #pathOf({ device, localGid, remoteGid, flowLabel, trafficClass, route }: Identifier): CmPath {
     if (device === undefined || localGid === undefined || remoteGid === undefined)
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
+    if (route !== undefined) {
+      if (!this.devices.hasGid(device.number, route.path.localGid))
+        throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is none of ${device.device.name}`)
+      return { device: device.number, ...route.path }
+    }
     return pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })
   }
 
@@ -457,7 +475,8 @@ const pathThrough = (
 })
 
 /** What a REQ and a REP say of this end's queue pair. */
-const offerOf = ({ startingPsn }: Identifier, parameters: ConnectionParameters) => ({
+const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
+  ece,
   qpn: parameters.qpNum & 0xff_ffff,
   startingPsn,
   responderResources: parameters.responderResources,

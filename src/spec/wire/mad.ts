@@ -50,12 +50,20 @@ export const madHeader = {
 
 const ids = { localId: at(24, 32), remoteId: at(28, 32) } as const
 
+/**
+ * Enhanced connection establishment, of vendors whose devices have extensions: in REQ and REP the vendor stands in
+ * reserved bits, what it wants in the header's attribute modifier.
+ */
+const ece = { eceAttrMod: madHeader.modifier } as const
+
 /** By name: attribute id and layout of the message. */
 export const cmMessages = {
   REQ: {
     attribute: 0x10,
     fields: {
+      ...ece,
       localId: at(24, 32),
+      eceVendorId: at(29, 24),
       serviceId: at(32, 64),
       caGuid: at(40, 64),
       qkey: at(52, 32),
@@ -117,11 +125,15 @@ export const cmMessages = {
   REP: {
     attribute: 0x13,
     fields: {
+      ...ece,
       ...ids,
       qkey: at(32, 32),
       qpn: at(36, 24),
+      eceVendorIdHigh: at(39, 8),
       eecn: at(40, 24),
+      eceVendorIdMiddle: at(43, 8),
       startingPsn: at(44, 24),
+      eceVendorIdLow: at(47, 8),
       responderResources: at(48, 8),
       initiatorDepth: at(49, 8),
       targetAckDelay: at(50, 5),

@@ -1,0 +1,133 @@
+/*
+ * Options of identifiers (rdma_set_option), and what vendors say with a request and its answer (ECE): states, sizes and
+ * errors as Linux has them.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { setOption } from '../../../src/clients/rdma-cm/options.ts'
+import { pathRecord } from '../../../src/clients/rdma-cm/path-record.ts'
+import { CmOptionLevel, CmPortSpace } from '../../../src/spec/enums.ts'
+import { errnoOf, ipv4 } from '../../drivers/rxe/machine.ts'
+import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './world.ts'
+
+const PORT = 7471
+const { ID, IB } = CmOptionLevel.values
+const [TOS, REUSEADDR, AFONLY, ACK_TIMEOUT] = [0, 1, 2, 3]
+const IB_PATH = 1
+const int = (value: number): Uint8Array => Uint8Array.of(value, 0, 0, 0)
+
+const set = (host: Host, id: ReturnType<Host['create']>, level: number, option: number, value: Uint8Array): string =>
+  errnoOf(() => setOption(host.cm, id, level, option, value))
+
+describe('an option', () => {
+  it('has a level, a number and a size', () => {
+    const { a } = twoHosts()
+    const id = a.create()
+    assert.equal(set(a, id, ID, TOS, Uint8Array.of(0x68)), 'ok')
+    assert.equal(id.trafficClass, 0x68)
+    assert.equal(set(a, id, ID, ACK_TIMEOUT, Uint8Array.of(17)), 'ok')
+    assert.equal(set(a, id, ID, TOS, int(1)), 'EINVAL')
+    assert.equal(set(a, id, ID, REUSEADDR, Uint8Array.of(1)), 'EINVAL')
+    assert.equal(set(a, id, ID, 4, int(1)), 'ENOSYS')
+    assert.equal(set(a, id, IB, 2, int(1)), 'ENOSYS')
+    assert.equal(set(a, id, 2, TOS, Uint8Array.of(1)), 'ENOSYS')
+    a.cm.destroy(id)
+  })
+
+  it('is for certain states and types', () => {
+    const { a } = twoHosts()
+    const id = a.create()
+    assert.equal(set(a, id, ID, REUSEADDR, int(0)), 'ok')
+    a.cm.bind(id, ip4(1, PORT))
+    assert.equal(set(a, id, ID, REUSEADDR, int(1)), 'ok')
+    assert.equal(set(a, id, ID, REUSEADDR, int(0)), 'EINVAL')
+    assert.equal(set(a, id, ID, AFONLY, int(1)), 'ok')
+    a.cm.listen(id, 0)
+    assert.equal(set(a, id, ID, REUSEADDR, int(1)), 'EINVAL')
+    assert.equal(set(a, id, ID, AFONLY, int(1)), 'EINVAL')
+    const datagrams = a.create(CmPortSpace.values.UDP)
+    assert.equal(set(a, datagrams, ID, ACK_TIMEOUT, Uint8Array.of(17)), 'EINVAL')
+    for (const one of [id, datagrams]) a.cm.destroy(one)
+  })
+})
+
+/** struct ib_path_rec_data with a path from 10.0.0.1 to 10.0.0.2. */
+const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
+  const bytes = new Uint8Array(72)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, flags, true)
+  bytes.set(ipv4(10, 0, 0, 2), 16)
+  bytes.set(from, 32)
+  view.setUint32(52, (0x12345 << 8) | 9)
+  view.setUint8(56, 0x60)
+  view.setUint16(58, 0xffff)
+  view.setUint8(61, 3)
+  view.setUint8(62, 0x80 | 2)
+  view.setUint8(64, 0x80 | 14)
+  return bytes
+}
+const PRIMARY = 0x2b
+
+describe('a path that is set', () => {
+  it('is the route: the request goes along it and says it', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const id = a.create()
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
+    a.cm.resolveAddress(id, ip4(2, PORT), undefined)
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(1)), 'EINVAL')
+    // The first one that is primary and goes both ways counts.
+    const both = Uint8Array.of(...pathOption(1), ...pathOption(PRIMARY))
+    assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
+    assert.deepEqual(a.heard(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
+    assert.deepEqual(pathRecord(id), [{ flags: PRIMARY, reserved: 0, record: pathOption(PRIMARY).subarray(8) }])
+
+    a.cm.connect(id, parametersOf(0x11))
+    world.settle()
+    const [request] = b.requests(listener)
+    assert.ok(request?.connection)
+    const { flowLabel, hopLimit, trafficClass, sl, mtu } = request.connection.path
+    assert.deepEqual([flowLabel, hopLimit, trafficClass, sl, mtu], [0x12345, 9, 0x60, 3, 2])
+    a.cm.destroy(id)
+    for (const one of [request, listener]) b.cm.destroy(one)
+    assertNothingLeft(world)
+  })
+
+  it('begins at an address of the device', () => {
+    const { a } = twoHosts()
+    const id = a.create()
+    a.cm.resolveAddress(id, ip4(2, PORT), undefined)
+    assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY, ipv4(10, 9, 9, 9))), 'ok')
+    assert.equal(
+      errnoOf(() => a.cm.connect(id, parametersOf(0x11))),
+      'EINVAL',
+    )
+    a.cm.destroy(id)
+  })
+})
+
+describe('vendors', () => {
+  it('say what they can with the request and its answer, in 24 and 32 bits', () => {
+    const { world, a, b } = twoHosts()
+    const listener = b.listen(ip4(2, PORT))
+    const active = a.create()
+    active.ece = { vendorId: 0xff12_3456, attrMod: 0xdead_beef }
+    a.resolve(active, ip4(2, PORT))
+    a.cm.connect(active, parametersOf(0x11))
+    world.settle()
+    const [asked] = b.take(listener)
+    assert.deepEqual(asked?.details.ece, { vendorId: 0x12_3456, attrMod: 0xdead_beef })
+    const passive = asked?.request
+    assert.ok(passive)
+    passive.ece = { vendorId: 0x65_4321, attrMod: 1 }
+    b.cm.accept(passive, parametersOf(0x22))
+    world.settle()
+    const answer = a.take(active).find(({ name }) => name === 'CONNECT_RESPONSE')
+    assert.deepEqual(answer?.details.ece, { vendorId: 0x65_4321, attrMod: 1 })
+    a.cm.destroy(active)
+    for (const one of [passive, listener]) b.cm.destroy(one)
+    assertNothingLeft(world)
+  })
+})
