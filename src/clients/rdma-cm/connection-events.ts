@@ -6,7 +6,7 @@ import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
 import { eceOf } from '../../cm/messages.ts'
-import { CmEventType, QpType } from '../../spec/enums.ts'
+import { CmEventType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
@@ -155,9 +155,8 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       thinks(cm, connection)
       break
     case 'RTU':
-      id.owner.event(ESTABLISHED, {
-        ...(id.qpType === QpType.values.UD ? {} : { connection: withData(message.privateData) }),
-      })
+      // Without its private data, as Linux's cma: consumers tell the two sides of a connection by them.
+      id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':
       failed(id, REJECTED, { status: message.reason, connection: withData(message.privateData) })
