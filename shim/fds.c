@@ -196,7 +196,7 @@ static struct timeval mark_of(ino_t inode)
 void fd_mark(int hidden, ino_t inode)
 {
     const struct timeval mark = mark_of(inode);
-    setsockopt(hidden, SOL_SOCKET, SO_SNDTIMEO, &mark, sizeof mark);
+    early_syscall(SYS_setsockopt, hidden, SOL_SOCKET, SO_SNDTIMEO, (long)&mark, sizeof mark, 0);
 }
 
 void fd_drop_inherited(ino_t inode)
@@ -206,7 +206,7 @@ void fd_drop_inherited(ino_t inode)
     for (int fd = base; fd < base + HIDDEN_SEARCHED; fd++) {
         struct timeval found = {0};
         socklen_t length = sizeof found;
-        if (fd_kind(fd) != FD_OTHER || getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &found, &length) != 0)
+        if (fd_kind(fd) != FD_OTHER || fd_socket_option(fd, SO_SNDTIMEO, &found, &length) != 0)
             continue;
         if (found.tv_sec == mark.tv_sec && found.tv_usec == mark.tv_usec) {
             REAL(close)(fd);

@@ -20,7 +20,7 @@ static int kind_of_socket(int fd)
 {
     struct timeval mark = {0};
     socklen_t length = sizeof mark;
-    if (getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
+    if (fd_socket_option(fd, SO_SNDTIMEO, &mark, &length) != 0 || mark.tv_usec != USERDMA_MARK_MICROSECONDS)
         return FD_OTHER;
     return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
 }

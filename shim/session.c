@@ -409,7 +409,7 @@ static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};
     socklen_t length = sizeof server;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &server, &length) != 0)
+    if (fd_socket_option(fd, SO_PEERCRED, &server, &length) != 0)
         server.pid = 0;
     return server;
 }

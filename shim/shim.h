@@ -44,6 +44,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 #include <sys/xattr.h>
@@ -282,6 +283,14 @@ static inline int fd_opened(int fd)
 }
 /* After fork, in the child. */
 void fd_after_fork(void);
+/*
+ * getsockopt(2) of SOL_SOCKET by the system call: another preloaded library's function may not work before the program
+ * has made a socket (librspreload).
+ */
+static inline int fd_socket_option(int fd, int option, void *value, socklen_t *length)
+{
+    return (int)early_syscall(SYS_getsockopt, fd, SOL_SOCKET, option, (long)value, (long)length, 0);
+}
 /* Marks a doorbell socket so that a program which inherits it over exec recognises it; closes one such socket. */
 void fd_mark(int hidden, ino_t inode);
 void fd_drop_inherited(ino_t inode);
