@@ -404,20 +404,19 @@ static void complain(const char *why)
     complain_about("no daemon", why);
 }
 
-/* Who serves the socket, as of the moment when it began to listen; pid 0 if the kernel does not say. */
+/* Who serves the socket, as of the moment when it began to listen; pid 0 for a process of an outer PID namespace. */
 static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};
     socklen_t length = sizeof server;
-    if (fd_socket_option(fd, SO_PEERCRED, &server, &length) != 0)
-        server.pid = 0;
+    fd_socket_option(fd, SO_PEERCRED, &server, &length);
     return server;
 }
 
 /* A daemon sees and changes our memory: only root's and our own are believed. Says once which user another one is. */
 static bool is_trusted(const struct ucred *server)
 {
-    if (server->pid > 0 && (server->uid == 0 || server->uid == geteuid()))
+    if (server->uid == 0 || server->uid == geteuid())
         return true;
     char why[192];
     snprintf(why, sizeof why,
@@ -472,7 +471,8 @@ static int greet(const struct shim_guard *guard)
         return -EACCES;
     }
     /* Where kernels restrict access to memory (yama), the daemon needs our leave; elsewhere this fails. */
-    prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
+    if (server.pid > 0)
+        prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
     /*
      * By this the daemon learns what we unmap. Unmapping waits until the event is read or all copies are closed, so
      * nobody but the daemon may keep one.

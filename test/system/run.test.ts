@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -7,6 +8,7 @@ import { READY } from '../../src/cli/start.ts'
 import {
   cleanEnvironment,
   lacking,
+  ownProgram,
   run,
   runUserdma,
   type Scope,
@@ -23,6 +25,12 @@ const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: 
 }
 
 const shell = (script: string): string[] => ['--', 'sh', '-c', script]
+
+const NAMESPACES = ['--user', '--map-root-user', '--pid', '--fork', '--mount-proc']
+
+const lacksNamespaces = (): string | false =>
+  lacking('unshare', ownProgram('loopback')) ||
+  (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system gives no namespaces to programs')
 
 /** Resolves when the daemon is gone, its socket included; to ask it would keep it. */
 const untilGone = async (path: string): Promise<void> => {
@@ -194,6 +202,12 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal(status, 0)
     assert.equal(stdout.split('libuserdma_shim.so').length, 2)
     assert.match(stdout, /rxe0/)
+  })
+
+  it('serves programs in user and PID namespaces of their own', { skip: lacksNamespaces() }, async t => {
+    const inside = ['unshare', ...NAMESPACES, 'sh', '-c', `echo $$; ${ownProgram('loopback')}`]
+    const { status, stdout, stderr } = await runUserdma(t, ['run', '--private', '--', ...inside], freshUser(t))
+    assert.deepEqual({ status, stdout: stdout.split('\n')[0], stderr }, { status: 0, stdout: '1', stderr: '' })
   })
 
   it('refuses a socket folder that others may use', async t => {
