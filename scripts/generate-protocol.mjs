@@ -52,6 +52,8 @@ export const protocolHeader = session => {
     SYSTEM_NAME,
     CM_NODE,
     CM_NAME,
+    UMAD_NODES,
+    UMAD_NAME,
     SessionEnv,
     HelloWants,
     MessageType,
@@ -84,7 +86,10 @@ ${constants('', plain(MessageType)).join('\n')}
 ${constants('HELLO_', plain(HelloWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
-${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME, cm_node: CM_NODE, cm_name: CM_NAME }).join('\n')}
+${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n')}
+
+/* The connection manager, and the first node of management datagrams. */
+${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME }).join('\n')}
 
 /* Most descriptors, most bytes and most ranges of one message. */
 ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}

@@ -63,8 +63,8 @@ static int take_context(struct reply *reply, int flags)
     return fd;
 }
 
-/* Makes the descriptor of an OPEN reply the program's channel of the connection manager. It or -errno. */
-static int take_channel(struct reply *reply, int flags)
+/* Makes the descriptor of an OPEN reply the program's channel, of that kind. It or -errno. */
+static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
     if (reply->body < sizeof *open)
@@ -74,8 +74,9 @@ static int take_channel(struct reply *reply, int flags)
     if (reply->fd_count != 1)
         return -EIO;
     const int fd = reply->fds[0];
-    if (fd_add_event(fd, FD_CM) != 0)
+    if (fd_add_event(fd, kind) != 0)
         return -errno;
+    fd_table[fd].rdev = (uint32_t)open->rdev;
     reply->fd_count = 0;
     if (!(flags & O_CLOEXEC))
         REAL(fcntl)(fd, F_SETFD, 0);
@@ -98,7 +99,12 @@ int session_open(unsigned node, int flags)
         struct reply reply;
         result = session_exchange(&request, sizeof request.open, &reply, &guard);
         if (result == 0) {
-            result = node == USERDMA_CM_NODE ? take_channel(&reply, flags) : take_context(&reply, flags);
+            if (node == USERDMA_CM_NODE)
+                result = take_channel(&reply, FD_CM, flags);
+            else if (node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE)
+                result = take_channel(&reply, FD_UMAD, flags);
+            else
+                result = take_context(&reply, flags);
             reply_close_all(&reply);
         }
     }
@@ -243,7 +249,8 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM || entry->kind == FD_NETLINK)) {
+    if (entry && (entry->kind == FD_EVENT || entry->kind == FD_DRIVER || entry->kind == FD_CM ||
+                  entry->kind == FD_UMAD || entry->kind == FD_NETLINK)) {
         struct pollfd hung = {.fd = fd};
         if (!session_connected() && poll(&hung, 1, 0) > 0 && (hung.revents & POLLHUP))
             return -EIO; /* of a dead daemon */
@@ -272,7 +279,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
         };
         _Static_assert(sizeof request.write == sizeof request.ioctl, "calls have one size");
         _Static_assert(sizeof request.netlink == sizeof request.ioctl, "calls have one size");
-        if (type == USERDMA_WRITE)
+        if (type == USERDMA_WRITE || type == USERDMA_READ)
             request.write = (struct userdma_write){.buffer = first, .length = second};
         else if (type == USERDMA_NETLINK)
             request.netlink = (struct userdma_netlink){
@@ -286,7 +293,7 @@ long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
             result = -EIO;
         else
             result = reply.message.call.ret;
-        if (type == USERDMA_WRITE && result > 0 && (uint64_t)result > second)
+        if ((type == USERDMA_WRITE || type == USERDMA_READ) && result > 0 && (uint64_t)result > second)
             result = -EIO;
         if (result >= 0) {
             int error = install(&reply, type, first, second);

@@ -87,7 +87,7 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
         return device_write(fd, buffer, count);
-    if (kind == FD_DRIVER)
+    if (kind == FD_DRIVER || kind == FD_UMAD)
         return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
     if (kind == FD_CM)
         return cm_write(fd, buffer, count);
@@ -119,7 +119,10 @@ static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *resul
     const int kind = fd_used(fd);
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
-    *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL) : kind == FD_GIVEN ? -1 : event_read(fd, buffer, count);
+    *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
+              : kind == FD_GIVEN                  ? -1
+              : kind == FD_UMAD                   ? umad_read(fd, buffer, count)
+                                                  : event_read(fd, buffer, count);
     return true;
 }
 
@@ -140,7 +143,8 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     ssize_t result;
     if (count == 1 && vector && reads_ours(fd, vector->iov_base, vector->iov_len, &result))
         return result;
-    return UNLIKELY(fd_used(fd) == FD_CONTEXT) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
+    const int kind = fd_used(fd);
+    return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
 /* A device has none; whoever it is given to need not ask the daemon for that. */

@@ -1,5 +1,6 @@
 /*
- * What needs no request to the daemon: ringing the doorbell, reading events, asking whether the daemon lives.
+ * What mostly needs no request to the daemon: ringing the doorbell, reading events and channels, asking whether the
+ * daemon lives.
  *
  * The doorbell is the hot path. The provider has written its work requests into the send ring and says so by a
  * POST_SEND command without work requests. The daemon looks at the rings by itself while it is awake, and says in the
@@ -103,31 +104,37 @@ struct cm_header {
 #define CM_GET_EVENT 12
 
 /*
- * Waits until an event is there, or the daemon is gone; false with errno for a signal. On Linux the call holds the channel
- * from its beginning: of one that another thread has closed meanwhile nothing comes any more.
+ * Waits until something is there on a channel of this kind, or the daemon is gone; false with errno for a signal. On
+ * Linux the call holds the channel from its beginning: of one that another thread has closed meanwhile nothing comes any
+ * more.
  */
-static bool cm_wait(int fd)
+static bool channel_wait(int fd, int kind)
 {
-    struct pollfd events = {.fd = fd_kind(fd) == FD_CM ? fd : -1, .events = POLLIN};
+    struct pollfd events = {.fd = fd_kind(fd) == kind ? fd : -1, .events = POLLIN};
     return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
 }
 
-/* RDMA_USER_CM_CMD_GET_EVENT, which waits on a channel without O_NONBLOCK. */
-static ssize_t cm_get_event(int fd, const void *buffer, size_t count)
+/* A call that takes what comes on a channel of this kind, and waits for it if the descriptor is without O_NONBLOCK. */
+static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer, size_t count)
 {
     const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
     for (;;) {
-        const ssize_t written = session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
-        const bool closed = written < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != FD_CM;
-        if (written >= 0 || (errno != EAGAIN && !closed)) {
-            if (written >= 0)
+        const ssize_t taken = session_call(fd, type, (uintptr_t)buffer, count);
+        const bool closed = taken < 0 && errno == EBADF && flags >= 0 && fd_kind(fd) != kind;
+        if (taken >= 0 || (errno != EAGAIN && !closed)) {
+            if (taken >= 0)
                 errno = saved;
-            return written;
+            return taken;
         }
         errno = EAGAIN;
-        if (flags & O_NONBLOCK || !cm_wait(fd))
+        if (flags & O_NONBLOCK || !channel_wait(fd, kind))
             return -1;
     }
+}
+
+ssize_t umad_read(int fd, void *buffer, size_t count)
+{
+    return channel_take(fd, FD_UMAD, USERDMA_READ, buffer, count);
 }
 
 ssize_t cm_write(int fd, const void *buffer, size_t count)
@@ -136,7 +143,7 @@ ssize_t cm_write(int fd, const void *buffer, size_t count)
     if (count >= sizeof header && (uintptr_t)buffer >= 4096)
         memcpy(&header, buffer, sizeof header);
     if (header.command == CM_GET_EVENT)
-        return cm_get_event(fd, buffer, count);
+        return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
 }
 

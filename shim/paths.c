@@ -109,6 +109,18 @@ void path_folder_changed(void)
     errno = saved;
 }
 
+/* The number that ends a path, behind `prefix`; -1 if it is none. */
+static int number_after(const char *path, const char *prefix)
+{
+    const char *rest = after(path, prefix);
+    if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
+        return -1;
+    int number = 0;
+    for (; *rest >= '0' && *rest <= '9' && number < 100000; rest++)
+        number = number * 10 + *rest - '0';
+    return *rest == 0 ? number : -1;
+}
+
 int path_device_node(const char *path)
 {
     const char *end = after(path, "/dev/infiniband/" USERDMA_SYSTEM_NAME);
@@ -117,13 +129,8 @@ int path_device_node(const char *path)
     end = after(path, "/dev/infiniband/" USERDMA_CM_NAME);
     if (end && *end == 0)
         return USERDMA_CM_NODE;
-    const char *rest = after(path, "/dev/infiniband/uverbs");
-    if (!rest || *rest < '0' || *rest > '9' || (rest[0] == '0' && rest[1] != 0))
-        return -1;
-    int node = 0;
-    for (; *rest >= '0' && *rest <= '9' && node < 100000; rest++)
-        node = node * 10 + *rest - '0';
-    return *rest == 0 ? node : -1;
+    const int umad = number_after(path, "/dev/infiniband/" USERDMA_UMAD_NAME);
+    return umad >= 0 ? (int)USERDMA_UMAD_NODES + umad : number_after(path, "/dev/infiniband/uverbs");
 }
 
 dev_t path_node_rdev(unsigned node)
@@ -131,6 +138,8 @@ dev_t path_node_rdev(unsigned node)
     char path[64], room[PATH_ROOM], text[32];
     if (node == USERDMA_CM_NODE)
         strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
+    else if (node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE)
+        snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
     else
         snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
     if (!path_rewrite(path, room))

@@ -23,6 +23,7 @@
 #define USERDMA_MAP 7u
 #define USERDMA_NETLINK 8u
 #define USERDMA_WRITTEN 9u
+#define USERDMA_READ 10u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -35,8 +36,12 @@
 /* The system-wide device: node number, and name in /dev/infiniband. */
 #define USERDMA_SYSTEM_NODE 0x7fffffffu
 #define USERDMA_SYSTEM_NAME "userdma"
+
+/* The connection manager, and the first node of management datagrams. */
 #define USERDMA_CM_NODE 0x7ffffffeu
 #define USERDMA_CM_NAME "rdma_cm"
+#define USERDMA_UMAD_NODES 0x40000000u
+#define USERDMA_UMAD_NAME "umad"
 
 /* Most descriptors, most bytes and most ranges of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
@@ -48,6 +53,7 @@
 #define USERDMA_INSTALL_DRIVER 1u
 #define USERDMA_INSTALL_NETLINK 2u
 #define USERDMA_INSTALL_CM 3u
+#define USERDMA_INSTALL_UMAD 4u
 
 /* What is asked about a socket of NETLINK_RDMA. */
 #define USERDMA_NETLINK_OPEN 0u

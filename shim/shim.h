@@ -180,8 +180,8 @@ int session_open(unsigned node, int flags);
 int session_attach(int fd);
 
 /*
- * Forwards a call on a context's descriptor, or on one of events or of a driver: `type` USERDMA_IOCTL or USERDMA_WRITE;
- * on a socket of NETLINK_RDMA USERDMA_NETLINK. Result as of the system call.
+ * Forwards a call on a context's descriptor, or on one of events, of a driver or of a channel: `type` USERDMA_IOCTL,
+ * USERDMA_WRITE or USERDMA_READ; on a socket of NETLINK_RDMA USERDMA_NETLINK. Result as of the system call.
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 
@@ -206,6 +206,7 @@ enum fd_kind {
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
+    FD_UMAD,      /* a channel of management datagrams: an opened umad node */
     FD_NETLINK,   /* a socket of NETLINK_RDMA */
     FD_HIDDEN,    /* a socket of ours that the program must not see */
 };
@@ -220,7 +221,7 @@ struct fd_entry {
     int32_t partner;
     /* FD_CONTEXT: the daemon's number of it. */
     uint32_t context;
-    /* FD_CONTEXT: device number, as fstat shows it. */
+    /* FD_CONTEXT, FD_UMAD: device number, as fstat shows it. */
     uint32_t rdev;
 };
 _Static_assert(sizeof(struct fd_entry) == 16, "the table is indexed on the fast path");
@@ -250,7 +251,7 @@ int fd_hide(int fd, int owner, bool close_on_exec);
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add_context(int fd, const struct fd_entry *entry);
-/* `kind` FD_EVENT, FD_DRIVER, FD_CM or FD_NETLINK. */
+/* `kind` FD_EVENT, FD_DRIVER, FD_CM, FD_UMAD or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
 /* The kind that the daemon means by USERDMA_INSTALL_…; FD_OTHER for none of them. */
 static inline enum fd_kind fd_kind_installed(uint64_t install)
@@ -259,6 +260,7 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_DRIVER  ? FD_DRIVER
            : install == USERDMA_INSTALL_NETLINK ? FD_NETLINK
            : install == USERDMA_INSTALL_CM      ? FD_CM
+           : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
 /* A context of another program's; `by_exec`: it was left to us by exec. */
@@ -337,6 +339,8 @@ ssize_t device_write(int fd, const void *buffer, size_t count);
 ssize_t event_read(int fd, void *buffer, size_t count);
 /* write(2) on a channel of the connection manager: a command, which may wait for an event. */
 ssize_t cm_write(int fd, const void *buffer, size_t count);
+/* read(2) on a channel of management datagrams, which waits for a message unless the descriptor has O_NONBLOCK. */
+ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
 /* Whether the context is no more: the daemon, or the device, is gone, and its doorbell socket was hung up. */
@@ -381,7 +385,7 @@ static inline bool path_is_ours(const char *path)
 
 /* The path to use instead, in `room`; NULL with errno ENOENT if there is no daemon. */
 const char *path_rewrite(const char *path, char room[PATH_ROOM]);
-/* N of /dev/infiniband/uverbsN, the number of the system-wide device or of the connection manager, or -1. */
+/* N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, the number of the system-wide device or of rdma_cm, or -1. */
 int path_device_node(const char *path);
 /* Device number that the tree gives for a node; 0 if it does not. */
 dev_t path_node_rdev(unsigned node);

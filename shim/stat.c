@@ -9,9 +9,18 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
+/* Numbers of umad nodes, which are for the system's own user: its programs send as the system itself. */
+#define UMAD_MAJOR 231
+#define UMAD_NODES 64
+
+static mode_t mode_of(dev_t rdev)
+{
+    return S_IFCHR | (major(rdev) == UMAD_MAJOR && minor(rdev) < UMAD_NODES ? 0600 : 0666);
+}
+
 static void show_device(struct stat *out, dev_t rdev)
 {
-    out->st_mode = S_IFCHR | 0666;
+    out->st_mode = mode_of(rdev);
     out->st_rdev = rdev;
     out->st_size = 0;
     out->st_blocks = 0;
@@ -22,7 +31,7 @@ static int seen_fd(int result, int fd, void *out)
     if (LIKELY(fd_kind(fd) == FD_OTHER) || result != 0)
         return result;
     const int kind = fd_used(fd);
-    if (kind == FD_CONTEXT)
+    if (kind == FD_CONTEXT || kind == FD_UMAD)
         show_device(out, fd_table[fd].rdev);
     else if (kind == FD_CM)
         show_device(out, path_node_rdev(USERDMA_CM_NODE));
@@ -110,13 +119,14 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
         return result;
     int node;
     dev_t rdev;
-    if (UNLIKELY(fd_used(dir) == FD_CONTEXT) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
+    const int kind = fd_used(dir);
+    if (UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
         rdev = fd_table[dir].rdev;
     else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
         rdev = path_node_rdev((unsigned)node);
     else
         return result;
-    out->stx_mode = S_IFCHR | 0666;
+    out->stx_mode = mode_of(rdev);
     out->stx_rdev_major = major(rdev);
     out->stx_rdev_minor = minor(rdev);
     out->stx_size = 0;

@@ -22,7 +22,7 @@ interface Folder {
   readonly separate?: boolean
 }
 
-const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'phy']
+const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'phy']
 const BELOW_USERS = [...BELOW_DRIVERS, 'trace', 'drivers', 'clients']
 
 const FOLDERS: Readonly<Record<string, Folder>> = {
@@ -33,6 +33,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   core: { floor: 2, imports: ['spec', 'uapi'], node: [], timeless: true },
   transport: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   cm: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
+  mad: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', timeless: true },
   trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], timeless: true },
   drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', separate: true },

@@ -442,6 +442,8 @@ export interface ManagementPort {
    * there is no such path.
    */
   send(mad: Uint8Array, to: MadAddress): boolean
+  /** The device's own answer to a request that no agent takes; undefined: it has none. */
+  answer?(mad: Uint8Array): Uint8Array | undefined
   close(): void
 }
 

@@ -6,8 +6,8 @@
 
 import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { createMadLayer } from '../clients/mad/layer.ts'
-import { classesWithConnections } from '../clients/rdma-cm/classes.ts'
+import { clientClasses } from '../clients/classes.ts'
+import { MadLayer } from '../clients/mad/layer.ts'
 import { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import { closeContext, createCore, untilEnded } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
@@ -154,7 +154,10 @@ export const startDaemon = async ({
   })
   const endings = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
-    classes: classesWithConnections(() => cm),
+    classes: clientClasses(
+      () => cm,
+      () => mads,
+    ),
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),
@@ -163,7 +166,7 @@ export const startDaemon = async ({
   const trace = createTraceHub(nowMicroseconds)
   // Between devices of a memory link it is the loop itself that moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
-  const mads = createMadLayer(core)
+  const mads = new MadLayer(core, { now: nowMicroseconds, wake: () => loopOrNone?.advance() })
   const cm = new RdmaCm(core, mads, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -176,9 +179,10 @@ export const startDaemon = async ({
     },
     wake: () => loopOrNone?.advance(),
   })
+  const datagrams: Pollable = { poll: now => mads.onTimeout(now), nextTimeout: () => mads.nextTimeout() }
   const connections: Pollable = { poll: now => cm.onTimeout(now), nextTimeout: () => cm.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
-  const polled = [thresholds, connections]
+  const polled = [thresholds, datagrams, connections]
   const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
   let loopOrNone: Loop | undefined
   let listening: number

@@ -15,6 +15,8 @@ import { EventQueue } from './classes/event_queue.ts'
 import { Flow } from './classes/flow.ts'
 import { GsiQp } from './classes/gsi_qp.ts'
 import { Interface } from './classes/interface.ts'
+import { MadAgent } from './classes/mad_agent.ts'
+import { MadChannel } from './classes/mad_channel.ts'
 import { Mr } from './classes/mr.ts'
 import { Mw } from './classes/mw.ts'
 import { Pd } from './classes/pd.ts'
@@ -68,6 +70,8 @@ export const Classes = {
   cm_channel: CmChannel,
   cm_id: CmId,
   cm_multicast: CmMulticast,
+  mad_channel: MadChannel,
+  mad_agent: MadAgent,
   driver_ops: DriverOps,
 } as const
 

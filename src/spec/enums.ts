@@ -52,6 +52,9 @@ export const SrqType = enumeration('srq_type', { BASIC: 0, XRC: 1, TM: 2 })
 /** Flags of opening an XRC domain, as of open(2): create it for a file that has none; refuse an existing one. */
 export const XrcdFlags = enumeration('xrcd_flags', { CREAT: 0o100, EXCL: 0o200 })
 
+/** USER_RMPP: the program cuts and joins long messages itself (ib_user_mad.h). */
+export const MadAgentFlags = enumeration('mad_agent_flags', { USER_RMPP: 1 })
+
 export const PathMigState = enumeration('path_mig_state', { MIGRATED: 0, REARM: 1, ARMED: 2 })
 
 export const PortState = enumeration('port_state', {

@@ -13,8 +13,9 @@
  *   clients can attach a userfaultfd (HelloWants.UNMAPPING).
  * - OPEN opens a device node. The reply carries the context's memory file (the program's descriptor: the rings are in
  *   it at their mmap offsets) and the context's doorbell socket. The context exists until every copy of every doorbell
- *   socket is closed. SYSTEM_NODE is the system-wide device, which lists the others (R13). CM_NODE has no context: the
- *   reply carries a channel's socket only, on which calls are made as on other descriptors.
+ *   socket is closed. SYSTEM_NODE is the system-wide device, which lists the others (R13). CM_NODE and the nodes from
+ *   UMAD_NODES on have no context: the reply carries a channel's socket only, on which calls are made as on other
+ *   descriptors.
  * - ATTACH makes a context known to another session: after fork, or for a passed or inherited descriptor. The daemon
  *   checks that descriptor `fd` of the calling process is the context's memory file. It has the header only, whose
  *   `context` is the inherited number, or 0 if unknown. The reply is that of OPEN, with the doorbell socket only.
@@ -22,6 +23,7 @@
  *   where the caller wants the numbers of the new descriptors, which are attached in the same order. With context 0 the
  *   call is on descriptor `fd` itself, an event or driver descriptor (R28, R37); the daemon identifies it, so that
  *   duplicates, also in other processes, need no bookkeeping.
+ * - READ forwards a read(2) of a channel of management datagrams, as WRITE does a write(2).
  * - MAP resolves mmap(2) on a driver's descriptor: `ret` is the offset in the file attached to the reply.
  * - NETLINK: all operations on a socket of NETLINK_RDMA except receiving (`NetlinkOperation`). The socket is one end of
  *   a pair on which each message is a netlink datagram; the daemon identifies descriptor `fd`. The reply is that of
@@ -51,6 +53,7 @@ export const MessageType = {
   MAP: 7,
   NETLINK: 8,
   WRITTEN: 9,
+  READ: 10,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -68,6 +71,13 @@ export const SYSTEM_NAME = 'userdma'
  */
 export const CM_NODE = 0x7ffffffe
 export const CM_NAME = 'rdma_cm'
+
+/**
+ * Nodes of management datagrams, by the node of their device: each opening gives a channel (class `mad_channel`), and no
+ * context of uverbs.
+ */
+export const UMAD_NODES = 0x4000_0000
+export const UMAD_NAME = 'umad'
 
 /** Integers, and the type of `[name, length]`: NUL-terminated text in `length` bytes. */
 export type IntegerType = 'u32' | 's32' | 'u64' | 's64'
@@ -146,7 +156,7 @@ export const Messages = {
    * NUL-terminated.
    */
   helloReply: layout(['version', 'u32'], ['error', 's32'], ['root', 240]),
-  /** N of /dev/infiniband/uverbsN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
+  /** N of /dev/infiniband/uverbsN, UMAD_NODES + N of umadN, SYSTEM_NODE or CM_NODE. wants: OpenWants; unknown bits are ignored. */
   open: layout(['node', 'u32'], ['wants', 'u32']),
   /** Descriptors: OPEN: memory file, doorbell socket; ATTACH: doorbell socket. `rdev` as in stat(2). */
   openReply: layout(['error', 's32'], ['context', 'u32'], ['rdev', 'u64'], ['inode', 'u64']),
@@ -182,6 +192,7 @@ export const Exchanges = {
   MAP: { request: 'map', reply: 'callReply' },
   NETLINK: { request: 'netlink', reply: 'callReply' },
   WRITTEN: { request: null, reply: 'callReply' },
+  READ: { request: 'write', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -196,10 +207,10 @@ export const HelloWants = { REASONS: 1, UNMAPPING: 2, WRITTEN: 4 } as const
 export const OpenWants = { PACKED_RINGS: 1 } as const
 
 /**
- * The kind of a new descriptor: of events, of a driver (class `driver_ops`), a NETLINK_RDMA socket, or a connection
- * management channel (`cm_channel`).
+ * The kind of a new descriptor: of events, of a driver (class `driver_ops`), a NETLINK_RDMA socket, a connection
+ * management channel (`cm_channel`), or a channel of management datagrams (`mad_channel`).
  */
-export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3 } as const
+export const InstallKind = { EVENT: 0, DRIVER: 1, NETLINK: 2, CM: 3, UMAD: 4 } as const
 
 /** Operations on a NETLINK_RDMA socket: `operation` of `netlink`, with `extra` and `argument`, and the answer. */
 export const NetlinkOperation = {

@@ -193,7 +193,7 @@ export interface TraceRecord {
   readonly command: string
   readonly device: string
   /** `driver`: a call on the descriptor of a driver's interface, which is of no class. */
-  readonly dialect: 'ioctl' | 'write' | 'object' | 'driver'
+  readonly dialect: 'ioctl' | 'write' | 'umad' | 'object' | 'driver'
   /** The request of an ioctl of the object dialect (its call number is in it) or of a driver. */
   readonly request?: number
   /** Linux's name of a call that was refused before it was decoded, or the text of one of a driver. */

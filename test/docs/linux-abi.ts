@@ -6,6 +6,7 @@ import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'
 import { type NldevCommand, NldevCommands } from '../../src/spec/linux/nldev.ts'
 import { absentUcmaCommands, ucmaCommands } from '../../src/spec/linux/ucma.ts'
+import { umadCalls } from '../../src/spec/linux/umad.ts'
 import { EXTENDED } from '../../src/spec/linux/write.ts'
 import { departures, onLinux } from '../every-call.ts'
 
@@ -71,7 +72,7 @@ const attributesOf = (call: LinuxCall): string[] => {
 
 const INTRODUCTION = `# Linux's calls
 
-Every call that the headers of Linux 6.12 have for uverbs and rdma_cm, and what it is here: a method of one or several
+Every call that the headers of Linux 6.12 have for uverbs, rdma_cm and umad, and what it is here: a method of one or several
 classes, or none, with the reason. Programs reach the same methods by all three dialects; what a dialect cannot say, the object
 dialect can. Refusals are Linux's: a command that a driver lacks is EOPNOTSUPP, an ioctl EPROTONOSUPPORT, upon which
 libibverbs tries the command. What newer kernels number is refused in the same way, but for \`REG_MR\`.
@@ -179,6 +180,16 @@ export const linuxAbiPage = (has: Has): string => {
       ]
         .sort(([a], [b]) => Number(a) - Number(b))
         .map(row => row.map(String)),
+    ),
+    '',
+    '## Calls on umad files',
+    '',
+    'Of /dev/infiniband/umadN. Each opening is a channel; its agents have the lowest free numbers from 0 to 31.',
+    '[Management datagrams](management-datagrams.md) says what else they do.',
+    '',
+    ...table(
+      ['call', 'here', 'with'],
+      umadCalls.map(({ call, method, means }) => [code(call), method === undefined ? 'the file' : code(method), means]),
     ),
     '',
     '## Attributes of ioctl methods',

@@ -4,9 +4,9 @@
  * program ends nothing is left.
  */
 import assert from 'node:assert/strict'
-import type { MadAgent, MadLayer } from '../../src/clients/mad/layer.ts'
+import type { MadService } from '../../src/clients/mad/layer.ts'
 import type { Identifier, IdOwner } from '../../src/clients/rdma-cm/identifier.ts'
-import { RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
+import { type Datagrams, RdmaCm } from '../../src/clients/rdma-cm/rdma-cm.ts'
 import { emitAddress } from '../../src/clients/rdma-cm/socket-address.ts'
 import { CmError } from '../../src/cm/error.ts'
 import {
@@ -378,10 +378,10 @@ class Consumer implements IdOwner {
 }
 
 /** A MAD layer that keeps what is sent. */
-class FakeLayer implements MadLayer {
-  agent: MadAgent | undefined
+class FakeLayer implements Datagrams {
+  agent: MadService | undefined
   readonly sent: Uint8Array[] = []
-  register(agent: MadAgent): () => void {
+  register(agent: MadService): () => void {
     this.agent = agent
     return () => {}
   }
@@ -392,7 +392,6 @@ class FakeLayer implements MadLayer {
   has(): boolean {
     return true
   }
-  close(): void {}
 }
 
 interface Peer {

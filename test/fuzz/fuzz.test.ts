@@ -16,6 +16,7 @@ const EXECUTIONS: Readonly<Record<string, number>> = {
   chain: 1000,
   ucma: 2000,
   mads: 4000,
+  agents: 4000,
 }
 const DEFAULT_EXECUTIONS = 6000
 

@@ -4,6 +4,7 @@
 import { callTargets } from './calls.ts'
 import { codecTargets } from './codecs.ts'
 import { connectionTargets } from './connections.ts'
+import { datagramTargets } from './datagrams.ts'
 import { engineTarget } from './engine.ts'
 import type { Target } from './fuzzer.ts'
 import { protocolTargets } from './protocol.ts'
@@ -13,5 +14,6 @@ export const targets: readonly Target[] = [
   engineTarget,
   ...callTargets,
   ...connectionTargets,
+  ...datagramTargets,
   ...protocolTargets,
 ]

@@ -40,6 +40,8 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],
   ucma: [['-q'], /usage: .*ucma/],
+  umad: [['-q'], /usage: .*umad/],
+  umad_talk: [['-q'], /usage: umad_talk/],
   closed_channel: [['-q'], /usage: closed_channel/],
   initialised: [['-q'], /usage: .*initialised/],
   slow_memory: [['-q'], /usage: .*slow_memory/],

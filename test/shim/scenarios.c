@@ -31,7 +31,7 @@ static void paths(void)
     EXPECT(access("/sys/class/infiniband/rxe0", R_OK) == 0 && faccessat(AT_FDCWD, NODE, R_OK | W_OK, 0) == 0);
     EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
     FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
-    FAILS(open("/dev/infiniband/umad0", O_RDWR), ENOENT);
+    FAILS(open("/dev/infiniband/issm0", O_RDWR), ENOENT);
     EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
     struct dirent **list;
     EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3);

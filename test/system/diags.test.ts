@@ -1,5 +1,6 @@
 /*
- * Debian's tools of infiniband-diags that ask sysfs: they show the devices as those of an adapter.
+ * Debian's tools of infiniband-diags. Those that ask sysfs show the devices as those of an adapter. The others need LIDs
+ * or the subnet manager's queue pair, which RoCE has not: they end as they do on Linux 6.12 with its soft device.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -32,4 +33,21 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
     assert.equal(status, 0, stdout + stderr)
     assert.equal(stdout.match(/state:\t\t 4: ACTIVE/g)?.length, 2)
   })
+
+  const OPEN_FAILS = /mad_rpc_open_port: client_register for mgmt 1 failed\n/
+  const refusals: readonly (readonly [tool: string, args: readonly string[], status: number, said: RegExp])[] = [
+    ['ibping', ['-c1', '1'], 0, /_do_madrpc: send failed; Invalid argument\n.*_do_madrpc failed; dport \(Lid 1\)/],
+    ['ibping', ['-G', '0x1234'], 255, /sa_rpc_call: only lid routes are supported\n/],
+    ['saquery', [], 255, /sa_get_handle: No SM\/SA found on port/],
+    ['perfquery', [], 255, OPEN_FAILS],
+    ['sminfo', [], 255, OPEN_FAILS],
+    ['smpquery', ['nodeinfo', '1'], 255, OPEN_FAILS],
+    ['ibaddr', [], 255, OPEN_FAILS],
+  ]
+  for (const [tool, args, expected, said] of refusals)
+    it(`${[tool, ...args].join(' ')} finds no way to ask`, { skip: lacking(tool) }, async t => {
+      const { status, stdout, stderr } = await run(t, tool, args, { env: daemon.env })
+      assert.equal(status, expected, stdout + stderr)
+      assert.match(stdout + stderr, said)
+    })
 })

@@ -3,17 +3,11 @@
  * Linux's rdma_user_cm.h, of which the test knows what it needs.
  */
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
 import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
-import { ownProgram, type Running, type Scope, start, type TestDaemon } from './programs.ts'
+import { ownProgram, type Scope, type TestDaemon } from './programs.ts'
+import { type Said, StepProgram } from './steps.ts'
 
 export const UCMA_PROGRAM = ownProgram('ucma')
-
-export interface Said {
-  readonly result: number
-  readonly view: DataView
-}
 
 const body = (size: number): DataView => new DataView(new ArrayBuffer(size))
 const bytesOf = (view: DataView): Buffer => Buffer.from(view.buffer, view.byteOffset, view.byteLength)
@@ -45,33 +39,12 @@ const putEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void =>
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
 /** Commands answer 0 or more, or minus an errno. */
-export class UcmaProgram {
-  readonly running: Running
-  readonly #lines: AsyncIterator<string>
-
-  private constructor(running: Running, lines: AsyncIterator<string>) {
-    this.running = running
-    this.#lines = lines
-  }
-
+export class UcmaProgram extends StepProgram {
   /** With a channel; `user`: whose program it is. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
-    const own = user === undefined ? {} : { uid: user, gid: user }
-    const running = start(t, UCMA_PROGRAM, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...own })
-    const { stdout } = running.child
-    assert.ok(stdout)
-    const self = new UcmaProgram(running, createInterface({ input: stdout })[Symbol.asyncIterator]())
+    const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
     assert.ok((await self.say('open')).result >= 0)
     return self
-  }
-
-  async say(line: string): Promise<Said> {
-    this.running.child.stdin?.write(`${line}\n`)
-    const { value, done } = await this.#lines.next()
-    assert.ok(!done, `the program ended instead of an answer to ${line}`)
-    const [result = '', hex = ''] = (value as string).split(' ')
-    const bytes = new Uint8Array(Buffer.from(hex, 'hex'))
-    return { result: Number(result), view: new DataView(bytes.buffer) }
   }
 
   write(number: number, view: DataView, at = -1, out = 0): Promise<Said> {
@@ -169,10 +142,5 @@ export class UcmaProgram {
       if (event?.name === name) return event
     }
     assert.fail(`${name} never came`)
-  }
-
-  async close(): Promise<void> {
-    this.running.child.stdin?.end()
-    await once(this.running.child, 'close')
   }
 }

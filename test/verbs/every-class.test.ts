@@ -70,6 +70,8 @@ const smiQp = (device: Device) => {
 const WITHOUT_WORDS = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
 const GENERIC = 'no device of the project has it: device.create, device.call'
 const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
+const DATAGRAMS = ['mad_channel', 'mad_agent']
+const FOR_ANY = 'those for any class: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
 /** Rows of classes that have one reason for all their methods. */
@@ -82,6 +84,7 @@ const reasonRows = (names: readonly string[], reason: string) =>
 
 const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   ...reasonRows(WITHOUT_WORDS, GENERIC),
+  ...reasonRows(DATAGRAMS, FOR_ANY),
   ...reasonRows(CONNECTIONS, RDMA_CM),
   interface: {
     query: device => device.interface(),

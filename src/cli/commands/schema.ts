@@ -2,7 +2,7 @@
  * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description,
  * or all declared ones, each with the drivers that have it.
  */
-import { classesWithConnections } from '../../clients/rdma-cm/classes.ts'
+import { clientClasses } from '../../clients/classes.ts'
 import { knownDevices } from '../../drivers/known.ts'
 import { classes } from '../../spec/classes.ts'
 import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
@@ -25,13 +25,13 @@ export interface SchemaOptions extends LookOptions {
   readonly device?: string
 }
 
+const neverCalled = (): never => {
+  throw new Error('a device that is only described is called')
+}
+
 /** A device of every driver, for its description only. */
 export const describedDevices = (): ReturnType<typeof knownDevices> =>
-  knownDevices(
-    classesWithConnections(() => {
-      throw new Error('a device that is only described is called')
-    }),
-  )
+  knownDevices(clientClasses(neverCalled, neverCalled))
 
 /** All declarations: the common classes, and drivers' own. */
 export const declaredSchema = (): Schema => {

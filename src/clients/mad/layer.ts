@@ -1,61 +1,229 @@
 /*
- * The MAD layer (R40; IBA 13): takes queue pair 1 of every device that has one, and hands what comes there to the
- * agents of its management class. It is the first client of the subsystem, so that whoever builds on it comes after it
- * and goes before it.
+ * The MAD layer (R40; IBA 13): takes queue pair 1 of every device that has one, and finds the agent of each datagram
+ * that comes there: of a response by the upper half of its transaction id, of anything else by class, version, method
+ * and OUI. What nobody wants and asks for an answer is answered, as under Linux, that it is not supported. It is the
+ * first client of the subsystem, so that whoever builds on it comes after it and goes before it.
+ *
+ * Services have a class on all devices, agents methods of a class on one, with a transaction engine (src/mad).
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
+import { MadAgentEngine, type SendOptions, type SendOutcome } from '../../mad/agent.ts'
+import { type MadClaim, Registrations } from '../../mad/registrations.ts'
 import { CallError } from '../../spec/errno.ts'
+import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
+import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
+import { type MadFields, madFields, respond, tidHigh } from '../../wire/management.ts'
 
-/** Who handles the datagrams of one management class. */
-export interface MadAgent {
-  readonly mgmtClass: number
+/** Takes datagrams of a class on every device. It gets no responses. */
+export interface MadService extends MadClaim {
   receive(device: Device, mad: Uint8Array, from: MadAddress): void
 }
 
-export interface MadLayer {
-  /** One agent for a class; the function returned takes it away. Throws CallError EBUSY for a class that has one. */
-  register(agent: MadAgent): () => void
-  /** Sends a datagram from queue pair 1 of a device; false if it is lost here already. */
-  send(device: Device, mad: Uint8Array, to: MadAddress): boolean
-  /** Whether the layer has queue pair 1 of the device. */
-  has(device: Device): boolean
+/** What becomes of an agent's messages. */
+export interface MadConsumer<T> {
+  receive(message: Uint8Array, from: MadAddress): void
+  /** `message`: as it was sent. */
+  ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
+}
+
+export interface MadAgentOptions {
+  /** Undefined: the agent only sends, and gets what answers it. */
+  readonly claim: MadClaim | undefined
+  readonly rmpp: boolean
+  readonly ownRmpp: boolean
+}
+
+export interface MadAgent<T> {
+  /** Sends not over yet. */
+  readonly outstanding: number
+  /** As MadAgentEngine's; throws CallError EIO once the device is gone. */
+  send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
+  isTransfer(message: Uint8Array, mgmtClass: number): boolean
+  /** Sends that are not over are forgotten. */
   close(): void
 }
 
-/** Byte of the management class in a MAD. */
-const CLASS_AT = 1
+export interface MadEnvironment {
+  /** Microseconds. */
+  readonly now: () => number
+  /** Something was sent, or a timer is due earlier. */
+  wake?(): void
+}
 
-export const createMadLayer = (core: Core): MadLayer => {
-  const agents = new Map<number, MadAgent>()
-  const ports = new Map<Device, ManagementPort>()
-  const unregister = registerClient(core, {
-    name: 'mad',
-    add(device) {
-      const port = device.driver.openManagement?.(device, (mad, from) => {
-        const agent = agents.get(mad[CLASS_AT]!)
-        agent?.receive(device, mad, from)
-      })
-      if (port === undefined) return false
-      ports.set(device, port)
-      return true
-    },
-    remove(device) {
-      ports.get(device)?.close()
-      ports.delete(device)
-    },
-  })
-  return {
-    register(agent) {
-      const { mgmtClass } = agent
-      if (agents.has(mgmtClass)) throw new CallError('EBUSY', `management class ${mgmtClass} has an agent`)
-      agents.set(mgmtClass, agent)
-      return () => {
-        if (agents.get(mgmtClass) === agent) agents.delete(mgmtClass)
+type Receiver = Pick<MadService, 'receive'>
+
+interface Engine extends Receiver {
+  nextTimeout(): number
+  onTimeout(now: number): void
+}
+
+interface MadPort {
+  readonly port: ManagementPort
+  readonly claims: Registrations<Receiver>
+  /** By the upper half of their transaction ids. */
+  readonly agents: Map<number, Engine>
+}
+
+/** Upper halves of transaction ids: as many as Linux has. */
+const MOST_AGENTS = 2 ** 24
+
+export class MadLayer {
+  readonly #environment: MadEnvironment
+  readonly #ports = new Map<Device, MadPort>()
+  readonly #services = new Set<MadService>()
+  readonly close: () => void
+  #nextTid = 1
+  /** Some agent's earliest time, or earlier. */
+  #due = Number.POSITIVE_INFINITY
+
+  constructor(core: Core, environment: MadEnvironment) {
+    this.#environment = environment
+    this.close = registerClient(core, {
+      name: 'mad',
+      add: device => this.#add(device),
+      remove: device => {
+        this.#ports.get(device)?.port.close()
+        this.#ports.delete(device)
+      },
+    })
+  }
+
+  /** Whether the layer has queue pair 1 of the device. */
+  has(device: Device): boolean {
+    return this.#ports.has(device)
+  }
+
+  /** The function returned takes the service away. Throws CallError EBUSY if a method of its class is taken. */
+  register(service: MadService): () => void {
+    for (const [device, port] of this.#ports) serve(service, device, port)
+    this.#services.add(service)
+    return () => {
+      this.#services.delete(service)
+      for (const { claims } of this.#ports.values()) claims.remove(service, service)
+    }
+  }
+
+  /** An agent on a device. Throws CallError EINVAL for methods that are taken, EIO without queue pair 1. */
+  createAgent<T>(device: Device, { claim, rmpp, ownRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
+    const port = this.#portOf(device)
+    const highTid = this.#freeTid(port)
+    const engine = new MadAgentEngine<MadAddress, T>(
+      { highTid, rmpp, ownRmpp },
+      {
+        transmit: (mad, to) => {
+          port.port.send(mad, to)
+          this.#environment.wake?.()
+        },
+        wakeAt: time => {
+          this.#due = Math.min(this.#due, time)
+        },
+        deliver: (message, from) => consumer.receive(message, from),
+        ended: (tag, outcome, message) => consumer.ended(tag, outcome, message),
+      },
+    )
+    const receiver: Engine = {
+      receive: (_device, mad, from) => engine.onMad(mad, from, this.#environment.now()),
+      nextTimeout: () => engine.nextTimeout(),
+      onTimeout: now => engine.onTimeout(now),
+    }
+    if (claim !== undefined && !port.claims.add(claim, receiver))
+      throw new CallError(
+        'EINVAL',
+        `mad_agent.create: attribute methods: another agent has one of them for class ${claim.mgmtClass}`,
+      )
+    port.agents.set(highTid, receiver)
+    return {
+      get outstanding() {
+        return engine.outstanding
+      },
+      isTransfer: (message, mgmtClass) => engine.isTransfer(message, mgmtClass),
+      send: (message, to, options) => {
+        if (this.#portOf(device) !== port) throw gone(device)
+        return engine.send(message, to, options, this.#environment.now())
+      },
+      close: () => {
+        if (claim !== undefined) port.claims.remove(claim, receiver)
+        port.agents.delete(highTid)
+        engine.close()
+      },
+    }
+  }
+
+  /** Sends a datagram from queue pair 1 of a device; false if it is lost here already. */
+  send(device: Device, mad: Uint8Array, to: MadAddress): boolean {
+    return this.#ports.get(device)?.port.send(mad, to) ?? false
+  }
+
+  // ---- time ----
+
+  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  nextTimeout(): number {
+    return this.#due
+  }
+
+  /** True if there was anything to do. */
+  onTimeout(now: number): boolean {
+    if (now < this.#due) return false
+    this.#due = Number.POSITIVE_INFINITY
+    for (const { agents } of this.#ports.values())
+      for (const agent of [...agents.values()]) {
+        agent.onTimeout(now)
+        this.#due = Math.min(this.#due, agent.nextTimeout())
       }
-    },
-    send: (device, mad, to) => ports.get(device)?.send(mad, to) ?? false,
-    has: device => ports.has(device),
-    close: unregister,
+    return true
+  }
+
+  // ---- steps ----
+
+  #portOf(device: Device): MadPort {
+    const port = this.#ports.get(device)
+    if (port === undefined) throw gone(device)
+    return port
+  }
+
+  #freeTid({ agents }: MadPort): number {
+    do this.#nextTid = (this.#nextTid % (MOST_AGENTS - 1)) + 1
+    while (agents.has(this.#nextTid))
+    return this.#nextTid
+  }
+
+  #add(device: Device): boolean {
+    const opened = device.driver.openManagement?.(device, (mad, from) => this.#receive(device, mad, from))
+    if (opened === undefined) return false
+    const port: MadPort = { port: opened, claims: new Registrations(), agents: new Map() }
+    this.#ports.set(device, port)
+    for (const service of this.#services) serve(service, device, port)
+    return true
+  }
+
+  #receive(device: Device, mad: Uint8Array, from: MadAddress): void {
+    const known = this.#ports.get(device)
+    const fields = madFields(mad)
+    if (known === undefined || !isValid(fields)) return
+    const { port, claims, agents } = known
+    const receiver = fields.isResponse ? agents.get(tidHigh(fields.tid)) : claims.find(fields)
+    if (receiver !== undefined) receiver.receive(device, mad, from)
+    else if (fields.method === GET || fields.method === SET) {
+      port.send(port.answer?.(mad) ?? respond(mad, MAD_STATUS_UNSUPPORTED), from)
+      this.#environment.wake?.()
+    }
   }
 }
+
+const serve = (service: MadService, { name }: Device, { claims }: MadPort): void => {
+  if (!claims.add(service, service))
+    throw new CallError('EBUSY', `management class ${service.mgmtClass} has an agent on ${name}`)
+}
+
+const gone = ({ name }: Device): CallError =>
+  new CallError('EIO', `queue pair 1 of device ${name} is not there any more`)
+
+const { GET, SET, SEND } = MadMethod
+
+/** Whether a datagram may come to queue pair 1 (IBA 13.5): nothing of the subnet manager, of the CM only messages. */
+const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
+  baseVersion === MAD_BASE_VERSION &&
+  mgmtClass !== MadClass.SUBNET_LID_ROUTED &&
+  mgmtClass !== MadClass.SUBNET_DIRECTED_ROUTE &&
+  (mgmtClass !== MadClass.COMMUNICATION || method === SEND || attribute === CLASS_PORT_INFO)

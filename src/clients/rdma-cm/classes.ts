@@ -2,7 +2,6 @@
  * The classes of connection management (R18): channels, identifiers and memberships of groups, as the system-wide
  * device has them.
  */
-import { coreClasses } from '../../core/base/all.ts'
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
 import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
@@ -96,7 +95,8 @@ interface Membership {
   readonly id: Identifier
 }
 
-const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
+/** `service`: asked for when a call comes. */
+export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
     query: (_call, object) => ({ unread: (object as FdObject).sink.unread() }),
@@ -244,12 +244,6 @@ const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
 
   return [channelClass, idClass, multicastClass]
 }
-
-/** The classes of a core with connection management. `service`: its rdma_cm, asked for when a call comes. */
-export const classesWithConnections = (service: () => RdmaCm): readonly DriverClass[] => [
-  ...coreClasses,
-  ...cmClasses(service),
-]
 
 const identifierOf = ({ context }: CallContext, handle: number): Identifier => {
   const object = findHandle(context.handles, handle)

@@ -11,7 +11,7 @@ import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
-import { CM_CLASS, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
+import { CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
@@ -41,6 +41,9 @@ export interface RdmaCmEnvironment {
   readonly wake?: () => void
 }
 
+/** What the connection manager needs of the MAD layer. */
+export type Datagrams = Pick<MadLayer, 'register' | 'send' | 'has'>
+
 /** As Linux's cma.c: exponents of times, and how often a message is sent again. */
 const RESPONSE_TIMEOUT = 20
 const MAX_RETRIES = 15
@@ -65,7 +68,7 @@ export class RdmaCm implements EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
   readonly #environment: RdmaCmEnvironment
-  readonly #mads: MadLayer
+  readonly #mads: Datagrams
   readonly #ports: PortTable
   readonly #listeners: Listeners
   readonly #ids = new Map<CmConnection, Identifier>()
@@ -74,7 +77,7 @@ export class RdmaCm implements EventHost {
   readonly #close: () => void
   #identifiers = 0
 
-  constructor(core: Core, mads: MadLayer, environment: RdmaCmEnvironment) {
+  constructor(core: Core, mads: Datagrams, environment: RdmaCmEnvironment) {
     this.#environment = environment
     this.#mads = mads
     this.#ports = new PortTable(environment.random)
@@ -88,6 +91,9 @@ export class RdmaCm implements EventHost {
     this.#listeners = new Listeners(this.engine)
     const leave = mads.register({
       mgmtClass: CM_CLASS,
+      classVersion: CM_CLASS_VERSION,
+      oui: 0,
+      methods: [MAD_METHOD_SEND],
       receive: (device, mad, from) => {
         const known = this.devices.of(device)
         if (known !== undefined) this.#receive(known, mad, from)

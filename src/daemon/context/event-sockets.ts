@@ -11,6 +11,7 @@ import type { ProcessHandle } from '../../host/memory/process.ts'
 import { setSendTimeout } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
+import { MadChannel } from '../../spec/classes/mad_channel.ts'
 import { DescriptorMark, InstallKind } from '../../spec/session.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { createEventSocket, type EventSocket, type EventSocketParts } from './event-socket.ts'
@@ -28,10 +29,15 @@ export interface EventSockets {
   closeAll(): void
 }
 
+const kinds: Readonly<Record<string, number>> = {
+  [DriverOps.name]: InstallKind.DRIVER,
+  [CmChannel.name]: InstallKind.CM,
+  [MadChannel.name]: InstallKind.UMAD,
+}
+
 /** InstallKind of an fd object. */
 export const installKindOf = ({ class: { name } }: FdObject): number => {
-  if (name === DriverOps.name) return InstallKind.DRIVER
-  return name === CmChannel.name ? InstallKind.CM : InstallKind.EVENT
+  return kinds[name] ?? InstallKind.EVENT
 }
 
 /**

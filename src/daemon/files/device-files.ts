@@ -34,6 +34,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
     driver: driver.name,
     abi: driver.abi ?? 1,
     guid: attributes.nodeGuid,
+    hasMads: driver.openManagement !== undefined,
     interfaceName: rxe?.state.identity.interfaceName ?? '',
     port: gids &&
       port && {

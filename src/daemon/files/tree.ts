@@ -10,8 +10,8 @@ import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType, PortState } from '../../spec/enums.ts'
-import { CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
-import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE } from '../../spec/session.ts'
+import { type CharDevice, CharDevices, rdevOf } from '../../spec/linux/chardevs.ts'
+import { CM_NODE, SYSTEM_NAME, SYSTEM_NODE, UMAD_NODES } from '../../spec/session.ts'
 import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
@@ -27,6 +27,8 @@ export interface TreeDevice {
   readonly interfaceName: string
   /** Undefined for a device that has none. */
   readonly port: TreePort | undefined
+  /** Programs may send management datagrams from it. */
+  readonly hasMads: boolean
 }
 
 /** What changes while a device is there. */
@@ -45,13 +47,14 @@ const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]
 const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'Disabled', 5: 'LinkUp' }
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
-const { uverbs, rdma_cm: cm } = CharDevices
+const { uverbs, rdma_cm: cm, umad } = CharDevices
 /** The connection manager's node is a miscellaneous device. */
 const cmFolder = `sys/class/misc/${cm.node}`
 /** st_rdev of a node; the system-wide device has none. */
 export const nodeRdev = (node: number): number => {
   if (node === SYSTEM_NODE) return 0
-  return node === CM_NODE ? rdevOf(cm) : rdevOf(uverbs, node)
+  if (node === CM_NODE) return rdevOf(cm)
+  return node >= UMAD_NODES ? rdevOf(umad, node - UMAD_NODES) : rdevOf(uverbs, node)
 }
 
 const groups = (bytes: Uint8Array): string =>
@@ -82,7 +85,11 @@ const changingFiles = (device: TreeDevice): Files => {
 }
 
 const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
+const madFolder = (node: number): string => `sys/class/infiniband_mad/${umad.node}${node}`
 const NODES = 'dev/infiniband'
+const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
+/** As Linux makes the node: its user sends as the system itself. */
+const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
 
@@ -105,6 +112,20 @@ const portFiles = (whole: TreeDevice): Files => {
   }
 }
 
+const uevent = ({ major, minor, node }: CharDevice, number: number): string =>
+  `MAJOR=${major}\nMINOR=${minor + number}\nDEVNAME=infiniband/${node}${number}`
+
+const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
+  if (!hasMads) return {}
+  const folder = madFolder(node)
+  return {
+    [`${folder}/dev`]: `${umad.major}:${umad.minor + node}`,
+    [`${folder}/uevent`]: uevent(umad, node),
+    [`${folder}/ibdev`]: name,
+    [`${folder}/port`]: '1',
+  }
+}
+
 /** In the order in which they are written: what programs look for first comes last. */
 const deviceFiles = (whole: TreeDevice): Files => {
   const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
@@ -118,9 +139,10 @@ const deviceFiles = (whole: TreeDevice): Files => {
     [`${device}/fw_ver`]: '',
     ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
     ...portFiles(whole),
+    ...madFiles(whole),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
-    [`${verbs}/uevent`]: `MAJOR=${uverbs.major}\nMINOR=${uverbs.minor + node}\nDEVNAME=infiniband/uverbs${node}\nDEVMODE=0666`,
+    [`${verbs}/uevent`]: `${uevent(uverbs, node)}\nDEVMODE=0666`,
     [`${verbs}/ibdev`]: name,
   }
 }
@@ -136,20 +158,23 @@ const writeFiles = (root: string, files: Files): void => {
 /** Adds a device. */
 export const addToTree = (root: string, device: TreeDevice): void => {
   writeNewFile(join(root, nodePath(device.node)), '')
+  if (device.hasMads) writeNewFile(join(root, umadPath(device.node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
 }
 
 /** Takes a device out. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
-  for (const path of [verbsFolder(node), nodePath(node), `sys/class/infiniband/${name}`])
-    rmSync(join(root, path), { recursive: true, force: true })
+  const paths = [verbsFolder(node), nodePath(node), madFolder(node), umadPath(node), `sys/class/infiniband/${name}`]
+  for (const path of paths) rmSync(join(root, path), { recursive: true, force: true })
 }
 
 /** A device that had another name; who has a file of it open reads on. */
-export const renameInTree = (root: string, before: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
+export const renameInTree = (root: string, before: string, device: TreeDevice): void => {
+  const { name, node, hasMads } = device
   const devices = join(root, 'sys/class/infiniband')
   renameSync(join(devices, before), join(devices, name))
   replaceFile(root, `${verbsFolder(node)}/ibdev`, `${name}\n`)
+  if (hasMads) replaceFile(root, `${madFolder(node)}/ibdev`, `${name}\n`)
 }
 
 /** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
@@ -163,6 +188,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeFiles(root, {
     [`${cmFolder}/dev`]: `${cm.major}:${cm.minor}`,
     [`${cmFolder}/abi_version`]: String(cm.abi),
+    'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
   for (const device of devices) addToTree(root, device)
 }

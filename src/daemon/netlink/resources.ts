@@ -68,7 +68,9 @@ const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry
 
 /** Contexts of processes; as in Linux, clients in the daemon have none. */
 function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
-  for (const context of openedContexts(device)) if (failures.ownerOf(context) !== undefined) yield context
+  // A umad file is no context of uverbs.
+  for (const context of openedContexts(device))
+    if (context.mapped !== undefined && failures.ownerOf(context) !== undefined) yield context
 }
 
 const contextNumber = ({ context }: CoreObject): readonly Entry[] =>

@@ -7,11 +7,11 @@
  * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
  */
 
-import { openContext } from '../../core/devices/registry.ts'
+import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
-import type { Caller, Context, MemoryAccount } from '../../core/model.ts'
+import type { Caller, Context, FdObject, MemoryAccount } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -33,6 +33,7 @@ import { close, peerCredentials, peerPidfd, type Received, recv, send } from '..
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
+import { MadChannel } from '../../spec/classes/mad_channel.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import {
   CM_NODE,
@@ -42,8 +43,10 @@ import {
   SESSION_VERSION,
   SessionLimits,
   SYSTEM_NODE,
+  UMAD_NAME,
+  UMAD_NODES,
 } from '../../spec/session.ts'
-import type { Answer } from '../../uapi/call.ts'
+import type { Answer, Result } from '../../uapi/call.ts'
 import { decodeWrite } from '../../uapi/linux/write.ts'
 import { callOfRequest } from '../../uapi/object/format.ts'
 import {
@@ -69,7 +72,7 @@ import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/
 import type { DaemonState } from '../state.ts'
 import type { CallerFacts } from '../trace/trace-hub.ts'
 import { recordingCaller } from '../trace/trace-messages.ts'
-import { ioctlDialect, ucmaDialect } from './dialects.ts'
+import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 import { createToolDesk } from './tool-desk.ts'
 
@@ -281,6 +284,20 @@ const serve = (
     close(doorbell)
   }
 
+  /** A channel that a file is: its only descriptor is its socket. */
+  const grantChannel = (node: number, { descriptors = [] }: Result): void => {
+    const { object: number } = descriptors[0]!
+    let socket: EventSocket
+    try {
+      socket = daemon.events.create(findDescriptor(daemon.core, number), share)
+    } catch (error) {
+      closeDescriptor(daemon.core, number)
+      throw error
+    }
+    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.theirs])
+    socket.passed()
+  }
+
   const openNode = (): void => {
     const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
@@ -309,20 +326,28 @@ const serve = (
     }
     if (channels.descriptors.size >= MOST_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
-    const { descriptors = [] } = invokeNow(channels, CmChannel, 'create', 0, {}, caller)
-    const { object: number } = descriptors[0]!
-    let socket: EventSocket
+    grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
+  }
+
+  /** Management datagrams of a device: as the modes of Linux's nodes have it, for the system's own user. */
+  const openMads = (): void => {
+    const { node } = request
+    const device = daemon.devices.atNode(node - UMAD_NODES)
+    if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
+    if (standing !== 'owner')
+      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user whose daemon this is`)
+    const context = openContext(device, { opened: true, account })
+    daemon.failures.own(context, { pid: process.pid, command: nameNow(), tag })
     try {
-      socket = daemon.events.create(findDescriptor(daemon.core, number), share)
+      grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
     } catch (error) {
-      closeDescriptor(daemon.core, number)
+      closeContext(context)
       throw error
     }
-    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(CM_NODE), inode: 0 }), [
-      socket.theirs,
-    ])
-    socket.passed()
   }
+
+  const openers: Readonly<Record<number, () => void>> = { [CM_NODE]: openChannel, [SYSTEM_NODE]: openNode }
+  const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openMads : openNode)
 
   /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
   const attach = (): void => {
@@ -478,15 +503,26 @@ const serve = (
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
       runCall(fd.context, name, dialect, [request.request, request.argument], fd.handle)
-    } else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
+    } else if (fd.class.name === MadChannel.name && type !== MessageType.MAP) callOnMads(fd)
+    else if (type === MessageType.READ) refuseCall(request, Errno.EINVAL)
+    else if (type === MessageType.WRITE && fd.class.name === CmChannel.name)
       runCall(fd.context, 'write', ucmaDialect(fd, request.fd, caller), [request.buffer, Number(request.length)])
     else runCall(fd.context, 'driver', driverDialect(fd, caller), [{ ...request }])
+  }
+
+  const callOnMads = (fd: FdObject): void => {
+    const { type, buffer, length, argument } = request
+    const { ioctl, write, read } = umadDialects(fd, request.fd)
+    if (type === MessageType.IOCTL) runCall(fd.context, 'umad', ioctl, [request.request, argument])
+    else if (type === MessageType.WRITE) runCall(fd.context, 'umad', write, [buffer, Number(length)])
+    else runCall(fd.context, 'umad', read, [buffer, Number(length)])
   }
 
   const call = (): void => {
     const open = daemon.contexts.byNumber(request.context)
     if (request.context === 0) callOnDescriptor()
-    else if (!open || !mine.has(open) || request.type === MessageType.MAP) refuseCall(request, Errno.EBADF)
+    else if (!open || !mine.has(open) || request.type === MessageType.MAP || request.type === MessageType.READ)
+      refuseCall(request, Errno.EBADF)
     else if (request.type === MessageType.WRITE)
       // A length beyond what a header can describe is refused by the dialect; here it only has to stay one.
       runCall(open.context, 'write', decodeWrite, [request.buffer, Number(request.length)])
@@ -527,7 +563,7 @@ const serve = (
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
     else if (!greeted) session.close()
-    else if (request.type === MessageType.OPEN) openingLater(request.node === CM_NODE ? openChannel : openNode)
+    else if (request.type === MessageType.OPEN) openingLater(openerOf(request.node))
     else if (request.type === MessageType.ATTACH) opening(attach)
     else if (request.type === MessageType.REFRESH) {
       const error = daemon.refreshCounters()

@@ -1,11 +1,18 @@
 /*
- * The system calls of uverbs and rdma_cm descriptors as dialects of core: which request speaks which.
+ * The system calls of uverbs, rdma_cm and umad descriptors as dialects of core: which request speaks which.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { decodeVerbsIoctl } from '../../uapi/linux/ioctl.ts'
 import { decodeUcma } from '../../uapi/linux/ucma.ts'
+import {
+  decodeUmadIoctl,
+  decodeUmadRead,
+  decodeUmadWrite,
+  type UmadFile,
+  type UmadMode,
+} from '../../uapi/linux/umad.ts'
 import { callOfRequest, decodeObject } from '../../uapi/object/dialect.ts'
 
 /** Request (32 bits) and argument of an ioctl. */
@@ -33,4 +40,30 @@ export const ucmaDialect = (
     return to !== undefined && to.handle === number
   }
   return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, holds }, address, length)
+}
+
+const modes = new WeakMap<FdObject, UmadMode>()
+
+/** Channel `channel` of management datagrams, by its number `fd` in the caller. */
+const umadFile = (channel: FdObject, fd: number): UmadFile => {
+  const mode = modes.get(channel) ?? { hasPkeys: false, isUsed: false }
+  modes.set(channel, mode)
+  return { object: channel.handle, fd, mode }
+}
+
+/** The calls on such a channel. */
+export const umadDialects = (
+  channel: FdObject,
+  fd: number,
+): {
+  readonly ioctl: Dialect<Ioctl>
+  readonly write: Dialect<readonly [address: bigint, length: number]>
+  readonly read: Dialect<readonly [address: bigint, length: number]>
+} => {
+  const file = umadFile(channel, fd)
+  return {
+    ioctl: (view, request, argument) => decodeUmadIoctl(view, file, request, argument),
+    write: (view, address, length) => decodeUmadWrite(view, file, address, length),
+    read: (view, address, length) => decodeUmadRead(view, file, address, length),
+  }
 }

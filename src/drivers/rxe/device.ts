@@ -21,6 +21,8 @@ import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { EventQueue } from '../../spec/classes/event_queue.ts'
 import { Interface } from '../../spec/classes/interface.ts'
+import { MadAgent } from '../../spec/classes/mad_agent.ts'
+import { MadChannel } from '../../spec/classes/mad_channel.ts'
 import { Mr } from '../../spec/classes/mr.ts'
 import { Mw } from '../../spec/classes/mw.ts'
 import { Port as PortClass } from '../../spec/classes/port.ts'
@@ -144,14 +146,14 @@ const rxeDriver: Driver<RxeState> = {
   removed: device => device.state.port.close(),
 }
 
-/** The same where core has connection management. */
-const connectingDriver: Driver<RxeState> = {
+/** The same where core has the clients of queue pair 1. */
+const managedDriver: Driver<RxeState> = {
   ...rxeDriver,
-  classes: [...rxeDriver.classes, ...[CmChannel, CmId, CmMulticast].map(cls => driverClass(cls))],
+  classes: [...rxeDriver.classes, ...[CmChannel, CmId, CmMulticast, MadChannel, MadAgent].map(cls => driverClass(cls))],
 }
 
 const driverFor = ({ classes }: Core): Driver<RxeState> =>
-  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : connectingDriver
+  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : managedDriver
 
 /** Calls of the engine in one turn of sending: each sends at most 1 MiB to local peers. */
 const SENDING_CALLS = 4

@@ -5,6 +5,7 @@
  */
 import type { MadAddress, ManagementPort } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
+import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
@@ -15,6 +16,7 @@ import { BTH_ACKREQ, BTH_BYTES, bthOpcode, bthPkey, bthVersion, putBth } from '.
 import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
 import { checkPacket } from '../../wire/packet.ts'
 import { flowAddress, noAddress, openPath } from './address/path.ts'
+import { answerPerformance } from './performance.ts'
 import type { ManagementQueue, RxeState } from './state.ts'
 
 const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
@@ -73,6 +75,11 @@ export class Management implements ManagementPort, ManagementQueue {
       if (error instanceof CallError) return false
       throw error
     }
+  }
+
+  answer(mad: Uint8Array): Uint8Array | undefined {
+    const { port, linkDowned, engine } = this.#device
+    return answerPerformance(mad, () => counterValues('counters', engine().counters, { ...port.counters, linkDowned }))
   }
 
   close(): void {

@@ -41,6 +41,8 @@ export const ClassId = {
   cm_channel: 32,
   cm_id: 33,
   cm_multicast: 34,
+  mad_channel: 35,
+  mad_agent: 36,
   driver_ops: 40,
 } as const
 
@@ -68,6 +70,8 @@ export const CallNumber = {
     setOption: Block.CM + 11,
     notify: Block.CM + 12,
   },
+  mad_channel: { receive: Block.CM + 0 },
+  mad_agent: { send: Block.CM + 0 },
   event_queue: { attach: Block.CM + 0, detach: Block.CM + 1, getEvents: Block.CM + 2 },
   tm_srq: { tagAdd: Block.DRIVER_FAST + 0, tagDel: Block.DRIVER_FAST + 1, tagSync: Block.DRIVER_FAST + 2 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },

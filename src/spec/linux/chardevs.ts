@@ -2,7 +2,7 @@
  * The nodes in /dev/infiniband, as programs request them by netlink (RDMA_NLDEV_CMD_GET_CHARDEV) and see them in
  * stat(2). A program cannot see a node that the daemon's tree lacks.
  */
-import { CM_NAME } from '../session.ts'
+import { CM_NAME, UMAD_NAME } from '../session.ts'
 
 export interface CharDevice {
   /** One node per device, per port, or for the system. */
@@ -20,7 +20,7 @@ export interface CharDevice {
 export const CharDevices = {
   uverbs: { of: 'device', node: 'uverbs', major: 231, minor: 192 },
   rdma_cm: { of: 'system', node: CM_NAME, major: 10, minor: 122, abi: 4 },
-  umad: { of: 'port', node: 'umad', major: 231, minor: 0, abi: 5 },
+  umad: { of: 'port', node: UMAD_NAME, major: 231, minor: 0, abi: 5 },
   issm: { of: 'port', node: 'issm', major: 231, minor: 64, abi: 5 },
 } as const satisfies Readonly<Record<string, CharDevice>>
 

@@ -224,13 +224,20 @@ const ioctlLines = (pieces: readonly Piece[], out: readonly Piece[], style: Styl
 
 // ---- any ----
 
-const lines = { write: writeLines, ioctl: ioctlLines, object: objectLines, driver: driverLines }
+const umadLines = (pieces: readonly Piece[], out: readonly Piece[], style: Style): string[] => [
+  'umad',
+  ...pieces.map(piece => `  in ${placeText(piece, style)}`),
+  ...out.map(piece => `  out ${placeText(piece, style)}`),
+]
+
+const lines = { write: writeLines, ioctl: ioctlLines, umad: umadLines, object: objectLines, driver: driverLines }
 
 /** Lines below the call's line, indented by four; none if the record has no bytes. */
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [pieces, out] = [raw?.in.map(pieceOf) ?? [], raw?.out.map(pieceOf) ?? []]
-  if (pieces.length === 0 && (dialect !== 'driver' || out.length === 0)) return []
+  // A read(2) hands nothing over.
+  if (pieces.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
   return lines[dialect](pieces, out, style, record).map(line => `    ${line}`)
 }
 

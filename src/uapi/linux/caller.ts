@@ -45,7 +45,7 @@ export const answering = <T>(body: () => T): T | Answer => {
  * `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing
  * else was decoded.
  */
-export const answeringAs = (body: (name: (name: string) => void) => Decoded): Decoded | Answer => {
+export const answeringAs = (body: (name: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
   const decoded = answering(() =>
     body(name => {

@@ -8,8 +8,8 @@
  * program have their turn.
  */
 
-import { createMadLayer } from '../../clients/mad/layer.ts'
-import { classesWithConnections } from '../../clients/rdma-cm/classes.ts'
+import { clientClasses } from '../../clients/classes.ts'
+import { MadLayer } from '../../clients/mad/layer.ts'
 import { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
 import { createCore, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
@@ -133,16 +133,17 @@ const faultRules = (text: string) => {
 const delayTo = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
 
+/** A client of the subsystem with timers; µs. */
+interface Timed {
+  nextTimeout(): number
+  onTimeout(now: number): boolean
+}
+
 /**
  * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
  * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
  */
-const createDriver = (
-  core: Core,
-  devices: readonly RxeDevice[],
-  quiet: boolean,
-  connections: () => RdmaCm | undefined,
-) => {
+const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean, clients: () => readonly Timed[]) => {
   let touched = true
   /** A call was made since the last drive: it may have set a time of the device's. */
   let called = true
@@ -154,8 +155,8 @@ const createDriver = (
   let looks = LOOKS
   let timer: NodeJS.Timeout | undefined
   let timerDue = Number.POSITIVE_INFINITY
-  let connectionTimer: NodeJS.Timeout | undefined
-  let connectionsDue = Number.POSITIVE_INFINITY
+  let clientTimer: NodeJS.Timeout | undefined
+  let clientsDue = Number.POSITIVE_INFINITY
 
   const pollAll = (now: number): boolean => {
     let progress = false
@@ -181,7 +182,7 @@ const createDriver = (
     timerDue = Number.POSITIVE_INFINITY
   }
   const armTimer = (): void => {
-    mindConnections()
+    mindClients()
     let due = nextDue(core)
     for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
     if (due >= timerDue) return
@@ -189,21 +190,22 @@ const createDriver = (
     timerDue = due
     timer = setTimeout(onTimer, delayTo(due))
   }
-  /** Of connections that nobody waits for a process needs not go on: their timer does not keep it. */
-  const mindConnections = (): void => {
-    const due = connections()?.nextTimeout() ?? Number.POSITIVE_INFINITY
-    if (due >= connectionsDue) return
-    clearTimeout(connectionTimer)
-    connectionsDue = due
-    connectionTimer = setTimeout(onConnectionTimer, delayTo(due)).unref()
+  /** A process needs not go on for a connection or a response that nobody waits for: this timer does not keep it. */
+  const mindClients = (): void => {
+    let due = Number.POSITIVE_INFINITY
+    for (const client of clients()) due = Math.min(due, client.nextTimeout())
+    if (due >= clientsDue) return
+    clearTimeout(clientTimer)
+    clientsDue = due
+    clientTimer = setTimeout(onClientTimer, delayTo(due)).unref()
   }
-  const onConnectionTimer = (): void => {
-    connectionsDue = Number.POSITIVE_INFINITY
-    connections()?.onTimeout(nowMicroseconds())
-    mindConnections()
+  const onClientTimer = (): void => {
+    clientsDue = Number.POSITIVE_INFINITY
+    for (const client of clients()) client.onTimeout(nowMicroseconds())
+    mindClients()
   }
   const mindTimes = (): void => {
-    mindConnections()
+    mindClients()
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
@@ -310,22 +312,30 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
+  let madsOrNone: MadLayer | undefined
   let cmOrNone: RdmaCm | undefined
-  /** Made when somebody connects or listens first: until then queue pair 1 of each device is the program's. */
+  const clients: Timed[] = []
+  /** Made when somebody makes an agent or connects first: until then queue pair 1 of each device is the program's. */
+  const mads = (): MadLayer => {
+    if (madsOrNone === undefined) {
+      madsOrNone = new MadLayer(core, { now: nowMicroseconds, wake: kick })
+      clients.push(madsOrNone)
+    }
+    return madsOrNone
+  }
   const cm = (): RdmaCm => {
-    cmOrNone ??= new RdmaCm(core, createMadLayer(core), {
-      now: nowMicroseconds,
-      random: secureRandom,
-      routing: link === 'memory' ? { closed: true } : {},
-      wake: kick,
-    })
+    if (cmOrNone === undefined) {
+      const routing = link === 'memory' ? { closed: true } : {}
+      cmOrNone = new RdmaCm(core, mads(), { now: nowMicroseconds, random: secureRandom, routing, wake: kick })
+      clients.push(cmOrNone)
+    }
     return cmOrNone
   }
   const endings = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
     now: nowMicroseconds,
     random,
-    classes: classesWithConnections(cm),
+    classes: clientClasses(cm, mads),
     run: job => endings.begin(job, throwOn),
   })
   const memory =
@@ -339,7 +349,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     devices,
     link === 'memory',
-    () => cmOrNone,
+    () => clients,
   )
   let rules = faultRules(fault)
 

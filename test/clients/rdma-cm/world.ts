@@ -3,8 +3,8 @@
  * consumer is the test, which sees every event of every identifier.
  */
 import assert from 'node:assert/strict'
-import { createMadLayer, type MadLayer } from '../../../src/clients/mad/layer.ts'
-import { classesWithConnections } from '../../../src/clients/rdma-cm/classes.ts'
+import { clientClasses } from '../../../src/clients/classes.ts'
+import { MadLayer } from '../../../src/clients/mad/layer.ts'
 import type {
   ConnectionParameters,
   EventDetails,
@@ -79,8 +79,12 @@ export class Host {
 
   constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>) {
     this.#world = world
-    this.core = createCore({ classes: classesWithConnections(() => this.cm), random: randomFrom(seed) })
-    this.mads = createMadLayer(this.core)
+    const classes = clientClasses(
+      () => this.cm,
+      () => this.mads,
+    )
+    this.core = createCore({ classes, random: randomFrom(seed) })
+    this.mads = new MadLayer(this.core, { now: () => world.now })
     this.cm = new RdmaCm(this.core, this.mads, { now: () => world.now, random: randomFrom(seed + 1), ...more })
   }
 

@@ -23,7 +23,8 @@ const device = (name: string, node: number): TreeDevice => {
   const address = Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 77, 0, 2])
   const identity = identify(address, { mac, name: 'enp1s0', index: 2 })
   const gids = identity.gids.map((gid, index) => ({ index, gid }))
-  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port: { gids, state: 4, physState: 5 } }
+  const port = { gids, state: 4, physState: 5 }
+  return { ...identity, name, node, nodeType: 1, driver: 'rxe', abi: 2, port, hasMads: true }
 }
 
 const folder = scratchFolder()
@@ -68,7 +69,9 @@ test('a device that gets another name has its files under it', () => {
   assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')).sort(), ['mlx5_0', 'rxe0'])
   assert.equal(readFileSync(join(root, 'sys/class/infiniband_verbs/uverbs1/ibdev'), 'latin1'), 'mlx5_0\n')
   assert.equal(hasNode(root, 'uverbs1'), true)
-  assert.equal(hasNode(root, 'umad0'), false)
+  assert.equal(readFileSync(join(root, 'sys/class/infiniband_mad/umad1/ibdev'), 'latin1'), 'mlx5_0\n')
+  assert.equal(hasNode(root, 'umad1'), true)
+  assert.equal(hasNode(root, 'issm1'), false)
 })
 
 test('what changes at a port is written again, and GIDs that are gone have no files', () => {

@@ -80,7 +80,14 @@ describe('devices', () => {
     assert.equal((await node('nosuch')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('toString')).errno, Errno.EOPNOTSUPP)
     assert.equal((await node('umad', ['DEV_INDEX', 0])).errno, Errno.EINVAL)
-    assert.equal((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
+    assert.deepEqual((await node('umad', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).entries, [
+      [
+        ['CHARDEV', BigInt(231 * 256)],
+        ['CHARDEV_ABI', 5n],
+        ['CHARDEV_NAME', 'umad0'],
+      ],
+    ])
+    assert.equal((await node('issm', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
   })
 
   it('come, get names and go, and members of the group are told as on Linux', async t => {

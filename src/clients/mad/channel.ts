@@ -1,0 +1,78 @@
+/*
+ * Messages that wait for a program to read them, on the descriptor of their channel: for each one there is a record,
+ * which wakes the program, and is taken with its message.
+ */
+import { postRecord } from '../../core/events/events.ts'
+import type { FdObject, MadAddress } from '../../core/model.ts'
+import { CallError } from '../../spec/errno.ts'
+import { MAD_BYTES } from '../../spec/wire/mad.ts'
+
+export interface WaitingMessage {
+  /** Handle of the agent. */
+  readonly agent: number
+  readonly data: Uint8Array
+  /** Undefined: it is the header of a send that nothing has answered. */
+  readonly from: MadAddress | undefined
+  /** Of such a send. */
+  readonly tag: Uint8Array | undefined
+}
+
+/** What is taken: the whole message or, where there is no room for it, its first datagram. */
+export interface TakenMessage {
+  readonly message: WaitingMessage
+  readonly data: Uint8Array
+}
+
+/** Bytes of messages that wait for a program that reads none, and of those that it sends. */
+export const MOST_BYTES = 8 << 20
+
+/** What its record has: programs read messages, not records. */
+const RECORD = new Uint8Array(8)
+
+export class MadQueue {
+  readonly #channel: FdObject
+  readonly #waiting: WaitingMessage[] = []
+  #bytes = 0
+  /** Bytes of sends that are not over. */
+  sending = 0
+  /** Agents that report here. */
+  agents = 0
+
+  constructor(channel: FdObject) {
+    this.#channel = channel
+  }
+
+  get unread(): number {
+    return this.#waiting.length
+  }
+
+  /** Adds a message; what a program that reads none leaves no room for is lost, as any datagram may be. */
+  post(message: WaitingMessage): void {
+    const bytes = sizeOf(message)
+    if (this.#channel.closed || this.#bytes + bytes > MOST_BYTES) return
+    this.#bytes += bytes
+    this.#waiting.push(message)
+    postRecord(this.#channel, RECORD)
+  }
+
+  /** The oldest message. EAGAIN without any, EINVAL without room for its first datagram. */
+  take(room: number): TakenMessage {
+    const [message] = this.#waiting
+    if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is there now')
+    const { data } = message
+    const first = Math.min(data.length, MAD_BYTES)
+    if (room < first)
+      throw new CallError(
+        'EINVAL',
+        `mad_channel.receive: attribute room: ${room} bytes; the next message needs ${first} at least`,
+      )
+    if (room < data.length) return { message, data: data.subarray(0, MAD_BYTES) }
+    this.#waiting.shift()
+    this.#bytes -= sizeOf(message)
+    this.#channel.sink.take(1)
+    return { message, data }
+  }
+}
+
+/** Of a datagram and of what is kept beside it. */
+const sizeOf = ({ data }: WaitingMessage): number => data.length + 256

@@ -1,0 +1,188 @@
+/*
+ * The classes of management datagrams: channels and agents, as programs have them through umad files or the object model
+ * (R18, R40). Rules and errors are those of Linux's user_mad.c and ib_register_mad_agent.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { findGid, getGid } from '../../core/devices/gids.ts'
+import type { CoreObject, DriverClass, FdObject, MadAddress } from '../../core/model.ts'
+import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { methodsOf } from '../../mad/registrations.ts'
+import { MadAgent as MadAgentClass } from '../../spec/classes/mad_agent.ts'
+import { MadChannel } from '../../spec/classes/mad_channel.ts'
+import type { QpAddress } from '../../spec/classes/qp.ts'
+import { MadAgentFlags } from '../../spec/enums.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
+import type { In, RecordOf } from '../../spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
+import { GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
+import {
+  dataOffset,
+  isVendorClass,
+  MAD_CLASSES,
+  MAD_HEADER_BYTES,
+  MadClass,
+  RMPP_HEADER_BYTES,
+  RMPP_VERSION,
+  usesRmpp,
+} from '../../spec/wire/management.ts'
+import { isMappedIpv4 } from '../../wire/address.ts'
+import { madFields } from '../../wire/management.ts'
+import { MadQueue, MOST_BYTES } from './channel.ts'
+import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
+
+/** Agents of one channel, and sends of one agent that are not over. */
+const MOST_AGENTS = 32
+const MOST_OUTSTANDING = 1024
+/** Versions of classes are below. */
+const CLASS_VERSIONS = 0x83
+const MILLISECOND = 1000
+
+interface AgentState {
+  readonly queue: MadQueue
+  readonly agent: MadAgent<Uint8Array>
+  readonly rmppVersion: number
+}
+
+const refuse = (where: string, why: string): never => {
+  throw new CallError('EINVAL', `${where}: ${why}`)
+}
+
+/** What an agent is registered for. */
+const optionsOf = ({
+  mgmtClass,
+  classVersion,
+  methods,
+  oui = 0,
+  rmppVersion = 0,
+  flags = 0,
+  qpn = GSI_QPN,
+}: In<(typeof MadAgentClass.methods)['create'], CoreObject>): MadAgentOptions => {
+  const bad = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
+  if (qpn === 0)
+    throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
+  if (qpn !== GSI_QPN) bad('qpn', `${qpn} is not ${GSI_QPN}, the general services`)
+  if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION) bad('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
+  const ownRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
+  const rmpp = rmppVersion !== 0 && !ownRmpp
+  if (mgmtClass === 0) {
+    if (ownRmpp) bad('flags', 'USER_RMPP is for agents of a class')
+    return { claim: undefined, rmpp, ownRmpp }
+  }
+  if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
+    bad('mgmtClass', `${mgmtClass} is no class of the general services below ${MAD_CLASSES}`)
+  if (classVersion >= CLASS_VERSIONS) bad('classVersion', `${classVersion}: they are below ${CLASS_VERSIONS}`)
+  if (isVendorClass(mgmtClass) && oui === 0) bad('oui', `class ${mgmtClass} is a vendor's, who is to be named`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad('rmppVersion', `class ${mgmtClass} has no long messages`)
+  return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, ownRmpp }
+}
+
+/** A path of the device. EINVAL, ENODATA for a GID index without a GID. */
+const pathOf = (
+  agent: CoreObject,
+  qpn: number,
+  { dgid, sgidIndex, flowLabel, trafficClass, hopLimit, isGlobal }: RecordOf<typeof QpAddress>,
+): MadAddress => {
+  const where = 'mad_agent.send: attribute address'
+  if (!isGlobal) refuse(where, 'isGlobal is 0: a RoCE path needs a global route')
+  const { gid } = getGid(agent.context!.device.ports[0]!.gids, sgidIndex)
+  if (isMappedIpv4(gid) !== isMappedIpv4(dgid))
+    refuse(where, `GID index ${sgidIndex} and the destination GID are not both IPv4 or both IPv6`)
+  return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
+}
+
+/** The message that is sent: of one datagram, or a transfer. */
+const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
+  const bad = (why: string) => refuse('mad_agent.send: attribute data', why)
+  if (data.length < RMPP_HEADER_BYTES) bad(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
+  const { mgmtClass } = madFields(data)
+  if (data.length < dataOffset(mgmtClass))
+    bad(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad(`class ${mgmtClass} has no long messages, for which the agent is`)
+  if (data.length > MAD_BYTES && !agent.isTransfer(data, mgmtClass))
+    bad(`${data.length} bytes are more than a datagram has (${MAD_BYTES}), and it is no RMPP message of the agent`)
+  const message = new Uint8Array(Math.max(MAD_BYTES, data.length))
+  message.set(data)
+  return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message
+}
+
+/** Agents that report to a channel. */
+const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>
+  context.handles.slots.filter(
+    (object): object is CoreObject<AgentState> =>
+      object?.class.id === MadAgentClass.id && (object.state as AgentState | undefined)?.queue === state,
+  )
+
+const ipOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
+  dgid: address.remoteGid,
+  flowLabel: address.flowLabel,
+  sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, address.localGid)),
+  hopLimit: address.hopLimit,
+  trafficClass: address.trafficClass,
+  sl: 0,
+  staticRate: 0,
+  isGlobal: 1,
+  port: 1,
+})
+
+/** `layer`: asked for when a call comes. */
+export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
+  const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
+    create(_call, object) {
+      object.state = new MadQueue(object as FdObject)
+      return {}
+    },
+    query: (_call, { state }) => ({ unread: state.unread }),
+    receive(_call, object, { room }) {
+      const { message, data } = object.state.take(room)
+      const { agent, from, tag, data: whole } = message
+      const received = from && { address: ipOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
+      const status = from === undefined ? Errno.ETIMEDOUT : 0
+      return { agent, status, length: whole.length, data, ...received, ...(tag && { tag }) }
+    },
+    destroy(_call, object) {
+      for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
+      return {}
+    },
+  })
+
+  const agentClass = driverClass<typeof MadAgentClass, AgentState>(MadAgentClass, {
+    create({ device }, object, args) {
+      const channel = args.channel as FdObject<MadQueue>
+      const { state: queue } = channel
+      const options = optionsOf(args)
+      if (queue.agents >= MOST_AGENTS)
+        throw new CallError('ENOMEM', `mad_agent.create: the channel has ${MOST_AGENTS} agents, the most it can have`)
+      const agent = layer().createAgent<Uint8Array>(device, options, {
+        receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
+        ended(tag, outcome, message) {
+          queue.sending -= message.length
+          if (outcome !== 'timeout') return
+          queue.post({ agent: object.handle, data: message.slice(0, MAD_HEADER_BYTES), from: undefined, tag })
+        },
+      })
+      object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
+      queue.agents++
+      // The channel goes when its descriptor does, and takes its agents along.
+      dropParent(object, channel)
+      return {}
+    },
+    query: (_call, { state }) => ({ outstanding: state.agent.outstanding }),
+    destroy(_call, { state: { queue, agent } }) {
+      agent.close()
+      queue.agents--
+      return {}
+    },
+    send(_call, object, { address, qpn, timeout = 0, retries = 0, tag = new Uint8Array(0), data }) {
+      const { queue, agent } = object.state
+      const to = pathOf(object, qpn, address)
+      const message = messageOf(data, object.state)
+      if (agent.outstanding >= MOST_OUTSTANDING || queue.sending + message.length > MOST_BYTES)
+        throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
+      queue.sending += message.length
+      if (agent.send(message, to, { timeout: timeout * MILLISECOND, retries, tag })) return {}
+      queue.sending -= message.length
+      return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
+    },
+  })
+  return [channelClass, agentClass]
+}

@@ -1,0 +1,55 @@
+/*
+ * The performance management agent of a soft device (IBA 16.1): the counters of its port for those who ask by MAD. It
+ * answers Get of ClassPortInfo, PortCounters and PortCountersExtended. Linux's soft device has none, so that there a
+ * Get comes back as unsupported; here only a Set does, for the counters are also those of sysfs, which never go back.
+ */
+import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
+import {
+  ALL_PORTS,
+  CLASS_PORT_INFO,
+  classPortInfo,
+  EXTENDED_WIDTH,
+  MadClass,
+  MadMethod,
+  PERFORMANCE_PORT_AT,
+  PERFORMANCE_VERSION,
+  performanceCounters,
+} from '../../spec/wire/management.ts'
+import { putBits } from '../../wire/bits.ts'
+import { madFields, respond } from '../../wire/management.ts'
+
+/** Where the attribute of the class begins. */
+const DATA_AT = 64
+/** 4.096 µs × 2^18: about a second. */
+const RESPONSE_TIME = 18
+
+/** The response; undefined if the request is none of these. `counters`: those of the port, by the names of their files. */
+export const answerPerformance = (
+  mad: Uint8Array,
+  counters: () => Readonly<Record<string, number>>,
+): Uint8Array | undefined => {
+  const { mgmtClass, classVersion, method, attribute } = madFields(mad)
+  if (mgmtClass !== MadClass.PERFORMANCE || classVersion !== PERFORMANCE_VERSION || method !== MadMethod.GET)
+    return undefined
+  const response = respond(mad, 0)
+  const view = new DataView(response.buffer)
+  if (attribute === CLASS_PORT_INFO) {
+    response.fill(0, DATA_AT)
+    putBits(view, 0, classPortInfo.baseVersion, MAD_BASE_VERSION)
+    putBits(view, 0, classPortInfo.classVersion, PERFORMANCE_VERSION)
+    putBits(view, 0, classPortInfo.capabilities, EXTENDED_WIDTH)
+    putBits(view, 0, classPortInfo.responseTime, RESPONSE_TIME)
+    return response
+  }
+  const table = performanceCounters[attribute]
+  const port = mad[PERFORMANCE_PORT_AT]
+  if (table === undefined || (port !== 1 && port !== ALL_PORTS)) return undefined
+  const values = counters()
+  response.fill(0, DATA_AT)
+  response[PERFORMANCE_PORT_AT] = port
+  for (const { field, file } of table) {
+    const value = values[file] ?? 0
+    putBits(view, 0, field, field[1] === 64 ? BigInt(value) : Math.min(value, 2 ** field[1] - 1))
+  }
+  return response
+}

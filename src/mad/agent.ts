@@ -1,0 +1,374 @@
+/*
+ * One agent of the MAD layer as an engine without I/O: requests that wait for their response, sent again when it does
+ * not come, and RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls
+ * and time come in; datagrams, messages and what became of sends go out. Times are microseconds.
+ *
+ * A response belongs to the request with its transaction id, its class and its path. Which datagrams are an agent's is
+ * decided before (registrations.ts, and the upper half of the transaction id).
+ */
+import { MAD_BYTES } from '../spec/wire/mad.ts'
+import {
+  RMPP_ABORT_FIRST,
+  RMPP_ABORT_LAST,
+  RMPP_VERSION,
+  RmppFlag,
+  RmppStatus,
+  RmppType,
+  usesRmpp,
+} from '../spec/wire/management.ts'
+import { answerRmpp, type MadFields, madFields, parseRmpp, type RmppFields, setTidHigh } from '../wire/management.ts'
+import { isSameGid, type MadPath } from './path.ts'
+import { SegmentReceiver } from './rmpp-receiver.ts'
+import { SegmentSender } from './rmpp-sender.ts'
+
+/** A transfer waits so long for an ACK if its sender does not say, and at most. */
+const ACK_TIMEOUT = 2_000_000
+/** A message must be whole by then. */
+const TRANSFER_TIMEOUT = 40_000_000
+/** For so long segments of a message that is whole are acknowledged again. */
+const COMPLETE_TIMEOUT = 10_000_000
+/** Messages that are being received, and those that are whole. */
+const MOST_TRANSFERS = 256
+/** Bytes of messages that are being received. */
+const MOST_RECEIVING = 4 << 20
+
+/** How a send ended; aborted: by the peer, or since the agent is closed. */
+export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
+
+export interface SendOptions<T> {
+  /** For the response, or for ACKs of an RMPP transfer; 0: no response is waited for. */
+  readonly timeout: number
+  readonly retries: number
+  /** Comes back with the outcome. */
+  readonly tag: T
+}
+
+export interface AgentOptions {
+  /** Upper half of the transaction ids of requests. */
+  readonly highTid: number
+  /** The engine does RMPP for the agent's owner. */
+  readonly rmpp: boolean
+  /** The owner does RMPP: it gets every datagram of a transfer, matched to a request or not. */
+  readonly ownRmpp: boolean
+}
+
+export interface AgentOwner<P extends MadPath, T> {
+  transmit(mad: Uint8Array, to: P): void
+  /** `nextTimeout` has become this, which is earlier than it was. */
+  wakeAt(time: number): void
+  /** A request or a response, whole. */
+  deliver(message: Uint8Array, from: P): void
+  ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
+}
+
+/** A send that is not over. */
+interface Sending<P, T> {
+  readonly message: Uint8Array
+  readonly fields: MadFields
+  readonly to: P
+  readonly options: SendOptions<T>
+  readonly segments: SegmentSender | undefined
+  retriesLeft: number
+  deadline: number
+}
+
+interface Receiving<P> {
+  readonly mad: Uint8Array
+  readonly fields: MadFields
+  readonly from: P
+  readonly segments: SegmentReceiver
+  deadline: number
+}
+
+const isSameTransaction = (a: MadFields, b: MadFields): boolean => a.tid === b.tid && a.mgmtClass === b.mgmtClass
+
+export class MadAgentEngine<P extends MadPath, T> {
+  readonly #options: AgentOptions
+  readonly #owner: AgentOwner<P, T>
+  readonly #sending = new Set<Sending<P, T>>()
+  readonly #receiving = new Set<Receiving<P>>()
+  #next = Number.POSITIVE_INFINITY
+
+  constructor(options: AgentOptions, owner: AgentOwner<P, T>) {
+    this.#options = options
+    this.#owner = owner
+  }
+
+  /** Sends that are not over. */
+  get outstanding(): number {
+    return this.#sending.size
+  }
+
+  /** When `onTimeout` must be called; Infinity for never. It may be too early. */
+  nextTimeout(): number {
+    return this.#next
+  }
+
+  /** Whether a message would be sent as an RMPP transfer. */
+  isTransfer(message: Uint8Array, mgmtClass: number): boolean {
+    return this.#options.rmpp && usesRmpp(mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
+  }
+
+  /**
+   * Sends a message, which the engine owns from then on; of a request the upper half of the transaction id is set. It
+   * has MAD_BYTES, and more only if it is a transfer. False, and nothing is sent, if it has the transaction id of another
+   * one of its class that is not over.
+   */
+  send(message: Uint8Array, to: P, options: SendOptions<T>, now: number): boolean {
+    if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
+    const fields = madFields(message)
+    if (this.#isDuplicate(fields, message, to)) return false
+    const isTransfer = this.isTransfer(message, fields.mgmtClass) && parseRmpp(message).type === RmppType.DATA
+    const segments = isTransfer
+      ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, to))
+      : undefined
+    const { timeout, retries, tag } = options
+    if (segments === undefined && timeout === 0) {
+      this.#owner.transmit(message, to)
+      this.#owner.ended(tag, 'sent', message)
+      return true
+    }
+    const sending = { message, fields, to, options, segments, retriesLeft: retries, deadline: 0 }
+    this.#sending.add(sending)
+    this.#transmit(sending, now)
+    return true
+  }
+
+  onMad(mad: Uint8Array, from: P, now: number): void {
+    const fields = madFields(mad)
+    const isRmpp = usesRmpp(fields.mgmtClass) && (parseRmpp(mad).flags & RmppFlag.ACTIVE) !== 0
+    if (!this.#options.rmpp || !isRmpp) this.#deliver(mad, fields, from, this.#options.ownRmpp && isRmpp)
+    else this.#onRmpp(mad, fields, from, now)
+  }
+
+  /** Sends what is due again, and ends what has waited in vain. */
+  onTimeout(now: number): void {
+    if (now < this.#next) return
+    this.#next = Number.POSITIVE_INFINITY
+    for (const sending of this.#sending) {
+      if (sending.deadline <= now) this.#retry(sending, now)
+      else this.#wakeAt(sending.deadline)
+    }
+    for (const receiving of this.#receiving) {
+      if (receiving.deadline > now) {
+        this.#wakeAt(receiving.deadline)
+        continue
+      }
+      this.#receiving.delete(receiving)
+      if (!receiving.segments.isComplete) this.#abort(receiving.mad, receiving.from, RmppStatus.TIME_TOO_LONG)
+    }
+  }
+
+  /** Ends all sends, and forgets what is half received. */
+  close(): void {
+    this.#receiving.clear()
+    for (const sending of this.#sending) this.#end(sending, 'aborted')
+  }
+
+  // ---- sending ----
+
+  /** Datagrams of a transfer that the owner cuts itself share their transaction id. */
+  #isDuplicate(fields: MadFields, message: Uint8Array, to: P): boolean {
+    if (this.#options.ownRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
+      return false
+    for (const { fields: other, to: there } of this.#sending)
+      if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
+        if (!fields.isResponse || isSameGid(there.remoteGid, to.remoteGid)) return true
+    return false
+  }
+
+  /** Segments that may be sent at once: what a peer has said that waits for this response, else one. */
+  #firstWindow({ isResponse, ...fields }: MadFields, to: P): number {
+    if (!isResponse) return 1
+    for (const { fields: request, from, segments } of this.#receiving)
+      if (!request.isResponse && request.tid === fields.tid && request.mgmtClass === fields.mgmtClass)
+        if (isSameGid(from.remoteGid, to.remoteGid)) return segments.replyWindow
+    return 1
+  }
+
+  #wakeAt(time: number): void {
+    if (time >= this.#next) return
+    this.#next = time
+    this.#owner.wakeAt(time)
+  }
+
+  #transmit(sending: Sending<P, T>, now: number): void {
+    const { message, to, segments, options } = sending
+    const isWaiting = segments === undefined || segments.isDone
+    sending.deadline = now + (isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT))
+    this.#wakeAt(sending.deadline)
+    if (segments === undefined) this.#owner.transmit(message, to)
+    else for (const segment of segments.segments()) this.#owner.transmit(segment, to)
+  }
+
+  #retry(sending: Sending<P, T>, now: number): void {
+    // A transfer that has arrived is not repeated: its response is late.
+    if (sending.retriesLeft === 0 || sending.segments?.isDone) {
+      this.#end(sending, 'timeout')
+      return
+    }
+    sending.retriesLeft--
+    sending.segments?.rewind()
+    this.#transmit(sending, now)
+  }
+
+  #end(sending: Sending<P, T>, outcome: SendOutcome): void {
+    if (this.#sending.delete(sending)) this.#owner.ended(sending.options.tag, outcome, sending.message)
+  }
+
+  /** The send that a datagram is about: its response, or an ACK of its segments. */
+  #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
+    for (const sending of this.#sending) {
+      const { fields: sent, to } = sending
+      if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
+      const isPath = sent.isResponse
+        ? isSameGid(to.remoteGid, from.remoteGid)
+        : // A response may come from another port than the one that was asked.
+          isSameGid(to.localGid, from.localGid)
+      if (isPath) return sending
+    }
+    return undefined
+  }
+
+  #deliver(message: Uint8Array, fields: MadFields, from: P, isOwners = false): void {
+    const sending = fields.isResponse ? this.#sendingOf(fields, from) : undefined
+    if (fields.isResponse && sending === undefined && !isOwners) return
+    this.#owner.deliver(message, from)
+    if (sending !== undefined) this.#end(sending, 'answered')
+  }
+
+  // ---- RMPP ----
+
+  #onRmpp(mad: Uint8Array, fields: MadFields, from: P, now: number): void {
+    const rmpp = parseRmpp(mad)
+    const { version, type, status } = rmpp
+    if (version !== RMPP_VERSION) this.#refuse(mad, fields, from, RmppStatus.BAD_VERSION)
+    else if (type === RmppType.DATA) this.#onData(mad, fields, rmpp, from, now)
+    else if (type === RmppType.ACK) this.#onAck(mad, fields, rmpp, from, now)
+    else if (type === RmppType.STOP || type === RmppType.ABORT) {
+      const isAbort = type === RmppType.ABORT
+      const isKnown = isAbort ? status >= RMPP_ABORT_FIRST && status <= RMPP_ABORT_LAST : status === RmppStatus.RESX
+      if (isKnown) this.#stop(fields, from)
+      else this.#refuse(mad, fields, from, RmppStatus.BAD_STATUS)
+    } else this.#refuse(mad, fields, from, RmppStatus.BAD_TYPE)
+  }
+
+  #abort(mad: Uint8Array, to: P, status: number): void {
+    this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), to)
+  }
+
+  /** The peer breaks the protocol: the transfer ends on both sides. */
+  #refuse(mad: Uint8Array, fields: MadFields, from: P, status: number): void {
+    this.#stop(fields, from)
+    this.#abort(mad, from, status)
+  }
+
+  #stop(fields: MadFields, from: P): void {
+    const sending = this.#sendingOf(fields, from)
+    if (sending?.segments !== undefined && !sending.segments.isDone) this.#end(sending, 'aborted')
+  }
+
+  #onAck(mad: Uint8Array, fields: MadFields, rmpp: RmppFields, from: P, now: number): void {
+    const { status, segment, lengthOrWindow: window } = rmpp
+    if (status !== RmppStatus.NORMAL || window < segment) {
+      this.#refuse(
+        mad,
+        fields,
+        from,
+        status === RmppStatus.NORMAL ? RmppStatus.WINDOW_TOO_SMALL : RmppStatus.BAD_STATUS,
+      )
+      return
+    }
+    const sending = this.#sendingOf(fields, from)
+    const segments = sending?.segments
+    if (sending === undefined || segments === undefined) {
+      // The requester of a double-sided transfer says how much of the response it takes at once.
+      const request = segment === 0 ? this.#receivingOf(fields, from) : undefined
+      if (request?.segments.isComplete) request.segments.replyWindow = window
+      return
+    }
+    const isRepeated = segments.isDone
+    const outcome = segments.onAck(rmpp)
+    if (typeof outcome === 'object') this.#refuse(mad, fields, from, outcome.abort)
+    else if (outcome === 'open') {
+      sending.retriesLeft = sending.options.retries
+      this.#transmit(sending, now)
+    } else if (outcome === 'done') {
+      if (sending.options.timeout === 0) this.#end(sending, 'sent')
+      else {
+        if (!isRepeated) this.#transmit(sending, now)
+        this.#owner.transmit(answerRmpp(mad, { type: RmppType.ACK, lengthOrWindow: 1 }), from)
+      }
+    }
+  }
+
+  #receivingOf(fields: MadFields, from: P): Receiving<P> | undefined {
+    for (const receiving of this.#receiving) {
+      const { fields: known, from: peer } = receiving
+      const isSame =
+        isSameTransaction(known, fields) &&
+        known.classVersion === fields.classVersion &&
+        known.method === fields.method &&
+        peer.qpn === from.qpn &&
+        isSameGid(peer.remoteGid, from.remoteGid)
+      if (isSame) return receiving
+    }
+    return undefined
+  }
+
+  #onData(mad: Uint8Array, fields: MadFields, { status, segment, flags }: RmppFields, from: P, now: number): void {
+    const isFirst = (flags & RmppFlag.FIRST) !== 0
+    if (status !== RmppStatus.NORMAL) this.#abort(mad, from, RmppStatus.BAD_STATUS)
+    else if (isFirst !== (segment === 1)) this.#abort(mad, from, RmppStatus.BAD_SEGMENT)
+    else {
+      const receiving = this.#receivingOf(fields, from) ?? (isFirst ? this.#begin(mad, fields, from, now) : undefined)
+      if (receiving !== undefined) this.#onSegment(receiving, mad, segment, now)
+    }
+  }
+
+  /** A new transfer, if there is room for one. */
+  #begin(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
+    if (this.#receiving.size >= MOST_TRANSFERS) {
+      const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
+      if (oldest === undefined) {
+        this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
+        return undefined
+      }
+      this.#receiving.delete(oldest)
+    }
+    const segments = new SegmentReceiver(fields.mgmtClass)
+    const receiving = { mad, fields, from, segments, deadline: now + TRANSFER_TIMEOUT }
+    this.#receiving.add(receiving)
+    this.#wakeAt(receiving.deadline)
+    return receiving
+  }
+
+  #onSegment(receiving: Receiving<P>, mad: Uint8Array, segment: number, now: number): void {
+    const { segments, from, fields } = receiving
+    const { reply, message, failed } = segments.onData(mad, segment)
+    if (reply !== undefined) this.#owner.transmit(reply, from)
+    if (failed) this.#receiving.delete(receiving)
+    else if (message !== undefined) {
+      receiving.deadline = now + COMPLETE_TIMEOUT
+      this.#wakeAt(receiving.deadline)
+      this.#deliver(message, fields, from)
+    } else if (this.#bytesReceiving() > MOST_RECEIVING) {
+      this.#receiving.delete(receiving)
+      this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
+    }
+  }
+
+  #bytesReceiving(): number {
+    let bytes = 0
+    for (const { segments } of this.#receiving) bytes += segments.bytes
+    return bytes
+  }
+}
+
+/** A message of one datagram, with zeros up to its size. */
+export const padded = (message: Uint8Array): Uint8Array => {
+  if (message.length >= MAD_BYTES) return message
+  const mad = new Uint8Array(MAD_BYTES)
+  mad.set(message)
+  return mad
+}

@@ -1,0 +1,49 @@
+/*
+ * Whose the datagrams are that answer nothing: agents ask for methods of a class in a version, of vendors' classes also
+ * by OUI, and each method has one agent (IBA 13.4.4; Linux's ib_register_mad_agent). This file knows no agents.
+ */
+import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
+import type { MadFields } from '../wire/management.ts'
+
+export interface MadClaim {
+  readonly mgmtClass: number
+  readonly classVersion: number
+  /** 0 but for vendors' classes. */
+  readonly oui: number
+  /** Methods without the bit of responses. */
+  readonly methods: readonly number[]
+}
+
+const keyOf = (claim: Omit<MadClaim, 'methods'>, method: number): string => {
+  const { mgmtClass, classVersion, oui } = claim
+  return `${mgmtClass}.${classVersion}.${isVendorClass(mgmtClass) ? oui : 0}.${method & (MAD_METHODS - 1)}`
+}
+
+export class Registrations<A> {
+  readonly #agents = new Map<string, A>()
+
+  /** False, and nothing is changed, if another agent has one of the methods. */
+  add(claim: MadClaim, agent: A): boolean {
+    const keys = claim.methods.map(method => keyOf(claim, method))
+    if (keys.some(key => this.#agents.has(key))) return false
+    for (const key of keys) this.#agents.set(key, agent)
+    return true
+  }
+
+  remove(claim: MadClaim, agent: A): void {
+    for (const method of claim.methods) {
+      const key = keyOf(claim, method)
+      if (this.#agents.get(key) === agent) this.#agents.delete(key)
+    }
+  }
+
+  find(fields: MadFields): A | undefined {
+    return this.#agents.get(keyOf(fields, fields.method & ~MadMethod.RESPONSE))
+  }
+}
+
+/** The methods of a mask of 128 bits, little-endian. */
+export const methodsOf = (mask: Uint8Array): number[] =>
+  Array.from({ length: MAD_METHODS }, (_, method) => method).filter(
+    method => ((mask[method >> 3] ?? 0) & (1 << (method & 7))) !== 0,
+  )

@@ -1,0 +1,68 @@
+/*
+ * Class `mad_agent`: sends management datagrams of the general services and gets those of its class and methods, and the
+ * responses to its own (Linux: an agent of ib_user_mad.h; IBA 13.4, 13.6). What comes waits in its channel.
+ */
+import { MadAgentFlags } from '../enums.ts'
+import {
+  blob,
+  bytes,
+  CREATE,
+  DESTROY,
+  fd,
+  flagsOf,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  u8,
+  u16,
+  u32,
+} from '../schema/schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
+import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from './mad_channel.ts'
+import { QpAddress } from './qp.ts'
+
+export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
+  methods: {
+    /** EINVAL for methods that another agent has, or a class that cannot be had; EPROTONOSUPPORT for queue pair 0. */
+    create: method(CREATE, {
+      in: {
+        channel: fd(1, 'mad_channel'),
+        /** 0: the agent gets responses only. */
+        mgmtClass: u8(2),
+        classVersion: u8(3),
+        /** A bit for each method whose requests it gets, the first one in the lowest bit of the first byte. */
+        methods: bytes(4, 16),
+        /** Of the vendors' classes 0x30 to 0x4f. */
+        oui: optional(u32(5, { max: 0xff_ffff })),
+        /** 1: messages may be longer than a datagram. */
+        rmppVersion: optional(u8(6)),
+        flags: optional(flagsOf(7, MadAgentFlags)),
+        /** 1, the general services, if it is not said. */
+        qpn: optional(u32(8)),
+      },
+      out: {},
+    }),
+    query: method(QUERY, { in: {}, out: { outstanding: u32(64) } }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+    /**
+     * Sends a message, whose transaction id is changed in its upper half if it is a request. EINVAL for one that is like
+     * another one that waits for its response, ENOMEM for very many.
+     */
+    send: method(CallNumber.mad_agent.send, {
+      in: {
+        address: record(1, QpAddress),
+        qpn: u32(2),
+        pkeyIndex: optional(u16(3)),
+        /** Milliseconds for a response; 0: none is waited for. */
+        timeout: optional(u32(4)),
+        /** Times that it is sent again without one. */
+        retries: optional(u32(5)),
+        tag: optional(bytes(6, MAD_TAG_BYTES)),
+        data: blob(7, MAD_MESSAGE_BYTES),
+      },
+      out: {},
+    }),
+  },
+})

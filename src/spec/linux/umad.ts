@@ -1,0 +1,79 @@
+/*
+ * Linux's calls on a umad file (ib_user_mad.h): its ioctls and structs. Where fields of the header are big-endian, the
+ * dialect (uapi/linux/umad.ts) reads and writes them by these offsets.
+ */
+
+/** _IOC of `magic` 0x1b: direction 1 write, 2 read. */
+const ioc = (direction: number, number: number, size: number): number =>
+  ((direction << 30) | (size << 16) | (0x1b << 8) | number) >>> 0
+
+/** struct ib_user_mad_reg_req. */
+export const RegisterAgent = {
+  bytes: 28,
+  id: 0,
+  /** 16 bytes. */
+  methods: 4,
+  qpn: 20,
+  mgmtClass: 21,
+  classVersion: 22,
+  /** 3 bytes, the first one uppermost. */
+  oui: 23,
+  rmppVersion: 26,
+} as const
+
+/** struct ib_user_mad_reg_req2. */
+export const RegisterAgent2 = {
+  bytes: 40,
+  id: 0,
+  qpn: 4,
+  mgmtClass: 8,
+  classVersion: 9,
+  flags: 12,
+  methods: 16,
+  oui: 32,
+  rmppVersion: 36,
+} as const
+
+export const UmadIoctl = {
+  REGISTER_AGENT: ioc(3, 1, RegisterAgent.bytes),
+  UNREGISTER_AGENT: ioc(1, 2, 4),
+  ENABLE_PKEY: ioc(0, 3, 0),
+  REGISTER_AGENT2: ioc(3, 4, RegisterAgent2.bytes),
+} as const
+
+/** struct ib_user_mad_hdr; files that have not asked for P_Keys have the first `bytesWithoutPkey` of it. */
+export const UmadHeader = {
+  bytes: 64,
+  bytesWithoutPkey: 56,
+  id: 0,
+  status: 4,
+  timeout: 8,
+  retries: 12,
+  length: 16,
+  /** Big-endian. */
+  qpn: 20,
+  grhPresent: 32,
+  gidIndex: 33,
+  hopLimit: 34,
+  trafficClass: 35,
+  gid: 36,
+  /** Big-endian. */
+  flowLabel: 52,
+  pkeyIndex: 56,
+} as const
+
+/** Every call on a umad file, with the method that it is. */
+export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly means: string }[] = [
+  { call: 'open(2) of umadN', method: 'mad_channel.create', means: 'EACCES but for the user whose daemon it is' },
+  { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers stay without P_Key index' },
+  {
+    call: 'IB_USER_MAD_REGISTER_AGENT2',
+    method: 'mad_agent.create',
+    means: 'unknown flags: EINVAL, and those that there are',
+  },
+  { call: 'IB_USER_MAD_UNREGISTER_AGENT', method: 'mad_agent.destroy', means: '' },
+  { call: 'IB_USER_MAD_ENABLE_PKEY', means: 'headers have a P_Key index; EINVAL after the first agent' },
+  { call: 'write(2)', method: 'mad_agent.send', means: 'a header and a message of up to 1 MiB' },
+  { call: 'read(2)', method: 'mad_channel.receive', means: 'without room for all: the first datagram, and ENOSPC' },
+  { call: 'poll(2)', means: 'readable while a message waits, writable always' },
+]

@@ -1,0 +1,251 @@
+/*
+ * Linux's dialect of umad files (R41, R43): ioctls that make agents, and messages that are written and read behind a
+ * header. Handles of agents are the numbers that Linux gives them, for a file has nothing else. Errors are those of
+ * Linux's user_mad.c.
+ */
+import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad_channel.ts'
+import { MadAgentFlags } from '../../spec/enums.ts'
+import { CallError } from '../../spec/errno.ts'
+import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
+import type { AnyRecord, AnyValues } from '../../spec/schema/schema.ts'
+import { RMPP_HEADER_BYTES } from '../../spec/wire/management.ts'
+import type { Answer, CallerView, Decoded } from '../call.ts'
+import { viewOf } from '../scalar.ts'
+import { answering, answeringAs, callOf, refuse } from './caller.ts'
+
+/** What is known of one opened file. */
+export interface UmadFile {
+  /** Core's number of its channel, and its number in the caller. */
+  readonly object: number
+  readonly fd: number
+  /** How it was asked to be used; the dialect changes this. */
+  readonly mode: UmadMode
+}
+
+export interface UmadMode {
+  /** Headers have a P_Key index. */
+  hasPkeys: boolean
+  /** An agent was made: it is too late to ask for that. */
+  isUsed: boolean
+}
+
+const headerBytes = ({ hasPkeys }: UmadMode): number => (hasPkeys ? UmadHeader.bytes : UmadHeader.bytesWithoutPkey)
+
+const FLAGS = Object.values(MadAgentFlags.values).reduce((all, flag) => all | flag, 0)
+
+/** Arguments of `mad_agent.create`. */
+const readRequest = (bytes: Uint8Array): AnyValues => {
+  const at = RegisterAgent
+  const oui = (bytes[at.oui]! << 16) | (bytes[at.oui + 1]! << 8) | bytes[at.oui + 2]!
+  return {
+    mgmtClass: bytes[at.mgmtClass]!,
+    classVersion: bytes[at.classVersion]!,
+    methods: bytes.slice(at.methods, at.methods + 16),
+    oui,
+    rmppVersion: bytes[at.rmppVersion]!,
+    qpn: bytes[at.qpn]!,
+  }
+}
+
+const readRequest2 = (bytes: Uint8Array): AnyValues => {
+  const at = RegisterAgent2
+  const view = viewOf(bytes)
+  return {
+    mgmtClass: bytes[at.mgmtClass]!,
+    classVersion: bytes[at.classVersion]!,
+    methods: bytes.slice(at.methods, at.methods + 16),
+    oui: view.getUint32(at.oui, true),
+    rmppVersion: bytes[at.rmppVersion]!,
+    flags: view.getUint32(at.flags, true),
+    qpn: view.getUint32(at.qpn, true),
+  }
+}
+
+const u32 = (value: number): Uint8Array => {
+  const bytes = new Uint8Array(4)
+  viewOf(bytes).setUint32(0, value, true)
+  return bytes
+}
+
+/** Attributes that are what they are by default are left out. */
+const withoutDefaults = ({ oui, flags, rmppVersion, qpn, mgmtClass, ...rest }: AnyValues): AnyValues => ({
+  ...rest,
+  mgmtClass,
+  // Only agents of a class say more of it.
+  ...(mgmtClass !== 0 && oui !== 0 && { oui }),
+  ...(flags !== 0 && flags !== undefined && { flags }),
+  ...(rmppVersion !== 0 && { rmppVersion }),
+  ...(qpn !== 1 && { qpn }),
+})
+
+const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, isSecond: boolean): Decoded => {
+  const struct = isSecond ? RegisterAgent2 : RegisterAgent
+  const args = (isSecond ? readRequest2 : readRequest)(view.copyIn(argument, struct.bytes))
+  if (isSecond && ((args.flags as number) & ~FLAGS) !== 0) {
+    // The caller learns which flags there are.
+    view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(FLAGS))
+    throw new CallError('EINVAL', `REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are ${FLAGS}`)
+  }
+  if (args.mgmtClass === 0) Object.assign(args, { classVersion: 0, methods: new Uint8Array(16) })
+  const call = callOf(view, 'mad_agent', 'create', undefined, { channel: fd, ...withoutDefaults(args) })
+  return {
+    call,
+    legacy: () => undefined,
+    answer: outcome =>
+      answering(() => {
+        if (outcome instanceof CallError) return refuse(outcome)
+        view.copyOut(argument + BigInt(struct.id), u32(outcome.object!))
+        if (isSecond && !mode.isUsed) mode.hasPkeys = true
+        mode.isUsed = true
+        return { ret: 0, installs: [] }
+      }),
+  }
+}
+
+const requireAgent = (view: CallerView, id: number, code: 'EINVAL' | 'EIO'): void => {
+  if (view.classOf(id)?.name !== 'mad_agent') throw new CallError(code, `umad: the file has no agent ${id}`)
+}
+
+/** Agents of a file: what is beyond cannot be one. */
+const MOST_AGENTS = 32
+
+const unregister = (view: CallerView, argument: bigint): Decoded => {
+  const id = viewOf(view.copyIn(argument, 4)).getUint32(0, true)
+  requireAgent(view, id, 'EINVAL')
+  return {
+    call: callOf(view, 'mad_agent', 'destroy', id, {}),
+    legacy: () => undefined,
+    answer: outcome => answering(() => (outcome instanceof CallError ? refuse(outcome) : { ret: 0, installs: [] })),
+  }
+}
+
+/** Decodes an ioctl on a umad file. */
+export const decodeUmadIoctl = (
+  view: CallerView,
+  file: UmadFile,
+  request: number,
+  argument: bigint,
+): Decoded | Answer =>
+  answeringAs((name): Decoded | Answer => {
+    switch (request) {
+      case UmadIoctl.REGISTER_AGENT:
+        name('umad REGISTER_AGENT')
+        return register(view, file, argument, false)
+      case UmadIoctl.REGISTER_AGENT2:
+        name('umad REGISTER_AGENT2')
+        return register(view, file, argument, true)
+      case UmadIoctl.UNREGISTER_AGENT:
+        name('umad UNREGISTER_AGENT')
+        return unregister(view, argument)
+      case UmadIoctl.ENABLE_PKEY: {
+        const attempt = 'umad ENABLE_PKEY'
+        name(attempt)
+        if (file.mode.isUsed) throw new CallError('EINVAL', 'umad: P_Keys are asked for before the first agent')
+        file.mode.hasPkeys = true
+        return { ret: 0, installs: [], attempt }
+      }
+      default:
+        throw new CallError('ENOTTY', `umad: there is no ioctl 0x${request.toString(16)}`)
+    }
+  })
+
+/** Decodes what is written to a umad file: a header, and a message behind it. */
+export const decodeUmadWrite = (
+  view: CallerView,
+  { mode }: UmadFile,
+  address: bigint,
+  length: number,
+): Decoded | Answer =>
+  answeringAs((name): Decoded => {
+    name('umad write')
+    const room = headerBytes(mode)
+    if (length < room + RMPP_HEADER_BYTES || length > room + MAD_MESSAGE_BYTES)
+      throw new CallError(
+        'EINVAL',
+        `umad: ${length} bytes; a header of ${room} and a message of ${RMPP_HEADER_BYTES} to ${MAD_MESSAGE_BYTES} are written`,
+      )
+    const written = view.copyIn(address, length)
+    const header = viewOf(written)
+    const id = header.getUint32(UmadHeader.id, true)
+    if (id >= MOST_AGENTS) throw new CallError('EINVAL', `umad: agent ${id}; a file has 0 to ${MOST_AGENTS - 1}`)
+    requireAgent(view, id, 'EIO')
+    const tag = new Uint8Array(MAD_TAG_BYTES)
+    tag.set(written.subarray(0, room))
+    const args: AnyValues = {
+      address: {
+        dgid: written.slice(UmadHeader.gid, UmadHeader.gid + 16),
+        flowLabel: header.getUint32(UmadHeader.flowLabel),
+        sgidIndex: written[UmadHeader.gidIndex]!,
+        hopLimit: written[UmadHeader.hopLimit]!,
+        trafficClass: written[UmadHeader.trafficClass]!,
+        sl: 0,
+        staticRate: 0,
+        isGlobal: written[UmadHeader.grhPresent] === 0 ? 0 : 1,
+        port: 1,
+      },
+      qpn: header.getUint32(UmadHeader.qpn),
+      ...(mode.hasPkeys && { pkeyIndex: header.getUint16(UmadHeader.pkeyIndex, true) }),
+      timeout: header.getUint32(UmadHeader.timeout, true),
+      retries: header.getUint32(UmadHeader.retries, true),
+      tag,
+      data: written.slice(room),
+    }
+    return {
+      call: callOf(view, 'mad_agent', 'send', id, args),
+      legacy: () => undefined,
+      answer: outcome =>
+        answering(() => (outcome instanceof CallError ? refuse(outcome) : { ret: length, installs: [] })),
+    }
+  })
+
+/** The header of a message that was read. */
+const writeHeader = (bytes: Uint8Array, values: AnyValues, mode: UmadMode): void => {
+  const { agent, status, length, tag } = values
+  const address = values.address as AnyRecord | undefined
+  const view = viewOf(bytes)
+  if (tag !== undefined) bytes.set((tag as Uint8Array).subarray(0, bytes.length))
+  view.setUint32(UmadHeader.id, agent as number, true)
+  view.setUint32(UmadHeader.status, status as number, true)
+  if (address === undefined) return
+  view.setUint32(UmadHeader.length, bytes.length + (length as number), true)
+  view.setUint32(UmadHeader.qpn, values.qpn as number)
+  bytes[UmadHeader.grhPresent] = 1
+  bytes[UmadHeader.gidIndex] = address.sgidIndex as number
+  bytes[UmadHeader.hopLimit] = address.hopLimit as number
+  bytes[UmadHeader.trafficClass] = address.trafficClass as number
+  bytes.set(address.dgid as Uint8Array, UmadHeader.gid)
+  view.setUint32(UmadHeader.flowLabel, address.flowLabel as number)
+  if (mode.hasPkeys) view.setUint16(UmadHeader.pkeyIndex, values.pkeyIndex as number, true)
+}
+
+/** Decodes a read(2) of `length` bytes to `address` of a umad file. */
+export const decodeUmadRead = (
+  view: CallerView,
+  { object, mode }: UmadFile,
+  address: bigint,
+  length: number,
+): Decoded | Answer =>
+  answeringAs((name): Decoded => {
+    name('umad read')
+    const room = headerBytes(mode)
+    if (length < room)
+      throw new CallError('EINVAL', `umad: a read of ${length} bytes; the header of a message has ${room}`)
+    return {
+      call: callOf(view, 'mad_channel', 'receive', object, { room: Math.min(length - room, MAD_MESSAGE_BYTES * 2) }),
+      legacy: () => undefined,
+      answer: outcome =>
+        answering(() => {
+          if (outcome instanceof CallError) return refuse(outcome)
+          const { out } = outcome
+          const data = out.data as Uint8Array
+          const bytes = new Uint8Array(room + data.length)
+          writeHeader(bytes.subarray(0, room), out, mode)
+          bytes.set(data, room)
+          view.copyOut(address, bytes)
+          if (data.length === out.length) return { ret: bytes.length, installs: [] }
+          // The caller finds in the header how long it is, and reads again.
+          const { message } = new CallError('ENOSPC', `umad: the message has ${out.length} bytes`)
+          return { ret: -new CallError('ENOSPC', message).errno, installs: [], reason: message }
+        }),
+    }
+  })

@@ -1,0 +1,188 @@
+/*
+ * The MAD layer between two hosts: whose a datagram is, what is answered that nobody takes, and what happens as devices
+ * and agents come and go (R40).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { MadAgent, MadLayer } from '../../../src/clients/mad/layer.ts'
+import { closeContext, invokeNow, openContext } from '../../../src/core/index.ts'
+import type { Caller, Device, MadAddress } from '../../../src/core/model.ts'
+import { findDescriptor } from '../../../src/core/objects/descriptors.ts'
+import { MadAgent as MadAgentClass } from '../../../src/spec/classes/mad_agent.ts'
+import { MadChannel } from '../../../src/spec/classes/mad_channel.ts'
+import { QpAddress } from '../../../src/spec/classes/qp.ts'
+import { CallError, Errno } from '../../../src/spec/errno.ts'
+import { zeroRecord } from '../../../src/spec/schema/schema.ts'
+import { DEFAULT_PKEY } from '../../../src/spec/wire/headers.ts'
+import { MadClass, MadMethod } from '../../../src/spec/wire/management.ts'
+import { madFields, respond } from '../../../src/wire/management.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+import { plainMad } from '../../mad/pair.ts'
+import { twoHosts } from '../rdma-cm/world.ts'
+
+const { GET, SET, RESPONSE } = MadMethod
+const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
+
+interface Listening {
+  readonly agent: MadAgent<undefined>
+  readonly heard: Uint8Array[]
+}
+
+const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: readonly number[] = []): Listening => {
+  const heard: Uint8Array[] = []
+  const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
+  const agent = mads.createAgent<undefined>(
+    device,
+    { claim, rmpp: false, ownRmpp: false },
+    { receive: message => void heard.push(message), ended: () => {} },
+  )
+  return { agent, heard }
+}
+
+const pathTo = (from: number, to: number): MadAddress => ({
+  localGid: ipv4(10, 0, 0, from),
+  remoteGid: ipv4(10, 0, 0, to),
+  qpn: 1,
+  pkey: DEFAULT_PKEY,
+  flowLabel: 0,
+  trafficClass: 0,
+  hopLimit: 64,
+})
+
+const begin = () => {
+  const { world, a, b } = twoHosts()
+  const [first, second] = [a.devices.get('rxe1')!.device, b.devices.get('rxe2')!.device]
+  const send = ({ agent }: Listening, mad: Uint8Array): void => {
+    agent.send(mad.slice(), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
+    world.settle()
+  }
+  return { world, a, b, first, second, send }
+}
+
+const refuses = (code: number, body: () => unknown): void => {
+  assert.throws(body, (error: unknown) => error instanceof CallError && error.errno === code)
+}
+
+describe('the MAD layer', () => {
+  it('gives requests to the agent of their class, version and method, and responses to who has asked', () => {
+    const { a, b, first, second, send } = begin()
+    const client = listen(a.mads, first)
+    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
+    const sets = listen(b.mads, second, SUBNET_ADMINISTRATION, [SET])
+    const other = listen(a.mads, first, SUBNET_ADMINISTRATION, [GET])
+    send(client, plainMad(SUBNET_ADMINISTRATION, GET, 1))
+    send(client, plainMad(SUBNET_ADMINISTRATION, SET, 2))
+    assert.deepEqual([gets.heard.length, sets.heard.length, client.heard.length, other.heard.length], [1, 1, 0, 0])
+    gets.agent.send(respond(gets.heard[0]!, 0), pathTo(2, 1), { timeout: 0, retries: 0, tag: undefined })
+    const version2 = plainMad(SUBNET_ADMINISTRATION, GET, 3)
+    version2[2] = 2
+    send(client, version2)
+    assert.deepEqual([gets.heard.length, client.heard.length, other.heard.length], [1, 2, 0])
+    assert.equal(new DataView(client.heard[1]!.buffer).getUint16(4), 0x0c)
+  })
+
+  it('answers Get and Set that nobody takes, and nothing else', () => {
+    const { a, first, send } = begin()
+    const client = listen(a.mads, first)
+    send(client, plainMad(PERFORMANCE, SET, 1))
+    send(client, plainMad(COMMUNICATION, MadMethod.TRAP, 2))
+    send(client, plainMad(MadClass.SUBNET_LID_ROUTED, GET, 3))
+    const wrongVersion = plainMad(PERFORMANCE, GET, 4)
+    wrongVersion[0] = 2
+    send(client, wrongVersion)
+    assert.deepEqual(
+      client.heard.map(mad => [madFields(mad).method, madFields(mad).tid & 0xffffn]),
+      [[GET | RESPONSE, 1n]],
+    )
+  })
+
+  it('has one agent for a method of a port, which is free again when that is closed', () => {
+    const { a, b, first, second, send } = begin()
+    const client = listen(a.mads, first)
+    const taken = listen(b.mads, second, PERFORMANCE, [GET])
+    refuses(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
+    // Nothing of the refused one is left: not even its first method.
+    const sets = listen(b.mads, second, PERFORMANCE, [SET])
+    taken.agent.close()
+    const again = listen(b.mads, second, PERFORMANCE, [GET])
+    send(client, plainMad(PERFORMANCE, GET, 1))
+    assert.deepEqual([taken.heard.length, again.heard.length, sets.heard.length], [0, 1, 0])
+    refuses(Errno.EBUSY, () =>
+      b.mads.register({ mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }),
+    )
+  })
+
+  it('ends with its device, and begins anew on another one', () => {
+    const { world, a, b, first } = begin()
+    const { agent } = listen(a.mads, first)
+    a.unplug(1)
+    refuses(Errno.EIO, () =>
+      agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 0, retries: 0, tag: undefined }),
+    )
+    agent.close()
+    const again = listen(a.mads, a.plug(1))
+    again.agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
+    world.settle()
+    assert.equal(again.heard.length, 1)
+    world.rest()
+    assert.equal(b.mads.nextTimeout(), Number.POSITIVE_INFINITY)
+  })
+})
+
+describe('the classes of management datagrams', () => {
+  const channelOf = (device: Device, caller?: Partial<Caller>) => {
+    const context = openContext(device, { opened: true })
+    const nobody = {
+      memory: undefined as never,
+      copyIn: () => new Uint8Array(0),
+      copyOut: () => {},
+      descriptor: (number: number) => number,
+      ...caller,
+    } as Caller
+    const make = () => invokeNow(context, MadChannel, 'create', 0, {}, nobody).descriptors![0]!.object
+    return { context, nobody, make }
+  }
+
+  it('need the right to raw packets', () => {
+    const { first } = begin()
+    refuses(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
+  })
+
+  it('carry a request and its response, and tell a channel that a message is there', () => {
+    const { world, first } = begin()
+    const { context, nobody, make } = channelOf(first)
+    const channel = make()
+    const fd = findDescriptor(first.core, channel)
+    const methods = new Uint8Array(16)
+    const { object: agent = -1 } = invokeNow(
+      context,
+      MadAgentClass,
+      'create',
+      0,
+      { channel, mgmtClass: PERFORMANCE, classVersion: 1, methods },
+      nobody,
+    )
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const send = (address_: typeof address) =>
+      invokeNow(
+        context,
+        MadAgentClass,
+        'send',
+        agent,
+        { address: address_, qpn: 1, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) },
+        nobody,
+      )
+    refuses(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
+    send(address)
+    refuses(Errno.EINVAL, () => send(address))
+    assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, nobody).out, { outstanding: 1 })
+    refuses(Errno.EAGAIN, () => invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, nobody))
+    world.settle()
+    assert.equal(fd.sink.unread(), 1)
+    refuses(Errno.EINVAL, () => invokeNow(context, MadChannel, 'receive', channel, { room: 255 }, nobody))
+    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, nobody)
+    assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, 256, 0])
+    closeContext(context)
+    assert.equal(first.counts.mad_agent, 0)
+  })
+})

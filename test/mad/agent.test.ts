@@ -1,0 +1,85 @@
+/*
+ * Requests and responses of an agent: what belongs together, what is sent again, and what is told (IBA 13.4.6.4; Linux's
+ * mad.c).
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { MadClass, MadMethod } from '../../src/spec/wire/management.ts'
+import { madFields, respond, tidHigh } from '../../src/wire/management.ts'
+import { gid } from '../cm/pair.ts'
+import { Pair, plainMad, SECOND } from './pair.ts'
+
+const { PERFORMANCE, SUBNET_ADMINISTRATION } = MadClass
+const { GET } = MadMethod
+const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
+
+describe('an agent', () => {
+  it('finds the response to its request by transaction id, whose upper half is its own', () => {
+    const pair = new Pair()
+    pair.send(pair.a, request(7))
+    pair.settle()
+    const message = pair.b.heard[0]!.message
+    assert.equal(tidHigh(madFields(message).tid), 1)
+    pair.send(pair.b, respond(message, 0), 0, 0, 'response')
+    assert.deepEqual(pair.b.ended, [['response', 'sent']])
+    pair.settle()
+    assert.deepEqual(pair.a.ended, [['message', 'answered']])
+    assert.equal(pair.a.heard.length, 1)
+    assert.equal(pair.a.engine.outstanding, 0)
+    // A second one answers nothing.
+    pair.send(pair.b, respond(message, 0), 0)
+    pair.settle()
+    assert.equal(pair.a.heard.length, 1)
+  })
+
+  it('drops responses of another transaction, another class, and to another address', () => {
+    const pair = new Pair()
+    pair.send(pair.a, request(7))
+    const { mad } = pair.wire.pop()!
+    const response = respond(mad, 0)
+    const other = response.slice()
+    other[15] = 8
+    const foreign = response.slice()
+    foreign[1] = SUBNET_ADMINISTRATION
+    const path = pair.pathOf(pair.a)
+    pair.a.engine.onMad(other, path, 0)
+    pair.a.engine.onMad(foreign, path, 0)
+    pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
+    assert.equal(pair.a.heard.length, 0)
+    // A response may come from another port than the one that was asked.
+    pair.a.engine.onMad(response, { ...path, remoteGid: gid(9) }, 0)
+    assert.equal(pair.a.heard.length, 1)
+  })
+
+  it('sends again as often as it was told, and then tells that nothing came', () => {
+    const pair = new Pair()
+    pair.send(pair.a, request(7), SECOND, 3)
+    const times: number[] = []
+    do times.push(...pair.wire.splice(0).map(() => pair.now / SECOND))
+    while (pair.tick())
+    assert.deepEqual(times, [0, 1, 2, 3])
+    assert.deepEqual(pair.a.ended, [['message', 'timeout']])
+    assert.equal(pair.now, 4 * SECOND)
+  })
+
+  it('refuses a request that is like one that waits; responses may share a transaction id with it', () => {
+    const pair = new Pair()
+    assert.equal(pair.send(pair.a, request(7)), true)
+    assert.equal(pair.send(pair.a, request(7)), false)
+    assert.equal(pair.send(pair.a, request(8)), true)
+    assert.equal(pair.send(pair.a, plainMad(SUBNET_ADMINISTRATION, GET, 7)), true)
+    const response = respond(request(7), 0)
+    assert.equal(pair.send(pair.a, response), true)
+    assert.equal(pair.send(pair.a, response), false)
+  })
+
+  it('ends all that waits when it is closed', () => {
+    const pair = new Pair()
+    pair.send(pair.a, request(7), SECOND, 3)
+    pair.a.engine.close()
+    assert.deepEqual(pair.a.ended, [['message', 'aborted']])
+    pair.wire.length = 0
+    pair.tick()
+    assert.equal(pair.wire.length, 0)
+  })
+})

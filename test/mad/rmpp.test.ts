@@ -1,0 +1,232 @@
+/*
+ * Long messages as packet scripts (IBA 13.6): windows, ACKs, losses, STOP and ABORT, in virtual time.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
+import { answerRmpp, parseRmpp } from '../../src/wire/management.ts'
+import { randomFrom } from '../cm/pair.ts'
+import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, told } from './pair.ts'
+
+const { GET_TABLE, RESPONSE } = MadMethod
+const RESPONSE_TABLE = GET_TABLE | RESPONSE
+/** Data of a segment of subnet administration. */
+const ROOM = 200
+const SA = 3
+
+/** Delivers everything; what was on the wire, in order. */
+const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): string[] => {
+  const seen: string[] = []
+  for (let one = pair.wire.shift(); one !== undefined; one = pair.wire.shift()) {
+    const lost = isLost(one)
+    seen.push(`${one.to === pair.b ? '→' : '←'} ${told(one)}${lost ? ' lost' : ''}`)
+    if (!lost) pair.deliver(one)
+  }
+  return seen
+}
+
+/** The headers of what has come are those of its first segment. */
+const assertWhole = (came: Uint8Array | undefined, message: Uint8Array): void => {
+  assert.ok(came)
+  assert.equal(came.length, message.length)
+  assert.deepEqual(came.subarray(SA_HEADERS), message.subarray(SA_HEADERS))
+  assert.deepEqual(came.subarray(0, 8), message.subarray(0, 8))
+}
+
+describe('a transfer', () => {
+  it('sends a segment, then what the window allows; the last one says how long it is', () => {
+    const pair = new Pair()
+    pair.send(pair.b, plainMad(SA, GET_TABLE, 7), SECOND, 0, 'request')
+    pair.settle()
+    const message = longMessage(RESPONSE_TABLE, 7, 3 * ROOM + 10)
+    message[11] = pair.b.host
+    pair.send(pair.a, message, 0)
+    assert.deepEqual(script(pair), [
+      '→ DATA 1 first of 690',
+      '← ACK 1 window 65',
+      '→ DATA 2',
+      '→ DATA 3',
+      '→ DATA 4 last of 30',
+      '← ACK 4 window 65',
+    ])
+    assertWhole(pair.b.heard[0]?.message, message)
+    assert.deepEqual(pair.a.ended, [['message', 'sent']])
+    assert.deepEqual(pair.b.ended, [['request', 'answered']])
+  })
+
+  it('is one segment if the message fits, empty ones too', () => {
+    for (const length of [0, 1, ROOM]) {
+      const pair = new Pair()
+      const message = longMessage(GET_TABLE, 7, length)
+      pair.send(pair.a, message, 0)
+      assert.deepEqual(script(pair), [`→ DATA 1 first last of ${20 + length}`, '← ACK 1 window 1'])
+      assertWhole(pair.b.heard[0]?.message, message)
+    }
+  })
+
+  it('opens its window by 64 segments when it is used up', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 140 * ROOM), 0)
+    assert.deepEqual(
+      script(pair).filter(line => line.includes('ACK')),
+      ['← ACK 1 window 65', '← ACK 65 window 129', '← ACK 129 window 193', '← ACK 140 window 193'],
+    )
+  })
+
+  it('sends again from the last acknowledged segment on when an ACK does not come in 2 seconds', () => {
+    const pair = new Pair()
+    const message = longMessage(GET_TABLE, 7, 3 * ROOM)
+    pair.send(pair.a, message, 0, 1)
+    let lost = 0
+    const isLost = (one: OnWire) => told(one) === 'DATA 2' && lost++ === 0
+    assert.deepEqual(script(pair, isLost), [
+      '→ DATA 1 first of 660',
+      '← ACK 1 window 65',
+      '→ DATA 2 lost',
+      '→ DATA 3 last of 220',
+    ])
+    pair.tick()
+    assert.equal(pair.now, 2 * SECOND)
+    assert.deepEqual(script(pair), ['→ DATA 2', '→ DATA 3 last of 220', '← ACK 3 window 65', '← ACK 3 window 65'])
+    assertWhole(pair.b.heard[0]?.message, message)
+    assert.equal(pair.b.heard.length, 1)
+  })
+
+  it('ends without an ACK once it was tried again often enough, and with each progress begins to count anew', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, ROOM), 0, 2)
+    do script(pair, () => true)
+    while (pair.a.ended.length === 0 && pair.tick())
+    assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 6 * SECOND])
+  })
+
+  it('tells a receiver that waits for the response how much of it may come at once', () => {
+    const pair = new Pair()
+    const asked = longMessage(GET_TABLE, 7, 2 * ROOM)
+    pair.send(pair.a, asked, 10 * SECOND)
+    assert.deepEqual(script(pair), [
+      '→ DATA 1 first of 440',
+      '← ACK 1 window 65',
+      '→ DATA 2 last of 220',
+      '← ACK 2 window 65',
+      '→ ACK 0 window 1',
+    ])
+    const response = longMessage(RESPONSE_TABLE, 7, 2 * ROOM)
+    response[11] = pair.a.host
+    pair.send(pair.b, response, 0, 0, 'response')
+    assert.equal(script(pair).at(-1), '→ ACK 2 window 65')
+    assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
+  })
+
+  it('is whole though a third of all datagrams is lost, whatever the order', () => {
+    for (let seed = 1; seed <= 20; seed++) {
+      const random = randomFrom(seed)
+      const pair = new Pair()
+      const message = longMessage(GET_TABLE, 7, 1 + (random() % 40_000))
+      pair.send(pair.a, message, 0, 50)
+      do {
+        for (let i = pair.wire.length - 1; i > 0; i--) {
+          const j = random() % (i + 1)
+          const [x, y] = [pair.wire[i]!, pair.wire[j]!]
+          pair.wire[i] = y
+          pair.wire[j] = x
+        }
+        pair.settle(() => random() % 3 === 0)
+      } while (pair.a.ended.length === 0 && pair.tick())
+      assert.equal(pair.b.heard.length, 1, `seed ${seed}`)
+      assertWhole(pair.b.heard[0]?.message, message)
+    }
+  })
+})
+
+describe('what breaks the protocol', () => {
+  const begin = (length = 3 * ROOM) => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, length), 0, 3)
+    const [first] = pair.wire.splice(0) as [OnWire]
+    return { pair, first, path: pair.pathOf(pair.a) }
+  }
+  const cases: readonly (readonly [what: string, fields: Parameters<typeof answerRmpp>[1], status: number])[] = [
+    ['an unknown version', { version: 2, type: RmppType.ACK }, RmppStatus.BAD_VERSION],
+    ['an unknown type', { type: 9 }, RmppStatus.BAD_TYPE],
+    ['an ACK with a status', { type: RmppType.ACK, status: 1, lengthOrWindow: 1 }, RmppStatus.BAD_STATUS],
+    ['a window behind its segment', { type: RmppType.ACK, segment: 1 }, RmppStatus.WINDOW_TOO_SMALL],
+    ['an ACK of what was not sent', { type: RmppType.ACK, segment: 2, lengthOrWindow: 9 }, RmppStatus.SEGMENT_TOO_BIG],
+    ['a STOP for no reason', { type: RmppType.STOP, status: 9 }, RmppStatus.BAD_STATUS],
+    ['an ABORT for no reason', { type: RmppType.ABORT, status: 9 }, RmppStatus.BAD_STATUS],
+  ]
+  for (const [what, fields, status] of cases)
+    it(`${what} is answered with ABORT ${status}, and ends the transfer`, () => {
+      const { pair, first, path } = begin()
+      pair.a.engine.onMad(answerRmpp(first.mad, fields), path, 0)
+      assert.deepEqual(pair.wire.map(told), [`ABORT ${status}`])
+      assert.deepEqual(pair.a.ended, [['message', 'aborted']])
+    })
+
+  it('a STOP or an ABORT ends the transfer without an answer', () => {
+    for (const [type, status] of [
+      [RmppType.STOP, RmppStatus.RESX],
+      [RmppType.ABORT, RmppStatus.TOO_MANY_RETRIES],
+    ] as const) {
+      const { pair, first, path } = begin()
+      pair.a.engine.onMad(answerRmpp(first.mad, { type, status }), path, 0)
+      assert.deepEqual([pair.wire, pair.a.ended], [[], [['message', 'aborted']]])
+    }
+  })
+
+  it('a first segment that is not number 1, or a number 1 that is not first, is refused', () => {
+    for (const [segment, flags] of [
+      [2, 3],
+      [1, 1],
+    ] as const) {
+      const { pair, first } = begin()
+      const mad = first.mad.slice()
+      mad[31] = segment
+      mad[26] = flags
+      pair.deliver({ to: pair.b, mad })
+      assert.deepEqual(pair.wire.map(told), [`ABORT ${RmppStatus.BAD_SEGMENT}`])
+    }
+  })
+
+  it('segments beyond the window, and of transfers that nobody began, are dropped', () => {
+    const { pair, first } = begin()
+    const beyond = first.mad.slice()
+    beyond[26] = 1
+    beyond[31] = 200
+    pair.deliver({ to: pair.b, mad: beyond })
+    assert.equal(pair.wire.length, 0)
+    pair.deliver(first)
+    pair.wire.length = 0
+    pair.deliver({ to: pair.b, mad: beyond })
+    assert.equal(pair.wire.length, 0)
+  })
+
+  it('a message that is not whole after 40 seconds is given up with ABORT, too many of them with STOP', () => {
+    const { pair, first } = begin()
+    pair.deliver(first)
+    pair.wire.length = 0
+    pair.now = 40 * SECOND
+    pair.b.engine.onTimeout(pair.now)
+    assert.deepEqual(pair.wire.splice(0).map(told), [`ABORT ${RmppStatus.TIME_TOO_LONG}`])
+    for (let tid = 0; tid < 300; tid++) {
+      const mad = first.mad.slice()
+      new DataView(mad.buffer).setUint32(8, tid)
+      pair.deliver({ to: pair.b, mad })
+    }
+    assert.equal(pair.wire.filter(one => told(one) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
+  })
+
+  it('a message of more than a mebibyte and a half is stopped', () => {
+    const { pair, first } = begin()
+    let stopped = 0
+    const segment = first.mad.slice()
+    const view = new DataView(segment.buffer)
+    for (let number = 1; number < 10_000 && stopped === 0; number++) {
+      segment[26] = number === 1 ? 3 : 1
+      view.setUint32(28, number)
+      pair.deliver({ to: pair.b, mad: segment.slice() })
+      stopped = pair.wire.splice(0).filter(one => parseRmpp(one.mad).type === RmppType.STOP).length * number
+    }
+    assert.equal(stopped, 8193)
+  })
+})

@@ -1,0 +1,42 @@
+/*
+ * Programs of our own that do what a test tells them, step by step: a line on their input, a line with the result and
+ * bytes as the answer (test/programs/ucma.c, test/programs/umad.c).
+ */
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { type Running, type Scope, start, type TestDaemon } from './programs.ts'
+
+export interface Said {
+  /** As of the system call, or minus an errno. */
+  readonly result: number
+  readonly view: DataView
+}
+
+export class StepProgram {
+  readonly running: Running
+  readonly #lines: AsyncIterator<string>
+
+  /** `user`: whose program it is. */
+  constructor(t: Scope, program: string, daemon: TestDaemon, user?: number) {
+    const own = user === undefined ? {} : { uid: user, gid: user }
+    this.running = start(t, program, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...own })
+    const { stdout } = this.running.child
+    assert.ok(stdout)
+    this.#lines = createInterface({ input: stdout })[Symbol.asyncIterator]()
+  }
+
+  async say(line: string): Promise<Said> {
+    this.running.child.stdin?.write(`${line}\n`)
+    const { value, done } = await this.#lines.next()
+    assert.ok(!done, `the program ended instead of an answer to ${line}`)
+    const [result = '', hex = ''] = (value as string).split(' ')
+    const bytes = new Uint8Array(Buffer.from(hex, 'hex'))
+    return { result: Number(result), view: new DataView(bytes.buffer) }
+  }
+
+  async close(): Promise<void> {
+    this.running.child.stdin?.end()
+    await once(this.running.child, 'close')
+  }
+}
