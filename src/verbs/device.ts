@@ -55,6 +55,8 @@ export interface Device extends AsyncDisposable {
   gids(): readonly RecordOf<typeof GidEntry>[]
   /** One entry of a port's table. Throws RdmaError ENODATA where it is empty, EINVAL beyond its end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
+  /** Its clock now, in nanoseconds: that of the timestamps of completions. */
+  clock(): number
   /** What its port and its engines have counted so far: a copy, which later packets do not change. */
   counters(): DeviceCounters
   /** The same as one flat record for metrics libraries: numbers by names like 'transport.retransmissions'. */
@@ -292,6 +294,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
       return carrier.call(PortClass, 'queryGidEntry', port, { index }).out.entry
     },
     gids: () => carrier.call(DeviceClass, 'queryGidTable', 0, {}).out.entries,
+    clock: () => Number(carrier.call(DeviceClass, 'queryClock', 0, {}).out.nanoseconds),
     counters: () => carrier.counters(),
     metrics: () => flatCounters(carrier.counters()),
     interface: describe,

@@ -95,6 +95,7 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     query: device => device.query(),
     queryHandles: device => device.handles(Classes.pd),
     queryGidTable: device => device.gids(),
+    queryClock: device => device.clock(),
     queryDriverOps: device => device.driverInterfaces(),
   },
   port: { query: device => device.queryPort(), queryGidEntry: device => device.gid(1) },

@@ -52,6 +52,8 @@ export const deviceClass = driverClass(Device, {
     return { entries }
   },
 
+  queryClock: ({ device: { core } }) => ({ nanoseconds: BigInt(Math.floor(core.now() * 1000)) }),
+
   queryDriverOps: ({ device }) => ({
     names: new TextEncoder().encode(
       interfaceNames(device)

@@ -137,6 +137,12 @@ export const Device = objectClass('device', ClassId.device, {
       out: { entries: list(64, GidEntry, 0x7ff) },
       undoable: true,
     }),
+    /** The clock that timestamps of completions are of: nanoseconds, never going back. */
+    queryClock: method(CallNumber.device.queryClock, {
+      in: {},
+      out: { nanoseconds: u64(64) },
+      undoable: true,
+    }),
     /** Names of the interfaces that class `driver_ops` can open, each NUL-terminated (R28). */
     queryDriverOps: method(CallNumber.device.queryDriverOps, {
       in: {},

@@ -48,7 +48,13 @@ export const ClassId = {
 
 /** Numbers of the methods beyond the common ones (create, query, modify, destroy, create_fd, chain), by class. */
 export const CallNumber = {
-  device: { open: Block.CM + 0, queryHandles: Block.CM + 1, queryGidTable: Block.CM + 2, queryDriverOps: Block.CM + 8 },
+  device: {
+    open: Block.CM + 0,
+    queryHandles: Block.CM + 1,
+    queryGidTable: Block.CM + 2,
+    queryClock: Block.CM + 3,
+    queryDriverOps: Block.CM + 8,
+  },
   port: { queryGidEntry: Block.CM + 0 },
   pd: { createAhs: Block.DRIVER_FAST + 0, destroyAhs: Block.DRIVER_FAST + 1 },
   cq: { reqNotify: Block.DRIVER_FAST + 0 },

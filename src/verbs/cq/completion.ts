@@ -44,7 +44,7 @@ export interface Completion {
   readonly sourceQpn: number
   /** Of datagrams: the first 40 bytes of the buffer are a global route header. */
   readonly hasGrh: boolean
-  /** Of a queue of kind 'timed': when it completed, nanoseconds of the device's clock, exact up to 2^53. */
+  /** Of a queue of kind 'timed': when it completed, nanoseconds of `device.clock()`, exact up to 2^53. */
   readonly timestamp: number | undefined
 }
 

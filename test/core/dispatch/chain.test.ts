@@ -115,8 +115,9 @@ test('UNDO refuses before anything runs what could not be undone', () => {
     link(Device, 'queryGidTable', {}),
     link(Device, 'queryHandles', { classes: [{ id: Cq.id }] }),
     link(Device, 'queryDriverOps', {}),
+    link(Device, 'queryClock', {}),
   ]
-  assert.equal(run(b, asks, UNDO).done, 3)
+  assert.equal(run(b, asks, UNDO).done, 4)
   assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
