@@ -418,11 +418,12 @@ static bool is_trusted(const struct ucred *server)
 {
     if (server->uid == 0 || server->uid == geteuid())
         return true;
-    char why[192];
+    char why[256], who[48];
+    user_text(server->uid, who, sizeof who);
     snprintf(why, sizeof why,
-             "it runs as user %u, who could read and change this program's memory; only daemons of root and of user %u "
-             "are used",
-             (unsigned)server->uid, (unsigned)geteuid());
+             "it runs as %s, who could read and change this program's memory; only daemons of root and of user %u are "
+             "used: start one of your own (`userdma run --private`)",
+             who, (unsigned)geteuid());
     complain_about("the daemon", why);
     return false;
 }
@@ -432,7 +433,7 @@ static void complain_of_user(void)
 {
     char why[160];
     snprintf(why, sizeof why, "it does not serve user %u; root's daemon does if it is started with `--allow-user %u`",
-             (unsigned)geteuid(), (unsigned)geteuid());
+             (unsigned)geteuid(), (unsigned)outer_user(geteuid()));
     complain_about("the daemon", why);
 }
 

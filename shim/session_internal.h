@@ -73,4 +73,8 @@ void valgrind_mark_locked(const struct shim_guard *guard);
 /* Closes the descriptors that came with a reply and have not been taken. */
 void reply_close_all(struct reply *reply);
 
+/* users.c. A user of this user namespace, and what the number is outside. */
+void user_text(uid_t user, char *text, size_t size);
+uid_t outer_user(uid_t user);
+
 #endif

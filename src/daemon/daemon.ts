@@ -4,7 +4,7 @@
  * own process.
  */
 
-import { closeSync, existsSync, openSync, rmSync } from 'node:fs'
+import { existsSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { clientClasses } from '../clients/classes.ts'
 import { MadLayer } from '../clients/mad/layer.ts'
@@ -18,7 +18,7 @@ import type { Context } from '../core/model.ts'
 import type { Identity } from '../drivers/rxe/address/identity.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
-import { EADDRINUSE, EMFILE, SystemError } from '../host/errno.ts'
+import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
@@ -51,6 +51,7 @@ import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from './netlin
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
+import { createReserve } from './session/reserve.ts'
 import { isServed, isShared, ownUserOnly, type Served } from './session/served.ts'
 import { createTurnAway } from './session/turn-away.ts'
 import type { DaemonState } from './state.ts'
@@ -353,7 +354,7 @@ export const startDaemon = async ({
       () => interfaces?.close(),
       () => close(parked.fd),
       () => own.release(parked.mapping),
-      () => closeSync(spare),
+      () => reserve.close(),
       () => removeTree(root),
       stopListening,
     ])
@@ -381,25 +382,20 @@ export const startDaemon = async ({
     sessions.add(session)
   }
 
-  /**
-   * Out of descriptors, one that was kept for this takes the connection and hangs it up: left waiting, it would wake us
-   * for ever.
-   */
-  let spare = openSync('/dev/null', 'r')
-  const turnAway = (): void => {
-    closeSync(spare)
-    const fd = accept(listening)
-    if (fd >= 0) close(fd)
-    spare = openSync('/dev/null', 'r')
-  }
-
   const guardedGreet = containment.guard('a new session', greet)
   const onConnection = (): void => {
     let fd = accept(listening)
     for (; fd >= 0; fd = accept(listening)) guardedGreet(fd)
-    if (fd === -EMFILE) turnAway()
+    if (fd === -EMFILE || fd === -ENFILE) reserve.use()
   }
   const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
+  const reserve = createReserve({
+    listening,
+    turnAway: daemon.turnAway,
+    accepting: may => listener.update({ readable: may }),
+    log: daemon.log,
+    guard: containment.guard,
+  })
 
   return {
     socket,

@@ -48,6 +48,7 @@ export const EACCES = 13
 export const EFAULT = 14
 export const EEXIST = 17
 export const EINVAL = 22
+export const ENFILE = 23
 export const EMFILE = 24
 export const ENOTTY = 25
 export const EPIPE = 32

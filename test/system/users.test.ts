@@ -10,6 +10,7 @@ import { programEnvironment } from '../../src/cli/program.ts'
 import { READY } from '../../src/cli/start.ts'
 import { takeLock } from '../../src/host/lock-file.ts'
 import { repoRoot } from '../paths.ts'
+import { findTool, missing } from '../tools.ts'
 import {
   cleanEnvironment,
   type Finished,
@@ -56,6 +57,8 @@ const look = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<F
   return run(t, program, args, { env: programEnvironment(socket) })
 }
 const nobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
+/** Root of a user namespace, outside of which it is nobody special. */
+const outside = ['setpriv', `--reuid=${GROUP}`, `--regid=${GROUP}`, '--clear-groups', 'unshare', '--map-root-user']
 const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${GROUP}`]
 
 const asNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
@@ -109,6 +112,14 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY}\n`])
   })
 
+  it('names users of a user namespace by the numbers that they have outside, and others as such', async t => {
+    if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
+    const shared = await look(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
+    assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
+    const closed = await look(t, await daemonOf(t, NOBODY), ...outside)
+    assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
+  })
+
   it('is refused names that nobody has', async t => {
     const { status, stderr } = await runUserdma(t, ['daemon', '--allow-user', 'no such user'])
     assert.equal(status, 2)
@@ -123,7 +134,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
     assert.equal(program.stdout, 'False\n')
     assert.equal(
       program.stderr,
-      `userdma: the daemon at ${socket}: it runs as user ${NOBODY}, who could read and change this program's memory; only daemons of root and of user 0 are used\n`,
+      `userdma: the daemon at ${socket}: it runs as user ${NOBODY}, who could read and change this program's memory; only daemons of root and of user 0 are used: start one of your own (\`userdma run --private\`)\n`,
     )
     const tool = await runUserdma(t, ['stat', '--socket', socket])
     assert.equal(tool.status, 1)

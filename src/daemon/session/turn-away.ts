@@ -1,6 +1,6 @@
 /*
  * Connections that cannot become sessions: their HELLO is answered with the reason, and they are hung up. What says
- * nothing at once waits for its HELLO; there is room for a few that do, the others are hung up at once.
+ * nothing at once is waited for, a moment; there is room for a few that are, the others are hung up at once.
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
@@ -12,8 +12,11 @@ import type { Containment } from '../containment.ts'
 /** Connections whose HELLO is waited for. */
 const MOST_WAITING = 8
 
-/** Answers and hangs up a connection: `error` is an errno. */
-export type TurnAway = (fd: number, error: number) => void
+/** Milliseconds. */
+const PATIENCE = 1000
+
+/** Answers and hangs up a connection: `error` is an errno. `ended` is called once it is closed. */
+export type TurnAway = (fd: number, error: number, ended?: () => void) => void
 
 export const createTurnAway = (containment: Containment): TurnAway => {
   const buffer = messageBuffer()
@@ -30,9 +33,10 @@ export const createTurnAway = (containment: Containment): TurnAway => {
     return true
   }
 
-  return (fd, error) => {
+  return (fd, error, ended = () => {}) => {
     if (answer(fd, error) || waiting === MOST_WAITING) {
       close(fd)
+      ended()
       return
     }
     waiting++
@@ -41,9 +45,12 @@ export const createTurnAway = (containment: Containment): TurnAway => {
       if (!open) return
       open = false
       waiting--
+      clearTimeout(deadline)
       watcher.stop()
       close(fd)
+      ended()
     }
+    const deadline = setTimeout(containment.guard('a connection that is turned away', end), PATIENCE)
     const watcher = watch(
       fd,
       { readable: true },

@@ -1,0 +1,71 @@
+/*
+ * Connections that come when there are no descriptors left. One descriptor is held in reserve: with it each of them is
+ * accepted, told EMFILE and hung up, one after the other. Left in the backlog, they would wake the daemon for ever.
+ */
+import { closeSync, openSync } from 'node:fs'
+import { accept } from '../../host/net/sockets.ts'
+import { Errno } from '../../spec/errno.ts'
+import type { Containment } from '../containment.ts'
+import type { TurnAway } from './turn-away.ts'
+
+export interface Reserve {
+  /** accept(2) has failed with EMFILE or ENFILE: the next connection is turned away. */
+  use(): void
+  close(): void
+}
+
+export interface ReserveParts {
+  readonly listening: number
+  readonly turnAway: TurnAway
+  /** Whether the daemon may be told of connections: not while the reserve is in use. */
+  accepting(may: boolean): void
+  readonly log: (sentence: string) => void
+  readonly guard: Containment['guard']
+}
+
+/** Milliseconds until the reserve is taken again, if somebody else has taken the last descriptor. */
+const AGAIN = 100
+
+const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
+
+export const createReserve = ({ listening, turnAway, accepting, log, guard }: ReserveParts): Reserve => {
+  let spare = openSync('/dev/null', 'r')
+  let count = 0
+  let again: NodeJS.Timeout | undefined
+  let closed = false
+
+  const refill = guard('the descriptor in reserve', (): void => {
+    if (closed) return
+    try {
+      spare = openSync('/dev/null', 'r')
+      accepting(true)
+    } catch {
+      again = setTimeout(refill, AGAIN)
+    }
+  })
+
+  return {
+    use() {
+      if (spare < 0) return
+      closeSync(spare)
+      spare = -1
+      accepting(false)
+      const fd = accept(listening)
+      if (fd < 0) {
+        refill()
+        return
+      }
+      count++
+      if (isPowerOfTwo(count))
+        log(
+          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was turned away with EMFILE${count > 1 ? `, ${count} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
+        )
+      turnAway(fd, Errno.EMFILE, refill)
+    },
+    close() {
+      closed = true
+      clearTimeout(again)
+      if (spare >= 0) closeSync(spare)
+    },
+  }
+}

@@ -1,0 +1,67 @@
+/*
+ * Connections while the daemon has no descriptors left: this process, which is the daemon and its client, has taken all.
+ */
+import assert from 'node:assert/strict'
+import { closeSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { startDaemon } from '../../../src/daemon/daemon.ts'
+import { mapArena } from '../../../src/host/memory/mapping.ts'
+import { libcFunctions } from '../../../src/host/native.ts'
+import { Errno } from '../../../src/spec/errno.ts'
+import { scratchFolder } from '../../tools.ts'
+import { dial } from '../client.ts'
+
+const folder = scratchFolder()
+const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
+const RLIMIT_NOFILE = 7
+
+/** Takes all descriptors; the answer gives them back. */
+const takeAll = (t: TestContext): (() => void) => {
+  const limit = mapArena(4096)
+  assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, limit.address), 0)
+  const [soft] = new BigUint64Array(limit.bytes.buffer, limit.bytes.byteOffset, 2)
+  const set = (value: bigint): void => {
+    limit.view.setBigUint64(0, value, true)
+    assert.equal(sys().prlimit(0, RLIMIT_NOFILE, limit.address, 0), 0)
+  }
+  const taken = [openSync('/dev/null', 'r')]
+  set(BigInt(taken[0]! + 8))
+  for (;;)
+    try {
+      taken.push(openSync('/dev/null', 'r'))
+    } catch {
+      break
+    }
+  const give = (): void => {
+    set(soft!)
+    for (const fd of taken.splice(0)) closeSync(fd)
+  }
+  t.after(give)
+  return give
+}
+
+test('who connects while no descriptors are left is told EMFILE, the log says so; afterwards all are served again', async t => {
+  const lines: string[] = []
+  const daemon = await startDaemon({
+    socket: join(folder, 'sock'),
+    config: { devices: [{ name: 'rxe0', address: '127.0.0.1' }], fault: '', link: 'memory' },
+    endWithLastClient: false,
+    parts: { log: (...words) => lines.push(words.join(' ')) },
+  })
+  t.after(() => daemon.close())
+  // Connected, and not accepted yet.
+  const clients = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
+  const give = takeAll(t)
+  for (const client of clients) {
+    assert.equal((await client.hello()).error, Errno.EMFILE)
+    assert.equal(await client.next(), undefined, 'it is hung up')
+  }
+  assert.deepEqual(
+    lines.map(line => /no descriptors left.*EMFILE(, 2 so far)?; end some programs.*ulimit -n/.test(line)),
+    [true, true],
+  )
+  give()
+  const late = dial(t, daemon)
+  assert.equal((await late.hello()).error, 0)
+})
