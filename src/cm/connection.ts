@@ -116,8 +116,8 @@ export class CmConnection implements Timed {
   tid = 0n
   path: CmPath
   serviceId = 0n
-  /** Exponent: how long the peer may take to answer. */
-  responseTimeout = 0
+  /** Microseconds until a message without an answer is sent again. */
+  answerTimeout = 0
   maxCmRetries = 0
   /** Exponent: how long an answer of ours may take, of which the peer is told once it asks again. */
   serviceTimeout = 0

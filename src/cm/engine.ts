@@ -15,7 +15,7 @@ import { type CmCounters, type CmEnvironment, type CmEvent, CmMachine, type CmTr
 import * as messages from './messages.ts'
 import { receive } from './receive.ts'
 import type { CmListenOptions } from './registry.ts'
-import { ackTimeout } from './timeout.ts'
+import { ackTimeout, fromExponent } from './timeout.ts'
 
 export interface SidrRequest {
   readonly path: CmPath
@@ -88,7 +88,7 @@ export class CmEngine {
     this.#machine.registry.claimQpn(connection, request.qpn)
     connection.tid = tid
     connection.serviceId = request.serviceId
-    connection.responseTimeout = request.remoteResponseTimeout
+    connection.answerTimeout = fromExponent(request.remoteResponseTimeout) + 2 * fromExponent(path.packetLifeTime)
     connection.maxCmRetries = request.maxCmRetries
     agreed.rqPsn = request.startingPsn
     agreed.responderResources = request.responderResources
@@ -179,7 +179,7 @@ export class CmEngine {
     connection.path = path
     connection.tid = tid
     connection.serviceId = serviceId
-    connection.responseTimeout = request.responseTimeout
+    connection.answerTimeout = fromExponent(request.responseTimeout)
     connection.maxCmRetries = request.maxCmRetries
     this.#machine.apply(connection, 'SIDR_REQ')
     this.#machine.awaitAnswer(connection, 'SIDR_REQ', bytes, now)

@@ -158,10 +158,10 @@ export class CmMachine {
 
   /** Sends a message again and again until it is answered. */
   awaitAnswer(connection: CmConnection, name: CmMessageName, bytes: Uint8Array, now: number): void {
-    const timeout = fromExponent(connection.responseTimeout) + 2 * fromExponent(connection.path.packetLifeTime)
-    connection.pending = { name, bytes, retries: connection.maxCmRetries, timeout }
+    const { answerTimeout, maxCmRetries } = connection
+    connection.pending = { name, bytes, retries: maxCmRetries, timeout: answerTimeout }
     this.transmit(connection.path, name, bytes, 'sent')
-    this.timers.set(connection, now + timeout)
+    this.timers.set(connection, now + answerTimeout)
   }
 
   /** Nothing waits for an answer any more. */

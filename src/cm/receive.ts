@@ -47,7 +47,8 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   connection.remoteCaGuid = message.caGuid
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  connection.responseTimeout = message.localResponseTimeout
+  // The sender of the REQ has counted the way there and back.
+  connection.answerTimeout = fromExponent(message.localResponseTimeout)
   connection.maxCmRetries = message.maxCmRetries
   agreed.remoteQpn = message.qpn
   agreed.sqPsn = message.startingPsn

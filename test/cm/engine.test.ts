@@ -163,7 +163,9 @@ describe('losses', () => {
     pair.exchange()
     pair.a.engine.ready(active)
     assert.deepEqual(pair.lose(), ['RTU'])
+    const before = pair.now
     pair.expire()
+    assert.equal(pair.now - before, fromExponent(20), 'the timeout that the REQ names')
     assert.deepEqual(pair.exchange(), ['2:REP', '1:RTU'])
     assert.equal(passive.state, 'ESTABLISHED')
     assert.deepEqual(names(pair.a), ['REP_RECEIVED'])

@@ -282,6 +282,8 @@ describe('listeners', () => {
     world.tick()
     assert.equal(b.requests(listener).length, 0, 'nobody has answered yet')
     for (const [i, request] of first.entries()) b.cm.accept(request, parametersOf(0x20 + i))
+    // The REPs are sent again before the third REQ is.
+    world.tick()
     world.tick()
     const third = b.requests(listener)
     assert.equal(third.length, 1)

@@ -1,0 +1,316 @@
+/*
+ * Our connection manager in the place of one side of a capture, in virtual time: the other side's recorded messages are
+ * handed in, in their order, less those that were lost; commands are given when the recorded consumer gave them. What
+ * it sends must be the recorded messages, field by field, with the random ids of the recording in the place of ours.
+ * A message that the recorded side repeated must come by itself: as an answer, or when time passes.
+ */
+import assert from 'node:assert/strict'
+import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
+import { CmEngine } from '../../src/cm/engine.ts'
+import type { CmEvent } from '../../src/cm/machine.ts'
+import { GSI_QPN, rejReason } from '../../src/spec/wire/mad.ts'
+import { type CmMessage, emitCm, parseCm } from '../../src/wire/mad.ts'
+import { type Loss, readConversation, type Side } from '../transport/captures/conversation.ts'
+import { factsOf } from '../transport/captures/facts.ts'
+import { randomFrom } from './pair.ts'
+
+export interface RecordedMessage {
+  /** Number of the packet in its file. */
+  readonly number: number
+  /** µs since the first packet of the file. */
+  readonly time: number
+  readonly from: Side
+  readonly message: CmMessage
+  /** It did not reach the other side. */
+  readonly lost: boolean
+}
+
+/** All messages of connection management in a capture. */
+export const messagesIn = (capture: string): RecordedMessage[] => {
+  const loss: Loss | undefined = factsOf[capture]?.loss
+  return readConversation(capture, loss).entries.flatMap(({ number, time, from, packet, lost }) => {
+    const message = packet.BTH.destQp === GSI_QPN ? parseCm(packet.payload) : undefined
+    return message === undefined ? [] : [{ number, time, from, message, lost }]
+  })
+}
+
+/** Where our engine did otherwise; `packet`: a message that is absent on one side (`-`). */
+export interface Difference {
+  /** Of the recorded message; 0 for one that was not recorded. */
+  readonly number: number
+  readonly field: string
+  readonly recorded: string
+  readonly ours: string
+}
+
+type Of<N extends CmMessage['name']> = Extract<CmMessage, { readonly name: N }>
+
+/** Linux 6.1: packet life time 18 and an ACK delay of 15. */
+const LIFE_TIME = 18
+const ACK_DELAY = 15
+/** Linux counts in units of 1.024 ms for 4.096 µs × 2^8, and rounds its timers up. */
+const TIMER_TOLERANCE = 0.1
+/** Seconds, as rows of differences name them. */
+const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
+const text = (value: unknown): string => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `${value}`)
+
+/** Ids that are random: those of the recorded side, and ours for them. */
+const ID_FIELDS = ['tid', 'localId', 'remoteId', 'requestId'] as const
+
+class Replay {
+  readonly differences: Difference[] = []
+  readonly #side: Side
+  readonly #all: readonly RecordedMessage[]
+  readonly #engine: CmEngine
+  /** Recorded transactions and ids of this side → ours. */
+  readonly #ours = new Map<unknown, bigint | number>()
+  readonly #connections = new Map<number, CmConnection>()
+  /** Requests that wait for the consumer, by the peer's id of them. */
+  readonly #requests = new Map<number, CmConnection>()
+  readonly #paths = new Map<number, CmPath>()
+  readonly #sentAt = new Map<string, { readonly recorded: number; readonly ours: number }>()
+  readonly #waiting: CmMessage[] = []
+  #now = 0
+
+  constructor(all: readonly RecordedMessage[], side: Side) {
+    this.#side = side
+    this.#all = all
+    const own = this.#all.find(({ from, message }) => from === side && 'caGuid' in message)?.message as Of<'REQ'>
+    this.#engine = new CmEngine({
+      random: randomFrom(5),
+      caGuid: () => own?.caGuid ?? 0n,
+      ackDelay: () => ACK_DELAY,
+      hasGid: () => true,
+    })
+    for (const { from, message } of this.#all) if (from !== side && this.#isServed(message)) this.#listen(message)
+  }
+
+  run(): Difference[] {
+    for (const entry of this.#all) {
+      if (entry.from === this.#side) this.#expect(entry)
+      else this.#receive(entry)
+    }
+    return this.differences
+  }
+
+  /** Whether the recorded consumer listened to the service that a request is for. */
+  #isServed(request: CmMessage): request is Of<'REQ' | 'SIDR_REQ'> {
+    if (request.name === 'SIDR_REQ')
+      return this.#all.some(
+        ({ message }) => message.name === 'SIDR_REP' && message.requestId === request.requestId && message.status === 0,
+      )
+    return (
+      request.name === 'REQ' &&
+      !this.#all.some(
+        ({ message }) =>
+          message.name === 'REJ' &&
+          message.remoteId === request.localId &&
+          message.reason === rejReason.INVALID_SERVICE_ID,
+      )
+    )
+  }
+
+  #listen({ serviceId }: Of<'REQ' | 'SIDR_REQ'>): void {
+    try {
+      this.#engine.listen(serviceId)
+    } catch {
+      // A listener has it already.
+    }
+  }
+
+  #pathOf(req: Of<'REQ'>): CmPath {
+    const { localGid, remoteGid, pkey, flowLabel, trafficClass, hopLimit, sl } = req
+    const active = this.#all.some(({ from, message }) => from === this.#side && message === req)
+    const ends = active ? { localGid, remoteGid } : { localGid: remoteGid, remoteGid: localGid }
+    const rest = { pkey, flowLabel, trafficClass, hopLimit, sl, mtu: req.pathMtu, packetLifeTime: LIFE_TIME }
+    return { device: 0, ...ends, ...rest }
+  }
+
+  /** The path of the connection that a message is about; of a SIDR message any will do. */
+  #path(message: CmMessage): CmPath {
+    if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
+    const ids = ID_FIELDS.slice(1).flatMap(field =>
+      field in message ? [(message as Of<'RTU'>)[field as 'localId']] : [],
+    )
+    const known = ids.flatMap(id => this.#paths.get(id) ?? [])[0]
+    if (known !== undefined && 'localId' in message) this.#paths.set(message.localId, known)
+    const gid = new Uint8Array(16)
+    const plain = {
+      pkey: 0xffff,
+      flowLabel: 1,
+      trafficClass: 0,
+      hopLimit: 64,
+      sl: 0,
+      mtu: 3,
+      packetLifeTime: LIFE_TIME,
+    }
+    return known ?? { device: 0, localGid: gid, remoteGid: gid, ...plain }
+  }
+
+  /** A recorded message with our ids where it has the recorded side's. */
+  #translated<M extends CmMessage>(message: M): M {
+    const record: Record<string, unknown> = { ...message }
+    for (const field of ID_FIELDS) if (field in record) record[field] = this.#ours.get(record[field]) ?? record[field]
+    return record as unknown as M
+  }
+
+  #collect(): void {
+    for (let sent = this.#engine.pollTransmit(); sent; sent = this.#engine.pollTransmit())
+      this.#waiting.push(parseCm(sent.mad)!)
+  }
+
+  #receive({ number, message, lost }: RecordedMessage): void {
+    const path = this.#path(message)
+    if (message.name === 'DREQ' || message.name === 'DREP') this.#crossing(number, message)
+    if (lost) return
+    this.#engine.onMad(emitCm(this.#translated(message)), path, this.#now)
+    for (let event = this.#engine.pollEvent(); event; event = this.#engine.pollEvent()) this.#hear(event)
+    this.#collect()
+    const next = this.#all.find(entry => entry.number > number && entry.from === this.#side)
+    for (const [i, { name }] of [...this.#waiting].entries())
+      if (next === undefined || i > 0 || next.message.name !== name) {
+        this.#note(0, 'packet', '-', name)
+        this.#waiting.splice(i, 1)
+      }
+  }
+
+  #hear({ name, connection, message }: CmEvent): void {
+    if (name === 'REQ_RECEIVED') this.#requests.set((message as Of<'REQ'>).localId, connection)
+    if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as Of<'SIDR_REQ'>).requestId, connection)
+  }
+
+  /** Both sides may have sent this message of the end of a connection before they had the other's. */
+  #crossing(number: number, { name, remoteId }: Of<'DREQ' | 'DREP'>): void {
+    const own = this.#all.find(
+      ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,
+    )
+    const connection = this.#connections.get(remoteId)
+    const may = connection?.state === (name === 'DREQ' ? 'ESTABLISHED' : 'DREQ_RCVD')
+    if (own === undefined || own.number < number || !may) return
+    this.#command(own.message)
+    this.#collect()
+  }
+
+  #expect({ number, time, message }: RecordedMessage): void {
+    this.#path(message)
+    const key = ['REQ', 'SIDR_REQ'].includes(message.name)
+      ? `${message.name} ${'localId' in message ? message.localId : message.tid}`
+      : `${message.name} ${text((message as Of<'RTU'>).localId)} ${text((message as Of<'RTU'>).remoteId)} ${message.tid}`
+    const before = this.#sentAt.get(key)
+    if (this.#waiting.length === 0 && before === undefined) {
+      this.#command(message)
+      this.#collect()
+    }
+    let waited = false
+    if (this.#waiting.length === 0 && this.#engine.nextTimeout() < Number.POSITIVE_INFINITY) {
+      waited = true
+      this.#now = this.#engine.nextTimeout()
+      this.#engine.onTimeout(this.#now)
+      this.#collect()
+    }
+    const sent = this.#waiting.shift()
+    if (sent === undefined) {
+      this.#note(number, 'packet', message.name, '-')
+      return
+    }
+    this.#learn(message, sent)
+    const expected = this.#translated(message) as unknown as Record<string, unknown>
+    const ours = sent as unknown as Record<string, unknown>
+    for (const field of new Set([...Object.keys(expected), ...Object.keys(ours)]))
+      if (text(expected[field]) !== text(ours[field]))
+        this.#note(number, field, text(expected[field]), text(ours[field]))
+    if (waited && before) {
+      const [recorded, mine] = [time - before.recorded, this.#now - before.ours]
+      if (Math.abs(mine / recorded - 1) > TIMER_TOLERANCE) this.#note(number, 'wait', seconds(recorded), seconds(mine))
+    }
+    this.#sentAt.set(key, { recorded: time, ours: this.#now })
+  }
+
+  #note(number: number, field: string, recorded: string, ours: string): void {
+    this.differences.push({ number, field, recorded, ours })
+  }
+
+  /** Our ids for the recorded ones that this side has chosen. */
+  #learn(recorded: CmMessage, sent: CmMessage): void {
+    const isPeers = (id: unknown): boolean =>
+      this.#all.some(
+        ({ from, message }) => from !== this.#side && Object.values(message).some(value => value === id && value !== 0),
+      )
+    for (const field of ['tid', 'localId', 'requestId'] as const) {
+      const [theirs, ours] = [recorded, sent].map(
+        message => (message as unknown as Record<string, bigint | number>)[field],
+      )
+      const isAnswer = field !== 'localId' && isPeers(theirs) && !['REQ', 'DREQ', 'SIDR_REQ'].includes(recorded.name)
+      if (theirs && ours !== undefined && !isAnswer && !this.#ours.has(theirs)) this.#ours.set(theirs, ours)
+    }
+  }
+
+  #connection(id: number): CmConnection {
+    const found = this.#connections.get(id)
+    assert.ok(found, `no connection ${id}`)
+    return found
+  }
+
+  /** What the recorded consumer did for the first message of its kind; nothing for an answer that comes by itself. */
+  #command(message: CmMessage): void {
+    const engine = this.#engine
+    const now = this.#now
+    switch (message.name) {
+      case 'REQ': {
+        const path = this.#paths.get(message.localId)!
+        const connection = engine.create(path)
+        this.#connections.set(message.localId, connection)
+        const { remoteResponseTimeout, localResponseTimeout } = message
+        engine.connect(
+          connection,
+          { ...message, path, transport: 'RC', remoteResponseTimeout, localResponseTimeout },
+          now,
+        )
+        break
+      }
+      case 'REP': {
+        const connection = this.#requests.get(message.remoteId)
+        assert.ok(connection, `no request ${message.remoteId}`)
+        this.#connections.set(message.localId, connection)
+        engine.reply(connection, message, now)
+        break
+      }
+      case 'RTU':
+        engine.ready(this.#connection(message.localId), message.privateData)
+        break
+      case 'REJ': {
+        const connection = this.#requests.get(message.remoteId)
+        const { reason, privateData } = message
+        if (connection !== undefined) engine.reject(connection, { reason, privateData }, now)
+        break
+      }
+      case 'DREQ':
+        engine.disconnect(this.#connection(message.localId), now)
+        break
+      case 'DREP': {
+        const connection = this.#connections.get(message.localId)
+        if (connection?.state === 'DREQ_RCVD') engine.confirmDisconnect(connection, now)
+        break
+      }
+      case 'SIDR_REQ': {
+        const connection = engine.create(this.#path(message))
+        const { serviceId, privateData } = message
+        engine.resolve(
+          connection,
+          { path: connection.path, serviceId, privateData, responseTimeout: 20, maxCmRetries: 15 },
+          now,
+        )
+        break
+      }
+      case 'SIDR_REP': {
+        const connection = this.#requests.get(message.requestId)
+        const { status, qpn, qkey, privateData } = message
+        if (connection !== undefined) engine.resolved(connection, { status, qpn, qkey, privateData })
+      }
+    }
+  }
+}
+
+/** Our engine in the place of `side`: where it did otherwise. */
+export const replay = (messages: readonly RecordedMessage[], side: Side): Difference[] =>
+  new Replay(messages, side).run()
