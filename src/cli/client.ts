@@ -124,7 +124,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
   const receive = (length: number): void => {
     const reply = newReply()
     const fault = readReply(incoming, length, reply)
-    if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent nonsense: ${fault}`))
+    if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent an invalid message: ${fault}`))
     else if (reply.type === MessageType.TRACE) {
       const record = readTrace(reply.text)
       if (record !== undefined) onTrace?.(record)
@@ -171,7 +171,7 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
     if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${wanted.what}: ${reply.error}`)
     return reply
   }
-  const odd = (what: string): Error => new Error(`the daemon at ${socket} gave an odd answer to ${what}`)
+  const odd = (what: string): Error => new Error(`the daemon at ${socket} gave an unexpected answer to ${what}`)
 
   const { version, error } = await ask(serial => writeHello(outgoing, header(serial)))
   // EACCES: the daemon may not access our memory, which a tool does not need.

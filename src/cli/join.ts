@@ -78,7 +78,7 @@ const joinOrStart = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Joi
       problem = error
     }
   }
-  throw problem ?? new Error(`the daemon at ${socket} ends again and again before it is of use`)
+  throw problem ?? new Error(`the daemon at ${socket} ends each time before it can be used`)
 }
 
 const asJoined = (client: ToolClient, lastWords = (): string => ''): Joined => ({

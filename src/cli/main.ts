@@ -22,10 +22,10 @@ const kindsText = (kinds: Readonly<Record<string, string>>): string =>
   Object.entries(kinds)
     .map(([name, what], i) => `${name} (${what}${i === 0 ? '; the default' : ''})`)
     .join(', ')
-const LINK_HELP = `what joins the devices: ${kindsText(linkKinds)}`
+const LINK_HELP = `what connects the devices: ${kindsText(linkKinds)}`
 
 const PATH = '--path <way>'
-const PATH_HELP = `how messages pass through memory: ${kindsText(pathKinds)}`
+const PATH_HELP = `how messages pass between devices in memory: ${kindsText(pathKinds)}`
 
 const withConfig = (command: Command): Command =>
   command
@@ -33,7 +33,7 @@ const withConfig = (command: Command): Command =>
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
-    .option('--ignore-memlock', 'let programs register more memory than they may lock (ulimit -l)')
+    .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
 const withJoin = (command: Command): Command =>
   withConfig(
@@ -47,7 +47,7 @@ const withJoin = (command: Command): Command =>
 const examples = (...lines: readonly string[]): string => `\nExamples:\n${lines.map(line => `  $ ${line}\n`).join('')}`
 
 const faultHelp = `
-A rule says for which packets it is, and what happens to them; every rule that fits a packet acts on it.
+A rule selects packets and says what happens to them; every rule that matches a packet acts on it.
 ${Object.values(FaultSettings)
   .map(({ example, help }) => `  ${example.padEnd(26)}  ${help}`)
   .join('\n')}
@@ -82,11 +82,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     withJoin(program.command('trace'))
       .description('Runs a program and prints each of its calls to a device, decoded.')
       .option('-o, --output <file>', 'write the calls to this file instead of standard error')
-      .option('-v, --verbose', 'print records, lists and byte strings whole, fields that are 0 too')
-      .option('--abi', 'print dialect, names and bytes of each call below it, as the program made it')
+      .option('-v, --verbose', 'print records, lists and byte strings in full, including zero fields')
+      .option('--abi', 'print the dialect, names and bytes of each call below it')
       .option('--class <classes>', 'only calls of these classes, e.g. rc_qp,mr; may be given several times', collect)
       .option('--errors', 'only calls that failed')
-      .option('-c, --summary', 'count calls and their time by method and print a table at the end')
+      .option('-c, --summary', 'count calls and time by method, and print a table at the end')
       .option('--json', 'print one JSON object per line')
       .option('--pcap <file>', 'write all packets of the daemon to this file (pcapng)')
       .addHelpText(
@@ -130,11 +130,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   stat(program) {
     program
       .command('stat')
-      .description('Shows what lives in a daemon: objects, rings, sessions, memory, counters.')
+      .description('Shows the state of a daemon: objects, rings, sessions, memory, counters.')
       .option(SOCKET, 'the daemon at this socket')
       .option('--json', 'as JSON')
-      .option('--qps', 'the queue pairs: process, type, state, peer, requests, what failed last')
-      .option('-w, --watch [seconds]', 'rates of what happens, every second or as often as you say')
+      .option('--qps', 'the queue pairs: process, type, state, peer, requests, last failure')
+      .option('-w, --watch [seconds]', 'activity as rates, every second or every N seconds')
       .addHelpText(
         'after',
         examples('userdma stat', 'userdma stat --qps', 'userdma stat --json', 'userdma stat --watch 5'),
@@ -159,7 +159,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .description(
         'Prints every class, method and attribute with its type: all that are declared, or those of a device.',
       )
-      .option('--device <name>', 'what this device of a daemon says that it supports')
+      .option('--device <name>', 'the classes of this device of a daemon, from its own description')
       .option(SOCKET, 'the daemon at this socket')
       .option('--json', 'as JSON (docs/reference/schema.md)')
       .addHelpText('after', examples('userdma schema', 'userdma schema --device rxe0 --json'))
@@ -169,14 +169,14 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     const device = program.command('device').description('Adds and removes devices of a running daemon.')
     device
       .command('add')
-      .description('One more device; programs find it at once.')
+      .description('Adds a device; programs find it at once.')
       .argument('<name[@address]>', 'as for --device')
       .option(SOCKET, 'the daemon at this socket')
       .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))
       .action(async (text, options) => (await import('./commands/device.ts')).addDevice(text, options))
     device
       .command('remove')
-      .description('Takes a device away, also from programs that use it.')
+      .description('Removes a device, even while programs use it.')
       .argument('<name>', 'its name')
       .option(SOCKET, 'the daemon at this socket')
       .action(async (name, options) => (await import('./commands/device.ts')).removeDevice(name, options))
@@ -184,30 +184,30 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   fault(program) {
     const fault = program
       .command('fault')
-      .description('Shows or changes what is wrong with the network of a running daemon.')
+      .description('Shows or changes the fault rules of a running daemon.')
       .addHelpText('after', faultHelp)
     fault
       .command('show')
-      .description('Prints the rules that hold, one per line, and what each has done.')
+      .description('Prints the current rules, one per line, with their counts.')
       .option(SOCKET, 'the daemon at this socket')
       .option('--json', 'as JSON')
       .action(async options => (await import('./commands/fault.ts')).showFaults(options))
     fault
       .command('set')
-      .description('These rules hold from now on, in the place of all others.')
+      .description('Replaces all rules by these.')
       .argument('<rules...>', 'rules, e.g. drop=1%')
       .option(SOCKET, 'the daemon at this socket')
       .action(async (rules, options) => (await import('./commands/fault.ts')).setFaults(rules, options))
     fault
       .command('clear')
-      .description('No faults from now on.')
+      .description('Removes all rules.')
       .option(SOCKET, 'the daemon at this socket')
       .action(async options => (await import('./commands/fault.ts')).setFaults([], options))
   },
   demo(program) {
     program
       .command('demo')
-      .description('Shows it working: two programs exchange data, with their calls and packets.')
+      .description('A demonstration: two programs exchange data, with their calls and packets.')
       .option(LINK, LINK_HELP)
       .action(async options => (await import('./commands/demo.ts')).demo(options))
   },

@@ -1,23 +1,23 @@
 /*
- * Faults of our own: what happens when code of the daemon throws where it should not.
+ * Containment of the daemon's own bugs: what happens when its code throws unexpectedly.
  *
- * Every entry from the event loop into the daemon is a boundary: a session's messages, a doorbell, a timer, a device's
- * poll (loop.ts). What is thrown there is reported with its stack, and ends at most the one whose work it was: all
- * others go on. A fault that repeats is reported at its 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
+ * Every entry from the event loop is a boundary: a session's messages, a doorbell, a timer, a device's poll (loop.ts).
+ * An exception there is logged with its stack and ends at most the session, device or call that it served; all others
+ * continue. A repeated fault is logged the 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
  */
 
 export interface Containment {
-  /** Faults since the start. */
+  /** Number of faults since the start. */
   readonly count: number
-  /** Logs a fault; `where`: whose work it was, in few words. */
+  /** Logs a fault; `where` names the work in a few words. */
   report(where: string, error: unknown): void
-  /** `body` as a callback that never throws. A fault is reported; then `failed` runs, within the same boundary. */
+  /** `body` as a callback that never throws. A fault is logged; then `failed` runs, within the same boundary. */
   guard<A extends readonly unknown[]>(
     where: string,
     body: (...args: A) => void,
     failed?: () => void,
   ): (...args: A) => void
-  /** Runs all steps, also those after one that fails. */
+  /** Runs all steps, including those after one that fails. */
   runAll(where: string, steps: readonly (() => void)[]): void
 }
 

@@ -1,7 +1,6 @@
 /*
- * The daemon, put together: devices on a network, the socket at which processes connect, the tree that they read,
- * the loop that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; so does whoever wants one in his
- * own process.
+ * The daemon, assembled: devices on a network, the socket for sessions, the tree of files that programs read, the loop
+ * that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; other programs can run it in their own process.
  */
 
 import { existsSync, rmSync } from 'node:fs'
@@ -61,18 +60,18 @@ export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   readonly config: DaemonConfig
-  /** Ends once the last session that was connected has gone. */
+  /** Ends once the last connected session has ended. */
   readonly endWithLastClient: boolean
-  /** Who is served besides the user whose process this is; default: nobody. */
+  /** Users to serve besides the process's own; default: none. */
   readonly served?: Served
-  /** Other parts than the usual ones: tests see with some that fail that nothing else does. */
+  /** Replacements of standard parts: tests use failing ones to check containment. */
   readonly parts?: Partial<DaemonParts>
 }
 
 export interface DaemonParts {
   readonly createRxeDevice: typeof createRxeDevice
   readonly dispatch: typeof dispatch
-  /** Where faults of the daemon's own are logged. */
+  /** Log of the daemon's own faults. */
   readonly log: (...words: unknown[]) => void
 }
 
@@ -82,14 +81,14 @@ export interface Daemon {
   close(): Promise<void>
 }
 
-/** Somebody else serves the socket. */
+/** Another process serves the socket. */
 export class SocketInUseError extends Error {
   override readonly name = 'SocketInUseError'
 }
 
 /** sun_path without its NUL. */
 const LONGEST_PATH = 107
-/** The tree's path must fit the session protocol's field. */
+/** The tree's path must fit in the session protocol's field. */
 const LONGEST_ROOT = 239
 
 const requireFolder = (socket: string): void => {
@@ -120,7 +119,7 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   }
 }
 
-/** A page that only we can write: mapped first, sealed then. */
+/** A page that only the daemon can write: it is mapped first, then sealed. */
 const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
@@ -129,10 +128,10 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   return { fd, mapping }
 }
 
-/** Milliseconds in which the first client of a daemon that ends with its last one must have come. */
+/** Milliseconds within which the first client of a daemon that ends with its last one must connect. */
 const PATIENCE = 10_000
 
-/** Objects of programs and devices that are gone, destroyed in one turn of the event loop: some 0.3 ms. */
+/** Objects of ended programs and devices that are destroyed in one turn of the event loop: some 0.3 ms. */
 const ENDED_IN_TURN = 32
 
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
@@ -165,14 +164,14 @@ export const startDaemon = async ({
     run: job => endings.begin(job, error => containment.report('an end of objects', error)),
   })
   const trace = createTraceHub(nowMicroseconds)
-  // Between devices of a memory link it is the loop itself that moves packets.
+  // Between devices of a memory link the loop itself moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
   const mads = new MadLayer(core, { now: nowMicroseconds, wake: () => loopOrNone?.advance() })
   const cm = new RdmaCm(core, mads, {
     now: nowMicroseconds,
     random: secureRandom,
     routing: config.link === 'memory' ? { closed: true } : { sourceOf: sourceAddress },
-    // Guests name no numbers that nobody has, which might be another's next queue pair.
+    // Guests may not name arbitrary numbers, which might become another program's queue pair.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
       const qp = rxe && qpOfNumber(rxe.state, qpn)
@@ -188,7 +187,7 @@ export const startDaemon = async ({
   let loopOrNone: Loop | undefined
   let listening: number
   try {
-    // Addresses may be taken or missing: that is found out before anything else is there.
+    // Addresses may be in use or missing: this is checked before anything else is created.
     for (const spec of config.devices) devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {
@@ -196,16 +195,16 @@ export const startDaemon = async ({
     interfaces?.close()
     throw error
   }
-  /** Last of all: as long as we hold the socket nobody else starts at this place, whose files we remove. */
+  /** Last: while we hold the socket no other daemon can start at this path, whose files we remove. */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
     close(listening)
   }
 
-  // A pool of its own: what the other one counts are rings.
+  // A separate pool: the other one's counts are those of rings.
   const own = createRingPool()
   const parked = createParkedPage(own)
-  /** Nobody knows what state it is in: its programs are told that it is gone, and so it is. */
+  /** The state of a faulty device is unknown: it is removed, and its programs get DEVICE_FATAL. */
   const fail = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
     const { name } = device.device
     containment.report(`device ${name}, which is removed`, error)
@@ -229,7 +228,10 @@ export const startDaemon = async ({
   const posted = (context: Context, handle: number): void => {
     for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
   }
-  /** Who makes the present call most likely has what it is about; but copies may be anywhere, and devices just go. */
+  /**
+   * The calling process most likely has the descriptor; but copies may be anywhere, and devices can be removed without
+   * a caller.
+   */
   const holders = function* (): Generator<ProcessHandle> {
     if (daemon.calling !== undefined) yield daemon.calling
     for (const { process } of sessions) if (process !== daemon.calling) yield process
@@ -257,7 +259,7 @@ export const startDaemon = async ({
       containment,
     ),
     events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
-      // Of connection management channels are all that a context has.
+      // Contexts of connection management have channels only.
       if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
     }),
     shares: createFdQuotas(),
@@ -279,7 +281,7 @@ export const startDaemon = async ({
         : // jobs that wait may be yet to close contexts
           endings.run([].values()).then(() => untilEnded(core, user)),
     plug(spec) {
-      // a device that is removed may still have name or address
+      // a device being removed may still hold the name or address
       endings.finish()
       const added = devices.add(spec)
       files?.add(added)
@@ -361,7 +363,7 @@ export const startDaemon = async ({
     finish()
   }
 
-  /** A context without a session: its descriptor is on its way to another program, or was left to one. */
+  /** A context without a session: its descriptor is in transit to another program, or was left to one. */
   const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
   const endIfUnused = (): void => {
     if (isUnused())
@@ -370,7 +372,7 @@ export const startDaemon = async ({
       })
   }
 
-  // Whoever started us to be a client may have died before it connected.
+  // The command that started us may have died before it connected.
   const unused = setTimeout(endIfUnused, PATIENCE)
 
   const greet = (fd: number): void => {

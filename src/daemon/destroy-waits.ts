@@ -1,8 +1,8 @@
 /*
  * Destroys that wait. libibverbs returns from ibv_destroy_cq, _qp and _srq when the program has acknowledged every
- * event that it has read of the object. For the daemon the object is gone by then, so it looks into the program: the
- * user handle of libibverbs is the address of the object's structure, in which the acknowledged events are counted.
- * A structure is believed only while the object's handle stands in it.
+ * event of the object that it has read. The daemon has destroyed the object by then, so it reads the program's memory:
+ * libibverbs' user handle is the address of the object's structure, which counts the acknowledged events. A structure
+ * is trusted only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { because } from '../spec/causes.ts'
@@ -12,9 +12,9 @@ import type { Failure } from '../spec/failures.ts'
 export interface DestroyWaits {
   /** An object was destroyed of which `caller` has read events. */
   add(object: CoreObject, read: EventsRead, caller: Caller): void
-  /** The caller has gone, and its memory with it. */
+  /** The caller has ended, and its memory with it. */
   drop(caller: Caller): void
-  /** Those that wait now. */
+  /** The destroys that wait now. */
   now(): readonly DestroyWait[]
 }
 
@@ -23,13 +23,13 @@ export interface DestroyWait {
   readonly failure: Failure
 }
 
-/** Milliseconds that a program has to acknowledge before it is told of. */
+/** Milliseconds that a program has to acknowledge before the wait is logged. */
 const PATIENCE = 1000
-/** Destroys of one client that are looked after. */
+/** Maximum watched destroys of one client. */
 const MOST_WAITS = 64
 
-// struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: where the handle stands, the number that people know, and behind
-// a mutex and a condition variable the counts of acknowledged events.
+// struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: offsets of the handle, of the number that people know, and, after
+// a mutex and a condition variable, of the counts of acknowledged events.
 const MUTEX = process.arch === 'arm64' ? 48 : 40
 const CONDITION = 48
 export const layouts = {
@@ -47,7 +47,7 @@ interface Watched {
   readonly caller: Caller
 }
 
-/** Why the destroy waits; undefined if it does not, or if that cannot be known. */
+/** Why the destroy waits; undefined if it does not, or if this cannot be determined. */
 const causeOf = ({ object, read, caller }: Watched) => {
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
@@ -70,7 +70,7 @@ const causeOf = ({ object, read, caller }: Watched) => {
   return undefined
 }
 
-/** `tell` is called once for each destroy that still waits when a program has had its time. */
+/** `tell` is called once for each destroy that still waits after this time. */
 export const createDestroyWaits = (
   tell: (wait: DestroyWait) => void,
   later: (run: () => void) => void = run => void setTimeout(run, PATIENCE).unref(),

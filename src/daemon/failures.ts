@@ -1,33 +1,33 @@
 /*
- * Who hears of failures (spec/failures.ts): the daemon's log, a line each and of no client more than a reader can
- * follow, and tools that trace the program whose queue pair it is. `userdma stat --qps` shows what failed last.
+ * Receivers of failures (spec/failures.ts): the daemon's log, one line each with a rate limit per client, and tools
+ * that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
  */
 import { addFailureHandler } from '../core/failures.ts'
 import type { Context, Core } from '../core/model.ts'
 import { type Failure, failureJson, failureText, isNote } from '../spec/failures.ts'
 import type { FailureRecord } from '../uapi/tool.ts'
 
-/** The program that has opened a context. */
+/** The program that opened a context. */
 export interface Owner {
   readonly pid: number
   readonly command: string
-  /** As `TraceHub.watch` has it. */
+  /** See `TraceHub.watch`. */
   readonly tag: string
 }
 
 export interface FailureDesk {
-  /** From now on, failures of this context's objects are those of `owner`. */
+  /** From now on failures of this context's objects belong to `owner`. */
   own(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
-  /** A process has disconnected: the count of its failures that were not logged is. */
+  /** A process has disconnected: reports how many of its failures were not logged. */
   leave(pid: number): void
 }
 
 const MICROSECONDS = 1e6
-/** Lines at once, and how many more in each second: of one client, and of all together. */
+/** Burst of lines, and lines per second: of one client, and of all together. */
 const OF_CLIENT = { burst: 20, perSecond: 2 }
 const OF_ALL = { burst: 200, perSecond: 20 }
-/** Clients whose lines are counted; the oldest makes room. */
+/** Clients whose lines are counted; the oldest is dropped. */
 const MOST_CLIENTS = 1024
 
 /** Whether one more line may be logged at `time`. */
@@ -45,12 +45,12 @@ const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, begin: number) => {
 
 interface Client {
   readonly mayLog: (time: number) => boolean
-  /** Who it is, in a sentence. */
+  /** The program, in a sentence. */
   readonly name: string
   suppressed: number
 }
 
-/** The line about a failure, with the process behind the queue pair's number. */
+/** The line of a failure, with the process after the queue pair's number. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   const text = failureText(failure)
   if (owner === undefined) return text
@@ -59,7 +59,7 @@ const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   return qp === undefined ? `${who} ${text}` : `${qp} ${who}${text.slice(qp.length)}`
 }
 
-/** `post` tells tools that trace programs with a tag. `now`: microseconds. */
+/** `post` sends to tools that trace programs with a tag. `now`: microseconds. */
 export const createFailureDesk = (
   core: Core,
   now: () => number,

@@ -1,31 +1,31 @@
 /*
- * How many of the daemon's descriptors a client may hold (docs/decisions/fd-quota.md: programs are hostile).
+ * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md: programs are hostile).
  *
- * Sessions, contexts, event sockets and files of programs are each a descriptor here, so one program could take all of
- * them and leave none for the others. A process may hold a quarter of what it and nobody else holds, and a user other
- * than the daemon's own half: each that comes finds a part of what is left, however many came before and took all they
- * were given. A few everybody may hold while there are any. What is charged is whoever asked; the descriptors
- * themselves are not known here. Node has raised our soft limit to the hard one before we run.
+ * Sessions, contexts, event sockets and files of programs each take a descriptor, so one program could exhaust them for
+ * all. A process may hold a quarter of the descriptors that it or nobody holds, and a user other than the daemon's own
+ * half: every newcomer finds part of the rest, however many took all that they were given. A minimum is granted to
+ * everybody while there are any. Charges go to the requester. Node has raised our soft limit to the hard one before we
+ * run.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
 
 export interface FdQuota {
   /**
-   * Charges for `count` descriptors that are about to be made; what it answers gives them back (more than once does
-   * nothing). Throws CallError: EMFILE over the share, ENFILE if there are none left for anybody.
+   * Charges for `count` new descriptors; the result releases them (once). Throws CallError: EMFILE beyond the share,
+   * ENFILE if there are none left.
    */
   take(count: number): () => void
 }
 
 export interface FdQuotas {
-  /** The share of a process; all its sessions have one. */
+  /** The share of a process, common to all its sessions. */
   of(pid: number, uid: number): FdQuota
-  /** Descriptors that are charged to all together. */
+  /** Descriptors charged to all processes together. */
   readonly held: number
 }
 
-/** What `make` makes; if it throws, what was charged for it is given back. */
+/** Runs `make`; if it throws, its charge is released. */
 export const orRelease = <T>(giveBack: () => void, make: () => T): T => {
   try {
     return make()
@@ -35,29 +35,29 @@ export const orRelease = <T>(giveBack: () => void, make: () => T): T => {
   }
 }
 
-/** What everybody may hold: a session, and a context or two with their events. */
+/** The minimum for everybody: a session, and a context or two with their events. */
 const FEW = 16
-/** Left for ourselves: sockets of devices, captures, both ends of what is passed on. */
+/** Reserved for the daemon: sockets of devices, captures, both ends of what is passed on. */
 const OWN = 32
 const OF_PROCESS = 4
 const OF_USER = 2
 
-/** Someone who holds descriptors: a process, or all of a user's. */
+/** A holder of descriptors: a process, or a user. */
 interface Account {
   readonly name: string
   readonly divisor: number
   held: number
 }
 
-/** How many descriptors this process may have in all (RLIMIT_NOFILE). */
+/** The process's limit of descriptors (RLIMIT_NOFILE). */
 const limitOf = (): number => {
   const found = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))
   return found === null ? Infinity : Number(found[1])
 }
 
 /**
- * `room`: descriptors for clients, by default what this process may open beside those that it has now. `owner`: the
- * user who is not limited as a user; by default ours.
+ * `room`: descriptors for clients, by default all that this process may still open. `owner`: the user without a limit;
+ * by default ours.
  */
 export const createFdQuotas = (
   room: number = Math.max(0, limitOf() - readdirSync('/proc/self/fd').length - OWN),

@@ -1,15 +1,14 @@
 /*
- * The daemon's one loop over all queues: who looks at them, when, and when it may sleep
+ * The daemon's one loop over all queues: when they are polled, and when it may sleep
  * (docs/decisions/doorbell-and-loop.md).
  *
- * While there is something to do the loop polls its devices, and programs ring no doorbells. When there is nothing it
- * lingers for a moment, giving up the processor between looks, since the programs that would produce work need it (if
- * somebody else keeps the processor then, it is faster to be woken: for a while it does not linger). Then it parks: it
- * says so in the parked page, looks at all queues once more, and only if that finds nothing goes back to the event
- * loop, where a doorbell, a call or a timer wakes it. A busy loop lets the event loop run in between, so that calls are
- * answered.
+ * While there is work the loop polls its devices, and programs ring no doorbells. When there is none it lingers
+ * briefly, yielding the processor between polls, since the programs that produce work need it (if another process keeps
+ * the processor then, waking up is faster: lingering is suspended for a while). Then it parks: it sets the parked word,
+ * polls all queues once more, and only if that finds nothing returns to the event loop, where a doorbell, a call or a
+ * timer wakes it. A busy loop lets the event loop run in between, so that calls are answered.
  *
- * A device that throws is told to `failed`, once the others have had their turn; the loop goes on with them.
+ * A device that throws is reported to `failed` after the others had their turn; the loop goes on with them.
  */
 
 import { Where } from '../drivers/rxe/rings/posts.ts'
@@ -19,33 +18,33 @@ import { yieldOnce } from '../host/event-loop/yield.ts'
 import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
-/** What the loop drives. Times in microseconds of host/event-loop/clock.ts. */
+/** A device driven by the loop. Times in microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does what can be done now; true if that was anything. `where`: which queues to look at for new requests. */
+  /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
   poll(now: number, where: Where): boolean
-  /** When `poll` must be called next even if nothing happens; Infinity for never. */
+  /** When `poll` must be called next without an event; Infinity for never. */
   nextTimeout(): number
 }
 
 export interface Loop {
-  /** A doorbell rang or packets came: there is work. Does nothing when called from within the loop. */
+  /** A doorbell rang or packets arrived. Does nothing when called from within the loop. */
   kick(): void
-  /** A call may have changed something: look at just that, and wake up only if it gave work. */
+  /** A call may have changed something: polls just that, and wakes only if it produced work. */
   touch(): void
   /**
-   * A device has work that no program has posted (messages of the connection manager): it is done, without a look at
-   * the queues, for which programs ring.
+   * A device has work that no program posted (messages of the connection manager): does it without polling the queues,
+   * for which programs ring doorbells.
    */
   advance(): void
-  /** Work is in progress: the event loop is to be given back soon. */
+  /** Work is in progress: return to the event loop soon. */
   readonly awake: boolean
   stop(): void
 }
 
-/** Longest time without the event loop, and how long to look for more work before parking. Microseconds. */
+/** Maximum time without the event loop, and lingering time before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
-/** Turns of what no program has posted, before all else has its turn too. */
+/** Rounds of work that no program posted, before everything else has its turn. */
 const MOST_TURNS = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
@@ -53,8 +52,8 @@ const rethrow = (_device: Pollable, error: unknown): void => {
 }
 
 /**
- * `devices` may grow and shrink. `turn` is told each time the loop begins to look: what was found out about a process
- * before may be true no more. `failed` is told of a device that has thrown, and may take it out.
+ * `devices` may grow and shrink. `turn` is called at the start of each turn of the loop: facts about processes must
+ * then be checked again. `failed` is called for a device that threw, and may remove it.
  */
 export const createLoop = (
   parked: Int32Array,
@@ -71,7 +70,7 @@ export const createLoop = (
   })
   let timerDue = Infinity
 
-  /** Devices that threw in this look, which is not over: undefined if none did. */
+  /** Devices that threw in the current round; undefined if none did. */
   let thrown: Map<Pollable, unknown> | undefined
   const note = (device: Pollable, error: unknown): void => {
     thrown ??= new Map()
@@ -97,8 +96,8 @@ export const createLoop = (
   }
 
   /**
-   * Polls until there has been nothing to do for a moment; false if the slice is over before that. `recent`: there was
-   * something just before.
+   * Polls until there has been no work for a moment; false if the slice ended before that. `recent`: there was work
+   * just before.
    */
   const drain = (first: Where, recent: boolean): boolean => {
     const start = nowMicroseconds()
@@ -126,7 +125,7 @@ export const createLoop = (
     timer.set(due - nowMicroseconds())
   }
 
-  /** Polls until there is nothing to do, and then is parked; false if the slice is over before that. */
+  /** Polls until there is no work and the loop is parked; false if the slice ended before that. */
   const untilParked = (first: Where): boolean => {
     for (let late = false; drain(first, late); late = true) {
       setWord(parked, ParkedPage.PARKED, 1)
@@ -149,7 +148,7 @@ export const createLoop = (
       rests = untilParked(first)
     } finally {
       running = false
-      // Not parked: nobody rings, so come back by ourselves, and look at every queue then.
+      // Not parked: nobody rings, so continue by ourselves and poll every queue then.
       if (!rests)
         immediate ??= setImmediate(() => {
           immediate = undefined
@@ -160,7 +159,7 @@ export const createLoop = (
   const kick = (): void => run(Where.USED)
 
   const touch = (): void => {
-    // Awake means that the next slice comes anyway, and sees what was changed.
+    // Awake: the next slice follows anyway and sees the change.
     if (running || stopped || immediate !== undefined) return
     turn()
     if (pollAll(Where.CHANGED)) kick()

@@ -1,20 +1,20 @@
 /*
- * How much memory of the daemon the objects of one process, of one user's processes, and of all of them may take
- * together (core/objects/object-bytes.ts has what an object takes). Beyond that a create is refused with ENOMEM, so
- * that nobody brings the daemon to its end. Rings are not counted: they lie in the context's memory file, whose pages
- * are charged to the program that touches them.
+ * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all of them
+ * (core/objects/object-bytes.ts has the size of each object). Beyond them a create is ENOMEM, so that no program can
+ * exhaust the daemon. Rings are not counted: their pages, in the context's memory file, are charged to the program that
+ * touches them.
  */
 import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'
 
 const MIB = 2 ** 20
-/** Bytes of the objects of a process, of a user's processes, and of all: a daemon stays below 2 GiB. */
+/** Maximum bytes of the objects of a process, of a user's processes, and of all: a daemon stays below 2 GiB. */
 export const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {
-  /** The account of a process; all its contexts have one. */
+  /** The account of a process, common to all its contexts. */
   of(pid: number, uid: number): MemoryAccount
-  /** Bytes that are charged to all together, and by process, the largest first. */
+  /** Bytes charged to all together, and by process, the largest first. */
   readonly bytes: number
   processes(): readonly { readonly pid: number; readonly bytes: number }[]
 }

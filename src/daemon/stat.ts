@@ -1,5 +1,5 @@
 /*
- * What lives in the daemon now, for `userdma stat` and for tests that nothing is left behind.
+ * The current state of the daemon, for `userdma stat` and for tests that nothing is left behind.
  */
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
@@ -8,10 +8,10 @@ import { failureText } from '../spec/failures.ts'
 import type { DeviceStat, QpPlace, QpStat, Stat, ToolReply, WaitStat } from '../uapi/tool.ts'
 import type { DaemonState } from './state.ts'
 
-/** Queue pairs in one message. */
+/** Queue pairs per message. */
 const QPS_PER_MESSAGE = 50
 
-/** Queue pairs from `from` on; without it, from the first device's first. */
+/** Queue pairs from `from`; by default from the first device's first. */
 export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   const names = daemon.devices.listed.map(({ name }) => name)
   const qps: QpStat[] = []
@@ -35,7 +35,7 @@ export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitS
     return { device: failure.device, pid, command, text: failureText(failure) }
   })
 
-/** Processes that `stat` names. */
+/** Maximum processes listed by `stat`. */
 const MOST_PROCESSES = 10
 
 export const statOf = (daemon: DaemonState): Stat => {
@@ -44,7 +44,7 @@ export const statOf = (daemon: DaemonState): Stat => {
   const { mapped, mappedBytes } = daemon.pool.counters
   return {
     pid: process.pid,
-    // The tool that asks is connected too.
+    // The requesting tool is connected too.
     sessions: daemon.sessions() - 1,
     contexts: daemon.contexts.count,
     rings: daemon.contexts.rings,

@@ -1,5 +1,5 @@
 /*
- * What the parts of the daemon share.
+ * State shared by the parts of the daemon.
  */
 
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
@@ -25,56 +25,56 @@ import type { TurnAway } from './session/turn-away.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
-  /** With the devices that there are now. */
+  /** With the current devices. */
   readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
   readonly dispatch: typeof dispatch
-  /** Where the daemon's log goes. */
+  /** The daemon's log. */
   readonly log: (line: string) => void
-  /** Boundaries around what comes from the event loop. */
+  /** Boundaries around callbacks of the event loop. */
   readonly containment: Containment
   readonly network: Network
   readonly pool: RingPool
   readonly loop: Loop
   readonly contexts: Contexts
   readonly events: EventSockets
-  /** Who may hold how many of our descriptors. */
+  /** Quotas of descriptors. */
   readonly shares: FdQuotas
-  /** How much of our memory whose objects may take. */
+  /** Quotas of memory. */
   readonly memory: MemoryQuotas
   /** Long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub
-  /** Sockets of NETLINK_RDMA. */
+  /** NETLINK_RDMA sockets. */
   readonly netlink: Netlink
   readonly cm: RdmaCm
-  /** Whose contexts are whose, and who hears of failures. */
+  /** Owners of contexts, and receivers of failures. */
   readonly failures: FailureDesk
-  /** Destroys for which programs wait. */
+  /** Destroys that wait for programs. */
   readonly destroyWaits: DestroyWaits
-  /** The files of counters are to be up to date now; 0, or why they are not (errno). */
+  /** Updates the counter files; 0, or the errno of the failure. */
   readonly refreshCounters: () => number
-  /** Folder of the sysfs and device tree, as clients are told. */
+  /** Folder of the sysfs and device tree. */
   readonly root: string
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves once what the user's programs had that have ended can be had again; undefined: it can. */
+  /** Resolves once everything that ended programs of the user held is released; undefined: it is. */
   untilEnded(user: number): Promise<void> | undefined
-  /** One more device, one less, while programs run (`Devices.add`, `remove`); their files too. */
+  /** Adds and removes devices and their files at run time (`Devices.add`, `remove`). */
   plug(spec: DeviceSpec): void
   unplug(name: string): void
-  /** Another name for a device; what programs have open lives on. Throws CallError EINVAL, EEXIST. */
+  /** Renames a device; open contexts continue. Throws CallError EINVAL, EEXIST. */
   rename(name: string, to: string): void
   /** Whether the client at the other end of a socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
-  /** Hangs up a connection, with the reason. */
+  /** Refuses and closes a connection, with the reason. */
   readonly turnAway: TurnAway
   /** Connected sessions. */
   readonly sessions: () => number
   readonly sessionsOf: (pid: number) => number
-  /** Counts the daemon's turns: what is asked of a process at most once a turn is asked again when it changes. */
+  /** Counts the daemon's turns: checks of a process are valid for one turn. */
   turn: number
-  /** The process that makes the present call; undefined between calls. */
+  /** The calling process; undefined between calls. */
   calling: ProcessHandle | undefined
 }

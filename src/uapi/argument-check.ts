@@ -1,14 +1,14 @@
 /*
- * A quick check of the arguments of a call (R3, R5): only whether they are right. What is wrong with a value, and the
- * sentence about it, is `problemOf` (scalar.ts).
+ * The fast check of a call's arguments (R3, R5): whether they are valid. `problemOf` (scalar.ts) finds what is wrong
+ * with a value, and its sentence.
  */
 import type { Enumeration, Kind } from '../spec/schema/schema.ts'
 
-/** An attribute that names an object. */
+/** An attribute that refers to an object. */
 export interface ReferenceAttribute {
   readonly name: string
   readonly class: string
-  /** A descriptor of the caller, not a handle. */
+  /** A file descriptor of the caller, not a handle. */
   readonly fd: boolean
   readonly optional: boolean
 }
@@ -18,7 +18,7 @@ type Members = Readonly<Record<string, { readonly of: Kind; readonly optional?: 
 
 export interface ArgumentShape {
   readonly members: ReadonlyMap<string, Member>
-  /** How many members must be there. */
+  /** Number of required members. */
   readonly required: number
   /** Names that are not members are ignored, as in records. */
   readonly open: boolean
@@ -37,7 +37,7 @@ const RECORD = 4
 const LIST = 5
 const FLAGS = 6
 
-/** A kind, prepared: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
+/** A prepared kind: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
 export interface Check {
   readonly type: number
   readonly least: number
@@ -50,7 +50,7 @@ const MOST_WIDE = (1n << 64n) - 1n
 
 const plain = (type: number, least = 0, most = 0): Check => ({ type, least, most, values: undefined, shape: undefined })
 
-/** Every member of a set of names with a number each; a row without gaps is as good as two limits. */
+/** Every member of an enumeration; one without gaps needs two limits only. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
   const values = new Set(Object.values(names))
   const least = Math.min(...values)
@@ -60,13 +60,13 @@ const choiceOf = ({ values: names }: Enumeration): Check => {
     : { type: CHOICE, least, most, values, shape: undefined }
 }
 
-/** Bits that flags name, of those that they have. */
+/** The named bits of a flag set, within its width. */
 const bitsOf = ({ of, width }: Kind & { readonly kind: 'flags' }): number =>
   (Object.values(of.values).reduce((bits, bit) => bits | bit, 0) & (2 ** (8 * width) - 1)) >>> 0
 
 const HIGHEST = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** What a value of a kind is compared with by `isRight`. */
+/** The limits of a kind, for `isRight`. */
 export const checkOf = (of: Kind, strict = false): Check => {
   switch (of.kind) {
     case 'u8':
@@ -94,7 +94,7 @@ export const checkOf = (of: Kind, strict = false): Check => {
   }
 }
 
-/** Whether a value has no problem; a false one of a kind that is not plain may still have none. */
+/** True only if the value has no problem; false means, for some kinds, that `problemOf` must decide. */
 export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
@@ -135,12 +135,12 @@ const shapeWith = (members: Members, open: boolean, strict: boolean): ArgumentSh
 
 const recordShape = (fields: Members, strict: boolean): ArgumentShape => shapeWith(fields, true, strict)
 
-/** Of a method's arguments. */
+/** For a method's arguments. */
 export const shapeOf = (attributes: Members): ArgumentShape => shapeWith(attributes, false, false)
 
 /**
- * Whether all members that must be there are, and every value is right (as `problemOf`, not strict). Only for object
- * literals: accessors of a class are not seen.
+ * Whether all required members are present and every value is valid (as `problemOf`, not strict). For object literals
+ * only: accessors of a class are not seen.
  */
 export const hasRightArguments = (shape: ArgumentShape, values: unknown): boolean => {
   // reading the prototype itself costs as much as all the rest

@@ -1,41 +1,41 @@
 /*
- * What every dialect's codec yields and takes: one typed call and its answer (docs/decisions/one-table-per-fact.md,
- * R41, R42).
+ * The interface of every dialect's codec: one typed call and its answer (docs/decisions/one-table-per-fact.md, R41,
+ * R42).
  *
  * A dialect turns the bytes of a call into a `Call`, core runs it, and the dialect turns the `Result`, or the refusal,
- * into the bytes, the return value and the new file descriptors that this dialect's callers expect. Objects appear here
- * as handles only.
+ * into the bytes, the return value and the new file descriptors that callers of this dialect expect. Objects are
+ * handles here.
  */
 import type { CallError } from '../spec/errno.ts'
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, Kind, Method, ObjectClass } from '../spec/schema/schema.ts'
 
-/** One call, dialect removed. */
+/** One call, independent of its dialect. */
 export interface Call {
   readonly class: ObjectClass
   readonly methodName: string
-  /** The device's own version of the method: core's attributes and its driver's (ids from 0x8000) together. */
+  /** The device's own version of the method: core's attributes and its driver's (ids from 0x8000). */
   readonly method: Method
   /** The handle, a port number, or 0 (creates, fixed objects, and methods called on the object's own descriptor). */
   readonly object: number
-  /** Values by attribute name; references are handles, fd references the caller's descriptor numbers. */
+  /** By attribute name; references are handles, fd references are the caller's descriptor numbers. */
   readonly args: AnyValues
 }
 
-/** What a method answered. */
+/** The answer of a method. */
 export interface Result {
   /** The new object's handle for a create. */
   readonly object?: number
-  /** Values by attribute name, the driver's too; fd objects that were created stand in `descriptors` instead. */
+  /** By attribute name, including the driver's; new fd objects are in `descriptors` instead. */
   readonly out: AnyValues
-  /** Handles of other objects that the call has made: those of a chain. */
+  /** Handles of other new objects: those of a chain. */
   readonly also?: readonly number[]
-  /** File descriptors to install in the caller; the carrier makes them and passes them on. */
+  /** New file descriptors for the caller; the daemon makes and passes them. */
   readonly descriptors?: readonly NewDescriptor[]
 }
 
 /**
- * A new descriptor for the caller: core's fd object and, once a dialect has placed it, where the caller wants the
+ * A new descriptor for the caller: core's fd object and, once a dialect has placed it, where the caller wants its
  * number.
  */
 export interface NewDescriptor {
@@ -43,11 +43,11 @@ export interface NewDescriptor {
   readonly object: number
   /** Name of the out attribute, or `object` for the created object itself. */
   readonly attribute: string
-  /** Where in the attribute's value its number belongs, bytes; 0 if it is the value. */
+  /** Byte offset of its number in the attribute's value; 0 if it is the value. */
   readonly offset?: number
 }
 
-/** A descriptor number to be written to the caller's memory once the carrier has installed the descriptor there. */
+/** A descriptor number to be written to the caller's memory once the descriptor is installed there. */
 export interface Install {
   readonly descriptor: NewDescriptor
   readonly address: bigint
@@ -55,60 +55,60 @@ export interface Install {
   readonly width: 4 | 8
 }
 
-/** The answer to one system call as the caller sees it. */
+/** The result of one system call for the caller. */
 export interface Answer {
-  /** ≥ 0: the call's return value. < 0: minus errno. */
+  /** ≥ 0: the return value. < 0: negative errno. */
   readonly ret: number
   readonly installs: readonly Install[]
-  /** Why it was refused, for the trace; absent on success. */
+  /** Reason of a refusal, for the trace; absent on success. */
   readonly reason?: string
-  /** Linux's name of the call, for the trace, when it was refused before it was decoded. */
+  /** Linux's name of the call, for the trace, if it was refused before it was decoded. */
   readonly attempt?: string
 }
 
-/** One decoded system call that is to be run. */
+/** One decoded system call, ready to run. */
 export interface Decoded {
   readonly call: Call
   /**
-   * What the caller's bytes say beyond the call: pointers, lengths, the order of attributes, bytes that the kernel
-   * ignores. Rides in the object dialect's LEGACY attribute, so that a translation there and back loses nothing (R41).
-   * Undefined for a call that never was Linux's.
+   * The caller's bytes beyond the call: pointers, lengths, the order of attributes, bytes that the kernel ignores.
+   * Carried in the object dialect's LEGACY attribute, so that translation is lossless in both directions (R41).
+   * Undefined for a call that was not Linux's.
    */
   legacy(): Uint8Array | undefined
   /**
-   * Writes the outcome to the caller's memory and says what is left to do. An answer with ret < 0 to a Result: the
-   * caller could not be told what the call has created, core destroys it again. Never throws a CallError.
+   * Writes the result to the caller's memory and answers what remains to be done. If the answer to a Result has ret <
+   * 0, the caller did not learn what was created, and core destroys it. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer
 }
 
-/** Whether decoding has settled the call already. */
+/** Whether decoding has already answered the call. */
 export const isAnswer = (decoded: Decoded | Answer): decoded is Answer => 'ret' in decoded
 
-/** What a device understands: its compiled classes and methods, driver attributes merged in. */
+/** A device's classes and methods for decoding, with driver attributes merged in. */
 export interface Schema {
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly driverId: number
-  /** What its devices are on: of Linux's structs that is taken which this link has; as of RoCE if it is not said. */
+  /** Link of its devices: it selects among alternatives in Linux's structs; RoCE if undefined. */
   readonly link?: LinkName | undefined
   classById(id: number): ObjectClass | undefined
   className(name: string): ObjectClass | undefined
 }
 
-/** What a codec may ask of the calling process and its context while it decodes and answers. */
+/** The calling process and its context, for codecs. */
 export interface CallerView {
   readonly schema: Schema
-  /** Bytes of the caller's memory. Throws CallError EFAULT. */
+  /** Reads the caller's memory. Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
   /** Writes to the caller's memory. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** The class of a live handle, for calls whose bytes do not tell it (MODIFY_QP, the destroy of a QP). */
+  /** The class of a handle, for calls that do not encode it (MODIFY_QP, destroying a QP). */
   classOf(handle: number): ObjectClass | undefined
   /**
-   * Inside a chain: how an attribute of kind `of` names the object that entry number `entry` has made. Throws CallError
-   * EINVAL for an entry that made none.
+   * In a chain: the reference by which an attribute of kind `of` names the object that entry number `entry` created.
+   * Throws CallError EINVAL if it created none.
    */
   readonly chained?: ((where: string, of: Kind, entry: number) => number) | undefined
-  /** Whether GET_CONTEXT has been called on this descriptor; before that every other call is EINVAL. */
+  /** Whether GET_CONTEXT was called on this descriptor; before that any other call is EINVAL. */
   readonly hasContext: boolean
 }

@@ -1,16 +1,16 @@
 /*
- * Bytes ⇄ typed calls: all dialects by which a program talks to an RDMA device (R1–R6, R41, R42). Entry point of
+ * Bytes ⇄ typed calls: all dialects in which programs call an RDMA device (R1–R6, R41, R42). Entry point of
  * `userdma/uapi`.
  *
- * `decodeIoctl` and `decodeWrite` are what core's dispatch takes for the two system calls that carry messages.
+ * Core's dispatch uses `decodeIoctl` and `decodeWrite` for the two system calls that carry messages.
  */
 import type { Answer, CallerView, Decoded } from './call.ts'
 import { decodeVerbsIoctl } from './linux/ioctl.ts'
 import { callOfRequest, decodeObject } from './object/dialect.ts'
 
 /**
- * ioctl(fd, request, argument). The request tells the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the object
- * dialect.
+ * ioctl(fd, request, argument). The request selects the dialect: Linux's RDMA_VERBS_IOCTL, or a call number of the
+ * object dialect.
  */
 export const decodeIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer => {
   const call = callOfRequest(request)

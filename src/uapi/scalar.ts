@@ -1,8 +1,7 @@
 /*
- * One value of one kind in bytes, little-endian, and the check of its limits. Shared by all dialects (R3, R4).
+ * Encoding of one value of one kind, little-endian, and the check of its limits. Shared by all dialects (R3, R4).
  *
- * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies. Nothing here knows
- * messages.
+ * Numbers up to 32 bits are JavaScript numbers, 64 bits are bigints, byte strings are copies.
  */
 import { CallError } from '../spec/errno.ts'
 import {
@@ -28,7 +27,7 @@ export const writeUint = (view: DataView, at: number, size: number, value: numbe
   else view.setUint32(at, value, true)
 }
 
-/** Up to so many bytes are moved one by one: a GID, and no array over the message is made for it. */
+/** Up to this many bytes, such as a GID, are copied one by one, which is faster than creating a view of the message. */
 const FEW = 64
 
 const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
@@ -38,7 +37,7 @@ const readBytes = (view: DataView, at: number, size: number): Uint8Array => {
   return bytes
 }
 
-/** Writes `size` bytes of `bytes` at `at`, or all of them if they are fewer. */
+/** Writes `bytes` at `at`, at most `size` of them. */
 export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint8Array): void => {
   const length = Math.min(size, bytes.length)
   if (length > FEW) new Uint8Array(view.buffer, view.byteOffset + at, length).set(bytes.subarray(0, length))
@@ -46,8 +45,8 @@ export const writeBytes = (view: DataView, at: number, size: number, bytes: Uint
 }
 
 /**
- * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that does not fit 32 bits is EINVAL, as Linux
- * refuses such constants; `where` names it then.
+ * A value of kind `of` in `size` bytes at `at`. A number in 8 bytes that exceeds 32 bits is EINVAL, as Linux refuses
+ * such constants; `where` names it.
  */
 export const readScalar = (
   view: DataView,
@@ -84,14 +83,14 @@ const valuesOf = (of: Enumeration): ReadonlySet<number> => {
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-/** Every bit that a set of flags names. */
+/** Every named bit of a flag set. */
 const bitsOf = (of: Enumeration): number => {
   let bits = 0
   for (const bit of valuesOf(of)) bits |= bit
   return bits
 }
 
-/** Objects may have no text of their own; and who passes '1' for 1 is to see the difference. */
+/** Some objects cannot be converted to text; and strings are quoted, so that '1' differs from 1. */
 const textOf = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   return typeof value === 'object' && value !== null ? Object.prototype.toString.call(value) : String(value)
@@ -106,8 +105,8 @@ const noNumber = (value: unknown, max: number): string | undefined =>
     : undefined
 
 /**
- * What is wrong with a value: the rest of a sentence that begins with its name. Only what is wrong costs a string.
- * `strict` as for `checkValue`.
+ * What is wrong with a value: the predicate of a sentence whose subject is its name; undefined if nothing is. Only an
+ * error builds a string. `strict` as for `checkValue`.
  */
 export const problemOf = (of: Kind, value: unknown, strict: boolean): string | undefined => {
   switch (of.kind) {
@@ -164,8 +163,8 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
 }
 
 /**
- * Refuses with EINVAL and a sentence what is not a value of kind `of` within its limits. Bits that a flag set does not
- * name pass: which of them a device takes is the handler's to say, unless `strict`.
+ * Throws EINVAL with a sentence if a value is not of kind `of` or outside its limits. Unnamed bits of flags pass,
+ * because the handler decides which of them the device accepts, unless `strict`.
  */
 export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {
   const problem = problemOf(of, value, strict)
@@ -174,13 +173,13 @@ export const checkValue = (where: string, of: Kind, value: unknown, strict = fal
 
 // ---- records ----
 
-/** A field of a record, prepared: records are read and written often, and declarations come in many forms. */
+/** A prepared field of a record: records are read and written often, and declarations have many forms. */
 interface Place {
   readonly name: string
   readonly offset: number
   readonly size: number
   readonly of: Kind
-  /** A number of at most 32 bits without a sign; a record in the record. */
+  /** An unsigned number of at most 32 bits; or a nested record. */
   readonly isUint: boolean
   readonly fields: Fields | undefined
 }
@@ -201,7 +200,7 @@ const placed = (fields: Fields): readonly Place[] => {
   return places
 }
 
-/** Writes a record's fields at `at`; what is missing stays as it is. */
+/** Writes a record's fields at `at`; absent ones keep their bytes. */
 export const writeRecord = (view: DataView, at: number, fields: Fields, record: AnyRecord): void => {
   const places = placed(fields)
   for (let i = 0; i < places.length; i++) {
@@ -214,7 +213,10 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
   }
 }
 
-/** Reads a record's fields at `at`; the bytes must be there. No field can be refused: each has just its kind's size. */
+/**
+ * Reads a record's fields at `at`; all its bytes must be present. It cannot fail: each field has exactly its kind's
+ * size.
+ */
 export const readRecord = (view: DataView, at: number, fields: Fields, where: string): AnyRecord => {
   const record: AnyRecord = {}
   const places = placed(fields)
@@ -227,17 +229,17 @@ export const readRecord = (view: DataView, at: number, fields: Fields, where: st
   return record
 }
 
-/** The record that lies at the start of `bytes`, which has all of it: what a driver's own calls carry (R28). */
+/** The record at the start of `bytes`, which must contain all of it; for drivers' own calls (R28). */
 export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
   readRecord(viewOf(bytes), 0, fields, 'record') as unknown as RecordOf<F>
 
-/** Writes records in a row, without gaps. */
+/** Writes consecutive records. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {
   const size = recordSize(fields)
   for (let i = 0; i < records.length; i++) writeRecord(view, at + i * size, fields, records[i]!)
 }
 
-/** The same in bytes of their own. */
+/** The same, in a new array. */
 export const encodeRecords = (fields: Fields, records: readonly AnyRecord[]): Uint8Array => {
   const bytes = new Uint8Array(recordSize(fields) * records.length)
   writeRecords(viewOf(bytes), 0, fields, records)

@@ -1,11 +1,10 @@
 /*
- * Session messages, bytes ⇄ values, made from the tables of spec/session.ts, which says what they mean
- * (shim/protocol.h is the same for C): a new message is a row there.
+ * Codec of session messages, generated from the tables of spec/session.ts, which defines their meaning (shim/protocol.h
+ * is the same for C): a new message is a row there.
  *
- * A message is read into one record and written into one buffer, both made once and reused: a call costs no more than
- * the big integers of its pointers. Whatever a client sends is checked here – type, size, the size that the header
- * claims – and refused with a sentence; nothing throws. Both directions are here, since tools and tests are clients
- * too. Knows no sockets.
+ * A message is read into one record and written into one buffer, both allocated once and reused: a call costs only the
+ * bigints of its pointers. Type, size and header size of a received message are checked here and refused with a
+ * sentence; nothing throws. Both directions are here, since tools and tests are clients too.
  */
 import {
   Exchanges,
@@ -30,7 +29,7 @@ export const messageBuffer = (bytes = new Uint8Array(SessionLimits.bytes)): Mess
   view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength),
 })
 
-/** Requests that have a fixed size. */
+/** Requests of fixed size. */
 export type RequestName = keyof typeof Exchanges
 
 type Values<S> = S extends keyof typeof Messages ? MessageValues<(typeof Messages)[S]> : Record<never, never>
@@ -41,13 +40,13 @@ type All<U> = (U extends unknown ? (each: U) => void : never) extends (all: infe
 type AllRequests = All<Values<(typeof Exchanges)[RequestName]['request'] & string>>
 type AllReplies = All<ReplyBody<RequestName>>
 
-/** Values to write: a number may stand for a big integer, if it is a safe one. */
+/** Values to write: a safe integer may replace a bigint. */
 type Writable<T> = { readonly [K in keyof T]: T[K] extends bigint ? bigint | number : T[K] }
 
-/** What every message begins with. `type` is one of MessageType, REPLY or-ed in for replies. */
+/** The header of every message. `type` is one of MessageType, or-ed with REPLY in replies. */
 export interface Header extends Omit<MessageValues<typeof Messages.header>, 'size'> {}
 
-/** One request, as the daemon reads it. Fields of other types than `type` keep old values. */
+/** One request, as read by the daemon. Fields of other request types than `type` keep old values. */
 export interface Request extends Header, AllRequests {
   /** TOOL: JSON text. */
   text: string
@@ -57,15 +56,15 @@ export interface Request extends Header, AllRequests {
 export interface InstallAt {
   readonly address: bigint
   readonly width: 4 | 8
-  /** One of InstallKind; EVENT if it is absent. */
+  /** One of InstallKind; EVENT by default. */
   readonly kind?: number
 }
 
-/** One reply, as a client reads it. Fields of other types than `type` keep old values. */
+/** One reply, as read by a client. Fields of other reply types than `type` keep old values. */
 export interface Reply extends Header, AllReplies {
-  /** `installCount` of them. */
+  /** The first `installCount` are valid. */
   installs: readonly InstallAt[]
-  /** TOOL and TRACE: JSON text. IOCTL and WRITE: why it was refused, if the client wants reasons. */
+  /** TOOL and TRACE: JSON text. IOCTL and WRITE: the reason of a refusal, if the client wants reasons. */
   text: string
 }
 
@@ -80,7 +79,7 @@ type StructName = keyof typeof Messages
 /** A body, with the offsets of its fields in the message. */
 interface Body {
   readonly name: StructName | null
-  /** Bytes of the message, without what may follow. */
+  /** Bytes of the message without its variable part. */
   readonly size: number
   readonly fields: readonly MessageField[]
 }
@@ -135,7 +134,7 @@ const putField = (bytes: Uint8Array, from: number, room: number, text: string, w
   if (read < text.length) throw new RangeError(`${what} "${text}" is longer than ${room - 1} bytes`)
 }
 
-/** A safe integer as 64 bits, without a big integer. */
+/** Writes a safe integer as 64 bits, without a bigint. */
 const put64 = (view: DataView, at: number, value: number | bigint): void => {
   if (typeof value === 'bigint') view.setBigUint64(at, value, true)
   else {
@@ -155,7 +154,7 @@ const getFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField
   }
 }
 
-/** Fields without a value are 0, or no text. */
+/** Absent fields are 0, or empty text. */
 const putFields = ({ bytes, view }: MessageBuffer, fields: readonly MessageField[], from: Partial<Fields>): void => {
   for (const { name, type, offset, size } of fields) {
     const value = from[name]
@@ -205,7 +204,7 @@ const putHeader = ({ view }: MessageBuffer, type: number, size: number, from: Pa
   return size
 }
 
-/** The header alone is sane: long enough, and as long as it says. */
+/** Whether the header is complete and its length equals the message's. */
 const headerFault = (view: DataView, length: number): string | undefined => {
   if (length < HEADER) return `a message of ${length} bytes; the header alone has ${HEADER}`
   const claimed = view.getUint32(SIZE, true)
@@ -216,8 +215,8 @@ const headerFault = (view: DataView, length: number): string | undefined => {
 // ---- requests ----
 
 /**
- * Reads a request of `length` bytes at the start of the buffer into `into`. Undefined if it is well-formed, else what
- * is wrong with it: such a client speaks another protocol, and its session is to be closed.
+ * Reads a request of `length` bytes at the start of the buffer into `into`. Undefined if it is well-formed, otherwise
+ * what is wrong: such a client speaks another protocol, and its session must be closed.
  */
 export const readRequest = (buffer: MessageBuffer, length: number, into: Request): string | undefined => {
   const fault = headerFault(buffer.view, length)
@@ -235,7 +234,7 @@ export const readRequest = (buffer: MessageBuffer, length: number, into: Request
   return undefined
 }
 
-/** Writes a request; its length. Throws RangeError for a text that is too long for its field. */
+/** Writes a request; returns its length. Throws RangeError for a text that is too long for its field. */
 export const writeRequest = <N extends RequestName>(
   buffer: MessageBuffer,
   name: N,
@@ -257,13 +256,13 @@ const putText = (buffer: MessageBuffer, type: number, to: Partial<Header>, text:
   return read < text.length ? 0 : putHeader(buffer, type, HEADER + written, to)
 }
 
-/** Writes a TOOL request; its length, or 0 if the text is too long for one message. */
+/** Writes a TOOL request; returns its length, or 0 if the text is too long for one message. */
 export const writeTool = (buffer: MessageBuffer, from: Partial<Header>, text: string): number =>
   putText(buffer, MessageType.TOOL, from, text)
 
 // ---- replies ----
 
-/** Writes the reply to a request of type `to.type`; its length. What has no value is 0. */
+/** Writes the reply to a request of type `to.type`; returns its length. Absent values are 0. */
 const writeReply = <N extends RequestName>(
   buffer: MessageBuffer,
   to: Header,
@@ -275,21 +274,24 @@ const writeReply = <N extends RequestName>(
   return putHeader(buffer, type, size, to)
 }
 
-/** Writes the reply to HELLO; its length. Throws RangeError for a root of more than 239 bytes. */
+/** Writes the reply to HELLO; returns its length. Throws RangeError for a root of more than 239 bytes. */
 export const writeHelloReply = (
   buffer: MessageBuffer,
   to: Header,
   reply: { readonly error: number; readonly root: string },
 ): number => writeReply<'HELLO'>(buffer, to, { version: SESSION_VERSION, ...reply })
 
-/** Writes the reply to OPEN or ATTACH; its length. `error`: 0, or a positive errno, and then nothing else counts. */
+/**
+ * Writes the reply to OPEN or ATTACH; returns its length. `error`: 0, or a positive errno, with which the other values
+ * are ignored.
+ */
 export const writeOpenReply = (
   buffer: MessageBuffer,
   to: Header,
   reply: Partial<Writable<ReplyBody<'OPEN'>>>,
 ): number => writeReply<'OPEN'>(buffer, to, reply)
 
-/** Most bytes of a reason. */
+/** Maximum bytes of a reason. */
 const REASON = 1024
 
 const CALL_REPLY = HEADER + Messages.callReply.size
@@ -299,8 +301,8 @@ const INSTALL_WIDTH = field('install', 'width').offset
 const INSTALL_KIND = field('install', 'kind').offset
 
 /**
- * Writes the reply to a call; its length. `ret` ≥ 0 or minus errno; at most SessionLimits.descriptors installs.
- * `reason`: of a refusal, for a client that wants it; cut off after 1024 bytes.
+ * Writes the reply to a call; returns its length. `ret` ≥ 0 or a negative errno; at most SessionLimits.descriptors
+ * installs. `reason`: of a refusal, for a client that wants it; truncated to 1024 bytes.
  */
 export const writeCallReply = (
   buffer: MessageBuffer,
@@ -329,7 +331,7 @@ const RANGE = Messages.range.size
 const RANGE_ADDRESS = field('range', 'address').offset
 const RANGE_LENGTH = field('range', 'length').offset
 
-/** Writes the reply to WRITTEN; its length. At most SessionLimits.ranges. */
+/** Writes the reply to WRITTEN; returns its length. At most SessionLimits.ranges. */
 export const writeWrittenReply = (
   buffer: MessageBuffer,
   to: Header,
@@ -345,11 +347,11 @@ export const writeWrittenReply = (
   return end
 }
 
-/** Writes the reply to TOOL; its length, or 0 if the text is too long for one message. */
+/** Writes the reply to TOOL; returns its length, or 0 if the text is too long for one message. */
 export const writeToolReply = (buffer: MessageBuffer, to: Header, text: string): number =>
   putText(buffer, MessageType.REPLY | MessageType.TOOL, to, text)
 
-/** Writes a TRACE message, which nobody asked for; its length, or 0 if the text is too long for one message. */
+/** Writes an (unsolicited) TRACE message; returns its length, or 0 if the text is too long for one message. */
 export const writeTrace = (buffer: MessageBuffer, text: string): number => putText(buffer, MessageType.TRACE, {}, text)
 
 const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
@@ -362,7 +364,7 @@ const getInstalls = (view: DataView, count: number): readonly InstallAt[] =>
     }
   })
 
-/** Reads a reply, or a TRACE message, of `length` bytes; undefined if it is well-formed, else what is wrong with it. */
+/** Reads a reply, or a TRACE message, of `length` bytes; undefined if it is well-formed, otherwise what is wrong. */
 export const readReply = (buffer: MessageBuffer, length: number, into: Reply): string | undefined => {
   const { bytes, view } = buffer
   const fault = headerFault(view, length)

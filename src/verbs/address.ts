@@ -1,8 +1,7 @@
 /*
- * Where packets go to, as a program says it (R10): on RoCE an IP address, with the MAC address of the next hop and a
- * VLAN if it wants to say them; on InfiniBand and Omni-Path a LID, and with `global` a GID besides; on iWARP nothing,
- * the connection has it. What becomes of it is the attribute of the device's link (spec/links.ts). No queue pair and no
- * address handle is known here.
+ * Destinations as options (R10): on RoCE an IP address, optionally with the next hop's MAC address and a VLAN; on
+ * InfiniBand and Omni-Path a LID, and with `global` a GID; on iWARP nothing, because the connection has the addresses.
+ * They become the address attribute of the device's link (spec/links.ts).
  */
 import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
@@ -12,7 +11,7 @@ import type { Words } from './checks/options.ts'
 import { formatValue, invalidArgument, type RdmaError } from './error.ts'
 import type { PathFacts } from './plan.ts'
 
-/** How packets are marked and which way they take, beyond the address itself. */
+/** Options of a path beyond the destination. */
 export interface PathOptions {
   /** IPv4 TOS or IPv6 traffic class; default 0. */
   readonly trafficClass?: number
@@ -20,13 +19,13 @@ export interface PathOptions {
   readonly flowLabel?: number
   /** Service level; default 0. */
   readonly sl?: number
-  /** RoCE: MAC address of the next hop, as text ("02:00:00:00:00:01"). Without it the device finds it. */
+  /** RoCE: MAC address of the next hop, as text ("02:00:00:00:00:01"). Default: the device resolves it. */
   readonly dmac?: string
-  /** RoCE: the VLAN, 0–4094. Without it that of the GID's interface. */
+  /** RoCE: the VLAN, 0–4094. Default: that of the GID's interface. */
   readonly vlan?: number
-  /** InfiniBand, Omni-Path: packets have a global route, to the peer's GID. Default: its LID alone. */
+  /** InfiniBand, Omni-Path: packets have a global route, to the peer's GID. Default: the LID only. */
   readonly global?: boolean
-  /** InfiniBand, Omni-Path: which of the port's LIDs they come from; default 0. */
+  /** InfiniBand, Omni-Path: offset of the source LID within the port's LIDs; default 0. */
   readonly srcPathBits?: number
 }
 
@@ -40,13 +39,13 @@ export const pathWords: Words<PathOptions> = {
   srcPathBits: true,
 }
 
-/** Who is meant: a GID as text (an IPv4 or IPv6 address), and on a link that has them a LID. */
+/** A destination: a GID as text (an IPv4 or IPv6 address), and a LID on links that have them. */
 export interface PeerAddress {
   readonly gid?: string | undefined
   readonly lid?: number | undefined
 }
 
-/** Attributes that say where to: those of the device's link. */
+/** The address attributes of the device's link. */
 export type Addressing = Partial<
   Pick<In<typeof Ah.methods.modify>, 'address' | 'ibAddress' | 'opaAddress' | 'dmac' | 'vlan'>
 >
@@ -54,12 +53,12 @@ export type Addressing = Partial<
 const HOP_LIMIT = 64
 
 export const noAddress = (call: string, gid: unknown): RdmaError =>
-  invalidArgument(call, `gid ${formatValue(gid)} is no address`, 'it is text: "192.0.2.7", "2001:db8::1"')
+  invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'it is text: "192.0.2.7", "2001:db8::1"')
 
-/** The address that was read last: many paths in a row often have one end. */
+/** The last parsed address: consecutive paths often share one end. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 
-/** What is called with it copies what it keeps. */
+/** Shared: callers copy what they keep. */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (latest === undefined || latest.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
@@ -69,7 +68,7 @@ const gidOf = (call: string, text: string | undefined): Uint8Array => {
   return latest.gid
 }
 
-/** Refuses what only other links have. */
+/** Refuses options of other links. */
 const requireLink = (call: string, name: string, value: unknown, link: LinkName): void => {
   if (value !== undefined)
     throw invalidArgument(
@@ -81,11 +80,11 @@ const requireLink = (call: string, name: string, value: unknown, link: LinkName)
 const macOf = (call: string, text: string): Uint8Array => {
   const parts = typeof text === 'string' && /^[\da-f]{2}(:[\da-f]{2}){5}$/i.test(text) ? text.split(':') : undefined
   if (parts === undefined)
-    throw invalidArgument(call, `dmac ${formatValue(text)} is no MAC address`, 'it is text: "02:00:00:00:00:01"')
+    throw invalidArgument(call, `dmac ${formatValue(text)} is not a MAC address`, 'it is text: "02:00:00:00:00:01"')
   return Uint8Array.from(parts, part => Number.parseInt(part, 16))
 }
 
-/** What the addresses of all links have. */
+/** Fields of the addresses of all links. */
 const routeTo = ({ gidIndex }: PathFacts, dgid: Uint8Array, isGlobal: 0 | 1, options: PathOptions) => ({
   dgid,
   sgidIndex: gidIndex,
@@ -100,7 +99,7 @@ const routeTo = ({ gidIndex }: PathFacts, dgid: Uint8Array, isGlobal: 0 | 1, opt
 
 const noGid = new Uint8Array(16)
 
-/** The record of an address of a link with LIDs. */
+/** The address record of a link with LIDs. */
 const lidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions, link: LinkName) => {
   requireLink(call, 'dmac', options.dmac, link)
   requireLink(call, 'vlan', options.vlan, link)
@@ -115,7 +114,7 @@ const lidAddress = (call: string, path: PathFacts, to: PeerAddress, options: Pat
   return { ...route, srcPathBits, dlid: to.lid }
 }
 
-/** The record of an address of RoCE. */
+/** The address record of RoCE. */
 const gidAddress = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) => {
   const gid = gidOf(call, to.gid)
   requireLink(call, 'lid', to.lid, 'roce')
@@ -124,13 +123,13 @@ const gidAddress = (call: string, path: PathFacts, to: PeerAddress, options: Pat
   return routeTo(path, gid, 1, options)
 }
 
-/** The record itself, for the list of many; of a device that says no link RoCE's. */
+/** The record itself, for lists of addresses; RoCE's if the device does not name its link. */
 export const addressRecord = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) =>
   path.link === 'ib' || path.link === 'opa'
     ? lidAddress(call, path, to, options, path.link)
     : gidAddress(call, path, to, options)
 
-/** The attributes of the device's link for a path to there. Throws RdmaError for what another link has. */
+/** The address attributes of the device's link for this destination. Throws RdmaError for options of another link. */
 export const addressing = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions = {}): Addressing => {
   const { link } = path
   if (link === 'iwarp') return {}

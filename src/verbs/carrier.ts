@@ -1,6 +1,6 @@
 /*
- * How the library reaches a device: the same calls and rings whether it is in this process or in the daemon
- * (docs/decisions/one-provider.md). Objects of the library are written against this and know nothing of the way.
+ * The library's connection to a device: the same calls and rings whether the device is in this process or in the daemon
+ * (docs/decisions/one-provider.md). The library's objects use this interface only.
  */
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
 import type { RingLayout } from '../spec/drivers/ring-layout.ts'
@@ -8,7 +8,7 @@ import type { CallError } from '../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { DeviceStat } from '../uapi/tool.ts'
 
-/** Memory of one ring as this process sees it: where in its views header and first element begin. */
+/** The mapping of one ring in this process: byte offsets of its header and first element in these views. */
 export interface RingBytes {
   readonly head: number
   readonly data: number
@@ -17,53 +17,53 @@ export interface RingBytes {
   readonly words: Int32Array
 }
 
-/** Where a ring lies, as calls answer it. */
+/** Position of a ring, as calls answer it. */
 export interface RingPlace {
   readonly offset: bigint
   readonly size: number
 }
 
-/** What a call answered: results, and the handle of what it made (of a descriptor: its number). */
+/** The answer of a call: results, and the handle of the new object (for a descriptor: its number). */
 export interface Answered<O> {
   readonly object: number
   readonly out: O
 }
 
-/** Where the events of what this carrier made go. `userHandle` is what the object was made with. */
+/** Receives the events of objects made through this carrier. `userHandle` was given at the object's creation. */
 export interface EventTargets {
   completion(userHandle: number): void
-  /** `type`: ibv_event_type; without a handle an event of the device or of port `port`. */
+  /** `type`: ibv_event_type; without a handle it is an event of the device or of port `port`. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
-  /** Nothing comes any more: the device is gone. */
+  /** No event can follow: the device is gone. */
   ended(): void
 }
 
 /**
- * What a device counts: Linux's files by their names, and what they are made of, the transport's own names above all
+ * Counters of a device: Linux's files by name, and the counters that they are computed from, especially the transport's
  * (`transport.retransmissions`; docs/reference/counters.md).
  */
 export type DeviceCounters = Pick<DeviceStat, 'hw_counters' | 'counters' | 'port' | 'transport' | 'faults'>
 
-/** A piece of memory that a driver's descriptor maps. */
+/** A mapped piece of a driver's memory. */
 export interface MappedBytes {
   readonly bytes: Uint8Array
-  /** Its views are worth nothing from now on. */
+  /** Unmaps it; its views must not be used afterwards. */
   release(): void
 }
 
 /**
- * What can be done with the descriptors that calls make, beside the methods of their classes (R28, R37); `fd` is what
- * the creation answered as object. All throw RdmaError.
+ * Operations on the descriptors that calls create, beside the methods of their classes (R28, R37); `fd` is the object
+ * number that the creation answered. All throw RdmaError.
  */
 export interface Descriptors {
   /**
-   * From now on `take` gets each record, which is only valid during the call, of at most `most` bytes; `ended`: nothing
-   * will come any more. Once for a descriptor.
+   * Calls `take` with each record of at most `most` bytes, valid only during the call; `ended`: none can follow. Once
+   * per descriptor.
    */
   read(fd: number, most: number, take: (record: DataView) => void, ended: () => void): void
-  /** From now on `ready` is called when records may be there for a call that takes them. Once for a descriptor. */
+  /** Calls `ready` when records may be available to a call that takes them. Once per descriptor. */
   watch(fd: number, ready: () => void): void
-  /** The driver's own calls; bytes as an argument may be changed by it. */
+  /** The driver's own calls; the driver may change bytes that are passed as an argument. */
   ioctl(fd: number, request: number, argument: bigint | Uint8Array): number
   write(fd: number, bytes: Uint8Array): number
   map(fd: number, offset: number, length: number, writable: boolean): MappedBytes
@@ -71,9 +71,9 @@ export interface Descriptors {
 }
 
 export interface Carrier {
-  /** Calls go to another process: one chain is cheaper than many calls. */
+  /** Calls cross a process boundary: one chain is cheaper than many calls. */
   readonly remote: boolean
-  /** What the device has, if that was asked for already. */
+  /** The device's classes, if they were queried already. */
   readonly classes?: readonly ObjectClass[]
   /** Runs a method; throws RdmaError. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
@@ -83,8 +83,8 @@ export interface Carrier {
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
   /**
-   * The same for a method that may take time; one of a daemon is waited for on the spot. Rejects with RdmaError, or
-   * with the signal's reason: then what the call makes is taken back.
+   * The same for a method that may take time; calls to a daemon block instead. Rejects with RdmaError, or with the
+   * signal's reason; the object that the call then creates is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -94,39 +94,42 @@ export interface Carrier {
     signal?: AbortSignal,
   ): Promise<Answered<Out<C['methods'][K]>>>
   /**
-   * Runs a chain of calls, all or none of it, where calls need not be written as bytes; undefined if this one must.
-   * Answers those that succeeded, and why the one after them did not; `waits`: because its handler takes time.
+   * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
+   * Answers the successful calls, and why the next one failed; `waits`: because its handler takes time.
    */
   chain?(
     calls: readonly ChainedCall[],
   ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; waits: boolean } | undefined
   readonly descriptors: Descriptors
-  /** Of all its rings. */
+  /** Maps the ring that a call answered, and unmaps it: its object was destroyed or got another ring. */
   readonly layout: RingLayout
-  /** The ring that a call answered, and its end: the object that had it is gone or has another one. */
+  /** Attributes with which CQs are created so that their events arrive here. */
   ring(place: RingPlace): RingBytes
   release(place: RingPlace): void
-  /** What completion queues are made with so that their events arrive, as the device has them. */
+  /** A sentence about the failure of the request with this id beyond its completion, if known here. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
-  /** Why the request with this id of a queue pair failed, beyond its completion: a sentence, if that is known here. */
+  /** A program starts (true) or stops waiting: meanwhile the process must not exit for lack of work. */
   explain?(qpn: number, id: number): string | undefined
-  /** Somebody begins (true) or ends to wait: until then the process must not end for lack of work. */
+  /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
   waiting(begins: boolean): void
-  /** Something was posted to the send queue with this handle, or to the receive queue of one in error. */
+  /** Drives the device if this process must; true if it did work. */
   posted(handle: number): void
-  /** Lets the device work, if it is this process that must; true if something was done. */
+  /**
+   * Called before each wait: a promise if the event loop has not had a turn for long, since everything here can run in
+   * microtasks; otherwise undefined.
+   */
   drive(): boolean
   /**
    * Asked before each wait: a promise if timers and sockets of the program have not had their turn for long, since
    * everything here may happen in microtasks.
    */
   pause(): Promise<void> | undefined
-  /** Long work of this process goes on in the next turn: those who can wait let others have this one. */
+  /** The device has more work for the next turn of the event loop: waiters should yield. */
   isResting(): boolean
-  /** Makes a buffer known by an address that the device can use; the same buffer again has the same address. */
+  /** Gives a buffer an address that the device can use; the same buffer always gets the same one. */
   addressOf(buffer: Uint8Array): bigint
-  /** The buffer is not registered any more. */
+  /** The buffer is no longer registered. */
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined

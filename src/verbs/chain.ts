@@ -1,8 +1,8 @@
 /*
- * Chained set-up in the library (R16): many objects with one call. A function says what is to be made, in the words of
- * the library; later objects may be made of earlier ones. All of it is made, or nothing.
+ * Chains in the library (R16): many objects with one call, all or none. A builder function describes them with the
+ * library's own methods; later objects may refer to earlier ones.
  *
- * What the builder answers stands for the entry that makes it: its `handle` is negative, -1 for the first entry.
+ * The builder's objects stand for the entries that create them: their `handle` is negative, -1 for the first entry.
  */
 import type { ChainedMethod } from '../core/dispatch/chain.ts'
 import type { ChainedCall } from '../core/dispatch/chain-calls.ts'
@@ -46,12 +46,12 @@ import { type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/shared-receive.ts'
 
 declare const PLANNED: unique symbol
-/** What a chain is about to make, or the answer of one of its calls. */
+/** A planned object, or the planned answer of a call. */
 export interface PlannedObject<T> extends Named, Kind<KindOf<T>> {
   readonly [PLANNED]: T
 }
 
-/** The same values with what was planned in its place. */
+/** The same values with real objects in place of planned ones. */
 export type Resolved<T> =
   T extends PlannedObject<infer O>
     ? O
@@ -63,7 +63,7 @@ export type Resolved<T> =
 
 type Made<P> = P extends Plan<infer T> ? PlannedObject<T> : never
 
-/** What `device.chain` gives its builder: the makers of the library, each an entry of the chain. */
+/** The argument of `device.chain`'s builder: the library's methods, each of which adds an entry to the chain. */
 export interface Chain {
   /** `device.pd()`. */
   pd(): PlannedObject<ProtectionDomain>
@@ -91,9 +91,9 @@ export interface Chain {
   xrcSrq(pd: Named, options: XrcSrqOptions): Made<ReturnType<typeof xrcSrqPlan>>
   /** `pd.addressHandle()`. */
   addressHandle(pd: Named, to: Destination): Made<ReturnType<typeof addressPlan>>
-  /** An object of any class, as `device.create`; references in `args` may be handles of what the chain makes. */
+  /** An object of any class, like `device.create`; references in `args` may be handles of planned objects. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): PlannedObject<ObjectOf<C>>
-  /** Any call of the device; references in `args`, and `object`, may be handles of what the chain makes. */
+  /** Any call of the device; references in `args`, and `object`, may be handles of planned objects. */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
     method: K,
@@ -102,10 +102,10 @@ export interface Chain {
   ): PlannedObject<Out<C['methods'][K]>>
 }
 
-/** An entry, which stands for what it makes until that is there. */
+/** An entry, which stands for its object until the chain has run. */
 interface Entry extends ChainedCall {
   readonly handle: number
-  /** Some plans go by what kind of object they are made for. */
+  /** Some plans depend on the kind of the object that they belong to. */
   readonly cls: ObjectClass
   readonly name: string
   readonly options: OptionNames | undefined
@@ -115,7 +115,7 @@ interface Entry extends ChainedCall {
   refs: ChainedRefs | undefined
 }
 
-/** A method as the device has it, with the attributes of it that name objects. */
+/** A method as the device declares it, with its attributes that name objects. */
 interface Chainable extends ChainedMethod {
   readonly references: readonly string[]
 }
@@ -138,7 +138,7 @@ const refsOf = (args: AnyValues, references: readonly string[]): ChainedRefs | u
   return found
 }
 
-/** Puts real objects in the place of planned ones; other objects of the library are what they are. */
+/** Replaces planned objects by real ones; other objects stay. */
 const resolvePlanned = (
   kit: DeviceContext,
   value: unknown,
@@ -153,7 +153,7 @@ const resolvePlanned = (
   return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, resolvePlanned(kit, one, entries, made)]))
 }
 
-/** Of a method that has not been looked up. */
+/** Placeholder for a method that has not been looked up. */
 const nowhere: Chainable = { class: Interface, name: '', method: Interface.methods.chain, references: [] }
 
 const creation = <O>({ class: cls, args, options, made, failed }: Plan<O>, at: number): Entry => ({
@@ -172,7 +172,7 @@ const creation = <O>({ class: cls, args, options, made, failed }: Plan<O>, at: n
 const nothing = (): void => {}
 const outOf = ({ out }: Answered<AnyValues>): AnyValues => out
 
-/** The call that a sentence of a codec begins with. */
+/** The call at the start of a codec's sentence. */
 const CALL = /^\w+\.\w+(?=: )/
 
 const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array => {
@@ -186,10 +186,10 @@ const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array 
   }
 }
 
-/** Objects of one chain of creations: a chain has at most 1 MiB. */
+/** Objects per chain of creations: a chain has at most 1 MiB. */
 const AT_ONCE = 2048
 
-/** Runs chains on a device whose classes are `classOf`. */
+/** Runs chains on a device with the classes of `classOf`. */
 export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
   const makeAll: MakeAll = plans => {
     const made: Disposable[] = []
@@ -206,7 +206,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
   }
 
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {
-    checkFunction('interface.chain', 'what builds it,', build)
+    checkFunction('interface.chain', 'the builder', build)
     const entries: Entry[] = []
     const add = (entry: Entry): never => {
       entries.push(entry)
@@ -252,8 +252,8 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
       if (built instanceof Promise)
         throw invalidArgument(
           'interface.chain',
-          'the function answers a promise',
-          'say what is to be made without waiting',
+          'the function returns a promise',
+          'describe the objects without waiting',
         )
       const made = entries.length === 0 ? [] : execute(entries)
       return resolvePlanned(kit, built, entries, made) as Resolved<T>

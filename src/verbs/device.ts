@@ -1,5 +1,5 @@
 /*
- * A device as the library shows it (docs/start/library.md): what it is, what it makes, what happens to it.
+ * A device of the library (docs/start/library.md): its properties, the objects created on it, and its events.
  */
 import { nextTurn } from '../host/event-loop/next-turn.ts'
 import { type DeviceAttributes, Device as DeviceClass, type GidEntry } from '../spec/classes/device.ts'
@@ -29,62 +29,63 @@ import { noteWaiting } from './unsettled.ts'
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
-/** An asynchronous event: of a queue pair or queue made here, of a port, or of the device. */
+/** An asynchronous event of a queue pair or queue created here, of a port, or of the device. */
 export interface DeviceEvent {
   /** ibv_event_type by name. */
   readonly type: AsyncEventName
-  /** What it is about, if that was made by this library: a queue pair, or a queue of any kind. */
+  /** The object of the event, if it was created here: a queue pair or a queue of any kind. */
   readonly source: Disposable | undefined
-  /** Of events of a port its number, from 1 on. */
+  /** Number of the port of a port event, from 1. */
   readonly port: number | undefined
 }
 
-/** An open device; everything on it is made by it. */
+/** An open device; it creates all other objects. */
 export interface Device extends AsyncDisposable {
   /** Its name: 'rxe0' … */
   readonly name: string
-  /** Its address in its network. */
+  /** Its network address. */
   readonly address: string
-  /** Completion vectors that it has. */
+  /** Number of completion vectors. */
   readonly numCompVectors: number
   /** Its attributes. Throws RdmaError EIO when it is gone. */
   query(): RecordOf<typeof DeviceAttributes>
-  /** Attributes of a port, from 1 on. Throws RdmaError EINVAL for a port that it lacks. */
+  /** Attributes of a port, from 1. Throws RdmaError EINVAL for a port that does not exist. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
   /** All GIDs of all ports. */
   gids(): readonly RecordOf<typeof GidEntry>[]
-  /** One entry of a port's table. Throws RdmaError ENODATA where it is empty, EINVAL beyond its end. */
+  /** One entry of a port's GID table. Throws RdmaError ENODATA if it is empty, EINVAL beyond the table's end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
   /** Its clock now, in nanoseconds: that of the timestamps of completions. */
   clock(): number
-  /** What its port and its engines have counted so far: a copy, which later packets do not change. */
+  /** A snapshot of the counters of its port and engine. */
   counters(): DeviceCounters
-  /** The same as one flat record for metrics libraries: numbers by names like 'transport.retransmissions'. */
+  /** The counters as one flat record for metrics libraries: numbers by names such as 'transport.retransmissions'. */
   metrics(): Readonly<Record<string, number>>
-  /** Everything that it supports, as it says itself (R13). */
+  /** The device's own description of its classes (R13). */
   interface(): readonly ObjectClass[]
-  /** Whether it has a class, or a method of it. */
+  /** Whether it has a class, or a method of the class. */
   supports(className: string, method?: string): boolean
-  /** A protection domain. Throws RdmaError ENOMEM at the device's limit. */
+  /** Creates a protection domain. Throws RdmaError ENOMEM at the device's limit. */
   pd(): ProtectionDomain
-  /** A completion queue. Throws RdmaError EINVAL, ENOMEM. */
+  /** Creates a completion queue. Throws RdmaError EINVAL, ENOMEM. */
   cq(options?: CqOptions): CompletionQueue
-  /** An XRC domain. Throws RdmaError EINVAL, EBADF. */
+  /** Opens an XRC domain. Throws RdmaError EINVAL, EBADF. */
   xrcd(options?: XrcDomainOptions): XrcDomain
-  /** A queue on which the events of anything here arrive (R38). */
+  /** Creates an event queue, which can receive the events of all objects here (R38). */
   eventQueue(): EventQueue
   /**
-   * The driver's own descriptor: of the first of these interfaces that it has, so name the newest first (R28); without
-   * names its provider channel. Throws RdmaError ENOENT if it has none of them, EOPNOTSUPP if it has none at all.
+   * Opens the driver's own descriptor for the first of these interfaces that it has (R28), so list the newest first;
+   * without names its provider channel. Throws RdmaError ENOENT if it has none of them, EOPNOTSUPP if it has no
+   * interfaces.
    */
   driverOps(...names: readonly string[]): DriverDescriptor
   /** Names of the driver's interfaces. */
   driverInterfaces(): readonly string[]
-  /** An object of any class that the device has, a driver's private one too, with the methods of its class. */
+  /** Creates an object of any class of the device, drivers' private ones included, with the methods of its class. */
   create<C extends ObjectClass>(cls: C, args?: CreateArguments<C>): ObjectOf<C>
   /**
-   * Any method of any class (R14): of the device, a port (its number), or an object. Throws RdmaError EOPNOTSUPP for
-   * what the device does not have.
+   * Calls any method of any class (R14): of the device, a port (its number), or an object. Throws RdmaError EOPNOTSUPP
+   * if the device lacks it.
    */
   call<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -93,9 +94,9 @@ export interface Device extends AsyncDisposable {
     object?: Named | number,
   ): Out<C['methods'][K]>
   /**
-   * `call` and `create` for drivers of this process whose handlers take time: they wait for them, which the others
-   * refuse with EOPNOTSUPP. Calls of a daemon are waited for on the spot. With a signal they reject with its reason;
-   * what the driver makes is then taken back when it is there.
+   * `call` for drivers in this process whose handlers are asynchronous, for which `call` throws EOPNOTSUPP. Calls to a
+   * daemon block. With a signal it rejects with the signal's reason; an object that the driver then creates is
+   * destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
     cls: C,
@@ -104,40 +105,43 @@ export interface Device extends AsyncDisposable {
     object?: Named | number,
     options?: Until,
   ): Promise<Out<C['methods'][K]>>
-  /** `create` for a driver that takes time. Rejects with RdmaError, or the signal's reason. */
+  /** `create` for drivers whose handlers are asynchronous. Rejects with RdmaError, or the signal's reason. */
   createAsync<C extends ObjectClass>(cls: C, args?: CreateArguments<C>, options?: Until): Promise<ObjectOf<C>>
-  /** Handles of all objects of this context that belong to any of these classes, newest first. */
+  /** Handles of all objects of this context in any of these classes, newest first. */
   handles(...of: readonly ObjectClass[]): readonly number[]
-  /** Makes what `build` says with one call, all or nothing, and answers it in the same shape. Throws RdmaError. */
+  /**
+   * Creates the objects that `build` describes with one call, all or none, and returns them in the same shape. Throws
+   * RdmaError.
+   */
   chain<T>(build: (chain: Chain) => T): Resolved<T>
-  /** Calls `handler` for each asynchronous event, until the function returned is called. */
+  /** Calls `handler` for each asynchronous event, until the returned function is called. */
   onEvent(handler: (event: DeviceEvent) => void): () => void
-  /** Asynchronous events as they come, from this call on, until the signal or the end of the device. */
+  /** Yields asynchronous events from this call on, until the signal is aborted or the device is closed. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
   /**
-   * Closes it and all that is on it. Sends that are not complete are given up, unless `drain` waits for them. Rejects
-   * with the signal's reason, and the device stays open then.
+   * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. Rejects with the
+   * signal's reason, and the device stays open.
    */
   close(options?: CloseOptions): Promise<void>
 }
 
-/** What can be said of closing a device; `signal` ends the draining, and the device stays open then. */
+/** Options of `device.close`. `signal` aborts the draining; the device then stays open. */
 export interface CloseOptions extends Until {
-  /** Waits first until all sends that were posted are complete. Default: they are given up. */
+  /** Waits first until all posted sends are complete; default false. */
   readonly drain?: boolean
 }
 const closeWords: Words<CloseOptions> = { drain: true, signal: true }
-/** Turns of the event loop in which sends of this process complete; after them somebody else is waited for. */
+/** Turns of the event loop in which sends within this process complete; after them, the peer or a timer is awaited. */
 const DRAIN_TURNS = 64
 
-/** A device that the program has dropped without closing it: its name, kept apart from the device. */
+/** A device that the program dropped without closing it; the name is kept apart from the device. */
 interface Life {
   readonly name: string
   isOpen: boolean
 }
 const dropped = new FinalizationRegistry<Life>(({ name, isOpen }) => {
   if (isOpen)
-    globalThis.process?.emitWarning(`device ${name} was dropped without close(): it stays where it is`, {
+    globalThis.process?.emitWarning(`device ${name} was dropped without close() and stays open`, {
       type: 'UserdmaWarning',
       detail: 'Keep the device as long as its objects are used, then call `await device.close()`.',
     })
@@ -158,14 +162,14 @@ for (const [name, value] of Object.entries(AsyncEventType.values)) eventNames[va
 
 const contexts = new WeakMap<Device, DeviceContext>()
 
-/** What the objects of a device share. Throws RdmaError EINVAL for what is no device. */
+/** The state that a device's objects share. Throws RdmaError EINVAL if the value is not a device. */
 export const contextOf = (call: string, device: Device): DeviceContext => {
   const found = contexts.get(device)
   if (found === undefined) throw invalidArgument(call, 'device is none', 'give what `open` answers')
   return found
 }
 
-/** The device behind a carrier; `path`: its own address and MTU. */
+/** Makes the device of a carrier; `path`: its address and MTU. */
 export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
   const sources: DeviceContext['sources'] = new Map()
   const onWaiting = (begins: boolean): void => {
@@ -188,13 +192,13 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
         source: number === undefined ? undefined : kit.sources.get(number),
         port,
       }
-      // The device is in the middle of its work: handlers run when that is done.
+      // The device is in the middle of its work: handlers run afterwards.
       queueMicrotask(() => {
         for (const handler of [...handlers])
           try {
             handler(event)
           } catch (error) {
-            // The program hears of it, and the other handlers of the event.
+            // An exception of a handler reaches the program as uncaught, and the other handlers of the event still run.
             queueMicrotask(() => {
               throw error
             })
@@ -229,13 +233,13 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
   }
   const events = (options: Until = {}): AsyncGenerator<DeviceEvent> => {
     checkUntil('device.events', options)
-    // From now on, and not from when somebody asks for the first one.
+    // Collects from now on, not only from the first request for an event.
     const mail = createMailbox<DeviceEvent>(kit, 'device')
     const stop = onEvent(mail.put)
     const walk = async function* (): AsyncGenerator<DeviceEvent> {
       try {
         for await (const event of mail.arrivals(options)) {
-          // Who has closed it hears no more of it.
+          // Handlers of a closed device are not called.
           if (!open) return
           yield event
         }
@@ -263,7 +267,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     for (let turn = 0; unfinished() > 0 && !waiters.over; turn++) {
       signal?.throwIfAborted()
       carrier.drive()
-      // What waits for a peer or for time takes longer than some turns of the event loop.
+      // Waiting for a peer or a timer takes longer than a few turns of the event loop.
       await (turn < DRAIN_TURNS ? nextTurn() : new Promise(resolve => setTimeout(resolve, 1)))
     }
   }

@@ -1,7 +1,7 @@
 /*
- * A driver's own descriptors in the library (R28, R30): by the versioned name of an interface, the newest one that the
- * driver has of those that the program knows; without a name the driver's provider channel. What requests, bytes and
- * records mean is between program and driver.
+ * A driver's own descriptors in the library (R28, R30): opened by the versioned name of an interface, the newest that
+ * both driver and program know; without a name the driver's provider channel. Program and driver define the meaning of
+ * requests, bytes and records.
  */
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
@@ -13,39 +13,39 @@ import { CLOSED, type DeviceContext, isClosed } from './plan.ts'
 import { showAs } from './show.ts'
 
 export interface MapOptions {
-  /** Where in the driver's memory it begins: a multiple of the page size; default 0. */
+  /** Offset in the driver's memory: a multiple of the page size; default 0. */
   readonly offset?: number
-  /** Default true. */
+  /** Whether the mapping is writable; default true. */
   readonly writable?: boolean
 }
 const mapWords: Words<MapOptions> = { offset: true, writable: true }
 
 /** A descriptor of a driver's own interface (class `driver_ops`). */
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
-  /** Its number: what calls take that want one; with a daemon a descriptor of this process, to be passed on too. */
+  /** Its number, for calls that take descriptors; with a daemon a descriptor of this process. */
   readonly handle: number
-  /** The interface that it is of. */
+  /** Name of its interface. */
   readonly name: string
-  /** The driver's own calls. Bytes as an argument are passed by their address, and the driver may change them. */
+  /** ioctl: the driver's own calls. Bytes as an argument are passed by address, and the driver may change them. */
   ioctl(request: number, argument?: number | bigint | Uint8Array): number
-  /** Answers how many bytes were taken. */
+  /** write: answers the number of bytes taken. */
   write(bytes: Uint8Array): number
-  /** The driver's memory, shared with it, until the descriptor is closed. `offset`: a multiple of the page size. */
+  /** Maps the driver's memory until the descriptor is closed. `offset`: a multiple of the page size. */
   map(length: number, options?: MapOptions): Uint8Array
   /** Closes it and unmaps its memory. */
   close(): void
 }
 
-/** Most bytes of a record (core's RECORD_BYTES). */
+/** Maximum bytes of a record (core's RECORD_BYTES). */
 const RECORD = 256
 
-/** Names of the interfaces that a driver has, as it lists them. */
+/** Names of a driver's interfaces, as it lists them. */
 export const interfaceNames = ({ carrier }: DeviceContext): string[] => {
   const { names } = carrier.call(DeviceClass, 'queryDriverOps', 0, {}).out
   return new TextDecoder().decode(names).split('\0').filter(Boolean)
 }
 
-/** The first interface of `names` that there is; of none of them: ENOENT, as for the last one. */
+/** Opens the first interface of `names` that exists; ENOENT, as for the last one, if none does. */
 const create = (kit: DeviceContext, names: readonly string[]): number => {
   const { carrier } = kit
   if (names.length === 0) return carrier.call(DriverOps, 'create', 0, {}).object
@@ -74,7 +74,7 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
     for (const one of mapped) one.release()
     mail.end()
   })
-  /** Its number, which another one may have by now. */
+  /** Its number, which another descriptor may have now. */
   const opened = (method: string): number => {
     if (self.handle === CLOSED) throw isClosed(`driver_ops.${method}`)
     return handle
@@ -87,11 +87,11 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
       if (typeof argument === 'bigint') return descriptors.ioctl(opened('ioctl'), request, argument)
       if (typeof argument !== 'number') checkBytes('driver_ops.ioctl', 'argument', argument)
       else if (!Number.isSafeInteger(argument))
-        throw invalidArgument('driver_ops.ioctl', `argument ${argument} is no integer`)
+        throw invalidArgument('driver_ops.ioctl', `argument ${argument} is not an integer`)
       return descriptors.ioctl(opened('ioctl'), request, typeof argument === 'number' ? BigInt(argument) : argument)
     },
     write(bytes) {
-      checkBytes('driver_ops.write', 'what is written', bytes)
+      checkBytes('driver_ops.write', 'data', bytes)
       return descriptors.write(opened('write'), bytes)
     },
     map(length, options = {}) {
@@ -99,7 +99,7 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
       const { offset = 0, writable = true } = options
       for (const [name, value] of Object.entries({ length, offset }))
         if (!Number.isSafeInteger(value) || value < 0)
-          throw invalidArgument('driver_ops.mmap', `${name} ${formatValue(value)} is no number of bytes`)
+          throw invalidArgument('driver_ops.mmap', `${name} ${formatValue(value)} is not a number of bytes`)
       const piece = descriptors.map(opened('mmap'), offset, length, writable)
       mapped.push(piece)
       return piece.bytes

@@ -1,12 +1,12 @@
 /*
- * What the library throws: a refusal with its errno, what was refused, why, and what to do about it.
+ * The library's errors: a refusal with its errno, the refused call, the reason, and a remedy.
  */
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
 
-/** What `RdmaError.code` can be. */
+/** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
 
-/** What helps against an errno, where that is always the same. */
+/** The remedy for an errno, where it is always the same. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
   EIO: 'the device is gone: open it again',
@@ -14,23 +14,26 @@ const HINTS: Readonly<Record<string, string>> = {
   ENOMEM: 'close what is not needed any more, or ask for less',
 }
 
-/** Sentences about an attribute name it like this (uapi, core and drivers alike). */
+/** Matches the attribute in a sentence (of uapi, core or drivers). */
 const ATTRIBUTE = /^attribute (\w+(?:\.\w+|\[\d+\])*)/
 
-/** Lets `instanceof` know instances of a class that another copy of the library has made. */
+/** Lets `instanceof` accept instances made by another copy of the library. */
 export const recognizeCopies = (cls: { readonly prototype: Error }, name: string): void => {
   const brand = Symbol.for(name)
   Object.defineProperty(cls.prototype, brand, { value: true })
   Object.defineProperty(cls, Symbol.hasInstance, {
     value(value: unknown): boolean {
-      // A subclass inherits this method.
+      // Subclasses inherit this method.
       if (this !== cls) return Function.prototype[Symbol.hasInstance].call(this, value)
       return typeof value === 'object' && value !== null && brand in value
     },
   })
 }
 
-/** A call was refused, or a work request could not be posted. `instanceof` knows those of other copies of the library. */
+/**
+ * A call was refused, or a work request could not be posted. `instanceof` also accepts errors of other copies of the
+ * library.
+ */
 export class RdmaError extends Error {
   /** 'RdmaError'. */
   override readonly name: string = 'RdmaError'
@@ -38,20 +41,20 @@ export class RdmaError extends Error {
   readonly code: ErrorCode
   /** Its number. */
   readonly errno: number
-  /** What was asked: 'rc_qp.modify', 'qp.send' … */
+  /** The refused call: 'rc_qp.modify', 'qp.send' … */
   readonly call: string
-  /** The two parts of it: of a class of the device, or of an object of the library. */
+  /** The part of `call` before the dot: a class of the device, or an object of the library. */
   readonly class: string
-  /** The method of `call`. */
+  /** The part of `call` after the dot. */
   readonly method: string
   /**
-   * The option that was wrong, or the attribute of a call in the words of its class, if it was one; of a record its
-   * field too: 'maxSendWr', 'addresses[2].dgid'.
+   * The wrong option, or the wrong attribute in the words of its class; with the field of a record: 'maxSendWr',
+   * 'addresses[2].dgid'. Undefined if the error is about something else.
    */
   readonly attribute: string | undefined
-  /** Why it was refused. */
+  /** The reason. */
   readonly reason: string
-  /** What to do; empty if nothing general can be said. */
+  /** A remedy; empty if there is no general one. */
   readonly hint: string
 
   constructor(
@@ -76,12 +79,12 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** What to do where a driver takes time for a call that does not wait. */
+/** The remedy for a synchronous call of a driver that takes time. */
 export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'
 
-/** A refusal with the sentence that came with it, of which the call's name is taken off. */
+/** A refusal with its sentence, from which the call's name is removed. */
 export const refusal = (code: string, errno: number, call: string, sentence: string, hint?: string): RdmaError =>
-  // A number without a name is that of a newer device.
+  // A newer device may use an unknown number.
   new RdmaError(
     code as ErrorCode,
     errno,
@@ -90,23 +93,23 @@ export const refusal = (code: string, errno: number, call: string, sentence: str
     hint,
   )
 
-/** A refusal of core as the library throws it. */
+/** Core's refusal as an RdmaError. */
 export const rdmaError = (error: CallError, call: string): RdmaError =>
   refusal(error.code, error.errno, call, error.message)
 
-/** One of the library's own. */
+/** A refusal by the library itself. */
 export const refused = (code: ErrnoName, call: string, reason: string, hint?: string): RdmaError =>
   new RdmaError(code, Errno[code], call, reason, hint)
 
-/** The caller's mistake. */
+/** EINVAL for a caller's mistake. */
 export const invalidArgument = (call: string, reason: string, hint?: string): RdmaError =>
   refused('EINVAL', call, reason, hint)
 
-/** A method was taken off its object. */
+/** The error of a method that is called without its object. */
 export const detached = (call: string): RdmaError =>
   invalidArgument(call, 'the method was called without its object', `write ${call}(…)`)
 
-/** A value as a sentence shows it, whatever it is: callers without types write what they like. */
+/** A value as text for a sentence, whatever its type: callers may have no types. */
 export const formatValue = (value: unknown): string => {
   if (typeof value === 'string') return JSON.stringify(value)
   if (typeof value === 'bigint') return `${value}n`
@@ -115,43 +118,43 @@ export const formatValue = (value: unknown): string => {
   return Array.isArray(value) ? 'a list' : value instanceof Uint8Array ? 'a Uint8Array' : 'an object'
 }
 
-/** That `value` is text. */
+/** Checks that `value` is a string. */
 export const checkText = (call: string, option: string, value: unknown): void => {
-  if (typeof value !== 'string') throw invalidArgument(call, `${option} ${formatValue(value)} is no text`)
+  if (typeof value !== 'string') throw invalidArgument(call, `${option} ${formatValue(value)} is not a string`)
 }
 
-/** That `value` is an integer from 0 to 2^32 - 1. */
+/** Checks that `value` is an integer from 0 to 2^32 - 1. */
 export const checkU32 = (call: string, option: string, value: unknown): void => {
   if (typeof value !== 'number' || value >>> 0 !== value)
-    throw invalidArgument(call, `${option} ${formatValue(value)} is no number of 32 bits`)
+    throw invalidArgument(call, `${option} ${formatValue(value)} is not a number of 32 bits`)
 }
 
-/** That `value` is a Uint8Array. Longer elements would make `length` something else than bytes. */
+/** Checks that `value` is a Uint8Array. In arrays of longer elements `length` would not count bytes. */
 export const checkBytes = (call: string, what: string, value: unknown): void => {
-  // Test runners have a Uint8Array of their own.
+  // Test runners with their own globals have another Uint8Array.
   if (!ArrayBuffer.isView(value) || (value as Uint8Array).BYTES_PER_ELEMENT !== 1)
-    throw invalidArgument(call, `${what}: ${formatValue(value)} is no Uint8Array`, 'write new Uint8Array(buffer)')
+    throw invalidArgument(call, `${what}: ${formatValue(value)} is not a Uint8Array`, 'write new Uint8Array(buffer)')
 }
 
-/** That what is to be called is a function: else it is found out when nobody expects it. */
+/** Checks that a callback is a function, which would otherwise fail much later. */
 export const checkFunction = (call: string, what: string, value: unknown): void => {
-  if (typeof value !== 'function') throw invalidArgument(call, `${what} ${formatValue(value)} is no function`)
+  if (typeof value !== 'function') throw invalidArgument(call, `${what} ${formatValue(value)} is not a function`)
 }
 
-/** That a choice is one of those there are. */
+/** Checks that a value is one of the allowed ones. */
 export const checkChoice = (call: string, option: string, value: unknown, choices: readonly string[]): void => {
   if (!(choices as readonly unknown[]).includes(value))
     throw invalidArgument(call, `${option} ${formatValue(value)}: it is ${choices.join(', ')}`)
 }
 
-/** What was thrown, a refusal of core's as one of the library. */
+/** The error to throw: core's refusal becomes an RdmaError. */
 export const toRdmaError = (error: unknown, call: string): unknown =>
   error instanceof CallError ? rdmaError(error, call) : error
 
-/** Options by the names of the attributes that they become, where these differ. */
+/** Options by the names of their attributes, where these differ. */
 export type OptionNames = Readonly<Record<string, string>>
 
-/** A refusal of a call in the words of the options that were written: `cq.create: entries: 0 is below 1`. */
+/** A refusal in the words of the options that were given: `cq.create: entries: 0 is below 1`. */
 export const inOptionWords = (error: unknown, names: OptionNames | undefined): unknown => {
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
   const [first = '', ...fields] = error.attribute.split('.')
@@ -160,7 +163,7 @@ export const inOptionWords = (error: unknown, names: OptionNames | undefined): u
   return new RdmaError(error.code, error.errno, error.call, reason, error.hint, option)
 }
 
-/** What `body` answers; a refusal names the options that were written. */
+/** Runs `body`; its refusals name the options that were given. */
 export const withOptionWords = <T>(names: OptionNames, body: () => T): T => {
   try {
     return body()
@@ -169,7 +172,7 @@ export const withOptionWords = <T>(names: OptionNames, body: () => T): T => {
   }
 }
 
-/** What `body` answers; a refusal of core's becomes one of the library. */
+/** Runs `body`; core's refusals become RdmaErrors. */
 export const rethrow = <T>(call: string, body: () => T): T => {
   try {
     return body()

@@ -1,7 +1,7 @@
 /*
- * Event queues in the library (R38): the events of anything that has them, in one place: completion queues, queue
- * pairs, shared receive queues, ports and the device, all at once. What is attached tells its events here and nowhere
- * else, until it is detached or closed. A completion queue must be armed for each event, as ever (`cq.arm`).
+ * Event queues in the library (R38): events of objects of any kind (CQs, QPs, SRQs, ports, the device) in one place.
+ * Events of an attached object go there and nowhere else, until it is detached or closed. A CQ must be armed for each
+ * event, as usual (`cq.arm`).
  */
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Event, EventQueue as EventQueueClass, type EventSource as SourceClass } from '../spec/classes/event_queue.ts'
@@ -18,30 +18,30 @@ import { orElse, showAs } from './show.ts'
 /** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values
 
-/** An event: of an object made here, of a port, or of the device, when it has neither. */
+/** An event of an object made here, of a port, or of the device; for the latter both are undefined. */
 export interface QueuedEvent {
   /** 'COMPLETION', or the name of an asynchronous event. */
   readonly type: EventKindName
-  /** The object of the library that it is about. */
+  /** The object of the event. */
   readonly source: Disposable | undefined
-  /** Of events of a port its number, from 1 on. */
+  /** Number of the port of a port event, from 1. */
   readonly port: number | undefined
 }
 
-/** What can be attached: an object with events, a port, or the device. */
+/** Possible sources: an object with events, a port, or the device. */
 export type Attachable = Disposable | 'device' | { readonly port: number }
 
-/** Events of many objects in one place (class `event_queue`). */
+/** A queue of events of many objects (class `event_queue`). */
 export interface EventQueue extends Arrivals<QueuedEvent>, Disposable, AsyncIterable<QueuedEvent> {
   /** Its number as an object; with a daemon a descriptor of this process. */
   readonly handle: number
-  /** Throws RdmaError EBUSY if it is attached to a queue already, EINVAL for what has no events. */
+  /** Attaches a source. Throws RdmaError EBUSY if it is attached to a queue already, EINVAL if it has no events. */
   attach(source: Attachable): void
-  /** Events that nobody has taken go with it. Throws RdmaError ENOENT if it is not attached here. */
+  /** Detaches a source and discards its unread events. Throws RdmaError ENOENT if it is not attached here. */
   detach(source: Attachable): void
-  /** What is attached. */
+  /** The attached sources. */
   attached(): readonly Attachable[]
-  /** Ends it; what was attached tells its events at the device again. */
+  /** Closes it; events of attached sources go to the device again. */
   close(): void
 }
 
@@ -51,7 +51,7 @@ const { COMPLETION } = EventKind.values
 
 type Arguments = Omit<In<typeof EventQueueClass.methods.attach>, 'cookie'>
 
-/** The device and its ports are not objects of the library, and have no number: their cookie is this. */
+/** Device and ports are not objects of the library and have no number; this is their cookie. */
 const NOBODY = 0
 
 export const openEventQueue = (kit: DeviceContext): EventQueue => {
@@ -71,13 +71,13 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
         port: event.class === PortClass.id ? event.object : undefined,
         number,
       })
-      // Who waits for the completion queue itself is not forgotten.
+      // Waiters for the completion queue itself still wake.
       if (event.type === COMPLETION) waiters.wake(number)
     },
     mail.end,
   )
 
-  /** How calls name a source, and its number. */
+  /** How calls name a source, and its cookie. */
   const sourceOf = (method: string, source: Attachable): { readonly number: number; readonly args: Arguments } => {
     if (source === 'device') return { number: NOBODY, args: { device: 1 } }
     const known = typeof source === 'object' && source !== null ? sourceName(kit, source) : undefined
@@ -87,7 +87,7 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
       return { number: NOBODY, args: { port: source.port } }
     throw invalidArgument(
       `event_queue.${method}`,
-      'it is no object of this device that has events',
+      'it is not an object of this device that has events',
       "attach queue pairs, queues of any kind, { port } or 'device'",
     )
   }

@@ -1,5 +1,5 @@
 /*
- * What `import 'userdma'` gives: the library.
+ * Entry point of `userdma`: the library.
  */
 
 export type { PathOptions } from './address.ts'

@@ -1,55 +1,55 @@
 /*
- * Values that come by themselves and wait here for somebody who takes them: asynchronous events of a device, events of
- * an event queue, records of a driver. Taken one by one, waited for, or walked by `for await`.
+ * A queue of values that arrive asynchronously until the program takes them: asynchronous events of a device, events of
+ * an event queue, records of a driver. They can be polled, awaited, or iterated by `for await`.
  */
 import type { Carrier } from './carrier.ts'
 import { checkOptions, type Words } from './checks/options.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument } from './error.ts'
 
-/** What can be said of waiting. */
+/** Options of waiting. */
 export interface Until {
-  /** Ends the waiting: it rejects with the signal's reason. */
+  /** Aborts the wait, which rejects with the signal's reason. */
   readonly signal?: AbortSignal
 }
 
 const untilWords: Words<Until> = { signal: true }
 
-/** That `signal` is one, if there is any. Throws RdmaError EINVAL. */
+/** Checks that `signal`, if given, is an AbortSignal. Throws RdmaError EINVAL. */
 export const checkSignal = (call: string, { signal }: Until): void => {
   if (signal !== undefined && typeof (signal as Partial<AbortSignal> | null)?.throwIfAborted !== 'function')
     throw invalidArgument(
       call,
-      'signal is no AbortSignal',
+      'signal is not an AbortSignal',
       'give that of an AbortController, or AbortSignal.timeout(…)',
     )
 }
 
-/** That nothing else was said of waiting. Throws RdmaError EINVAL. */
+/** Checks the options of waiting. Throws RdmaError EINVAL. */
 export const checkUntil = (call: string, options: Until): void => {
   checkOptions(call, 'options', options, untilWords)
   checkSignal(call, options)
 }
 
-/** What a program sees of it. */
+/** The program's view of it. */
 export interface Arrivals<T> {
-  /** The oldest one, or undefined if none is there. */
+  /** Takes the oldest value; undefined if there is none. */
   poll(): T | undefined
-  /** Resolves when `poll` may find something, or nothing will come any more. */
+  /** Resolves when `poll` may find a value, or when none can follow. */
   wait(options?: Until): Promise<void>
-  /** All as they come, until the signal, the end of the object or that of the device. */
+  /** Yields values until the signal is aborted, the object is closed, or the device is gone. */
   arrivals(options?: Until): AsyncIterableIterator<T>
 }
 
 export interface Mailbox<T> extends Arrivals<T> {
   put(value: T): void
-  /** Takes out what is not to be seen any more. */
+  /** Removes values that must not be seen any more. */
   drop(isGone: (value: T) => boolean): void
-  /** Nothing comes any more: whoever waits is woken. */
+  /** No value can follow: wakes all waiters. */
   end(): void
 }
 
-/** `owner`: what sentences call the object whose mailbox it is. */
+/** `owner`: the name of its object in sentences. */
 export const createMailbox = <T>(
   { carrier, waiters }: { readonly carrier: Pick<Carrier, 'pause'>; readonly waiters: WaiterList },
   owner: string,

@@ -1,7 +1,6 @@
 /*
- * Objects of any class, in the words of its declaration (R1, R12–R14): for classes that this library has no words of
- * its own for – those of other drivers, private ones, and those of a release that is newer than the library. Methods,
- * their arguments and results are those of the declaration, and nothing is known here of any class.
+ * Objects of any class, as declared (R1, R12–R14): for classes without an interface of their own in the library: those
+ * of other drivers, private ones, and those of a newer release. Methods, arguments and results follow the declaration.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Carrier } from './carrier.ts'
@@ -22,12 +21,12 @@ import { jsonSafe, showAs } from './show.ts'
 
 type CallOf<M> = Record<never, never> extends In<M> ? (args?: In<M>) => Out<M> : (args: In<M>) => Out<M>
 
-/** What a creation is given: what the class wants, but for the name by which events find the object here. */
+/** Arguments of a creation: the class's, without the user handle, which the library sets. */
 export type CreateArguments<C extends ObjectClass> = Omit<In<C['methods']['create']>, 'userHandle'>
 
 /**
- * An object with the methods of its class. The names that all objects have (`handle`, `class`, `made`, `close`) stand
- * for themselves; a method of that name is reached with `device.call`.
+ * An object with the methods of its class. `handle`, `class`, `made` and `close` are always properties of the library;
+ * use `device.call` for methods with these names.
  */
 export type ObjectOf<C extends ObjectClass> = {
   readonly [K in Exclude<keyof C['methods'] & string, 'create' | 'destroy'>]: CallOf<C['methods'][K]>
@@ -35,16 +34,16 @@ export type ObjectOf<C extends ObjectClass> = {
   Disposable &
   AsyncDisposable & {
     readonly class: C
-    /** What its creation answered. */
+    /** The results of its creation. */
     readonly made: Out<C['methods']['create']>
     /**
-     * Destroys it; of a descriptor, closes it. Throws RdmaError EBUSY while it is used. Where the driver's destroy
-     * takes time, `await using` and `[Symbol.asyncDispose]` wait for it.
+     * Destroys it, or closes its descriptor. Throws RdmaError EBUSY while it is in use. If the driver's destroy is
+     * asynchronous, use `await using` or `[Symbol.asyncDispose]`.
      */
     close(): void
   }
 
-/** The end of a descriptor: destroyed if its class has that, unless it is used (EBUSY), and closed. */
+/** Ends a descriptor: calls destroy if the class has it, unless it is in use (EBUSY), and closes it. */
 export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void) => {
   let open = true
   return (): void => {
@@ -56,17 +55,17 @@ export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: num
   }
 }
 
-/** That `cls` is the declaration of a class. */
+/** Checks that `cls` is a class declaration. */
 export const checkClass = (call: string, cls: ObjectClass): void => {
   if (typeof cls !== 'object' || cls === null || typeof cls.methods !== 'object' || typeof cls.name !== 'string')
     throw invalidArgument(
       call,
-      `${formatValue(cls)} is no class`,
+      `${formatValue(cls)} is not a class`,
       'give one of Classes of userdma/spec, or of a driver',
     )
 }
 
-/** `call`: who wants it. */
+/** `call`: the calling method, for errors. */
 export const objectPlan = <C extends ObjectClass>(
   kit: DeviceContext,
   call: string,

@@ -1,6 +1,6 @@
 /*
- * `open`: a device for a TypeScript program. In this process by default: a soft device of its own, on a network of its
- * own or on one that several share. When asked, a device of a daemon.
+ * `open`: opens a device for a TypeScript program. By default a soft device in this process, on a network of its own or
+ * a shared one; on request, a device of a daemon.
  */
 
 import { resolve } from 'node:path'
@@ -22,27 +22,27 @@ import { namedSocket, userSocket } from './remote/user-socket.ts'
 
 /** Options of `open`. */
 export interface OpenOptions {
-  /** Devices that are opened on the same network reach each other; default: a new one. */
+  /** Devices opened on the same network reach each other; default: a new network. */
   readonly network?: Network
-  /** Of a new network: what it is made of, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
+  /** Link of a new network, see `NetworkOptions.link`. Needs `address`, unless it is memory. */
   readonly link?: Link
   /**
-   * How work requests and completions lie in memory: 'compact' (default), or 'rxe' as programs of libibverbs have them,
-   * which is how a daemon's devices are always reached.
+   * Layout of work requests and completions in memory: 'compact' (default), or 'rxe' as used by libibverbs programs.
+   * Devices of a daemon always have 'rxe'.
    */
   readonly rings?: RingLayout['name']
-  /** Default: rxe0, rxe1, … */
+  /** Name of the device. Default: rxe0, rxe1, … */
   readonly name?: string
-  /** Default: 127.0.0.1, 127.0.0.2, … */
+  /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, … */
   readonly address?: string
   /**
-   * A device of the daemon at this path instead; `true`: of the one that the program runs under, or else the user's own
-   * (`userdma daemon`). Needs the package koffi.
+   * Opens a device of the daemon at this path; `true`: of the daemon that the program runs under, or else the user's
+   * own (`userdma daemon`). Needs the package koffi.
    */
   readonly socket?: string | true
   /**
-   * With `socket`: the device's name; default: the daemon's first one. With `network`: a device that was added to it
-   * (`network.addDevice`), or one that somebody else has open; it stays when this is closed.
+   * With `socket`: the device's name; default: the daemon's first device. With `network`: a device that was added to it
+   * (`network.addDevice`) or is open already; closing this handle leaves the device.
    */
   readonly device?: string
 }
@@ -61,7 +61,7 @@ const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 const GID_OF_ADDRESS = 1
 const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 
-/** Number `n`, from 1 on, of the addresses 127.0.0.1 to 127.255.255.255. */
+/** Number `n`, from 1, of the addresses 127.0.0.1 to 127.255.255.255. */
 const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`
 
 const openHere = (options: OpenOptions): Device => {
@@ -73,7 +73,7 @@ const openHere = (options: OpenOptions): Device => {
   return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
 }
 
-/** Of a device of another driver: what its first port says, if it is on a link that has addresses. */
+/** For other drivers' devices: the address of the first port, if its link has addresses. */
 const factsOf = (carrier: Carrier, link: LinkName | undefined): PathFacts => {
   if (link === undefined || !carrier.call(DeviceClass, 'query', 0, {}).out.attributes.physPortCnt) return NOWHERE
   const { lid, activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
@@ -98,7 +98,7 @@ const openAgain = (network: Network, name: string): Device => {
 const openThere = (socket: string, device: string | undefined): Device => {
   const carrier = remoteCarrier(socket, device)
   const { name, address } = carrier.device
-  // A device that is in no network has no address.
+  // A device without a network has no address.
   if (address === '') return createDevice(carrier, name, address, NOWHERE)
   try {
     const gid = parseAddress(address) as Uint8Array
@@ -118,12 +118,14 @@ const openThere = (socket: string, device: string | undefined): Device => {
 
 const checkNetwork = (network: Network, link: Link | undefined): void => {
   if (!isNetwork(network))
-    throw invalidArgument('open', `network ${formatValue(network)} is none`, 'make one with createNetwork()')
+    throw invalidArgument('open', `network ${formatValue(network)} is not a network`, 'make one with createNetwork()')
   if (link !== undefined && link !== network.link)
     throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
 }
 
-/** Opens a device. Throws RdmaError: EEXIST for a name that the network has already, ECONNREFUSED without a daemon. */
+/**
+ * Opens a device. Throws RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED without a daemon.
+ */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
   checkOptions('open', 'options', options, openWords)
   const { socket, device, network, link, name, address, rings } = options
@@ -131,7 +133,7 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   if (link !== undefined) checkChoice('open', 'link', link, links)
   for (const [option, value] of Object.entries({ name, address, device }))
     if (value !== undefined && typeof value !== 'string')
-      throw invalidArgument('open', `${option} ${formatValue(value)} is no text`)
+      throw invalidArgument('open', `${option} ${formatValue(value)} is not a string`)
   if (socket !== undefined && socket !== true && typeof socket !== 'string')
     throw invalidArgument('open', `socket ${formatValue(socket)}: it is a path, or true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)

@@ -1,5 +1,5 @@
 /*
- * Protection domains in the library (IBA 10.2.3): everything that works on memory is made in one.
+ * Protection domains in the library (IBA 10.2.3); they create everything that accesses memory.
  */
 import { Pd } from '../spec/classes/pd.ts'
 import {
@@ -63,54 +63,57 @@ import { defineVerbsClass, VerbsObject } from './verbs-object.ts'
 
 /** A protection domain (IBA 11.2.1). */
 export interface ProtectionDomain extends Disposable, Kind<'pd'> {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Registers a buffer. It must not be resized or transferred while it is. Throws RdmaError. */
+  /** Registers a buffer, which must not be resized or transferred while it is registered. Throws RdmaError. */
   register(buffer: Uint8Array, access?: Access): MemoryRegion
   /**
-   * Bytes of a file, by a descriptor of this process: with a daemon it must be a memory file. The file is read and
-   * written at each access, and never made longer. Throws RdmaError EBADF, EINVAL.
+   * Registers bytes of a file, by a descriptor of this process; a daemon accepts memory files only. The file is
+   * accessed at each request and never grows. Throws RdmaError EBADF, EINVAL.
    */
   registerFile(file: number, options: FileRegionOptions): Region
-  /** `length` bytes that are zero whenever they are read: what is written there is thrown away. */
+  /** A region of `length` bytes without memory: reads return zeros, writes are discarded. */
   nullRegion(length: number, access?: Access): Region
-  /** All memory of this program: its buffers need no registration of their own. */
+  /** Registers the program's whole memory, so that no buffer needs a registration of its own. */
   wholeRegion(access?: Access): WholeRegion
-  /** A memory window that grants nothing yet; type 2 (default) belongs to the queue pair that binds it. */
+  /** A memory window, not bound yet; type 2 (default) belongs to the queue pair that binds it. */
   window(type?: 1 | 2): MemoryWindow
   /**
-   * Reliable connected. With a `sendCq` requests complete there, and nothing is allocated for them; without one each
-   * request answers a promise, and the queue pair owns its completion queue. Throws RdmaError EINVAL, ENOMEM.
+   * A reliable connected queue pair. With a `sendCq`, requests complete there without allocation; without one each
+   * request returns a promise, and the queue pair owns its completion queue. Throws RdmaError EINVAL, ENOMEM.
    */
   rcQp(options: RcQueuePairOptions): RcQueuePair
   rcQp(options?: AwaitableRcOptions): AwaitableRcQueuePair
-  /** Unreliable connected, in the same two ways. */
+  /** An unreliable connected queue pair; `sendCq` as for `rcQp`. */
   ucQp(options: UcQueuePairOptions): UcQueuePair
   ucQp(options?: AwaitableUcOptions): AwaitableUcQueuePair
-  /** Unreliable datagrams, in the same two ways. */
+  /** An unreliable datagram queue pair; `sendCq` as for `rcQp`. */
   udQp(options: UdQueuePairOptions): UdQueuePair
   udQp(options?: AwaitableUdOptions): AwaitableUdQueuePair
-  /** Queue pair 1 of the port, of the general management services; there is one. */
+  /** Queue pair 1 of the port (general management services); there is one per port. */
   gsiQp(options: GsiQueuePairOptions): GsiQueuePair
-  /** Queue pair 0 of the port, of subnet management. */
+  /** Queue pair 0 of the port (subnet management). */
   smiQp(options: SmiQueuePairOptions): SmiQueuePair
-  /** Sends to shared queues of a peer's XRC domain. */
+  /** An XRC initiator: it sends to SRQs of a peer's XRC domain. */
   xrcInitiator(options: XrcInitiatorOptions): XrcInitiator
   /** A shared receive queue. Throws RdmaError EINVAL, ENOMEM. */
   srq(options?: SrqOptions): SharedReceiveQueue
-  /** A shared receive queue that XRC senders name. Throws RdmaError EINVAL, ENOMEM. */
+  /** An SRQ for XRC, named by senders. Throws RdmaError EINVAL, ENOMEM. */
   xrcSrq(options: XrcSrqOptions): XrcSharedReceiveQueue
-  /** Where datagrams go. Throws RdmaError EINVAL for an address that is none. */
+  /** An address handle: the destination of datagrams. Throws RdmaError EINVAL for an invalid address. */
   addressHandle(to: Destination): AddressHandle
-  /** Many with one call, all or none of them (R25). */
+  /** Many address handles with one call, all or none (R25). */
   addressHandles(to: readonly Destination[]): readonly AddressHandle[]
-  /** The end of many, made here, with one call: all or none of them. */
+  /** Destroys many address handles of this protection domain with one call, all or none. */
   closeAddressHandles(handles: readonly AddressHandle[]): void
-  /** Throws RdmaError EBUSY while anything is in it. */
+  /** Destroys it. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
 
-/** With a `sendCq` completions go there; without one requests are promises. A `sendCq` that is undefined is a mistake. */
+/**
+ * With a `sendCq` completions go there; without one requests return promises. An explicit `sendCq: undefined` is
+ * refused.
+ */
 const hasCq = (options: object | undefined): boolean =>
   typeof options === 'object' && options !== null && 'sendCq' in options
 

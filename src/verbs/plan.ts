@@ -1,7 +1,7 @@
 /*
- * How objects are made: a plan is the call that makes one and what its answer becomes. A plan is carried out at once,
- * or as an entry of a chain (R16), where what it refers to may not exist yet: such an object has a negative `handle`,
- * which chain.ts turns into a reference to the entry that makes it.
+ * Creation of objects: a plan is the call that creates an object, and the conversion of its answer. A plan runs at once
+ * or as an entry of a chain (R16), where the objects that it refers to may not exist yet: these have a negative
+ * `handle`, which chain.ts turns into a reference to the entry that creates them.
  */
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
@@ -9,80 +9,80 @@ import type { Answered, Carrier } from './carrier.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { inOptionWords, invalidArgument, type OptionNames, RdmaError } from './error.ts'
 
-/** Anything that a call can name: an object of the library, or one that a chain is about to make. */
+/** Anything that a call can refer to: an object of the library, or a planned one. */
 export interface Named {
   /** Its handle. */
   readonly handle: number
 }
 
-/** Tells objects of different kinds apart for the compiler; no object has it. */
+/** Distinguishes kinds of objects for the compiler; does not exist at run time. */
 declare const KIND: unique symbol
-/** Tells kinds of objects apart for the compiler; no object has anything of it. */
+/** Distinguishes kinds of objects for the compiler; does not exist at run time. */
 export interface Kind<N extends string> {
   readonly [KIND]?: N
 }
-/** An object of one kind, as options name it. */
+/** An object of one kind, in options. */
 export type Reference<N extends string> = Named & Kind<N>
 export type KindOf<T> = T extends Kind<infer N> ? N : never
 
-/** The handle of what is closed: its number may be another object's by now. Carriers refuse calls with it. */
+/** The handle of a closed object: the number may belong to another object now. Carriers refuse it. */
 export const CLOSED = -0x40000000
 export const isClosed = (call: string): RdmaError => invalidArgument(call, 'it is closed')
 
-/** What a device knows that its queue pairs need. */
+/** Properties of the device that queue pairs need. */
 export interface PathFacts {
   /** Its own address, and the index in the GID table. */
   readonly gid: Uint8Array
   readonly gidIndex: number
-  /** Largest path MTU of the port, bytes. */
+  /** Largest path MTU of the port, in bytes. */
   readonly pathMtu: number
-  /** What it is on; undefined if it does not say. */
+  /** Its link; undefined if unknown. */
   readonly link?: LinkName | undefined
-  /** Its port's, on a link that has them. */
+  /** The port's LID, on a link that has them. */
   readonly lid?: number
 }
 
-/** What every object that has events holds: its number among them, and what calls name it by. */
+/** Fields of every object with events: its number, and its handle. */
 export interface SourceName {
   readonly number: number
   readonly cls: ObjectClass
   readonly handle: number
 }
 
-/** What all objects of one device share. */
+/** State that all objects of one device share. */
 export interface DeviceContext {
   readonly carrier: Carrier
   readonly waiters: WaiterList
-  /** Objects that have events, by their numbers; undefined for one that is being made. */
+  /** Objects with events, by number; undefined while one is being created. */
   readonly sources: Map<number, Disposable | undefined>
   readonly path: PathFacts
-  /** Carries many plans out, all or none. Throws RdmaError. */
+  /** Runs many plans, all or none. Throws RdmaError. */
   readonly makeAll: MakeAll
 }
 
-/** What every object of the library has, see verbs-object.ts. */
+/** Members of every object of the library, see verbs-object.ts. */
 export interface HeldObject {
   readonly kit: DeviceContext
   handle: number
   isOpen: boolean
 }
 
-/** Carries many plans out, all or none. Throws RdmaError. */
+/** Runs many plans, all or none. Throws RdmaError. */
 export type MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]) => T[]
 
 export interface Plan<T> {
   readonly class: ObjectClass
   readonly args: AnyValues
-  /** Where it was said with options: their names, so that refusals use them. */
+  /** For refusals: the options' names by attribute. */
   readonly options?: OptionNames
   made(answered: Answered<AnyValues>): T
-  /** It is not going to be made after all. */
+  /** The object will not be created. */
   failed(): void
 }
 
 const nothing = (): void => {}
 
-/** A plan whose arguments and answer are those of the class's declaration. */
+/** A plan whose arguments and answer follow the class's declaration. */
 export const plan = <C extends ObjectClass, T>(
   cls: C,
   args: In<C['methods']['create']>,
@@ -97,7 +97,7 @@ export const plan = <C extends ObjectClass, T>(
   failed,
 })
 
-/** Carries a plan out. Throws RdmaError. */
+/** Runs a plan. Throws RdmaError. */
 export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options, made, failed }: Plan<T>): T => {
   let answered: Answered<AnyValues>
   try {
@@ -109,7 +109,7 @@ export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options,
   return made(answered)
 }
 
-/** The same where the driver may take time. Rejects with RdmaError, or the signal's reason. */
+/** The same for asynchronous drivers. Rejects with RdmaError, or the signal's reason. */
 export const makeAsync = async <T>(
   { carrier }: DeviceContext,
   { class: cls, args, made, failed }: Plan<T>,
@@ -125,7 +125,7 @@ export const makeAsync = async <T>(
   return made(answered)
 }
 
-/** A number for an object that has events; `is` names the object once it is there, `forget` ends it. */
+/** A number for an object with events; `is` assigns the object once it exists, `forget` releases the number. */
 export interface EventSource {
   readonly number: number
   is<T extends Disposable & Named>(object: T): T
@@ -144,13 +144,13 @@ export const eventSource = ({ waiters, sources }: DeviceContext, cls: ObjectClas
   }
 }
 
-/** The name of an object that has events, if it is one of this device. */
+/** The user handle of an object with events, if it belongs to this device. */
 export const sourceName = ({ sources }: DeviceContext, object: object): SourceName | undefined => {
   const { number = 0 } = object as Partial<SourceName>
   return sources.get(number) === object ? (object as SourceName) : undefined
 }
 
-/** Where an object without events has its kit; undefined once it is closed. */
+/** Where an object without events stores its device state; undefined once it is closed. */
 const OWNER = Symbol('owner')
 interface Owned {
   [OWNER]?: DeviceContext | undefined
@@ -158,12 +158,12 @@ interface Owned {
 const OWN = 'use what was made by the same open()'
 
 /**
- * That `object` is there and of this device: its handle is that of something else on another one, and of something
- * newer once it is closed. What a chain is about to make, and bare handles, are the device's to check.
+ * Checks that `object` is open and belongs to this device: on another device, or after its close, its handle would be
+ * another object's. The device checks planned objects and plain handles.
  */
 export const checkOwn = (kit: DeviceContext, call: string, option: string, object: Named | undefined): void => {
   if (object === undefined) throw invalidArgument(call, `${option} is missing`)
-  if (typeof object?.handle !== 'number') throw invalidArgument(call, `${option} is no object of a device`, OWN)
+  if (typeof object?.handle !== 'number') throw invalidArgument(call, `${option} is not an object of a device`, OWN)
   const { number, kit: its, isOpen } = object as Partial<SourceName & HeldObject>
   const isOwn =
     its !== undefined
@@ -174,11 +174,11 @@ export const checkOwn = (kit: DeviceContext, call: string, option: string, objec
   if (!isOwn) throw invalidArgument(call, `${option} is closed or of another device`, OWN)
 }
 
-/** Whether it is an object of this device whose methods are its own. */
+/** Whether it is an object of this device with its own methods. */
 export const isNativeObject = (kit: DeviceContext, object: object): boolean =>
   OWNER in object || sourceName(kit, object) !== undefined
 
-/** `object` is of this device from now on; what has no events is not found among the sources. */
+/** Assigns `object` to this device; objects without events are not among the sources. */
 export const adopt = <T extends object>(kit: DeviceContext, object: T): T => Object.assign(object, { [OWNER]: kit })
 
 /** It is closed. */
@@ -188,7 +188,7 @@ export const markEnded = (object: object): void => {
 
 const isGone = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
-/** Makes a call that destroys; of a device that is gone there is nothing to destroy. */
+/** Makes a destroying call; does nothing if the device is gone. */
 export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()
@@ -197,11 +197,11 @@ export const destroyUnlessRemoved = (call: () => void): void => {
   }
 }
 
-/** Destroys an object. Throws RdmaError EBUSY while it is used. */
+/** Destroys an object. Throws RdmaError EBUSY while it is in use. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {} as never))
 
-/** The same where the driver may take time. Rejects with RdmaError. */
+/** The same for asynchronous drivers. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {
   try {
     await carrier.callAsync(cls, 'destroy', handle, {} as never)
@@ -210,7 +210,7 @@ export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: n
   }
 }
 
-/** The end of an object: destroyed by its first call, nothing afterwards. Throws RdmaError EBUSY while it is used. */
+/** Ends an object: destroys it on the first call, does nothing later. Throws RdmaError EBUSY while it is in use. */
 export const closer = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void = nothing) => {
   let open = true
   return (): void => {

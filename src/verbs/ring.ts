@@ -1,7 +1,7 @@
 /*
- * The program's side of the rings that it shares with a device, in either layout (spec/drivers/ring-layout.ts):
- * requests go in at the producer's end, completions come out at the consumer's. Where the device is another process
- * indices are ordered against the elements (`loadIndex`).
+ * The program's side of the rings shared with a device, in either layout (spec/drivers/ring-layout.ts): it produces
+ * requests and consumes completions. If the device is in another process, index accesses are ordered against the
+ * elements (`loadIndex`).
  */
 import { loadIndex, type RingLayout, storeIndex, wrapOf } from '../spec/drivers/ring-layout.ts'
 import type { Carrier, RingPlace } from './carrier.ts'
@@ -11,7 +11,7 @@ export interface ProgramRing {
   readonly bytes: Uint8Array
   readonly words: Int32Array
   readonly layout: RingLayout
-  /** Elements that it holds, slots minus one, and what of an index is stored. */
+  /** Capacity in elements (slots minus one), and the mask of stored indices. */
   readonly capacity: number
   readonly mask: number
   readonly wrap: number
@@ -24,13 +24,13 @@ export interface ProgramRing {
   index: number
 }
 
-/** Where a ring lies, as objects keep it: two Numbers take less than what calls answer. NOWHERE: there is none. */
+/** Position of a ring, as objects keep it: two Numbers, smaller than the answer of a call. NOWHERE: none. */
 const NOWHERE = -1
 export const placeAt = (at: number, size: number): RingPlace | undefined =>
   at === NOWHERE ? undefined : { offset: BigInt(at), size }
 export const offsetOf = (place: RingPlace | undefined): number => (place === undefined ? NOWHERE : Number(place.offset))
 
-/** A ring as the device has laid it out, at whose beginning this side stands. */
+/** A new ring; this side starts at its beginning. */
 export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
   const { header, counting } = layout
   const { head, data, bytes, view, words } = ring(place)
@@ -51,7 +51,7 @@ export const programRing = ({ layout, ring }: Pick<Carrier, 'layout' | 'ring'>, 
   }
 }
 
-/** A ring that has requests already: this side goes on behind them. */
+/** A ring that already has requests; this side continues behind them. */
 export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace): ProgramRing => {
   const ring = programRing(carrier, place)
   ring.index = loadIndex(ring.layout, ring.words, ring.producer)
@@ -60,7 +60,7 @@ export const producingRing = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: 
 
 const none = new ArrayBuffer(8)
 
-/** In place of a queue that has no room at all. */
+/** Stands for a queue of size 0. */
 export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   view: new DataView(none),
   bytes: new Uint8Array(none),
@@ -76,7 +76,7 @@ export const noProgramRing = (layout: RingLayout): ProgramRing => ({
   index: 0,
 })
 
-/** What objects that have rings hold of them: a completion queue or one for receives, or a queue pair. */
+/** The ring fields of objects: of a CQ or SRQ, or of a queue pair. */
 interface Ringed {
   ring?: ProgramRing
   isHeld?: boolean
@@ -84,23 +84,20 @@ interface Ringed {
   receives?: ProgramRing | undefined
 }
 
-/** The device of `object` is gone: what is posted from now on is refused. */
+/** The device of `object` is gone: further posts are refused. */
 export const stopPosting = (object: object): void => {
   const ringed = object as Ringed
   if (ringed.sends !== undefined) ringed.sends = undefined
   if (ringed.receives !== undefined) ringed.receives = undefined
 }
 
-/** Sends of `object` that its device has not finished; 0 for what has no send queue. */
+/** Incomplete sends of `object`; 0 without a send queue. */
 export const pendingSends = (object: object): number => {
   const { sends } = object as Ringed
   return sends === undefined ? 0 : outstandingRequests(sends)
 }
 
-/**
- * The device of `object` is closed: where its rings were, there may be others by now, which nobody reads or writes in
- * its name any more.
- */
+/** The device of `object` is closed: its rings' memory may be reused, so it is not accessed any more. */
 export const detachRings = (object: object, layout: RingLayout): void => {
   const ringed = object as Ringed
   if (ringed.ring !== undefined) ringed.ring = noProgramRing(layout)
@@ -108,17 +105,17 @@ export const detachRings = (object: object, layout: RingLayout): void => {
   stopPosting(object)
 }
 
-/** A ring that a call answered, or none: a driver may have no rings, or none of this kind. */
+/** The ring of a call's answer, or none: a driver may lack rings, or rings of this kind. */
 export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
   place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
 
-/** Where the next request goes, byte offset; -1 if the ring is full. */
+/** Byte offset of the next request; -1 if the ring is full. */
 export const nextSlot = (ring: ProgramRing): number => {
   const used = (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
   return used === ring.capacity ? -1 : ring.data + ((ring.index & ring.mask) << ring.log2)
 }
 
-/** The request at `nextSlot` is complete: the device may take it. */
+/** Publishes the request at `nextSlot` to the device. */
 export const produce = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
   storeIndex(ring.layout, ring.words, ring.producer, ring.index & ring.wrap)
@@ -128,23 +125,23 @@ export const produce = (ring: ProgramRing): void => {
 export const outstandingRequests = (ring: ProgramRing): number =>
   (ring.index - loadIndex(ring.layout, ring.words, ring.consumer)) & ring.wrap
 
-/** Where the oldest completion lies, byte offset; -1 if there is none. */
+/** Byte offset of the oldest completion; -1 if there is none. */
 export const oldestCompletion = (ring: ProgramRing): number =>
   loadIndex(ring.layout, ring.words, ring.producer) === (ring.index & ring.wrap)
     ? -1
     : ring.data + ((ring.index & ring.mask) << ring.log2)
 
-/** Completions that have not been consumed. */
+/** Number of unread completions. */
 export const unreadCompletions = (ring: ProgramRing): number =>
   (loadIndex(ring.layout, ring.words, ring.producer) - ring.index) & ring.wrap
 
-/** The completion at `oldest` has been read: its room is the device's again. */
+/** Returns the slot of the completion at `oldest` to the device. */
 export const consume = (ring: ProgramRing): void => {
   ring.index = (ring.index + 1) | 0
   storeIndex(ring.layout, ring.words, ring.consumer, ring.index & ring.wrap)
 }
 
-/** Both sides begin anew, as after a move of the queue pair to RESET. */
+/** Both sides start again, after a move of the queue pair to RESET. */
 export const restart = (ring: ProgramRing): void => {
   ring.index = 0
 }

@@ -1,10 +1,10 @@
 /*
- * What `console.log` and `JSON.stringify` show of objects of the library: what a person wants to know, in place of what
- * they are made of. Nothing of it is hot. JSON has no 64-bit numbers: addresses are text.
+ * What `console.log` and `JSON.stringify` show of the library's objects: their relevant properties instead of their
+ * internals. Not hot. JSON has no 64-bit numbers: addresses are text.
  */
 import { detached } from './error.ts'
 
-/** Where Node's util.inspect looks, without importing it: a browser has none. */
+/** The symbol of Node's util.inspect, without importing it: browsers have none. */
 const INSPECT = Symbol.for('nodejs.util.inspect.custom')
 
 export type Shown = Readonly<Record<string, unknown>>
@@ -15,7 +15,7 @@ interface InspectOptions {
 
 export const addressHex = (address: bigint): string => `0x${address.toString(16)}`
 
-/** The same value with numbers of 64 bits as text. */
+/** The same value with bigints as text. */
 export const jsonSafe = (value: unknown): unknown => {
   if (typeof value === 'bigint') return addressHex(value)
   if (typeof value !== 'object' || value === null || ArrayBuffer.isView(value)) return value
@@ -23,7 +23,7 @@ export const jsonSafe = (value: unknown): unknown => {
   return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, jsonSafe(one)]))
 }
 
-/** What util.inspect shows of `target`, or of the objects whose methods or prototype it is. */
+/** The output of util.inspect for `target`, or for the objects whose methods or prototype it is. */
 export const inspectAs = <S extends object>(
   target: object,
   name: string,
@@ -33,7 +33,7 @@ export const inspectAs = <S extends object>(
   Object.defineProperty(target, INSPECT, {
     configurable: true,
     value(this: S, depth: number, options: InspectOptions, inspect: Inspect): string {
-      // Node shows prototypes too, which are no objects of the kind.
+      // Node also inspects prototypes, which are not instances.
       if (!isOne(this) || depth < 0) return `[${name}]`
       const inner = options.depth === null || options.depth === undefined ? null : options.depth - 1
       return `${name} ${inspect(show(this), { ...options, depth: inner })}`
@@ -42,8 +42,8 @@ export const inspectAs = <S extends object>(
 }
 
 /**
- * Gives `target`, an object or the table of its methods, `toJSON` and what util.inspect asks for. `name`: what kind of
- * object it is; `show`: what is shown of it, JSON-safe; `isOne`: whether it is an object of the kind.
+ * Adds `toJSON` and util.inspect's method to `target`, an object or the table of its methods. `name`: its kind; `show`:
+ * the properties to show, JSON-safe; `isOne`: whether it is an instance.
  */
 export const showAs = <S extends object>(
   target: object,
@@ -61,7 +61,7 @@ export const showAs = <S extends object>(
   })
 }
 
-/** What a call answers, or `instead` where the object is closed or its device gone: showing something never throws. */
+/** The result of a call, or `instead` where the object is closed or its device gone: inspection never throws. */
 export const orElse = <T>(call: () => T, instead: T): T => {
   try {
     return call()

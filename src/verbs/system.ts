@@ -1,6 +1,6 @@
 /*
- * The system-wide device for a program (R13, R18): which devices there are, on a network of this process or in a
- * daemon, with what it takes to choose one, and word of those that come and go.
+ * The system-wide device for a program (R13, R18): lists the devices of a network in this process or of a daemon, with
+ * what is needed to choose one, and reports those that are added or removed.
  */
 import { resolve } from 'node:path'
 import { addEventHandler } from '../core/devices/clients.ts'
@@ -37,7 +37,7 @@ export type NodeTypeName = keyof typeof NodeType.values
 export interface DeviceEntry {
   /** Its name. */
   readonly name: string
-  /** Its number: N of uverbsN. A device that comes later may get the number of one that is gone. */
+  /** N of uverbsN. A later device may get the number of a removed one. */
   readonly index: number
   /** Name of its driver. */
   readonly driver: string
@@ -45,38 +45,38 @@ export interface DeviceEntry {
   readonly driverId: number
   /** ibv_node_type by name. */
   readonly nodeType: NodeTypeName | undefined
-  /** How many ports it has. */
+  /** Number of ports. */
   readonly ports: number
-  /** As sysfs writes it: four groups of four digits. */
+  /** In sysfs format: four groups of four digits. */
   readonly nodeGuid: string
-  /** Versions of Linux's ABI: of uverbs, and of the driver's part. */
+  /** Version of Linux's uverbs ABI. */
   readonly uverbsAbi: number
-  /** Version of the driver's own data. */
+  /** Version of the driver's ABI. */
   readonly driverAbi: number
-  /** Ids of the classes that it has. */
+  /** Ids of its classes. */
   readonly classes: readonly number[]
 }
 
-/** A device has come or gone. */
+/** A device was added or removed. */
 export interface DeviceChange {
-  /** Whether it has come. */
+  /** True: it was added. */
   readonly type: 'added' | 'removed'
   /** Its number in the system. */
   readonly index: number
 }
 
-/** The system-wide device: which devices there are. */
+/** The system-wide device: the list of devices. */
 export interface System extends Disposable {
-  /** The devices that there are now, by their numbers. */
+  /** The current devices, by number. */
   devices(): readonly DeviceEntry[]
   /**
-   * Everything that a device supports, as it tells itself; without a name the system-wide device. Throws RdmaError
-   * ENODEV for a name that no device has.
+   * A device's own description of its classes; without a name the system-wide device's. Throws RdmaError ENODEV if no
+   * device has the name.
    */
   interface(name?: string): readonly ObjectClass[]
   /**
-   * Calls `handler` for each device that comes or goes, until the function returned is called; it does not keep the
-   * process alive. What changed before is in `devices` already.
+   * Calls `handler` for each device that is added or removed, until the returned function is called; does not keep the
+   * process alive. `devices` has earlier changes.
    */
   onChange(handler: (change: DeviceChange) => void): () => void
   /** Closes it. */
@@ -85,19 +85,19 @@ export interface System extends Disposable {
 
 /** Options of `openSystem`. */
 export interface SystemOptions {
-  /** A network of this process. */
+  /** A network in this process. */
   readonly network?: Network
   /** The daemon at this path; `true`: the one that the program runs under, or else the user's own. */
   readonly socket?: string | true
 }
 
-// ---- how it is reached ----
+// ---- access ----
 
 type Description = Out<typeof Interface.methods.query>
 
 interface SystemAccess {
   call(cls: ObjectClass, method: string): AnyValues
-  /** What a device tells of itself, on a context that lasts no longer. */
+  /** A device's own description, queried on a temporary context. */
   describe(device: DeviceEntry): Description
   close(): void
 }
@@ -173,7 +173,7 @@ const reachThere = (socket: string, tell: Tell): SystemAccess => {
   }
 }
 
-// ---- what programs see ----
+// ---- the program's interface ----
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const nodeTypes = Object.entries(NodeType.values) as [NodeTypeName, number][]
@@ -199,7 +199,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
   const tell: Tell = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
     const change: DeviceChange = { type: type === DEVICE_ADDED ? 'added' : 'removed', index }
-    // The device is in the middle of its work: handlers run when that is done.
+    // The device is in the middle of its work: handlers run afterwards.
     queueMicrotask(() => {
       for (const handler of [...handlers]) handler(change)
     })

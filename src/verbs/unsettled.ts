@@ -1,9 +1,9 @@
 /*
- * A program that ends while it awaits something that nothing can bring: Node ends it with status 13 and names the line
- * of the `await`. This adds what was waited for, and why nothing came.
+ * For programs that end while they await something that cannot happen any more: Node ends them with status 13 and names
+ * the line of the `await`. This adds what was awaited and why it cannot happen.
  */
 
-/** Node's status for an `await` at the top level that is never settled. */
+/** Node's status for a top-level `await` that never settles. */
 const UNSETTLED = 13
 
 const waiting = new Map<object, string>()
@@ -17,7 +17,7 @@ const explain = (): void => {
     )
 }
 
-/** Somebody begins (or ends) to wait for something of a device. */
+/** A wait for something of a device starts (or ends). */
 export const noteWaiting = (key: object, name: string, begins: boolean): void => {
   if (!begins) {
     waiting.delete(key)

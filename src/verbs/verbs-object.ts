@@ -1,15 +1,15 @@
 /*
- * The base class of the library's objects. A program may hold very many (R15): an object has few fields, and what is
- * the same for all of its class is an accessor of the class.
+ * The base class of the library's objects. A program may have very many (R15): an object has few fields, and accessors
+ * of the class serve what is common.
  */
 import type { ObjectClass } from '../spec/schema/schema.ts'
 import { detached } from './error.ts'
 import { CLOSED, type DeviceContext, destroy, type HeldObject } from './plan.ts'
 import { type Shown, showAs } from './show.ts'
 
-/** Called once the object is destroyed, to release what belongs to it. Symbols, so that programs do not see these. */
+/** Called once after the object is destroyed, to release its resources. Symbols hide these from programs. */
 export const RELEASED = Symbol('released')
-/** Tells what `console.log` and JSON show of the object. */
+/** The properties that `console.log` and JSON show. */
 export const SHOWN = Symbol('shown')
 
 export abstract class VerbsObject implements HeldObject, Disposable {
@@ -24,7 +24,7 @@ export abstract class VerbsObject implements HeldObject, Disposable {
 
   abstract get cls(): ObjectClass
 
-  /** Destroys the object; later calls do nothing. Throws RdmaError EBUSY while it is used. */
+  /** Destroys the object; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void {
     if (!this.isOpen) return
     destroy(this.kit.carrier, this.cls, this.handle)
@@ -43,16 +43,16 @@ export abstract class VerbsObject implements HeldObject, Disposable {
   }
 }
 
-/** The object is destroyed: calls on it are refused from now on. */
+/** Marks the object as destroyed: calls on it are refused. */
 export const markClosed = (self: HeldObject): void => {
   self.isOpen = false
   self.handle = CLOSED
 }
 
-/** Methods that check `this` themselves, since they are hot. */
+/** Hot methods, which check `this` themselves. */
 const CHECKING = ['send', 'write', 'read', 'compareSwap', 'fetchAdd', 'atomicWrite', 'flush', 'receive', 'poll', 'wait']
 
-/** Methods of a class and of those that it extends, the nearest of each name. */
+/** Methods of a class and its base classes, the nearest of each name. */
 const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: never[]) => unknown> => {
   const methods = new Map<string, (...args: never[]) => unknown>()
   for (let from = cls.prototype; from !== Object.prototype; from = Object.getPrototypeOf(from) as object)
@@ -61,7 +61,7 @@ const methodsOf = (cls: { readonly prototype: object }): Map<string, (...args: n
   return methods
 }
 
-/** Makes methods of a class throw an RdmaError when they are called without their object; `call`: as in `call.close`. */
+/** Makes methods of a class throw an RdmaError when called without their object; `call`: as in `call.close`. */
 const guard = (call: string, cls: { readonly prototype: object }): void => {
   for (const [key, method] of methodsOf(cls)) {
     if (CHECKING.includes(key)) continue
@@ -73,7 +73,7 @@ const guard = (call: string, cls: { readonly prototype: object }): void => {
   }
 }
 
-/** Completes a class, subclasses first: `call` is what errors call an object, `name` what is shown of its kind. */
+/** Completes a class, subclasses first: `call` is the object's name in errors, `name` its kind when shown. */
 export const defineVerbsClass = (cls: { readonly prototype: VerbsObject }, call: string, name: string): void => {
   guard(call, cls)
   showAs<VerbsObject>(

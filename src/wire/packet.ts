@@ -52,7 +52,7 @@ export const packetFaults = [
   'none',
   'shorter than a BTH and an ICRC',
   'unknown opcode',
-  'length is no multiple of four bytes',
+  'length is not a multiple of four bytes',
   "shorter than its opcode's headers, pad and ICRC",
   'an opcode without payload has more bytes than its headers and ICRC',
 ] as const
@@ -134,7 +134,7 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const number = opcodeNumber[name]
   const opcode = opcodeByNumber[number]
   if (opcode === undefined)
-    throw new RangeError(`${name} is no opcode; those that exist are listed in spec/wire/opcodes.ts`)
+    throw new RangeError(`${name} is not an opcode; those that exist are listed in spec/wire/opcodes.ts`)
   if (!opcode.payload && payload.length > 0) {
     throw new RangeError(`${name} has no payload, but the record has one of ${payload.length} bytes`)
   }

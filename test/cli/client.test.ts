@@ -118,7 +118,7 @@ describe('a session of a tool', () => {
 
   it('refuses nonsense', async () => {
     const socket = serve((_request, say) => say(20))
-    await assert.rejects(openSession(socket), /sent nonsense: /)
+    await assert.rejects(openSession(socket), /sent an invalid message: /)
   })
 
   it('gets answers, refusals, and traced calls in their order', async () => {

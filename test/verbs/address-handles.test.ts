@@ -26,7 +26,7 @@ test('each address handle goes to its own address, and what is told of one is no
   assert.deepEqual(address, handles[3].query().address)
   handles[1].modify({ gid: '10.0.0.9' })
   assert.deepEqual(told().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
-  assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is no address' })
+  assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is not an address' })
   assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
 })
 

@@ -63,7 +63,7 @@ eachCarrier(openTwo => {
     assert.throws(
       () => one.chain(async chain => chain.cq()),
       (error: unknown) =>
-        error instanceof RdmaError && /^interface\.chain: the function answers a promise/.test(error.message),
+        error instanceof RdmaError && /^interface\.chain: the function returns a promise/.test(error.message),
     )
     pd.close()
     assert.deepEqual(

@@ -29,7 +29,7 @@ eachCarrier(openTwo => {
     refuses('qp.read', tooLong, () => a.qp.read(a.mr.slice(0, 11), small))
     const slice = a.mr.slice(0, 8)
     for (const wrong of [{ length: Number.NaN }, { length: -4 }, { length: 1.5 }, { lkey: Number.NaN }, { lo: -1 }])
-      refuses('qp.write', /^the bytes: an object is no slice/, () => a.qp.write({ ...slice, ...wrong }, small))
+      refuses('qp.write', /^the bytes: an object is not a slice/, () => a.qp.write({ ...slice, ...wrong }, small))
     for (const wrong of [
       { length: Number.NaN },
       { rkey: small.rkey + 2 ** 32 },
@@ -37,7 +37,9 @@ eachCarrier(openTwo => {
       { address: small.address + 2n ** 64n },
       { address: -1n },
     ])
-      refuses('qp.write', /^remote memory: an object is none$/, () => a.qp.write(slice, { ...small, ...wrong }))
+      refuses('qp.write', /^remote memory: an object is not remote memory$/, () =>
+        a.qp.write(slice, { ...small, ...wrong }),
+      )
     assert.equal(a.qp.pending, 0)
     a.qp.write(a.mr.slice(0, 10), small, { id: 1 })
     assert.equal(await line(a.cq), '1 RDMA_WRITE')
@@ -48,7 +50,10 @@ eachCarrier(openTwo => {
     const { a, b } = await pair(openTwo)
     for (const id of [-1, 1.5, Number.NaN, 2 ** 60, Number.POSITIVE_INFINITY])
       for (const post of [() => a.qp.send(new Uint8Array(1), { id }), () => a.qp.receive(undefined, id)])
-        assert.throws(post, { code: 'EINVAL', message: new RegExp(`id ${id} is no number that a completion can show`) })
+        assert.throws(post, {
+          code: 'EINVAL',
+          message: new RegExp(`id ${id} is not a number that a completion can show`),
+        })
     const both = { immediate: 1, invalidate: 2 }
     refuses('qp.send', /immediate and invalidate exclude each other/, () => a.qp.send(new Uint8Array(1), both))
     await closeAll(a, b)
@@ -142,12 +147,12 @@ test('options of `open` that are something else, or do not fit the network, are 
   const network = createNetwork()
   const refusedWith = (options: object, reason: RegExp) =>
     assert.rejects(open(untyped(options)), { code: 'EINVAL', message: reason })
-  await refusedWith({ address: 5 }, /address 5 is no text/)
-  await refusedWith({ name: {} }, /name an object is no text/)
-  await refusedWith({ device: 7 }, /device 7 is no text/)
+  await refusedWith({ address: 5 }, /address 5 is not a string/)
+  await refusedWith({ name: {} }, /name an object is not a string/)
+  await refusedWith({ device: 7 }, /device 7 is not a string/)
   await refusedWith({ socket: 7 }, /socket 7: it is a path/)
-  await refusedWith({ network: {} }, /network an object is none/)
-  await refusedWith({ network: null }, /network null is none/)
+  await refusedWith({ network: {} }, /network an object is not a network/)
+  await refusedWith({ network: null }, /network null is not a network/)
   await refusedWith({ link: 'wire' }, /link "wire"/)
   await refusedWith({ network, link: 'udp' }, /link "udp": the network is made of "memory"/)
   await (await open({ network, link: 'memory' })).close()

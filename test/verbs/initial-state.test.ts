@@ -61,7 +61,10 @@ eachCarrier(openTwo => {
   test('what cannot be leaves nothing, and says why', async () => {
     const [a, b] = await places()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
-    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), { code: 'EINVAL', reason: /gid "nowhere" is no address/ })
+    assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {
+      code: 'EINVAL',
+      reason: /gid "nowhere" is not an address/,
+    })
     const initial = { state: QpState.values.RTS }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, initial }), { code: 'EINVAL', call: 'rc_qp.create' })
     a.cq.close()

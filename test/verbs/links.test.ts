@@ -74,7 +74,7 @@ for (const [link, name, list] of [
     const { lid: _lid, ...withoutLid } = qp.endpoint
     refuses('qp.connect', /lid is missing: the device's link is (InfiniBand|Omni-Path)/, () => qp.connect(withoutLid))
     refuses('ah.create', /lid is missing/, () => pd.addressHandle({ gid: GID }))
-    refuses('ah.create', /gid undefined is no address/, () => pd.addressHandle({ lid: 9, global: true }))
+    refuses('ah.create', /gid undefined is not an address/, () => pd.addressHandle({ lid: 9, global: true }))
     refuses('ah.create', /vlan 7: the device's link is/, () => pd.addressHandle({ lid: 9, vlan: 7 }))
     refuses('qp.connect', /dmac "02:.*": the device's link is/, () =>
       qp.connect({ ...qp.endpoint, lid: 9 }, { dmac: '02:00:00:00:00:01' }),
@@ -101,7 +101,7 @@ test('roce: a GID, and the MAC address and VLAN that a program wants to say', as
   ])
   refuses('qp.connect', /lid 9: the device's link is RoCE/, () => qp.connect({ ...qp.endpoint, lid: 9 }))
   refuses('ah.create', /srcPathBits 1: the device's link is RoCE/, () => pd.addressHandle({ gid: GID, srcPathBits: 1 }))
-  refuses('ah.create', /dmac "02:00" is no MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
+  refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
 })
 
 test('iwarp: the connection has the addresses', async () => {

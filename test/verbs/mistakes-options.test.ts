@@ -76,15 +76,15 @@ eachCarrier(openTwo => {
       const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
       // Without options a queue pair owns its completion queue.
       if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
-      refuses(`${cls}.create`, /^options: 5 is no object$/, () => makers[make](5))
+      refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
     }
-    refuses('rc_qp.create', /^sendCq is no object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
+    refuses('rc_qp.create', /^sendCq is not an object of a device$/, () => pd.rcQp(untyped({ sendCq: 5 })))
     refuses('xrc_srq.create', /^xrcd is missing$/, () => pd.xrcSrq(untyped({ cq: sendCq })))
     refuses('qp.connect', /^peer is missing$/, () => qp.connect(untyped(undefined)))
-    refuses('qp.connect', /^psn undefined is no number of 24 bits$/, () =>
+    refuses('qp.connect', /^psn undefined is not a number of 24 bits$/, () =>
       qp.connect(untyped({ ...endpoint, psn: undefined })),
     )
-    refuses('qp.connect', /^peer: "x" is no object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
+    refuses('qp.connect', /^peer: "x" is not an object$/, () => pd.rcQp(untyped({ sendCq, peer: 'x' })))
     assert.equal(qp.state, 'RESET')
     refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
     refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))

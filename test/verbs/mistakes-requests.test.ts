@@ -9,12 +9,12 @@ import { closeAll, eachCarrier, line, pair } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
-  test('what is no slice, no remote memory and no number is not posted', async () => {
+  test('what is not a slice, no remote memory and no number is not posted', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const { qp } = a
     const slice = a.mr.slice(0, 8)
     const remote = b.mr.remote(8, 8)
-    const no = (shown: string) => new RegExp(`^the bytes: ${shown} is no slice of registered memory$`)
+    const no = (shown: string) => new RegExp(`^the bytes: ${shown} is not a slice of registered memory$`)
     const notLocal = [
       ['"text"', 'text'],
       ['null', null],
@@ -38,8 +38,8 @@ eachCarrier(openTwo => {
     refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
     refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
     refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
-    refuses('qp.send', /^id 5n is no number that a completion can show$/, () => qp.send(slice, { id: untyped(5n) }))
-    refuses('qp.send', /^id "a" is no number that a completion can show$/, () =>
+    refuses('qp.send', /^id 5n is not a number that a completion can show$/, () => qp.send(slice, { id: untyped(5n) }))
+    refuses('qp.send', /^id "a" is not a number that a completion can show$/, () =>
       qp.send(new Uint8Array(1), { id: untyped('a') }),
     )
     for (const [shown, value] of [
@@ -50,14 +50,15 @@ eachCarrier(openTwo => {
       ['null', null],
     ] as const) {
       const immediate = untyped<number>(value)
-      const wrong = (option: string) => new RegExp(`^${option} ${shown} is no number of 32 bits$`)
+      const wrong = (option: string) => new RegExp(`^${option} ${shown} is not a number of 32 bits$`)
       refuses('qp.send', wrong('immediate'), () => qp.send(slice, { immediate }))
       refuses('qp.send', wrong('invalidate'), () => qp.send(slice, { invalidate: immediate }))
       refuses('qp.write', wrong('immediate'), () => qp.write(slice, remote, { immediate }))
     }
     for (const value of [undefined, null, slice, { ...remote, address: 5 }, { ...remote, rkey: '5' }]) {
       const memory = untyped<RemoteMemory>(value)
-      const reason = value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is none$/
+      const reason =
+        value === undefined ? /^remote memory is missing$/ : /^remote memory: (null|an object) is not remote memory$/
       refuses('qp.write', reason, () => qp.write(slice, memory))
       refuses('qp.read', reason, () => qp.read(slice, memory))
       refuses('qp.fetchAdd', reason, () => qp.fetchAdd(slice, memory, 1n))
@@ -102,8 +103,8 @@ eachCarrier(openTwo => {
     refuses('qp.write', /^options: "invalidate" is unknown$/, () => qp.write(slice, remote, untyped({ invalidate: 5 })))
     refuses('qp.send', /^options: "toString" is unknown$/, () => qp.send(slice, untyped({ toString: 5 })))
     refuses('qp.send', /^options: "srqNumber" is unknown$/, () => qp.send(slice, untyped({ srqNumber: 5 })))
-    refuses('qp.send', /^options: 5 is no object$/, () => qp.send(slice, untyped(5)))
-    refuses('qp.send', /^options: null is no object$/, () => qp.send(slice, untyped(null)))
+    refuses('qp.send', /^options: 5 is not an object$/, () => qp.send(slice, untyped(5)))
+    refuses('qp.send', /^options: null is not an object$/, () => qp.send(slice, untyped(null)))
 
     const uc = pd.ucQp({ sendCq: cq })
     refuses('qp.send', /^options: "invalidate" is unknown$/, () => uc.send(slice, untyped({ invalidate: 5 })))
@@ -128,13 +129,13 @@ eachCarrier(openTwo => {
     const { qp } = a
     const slice = a.mr.slice(0, 8)
     const remote = b.mr.remote(8, 8)
-    refuses('qp.fetchAdd', /^add 5 is no bigint$/, () => qp.fetchAdd(slice, remote, untyped(5)))
-    refuses('qp.compareSwap', /^compare 5 is no bigint$/, () => qp.compareSwap(slice, remote, untyped(5), 1n))
-    refuses('qp.compareSwap', /^swap undefined is no bigint$/, () =>
+    refuses('qp.fetchAdd', /^add 5 is not a bigint$/, () => qp.fetchAdd(slice, remote, untyped(5)))
+    refuses('qp.compareSwap', /^compare 5 is not a bigint$/, () => qp.compareSwap(slice, remote, untyped(5), 1n))
+    refuses('qp.compareSwap', /^swap undefined is not a bigint$/, () =>
       qp.compareSwap(slice, remote, 1n, untyped(undefined)),
     )
-    refuses('qp.atomicWrite', /^word 5 is no bigint$/, () => qp.atomicWrite(remote, untyped(5)))
-    refuses('qp.fetchAdd', /^4 bytes for what the word was, it has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
+    refuses('qp.atomicWrite', /^word 5 is not a bigint$/, () => qp.atomicWrite(remote, untyped(5)))
+    refuses('qp.fetchAdd', /^4 bytes for the old value, which has 8$/, () => qp.fetchAdd(a.mr.slice(0, 4), remote, 1n))
     refuses('qp.fetchAdd', /^remote address 0x\w+ is not a multiple of 8$/, () =>
       qp.fetchAdd(slice, b.mr.remote(4, 8), 1n),
     )
@@ -158,7 +159,7 @@ eachCarrier(openTwo => {
     refuses('qp.send', /^the receiver is missing$/, () => ud.send(bytes, untyped(undefined)))
     refuses('qp.send', /^the receiver lacks qpn or qkey$/, () => ud.send(bytes, untyped({ ah, qpn })))
     refuses('qp.send', /^the address handle is missing$/, () => ud.send(bytes, untyped(ud.endpoint)))
-    refuses('srq.receive', /is no slice/, () => pd.srq().receive(untyped('text')))
+    refuses('srq.receive', /is not a slice/, () => pd.srq().receive(untyped('text')))
     ud.send(bytes, { ah, qpn, qkey }, { id: 4 })
     assert.equal(await line(cq), '4 SEND')
     ah.close()

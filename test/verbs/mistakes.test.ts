@@ -36,7 +36,7 @@ eachCarrier(openTwo => {
     const pd = device.pd()
     assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
     for (const buffer of [undefined, 'text', new ArrayBuffer(8), new Float64Array(8), new DataView(new ArrayBuffer(8))])
-      refuses('pd.register', /no Uint8Array/, () => pd.register(untyped(buffer)))
+      refuses('pd.register', /not a Uint8Array/, () => pd.register(untyped(buffer)))
     pd.register(Buffer.alloc(8)).close()
     refuses('cq.create', /^kind "timd": it is entries, timed, counting$/, () =>
       device.cq(untyped<CqOptions>({ kind: 'timd' })),
@@ -50,7 +50,7 @@ eachCarrier(openTwo => {
     refuses('ah.create', /^attribute address: it is a record$/, create(null))
     refuses('ah.create', /^attribute address\.dgid: it is a Uint8Array of 16 bytes$/, create({}))
     refuses('rc_qp.modify', /^attribute state: "RST" is no qp_state/, () => qp.modify(untyped({ state: 'RST' })))
-    refuses('qp.connect', /^gid undefined is no address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
+    refuses('qp.connect', /^gid undefined is not an address$/, () => qp.connect(untyped<Endpoint>({ qpn: 5, lid: 3 })))
     assert.equal(qp.state, 'RESET')
     await device.close()
     await other.close()
@@ -85,7 +85,7 @@ test('a network and devices that cannot be', async () => {
   refuses('createNetwork', /^path "x": it is direct, packets$/, () => createNetwork(untyped({ path: 'x' })))
   refuses('open', /say whose devices/, () => openSystem(untyped(undefined)))
   const network = createNetwork()
-  refuses('network.setFaults', /^fault undefined is no text$/, () => network.setFaults(untyped(undefined)))
+  refuses('network.setFaults', /^fault undefined is not a string$/, () => network.setFaults(untyped(undefined)))
   const device = await open({ network, address: '127.0.0.9' })
   await assert.rejects(open({ network, address: '127.0.0.9' }), {
     name: 'RdmaError',
@@ -95,9 +95,9 @@ test('a network and devices that cannot be', async () => {
   for (const [call, what, body] of [
     ['network.addDevice', 'make', () => network.addDevice(untyped(5))],
     ['device.onEvent', 'handler', () => device.onEvent(untyped(5))],
-    ['interface.chain', 'what builds it,', () => device.chain(untyped(5))],
+    ['interface.chain', 'the builder', () => device.chain(untyped(5))],
   ] as const)
-    refuses(call, new RegExp(`^${what} 5 is no function$`), body)
+    refuses(call, new RegExp(`^${what} 5 is not a function$`), body)
   await device.close()
   await (await open({ network, address: '127.0.0.9' })).close()
 })
@@ -110,7 +110,7 @@ test('a value that is nothing of what it should be is named in the sentence, wha
   for (const [i, value] of values.entries()) {
     refuses('cq.create', new RegExp(`^kind ${shown[i]}: it is entries`), () => device.cq(untyped({ kind: value })))
     const gid = () => pd.addressHandle(untyped({ gid: value }))
-    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is no address$`), gid), /^it is text/)
+    assert.match(refuses('ah.create', new RegExp(`^gid ${shown[i]} is not an address$`), gid), /^it is text/)
   }
   await device.close()
 })
@@ -121,16 +121,16 @@ test('a signal that is none, attributes that are none, and what has no events ar
   const qp = device.pd().rcQp({ sendCq: cq })
   const queue = device.eventQueue()
   for (const signal of ['x', {}, null, new EventTarget()]) {
-    const reason = 'signal is no AbortSignal'
+    const reason = 'signal is not an AbortSignal'
     await assert.rejects(cq.wait(untyped({ signal })), { code: 'EINVAL', call: 'cq.wait', reason })
     await assert.rejects(queue.wait(untyped({ signal })), { code: 'EINVAL', call: 'event_queue.wait', reason })
-    refuses('device.events', /^signal is no AbortSignal$/, () => device.events(untyped({ signal })))
+    refuses('device.events', /^signal is not an AbortSignal$/, () => device.events(untyped({ signal })))
   }
   refuses('device.events', /^options: "sinal" is unknown$/, () => device.events(untyped({ sinal: 1 })))
-  await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is no object' })
+  await assert.rejects(cq.wait(untyped(null)), { code: 'EINVAL', reason: 'options: null is not an object' })
   refuses('rc_qp.modify', /^attributes is missing$/, () => qp.modify(untyped(undefined)))
   for (const source of [undefined, null, 'port', 1])
-    refuses('event_queue.attach', /no object of this device that has events/, () => queue.attach(untyped(source)))
+    refuses('event_queue.attach', /not an object of this device that has events/, () => queue.attach(untyped(source)))
   await device.close()
 })
 

@@ -123,6 +123,6 @@ test('remote memory survives JSON and structuredClone, is a bound, and has parts
     refuses('qp.read', /^17 bytes do not fit/, () => a.qp.read(a.mr.slice(0, 17), data))
   }
   refuses('remote.slice', /^2 bytes from offset 15 do not lie/, () => original.slice(15, 2))
-  refuses('remoteMemory', /an object is none/, () => remoteMemory({ ...original, address: '5 bytes' }))
+  refuses('remoteMemory', /an object is not remote memory/, () => remoteMemory({ ...original, address: '5 bytes' }))
   await closeAll(a, b)
 })

@@ -189,7 +189,7 @@ test('a library that needs an answer which the device does not give says so befo
   const { device, end } = library(deviceOf([]))
   assert.equal(
     refusal(() => device.chain(chain => chain.call(newer, 'create', {} as never))),
-    'EOPNOTSUPP pd.create: the device does not answer depth; its release is too old',
+    'EOPNOTSUPP pd.create: the device does not return depth; its release is too old',
   )
   end()
 })

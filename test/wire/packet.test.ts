@@ -150,5 +150,5 @@ test('a record that does not fit is refused with field, value and range', () => 
   assert.throws(() => emitPacket({ ...ack, pad: Uint8Array.of(1) }), /0 bytes has 0 pad bytes, not 1/)
   const { AETH: _, ...without } = ack
   assert.throws(() => emitPacket(without as typeof ack), /RC_ACKNOWLEDGE needs a AETH|needs an? AETH/)
-  assert.throws(() => emitPacket({ ...ack, name: 'RC_NONSENSE' as 'RC_ACKNOWLEDGE' }), /RC_NONSENSE is no opcode/)
+  assert.throws(() => emitPacket({ ...ack, name: 'RC_NONSENSE' as 'RC_ACKNOWLEDGE' }), /RC_NONSENSE is not an opcode/)
 })

@@ -1,12 +1,10 @@
 /*
- * A context's memory file: what a program holds as its uverbs descriptor, with the rings at the offsets at which it
- * maps them.
+ * A context's memory file: the program's uverbs descriptor, with the rings at the offsets at which it maps them.
  *
- * The file is sized once, sparse and sealed, so that no program can make us fault by shrinking it
- * (docs/decisions/context-file.md). The first page stays unused, so that a stray write(2) on the descriptor hits no
- * ring. Freed pieces are reused for rings of the same size, and their memory goes back to the system once a chunk has
- * no ring left; a program that still maps a freed piece sees zeros or its own later rings there, never another
- * process's.
+ * The file is sized once, sparse and sealed, so that no program can cause a fault here by shrinking it
+ * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. Freed pieces
+ * are reused for rings of the same size, and their memory is returned once a chunk has no ring left; a program that
+ * still maps a freed piece sees zeros or its own later rings, never another process's.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -28,27 +26,27 @@ import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
 import { ContextFile } from '../../spec/session.ts'
 
-/** How the shim recognises a memory file of ours among inherited descriptors. */
+/** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
 /**
- * Rings share mappings of this size, since a process may have some ten thousand mappings only, and mapping costs as
- * much as all else that makes a queue; a larger ring has its own.
+ * Rings share mappings of this size, because a process has some ten thousand mappings at most, and mapping dominates
+ * the cost of creating a queue; a larger ring has its own.
  */
 const { chunk: CHUNK } = ContextFile
 
 export interface ContextMemory extends MappedMemory {
   readonly fd: number
-  /** What names the file in every process: device and inode. */
+  /** Identity of the file in every process: device and inode. */
   readonly dev: number
   readonly inode: number
-  /** Rings that exist now, and their bytes. */
+  /** Current rings, and their bytes. */
   readonly live: number
   readonly used: number
-  /** A descriptor of the file for a program, which the caller passes on and closes. Throws as `openHeld`. */
+  /** A descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
   share(): number
-  /** Whether any program has a copy of what was shared, or one is on its way. */
+  /** Whether any program holds a copy, or one is in transit. */
   readonly isHeld: boolean
-  /** Releases all that is left; no piece may be used afterwards. */
+  /** Releases the rest; no piece may be used afterwards. */
   close(): void
 }
 
@@ -56,7 +54,7 @@ interface Chunk {
   readonly offset: number
   readonly length: number
   readonly mapping: Mapping
-  /** Where the next new piece goes, and freed pieces by length. */
+  /** Offset of the next new piece, and freed pieces by length. */
   next: number
   readonly free: Map<number, number[]>
   live: number
@@ -69,13 +67,11 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
   const chunkOf = new Map<MappedChunk, Chunk>()
-  /** Chunks that have freed pieces, by length of these. */
+  /** Chunks with freed pieces, by the pieces' length. */
   const reusable = new Map<number, Set<Chunk>>()
-  /**
-   * Places in the file of chunks that were given back, by length. They are holes: they read as zeros and cost nothing.
-   */
+  /** File offsets of released chunks, by length. They are holes: they read as zeros and use no memory. */
   const places = new Map<number, number[]>()
-  /** The chunk that new pieces are cut from. */
+  /** The chunk from which new pieces are allocated. */
   let current: Chunk | undefined
   let next: number = ContextFile.firstRing
   let used = 0
@@ -104,7 +100,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     }
   }
 
-  /** A freed piece of this length, zeroed again; undefined if there is none. */
+  /** A freed piece of this length, zeroed; undefined if there is none. */
   const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
     const [chunk] = reusable.get(length) ?? []
     if (!chunk) return undefined
@@ -118,7 +114,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     return { chunk, at }
   }
 
-  /** A piece that nobody had before: the file's pages are zeros and take memory when first touched. */
+  /** A new piece: the file's pages are zero and take memory when first touched. */
   const cut = (length: number): { chunk: Chunk; at: number } => {
     let chunk = current
     if (length > CHUNK) chunk = addChunk(length)

@@ -1,11 +1,11 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
- * A context lives as long as any copy of any of its doorbell sockets is open somewhere: the shim keeps one beside each
- * copy of the program's descriptor, so fork, dup and exit need no bookkeeping here. A descriptor that is passed from
- * one program to another has none on its way, nor until the receiver uses it: a context without doorbells whose memory
- * file is still held is adrift, and looked after now and then. On the sockets only tokens travel,
- * handles of queue pairs; whatever they say, the loop looks. That we hang up tells programs that the device is gone.
+ * A context exists while any copy of any of its doorbell sockets is open: the shim keeps one beside each copy of the
+ * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor passed from one program to
+ * another has none in transit, nor until the receiver uses it: a context without doorbells whose memory file is still
+ * held is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls whatever
+ * they say. Closing our end tells programs that the device is gone.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -31,7 +31,7 @@ export interface Contexts {
   /**
    * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller
    * passes on and then closes. Throws CallError: EIO if the device is gone, EMFILE or ENFILE if `share` has no room;
-   * SystemError (EMFILE) if we have no descriptors left.
+   * SystemError (EMFILE) if the daemon has no descriptors left.
    */
   open(
     device: Device,
@@ -44,13 +44,13 @@ export interface Contexts {
   addDoorbell(open: OpenContext, share: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
-   * The device was removed: programs that only poll find it out at their doorbell sockets, which we write to no more.
-   * The contexts go when their last copies do.
+   * The device was removed: closing the doorbell sockets tells programs that only poll. The contexts go with their last
+   * copies.
    */
   hangUp(device: Device): void
-  /** The open context that core knows as `context`. */
+  /** The open context with core's number `context`. */
   of(context: Context): OpenContext | undefined
-  /** The context whose memory file this descriptor of ours is; undefined for any other file. */
+  /** The context of the memory file behind our descriptor; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
   /** Rings of all contexts, and their bytes. */
@@ -59,16 +59,14 @@ export interface Contexts {
 }
 
 const TOKEN_BYTES = 4
-/**
- * Tokens that are read before others get their turn: a socket that is written without end takes no more time than that.
- */
+/** Maximum tokens read at once: a socket that is written without end must not block others. */
 const DRAIN = 64
-/** Milliseconds between two looks at contexts that are adrift: first, and at most. */
+/** Milliseconds between two checks of contexts without doorbells: first, and maximum. */
 const DRIFT = { first: 10, longest: 1000 }
 
 /**
- * `posted`: a program has posted to the send queue with this handle, as it says. `rung`: after some of these, or after
- * a context went away.
+ * `posted`: a program reports a post to the send queue with this handle. `rung`: after one or more of these, or after a
+ * context was closed.
  */
 export const createContexts = (
   pool: RingPool,
@@ -77,9 +75,9 @@ export const createContexts = (
   containment: Containment = createContainment(),
 ): Contexts => {
   const contexts = new Map<number, OpenContext>()
-  /** Our ends of the doorbell sockets, and how to end each. */
+  /** Our ends of the doorbell sockets, and the function that closes each. */
   const doorbells = new Map<OpenContext, Map<number, () => void>>()
-  /** What the memory files are charged to. */
+  /** The quota that the memory files are charged to. */
   const files = new Map<OpenContext, () => void>()
   const token = new Uint8Array(TOKEN_BYTES)
   const handle = new DataView(token.buffer)
@@ -104,7 +102,7 @@ export const createContexts = (
     )
   }
 
-  /** The last doorbell is gone. */
+  /** The last doorbell socket is closed. */
   const leave = (open: OpenContext): void => {
     if (!open.memory.isHeld) {
       end(open)
@@ -206,7 +204,7 @@ export const createContexts = (
       return undefined
     },
     byFile(fd) {
-      // Only memory files know seals; other files are not looked at, since some of them can make us wait.
+      // Only memory files have seals; other files are not examined further, since that can block.
       if (sealsOf(fd) < 0) return undefined
       const { dev, ino } = fileIdentity(fd)
       for (const open of contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open

@@ -1,14 +1,14 @@
 /*
- * Events of one fd object on their way to a program: a socket pair whose other end the program holds and reads
+ * Delivery of one fd object's events to a program: a socket pair whose other end the program reads
  * (docs/decisions/sessions.md).
  *
- * One record is one packet. What does not fit waits here. When an element is destroyed, the library waits until the
- * program has acknowledged as many events as it has read, so withdraw must tell exactly how many it has not: if
- * anything is still unread, the program's own end is fetched (pidfd_getfd), emptied, and what belongs to others is sent
- * again in the same order.
+ * One record is one packet. Records that do not fit in the socket wait here. When an element is destroyed, the library
+ * waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly how many
+ * are unread: it fetches the program's own end (pidfd_getfd), empties it, and sends the records of other elements again
+ * in the same order.
  *
- * Which descriptor that is a program says whenever it names it in a call (`seen`). If it never did, its descriptors are
- * looked through before the call that needs to know (`reach`), a slice in each turn of the event loop.
+ * A program identifies its descriptor whenever it names it in a call (`seen`). If it never did, its descriptors are
+ * searched before the call that needs it (`reach`), a slice in each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -38,9 +38,9 @@ export interface EventSocketParts {
 export interface EventSocket extends EventSink {
   /** The program's end, until it has been passed on. */
   readonly theirs: number
-  /** What /proc shows for it in whatever process holds it: 'socket:[inode]'. */
+  /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
   readonly target: string
-  /** The program's end was passed on: close our copy. */
+  /** The program's end was passed on: closes our copy. */
   passed(): void
   /** A process has named its end by this number. */
   seen(process: ProcessHandle, number: number): void
@@ -48,21 +48,21 @@ export interface EventSocket extends EventSink {
 }
 
 const LONGEST_RECORD = 24
-/** Room for some hundred records in the kernel (it counts most of a KiB for each); more wait here. */
+/** Room for some hundred records in the kernel, which charges almost a KiB for each; further ones wait here. */
 const BUFFER_BYTES = 64 * 1024
-/** More records than that buffer can hold: those sent before them have been read. */
+/** More records than that buffer can hold: earlier ones must have been read. */
 const MOST_UNREAD = 1024
 /**
- * Records that wait here for a program that reads none; of what comes then, one per element and kind is kept, which
- * still wakes it.
+ * Maximum waiting records of a program that does not read; beyond it one per element and kind is kept, which still
+ * wakes the program.
  */
 const MOST_WAITING = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holders`: the processes in which the program's end is looked for, most likely ones first. `hungUp`: the program
- * closed its last copy.
+ * `holders`: the processes to search for the program's end, most likely ones first. `hungUp`: the program has closed
+ * its last copy.
  */
 export const createEventSocket = (
   holders: () => Iterable<ProcessHandle>,
@@ -70,7 +70,7 @@ export const createEventSocket = (
   { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
 ): EventSocket => {
   const [ours, theirs] = socketPair()
-  // The program's end waits, as Linux's event files do; our looks into it never do (MSG_DONTWAIT).
+  // The program's end blocks, like Linux's event files; our reads from it never do (MSG_DONTWAIT).
   setBlocking(theirs)
   setBuffers(ours, { send: BUFFER_BYTES })
   const { dev, ino } = fstatSync(theirs)
@@ -78,9 +78,9 @@ export const createEventSocket = (
   const scratch = new Uint8Array(LONGEST_RECORD)
   let theirsOpen = true
   let closed = false
-  /** Closed, or the program has closed its end: nothing is sent, nor looked for. */
+  /** Closed, or the program has closed its end: nothing is sent or searched. */
   let over = false
-  /** Sent, and perhaps not read yet, oldest first; then what could not be sent so far. */
+  /** Sent and perhaps unread, oldest first; then those not sent yet. */
   let sent: EventRecord[] = []
   let waiting: EventRecord[] = []
 
@@ -94,8 +94,8 @@ export const createEventSocket = (
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
     if (sent.length > 2 * MOST_UNREAD) sent = sent.slice(-MOST_UNREAD)
-    // A program that shut its end down never reads again: its socket stays writable, and waiting for that would not
-    // end.
+    // A program that shut down its end never reads again: its socket stays writable, and waiting for writability would
+    // never end.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
@@ -118,10 +118,10 @@ export const createEventSocket = (
     hungUp()
   }
 
-  /** Where the program's end was last. */
+  /** Last known place of the program's end. */
   let place: { readonly process: ProcessHandle; readonly number: number } | undefined
 
-  /** A copy of the program's end, if it still is where it was; negative if not. */
+  /** A copy of the program's end, if it is still in its place; negative otherwise. */
   const fetch = (): number => {
     const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number)
     if (end < 0) return -1
@@ -153,7 +153,7 @@ export const createEventSocket = (
     const end = theirsOpen ? theirs : fetch()
     if (end < 0) return undefined
     const result = body(end)
-    // By number it may well look like `theirs`, which is closed.
+    // Its number may equal that of `theirs`, which is closed.
     if (!theirsOpen) close(end)
     return result
   }
@@ -171,7 +171,7 @@ export const createEventSocket = (
     })
 
   /**
-   * Whether a record may wait although very many do: only the first of its element and kind. The others were never
+   * Whether a record may still wait beyond the limit: only the first of its element and kind. The others count as never
    * posted.
    */
   const makeRoom = (event: EventRecord): boolean => {
@@ -181,12 +181,12 @@ export const createEventSocket = (
     return false
   }
 
-  /** The records that the program has not read, which are its no more. */
+  /** Withdraws the unread records; answers those that the program can no longer read. */
   const unread = (): EventRecord[] => {
     if (isAllRead()) return []
     const packets = drain()
     if (packets === undefined) return []
-    // A thread of the program may have read in between, so these need not be the last ones: each is looked for, newest
+    // A thread of the program may have read in between, so these need not be the last ones: each is searched, newest
     // first.
     const records: EventRecord[] = []
     let at = sent.length
@@ -198,10 +198,10 @@ export const createEventSocket = (
     return records
   }
 
-  /** The oldest records that the program has not read, at most `limit`, which are its no more. */
+  /** Withdraws the oldest unread records, at most `limit`. */
   const takeOldest = (limit: number): EventRecord[] => {
     const packets = isAllRead() ? [] : (drain(limit) ?? [])
-    // A program that reads as well may have been faster: each is looked for, oldest first.
+    // The program may have read at the same time: each is searched, oldest first.
     const records: EventRecord[] = []
     let at = 0
     for (const packet of packets) {
@@ -212,7 +212,7 @@ export const createEventSocket = (
     return records
   }
 
-  /** Everything that the program has not read, oldest first: it is here then, and nowhere else. */
+  /** Withdraws everything unread, oldest first; afterwards it is only here. */
   const takeAll = (): EventRecord[] => {
     if (over) return []
     const all = [...unread(), ...waiting]
@@ -243,7 +243,7 @@ export const createEventSocket = (
     reach() {
       if (over || isAllRead() || isAtHand()) return undefined
       const job = search()
-      // Most programs have few descriptors: the first slice is enough.
+      // Most programs have few descriptors: the first slice suffices.
       return job.next().done ? undefined : slices.run(job)
     },
     withdraw(element: Affiliation) {
@@ -255,7 +255,7 @@ export const createEventSocket = (
     },
     unread() {
       if (over) return 0
-      // Nothing is taken out to be counted: who reads at this moment gets what is there.
+      // Counting takes nothing out: a concurrent reader still gets its records.
       let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
       let count = 0
       for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length

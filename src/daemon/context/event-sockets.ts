@@ -1,6 +1,6 @@
 /*
- * Event sockets by the inode of the program's end: how a descriptor number of a program is found to be an fd object of
- * core. Each is marked with its kind, so that a program which is given one by another recognises it.
+ * Event sockets by the inode of the program's end: they map a program's descriptor number to core's fd object. Each is
+ * marked with its kind, so that a program that receives one from another recognises it.
  */
 
 import { attachSink } from '../../core/events/events.ts'
@@ -18,14 +18,14 @@ import { createEventSocket, type EventSocket, type EventSocketParts } from './ev
 
 export interface EventSockets {
   /**
-   * Gives an fd object a socket; the program's end is in `theirs`, to be passed on. Throws CallError EMFILE, ENFILE if
-   * the program's share has no room.
+   * Creates a socket for an fd object; the program's end, to be passed on, is in `theirs`. Throws CallError EMFILE,
+   * ENFILE if the program's share has no room.
    */
   create(fd: FdObject, share: FdQuota): EventSocket
   /** Core's number of the fd object behind 'socket:[inode]', which `process` has just named by `number`. */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number
-  /** Hangs up on all programs. */
+  /** Closes all sockets. */
   closeAll(): void
 }
 
@@ -42,7 +42,7 @@ export const installKindOf = ({ class: { name } }: FdObject): number => {
 
 /**
  * `holders`: the processes that may have the programs' ends, most likely ones first. `closed`: the last copy of a
- * program's descriptor is.
+ * program's descriptor was closed.
  */
 export const createEventSockets = (
   core: Core,

@@ -1,8 +1,8 @@
 /*
- * Devices as people name them: NAME@ADDRESS for a soft device, or NAME for one that is in no network.
+ * Parses device names: NAME@ADDRESS for a soft device, or NAME for one without a network.
  *
- * A soft device may have any name: libibverbs asks netlink which driver it has. (Versions before 23 know only sysfs, and
- * find the provider by the beginning of the name, `rxe`.) Those in no network have the driver that their name begins with
+ * A soft device may have any name: libibverbs asks netlink for its driver. (Versions before 23 know only sysfs, and
+ * choose the provider by the prefix `rxe`.) The others have the driver that their name begins with
  * (spec/drivers/names.ts), none of which has verbs.
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
@@ -32,7 +32,7 @@ export const deviceName = (name: string): string | undefined =>
     ? undefined
     : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`
 
-/** As `parseDevice` takes it. */
+/** In the form that `parseDevice` accepts. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
 
 /** Parses NAME@ADDRESS, or NAME. Throws an Error with a sentence for people. */
@@ -56,7 +56,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   return { name, address }
 }
 
-/** Checks a whole list: names and addresses are used once. Throws as parseDevice. */
+/** Checks a whole list: names and addresses must be unique. Throws like parseDevice. */
 export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()

@@ -1,8 +1,7 @@
 /*
- * The devices of a daemon: made at its start, and plugged in and out while it runs (R23, R29).
+ * The devices of a daemon: created at its start, and added and removed while it runs (R23, R29).
  *
- * Which driver a device has its name says (device-spec.ts). A soft device has a port of the network; others have none.
- * Programs, trees and files are not known here: the daemon is told nothing, it asks.
+ * The name determines a device's driver (device-spec.ts). A soft device has a port of the network; others have none.
  */
 
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
@@ -21,14 +20,14 @@ import type { Network } from './network.ts'
 export interface DaemonDevice {
   spec: DeviceSpec
   readonly device: Device
-  /** Of a soft device. */
+  /** For a soft device. */
   readonly rxe: RxeDevice | undefined
 }
 
 export interface Devices {
-  /** In order of their coming. */
+  /** In the order of their creation. */
   readonly all: readonly DaemonDevice[]
-  /** The soft devices among them, always in this array. */
+  /** The soft devices among them; always the same array. */
   readonly rxe: readonly RxeDevice[]
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
@@ -36,16 +35,16 @@ export interface Devices {
   atNode(node: number): Device | undefined
   /** Throws an Error with a sentence: name or address are in use, or this machine lacks the address. */
   add(spec: DeviceSpec): DaemonDevice
-  /** Takes it away, whatever its clients are doing. Throws an Error with a sentence if there is none of that name. */
+  /** Removes it, whatever its clients are doing. Throws an Error with a sentence if there is no such device. */
   remove(name: string): void
-  /** Gives it another name. Throws CallError EINVAL, EEXIST. */
+  /** Renames it. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
   removeAll(): void
 }
 
 /**
- * `polled`: what the loop polls; soft devices join it while they are there. `woken`: packets have come to a device;
- * absent where nobody needs to be told.
+ * `polled`: the devices that the loop polls, maintained here. `woken`: packets have arrived for a device; absent where
+ * no notification is needed.
  */
 export const createDevices = (
   core: Core,

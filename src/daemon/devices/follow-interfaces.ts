@@ -1,14 +1,13 @@
 /*
- * Devices on real interfaces follow them while they run: which addresses they have, whether they are up, how long their
- * packets may be (drivers/rxe/interface.ts says what becomes of that).
+ * Devices on real interfaces follow them: addresses, link state, MTU (drivers/rxe/interface.ts applies them).
  *
- * As with Linux's rxe all addresses of an interface are GIDs of its device, which was named by one of them. On the
- * loopback interface, and where several devices of the daemon share an interface, each keeps to its own address. Other
- * daemons may share it too: an address that is in use is left out, with a line in the log, and one that we have besides
- * our own goes to a daemon that is started for it (`spare` in host/net/udp.ts).
+ * As in Linux's rxe, all addresses of an interface are GIDs of its device, which was named by one of them. On the
+ * loopback interface, and where several devices of the daemon share an interface, each uses its own address only. Other
+ * daemons may share the interface too: an address in use is omitted, with a line in the log, and an additional address
+ * is released to a daemon that is started for it (`spare` in host/net/udp.ts).
  *
- * An interface that is deleted leaves its device without link and GIDs, until one comes that has its name, or that gets
- * the device's own address. (Linux's rxe goes with its interface for ever.)
+ * Deleting an interface leaves its device without link and GIDs, until an interface with its name or with the device's
+ * own address appears. (Linux's rxe device goes with its interface.)
  */
 
 import { raisePort } from '../../core/events/events.ts'
@@ -20,22 +19,21 @@ import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { addressText } from '../../wire/address.ts'
 
-/** The name of a device, and what is done with it. */
+/** The name of a device, and the function that updates it. */
 type Followed = Pick<RxeDevice, 'device' | 'state'>
 
-/** Where the address that a device was named by is among its GIDs. */
+/** Index of the device's own address among its GIDs. */
 const OWN_GID = 1
 
-/** The link of an interface that is no more. */
+/** The link state without an interface. */
 const GONE = { up: false, carrier: false }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
 /**
- * Begins to follow; `changed` is told when a device's port or GIDs are not what they were, before programs are; of one
- * whose interface is another, or has another name, with what it was before.
- * `devices` may grow and shrink; the function returned is told of each that joined it. `failed`: a device could not be
- * made to follow, by a fault of ours.
+ * Starts following; calls `changed` when a device's port or GIDs have changed, before programs are notified; with the
+ * old name if its interface is another one or was renamed. `devices` may grow and shrink; the returned function must be
+ * called for each new one. `failed`: updating a device threw, which is a bug.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
@@ -55,7 +53,7 @@ export const followInterfaces = (
       }
   }
 
-  /** Whether a device takes this address: as its own, besides its own, or not at all. */
+  /** Whether a device uses this address: as its own, as an additional one, or not at all. */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
     if (state.identity.gids.some(gid => same(gid, address))) return 'own'
     return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
@@ -93,7 +91,7 @@ export const followInterfaces = (
     }
     changed(followed, before)
   }
-  /** Devices whose interface is gone and that this one may be for: it has its name, or the device's own address. */
+  /** Devices without an interface that this one may serve: it has their interface's name, or their own address. */
   const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
     const came = devices.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.state.identity

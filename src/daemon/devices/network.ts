@@ -1,6 +1,5 @@
 /*
- * The daemon's network: the memory link that joins its devices, or UDP sockets, with the faults and captures that
- * people ask for around each port.
+ * The daemon's network: the memory link between its devices, or UDP sockets, with faults and captures around each port.
  */
 import { writeSync } from 'node:fs'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
@@ -18,22 +17,22 @@ import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
-  /** A port for one more device. Over UDP its address is taken now. Throws an Error with a sentence. */
+  /** A port for one more device. Over UDP its address is bound now. Throws an Error with a sentence. */
   attach(device: DeviceSpec): FaultPort
-  /** The device goes; closing its port is its driver's business. */
+  /** The device is removed; its driver closes the port. */
   detach(device: string): void
-  /** A device has another name, and so have rules that are for it. */
+  /** A device was renamed, and so are the rules for it. */
   rename(device: string, name: string): void
-  /** The rules of faults that hold now, as text; what each has done on all devices; others from now on. */
+  /** The fault rules as text; their counts over all devices; and new rules. */
   readonly faults: string
-  /** What they did to the packets of a device since the start. */
+  /** Counts of what the rules did to the packets of a device since the start. */
   faultsOf(device: string): FaultCounters | undefined
   faultCounts(): FaultStat[]
-  /** Throws an Error with a sentence for a text that is no list of rules, or names a device that is not there. */
+  /** Throws an Error with a sentence for an invalid list of rules, or an unknown device. */
   setFaults(text: string): void
   /**
-   * Writes every packet that a device sends to a file, as pcapng, from now until the function returned is called or a
-   * write fails. Closing the file is the caller's. Throws what the system says if nothing can be written at all.
+   * Writes every packet that a device sends to a file, as pcapng, until the returned function is called or a write
+   * fails. The caller closes the file. Throws the system's error if nothing can be written.
    */
   capture(fd: number): () => void
 }
@@ -42,19 +41,18 @@ type Links = (device: DeviceSpec) => Port
 
 const memoryLink = (path: Path): Links => {
   const arena = mapArena(memorySwitchBytes())
-  // Memory loses no bits: ICRCs are made and checked once somebody looks at packets or damages them (taps and faults
-  // ask for it).
+  // Memory loses no bits: ICRCs are computed and checked only while taps or faults need them.
   const link = createMemorySwitch({ arena, sealing: 'demand', path })
   return () => link.attach()
 }
 
-/** Ports on sockets. */
+/** Ports with sockets. */
 const socketLinks =
   (link: SocketLink, interfaces: Interfaces | undefined): Links =>
   device =>
     createSocketPort(link, device, identityOf(device, interfaces))
 
-/** The rules of a text. Throws an Error with a sentence if it is none, or names a device that is not there. */
+/** The rules of a text. Throws an Error with a sentence if it is invalid, or names an unknown device. */
 export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)
@@ -63,7 +61,7 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
   return rules
 }
 
-/** `interfaces`: those of this system, if they are known. */
+/** `interfaces`: those of this system, if known. */
 export const createNetwork = (
   { devices, fault, link, path = 'direct' }: DaemonConfig,
   interfaces?: Interfaces,
@@ -121,7 +119,7 @@ export const createNetwork = (
       }
       const removers = ports.map(({ port }, index) =>
         addTap(port, run => {
-          // What one device sends another one receives: each packet is written once.
+          // A packet between two devices here is written once, by the sender.
           if (run.direction !== 'sent') return
           const time = performance.timeOrigin * 1000 + nowMicroseconds()
           try {
@@ -135,7 +133,7 @@ export const createNetwork = (
               }),
             )
           } catch (error) {
-            // A full disk is the capture's end, not that of the packets.
+            // A full disk ends the capture, not the traffic.
             console.error('userdma daemon: a packet capture has ended early:', String(error))
             stop()
           }

@@ -1,41 +1,40 @@
 /*
  * The counters of ports as files, where Linux has them: `hw_counters` and `counters` below each port of the tree that
- * programs read (tree.ts). The values must be true when a program reads them, and a daemon that does nothing must cost
- * nothing: so they are written when the shim says that a program is about to read (REFRESH, spec/session.ts), and only
- * those that have changed. As on Linux, values younger than `lifespan` milliseconds are not renewed, so that reading
- * all files renews them once; programs may write that file.
+ * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must cost nothing: so
+ * they are written when the shim reports that a program is about to read (REFRESH, spec/session.ts), and only those
+ * that changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so that reading all files
+ * renews them once; programs may write that file.
  *
- * A file is replaced by one that is complete, so that no reader ever sees half of a number. One that cannot be (the disk
- * is full) is removed: no reader sees a number that is not true any more. Which counters there are is
- * spec/counters.ts' business.
+ * A file is replaced as a whole, so that no reader sees half a number. If that fails (the disk is full) it is removed,
+ * so that no reader sees an outdated number. spec/counters.ts defines the counters.
  */
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
 
-/** What one device's counters are made from, by name as in spec/counters.ts. */
+/** The sources of one device's counters, by name as in spec/counters.ts. */
 export interface CountedDevice {
   readonly name: string
   counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
 }
 
 export interface CounterFiles {
-  /** One more device, whose folder is in the tree; one less. */
+  /** Adds or removes a device, whose folder is in the tree. */
   add(device: CountedDevice): void
   remove(name: string): void
-  /** Brings the files of all devices up to date. Throws what the system says of the first that cannot be. */
+  /** Updates the files of all devices. Throws the first error of the system. */
   refresh(): void
 }
 
 const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
-/** Milliseconds, as Linux begins with; the most that it takes. */
+/** Milliseconds: Linux's default, and the maximum. */
 const LIFESPAN = 10
 const LONGEST_LIFESPAN = 10_000
 
 /**
- * Makes the files in the tree at `root`; they can be read by all, and but for `lifespan` written by nobody. `now`:
- * milliseconds of any clock that only goes forward.
+ * Makes the files in the tree at `root`, readable by all and, except `lifespan`, writable by nobody. `now`:
+ * milliseconds of a monotonic clock.
  */
 export const createCounterFiles = (
   root: string,
@@ -52,7 +51,7 @@ export const createCounterFiles = (
     const shown = new Map<string, number>()
     let since = Number.NEGATIVE_INFINITY
 
-    /** What stands in the file; nonsense is replaced by what was there before. */
+    /** The value in the file; an invalid one is replaced by the previous value. */
     let known = LIFESPAN
     const readLifespan = (): number => {
       const text = readFileSync(join(root, lifespan), 'utf8').trim()

@@ -1,9 +1,9 @@
 /*
- * The files that programs read about the devices of a daemon: the tree (tree.ts) and in it the counters
- * (counter-files.ts), as devices come, change and go.
+ * The files about the devices of a daemon that programs read: the tree (tree.ts) and its counters (counter-files.ts),
+ * as devices come, change and go.
  *
- * That they cannot be written, since a disk is full or somebody took the folder away, is no reason to end a daemon:
- * calls still tell the truth, and the log says what is wrong. Only at the start it is an error.
+ * If they cannot be written, because the disk is full or the folder was removed, the daemon goes on: calls still answer
+ * correctly, and the log has the error. It is fatal only at the start.
  */
 import { countedBy } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -16,11 +16,11 @@ import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, w
 export interface DeviceFiles {
   add(device: DaemonDevice): void
   remove(device: DaemonDevice): void
-  /** It had the name `before`. */
+  /** Its previous name was `before`. */
   rename(device: DaemonDevice, before: string): void
-  /** The port of a soft device, or its GIDs, are not what they were. */
+  /** The port or GIDs of a soft device have changed. */
   changed(device: Pick<RxeDevice, 'device'>): void
-  /** Brings counters up to date. 0, or the errno of what cannot be written, whose files are gone then. */
+  /** Updates the counters. 0, or the errno with which files could not be written, which are then removed. */
   refreshCounters(): number
 }
 
@@ -45,7 +45,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
   }
 }
 
-/** Writes the files below `root`. Throws what the system says if that cannot be done. */
+/** Writes the files below `root`. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
   const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countedBy(rxe) })
   const trying = (what: string, body: () => void): void => {

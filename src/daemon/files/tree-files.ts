@@ -1,6 +1,6 @@
 /*
- * How the files of the tree come to be (tree.ts, counter-files.ts): made new, never opened where something lies, with
- * modes that do not depend on the umask, and replaced as a whole, so that no reader ever sees half of one.
+ * How the files of the tree are written (tree.ts, counter-files.ts): created exclusively, with modes independent of the
+ * umask, and replaced as a whole, so that no reader sees half of one.
  */
 import {
   chmodSync,
@@ -15,7 +15,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 
-/** Makes a folder, and those above it that are missing; all may look into them. */
+/** Makes a folder and its missing parents, searchable by all. */
 export const makeFolder = (path: string): void => {
   if (existsSync(path)) return
   makeFolder(dirname(path))
@@ -23,7 +23,7 @@ export const makeFolder = (path: string): void => {
   chmodSync(path, 0o755)
 }
 
-/** A new file, with its text. Throws what the system says (EEXIST), and leaves none then. */
+/** Creates a file with its text. Throws the system's error (EEXIST), and then leaves no file. */
 export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {
@@ -37,7 +37,7 @@ export const writeNewFile = (path: string, text: string, mode = 0o644): void => 
   }
 }
 
-/** The file `path` below `root` has this text from now on; a reader gets the old one or the new one. */
+/** Replaces the text of the file `path` below `root` atomically. */
 export const replaceFile = (root: string, path: string, text: string, mode = 0o644): void => {
   const fresh = join(root, 'new')
   writeNewFile(fresh, text, mode)

@@ -1,10 +1,10 @@
 /*
  * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
- * daemon's own.
+ * daemon.
  *
- * The shim rewrites paths into it (docs/decisions/interception.md). What a file says comes from the
- * device; what does not exist for a device (GIDs that are not in use, the connection manager's nodes) has no file.
- * Nodes are empty files: their existence is asked for here, opening them is a session's business.
+ * The shim rewrites paths into it (docs/decisions/interception.md). The contents come from the device; what a device
+ * lacks (unused GIDs, the connection manager's nodes) has no file. Nodes are empty files: programs check their
+ * existence; sessions open them.
  */
 import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -18,29 +18,29 @@ export interface TreeDevice {
   readonly name: string
   /** Device node N of /dev/infiniband/uverbsN. */
   readonly node: number
-  /** As IBA counts them (spec/enums.ts); name of the driver; version of what it adds to Linux's ABI. */
+  /** IBA's number (spec/enums.ts); name of the driver; version of the driver's ABI. */
   readonly nodeType: number
   readonly driver: string
   readonly abi: number
   readonly guid: Uint8Array
-  /** Empty for a device on none. */
+  /** Empty without a network. */
   readonly interfaceName: string
-  /** Undefined for a device that has none. */
+  /** Undefined for a device without one. */
   readonly port: TreePort | undefined
   /** Programs may send management datagrams from it. */
   readonly hasMads: boolean
 }
 
-/** What changes while a device is there. */
+/** What can change while a device exists. */
 export interface TreePort {
-  /** Those in use. */
+  /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
   /** IB_PORT_… and IB_PORT_PHYS_STATE_… */
   readonly state: number
   readonly physState: number
 }
 
-/** As Linux writes them. */
+/** In Linux's format. */
 const stateText = (state: number): string =>
   `${state}: ${Object.entries(PortState.values).find(([, value]) => value === state)?.[0]}`
 const NODE_TYPE_TEXTS: Readonly<Record<number, string>> = { [NodeType.values.CA]: 'CA' }
@@ -66,7 +66,7 @@ type Files = Record<string, string>
 
 const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `sys/class/infiniband/${name}/ports/1`
 
-/** The files that change. */
+/** The files that can change. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
@@ -93,7 +93,7 @@ const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
 
-/** Whether programs find a node of this name. */
+/** Whether programs find a node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
 const portFiles = (whole: TreeDevice): Files => {
@@ -126,7 +126,7 @@ const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
   }
 }
 
-/** In the order in which they are written: what programs look for first comes last. */
+/** In the order of writing: what programs look for first is written last. */
 const deviceFiles = (whole: TreeDevice): Files => {
   const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
   const device = `sys/class/infiniband/${name}`
@@ -168,7 +168,7 @@ export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'n
   for (const path of paths) rmSync(join(root, path), { recursive: true, force: true })
 }
 
-/** A device that had another name; who has a file of it open reads on. */
+/** A device was renamed; readers of an open file continue. */
 export const renameInTree = (root: string, before: string, device: TreeDevice): void => {
   const { name, node, hasMads } = device
   const devices = join(root, 'sys/class/infiniband')
@@ -195,7 +195,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
 
 const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
 
-/** Brings the files of a device's port up to date; who reads one meanwhile gets its old or its new text, whole. */
+/** Updates the files of a device's port; concurrent readers see the old or the new text, never a mixture. */
 export const updateTree = (root: string, device: TreeDevice): void => {
   if (device.port === undefined) return
   const files = changingFiles(device)

@@ -1,6 +1,6 @@
 /*
- * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only files that live in memory are taken:
- * others could keep the daemon waiting.
+ * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only files in memory are accepted: others
+ * could block the daemon.
  */
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -12,7 +12,7 @@ import { CallError } from '../../spec/errno.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
- * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is no file in memory, EMFILE
+ * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is not a memory file, EMFILE
  * or ENFILE if the program's share of descriptors has no room.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, share: FdQuota): FileMemory => {

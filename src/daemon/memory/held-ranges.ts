@@ -1,9 +1,10 @@
 /*
- * What follows for a program's memory from its registration: it counts as locked, as on Linux, and once the program
- * unmaps it, what it maps there next is no longer the region's.
+ * Consequences of registration for a program's memory: it counts as locked, as in Linux, and once the program unmaps
+ * it, later mappings at the address do not belong to the region.
  *
  * Linux counts the pages of each region, also where regions overlap, against RLIMIT_MEMLOCK of the registering process
- * (ib_umem_get): EPERM if that is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the first user namespace.
+ * (ib_umem_get): EPERM if that is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial user
+ * namespace.
  */
 import { closeSync } from 'node:fs'
 import { closeElsewhere } from '../../host/memory/mover.ts'
@@ -16,21 +17,21 @@ import type { Containment } from '../containment.ts'
 
 export interface HeldRanges {
   /**
-   * A region of `length` bytes begins at `start`; the answer is to be called when it ends. `lost` is called once if any
-   * page of it is unmapped before. Throws CallError EPERM or ENOMEM.
+   * Registers a range of `length` bytes at `start`; call the result when the region ends. `lost` is called once if any
+   * of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
    */
   hold(start: number, length: number, lost: () => void): () => void
-  /** Takes over a descriptor by which the program lets us learn what it unmaps; without it no region is lost. */
+  /** Takes over the program's userfaultfd, which reports what it unmaps; without it no region is lost. */
   learnBy(fd: number): void
   close(): void
 }
 
 export interface HoldOptions {
-  /** Whether more may be locked than the limit says. */
+  /** Whether the limit may be exceeded. */
   readonly ignoreLimit?: boolean
-  /** Makes what comes from the event loop safe. */
+  /** Contains exceptions of event loop callbacks. */
   readonly guard?: Containment['guard']
-  /** Told once of a registration that goes beyond the limit. */
+  /** Called once for a registration beyond the limit. */
   readonly log?: (sentence: string) => void
 }
 
@@ -41,10 +42,10 @@ interface Range {
 }
 
 const CAP_IPC_LOCK = 14
-/** Each takes two mappings of the program at most, of which it can have 65,530. */
+/** Each takes up to two of the program's 65,530 mappings. */
 const MOST_WATCHED = 1024
 /**
- * A larger range goes on being watched when its region ends: to stop takes longer than the event when it is unmapped.
+ * A larger range stays watched when its region ends: to stop watching takes longer than the event when it is unmapped.
  */
 const MOST_UNWATCHED = 2 ** 20
 
@@ -73,7 +74,7 @@ export const createHeldRanges = (
       }
   }
 
-  /** The kernel takes the lock of an address space that is in use, and whoever waits for its pages may hold that. */
+  /** The kernel takes the mmap lock of an address space in use, and a thread that waits for its pages may hold it. */
   const forgetGiven = (): void => {
     if (given < 0) return
     if (isAddressSpaceGone(process)) closeSync(given)
@@ -89,7 +90,7 @@ export const createHeldRanges = (
     return watcher
   }
 
-  /** Throws if the process may not lock so many bytes more. */
+  /** Throws if the process may not lock this many more bytes. */
   const requireUnlimited = (bytes: number): void => {
     const limit = lockLimit(pid)
     if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return

@@ -1,10 +1,9 @@
 /*
- * A memory file that a client passed with HELLO, as the memory that its calls point into (spec/session.ts, R13): who
- * may not be looked at, as a program of another user, can ask all the same what devices there are and what they have.
+ * A memory file that a client passed with HELLO, as the memory of its calls (spec/session.ts, R13): a client whose
+ * memory we may not access, such as another user's program, can still query the devices.
  *
- * It is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so what fits
- * once fits always, and of a size that costs us little: pages that we are the first to write are ours to pay. Which
- * calls point where is not known here.
+ * It is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so that a valid
+ * range stays valid, and of limited size: pages that we write first are charged to us.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../host/memory/memfd.ts'
@@ -12,19 +11,19 @@ import { CallError } from '../../spec/errno.ts'
 import { PassedFile } from '../../spec/session.ts'
 
 export interface PassedMemory {
-  /** Bytes from an offset on. Throws CallError EFAULT. */
+  /** Reads at an offset. Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
-  /** Writes bytes from an offset on. Throws CallError EFAULT. */
+  /** Writes at an offset. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** Closes the file; from now on every offset faults. */
+  /** Closes the file; from then on every offset faults. */
   close(): void
 }
 
 const SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** Takes the descriptor `fd` over. Undefined, and `fd` closed, if it is no such file. */
+/** Takes over the descriptor `fd`. Undefined, and `fd` closed, if it is not such a file. */
 export const takePassedMemory = (fd: number): PassedMemory | undefined => {
-  // Only a file in memory answers with its size at once.
+  // Only a memory file answers its size without blocking.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & SEALS) !== SEALS || size > PassedFile.bytes) {
@@ -37,7 +36,7 @@ export const takePassedMemory = (fd: number): PassedMemory | undefined => {
     try {
       if (fits && move(Number(address)) === length) return
     } catch {
-      // A seal against writing: said below.
+      // A seal against writing: refused below.
     }
     throw new CallError('EFAULT', `${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`)
   }

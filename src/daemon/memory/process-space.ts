@@ -1,14 +1,12 @@
 /*
- * The memory of a connected process as core's AddressSpace, and as what dialects read and write
- * (docs/decisions/client-memory.md).
+ * The memory of a connected process as core's AddressSpace, and for the dialects (docs/decisions/client-memory.md).
  *
- * The kernel checks our right to look at every move, or the move is bound to the address space
- * (host/memory/process.ts). That the pid still means the process that connected, running the same program, is asked
- * once per turn of the daemon's loop. Registration asks the kernel whether the pages exist and permit the access
- * (host/memory/ranges.ts).
+ * The kernel checks our permission for every copy, or the copy is bound to the address space (host/memory/process.ts).
+ * Once per turn of the daemon's loop we check that the pid is still the process that connected, running the same
+ * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts).
  *
- * Memory that keeps us waiting for too long (host/memory/moves.ts) is not touched again: everything fails with
- * ETIMEDOUT from then on.
+ * Memory that blocks us for too long (host/memory/moves.ts) is not accessed again: everything fails with ETIMEDOUT from
+ * then on.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
@@ -23,7 +21,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 import { createHeldRanges, type HoldOptions } from './held-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** One word for operations on 8 bytes, and room for structs that calls point to. */
+/** A word for operations on 8 bytes, and room for structs that calls point to. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
@@ -31,18 +29,18 @@ const scratch = (): Arena => {
   return scratchArena
 }
 
-/** Addresses of user space are below this on every 64-bit Linux. */
+/** User space addresses are below this on every 64-bit Linux. */
 const USER_END = 2 ** 56
 
 export interface ProcessSpace extends AddressSpace {
   copyIn(address: bigint, length: number): Uint8Array
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** From now on it is kept in mind where the process's memory is written. */
+  /** Records from now on where the process's memory is written. */
   recordWritten(): void
   takeWritten(most: number): readonly WrittenRange[]
-  /** Takes over a userfaultfd of the process: regions fail from then on whose pages it unmaps. */
+  /** Takes over a userfaultfd of the process: regions fail when it unmaps their pages. */
   learnUnmapping(fd: number): void
-  /** The process is gone, and its handle about to be closed: from now on everything fails with ESRCH. */
+  /** The process has ended, and its handle is about to be closed: everything fails with ESRCH from now on. */
   close(): void
 }
 
@@ -57,11 +55,11 @@ const faulted = (address: bigint, length: number): CallError =>
 
 export interface SpaceOptions extends HoldOptions {
   readonly slices?: Slices
-  /** Told once that its memory has kept us waiting for too long. */
+  /** Called once when its memory has blocked us for too long. */
   readonly tooSlow?: () => void
 }
 
-/** `turn` counts the daemon's turns: whether the process is still the same is asked once in each. */
+/** `turn` counts the daemon's turns: the process's identity is checked once in each. */
 export const createProcessSpace = (
   handle: ProcessHandle,
   turn: () => number,
@@ -72,7 +70,7 @@ export const createProcessSpace = (
   let written: WrittenRanges | undefined
   const moves = createMoves(handle)
   let checked = -1
-  /** When it was. */
+  /** Turn of the last check. */
   let now = 0
   let same = true
   let stalled = false
@@ -87,7 +85,7 @@ export const createProcessSpace = (
     }
     return same
   }
-  /** 0, or why nothing can be moved. */
+  /** 0, or the errno with which copies fail. */
   const refusal = (): number => (stalled ? Errno.ETIMEDOUT : alive() ? 0 : Errno.ESRCH)
   const done = (moved: number, total: number): number => {
     if (moved === total) return 0
@@ -100,12 +98,12 @@ export const createProcessSpace = (
   }
 
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
-  /** The ranges of the process, if it lives and can have so many bytes there. */
+  /** The ranges of the process, if it is alive and can have this many bytes there. */
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
     if (!alive() || start + length > USER_END) return undefined
     if (ranges === undefined) {
       ranges = mappedRanges(handle.pid)
-      // What was opened just now belongs to the process that is meant only if it still is there.
+      // The file just opened belongs to the right process only if that process still exists.
       if (!isSame(handle)) space.close()
     }
     return ranges
@@ -120,7 +118,7 @@ export const createProcessSpace = (
     survey(hi, lo, length, writable) {
       const start = hi * TWO_32 + lo
       const look = rangesFor(start, length)?.look(start, start + length, rightsOf(writable), turn)
-      // Most programs have few mappings: the first slice is enough.
+      // Most programs have few mappings: the first slice suffices.
       return look === undefined || look.next().done ? undefined : slices.run(look)
     },
     hold(hi, lo, length, isShared, lost) {

@@ -1,5 +1,6 @@
 /*
- * Where a program's memory was written from outside since it asked last: for valgrind, which sees none of these writes.
+ * Ranges of a program's memory that were written from outside since the last query: for valgrind, which does not see
+ * these writes.
  */
 
 export interface WrittenRange {
@@ -9,15 +10,15 @@ export interface WrittenRange {
 
 export interface WrittenRanges {
   note(address: number, length: number): void
-  /** At most so many of them; they are forgotten then. */
+  /** Maximum of recorded ranges; beyond it they are dropped. */
   take(most: number): readonly WrittenRange[]
 }
 
-/** Nobody has asked for a long time: the oldest are forgotten. */
+/** No query for a long time: the oldest are dropped. */
 const MOST = 65536
 
 export const createWrittenRanges = (): WrittenRanges => {
-  /** Lengths by address: buffers are written again and again. */
+  /** Lengths by address: the same buffers are written repeatedly. */
   const lengths = new Map<number, number>()
   return {
     note(address, length) {

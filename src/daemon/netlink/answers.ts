@@ -1,5 +1,5 @@
 /*
- * What the handlers of RDMA_NLDEV share: the request, its answer, and lists of any length as messages that fit
+ * Common parts of the handlers of RDMA_NLDEV: the request, its answer, and lists of any length as messages that fit in
  * programs' buffers.
  */
 import { CallError } from '../../spec/errno.ts'
@@ -12,20 +12,20 @@ import type { DaemonState } from '../state.ts'
 export interface Asked {
   readonly command: NldevCommandName
   readonly attributes: Attributes
-  /** The program may do what needs CAP_NET_ADMIN in Linux. */
+  /** The program has what Linux requires as CAP_NET_ADMIN. */
   readonly admin: boolean
 }
 
-/** Long work: it yields between steps. */
+/** Long work, which yields between steps. */
 export type Work<T> = Generator<undefined, T>
 
 /**
- * Answers for one thing: the attributes of a message; undefined where an acknowledgement says it all. Throws CallError
- * to refuse.
+ * The answer to a `doit`: the attributes of a message; undefined if an acknowledgement suffices. Throws CallError to
+ * refuse.
  */
 export type One = (daemon: DaemonState, asked: Asked) => Entries | undefined | Work<Entries>
 
-/** The bodies of a list's messages; undefined between steps. Throws CallError to refuse, or break off. */
+/** The bodies of a list's messages; undefined between steps. Throws CallError to refuse or abort. */
 export type List = (daemon: DaemonState, asked: Asked) => Generator<Uint8Array | undefined>
 
 export type Answers = Readonly<Partial<Record<NldevCommandName, { readonly one?: One; readonly list?: List }>>>
@@ -34,11 +34,11 @@ const missing = (name: NldevAttributeName): never => {
   throw new CallError('EINVAL', `attribute ${name} is missing`)
 }
 
-/** An attribute that must be there. */
+/** A required attribute. */
 export const required = <K extends NldevAttributeName>(attributes: Attributes, name: K): NonNullable<Attributes[K]> =>
   attributes[name] ?? missing(name)
 
-/** The device that a request names. */
+/** The device named in a request. */
 export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<Asked, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
   const found = devices.all.find(({ device }) => device.index === index)
@@ -46,7 +46,7 @@ export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<Asked, '
   return found
 }
 
-/** The port that a request names; undefined if it names none. */
+/** The port named in a request; undefined if there is none. */
 export const portOf = ({ device }: DaemonDevice, { attributes }: Pick<Asked, 'attributes'>): number | undefined => {
   const { PORT_INDEX: port } = attributes
   if (port !== undefined && (port < 1 || port > device.ports.length))
@@ -60,7 +60,7 @@ export const portOf = ({ device }: DaemonDevice, { attributes }: Pick<Asked, 'at
 export const requiredPort = (device: DaemonDevice, asked: Asked): number =>
   portOf(device, asked) ?? missing('PORT_INDEX')
 
-/** What all answers about a device begin with. */
+/** The first attributes of all answers about a device. */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
   ['DEV_INDEX', device.index],
   ['DEV_NAME', device.name],
@@ -70,8 +70,8 @@ const ROOM = DATAGRAM_ROOM - MESSAGE_HEADER
 const ATTRIBUTE_HEADER = 4
 
 /**
- * Messages of `head` and attribute `table`, each with as many entries as fit. An entry that is longer than a message is
- * left out. Without entries there is no message.
+ * Messages of `head` and attribute `table`, each with as many entries as fit. An entry longer than a message is
+ * omitted. Without entries there is no message.
  */
 export function* tables(
   head: Entries,

@@ -1,5 +1,5 @@
 /*
- * Calls of programs on their sockets of NETLINK_RDMA (NetlinkOperation in spec/session.ts).
+ * Calls of programs on their NETLINK_RDMA sockets (NetlinkOperation in spec/session.ts).
  */
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
@@ -8,24 +8,24 @@ import type { FdQuota } from '../fd-quota.ts'
 import type { Netlink } from './netlink.ts'
 import type { NetlinkSocket } from './netlink-socket.ts'
 
-/** The program that calls. */
+/** The calling program. */
 export interface NetlinkCaller {
-  /** It may do what needs CAP_NET_ADMIN in Linux. */
+  /** It has what Linux requires as CAP_NET_ADMIN. */
   readonly admin: boolean
   readonly share: FdQuota
-  /** What /proc shows for one of its descriptors. */
+  /** The name of one of its descriptors in /proc. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `socket`: a new one; the program's end is passed with the answer. */
+/** `socket`: a new one, whose program end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket
 }
 
-/** Longest datagram that programs send: more than any request takes. */
+/** Maximum datagram of programs, larger than any request. */
 const MOST_BYTES = 65536
 
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
@@ -53,7 +53,7 @@ export const netlinkCall = (
   if (operation === OPEN) return { ret: 0, socket: netlink.open(extra, caller.admin, caller.share) }
   const target = caller.target(fd)
   const socket = target === undefined ? undefined : netlink.find(target)
-  if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is no socket of NETLINK_RDMA`)
+  if (socket === undefined) throw new CallError('EBADF', `descriptor ${fd} is not a socket of NETLINK_RDMA`)
   switch (operation) {
     case SEND:
       return send(netlink, caller, socket, request)

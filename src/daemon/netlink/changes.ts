@@ -1,5 +1,6 @@
 /*
- * What RDMA_NLDEV changes: names of devices, devices that come and go (Linux: nldev_set, nldev_newlink, nldev_dellink).
+ * The changing commands of RDMA_NLDEV: device names, adding and deleting devices (Linux: nldev_set, nldev_newlink,
+ * nldev_dellink).
  */
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -9,7 +10,7 @@ import { deviceName } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
 import { type Answers, type Asked, deviceOf, required } from './answers.ts'
 
-/** Whether kernel clients of a device have adaptive moderation: Linux's rxe takes the mode too, and never uses it. */
+/** Adaptive moderation of a device's kernel clients: Linux's rxe accepts the mode too, and never uses it. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
@@ -24,7 +25,7 @@ const set = (daemon: DaemonState, asked: Asked): undefined => {
   else if (moderation === 0) moderated.delete(device)
 }
 
-/** The address of an interface by which a device is named: its first of IPv4, or of IPv6. */
+/** The interface address that names a device: the first IPv4 address, otherwise the first IPv6 address. */
 const addressOf = (name: string): string => {
   const addresses = networkInterfaces()[name]
   if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))
@@ -47,7 +48,7 @@ const add = (daemon: DaemonState, { attributes }: Asked): undefined => {
   const there = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
   if (there !== undefined)
     throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${there.device.name}`)
-  // Linux's error number for a name that is taken.
+  // Linux's errno for a name in use.
   if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
   try {
     daemon.plug({ name, address })

@@ -1,6 +1,6 @@
 /*
- * Identifiers of rdma_cm, as RDMA_NLDEV lists them (Linux: fill_res_cm_id_entry): each with the device that it is bound
- * to; a listener without an address hears on every device, and is listed with all.
+ * rdma_cm identifiers, as RDMA_NLDEV lists them (Linux: fill_res_cm_id_entry): each with its device; a listener without
+ * an address listens on every device, and is listed with all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
@@ -29,7 +29,7 @@ export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<
 const address = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
   value === undefined ? [] : [[name, emitAddress(value)]]
 
-/** As in Linux: of one that is not connected the address of zeros, of one without a device none. */
+/** As in Linux: the zero address if it is not connected, none without a device. */
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 

@@ -16,7 +16,7 @@ import type { DaemonState } from '../state.ts'
 import { type Answers, type Asked, deviceOf, handleOf, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
-/** A GUID as netlink has it: a number. */
+/** A GUID in netlink's form: a number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
 const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
@@ -37,7 +37,7 @@ const aboutDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-/** The interface of a port, as answers name it. */
+/** The network interface of a port, in answers. */
 export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
   rxe === undefined ? [] : aboutInterface(rxe.state.identity)
 
@@ -105,7 +105,9 @@ const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
 /** All network namespaces share the devices. */
 const SHARED = 1
 
-/** Memory that is registered is copied at fork like any other: the daemon asks for its address each time. */
+/**
+ * Registered memory is copied at fork like any other (copy-on-fork): the daemon resolves the address at each access.
+ */
 const aboutSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED],
   ['SYS_PRIVILEGED_QKEY_MODE', +core.privilegedQkeys],

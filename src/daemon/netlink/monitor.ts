@@ -31,7 +31,7 @@ export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
     notify(netlink, 'NETDEV_ATTACH', [...handleOf(added), ['PORT_INDEX', number], ...interfaceOf(added)])
 }
 
-/** Its interface is another, or has another name. */
+/** Its interface changed, or was renamed. */
 export const notifyMoved = (
   netlink: Netlink,
   { device, state }: Pick<RxeDevice, 'device' | 'state'>,

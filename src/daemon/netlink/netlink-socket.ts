@@ -1,10 +1,10 @@
 /*
- * One socket of NETLINK_RDMA of a program: what the kernel's netlink sockets keep (port, groups, options), the
+ * One NETLINK_RDMA socket of a program: the state of the kernel's netlink sockets (port, groups, options), the
  * datagrams for the program, and the list in progress.
  *
- * The program holds the other end of a pair, a message is a datagram of netlink. Nothing waits here for a program
- * that does not read: an answer without room is lost, as in Linux, and NLMSG_OVERRUN follows as soon as there is
- * room; a list goes on when there is room.
+ * The program holds the other end of a pair; a message is a netlink datagram. Nothing is queued here for a program that
+ * does not read: an answer without room is lost, as in Linux, and NLMSG_OVERRUN follows as soon as there is room; a
+ * list continues when there is room.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -30,31 +30,31 @@ export type Datagrams = Generator<Uint8Array | undefined>
 export interface NetlinkSocket {
   /** The program's end, until it has been passed on. */
   readonly theirs: number
-  /** What /proc shows for it in whatever process holds it: 'socket:[inode]'. */
+  /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
   readonly target: string
-  /** The process that opened it may do what needs CAP_NET_ADMIN in Linux. */
+  /** The process that opened it has what Linux requires as CAP_NET_ADMIN. */
   readonly admin: boolean
-  /** SOCK_RAW or SOCK_DGRAM, as the program asked. */
+  /** SOCK_RAW or SOCK_DGRAM, as requested. */
   readonly type: number
-  /** 0 before it is bound. */
+  /** 0 until it is bound. */
   port: number
-  /** Bit n-1: it is in group n. */
+  /** Bit n-1: membership in group n. */
   groups: number
   readonly options: Set<number>
   /** A list is in progress. */
   readonly busy: boolean
-  /** The program's end was passed on: close our copy. */
+  /** The program's end was passed on: closes our copy. */
   passed(): void
-  /** Sends a datagram, or loses it. */
+  /** Sends a datagram, or drops it. */
   send(datagram: Uint8Array): void
   /** Sends a list: the first datagrams now, the rest as there is room. */
   sendList(datagrams: Datagrams): void
   close(): void
 }
 
-/** Steps of a list that are taken in one turn. */
+/** Steps of a list per turn. */
 const STEPS = 16
-/** Datagrams of a program that are read in one turn. */
+/** Datagrams of a program read per turn. */
 const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
@@ -62,9 +62,9 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 export interface NetlinkSocketParts {
   readonly containment: Containment
   readonly slices: Slices
-  /** A datagram that the program has sent past the preload library; a promise if answering it takes long. */
+  /** A datagram that the program sent directly, without the preload library; a promise if the answer takes long. */
   received(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
-  /** The program closed its last copy. */
+  /** The program has closed its last copy. */
   hungUp(socket: NetlinkSocket): void
 }
 
@@ -80,7 +80,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
   let closed = false
   let lost = false
   let list: Datagrams | undefined
-  /** A datagram of the list that found no room. */
+  /** The next datagram of the list, which had no room. */
   let held: Uint8Array | undefined
   let working = false
   /** A datagram is being answered: the next one waits. */
@@ -91,7 +91,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
     if (!closed) watcher.update({ readable: !answering, writable: lost || held !== undefined })
   }
 
-  /** Some steps of the list. True if it can go on now. */
+  /** Takes some steps of the list. True if it can continue now. */
   const advance = (): boolean => {
     for (let left = STEPS; left > 0 && list !== undefined && !closed; left--) {
       const next = held ?? list.next()

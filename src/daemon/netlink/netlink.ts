@@ -1,6 +1,6 @@
 /*
- * NETLINK_RDMA for programs: their sockets, with what Linux's netlink does for each: ports, groups, options, multicast.
- * What a request means is requests.ts' business.
+ * NETLINK_RDMA for programs: their sockets, with Linux's netlink functions: ports, groups, options, multicast.
+ * requests.ts answers the requests.
  */
 
 import type { Slices } from '../../host/event-loop/slices.ts'
@@ -22,19 +22,19 @@ export interface NetlinkParts {
 
 /** The sender of a request. */
 export interface Sender {
-  /** As the program knows itself. */
+  /** Its pid in its own namespace. */
   readonly pid: number
   readonly admin: boolean
 }
 
 export interface Netlink {
-  /** A new socket; the caller passes the program's end on. Throws CallError EMFILE, ENFILE. */
+  /** A new socket; the caller passes on the program's end. Throws CallError EMFILE, ENFILE. */
   open(type: number, admin: boolean, share: FdQuota): NetlinkSocket
   /** The socket behind 'socket:[inode]'. */
   find(target: string): NetlinkSocket | undefined
-  /** Gives it a port (0: any) and groups. Throws CallError EINVAL, EADDRINUSE. */
+  /** Binds a port (0: any) and groups. Throws CallError EINVAL, EADDRINUSE. */
   bind(socket: NetlinkSocket, pid: number, port: number, groups: number): void
-  /** An option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
+  /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
   setOption(socket: NetlinkSocket, option: number, value: number): void
   getOption(socket: NetlinkSocket, option: number): number
   /** Answers the messages of a datagram; a promise if that takes long. */
@@ -49,10 +49,10 @@ export interface Netlink {
 const MOST_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
-/** Ports that are given out while a process's own number is taken: as Linux's, above those of processes. */
+/** Ports assigned while a process's own number is in use: as in Linux, above process ids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Messages of one datagram that are answered before other work has a turn. */
+/** Messages of one datagram answered before other work has a turn. */
 const MESSAGES = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {

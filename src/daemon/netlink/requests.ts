@@ -33,13 +33,13 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
   ]),
 )
 
-/** Steps of one answer that are done before other work has a turn. */
+/** Steps of one answer before other work has a turn. */
 const STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Only refused changes have a sentence: tools print it, and Linux has none for queries. */
+  /** Only refused changes get a sentence: tools print it, and Linux has none for queries. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
@@ -87,7 +87,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 
-  /** The first steps are done now, the rest in slices. */
+  /** The first steps run now, the rest in slices. */
   const finish = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
     for (let left = STEPS; left > 0; left--) {
       const { done, value } = work.next()

@@ -1,9 +1,8 @@
 /*
  * Objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
  *
- * As in Linux every program sees all objects and their processes; keys are for programs with CAP_NET_ADMIN. The
- * number of a queue pair is its QPN; other objects, and contexts, have the numbers that core gave them, which never
- * come again.
+ * As in Linux every program sees all objects and their processes; keys need CAP_NET_ADMIN. The number of a queue pair
+ * is its QPN; other objects, and contexts, have core's numbers, which are never reused.
  */
 import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
@@ -60,7 +59,7 @@ interface Place {
   readonly admin: boolean
 }
 
-/** The process of a context; clients in the daemon have the name that Linux's own have. */
+/** The process of a context; clients in the daemon have the name of Linux's kernel clients. */
 const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
   const owner = context && failures.ownerOf(context)
   return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
@@ -81,7 +80,7 @@ const domainNumber = (object: CoreObject): readonly Entry[] => {
   return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
 }
 
-/** One object; undefined if it is not to be listed by itself. */
+/** One object; undefined if it cannot be requested by itself. */
 type Describe = (place: Place, object: CoreObject) => Entries | undefined | Work<Entries>
 
 const aboutPd: Describe = ({ daemon, admin }, pd) => [
@@ -105,7 +104,7 @@ const aboutCq: Describe = ({ daemon, found }, cq) => [
 const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
 const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
 
-/** `name`: the class of the queue pair; `whose`: its domain and owner. */
+/** `name`: the class of the queue pair; `whose`: its protection domain and owner. */
 const qpEntries = (name: string, facts: QpResource, whose: readonly Entry[]): Entries => [
   ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
   ['RES_LQPN', facts.qpn],
@@ -127,7 +126,7 @@ const aboutQp: Describe = ({ daemon, found }, qp) => {
   return facts && qpEntries(qp.class.name, facts, [...domainNumber(qp), ownerOf(daemon, qp.context)])
 }
 
-/** Queue pair 1 of the MAD layer; undefined for a device without one. */
+/** Queue pair 1 of the MAD layer; undefined for a device without it. */
 const aboutManagement = ({ daemon, found }: Place): Entries | undefined => {
   const facts = found.rxe && managementResource(found.rxe.state)
   return facts && qpEntries('gsi_qp', facts, [ownerOf(daemon, undefined)])
@@ -151,10 +150,10 @@ const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
   ]
 }
 
-/** Ranges of numbers that fit one message beside the rest of an entry: each takes 20 bytes at most. */
+/** Number ranges that fit in one message beside the rest of an entry: each takes at most 20 bytes. */
 const MOST_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
 
-/** Numbers as ranges, lowest first; those beyond what a message takes are left out. */
+/** Numbers as ranges, lowest first; those that exceed a message are omitted. */
 const rangesOf = (numbers: readonly number[]): Entry[] => {
   const ranges: { min: number; max: number }[] = []
   for (const number of [...numbers].sort((a, b) => a - b)) {
@@ -210,13 +209,13 @@ const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = 
 
 // ---- lists ----
 
-/** The result of work that may be long. */
+/** The result of possibly long work. */
 export function* worked<T>(work: T | Work<T>): Generator<undefined, T> {
   const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
   return isWork ? yield* work as Work<T> : (work as T)
 }
 
-/** Attributes of every object of a kind, of the port that is asked for; undefined between steps. */
+/** Attributes of every object of a kind, of the requested port; undefined between steps. */
 function* everyOne(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
   const { daemon, found } = place
   if (kind === 'ctx') {
@@ -239,7 +238,7 @@ const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
   admin: asked.admin,
 })
 
-/** `pick`: the attributes of an object that the answer has. */
+/** `pick`: the attributes of an object in the answer. */
 const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): List =>
   function* (daemon, asked) {
     const place = placeOf(daemon, asked)
@@ -280,7 +279,7 @@ const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told 
     throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
   }
 
-/** How many there are of a kind. */
+/** Number of objects of a kind. */
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
     const management = kind === 'qp' && found.rxe?.state.management !== undefined
@@ -322,7 +321,7 @@ const raw = (): never => {
 
 const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 
-/** Memory regions have no counters: of their statistics there is the number alone. */
+/** Memory regions have no counters: their statistics are the number alone. */
 const numberAlone = (told: Entries): Entries => told.filter(([name]) => name === 'RES_MRN')
 export const mrStatistic = oneOf('mr', numberAlone)
 export const mrStatistics = listOf('mr', numberAlone)

@@ -1,7 +1,6 @@
 /*
- * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`, none
- * of which can be switched off, and no counters of single queue pairs: as with Linux's rxe the mode that would give
- * them to queue pairs can be set, and has no effect.
+ * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`, none of
+ * which is optional, and no counters per queue pair: as in Linux's rxe, their mode can be set without effect.
  */
 import type { Device } from '../../core/model.ts'
 import { countersOf } from '../../drivers/rxe/counts.ts'
@@ -16,7 +15,7 @@ import { mrStatistic, mrStatistics } from './resources.ts'
 
 const { RES_QP, RES_MR } = NldevAttributes
 
-/** By which a device gives counters to queue pairs: bits of CounterMask; absent: by nothing. */
+/** Criteria by which a device assigns counters to queue pairs: bits of CounterMask; absent: none. */
 const autoMasks = new WeakMap<Device, number>()
 
 const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [string, number])[] => {
@@ -98,7 +97,7 @@ const list: List = (daemon, asked) => {
   return kind === RES_QP.number ? nothing() : otherKind(kind)
 }
 
-/** A mode that is chosen for queue pairs to come, or a counter for one that is there. */
+/** Sets the mode for new queue pairs, or binds a counter to an existing one. */
 const setMode = (found: DaemonDevice, { attributes }: Asked): void => {
   if (attributes.STAT_RES !== RES_QP.number) otherKind(attributes.STAT_RES)
   if (attributes.STAT_MODE === CounterMode.AUTO) {

@@ -2,9 +2,9 @@
  * One connected process: its session socket, its memory, the contexts that it may use, and its calls (spec/session.ts,
  * R41, R42).
  *
- * Who it is comes from the kernel (peer credentials, a pidfd), never from what it says. A context may be used by the
- * session that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst that
- * happens is that it is disconnected; what it had opened goes with its doorbell sockets.
+ * The kernel identifies it (peer credentials, a pidfd), never its own messages. A context may be used by the session
+ * that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst result is
+ * that it is disconnected; its contexts end with their doorbell sockets.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -82,28 +82,24 @@ export interface Session {
   close(): void
 }
 
-/**
- * Messages of one session that are handled before others get their turn: a client that never stops sending stops
- * nobody.
- */
+/** Maximum messages of one session handled at once: a client that never stops sending must not block others. */
 const BURST = 16
-/** How long a call is looked for after another. Microseconds. */
+/** Microseconds of polling for the next call after a call. */
 const LINGER = 20
 /**
- * Contexts that one session may have opened, and event descriptors of one context: more than any program needs, less
- * than we have.
+ * Maximum open contexts of a session, and event descriptors of a context: more than programs need, fewer than the
+ * daemon has.
  */
 const MOST_CONTEXTS = 256
 const MOST_DESCRIPTORS = 1024
 /** Sessions of one process: a shim needs one, a tool in a traced program another. */
 const MOST_SESSIONS = 16
 /**
- * Descriptors of a session itself: its socket, pidfd, owner, memory, map of pages and word of what is unmapped, a memory
- * file, a capture.
+ * Descriptors of a session itself: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
  */
 const DESCRIPTORS = 8
 
-/** A trace looks through so many slices of a program's descriptors for the number of a new one. */
+/** Slices of a program's descriptors that a trace searches for the number of a new one. */
 const TRACE_SLICES = 8
 
 /** Linux's numbers of capabilities. */
@@ -114,7 +110,7 @@ const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Accepts a connection. Undefined, and the socket turned away, if the process is gone already or we lack descriptors.
+ * Accepts a connection. Undefined, and the socket refused, if the process has ended or descriptors are exhausted.
  * `ended`: it disconnected.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
@@ -156,7 +152,7 @@ const takeOrNone = (share: FdQuota): (() => void) | undefined => {
   }
 }
 
-/** A client of the daemon's own user, of another user whom it serves, or of one whom it does not. */
+/** A client of the daemon's own user, of another user that it serves, or of one that it does not serve. */
 type ClientStanding = 'owner' | 'guest' | 'refused'
 
 const serve = (
@@ -177,10 +173,7 @@ const serve = (
     log: sentence => daemon.log(`userdma daemon: ${sentence}`),
   })
   const request = newRequest()
-  /**
-   * Contexts that the session may use, those that are closed since included; how many it has opened and not closed is
-   * counted.
-   */
+  /** Contexts that the session may use, including closed ones; counts those that it opened and did not close. */
   const mine = new WeakSet<OpenContext>()
   const opened = new Set<number>()
   let channels: Context | undefined
@@ -197,7 +190,7 @@ const serve = (
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
-  /** Its name when it was last seen: a line about it may be made after its end. */
+  /** Its last known name: a line about it may be logged after its end. */
   let command = commandName(process.pid) ?? '?'
   const nameNow = (): string => {
     command = commandName(process.pid) ?? command
@@ -206,18 +199,18 @@ const serve = (
   let tag = ''
   let greeted = false
   let wantsReasons = false
-  /** Its memory, or the file that it passed, can be reached. */
+  /** Its memory, or the file that it passed, is accessible. */
   let reachable = false
   let passed: PassedMemory | undefined
   let closed = false
-  /** Its memory has kept everybody waiting for too long: requests that need it fail from now on, and the session ends. */
+  /** Its memory has blocked the daemon for too long: pending and later requests fail, and the session ends. */
   const cutOff = (): void => {
     daemon.log(
       `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is cut off: its memory kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
     setImmediate(containment.guard('a session that is cut off', () => session.close()))
   }
-  /** Calls that wait: until they are answered the client's next message waits too. */
+  /** Calls in progress: until they are answered the client's next message waits. */
   let waiting = 0
   let wantsRoom = false
   const listen = (): void => {
@@ -225,8 +218,7 @@ const serve = (
   }
 
   const reply = (length: number, fds: readonly number[] = []): void => {
-    // A client has at most one call under way, so its socket has room for the answer unless it stopped reading
-    // altogether.
+    // A client has at most one call in progress, so its socket has room for the answer unless it stopped reading.
     if (!closed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
   }
 
@@ -242,12 +234,13 @@ const serve = (
   })
 
   /**
-   * A program whose memory we may not touch, and that passes none, is told so at once, since every call of it would
-   * fail. A tool needs no more than its answers.
+   * A program whose memory we may not access, and that passes no file, is told so at once, since all of its calls would
+   * fail. A tool needs only answers.
    */
   const hello = (fd: number | undefined): void => {
     const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
-    // The kernel makes us wait for the lock of the program's address space, which only our own user's may hold.
+    // The kernel may block us on the mmap lock of the program's address space, which only our own user's programs may
+    // hold.
     if (isUnmapping && standing === 'owner') space.learnUnmapping(fd)
     else if (isUnmapping) close(fd)
     const file = isUnmapping ? undefined : fd
@@ -318,7 +311,10 @@ const serve = (
     }
   }
 
-  /** The connection manager: all of a process's channels are of one context, so that identifiers may move between them. */
+  /**
+   * The connection manager: all channels of a process belong to one context, so that identifiers can migrate between
+   * them.
+   */
   const openChannel = (): void => {
     if (channels === undefined || channels.closed) {
       channels = openContext(systemDevice(daemon.core), { opened: true, account })
@@ -349,7 +345,9 @@ const serve = (
   const openers: Readonly<Record<number, () => void>> = { [CM_NODE]: openChannel, [SYSTEM_NODE]: openNode }
   const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openMads : openNode)
 
-  /** The caller shows a descriptor; if it is the memory file of a context of ours, the session may use that. */
+  /**
+   * The caller shows a descriptor; if it is the memory file of one of our contexts, the session may use the context.
+   */
   const attach = (): void => {
     const shown = pidfdGetfd(process, request.fd)
     if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
@@ -362,7 +360,9 @@ const serve = (
     }
   }
 
-  /** On Linux a program that has ended has given everything back: opening waits until the user's programs have. */
+  /**
+   * On Linux a program that has ended has released everything: opening waits until that is true of the user's programs.
+   */
   const openingLater = (how: () => void): void => {
     const ended = daemon.untilEnded(account.user)
     if (ended === undefined) opening(how)
@@ -397,7 +397,7 @@ const serve = (
       request.type === MessageType.IOCTL && { request: request.request }),
   })
 
-  /** What /proc shows for the descriptors that the last call made; its trace needs the numbers that they got. */
+  /** Names in /proc of the descriptors that the last call created; its trace needs their numbers. */
   let made: readonly string[] = []
   const numbersMade = (): (number | undefined)[] =>
     made.map(target => {
@@ -435,7 +435,7 @@ const serve = (
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // What the call made has no descriptor, so nobody could ever close it.
+      // The new object has no descriptor, so nobody could close it.
       for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
       refuseCall(to, error.errno, error.message)
     } finally {
@@ -443,7 +443,7 @@ const serve = (
     }
   }
 
-  /** A fault of ours must not take other processes' daemon away: the call fails, and the log says why. */
+  /** A bug of ours must not end the daemon for other processes: the call fails, and the log has the stack. */
   const failed = (to: Header): ((error: unknown) => void) =>
     containment.guard('an answer', error => {
       containment.report('a call', error)
@@ -484,7 +484,7 @@ const serve = (
     }
   }
 
-  /** What a driver's memory is mapped from: the context's file, which the client has anyway. */
+  /** The file behind a driver's memory: the context's, which the client has anyway. */
   const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
     const open = daemon.contexts.of(context)
     const refused = wantsReasons ? reason : undefined
@@ -492,13 +492,13 @@ const serve = (
     else reply(writeCallReply(outgoing, to, ret), [open.memory.fd])
   }
 
-  /** A call on an event descriptor, or on one of a driver. */
+  /** A call on an event or driver descriptor. */
   const callOnDescriptor = (): void => {
     const number = caller.descriptor(request.fd)
     const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
     const { type } = request
     if (number === undefined) refuseCall(request, Errno.EBADF)
-    // Its context is gone, or the device.
+    // Its context or device is gone.
     else if (fd === undefined) refuseCall(request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
@@ -524,7 +524,7 @@ const serve = (
     else if (!open || !mine.has(open) || request.type === MessageType.MAP || request.type === MessageType.READ)
       refuseCall(request, Errno.EBADF)
     else if (request.type === MessageType.WRITE)
-      // A length beyond what a header can describe is refused by the dialect; here it only has to stay one.
+      // The dialect refuses lengths beyond what a header can describe.
       runCall(open.context, 'write', decodeWrite, [request.buffer, Number(request.length)])
     else {
       const { name, dialect } = ioctlDialect(request.request)
@@ -558,7 +558,7 @@ const serve = (
   }
 
   const handle = (fds: readonly number[]): void => {
-    // Only tools pass several on, and HELLO one.
+    // Only tools attach several descriptors, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
@@ -576,8 +576,8 @@ const serve = (
   }
 
   /**
-   * The next message. Programs make calls in a row, and a wake-up for each costs more than the call: so we look a
-   * moment longer, unless there is other work.
+   * Reads the next message. Programs make calls in a row, and a wake-up costs more than a call: so poll a moment
+   * longer, unless there is other work.
    */
   const next = (): Received => {
     const begin = nowMicroseconds()
@@ -593,7 +593,7 @@ const serve = (
     for (let left = BURST; left > 0 && !closed && waiting === 0; left--) {
       const { length, fds } = next()
       if (length === -EAGAIN) return
-      // The end, a broken connection, or a message that is none: the client is not one of ours.
+      // End of file, a broken connection, or an invalid message: not one of our clients.
       if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {
         for (const extra of fds) close(extra)
         session.close()
@@ -610,7 +610,7 @@ const serve = (
     if (writable) desk.onWritable()
     if (readable) onReadable()
   }
-  // Whatever was not a call: in which state the session is nobody knows.
+  // An exception outside a call: the state of the session is unknown.
   const watcher = watch(
     fd,
     { readable: true },

@@ -21,13 +21,13 @@ type Ioctl = readonly [request: number, argument: bigint]
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
-/** The dialect of an ioctl: ours has a magic number of its own, everything else is Linux's to know or refuse. */
+/** The dialect of an ioctl: ours has its own magic number, all others are Linux's. */
 export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; dialect: Dialect<Ioctl> } =>
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
     : { name: 'object', dialect: objectIoctl }
 
-/** What is written to channel `channel` of connection management, by its number `fd` in the caller. */
+/** A write to channel `channel` of connection management, by the caller's descriptor number `fd`. */
 export const ucmaDialect = (
   channel: FdObject,
   fd: number,

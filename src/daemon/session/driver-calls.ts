@@ -1,8 +1,8 @@
 /*
- * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap that mean something to one driver only.
+ * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap with a meaning for one driver only.
  *
- * A dialect decodes calls of classes; these are none, so it runs them and answers at once. That way they go through
- * the same gate as all others and show in the trace, by the interface's name and the request's.
+ * A dialect decodes calls of classes; these have none, so it runs them and answers at once. Thus they pass through the
+ * same dispatch as all others and appear in the trace, with the names of interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -16,7 +16,7 @@ import type { Request } from '../../uapi/session-codec.ts'
 /** PROT_WRITE of mmap(2). */
 const WRITABLE = 2
 
-/** A call on a descriptor, as the session's message says it. */
+/** A call on a descriptor, from the session's message. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
 /** Names of drivers' requests. */
@@ -34,7 +34,7 @@ const nameOf = ({ class: cls, state }: FdObject): string =>
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {
-    // Whoever watches sees what the driver reads and writes.
+    // Traces see the memory that the driver reads and writes.
     const seen: Caller = {
       ...caller,
       copyIn: (address, length) => view.copyIn(address, length),

@@ -1,6 +1,6 @@
 /*
- * Whom a daemon serves: its own user, and those that it was told of (docs/why/threat-model.md). Who a client is, its
- * groups included, the kernel says of the moment in which it connected.
+ * The users that a daemon serves: its own, and those given at its start (docs/why/threat-model.md). The kernel
+ * identifies a client and its groups as of the time of its connect.
  */
 import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
 

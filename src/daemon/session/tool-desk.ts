@@ -1,5 +1,5 @@
 /*
- * The tools' side of one session: questions about the daemon, and the subscription to calls and packets (uapi/tool.ts).
+ * The tools' part of a session: queries about the daemon, and the subscription to calls and packets (uapi/tool.ts).
  */
 import { fstatSync } from 'node:fs'
 import { close } from '../../host/net/sockets.ts'
@@ -16,11 +16,11 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
-/** What the desk needs of the session that it belongs to. */
+/** What it needs of its session. */
 export interface Counter {
   readonly buffer: MessageBuffer
   reply(length: number): void
-  /** Sends what is in the buffer; false if the client takes no more now. */
+  /** Sends the contents of the buffer; false if the client accepts no more now. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   /** Whether the client may see calls and packets of all processes: the daemon's own user. */
@@ -28,13 +28,13 @@ export interface Counter {
 }
 
 export interface ToolDesk {
-  /** Descriptors that came with the request are the desk's from here on. */
+  /** Takes over the descriptors of the request. */
   handle(request: Request, fds: readonly number[]): void
   onWritable(): void
   close(): void
 }
 
-/** Texts of records that wait for a slow tool; more are lost, and counted. */
+/** Maximum texts of records that wait for a slow tool; more are dropped and counted. */
 const MOST_WAITING = 10_000
 
 type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
@@ -72,7 +72,7 @@ const parse = (text: string): ToolRequest | undefined => {
 
 export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
   const waiting: string[] = []
-  /** Ends what a subscription has started; undefined while there is none. */
+  /** Ends a subscription; undefined without one. */
   let undo: (() => void) | undefined
   let lost = 0
 
@@ -92,7 +92,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     if (idle) push()
   }
 
-  /** `file`: the descriptor to capture to, which is kept if the answer is no error. */
+  /** `file`: the descriptor to capture to, kept if the answer is not an error. */
   const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
     if (!counter.trusted) return { error: 'only the user whose daemon this is may watch calls and packets' }
     if (undo) return { error: 'this session watches already' }
@@ -135,7 +135,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     }
   }
 
-  /** Descriptors that came along are closed here, but for the one that a capture keeps. */
+  /** Closes the request's descriptors, except the one that a capture keeps. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
@@ -162,7 +162,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
 
   return {
     handle(request, fds) {
-      // Who asks something wants to know of all calls before it.
+      // A query is answered after all calls before it.
       daemon.trace.settle()
       const reply = answer(parse(request.text), fds)
       const length = writeToolReply(counter.buffer, request, JSON.stringify(reply))

@@ -9,7 +9,7 @@ import { MessageType } from '../../spec/session.ts'
 import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
 
-/** Connections whose HELLO is waited for. */
+/** Maximum connections that wait for their HELLO. */
 const MOST_WAITING = 8
 
 /** Milliseconds. */
@@ -23,7 +23,7 @@ export const createTurnAway = (containment: Containment): TurnAway => {
   const request = newRequest()
   let waiting = 0
 
-  /** False if the HELLO has not come yet. */
+  /** False if the HELLO has not arrived yet. */
   const answer = (fd: number, error: number): boolean => {
     const { length, fds } = recv(fd, buffer.bytes)
     if (length === -EAGAIN) return false

@@ -1,12 +1,11 @@
 /*
- * Who watches calls, and what they are told (R46, issue text "trace"): records in the object dialect, made only while
- * somebody watches.
+ * Subscribers of calls and their records (R46) in the object dialect, made only while there is a subscriber.
  *
  * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
- * loses calls, never silently: the next record says how many.
+ * loses calls; the next record has their number.
  *
- * A call that makes descriptors is answered before the program knows their numbers, which it chooses itself. Such a
- * record waits for the program's next message: by then they can be looked up.
+ * A call that creates descriptors is answered before the program knows their numbers, which its own kernel assigns.
+ * Such a record waits for the program's next message, when they can be looked up.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -14,16 +13,16 @@ import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
-  /** Watches calls of processes with this tag; all, if it is empty. */
+  /** Subscribes to calls of processes with this tag; all, if empty. */
   readonly tag: string
   /** Wants the bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** A failure, as it comes. */
+  /** A failure, as it occurs. */
   postFailure?(record: FailureRecord): void
 }
 
-/** What a record says about the caller. */
+/** The caller's part of a record. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
 export type Numbers = () => readonly (number | undefined)[]
@@ -31,9 +30,9 @@ export type Numbers = () => readonly (number | undefined)[]
 export interface TraceHub {
   subscribe(subscriber: Subscriber): () => void
   /**
-   * The dialect to use for a call of a process tagged `tag`: the one given, or one that is watched. `numbers` tells the
-   * process's numbers of the descriptors that its last call has made, in the order of the answer's installs.
-   * `accesses`: where the caller's reads and writes are noted, as `isWatched` asks for; the dialect's own are else.
+   * The dialect for a call of a process tagged `tag`: the given one, or a traced one. `numbers` answers the process's
+   * numbers of the descriptors that its last call created, in the order of the answer's installs. `accesses`: records
+   * the caller's reads and writes, as requested by `isWatched`; otherwise the dialect's own.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,
@@ -42,11 +41,11 @@ export interface TraceHub {
     numbers: Numbers,
     accesses?: Access[],
   ): Dialect<M>
-  /** Tells who watches programs with this tag of a failure; of one of nobody's, who watches all. */
+  /** Sends a failure to subscribers of this tag; one without a program to subscribers of all. */
   postFailure(tag: string, record: FailureRecord): void
-  /** Whether anybody watches processes with this tag. */
+  /** Whether processes with this tag have a subscriber. */
   isWatched(tag: string): boolean
-  /** Publishes the record that waits for these numbers; without `numbers` all that wait. */
+  /** Publishes the record that waits for these numbers; without `numbers` all waiting ones. */
   settle(numbers?: Numbers): void
 }
 
@@ -61,7 +60,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
     return false
   }
 
-  /** Everybody gets the bytes of a call that could not be decoded. */
+  /** All subscribers get the bytes of a call that could not be decoded. */
   const post = (tag: string, record: TraceRecord): void => {
     const { raw, ...rest } = record
     for (const subscriber of subscribers)

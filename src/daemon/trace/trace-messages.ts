@@ -1,6 +1,6 @@
 /*
- * What a traced call says, in the object dialect: its message and its answer, whatever dialect it came in, with values
- * that are too long for a message beside it. And the memory of the program that a dialect has read and written.
+ * A traced call in the object dialect, whatever its own: its message and answer, with long values beside them. And the
+ * program's memory that a dialect read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -18,9 +18,9 @@ import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
 
-/** Longer values stand beside the message. */
+/** Longer values are beside the message. */
 const LONG = 4096
-/** Most bytes that are shown of one piece of memory. */
+/** Maximum shown bytes of one piece of memory. */
 const MOST_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -34,7 +34,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: A
 const common: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const knownMethods = new WeakMap<Method, boolean>()
 
-/** Whether whoever reads a record knows the method as the device has it. */
+/** Whether readers of a record already know the method as the device has it. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = knownMethods.get(method)
   if (known === undefined) {
@@ -51,7 +51,7 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   return known
 }
 
-/** The methods of a call and of the chain in it that are a driver's own. */
+/** The driver's own methods in a call and its chain. */
 const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
   const found = new Map<string, Declaration>()
   const add = (one: ObjectClass, name: string, of: Method): void => {
@@ -77,15 +77,15 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
 type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
 
 /**
- * What the indirect attributes of a chain's entries point to. Entries run one after another, so of the accesses to an
- * address the first is an entry's that comes after those of the entries before it.
+ * The memory of indirect attributes of a chain's entries. Entries run in order, so the first access to an address after
+ * those of earlier entries is this entry's.
  */
 const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesses: readonly Access[]): Pointed[] => {
   const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
   const entries = orNone(() => chainEntries(chain ?? new Uint8Array())) ?? []
   const found: Pointed[] = []
   let before = 0
-  // The entry that failed has read what it wanted.
+  // The failed entry has read its inputs.
   entries.slice(0, done + 1).forEach(({ message }, index) => {
     const view = viewOf(message)
     let last = before
@@ -104,7 +104,7 @@ const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesse
   return found
 }
 
-/** Undefined for what a CallError refuses. */
+/** Undefined if a CallError refuses it. */
 const orNone = <T>(body: () => T): T | undefined => {
   try {
     return body()
@@ -114,7 +114,7 @@ const orNone = <T>(body: () => T): T | undefined => {
   }
 }
 
-/** Values that do not fit a message, at addresses made up for them. */
+/** Values that do not fit in a message, at made-up addresses. */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
   const place = (bytes: Uint8Array): bigint => {
@@ -132,8 +132,8 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
 }
 
 /**
- * The call of a record: its messages with all of its values. What does not encode (a refused value) is told without
- * them. `accesses`: what the call has read and written, of which a chain's record needs what its entries point to.
+ * The call of a record: its messages with all values. Values that cannot be encoded (refused ones) are omitted.
+ * `accesses`: the memory that the call read and wrote, for the entries of a chain.
  */
 export const messagesOf = (
   view: CallerView,
@@ -172,7 +172,7 @@ export const messagesOf = (
   })
   if (encoded === undefined) return { ...ids, message: '', answer: '' }
   const message = base64(encoded)
-  // The answer is put into the message's bytes.
+  // The answer overwrites the message's bytes.
   const answered =
     outcome instanceof CallError
       ? undefined
@@ -188,23 +188,23 @@ export const messagesOf = (
 
 // ---- the program's memory ----
 
-/** Memory of the program that a call has read or written, as it was then. */
+/** Memory of the program that a call read or wrote, at that time. */
 export interface Access {
   readonly way: 'in' | 'out'
   readonly address: bigint
   readonly bytes: Uint8Array
 }
 
-/** Most bytes that are noted of one call: entries of a chain may read the same ones over and over. */
+/** Maximum recorded bytes of one call: entries of a chain may read the same ones repeatedly. */
 export const MAX_RECORDED_BYTES = 1 << 23
 
 const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
   let room = MAX_RECORDED_BYTES
   const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
     room -= bytes.length
-    // Nothing of what comes after it either: it would be taken for this.
+    // Nothing after it either: it would be mistaken for this one.
     if (room < 0) return
-    // A call's answer may be made in these bytes.
+    // The answer of a call may be written into these bytes.
     accesses.push({ way, address, bytes: bytes.slice() })
   }
   return {
@@ -220,26 +220,26 @@ const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Acces
   }
 }
 
-/** The same caller, of whom everything is noted that a call reads and writes: entries of a chain too. */
+/** The same caller with all reads and writes of a call recorded, including those of chain entries. */
 export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({
   ...caller,
   ...recording(caller, accesses),
 })
 
-/** Bytes as they were at the time, and how many. */
+/** Bytes at that time, and their number. */
 type Piece = readonly [bytes: Uint8Array, length: number]
 
 const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
   [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), length])
 
-/** A view of a caller, what was read and written by its call so far, and the same for a record. */
+/** A view of a caller, the memory read and written so far, and the same for a record. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]
   raw(): NonNullable<TraceRecord['raw']>
 }
 
-/** `accesses`: what a caller that is noted has read and written; without, what goes through the view is kept. */
+/** `accesses`: the recorded accesses of a caller; otherwise those through the view are recorded. */
 export const recordingView = (view: CallerView, accesses?: Access[]): RecordingView => {
   const all = accesses ?? []
   const own: CallerView = {
@@ -259,7 +259,7 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
       const written = new Map<bigint, Piece>()
       for (const { way, address, bytes } of all) {
         if (way === 'out') written.set(address, [bytes, bytes.length])
-        // A message is read twice: how long it is, then all of it.
+        // A message is read twice: its length first, then all of it.
         else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
       }
       return { in: pieces(read), out: pieces(written) }

@@ -1,6 +1,5 @@
 /*
- * What the codecs of Linux's dialects have in common: the target of a call, the driver's part of a response, refusals
- * as answers.
+ * Common parts of the codecs of Linux's dialects: the target of a call, the driver's part of a response, and refusals.
  */
 import { Classes } from '../../spec/classes.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -23,7 +22,7 @@ import {
 import { viewOf } from '../scalar.ts'
 import { type CompiledLayout, compileLayout, type Facts, writeCells } from './cells.ts'
 
-/** Room in the caller's memory. */
+/** A range of the caller's memory. */
 export interface Room {
   readonly address: bigint
   readonly length: number
@@ -31,7 +30,7 @@ export interface Room {
 
 export const refuse = (error: CallError): Answer => ({ ret: -error.errno, installs: [], reason: error.message })
 
-/** Runs `body`; a CallError that it throws is the answer. */
+/** Runs `body`; turns a thrown CallError into the answer. */
 export const answering = <T>(body: () => T): T | Answer => {
   try {
     return body()
@@ -42,8 +41,8 @@ export const answering = <T>(body: () => T): T | Answer => {
 }
 
 /**
- * `answering` for a call that says what it is, as soon as it knows, through `name`: the trace shows it though nothing
- * else was decoded.
+ * `answering` for a call that reports its name through `name` once it is known, so that the trace shows it even if
+ * decoding fails.
  */
 export const answeringAs = (body: (name: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
@@ -55,20 +54,17 @@ export const answeringAs = (body: (name: (name: string) => void) => Decoded | An
   return attempt !== undefined && isAnswer(decoded) ? { ...decoded, attempt } : decoded
 }
 
-/** The declaration of a method as core has it, without any driver's attributes. */
+/** Core's declaration of a method, without driver attributes. */
 export const declared = (className: string, method: string): Method => {
   const found = (Classes as Readonly<Record<string, ObjectClass>>)[className]?.methods[method]
   if (found === undefined) throw new Error(`there is no method ${className}.${method}`)
   return found
 }
 
-/** The layouts of a struct: by class, and by the link of the device. */
+/** The layouts of a struct, by class and by link. */
 export type CompiledFor = (className: string, link?: LinkName) => CompiledLayout
 
-/**
- * `compileLayout` per class of a call that several classes can have (the types of QPs), and per link, done when first
- * needed.
- */
+/** `compileLayout` for each possible class of a call (the types of QPs) and each link, on first use. */
 export const compiledFor = (
   name: string,
   classes: readonly string[],
@@ -96,8 +92,8 @@ export const compiledFor = (
 }
 
 /**
- * Which of `classes` a call is about: the only one; the one that a type of QP or SRQ names; that of the object. An
- * object of none of them is taken for the first, so that core refuses it.
+ * The class of a call, out of `classes`: the only one; the one of a QP or SRQ type; or the object's. An object of
+ * another class counts as the first, so that core refuses it.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))
@@ -115,11 +111,11 @@ export const classNameOf = (view: CallerView, classes: readonly string[], facts:
   return classes[0]!
 }
 
-/** Whether the device has a method for any of `classes`. */
+/** Whether the device has the method for any of `classes`. */
 export const onDevice = (view: CallerView, classes: readonly string[], method: string): boolean =>
   classes.some(name => view.schema.className(name)?.methods[method] !== undefined)
 
-/** What a struct says about a call beside its attributes: `classNameOf` backwards. */
+/** The numbers in a struct that identify the class: the inverse of `classNameOf`. */
 export const factsOf = (call: Call): Facts => {
   const type = typeTables.flatMap(({ types }) => Object.entries(types)).find(([, name]) => name === call.class.name)
   const creates = call.method.call === CREATE
@@ -129,7 +125,7 @@ export const factsOf = (call: Call): Facts => {
   }
 }
 
-/** The call on `className.methodName` of this device. Before GET_CONTEXT everything but that is EINVAL. */
+/** The call of `className.methodName` on this device. Before GET_CONTEXT any other call is EINVAL. */
 export const callOf = (
   view: CallerView,
   className: string,
@@ -147,8 +143,8 @@ export const callOf = (
 }
 
 /**
- * GET_CONTEXT on a descriptor that has a context is EINVAL, and yet its response is filled (raw.out). So it becomes a
- * query of the device, whose answer has the same values, with this error number.
+ * On a descriptor with a context GET_CONTEXT is EINVAL, but fills its response (raw.out). It becomes a query of the
+ * device, with the same values and this errno.
  */
 export const openAgain = (view: CallerView, className: string, methodName: string): boolean =>
   view.hasContext && className === 'device' && methodName === 'open'
@@ -167,7 +163,7 @@ export interface DriverInput {
 interface DriverPart {
   readonly compiled: CompiledLayout
   readonly room: Room
-  /** Nothing is written if the result has nothing of it. */
+  /** Nothing is written if the result has no driver attributes. */
   readonly optional: boolean
 }
 
@@ -175,8 +171,8 @@ const driverParts = new Map<string, CompiledLayout>()
 const ADDRESS_BYTES = 8
 
 /**
- * Checks that a driver of Linux would have taken its parts of request and response; `writeDriverPart` takes what this
- * returns. EINVAL if there is too little room for the latter, input where the driver takes none, or too little of it.
+ * Checks what Linux's driver checks about its parts of request and response: EINVAL for too little room in the
+ * response, unexpected input, or too little input. `writeDriverPart` takes the result.
  */
 export const driverPart = (
   view: CallerView,
@@ -193,7 +189,7 @@ export const driverPart = (
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverParts.get(key)
   if (compiled === undefined) {
-    // By the layout's own attributes: another driver with this number may have declared none of them.
+    // By the layout's own attributes: another driver with this number may not have declared them.
     const attributes = driverAnswers(view.schema.driverId, call.class.name, call.methodName)
     compiled = compileLayout(name, out, attributes)
     driverParts.set(key, compiled)
@@ -226,7 +222,7 @@ export const writeDriverPart = (view: CallerView, part: DriverPart | undefined, 
   view.copyOut(room.address, bytes)
 }
 
-/** The struct of a response and the descriptor numbers that are to be written into it once they exist. */
+/** The struct of a response, and the descriptor numbers to be written into it once they exist. */
 export const responseStruct = (
   compiled: CompiledLayout,
   result: Result,
@@ -247,7 +243,7 @@ export const responseStruct = (
 export const descriptorOf = (result: Result, attribute: string): NewDescriptor | undefined =>
   result.descriptors?.find(d => d.attribute === attribute)
 
-/** Writes as much of `bytes` as there is room for, and zeros into the rest of the room. */
+/** Writes as much of `bytes` as fits, and zeros into the rest of the room. */
 export const fill = (view: CallerView, room: Room, bytes: Uint8Array): void => {
   if (room.length <= bytes.length) view.copyOut(room.address, bytes.subarray(0, room.length))
   else {

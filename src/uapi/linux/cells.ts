@@ -1,10 +1,10 @@
 /*
- * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md). The
- * one interpreter behind both of Linux's dialects: no struct has code of its own.
+ * Structs of Linux ⇄ attribute values, driven by the layouts of spec/linux (docs/decisions/one-table-per-fact.md): the
+ * one interpreter of both Linux dialects; no struct has code of its own.
  *
- * A layout is compiled once against the attributes of a method. Reading yields values and what else a struct can say
- * (`Facts`). `residue` keeps what reading did not use, `write` puts the values back over it, so that together they give
- * the same bytes.
+ * A layout is compiled once for the attributes of a method. Reading yields values and other facts of the struct
+ * (`Facts`). `residue` keeps the bytes that reading did not use, and `write` puts the values over it, so that together
+ * they restore the same bytes.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { LinkName } from '../../spec/links.ts'
@@ -12,20 +12,20 @@ import type { Cell, Layout } from '../../spec/linux/layout.ts'
 import type { AnyRecord, AnyValue, AnyValues, Attributes, Kind } from '../../spec/schema/schema.ts'
 import { checkValue, readScalar, readUint, viewOf, writeScalar, writeUint } from '../scalar.ts'
 
-/** What a struct says beside attributes. */
+/** The contents of a struct that are not attributes. */
 export interface Facts {
   object?: number
-  /** The number of a `class` cell. */
+  /** The value of a `class` cell. */
   class?: number
 }
 
-/** Where a struct wants a descriptor number: offset, and the attribute it stands for. */
+/** Where a struct wants a descriptor number: the offset, and its attribute. */
 export interface FdSlot {
   readonly at: number
   readonly attribute: string
 }
 
-/** The attribute that a named cell is about. */
+/** The attribute of a cell. */
 export const attributeOf = ({ name }: Cell): string => name.split('.', 1)[0]!
 
 interface Op {
@@ -34,7 +34,7 @@ interface Op {
   readonly field: string | undefined
   readonly of: Kind
   readonly where: string
-  /** Bit of the attribute mask, 0 in a layout without one. */
+  /** Its bit in the attribute mask, 0 in a layout without a mask. */
   readonly present: number
 }
 
@@ -42,13 +42,13 @@ export interface CompiledLayout {
   readonly layout: Layout
   readonly ops: readonly Op[]
   readonly fds: readonly FdSlot[]
-  /** Of attributes that the class lacks. */
+  /** Cells of attributes that the class lacks. */
   readonly constants: readonly Cell[]
-  /** Attributes of which one handle is one: that of the class of the object (`byClass`). */
+  /** The candidate attributes of one handle, selected by the object's class (`byClass`). */
   readonly choices: readonly Op[]
-  /** All bits of a mask that attributes of the method stand for. */
+  /** All mask bits of the method's attributes. */
   readonly maskBits: number
-  /** Bits of a mask that say nothing about this class. */
+  /** Mask bits that are meaningless for this class. */
   readonly ignoredBits: number
 }
 
@@ -62,13 +62,13 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
   return kind
 }
 
-/** Whether a cell stands for an attribute's value. */
+/** Whether a cell is an attribute's value. */
 export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
 
 /**
- * Joins a layout to the attributes of its method. Throws a sentence if they do not fit: our own mistake. `elsewhere`:
- * attributes that the same method of other classes has; of what this class lacks the struct says nothing. `className`:
- * for what a layout says of single classes. `link`: that of the device; of others it says nothing either.
+ * Binds a layout to the attributes of its method. Throws a sentence if they do not fit, which is a bug. `elsewhere`:
+ * attributes of the same method of other classes; their cells are skipped for this class. `className`: for
+ * class-specific rules of a layout. `link`: the device's; cells of other links are skipped.
  */
 export const compileLayout = (
   path: string,
@@ -143,7 +143,7 @@ const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): n
 
 /**
  * Reads a struct; `bytes` has at least the layout's size. `checked`: values outside their limits are EINVAL (a caller's
- * struct); answers, and a struct whose class is not known yet, are taken as they are.
+ * struct); otherwise they are accepted (answers, and structs whose class is not known yet).
  */
 export const readCells = (
   compiled: CompiledLayout,
@@ -199,8 +199,8 @@ export const readCells = (
 }
 
 /**
- * Writes values into a struct over what is there: zeros, or a residue. `length`: bytes of the response that the caller
- * sees. Descriptors that come out are not written here (`fds` says where they go): their place gets −1.
+ * Writes values into a struct over its present bytes: zeros, or a residue. `length`: length of the response for the
+ * caller. Numbers of new descriptors are not known here (`fds` has their places), which get −1.
  */
 export const writeCells = (
   compiled: CompiledLayout,
@@ -229,7 +229,7 @@ export const writeCells = (
         mask |= op.present
         break
       case 'bool':
-        // A residue holds the caller's own way to say 1.
+        // A residue has the caller's own nonzero value for true.
         if (value !== undefined && readUint(view, cell.at, cell.size) === 0)
           writeUint(view, cell.at, cell.size, value === 0 ? 0 : 1)
         break
@@ -261,8 +261,8 @@ export const writeCells = (
 }
 
 /**
- * The bytes of a struct without those that `values` and `facts` give back; zeros there. What the two say together is
- * the struct.
+ * The struct's bytes without those that `values` and `facts` restore; zeros in their place. Both together are the
+ * struct.
  */
 export const residue = (compiled: CompiledLayout, bytes: Uint8Array, values: AnyValues, facts: Facts): Uint8Array => {
   const rest = bytes.slice()

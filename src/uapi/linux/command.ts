@@ -1,10 +1,10 @@
 /*
- * A write command of Linux without its envelope: what write() and the ioctl INVOKE_WRITE have in common (R41,
+ * A write command of Linux without its envelope: the common part of write() and the ioctl INVOKE_WRITE (R41,
  * spec/linux/write.ts).
  *
- * The envelope says where request, response and the driver's parts are; here they become a call, and its result a
- * response. The error rules are the kernel's: a request longer than the struct must end in zeros (EOPNOTSUPP), a longer
- * room for the response is filled with zeros.
+ * The envelope locates request, response and the driver's parts; here they become a call, and its result a response.
+ * Errors are the kernel's: the excess of a request longer than the struct must be zeros (EOPNOTSUPP), excess room for
+ * the response is filled with zeros.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type LinkName, Links } from '../../spec/links.ts'
@@ -42,23 +42,23 @@ export interface CompiledCommand {
   readonly out: CompiledFor | undefined
 }
 
-/** Where an envelope has put the parts of a command. */
+/** The parts of a command, as located by an envelope. */
 export interface Envelope {
   /** The core's part of the request, at least `command.request` bytes. */
   readonly request: Uint8Array
-  /** Room for the core's part of the response; undefined if there is none (a null pointer without length). */
+  /** Room for the core's part of the response; undefined if there is none (null pointer and length 0). */
   readonly response: Room | undefined
   readonly driverInput: DriverInput
   readonly driverResponse: Room | undefined
 }
 
-/** A command made a call. */
+/** A decoded command. */
 export interface DecodedCommand {
   readonly compiled: CompiledLayout
   readonly call: Call
   readonly facts: Facts
   readonly args: AnyValues
-  /** Writes the response; `ret` of an Answer that succeeds is 0. Throws CallError. */
+  /** Writes the response; `ret` of a successful Answer is 0. Throws CallError. */
   answer(outcome: Result | CallError): Answer
 }
 
@@ -74,7 +74,7 @@ for (const command of writeCommands) {
 
 /**
  * The command with this number (bit 31: extended). Other high bits are EINVAL, a command without a method here
- * EOPNOTSUPP. `name` is told Linux's name of it, if it has one.
+ * EOPNOTSUPP. `name` receives Linux's name of it, if it has one.
  */
 export const findCommand = (number: number, name?: (name: string) => void): CompiledCommand => {
   if ((number & ~(EXTENDED | COMMAND_MASK)) !== 0)
@@ -88,7 +88,7 @@ export const findCommand = (number: number, name?: (name: string) => void): Comp
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
-/** The same on this device: a command about classes that it lacks is EOPNOTSUPP before anything else is looked at. */
+/** The same on this device: a command about classes that it lacks is EOPNOTSUPP before any other check. */
 export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
   const found = findCommand(number, name)
   const { classes, method, name: title } = found.command
@@ -98,8 +98,8 @@ export const deviceCommand = (view: CallerView, number: number, name: (name: str
 }
 
 /**
- * Of attributes that one handle could be (`byClass`), leaves that whose class the object has; the first if it has none
- * of them, so that core refuses it.
+ * Of the candidate attributes of one handle (`byClass`), keeps the one for the object's class; the first if none
+ * matches, so that core refuses it.
  */
 const chooseByClass = (view: CallerView, { choices }: CompiledLayout, values: AnyValues): void => {
   if (choices.length === 0) return
@@ -124,7 +124,7 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
 
   const facts: Facts = {}
   const args: AnyValues = { ...command.set }
-  // A first look tells the class; only then it is known which attributes there are.
+  // The first read yields the class, which determines the attributes.
   let className = command.classes[0]!
   if (command.classes.length > 1) {
     readCells(found.in(className, link), request, {}, facts, false)
@@ -161,7 +161,9 @@ export const readCommand = (view: CallerView, found: CompiledCommand, envelope: 
   }
 }
 
-/** Zeroes in a request what the call's arguments give back. `request` may be shorter than the struct, or longer. */
+/**
+ * Zeroes the bytes of a request that the call's arguments restore. `request` may be shorter or longer than the struct.
+ */
 export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request: Uint8Array): void => {
   const { layout } = compiled
   const struct = new Uint8Array(layout.size)
@@ -170,17 +172,17 @@ export const clearRequest = ({ compiled, args, facts }: DecodedCommand, request:
   clearTail(layout, request)
 }
 
-/** The link whose attributes a method has; of a declaration, which has those of all, RoCE's. */
+/** The link whose attributes a method has; RoCE's for a declaration, which has all. */
 const linkOf = ({ in: attributes, refused }: Method): LinkName | undefined =>
   (['roce', 'ib', 'opa'] as const).find(link =>
     Object.values(Links[link].attributes).some(name => attributes[name] !== undefined),
   ) ?? (refused === undefined ? undefined : 'iwarp')
 
-/** Why a call cannot have left a legacy part with the command or method `name`: it is about other classes. */
+/** Why a call cannot have this legacy part of the command or method `name`: it is about other classes. */
 export const notLegacy = (name: string, call: Call): string => `holds ${name}, which no ${call.class.name} has`
 
 /**
- * Puts the arguments of a call into a request that holds a residue, or zeros: the reverse of `clearRequest`. Throws
+ * Writes the arguments of a call into a request with a residue, or zeros: the inverse of `clearRequest`. Throws
  * CallError EINVAL if the command is about other classes.
  */
 export const restoreRequest = (found: CompiledCommand, call: Call, request: Uint8Array): void => {

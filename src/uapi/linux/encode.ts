@@ -1,8 +1,8 @@
 /*
- * Calls back into Linux's dialects (R41): what `decodeWrite` and `decodeVerbsIoctl` do, backwards.
+ * Encodes calls in Linux's dialects (R41): the inverse of `decodeWrite` and `decodeVerbsIoctl`.
  *
- * A call and its `legacy` part give the caller's bytes again, every one. A call that never was Linux's gets such a part
- * from envelope.ts first.
+ * A call and its `legacy` part restore all of the caller's bytes. A call that was not Linux's first gets such a part
+ * from envelope.ts.
  */
 
 import { InvokeWrite } from '../../spec/linux/ioctl.ts'
@@ -15,7 +15,9 @@ import { ATTRIBUTE, findMethod, HEADER as IOCTL_HEADER } from './ioctl-message.t
 import { badLegacy, EntryPoint, unpackLegacy } from './legacy.ts'
 import { HEADER, requestStart } from './write.ts'
 
-/** A system call's bytes: what write() gets or the ioctl's message, and the memory to which its attributes point. */
+/**
+ * The bytes of a system call: the buffer of write() or the ioctl's message, and the memory that attributes point to.
+ */
 export interface LinuxImage {
   readonly door: EntryPoint
   readonly bytes: Uint8Array
@@ -72,7 +74,7 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
   return { door: EntryPoint.IOCTL, bytes, memory }
 }
 
-/** The bytes of the Linux call that `call` and its `legacy` part are. Throws CallError EINVAL if the two do not fit. */
+/** The bytes of the Linux call with this `call` and `legacy` part. Throws CallError EINVAL if the two do not match. */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
   const { door, parts } = unpackLegacy(legacy)
   return door === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)

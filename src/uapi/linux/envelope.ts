@@ -1,9 +1,9 @@
 /*
- * How a program would say a call in Linux's dialects (R41): every way that there is, as `legacy` parts for calls that
- * never were Linux's. `encodeLinux` makes bytes of a call and such a part.
+ * All encodings of a call in Linux's dialects (R41), as `legacy` parts for calls that were not Linux's. `encodeLinux`
+ * turns a call and such a part into bytes.
  *
- * Attributes stand in the table's order, outputs at addresses of a given arena. The lists of INFO_HANDLES and
- * QUERY_GID_TABLE, whose bytes are no arguments, are not made.
+ * Attributes are in the table's order, outputs at addresses of a given arena. The lists of INFO_HANDLES and
+ * QUERY_GID_TABLE are omitted, because their bytes are not arguments.
  */
 
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -28,7 +28,7 @@ import { EntryPoint, packLegacy } from './legacy.ts'
 import { tailFits, tailSize } from './tail.ts'
 import { HEADER, requestStart } from './write.ts'
 
-/** One way to say a call. */
+/** One encoding of a call. */
 export interface Encoding {
   /** Linux's name of the command or method. */
   readonly name: string
@@ -45,7 +45,7 @@ const driverRooms = (driver: boolean, call: Call, driverId: number): { input: nu
   return { input: 0, output: part === undefined ? 0 : Math.max(part.room ?? 0, part.out.size) }
 }
 
-/** What a command or method says without saying so, the call must say. */
+/** Arguments that the command or method implies must equal the call's. */
 const agrees = (set: AnyValues | undefined, call: Call): boolean =>
   Object.entries(set ?? {}).every(([name, value]) => call.args[name] === value)
 
@@ -68,7 +68,7 @@ const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: big
   const size = requestSize(command, call)
   const bytes = new Uint8Array(start + size + input)
   const view = viewOf(bytes)
-  // An address for what the driver answers.
+  // Address of the driver's response.
   if (input > 0) bytes.set(address(arena), start + size)
   view.setUint32(0, (command.number + (command.extended ? EXTENDED : 0)) >>> 0, true)
   const room = command.out?.size ?? 0
@@ -90,7 +90,7 @@ const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: big
 interface Part {
   readonly id: number
   readonly length: number
-  /** Bytes going in (longer ones at an address), an address coming out, or neither: a handle, a descriptor, flags. */
+  /** Input bytes (at an address if long), the address of an output, or neither: a handle, a descriptor, flags. */
   readonly in?: Uint8Array
   readonly out?: boolean
 }
@@ -140,23 +140,23 @@ const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bi
   ])
 }
 
-/** Whether an attribute of an ioctl is one of other classes that the ioctl can be about. */
+/** Whether an attribute of an ioctl belongs to other classes of the ioctl. */
 const isForeign = ({ kind, cells }: IoctlAttribute, { method }: Call): boolean => {
   const own = kind === 'out' ? method.out : method.in
   return cells.length > 0 && cells.every(cell => isNamed(cell) && own[attributeOf(cell)] === undefined)
 }
 
-/** Most room for an output. */
+/** Maximum room for an output. */
 const LIST_ROOM = 1024
 
-/** Whether a call has what an ioctl cannot do without. */
+/** Whether a call has the mandatory attributes of an ioctl. */
 const hasAll = ({ attributes }: IoctlMethod, { args, method }: Call): boolean =>
   attributes.every(
     ({ kind, name, mandatory }) =>
       !mandatory || (kind !== 'handle' && kind !== 'fd') || method.in[name] === undefined || args[name] !== undefined,
   )
 
-/** Whether an ioctl is a way to say a call. */
+/** Whether an ioctl can encode a call. */
 const canExpress = (one: IoctlMethod, call: Call): boolean =>
   one.classes.includes(call.class.name) &&
   one.method === call.methodName &&
@@ -184,7 +184,7 @@ const byIoctl = (spec: IoctlMethod, call: Call, driverId: number, arena: bigint)
 
 // ---- all of them ----
 
-/** Every way to say a call, with room for outputs from address `arena` on; none if Linux has none. */
+/** Every encoding of a call, with room for outputs from address `arena`; empty if Linux has none. */
 export const encodings = (call: Call, driverId: number, arena: bigint): Encoding[] => [
   ...writeCommands
     .filter(
@@ -203,11 +203,11 @@ export const encodings = (call: Call, driverId: number, arena: bigint): Encoding
     .map((one): Encoding => ({ name: one.name, by: 'ioctl', legacy: byIoctl(one, call, driverId, arena) })),
 ]
 
-// ---- what a way can say ----
+// ---- arguments of an encoding ----
 
 const attributesOf = (cells: readonly Cell[]): string[] => cells.map(attributeOf)
 
-/** Names of the arguments that a command or method of Linux has room for, to a RoCE device. */
+/** Names of the arguments that a command or method of Linux can carry, to a RoCE device. */
 export const expressibleArguments = ({ by, name }: Pick<Encoding, 'by' | 'name'>): ReadonlySet<string> => {
   if (by === 'ioctl') {
     const { attributes, set } = ioctlMethods.find(method => method.name === name)!

@@ -1,10 +1,10 @@
 /*
  * The packed specs of a rule in Linux's CREATE_FLOW ⇄ the records of flow.create (R41, spec/linux/flow.ts).
  *
- * Counters are a spec there and an attribute here. A residue keeps each spec's size, what a longer filter has that is
- * not known here, and which of the specs the counters are; where it has no size, a spec gets that of Linux 6.1. Errors
- * are the kernel's: EINVAL, but ENOSPC for specs that are not there and EOPNOTSUPP for bytes after them, and for the
- * wrong size of an action of a kind (FLOW_ACTION) that no object here can be.
+ * Counters are a spec in Linux and an attribute here. A residue keeps each spec's size, the unknown end of a longer
+ * filter, and the position of the counters' spec; without a size, a spec gets that of Linux 6.1. Errors are the
+ * kernel's: EINVAL, but ENOSPC for missing specs, and EOPNOTSUPP for bytes after them and for the wrong size of a
+ * FLOW_ACTION, which no object here can be.
  */
 import { FlowFlags, FlowSpecFlags, FlowSpecType, FlowType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -31,7 +31,7 @@ const FILTER = Math.max(...Object.values(flowFilters).map(filter => filter!.byte
 const actionSize = (type: number): number | undefined =>
   type === ACTION_DROP ? FLOW_SPEC_HEADER : type === ACTION_TAG || type === FlowAction.COUNT ? FLOW_ACTION : undefined
 
-/** Bytes of a spec in Linux 6.1; undefined: Linux has no rule about it. */
+/** Bytes of a spec in Linux 6.1; undefined if Linux accepts no rule with it. */
 const usualSize = (type: number): number | undefined => {
   const filter = flowFilters[type]
   return filter === undefined ? actionSize(type) : FLOW_SPEC_HEADER + 2 * filter.bytes
@@ -39,7 +39,7 @@ const usualSize = (type: number): number | undefined => {
 
 // ---- filters ----
 
-/** Bytes of one of the two filters of a spec, and how many of them are known. */
+/** Bytes of each of a spec's two filters, and how many of them are known. */
 const filterSizes = ({ bytes }: FlowFilter, size: number): { each: number; used: number } => {
   const each = (size - FLOW_SPEC_HEADER) >>> 1
   return { each, used: Math.min(each, bytes) }
@@ -88,7 +88,7 @@ const noFilter = (): Uint8Array => new Uint8Array(FILTER)
 
 // ---- all of them ----
 
-/** What Linux's core says about a rule before it looks at its specs. */
+/** Linux's checks of a rule before it reads the specs. */
 const checkRule = (title: string, { type, flags }: AnyValues): void => {
   const { DONT_TRAP, EGRESS } = FlowFlags.values
   const set = flags as number
@@ -100,7 +100,7 @@ const checkRule = (title: string, { type, flags }: AnyValues): void => {
 }
 
 /**
- * Reads the specs behind a struct into the attribute `name` and that of the counters. `args` hold what the struct says.
+ * Reads the specs behind a struct into the attribute `name` and that of the counters. `args` has the struct's values.
  * Throws CallError.
  */
 export const readSpecs = (
@@ -145,7 +145,7 @@ export const readSpecs = (
   args[name] = specs
 }
 
-/** Zeroes in a request that was read, whose struct has `start` bytes and tells them still, what `readSpecs` took. */
+/** Zeroes what `readSpecs` decoded in a request whose struct of `start` bytes still has their counts. */
 export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, start: number): void => {
   const view = viewOf(request)
   let at = start
@@ -167,8 +167,8 @@ export const clearSpecs = ({ size, count }: PackedSpecs, request: Uint8Array, st
 }
 
 /**
- * Puts specs and counters into a request that holds a residue, or zeros, from `start` on. Throws CallError EINVAL if
- * they do not fit, or Linux has no rule about such a header.
+ * Writes specs and counters at `start` of a request with a residue, or zeros. Throws CallError EINVAL if they do not
+ * fit, or Linux accepts no rule with such a header.
  */
 export const writeSpecs = (
   { size, count }: PackedSpecs,
@@ -209,10 +209,10 @@ export const writeSpecs = (
   request[count] = total
 }
 
-/** Bytes that specs have in Linux 6.1. */
+/** Total bytes of the specs in Linux 6.1. */
 export const specsSize = (specs: readonly AnyRecord[], counts: boolean): number =>
   specs.reduce((sum, { type }) => sum + (usualSize(type as number) ?? 0), counts ? FLOW_ACTION : 0)
 
-/** Whether Linux has rules about all of the headers, and of so many. */
+/** Whether Linux accepts all headers of the specs, and their number. */
 export const specsFit = (specs: readonly AnyRecord[], counts: boolean): boolean =>
   specs.length + (counts ? 1 : 0) <= FLOW_SPECS && specs.every(({ type }) => usualSize(type as number) !== undefined)

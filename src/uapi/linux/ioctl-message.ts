@@ -1,8 +1,8 @@
 /*
- * A message of Linux's ioctl dialect as the kernel reads it: header, then one attribute after another in the caller's
- * order, so that of several mistakes the same one is answered (raw.out): unknown and mandatory EPROTONOSUPPORT, twice
- * EINVAL, wrong length EINVAL, a handle that is not there ENOENT or of another class EINVAL; then what is missing,
- * EINVAL. What the attributes mean is ioctl.ts's business.
+ * Parses a message of Linux's ioctl dialect as the kernel does: header, then each attribute in the caller's order, so
+ * that of several mistakes the same one is reported (raw.out): unknown mandatory EPROTONOSUPPORT, duplicate EINVAL,
+ * wrong length EINVAL, a missing handle ENOENT, a handle of another class EINVAL; then missing attributes, EINVAL.
+ * ioctl.ts interprets the attributes.
  */
 import { AttributeFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -19,10 +19,10 @@ export const HEADER = 24
 export const ATTRIBUTE = 16
 /** A message has at most one page. */
 const LONGEST = 4096
-/** Values of at most so many bytes lie in the attribute itself. */
+/** Values up to this length are inline. */
 export const INLINE = 8
 
-// ---- the table, compiled ----
+// ---- the compiled table ----
 
 export interface CompiledAttribute {
   readonly spec: IoctlAttribute
@@ -38,7 +38,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // A method that no device has takes its declaration from the one that answers the same values.
+    // A method that no device has uses the declaration of one that answers the same values.
     const compiled = compiledFor(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })
@@ -48,8 +48,8 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
 const methods = new Map(ioctlMethods.map(spec => [(spec.object << 16) | spec.number, compileMethod(spec)]))
 
 /**
- * The method behind Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that
- * Linux or the driver there lacks. `name` is told Linux's name of it, if it has one.
+ * The method of Linux's {object, method}. EPROTONOSUPPORT if there is none, as for every object or method that Linux or
+ * its driver lacks. `name` receives Linux's name of it, if it has one.
  */
 export const findMethod = (object: number, number: number, name?: (name: string) => void): CompiledMethod => {
   const known = linuxCall('ioctl', object, number)
@@ -61,7 +61,7 @@ export const findMethod = (object: number, number: number, name?: (name: string)
   throw new CallError('EPROTONOSUPPORT', `${known.name}: ${known.absent}`)
 }
 
-/** Linux hides methods that a device's driver lacks, or that need an object that it cannot have: EPROTONOSUPPORT. */
+/** Linux hides methods that a device's driver lacks, or that need an object which it cannot have: EPROTONOSUPPORT. */
 const requireOnDevice = (view: CallerView, { name, classes, method, attributes }: IoctlMethod): void => {
   if (method !== undefined && !onDevice(view, classes, method))
     throw new CallError('EPROTONOSUPPORT', `${name}: ${lacksMethod(classes[0]!, method)}`)
@@ -85,21 +85,21 @@ export interface Given {
   readonly inline: Uint8Array
 }
 
-/** One message: its bytes, where they lie, and its attributes by id. */
+/** One message: its bytes, their address, and its attributes by id. */
 export interface Message {
   readonly view: CallerView
   readonly address: bigint
   readonly bytes: Uint8Array
   readonly method: CompiledMethod
   readonly given: Map<number, Given>
-  /** The memory that the attribute of an index points to, once it was read. */
+  /** The memory that the attribute at an index points to, if it was read. */
   readonly memory: Map<number, Uint8Array>
 }
 
 export const offsetOf = (index: number): number => HEADER + index * ATTRIBUTE
 export const roomOf = (given: Given): Room => ({ address: given.data, length: given.length })
 
-/** The bytes that an attribute brings. */
+/** The input bytes of an attribute. */
 export const bytesOf = (message: Message, given: Given): Uint8Array => {
   if (given.length <= INLINE) return given.inline.subarray(0, given.length)
   let bytes = message.memory.get(given.index)
@@ -128,7 +128,7 @@ const checkHandle = (view: CallerView, where: string, handle: bigint, classes: r
     )
 }
 
-/** Checks one attribute as the kernel does before it looks at the next. */
+/** Checks one attribute as the kernel does before it reads the next. */
 const checkAttribute = (message: Message, given: Given, reserved: number): void => {
   const { spec } = given.compiled
   const where = `${message.method.spec.name}: attribute ${spec.id}`
@@ -150,7 +150,9 @@ const checkAttribute = (message: Message, given: Given, reserved: number): void 
     throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
 }
 
-/** Reads header and attributes of the message at `address`. `name` is told the method's, as soon as it is known. */
+/**
+ * Reads header and attributes of the message at `address`. `name` receives the method's name as soon as it is known.
+ */
 export const readMessage = (view: CallerView, address: bigint, name?: (name: string) => void): Message => {
   const header = viewOf(view.copyIn(address, HEADER))
   const length = header.getUint16(0, true)
@@ -196,7 +198,7 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
   return message
 }
 
-/** An unsigned constant of 8 bytes that must be at most `max`. */
+/** An inline unsigned constant of 8 bytes, at most `max`. */
 export const constant = (message: Message, id: number, max: bigint): number => {
   const { data } = message.given.get(id)!
   if (data > max) throw new CallError('EINVAL', `${message.method.spec.name}: attribute ${id}: ${data} is above ${max}`)

@@ -2,8 +2,8 @@
  * Linux's ioctl dialect (R42): RDMA_VERBS_IOCTL with {object, method} and attributes, by the table of
  * spec/linux/ioctl.ts.
  *
- * ioctl-message.ts has read and checked the message; here its attributes become a call, and a result goes back into
- * them. Named converters: INVOKE_WRITE, the lists of INFO_HANDLES and QUERY_GID_TABLE.
+ * ioctl-message.ts parses and checks the message; here its attributes become a call, and the result is written to them.
+ * Named converters handle INVOKE_WRITE and the lists of INFO_HANDLES and QUERY_GID_TABLE.
  */
 import { CallError } from '../../spec/errno.ts'
 import { linuxCall } from '../../spec/linux/coverage.ts'
@@ -45,7 +45,7 @@ import {
 } from './ioctl-message.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
-/** Flag of an attribute whose output is there. */
+/** Flag of an attribute with an output value. */
 const VALID_OUTPUT = 2
 
 // ---- from attributes to a call ----
@@ -70,7 +70,7 @@ const readAttributes = (message: Message): Read => {
   }
   const className = classNameOf(message.view, spec.classes, facts)
   const { in: inputs } = declared(className, spec.method!)
-  // An argument that the class does not have is one of another class of the call, and not missed.
+  // An argument that the class lacks belongs to another class of the call and is not required.
   const wanted = ({ kind, cells, name }: IoctlAttribute): boolean =>
     kind === 'out' || kind === 'list' || inputs[cells[0]?.name ?? name] !== undefined
   const missing = [...method.attributes.values()].find(
@@ -82,7 +82,7 @@ const readAttributes = (message: Message): Read => {
     const { kind, name, cells } = attribute.compiled.spec
     if (kind === 'in' && cells.length > 0)
       readCells(attribute.compiled.layout(className), bytesOf(message, attribute), args, facts, true)
-    // What belongs to other classes of the call is checked and means nothing.
+    // Attributes of other classes of the call are checked and ignored.
     else if (name !== '' && inputs[name] === undefined) continue
     else if (kind === 'handle' || kind === 'fd') args[name] = Number(attribute.data)
     else if (kind === 'flags') {
@@ -95,7 +95,7 @@ const readAttributes = (message: Message): Read => {
 
 // ---- answers ----
 
-/** What an answer changes in the message itself: flags, new handles; and descriptors that are to be put there. */
+/** Changes of the message itself: flags, new handles, and places of new descriptors' numbers. */
 interface Changes {
   readonly bytes: Uint8Array
   changed: boolean
@@ -132,7 +132,7 @@ const writeOutputs = (message: Message, read: Read, result: Result, changes: Cha
   }
 }
 
-/** Runs `body` to write an answer, then writes the message's own changes. */
+/** Runs `body` to write an answer, then writes the changes of the message. */
 const writing = (message: Message, ret: Answer, body: (changes: Changes) => void): Answer =>
   answering(() => {
     const changes: Changes = { bytes: message.bytes.slice(), changed: false, installs: [] }
@@ -146,7 +146,7 @@ const SUCCESS: Answer = { ret: 0, installs: [] }
 
 // ---- converters ----
 
-/** INFO_HANDLES and QUERY_GID_TABLE: a list into a room, and how many there are. */
+/** INFO_HANDLES and QUERY_GID_TABLE: a list with limited room, and its length. */
 const listCall = (message: Message): { args: AnyValues; write(result: Result, changes: Changes): void } => {
   const { given, view } = message
   const handles = message.method.spec.converter === 'handles'
@@ -154,7 +154,7 @@ const listCall = (message: Message): { args: AnyValues; write(result: Result, ch
   const count = given.get(handles ? 1 : 3)!
   const attribute = handles ? 'handles' : 'entries'
   const { of } = declared('device', handles ? 'queryHandles' : 'queryGidTable').out[attribute]!
-  if (of.kind !== 'list') throw new Error(`${attribute} is no list`)
+  if (of.kind !== 'list') throw new Error(`${attribute} is not a list`)
   const size = recordSize(of.fields)
   const stride = handles ? size : Number(given.get(0)!.data)
   if (stride === 0 || room.length % stride !== 0 || room.length === 0)
@@ -225,7 +225,7 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
     answer: outcome => {
       if (outcome instanceof CallError) return refuse(outcome)
       const answer = answering(() => commanded.answer(outcome))
-      // A second GET_CONTEXT has filled its response, although it fails.
+      // A second GET_CONTEXT fills its response although it fails.
       if (answer.ret < 0 && answer.reason !== GET_CONTEXT_AGAIN.message) return answer
       return writing(message, answer, changes => {
         if (response !== undefined && command.out !== undefined) markFilled(changes, response)
@@ -236,9 +236,9 @@ const invokeWrite = (message: Message, name: (name: string) => void): Decoded =>
   }
 }
 
-// ---- what rides beside the call ----
+// ---- legacy part ----
 
-/** A handle, descriptor or flags of other classes: no argument. */
+/** A handle, descriptor or flags of other classes: not an argument. */
 const isForeign = ({ args }: Read, { kind, name }: IoctlAttribute): boolean =>
   (kind === 'handle' || kind === 'fd' || kind === 'flags') && name !== 'object' && args[name] === undefined
 
@@ -269,7 +269,7 @@ const legacyOf = (message: Message, read: Read | undefined, commanded: DecodedCo
 
 // ---- decoding ----
 
-/** Decodes the ioctl `request` with its argument. A request that is not RDMA_VERBS_IOCTL is ENOTTY. */
+/** Decodes the ioctl `request` with its argument. A request other than RDMA_VERBS_IOCTL is ENOTTY. */
 export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bigint): Decoded | Answer =>
   answeringAs((name): Decoded => {
     if (request >>> 0 !== RDMA_VERBS_IOCTL)

@@ -1,10 +1,10 @@
 /*
- * The LEGACY attribute of the object dialect: what a translated Linux call has beyond its arguments (R41,
+ * The LEGACY attribute of the object dialect: the bytes of a translated Linux call beyond its arguments (R41,
  * docs/reference/object-dialect.md).
  *
- * It says by which door the call came and holds the caller's buffers with everything zero that the call's arguments
- * give back: headers, pointers and lengths, the order of attributes, bytes that the kernel ignores. {u8 door, u8 0, u16
- * parts}, then each part as {u32 length, bytes}.
+ * It names the system call (`door`) and has the caller's buffers with zeros for all bytes that the call's arguments
+ * restore; what remains are headers, pointers and lengths, the order of attributes, and bytes that the kernel ignores.
+ * {u8 door, u8 0, u16 parts}, then each part as {u32 length, bytes}.
  */
 import { CallError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'
@@ -13,8 +13,7 @@ export const EntryPoint = { WRITE: 1, IOCTL: 2 } as const
 export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
 
 /**
- * `parts`: write() has one, its buffer; an ioctl has its header with the attributes, then the memory that attributes
- * point to.
+ * `parts`: for write() its buffer; for an ioctl its header and attributes, then the memory that attributes point to.
  */
 export interface Legacy {
   readonly door: EntryPoint
@@ -35,10 +34,10 @@ export const packLegacy = ({ door, parts }: Legacy): Uint8Array => {
   return bytes
 }
 
-/** What is to be thrown for a part that no call of Linux can have left. `why` goes on after "the legacy attribute". */
+/** The error for a part that no call of Linux can have. `why` follows "the legacy attribute". */
 export const badLegacy = (why: string): CallError => new CallError('EINVAL', `the legacy attribute ${why}`)
 
-/** Throws CallError EINVAL for anything that `packLegacy` does not make. */
+/** Throws CallError EINVAL for anything that `packLegacy` cannot produce. */
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
   const view = viewOf(bytes)

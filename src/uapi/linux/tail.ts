@@ -1,7 +1,7 @@
 /*
- * What follows the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list whose
- * length the struct tells, or the packed specs of a rule (flow.ts). There and back, as command.ts does it
- * with the struct itself.
+ * The bytes after the struct of a write command of Linux (R41, spec/linux/layout.ts `tail`): work requests, a list
+ * whose length is in the struct, or the packed specs of a rule (flow.ts). Decoded and encoded, as command.ts does for
+ * the struct.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { Layout } from '../../spec/linux/layout.ts'
@@ -24,7 +24,7 @@ import { badLegacy } from './legacy.ts'
 const MIN_WORK_REQUEST = 56
 const SGE = 16
 
-/** POST_SEND's work requests and scatter/gather elements follow the struct; they must all be there. */
+/** POST_SEND's work requests and scatter/gather elements follow the struct; all must be present. */
 const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
   const size = args.wqeSize as number
   const needed = size * (args.wrCount as number) + SGE * (args.sgeCount as number)
@@ -36,10 +36,10 @@ const checkWorkRequests = (args: AnyValues, tail: Uint8Array): void => {
     throw new CallError('EINVAL', `POST_SEND: a work request has at least ${MIN_WORK_REQUEST} bytes, not ${size}`)
 }
 
-/** Most records in a list behind a struct, as logarithm (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
+/** log2 of the maximum records in a list after a struct (IB_USER_VERBS_MAX_LOG_IND_TBL_SIZE). */
 const MAX_LOG = 13
 
-/** A list behind the struct, whose length the struct tells; zeros may follow. */
+/** A list after the struct, whose length is in the struct; zeros may follow. */
 const readList = (
   { name, in: { tailLog } }: WriteCommand,
   of: Kind,
@@ -54,7 +54,7 @@ const readList = (
   return valueIn(name, of, viewOf(tail), 0, size)
 }
 
-/** Reads what follows the struct into `args`, which hold what the struct says. Throws CallError. */
+/** Reads the bytes after the struct into `args`, which has the struct's values. Throws CallError. */
 export const readTail = (
   command: WriteCommand,
   attributes: Attributes,
@@ -73,14 +73,14 @@ export const readTail = (
   }
 }
 
-/** Zeroes in a whole request that was read what its arguments give back. */
+/** Zeroes the bytes after the struct that the arguments restore. */
 export const clearTail = ({ size, tail, tailSpecs }: Layout, request: Uint8Array): void => {
   if (tail === undefined) return
   if (tailSpecs !== undefined) clearSpecs(tailSpecs, request, size)
   else request.fill(0, size)
 }
 
-/** Puts arguments behind the struct, where a residue or zeros are. Throws CallError EINVAL if they do not fit there. */
+/** Writes arguments after the struct, over a residue or zeros. Throws CallError EINVAL if they do not fit. */
 export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): void => {
   const { tail, tailLog, tailSpecs, size } = layout
   const value = tail === undefined ? undefined : call.args[tail]
@@ -97,7 +97,7 @@ export const restoreTail = (layout: Layout, call: Call, request: Uint8Array): vo
   if (tailLog !== undefined) viewOf(request).setUint32(tailLog, Math.log2((value as AnyRecord[]).length), true)
 }
 
-/** Bytes behind the struct that a call needs. */
+/** Bytes after the struct that a call needs. */
 export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   const value = tail === undefined ? undefined : call.args[tail]
   if (value === undefined) return 0
@@ -105,7 +105,7 @@ export const tailSize = ({ tail, tailSpecs }: Layout, call: Call): number => {
   return payloadOf(call.method.in[tail as string]!.of, value).length
 }
 
-/** Whether a call's arguments can be said behind the struct at all. */
+/** Whether a call's arguments can be encoded after the struct. */
 export const tailFits = ({ tail, tailSpecs }: Layout, { args }: Call): boolean =>
   tailSpecs === undefined ||
   specsFit((args[tail as string] ?? []) as AnyRecord[], args[tailSpecs.counters] !== undefined)

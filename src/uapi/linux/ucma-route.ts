@@ -1,7 +1,7 @@
 /*
  * The response of QUERY_ROUTE, struct rdma_ucm_query_route_resp: addresses as sockaddr_in6 and paths as struct
- * ib_user_path_rec, where QUERY has wider addresses and QUERY_PATH the records of the subnet administrator (IBA
- * 15.2.5.16), of which this is made.
+ * ib_user_path_rec. It is built from the newer QUERY, with wider addresses, and QUERY_PATH, with the subnet
+ * administrator's path records (IBA 15.2.5.16).
  */
 import { SHORT_ADDRESS } from '../../spec/linux/ucma.ts'
 import type { AnyRecord } from '../../spec/schema/schema.ts'
@@ -19,7 +19,7 @@ const DEVICE_INDEX = 200
 
 const VALUE = 0x3f
 
-/** What a path of the subnet administrator says, as struct ib_user_path_rec. */
+/** A path record of the subnet administrator as struct ib_user_path_rec. */
 const writePath = (to: Uint8Array, record: Uint8Array): void => {
   const from = viewOf(record)
   const view = viewOf(to)
@@ -43,7 +43,7 @@ const writePath = (to: Uint8Array, record: Uint8Array): void => {
   to[63] = record[57]!
 }
 
-/** `addresses` and `paths`: those of `cm_id.query`. */
+/** `addresses` and `paths`: results of `cm_id.query`. */
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)

@@ -1,7 +1,7 @@
 /*
  * Linux's dialect of rdma_cm files (R41, R43): a command with its header in one buffer, the response written to a
- * pointer in it. The tables are spec/linux/ucma.ts, the structs are read and written by cells.ts; here are the lengths,
- * and what a struct says in other ways than by fields. Errors are those of Linux's ucma.c.
+ * pointer in it. The tables are spec/linux/ucma.ts; cells.ts reads and writes the structs; this file handles lengths
+ * and what structs express other than by fields. Errors are those of Linux's ucma.c.
  */
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -18,13 +18,13 @@ import { answering, answeringAs, callOf, declared, refuse } from './caller.ts'
 import { type CompiledLayout, compileLayout, type Facts, readCells, writeCells } from './cells.ts'
 import { writeRoute } from './ucma-route.ts'
 
-/** What the dialect must be told of the descriptor that is written to. */
+/** The descriptor that is written to. */
 export interface UcmaChannel {
-  /** Core's number of it. */
+  /** Core's number of its channel. */
   readonly object: number
   /** Its number in the caller. */
   readonly fd: number
-  /** Whether an object's events go to the channel behind one of the caller's descriptors. */
+  /** Whether an object's events go to the channel of one of the caller's descriptors. */
   holds(handle: number, fd: number): boolean
 }
 
@@ -70,7 +70,7 @@ const longAddress = (body: Uint8Array, at: number): Uint8Array => {
 
 const isAddress = (bytes: Uint8Array): boolean => bytes[0] !== 0 || bytes[1] !== 0
 
-/** What a struct says beside its cells. */
+/** Fields of a struct without cells. */
 const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, args: AnyValues): void => {
   const struct = viewOf(body)
   const { data, counted, when, sized, short = [] } = command
@@ -88,7 +88,7 @@ const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, arg
   }
 }
 
-/** Records of a list, one after the other, and how many there are. */
+/** Consecutive records of a list, and their number. */
 const writeList = (bytes: Uint8Array, list: NonNullable<UcmaCommand['list']>, records: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   view.setUint32(list.count, records.length, true)

@@ -1,9 +1,9 @@
 /*
  * Linux's write() dialect (R41): a command with its header in one buffer, the response written to a pointer in it.
  *
- * Here are the two headers and the rules about their lengths; the rest is command.ts. The return value is the
- * whole length. Exact errors are those of `raw.out`: a length that is not that of the header EINVAL, a request or room
- * too small ENOSPC.
+ * This file handles the two headers and their lengths; command.ts the rest. The return value is the whole length.
+ * Errors are those of `raw.out`: EINVAL if the length differs from the header's, ENOSPC for a request or room that is
+ * too small.
  */
 import { CallError } from '../../spec/errno.ts'
 import { EXTENDED } from '../../spec/linux/write.ts'
@@ -13,11 +13,11 @@ import { answering, answeringAs, type DriverInput, type Room } from './caller.ts
 import { type CompiledCommand, clearRequest, deviceCommand, type Envelope, readCommand } from './command.ts'
 import { EntryPoint, packLegacy } from './legacy.ts'
 
-/** Bytes of {command, in_words, out_words}, and of the second header of an extended command. */
+/** Bytes of {command, in_words, out_words}, and of an extended command's second header. */
 export const HEADER = 8
 export const EX_HEADER = 16
 
-/** Bytes where the request begins. */
+/** Offset of the request. */
 export const requestStart = (extended: boolean): number => (extended ? HEADER + EX_HEADER : HEADER)
 
 const room = (address: bigint, length: number): Room | undefined => (length === 0 ? undefined : { address, length })
@@ -89,7 +89,7 @@ const extended = (found: CompiledCommand, bytes: Uint8Array): Envelope => {
   }
 }
 
-/** Longest buffer that a header can describe. */
+/** The longest buffer that a header can describe. */
 const LONGEST = HEADER + EX_HEADER + 2 * 0xffff * 8
 
 /** Decodes the `length` bytes at `address` that were written to a uverbs file. */
@@ -100,7 +100,7 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
     return decodeWriteBytes(view, view.copyIn(address, length))
   })
 
-/** The same for bytes at hand. */
+/** The same for bytes in memory. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
   answeringAs((name): Decoded => {
     if (bytes.length < HEADER)

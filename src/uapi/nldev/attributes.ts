@@ -1,7 +1,6 @@
 /*
  * Attributes of netlink messages, bytes ⇄ values, by the table of spec/linux/nldev.ts (struct nlattr: u16 length
- * with the header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in the byte order of the machine, which is
- * little-endian here).
+ * including the header of 4 bytes, u16 type, value, padded to 4 bytes; numbers in host byte order, little-endian here).
  */
 import {
   NLA_F_NESTED,
@@ -13,13 +12,13 @@ import {
 } from '../../spec/linux/nldev.ts'
 import { viewOf } from '../scalar.ts'
 
-/** Attributes in the order in which they stand in a message. */
+/** Attributes in the order of the message. */
 export type Entries = readonly Entry[]
 export type Entry = readonly [name: NldevAttributeName, value: EntryValue]
-/** `flagged`: nested attributes whose type has NLA_F_NESTED; the type of a plain array does not. Linux uses both. */
+/** `flagged`: nested attributes with NLA_F_NESTED in their type; a plain array is without it. Linux uses both. */
 export type EntryValue = number | bigint | string | Uint8Array | Entries | { readonly flagged: Entries }
 
-/** The attributes of a request: of each name the last one; nested ones as bytes. */
+/** The attributes of a request, the last one of each name; nested ones as bytes. */
 export type Attributes = {
   readonly [K in NldevAttributeName]?: ValueOf<(typeof NldevAttributes)[K]['kind']>
 }
@@ -66,7 +65,7 @@ const payload = (kind: NldevKind, value: EntryValue): Uint8Array => {
   return bytes
 }
 
-/** The bytes of attributes one after another. */
+/** The encoded attributes. */
 export const encodeAttributes = (entries: Entries): Uint8Array => {
   const parts = entries.map(([name, value]) => {
     const { number, kind } = table[name]!
@@ -87,13 +86,13 @@ export const encodeAttributes = (entries: Entries): Uint8Array => {
 
 // ---- reading ----
 
-/** One attribute in bytes: its type with flags, and its value. */
+/** One encoded attribute: its type with flags, and its value. */
 interface Raw {
   readonly type: number
   readonly bytes: Uint8Array
 }
 
-/** Attributes up to where the bytes make no sense any more; `rest`: the bytes from there on. */
+/** Attributes up to the first malformed byte; `rest`: the bytes from there. */
 const split = (bytes: Uint8Array): { readonly raw: Raw[]; readonly rest: number } => {
   const view = viewOf(bytes)
   const raw: Raw[] = []
@@ -138,7 +137,7 @@ const checkText = (name: string, bytes: Uint8Array, longest: number | undefined)
   return longest !== undefined && end > longest ? `attribute ${name} has more than ${longest} characters` : undefined
 }
 
-/** Why Linux refuses an attribute of a request, if it does. */
+/** Why Linux refuses an attribute of a request; undefined if it does not. */
 const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): string | undefined => {
   const { kind, longest } = table[name]!
   if (kind === 'text') return checkText(name, bytes, longest)
@@ -149,8 +148,8 @@ const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): st
 }
 
 /**
- * The attributes of a request, or a sentence why Linux refuses them (EINVAL). `strict`: so are attributes that are
- * unknown, longer than they are to be, or cut off.
+ * The attributes of a request, or the sentence with which Linux refuses them (EINVAL). `strict`: unknown, overlong and
+ * truncated attributes are refused too.
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes | string => {
   const { raw, rest } = split(bytes)
@@ -169,7 +168,7 @@ export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes |
   return found
 }
 
-/** All attributes of a message, nested ones looked into: for tests and people. Unknown ones are left out. */
+/** All attributes of a message, nested ones decoded: for tests and people. Unknown ones are omitted. */
 export const decodeAttributes = (bytes: Uint8Array): Entries =>
   split(bytes).raw.flatMap(({ type, bytes: value }): Entry[] => {
     const name = byNumber[type & NLA_TYPE_MASK]

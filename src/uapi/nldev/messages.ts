@@ -9,7 +9,7 @@ export interface Message {
   readonly type: number
   readonly flags: number
   readonly sequence: number
-  /** Port of the sender, or of the receiver if the kernel sends it. */
+  /** Port of the sender, or of the receiver in messages of the kernel. */
   readonly port: number
   readonly body: Uint8Array
 }
@@ -51,9 +51,9 @@ export const writeMessage = ({ type, flags, sequence, port, body }: Message): Ui
 export interface Acknowledgement {
   /** 0, or a positive errno. */
   readonly errno: number
-  /** Why it was refused, for a program that wants sentences (NETLINK_EXT_ACK). */
+  /** The sentence of a refusal, for a program that wants it (NETLINK_EXT_ACK). */
   readonly reason?: string | undefined
-  /** The program wants of its request no more than the header back (NETLINK_CAP_ACK). */
+  /** The program wants only the header of its request in the reply (NETLINK_CAP_ACK). */
   readonly capped: boolean
 }
 
@@ -66,7 +66,7 @@ const sentence = (text: string): Uint8Array => {
   return bytes
 }
 
-/** NLMSG_ERROR: that a request was done, or why not. A refusal repeats the request, unless that is capped. */
+/** NLMSG_ERROR: success (0), or the errno of a refusal. A refusal repeats the request, unless it is capped. */
 export const writeAcknowledgement = (
   request: Message,
   port: number,
@@ -84,7 +84,7 @@ export const writeAcknowledgement = (
   return writeMessage({ type: NlmsgType.ERROR, flags, sequence: request.sequence, port, body })
 }
 
-/** The end of a list; with a positive errno it was refused, or broken off. */
+/** The end of a list; a positive errno means that it was refused or aborted. */
 export const writeDone = ({ sequence }: Message, port: number, errno = 0): Uint8Array => {
   const body = new Uint8Array(4)
   viewOf(body).setInt32(0, -errno, true)

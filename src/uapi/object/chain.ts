@@ -1,8 +1,7 @@
 /*
- * Chains of calls in bytes (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size}
- * and a message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the object of the call is the
- * one that entry `ref` has made; an attribute with flag CHAINED names an entry in the same way. Answers stand in place
- * of messages.
+ * Encoding of chains (R16, docs/reference/object-dialect.md): entries of {u8 call, u8 flags, u16 ref, u32 size} and a
+ * message of the object dialect, `size` bytes, a multiple of 8. With flag OBJECT the call's object is the one that
+ * entry `ref` created; an attribute with flag CHAINED names an entry in the same way. Answers replace messages.
  */
 import { ChainEntryFlag } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -13,21 +12,21 @@ import { HEADER } from './dialect.ts'
 
 /** Bytes before the message of an entry. */
 export const ENTRY = 8
-/** Entries of one chain: `ref` has 16 bits. */
+/** Maximum entries of a chain: `ref` has 16 bits. */
 export const MAX_ENTRIES = 0xffff
 
 export interface ChainEntry {
   readonly call: number
-  /** Id of its class, as the message says. */
+  /** Class id in the message. */
   readonly classId: number
-  /** The entry whose object this call is about; undefined: the message says it. */
+  /** The entry that created the call's object; undefined: the message has the object. */
   readonly ref: number | undefined
-  /** Where the message lies in the chain, and its bytes. */
+  /** Offset of the message in the chain, and its bytes. */
   readonly at: number
   readonly message: Uint8Array
 }
 
-/** The entries of a chain up to the first that cannot be read, at `end`, and why it cannot. */
+/** The entries of a chain up to the first unreadable one, at `end`, with the reason. */
 export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end: number; error?: CallError } => {
   const view = viewOf(bytes)
   const entries: ChainEntry[] = []
@@ -55,7 +54,7 @@ export const readableEntries = (bytes: Uint8Array): { entries: ChainEntry[]; end
   return { entries, end: at }
 }
 
-/** The entries of a chain. Throws CallError EINVAL with the number of the one that cannot be read. */
+/** The entries of a chain. Throws CallError EINVAL with the number of the unreadable one. */
 export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
   const { entries, error } = readableEntries(bytes)
   if (error !== undefined) throw error
@@ -66,13 +65,13 @@ export const chainEntries = (bytes: Uint8Array): ChainEntry[] => {
 export interface Link {
   readonly call: Call
   readonly options?: EncodeOptions
-  /** The entry whose object the call is about. */
+  /** The entry that creates the call's object. */
   readonly object?: number | undefined
-  /** By attribute: the entry whose object it means; the call's argument is then ignored. */
+  /** By attribute: the entry that creates the object; the call's own argument is ignored. */
   readonly refs?: ChainedRefs | undefined
 }
 
-/** The bytes of a chain. Throws CallError as `encodeCall` does. */
+/** The encoded chain. Throws CallError like `encodeCall`. */
 export const encodeChain = (links: readonly Link[]): Uint8Array => {
   const lengths = links.map(({ call, options, refs }) => messageLength(call, options, refs))
   const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + ENTRY + length, 0))

@@ -1,7 +1,7 @@
 /*
- * The object dialect for who calls (dialect.ts is its other side): a call becomes a message with room for what it
- * answers, an answered message a result. Sizes first, then bytes, so that a chain of calls is written into one piece
- * of memory.
+ * The client side of the object dialect (dialect.ts is the server side): encodes a call as a message with room for its
+ * results, and decodes the answered message. Lengths are computed first, so that a chain of calls can be written into
+ * one buffer.
  */
 import { AttributeFlag, CommonAttribute } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -31,24 +31,24 @@ const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 /** Room for an output: bytes in the message, or memory elsewhere. */
 export type OutputRoom = number | { readonly address: bigint; readonly length: number }
 
-/** Room for outputs of which there can be many, where a caller says nothing. */
+/** Default room for outputs of variable length. */
 const LIST_ROOM = 1024
 
-/** Inputs that do not fit the message lie where `place` puts them. */
+/** Inputs that do not fit in the message go where `place` puts them. */
 export interface EncodeOptions {
   readonly legacy?: Uint8Array | undefined
-  /** By attribute; all outputs get room otherwise, lists and blobs 1 KiB. `0`: not wanted. */
+  /** By attribute; by default every output gets room, lists and blobs 1 KiB. `0`: not requested. */
   readonly rooms?: { readonly [attribute: string]: OutputRoom }
-  /** Attributes that a device which does not know them may ignore (R3); it refuses others. */
+  /** Attributes that a device may ignore if it does not know them (R3); it refuses others. */
   readonly ignorable?: readonly string[]
-  /** By attribute: the address at which the caller has put the value's bytes. */
+  /** By attribute: the address where the caller has put the value's bytes. */
   readonly elsewhere?: { readonly [attribute: string]: bigint }
 }
 
-/** The entries of a chain, by attribute, whose objects a call names instead of its arguments. */
+/** The chain entries, by attribute, whose objects a call names instead of its arguments. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
-/** A call that says nothing beside its arguments. */
+/** A call without options. */
 const NONE: EncodeOptions = {}
 
 const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {
@@ -62,8 +62,8 @@ const tooLong = (where: string, length: number): CallError =>
   new CallError('EMSGSIZE', `${where}: the message would have ${length} bytes, at most 65,528 are possible`)
 
 /**
- * Bytes of a call's message. Arguments outside their limits are refused here; unknown bits of flags are the server's to
- * refuse. Throws CallError EINVAL, and EMSGSIZE if it would have more than 65,528 bytes.
+ * Bytes of a call's message. Arguments outside their limits are refused here; the server refuses unknown bits of flags.
+ * Throws CallError EINVAL, and EMSGSIZE beyond 65,528 bytes.
  */
 export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: ChainedRefs): number => {
   const { where, inputs, outputs, shape } = methodOfCall(call)
@@ -89,7 +89,7 @@ export const messageLength = (call: Call, options: EncodeOptions = NONE, refs?: 
   return length
 }
 
-/** Writes a call's message of `messageLength` bytes at `start`, where zeros are. */
+/** Writes a call's message of `messageLength` bytes at `start`, over zeros. */
 export const writeMessage = (
   view: DataView,
   start: number,
@@ -103,7 +103,7 @@ export const writeMessage = (
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)
   let at = start + HEADER
-  /** Begins an attribute with a payload of `size` bytes; where that lies. */
+  /** Starts an attribute with a payload of `size` bytes; answers the payload's offset. */
   const begin = (id: number, flags: number, size: number): number => {
     const payload = at + ATTRIBUTE
     view.setUint16(at, ATTRIBUTE + size, true)
@@ -146,7 +146,7 @@ export const encodeCall = (call: Call, options: EncodeOptions = NONE): Uint8Arra
 }
 
 /**
- * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors appear as values. Throws
+ * The result in an answered message. `copyIn` reads indirect outputs. Numbers of descriptors are values. Throws
  * CallError EINVAL if the message is not an answer to `call`.
  */
 export const decodeResult = (

@@ -1,15 +1,15 @@
 /*
- * The object dialect (R1–R6, docs/reference/object-dialect.md), where calls are run: messages of a header and
- * attributes become calls, results are put into messages, from the classes' declarations alone. Callers:
- * client.ts.
+ * The server side of the object dialect (R1–R6, docs/reference/object-dialect.md): decodes messages of a header and
+ * attributes into calls and writes results into the messages, by the classes' declarations. client.ts is the client
+ * side.
  *
- * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length with its header, u16
- * id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer is
- * the message itself, changed in place: object_id, the payloads of outputs and in their flags `filled` and, in bits
- * 16–31, how many bytes were written (of an indirect one: in its length). Attributes keep their length, so that an
- * answered message can still be walked. Errors: no such class or method EOPNOTSUPP; unknown mandatory attribute
- * EPROTONOSUPPORT; room too small ENOSPC, with what is needed; a record's unknown tail that is not zero E2BIG;
- * malformed, missing or out of limits EINVAL.
+ * Header {u16 length, u16 class_id, u32 object_id, u32 op_ctrl, u32 flags}; attribute {u16 length including its header,
+ * u16 id, u32 flags}, payload padded to 8; little-endian. An indirect payload is {u64 address, u64 length}. An answer
+ * is the message itself, changed in place: object_id, the payloads of outputs and their flags: `filled` and, in bits
+ * 16–31, the number of bytes written (of an indirect one: in its length). Attributes keep their length, so that an
+ * answered message can still be walked. Errors: unknown class or method EOPNOTSUPP; unknown mandatory attribute
+ * EPROTONOSUPPORT; too little room ENOSPC, with the needed sizes; nonzero unknown end of a record E2BIG; malformed,
+ * missing or out of limits EINVAL.
  */
 import { AttributeFlag, CommonAttribute, MessageFlag, OpCtrl } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -38,27 +38,25 @@ export { ATTRIBUTE, callOfRequest, HEADER, ioctlRequest } from './format.ts'
 
 const { MANDATORY, OUT, FILLED, INDIRECT: IS_INDIRECT, CHAINED } = AttributeFlag
 
-/** Longest payload that lies elsewhere, for kinds that may grow. */
+/** Maximum indirect payload of kinds with variable length. */
 const LONGEST = 1 << 20
 
-/** A message made a call. */
+/** A decoded message. */
 export interface ObjectMessage {
   readonly call: Call
   readonly legacy: Uint8Array | undefined
-  /**
-   * ENOSPC if there is too little room for an output whose size is fixed: then the call is not to be run, but refused.
-   */
+  /** ENOSPC if there is too little room for an output of fixed size: the call must then be refused without running. */
   readonly short: CallError | undefined
   /**
-   * Puts the result into the message; indirect outputs are written with `copyOut`. Throws CallError, ENOSPC above all,
-   * and the message is as it was then. Answers the message, and where numbers of descriptors belong.
+   * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, usually ENOSPC, and then
+   * leaves the message unchanged. Answers the message, and the places of descriptors' numbers.
    */
   answer(result: Result): { message: Uint8Array; installs: readonly Placed[] }
-  /** Puts a refusal into the message, and answers it: after ENOSPC it says what each output needs. */
+  /** Writes a refusal into the message and answers it; after ENOSPC it has the size that each output needs. */
   refuse(): Uint8Array
 }
 
-/** A descriptor's number belongs at this offset of the message, or of what lies at `base`. */
+/** A descriptor's number belongs at this offset of the message, or of the memory at `base`. */
 export interface Placed {
   readonly descriptor: Install['descriptor']
   readonly offset: number
@@ -80,7 +78,7 @@ interface Place {
 const spaceError = (where: string, needed: number, room: number | bigint): CallError =>
   new CallError('ENOSPC', `${where}: it needs ${needed} bytes, there is room for ${room}`)
 
-/** The object that an entry of the chain under way has made, as this attribute names objects. */
+/** The object that an entry of the current chain created, in the form in which this attribute refers to objects. */
 const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
   if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is no chain`)
   if (of.kind !== 'ref' && of.kind !== 'fd')
@@ -88,7 +86,7 @@ const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): num
   return view.chained(path, of, value as number)
 }
 
-/** The descriptors whose numbers lie somewhere in the value of an attribute that is none itself. */
+/** Descriptors whose numbers are inside the value of another attribute. */
 const descriptorsWithin = (result: Result, name: string, of: Kind): Placed[] =>
   of.kind === 'fd' || result.descriptors === undefined
     ? []
@@ -103,7 +101,7 @@ const hasPlace = (places: readonly Place[], id: number): boolean => {
 
 const NO_INSTALLS: readonly Placed[] = Object.freeze([])
 
-/** Puts results into the rooms of a message, or the sizes that they would need. */
+/** Writes results into the rooms of a message, or the sizes that they need. */
 const answerIn = (
   where: string,
   view: CallerView,
@@ -152,7 +150,7 @@ const answerIn = (
   return installs
 }
 
-/** Where the numbers of all descriptors of a result belong. ENOSPC if there is no room for one. */
+/** The places of the numbers of a result's descriptors. ENOSPC if one has no room. */
 const placesOf = (
   where: string,
   header: DataView,
@@ -176,7 +174,7 @@ const placesOf = (
   return installs
 }
 
-/** Decodes one message of call number `call`; its answer is put into these bytes. Throws CallError. */
+/** Decodes one message of call number `call`; its answer is written into these bytes. Throws CallError. */
 export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array): ObjectMessage => {
   if (bytes.length < HEADER)
     throw new CallError('EINVAL', `a message has at least ${HEADER} bytes, not ${bytes.length}`)
@@ -203,7 +201,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   const message = bytes.length === length ? bytes : bytes.subarray(0, length)
   const args: AnyValues = {}
   const places: Place[] = []
-  /** Ids of attributes that the method does not have. */
+  /** Ids of attributes that the method lacks. */
   let others: Set<number> | undefined
   // Bytes needed by outputs that do not fit.
   const needed: Needed[] = []
@@ -233,7 +231,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
           'EINVAL',
           `${where}: attribute 0x${id.toString(16)} goes ${isOut ? 'in' : 'out'}, not ${isOut ? 'out' : 'in'}`,
         )
-      // It is known, and never means anything here: also a caller that could do without it is told.
+      // A known attribute that can never apply to this device: refused even if marked optional.
       const refused = Object.values(named.method.refused ?? {}).find(one => one.id === id && !isOut)
       if (refused !== undefined) throw new CallError(refused.code, `${where}: ${refused.why}`)
       if (flags & MANDATORY)
@@ -283,7 +281,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   }
 }
 
-/** Decodes the message at `address` in the caller's memory, of call number `call` (an ioctl's, `callOfRequest`). */
+/** Decodes the message at `address` in the caller's memory, of call number `call` (from an ioctl: `callOfRequest`). */
 export const decodeObject = (view: CallerView, call: number, address: bigint): Decoded | Answer =>
   answering((): Decoded | Answer => {
     const length = viewOf(view.copyIn(address, 8)).getUint16(0, true)

@@ -1,6 +1,6 @@
 /*
- * The format of the object dialect (docs/reference/object-dialect.md), beneath both sides of it: how a message is laid
- * out, which method a call number is, how a value of a kind lies in an attribute.
+ * The format of the object dialect (docs/reference/object-dialect.md), for both sides: the layout of messages, methods
+ * by call number, and the encoding of values by kind.
  */
 import { CallError } from '../../spec/errno.ts'
 import {
@@ -26,34 +26,34 @@ export const HEADER = 16
 export const ATTRIBUTE = 8
 /** Bytes of an indirect payload: {u64 address, u64 length}. */
 export const INDIRECT = 16
-/** Where the flags of a filled output have the number of bytes written. */
+/** In the flags of a filled output: position of the number of bytes written. */
 export const WRITTEN = 16
 
 export const pad = (length: number): number => (length + 7) & ~7
 
-// ---- the carrier ----
+// ---- transport ----
 
 const MAGIC = 0xdb
 
 /** The ioctl request of a call number: `_IOWR(0xdb, call, u64)`; its argument is the address of the message. */
 export const ioctlRequest = (call: number): number => ((3 << 30) | (8 << 16) | (MAGIC << 8) | call) >>> 0
 
-/** The call number of an ioctl request, undefined if it is not one of the object dialect. */
+/** The call number of an ioctl request; undefined for other requests. */
 export const callOfRequest = (request: number): number | undefined =>
   ioctlRequest(request & 0xff) === request >>> 0 ? request & 0xff : undefined
 
 // ---- methods by number ----
 
-/** An attribute of a method, with what sentences about it begin with. */
+/** An attribute of a method, with the prefix of its error messages. */
 export interface Slot {
   readonly name: string
   readonly path: string
   readonly attribute: Attribute
-  /** Of a value that a message brings: unknown bits of flags are wrong. */
+  /** For a received value: unknown bits of flags are refused. */
   readonly check: Check
 }
 
-/** A method with what reading and writing its messages needs, compiled once. */
+/** A method, compiled once for reading and writing its messages. */
 export interface Named {
   readonly name: string
   readonly where: string
@@ -61,7 +61,7 @@ export interface Named {
   /** In order of declaration, and by id. */
   readonly inputs: readonly Slot[]
   readonly required: readonly Slot[]
-  /** Of the arguments of who calls. */
+  /** The argument check of clients. */
   readonly shape: ArgumentShape
   readonly outputs: readonly Slot[]
   readonly in: ReadonlyMap<number, Slot>
@@ -90,7 +90,7 @@ const compiled = (cls: ObjectClass, name: string, method: Method): Named => {
 
 const numbered = new WeakMap<ObjectClass, ReadonlyMap<number, Named>>()
 
-/** The method of a class behind a call number. */
+/** The method of a class with a call number. */
 export const methodByCall = (cls: ObjectClass, call: number): Named | undefined => {
   let calls = numbered.get(cls)
   if (calls === undefined) {
@@ -100,7 +100,7 @@ export const methodByCall = (cls: ObjectClass, call: number): Named | undefined 
   return calls.get(call)
 }
 
-/** The method of a call: of its class, or, where that is another declaration, the one that the call brings. */
+/** The method of a call: that of its class or, where the declarations differ, the call's own. */
 export const methodOfCall = ({ class: cls, methodName, method }: Call): Named => {
   const found = methodByCall(cls, method.call)
   return found?.method === method ? found : compiled(cls, methodName, method)
@@ -110,14 +110,14 @@ export const creates = (method: Method): boolean => method.call === CREATE || me
 
 // ---- values ----
 
-/** Bytes that one value takes, unpadded. */
+/** Bytes of an encoded value, without padding. */
 export const payloadSize = (of: Kind, value: AnyValue): number => {
   if (of.kind === 'blob' || of.kind === 'bytes') return (value as Uint8Array).length
   if (of.kind === 'list') return recordSize(of.fields) * (value as AnyRecord[]).length
   return sizeOf(of)
 }
 
-/** Writes a value of `payloadSize` bytes at `at`, where zeros are. */
+/** Writes a value of `payloadSize` bytes at `at`, over zeros. */
 export const writePayload = (view: DataView, at: number, of: Kind, value: AnyValue): void => {
   if (of.kind === 'blob' || of.kind === 'bytes') writeBytes(view, at, (value as Uint8Array).length, value as Uint8Array)
   else if (of.kind === 'list') writeRecords(view, at, of.fields, value as AnyRecord[])
@@ -125,7 +125,7 @@ export const writePayload = (view: DataView, at: number, of: Kind, value: AnyVal
   else writeScalar(view, at, sizeOf(of), of, value)
 }
 
-/** Bytes of one value, unpadded. */
+/** The encoding of one value, without padding. */
 export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
   if (of.kind === 'blob' || of.kind === 'bytes') return value as Uint8Array
   const bytes = new Uint8Array(payloadSize(of, value))
@@ -133,7 +133,7 @@ export const payloadOf = (of: Kind, value: AnyValue): Uint8Array => {
   return bytes
 }
 
-/** The value in `length` bytes at `at` that the other side has sent. */
+/** Decodes a received value of `length` bytes at `at`. */
 export const valueIn = (where: string, of: Kind, view: DataView, at: number, length: number): AnyValue => {
   switch (of.kind) {
     case 'blob':
@@ -169,14 +169,17 @@ export const valueIn = (where: string, of: Kind, view: DataView, at: number, len
 export interface Item {
   readonly id: number
   readonly flags: number
-  /** Where its header and its payload begin, the bytes of the payload, and where the next one begins. */
+  /** Offsets of its header and payload, bytes of the payload, and offset of the next attribute. */
   readonly at: number
   readonly payload: number
   readonly length: number
   readonly next: number
 }
 
-/** The attribute at `at`, from HEADER on, of a message of `end` bytes. Throws CallError EINVAL if it lies not in it. */
+/**
+ * The attribute at `at` (≥ HEADER) of a message of `end` bytes. Throws CallError EINVAL if it extends beyond the
+ * message.
+ */
 export const itemAt = (where: string, view: DataView, at: number, end: number): Item => {
   if (at + ATTRIBUTE > end) throw new CallError('EINVAL', `${where}: the message ends within an attribute's header`)
   const length = view.getUint16(at, true)
@@ -190,7 +193,7 @@ export const itemAt = (where: string, view: DataView, at: number, end: number): 
   return { id, flags: view.getUint32(at + 4, true), at, payload, length: length - ATTRIBUTE, next: at + pad(length) }
 }
 
-/** What an indirect payload says. */
+/** The address and length in an indirect payload. */
 export const indirect = (where: string, view: DataView, item: Item): { address: bigint; length: bigint } => {
   if (item.length !== INDIRECT)
     throw new CallError('EINVAL', `${where}: an indirect payload must have ${INDIRECT} bytes and has ${item.length}`)

@@ -1,6 +1,6 @@
 /*
- * Queue pairs whose requests answer promises: made without completion queues, since they own one. Their methods are
- * those of the type's table, each posting as the plain one does, under an id of its own.
+ * Queue pairs whose requests return promises: made without completion queues, since they own one. Their methods are
+ * those of the type's table; each posts the request with an id of its own.
  */
 import { checkOptions, type Words } from '../checks/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
@@ -11,29 +11,32 @@ import { type DeviceContext, make, type Plan } from '../plan.ts'
 import type { BareQueuePair, QueuedQp, QueuePairOptions } from '../qp/queue-pair.ts'
 import { type CompletedRequest, RequestPromises } from './request-promises.ts'
 
-/** What is not said of a request whose promise tells of its completion. */
+/** Options that make no sense for a request with a promise. */
 type PlainOnly = 'id' | 'signaled'
-/** What requests say whose promise tells of their completion. */
+/** Options of a request with a promise. */
 export interface AwaitedOptions extends Omit<SendOptions, PlainOnly> {}
-/** The same of messages. */
+/** Options of a message. */
 export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions {}
-/** The same of messages on a reliable connection. */
+/** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** What a queue pair without completion queues of the program has in place of them. */
+/** Members in place of those that concern the program's completion queues. */
 export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
-/** What all of them have. A promise rejects with `RequestError`, or `RdmaError` if nothing was posted or it is closed. */
+/**
+ * Members of all of them. A promise rejects with `RequestError`, or with `RdmaError` if nothing was posted or the queue
+ * pair is closed.
+ */
 export interface AwaitableQueuePair extends BareQueuePair {
   /** The largest inline payload, bytes. */
   readonly maxInlineData: number
-  /** Sends that are not complete. */
+  /** Number of incomplete sends. */
   readonly pending: number
-  /** Offers a buffer for the next message; resolves when one has come. Rejects with ENOMEM when the queue is full. */
+  /** Posts a receive; resolves when a message has arrived in it. Rejects with ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[]): Promise<CompletedRequest>
   /** Resolves when no send is outstanding. */
   drained(): Promise<void>
-  /** Requests that are outstanding reject with ECANCELED. */
+  /** Destroys it; outstanding requests reject with ECANCELED. */
   close(): void
 }
 
@@ -42,7 +45,7 @@ type QpConstructor<T> = (new (...args: ConstructorParameters<typeof QueuedQp>) =
 
 const plainOnly: readonly PlainOnly[] = ['id', 'signaled']
 
-/** What `make` promises; what it throws rejects. */
+/** Calls `make` and turns its exceptions into rejections. */
 const promising = <T>(make: () => Promise<T>): Promise<T> => {
   try {
     return make()
@@ -51,7 +54,7 @@ const promising = <T>(make: () => Promise<T>): Promise<T> => {
   }
 }
 
-/** The same request, whose promise tells of its completion; `at`: which argument its options are. */
+/** The same request with a promise for its completion; `at`: index of its options among the arguments. */
 const promised = (name: string, post: Post, at: number) => {
   const call = `qp.${name}`
   return function (this: WithPromises | undefined, ...args: unknown[]): Promise<unknown> {
@@ -73,14 +76,14 @@ const checkAwaited = (call: string, options: unknown): void => {
     throw invalidArgument(call, `options: ${word} is for queue pairs with a sendCq`, 'the promise tells of the request')
 }
 
-/** Requests of a type's table by name, and which of their arguments their options are. */
+/** The requests of a type's table by name, with the index of their options. */
 export type PromisedRequests = Readonly<Record<string, number>>
 
 interface WithPromises extends QueuedQp {
   readonly promises: RequestPromises
 }
 
-/** The class of a type whose requests are promises; `T`: its interface. */
+/** The class of a type whose requests return promises; `T`: its interface. */
 export const awaitable = <T extends AwaitableQueuePair>(
   Plain: QpConstructor<QueuedQp>,
   requests: PromisedRequests,
@@ -124,7 +127,10 @@ export const awaitable = <T extends AwaitableQueuePair>(
 
 const DEPTH = 16
 
-/** Makes one, with a completion queue that has room for all its requests. `words`: of the plain type's options. */
+/**
+ * Makes a queue pair, with a completion queue that has room for all its requests. `words`: option names of the plain
+ * type.
+ */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   kit: DeviceContext,
   call: string,

@@ -1,12 +1,12 @@
 /*
- * What the promise of a request rejects with: the completion that failed, as an error.
+ * The error with which a request's promise rejects: the failed completion.
  */
 import { type CauseName, causes } from '../../spec/causes.ts'
 import { Errno, type ErrnoName } from '../../spec/errno.ts'
 import type { Completion, OpcodeName, StatusName } from '../cq/completion.ts'
 import { RdmaError, recognizeCopies } from '../error.ts'
 
-/** The errno of a status where it is not EIO. */
+/** The errno of a status, where it is not EIO. */
 const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   LOC_PROT_ERR: 'EACCES',
   LOC_ACCESS_ERR: 'EACCES',
@@ -19,30 +19,35 @@ const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   WR_FLUSH_ERR: 'ECANCELED',
 }
 
-/** The sentence of a cause whose arguments are not known here. */
+/** The sentence of a cause without its arguments. */
 const generalText = (cause: CauseName | undefined): string =>
   cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
 
-const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect() begin anew'
+const HINT = 'the queue pair is in ERR: modify({ state: "RESET" }) and connect() start again'
 
-/** A request was posted and failed. */
+/** A request was posted and completed in error. */
 export class RequestError extends RdmaError {
   /** 'RequestError'. */
   override readonly name: string = 'RequestError'
-  /** ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR': an earlier request has failed. */
+  /**
+   * ibv_wc_status by name: 'REM_ACCESS_ERR', 'RETRY_EXC_ERR' … 'WR_FLUSH_ERR' after the failure of an earlier request.
+   */
   readonly status: StatusName
   /** ibv_wc_opcode by name: 'RDMA_WRITE' … */
   readonly opcode: OpcodeName
-  /** Why, as docs/reference/vendor-errors.md has it, and its number; of a request that the peer refused the peer's reason. */
+  /**
+   * Name of the cause (docs/reference/vendor-errors.md); for a request that the peer refused, the peer's cause if
+   * known.
+   */
   override readonly cause: CauseName | undefined
   /** Number of the cause, as `Completion.vendorError`. */
   readonly vendorError: number
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
-  /** The failure that has moved the queue pair to ERR, if this is not it. */
+  /** The failure that moved the queue pair to ERR, if it is another one. */
   readonly earlier: RequestError | undefined
 
-  /** `said`: what is known of the failure beyond the completion. */
+  /** `said`: details of the failure beyond the completion. */
   constructor(call: string, wc: Completion, said: string | undefined, earlier: RequestError | undefined) {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'

@@ -1,24 +1,24 @@
 /*
- * A promise for each request of one queue pair: it owns the completion queue, takes completions while requests are
- * outstanding, and finds the request by the id of its completion. A request counts until its completion was taken, so
- * that the completion queue cannot overflow.
+ * Promises for the requests of one queue pair: it owns the completion queue, takes completions while requests are
+ * outstanding, and finds the request by the completion's id. A request counts until its completion was taken, so that
+ * the completion queue cannot overflow.
  */
 import type { Completion, OpcodeName } from '../cq/completion.ts'
 import type { CompletionQueue } from '../cq/completion-queue.ts'
 import { type RdmaError, refused } from '../error.ts'
 import { RequestError } from './request-error.ts'
 
-/** What a request has done, a copy of its completion. */
+/** The result of a request, a copy of its completion. */
 export interface CompletedRequest {
   /** ibv_wc_opcode by name. */
   readonly opcode: OpcodeName
-  /** Bytes that were received or read. */
+  /** Bytes received or read. */
   readonly bytes: number
-  /** Of a received message: its immediate data, and the key that it has invalidated. */
+  /** Of a received message: its immediate data. */
   readonly immediate: number | undefined
-  /** Of a received message: the key that it has invalidated. */
+  /** Of a received message: the rkey that it invalidated. */
   readonly invalidated: number | undefined
-  /** Of a datagram: the sender's queue pair. Its first 40 bytes in the buffer are a route header (`senderOf`). */
+  /** Of a datagram: the sender's queue pair number. The first 40 bytes of the buffer are a GRH (`senderOf`). */
   readonly sourceQpn: number
 }
 
@@ -26,7 +26,7 @@ interface Outstanding {
   readonly call: string
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
-  /** `told`: the program knows already, so that it need not look at this promise too. */
+  /** `told`: the program already handles the rejection elsewhere, so an unhandled promise is no mistake. */
   reject(error: RdmaError, told: boolean): void
 }
 
@@ -40,7 +40,7 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** A request that is outstanding, and its promise of `answer`, or the completion if there is none. */
+/** An outstanding request, and its promise of `answer`, or of the completion if there is none. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: unknown) => {
   let one: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {
@@ -60,13 +60,13 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: u
 export class RequestPromises {
   readonly #cq: CompletionQueue
   readonly #depths: Readonly<Record<Outstanding['queue'], number>>
-  /** What is known of the failure of a request beyond its completion. */
+  /** Details of a request's failure beyond its completion. */
   readonly #explain: (id: number) => string | undefined
   readonly #outstanding = new Map<number, Outstanding>()
   readonly #counts = { send: 0, receive: 0 }
   #last = 0
   #isTaking = false
-  /** The failure that has moved the queue pair to ERR. */
+  /** The failure that moved the queue pair to ERR. */
   #failure: RequestError | undefined
   #drained: (() => void)[] = []
 
@@ -85,8 +85,8 @@ export class RequestPromises {
   }
 
   /**
-   * Posts a request under the id that `post` is given; resolves with what that answers, or with the completion if it
-   * answers undefined. Throws what `post` throws, and ENOMEM when the queue is full.
+   * Posts a request with the id that `post` receives; resolves with the value that `post` returned, or with the
+   * completion if it returned undefined. Throws what `post` throws, and ENOMEM when the queue is full.
    */
   request(call: string, queue: Outstanding['queue'], post: (id: number) => unknown): Promise<unknown> {
     if (this.#counts[queue] >= this.#depths[queue])
@@ -110,12 +110,12 @@ export class RequestPromises {
     return this.#counts.send === 0 ? Promise.resolve() : new Promise(resolve => this.#drained.push(resolve))
   }
 
-  /** Takes the completions that are there. */
+  /** Takes all available completions. */
   settle(): void {
     while (this.#cq.poll()) this.#settleOne(this.#cq.completion)
   }
 
-  /** What is outstanding has no completion any more; the queue pair begins anew. */
+  /** Outstanding requests no longer get completions; the queue pair starts again from RESET. */
   cancel(reason: string): void {
     for (const [id, one] of this.#outstanding) {
       this.#end(id, one)

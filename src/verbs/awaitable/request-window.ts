@@ -1,31 +1,31 @@
 /*
- * A bounded window of requests: posting waits while as many as the limit are in flight. For anything that answers
- * promises; queue pairs that do need it where a program posts more than their queues hold.
+ * A bounded window of requests: adding one waits while the window is full. Works with any function that returns a
+ * promise; a queue pair needs it when a program posts more than its queues hold.
  */
 import { checkFunction, detached, formatValue, invalidArgument } from '../error.ts'
 
 /** At most `limit` requests in flight; made by `requestWindow`. */
 export class RequestWindow {
-  /** The most that are in flight. */
+  /** Maximum requests in flight. */
   readonly limit: number
   #inFlight = 0
-  /** What the first one that failed since `add` or `drain` last told of it has rejected with. */
+  /** The rejection of the first request that failed since `add` or `drain` last reported one. */
   #failure: { readonly error: unknown } | undefined
   #waiting: (() => void)[] = []
 
-  /** Use `requestWindow`. */
+  /** Private; use `requestWindow`. */
   constructor(limit: number) {
     this.limit = limit
   }
 
-  /** Requests that have not settled. */
+  /** Number of unsettled requests. */
   get inFlight(): number {
     return #inFlight in this ? this.#inFlight : 0
   }
 
   /**
-   * Calls `post` as soon as fewer than `limit` are in flight, and resolves then: not when the request is complete.
-   * Rejects without posting when an earlier one has failed, with its error.
+   * Calls `post` as soon as fewer than `limit` requests are in flight, and resolves then, without waiting for the
+   * request to complete. Rejects without posting, with the error of an earlier request, if one failed.
    */
   async add(post: () => PromiseLike<unknown>): Promise<void> {
     checkWindow('requestWindow.add', this)
@@ -34,7 +34,7 @@ export class RequestWindow {
     this.#throwFailure()
     this.#inFlight++
     try {
-      // What throws at once has posted nothing; of what rejects the next call tells.
+      // An exception means that nothing was posted; a rejection is reported by the next call.
       void Promise.resolve(post()).then(
         () => this.#settled(),
         error => this.#settled({ error }),
@@ -45,7 +45,7 @@ export class RequestWindow {
     }
   }
 
-  /** Resolves when none is in flight; rejects with the error of the first that failed. */
+  /** Resolves when no request is in flight; rejects with the error of the first that failed. */
   async drain(): Promise<void> {
     checkWindow('requestWindow.drain', this)
     while (this.#inFlight > 0) await this.#change()
@@ -73,9 +73,9 @@ const checkWindow = (call: string, self: unknown): void => {
   if (!(self instanceof RequestWindow)) throw detached(call)
 }
 
-/** A window of at most `limit` requests in flight, 1 or more. */
+/** A window of at most `limit` (≥ 1) requests in flight. */
 export const requestWindow = (limit: number): RequestWindow => {
   if (!Number.isSafeInteger(limit) || limit < 1)
-    throw invalidArgument('requestWindow', `limit ${formatValue(limit)} is no number of requests`, 'give 1 or more')
+    throw invalidArgument('requestWindow', `limit ${formatValue(limit)} is not a number of requests`, 'give 1 or more')
   return new RequestWindow(limit)
 }

@@ -1,23 +1,23 @@
 /*
- * Options, which programs write by hand: a record whose words are all known. A misspelt one would be ignored, and what
- * it was to change would not happen, without a word. Where a record is left out that is needed, that is said as well.
+ * Checks options: objects written by hand, in which every property must be known, because a misspelt option would be
+ * silently ignored. A missing options object that is required is reported too.
  *
- * Not for what comes from elsewhere (endpoints, remote memory: a peer may tell more). Requests, which are many, have
- * their own check (request-options.ts).
+ * Not for data from elsewhere (endpoints, remote memory: a peer may send additional properties). Requests have a faster
+ * check of their own (request-options.ts).
  */
 import { formatValue, invalidArgument } from '../error.ts'
 
-/** All words of options `O`: the compiler sees to it that none is missing and none too many. */
+/** All option names of `O`: the compiler checks that the list is complete. */
 export type Words<O> = { readonly [K in keyof Required<O>]: true }
 
-/** That `value` is an object; `what` is what a sentence calls it. Throws RdmaError EINVAL. */
+/** Checks that `value` is an object; `what` names it in the error. Throws RdmaError EINVAL. */
 export const checkRecord = (call: string, what: string, value: unknown, hint: string): void => {
   if (value === undefined) throw invalidArgument(call, `${what} is missing`, hint)
   if (typeof value !== 'object' || value === null)
-    throw invalidArgument(call, `${what}: ${formatValue(value)} is no object`, hint)
+    throw invalidArgument(call, `${what}: ${formatValue(value)} is not an object`, hint)
 }
 
-/** That `options` is an object and has no words but these. Throws RdmaError EINVAL. */
+/** Checks that `options` is an object with known properties only. Throws RdmaError EINVAL. */
 export const checkOptions = (call: string, what: string, options: object | undefined, words: object): void => {
   if (typeof options !== 'object' || options === null)
     checkRecord(call, what, options, `it is an object with ${Object.keys(words).join(', ')}`)

@@ -1,8 +1,9 @@
 /*
- * Work requests of programs without types: what is no slice, no remote memory and no number is refused before anything
- * is posted. A device would find it too, or something else at the same place, but at the cost of the connection.
+ * Checks the operands of work requests, for callers without types: values that are not slices, remote memory or numbers
+ * are refused before anything is posted. The device would detect them too, or access something else, but at the cost of
+ * the connection.
  *
- * Hot: what is right costs a few comparisons of types, and only what is wrong makes a sentence.
+ * Hot: a correct request costs a few type comparisons; only an error builds a sentence.
  */
 import { formatValue, invalidArgument, type RdmaError } from '../error.ts'
 import { isForeignSlice, type Slice } from '../mr/region.ts'
@@ -20,7 +21,7 @@ const isSlice = (value: Slice): boolean =>
   isLength(value.length) &&
   value.lkey >>> 0 === value.lkey
 
-/** Whether `local` is a slice, or a list of them, as far as can be seen. */
+/** Whether `local` looks like a slice, or a list of slices. */
 const isLocal = (local: Slice | readonly Slice[]): boolean => {
   if (!Array.isArray(local)) return isSlice(local as Slice)
   for (let i = 0; i < local.length; i++) if (!isSlice(local[i])) return false
@@ -30,7 +31,7 @@ const isLocal = (local: Slice | readonly Slice[]): boolean => {
 const noSlice = (call: string, local: unknown): RdmaError =>
   invalidArgument(
     call,
-    `the bytes: ${formatValue(local)} is no slice of registered memory`,
+    `the bytes: ${formatValue(local)} is not a slice of registered memory`,
     'register a buffer with pd.register() and give a slice of it, or several in a list: mr.slice()',
   )
 
@@ -41,7 +42,7 @@ const foreignSlice = (call: string): RdmaError =>
     'register the buffer at the device of the queue pair',
   )
 
-/** Throws RdmaError EINVAL unless `local` names bytes registered at the device. */
+/** Throws RdmaError EINVAL unless `local` is memory registered at the device. */
 export const checkLocal = (call: string, kit: DeviceContext, local: Slice | readonly Slice[]): void => {
   if (!isLocal(local)) throw noSlice(call, local)
   const isForeign = Array.isArray(local) ? local.some(one => isForeignSlice(one, kit)) : isForeignSlice(local, kit)
@@ -53,17 +54,17 @@ export const checkId = (call: string, id: number): void => {
   if (!Number.isSafeInteger(id) || id < 0)
     throw invalidArgument(
       call,
-      `id ${formatValue(id)} is no number that a completion can show`,
+      `id ${formatValue(id)} is not a number that a completion can show`,
       'give an integer from 0 to 2^53 - 1',
     )
 }
 
-/** Of requests into which bytes come: they must be registered. */
+/** For requests that write to `local`: it must be registered. */
 export const checkTarget = (call: string, local: Slice | readonly Slice[]): void => {
   if (local instanceof Uint8Array) throw noSlice(call, local)
 }
 
-/** That the bytes of a WRITE or READ fit the remote memory that the peer has named. */
+/** Checks that the bytes of a WRITE or READ fit the peer's remote memory. */
 export const checkExtent = (call: string, bytes: number, { length }: RemoteMemoryData): void => {
   if (bytes > length)
     throw invalidArgument(
@@ -75,19 +76,19 @@ export const checkExtent = (call: string, bytes: number, { length }: RemoteMemor
 
 const WORD = 8
 
-/** That an operand of an atomic is one. */
+/** Checks an operand of an atomic. */
 export const checkWord = (call: string, name: string, word: bigint): void => {
-  if (typeof word !== 'bigint') throw invalidArgument(call, `${name} ${formatValue(word)} is no bigint`, 'write 5n')
+  if (typeof word !== 'bigint') throw invalidArgument(call, `${name} ${formatValue(word)} is not a bigint`, 'write 5n')
 }
 
-/** That `local` has room for what a word was. */
+/** Checks that `local` has room for the 8 bytes of an atomic's result. */
 export const checkOriginal = (call: string, local: Slice | readonly Slice[]): void => {
   if (local === undefined || local instanceof Uint8Array || !isLocal(local)) throw noSlice(call, local)
   const length = totalOf(local)
-  if (length !== WORD) throw invalidArgument(call, `${length} bytes for what the word was, it has ${WORD}`)
+  if (length !== WORD) throw invalidArgument(call, `${length} bytes for the old value, which has ${WORD}`)
 }
 
-/** That memory of a peer is a word, which lies as words do. */
+/** Checks that remote memory is an aligned 64-bit word. */
 export const checkAligned = (call: string, { address, length }: RemoteMemory): void => {
   if (address % BigInt(WORD) !== 0n)
     throw invalidArgument(call, `remote address 0x${address.toString(16)} is not a multiple of ${WORD}`)

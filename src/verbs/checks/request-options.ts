@@ -1,8 +1,8 @@
 /*
- * What a request may say beside its operands, and that it says nothing else: a misspelt word would be ignored, and what
- * it was to change would not happen. Which words there are depends on the operation and on the service.
+ * Options of requests, and the check that there are no others: a misspelt option would be silently ignored. The allowed
+ * ones depend on the operation and on the service.
  *
- * Hot: a request without options costs nothing, each word of one a nanosecond or two.
+ * Hot: a request without options costs nothing, each option one or two nanoseconds.
  */
 import { invalidArgument } from '../error.ts'
 import { checkRecord, type Words } from './options.ts'
@@ -10,31 +10,31 @@ import { checkId } from './request-checks.ts'
 
 /** Options of every request to the send queue. */
 export interface SendOptions {
-  /** Comes back in the completion; an exact Number, default 0. */
+  /** wr_id: returned in the completion; an integer up to 2^53, default 0. */
   readonly id?: number
-  /** Makes a completion; default true. Failed requests always do. */
+  /** Requests a completion; default true. Failed requests always complete. */
   readonly signaled?: boolean
-  /** Wakes a peer who waits for solicited completions only. */
+  /** Solicited event: wakes a peer that waits for solicited completions only. */
   readonly solicited?: boolean
-  /** Starts after earlier READs and atomics are complete. */
+  /** Fence: starts after earlier READs and atomics have completed. */
   readonly fence?: boolean
 }
 
-/** A message may carry immediate data. */
+/** Options of messages with immediate data. */
 export interface ImmediateOptions {
-  /** A u32 that the peer's completion shows. */
+  /** Immediate data: a u32 in the peer's completion. */
   readonly immediate?: number
 }
-/** A message may invalidate a key of the peer's. */
+/** Options of messages that can invalidate an rkey of the peer. */
 export interface InvalidateOptions {
-  /** A key of the peer's that the message invalidates; not together with `immediate`. */
+  /** An rkey of the peer that the message invalidates; not together with `immediate`. */
   readonly invalidate?: number
 }
-/** What a FLUSH covers. */
+/** Scope of a FLUSH. */
 export interface FlushExtent {
-  /** The bytes survive a loss of power, beyond being visible to all. */
+  /** Makes the bytes persistent (safe from power loss), beyond global visibility. */
   readonly persistent?: boolean
-  /** All of the region, and not the range alone. */
+  /** Flushes the whole region instead of the range. */
   readonly wholeRegion?: boolean
 }
 /** Options of SEND and WRITE. */
@@ -44,24 +44,24 @@ export interface RcMessageOptions extends MessageOptions, InvalidateOptions {}
 /** Options of a FLUSH. */
 export interface FlushOptions extends SendOptions, FlushExtent {}
 
-/** Requests name the shared queue that takes the message: its `srqNumber`. */
+/** Requests that name the receiving SRQ by its `srqNumber`. */
 export interface XrcOptions extends SendOptions {
-  /** Number of the receiver's shared queue, 24 bits. */
+  /** Number of the receiving SRQ, 24 bits. */
   readonly srqNumber: number
 }
 
-/** Words of a request's options, as bits: which an operation takes, and which a type of queue pair. */
+/** Options of requests as bits: of each operation, and of each queue pair type. */
 export const RequestWords = { ANY: 1, IMMEDIATE: 2, INVALIDATE: 4, FLUSH: 8, SRQ: 16 } as const
 const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
 
 type RequestOptions = RcMessageOptions & FlushOptions & XrcOptions
 
-/** What requests of each service may say. */
+/** Options of requests, by service. */
 export const UC_WORDS = ANY | IMMEDIATE
 export const RC_WORDS = UC_WORDS | INVALIDATE | FLUSH
 export const XRC_WORDS = RC_WORDS | SRQ
 
-/** A switch, since a table costs 5 ns for each word; the compiler sees to it that none is missing. */
+/** A switch, because a table costs 5 ns per option; the compiler checks that it is complete. */
 const bitOf = (word: keyof RequestOptions): number => {
   switch (word) {
     case 'id':
@@ -99,14 +99,14 @@ const refuseWord = (call: string, options: object, word: string, allowed: number
 }
 
 /**
- * That the options of a request are an object and say nothing but what is `allowed`: a misspelt `signaled` would change
- * what completes, without a word. Throws RdmaError EINVAL.
+ * Checks that a request's options are an object with the properties in `allowed` only: a misspelt `signaled` would
+ * silently change what completes. Throws RdmaError EINVAL.
  */
 export const checkRequestOptions = (call: string, options: SendOptions, allowed: number): void => {
   if (typeof options !== 'object' || options === null)
     checkRecord(call, 'options', options, 'give { id: 1 }, or nothing')
   for (const word in options) {
-    // What is no word at all has no bit.
+    // An unknown property has no bit.
     if ((bitOf(word as keyof RequestOptions) & allowed) === 0) refuseWord(call, options, word, allowed)
   }
   if (options.id !== undefined) checkId(call, options.id)

@@ -1,5 +1,5 @@
 /*
- * `connect` and `listen`: connections by address and port, on devices of this process and of a daemon alike.
+ * `connect` and `listen`: connections by address and port, on devices in this process or in a daemon.
  */
 import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/cm_id.ts'
@@ -27,15 +27,15 @@ import {
 import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
 
-/** Bytes of private data: rdma_cm's header stands before those of a request. */
+/** Bytes of private data; a request also carries rdma_cm's header. */
 const MOST_WITH_REQUEST = privateDataBytes.REQ - rdmaCmHeader.bytes
 const MOST_WITH_ANSWER = privateDataBytes.REP
 const MOST_WITH_REFUSAL = privateDataBytes.REJ
 const HIGHEST_REASON = 255
 
-/** Where a connection is made. */
+/** The device to use. */
 export interface DeviceChoice {
-  /** Default: the first device of the daemon that the program runs under, or else of the user's own. */
+  /** Default: the first device of the daemon that the program runs under, or of the user's own daemon. */
   readonly device?: Device
 }
 
@@ -44,42 +44,45 @@ export interface ConnectToOptions<P = AwaitableRcOptions> extends ConnectionOpti
 
 /** Options of `listen`. */
 export interface ListenOptions extends DeviceChoice {
-  /** Requests that wait to be taken; the peers of more try again. Default 1024. */
+  /** Backlog: requests that wait for `accept`; further ones are dropped, and their senders retry. Default 1024. */
   readonly backlog?: number
 }
 
 /** Options of `request.reject`. */
 export interface RejectOptions {
-  /** For the peer, at most 148 bytes. */
+  /** Private data for the peer, at most 148 bytes. */
   readonly privateData?: Uint8Array
-  /** Of the REJ; default 28, that the application does not want it. */
+  /** Reason of the REJ; default 28, rejected by the consumer. */
   readonly reason?: number
 }
 
-/** A peer that wants to connect. */
+/** A peer's request to connect. */
 export interface ConnectionRequest {
-  /** What the peer has sent along. */
+  /** The private data of the request. */
   readonly privateData: Uint8Array
   /** Address of the peer, as text. */
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number
-  /** Resolves once the peer is ready too. Rejects with ConnectionError ETIMEDOUT, ECONNREFUSED if it is not any more. */
+  /**
+   * Accepts it; resolves when the peer is ready. Rejects with ConnectionError ETIMEDOUT or ECONNREFUSED if the peer has
+   * given up.
+   */
   accept(options?: ConnectionOptions): Promise<Connection>
   accept(options: ConnectionOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
   /** Refuses the connection. Throws RdmaError. */
   reject(options?: RejectOptions): void
 }
 
-/** Hands out requests as they come: `for await (const request of server)`. */
+/** Yields requests as they arrive: `for await (const request of server)`. */
 export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest> {
   /** The device that it listens on. */
   readonly device: Device
   /** Its address, as text. */
   readonly address: string
-  /** The one that was chosen, if 0 was asked for. */
+  /** The port; the chosen one if 0 was requested. */
   readonly port: number
-  /** Ends the listening; connections that were accepted go on. */
+  /** Stops listening; accepted connections stay open. */
   close(): Promise<void>
 }
 
@@ -92,7 +95,7 @@ const placeOf = async (call: string, device: Device | undefined): Promise<Place>
   return new Place(chosen, contextOf(call, chosen), device === undefined)
 }
 
-/** Connects to whoever listens at `rdma://HOST:PORT`. */
+/** Connects to the listener at `rdma://HOST:PORT`. */
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
@@ -169,18 +172,18 @@ class RequestObject implements ConnectionRequest {
   /** The identifier, which is the answer's from now on. */
   #take(call: string): number {
     const id = this.#id
-    if (id === undefined) throw refused('EINVAL', call, 'it is answered already')
+    if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')
     this.#id = undefined
     return id
   }
 }
 
-/** Listens at `rdma://HOST:PORT` of one device; 0.0.0.0 and [::] mean all its addresses, port 0 any that is free. */
+/** Listens at `rdma://HOST:PORT` of one device; 0.0.0.0 and [::] mean all its addresses, port 0 any free port. */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
   checkOptions('listen', 'options', options, listenWords)
   const { backlog = 0 } = options
   if (!Number.isInteger(backlog) || backlog < 0)
-    throw invalidArgument('listen', `backlog ${formatValue(backlog)} is no number of requests`)
+    throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)
   const address = await resolveUrl('listen', url)
   const place = await placeOf('listen', options.device)
   const { device, kit } = place

@@ -1,6 +1,6 @@
 /*
- * Connections by address and port (R17): one end of one, from its identifier to its queue pair. Core resolves, talks to
- * the peer and moves the queue pair; here it is waited for.
+ * One end of a connection by address and port (R17): its identifier and its queue pair. Core resolves the address,
+ * exchanges messages with the peer and moves the queue pair; this file waits for the outcome.
  */
 import { emitAddress, parseAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { CmId } from '../../spec/classes/cm_id.ts'
@@ -20,57 +20,60 @@ import { markReady } from '../qp/queue-pair.ts'
 import { type ConnectionEvent, type ConnectionEvents, connectionEvents } from './events.ts'
 import { type ShownAddress, shownAddress } from './url.ts'
 
-/** By whom a connection was ended: here, by the peer, or with the device. */
+/** Who ended a connection: this side, the peer, or the removal of the device. */
 export type Ending = 'closed' | 'peer' | 'device'
 
 /** A queue pair of either kind. */
 export type ConnectedQueuePair = RcQueuePair | AwaitableRcQueuePair
 
-/** A connection by address and port: a queue pair, and events of its end. */
+/** One end of a connection by address and port, with its queue pair. */
 export interface Connection<Q extends ConnectedQueuePair = AwaitableRcQueuePair> extends AsyncDisposable {
-  /** The device that it is on. */
+  /** Its device. */
   readonly device: Device
-  /** Regions for its requests are registered here. */
+  /** The protection domain in which memory for its requests is registered. */
   readonly pd: ProtectionDomain
-  /** Ready to send. Without `qp` of the options its requests answer promises. */
+  /** The queue pair, ready to send. Its requests return promises, unless the option `qp` says otherwise. */
   readonly qp: Q
   /**
-   * What the peer has sent with its request or its answer. Messages of InfiniBand do not say how long it is: zeros fill
-   * up what the message takes, 56 or 196 bytes.
+   * The private data of the peer's request or reply. InfiniBand's messages do not carry its length: it is padded with
+   * zeros to 56 or 196 bytes.
    */
   readonly privateData: Uint8Array
-  /** Own address, as text; '' if it is asked for first after the end, and the ports are 0 then, as of `net.Socket`. */
+  /** Local address, as text. If first read after the end, it is '' and the ports are 0, as in `net.Socket`. */
   readonly localAddress: string
-  /** Own port. */
+  /** Local port. */
   readonly localPort: number
   /** Address of the peer, as text. */
   readonly remoteAddress: string
   /** Port of the peer. */
   readonly remotePort: number
-  /** Resolves when the connection has ended. */
+  /** Resolves when the connection has ended, with who ended it. */
   readonly closed: Promise<Ending>
   /**
-   * Ends the connection and destroys the queue pair; its requests are not waited for (`await qp.drained()` before
-   * does). The peer is told.
+   * Disconnects, tells the peer, and destroys the queue pair without waiting for its requests (`await qp.drained()`
+   * waits for them).
    */
   close(): Promise<void>
 }
 
-/** What both sides can choose. */
+/** Options of both sides. */
 export interface ConnectionOptions<P = AwaitableRcOptions> {
-  /** For the peer: at most 56 bytes with a request, 196 with an answer. */
+  /** Private data for the peer: at most 56 bytes with a request, 196 with a reply. */
   readonly privateData?: Uint8Array
-  /** Where the queue pair is made; default: one protection domain for all connections of the device. */
+  /** The protection domain of the queue pair; default: one for all connections of the device. */
   readonly pd?: ProtectionDomain
-  /** Options of the queue pair; with a `sendCq` it completes there, and its requests answer no promises. */
+  /** Options of the queue pair; with a `sendCq` it completes there, and its requests return no promises. */
   readonly qp?: P
-  /** Called, and awaited, with the queue pair before the peer is answered or asked: receives that are posted here miss nothing. */
+  /**
+   * Called and awaited with the queue pair before the connection is established: receives that are posted here miss no
+   * message.
+   */
   readonly prepare?: (
     qp: P extends { readonly sendCq: unknown } ? RcQueuePair : AwaitableRcQueuePair,
   ) => void | Promise<void>
-  /** READs and atomics in flight at once, each way, 0–128; default 16. */
+  /** Maximum outstanding READs and atomics in each direction, 0–128; default 16. */
   readonly maxRdAtomic?: number
-  /** Ends the waiting: it rejects with the signal's reason, and nothing is left of the connection. */
+  /** Aborts the attempt: it rejects with the signal's reason, and the connection is released. */
   readonly signal?: AbortSignal
 }
 
@@ -83,11 +86,11 @@ export const connectionWords: Words<ConnectionOptions> = {
   signal: true,
 }
 
-/** The peer, or somebody on the way, refused: why, and what it sent along. */
+/** The peer or the network refused the connection: the reason, and the peer's private data. */
 export class ConnectionError extends RdmaError {
   /** Reason of the REJ (IBA 12.6.7.2); undefined if there was none. */
   readonly reject: number | undefined
-  /** What the peer has sent with its refusal. */
+  /** The private data of the refusal. */
   readonly privateData: Uint8Array
 
   constructor(
@@ -107,7 +110,7 @@ const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNEC
   CmEventType.values
 const MOST_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
-/** Retries of the queue pair, and of one that finds no receive posted: without end. */
+/** Retries of the queue pair, and RNR retries: 7 means unlimited. */
 const RETRIES = 7
 
 const reasons = Object.entries(rejReason)
@@ -115,11 +118,11 @@ const reasonText = (reason: number): string => reasons.find(([, value]) => value
 
 const noData = new Uint8Array(0)
 
-/** The private data that an event has brought. */
+/** The private data of an event. */
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
-/** Checks what both sides can choose. Throws RdmaError EINVAL. `most`: bytes of private data. */
+/** Checks the options of both sides. Throws RdmaError EINVAL. `most`: maximum bytes of private data. */
 export const checkConnection = (call: string, options: ConnectionOptions<never>, most: number): void => {
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, most)
@@ -159,11 +162,11 @@ const parametersOf = ({
   }
 }
 
-/** A device that connections use, and what its objects share. */
+/** A device that connections use, and the state that they share. */
 export class Place {
   readonly device: Device
   readonly kit: DeviceContext
-  /** The device was opened for its users alone, of whom the last one closes it. */
+  /** The device was opened for its connections and is closed with the last of them. */
   readonly #isOwn: boolean
   #users = 1
 
@@ -173,7 +176,7 @@ export class Place {
     this.#isOwn = isOwn
   }
 
-  /** One more uses it. */
+  /** Adds a user. */
   share(): this {
     this.#users++
     return this
@@ -187,7 +190,7 @@ export class Place {
 
 const domains = new WeakMap<DeviceContext, ProtectionDomain>()
 
-/** The protection domain of all connections of a device that have none of their own. */
+/** The default protection domain of a device's connections. */
 const domainOf = ({ device, kit }: Place): ProtectionDomain => {
   let known = domains.get(kit)
   if (known === undefined || !(known as ProtectionDomain & HeldObject).isOpen) {
@@ -204,7 +207,7 @@ interface Addresses {
 }
 const none: Addresses = { local: shownAddress(undefined), remote: shownAddress(undefined) }
 
-/** Addresses of an identifier, asked for once they are wanted; '' and 0 if that is after its end. */
+/** Addresses of an identifier, queried when first read; '' and 0 after its end. */
 export class LazyAddresses {
   #known: Addresses | undefined
 
@@ -219,7 +222,7 @@ export class LazyAddresses {
   }
 }
 
-/** An end that is being made, until it is a connection or nothing. */
+/** An end while it is being established. */
 export class ConnectionEnd {
   readonly number: number
   readonly #call: string
@@ -243,7 +246,7 @@ export class ConnectionEnd {
     this.#events.on(this.number, event => this.#onEvent(event))
   }
 
-  /** Makes the identifier that asks a peer. */
+  /** Creates the identifier of the active side. */
   create(): void {
     const { carrier } = this.#place.kit
     this.#id = carrier.call(CmId, 'create', 0, {
@@ -253,7 +256,7 @@ export class ConnectionEnd {
     }).object
   }
 
-  /** Takes the identifier that a request has brought. */
+  /** Takes over the identifier of an incoming request. */
   take(id: number, privateData: Uint8Array): void {
     this.#id = id
     this.privateData = privateData
@@ -273,14 +276,14 @@ export class ConnectionEnd {
     return domain
   }
 
-  /** Asks the peer, and waits for its answer. */
+  /** Sends the request and waits for the reply. */
   async connect(destination: SocketAddress, options: ConnectionOptions<never>): Promise<Connection<never>> {
     const pd = await this.#makeQueuePair(options)
     this.#request('connect', { parameters: parametersOf(options), destination: emitAddress(destination) })
     return this.#established(pd, options.signal)
   }
 
-  /** Answers the peer, and waits until it is ready. */
+  /** Sends the reply and waits until the peer is ready. */
   async accept(options: ConnectionOptions<never>): Promise<Connection<never>> {
     const pd = await this.#makeQueuePair(options)
     try {
@@ -322,7 +325,7 @@ export class ConnectionEnd {
     if (type === ESTABLISHED) {
       this.#isEstablished = true
       if (this.#qp !== undefined) markReady(this.#qp)
-      // Only an answer brings data; that of a request came with it.
+      // Only a reply brings new private data; that of a request arrived with it.
       if (event.connection !== undefined && this.privateData.length === 0) this.privateData = dataOf(event)
     } else if (type === DISCONNECTED) {
       // The peer waits for it.
@@ -338,7 +341,7 @@ export class ConnectionEnd {
       return new ConnectionError('ECONNREFUSED', this.#call, `the peer refused: ${reasonText(status)}`, status, data)
     if (type === UNREACHABLE) return new ConnectionError('ETIMEDOUT', this.#call, 'the peer does not answer')
     if (type !== ADDR_ERROR && type !== CONNECT_ERROR) return undefined
-    const what = type === ADDR_ERROR ? 'there is no way to the address' : 'the queue pair could not be connected'
+    const what = type === ADDR_ERROR ? 'there is no route to the address' : 'the queue pair could not be connected'
     return refusal(errnoName(-status), -status, this.#call, what)
   }
 
@@ -347,14 +350,14 @@ export class ConnectionEnd {
     this.#place.kit.waiters.wake(this.number)
   }
 
-  /** Waits for the end. */
+  /** Waits for the disconnect. */
   async closed(): Promise<Ending> {
     const { waiters } = this.#place.kit
     while (this.#end === undefined && !waiters.over) await waiters.wait(this.number)
     return this.#end ?? 'device'
   }
 
-  /** Nothing is left of it; the peer is told. */
+  /** Releases everything and tells the peer. */
   async close(): Promise<void> {
     if (this.#isClosed) return
     this.#isClosed = true

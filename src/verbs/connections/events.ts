@@ -1,5 +1,5 @@
 /*
- * Events of connection management, each for who has made its identifier: one channel for a device, read as they come.
+ * Events of connection management: one channel per device, whose events go to the owner of the identifier.
  */
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import type { Out } from '../../spec/schema/schema.ts'
@@ -13,7 +13,7 @@ const LONGEST_TIMER = 2 ** 31 - 1
 type Handler = (event: ConnectionEvent) => void
 
 export class ConnectionEvents {
-  /** The channel, as calls name it. */
+  /** The channel's number in calls. */
   readonly channel: number
   readonly #kit: DeviceContext
   readonly #handlers = new Map<number, Handler>()
@@ -27,7 +27,7 @@ export class ConnectionEvents {
     carrier.descriptors.watch(this.channel, () => this.#drain())
   }
 
-  /** `number`: the user handle of the identifiers whose events these are. */
+  /** `number`: the user handle of the identifiers. */
   on(number: number, handler: Handler): void {
     this.#handlers.set(number, handler)
   }
@@ -57,7 +57,7 @@ export class ConnectionEvents {
       // An earlier wake has read it.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
-      // The device is gone, and those who wait are woken by that.
+      // The device is gone, which wakes all waiters.
       carrier.descriptors.close(this.channel)
     }
   }
@@ -65,7 +65,7 @@ export class ConnectionEvents {
 
 const channels = new WeakMap<DeviceContext, ConnectionEvents>()
 
-/** Those of a device. Throws RdmaError EOPNOTSUPP for a device that makes no connections. */
+/** The events of a device. Throws RdmaError EOPNOTSUPP if the device has no connection management. */
 export const connectionEvents = (kit: DeviceContext): ConnectionEvents => {
   const known = channels.get(kit) ?? new ConnectionEvents(kit)
   channels.set(kit, known)

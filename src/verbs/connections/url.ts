@@ -1,5 +1,5 @@
 /*
- * Where connections lead: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets.
+ * Addresses of connections: rdma://HOST:PORT, with a name, an IPv4 address or an IPv6 address in brackets.
  */
 import { ipAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
 import { addressText, parseAddress } from '../../wire/address.ts'
@@ -7,11 +7,11 @@ import { checkText, invalidArgument, refused } from '../error.ts'
 
 const URL_PARTS = /^rdma:\/\/(?:\[(?<ipv6>[^\]%]+)(?:%(?<scope>[^\]]+))?\]|(?<name>[^:/?#[\]%]+)):(?<port>\d{1,5})\/?$/
 const HIGHEST_PORT = 65535
-/** Of an interface. */
+/** Index of the network interface. */
 const HIGHEST_INDEX = 2 ** 31 - 1
 const HINT = 'write rdma://10.0.0.2:7471, rdma://[fe80::2%eth0]:7471 or rdma://name:7471'
 
-/** Index of the interface that a scope names: a number, or a name of this machine. */
+/** Index of the interface in an address's scope: a number, or an interface name. */
 const scopeOf = async (call: string, scope: string): Promise<number> => {
   if (/^\d+$/.test(scope) && Number(scope) <= HIGHEST_INDEX) return Number(scope)
   const { networkInterfaces } = await import('node:os')
@@ -30,16 +30,16 @@ const lookUp = async (call: string, host: string): Promise<Uint8Array> => {
   }
 }
 
-/** The address that a URL means. Rejects with RdmaError: EINVAL for another form, EHOSTUNREACH for an unknown name. */
+/** Resolves a URL. Rejects with RdmaError: EINVAL for another form, EHOSTUNREACH for an unknown name. */
 export const resolveUrl = async (call: string, url: string): Promise<SocketAddress> => {
   checkText(call, 'url', url)
   const { ipv6, scope, name, port: digits } = URL_PARTS.exec(url)?.groups ?? {}
   const host = ipv6 ?? name
   const port = Number(digits)
-  if (host === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is no address`, HINT)
+  if (host === undefined || port > HIGHEST_PORT) throw invalidArgument(call, `url "${url}" is not an address`, HINT)
   const bytes = parseAddress(host)
   if (bytes === undefined && ipv6 !== undefined)
-    throw invalidArgument(call, `url "${url}": ${ipv6} is no IPv6 address`, HINT)
+    throw invalidArgument(call, `url "${url}": ${ipv6} is not an IPv6 address`, HINT)
   return ipAddress(bytes ?? (await lookUp(call, host)), port, scope === undefined ? 0 : await scopeOf(call, scope))
 }
 
@@ -49,7 +49,7 @@ const shortText = (address: Uint8Array): string => {
   return text.includes(':') ? new URL(`http://[${text}]`).hostname.slice(1, -1) : text
 }
 
-/** Both parts of an address, as `net.Socket` has them. */
+/** An address and port, with the names of `net.Socket`. */
 export interface ShownAddress {
   readonly address: string
   readonly port: number

@@ -1,5 +1,5 @@
 /*
- * Completion queues in the library: polled without allocation, waited for by a promise, or walked by `for await`.
+ * Completion queues of the library: polled without allocation, awaited, or iterated by `for await`.
  */
 import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -17,100 +17,102 @@ import { type Completion, CompletionCursor } from './completion.ts'
 const { ENTRIES: PLAIN, EXTENDED, COUNTING } = CqKind.values
 const kinds = { entries: PLAIN, timed: EXTENDED, counting: COUNTING } as const
 
-/** When completions make an event (R36). */
+/** Event moderation: when completions raise an event (R36). */
 export interface Threshold {
-  /** After so many, 0 to 65,535; 0 and 1: after the next one. */
+  /** After this many completions, 0 to 65,535; 0 and 1: after the next one. */
   readonly completions?: number
-  /** Or so many microseconds after the first of them, 0 to 65,535; 0: however long it takes. */
+  /** Or this many microseconds after the first of them, 0 to 65,535; 0: no time limit. */
   readonly microseconds?: number
 }
 
-/** `completions`, `microseconds`: for this time, in place of what `moderate` has set. */
+/** Event moderation for this event, instead of that set by `moderate`. */
 export interface ArmOptions extends Threshold {
-  /** Only for solicited and failed completions. */
+  /** Only solicited and failed completions. */
   readonly solicitedOnly?: boolean
 }
 
-/** What can be said of waiting for a completion. */
+/** Options of `wait`. */
 export interface WaitOptions extends ArmOptions, Until {}
 
-/** A completion queue (IBA 11.4.2). Reads and waits for completions of the queue pairs that name it. */
+/** A completion queue (IBA 11.4.2), for the queue pairs created with it. */
 export interface CompletionQueue extends Disposable, AsyncIterable<Completion>, Kind<'cq'> {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** How many completions fit. */
+  /** Number of entries. */
   readonly entries: number
-  /** The completion that `poll` found last; it holds until the next `poll`. */
+  /** The completion that `poll` found; valid until the next `poll`. */
   readonly completion: Completion
   /** Takes the oldest completion; false if there is none. Allocates nothing. */
   poll(): boolean
-  /** Resolves when `poll` may find something. */
+  /** Resolves when `poll` may find a completion. */
   wait(options?: WaitOptions): Promise<void>
-  /** Completions as they come, until it is closed; the object is the same each time and holds until the next step. */
+  /** Yields completions until the queue is closed; always the same object, valid until the next step. */
   completions(options?: WaitOptions): AsyncIterableIterator<Completion>
-  /** At least so many entries from now on; completions that wait stay. Throws RdmaError EINVAL if they are more. */
+  /** Resizes the queue to at least `entries`; unread completions stay. Throws RdmaError EINVAL if they do not fit. */
   resize(entries: number): void
-  /** How many completions there were since it was made, which a queue of kind 'counting' tells without a call. */
+  /** Number of completions since creation; without a call for a queue of kind 'counting'. */
   readonly count: number
-  /** What the device says of it: `completions`, `errors` and the threshold among others. */
+  /** The device's attributes of the queue: `completions`, `errors`, the event moderation and others. */
   query(): Out<typeof Cq.methods.query>
   /**
-   * Whoever waits is woken after so many completions, or so many microseconds after the first of them, whichever comes
-   * first; each 0 to 65,535, both 0 for the next completion as without a threshold (R36).
+   * Sets event moderation (R36): a waiter wakes after `count` completions or `microseconds` after the first of them,
+   * whichever is first; each 0 to 65,535. Both 0: with the next completion.
    */
   moderate(threshold: Threshold): void
-  /** Makes one event of what completes next: for a queue that is attached to an event queue. `wait` does it itself. */
+  /**
+   * Arms the queue: the next completion raises one event. For queues attached to an event queue; `wait` arms by itself.
+   */
   arm(options?: ArmOptions): void
-  /** Throws RdmaError EBUSY while a queue pair uses it. */
+  /** Destroys it. Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
 
 /** Options of `device.cq`. */
 export interface CqOptions {
-  /** At least so many completions; default 256. */
+  /** Minimum number of entries; default 256. */
   readonly entries?: number
   /** Completion vector, 0 ≤ vector < device.numCompVectors. */
   readonly vector?: number
   /**
-   * 'entries', the default; 'timed': completions have time stamps; 'counting': there are none, only `count`, so that it
-   * is never full, and `wait` is for it to grow (R11).
+   * 'entries', the default; 'timed': completions have timestamps; 'counting': there are no entries, only `count`, so
+   * that it never overflows, and `wait` waits for the count to grow (R11).
    */
   readonly kind?: keyof typeof kinds
 }
 
 const cqWords: Words<CqOptions> = { entries: true, vector: true, kind: true }
 const thresholdWords: Words<Threshold> = { completions: true, microseconds: true }
-/** Of waiting too, which passes on what it was given. */
+/** Options are passed through `wait` unchanged. */
 const armWords: Words<WaitOptions> = { ...thresholdWords, solicitedOnly: true, signal: true }
 
-/** Attributes that options become. */
+/** The attributes of the options. */
 const cqOptions = { cqe: 'entries', compVector: 'vector' }
 const thresholdOptions = { count: 'completions', period: 'microseconds' }
 
 const ENTRIES = 256
 /** Completions that a walk gives before the event loop has a turn. */
 const TAKEN_PER_TURN = 256
-/** Looks at an empty queue before it is armed. */
+/** Polls of an empty queue before it is armed. */
 const LOOKS = 4
 
-/** Devices of an older release know no kinds: it is only said where it matters. */
+/** Devices of an older release have no kinds; this matters only if one is requested. */
 const kindOf = (kind: keyof typeof kinds) => (kind === 'entries' ? {} : { kind: kinds[kind] })
 
 type Made = Out<typeof Cq.methods.create> & { readonly queue?: RingPlace }
 
 class CqObject extends VerbsObject implements CompletionQueue {
-  /** Its number among what has events. */
+  /** Its number among the objects with events. */
   readonly number: number
   entries: number
   readonly completion: CompletionCursor
-  /** Set by CQ_ERR: completions were lost, and none come any more. */
+  /** Set by CQ_ERR: completions were lost, and none will follow. */
   isOverrun = false
   readonly #isCounting: boolean
   #place: RingPlace | undefined
   #ring: ProgramRing
-  /** The completion that `poll` found has its slot until the next look. */
+  /** The completion found by `poll` keeps its slot until the next poll. */
   #isHeld = false
-  /** Completions that a counting queue has reported; its ring has them modulo 2^32. */
+  /** Reported completions of a counting queue; its ring has them modulo 2^32. */
   #told = 0
 
   constructor(kit: DeviceContext, number: number, handle: number, { cqe, queue }: Made, kind: keyof typeof kinds) {
@@ -172,7 +174,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     const wasOver = waiters.over
     const pause = carrier.pause()
     if (pause !== undefined) await pause
-    // other code of this process often completes something within a few microtasks
+    // other code in this process often completes something within a few microtasks
     for (let i = 0; i < LOOKS; i++) {
       if (this.#hasNews()) return
       if (carrier.isResting()) break
@@ -188,17 +190,17 @@ class CqObject extends VerbsObject implements CompletionQueue {
         `completions were lost: the queue has room for ${this.entries}`,
         'make it for as many requests as can be outstanding on all of its queue pairs',
       )
-    // closed meanwhile: those who waited are woken; the call fails for those who begin to wait
+    // closed in the meantime: existing waiters wake; a new wait fails in the call
     if (waiters.over && !wasOver) return
     const woken = waiters.wait(this.number, signal)
     try {
       this.arm(options)
     } catch (error) {
-      // the device may be gone: completions that it has flushed are read first
+      // the device may be gone: completions that it flushed are read first
       waiters.wake(this.number)
       if (!this.#hasNews()) throw error
     }
-    // what came before the queue was armed makes no event
+    // completions before the queue was armed raise no event
     if (!carrier.isResting()) carrier.drive()
     if (this.#hasNews()) waiters.wake(this.number)
     await woken
@@ -212,7 +214,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       }
       yield this.completion
       options.signal?.throwIfAborted()
-      // a loop that posts at each completion finds the next one at once, for ever
+      // a loop that posts after each completion could find the next one at once, endlessly
       if (taken % TAKEN_PER_TURN === 0) await nextTurn()
     }
   }
@@ -237,7 +239,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     if (old !== undefined) carrier.release(old)
   }
 
-  /** Gives back the slot of the completion that was read. */
+  /** Releases the slot of the completion that was read. */
   #release(): void {
     if (this.#isHeld) consume(this.#ring)
     this.#isHeld = false
@@ -273,7 +275,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
     if (this.#place !== undefined) carrier.release(this.#place)
-    // the memory may be another queue's by now
+    // the memory may belong to another queue now
     this.#isHeld = false
     this.#ring = noProgramRing(carrier.layout)
   }

@@ -1,7 +1,7 @@
 /*
- * Work completions, read where they lie (R45): a base record that every completion has, and optional parts that are
- * there or undefined. One object per completion queue stands for the oldest completion; nothing is allocated or copied,
- * so what it says holds until the queue's next step.
+ * Work completions, read in place (R45): a base record that every completion has, and optional parts that are undefined
+ * if absent. One object per CQ represents the oldest completion; nothing is allocated or copied, so its values are
+ * valid until the next step of the CQ.
  */
 import { type CauseName, causeOfCode } from '../../spec/causes.ts'
 import { swap32, TWO_32 } from '../../spec/memory.ts'
@@ -14,35 +14,35 @@ export type StatusName = keyof typeof WcStatus.values
 /** ibv_wc_opcode by name. */
 export type OpcodeName = keyof typeof WcOpcode.values
 
-/** A work completion, read where it lies: it holds until the next step of its queue. */
+/** A work completion, read in place: valid until the next step of its CQ. */
 export interface Completion {
-  /** As the request was posted with it, an exact Number. */
+  /** wr_id of the request, an integer up to 2^53. */
   readonly id: number
-  /** Whether the request succeeded. */
+  /** Whether the status is SUCCESS. */
   readonly ok: boolean
-  /** ibv_wc_status, and its name: 'SUCCESS', 'RETRY_EXC_ERR' … */
+  /** ibv_wc_status. */
   readonly status: number
   /** `status` by name: 'SUCCESS', 'RETRY_EXC_ERR' … */
   readonly statusName: StatusName
-  /** ibv_wc_opcode; means nothing unless `ok`. */
+  /** ibv_wc_opcode; undefined meaning unless `ok`. */
   readonly opcode: number
   /** `opcode` by name: 'SEND', 'RECV' … */
   readonly opcodeName: OpcodeName
-  /** Of a failed request its cause, and that one's number (docs/reference/vendor-errors.md); otherwise undefined and 0. */
+  /** Name of the cause of a failed request (docs/reference/vendor-errors.md); otherwise undefined. */
   readonly cause: CauseName | undefined
-  /** Number of the cause (docs/reference/vendor-errors.md); 0 if it succeeded. */
+  /** vendor_err: number of the cause (docs/reference/vendor-errors.md); 0 on success. */
   readonly vendorError: number
-  /** Bytes that were received or read. */
+  /** Bytes received or read. */
   readonly bytes: number
   /** The queue pair's number. */
   readonly qpn: number
-  /** The immediate data that came with a message, u32. */
+  /** The immediate data of a message, u32. */
   readonly immediate: number | undefined
-  /** The key that the peer's message has invalidated. */
+  /** The rkey that the peer's message invalidated. */
   readonly invalidated: number | undefined
-  /** Datagrams: the sender's queue pair. */
+  /** Datagrams: the sender's queue pair number. */
   readonly sourceQpn: number
-  /** Of datagrams: the first 40 bytes of the buffer are a global route header. */
+  /** Datagrams: the first 40 bytes of the buffer are a GRH. */
   readonly hasGrh: boolean
   /** Of a queue of kind 'timed': when it completed, nanoseconds of `device.clock()`, exact up to 2^53. */
   readonly timestamp: number | undefined
@@ -60,13 +60,13 @@ const SUCCESS = WcStatus.values.SUCCESS
 
 const wordAt = (words: Int32Array, at: number): number => words[at >> 2]! >>> 0
 
-/** The cursor of one queue: `at` is where its completion lies. */
+/** The cursor of one CQ: `at` is the offset of its completion. */
 export class CompletionCursor implements Completion {
   ring: ProgramRing
   at = 0
   readonly #timed: boolean
 
-  /** `timed`: the queue's completions have time stamps. */
+  /** `timed`: the CQ's completions have timestamps. */
   constructor(ring: ProgramRing, timed = false) {
     this.ring = ring
     this.#timed = timed

@@ -1,38 +1,38 @@
 /*
- * Who waits for the events of which object. Objects that have events get a number, with which they are made at the
- * device (the user handle); an event names it again.
+ * Waiters for events of objects. An object with events gets a number, its user handle at the device; events carry that
+ * number.
  */
 
 export interface WaiterList {
-  /** A number for one more object; 0 is nobody's. */
+  /** A number for a new object; never 0. */
   add(): number
-  /** The object is gone: who still waits for it is woken, and finds that out. */
+  /** The object is gone: its waiters wake and detect that. */
   remove(number: number): void
-  /** Resolves with the next wake; rejects with the signal's reason if that comes first. */
+  /** Resolves with the next wake; rejects with the signal's reason if it is aborted first. */
   wait(number: number, signal?: AbortSignal): Promise<void>
   wake(number: number): void
-  /** Wakes everybody: nothing will come any more, and `over` says so from then on. */
+  /** Wakes all waiters: no event can follow, which `over` reports from then on. */
   wakeAll(): void
   readonly over: boolean
 }
 
 /**
- * `changed`: somebody begins to wait where nobody did, or the last one has ended. `live` gets the numbers, each with
- * undefined, and loses those that are removed.
+ * `changed`: called when the first waiter starts and when the last one ends. `live` gets the numbers, each with
+ * undefined, and loses removed ones.
  */
 export const createWaiterList = (
   changed: (begins: boolean) => void = () => {},
   live: Map<number, unknown> = new Map(),
 ): WaiterList => {
   let count = 0
-  /** Only of those for whom somebody waits. */
+  /** Only numbers with waiters. */
   const waiting = new Map<number, Set<() => void>>()
   let next = 1
   const wake = (number: number): void => {
     const all = waiting.get(number)
     if (all !== undefined) for (const one of [...all]) one()
   }
-  // No accessor: each object with one of its own is slow to read, and every post reads this.
+  // A plain property instead of an accessor, because every post reads it.
   const waiters = {
     over: false,
     add() {

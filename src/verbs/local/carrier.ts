@@ -1,6 +1,6 @@
 /*
- * The carrier of devices in this process (network.ts): calls are functions, rings are plain memory, buffers have
- * addresses that are made up. No daemon, no native code.
+ * The carrier of devices in this process (network.ts): calls are functions, rings are ordinary memory, buffers get
+ * virtual addresses. No daemon, no native code.
  */
 
 import { addEventHandler } from '../../core/devices/clients.ts'
@@ -34,11 +34,11 @@ import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
 interface Rings {
   readonly memory: RingMemory
   readonly ring: Carrier['ring']
-  /** Where a driver of any kind may put rings of rxe's layout too. */
+  /** The offset at which a driver of any kind may place rings of rxe's layout too. */
   readonly mapped?: FindableMemory
 }
 
-/** Memory for rings of one layout, and how they are found there. */
+/** Memory for rings of one layout, and their lookup. */
 const ringsWith = (layout: RingLayout['name']): Rings => {
   if (layout === 'compact') {
     const memory = slabRings()
@@ -67,7 +67,7 @@ const answered = ({ object, descriptors, out }: Result): Answered<AnyValues> => 
   out,
 })
 
-/** The result, or the signal's reason before it is there: then nobody waits for the call any more. */
+/** The result; or the signal's reason if it is aborted first, and then the result is discarded. */
 const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> => {
   if (signal === undefined) return call
   return new Promise((resolve, reject) => {
@@ -76,7 +76,7 @@ const untilAborted = (context: Context, call: Promise<Result>, signal: AbortSign
       reject(signal.reason)
     }
     signal.addEventListener('abort', aborted, { once: true })
-    // What the caller has been given is not taken back.
+    // The result has been returned, so it must not be undone.
     const over = (): void => signal.removeEventListener('abort', aborted)
     call.then(
       result => {
@@ -102,9 +102,9 @@ const carrierOn = (
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
   const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
   if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
-  // only ports of sockets have memory that native code reaches
+  // only ports with sockets have memory that native code can access
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
-  /** Registered buffers, their addresses, and how often each is registered. */
+  /** Registered buffers, their addresses, and the number of registrations of each. */
   const known = new Map<Uint8Array, { readonly address: number; uses: number }>()
   const caller: Caller = {
     memory,
@@ -122,7 +122,7 @@ const carrierOn = (
     if (type === DEVICE_FATAL) carrier.targets?.ended()
   })
 
-  /** Drivers of other devices are told by the method that is for it, if they have it. */
+  /** Other drivers get the doorbell by their `doorbell` method, if they have it. */
   const ringDoorbell = (handle: number): void => {
     const object = findHandle(context.handles, handle)
     const call = object?.class.methods.postSend?.call
@@ -132,7 +132,7 @@ const carrierOn = (
   }
 
   /**
-   * What a call answers at once. EOPNOTSUPP if its handler takes time: what it makes is taken back when it is there.
+   * The immediate answer of a call. EOPNOTSUPP if its handler takes time; the object that it creates is then destroyed.
    */
   const callNow: Carrier['call'] = (cls, method, object, args) => {
     let result: ReturnType<typeof invoke>
@@ -155,7 +155,7 @@ const carrierOn = (
     remote: false,
     call(cls, method, object, args) {
       if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
-      // Arming moves nothing, and every wait does it.
+      // Arming changes nothing in the queues, and every wait does it.
       if (method !== 'reqNotify') network.touch()
       try {
         return callNow(cls, method, object, args)
@@ -192,7 +192,7 @@ const carrierOn = (
     release() {},
     channel: {},
     counters() {
-      if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} counts nothing`)
+      if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
       return { ...countersOf(soft.rxe), faults: { ...soft.port.faults } }
     },
     explain(qpn, id) {
@@ -234,7 +234,7 @@ const carrierOn = (
   return carrier
 }
 
-/** A soft device made in this process, and a context on it. `close` removes the device. */
+/** Creates a soft device in this process and a context on it. `close` removes the device. */
 export const localCarrier = (
   on: Network,
   name: string,
@@ -246,7 +246,7 @@ export const localCarrier = (
   return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, soft.remove), { rxe: soft.rxe })
 }
 
-/** A context on a device that the network has; `close` leaves the device there. */
+/** A context on a device of the network; `close` leaves the device. */
 export const contextCarrier = (on: Network, name: string): Carrier => {
   const network = on as LocalNetwork
   const { devices } = network.core

@@ -1,6 +1,6 @@
 /*
- * Descriptors of a device in this process (R28, R37): objects of core by their numbers, no descriptors of the process.
- * What drivers are told by address are buffers that have one for the time of the call.
+ * Descriptors of a device in this process (R28, R37): core objects by number, not file descriptors. Buffers that
+ * drivers receive by address have one for the duration of the call.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -16,7 +16,7 @@ import { rethrow } from '../error.ts'
 
 const MANY = 256
 
-/** How calls read and write buffers of this process by their addresses. */
+/** How calls access buffers of this process by address. */
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
   const move = (way: 'read' | 'write', address: bigint, bytes: Uint8Array): void => {
     if (bytes.length === 0) return
@@ -36,7 +36,7 @@ export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOu
 }
 
 export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller): Descriptors => {
-  /** Runs `body` with an address of `bytes`. */
+  /** Runs `body` with an address for `bytes`. */
   const pointing = <T>(bytes: Uint8Array, body: (address: bigint) => T): T => {
     const address = memory.add(bytes)
     try {
@@ -48,7 +48,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
   return {
     read(fd, _most, take, ended) {
       let scheduled = false
-      // The device is in the middle of its work: it is looked at when that is done.
+      // The device is in the middle of its work: records are read afterwards.
       const drain = (): void => {
         scheduled = false
         for (let events = sink.take(MANY); events.length > 0; events = sink.take(MANY))

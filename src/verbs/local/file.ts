@@ -1,6 +1,6 @@
 /*
- * Files of this program as memory of its devices (class `mr`, kind FILE): any regular file, since nobody waits for it
- * but the program itself. Needs no native code: the descriptor is opened again by its name in /proc.
+ * Files of this program as memory of its devices (class `mr`, kind FILE): any regular file, since a slow one delays the
+ * program only. Needs no native code: the descriptor is reopened by its name in /proc.
  */
 import { constants, fstatSync, openSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
@@ -11,7 +11,7 @@ const { O_RDONLY, O_RDWR } = constants
 
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? String(error)
 
-/** The file behind a descriptor. Throws CallError EBADF, EINVAL for what is no regular file, EACCES. */
+/** The file behind a descriptor. Throws CallError EBADF, EINVAL if it is not a regular file, EACCES. */
 export const openOwnFile = (number: number): FileMemory => {
   let isFile: boolean
   try {
@@ -19,7 +19,7 @@ export const openOwnFile = (number: number): FileMemory => {
   } catch {
     throw new CallError('EBADF', `there is no descriptor ${number}`)
   }
-  if (!isFile) throw new CallError('EINVAL', `descriptor ${number} is no regular file`)
+  if (!isFile) throw new CallError('EINVAL', `descriptor ${number} is not a regular file`)
   try {
     return fileMemory(openSync(`/proc/self/fd/${number}`, isWritable(number) ? O_RDWR : O_RDONLY))
   } catch (error) {

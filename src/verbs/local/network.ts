@@ -1,11 +1,10 @@
 /*
- * The network of devices in this process (docs/decisions/one-provider.md): soft devices joined by memory, or on sockets
- * of this machine, driven by the program's own turns. Memory and `dgram` need no native code.
+ * The network of devices in this process (docs/decisions/one-provider.md): soft devices connected by memory or by
+ * sockets of this machine, driven by the program's own event loop. Memory and `dgram` need no native code.
  *
- * Work moves when the program has posted (once for all that was posted in one go), when it polls a queue that is empty,
- * when packets arrive and when a timer of a device comes. What was posted is looked at in a microtask, so that what is
- * answered at once needs no turn of the event loop; after BUDGET of them without one, timers and sockets of the
- * program have their turn.
+ * A drive runs when the program has posted (once for everything posted in one go), polls an empty CQ, when packets
+ * arrive, and when a device's timer expires. Posted requests are processed in a microtask, so that an immediate answer
+ * needs no turn of the event loop; after BUDGET drives without one, the program's timers and sockets get a turn.
  */
 
 import { clientClasses } from '../../clients/classes.ts'
@@ -36,43 +35,43 @@ import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, re
 import { showAs } from '../show.ts'
 import { observe, publishWaits, type TracedCall } from './observe.ts'
 
-/** Joins the devices of this process that are opened on it. */
+/** Connects the devices of this process that are opened on it. */
 export interface Network {
   /**
-   * Adds a device of any driver, which `make` registers (`createCtxDevice` of userdma/drivers, or one of your own);
-   * `open({ network, device: name })` opens it. The function that is answered removes it, whoever has it open. Throws
-   * RdmaError EEXIST for a name that is in use.
+   * Adds a device of any driver, which `make` creates (`createCtxDevice` of userdma/drivers, or your own); `open({
+   * network, device: name })` opens it. The returned function removes it, even while it is open. Throws RdmaError
+   * EEXIST if the name is in use.
    */
   addDevice(make: (core: Core) => CoreDevice): () => void
-  /** Faults from now on, as `--fault` of the command line has them; the empty text ends them. */
+  /** Replaces the fault rules, in the syntax of `--fault`; an empty text removes them. */
   setFaults(text: string): void
   /**
-   * Writes every packet of its soft devices, those that are opened later too, to a file as pcapng, until the function
-   * that is answered is called. The file gets mode 0600; messages are packets meanwhile. Throws RdmaError EINVAL for a
-   * file that cannot be written, as a symbolic link or another user's.
+   * Captures every packet of its soft devices, later ones included, to a pcapng file, until the returned function is
+   * called. The file gets mode 0600; meanwhile messages travel as packets. Throws RdmaError EINVAL for a file that
+   * cannot be written, such as a symbolic link or another user's.
    */
   capture(path: string): () => void
-  /** Calls `handler` after each call on a device of it, until the function that is answered is called. */
+  /** Calls `handler` after each call on one of its devices, until the returned function is called. */
   trace(handler: (call: TracedCall) => void): () => void
 }
 
 /** Options of `createNetwork`. */
 export interface NetworkOptions {
-  /** Faults of every packet, see `Network.setFaults`. */
+  /** Fault rules, see `Network.setFaults`. */
   readonly fault?: string
   /**
-   * What joins the devices: memory of this process (default), or sockets on their addresses, which this machine must
-   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` its like.
+   * What connects the devices: memory of this process (default), or sockets on their addresses, which this machine must
+   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` only others of its kind.
    */
   readonly link?: Link
   /**
-   * How messages pass through memory: 'direct', the default, from buffer to buffer where nobody looks at packets or
-   * disturbs them, or always as 'packets'. What programs see is the same.
+   * How messages pass through memory: 'direct', the default, from buffer to buffer unless packets are captured or
+   * faulted; or always as 'packets'. Programs see no difference.
    */
   readonly path?: Path
   /**
-   * Integers from 0 to 2^32 - 1, from which the first keys of memory and numbers of queue pairs come. Default: the
-   * system's generator, so that nobody foresees them; one of your own makes them repeatable.
+   * Integers from 0 to 2^32 - 1, for the first memory keys and queue pair numbers. Default: the system's generator, so
+   * that they are unpredictable; your own makes them repeatable.
    */
   readonly random?: () => number
 }
@@ -87,31 +86,31 @@ export interface AttachedDevice {
 export interface LocalNetwork extends Network {
   readonly core: Core
   readonly link: Link
-  /** Devices that were added so far, those that are gone included. */
+  /** Devices added so far, including removed ones. */
   added: number
   add(name: string, address: string): AttachedDevice
   /** The soft device with this name. */
   softDevice(name: string): AttachedDevice | undefined
-  /** Work may have been posted: it is looked at when what the program is doing has ended. */
+  /** Work may have been posted: drives after the current task of the program. */
   kick(): void
-  /** A call may have changed something: the next drive looks. */
+  /** A call may have changed something: the next drive polls everything. */
   touch(): void
-  /** A call has been made: the time of an event, which it may have set, is not missed. */
+  /** A call was made: a timer that it may have set must not be missed. */
   mindTimes(): void
   drive(): boolean
-  /** A promise for the next turn of the event loop, if there was none for long. */
+  /** A promise for the next turn of the event loop, if there has been none for long. */
   pause(): Promise<void> | undefined
-  /** Long work goes on in the next turn of the event loop. */
+  /** The rest of long work runs in the next turn of the event loop. */
   isResting(): boolean
 }
 
-/** Turns of devices that keep each other busy before others have their turn. */
+/** Drives of devices that keep each other busy before the event loop gets a turn. */
 const TURNS = 64
-/** Microseconds of one drive. */
+/** Maximum microseconds of one drive. */
 const LONGEST_DRIVE = 1000
-/** Drives, and waits of programs, between two turns of the event loop. */
+/** Maximum drives, and waits of programs, between two turns of the event loop. */
 const BUDGET = 256
-/** Idle drives, of some 20 ns each, of which one looks at the clock. */
+/** One idle drive out of this many, of some 20 ns each, reads the clock. */
 const LOOKS = 32
 const LONGEST_TIMER = 2 ** 31 - 1
 
@@ -119,7 +118,7 @@ const faultRules = (text: string) => {
   if (typeof text !== 'string')
     throw invalidArgument(
       'network.setFaults',
-      `fault ${formatValue(text)} is no text`,
+      `fault ${formatValue(text)} is not a string`,
       'write "drop=1%", or "" for none',
     )
   try {
@@ -129,7 +128,7 @@ const faultRules = (text: string) => {
   }
 }
 
-/** Milliseconds from now to a time, for a timer. */
+/** Milliseconds from now to a time, for setTimeout. */
 const delayTo = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
 
@@ -140,16 +139,16 @@ interface Timed {
 }
 
 /**
- * Drives devices: now, soon, and when their timers come. `quiet`: between two drives nothing happens but what
- * `touch` and timers tell of, so that polling an empty queue costs next to nothing.
+ * Drives devices: now, soon, or when their timers expire. `quiet`: between two drives nothing can happen except what
+ * `touch` and timers report, so that polling an empty CQ costs almost nothing.
  */
 const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean, clients: () => readonly Timed[]) => {
   let touched = true
-  /** A call was made since the last drive: it may have set a time of the device's. */
+  /** A call was made since the last drive: it may have set a timer. */
   let called = true
   let driving = false
   let scheduled = false
-  /** A drive has ended before its work; it goes on in the next turn. */
+  /** A drive stopped before its work was done; the next turn continues. */
   let resting = false
   let budget = BUDGET
   let looks = LOOKS
@@ -167,7 +166,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
       if (isTime || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
     return (isTime && expire(core, now)) || progress
   }
-  /** What was posted is looked at, and what of it needs no turn is done. */
+  /** Processes what was posted, as far as it needs no turn of the event loop. */
   const ring = (): boolean => {
     let found = false
     for (let i = 0; i < devices.length; i++) found = devices[i]!.ring() || found
@@ -209,12 +208,12 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
-    // It may come a little early: it is looked at who is due, and armed again, in any case.
+    // The timer may fire slightly early; it is checked and armed again in any case.
     timerDue = Number.NEGATIVE_INFINITY
     touched = true
     drive()
   }
-  /** Whether a timer has come, without a look at the clock each time: that makes a double on the heap. */
+  /** Whether a timer has expired, without reading the clock each time, which allocates a double. */
   const timerCame = (): boolean => {
     if (timerDue === Number.POSITIVE_INFINITY || --looks > 0) return false
     looks = LOOKS
@@ -225,11 +224,11 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     driving = true
     touched = false
     let worked = ring()
-    // Often that was all, and nobody waits for a time, which is dear to ask for.
+    // Usually that is all, and reading the next timeout is expensive.
     let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!busy) {
       driving = false
-      // What completed may have begun the time of a threshold, and sets no other.
+      // A completion may have started the timer of event moderation, and no other.
       if (called) armTimer()
       else mindTimes()
       called = false
@@ -249,7 +248,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     called = false
     return worked
   }
-  /** Long messages take their time: others in this process have theirs in between. */
+  /** Long messages take time; the rest of the process gets turns in between. */
   const driveNextTurn = (): void => {
     touched = true
     if (resting) return
@@ -269,7 +268,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     budget = BUDGET
     if (scheduled && !resting) later()
   }
-  /** A turn of the event loop gives a new budget, and does what waits because the last one was used up. */
+  /** A turn of the event loop renews the budget and continues what waits for it. */
   const spend = (): boolean => {
     if (budget === BUDGET) onNextTurn(renew)
     if (budget === 0) return false
@@ -296,7 +295,7 @@ const throwOn = (error: unknown): never => {
   throw error
 }
 
-/** Devices of a network of memory at once. */
+/** Maximum simultaneous devices of a memory network. */
 const MOST_DEVICES = 64
 
 const networks = new WeakSet<object>()
@@ -305,7 +304,7 @@ export const isNetwork = (value: unknown): value is LocalNetwork => networks.has
 
 const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
 
-/** Makes a network of this process. Throws RdmaError EINVAL for an option that is wrong. */
+/** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkWords)
   const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options
@@ -357,7 +356,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
 
   const attach = (name: string, address: string) => {
     const bytes = parseAddress(address)
-    if (bytes === undefined) throw invalidArgument('open', `address "${address}" is no IPv4 or IPv6 address`)
+    if (bytes === undefined) throw invalidArgument('open', `address "${address}" is not an IPv4 or IPv6 address`)
     const taken = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
     if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
     if (memory !== undefined) {
@@ -405,7 +404,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         rxe,
         port,
         remove() {
-          // Peers of its connections hear that they end.
+          // Peers of its connections are told that they end.
           touch()
           drive()
           devices.splice(devices.indexOf(rxe), 1)
@@ -432,7 +431,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     setFaults(text) {
       rules = faultRules(text)
       for (const { port } of attached.values()) port.setFaults(rules)
-      // What was held back leaves.
+      // Sends the messages that were held back.
       touch()
       kick()
     },

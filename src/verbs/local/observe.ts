@@ -1,6 +1,6 @@
 /*
- * Looking on at a network of this process: its packets as pcapng, calls as records, and what goes wrong as messages on
- * Node's diagnostics channels, which cost nothing while nobody listens.
+ * Observation of a network in this process: packets as pcapng, calls as records, and failures as messages on Node's
+ * diagnostics channels, which cost nothing without subscribers.
  *
  *   userdma:failure         a request that failed or was flushed, or an asynchronous event: FailureJson (spec/failures.ts)
  *   userdma:rnr             the peer had no receive posted, and the sender waits: { device, count }
@@ -24,13 +24,13 @@ import { createPcapng, type PcapngPacket } from '../../trace/pcapng.ts'
 import { checkFunction, checkText, formatValue, invalidArgument } from '../error.ts'
 import { jsonSafe, showAs } from '../show.ts'
 
-/** A soft device of the network, as far as it is looked at. */
+/** The observed parts of a soft device. */
 interface ObservedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
 }
 
-/** A call on a device of the network, after it has ended. */
+/** A completed call on a device of the network. */
 export interface TracedCall {
   /** Name of the device. */
   readonly device: string
@@ -38,15 +38,15 @@ export interface TracedCall {
   readonly class: string
   /** Name of the method. */
   readonly method: string
-  /** The object's handle; of a creation the new one; undefined for calls on the device itself. */
+  /** The object's handle; for a creation the new one; undefined for calls on the device itself. */
   readonly object: number | undefined
   /** Arguments by name, objects by their handles. */
   readonly args: Readonly<Record<string, unknown>>
-  /** What it answered, if it was not refused. */
+  /** The results, if it succeeded. */
   readonly result: Readonly<Record<string, unknown>> | undefined
-  /** Errno and sentence of a refusal. */
+  /** Errno and sentence if it was refused. */
   readonly error: { readonly code: string; readonly message: string } | undefined
-  /** How long its handler took, microseconds; 0 for what was refused before. */
+  /** Microseconds in its handler; 0 if it was refused before. */
   readonly microseconds: number
 }
 
@@ -60,7 +60,7 @@ interface Waits {
 }
 const known = new WeakMap<RxeDevice, Waits>()
 
-/** Publishes what has been waited for and sent again since the last time, where somebody listens. */
+/** Publishes the RNR waits and retransmissions since the last call, if the channels have subscribers. */
 export const publishWaits = (devices: readonly RxeDevice[]): void => {
   if (!rnrWaits.hasSubscribers && !retransmissions.hasSubscribers) return
   for (const rxe of devices) {
@@ -73,7 +73,7 @@ export const publishWaits = (devices: readonly RxeDevice[]): void => {
   }
 }
 
-/** Objects of core by their handles, lists and records as they are. */
+/** Core objects become their handles; lists and records are unchanged. */
 const plain = (values: object | undefined): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(values ?? {}).map(([name, value]) => {
@@ -118,7 +118,7 @@ const traceHook = (device: CoreDevice, handler: (call: TracedCall) => void): Hoo
   }
 }
 
-/** What a network has for those who look on. `attached`: its soft devices. */
+/** Observation of a network. `attached`: its soft devices. */
 export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice>) => {
   addFailureHandler(core, failure => {
     if (failures.hasSubscribers) failures.publish(failureJson(failure))
@@ -142,7 +142,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
           write({ interface: 0, time, flow: run.flow, identification, payload, direction: run.direction })
         })
       } catch (error) {
-        // A full disk is the capture's end, not that of the packets.
+        // A full disk ends the capture, not the traffic.
         process.emitWarning(`a capture has ended early: ${String(error)}`, { type: 'userdma' })
         stop()
       }

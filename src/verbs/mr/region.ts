@@ -1,5 +1,5 @@
 /*
- * Registered memory in the library: a region of a buffer, and slices of it, which is how work requests name bytes.
+ * Registered memory in the library: regions of buffers, and slices of them, with which work requests name bytes.
  */
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
@@ -20,57 +20,57 @@ import { addressHex, inspectAs } from '../show.ts'
 import { defineVerbsClass, RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 import { createRemoteMemory, lengthOfPart, type RemoteMemory } from './remote-memory.ts'
 
-/** What others may do with a region beside reading it locally. */
+/** Access rights of a region beside local read. */
 export interface Access {
-  /** Default true: a receive request or a READ may write here. */
+  /** Local write, needed by receives and READs; default true. */
   readonly localWrite?: boolean
-  /** A peer may READ. */
+  /** Peers may READ. */
   readonly remoteRead?: boolean
-  /** A peer may WRITE. */
+  /** Peers may WRITE. */
   readonly remoteWrite?: boolean
-  /** A peer may do atomics. */
+  /** Peers may execute atomics. */
   readonly remoteAtomic?: boolean
-  /** A peer's FLUSH may ask that bytes are visible to all, or that they survive a loss of power. */
+  /** A peer's FLUSH may request global visibility. */
   readonly flushGlobal?: boolean
-  /** A peer's FLUSH may ask that bytes survive a loss of power. */
+  /** A peer's FLUSH may request persistence. */
   readonly flushPersistent?: boolean
   /** Memory windows may be bound to it. */
   readonly window?: boolean
-  /** Of a window of type 2: the peer names its first byte 0. */
+  /** Zero-based: for a type 2 window, the address of its first byte is 0. */
   readonly zeroBased?: boolean
 }
 
-/** Bytes of a registered region. Make it once and post it as often as wanted. */
+/** A slice: bytes of a registered region. Create it once and post it any number of times. */
 export interface Slice {
   /** Lower 32 bits of the address. */
   readonly lo: number
   /** Upper 32 bits of the address. */
   readonly hi: number
-  /** Bytes. */
+  /** Length in bytes. */
   readonly length: number
-  /** Local key of its region. */
+  /** lkey of its region. */
   readonly lkey: number
 }
 
 /** Registered memory of any kind. */
 export interface Region extends Disposable {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Bytes. */
+  /** Length in bytes. */
   readonly length: number
   /** Local key, 32 bits. */
   readonly lkey: number
   /** Remote key, 32 bits. */
   readonly rkey: number
-  /** How work requests and peers name its first byte. */
+  /** Address of its first byte in work requests and for peers. */
   readonly address: bigint
-  /** `length` bytes from `offset` on; all of it without arguments. Throws RdmaError EINVAL outside of the region. */
+  /** `length` bytes from `offset`; without arguments the whole region. Throws RdmaError EINVAL outside the region. */
   slice(offset?: number, length?: number): Slice
-  /** What a peer must know to read or write it; a part of it as `slice`. */
+  /** What a peer needs to read or write the region, or a part of it (as for `slice`). */
   remote(offset?: number, length?: number): RemoteMemory
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
-  /** Throws RdmaError EBUSY while a window is bound to it. */
+  /** Deregisters it. Throws RdmaError EBUSY while a window is bound to it. */
   close(): void
 }
 
@@ -81,40 +81,40 @@ interface Changes {
 
 /** A region of a buffer. */
 export interface MemoryRegion extends Region {
-  /** The buffer that was registered. */
+  /** The registered buffer. */
   readonly buffer: Uint8Array
   /**
-   * Registers it anew, with other rights or in another domain: keys may change, so slices that were made before are
-   * worth nothing. Throws RdmaError EBUSY while a window is bound to it.
+   * Re-registers it with other rights or in another protection domain. Keys may change, so earlier slices become
+   * invalid. Throws RdmaError EBUSY while a window is bound to it.
    */
   reregister(changes: Changes): void
 }
 
-/** A region of all memory of the program: any buffer is named by it, with no registration of its own. */
+/** A region of the program's whole memory: it covers every buffer, without further registration. */
 export interface WholeRegion extends Disposable {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
   /** Local key, 32 bits. */
   readonly lkey: number
   /** Remote key, 32 bits. */
   readonly rkey: number
-  /** Bytes of a buffer, as `MemoryRegion.slice`. The buffer must not be resized or transferred from then on. */
+  /** A slice of a buffer, like `MemoryRegion.slice`. The buffer must not be resized or transferred afterwards. */
   slice(buffer: Uint8Array, offset?: number, length?: number): Slice
-  /** Bytes of a buffer as peers name them, as `MemoryRegion.remote`. */
+  /** Bytes of a buffer for a peer, like `MemoryRegion.remote`. */
   remote(buffer: Uint8Array, offset?: number, length?: number): RemoteMemory
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mr.methods.query>
-  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
+  /** Deregisters it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
 
 /** Options of `pd.registerFile`. */
 export interface FileRegionOptions {
-  /** Where in the file it begins, bytes; default 0. */
+  /** Offset in the file in bytes; default 0. */
   readonly offset?: number
-  /** Bytes. */
+  /** Length in bytes. */
   readonly length: number
-  /** Rights; default: local writing. */
+  /** Access rights; default: local write. */
   readonly access?: Access
 }
 
@@ -148,12 +148,12 @@ export const accessFlags = (call: string, access: Access, localWrite: boolean): 
   )
 }
 
-/** What is made of a closed region would fail later, at its key, and take the connection along. */
+/** Slices of a closed region would fail later with a key error, which breaks the connection. */
 const checkOpen = (call: string, { isOpen }: HeldObject): void => {
   if (!isOpen) throw isClosed(call)
 }
 
-/** A slice that knows its device, and never changes: requests need not check it. */
+/** A slice that records its device and is immutable, so that requests need not check it. */
 class DeviceSlice implements Slice {
   readonly lo: number
   readonly hi: number
@@ -170,12 +170,12 @@ class DeviceSlice implements Slice {
     Object.freeze(this)
   }
 
-  /** Whether it is a slice of the device of `kit`. Hot. */
+  /** Whether it is a slice of this device. Hot. */
   static isOf(value: unknown, kit: DeviceContext): value is DeviceSlice {
     return value instanceof DeviceSlice && value.#kit === kit
   }
 
-  /** Whether it is one of another device; a copy of a slice does not know. */
+  /** Whether it is a slice of another device; unknown for a copy of a slice. */
   static isForeign(value: unknown, kit: DeviceContext): boolean {
     return value instanceof DeviceSlice && value.#kit !== kit
   }
@@ -262,7 +262,7 @@ defineVerbsClass(AnyRegion, 'mr', 'Region')
 export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, access: Access): Plan<MemoryRegion> => {
   const { carrier } = kit
   checkOwn(kit, 'pd.register', 'pd', pd)
-  checkBytes('pd.register', 'what is registered', buffer)
+  checkBytes('pd.register', 'buffer', buffer)
   const rights = accessFlags('pd.register', access, true)
   const address = carrier.addressOf(buffer)
   const wanted = {
@@ -282,7 +282,7 @@ export const regionPlan = (kit: DeviceContext, pd: Named, buffer: Uint8Array, ac
 
 const { FILE, NULL, IMPLICIT } = MrKind.values
 
-/** A region of another kind, whose bytes have addresses from `start` on. */
+/** A region of another kind, with addresses from `start`. */
 const otherPlan = (
   kit: DeviceContext,
   pd: Named,
@@ -292,7 +292,7 @@ const otherPlan = (
 ): Plan<Region> => {
   checkOwn(kit, 'mr.create', 'pd', pd)
   if (!Number.isSafeInteger(length) || length < 0)
-    throw invalidArgument('mr.create', `length ${formatValue(length)} is no number of bytes`)
+    throw invalidArgument('mr.create', `length ${formatValue(length)} is not a number of bytes`)
   const iova = more.start
   const rights = accessFlags('mr.create', access, true)
   const args = { pd: pd.handle, iova, length: BigInt(length), access: rights, ...more }
@@ -303,13 +303,13 @@ const otherPlan = (
   )
 }
 
-/** Reads as zeros, and takes what is written without keeping it. */
+/** Reads return zeros, writes are discarded. */
 export const nullRegionPlan = (kit: DeviceContext, pd: Named, length: number, access: Access = {}): Plan<Region> =>
   otherPlan(kit, pd, access, length, { kind: NULL, start: 0n })
 
 const checkOffset = (offset: number): void => {
   if (!Number.isSafeInteger(offset) || offset < 0)
-    throw invalidArgument('mr.create', `offset ${formatValue(offset)} is no number of bytes`)
+    throw invalidArgument('mr.create', `offset ${formatValue(offset)} is not a number of bytes`)
 }
 
 /** Part of a file; `file`: a descriptor of this process. */
@@ -328,7 +328,7 @@ export const fileRegionPlan = (
 class AllMemory extends VerbsObject implements WholeRegion {
   readonly lkey: number
   readonly rkey: number
-  /** Addresses of the buffers that were named. */
+  /** Addresses of the buffers used so far. */
   readonly #addresses = new Map<Uint8Array, bigint>()
 
   constructor(kit: DeviceContext, handle: number, lkey: number, rkey: number) {

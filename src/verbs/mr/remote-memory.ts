@@ -1,34 +1,33 @@
 /*
- * Memory as peers name it: what `mr.remote()` answers, and what requests take. It goes to the peer in any way, also as
- * JSON. What was made here is right; what came from elsewhere is checked at each request.
+ * Remote memory: the result of `mr.remote()`, and an operand of requests. It can be sent to the peer in any way, also
+ * as JSON. Objects made here are valid; data from elsewhere is checked at each request.
  */
 import { TWO_32 } from '../../spec/memory.ts'
 import { checkRecord } from '../checks/options.ts'
 import { detached, formatValue, invalidArgument } from '../error.ts'
 import { addressHex, inspectAs } from '../show.ts'
 
-/** Memory of a peer as plain data, such as JSON has brought it. */
+/** Remote memory as plain data, for example parsed from JSON. */
 export interface RemoteMemoryData {
-  /** Of the first byte, 64 bits; as text decimal or '0x…', as `toJSON` writes it. */
+  /** Address of the first byte, 64 bits; as text decimal or '0x…', as written by `toJSON`. */
   readonly address: bigint | string
-  /** The key of the region or window, 32 bits. */
+  /** rkey of the region or window, 32 bits. */
   readonly rkey: number
-  /** Bytes; requests for more are refused. */
+  /** Length in bytes; longer requests are refused. */
   readonly length: number
 }
 
-/** Memory of a peer, as `mr.remote()` and `qp.bind()` answer it. Make it once and use it as often as wanted. */
+/** Remote memory, as returned by `mr.remote()` and `qp.bind()`. Create it once and use it any number of times. */
 export interface RemoteMemory extends RemoteMemoryData {
   readonly address: bigint
-  /** `length` bytes from `offset` on, default up to the end. Throws RdmaError EINVAL outside of it. */
+  /** `length` bytes from `offset`, by default up to the end. Throws RdmaError EINVAL outside of it. */
   slice(offset?: number, length?: number): RemoteMemory
-  /** As JSON can carry it: `JSON.parse` gives what requests and `remoteMemory` take. */
+  /** For JSON: requests and `remoteMemory` accept the result of `JSON.parse`. */
   toJSON(): RemoteMemoryData & { readonly address: string }
 }
 
 /**
- * Bytes of the part from `offset` on of `whole` bytes: `length`, or up to the end. Throws RdmaError EINVAL for a part that
- * does not lie there.
+ * Length of the part from `offset` of `whole` bytes: `length`, or up to the end. Throws RdmaError EINVAL outside of it.
  */
 export const lengthOfPart = (call: string, whole: number, offset: number, wanted: number | undefined): number => {
   const length = wanted ?? (typeof offset === 'number' ? whole - offset : Number.NaN)
@@ -46,7 +45,7 @@ export class RemoteRange implements RemoteMemory {
   readonly address: bigint
   readonly rkey: number
   readonly length: number
-  /** The halves of the address, as a request has them. */
+  /** The address as two words, as in a request. */
   readonly #lo: number
   readonly #hi: number
 
@@ -70,7 +69,7 @@ export class RemoteRange implements RemoteMemory {
     return { address: `0x${this.address.toString(16)}`, rkey: this.rkey, length: this.length }
   }
 
-  /** Writes address and key of a range into a request, at these byte offsets. Hot. */
+  /** Writes address and rkey of a range into a request at these byte offsets. Hot. */
   static put(range: RemoteRange, words: Int32Array, address: number, rkey: number): void {
     words[address >> 2] = range.#lo
     words[(address >> 2) + 1] = range.#hi
@@ -94,7 +93,7 @@ inspectAs<RemoteRange>(
 
 const HINT = 'give { address, rkey, length } as the peer has it from mr.remote()'
 
-/** Of what came from elsewhere. */
+/** For data from elsewhere. */
 const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   const address = typeof remote === 'object' ? addressOf(remote?.address) : undefined
   if (
@@ -107,22 +106,22 @@ const checkedRange = (call: string, remote: RemoteMemoryData): RemoteRange => {
   )
     throw invalidArgument(
       call,
-      remote === undefined ? 'remote memory is missing' : `remote memory: ${formatValue(remote)} is none`,
+      remote === undefined ? 'remote memory is missing' : `remote memory: ${formatValue(remote)} is not remote memory`,
       HINT,
     )
   return new RemoteRange(address, remote.rkey, remote.length)
 }
 
-/** Memory of a peer, checked. Throws RdmaError EINVAL. Hot: what was made here costs a comparison. */
+/** Checked remote memory. Throws RdmaError EINVAL. Hot: objects made here cost one comparison. */
 export const rangeOf = (call: string, remote: RemoteMemoryData): RemoteRange =>
   remote instanceof RemoteRange ? remote : checkedRange(call, remote)
 
-/** Memory of a peer from plain data, which JSON or a message has brought. Throws RdmaError EINVAL. */
+/** Remote memory from plain data, for example from JSON or a message. Throws RdmaError EINVAL. */
 export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => {
   checkRecord('remoteMemory', 'remote memory', data, HINT)
   return checkedRange('remoteMemory', data)
 }
 
-/** The same for a region or window of this side. */
+/** The same for a local region or window. */
 export const createRemoteMemory = (address: bigint, rkey: number, length: number): RemoteMemory =>
   new RemoteRange(address, rkey, length)

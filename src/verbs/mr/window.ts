@@ -1,5 +1,5 @@
 /*
- * Memory windows in the library (IBA 10.6.7): rights to part of a region that a work request gives and takes. Binding
+ * Memory windows in the library (IBA 10.6.7): rights to part of a region, granted and revoked by work requests. Binding
  * and invalidating are operations of queue pairs (verbs/qp/operations.ts).
  */
 import { Mw } from '../../spec/classes/mw.ts'
@@ -13,33 +13,33 @@ import type { Access, Region } from './region.ts'
 
 /** A memory window (IBA 10.6.7). */
 export interface MemoryWindow extends Disposable {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** Type 1, or 2 (2B). */
+  /** 1, or 2 (type 2B). */
   readonly type: 1 | 2
-  /** As of the last bind that was posted. */
+  /** rkey of the last posted bind. */
   readonly rkey: number
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Mw.methods.query>
-  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
+  /** Deallocates it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
 
-/** What a bind gives: part of a region, with rights of a peer. */
+/** Arguments of a bind: part of a region, and the peer's rights. */
 export interface Binding {
-  /** Registered with `window`. */
+  /** A region registered with `window`. */
   readonly region: Region
-  /** Default 0, and up to the end of the region. */
+  /** Offset in the region in bytes; default 0. */
   readonly offset?: number
   /** Bytes; default: up to the end of the region. */
   readonly length?: number
-  /** Default: remote reading and writing. */
+  /** Default: remote read and write. */
   readonly access?: Omit<Access, 'localWrite' | 'window'>
 }
 
 export const bindingWords: Words<Binding> = { region: true, offset: true, length: true, access: true }
 
-/** A window as `bind` sees it: the key changes. */
+/** A window with its internals for `bind`, which changes the key. */
 export class Window extends VerbsObject implements MemoryWindow {
   readonly type: 1 | 2
   rkey: number

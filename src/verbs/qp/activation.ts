@@ -1,24 +1,24 @@
 /*
- * How queue pairs without a peer get from RESET to ready to send (IBA 10.3.1): step by step with `activate`, or at
- * their creation with `active` (R7). Which steps, and what can be chosen, is the type's own.
+ * How queue pairs without a peer move from RESET to ready to send (IBA 10.3.1): by `activate`, or at creation with
+ * `active` (R7). The type defines the steps and their options.
  */
 
 import { checkOptions } from '../checks/options.ts'
 import { combineSteps } from './connection.ts'
 
-/** Made ready to send at once. */
+/** Options of a queue pair that is created ready to send. */
 export interface ActiveOptions<A> {
-  /** Made ready to send, with one call (R7), as `activate` does it afterwards. */
+  /** Creates it ready to send with one call (R7), like a later `activate` with these options. */
   readonly active?: boolean | A
 }
 
-/** A queue pair without a peer, which becomes ready by itself. */
+/** A queue pair without a peer. */
 export interface Activatable<A> {
-  /** From RESET to ready to send. */
+  /** Moves it from RESET to ready to send. */
   activate(options?: A): void
 }
 
-/** What a type says: its class, the words of what can be chosen, and the steps as `modify` takes them. */
+/** Definition of a type: its class, its option names, and the steps as arguments of `modify`. */
 export interface Activation<A> {
   readonly cls: { readonly name: string }
   readonly words: object
@@ -29,7 +29,7 @@ interface Initial {
   readonly initial?: object
 }
 
-/** What was chosen, with `initial` having all that makes the queue pair ready, if that is wanted. */
+/** The options; with `active`, `initial` has all attributes that make the queue pair ready to send. */
 export const atCreation = <A extends object, O extends ActiveOptions<A> & Initial>(
   { cls, words, steps }: Activation<A>,
   options: O,
@@ -41,7 +41,7 @@ export const atCreation = <A extends object, O extends ActiveOptions<A> & Initia
   return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
 }
 
-/** From RESET to ready to send. */
+/** Moves it from RESET to ready to send. */
 export const activate = <A extends object>(
   qp: { modify(step: object): void },
   { words, steps }: Activation<A>,

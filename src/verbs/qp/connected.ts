@@ -1,5 +1,5 @@
 /*
- * Queue pairs of the connected services in the library: RC, which acknowledges, and UC, which does not.
+ * Queue pairs of the connected services in the library: RC, with acknowledgements, and UC, without.
  */
 
 import { RcQp } from '../../spec/classes/rc_qp.ts'
@@ -51,7 +51,7 @@ export interface UcQueuePair
     Connected<ConnectOptions>,
     Operations<MessageOptions, SendOptions> {}
 
-/** A reliable connected queue pair whose requests complete in its completion queues. */
+/** A reliable connected queue pair that completes in the program's completion queues. */
 export interface RcQueuePair
   extends QueuePair<typeof RcQp>,
     Connected<RcConnectOptions>,
@@ -60,20 +60,20 @@ export interface RcQueuePair
 
 type Completed = Promise<CompletedRequest>
 
-/** An RC queue pair whose requests answer promises. */
+/** An RC queue pair whose requests return promises. */
 export interface AwaitableRcQueuePair
   extends AwaitableQueuePair,
     Connected<RcConnectOptions>,
     Operations<AwaitedRcMessageOptions, AwaitedOptions, Completed, Promise<RemoteMemory>>,
     ReliableOperations<AwaitedOptions, Completed> {
   /**
-   * Asks the peer for an acknowledgement, with a WRITE of no bytes. Rejects with RETRY_EXC_ERR once the peer is gone,
-   * after all retries.
+   * Checks that the peer is alive, by a WRITE of zero bytes. Rejects with RETRY_EXC_ERR after all retries if it does
+   * not answer.
    */
   ping(): Completed
 }
 
-/** A UC queue pair whose requests answer promises: they resolve when the message was sent. */
+/** A UC queue pair whose requests return promises, which resolve when the message has been sent. */
 export interface AwaitableUcQueuePair
   extends AwaitableQueuePair,
     Connected<ConnectOptions>,
@@ -95,7 +95,7 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-/** Of RC and of UC: what differs is in the words of `connection`. */
+/** RC and UC; `connection` has what differs. */
 const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
   ...queuePairWords,
   initial: true,
@@ -149,13 +149,13 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
 }
 const ucType = queuePairType('UcQueuePair', UcObject, ucSteps)
 
-/** Operations whose promise tells of the completion, and the position of their options. */
+/** Operations that return promises, and the index of their options. */
 const POSITIONS = { send: 1, write: 2, bind: 2, invalidate: 1 }
 const RC_POSITIONS = { ...POSITIONS, read: 2, compareSwap: 4, fetchAdd: 3, atomicWrite: 2, flush: 1 }
 const AwaitableRc = awaitable<AwaitableRcQueuePair>(RcObject, RC_POSITIONS)
 Object.defineProperty(AwaitableRc.prototype, 'ping', {
   configurable: true,
-  // A message without bytes: neither address nor key are looked at (IBA 9.7.5).
+  // A zero-length WRITE: neither address nor rkey is checked (IBA 9.7.5).
   value(this: AwaitableRcQueuePair): Completed {
     return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
   },
@@ -163,7 +163,7 @@ Object.defineProperty(AwaitableRc.prototype, 'ping', {
 const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc, rcSteps)
 const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, POSITIONS), ucSteps)
 
-/** Makes one that owns its completion queue. */
+/** Makes a queue pair that owns its completion queue. */
 export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
   makeAwaitable(kit, 'rc_qp.create', options, words, all => queuePairPlan(kit, awaitableRcType, pd, all))
 export const awaitableUcQp = (kit: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>

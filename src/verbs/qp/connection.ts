@@ -1,6 +1,6 @@
 /*
- * How connected queue pairs get from RESET to ready to send (IBA 10.3.1): what peers tell each other, what can be
- * chosen, and the three steps as arguments of `modify`. Which service takes which of it is the class's business.
+ * How connected queue pairs move from RESET to ready to send (IBA 10.3.1): the data that peers exchange, the options,
+ * and the three steps as arguments of `modify`. Each class selects those of its service.
  */
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
@@ -11,7 +11,7 @@ import { invalidArgument, withOptionWords } from '../error.ts'
 import { type Access, accessWords } from '../mr/region.ts'
 import type { PathFacts } from '../plan.ts'
 
-/** What a peer must know to connect: plain data, to be sent to it in any way. */
+/** What a peer needs to connect: plain data, which can be sent to it in any way. */
 export interface Endpoint {
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
@@ -19,15 +19,15 @@ export interface Endpoint {
   readonly gid: string
   /** On a link that has them. */
   readonly lid?: number
-  /** The first packet sequence number that this side sends. */
+  /** The first PSN that this side sends. */
   readonly psn: number
 }
 
 /** Options of `qp.connect`. */
 export interface ConnectOptions extends PathOptions {
-  /** Rights of the peer; default: what registered regions grant, all of it. */
+  /** Rights of the peer; default: all rights that registered regions grant. */
   readonly access?: Omit<Access, 'localWrite' | 'window' | 'zeroBased'>
-  /** Bytes of payload in a packet: 256, 512, 1024, 2048 or 4096. Default: what the port allows. */
+  /** Path MTU in bytes: 256, 512, 1024, 2048 or 4096. Default: the port's. */
   readonly pathMtu?: number
 }
 
@@ -35,13 +35,13 @@ export interface ConnectOptions extends PathOptions {
 export interface RcConnectOptions extends ConnectOptions {
   /** Local ACK timeout, 4.096 µs · 2^n, 0 none; default 14 (67 ms). */
   readonly timeout?: number
-  /** Resends before a request fails, 0–7; default 7. */
+  /** Retries after a timeout or loss before a request fails, 0–7; default 7. */
   readonly retryCount?: number
-  /** Tries while the peer has no receive posted, 0–7, 7 without end; default 7. */
+  /** RNR retries before a request fails, 0–7, 7 unlimited; default 7. */
   readonly rnrRetryCount?: number
-  /** What a peer waits before it tries again when nothing is posted here, code 0–31; default 12 (0.64 ms). */
+  /** Time that a peer waits after an RNR NAK of this side, code 0–31; default 12 (0.64 ms). */
   readonly minRnrTimer?: number
-  /** READs and atomics under way at once, of either side; default 16. */
+  /** Maximum outstanding READs and atomics in each direction; default 16. */
   readonly maxRdAtomic?: number
 }
 
@@ -77,10 +77,10 @@ const mtuCode = (bytes: number): number => {
   throw invalidArgument('qp.connect', `pathMtu ${bytes}: it is 256, 512, 1024, 2048 or 4096`)
 }
 
-/** A first packet sequence number that nobody can guess from an earlier one. */
+/** A first PSN that cannot be guessed from an earlier one. */
 export const firstPsn = (): number => secureRandom() >>> 8
 
-/** A queue pair that is made connected, with one call, to a peer that is there already (R7). */
+/** A queue pair created in connected state, to an existing peer (R7). */
 export interface PeerOptions<O extends ConnectOptions> {
   /** The peer's endpoint. */
   readonly peer?: Endpoint
@@ -88,27 +88,27 @@ export interface PeerOptions<O extends ConnectOptions> {
   readonly connection?: O
 }
 
-/** Steps from state to state as one: what a creation takes to make all of them. */
+/** Several steps as one: the attributes of a creation in the final state. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
 const TWO_24 = 2 ** 24
 
-/** Before the first step, so that nothing has happened if a peer cannot be one. */
+/** Checked before the first step, so that an invalid peer changes nothing. */
 const checkNumbers = (peer: Endpoint): void => {
   for (const name of ['qpn', 'psn'] as const) {
     const value = peer[name]
     if (!Number.isInteger(value) || value < 0 || value >= TWO_24)
       throw invalidArgument(
         'qp.connect',
-        `${name} ${String(value)} is no number of 24 bits`,
+        `${name} ${String(value)} is not a number of 24 bits`,
         "give the peer's `endpoint`",
       )
   }
 }
 
 /**
- * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first that this side sends; `words`:
- * the options that the service has.
+ * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first PSN of this side; `words`: the
+ * option names of the service.
  */
 export const connectSteps = (
   path: PathFacts,
@@ -134,7 +134,7 @@ export const connectSteps = (
   }
 }
 
-/** Attributes that options become. */
+/** The attributes of the options. */
 export const qpOptions = {
   retryCnt: 'retryCount',
   rnrRetry: 'rnrRetryCount',
@@ -144,7 +144,7 @@ export const qpOptions = {
   sqPsn: 'psn',
 }
 
-/** What a side that acknowledges, and one that asks for acknowledgements, needs besides. */
+/** Further attributes of services with acknowledgements, responder and requester. */
 export const reliableSteps = (options: RcConnectOptions = {}) => {
   const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {
@@ -154,15 +154,15 @@ export const reliableSteps = (options: RcConnectOptions = {}) => {
   }
 }
 
-/** A queue pair that sends to one peer. */
+/** A queue pair with one peer. */
 export interface Connected<O extends ConnectOptions> {
-  /** What the peer must know to connect to it. */
+  /** What the peer needs to connect to it. */
   readonly endpoint: Endpoint
-  /** From RESET to ready to send, towards a peer. Throws RdmaError EINVAL, and stays in RESET then. */
+  /** Connects it to a peer: RESET to ready to send. Throws RdmaError EINVAL, and stays in RESET. */
   connect(peer: Endpoint, options?: O): void
 }
 
-/** What the peer of a queue pair must know. */
+/** What the peer of a queue pair needs. */
 export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number; psn: number }): Endpoint => ({
   qpn,
   gid: addressText(gid),
@@ -170,7 +170,7 @@ export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number;
   ...(lid !== undefined && { lid }),
 })
 
-/** Takes a queue pair through steps; back to RESET if one fails after the first. */
+/** Moves a queue pair through steps; back to RESET if one after the first fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
   withOptionWords(qpOptions, () => {
     let done = 0

@@ -1,6 +1,6 @@
 /*
- * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs, address handles, groups, and what a received datagram
- * says of its sender.
+ * Datagrams in the library (IBA 9.8, 11.2.2): UD queue pairs, address handles, multicast groups, and the sender of a
+ * received datagram.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -43,7 +43,9 @@ import {
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 
-/** Where datagrams go to: an IPv4 or IPv6 address as text, a group's too, or a LID, and how packets are marked. */
+/**
+ * Destination of datagrams: an IPv4 or IPv6 address as text, which may be a group, or a LID, and options of the path.
+ */
 export interface Destination extends PathOptions {
   /** IPv4 or IPv6 address as text. */
   readonly gid?: string
@@ -53,19 +55,19 @@ export interface Destination extends PathOptions {
 
 /** An address handle (IBA 11.2.2). */
 export interface AddressHandle extends Disposable {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** What work requests name it by. */
+  /** Its number in work requests. */
   readonly number: number
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Ah.methods.query>
-  /** Datagrams that are sent later go elsewhere. */
+  /** Changes the destination of datagrams that are sent afterwards. */
   modify(to: Destination): void
-  /** Destroys it; again it does nothing. Throws RdmaError EBUSY while it is used. */
+  /** Destroys it; later calls do nothing. Throws RdmaError EBUSY while it is in use. */
   close(): void
 }
 
-/** What others must know to send to a datagram queue pair: plain data. */
+/** What senders need to reach a datagram queue pair: plain data. */
 export interface DatagramEndpoint extends Destination {
   /** Its address, as text. */
   readonly gid: string
@@ -75,23 +77,23 @@ export interface DatagramEndpoint extends Destination {
   readonly qkey: number
 }
 
-/** One receiver: a queue pair at an address. Make it once and send to it as often as wanted. */
+/** One receiver: a queue pair at an address. Create it once and send to it any number of times. */
 export interface DatagramPeer {
-  /** Where it is. */
+  /** Its address handle. */
   readonly ah: AddressHandle
-  /** Its queue pair; `MULTICAST_QPN` for a group. */
+  /** Its queue pair number; `MULTICAST_QPN` for a group. */
   readonly qpn: number
   /** Its Q_Key, 32 bits. */
   readonly qkey: number
 }
 
-/** `M`: what options say; `R`: what posting answers. */
+/** `M`: options; `R`: the result of posting. */
 export interface DatagramSender<M extends object = MessageOptions, R = void> {
-  /** At most one packet's worth of bytes. A receiver needs 40 bytes more than that (`completion.hasGrh`). */
+  /** Sends a datagram, at most one packet. The receiver's buffer needs 40 bytes more (`completion.hasGrh`). */
   send(local: Local, to: DatagramPeer, options?: M): R
 }
 
-/** What can be chosen of a datagram queue pair. */
+/** Options of a datagram queue pair's state. */
 export interface UdActivation {
   /** Datagrams with another Q_Key are dropped; default 0x11111111. */
   readonly qkey?: number
@@ -100,32 +102,32 @@ export interface UdActivation {
 /** A queue pair for unreliable datagrams. */
 export interface UdQueuePair extends QueuePair<typeof UdQp>, DatagramSender, UdMethods {}
 
-/** A UD queue pair whose requests answer promises: they resolve when the datagram was sent. */
+/** A UD queue pair whose requests return promises, which resolve when the datagram has been sent. */
 export interface AwaitableUdQueuePair
   extends AwaitableQueuePair,
     DatagramSender<AwaitedMessageOptions, Promise<CompletedRequest>>,
     UdMethods {}
 
-/** What datagram queue pairs have beside sending and receiving. */
+/** Members of datagram queue pairs beside sending and receiving. */
 export interface UdMethods extends Activatable<UdActivation> {
-  /** What others must know to send to it. Its Q_Key is what `activate` has set. */
+  /** What senders need. Its Q_Key is the one set by `activate`. */
   readonly endpoint: DatagramEndpoint
-  /** Receives datagrams to a group from now on; `gid` as text: 224.0.0.0/4 or ff00::/8. */
+  /** Joins a multicast group; `gid` as text: 224.0.0.0/4 or ff00::/8. */
   attach(gid: string): void
-  /** Receives datagrams to the group no more. Throws RdmaError EINVAL if it is in no such group. */
+  /** Leaves the group. Throws RdmaError EINVAL if it is not a member. */
   detach(gid: string): void
 }
 
-/** Queue pair number that means all members of a group. */
+/** The queue pair number of all members of a group. */
 export const MULTICAST_QPN = 0xffffff
 const DEFAULT_QKEY = 0x11111111
 const { INIT, RTR, RTS } = QpState.values
 const { SEND, SEND_WITH_IMM } = WrOpcode.values
 
-/** Bytes before the payload in a buffer that has received a datagram. */
+/** Bytes before the payload in the buffer of a received datagram. */
 export const GRH_BYTES = IPV6_BYTES
 
-/** Where a received datagram came from, of the first 40 bytes of its buffer. */
+/** The sender of a received datagram, from the first 40 bytes of its buffer. */
 export const senderOf = (header: Uint8Array): Destination & { readonly gid: string } => {
   checkBytes('senderOf', 'the header', header)
   if (header.length < GRH_BYTES) throw invalidArgument('senderOf', `${header.length} bytes, a header has ${GRH_BYTES}`)
@@ -151,7 +153,7 @@ const groupOf = (call: string, gid: string) => {
 const checkDestination = (call: string, to: Destination): void =>
   checkRecord(call, 'the destination', to, 'give { gid }, an IPv4 or IPv6 address as text')
 
-/** The attributes of the device's link that say where a destination is; which ones the types of calls do not know. */
+/** The address attributes of the device's link, which the static types of calls do not have. */
 const addressAttributes = (
   call: string,
   { path }: DeviceContext,
@@ -161,7 +163,7 @@ const addressAttributes = (
   return addressing(call, path, to, to) as ReturnType<typeof addressAttributes>
 }
 
-/** The list with which many are made on the device's link. */
+/** The list attribute of the device's link. */
 const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof Pd.methods.createAhs> => {
   const addresses = to.map(one => {
     checkDestination('pd.createAhs', one)
@@ -171,7 +173,7 @@ const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof 
   return { [name]: addresses } as unknown as In<typeof Pd.methods.createAhs>
 }
 
-/** That it is there and of this device. */
+/** Checks that it is open and belongs to this device. */
 const checkAddress = (kit: DeviceContext, call: string, ah: AddressHandle): void => {
   if (!(ah instanceof Address) || ah.kit !== kit || !ah.isOpen)
     throw invalidArgument(
@@ -224,12 +226,12 @@ export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Pla
   return plan(
     Ah,
     { pd: pd.handle, ...where, userHandle: 0n },
-    // Numbers are the driver's; without them handles do.
+    // The driver's numbers; without them the handles.
     ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
   )
 }
 
-/** Of one call: their bytes must fit into what a call may carry. */
+/** Limit of one call, whose encoding has a maximum size. */
 const AHS_AT_ONCE = 1 << 15
 
 const pieces = <T>(all: readonly T[]): T[][] =>
@@ -237,15 +239,15 @@ const pieces = <T>(all: readonly T[]): T[][] =>
     all.slice(i * AHS_AT_ONCE, (i + 1) * AHS_AT_ONCE),
   )
 
-/** What a device answers that makes many at once; their numbers are the driver's. */
+/** The answer of a device that creates many at once, with the driver's numbers. */
 type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
-/** Many address handles, with one call if the device has it (R25). All or none. */
+/** Creates many address handles, with one call if the device supports it (R25). All or none. */
 export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destination[]): readonly AddressHandle[] => {
   const { carrier, makeAll } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
   if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
-  // The list has addresses only.
+  // The list contains addresses only.
   const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
   if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
   const made: AddressHandle[] = []
@@ -259,12 +261,12 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
   } catch (error) {
     closeAddresses(kit, pd, made)
     if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
-    // A device of an older release.
+    // For a device of an older release.
     return makeAll(to.map(one => addressPlan(kit, pd, one)))
   }
 }
 
-/** Destroys many with one call, all or none of it. */
+/** Destroys many with one call, all or none. */
 export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
   const { carrier } = kit
   if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are no list')
@@ -352,7 +354,7 @@ export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOpti
   return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }
 
-/** Makes one that owns its completion queue. */
+/** Makes a queue pair that owns its completion queue. */
 export const awaitableUdQp = (kit: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
   makeAwaitable(kit, 'ud_qp.create', options, udWords, all =>
     queuePairPlan(kit, awaitableUdType, pd, atCreation(activation, all)),

@@ -1,7 +1,7 @@
 /*
- * Queue pairs 0 and 1 of a port in the library (IBA 13.5; classes `smi_qp`, `gsi_qp`), which management datagrams go to
- * and come from. As under Linux programs have neither; a device in this process gives its user that of the general
- * services, one for a port. A soft device has no subnet management, one of a program's own driver may.
+ * Queue pairs 0 and 1 of a port in the library (IBA 13.5; classes `smi_qp`, `gsi_qp`), for management datagrams. As in
+ * Linux, programs on a daemon cannot create them; a device in this process offers queue pair 1, once per port. Soft
+ * devices have no subnet management; a program's own driver may.
  */
 import { GsiQp } from '../../spec/classes/gsi_qp.ts'
 import { SmiQp } from '../../spec/classes/smi_qp.ts'
@@ -22,7 +22,7 @@ import {
 } from './queue-pair.ts'
 
 export interface ManagementPath {
-  /** The partition, as index in the port's table; default 0. */
+  /** Index of the partition in the port's P_Key table; default 0. */
   readonly pkeyIndex?: number
 }
 
@@ -40,7 +40,7 @@ export interface GsiQueuePairOptions extends ManagementOptions<typeof GsiQp> {}
 /** Options of `pd.smiQp`. */
 export interface SmiQueuePairOptions extends ManagementOptions<typeof SmiQp> {}
 
-/** The well-known Q_Key of the general services (IBA 10.2.5); of subnet management there is none. */
+/** The well-known Q_Key of the general services (IBA 10.2.5); subnet management has none. */
 export const GSI_QKEY = 0x8001_0000
 const SMI_QKEY = 0
 

@@ -1,6 +1,6 @@
 /*
- * What can be posted to a connected queue pair (IBA 9.4, 10.8; annex A19): tables of methods that queue pairs
- * share. RC and XRC have all of it, UC the part without answers.
+ * The operations of connected queue pairs (IBA 9.4, 10.8; annex A19): tables of methods that queue pair classes share.
+ * RC and XRC have all of them, UC those without responses.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -26,43 +26,43 @@ import { beginRequest, endRequest, type Local, QueuedQp, STEPS, type StepsTo } f
 import { bytesOf, putAtomic, putBind, putFlush, putImmediate, putInvalidate, putRemote, putWord } from './requests.ts'
 
 /**
- * Operations without answers. `M` and `O`: what options of messages, and of every request of the service, must or may
- * say; `R`: what posting answers, `B`: what a bind does.
+ * Operations without responses. `M`, `O`: options of messages and of all requests of the service; `R`: the result of
+ * posting, `B`: the result of a bind.
  */
 export interface Operations<M extends object, O extends object, R = void, B = RemoteMemory> {
   /**
-   * SEND: the peer's next receive request takes the bytes. Throws RdmaError ENOMEM when the send queue is full, EINVAL
-   * for bytes that are no slice of the device or too many to go inline, as all operations do.
+   * SEND: fills the peer's next receive. Throws RdmaError ENOMEM when the send queue is full, EINVAL for bytes that are
+   * not a slice of the device or too long for inline data, like all operations.
    */
   send(local: Local, options?: M): R
-  /** WRITE: the peer's memory gets the bytes; with `immediate` it also completes a receive there. */
+  /** WRITE: writes to the peer's memory; with `immediate` it also completes a receive there. */
   write(local: Local, remote: RemoteMemoryData, options?: O & ImmediateOptions): R
   /**
-   * Lets the peer at part of a region, through the key that is answered; the window's old key is worth nothing once
-   * this is done. A window of type 1 may be bound anew, one of type 2 must be free.
+   * Binds a window: grants the peer access to part of a region with the returned key; the window's old key becomes
+   * invalid when the bind completes. A type 1 window may be bound again, a type 2 window must be unbound.
    */
   bind(window: MemoryWindow, binding: Binding, options?: O): B
-  /** Ends what a window of type 2 grants. */
+  /** Invalidates a type 2 window. */
   invalidate(window: MemoryWindow, options?: O): R
 }
 
-/** Operations that the peer answers. */
+/** Operations with responses. */
 export interface ReliableOperations<O extends object, R = void> {
-  /** READ: the peer's bytes come into `local`. */
+  /** READ: reads from the peer's memory into `local`. */
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: O): R
-  /** Swaps the peer's 64-bit word if it is `compare`; `local` (8 bytes) gets what it was. */
+  /** Compare-and-swap of the peer's 64-bit word; `local` (8 bytes) receives the old value. */
   compareSwap(local: Slice, remote: RemoteMemoryData, compare: bigint, swap: bigint, options?: O): R
-  /** Adds to the peer's 64-bit word; `local` (8 bytes) gets what it was. */
+  /** Fetch-and-add to the peer's 64-bit word; `local` (8 bytes) receives the old value. */
   fetchAdd(local: Slice, remote: RemoteMemoryData, add: bigint, options?: O): R
-  /** ATOMIC WRITE: the peer's 64-bit word becomes `word`, at once for all who look. */
+  /** ATOMIC WRITE: writes the peer's 64-bit word atomically. */
   atomicWrite(remote: RemoteMemoryData, word: bigint, options?: O): R
-  /** FLUSH: completes when earlier WRITEs to these bytes are where everybody sees them. */
+  /** FLUSH: completes when earlier WRITEs to these bytes are globally visible at the peer, or persistent. */
   flush(remote: RemoteMemoryData, options?: O & FlushExtent): R
 }
 
 const wr = WrOpcode.values
 const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
-/** What the options of each operation may say. */
+/** The options of each operation. */
 const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
 const WRITE_WORDS = ANY | IMMEDIATE | SRQ
 const ASKING_WORDS = ANY | SRQ
@@ -73,12 +73,12 @@ const KEY_BYTE = 0xff
 
 const ringOf = ({ sends }: QueuedQp): ProgramRing => sends as ProgramRing
 
-/** A connected queue pair without answers, as UC's: SEND, WRITE, and local operations on windows. */
+/** A connected queue pair without responses (UC): SEND, WRITE, and local operations on windows. */
 export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   extends QueuedQp<C>
   implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>
 {
-  /** The steps to a peer, as `modify` takes them. */
+  /** The steps to a peer, as arguments of `modify`. */
   abstract get [STEPS](): StepsTo
 
   get endpoint(): Endpoint {
@@ -163,7 +163,7 @@ const atomic = (
   endRequest(self)
 }
 
-/** One whose requests the peer answers: RC and XRC. */
+/** A connected queue pair with responses: RC and XRC. */
 export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
   extends MessageQp<C>
   implements ReliableOperations<SendOptions>

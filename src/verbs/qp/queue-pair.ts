@@ -1,11 +1,11 @@
 /*
- * Queue pairs in the library: what all types share. A type's own file says what it can post and how it is connected.
+ * Queue pairs in the library: the common part of all types. Each type's own file has its operations and its connection.
  *
- * Posting writes a request into a slot of the shared ring and moves an index; the device is told of all that was posted
- * in one go. Requests are named by a number of the caller's that their completions carry.
+ * Posting writes a request into a slot of the shared ring and advances an index; the device is notified once for
+ * everything posted in one go. Requests carry an id of the caller, which completions return.
  *
- * A program may have very many queue pairs (R15): one holds its own few fields, its methods are those of its type's
- * table, and a ring is looked for when something is posted there first.
+ * A program may have very many queue pairs (R15): each has only a few fields, the methods are shared, and a ring is
+ * mapped when the first request is posted.
  */
 import type { QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
@@ -48,32 +48,32 @@ import {
 } from './connection.ts'
 import { putInline, putMany, putOne, putReceive, putSend } from './requests.ts'
 
-/** Bytes that a request sends: registered ones, several pieces of them, or any few bytes, which are copied (inline). */
+/** The bytes of a request: a slice, several slices, or a few bytes of any array, which are copied (inline data). */
 export type Local = Slice | readonly Slice[] | Uint8Array
 
 /** Options of queue pairs with a send queue. */
 export interface SendQueueOptions {
-  /** Where sends complete. */
+  /** The completion queue of sends. */
   readonly sendCq: Reference<'cq'>
-  /** Requests that can be posted at once; default 16. */
+  /** Send queue size in requests; default 16. */
   readonly maxSendWr?: number
-  /** Pieces of one request; default 1. */
+  /** Maximum scatter/gather elements of a send; default 1. */
   readonly maxSendSge?: number
-  /** Bytes that can be sent inline; default 64. */
+  /** Maximum inline data in bytes; default 64. */
   readonly maxInlineData?: number
-  /** Every send makes a completion, whatever `signaled` says. */
+  /** Every send completes, whatever `signaled` says (sq_sig_all). */
   readonly signalAll?: boolean
 }
 
 /** Options of queue pairs with both queues. */
 export interface QueuePairOptions extends SendQueueOptions {
-  /** Default: the same as `sendCq`. */
+  /** The completion queue of receives; default: `sendCq`. */
   readonly recvCq?: Reference<'cq'>
-  /** Receive requests come from there; the queue pair has no receive queue of its own. */
+  /** Shared receive queue; the queue pair then has no receive queue of its own. */
   readonly srq?: Reference<'srq'>
-  /** Requests that can be posted at once; default 16. */
+  /** Receive queue size in requests; default 16. */
   readonly maxRecvWr?: number
-  /** Pieces of one request; default 1. */
+  /** Maximum scatter/gather elements of a receive; default 1. */
   readonly maxRecvSge?: number
 }
 
@@ -92,37 +92,37 @@ export const queuePairWords: Words<QueuePairOptions> = {
   maxRecvSge: true,
 }
 
-/** What a creation has beside. */
+/** Further arguments of a creation. */
 type OwnArgument = 'pd' | 'sendCq' | 'recvCq' | 'cap' | 'flags' | 'userHandle' | 'asyncFd' | 'srq' | 'xrcd' | 'qpNum'
 
 /**
- * Attributes with which a queue pair is made right in a state (R7): `state`, and what the steps to it take. All of it
- * is done with the creation, or nothing is made.
+ * Attributes with which a queue pair is created directly in a state (R7): `state`, and those of the steps to it. If any
+ * step fails, nothing is created.
  */
 export type Initial<C extends ObjectClass> = Omit<In<C['methods']['create']>, OwnArgument | 'state'> & {
   readonly state?: QpStateName | number
 }
 
-/** The state that a queue pair is made in. */
+/** The state of a new queue pair. */
 export interface InitialOptions<C extends ObjectClass> {
-  /** Attributes of that state and of the steps to it. */
+  /** Attributes of the steps to that state. */
   readonly initial?: Initial<C>
 }
 
-/** Methods and attributes that every type has. */
+/** Methods and attributes of every type. */
 type AnyQpClass = ObjectClass<ReturnType<typeof qpMethods<QpAttributeName>>>
 
 /** States of a queue pair (IBA 10.3.1) by name. */
 export type QpStateName = keyof typeof QpState.values
 
-/** Attributes of a type, of which the state may have its name. */
+/** A type's attributes; the state may be given by name. */
 export type Modification<C extends ObjectClass> = Omit<In<C['methods']['modify']>, 'state'> & {
   readonly state?: QpStateName | number
 }
 
 const { values: states } = QpState
 
-/** The same with the state's number. */
+/** The same with the state as a number. */
 const withStateNumber = <A extends object>(args: A): A => {
   const { state } = args as { readonly state?: unknown }
   return typeof state === 'string' && Object.hasOwn(states, state)
@@ -130,45 +130,48 @@ const withStateNumber = <A extends object>(args: A): A => {
     : args
 }
 
-/** What all queue pairs have, those without queues too. */
+/** Members of all queue pairs, including those without queues. */
 export interface BareQueuePair<C extends ObjectClass = AnyQpClass> extends Disposable {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
-  /** Its state, asked of the device. Throws RdmaError when it is closed. */
+  /** Its current state at the device. Throws RdmaError when it is closed. */
   readonly state: QpStateName
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<C['methods']['query']>
   /**
-   * Changes attributes, `state` among them ('RESET' … or its number), as the type's state machine allows. Throws
-   * RdmaError EINVAL for what it does not allow.
+   * Changes attributes, `state` included ('RESET' … or its number), by the type's state machine. Throws RdmaError
+   * EINVAL for an illegal change.
    */
   modify(args: Modification<C>): void
-  /** Destroys it; requests that are outstanding have no completion. Throws RdmaError EBUSY while it is in a group. */
+  /**
+   * Destroys it; outstanding requests get no completion. Throws RdmaError EBUSY while it is a member of a multicast
+   * group.
+   */
   close(): void
 }
 
 /** A queue pair with a send queue. */
 export interface SendingQueuePair<C extends ObjectClass = AnyQpClass> extends BareQueuePair<C> {
-  /** Sends that the device has not finished. */
+  /** Number of sends that the device has not completed. */
   readonly pending: number
-  /** The largest inline payload, bytes. */
+  /** Maximum inline data in bytes. */
   readonly maxInlineData: number
 }
 
 /** A queue pair with a send queue and a receive queue. */
 export interface QueuePair<C extends ObjectClass = AnyQpClass> extends SendingQueuePair<C> {
   /**
-   * Offers a buffer for the next message that comes; none for messages without bytes. Throws RdmaError ENOMEM when the
-   * queue is full, EINVAL for a queue pair that takes from a shared queue.
+   * Posts a receive; without a buffer for messages without payload. Throws RdmaError ENOMEM when the queue is full,
+   * EINVAL if the queue pair uses an SRQ.
    */
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
 const { SIGNALED, SOLICITED, FENCE, INLINE } = SendFlags.values
 const stateNames = Object.keys(QpState.values) as QpStateName[]
-/** Where the flags of an XRC request have the number of the receiver's shared queue. */
+/** Position of the receiver's SRQ number in an XRC request's flags. */
 const SRQN_SHIFT = 8
 
 const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | undefined): number =>
@@ -179,7 +182,7 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.fence === true ? FENCE : 0) |
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
-/** There is no room for a request; of a queue that was made without any, or whose driver has no rings, never. */
+/** No room for a request; a queue of size 0, or a driver without rings, never has room. */
 export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
   const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
   if (depth === 0)
@@ -191,19 +194,19 @@ export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: n
 export const throwTooManySges = (call: string, sges: number, most: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${most} are possible`)
 
-/** Nobody looks at a ring of a device that is gone, and its memory may be another's: nothing is written there. */
+/** The memory of a removed device's rings may belong to another: nothing is written there. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
 }
 
-/** That `self` is a queue pair of a device that is there, and open. */
+/** Checks that `self` is an open queue pair of a device that is not gone. */
 const checkUsable = (call: string, self: QueuedQp | undefined): void => {
   if (self?.kit === undefined) throw detached(call)
   checkDevicePresent(call, self.kit)
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
-/** The ring of sends, for the first request in RTS: earlier ones would be kept without a word. */
+/** The send ring, for the first request in RTS: earlier ones would be kept silently. */
 const openSends = (self: QueuedQp, call: string): ProgramRing => {
   checkUsable(call, self)
   const { carrier } = self.kit
@@ -233,18 +236,18 @@ const releaseAt = (carrier: Carrier, at: number, size: number): void => {
   if (place !== undefined) carrier.release(place)
 }
 
-/** Where a connected type has its steps. */
+/** The steps of a connected type. */
 export const STEPS = Symbol('steps')
 const RELEASE_SENDS = Symbol('release sends')
 
 /** A queue pair of any type: query, modify, destroy. */
 export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsObject implements BareQueuePair<C> {
   readonly qpn: number
-  /** Its number among what has events. */
+  /** Its number among the objects with events. */
   readonly number: number
-  /** The first packet sequence number that it sends. */
+  /** The first PSN that it sends. */
   readonly psn: number
-  /** Its rings, from the first request on, as long as more may be posted; that of sends only in RTS and beyond. */
+  /** Its rings, mapped with the first request; the send ring only from RTS on. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
   /** It is known to have reached RTS, so that the first request need not ask. */
@@ -292,7 +295,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
     }
   }
 
-  /** Nothing can be sent any more: the ring is unmapped. */
+  /** No further sends are possible: unmaps the ring. */
   protected [RELEASE_SENDS](): void {
     this.sends = undefined
   }
@@ -309,26 +312,26 @@ export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }
 
-/** All types have the methods and attributes that are used here. */
+/** All types have the methods and attributes used here. */
 const anyQp = (cls: ObjectClass): AnyQpClass => cls as AnyQpClass
 const queryOf = ({ kit, cls, handle }: BareQp<ObjectClass>) => kit.carrier.call(anyQp(cls), 'query', handle, {}).out
 
-/** What a creation answers. */
+/** The answer of a creation. */
 export type QpMade = Out<AnyQpClass['methods']['create']> & {
   readonly sendQueue?: RingPlace
   readonly recvQueue?: RingPlace
 }
 
-/** A queue pair with a send queue and, but for XRC initiators, a receive queue. */
+/** A queue pair with a send queue and, except for XRC initiators, a receive queue. */
 export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends BareQp<C> implements QueuePair<C> {
-  /** Where the rings are, by `offsetOf`. */
+  /** Positions of the rings, by `offsetOf`. */
   readonly sendAt: number
   readonly sendSize: number
   readonly receiveAt: number
   readonly receiveSize: number
   readonly maxInlineData: number
   readonly maxSendSge: number
-  /** -1: it takes from a shared queue. */
+  /** -1: it uses an SRQ. */
   readonly maxRecvSge: number
   /** Datagrams: the Q_Key. */
   qkey: number
@@ -354,7 +357,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     this.qkey = qkey
   }
 
-  /** What options of its requests may say (`RequestWords`). */
+  /** The options of its requests (`RequestWords`). */
   abstract get words(): number
 
   get pending(): number {
@@ -385,13 +388,16 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   }
 }
 
-/** What requests of its type may say. */
+/** The options of its type's requests. */
 const wordsOf = (self: QueuedQp | undefined, call: string): number => {
   if (self?.kit === undefined) throw detached(call)
   return self.words
 }
 
-/** Bytes of a request that are no slice made by `mr.slice()` of this device: inline, several slices, copies, or none. */
+/**
+ * Bytes of a request that are not a slice from `mr.slice()` of this device: inline data, several slices, copies of
+ * slices, or none.
+ */
 const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local, Slice> | undefined): void => {
   const ring = self.sends as ProgramRing
   if (local instanceof Uint8Array) {
@@ -411,9 +417,9 @@ const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local
 }
 
 /**
- * A slot of the send queue with the common part of a request written; throws RdmaError ENOMEM when the queue is full.
- * The ring is `sends` of the queue pair, and the request is whole with `endRequest`. `words`: what its options may say,
- * if the type has it.
+ * Starts a send request: returns a slot of the send queue with the common fields written; throws RdmaError ENOMEM when
+ * the queue is full. `sends` of the queue pair is the ring; `endRequest` posts the request. `words`: options of the
+ * operation, as far as the type has them.
  */
 export const beginRequest = (
   self: QueuedQp,
@@ -434,23 +440,23 @@ export const beginRequest = (
   return at
 }
 
-/** The request that was begun is whole. */
+/** Posts the request that was started. */
 export const endRequest = ({ sends, kit, handle }: QueuedQp): void => {
   produce(sends as ProgramRing)
   kit.carrier.posted(handle)
 }
 
-/** The steps that connect a type to a peer, as `modify` takes them. */
+/** The steps that connect a type to a peer, as arguments of `modify`. */
 export type StepsTo = (path: PathFacts, psn: number, peer: Endpoint, chosen?: ConnectOptions) => readonly object[]
 
-/** What the library knows of a type with queues. */
+/** Definition of a type with queues. */
 interface QueuePairType<T> {
   readonly cls: ObjectClass
   readonly Made: new (...args: ConstructorParameters<typeof QueuedQp>) => T
   readonly stepsTo: StepsTo | undefined
 }
 
-/** A type with queues. `name`: of its interface; `stepsTo`: of a type that is connected. */
+/** A type with queues. `name`: of its interface; `stepsTo`: for connected types. */
 export const queuePairType = <T extends QueuedQp>(
   name: string,
   Made: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
@@ -461,7 +467,7 @@ export const queuePairType = <T extends QueuedQp>(
   return { cls, Made, stepsTo }
 }
 
-/** What a creation takes beside its own arguments: what connects it to `options.peer`, and what was chosen. */
+/** Further arguments of a creation: those that connect it to `options.peer`, and options. */
 export const initialAttributesOf = (
   stepsTo: StepsTo | undefined,
   { path }: DeviceContext,

@@ -1,6 +1,6 @@
 /*
- * Work requests as the device's rings have them, in the layout of each ring (spec/drivers/ring-layout.ts). Written with
- * plain stores into a slot; nothing is allocated, so that posting costs what its stores cost.
+ * Encodes work requests in the device's rings, in the layout of each ring (spec/drivers/ring-layout.ts). Plain stores
+ * into a slot, without allocation.
  */
 import { RingSge } from '../../spec/drivers/rxe-rings.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -20,7 +20,7 @@ const putSlice = (words: Int32Array, at: number, { lo, hi, length, lkey }: Slice
   words[(at + RingSge.LKEY) >> 2] = lkey
 }
 
-/** Writes elements to `at` and answers their number; `total` of them is `totalOf`. */
+/** Writes elements to `at` and answers their number; `totalOf` gives their total length. */
 const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) {
     putSlice(words, at, local as Slice)
@@ -37,7 +37,7 @@ export const totalOf = (local: Slice | readonly Slice[]): number => {
   return total
 }
 
-/** The part that every send request has; its bytes come with `putSlice`, `putSlices` or `putInline`. */
+/** The common fields of every send request; `putSlice`, `putSlices` or `putInline` adds the bytes. */
 export const putSend = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -57,7 +57,7 @@ export const putOne = ({ words, layout: { send } }: ProgramRing, at: number, loc
   putSlice(words, at + send.SGE, local)
 }
 
-/** The same of several slices, or of none. */
+/** The same for several slices, or none. */
 export const putMany = (
   { words, layout: { send } }: ProgramRing,
   at: number,
@@ -74,12 +74,12 @@ export const putInline = ({ words, bytes, layout: { send } }: ProgramRing, at: n
   bytes.set(data, at + send.SGE)
 }
 
-/** Immediate data: the u32 as the peer sees it. */
+/** Immediate data: the u32 in the peer's completion. */
 export const putImmediate = ({ view, layout: { send } }: ProgramRing, at: number, immediate: number): void => {
   view.setUint32(at + send.IMM, immediate)
 }
 
-/** The key that the peer is to invalidate. */
+/** The rkey that the peer invalidates. */
 export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: number, key: number): void => {
   words[(at + send.IMM) >> 2] = key
 }
@@ -88,7 +88,7 @@ export const putInvalidate = ({ words, layout: { send } }: ProgramRing, at: numb
 export const putRemote = ({ words, layout: { send } }: ProgramRing, at: number, remote: RemoteRange): void =>
   RemoteRange.put(remote, words, at + send.REMOTE, at + send.RKEY)
 
-/** Bytes of the request at `at`, whose common part is written. */
+/** Total bytes of the request at `at`, whose common fields are written. */
 export const bytesOf = ({ words, layout: { send } }: ProgramRing, at: number): number =>
   words[(at + send.DMA_LENGTH) >> 2]! >>> 0
 
@@ -125,7 +125,7 @@ export const putWord = ({ view, words, layout: { send } }: ProgramRing, at: numb
   words[(at + send.DMA_LENGTH) >> 2] = 8
 }
 
-/** A bind: the window's key as it is and as it becomes, and what of the region with `lkey` it grants. */
+/** A bind: the window's old and new key, and the range and rights of the region with `lkey`. */
 export const putBind = (
   { view, words, layout: { send } }: ProgramRing,
   at: number,
@@ -144,7 +144,7 @@ export const putBind = (
   words[(at + send.MW_ACCESS) >> 2] = access
 }
 
-/** Where a datagram goes: the number of an address handle, the queue pair there and its Q_Key. */
+/** The destination of a datagram: number of an address handle, queue pair number and Q_Key. */
 export const putDestination = (
   { words, layout: { send } }: ProgramRing,
   at: number,

@@ -1,6 +1,6 @@
 /*
- * XRC in the library (IBA annex A14): domains, initiators, which name the receiver's shared queue in each request, and
- * targets, which have no queues and may be shared by processes.
+ * XRC in the library (IBA annex A14): domains, initiators, whose requests name the receiver's SRQ, and targets, which
+ * have no queues and may be shared by processes.
  */
 import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
@@ -37,7 +37,7 @@ import {
   sendQueueWords,
 } from './queue-pair.ts'
 
-/** The same operations, whose options must be given. */
+/** The same operations with mandatory options. */
 type Addressed<T> = {
   [K in keyof T]: T[K] extends (...args: infer A) => infer R ? (...args: Required<A>) => R : never
 }
@@ -56,7 +56,7 @@ export interface XrcTarget extends BareQueuePair<typeof XrcTgtQp>, Connected<RcC
 
 /** Options of `xrcd.target`. */
 export interface XrcTargetOptions extends InitialOptions<typeof XrcTgtQp>, PeerOptions<RcConnectOptions> {
-  /** The number of a target that exists. */
+  /** Opens the existing target with this number. */
   readonly qpn?: number
 }
 
@@ -68,19 +68,19 @@ export interface XrcInitiatorOptions
 
 /** An XRC domain (IBA annex A14). */
 export interface XrcDomain extends Disposable, Kind<'xrcd'> {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** A new target of the domain; with `qpn` (or a number alone) one that exists. */
+  /** Creates a target of the domain; with `qpn` (or a plain number) opens an existing one. */
   target(options?: number | XrcTargetOptions): XrcTarget
-  /** Whether a file names it, how often it is open in all processes, and what uses it here. */
+  /** Whether it has a file, how often it is open in all processes, and its users in this opening. */
   query(): Out<typeof Xrcd.methods.query>
-  /** Throws RdmaError EBUSY while a queue or a queue pair belongs to it. */
+  /** Closes it. Throws RdmaError EBUSY while an SRQ or queue pair belongs to it. */
   close(): void
 }
 
 /** Options of `device.xrcd`. */
 export interface XrcDomainOptions {
-  /** A descriptor of a file: processes that open the domain of the same file share it. Without one it is private. */
+  /** A file descriptor: processes that open the domain of the same file share it. Without one it is private. */
   readonly file?: number
   /** Fail with EINVAL if the file has a domain already. */
   readonly exclusive?: boolean

@@ -1,7 +1,7 @@
 /*
- * The carrier of devices in a daemon (docs/decisions/one-provider.md): what a program under the preload library does,
- * done from TypeScript. Calls are messages, rings lie in the context's memory file, buffers are known by their real
- * addresses, events come on descriptors. After posting the daemon is woken if it sleeps.
+ * The carrier of devices in a daemon (docs/decisions/one-provider.md): what a program does through the preload library,
+ * in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real addresses, events
+ * arrive on descriptors. Posting wakes the daemon if it sleeps.
  */
 
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
@@ -40,7 +40,7 @@ const OF_PORT = new Set<number>([
   CLIENT_REREGISTER,
   GID_CHANGE,
 ])
-/** Polls in vain between two looks whether the daemon lives. */
+/** Empty polls between two checks that the daemon is alive. */
 const LOOK_EVERY = 128
 
 export interface RemoteDevice {
@@ -50,14 +50,14 @@ export interface RemoteDevice {
   readonly node: number
 }
 
-/** The devices of a daemon, in order of their nodes. */
+/** The devices of a daemon, sorted by node number. */
 const devicesOf = (session: Session): readonly RemoteDevice[] => {
   const answer = session.tool({ what: 'config' })
-  if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not say what it has`)
+  if (!('config' in answer)) throw refused('EIO', 'open', `the daemon at ${session.socket} does not list its devices`)
   return answer.config.devices
 }
 
-/** The context's descriptors: memory file and doorbell, and its number. */
+/** The context's descriptors: memory file and doorbell; and its number. */
 const openContext = (session: Session, wanted: string | undefined) => {
   if (session.memory !== undefined)
     throw refused(
@@ -95,7 +95,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   const { device, context, file, doorbell } = opened
   const send = createCalls(session, context, file)
   const rings = createFileRings(file)
-  /** Registered buffers, which nobody may collect meanwhile, and how often each is registered. */
+  /** Registered buffers, which must not be garbage-collected, and the number of registrations of each. */
   const known = new Map<Uint8Array, number>()
   const token = new Uint8Array(4)
   const tokenView = new DataView(token.buffer)
@@ -103,7 +103,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   let closed = false
 
   const descriptors = remoteDescriptors(session, () => session.check())
-  /** Reads records of an event descriptor as they come, until its end. */
+  /** Reads the records of an event descriptor as they arrive, until its end. */
   const read = (fd: number, bytes: number, take: (record: DataView) => void): void => {
     descriptors.made(fd)
     descriptors.read(fd, bytes, take, () => carrier.targets?.ended())
@@ -124,7 +124,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   let classes: readonly ObjectClass[]
   try {
     const { out } = send(DeviceClass, 'open', 0, {})
-    if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an odd answer')
+    if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an unexpected answer')
     classes = declare(send(Interface, 'query', 0, {}).out as never)
     send.learn(classes)
     const events = send(AsyncFd, 'create', 0, {}).object
@@ -136,7 +136,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       else carrier.targets?.event(type, element, undefined)
       if (type === DEVICE_FATAL) carrier.targets?.ended()
     })
-    // A device without verbs completes nothing.
+    // A device without verbs has no completions.
     if (classes.some(({ name }) => name === CompChannel.name)) {
       channel = send(CompChannel, 'create', 0, {}).object
       read(channel, COMPLETION_RECORD, record => carrier.targets?.completion(record.getUint32(0, true)))
@@ -179,10 +179,10 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     },
     waiting: descriptors.waiting,
     posted(handle) {
-      // The store of the ring's index came before, and is a full barrier (host/memory/fence.ts).
+      // The preceding store of the ring's index is a full barrier (host/memory/fence.ts).
       if (closed || loadWord(session.parked, ParkedPage.PARKED) === 0) return
       tokenView.setUint32(0, handle, true)
-      // A full socket means that tokens lie there already: the daemon will look.
+      // A full socket already holds tokens: the daemon will poll.
       sendSmall(doorbell, token)
     },
     drive() {
@@ -191,7 +191,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       yieldProcessor()
       return true
     },
-    // Events come from the event loop anyway.
+    // Events arrive through the event loop anyway.
     pause: () => undefined,
     isResting: () => false,
     addressOf(buffer) {

@@ -1,7 +1,8 @@
 /*
- * A program's session with a daemon (spec/session.ts): each request waits for its reply, without the event loop, since
- * the caller's next line needs it. Contexts of one program share it. Where the kernel restricts access to memory, the
- * daemon is let at ours; where it still refuses that, calls lie in a file that the session passes.
+ * A program's session with a daemon (spec/session.ts): each request blocks until its reply, without the event loop,
+ * since the caller needs the result synchronously. Contexts of one program share a session. Where the kernel restricts
+ * access to memory, the daemon gets permission for ours (prctl); where it still refuses, calls are in a file that the
+ * session passes.
  */
 import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { waitReadable } from '../../host/event-loop/wait.ts'
@@ -25,7 +26,7 @@ import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
-/** A reply and the descriptors that came with it, which are the caller's to close. */
+/** A reply and its descriptors, which the caller must close. */
 export interface Answer {
   readonly reply: Reply
   readonly fds: readonly number[]
@@ -33,21 +34,21 @@ export interface Answer {
 
 export interface Session {
   readonly socket: string
-  /** Not zero while the daemon sleeps: then a doorbell must be rung. */
+  /** Nonzero while the daemon sleeps: it then needs a doorbell. */
   readonly parked: Int32Array
   readonly alive: boolean
-  /** Where calls lie, if the daemon may not access this program's memory: then it registers none either. */
+  /** Memory for calls, if the daemon may not access this program's memory; it then cannot register memory either. */
   readonly memory?: CallMemory | undefined
   /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO when the daemon is gone. */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
   tool(request: ToolRequest): ToolReply
-  /** Looks whether the daemon still holds its end. */
+  /** Checks whether the daemon's end is still open. */
   check(): boolean
-  /** One user less; the last one ends it. */
+  /** Releases one user; the last one closes it. */
   leave(): void
 }
 
-/** Milliseconds without an answer after which a call fails: a daemon that lives answers in microseconds. */
+/** Milliseconds after which a call without an answer fails; a live daemon answers in microseconds. */
 const PATIENCE = 30_000
 
 const sessions = new Map<string, Session & { join(): Session }>()
@@ -100,7 +101,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
       }
       if (got <= 0) throw gone(call)
       const fault = readReply(buffer, got, reply)
-      if (fault !== undefined) throw gone(call, `the daemon at ${socket} sent nonsense: ${fault}`)
+      if (fault !== undefined) throw gone(call, `the daemon at ${socket} sent an invalid message: ${fault}`)
       if (reply.serial === serial && (reply.type & MessageType.REPLY) !== 0) return { reply, fds }
       for (const one of fds) close(one)
     }
@@ -123,7 +124,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
       return JSON.parse(reply.text) as ToolReply
     },
     check() {
-      // Nothing comes unasked: something to read is the end.
+      // There are no unsolicited messages: readable means closed.
       if (alive && waitReadable(fd, 0)) end()
       return alive
     },
@@ -163,10 +164,10 @@ const newSession = (socket: string): Session & { join(): Session } => {
   return session
 }
 
-/** The session of this process with the daemon at `socket`, opened when it is the first. Throws RdmaError. */
+/** This process's session with the daemon at `socket`, opened on first use. Throws RdmaError. */
 export const joinDaemon = (socket: string): Session => {
   if (!hasNative())
-    throw refused('EOPNOTSUPP', 'open', 'a daemon is reached with native calls', 'install the package koffi')
+    throw refused('EOPNOTSUPP', 'open', 'connecting to a daemon needs native calls', 'install the package koffi')
   let session = sessions.get(socket)
   if (session === undefined || !session.check()) {
     session = newSession(socket)

@@ -1,6 +1,7 @@
 /*
- * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they come; the
- * driver's own calls are messages of the session, about the descriptor and not about a context, since it may be a copy.
+ * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they arrive; the
+ * driver's own calls are messages of the session about the descriptor, not about a context, since it may be a
+ * duplicate.
  */
 
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -18,15 +19,15 @@ const PROT_READ = 1
 const PROT_WRITE = 2
 
 export interface RemoteDescriptors extends Descriptors {
-  /** A call has made it: it is closed once, here or with all. */
+  /** Takes ownership of a descriptor that a call created: it is closed once, here or with all others. */
   made(fd: number): void
-  /** Whether somebody waits for records: until then the process may end. */
+  /** Whether records are awaited; otherwise the process may exit. */
   waiting(begins: boolean): void
-  /** Ends all that is read. */
+  /** Stops all reading. */
   closeAll(): void
 }
 
-/** `lost`: a descriptor has come to its end, perhaps since the daemon is gone. */
+/** `lost`: a descriptor has reached its end, perhaps because the daemon is gone. */
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
   const open = new Set<number>()
   const watches = new Map<number, Watch>()
@@ -88,7 +89,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
       open.add(fd)
     },
     close(fd) {
-      // The number may be that of another one by now.
+      // The number may belong to another descriptor now.
       if (!open.delete(fd)) return
       watches.get(fd)?.stop()
       watches.delete(fd)

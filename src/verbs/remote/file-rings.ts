@@ -1,7 +1,6 @@
 /*
- * Rings of a context in a daemon, as this process sees them: pieces of the context's memory file. Rings that lie near
- * each other share a mapping, since mapping costs more than all else that makes a queue; a mapping ends with its last
- * ring.
+ * Rings of a context in a daemon: mapped pieces of the context's memory file. Adjacent rings share a mapping, since
+ * mapping dominates the cost of creating a queue; a mapping ends with its last ring.
  */
 import { createRingPool, type Mapping, type RingPool } from '../../host/memory/mapping.ts'
 import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
@@ -10,14 +9,14 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import { ContextFile } from '../../spec/session.ts'
 import type { RingBytes, RingPlace } from '../carrier.ts'
 
-/** One for the process: ranges of address space are used again. */
+/** One per process: address ranges are reused. */
 let pool: RingPool | undefined
 export const ringPool = (): RingPool => {
   pool ??= createRingPool()
   return pool
 }
 
-/** Mappings show the pieces that the daemon maps too, as long as no longer ring lies in between. */
+/** Mappings cover the same pieces as the daemon's, unless a longer ring lies in between. */
 const { chunk: CHUNK, firstRing: FIRST, bytes: END } = ContextFile
 
 interface Shared {
@@ -34,7 +33,7 @@ export interface FileRings {
 
 /** `file`: the context's memory file. */
 export const createFileRings = (file: number): FileRings => {
-  /** By where a mapping begins in the file; one that is a single long ring's by its own offset, negative. */
+  /** By file offset of the mapping; the mapping of a single long ring by its negated offset. */
   const mappings = new Map<number, Shared>()
 
   const spanOf = ({ offset, size }: RingPlace) => {

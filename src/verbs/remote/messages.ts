@@ -1,7 +1,7 @@
 /*
- * Calls of a context in a daemon: messages of the object dialect in memory that the daemon reads and writes
- * (docs/reference/object-dialect.md; call-memory.ts). Long inputs and outputs lie beside the message; numbers of new
- * descriptors are put where the daemon says.
+ * Calls of a context in a daemon: messages of the object dialect in memory that the daemon accesses
+ * (docs/reference/object-dialect.md; call-memory.ts). Long inputs and outputs are outside the message; the daemon
+ * chooses where numbers of new descriptors are stored.
  */
 import { close } from '../../host/net/sockets.ts'
 import { CallError, errnoName } from '../../spec/errno.ts'
@@ -17,7 +17,7 @@ import { invalidArgument, rdmaError, refusal, rethrow } from '../error.ts'
 import { MESSAGE, ownMemory, ROOM, ROOMS } from './call-memory.ts'
 import type { Session } from './daemon-session.ts'
 
-/** Values of more bytes than this lie elsewhere. */
+/** Longer values are outside the message. */
 const LONG = 1024
 
 const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
@@ -25,11 +25,11 @@ const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
 /** Makes a call. Throws RdmaError. */
 export interface Calls {
   (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues>
-  /** From now on the device's own version of each class is called, as far as both ends know it (R47). */
+  /** From now on uses the device's own version of each class, as far as both sides know it (R47). */
   learn(classes: readonly ObjectClass[]): void
 }
 
-/** Makes calls on the daemon's context number `context`; `fd` is its descriptor here, for the trace. */
+/** Makes calls on context number `context` of the daemon; `fd` is its descriptor here, for the trace. */
 export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: number, fd: number): Calls => {
   const memory = session.memory ?? ownMemory()
   let own: ReadonlyMap<string, ObjectClass> | undefined
@@ -42,7 +42,7 @@ export const createCalls = (session: Pick<Session, 'ask' | 'memory'>, context: n
     const name = `${known.name}.${method}`
     const cls = own === undefined ? known : rethrow(name, () => agreedClass(known, own?.get(known.name), method))
     const declared = cls.methods[method]!
-    // Methods of a descriptor are called on itself (R37).
+    // Methods of a descriptor are called on the descriptor (R37).
     const onDescriptor = cls.identity === 'fd' && declared.call !== CREATE_FD
     const to = onDescriptor ? { context: 0, fd: object } : { context, fd }
     const call: Call = { class: cls, methodName: method, method: declared, object: onDescriptor ? 0 : object, args }

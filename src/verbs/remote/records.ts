@@ -1,17 +1,16 @@
 /*
- * Event descriptors of a daemon, read as their records come.
+ * Reads the records of a daemon's event descriptors as they arrive.
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
 import { recvSmall } from '../../host/net/sockets.ts'
 
-/** Bytes of a record of a completion channel, and of an asynchronous descriptor. */
+/** Bytes of a record of a completion channel, and of an async fd. */
 export const COMPLETION_RECORD = 8
 export const ASYNC_RECORD = 16
 
 /**
- * Calls `take` with each record, which is only valid during the call, and has at most `bytes` bytes; and `ended` when
- * no more will come.
+ * Calls `take` with each record of at most `bytes` bytes, valid only during the call; and `ended` when none can follow.
  */
 export const readRecords = (fd: number, bytes: number, take: (record: DataView) => void, ended: () => void): Watch => {
   const record = new Uint8Array(bytes)

@@ -1,9 +1,9 @@
 /*
- * Where daemons are found, and which are believed: their sockets.
+ * Where the sockets of daemons are, and which of them are trusted.
  *
- * A user's daemon is found at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the
- * temporary directory (docs/decisions/joining-a-daemon.md). Anybody may make folders in the temporary directory, so one
- * that is not ours, or that others may write to or look into, is refused: whoever owns the socket sees and changes our
+ * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the temporary
+ * directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so one that
+ * belongs to another user, or that others can access, is refused: the owner of the socket can read and change our
  * programs' memory.
  */
 import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
@@ -31,7 +31,8 @@ const requireOwn = (folder: string): void => {
   const found = statOf(folder)
   if (!found) return
   const remedy = `remove it, or make a folder (\`mkdir -m 700 FOLDER\`) and use --socket FOLDER/sock`
-  if (!found.isDirectory()) throw new Error(`${folder}, where your daemon's socket should be, is no folder; ${remedy}`)
+  if (!found.isDirectory())
+    throw new Error(`${folder}, where your daemon's socket should be, is not a folder; ${remedy}`)
   if (found.uid !== uid())
     throw new Error(
       `${folder}, where your daemon's socket should be, belongs to ${userText(found.uid)}, not to you (${uid()}); ${remedy}`,
@@ -44,14 +45,14 @@ const requireOwn = (folder: string): void => {
   }
 }
 
-/** The socket of the user's own daemon. Throws a sentence if its folder is not safely the user's. */
+/** The socket of the user's own daemon. Throws a sentence if its folder is not private to the user. */
 export const userSocket = (): string => {
   const folder = userFolder()
   requireOwn(folder)
   return join(folder, 'sock')
 }
 
-/** The same, with its folder made. */
+/** The same; creates its folder. */
 export const makeUserSocket = (): string => {
   const folder = userFolder()
   try {
@@ -67,26 +68,24 @@ export const makeUserSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/**
- * The socket that a command uses: the one that is named, the one that we run under, or undefined for the user's own.
- */
+/** The socket for a command: the given one, the one that this process runs under, or undefined for the user's own. */
 export const namedSocket = (option: string | undefined): string | undefined => {
   const named = option ?? (process.env[SessionEnv.socket] || undefined)
   return named === undefined ? undefined : resolve(named)
 }
 
-/** The command that starts a daemon at `socket`, as one would type it. */
+/** The command line that starts a daemon at `socket`. */
 export const daemonCommand = (socket: string): string => {
   if (socket === join(userFolder(), 'sock')) return 'userdma daemon'
   return `userdma daemon --socket ${/^[\w./~@%+,:=-]+$/.test(socket) ? socket : `'${socket.replaceAll("'", "'\\''")}'`}`
 }
 
-/** A daemon that runs as another user than we and root. */
+/** A daemon of a user other than this one and root. */
 export class UntrustedDaemonError extends Error {
   override readonly name = 'UntrustedDaemonError'
 }
 
-/** Why a daemon turns this user away, and what helps. */
+/** Why a daemon refuses this user, and the remedy. */
 export const notServed = (socket: string): string => {
   const folder = dirname(socket)
   try {
@@ -98,8 +97,8 @@ export const notServed = (socket: string): string => {
 }
 
 /**
- * Connects to the daemon at `socket`. One of another user than ourselves and root is not believed: it would see and
- * change our memory. Throws UntrustedDaemonError, and SystemError as `connect`.
+ * Connects to the daemon at `socket`. One of another user, except root, is not trusted: it could read and change our
+ * memory. Throws UntrustedDaemonError, and SystemError like `connect`.
  */
 export const connectToDaemon = (socket: string): { readonly fd: number; readonly peer: PeerCredentials } => {
   const fd = connect(socket)

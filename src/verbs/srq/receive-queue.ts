@@ -1,6 +1,6 @@
 /*
- * Receive requests in a ring of their own, as shared receive queues have them (IBA 10.2.9): posted like
- * those of a queue pair, and taken by whichever queue pair gets a message.
+ * A receive queue with its own ring, as used by SRQs (IBA 10.2.9): posted to like a queue pair's receive queue, and
+ * consumed by any of its queue pairs.
  */
 import type { Srq } from '../../spec/classes/srq.ts'
 import type { RingPlace } from '../carrier.ts'
@@ -14,17 +14,17 @@ import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing
 import type { Shown } from '../show.ts'
 import { RELEASED, SHOWN, VerbsObject } from '../verbs-object.ts'
 
-/** A queue of receive requests of its own. */
+/** A receive queue that is an object of its own. */
 export interface ReceiveQueue {
-  /** Requests that it holds. */
+  /** Its capacity in requests. */
   readonly maxWr: number
-  /** Requests that no message has taken yet. */
+  /** Number of posted receives that no message has consumed. */
   readonly pending: number
-  /** Offers a buffer for the next message. Throws RdmaError ENOMEM when the queue is full. */
+  /** Posts a receive. Throws RdmaError ENOMEM when the queue is full. */
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-/** What a creation has answered. */
+/** The answer of a creation. */
 export interface ReceiveQueueMade {
   readonly maxSge: number
   readonly queue?: RingPlace
@@ -34,7 +34,7 @@ const CALL = 'srq.receive'
 
 /** A queue of receive WQEs in a ring of its own. */
 export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
-  /** Its number among what has events. */
+  /** Its number among the objects with events. */
   readonly number: number
   readonly #maxSge: number
   /** Undefined if the driver has no ring for it. */
@@ -49,7 +49,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     this.#ring = ringOrNone(kit.carrier, queue)
   }
 
-  /** That of XRC has the same methods, under its own name. */
+  /** XRC's SRQ has the same methods, in its own class. */
   abstract override get cls(): typeof Srq
 
   get maxWr(): number {
@@ -79,7 +79,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const { out } = carrier.call(this.cls, 'modify', this.handle, { maxWr })
     const { queue } = out as { queue?: RingPlace }
     if (queue === undefined) return
-    // the device has moved the ring, with the WQEs that no message has taken
+    // the device has moved the ring, with the unconsumed WQEs
     if (this.#place !== undefined) carrier.release(this.#place)
     this.#place = queue
     this.#ring = producingRing(carrier, queue)
@@ -94,7 +94,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     const { carrier, waiters } = this.kit
     waiters.remove(this.number)
     if (this.#place !== undefined) carrier.release(this.#place)
-    // the memory may be another queue's by now
+    // the memory may belong to another queue now
     this.#ring = ringOrNone(carrier, undefined)
   }
 }

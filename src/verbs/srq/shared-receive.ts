@@ -1,6 +1,6 @@
 /*
- * Shared receive queues in the library (IBA 10.2.9; annex A14 for those of XRC): requests that many queue pairs take
- * from, whichever gets a message first.
+ * Shared receive queues in the library (IBA 10.2.9; annex A14 for XRC): receives for many queue pairs, consumed in the
+ * order of arriving messages.
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
@@ -20,40 +20,40 @@ import { type ReceiveQueue, type ReceiveQueueMade, ReceiveRing } from './receive
 
 /** Options of `pd.srq`. */
 export interface SrqOptions {
-  /** Requests that can be posted at once; default 256. */
+  /** Queue size in requests; default 256. */
   readonly maxWr?: number
-  /** Pieces of one request; default 1. */
+  /** Maximum scatter/gather elements of a receive; default 1. */
   readonly maxSge?: number
 }
 
 /** A shared receive queue (IBA 10.2.9). */
 export interface SharedReceiveQueue extends ReceiveQueue, Disposable, Kind<'srq'> {
-  /** Handle of the object, as calls and `device.handles` name it. */
+  /** Handle of the object, for `device.call` and `device.handles`. */
   readonly handle: number
-  /** One event SRQ_LIMIT_REACHED when fewer than `limit` requests are left; 0: none. */
+  /** Raises one event SRQ_LIMIT_REACHED when fewer than `limit` receives are left; 0: none. */
   setLimit(limit: number): void
-  /** At least so many requests from now on; what is posted stays. */
+  /** Resizes the queue to at least `maxWr` requests; posted receives stay. */
   resize(maxWr: number): void
-  /** All attributes, as the class declares them. Throws RdmaError. */
+  /** All attributes, as declared in the class. Throws RdmaError. */
   query(): Out<typeof Srq.methods.query>
-  /** Throws RdmaError EBUSY while a queue pair uses it. */
+  /** Destroys it. Throws RdmaError EBUSY while a queue pair uses it. */
   close(): void
 }
 
-/** One that XRC senders name by its number. */
+/** A shared receive queue that XRC senders name by its number. */
 export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
-  /** 24 bits. */
+  /** Its SRQ number, 24 bits. */
   readonly srqNumber: number
 }
 
-/** What the creations answer, with the driver's own attributes. */
+/** The answer of creations, with the driver's own attributes. */
 type SrqMade = AnyValues & ReceiveQueueMade
 type XrcSrqMade = SrqMade & { readonly srqNum: number }
 
 const RECEIVES = 256
 const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
 
-/** What creations of all kinds take. */
+/** Arguments of creations of all kinds. */
 const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge = 1 }: SrqOptions) => ({
   pd: pd.handle,
   maxWr,
@@ -111,9 +111,9 @@ export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {})
 
 /** Options of `pd.xrcSrq`. */
 export interface XrcSrqOptions extends SrqOptions {
-  /** The domain that it belongs to. */
+  /** The XRC domain that it belongs to. */
   readonly xrcd: Reference<'xrcd'>
-  /** Messages to this queue complete there. */
+  /** The completion queue of messages to this SRQ. */
   readonly cq: Reference<'cq'>
 }
 

@@ -50,7 +50,7 @@ test('a few by hand', () => {
   assert.equal(hex(parseAddress('1:2:3:4:5:6:7.8.9.10')), '0001000200030004000500060708090a')
 })
 
-test('what is no address', () => {
+test('what is not an address', () => {
   for (const text of [
     '',
     ' ',

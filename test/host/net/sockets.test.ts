@@ -201,7 +201,7 @@ test('failures leave no descriptor behind', () => {
   assert.throws(() => listen(join(folder, 'absent', 'sock')), { code: 'ENOENT' })
   writeFileSync(join(folder, 'file'), 'precious')
   assert.throws(() => listen(join(folder, 'file')), { code: 'EEXIST' })
-  assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is no socket is left alone')
+  assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is left alone')
   assert.equal(openFds(), before)
 })
 

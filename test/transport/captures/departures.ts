@@ -132,6 +132,7 @@ export const malformedDepartures: readonly {
   {
     name: 'pad_more_than_body',
     clause: '9.2, 9.6',
-    reason: 'a packet whose length is no multiple of four bytes is no packet: dropped; rxe takes it for an empty SEND',
+    reason:
+      'a packet whose length is not a multiple of four bytes is no packet: dropped; rxe takes it for an empty SEND',
   },
 ]

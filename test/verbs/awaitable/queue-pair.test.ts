@@ -153,7 +153,7 @@ test('mistakes reject, and say what is allowed', async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
   })
-  assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is no slice/)
+  assert.match((await failureOf(a.qp.write(untyped('x'), b.mr.remote()))).message, /"x" is not a slice/)
   assert.match((await failureOf(a.qp.send(Uint8Array.of(1), untyped({ id: 4 })))).message, /id is for queue pairs with/)
   assert.match(
     (await failureOf(a.qp.send(Uint8Array.of(1), untyped({ solicitd: 1 })))).message,
@@ -192,5 +192,5 @@ test('a window tells of the first request that failed, once', async () => {
   )
   assert.equal(window.inFlight, 0)
   await window.add(async () => {})
-  assert.throws(() => requestWindow(0), /limit 0 is no number of requests/)
+  assert.throws(() => requestWindow(0), /limit 0 is not a number of requests/)
 })

@@ -118,7 +118,7 @@ eachCarrier(openTwo => {
     const resizable = Reflect.construct(ArrayBuffer, [8, { maxByteLength: 16 }]) as ArrayBuffer
     assert.equal(thrown(() => a.pd.register(new Uint8Array(resizable))).code, 'EINVAL')
     assert.equal(thrown(() => createNetwork({ fault: 'dorp=1' })).code, 'EINVAL')
-    assert.match(thrown(() => b.qp.connect({ qpn: 1, gid: 'here', psn: 0 })).message, /gid "here" is no address/)
+    assert.match(thrown(() => b.qp.connect({ qpn: 1, gid: 'here', psn: 0 })).message, /gid "here" is not an address/)
     await closeAll(a, b)
   })
 

@@ -59,8 +59,8 @@ describe("the user's own socket", () => {
       () => mkdirSync(own(), { mode: 0o755 }),
       /has mode 0755, so that others may use it; run `chmod 700 /,
     ],
-    ['it is no folder', () => writeFileSync(own(), ''), /is no folder/],
-    ['it is a link', () => symlinkSync(folder, own()), /is no folder/],
+    ['it is not a folder', () => writeFileSync(own(), ''), /is not a folder/],
+    ['it is a link', () => symlinkSync(folder, own()), /is not a folder/],
     [
       'it belongs to another user',
       () => {
