@@ -1,11 +1,15 @@
 /*
- * Row "connections": connect, one message answered, and disconnect, WINDOW at a time, by the library in one process and
- * by node:net.
+ * Rows "connections": connect, one message answered, and disconnect, WINDOW at a time, by the library in one process and
+ * by node:net; the same without the message, one after the other, by librdmacm in two processes and a daemon, and by C
+ * programs over TCP; and what connections that nobody uses cost.
  */
 import { once } from 'node:events'
 import { type AddressInfo, createServer, connect as dial } from 'node:net'
 import { connect, createNetwork, listen, open } from '../src/verbs/index.ts'
+import { startChild } from './children.ts'
+import type { IdleCost, IdleOrder } from './connections-side.ts'
 import type { Bench, Row } from './harness.ts'
+import { benchProgram, runTwin, startDaemon } from './processes.ts'
 
 const WINDOW = 32
 const COUNT = 1000
@@ -74,6 +78,43 @@ const prepare = async (): Promise<Bench> => {
   }
 }
 
+/** By librdmacm. */
+const PORT = 7471
+const ONE_BY_ONE = 500
+
+const prepareRdmacm = async (): Promise<Bench> => {
+  const program = benchProgram('rdmacm_connects')
+  const daemon = await startDaemon()
+  try {
+    const server = await daemon.runReady(program, 'server', '127.0.0.1', PORT)
+    return {
+      ours: async () =>
+        Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, ONE_BY_ONE).finished()),
+      beside: () => runTwin('tcp_connects', ONE_BY_ONE * 10),
+      note: `${ONE_BY_ONE} connections a round, one after the other`,
+      async close() {
+        await server.stop()
+        await daemon.stop()
+      },
+    }
+  } catch (error) {
+    await daemon.stop()
+    throw error
+  }
+}
+
+const MANY = 10_000
+const IDLE_SECONDS = 10
+
+const idleCost = async (seconds: number): Promise<IdleCost> => {
+  const child = startChild<IdleOrder>('connections-side.js')
+  try {
+    return await child.ask<IdleCost>({ count: MANY, seconds })
+  } finally {
+    await child.stop()
+  }
+}
+
 export const connectionRows: readonly Row[] = [
   {
     name: 'connections',
@@ -85,5 +126,41 @@ export const connectionRows: readonly Row[] = [
     floor: 0.5,
     aim: 1.5,
     prepare,
+  },
+  {
+    name: 'connections rdmacm',
+    quantity: 'connect and disconnect by librdmacm',
+    unit: 'connections/s',
+    better: 'higher',
+    cores: 2,
+    reference: 'connections of TCP in C',
+    byValue: true,
+    floor: 300,
+    aim: 1500,
+    prepare: prepareRdmacm,
+  },
+  {
+    name: 'connections memory',
+    quantity: `bytes of an idle connection, both ends, of ${MANY}`,
+    unit: 'B',
+    better: 'lower',
+    cores: 0,
+    reference: 'its limit',
+    floor: 30_000,
+    aim: 20_000,
+    rounds: 1,
+    prepare: () => ({ ours: async () => (await idleCost(0)).bytes }),
+  },
+  {
+    name: 'connections idle',
+    quantity: `CPU of a process with a listener and ${MANY} idle connections`,
+    unit: '%',
+    better: 'lower',
+    cores: 0,
+    reference: 'its limit',
+    floor: 0.1,
+    aim: 0.05,
+    rounds: 1,
+    prepare: () => ({ ours: async () => (await idleCost(IDLE_SECONDS)).cpuPercent, note: `${IDLE_SECONDS} s` }),
   },
 ]

@@ -26,11 +26,13 @@ export interface Row {
   readonly better: 'lower' | 'higher'
   /** What ours is compared with; the limit itself for a row without a reference. */
   readonly reference: string
-  /** Limits of ours ÷ reference, or of the value itself without a reference. */
+  /** Limits of ours ÷ reference, or of the value itself without a reference and `byValue`. */
   readonly floor: number
   readonly aim: number
   /** Cores that a measurement needs for itself, which the probe looks at; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
+  /** Limits are of ours; what is beside it is for comparison. */
+  readonly byValue?: true
   /** Rounds that count; 5, unless one round is long. */
   readonly rounds?: number
   /** Throws `Unavailable` if this machine lacks what it needs. */
@@ -159,12 +161,13 @@ export const measure = async (
     const quiet = rounds.filter(round => round.quiet)
     const counted = quiet.length >= wanted ? quiet : rounds
     const ratio = median(counted.map(round => round.ratio))
+    const ours = median(counted.map(round => round.ours))
     const beside = counted.flatMap(round => round.beside ?? [])
     return {
       row,
-      verdict: judge(row, ratio),
+      verdict: judge(row, row.byValue ? ours : ratio),
       rounds,
-      ours: median(counted.map(round => round.ours)),
+      ours,
       ...(beside.length === 0 ? {} : { beside: median(beside) }),
       ratio,
       noisy: counted.filter(round => !round.quiet).length,

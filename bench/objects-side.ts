@@ -2,18 +2,14 @@
  * A process that makes very many objects of one class, once, and says what they cost: for the rows of objects.ts and
  * for the tests that hold their limits (R15). It does one order and is then good for nothing else, since what is
  * measured includes what grows and never shrinks.
- *
- * Bytes are those of the JavaScript heap and of its buffers after a collection, which repeat themselves to the byte;
- * what the process has resident is told beside it, and is what counts for sockets, which live elsewhere.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
-import { setFlagsFromString } from 'node:v8'
-import { runInNewContext } from 'node:vm'
 import { createDevice } from '../src/verbs/device.ts'
 import { localCarrier } from '../src/verbs/local/carrier.ts'
 import { createNetwork } from '../src/verbs/local/network.ts'
 import { parseAddress } from '../src/wire/address.ts'
+import { settled } from './memory.ts'
 import { type Made, makers, type ObjectKind, type Place, unmake } from './objects-made.ts'
 
 export interface ObjectsOrder {
@@ -32,19 +28,6 @@ export interface ObjectsCost {
 
 /** Made before, on a device of their own that then goes, so that code is compiled and what is made once is there. */
 const WARM_UP = 3000
-
-setFlagsFromString('--expose-gc')
-const collect = runInNewContext('gc') as () => void
-
-/** After two turns, in which what was freed outside of the heap goes too. */
-const settled = async (): Promise<{ used: number; resident: number }> => {
-  for (let i = 0; i < 3; i++) {
-    collect()
-    await new Promise(resolve => setImmediate(resolve))
-  }
-  const { heapUsed, external, rss } = process.memoryUsage()
-  return { used: heapUsed + external, resident: rss }
-}
 
 const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
   const before = await settled()

@@ -85,15 +85,20 @@ const start = (command: string, args: readonly string[]): Started => {
   }
 }
 
+/** Path of one of this folder's C programs. */
+export const benchProgram = (name: string): string => {
+  const path = join(root, 'build', 'bench', name)
+  if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is there a C compiler?)`)
+  return path
+}
+
 /** The same through a command that runs it somewhere else (`ip netns exec NAME`). */
 export const runTwinIn = async (
   prefix: readonly string[],
   name: string,
   ...args: readonly (string | number)[]
 ): Promise<number> => {
-  const path = join(root, 'build', 'bench', name)
-  if (!existsSync(path)) throw new Unavailable(`build/bench/${name} was not built (is there a C compiler?)`)
-  const [command, ...rest] = [...prefix, path, ...args.map(String)]
+  const [command, ...rest] = [...prefix, benchProgram(name), ...args.map(String)]
   return Number.parseFloat(await start(command, rest).finished())
 }
 
@@ -108,6 +113,8 @@ export interface Daemon {
   run(program: string, ...args: readonly (string | number)[]): Running
   /** The same for a server: waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>
+  /** The same for a server that says "ready". */
+  runReady(program: string, ...args: readonly (string | number)[]): Promise<Running>
   stop(): Promise<void>
 }
 
@@ -134,6 +141,11 @@ export const startDaemon = async (): Promise<Daemon> => {
     async runServer(port, program, ...args) {
       const server = run(program, args)
       if (!(await untilListening(port, server.ended))) throw server.problem(`${program} does not listen`)
+      return server
+    },
+    async runReady(program, ...args) {
+      const server = run(program, args)
+      if (!(await server.prints('ready'))) throw server.problem(`${program} is not ready`)
       return server
     },
   }

@@ -81,6 +81,11 @@ const WARNINGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra']
 const SHARED = ['-shared', '-fPIC', '-fvisibility=hidden']
 
 const VERBS = { header: 'infiniband/verbs.h', package: 'libibverbs-dev' }
+const RDMACM = { header: 'rdma/rdma_cma.h', package: 'librdmacm-dev' }
+
+/** What a benchmark's C file needs beyond the C library. */
+const benchNeeds = source =>
+  source.endsWith('rdmacm_connects.c') ? { libraries: ['-lrdmacm', '-libverbs'], needs: RDMACM } : {}
 
 /** A target for each C file of a folder. */
 const one = (folder, output, flags, needs) =>
@@ -98,7 +103,10 @@ const testTargets = () => [
     needs: VERBS,
     without: 'some tests do not run',
   }),
-  ...one('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }),
+  ...one('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }).map(target => ({
+    ...target,
+    ...benchNeeds(target.sources[0]),
+  })),
 ]
 
 /**

@@ -63,6 +63,12 @@ const PACKAGES = [
     found: anyOf(['/usr/include/infiniband/verbs.h']),
   },
   {
+    name: 'librdmacm-dev',
+    for: ['bench'],
+    use: 'builds a benchmark of connections',
+    found: anyOf(['/usr/include/rdma/rdma_cma.h']),
+  },
+  {
     name: 'rdmacm-utils',
     for: ['test'],
     use: 'rping, ucmatose and the other programs of rdma_cm',

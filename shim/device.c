@@ -102,6 +102,11 @@ struct cm_header {
     uint16_t out;
 };
 #define CM_GET_EVENT 12
+/* Bytes of its struct, and of the response that there must be room for. */
+#define CM_GET_EVENT_BYTES 8
+#define CM_GET_EVENT_ROOM 328
+/* The smallest page there is. */
+#define PAGE_BYTES 4096
 
 /*
  * Waits until something is there on a channel of this kind, or the daemon is gone; false with errno for a signal. On
@@ -137,13 +142,33 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
     return channel_take(fd, FD_UMAD, USERDMA_READ, buffer, count);
 }
 
+/* Whether Linux would find nothing wrong before it waits: the struct lies on the header's page, so it can be read. */
+static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header *header)
+{
+    const uintptr_t first = (uintptr_t)buffer, last = first + sizeof *header + CM_GET_EVENT_BYTES - 1;
+    return header->in >= CM_GET_EVENT_BYTES && header->out >= CM_GET_EVENT_ROOM &&
+           count >= sizeof *header + header->in && first / PAGE_BYTES == last / PAGE_BYTES;
+}
+
+/*
+ * RDMA_USER_CM_CMD_GET_EVENT. To wait first, where it will be waited anyway, spares the daemon a call that would find
+ * nothing.
+ */
+static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
+{
+    const bool waits = !(REAL(fcntl)(fd, F_GETFL) & O_NONBLOCK);
+    if (waits && cm_is_whole(buffer, count, header) && !channel_wait(fd, FD_CM))
+        return -1;
+    return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
+}
+
 ssize_t cm_write(int fd, const void *buffer, size_t count)
 {
     struct cm_header header = {0};
     if (count >= sizeof header && (uintptr_t)buffer >= 4096)
         memcpy(&header, buffer, sizeof header);
     if (header.command == CM_GET_EVENT)
-        return channel_take(fd, FD_CM, USERDMA_WRITE, buffer, count);
+        return cm_get_event(fd, buffer, count, &header);
     return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
 }
 

@@ -104,6 +104,12 @@ describe('measure', () => {
     assert.equal(outcome.verdict, 'floor held')
   })
 
+  it('judges a row by its value, whatever is beside it, if it says so', async () => {
+    const bench = { ours: () => 0.7, beside: () => 0.5 }
+    const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
+    assert.equal(outcome.verdict, 'floor held')
+  })
+
   it('prints every round', async () => {
     const lines: string[] = []
     await measure(

@@ -1,0 +1,75 @@
+/*
+ * Connections of TCP over loopback between two processes, one after the other: connected, a byte that says that the
+ * server has accepted, closed by the client, then by the server. Beside it connections by librdmacm are measured.
+ *
+ *   tcp_connects COUNT      prints connections per second
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void check(bool good, const char *what)
+{
+    if (good)
+        return;
+    perror(what);
+    exit(1);
+}
+
+static void serve(int listener)
+{
+    char byte = 1;
+    for (;;) {
+        const int one = accept(listener, NULL, NULL);
+        check(one >= 0, "accept");
+        check(write(one, &byte, 1) == 1, "write");
+        check(read(one, &byte, 1) == 0, "read");
+        close(one);
+    }
+}
+
+static void connect_once(const struct sockaddr_in *address)
+{
+    char byte;
+    const int one = socket(AF_INET, SOCK_STREAM, 0);
+    check(one >= 0, "socket");
+    check(!connect(one, (const struct sockaddr *)address, sizeof *address), "connect");
+    check(read(one, &byte, 1) == 1, "read");
+    check(!shutdown(one, SHUT_WR), "shutdown");
+    check(read(one, &byte, 1) == 0, "read");
+    close(one);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2) {
+        fprintf(stderr, "usage: tcp_connects COUNT\n");
+        return 2;
+    }
+    const long count = strtol(argv[1], NULL, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof address;
+    const int listener = socket(AF_INET, SOCK_STREAM, 0);
+    check(listener >= 0 && !bind(listener, (struct sockaddr *)&address, size) && !listen(listener, 16), "listen");
+    check(!getsockname(listener, (struct sockaddr *)&address, &size), "getsockname");
+    const pid_t server = fork();
+    check(server >= 0, "fork");
+    if (server == 0)
+        serve(listener);
+    struct timespec start, end;
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (long i = 0; i < count; i++)
+        connect_once(&address);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    printf("%.1f\n", count / ((end.tv_sec - start.tv_sec) + (end.tv_nsec - start.tv_nsec) / 1e9));
+    kill(server, SIGTERM);
+    waitpid(server, NULL, 0);
+    return 0;
+}
