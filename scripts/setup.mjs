@@ -116,6 +116,12 @@ const PACKAGES = [
         { name: 'xz-utils', for: ['test'], use: "unpacks the guest's kernel modules", found: program('xz') },
       ]
     : []),
+  {
+    name: 'musl-tools',
+    for: ['test'],
+    use: 'compiles a program that must not be disturbed',
+    found: program('musl-gcc'),
+  },
   { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
   {
     name: 'python3',

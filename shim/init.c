@@ -134,7 +134,7 @@ __attribute__((constructor)) void shim_init(void)
     __atomic_store_n(&shim_next_syscall, real.syscall, __ATOMIC_RELEASE);
 
     const char *path = getenv(USERDMA_ENV_SOCKET);
-    size_t length = path ? strlen(path) : 0;
+    size_t length = path && __register_atfork ? strlen(path) : 0;
     if (length > 0 && length < sizeof shim_socket_path) {
         memcpy(shim_socket_path, path, length + 1);
         shim_active = true;

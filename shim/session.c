@@ -189,7 +189,11 @@ static void after_fork(void)
 void session_own_process(void)
 {
     shim_pid = getpid();
-    pthread_atfork(NULL, NULL, after_fork);
+#ifdef __SANITIZE_THREAD__
+    pthread_atfork(NULL, NULL, after_fork); /* which ThreadSanitizer watches */
+#else
+    __register_atfork(NULL, NULL, after_fork, NULL);
+#endif
 }
 
 /* ---- one message out, one in ---- */

@@ -52,6 +52,14 @@
 
 #include "protocol.h"
 
+/*
+ * What only glibc has. Weak, so that the preloaded library is loaded into programs of musl's too, as a script below
+ * `userdma run` may start them; there it does nothing.
+ */
+#pragma weak dladdr1
+extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library)
+    __attribute__((weak));
+
 #define EXPORT __attribute__((visibility("default")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
