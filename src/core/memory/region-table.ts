@@ -68,6 +68,15 @@ export interface MemoryTable {
   bound: Int32Array
   /** The queue pair's number to which a window of type 2 is bound. */
   qp: Int32Array
+  /** Lists of bound windows (core/memory/bound-windows.ts), by row + 1, 0 for none: of a region the first one, */
+  firstOfRegion: Int32Array
+  /** and of a window its neighbours in the list of its region, and of its queue pair. */
+  nextOfRegion: Int32Array
+  previousOfRegion: Int32Array
+  nextOfQp: Int32Array
+  previousOfQp: Int32Array
+  /** The first one of each queue pair, by its number. */
+  readonly firstOfQp: Map<number, number>
   readonly spaces: (AddressSpace | undefined)[]
   /** Rows that use each space. */
   readonly spaceUses: number[]
@@ -77,8 +86,6 @@ export interface MemoryTable {
   readonly freeRows: number[]
   /** By the lowest bits of a key's index. */
   readonly recent: readonly RecentRegion[]
-  /** Windows of type 2 that are bound now. */
-  boundToQps: number
   /** Windows, bound or not. */
   windows: number
   /** The last keys that were removed, in a ring; made with the first. */
@@ -121,13 +128,18 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   kind: new Uint8Array(16),
   bound: new Int32Array(16),
   qp: new Int32Array(16),
+  firstOfRegion: new Int32Array(16),
+  nextOfRegion: new Int32Array(16),
+  previousOfRegion: new Int32Array(16),
+  nextOfQp: new Int32Array(16),
+  previousOfQp: new Int32Array(16),
+  firstOfQp: new Map(),
   spaces: [],
   spaceUses: [],
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
   recent: Array.from({ length: RECENT }, nothingRecent),
-  boundToQps: 0,
   windows: 0,
   gone: undefined,
   rows: 0,
@@ -156,6 +168,11 @@ const grow = (table: MemoryTable): void => {
   table.kind = bigger(table.kind)
   table.bound = bigger(table.bound)
   table.qp = bigger(table.qp)
+  table.firstOfRegion = bigger(table.firstOfRegion)
+  table.nextOfRegion = bigger(table.nextOfRegion)
+  table.previousOfRegion = bigger(table.previousOfRegion)
+  table.nextOfQp = bigger(table.nextOfQp)
+  table.previousOfQp = bigger(table.previousOfQp)
 }
 
 /** The row of this key's index, whatever its key byte; -1: none. */

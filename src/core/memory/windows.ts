@@ -9,6 +9,7 @@
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
 import { noMemory } from './address-space.ts'
+import { linkToQp, linkToRegion, unlinkFromQp, unlinkFromRegion } from './bound-windows.ts'
 import {
   acquireSpace,
   addressHi,
@@ -50,8 +51,11 @@ const clear = (table: MemoryTable, row: number): void => {
 /** Unbinds a window; its key stays. No effect on one that is not bound. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
-  if (region >= 0) table.bound[region]--
-  if (region >= 0 && table.kind[row] === KeyKind.WINDOW_2) table.boundToQps--
+  if (region >= 0) {
+    table.bound[region]--
+    unlinkFromRegion(table, row, region)
+    if (table.kind[row] === KeyKind.WINDOW_2) unlinkFromQp(table, row, table.qp[row])
+  }
   releaseSpace(table, table.space[row])
   table.bound[row] = -1
   table.space[row] = -1
@@ -69,29 +73,25 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
  * (core/base/mr.ts).
  */
 export const removeRegion = (table: MemoryTable, row: number): void => {
-  if (table.key[row] !== 0)
-    for (let window = 0; table.bound[row] > 0; window++)
-      if (table.key[window] !== 0 && table.kind[window] !== KeyKind.REGION && table.bound[window] === row)
-        unbindWindow(table, window)
+  if (table.key[row] !== 0) while (table.firstOfRegion[row] !== 0) unbindWindow(table, table.firstOfRegion[row] - 1)
   freeKeyRow(table, row)
 }
 
 /** The region's memory was unmapped: accesses fault, also through windows that are bound to it. */
 export const loseRegion = (table: MemoryTable, region: number): void => {
-  for (let row = 0; row < table.rows; row++) {
-    const isBound = table.key[row] !== 0 && table.kind[row] !== KeyKind.REGION && table.bound[row] === region
-    if (row !== region && !isBound) continue
-    const before = table.space[row]
-    table.space[row] = acquireSpace(table, noMemory)
-    releaseSpace(table, before)
-  }
+  losePages(table, region)
+  for (let at = table.firstOfRegion[region]; at !== 0; at = table.nextOfRegion[at - 1]) losePages(table, at - 1)
+}
+
+const losePages = (table: MemoryTable, row: number): void => {
+  const before = table.space[row]
+  table.space[row] = acquireSpace(table, noMemory)
+  releaseSpace(table, before)
 }
 
 /** The queue pair was destroyed: its windows of type 2 are unbound. */
 export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
-  for (let row = 0; table.boundToQps > 0 && row < table.rows; row++)
-    if (table.key[row] !== 0 && table.kind[row] === KeyKind.WINDOW_2 && table.bound[row] >= 0 && table.qp[row] === qp)
-      unbindWindow(table, row)
+  for (let at = table.firstOfQp.get(qp); at !== undefined; at = table.firstOfQp.get(qp)) unbindWindow(table, at - 1)
 }
 
 /** Arguments of BIND_MW; addresses and the length as (hi, lo). */
@@ -144,9 +144,10 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
+  linkToRegion(table, row, region)
   if (!isType1) {
     table.qp[row] = qp
-    table.boundToQps++
+    linkToQp(table, row, qp)
   }
   return true
 }

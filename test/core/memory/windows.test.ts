@@ -6,13 +6,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { addressHi, addressLo, closeContext, findKey, invokeNow, noMemory, resolve } from '../../../src/core/index.ts'
-import { addRegion, createMemoryTable } from '../../../src/core/memory/region-table.ts'
+import { addRegion, createMemoryTable, KeyKind } from '../../../src/core/memory/region-table.ts'
 import {
   addWindow,
   type Bind,
   bindWindow,
   Invalidated,
   invalidateWindow,
+  loseRegion,
   removeRegion,
   removeWindow,
   unbindWindowsOf,
@@ -30,6 +31,13 @@ const PD = 7
 const QP = 17
 const HI = 0x7f01
 const LO = 0xffff_f000
+
+/** Rows of a list, in order. */
+const listed = (first: number, next: Int32Array): number[] => {
+  const rows: number[] = []
+  for (let one = first; one !== 0; one = next[one - 1]) rows.push(one - 1)
+  return rows.sort((a, b) => a - b)
+}
 
 /** A region of 8192 bytes at HI:LO, which crosses 4 GiB, and a window. */
 const setUp = (type: number, access: number = REGION_ACCESS) => {
@@ -272,14 +280,60 @@ test('whatever is bound, invalidated and freed, counts and spaces come out right
           removeRegion(table, regions[b])
           regions[b] = addRegion(table, PD, 0n, 0n, 100, REGION_ACCESS, noMemory)
         }
-        const count = windows.filter(w => table.bound[w] >= 0).length
+        const bound = windows.filter(w => table.bound[w] >= 0)
+        const count = bound.length
         assert.equal(
           regions.reduce((sum, region) => sum + table.bound[region], 0),
           count,
         )
         assert.deepEqual(table.spaceUses, [regions.length + count])
-        assert.equal(table.boundToQps, [1, 3].filter(w => table.bound[windows[w]] >= 0).length)
+        for (const region of regions)
+          assert.deepEqual(
+            listed(table.firstOfRegion[region], table.nextOfRegion),
+            bound.filter(w => table.bound[w] === region),
+          )
+        for (const number of new Set(steps.map(step => step.qp)))
+          assert.deepEqual(
+            listed(table.firstOfQp.get(number) ?? 0, table.nextOfQp),
+            bound.filter(w => table.kind[w] === KeyKind.WINDOW_2 && table.qp[w] === number),
+          )
       }
     }),
   )
+})
+
+test('a region or queue pair that goes looks at its own windows, not at those of all', () => {
+  const { table, region, window, bind } = setUp(TYPE_2)
+  const others = 1000
+  for (let i = 0; i < others; i++) {
+    const other = addRegion(table, PD, 0n, 0n, 4096, REGION_ACCESS, noMemory)
+    const own = addWindow(table, PD, TYPE_2)
+    const at = { key: 1, hi: 0, lo: 0, lengthHi: 0, lengthLo: 8, access: REMOTE_WRITE }
+    assert.ok(bindWindow(table, PD, 100 + i, { window: table.key[own], lkey: table.key[other], ...at }))
+  }
+  let looks = 0
+  const watched = ['key', 'kind', 'bound', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
+  for (const name of watched)
+    table[name] = new Proxy(table[name], {
+      get(target, property) {
+        looks++
+        return Reflect.get(target, property, target)
+      },
+    }) as never
+  const looksOf = (body: () => void): number => {
+    looks = 0
+    body()
+    return looks
+  }
+  const most = 50
+  assert.ok(bind())
+  assert.ok(looksOf(() => loseRegion(table, region)) < most)
+  assert.ok(looksOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.equal(table.bound[window], -1)
+  assert.equal(table.bound[region], 0)
+  assert.ok(bind())
+  assert.ok(looksOf(() => removeRegion(table, region)) < most)
+  assert.equal(table.bound[window], -1)
+  assert.ok(looksOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.equal(table.firstOfQp.size, others)
 })
