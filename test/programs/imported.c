@@ -72,6 +72,94 @@ static uint32_t protection_domains(void)
 
 /* ---- the importer ---- */
 
+static struct rxe_queue_buf *map(const struct mminfo *queue)
+{
+    void *memory = mmap(NULL, queue->size, PROT_READ | PROT_WRITE, MAP_SHARED, device, (off_t)queue->offset);
+    NEED(memory != MAP_FAILED, "mmap: %s", strerror(errno));
+    return memory;
+}
+
+/* A queue pair to RTS whose peer is itself. */
+static void connect_to_itself(uint32_t qp)
+{
+    struct ib_uverbs_gid_entry entry = {0};
+    struct message message = begin(UVERBS_OBJECT_DEVICE, UVERBS_METHOD_QUERY_GID_ENTRY);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_PORT, 8, 1);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_GID_INDEX, 8, 1);
+    add(&message, UVERBS_ATTR_QUERY_GID_ENTRY_FLAGS, 4, 0);
+    add_pointer(&message, UVERBS_ATTR_QUERY_GID_ENTRY_RESP_ENTRY, &entry, sizeof entry);
+    is(call(&message), 0, "QUERY_GID_ENTRY");
+    struct ib_uverbs_modify_qp step = {.qp_handle = qp,
+                                       .dest = {.sgid_index = 1, .hop_limit = 64, .is_global = 1, .port_num = 1},
+                                       .dest_qp_num = qp_number,
+                                       .qp_access_flags = RIGHTS,
+                                       .path_mtu = IBV_MTU_1024,
+                                       .max_rd_atomic = 1,
+                                       .max_dest_rd_atomic = 1,
+                                       .min_rnr_timer = 1,
+                                       .port_num = 1,
+                                       .timeout = 14,
+                                       .retry_cnt = 7,
+                                       .rnr_retry = 7};
+    memcpy(step.dest.dgid, &entry.gid, sizeof step.dest.dgid);
+    static const struct {
+        enum ibv_qp_state state;
+        int attributes;
+    } steps[] = {{IBV_QPS_INIT, IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS},
+                 {IBV_QPS_RTR, IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+                                   IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER},
+                 {IBV_QPS_RTS, IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+                                   IBV_QP_MAX_QP_RD_ATOMIC}};
+    for (size_t i = 0; i < LENGTH(steps); i++) {
+        step.qp_state = steps[i].state;
+        step.attr_mask = IBV_QP_STATE | steps[i].attributes;
+        is(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_QP, step), 0, "MODIFY_QP");
+    }
+}
+
+/*
+ * Queues that the importer makes in the other's context are its own to map: it writes from one half of its region to
+ * the other, with the other's protection domain.
+ */
+static void write_by_own_queues(uint32_t protection, const struct region *own, uint8_t *memory)
+{
+    uint32_t completions = some_cq(), qp;
+    struct rxe_queue_buf *done = map(&cq_queue.mi);
+    struct qp_wish wish = wish_of(IBV_QPT_RC, protection, completions);
+    is(qp_create(&wish, &qp), 0, "QP_CREATE");
+    struct rxe_queue_buf *send = map(&qp_queues.sq_mi);
+    connect_to_itself(qp);
+    struct rxe_send_wqe *wqe = (struct rxe_send_wqe *)send->data;
+    *wqe = (struct rxe_send_wqe){.wr = {.wr_id = 77,
+                                        .opcode = IBV_WR_RDMA_WRITE,
+                                        .send_flags = IBV_SEND_SIGNALED,
+                                        .wr.rdma = {.remote_addr = own->address + PAGE / 2, .rkey = own->rkey}},
+                                 .dma = {.length = PAGE / 2, .resid = PAGE / 2, .num_sge = 1}};
+    wqe->dma.sge[0] = (struct rxe_sge){.addr = own->address, .length = PAGE / 2, .lkey = own->lkey};
+    memset(memory, ANSWER, PAGE / 2);
+    __atomic_store_n(&send->producer_index, 1, __ATOMIC_RELEASE);
+    struct {
+        struct ib_uverbs_cmd_hdr header;
+        struct ib_uverbs_post_send body;
+    } bell = {{IB_USER_VERBS_CMD_POST_SEND, sizeof bell / 4, 1},
+              {.qp_handle = qp, .wqe_size = sizeof(struct ib_uverbs_send_wr)}};
+    struct ib_uverbs_post_send_resp bad;
+    bell.body.response = (uintptr_t)&bad;
+    NEED(write(device, &bell, sizeof bell) == sizeof bell, "the doorbell: %s", strerror(errno));
+    while (__atomic_load_n(&done->producer_index, __ATOMIC_ACQUIRE) == 0)
+        ;
+    const struct ib_uverbs_wc *wc = (const struct ib_uverbs_wc *)done->data;
+    NEED(wc->wr_id == 77 && wc->status == IBV_WC_SUCCESS, "the importer's WRITE: %s", ibv_wc_status_str(wc->status));
+    NEED(memory[PAGE - 1] == ANSWER, "the importer's WRITE is not here");
+    memset(memory, PATTERN, PAGE);
+    struct ib_uverbs_destroy_cq_resp events;
+    is(destroy(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_DESTROY, completions), EINVAL, "CQ_DESTROY without its response");
+    struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_DESTROY);
+    add(&message, UVERBS_ATTR_DESTROY_QP_HANDLE, 0, qp);
+    add_pointer(&message, UVERBS_ATTR_DESTROY_QP_RESP, &events, 4);
+    is(call(&message), 0, "QP_DESTROY");
+}
+
 static void see(const struct region *given)
 {
     struct region found = {0};
@@ -127,6 +215,7 @@ static void take(int socket, const char *how)
     own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
     is(reg_mr(given.pd, own.address, PAGE, own.address, RIGHTS, &own.handle), 0, "REG_MR");
     is(query_mr(own.handle, &own), 0, "QUERY_MR of our own");
+    write_by_own_queues(given.pd, &own, memory);
     is(destroy(UVERBS_OBJECT_MR, UVERBS_METHOD_MR_DESTROY, given.spare), 0, "the other's region");
     say(socket, &own);
     hear(socket, &given);

@@ -13,6 +13,7 @@
 #include <rdma/ib_user_ioctl_verbs.h>
 #include <rdma/ib_user_verbs.h>
 #include <rdma/rdma_user_ioctl_cmds.h>
+#include <rdma/rdma_user_rxe.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -184,9 +185,13 @@ UNUSED static uint64_t here(void)
     return (uintptr_t)pages;
 }
 
+/* Where the queues of the completion queue and of the queue pair that were created last can be mapped. */
+static struct rxe_create_cq_resp cq_queue;
+static struct rxe_create_qp_resp qp_queues;
+static uint32_t qp_number;
+
 UNUSED static int cq_create(uint32_t cqe, uint32_t vector, int channel, int64_t flags, uint32_t *handle)
 {
-    uint8_t driver[64] = {0};
     uint32_t given = 0;
     struct message message = begin(UVERBS_OBJECT_CQ, UVERBS_METHOD_CQ_CREATE);
     struct ib_uverbs_attr *created = add(&message, UVERBS_ATTR_CREATE_CQ_HANDLE, 0, 0);
@@ -198,7 +203,7 @@ UNUSED static int cq_create(uint32_t cqe, uint32_t vector, int channel, int64_t 
     if (flags >= 0)
         add(&message, UVERBS_ATTR_CREATE_CQ_FLAGS, 4, (uint32_t)flags);
     add_pointer(&message, UVERBS_ATTR_CREATE_CQ_RESP_CQE, &given, sizeof given);
-    add_pointer(&message, UVERBS_ATTR_UHW_OUT, driver, 16);
+    add_pointer(&message, UVERBS_ATTR_UHW_OUT, &cq_queue, sizeof cq_queue);
     int error = call(&message);
     *handle = (uint32_t)created->data;
     return error;
@@ -222,7 +227,6 @@ struct qp_wish {
 
 UNUSED static int qp_create(const struct qp_wish *wish, uint32_t *handle)
 {
-    uint8_t driver[64] = {0};
     uint32_t number = 0;
     struct ib_uverbs_qp_cap cap = wish->cap;
     struct message message = begin(UVERBS_OBJECT_QP, UVERBS_METHOD_QP_CREATE);
@@ -248,9 +252,10 @@ UNUSED static int qp_create(const struct qp_wish *wish, uint32_t *handle)
         add(&message, UVERBS_ATTR_CREATE_QP_SOURCE_QPN, 4, wish->source);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_CAP, &cap, sizeof cap);
     add_pointer(&message, UVERBS_ATTR_CREATE_QP_RESP_QP_NUM, &number, sizeof number);
-    add_pointer(&message, UVERBS_ATTR_UHW_OUT, driver, 32);
+    add_pointer(&message, UVERBS_ATTR_UHW_OUT, &qp_queues, sizeof qp_queues);
     int error = call(&message);
     *handle = (uint32_t)created->data;
+    qp_number = number;
     return error;
 }
 
