@@ -333,6 +333,26 @@ test('ioctl INFO_HANDLES: Linux finds out late that count or list are missing', 
   assert.equal(errorOf(verbs(0, 1, [kind, [1, 4, ARENA]])), 'EINVAL')
 })
 
+test('ioctl REG_MR: an address, and nothing of files and DMA handles, which soft devices lack', () => {
+  const region = (...more: readonly Attr[]): Decoded | Answer =>
+    verbs(7, 5, [
+      [0, 0, 0n],
+      [1, 0, 0n],
+      [3, 8, 0x8000n],
+      [5, 8, 4096n],
+      [6, 4, 1n],
+      [9, 4, ARENA],
+      [10, 4, ARENA],
+      ...more,
+    ])
+  const decoded = region([4, 8, 0x10000n])
+  assert.ok(!isAnswer(decoded))
+  assert.deepEqual(decoded.call.args, { pd: 0, start: 0x10000n, length: 4096n, iova: 0x8000n, access: 1 })
+  assert.equal(errorOf(region()), 'EINVAL')
+  assert.equal(errorOf(region([7, 0, 5n], [8, 8, 0n])), 'EOPNOTSUPP')
+  assert.equal(errorOf(region([4, 8, 0n], [2, 0, 0n])), 'EINVAL')
+})
+
 test('the request of an ioctl tells the dialect', () => {
   const memory = arena()
   memory.map(AT, new Uint8Array(16))
