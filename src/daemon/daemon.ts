@@ -321,7 +321,10 @@ export const startDaemon = async ({
       written.changed(device)
       if (before !== undefined) notifyMoved(daemon.netlink, device, before)
     }
-    if (interfaces) follow = followInterfaces(interfaces, devices.rxe, changed, fail)
+    if (interfaces)
+      follow = followInterfaces(interfaces, devices.rxe, changed, fail, ({ device }, mac) =>
+        cm.hardwareAddress(device, mac),
+      )
   } catch (error) {
     loop.stop()
     interfaces?.close()

@@ -70,6 +70,8 @@ export class Identifier implements PortHolder {
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
   flowLabel = 0
+  /** MAC of the device when the identifier was bound to it; undefined where it cannot change. */
+  mac: string | undefined
   /** The path that its consumer has set in place of a resolved one. */
   route: ChosenPath | undefined
   connection: CmConnection | undefined

@@ -19,7 +19,7 @@ import type { SocketAddress } from './socket-address.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
-const { DISCONNECTED, DEVICE_REMOVAL } = CmEventType.values
+const { DISCONNECTED, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 /** 0.64 ms, for those who have not chosen one: Linux leaves it at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
@@ -137,7 +137,7 @@ class QueuePairOwner implements IdOwner {
       return
     }
     if (type === DISCONNECTED || type === DEVICE_REMOVAL) this.#fail()
-    if (type !== ESTABLISHED) this.release()
+    if (type !== ESTABLISHED && type !== ADDR_CHANGE) this.release()
     this.#owner.event(type, details)
   }
 

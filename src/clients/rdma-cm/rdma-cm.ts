@@ -55,7 +55,7 @@ const MOST_RETRIES = 7
 const MOST_BACKLOG = 1024
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
-const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, DEVICE_REMOVAL } = CmEventType.values
+const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 
 const transports: Readonly<Record<number, CmTransport>> = {
   [QpType.values.RC]: 'RC',
@@ -74,6 +74,8 @@ export class RdmaCm implements EventHost {
   readonly #ids = new Map<CmConnection, Identifier>()
   /** Every identifier that is bound to a device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
+  /** MACs of devices whose interface may get another one, a bond. */
+  readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
   #identifiers = 0
 
@@ -351,6 +353,20 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
+  /**
+   * The interface of a device has this MAC from now on. Identifiers that were bound when it had another one are told:
+   * ARP caches of peers may be wrong (Linux: after the failover of a bond).
+   */
+  hardwareAddress(device: Device, mac: Uint8Array): void {
+    const known = this.devices.of(device)
+    if (known === undefined) return
+    const text = mac.join(':')
+    if (this.#macs.get(known) === text) return
+    this.#macs.set(known, text)
+    for (const id of [...(this.#bound.get(known) ?? [])])
+      if (id.mac !== undefined && id.mac !== text) this.#tell(id, ADDR_CHANGE, {})
+  }
+
   // ---- what connection-events.ts asks ----
 
   idOf(connection: CmConnection): Identifier | undefined {
@@ -428,6 +444,7 @@ export class RdmaCm implements EventHost {
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
     if (id.device !== undefined && id.device !== device) this.#bound.get(id.device)?.delete(id)
     id.device = device
+    id.mac = this.#macs.get(device)
     id.localGid = localGid
     this.#bound.get(device)?.add(id)
   }
@@ -458,6 +475,7 @@ export class RdmaCm implements EventHost {
       this.#tell(id, DEVICE_REMOVAL, {})
     }
     this.#bound.delete(device)
+    this.#macs.delete(device)
   }
 }
 

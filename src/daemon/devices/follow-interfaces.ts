@@ -33,13 +33,15 @@ const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byt
 /**
  * Starts following; calls `changed` when a device's port or GIDs have changed, before programs are notified; with the
  * old name if its interface is another one or was renamed. `devices` may grow and shrink; the returned function must be
- * called for each new one. `failed`: updating a device threw, which is a bug.
+ * called for each new one. `failed`: updating a device threw, which is a bug. `hardware` is called with the MAC of a
+ * device on a bond.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
   changed: (device: Followed, before?: Identity) => void,
   failed: (device: Followed, error: unknown) => void,
+  hardware: (device: Followed, mac: Uint8Array) => void,
 ): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
   const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
@@ -121,6 +123,7 @@ export const followInterfaces = (
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
       const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
       tell(followed, setLink(followed.device, link))
+      if (now?.bond) hardware(followed, now.mac)
     })
   }
 

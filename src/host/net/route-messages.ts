@@ -18,6 +18,8 @@ export interface LinkMessage {
   /** Has a carrier. */
   readonly carrier: boolean
   readonly loopback: boolean
+  /** Of several interfaces that stand in for each other (IFF_MASTER): its MAC may become another. */
+  readonly bond: boolean
 }
 
 export interface AddressMessage {
@@ -50,6 +52,7 @@ const AF_INET6 = 10
 const LINK_BODY = 16
 const IFF_UP = 1
 const IFF_LOOPBACK = 8
+const IFF_MASTER = 0x400
 const IFF_LOWER_UP = 0x1_0000
 const IFLA_ADDRESS = 1
 const IFLA_IFNAME = 3
@@ -98,6 +101,7 @@ const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, pres
     up: (flags & IFF_UP) !== 0,
     carrier: (flags & IFF_LOWER_UP) !== 0,
     loopback: (flags & IFF_LOOPBACK) !== 0,
+    bond: (flags & IFF_MASTER) !== 0,
   }
 }
 

@@ -435,6 +435,31 @@ describe('a device that goes', () => {
   })
 })
 
+describe('a bond that fails over', () => {
+  it('is told by ADDR_CHANGE to what was bound before; connections go on', () => {
+    const { world, a, b } = twoHosts()
+    const { device } = a.devices.get('rxe1')!
+    const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
+    const early = bound(a, ip4(1, PORT + 1))
+    a.cm.hardwareAddress(device, first)
+    const listener = b.listen(ip4(2, PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
+    a.take(active)
+    a.cm.hardwareAddress(device, first)
+    assert.deepEqual(a.heard(active), [])
+    a.cm.hardwareAddress(device, second)
+    assert.deepEqual(a.heard(active), ['ADDR_CHANGE'])
+    const late = bound(a, ip4(1, PORT + 2))
+    // Back again: it is what the connection knows, but not what the later one does.
+    a.cm.hardwareAddress(device, first)
+    assert.deepEqual([a.heard(active), a.heard(late), a.heard(early)], [[], ['ADDR_CHANGE'], []])
+    assert.equal(active.connection?.state, 'ESTABLISHED')
+    for (const id of [early, late, active]) a.cm.destroy(id)
+    for (const id of [passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+})
+
 describe('datagrams', () => {
   it('have an address by SIDR', () => {
     const { world, a, b } = twoHosts()

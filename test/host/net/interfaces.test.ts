@@ -69,6 +69,23 @@ describe('interfaces', () => {
     assert.equal(table.withAddress(new Uint8Array(16)), undefined)
   })
 
+  it('knows a bond, and tells of its next MAC', () => {
+    const { table, told, v0 } = startTable()
+    const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
+    const bond = datagram.slice()
+    const view = new DataView(bond.buffer)
+    // ifi_flags, behind the header of 16 bytes: IFF_MASTER
+    view.setUint32(24, view.getUint32(24, true) | 0x400, true)
+    table.apply(bond)
+    assert.equal(table.links.get(v0.index)?.bond, true)
+    told.length = 0
+    const mac = v0.mac
+    const at = Buffer.from(bond).indexOf(Buffer.from(mac))
+    bond[at + 5] ^= 1
+    table.apply(bond)
+    assert.deepEqual(told, ['v0 9000 true true'])
+  })
+
   it('tells each change once, in order', () => {
     const { change, table, v0 } = startTable()
     const linkLocal = text(table.addresses(v0.index)[1])

@@ -1,0 +1,63 @@
+/*
+ * Devices that follow an interface, with a table of interfaces made up.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { createCore } from '../../../src/core/index.ts'
+import { followInterfaces } from '../../../src/daemon/devices/follow-interfaces.ts'
+import { identify } from '../../../src/drivers/rxe/address/identity.ts'
+import { createRxeDevice } from '../../../src/drivers/rxe/device.ts'
+import type { InterfaceListener, Interfaces, NetworkInterface } from '../../../src/host/net/interfaces.ts'
+import { withFaults } from '../../../src/phy/faults/layer.ts'
+import { createMemorySwitch, memorySwitchBytes } from '../../../src/phy/memory.ts'
+import { plainArena } from '../../../src/wire/arena.ts'
+import { ipv4 } from '../../drivers/rxe/machine.ts'
+
+const INDEX = 7
+
+it('the MAC of a bond is told, at the start and when it fails over; of others it is not', () => {
+  const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
+  const rxe = createRxeDevice(createCore(), {
+    name: 'rxe0',
+    identity: identify(ipv4(10, 0, 0, 1), { name: 'bond0', index: INDEX }),
+    port: withFaults(link.attach(), 'rxe0', []),
+    now: () => 0,
+  })
+  const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
+  const bond: NetworkInterface = {
+    index: INDEX,
+    name: 'bond0',
+    mac: mac(1),
+    mtu: 1500,
+    up: true,
+    carrier: true,
+    loopback: false,
+    bond: true,
+  }
+  const links = new Map([[INDEX, bond]])
+  let listener: InterfaceListener | undefined
+  const interfaces: Interfaces = {
+    links: () => links,
+    addresses: () => [],
+    withAddress: () => undefined,
+    listen(one) {
+      listener = one
+    },
+    close() {},
+  }
+  const told: number[] = []
+  const fail = (_device: object, error: unknown): void => {
+    throw error
+  }
+  followInterfaces(
+    interfaces,
+    [rxe],
+    () => {},
+    fail,
+    (_device, { 5: last }) => told.push(last!),
+  )
+  assert.deepEqual(told, [1])
+  listener?.link(INDEX, { ...bond, mac: mac(2) })
+  listener?.link(INDEX, { ...bond, mac: mac(3), bond: false })
+  assert.deepEqual(told, [1, 2])
+})
