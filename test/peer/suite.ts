@@ -112,11 +112,11 @@ const runConnection = async (
   const listening = listeningPort(one, port)
   const address = guestServes ? GUEST[version] : HOST[version]
   const inGuest = (line: string): Running => {
-    const [program, ...args] = wordsOf(line, address, port)
+    const [program, ...args] = wordsOf(line, { SERVER: address, PORT: String(port) })
     return guest.start(t, program, args)
   }
   const here = (line: string): Running => {
-    const [program, ...args] = wordsOf(line, address, port)
+    const [program, ...args] = wordsOf(line, { SERVER: address, PORT: String(port) })
     return guest.startHere(t, program, args, daemon.env)
   }
   const server = guestServes ? inGuest(one.server) : here(one.server)

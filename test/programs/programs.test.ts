@@ -46,6 +46,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   initialised: [['-q'], /usage: .*initialised/],
   slow_memory: [['-q'], /usage: .*slow_memory/],
   stale_region: [['-q'], /usage: .*stale_region/],
+  echo: [['-q'], /usage: echo server ADDRESS PORT/],
   unacknowledged: [[], /usage: unacknowledged/],
   object_dialect: [['/no/such/node'], /\/no\/such\/node: No such file or directory/],
 }

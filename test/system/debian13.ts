@@ -15,8 +15,9 @@ const must = (command: string, args: readonly string[]): void => {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr ?? 'it cannot be started'}`)
 }
 
-/** Fetches packages with all that they need, unless they are there, and unpacks them. */
-const fetch = (packages: readonly string[]): string => {
+/** The folder with these packages and all that they need, unpacked; fetches them the first time. */
+export const fetchDebian13 = (packages: readonly string[]): string => {
+  if (!existsSync(KEYRING)) throw new Error(`there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only`)
   const whole = join(ROOT, packages.join('+'))
   if (existsSync(whole)) return whole
   const folder = `${whole}.${process.pid}`
@@ -51,9 +52,8 @@ export const debian13 = (
   name: string,
 ): { readonly path: string } | { readonly skip: string } => {
   if (process.arch !== 'x64') return { skip: 'programs of Debian 13 are tried on x86-64 only' }
-  if (!existsSync(KEYRING)) return { skip: `there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only` }
   try {
-    const root = fetch(packages)
+    const root = fetchDebian13(packages)
     const path = join(root, 'wrapped')
     mkdirSync(path, { recursive: true })
     const linker = join(root, 'usr/lib64/ld-linux-x86-64.so.2')

@@ -203,12 +203,14 @@ export interface DaemonSettings {
   readonly guest?: number
   /** More options of `userdma daemon`. */
   readonly options?: readonly string[]
+  /** Milliseconds that it may live. */
+  readonly limit?: number
 }
 
 /** Starts `userdma daemon`, ready when this resolves; ended with the test. */
 export const startDaemon = async (
   scope: Scope,
-  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [] }: DaemonSettings = {},
+  { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
   // Its folder is removed when it writes there no more.
   let started: Running | undefined
@@ -227,7 +229,7 @@ export const startDaemon = async (
   }
   const command = netns === undefined ? [userdma] : ['ip', 'netns', 'exec', netns, userdma]
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
-  const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit: 600_000 })
+  const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit })
   started = running
   await running.said(new RegExp(READY))
   const stat = async (): Promise<Stat> => {

@@ -38,7 +38,10 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
   const others = rdmacmCases.filter(one => /^(udaddy|ucmatose|rstream|rdma_client)/.test(one.client))
   for (const one of [...rpingCases, ...others])
     it(one.client, async t => {
-      assertGoodRdmacm(one, await runRdmacm(t, server, one, { clientDaemon: client, address: loopbackText(71) }))
+      assertGoodRdmacm(
+        one,
+        await runRdmacm(t, server, one, { clientDaemon: client, values: { SERVER: loopbackText(71) } }),
+      )
     })
 
   it('hear when their peer is killed', async t => {

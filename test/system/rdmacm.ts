@@ -2,7 +2,16 @@
  * Debian's programs of rdma_cm, a pair of processes at a time.
  */
 import assert from 'node:assert/strict'
-import { type Finished, type Scope, start, type TestDaemon } from './programs.ts'
+import type { Stat } from '../../src/uapi/tool.ts'
+import {
+  type Finished,
+  freePort,
+  type Running,
+  type Scope,
+  start,
+  type TestDaemon,
+  untilListening,
+} from './programs.ts'
 
 /** What server and client are called with; SERVER and PORT stand for the server's address and a port. */
 export interface RdmacmCase {
@@ -53,11 +62,17 @@ const UDADDY_PORT = 7174
 export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
+/** Words in the lines of cases that stand for something. */
+const placeholder = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
+export type Placeholders = Readonly<Record<string, string>>
+
 /** A line of a case as program and arguments. */
-export const wordsOf = (line: string, address: string, port: number): [program: string, ...args: string[]] => {
-  const [program, ...args] = line.trim().split(/ +/)
-  const put = (word: string): string => (word === 'SERVER' ? address : word === 'PORT' ? String(port) : word)
-  return [program, ...args.map(put)]
+export const wordsOf = (line: string, values: Placeholders): [program: string, ...args: string[]] => {
+  const [program, ...args] = line
+    .trim()
+    .replace(placeholder, name => values[name] ?? name)
+    .split(/ +/)
+  return [program, ...args]
 }
 
 export const rdmacmCases: readonly RdmacmCase[] = [
@@ -87,13 +102,13 @@ export const rdmacmCases: readonly RdmacmCase[] = [
   perftest('ib_atomic_lat -n 20'),
 ]
 
-/** Ports count per daemon, so any will do: each case has one of its own. */
-let nextPort = 20_000
-
 export interface RdmacmOptions {
   /** The daemon of the client, if it is another one. */
   readonly clientDaemon?: TestDaemon
-  readonly address?: string
+  /** What stands for something in the lines; SERVER is 127.0.0.1 unless it is here. */
+  readonly values?: Placeholders
+  /** The command that runs a program: in a userland of its own, for example. */
+  readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
   /** Milliseconds that a program may take. */
   readonly limit?: number
 }
@@ -105,7 +120,7 @@ export interface RdmacmResult {
 
 /** The answers of a REJ and a SIDR_REP for a service nobody listens to, as perftest prints them. */
 const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
-const MOST_TRIES = 5
+const MOST_TRIES = 20
 
 /** Runs a case to its end on both sides. */
 export const runRdmacm = async (
@@ -115,32 +130,68 @@ export const runRdmacm = async (
   options?: RdmacmOptions,
 ): Promise<RdmacmResult> => {
   for (let tries = 1; ; tries++) {
-    const result = await runOnce(scope, daemon, one, options)
+    const finish = await startRdmacm(scope, daemon, one, options)
+    const result = await finish()
     if (!one.listensTwice || tries === MOST_TRIES || !NOBODY_LISTENS.test(result.client.stderr)) return result
   }
 }
 
-const runOnce = async (
+const addressHandles = ({ devices }: Stat): number => devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
+
+/** Resolves when a server waits for its client, or has ended. `before`: what the daemon had before it was started. */
+const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
+  const [program] = wordsOf(line, {})
+  // They exchange their addresses over TCP, unless told otherwise.
+  if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
+  // rsockets of datagrams: nothing is the daemon's before the first message.
+  if (program === 'udpong') return
+  const fits = {
+    // It makes an address handle of each group that it has joined.
+    mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
+  }[program]
+  const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
+  await Promise.race([daemon.settled(fits ?? listens), ended])
+}
+
+/** Starts a program; `LD_PRELOAD=LIBRARY` before it loads that behind ours. */
+export const startLine = (
+  scope: Scope,
+  daemon: TestDaemon,
+  line: string,
+  { values = {}, command = words => words, limit }: RdmacmOptions = {},
+): Running => {
+  const words = wordsOf(line, { SERVER: '127.0.0.1', ...values })
+  const { LD_PRELOAD } = daemon.env
+  const preloaded = /^LD_PRELOAD=(.*)/.exec(words[0])?.[1]
+  if (preloaded !== undefined) words.splice(0, 1, 'env', `LD_PRELOAD=${LD_PRELOAD}:${preloaded}`)
+  const [program, ...args] = command(words)
+  return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
+}
+
+/** Starts the server of a case; the answer runs the client, when the server waits for it, and resolves when both ended. */
+export const startRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
   { server: serverLine, client: clientLine, endless, status }: RdmacmCase,
-  { clientDaemon = daemon, address = '127.0.0.1', limit }: RdmacmOptions = {},
-): Promise<RdmacmResult> => {
-  const port = nextPort++
-  const begin = (line: string, on: TestDaemon) => {
-    const [program, ...args] = wordsOf(line, address, port)
-    return start(scope, program, args, { env: on.env, ...(limit !== undefined && { limit }) })
+  options: RdmacmOptions = {},
+): Promise<() => Promise<RdmacmResult>> => {
+  const port = await freePort()
+  const given = { ...options, values: { ...options.values, PORT: String(port) } }
+  const before = await daemon.stat()
+  const server = startLine(scope, daemon, serverLine, given)
+  await untilReady(daemon, serverLine, port, before, server.ended)
+  return async () => {
+    const client = await startLine(scope, options.clientDaemon ?? daemon, clientLine, given).ended
+    if (endless || (client.status !== 0 && client.status !== status)) server.child.kill('SIGTERM')
+    return { server: await server.ended, client }
   }
-  const { listeners } = (await daemon.stat()).connections
-  const server = begin(serverLine, daemon)
-  await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
-  const client = await begin(clientLine, clientDaemon).ended
-  if (endless || (client.status !== 0 && client.status !== status)) server.child.kill('SIGTERM')
-  return { server: await server.ended, client }
 }
 
 /** Both sides are content. */
-export const assertGoodRdmacm = ({ endless, status }: RdmacmCase, { server, client }: RdmacmResult): void => {
+export const assertGoodRdmacm = (
+  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  { server, client }: RdmacmResult,
+): void => {
   const said = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
   const check = (side: string, { status: ended, signal }: Finished) =>
     assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${said}`)

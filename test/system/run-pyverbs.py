@@ -4,8 +4,12 @@
 
 Tests of other vendors' devices skip themselves: left out here. Those of the connection manager look for a network
 interface below the device, which soft devices have not in Linux either: they are told the address.
+
+Garbage is never collected: pyverbs of rdma-core 56 frees a context before the queue pairs in one cycle with it, and
+crashes, when that happens in the middle of another test.
 """
 
+import gc
 import os
 import re
 import sys
@@ -56,4 +60,7 @@ for suite in (base, tests.base):
 names = sorted(name[:-3] for name in os.listdir(os.path.join(folder, "tests")) if re.match(r"test_.*\.py$", name))
 wanted = ["tests." + name for name in names if not re.search("mlx5|efa|cuda", name)]
 parser.parse_args()
+gc.disable()
 unittest.defaultTestLoader.loadTestsFromNames(wanted).run(Result())
+sys.stdout.flush()
+os._exit(0)

@@ -1,0 +1,21 @@
+/*
+ * All programs and options that are run, by package: the sections of docs/reference/programs.md.
+ */
+import type { ProgramCase } from './cases.ts'
+import { perftestPrograms } from './perftest-cases.ts'
+import { rdmacmPrograms } from './rdmacm-cases.ts'
+import { diagsPrograms, ibverbsPrograms, iproutePrograms } from './verbs-cases.ts'
+
+export interface Section {
+  /** The package of Debian. */
+  readonly name: string
+  readonly cases: readonly ProgramCase[]
+}
+
+export const catalogue: readonly Section[] = [
+  { name: 'rdmacm-utils', cases: rdmacmPrograms },
+  { name: 'ibverbs-utils', cases: ibverbsPrograms },
+  { name: 'infiniband-diags', cases: diagsPrograms },
+  { name: 'perftest', cases: perftestPrograms },
+  { name: 'iproute2', cases: iproutePrograms },
+]

@@ -1,0 +1,49 @@
+/*
+ * docs/reference/programs.md: which programs were run with which options, and how it went.
+ */
+import { join } from 'node:path'
+import { repoRoot } from '../paths.ts'
+import { isIn, type ProgramCase, reasonOf, type Userland, userlands } from './cases.ts'
+import { catalogue } from './catalogue.ts'
+
+export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
+
+export type Verdict = 'works' | 'fails' | '–'
+
+/** What a case is expected to do. */
+export const expected = (one: ProgramCase, userland: Userland): Verdict =>
+  !isIn(one, userland) ? '–' : reasonOf(one, userland) === undefined ? 'works' : 'fails'
+
+const cell = (text: string): string => text.replaceAll('|', '\\|')
+const code = (line: string): string => `\`${line.trim()}\``
+
+/** The command; a client that differs from its server only by the server's address stands for both. */
+const commandOf = ({ server, client }: ProgramCase): string =>
+  server === undefined || client === `${server} localhost` || client === `${server} SERVER`
+    ? code(client)
+    : `${code(server)}, ${code(client)}`
+
+/** A row of a table: it is the same text wherever it comes from. */
+export const rowOf = (one: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
+  const reasons = [...new Set(userlands.flatMap(userland => reasonOf(one, userland) ?? []))]
+  return `| ${[commandOf(one), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`
+}
+
+const HEAD = `# Programs
+
+Which unmodified programs run, with which options. The tests run each row in two userlands, this machine's Debian 12
+(rdma-core 44, perftest 4.5, iproute2 6.1) and Debian 13's (rdma-core 56, perftest 25.01, iproute2 6.15) in a folder of
+its own, against one daemon with three devices, and write this page (\`npm run docs:programs\`).
+
+*SERVER* and *CLIENT* are addresses of two devices, *SERVER6* one of IPv6; *PORT* is a free port. Where one command is
+given, the server's is the same without the address. \`–\`: the program of that release has no such option.`
+
+const COLUMNS = `| command | ${userlands.join(' | ')} | why not |\n|---|${userlands.map(() => '---|').join('')}---|`
+
+export const render = (verdict: (one: ProgramCase, userland: Userland) => Verdict, more: string): string => {
+  const sections = catalogue.map(({ name, cases }) => {
+    const rows = cases.map(one => rowOf(one, userland => verdict(one, userland)))
+    return `## ${name}\n\n${COLUMNS}\n${rows.join('\n')}`
+  })
+  return `${[HEAD, ...sections, more].join('\n\n')}\n`
+}

@@ -1,0 +1,78 @@
+/*
+ * Every program and option of the catalogue in both userlands, and rdma-core's tests of pyverbs. UPDATE_GOLDEN=1 writes
+ * the page of it, docs/reference/programs.md (npm run docs:programs).
+ */
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { after, before, describe, it } from 'node:test'
+import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from '../system/programs.ts'
+import { assertGoodPyverbs, runPyverbs } from '../system/pyverbs.ts'
+import { isIn, type ProgramCase, reasonOf, titleOf, type Userland, userlands } from './cases.ts'
+import { catalogue } from './catalogue.ts'
+import { PAGE, render, type Verdict } from './page.ts'
+import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
+import { CATALOGUE_DEVICES, runProgram } from './run.ts'
+import { type UserlandRoot, userlandRoot } from './userland.ts'
+
+/** Milliseconds: programs that poll take their time on a busy machine. */
+const DAEMON_LIMIT = 3_000_000
+
+const results = new Map<ProgramCase, Map<Userland, Verdict>>()
+const skippedTests = new Map<Userland, Skipped>()
+
+const record = (one: ProgramCase, userland: Userland, verdict: Verdict): void => {
+  const verdicts = results.get(one) ?? new Map<Userland, Verdict>()
+  results.set(one, verdicts.set(userland, verdict))
+}
+
+for (const userland of userlands) {
+  const found = userlandRoot(userland)
+  const skip = 'skip' in found ? found.skip : lacking('rping', 'ib_send_bw', 'ibstat', 'rdma', 'ibv_devinfo')
+  describe(`programs of ${userland}`, { skip }, () => {
+    const suite = suiteScope()
+    const root = found as UserlandRoot
+    let daemon: TestDaemon
+    before(async () => {
+      daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT })
+    })
+
+    for (const { name, cases } of catalogue)
+      describe(name, () => {
+        for (const one of cases.filter(one => isIn(one, userland))) {
+          const why = reasonOf(one, userland)
+          it(`${titleOf(one)}${why === undefined ? '' : ` (fails: ${why})`}`, async t => {
+            const ending = runProgram(t, daemon, root, one)
+            const works = await ending.then(
+              () => true,
+              () => false,
+            )
+            record(one, userland, works ? 'works' : 'fails')
+            if (why === undefined) await ending
+            else assert.ok(!works, `it works now: take its reason out of the catalogue`)
+          })
+        }
+      })
+
+    it('leave nothing behind', async () => {
+      await daemon.settled(isEmpty)
+    })
+
+    it('pyverbs', async t => {
+      const tests = await runPyverbs(t, root)
+      assertGoodPyverbs(tests, userland)
+      skippedTests.set(
+        userland,
+        tests.filter(({ kind }) => kind === 'skip'),
+      )
+    })
+  })
+}
+
+after(() => {
+  if (!process.env.UPDATE_GOLDEN) return
+  assert.equal(skippedTests.size, userlands.length, 'the page is written where both userlands can be run')
+  writeFileSync(
+    PAGE,
+    render((one, userland) => results.get(one)?.get(userland) ?? '–', pyverbsSection(skippedTests)),
+  )
+})

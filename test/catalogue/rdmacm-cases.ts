@@ -1,0 +1,116 @@
+/*
+ * Programs of rdmacm-utils with their options: addresses of both versions of IP, formats of addresses, port spaces,
+ * types of service, queue pairs of the program's own, many connections, rsockets in every mode.
+ */
+import { both, rdmacmCases, udaddy } from '../system/rdmacm.ts'
+import { but, type ProgramCase } from './cases.ts'
+
+const rping = (server: string, client: string): ProgramCase => ({
+  server: `rping -s -p PORT ${server}`,
+  client: `rping -c -p PORT ${client}`,
+})
+
+const mckey = (server: string, client = server): ProgramCase => ({
+  server: `mckey ${server} -b SERVER`,
+  client: `mckey ${client} -b CLIENT -s`,
+})
+
+const cmtime = (server: string, client: string): ProgramCase => ({
+  server: `cmtime -p PORT ${server}`,
+  client: `cmtime -p PORT ${client}`,
+  endless: true,
+})
+
+const six = (one: ProgramCase): ProgramCase => ({
+  ...one,
+  ...(one.server !== undefined && { server: one.server.replaceAll('SERVER', 'SERVER6') }),
+  client: one.client.replaceAll('SERVER', 'SERVER6'),
+})
+
+const GID = '::ffff:SERVER'
+const gid = (program: string, options: string): ProgramCase => ({
+  server: `${program} -b ${GID} -f gid ${options}`,
+  client: `${program} -s ${GID} -f gid ${options}`,
+})
+
+const NO_GID =
+  'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe it ends so too'
+/** One number of a queue pair at both ends is a stale connection where both are of one device, as on Linux. */
+const CMTIME_13 = 'the program of rdma-core 56 knows no IPv6'
+
+export const rdmacmPrograms: readonly ProgramCase[] = [
+  ...rdmacmCases.filter(({ client }) => !client.startsWith('ib_') && !client.startsWith('cmtime')),
+  rping('-a SERVER -C 5 -v', '-I CLIENT -a SERVER -C 5 -v'),
+  rping('-a SERVER6 -C 5 -v', '-a SERVER6 -C 5 -v'),
+  rping('-a ::0 -C 5 -v', '-a SERVER6 -C 5 -v'),
+  rping('-a 0.0.0.0 -C 5 -d', '-a SERVER -C 5 -d'),
+  rping('-C 2 -S 65535 -V', '-a SERVER -C 2 -S 65535 -V'),
+  rping('-C 3 -S 23 -V', '-a SERVER -C 3 -S 23 -V'),
+  but(rping('-P -q', '-a SERVER -C 3 -V -q'), { endless: true }),
+  { server: 'ucmatose -p PORT', client: 'ucmatose -s SERVER -p PORT -b CLIENT' },
+  six(both('ucmatose', '')),
+  six(both('ucmatose', '-f ipv6')),
+  both('ucmatose', '-f ip'),
+  both('ucmatose', '-f name'),
+  both('ucmatose', '-P tcp'),
+  both('ucmatose', '-P ib'),
+  gid('ucmatose', '-p PORT'),
+  gid('ucmatose', '-p PORT -P ib'),
+  both('ucmatose', '-a 14'),
+  both('ucmatose', '-S 0 -C 3'),
+  both('ucmatose', '-C 0'),
+  both('ucmatose', '-c 100 -C 2'),
+  { server: 'udaddy', client: 'udaddy -s SERVER -b CLIENT' },
+  six(udaddy('')),
+  udaddy('-p 0x111'),
+  udaddy('-p 0x2'),
+  udaddy('-P udp'),
+  udaddy('-P ipoib'),
+  udaddy('-t 32'),
+  udaddy('-f ip'),
+  gid('udaddy', ''),
+  mckey('-m 239.77.0.1'),
+  mckey('-m 239.77.0.1 -C 3 -S 500'),
+  mckey('-m 239.77.0.1 -c 3'),
+  mckey('-m 239.77.0.1 -p 0x2'),
+  mckey('-m 239.77.0.1 -p 0x111'),
+  mckey('-M 239.77.0.1'),
+  mckey('-m 239.77.0.1', '-m 239.77.0.1 -o'),
+  { server: 'mckey -m ff0e::7701 -b SERVER6', client: 'mckey -m ff0e::7701 -b SERVER6 -s' },
+  but(mckey('-m 239.77.0.1 -l'), {
+    fails: 'it asks for a queue pair that does not hear its own datagrams (BLOCK_SELF_MCAST_LB), which rxe refuses too',
+  }),
+  { server: 'rdma_server -p PORT', client: 'rdma_client -s SERVER -p PORT' },
+  { server: 'rdma_server', client: 'rdma_client' },
+  six({ server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' }),
+  { server: 'rdma_xserver -p PORT -c r', client: 'rdma_xclient -s SERVER -p PORT -c r' },
+  {
+    server: 'rdma_xserver -p PORT -c x',
+    client: 'rdma_xclient -s SERVER -p PORT -c x',
+    fails: 'the server uses the domain of an XRC target, which has none, and crashes; rxe has no XRC',
+  },
+  cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
+  cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
+  but(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
+  but(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
+  but(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
+  { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },
+  { server: 'rstream -p PORT -S 65536 -C 20', client: 'rstream -s SERVER -p PORT -S 65536 -C 20' },
+  both('rstream', '-S all -C 20 -I 2'),
+  both('rstream', '-S 4096 -C 50 -T v'),
+  both('rstream', '-S 4096 -C 50 -T r'),
+  both('rstream', '-S 4096 -C 50 -k 5'),
+  both('rstream', '-S 4096 -C 50 -B 8192 -i 64'),
+  six(both('rstream', '-S 4096 -C 50')),
+  both('rstream', '-f ip -S 4096 -C 50'),
+  gid('rstream', '-p PORT -S 4096 -C 50'),
+  both('LD_PRELOAD=RSOCKETS rstream', '-T s -S 4096 -C 50'),
+  both('riostream', '-S all -I 2 -C 5'),
+  both('riostream', '-S 4096 -I 20 -C 5 -T a'),
+  both('riostream', '-S 4096 -I 20 -C 5 -T b'),
+  both('riostream', '-S 4096 -I 20 -C 5 -T n'),
+  both('riostream', '-S 4096 -I 20 -C 5 -T v'),
+  six(both('riostream', '-S 4096 -I 20 -C 5')),
+  but(both('udpong', '-S 512 -C 20'), { endless: true, fails: NO_GID }),
+  but(both('udpong', '-S 512 -C 20 -T e'), { endless: true, fails: NO_GID }),
+]

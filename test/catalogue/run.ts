@@ -1,0 +1,46 @@
+/*
+ * Runs a case of the catalogue in a userland. The daemon has three devices: SERVER's, CLIENT's, and one over IPv6.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Scope, type TestDaemon, temporaryFolder } from '../system/programs.ts'
+import { assertGoodRdmacm, type Placeholders, type RdmacmOptions, runRdmacm, startLine } from '../system/rdmacm.ts'
+import type { ProgramCase } from './cases.ts'
+import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
+
+export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
+
+/** Milliseconds: programs that poll share two processors with whatever else runs. */
+const LIMIT = 120_000
+const FILE_BYTES = 100_000
+
+const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
+  const folder = temporaryFolder(scope)
+  const [FILE, COPY] = [join(folder, 'file'), join(folder, 'copy')]
+  const library = rsocketsLibrary(root)
+  const addresses = { SERVER: '127.0.0.1', SERVER6: '::1', CLIENT: '127.0.0.2' }
+  return { ...addresses, FILE, COPY, ...(library !== undefined && { RSOCKETS: library }) }
+}
+
+/** Runs it to its end; rejects with what the programs said if it does not work. */
+export const runProgram = async (
+  scope: Scope,
+  daemon: TestDaemon,
+  userland: UserlandRoot,
+  one: ProgramCase,
+): Promise<void> => {
+  const values = valuesFor(scope, userland)
+  const options: RdmacmOptions = { values, command: userland.command, limit: LIMIT }
+  const { server } = one
+  if (server === undefined) {
+    const { status, signal, stdout, stderr } = await startLine(scope, daemon, one.client, options).ended
+    assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
+    return
+  }
+  const copies = one.client.includes('COPY')
+  const content = Buffer.alloc(FILE_BYTES, 'the content of a file, ')
+  if (copies) writeFileSync(values.FILE!, content)
+  assertGoodRdmacm(one, await runRdmacm(scope, daemon, { ...one, server }, options))
+  if (copies) assert.deepEqual(readFileSync(values.COPY!), content)
+}

@@ -1,0 +1,57 @@
+/*
+ * Where programs are from: this machine (Debian 12), or a folder with Debian 13's userland that they run in by chroot,
+ * in a mount namespace of their own. Nothing is installed, and nothing stays mounted.
+ */
+import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { repoRoot } from '../paths.ts'
+import { fetchDebian13 } from '../system/debian13.ts'
+import type { Userland } from './cases.ts'
+
+export type Words = readonly [string, ...string[]]
+
+export interface UserlandRoot {
+  /** The folder that is its root. */
+  readonly root: string
+  /** The command that runs a program of it. */
+  readonly command: (words: Words) => Words
+}
+
+const PACKAGES = [
+  ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
+  ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed'],
+]
+
+/** Shares the daemon's sockets and files, this checkout with the preload library, and the system's own trees. */
+const SHARED = ['/proc', '/sys', '/dev', tmpdir(), repoRoot]
+const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done
+exec chroot "$0" "$@"`
+
+const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
+
+/** Fetches the userland, the first time; throws why it cannot. */
+const debian13 = (): UserlandRoot => {
+  const root = fetchDebian13(PACKAGES)
+  for (const path of SHARED) mkdirSync(join(root, path), { recursive: true })
+  writeFileSync(join(root, 'etc', 'hosts'), '127.0.0.1 localhost\n')
+  writeFileSync(join(root, 'etc', 'nsswitch.conf'), 'hosts: files\n')
+  const enter = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', ENTER, root] as const
+  return { root, command: words => [...enter, ...words] }
+}
+
+/** A userland, or why it cannot be used here. */
+export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip: string } => {
+  if (userland === 'Debian 12') return { root: '/', command: words => words }
+  if (process.getuid?.() !== 0) return { skip: "Debian 13's userland is entered by chroot, which needs root" }
+  if (process.arch !== 'x64') return { skip: "Debian 13's userland is tried on x86-64 only" }
+  try {
+    return debian13()
+  } catch (error) {
+    return { skip: `Debian 13's userland cannot be fetched: ${String(error)}` }
+  }
+}
+
+/** The library that turns sockets of a program into rsockets. */
+export const rsocketsLibrary = (root: string): string | undefined =>
+  existsSync(join(root, LIBRARIES, 'rsocket', 'librspreload.so')) ? `/${LIBRARIES}/rsocket/librspreload.so` : undefined

@@ -1,0 +1,32 @@
+/*
+ * docs/reference/programs.md lists exactly the programs and options that the tests run, with the verdicts that they
+ * expect. The tests themselves write it: npm run docs:programs.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { catalogue } from '../catalogue/catalogue.ts'
+import { expected, PAGE, render } from '../catalogue/page.ts'
+import { repoRoot } from '../paths.ts'
+
+const page = readFileSync(PAGE, 'utf8')
+const PYVERBS = '## pyverbs'
+
+test('the page lists what the tests run, and how it ends', () => {
+  const [programs] = page.split(PYVERBS)
+  assert.equal(programs, render(expected, PYVERBS).split(PYVERBS)[0], '`npm run docs:programs` writes the page anew')
+})
+
+test('no command is run twice, and what fails has a reason', () => {
+  const lines = catalogue.flatMap(({ cases }) => cases.map(({ server, client }) => `${server} ${client}`))
+  assert.deepEqual(
+    lines.filter((line, i) => lines.indexOf(line) !== i),
+    [],
+  )
+  for (const line of page.split('\n').filter(line => / fails /.test(line))) assert.match(line, /\| [^|]{10,} \|$/, line)
+})
+
+test('the page is found from the index', () => {
+  assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/programs\.md\)/)
+})

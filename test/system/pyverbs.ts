@@ -1,0 +1,79 @@
+/*
+ * Runs rdma-core's own tests of pyverbs, as Debian ships them with its documentation, in a userland.
+ */
+import assert from 'node:assert/strict'
+import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+import { fixture, repoRoot } from '../paths.ts'
+import { ONE_DEVICE, run, type Scope, startDaemon, temporaryFolder } from './programs.ts'
+
+export const SHIPPED = '/usr/share/doc/rdma-core/tests'
+/** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
+export const PYTHON = '/usr/bin/python3'
+
+/** Tests that pass, by the userland whose suite it is. */
+const LISTS = { 'Debian 12': 'pyverbs-debian12.txt', 'Debian 13': 'pyverbs-debian13.txt' } as const
+
+/** Milliseconds for all tests. */
+const LIMIT = 300_000
+
+export interface PyverbsResult {
+  readonly kind: 'pass' | 'skip' | 'fail'
+  readonly test: string
+  /** Why it was skipped or has failed. */
+  readonly reason: string
+}
+
+/** The suite as Python can import it: Debian compresses the larger files. Answers the folder that `tests` is in. */
+const unpack = (scope: Scope, shipped: string): string => {
+  const folder = temporaryFolder(scope)
+  const tests = join(folder, 'tests')
+  cpSync(shipped, tests, { recursive: true })
+  for (const name of readdirSync(tests).filter(name => name.endsWith('.gz'))) {
+    writeFileSync(join(tests, name.slice(0, -3)), gunzipSync(readFileSync(join(tests, name))))
+    rmSync(join(tests, name))
+  }
+  return folder
+}
+
+const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
+
+/** Runs all tests; rejects if the interpreter crashes. */
+export const runPyverbs = async (
+  scope: Scope,
+  { root, command }: { readonly root: string; command(words: readonly [string, ...string[]]): readonly string[] },
+): Promise<PyverbsResult[]> => {
+  const daemon = await startDaemon(scope, { devices: ONE_DEVICE })
+  const suite = join(repoRoot, 'test', 'system', 'run-pyverbs.py')
+  const [program, ...args] = command([
+    ...([PYTHON, suite, unpack(scope, join(root, SHIPPED)), '127.0.0.1'] as const),
+    ...['--dev', 'rxe0', '--gid', '1'],
+  ])
+  const { status, signal, stdout, stderr } = await run(scope, program!, args, { env: daemon.env, limit: LIMIT })
+  const lines = stdout.trim().split('\n')
+  assert.deepEqual([status, signal], [0, null], `it ended after "${lines.at(-1)}"\n${stderr}`)
+  return lines.flatMap(line => {
+    const [, kind, test, reason] = RESULT.exec(line) ?? []
+    return kind === undefined ? [] : [{ kind: kind as PyverbsResult['kind'], test: test!, reason: reason! }]
+  })
+}
+
+/**
+ * None failed, and what passed when the list was made passes: all that passes with Linux's soft device, and more.
+ * Another version of rdma-core has other tests.
+ */
+export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
+  assert.deepEqual(
+    tests.filter(({ kind }) => kind === 'fail'),
+    [],
+  )
+  const results = new Map(tests.map(({ test, kind }) => [test, kind]))
+  const listed = readFileSync(fixture(LISTS[userland]), 'utf8').trim().split('\n')
+  const known = listed.filter(name => results.has(name))
+  assert.ok(known.length > listed.length / 2, `of ${listed.length} tests there are ${known.length}`)
+  assert.deepEqual(
+    known.filter(name => results.get(name) !== 'pass'),
+    [],
+  )
+}
