@@ -165,7 +165,7 @@ const contexts = new WeakMap<Device, DeviceContext>()
 /** The state that a device's objects share. Throws RdmaError EINVAL if the value is not a device. */
 export const contextOf = (call: string, device: Device): DeviceContext => {
   const found = contexts.get(device)
-  if (found === undefined) throw invalidArgument(call, 'device is none', 'give what `open` answers')
+  if (found === undefined) throw invalidArgument(call, 'device is not an open device', 'give what `open` answers')
   return found
 }
 

@@ -23,7 +23,7 @@ export interface CmEventRecord extends EventRecord {
 
 export type CmIdObject = CoreObject<Identifier>
 
-let sequence = 0n
+let sequence = 0
 
 /** What an event is about: its identifier, of a request that of the listener, and the handle that the record has. */
 interface About {
@@ -32,25 +32,46 @@ interface About {
   readonly handle: number
 }
 
-const recordOf = (
-  element: Affiliation,
-  { id, request, handle: about }: About,
-  type: number,
-  details: EventDetails,
-): CmEventRecord => {
-  const bytes = new Uint8Array(24)
-  const view = new DataView(bytes.buffer)
-  view.setBigUint64(0, element.userHandle, true)
-  view.setUint32(8, about, true)
-  view.setUint32(12, type, true)
-  // No two records are alike: those that a program has not read are found again by their bytes.
-  view.setBigUint64(16, sequence++, true)
-  return { element, bytes, type, details, id, request, about }
+/** Its bytes are made when they are asked for: who takes events by `getEvent` needs none. */
+class ConnectionEvent implements CmEventRecord {
+  readonly element: Affiliation
+  readonly type: number
+  readonly details: EventDetails
+  readonly id: Identifier | undefined
+  readonly request: Identifier | undefined
+  readonly about: number
+  readonly #userHandle: bigint
+  readonly #sequence = sequence++
+  #bytes: Uint8Array | undefined
+
+  constructor(element: Affiliation, { id, request, handle }: About, type: number, details: EventDetails) {
+    this.element = element
+    // Its owner may give the identifier another one.
+    this.#userHandle = element.userHandle
+    this.type = type
+    this.details = details
+    this.id = id
+    this.request = request
+    this.about = handle
+  }
+
+  get bytes(): Uint8Array {
+    if (this.#bytes !== undefined) return this.#bytes
+    const bytes = new Uint8Array(24)
+    const view = new DataView(bytes.buffer)
+    view.setBigUint64(0, this.#userHandle, true)
+    view.setUint32(8, this.about, true)
+    view.setUint32(12, this.type, true)
+    // No two records are alike: those that a program has not read are found again by their bytes.
+    view.setBigUint64(16, BigInt(this.#sequence), true)
+    this.#bytes = bytes
+    return bytes
+  }
 }
 
 /** Tells the channel of a group of something about it. */
 export const postGroupEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
-  if (events !== undefined) postOnChannel(recordOf(events, { handle }, type, details))
+  if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
 }
 
 /** Events of one identifier that may wait for a program which reads none: calls that would make more are refused. */
@@ -79,7 +100,7 @@ class ProgramOwner implements IdOwner {
     if (events === undefined) return
     id.waiting++
     const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
-    postOnChannel(recordOf(events, about, type, details))
+    postOnChannel(new ConnectionEvent(events, about, type, details))
   }
 
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined {

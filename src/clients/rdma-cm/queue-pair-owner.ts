@@ -96,8 +96,8 @@ class QueuePairOwner implements IdOwner {
   move(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
-      if (this.#id.qpType === QpType.values.RC) this.#modify({ ...attributes, ...this.#reliable(state, attributes) })
-      else this.#modify(attributes)
+      if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#reliable(state, attributes))
+      this.#modify(attributes)
     }
   }
 

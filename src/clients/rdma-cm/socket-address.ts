@@ -24,10 +24,11 @@ export interface SocketAddress {
 const sizes: Readonly<Record<number, number>> = { [Family.INET]: 16, [Family.INET6]: 28, [Family.IB]: 48 }
 export const addressSize = ({ family }: SocketAddress): number => sizes[family] ?? 0
 
-const mapped = (ipv4: Uint8Array): Uint8Array => {
+/** The IPv4 address at `at` as 16 bytes. */
+const mapped = (from: Uint8Array, at: number): Uint8Array => {
   const bytes = new Uint8Array(16)
   bytes[10] = bytes[11] = 0xff
-  bytes.set(ipv4, 12)
+  for (let i = 0; i < 4; i++) bytes[12 + i] = from[at + i]!
   return bytes
 }
 
@@ -42,7 +43,7 @@ export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketA
   scope,
 })
 
-const noIpv4 = mapped(new Uint8Array(4))
+const noIpv4 = mapped(new Uint8Array(4), 0)
 const noIpv6 = new Uint8Array(16)
 
 /** The address that is all zeros, of the same family. */
@@ -57,7 +58,7 @@ export const anyAddress = (family: number): SocketAddress => ({
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
-  if (family === Family.INET) return { ...none, family, port: view.getUint16(2), address: mapped(bytes.subarray(4, 8)) }
+  if (family === Family.INET) return { ...none, family, port: view.getUint16(2), address: mapped(bytes, 4) }
   if (family === Family.INET6) {
     const address = bytes.slice(8, 24)
     return {
@@ -127,4 +128,4 @@ export const headerAddress = ({ family, address }: SocketAddress): Uint8Array =>
 
 /** `headerAddress` backwards. */
 export const fromHeader = (ipVersion: number, address: Uint8Array, port: number): SocketAddress =>
-  ipAddress(ipVersion === 4 ? mapped(address.subarray(12)) : address, port)
+  ipAddress(ipVersion === 4 ? mapped(address, 12) : address, port)
