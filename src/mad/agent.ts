@@ -106,7 +106,9 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** Whether a message would be sent as an RMPP transfer. */
   isTransfer(message: Uint8Array, mgmtClass: number): boolean {
-    return this.#options.rmpp && usesRmpp(mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0
+    if (!this.#options.rmpp || !usesRmpp(mgmtClass)) return false
+    const { flags, type } = parseRmpp(message)
+    return (flags & RmppFlag.ACTIVE) !== 0 && type === RmppType.DATA
   }
 
   /**
@@ -118,8 +120,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
     const fields = madFields(message)
     if (this.#isDuplicate(fields, message, to)) return false
-    const isTransfer = this.isTransfer(message, fields.mgmtClass) && parseRmpp(message).type === RmppType.DATA
-    const segments = isTransfer
+    const segments = this.isTransfer(message, fields.mgmtClass)
       ? new SegmentSender(message, fields.mgmtClass, this.#firstWindow(fields, to))
       : undefined
     const { timeout, retries, tag } = options

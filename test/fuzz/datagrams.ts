@@ -1,13 +1,24 @@
 /*
- * Fuzz target of the agents on queue pair 1: datagrams of a hostile peer for agents with and without RMPP, between
- * messages that those send themselves, in virtual time (src/mad). An input is a program of pieces {u8 flags, u8 time that
- * passes, u16 bytes, u16 0, u16 0}, bytes.
+ * Fuzz targets of management datagrams. `agents`: datagrams of a hostile peer for agents with and without RMPP, between
+ * messages that those send themselves, in virtual time (src/mad). `umad`: calls of a hostile program on umad files, with
+ * a device that answers (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of pieces, each with a head of
+ * eight bytes.
  */
 import assert from 'node:assert/strict'
+import { closeContext, dispatch, invokeNow, openContext, stat } from '../../src/core/index.ts'
+import { noMemory } from '../../src/core/memory/address-space.ts'
+import type { Caller } from '../../src/core/model.ts'
+import { findDescriptor } from '../../src/core/objects/descriptors.ts'
+import { umadDialects } from '../../src/daemon/session/dialects.ts'
 import type { AgentOptions } from '../../src/mad/agent.ts'
+import { MadChannel } from '../../src/spec/classes/mad_channel.ts'
+import { CallError } from '../../src/spec/errno.ts'
+import { RegisterAgent2, UmadHeader, UmadIoctl } from '../../src/spec/linux/umad.ts'
 import { MAD_BYTES } from '../../src/spec/wire/mad.ts'
 import { MadMethod, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, parseRmpp, respond } from '../../src/wire/management.ts'
+import { World } from '../clients/rdma-cm/world.ts'
+import { ipv4 } from '../drivers/rxe/machine.ts'
 import { longMessage, Pair, plainMad, SECOND } from '../mad/pair.ts'
 import { HEADER, splitProgram } from './calls.ts'
 import type { Target } from './fuzzer.ts'
@@ -22,6 +33,8 @@ const Flag = { AGENT: 3, SEND: 4, KNOWN: 8 } as const
 const TICK = SECOND / 4
 /** Of a message that is sent, for each byte of the piece. */
 const SPREAD = 16
+
+// ---- agents: {u8 flags, u8 time that passes, u16 bytes, u16 0, u16 0}, bytes ----
 
 const piece = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
   const made = new Uint8Array(HEADER + bytes.length)
@@ -103,4 +116,131 @@ const target: Target = {
   },
 }
 
-export const datagramTargets: readonly Target[] = [target]
+// ---- calls: {u8 call, u8 room of a read in 16 bytes, u16 bytes of memory, u16 0, u16 0}, memory ----
+
+const MOST_CALLS = 40
+const MEMORY = 0x10000
+const FILES = [3, 4]
+/** Low bits of the first byte; the next one chooses the file. */
+const calls = [
+  UmadIoctl.REGISTER_AGENT,
+  UmadIoctl.REGISTER_AGENT2,
+  UmadIoctl.UNREGISTER_AGENT,
+  UmadIoctl.ENABLE_PKEY,
+  'write',
+  'read',
+  'wait',
+  0x1b99,
+] as const
+const callNumber = (call: (typeof calls)[number], file = 0): number => calls.indexOf(call) | (file << 3)
+
+const registration = (fields: { mgmtClass?: number; methods?: number; oui?: number; rmpp?: number }): Uint8Array => {
+  const { mgmtClass = 0, methods = 0, oui = 0, rmpp = 0 } = fields
+  const bytes = new Uint8Array(RegisterAgent2.bytes)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(RegisterAgent2.qpn, 1, true)
+  bytes[RegisterAgent2.mgmtClass] = mgmtClass
+  bytes[RegisterAgent2.classVersion] = 1
+  bytes[RegisterAgent2.methods] = methods
+  view.setUint32(RegisterAgent2.oui, oui, true)
+  bytes[RegisterAgent2.rmppVersion] = rmpp
+  return bytes
+}
+
+const written = (mad: Uint8Array, timeout: number, last = 1): Uint8Array => {
+  const bytes = new Uint8Array(UmadHeader.bytes + mad.length)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(UmadHeader.timeout, timeout, true)
+  view.setUint32(UmadHeader.retries, 1, true)
+  view.setUint32(UmadHeader.qpn, 1)
+  bytes[UmadHeader.grhPresent] = 1
+  bytes[UmadHeader.gidIndex] = 1
+  bytes.set(ipv4(10, 0, 0, last), UmadHeader.gid)
+  bytes.set(mad, UmadHeader.bytes)
+  return bytes
+}
+
+const programs = (): Uint8Array[] => {
+  const { REGISTER_AGENT, REGISTER_AGENT2, UNREGISTER_AGENT, ENABLE_PKEY } = UmadIoctl
+  const register = piece(callNumber(REGISTER_AGENT2), registration({ mgmtClass: SA, rmpp: 1 }))
+  const serve = piece(callNumber(REGISTER_AGENT2, 1), registration({ mgmtClass: SA, methods: 1 << GET, rmpp: 1 }))
+  const get = piece(callNumber('write'), written(plainMad(SA, GET, 1), 100))
+  const long = piece(callNumber('write'), written(longMessage(GET, 2, 700), 100))
+  const read = (file = 0, room = 255) => piece(callNumber('read', file), new Uint8Array(0), room)
+  const wait = piece(callNumber('wait'), new Uint8Array(0))
+  const scripts = [
+    [register, get, read(), read(0, 2), wait, read()],
+    [register, serve, get, read(1), long, wait, read(1, 20), read(1, 255), wait, read()],
+    [
+      piece(callNumber(REGISTER_AGENT), new Uint8Array(28)),
+      piece(callNumber(UNREGISTER_AGENT), new Uint8Array(4)),
+      get,
+    ],
+    [piece(callNumber(ENABLE_PKEY), new Uint8Array(0)), register, get, piece(callNumber(0x1b99), new Uint8Array(0))],
+  ]
+  return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
+}
+
+let world: World | undefined
+
+const umad: Target = {
+  name: 'umad',
+  split: splitProgram,
+  seeds: programs,
+  run(bytes, feature) {
+    if (world === undefined) {
+      world = new World()
+      world.host().plug(1)
+    }
+    const host = world.hosts[0]!
+    const { device } = host.devices.get('rxe1')!
+    let memory = new Uint8Array(0)
+    const place = (address: bigint, length: number): Uint8Array => {
+      const from = Number(address) - MEMORY
+      if (from < 0 || from + length > memory.length) throw new CallError('EFAULT', 'there is no such memory')
+      return memory.subarray(from, from + length)
+    }
+    const channels = new Map<number, number>()
+    const caller: Caller = {
+      memory: noMemory,
+      copyIn: (address, length) => place(address, length).slice(),
+      copyOut: (address, bytes) => place(address, bytes.length).set(bytes),
+      descriptor: fd => channels.get(fd),
+    }
+    // Each file is of a context of its own, as the daemon has it.
+    const files = FILES.map(fd => {
+      const context = openContext(device, { opened: true })
+      const { object } = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!
+      channels.set(fd, object)
+      return { context, dialects: umadDialects(findDescriptor(host.core, object), fd) }
+    })
+    for (const one of splitProgram(bytes).slice(0, MOST_CALLS)) {
+      if (one.length < HEADER) continue
+      const call = calls[one[0]! & 7]!
+      const { context, dialects } = files[(one[0]! >> 3) & 1]!
+      const length = new DataView(one.buffer, one.byteOffset).getUint16(2, true)
+      const given = one.slice(HEADER, HEADER + length)
+      const room = call === 'read' ? one[1]! * 16 : given.length
+      memory = new Uint8Array(Math.max(room, given.length))
+      memory.set(given)
+      if (call === 'wait') {
+        world.tick()
+        continue
+      }
+      const answer =
+        typeof call === 'number'
+          ? dispatch(context, dialects.ioctl, [call, BigInt(MEMORY)], caller)
+          : dispatch(context, dialects[call], [BigInt(MEMORY), room], caller)
+      assert.ok(!(answer instanceof Promise))
+      if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no sentence')
+      else assert.ok(answer.ret <= room)
+      feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | one[0]!)
+      world.settle()
+    }
+    for (const { context } of files) closeContext(context)
+    world.rest()
+    assert.deepEqual([stat(host.core).faults, stat(host.core).descriptors, device.counts.mad_agent ?? 0], [0, 0, 0])
+  },
+}
+
+export const datagramTargets: readonly Target[] = [target, umad]

@@ -17,6 +17,7 @@ const EXECUTIONS: Readonly<Record<string, number>> = {
   ucma: 2000,
   mads: 4000,
   agents: 4000,
+  umad: 1500,
 }
 const DEFAULT_EXECUTIONS = 6000
 

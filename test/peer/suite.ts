@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
+import { parseAddress } from '../../src/wire/address.ts'
 import { EVERY_CALL, onLinux } from '../every-call.ts'
 import { assertOutcomes } from '../system/outcomes.ts'
 import {
@@ -66,6 +67,26 @@ const runPair = async (
   const finished = await client.ended
   if (finished.status !== 0) server.child.kill('SIGTERM')
   return { client: finished, server: await server.ended }
+}
+
+/** Programs of libibumad: one answers with long messages, in segments, the other asks (test/programs/umad_talk.c). */
+const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
+  const own = ownProgram('umad_talk')
+  const there = await guest.copy(t, own)
+  const start = (isHere: boolean, ...args: readonly string[]): Running =>
+    isHere ? guest.startHere(t, own, args, daemon.env) : guest.start(t, there, args)
+  // Without an input that ends the server.
+  const serving = ['-c', `sleep 1000 | ${guestServes ? there : own} server rxe0`]
+  const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
+  await server.said(/ready/)
+  const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
+  const ask = async (bytes: string): Promise<string> => {
+    const index = guestServes ? 1 : GUEST_GID[6]
+    const { stdout, stderr } = await start(guestServes, 'client', 'rxe0', gid, bytes, '3', String(index)).ended
+    return stdout + stderr
+  }
+  for (const bytes of [0, 217, 50_000]) assert.equal(await ask(String(bytes)), `${bytes} bytes\n`)
+  assert.equal(await ask('stop'), '')
 }
 
 const assertGood = ({ client, server }: Pair, guestServes: boolean): void => {
@@ -293,6 +314,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         }
         assert.deepEqual(lines, onLinux)
       })
+
+    // Over IPv4 Linux finds no request for a response (docs/reference/management-datagrams.md).
+    withDaemon('management datagrams over IPv6', 6, {}, test => {
+      for (const guestServes of [true, false])
+        test(`programs of libibumad: ${direction(guestServes)}`, (t, ends) => talk(t, { ...ends, guestServes }))
+    })
 
     for (const { version, bytes, percent } of plan.soaks)
       withDaemon(`a soak over IPv${version}`, version, { fault: `drop=${percent / 100},seed=7`, again: 64 }, test => {

@@ -2,8 +2,11 @@
  * Two programs of libibumad that talk: one asks for bytes, the other answers with as many, in a message of several
  * datagrams (RMPP) if they are many. For test/system/umad.test.ts.
  *
- *   umad_talk server CA                      answers until its input ends; says "ready" first
- *   umad_talk client CA GID BYTES [RETRIES]  GID: 32 hex digits; says how many bytes have come, and checks them
+ *   umad_talk server CA                      answers until its input ends, or it is told to stop; says "ready" first
+ *   umad_talk client CA GID BYTES [RETRIES [INDEX]]
+ *                                            GID: 32 hex digits; INDEX of the client's own (1); says how many bytes have
+ *                                            come, and checks them
+ *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
  *
  * The library is loaded at run time: that works too, and needs no headers of it.
  */
@@ -23,6 +26,7 @@
 #define HEADERS 40
 #define MOST (600 * 1024)
 #define TIMEOUT 1000
+#define STOP UINT32_MAX
 
 static int (*umad_init)(void);
 static int (*umad_open_port)(const char *ca, int port);
@@ -96,7 +100,7 @@ static int serve(int port, int agent)
         uint32_t bytes;
         memcpy(&bytes, message.mad + HEADERS, sizeof bytes);
         if (bytes > MOST)
-            return fail("bytes", bytes);
+            return bytes == STOP ? 0 : fail("bytes", bytes);
         begin(GET_RESPONSE);
         for (uint32_t i = 0; i < bytes; i++)
             message.mad[HEADERS + i] = byte_at(i);
@@ -107,19 +111,21 @@ static int serve(int port, int agent)
     }
 }
 
-static int ask(int port, int agent, const char *gid, uint32_t bytes, int retries)
+static int ask(int port, int agent, const char *gid, uint32_t bytes, int retries, int index)
 {
     begin(GET);
     message.mad[26] = 0; /* one datagram */
     memcpy(message.mad + HEADERS, &bytes, sizeof bytes);
     message.header.qpn = __builtin_bswap32(1);
     message.header.grh_present = 1;
-    message.header.gid_index = 1;
+    message.header.gid_index = (uint8_t)index;
     for (int i = 0; i < 16; i++)
         sscanf(gid + 2 * i, "%2hhx", message.header.gid + i);
-    const int sent = umad_send(port, agent, &message, 256, TIMEOUT, retries);
+    const int sent = umad_send(port, agent, &message, 256, bytes == STOP ? 0 : TIMEOUT, retries);
     if (sent < 0)
         return fail("umad_send", sent);
+    if (bytes == STOP)
+        return 0;
     int length = 256;
     int from = umad_recv(port, &message, &length, 60000);
     if (from < 0 && length > 256)
@@ -138,8 +144,8 @@ static int ask(int port, int agent, const char *gid, uint32_t bytes, int retries
 int main(int argc, char **argv)
 {
     const int is_server = argc == 3 && strcmp(argv[1], "server") == 0;
-    if (!is_server && !(argc >= 5 && argc <= 6 && strcmp(argv[1], "client") == 0 && strlen(argv[3]) == 32)) {
-        fprintf(stderr, "usage: umad_talk server CA | client CA GID BYTES [RETRIES]\n");
+    if (!is_server && !(argc >= 5 && argc <= 7 && strcmp(argv[1], "client") == 0 && strlen(argv[3]) == 32)) {
+        fprintf(stderr, "usage: umad_talk server CA | client CA GID BYTES [RETRIES [INDEX]]\n");
         return 1;
     }
     if (load() != 0)
@@ -151,8 +157,9 @@ int main(int argc, char **argv)
     const int agent = umad_register_oui(port, VENDOR_CLASS, 1, oui, mask);
     if (agent < 0)
         return fail("umad_register_oui", agent);
-    const int result = is_server ? serve(port, agent)
-                                 : ask(port, agent, argv[3], (uint32_t)atol(argv[4]), argc > 5 ? atoi(argv[5]) : 0);
+    const int retries = argc > 5 ? atoi(argv[5]) : 0, index = argc > 6 ? atoi(argv[6]) : 1;
+    const uint32_t bytes = is_server ? 0 : strcmp(argv[4], "stop") == 0 ? STOP : (uint32_t)atol(argv[4]);
+    const int result = is_server ? serve(port, agent) : ask(port, agent, argv[3], bytes, retries, index);
     umad_close_port(port);
     return result;
 }

@@ -133,6 +133,13 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
     assert.equal(await send({ data: data.subarray(0, 36) }), 100)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
+    // Of long messages only DATA is cut.
+    const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
+    assert.equal(await program.register(rmpp), 1)
+    const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
+    ack.set([1, 2, 1], 24)
+    assert.equal(await send({ agent: 1, data: ack }), EINVAL)
+    assert.equal(await send({ agent: 1, data: ack.subarray(0, 60) }), 124)
     assert.equal((await program.say('open /dev/infiniband/umad7')).result, ENXIO)
     await program.close()
   })
@@ -236,6 +243,19 @@ describe('umad files', { skip: missing }, () => {
     assert.equal((await program.receive()).status, 0)
     assert.equal(await program.register({}), 1)
     await program.close()
+  })
+
+  it('are left to programs that a shell starts', async t => {
+    const registration = Buffer.alloc(40)
+    registration[4] = 1
+    const steps = `use 3\nregister2 ${registration.toString('hex')}\npoll 0\n`
+    const line = `exec 3<>/dev/infiniband/umad1; printf '${steps}' | ${UMAD_PROGRAM}`
+    const { stdout, stderr } = await run(t, 'sh', ['-c', line], { env: daemon.env })
+    assert.deepEqual(
+      stdout.split('\n').map(said => said.split(' ')[0]),
+      ['0', '0', '1', ''],
+      stderr,
+    )
   })
 
   it('carry long messages of libibumad, which say how much room they need', async t => {

@@ -33,7 +33,7 @@ export const MadAgent = objectClass('mad_agent', ClassId.mad_agent, {
         mgmtClass: u8(2),
         classVersion: u8(3),
         /** A bit for each method whose requests it gets, the first one in the lowest bit of the first byte. */
-        methods: bytes(4, 16),
+        methods: blob(4, 16),
         /** Of the vendors' classes 0x30 to 0x4f. */
         oui: optional(u32(5, { max: 0xff_ffff })),
         /** 1: messages may be longer than a datagram. */

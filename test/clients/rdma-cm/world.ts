@@ -170,8 +170,9 @@ export class World {
   settle(): void {
     for (let turn = 0; turn < 100_000; turn++) {
       let progress = false
-      for (const { devices, cm } of this.hosts) {
+      for (const { devices, cm, mads } of this.hosts) {
         for (const device of devices.values()) progress = device.poll(this.now) || progress
+        progress = mads.onTimeout(this.now) || progress
         progress = cm.onTimeout(this.now) || progress
       }
       if (!progress) return
@@ -181,8 +182,9 @@ export class World {
 
   /** Lets time pass to the next timer, and settles; false if no timer runs. */
   tick(): boolean {
-    const timers = this.hosts.flatMap(({ cm, devices }) => [
+    const timers = this.hosts.flatMap(({ cm, mads, devices }) => [
       cm.nextTimeout(),
+      mads.nextTimeout(),
       ...[...devices.values()].map(device => device.nextTimeout()),
     ])
     const due = Math.min(...timers)
