@@ -9,10 +9,14 @@ export const UDP_BYTES = 8
 export const PROTOCOL_UDP = 17
 export const DONT_FRAGMENT = 0x4000
 
-/** The ones' complement sum of the header's 16-bit words: 0 for a header with a correct checksum. */
-export const internetChecksum = (view: DataView, at: number, length: number): number => {
-  let sum = 0
-  for (let i = 0; i < length; i += 2) sum += view.getUint16(at + i)
+/**
+ * The ones' complement of the sum of 16-bit words (RFC 1071), a last odd byte padded with zero: 0 over a header with the
+ * right checksum in it. `sum`: of words before.
+ */
+export const internetChecksum = (view: DataView, at: number, length: number, sum = 0): number => {
+  const even = length & ~1
+  for (let i = 0; i < even; i += 2) sum += view.getUint16(at + i)
+  if (even < length) sum += view.getUint8(at + even) << 8
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
   return ~sum & 0xffff
 }

@@ -7,6 +7,7 @@ import { connectionTargets } from './connections.ts'
 import { datagramTargets } from './datagrams.ts'
 import { engineTarget } from './engine.ts'
 import type { Target } from './fuzzer.ts'
+import { ipTarget } from './ip.ts'
 import { protocolTargets } from './protocol.ts'
 
 export const targets: readonly Target[] = [
@@ -15,5 +16,6 @@ export const targets: readonly Target[] = [
   ...callTargets,
   ...connectionTargets,
   ...datagramTargets,
+  ipTarget,
   ...protocolTargets,
 ]

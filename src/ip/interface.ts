@@ -1,0 +1,397 @@
+/*
+ * An IP interface on a link of RFC 4391, as an engine without I/O: encapsulated packets and time go in, such packets
+ * with the link-layer address they go to come out (`pollTransmit`). It has one address, of IPv4 or IPv6, and reaches its
+ * prefix: there are no routers, and nothing is forwarded. It answers ARP, neighbour solicitations and echo requests, and
+ * has sockets of UDP and of echoes. Fragments are neither made nor accepted.
+ *
+ * Whatever peers send, memory is bounded: by NeighbourLimits, SocketLimits and MOST_FRAMES.
+ */
+import { addressText, isMappedIpv4, isMulticastGid } from '../wire/address.ts'
+import { UDP_BYTES } from '../wire/ip.ts'
+import {
+  emitIp,
+  type IpFault,
+  type IpPacket,
+  IpProtocolNumber,
+  icmpPacket,
+  ipHeaderBytes,
+  isFault,
+  parseIcmp,
+  parseIp,
+  parseUdp,
+  udpPacket,
+} from '../wire/ip-packet.ts'
+import {
+  ADVERTISEMENT_OVERRIDE,
+  ADVERTISEMENT_SOLICITED,
+  ArpOperation,
+  broadcastLink,
+  type Discovery,
+  ENCAPSULATION_BYTES,
+  EtherType,
+  emitArp,
+  emitDiscovery,
+  isUnicastLink,
+  type LinkAddress,
+  multicastLink,
+  NeighbourMessage,
+  nobodysLink,
+  parseArp,
+  parseDiscovery,
+} from '../wire/ipoib.ts'
+import { IpError } from './error.ts'
+import { NeighbourCache, type NeighbourHost } from './neighbours.ts'
+import { isUnspecified, Prefix } from './prefix.ts'
+import { type IpEnd, type IpReceiver, type IpSocket, IpSockets, SocketLimits, type SocketProtocol } from './sockets.ts'
+
+export interface IpOptions {
+  /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+  readonly address: Uint8Array
+  /** Bits, 1 to 32 or 128. */
+  readonly prefixLength: number
+  readonly link: LinkAddress
+  /** Bytes of an encapsulated packet. */
+  readonly mtu: number
+  readonly pkey: number
+  readonly random: () => number
+  /** Multicast groups of the link that are received from now on, and no more. `join` may throw. */
+  readonly join: (group: LinkAddress) => void
+  readonly leave: (group: LinkAddress) => void
+}
+
+/** What became of a received packet: it was delivered to a socket, or why it was dropped. */
+type Fate = IpFault | 'delivered' | 'foreign' | 'unclaimed'
+
+/**
+ * Packets. `foreign`: for another host, from a host that is not on the link, or of a protocol that is not spoken;
+ * `unclaimed`: for a port without a socket; `dropped`: could not leave.
+ */
+export type IpCounters = Record<Fate | 'received' | 'sent' | 'dropped', number>
+
+/** An encapsulated packet that leaves. */
+export interface Frame {
+  readonly bytes: Uint8Array
+  readonly to: LinkAddress
+}
+
+/** Frames that wait for `pollTransmit`. */
+const MOST_FRAMES = 1024
+const HOP_LIMIT = 64
+/** RFC 4861, 7.1: no router has passed it on. */
+const DISCOVERY_HOP_LIMIT = 255
+/** Of an echo behind the checksum: identifier and sequence number. */
+const ECHO_BYTES = 4
+const echoTypes = { ipv4: { request: 8, reply: 0 }, ipv6: { request: 128, reply: 129 } } as const
+
+const ALL_HOSTS = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 224, 0, 0, 1)
+const ALL_NODES = Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
+/** RFC 4291, 2.7.1. */
+const solicitedNode = (address: Uint8Array): Uint8Array =>
+  Uint8Array.of(0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, ...address.subarray(13))
+
+export class IpInterface implements NeighbourHost {
+  readonly prefix: Prefix
+  readonly counters: IpCounters = {
+    received: 0,
+    sent: 0,
+    delivered: 0,
+    malformed: 0,
+    checksum: 0,
+    fragment: 0,
+    foreign: 0,
+    unclaimed: 0,
+    dropped: 0,
+  }
+  readonly #options: IpOptions
+  readonly #isIpv4: boolean
+  readonly #echo: (typeof echoTypes)['ipv4' | 'ipv6']
+  readonly #neighbours = new NeighbourCache(this)
+  readonly #sockets: IpSockets
+  readonly #frames: Frame[] = []
+  /** Multicast groups that are received, and how often each is joined. */
+  readonly #groups = new Map<string, { readonly link: LinkAddress; uses: number }>()
+
+  /** Throws IpError EINVAL, and what `join` throws. */
+  constructor(options: IpOptions) {
+    const { address, prefixLength, pkey, random } = options
+    this.prefix = new Prefix(address, prefixLength)
+    this.#options = options
+    this.#isIpv4 = this.prefix.isIpv4
+    this.#echo = echoTypes[this.#isIpv4 ? 'ipv4' : 'ipv6']
+    this.#sockets = new IpSockets(random)
+    options.join(broadcastLink(pkey))
+    for (const group of this.#isIpv4 ? [ALL_HOSTS] : [ALL_NODES, solicitedNode(address)]) this.#join(group)
+  }
+
+  /** Bytes of a packet. */
+  get mtu(): number {
+    return this.#options.mtu
+  }
+
+  /** What it holds now. */
+  get counts(): { readonly neighbours: number; readonly waiting: number; readonly sockets: number } {
+    const { entries, waiting } = this.#neighbours.counts
+    return { neighbours: entries, waiting: waiting + this.#frames.length, sockets: this.#sockets.count }
+  }
+
+  nextTimeout(): number {
+    return this.#neighbours.nextTimeout()
+  }
+
+  onTimeout(now: number): void {
+    this.#neighbours.onTimeout(now)
+  }
+
+  /** The next packet that leaves. */
+  pollTransmit(): Frame | undefined {
+    const frame = this.#frames.shift()
+    if (frame !== undefined) this.counters.sent++
+    return frame
+  }
+
+  // ---- sockets ----
+
+  /** `port`: of UDP, or the identifier of echoes; 0: one that is free. Throws IpError EADDRINUSE, ENOMEM. */
+  open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
+    return this.#sockets.open(protocol, port, receiver)
+  }
+
+  close(socket: IpSocket): void {
+    this.#sockets.close(socket)
+    for (const group of socket.groups) this.#leave(group)
+    socket.groups.clear()
+  }
+
+  /** Datagrams to the group come to the socket too. Throws IpError EINVAL, EADDRINUSE, ENOMEM. */
+  join(socket: IpSocket, group: Uint8Array): void {
+    const text = addressText(group)
+    this.#requireFamily(group)
+    if (!isMulticastGid(group)) throw new IpError('EINVAL', `${text} is no multicast group`)
+    if (socket.groups.has(text)) throw new IpError('EADDRINUSE', `the socket is in group ${text} already`)
+    if (socket.groups.size >= SocketLimits.groupsEach)
+      throw new IpError('ENOMEM', `the socket is in ${SocketLimits.groupsEach} groups, the most it can be in`)
+    this.#join(group)
+    socket.groups.add(text)
+  }
+
+  /** Throws IpError EADDRNOTAVAIL. */
+  leave(socket: IpSocket, group: Uint8Array): void {
+    const text = addressText(group)
+    if (!socket.groups.delete(text)) throw new IpError('EADDRNOTAVAIL', `the socket is not in group ${text}`)
+    this.#leave(text)
+  }
+
+  /**
+   * Sends a datagram, or an echo request with the port as sequence number. Throws IpError EINVAL, ENETUNREACH, EMSGSIZE.
+   */
+  send({ protocol, port }: IpSocket, to: IpEnd, payload: Uint8Array, now: number): void {
+    const { address: destination } = to
+    this.#requireFamily(destination)
+    if (isUnspecified(destination)) throw new IpError('EINVAL', `${addressText(destination)} is nobody's address`)
+    if (!isMulticastGid(destination) && !this.prefix.isBroadcast(destination) && !this.prefix.includes(destination))
+      throw new IpError('ENETUNREACH', `${addressText(destination)} is not on the link ${this.prefix.text}`)
+    const most = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
+    if (payload.length > most)
+      throw new IpError('EMSGSIZE', `${payload.length} bytes: at most ${most} fit a packet, and none is fragmented`)
+    if (protocol === IpProtocolNumber.UDP) {
+      if (to.port === 0) throw new IpError('EINVAL', 'port 0 is no destination')
+      this.#sendIp(udpPacket(this.#to(destination), { sourcePort: port, destinationPort: to.port, payload }), now)
+      return
+    }
+    const body = new Uint8Array(ECHO_BYTES + payload.length)
+    const view = new DataView(body.buffer)
+    view.setUint16(0, port)
+    view.setUint16(2, to.port)
+    body.set(payload, ECHO_BYTES)
+    this.#sendIp(icmpPacket(this.#to(destination), { type: this.#echo.request, code: 0, body }), now)
+  }
+
+  /** Leaves all groups; what waited is dropped. */
+  shutDown(): void {
+    this.#neighbours.clear()
+    this.#frames.length = 0
+    for (const { link } of this.#groups.values()) this.#options.leave(link)
+    this.#groups.clear()
+    this.#options.leave(broadcastLink(this.#options.pkey))
+  }
+
+  // ---- what the link brings ----
+
+  /** An encapsulated packet. */
+  receive(bytes: Uint8Array, now: number): void {
+    this.counters.received++
+    const type = bytes.length < ENCAPSULATION_BYTES ? -1 : (bytes[0]! << 8) | bytes[1]!
+    const rest = bytes.subarray(ENCAPSULATION_BYTES)
+    if (type < 0) this.#count('malformed')
+    else if (type === EtherType.ARP && this.#isIpv4) this.#count(this.#onArp(rest, now))
+    else if (type === (this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)) this.#count(this.#onIp(rest, now))
+    else this.#count('foreign')
+  }
+
+  #count(fate: Fate | undefined): void {
+    if (fate !== undefined) this.counters[fate]++
+  }
+
+  #onArp(bytes: Uint8Array, now: number): Fate | undefined {
+    const arp = parseArp(bytes)
+    if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
+    const { operation, sender, senderLink, target } = arp
+    const isAsked = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
+    // RFC 5227: a host without an address asks for the one that it wants.
+    if (!isUnspecified(sender)) {
+      if (!this.prefix.isNeighbour(sender)) return 'foreign'
+      this.#neighbours.learn(sender, senderLink, isAsked, now)
+    }
+    if (!isAsked) return undefined
+    const reply = { operation: ArpOperation.REPLY, senderLink: this.#options.link, sender: this.prefix.address }
+    this.transmit(emitArp({ ...reply, targetLink: senderLink, target: sender }), senderLink)
+    return undefined
+  }
+
+  #onIp(bytes: Uint8Array, now: number): Fate | undefined {
+    const packet = parseIp(bytes)
+    if (isFault(packet)) return packet
+    const { source, destination, protocol } = packet
+    const { prefix } = this
+    if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
+    const isMine = prefix.isOwn(destination)
+    // What this interface has sent to a group comes back.
+    if (prefix.isOwn(source) && !isMine) return undefined
+    // RFC 4862, 5.4: a host without an address asks for the one that it wants.
+    const isNameless = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
+    const isHeard = isMine || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
+    if (!isHeard || !(isNameless || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
+    if (protocol === IpProtocolNumber.UDP) return this.#onUdp(packet)
+    const isIcmp = protocol === (this.#isIpv4 ? IpProtocolNumber.ICMP : IpProtocolNumber.ICMPV6)
+    return isIcmp ? this.#onIcmp(packet, isMine, now) : 'foreign'
+  }
+
+  #onUdp(packet: IpPacket): Fate {
+    const datagram = parseUdp(packet)
+    if (isFault(datagram)) return datagram
+    const { source, destination } = packet
+    const socket = this.#sockets.find(IpProtocolNumber.UDP, datagram.destinationPort)
+    if (socket === undefined || (isMulticastGid(destination) && !socket.groups.has(addressText(destination))))
+      return 'unclaimed'
+    socket.receiver({ address: source, port: datagram.sourcePort }, datagram.payload.slice())
+    return 'delivered'
+  }
+
+  #onIcmp(packet: IpPacket, isMine: boolean, now: number): Fate | undefined {
+    const message = parseIcmp(packet)
+    if (isFault(message)) return message
+    const { type, code, body } = message
+    if (!this.#isIpv4 && (type === NeighbourMessage.SOLICITATION || type === NeighbourMessage.ADVERTISEMENT)) {
+      const found = parseDiscovery(type, body)
+      if (found === undefined || code !== 0 || packet.hopLimit !== DISCOVERY_HOP_LIMIT) return 'malformed'
+      return this.#onDiscovery(packet, found, now)
+    }
+    const { request, reply } = this.#echo
+    if (type !== request && type !== reply) return 'foreign'
+    if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
+    if (type === reply) return this.#onEchoReply(packet, body)
+    // RFC 1122, 3.2.2.6: not to a group, whose members would all answer.
+    if (isMine) this.#sendIp(icmpPacket(this.#to(packet.source), { type: reply, code: 0, body }), now)
+    return undefined
+  }
+
+  #onEchoReply({ source }: IpPacket, body: Uint8Array): Fate {
+    const view = new DataView(body.buffer, body.byteOffset)
+    const socket = this.#sockets.find(IpProtocolNumber.ICMP, view.getUint16(0))
+    if (socket === undefined) return 'unclaimed'
+    socket.receiver({ address: source, port: view.getUint16(2) }, body.slice(ECHO_BYTES))
+    return 'delivered'
+  }
+
+  #onDiscovery({ source }: IpPacket, { type, target, link }: Discovery, now: number): Fate | undefined {
+    if (link !== undefined && !isUnicastLink(link)) return 'malformed'
+    if (type === NeighbourMessage.ADVERTISEMENT) {
+      if (link !== undefined && this.prefix.isNeighbour(target)) this.#neighbours.learn(target, link, false, now)
+      return undefined
+    }
+    if (!this.prefix.isOwn(target)) return undefined
+    const isNameless = isUnspecified(source)
+    if (link !== undefined && !isNameless) this.#neighbours.learn(source, link, true, now)
+    const flags = ADVERTISEMENT_OVERRIDE | (isNameless ? 0 : ADVERTISEMENT_SOLICITED)
+    const answer = { type: NeighbourMessage.ADVERTISEMENT, flags, target, link: this.#options.link }
+    this.#sendIp(this.#discoveryPacket(answer, isNameless ? ALL_NODES : source), now)
+    return undefined
+  }
+
+  // ---- what leaves ----
+
+  #to(destination: Uint8Array): Omit<IpPacket, 'protocol' | 'payload'> {
+    return { source: this.prefix.address, destination, hopLimit: HOP_LIMIT }
+  }
+
+  #discoveryPacket(message: Discovery, destination: Uint8Array): IpPacket {
+    const addresses = { ...this.#to(destination), hopLimit: DISCOVERY_HOP_LIMIT }
+    return icmpPacket(addresses, { type: message.type, code: 0, body: emitDiscovery(message) })
+  }
+
+  #frameOf(packet: IpPacket): Uint8Array {
+    const frame = emitIp(packet, ENCAPSULATION_BYTES)
+    new DataView(frame.buffer).setUint16(0, this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)
+    return frame
+  }
+
+  #sendIp(packet: IpPacket, now: number): void {
+    const { destination } = packet
+    const { pkey } = this.#options
+    const frame = this.#frameOf(packet)
+    if (this.prefix.isOwn(destination)) this.#count(this.#onIp(frame.subarray(ENCAPSULATION_BYTES), now))
+    else if (this.prefix.isBroadcast(destination)) this.transmit(frame, broadcastLink(pkey))
+    else if (isMulticastGid(destination)) this.transmit(frame, multicastLink(destination, pkey))
+    else this.#neighbours.send(destination, frame, now)
+  }
+
+  // ---- for the neighbour cache ----
+
+  transmit(bytes: Uint8Array, to: LinkAddress): void {
+    if (this.#frames.length < MOST_FRAMES) this.#frames.push({ bytes, to })
+    else this.counters.dropped++
+  }
+
+  dropped(packets: number): void {
+    this.counters.dropped += packets
+  }
+
+  solicit(target: Uint8Array, known: LinkAddress | undefined): void {
+    const { link, pkey } = this.#options
+    if (this.#isIpv4) {
+      const request = { operation: ArpOperation.REQUEST, senderLink: link, sender: this.prefix.address, target }
+      this.transmit(emitArp({ ...request, targetLink: known ?? nobodysLink }), known ?? broadcastLink(pkey))
+      return
+    }
+    const group = solicitedNode(target)
+    const message = { type: NeighbourMessage.SOLICITATION, flags: 0, target, link }
+    const packet = this.#discoveryPacket(message, known === undefined ? group : target)
+    this.transmit(this.#frameOf(packet), known ?? multicastLink(group, pkey))
+  }
+
+  // ---- groups ----
+
+  #requireFamily(address: Uint8Array): void {
+    if (isMappedIpv4(address) !== this.#isIpv4)
+      throw new IpError('EINVAL', `${addressText(address)} is not of the same family as ${this.prefix.text}`)
+  }
+
+  #join(group: Uint8Array): void {
+    const key = addressText(group)
+    const known = this.#groups.get(key)
+    if (known !== undefined) {
+      known.uses++
+      return
+    }
+    const link = multicastLink(group, this.#options.pkey)
+    this.#options.join(link)
+    this.#groups.set(key, { link, uses: 1 })
+  }
+
+  #leave(key: string): void {
+    const known = this.#groups.get(key)
+    if (known === undefined || --known.uses > 0) return
+    this.#groups.delete(key)
+    this.#options.leave(known.link)
+  }
+}

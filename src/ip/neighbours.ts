@@ -1,0 +1,135 @@
+/*
+ * The neighbour cache of one interface: link-layer addresses by IP address, found by solicitations (ARP: RFC 826; IPv6:
+ * RFC 4861, 7.3). Packets to a neighbour that is being resolved wait. Entries and waiting packets are bounded, whatever
+ * peers send. Times are microseconds.
+ */
+import type { LinkAddress } from '../wire/ipoib.ts'
+
+/** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */
+const RETRANSMIT = 1_000_000
+const MOST_TRIES = 3
+const REACHABLE = 30_000_000
+
+export const NeighbourLimits = { entries: 1024, waiting: 256, waitingEach: 16 } as const
+
+/** What the cache asks of its interface. */
+export interface NeighbourHost {
+  /** Asks for the link-layer address: every neighbour, or one that was known to have it. */
+  solicit(address: Uint8Array, known: LinkAddress | undefined): void
+  transmit(frame: Uint8Array, to: LinkAddress): void
+  /** Packets that waited in vain. */
+  dropped(packets: number): void
+}
+
+/** INCOMPLETE: `link` is undefined. PROBE: it is known, but was not confirmed lately. */
+interface Neighbour {
+  readonly key: string
+  readonly address: Uint8Array
+  link: LinkAddress | undefined
+  confirmedUntil: number
+  /** Unanswered solicitations; 0: none is expected to be answered. */
+  tries: number
+  deadline: number
+  readonly waiting: Uint8Array[]
+}
+
+const keyOf = (address: Uint8Array): string => address.join('.')
+
+export class NeighbourCache {
+  readonly #host: NeighbourHost
+  /** The least recently confirmed ones first. */
+  readonly #entries = new Map<string, Neighbour>()
+  /** Solicited ones; all wait equally long, so that the earliest deadline is the first. */
+  readonly #solicited = new Set<Neighbour>()
+  #waiting = 0
+
+  constructor(host: NeighbourHost) {
+    this.#host = host
+  }
+
+  get counts(): { readonly entries: number; readonly waiting: number } {
+    return { entries: this.#entries.size, waiting: this.#waiting }
+  }
+
+  nextTimeout(): number {
+    const [first] = this.#solicited
+    return first?.deadline ?? Number.POSITIVE_INFINITY
+  }
+
+  onTimeout(now: number): void {
+    for (const entry of [...this.#solicited]) {
+      if (entry.deadline > now) return
+      if (entry.tries >= MOST_TRIES) this.#remove(entry)
+      else this.#solicit(entry, now)
+    }
+  }
+
+  send(address: Uint8Array, frame: Uint8Array, now: number): void {
+    const entry = this.#entries.get(keyOf(address)) ?? this.#add(address, undefined)
+    if (entry.tries === 0 && entry.confirmedUntil <= now) this.#solicit(entry, now)
+    if (entry.link !== undefined) this.#host.transmit(frame, entry.link)
+    else this.#hold(entry, frame)
+  }
+
+  /** A neighbour has told its link-layer address; `isNew`: it asks for ours, so that packets to it are likely. */
+  learn(address: Uint8Array, link: LinkAddress, isNew: boolean, now: number): void {
+    const known = this.#entries.get(keyOf(address))
+    if (known === undefined && !isNew) return
+    const entry = known ?? this.#add(address, link)
+    entry.link = link
+    entry.tries = 0
+    entry.confirmedUntil = now + REACHABLE
+    this.#solicited.delete(entry)
+    this.#entries.delete(entry.key)
+    this.#entries.set(entry.key, entry)
+    this.#waiting -= entry.waiting.length
+    for (const frame of entry.waiting.splice(0)) this.#host.transmit(frame, link)
+  }
+
+  clear(): void {
+    for (const entry of [...this.#entries.values()]) this.#remove(entry)
+  }
+
+  #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
+    if (this.#entries.size >= NeighbourLimits.entries) {
+      // Unresolved ones first: addresses that nobody has must not push out neighbours that answer.
+      const [unresolved] = this.#solicited
+      const [oldest] = this.#entries.values()
+      this.#remove((unresolved ?? oldest) as Neighbour)
+    }
+    const key = keyOf(address)
+    const entry: Neighbour = { key, address, link, confirmedUntil: 0, tries: 0, deadline: 0, waiting: [] }
+    this.#entries.set(key, entry)
+    return entry
+  }
+
+  #remove(entry: Neighbour): void {
+    this.#entries.delete(entry.key)
+    this.#solicited.delete(entry)
+    this.#waiting -= entry.waiting.length
+    if (entry.waiting.length > 0) this.#host.dropped(entry.waiting.splice(0).length)
+  }
+
+  #solicit(entry: Neighbour, now: number): void {
+    entry.tries++
+    entry.deadline = now + RETRANSMIT
+    this.#solicited.delete(entry)
+    this.#solicited.add(entry)
+    this.#host.solicit(entry.address, entry.link)
+  }
+
+  /** Beyond its share the oldest packet of the neighbour is lost, beyond that of all the new one. */
+  #hold(entry: Neighbour, frame: Uint8Array): void {
+    if (entry.waiting.length >= NeighbourLimits.waitingEach) {
+      entry.waiting.shift()
+      this.#waiting--
+      this.#host.dropped(1)
+    }
+    if (this.#waiting >= NeighbourLimits.waiting) {
+      this.#host.dropped(1)
+      return
+    }
+    entry.waiting.push(frame)
+    this.#waiting++
+  }
+}

@@ -1,0 +1,180 @@
+/*
+ * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, and the multicast GIDs
+ * of IP groups. Addresses of IPv4 are 16 bytes as ::ffff:a.b.c.d everywhere but on the wire.
+ */
+import { MULTICAST_QPN } from '../spec/wire/headers.ts'
+import { isMappedIpv4, isMulticastGid } from './address.ts'
+
+/** Before each IP packet and ARP message: the EtherType, and 16 reserved bits (RFC 4391, 6). */
+export const ENCAPSULATION_BYTES = 4
+export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
+
+/** The Q_Key of IP over InfiniBand where no subnet manager gives one: that of opensm's default partition. */
+export const IPOIB_QKEY = 0x0b1b
+
+/** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */
+export interface LinkAddress {
+  readonly qpn: number
+  /** 16 bytes. */
+  readonly gid: Uint8Array
+}
+export const LINK_ADDRESS_BYTES = 20
+
+/** Whether it names one queue pair. */
+export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
+  qpn !== 0 && qpn !== MULTICAST_QPN && !isMulticastGid(gid)
+
+/** The first byte is reserved. */
+export const putLinkAddress = (bytes: Uint8Array, at: number, { qpn, gid }: LinkAddress): void => {
+  bytes[at] = 0
+  bytes[at + 1] = qpn >> 16
+  bytes[at + 2] = qpn >> 8
+  bytes[at + 3] = qpn
+  bytes.set(gid, at + 4)
+}
+
+/** The GID is a copy. */
+export const getLinkAddress = (bytes: Uint8Array, at: number): LinkAddress => ({
+  qpn: (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!,
+  gid: bytes.slice(at + 4, at + LINK_ADDRESS_BYTES),
+})
+
+/** `::ffff:a.b.c.d` of the four bytes at `at`. */
+export const mappedIpv4 = (bytes: Uint8Array, at: number): Uint8Array => {
+  const address = new Uint8Array(16)
+  address[10] = address[11] = 0xff
+  address.set(bytes.subarray(at, at + 4), 12)
+  return address
+}
+
+// ---- multicast (RFC 4391, 4) ----
+
+const SCOPE_LINK_LOCAL = 0x12
+const SIGNATURE_IPV4 = 0x401b
+const SIGNATURE_IPV6 = 0x601b
+
+const groupGid = (signature: number, pkey: number): Uint8Array =>
+  Uint8Array.of(
+    0xff,
+    SCOPE_LINK_LOCAL,
+    signature >> 8,
+    signature & 0xff,
+    pkey >> 8,
+    pkey & 0xff,
+    ...new Array(10).fill(0),
+  )
+
+/** ff12:401b:P_Key::ffff:ffff, which every interface joins. */
+export const broadcastLink = (pkey: number): LinkAddress => {
+  const gid = groupGid(SIGNATURE_IPV4, pkey)
+  gid.fill(0xff, 12)
+  return { qpn: MULTICAST_QPN, gid }
+}
+
+/** Of an IPv4 group the low 28 bits, of an IPv6 group the low 80 bits. */
+export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
+  const isIpv4 = isMappedIpv4(group)
+  const gid = groupGid(isIpv4 ? SIGNATURE_IPV4 : SIGNATURE_IPV6, pkey)
+  gid.set(group.subarray(isIpv4 ? 12 : 6), isIpv4 ? 12 : 6)
+  if (isIpv4) gid[12]! &= 0x0f
+  return { qpn: MULTICAST_QPN, gid }
+}
+
+// ---- ARP (RFC 4391, 9.1.2) ----
+
+const ARP_HARDWARE = 32
+const ARP_HEADER_BYTES = 8
+const ARP_BYTES = ARP_HEADER_BYTES + 2 * (LINK_ADDRESS_BYTES + 4)
+export const ArpOperation = { REQUEST: 1, REPLY: 2 } as const
+
+export interface Arp {
+  readonly operation: number
+  readonly senderLink: LinkAddress
+  /** 16 bytes each, IPv4. */
+  readonly sender: Uint8Array
+  readonly targetLink: LinkAddress
+  readonly target: Uint8Array
+}
+
+export const nobodysLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
+
+/** The message with its encapsulation header. */
+export const emitArp = ({ operation, senderLink, sender, targetLink, target }: Arp): Uint8Array => {
+  const bytes = new Uint8Array(ENCAPSULATION_BYTES + ARP_BYTES)
+  const view = new DataView(bytes.buffer)
+  view.setUint16(0, EtherType.ARP)
+  view.setUint16(4, ARP_HARDWARE)
+  view.setUint16(6, EtherType.IPV4)
+  bytes[8] = LINK_ADDRESS_BYTES
+  bytes[9] = 4
+  view.setUint16(10, operation)
+  putLinkAddress(bytes, 12, senderLink)
+  bytes.set(sender.subarray(12), 32)
+  putLinkAddress(bytes, 36, targetLink)
+  bytes.set(target.subarray(12), 56)
+  return bytes
+}
+
+/** The message behind the encapsulation header; undefined if it is none of this link and IPv4. */
+export const parseArp = (bytes: Uint8Array): Arp | undefined => {
+  if (bytes.length < ARP_BYTES) return undefined
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+  const isOurs =
+    view.getUint16(0) === ARP_HARDWARE &&
+    view.getUint16(2) === EtherType.IPV4 &&
+    bytes[4] === LINK_ADDRESS_BYTES &&
+    bytes[5] === 4
+  if (!isOurs) return undefined
+  return {
+    operation: view.getUint16(6),
+    senderLink: getLinkAddress(bytes, 8),
+    sender: mappedIpv4(bytes, 28),
+    targetLink: getLinkAddress(bytes, 32),
+    target: mappedIpv4(bytes, 52),
+  }
+}
+
+// ---- neighbour discovery of IPv6 (RFC 4861, RFC 4391 9.3): what follows the checksum of ICMPv6 ----
+
+export const NeighbourMessage = { SOLICITATION: 135, ADVERTISEMENT: 136 } as const
+/** In an advertisement: it answers a solicitation, and replaces what is known. */
+export const ADVERTISEMENT_SOLICITED = 0x40
+export const ADVERTISEMENT_OVERRIDE = 0x20
+const TARGET_AT = 4
+const OPTIONS_AT = TARGET_AT + 16
+/** The option has two reserved bytes before the address. */
+const LINK_OPTION_BYTES = 24
+const LinkOption = { [NeighbourMessage.SOLICITATION]: 1, [NeighbourMessage.ADVERTISEMENT]: 2 } as const
+
+export interface Discovery {
+  readonly type: (typeof NeighbourMessage)[keyof typeof NeighbourMessage]
+  /** Of an advertisement. */
+  readonly flags: number
+  readonly target: Uint8Array
+  /** Of the sender of a solicitation, of the target of an advertisement. */
+  readonly link: LinkAddress | undefined
+}
+
+export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Array => {
+  const bytes = new Uint8Array(OPTIONS_AT + (link === undefined ? 0 : LINK_OPTION_BYTES))
+  bytes[0] = flags
+  bytes.set(target, TARGET_AT)
+  if (link === undefined) return bytes
+  bytes[OPTIONS_AT] = LinkOption[type]
+  bytes[OPTIONS_AT + 1] = LINK_OPTION_BYTES / 8
+  putLinkAddress(bytes, OPTIONS_AT + 4, link)
+  return bytes
+}
+
+/** Undefined for a body that is none. Unknown options are skipped. */
+export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
+  if (bytes.length < OPTIONS_AT) return undefined
+  let link: LinkAddress | undefined
+  for (let at = OPTIONS_AT; at < bytes.length; ) {
+    const length = (bytes[at + 1] ?? 0) * 8
+    if (length === 0 || at + length > bytes.length) return undefined
+    if (bytes[at] === LinkOption[type] && length === LINK_OPTION_BYTES) link = getLinkAddress(bytes, at + 4)
+    at += length
+  }
+  return { type, flags: bytes[0]!, target: bytes.slice(TARGET_AT, OPTIONS_AT), link }
+}

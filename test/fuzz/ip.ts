@@ -1,0 +1,149 @@
+/*
+ * Fuzz target of IP over the device: what a link brings to an interface. Whatever it is, what is kept is bounded, no
+ * packet leaves that is longer than the link allows, and in the end nothing is left.
+ *
+ * A piece is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: to the interface of IPv6; checksums are put
+ * right; an hour passes after it.
+ */
+import assert from 'node:assert/strict'
+import { NeighbourLimits } from '../../src/ip/neighbours.ts'
+import { internetChecksum } from '../../src/wire/ip.ts'
+import { emitIp, type IpPacket, icmpPacket, isFault, parseIp, udpPacket } from '../../src/wire/ip-packet.ts'
+import {
+  ArpOperation,
+  ENCAPSULATION_BYTES,
+  EtherType,
+  emitArp,
+  emitDiscovery,
+  NeighbourMessage,
+  nobodysLink,
+} from '../../src/wire/ipoib.ts'
+import { address, Link, MTU } from '../ip/link.ts'
+import { HEADER, splitProgram } from './calls.ts'
+import type { Target } from './fuzzer.ts'
+
+const IPV6 = 1
+const REPAIR = 2
+const LATER = 4
+const HOUR = 3_600_000_000
+
+const piece = (flags: number, bytes: Uint8Array): Uint8Array => {
+  const made = new Uint8Array(HEADER + bytes.length)
+  made[0] = flags
+  new DataView(made.buffer).setUint16(2, bytes.length, true)
+  made.set(bytes, HEADER)
+  return made
+}
+
+const seeds = (): Uint8Array[] =>
+  [4, 6].map(family => {
+    const base = family === 4 ? '10.9.0.' : 'fd00:9::'
+    const flags = REPAIR | (family === 6 ? IPV6 : 0)
+    const addresses = { source: address(`${base}9`), destination: address(`${base}1`), hopLimit: 255 }
+    const link = { qpn: 0x999, gid: address('fe80::99') }
+    const wrap = (packet: IpPacket): Uint8Array => {
+      const bytes = emitIp(packet, ENCAPSULATION_BYTES)
+      new DataView(bytes.buffer).setUint16(0, family === 4 ? EtherType.IPV4 : EtherType.IPV6)
+      return bytes
+    }
+    const echo = { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(20) }
+    const discovery = (type: 135 | 136): Uint8Array =>
+      wrap(
+        icmpPacket(addresses, {
+          type,
+          code: 0,
+          body: emitDiscovery({ type, flags: 0, target: addresses.destination, link }),
+        }),
+      )
+    const arp = (operation: number): Uint8Array =>
+      emitArp({
+        operation,
+        senderLink: link,
+        sender: addresses.source,
+        targetLink: nobodysLink,
+        target: addresses.destination,
+      })
+    const asked =
+      family === 4
+        ? [arp(ArpOperation.REQUEST), arp(ArpOperation.REPLY)]
+        : [discovery(NeighbourMessage.SOLICITATION), discovery(NeighbourMessage.ADVERTISEMENT)]
+    const udp = wrap(udpPacket(addresses, { sourcePort: 5, destinationPort: 7, payload: new Uint8Array(9) }))
+    return new Uint8Array(
+      Buffer.concat([
+        ...asked.map(bytes => piece(flags, bytes)),
+        piece(flags, wrap(icmpPacket(addresses, echo))),
+        piece(flags | LATER, udp),
+        piece(flags, wrap(icmpPacket(addresses, { ...echo, type: echo.type === 8 ? 0 : 129 }))),
+      ]),
+    )
+  })
+
+/** Where the checksum of a protocol is. */
+const checksumAt: Readonly<Record<number, number>> = { 1: 2, 58: 2, 17: 6 }
+
+/** Puts the checksums of an encapsulated packet right, as far as it is one. */
+const repair = (frame: Uint8Array): void => {
+  const ip = frame.subarray(ENCAPSULATION_BYTES)
+  const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength)
+  const header = (ip[0]! & 15) * 4
+  if (ip[0]! >> 4 === 4 && header >= 20 && header <= ip.length) {
+    view.setUint16(10, 0)
+    view.setUint16(10, internetChecksum(view, 0, header))
+  }
+  const packet = parseIp(ip)
+  if (isFault(packet)) return
+  const at = checksumAt[packet.protocol]
+  const { payload } = packet
+  if (at === undefined || payload.length < at + 2) return
+  payload.fill(0, at, at + 2)
+  // ICMP of IPv4 has no pseudo-header.
+  let sum = packet.protocol === 1 ? 0 : packet.protocol + payload.length
+  const first = ip[0]! >> 4 === 4 ? 12 : 0
+  for (const part of packet.protocol === 1 ? [] : [packet.source, packet.destination])
+    for (let i = first; i < 16; i += 2) sum += (part[i]! << 8) | part[i + 1]!
+  const body = new DataView(payload.buffer, payload.byteOffset, payload.byteLength)
+  body.setUint16(at, internetChecksum(body, 0, payload.length, sum))
+}
+
+export const ipTarget: Target = {
+  name: 'ip',
+  split: splitProgram,
+  seeds,
+  run(bytes, feature) {
+    const link = new Link()
+    const hosts = [link.add('10.9.0.1'), link.add('fd00:9::1')]
+    for (const host of hosts) {
+      const { socket } = host.socket(17, 7)
+      const echo = host.socket(1, 0x0101)
+      const base = host === hosts[0] ? '10.9.0.' : 'fd00:9::'
+      host.ip.send(socket, { address: address(`${base}9`), port: 5 }, new Uint8Array(3), link.now)
+      host.ip.send(echo.socket, { address: address(`${base}8`), port: 5 }, new Uint8Array(3), link.now)
+    }
+    for (const one of splitProgram(bytes)) {
+      if (one.length < HEADER) continue
+      const flags = one[0]!
+      const packet = one.slice(HEADER)
+      if ((flags & REPAIR) !== 0 && packet.length > ENCAPSULATION_BYTES + 20) repair(packet)
+      const { ip } = hosts[flags & IPV6]!
+      const before = { ...ip.counters }
+      ip.receive(packet, link.now)
+      for (const { bytes: sent } of link.collect().splice(0)) assert.ok(sent.length <= MTU + ENCAPSULATION_BYTES)
+      const fate = Object.keys(before).findIndex(
+        name => name !== 'received' && ip.counters[name as keyof typeof before] !== before[name as keyof typeof before],
+      )
+      const { neighbours, waiting } = ip.counts
+      assert.ok(neighbours <= NeighbourLimits.entries && waiting <= NeighbourLimits.waiting)
+      feature((fate + 1) | (Math.min(neighbours, 15) << 4) | (Math.min(waiting, 15) << 8))
+      if ((flags & LATER) !== 0) {
+        link.now += HOUR
+        ip.onTimeout(link.now)
+      }
+    }
+    for (let turns = 0; link.tick(); turns++) assert.ok(turns < 1000, 'timers without end')
+    for (const { ip, groups } of hosts) {
+      assert.equal(ip.counts.waiting, 0)
+      ip.shutDown()
+      assert.equal(groups.size, 0)
+    }
+  },
+}

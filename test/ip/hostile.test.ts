@@ -1,0 +1,260 @@
+/*
+ * Packets that no honest neighbour sends: each is dropped and counted for its reason, nothing is learned from it,
+ * nothing is answered, and no socket sees it.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { IpCounters } from '../../src/ip/interface.ts'
+import { emitIp, IpProtocolNumber, icmpPacket, udpPacket } from '../../src/wire/ip-packet.ts'
+import {
+  ArpOperation,
+  ENCAPSULATION_BYTES,
+  EtherType,
+  emitArp,
+  emitDiscovery,
+  NeighbourMessage,
+  nobodysLink,
+} from '../../src/wire/ipoib.ts'
+import { address, type Host, Link } from './link.ts'
+
+const UDP = 17
+const PORT = 7
+const peerLink = { qpn: 0x999, gid: address('fe80::99') }
+
+const encapsulated = (type: number, packet: Uint8Array): Uint8Array =>
+  Uint8Array.of(type >> 8, type & 255, 0, 0, ...packet)
+
+/** A host with a socket, and packets that a neighbour could send to it. */
+const victim = (family: 4 | 6) => {
+  const link = new Link()
+  const base = family === 4 ? '10.9.0.' : 'fd00:9::'
+  const host = link.add(`${base}1`)
+  const { got } = host.socket(UDP, PORT)
+  const addresses = { source: address(`${base}9`), destination: address(`${base}1`), hopLimit: 64 }
+  const datagram = { sourcePort: 1, destinationPort: PORT, payload: Uint8Array.of(1, 2, 3) }
+  const wrap = (packet: Parameters<typeof emitIp>[0]): Uint8Array =>
+    encapsulated(family === 4 ? EtherType.IPV4 : EtherType.IPV6, emitIp(packet, 0))
+  const udp = wrap(udpPacket(addresses, datagram))
+  const echo = wrap(icmpPacket(addresses, { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(20) }))
+  return { link, host, base, got, addresses, datagram, wrap, udp, echo }
+}
+
+/** What the host counts of one packet. */
+const fateOf = (host: Host, bytes: Uint8Array): string[] => {
+  const before = { ...host.ip.counters }
+  host.ip.receive(bytes, 1)
+  return (Object.keys(before) as (keyof IpCounters)[]).filter(
+    name => name !== 'received' && host.ip.counters[name] > before[name],
+  )
+}
+
+/** Nothing of it had an effect. */
+const assertUntouched = ({ link, host, got }: ReturnType<typeof victim>): void => {
+  assert.deepEqual(link.collect(), [])
+  assert.deepEqual([got.length, host.ip.counts.neighbours, host.ip.counts.waiting], [0, 0, 0])
+}
+
+const changed = (bytes: Uint8Array, at: number, value: number): Uint8Array => {
+  const copy = bytes.slice()
+  copy[at] = value
+  return copy
+}
+
+const arp = (fields: Partial<Parameters<typeof emitArp>[0]> = {}): Uint8Array =>
+  emitArp({
+    operation: ArpOperation.REQUEST,
+    senderLink: peerLink,
+    sender: address('10.9.0.9'),
+    targetLink: nobodysLink,
+    target: address('10.9.0.1'),
+    ...fields,
+  })
+
+for (const family of [4, 6] as const)
+  describe(`IPv${family}`, () => {
+    it('packets that are cut off at any byte', () => {
+      const self = victim(family)
+      for (const whole of [self.udp, self.echo])
+        for (let length = 0; length < whole.length; length++)
+          assert.deepEqual(fateOf(self.host, whole.subarray(0, length)), ['malformed'], `${length} bytes`)
+      assertUntouched(self)
+    })
+
+    it('packets with any one bit changed are dropped, or were not meant for this host', () => {
+      const self = victim(family)
+      for (const whole of [self.udp, self.echo])
+        for (let bit = 0; bit < whole.length * 8; bit++) {
+          const at = bit >> 3
+          // Of the encapsulation two bytes are reserved; IPv6 protects neither traffic class, flow label nor hop limit.
+          if (at === 2 || at === 3) continue
+          if (family === 6 && (at === 11 || (at >= 4 && at < 8))) continue
+          const [fate] = fateOf(self.host, changed(whole, at, whole[at]! ^ (1 << (bit & 7))))
+          assert.ok(fate !== undefined && fate !== 'delivered', `byte ${at}, bit ${bit & 7}: ${fate}`)
+        }
+      assertUntouched(self)
+    })
+
+    it('fragments', () => {
+      const self = victim(family)
+      const ip = self.udp.subarray(ENCAPSULATION_BYTES)
+      if (family === 4)
+        for (const flags of [0x20, 0x00]) {
+          const copy = ip.slice()
+          const view = new DataView(copy.buffer)
+          view.setUint16(6, (flags << 8) | (flags === 0 ? 1 : 0))
+          // The checksum is right.
+          view.setUint16(10, 0)
+          let sum = 0
+          for (let i = 0; i < 20; i += 2) sum += view.getUint16(i)
+          view.setUint16(10, ~((sum & 0xffff) + (sum >>> 16)))
+          assert.deepEqual(fateOf(self.host, encapsulated(EtherType.IPV4, copy)), ['fragment'])
+        }
+      else assert.deepEqual(fateOf(self.host, encapsulated(EtherType.IPV6, changed(ip, 6, 44))), ['fragment'])
+      assertUntouched(self)
+    })
+
+    it('senders that no neighbour can be', () => {
+      const self = victim(family)
+      const sources =
+        family === 4
+          ? ['0.0.0.0', '255.255.255.255', '10.9.0.255', '224.0.0.1', '127.0.0.1', '10.8.0.1']
+          : ['::', '::1', 'ff02::1', 'fd00:8::1']
+      for (const source of sources) {
+        const from = { ...self.addresses, source: address(source) }
+        const [fate] = fateOf(self.host, self.wrap(udpPacket(from, self.datagram)))
+        assert.ok(fate === 'foreign' || fate === 'malformed', `${source}: ${fate}`)
+        const body = new Uint8Array(8)
+        fateOf(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
+      }
+      // It seems to come from this host.
+      const own = { ...self.addresses, source: self.addresses.destination, destination: address('10.9.0.255') }
+      if (family === 4) assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(own, self.datagram))), [])
+      assertUntouched(self)
+    })
+
+    it('protocols that it does not speak, and answers that it has not asked for', () => {
+      const self = victim(family)
+      const packet = { ...self.addresses, protocol: 6, payload: new Uint8Array(40) }
+      assert.deepEqual(fateOf(self.host, self.wrap(packet)), ['foreign'])
+      const reply = { type: family === 4 ? 0 : 129, code: 0, body: new Uint8Array(8) }
+      assert.deepEqual(fateOf(self.host, self.wrap(icmpPacket(self.addresses, reply))), ['unclaimed'])
+      assert.deepEqual(fateOf(self.host, encapsulated(0x8035, new Uint8Array(60))), ['foreign'])
+      assertUntouched(self)
+    })
+
+    it('echoes of hosts that do not exist take bounded memory', () => {
+      const self = victim(family)
+      for (let i = 2; i < 250; i++)
+        for (let n = 0; n < 40; n++) {
+          const from = { ...self.addresses, source: address(`${self.base}${family === 4 ? i : i.toString(16)}`) }
+          const body = new Uint8Array(1000)
+          self.host.ip.receive(self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })), 1)
+          self.link.collect()
+        }
+      assert.ok(self.host.ip.counts.waiting <= 256, `${self.host.ip.counts.waiting} answers wait`)
+      while (self.link.tick());
+      assert.deepEqual([self.host.ip.counts.waiting, self.host.ip.counts.neighbours], [0, 0])
+    })
+  })
+
+describe('ARP', () => {
+  it('messages that are cut off, of another link or protocol, or that name no queue pair', () => {
+    const self = victim(4)
+    const whole = arp()
+    for (let length = 0; length < whole.length; length++)
+      assert.deepEqual(fateOf(self.host, whole.subarray(0, length)), ['malformed'])
+    // Hardware type, protocol, lengths of addresses.
+    for (const at of [4, 5, 6, 7, 8, 9]) assert.deepEqual(fateOf(self.host, changed(whole, at, 99)), ['malformed'])
+    for (const senderLink of [
+      { ...peerLink, qpn: 0 },
+      { ...peerLink, qpn: 0xff_ffff },
+      { ...peerLink, gid: address('ff12::1') },
+    ])
+      assert.deepEqual(fateOf(self.host, arp({ senderLink })), ['malformed'])
+    assertUntouched(self)
+  })
+
+  it('senders that no neighbour can be, and this host itself', () => {
+    const self = victim(4)
+    for (const sender of ['10.9.0.1', '10.9.0.255', '255.255.255.255', '224.0.0.1', '10.8.0.9'])
+      assert.deepEqual(fateOf(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
+    assertUntouched(self)
+  })
+
+  it('replies that nobody asked for, and requests for others, teach nothing', () => {
+    const self = victim(4)
+    fateOf(self.host, arp({ operation: ArpOperation.REPLY }))
+    fateOf(self.host, arp({ target: address('10.9.0.2') }))
+    fateOf(self.host, arp({ operation: 77 }))
+    assertUntouched(self)
+  })
+
+  it('requests from very many hosts are answered, and few are remembered', () => {
+    const link = new Link()
+    const host = link.add('10.0.0.1', 8)
+    let answers = 0
+    for (let i = 0; i < 5000; i++) {
+      host.ip.receive(arp({ sender: address(`10.1.${i >> 8}.${i & 255}`), target: address('10.0.0.1') }), 1)
+      answers += link.collect().splice(0).length
+    }
+    assert.deepEqual([answers, host.ip.counts.neighbours], [5000, 1024])
+  })
+
+  it('a host without an address may ask, and is not remembered', () => {
+    const self = victim(4)
+    assert.deepEqual(fateOf(self.host, arp({ sender: address('0.0.0.0') })), [])
+    assert.equal(self.link.collect().length, 1)
+    assert.equal(self.host.ip.counts.neighbours, 0)
+  })
+})
+
+describe('neighbour discovery', () => {
+  const solicitation = (self: ReturnType<typeof victim>, body: Uint8Array, hopLimit = 255, code = 0): Uint8Array =>
+    self.wrap(icmpPacket({ ...self.addresses, hopLimit }, { type: NeighbourMessage.SOLICITATION, code, body }))
+  const body = (fields: object = {}): Uint8Array =>
+    emitDiscovery({
+      type: NeighbourMessage.SOLICITATION,
+      flags: 0,
+      target: address('fd00:9::1'),
+      link: peerLink,
+      ...fields,
+    })
+
+  it('messages from behind a router, of another code, with options that do not end, or that name no queue pair', () => {
+    const self = victim(6)
+    const wrong = [
+      solicitation(self, body(), 254),
+      solicitation(self, body(), 255, 1),
+      solicitation(self, body().subarray(0, 19)),
+      solicitation(self, body().subarray(0, 30)),
+      solicitation(self, changed(body(), 21, 0)),
+      solicitation(self, changed(body(), 21, 200)),
+      solicitation(self, body({ link: { ...peerLink, qpn: 0xff_ffff } })),
+    ]
+    for (const packet of wrong) assert.deepEqual(fateOf(self.host, packet), ['malformed'])
+    assertUntouched(self)
+  })
+
+  it('advertisements that nobody asked for teach nothing', () => {
+    const self = victim(6)
+    const type = NeighbourMessage.ADVERTISEMENT
+    const message = emitDiscovery({ type, flags: 0x60, target: address('fd00:9::9'), link: peerLink })
+    fateOf(self.host, self.wrap(icmpPacket({ ...self.addresses, hopLimit: 255 }, { type, code: 0, body: message })))
+    assertUntouched(self)
+  })
+
+  it('a host without an address is answered, but not remembered', () => {
+    const self = victim(6)
+    const nameless = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
+    const packet = icmpPacket(nameless, {
+      type: NeighbourMessage.SOLICITATION,
+      code: 0,
+      body: body({ link: undefined }),
+    })
+    assert.equal(packet.protocol, IpProtocolNumber.ICMPV6)
+    assert.deepEqual(fateOf(self.host, self.wrap(packet)), [])
+    const [answer] = self.link.collect()
+    assert.equal(answer?.to.qpn, 0xff_ffff, 'to all nodes')
+    assert.equal(self.host.ip.counts.neighbours, 0)
+  })
+})

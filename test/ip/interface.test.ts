@@ -1,0 +1,269 @@
+/*
+ * IP interfaces on a link of RFC 4391: addresses are found by ARP and by neighbour discovery, echoes are answered,
+ * datagrams arrive, groups are heard, and what is wrong is dropped and counted.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { IpError, type IpErrorCode } from '../../src/ip/error.ts'
+import { NeighbourLimits } from '../../src/ip/neighbours.ts'
+import { SocketLimits } from '../../src/ip/sockets.ts'
+import { addressText } from '../../src/wire/address.ts'
+import { broadcastLink, multicastLink } from '../../src/wire/ipoib.ts'
+import { address, Host, Link, MTU, PKEY } from './link.ts'
+
+const UDP = 17
+const ICMP = 1
+const SECOND = 1_000_000
+const bytes = (...values: number[]) => Uint8Array.from(values)
+const codeOf = (body: () => unknown): IpErrorCode | undefined => {
+  try {
+    body()
+    return undefined
+  } catch (error) {
+    assert.ok(error instanceof IpError, String(error))
+    return error.code
+  }
+}
+
+/** Hosts 1 and 2 of a prefix of IPv4 or IPv6. */
+const two = (family: 4 | 6) => {
+  const link = new Link()
+  const base = family === 4 ? '10.9.0.' : 'fd00:9::'
+  return { link, a: link.add(`${base}1`), b: link.add(`${base}2`), base }
+}
+
+for (const family of [4, 6] as const) {
+  describe(`IPv${family}`, () => {
+    it('finds a neighbour with one solicitation, and pings it', () => {
+      const { link, a, b } = two(family)
+      const { socket, got } = a.socket(ICMP)
+      a.ip.send(socket, { address: b.ip.prefix.address, port: 7 }, bytes(1, 2, 3), link.now)
+      const [first, ...more] = link.collect()
+      assert.equal(more.length, 0)
+      assert.equal(first!.to.qpn, 0xff_ffff, 'the solicitation goes to a group')
+      link.settle()
+      assert.deepEqual(got, [{ from: { address: b.ip.prefix.address, port: 7 }, payload: bytes(1, 2, 3) }])
+      a.ip.send(socket, { address: b.ip.prefix.address, port: 8 }, bytes(), link.now)
+      assert.deepEqual(
+        link.collect().map(({ to }) => to),
+        [b.link],
+        'the neighbour is known',
+      )
+      link.settle()
+      assert.equal(got.length, 2)
+      assert.deepEqual([a.ip.counts.neighbours, b.ip.counts.neighbours], [1, 1])
+    })
+
+    it('carries datagrams up to the MTU between ports, and refuses longer ones', () => {
+      const { link, a, b } = two(family)
+      const sender = a.socket(UDP, 1000)
+      const receiver = b.socket(UDP, 2000)
+      const most = MTU - (family === 4 ? 20 : 40) - 8
+      const payload = new Uint8Array(most).fill(0xa5)
+      const to = { address: b.ip.prefix.address, port: 2000 }
+      for (const length of [0, 1, most]) a.ip.send(sender.socket, to, payload.subarray(0, length), link.now)
+      link.settle()
+      assert.deepEqual(
+        receiver.got.map(({ from, payload: one }) => [addressText(from.address), from.port, one.length]),
+        [0, 1, most].map(length => [addressText(a.ip.prefix.address), 1000, length]),
+      )
+      assert.equal(
+        codeOf(() => a.ip.send(sender.socket, to, new Uint8Array(most + 1), link.now)),
+        'EMSGSIZE',
+      )
+      a.ip.send(sender.socket, { ...to, port: 2001 }, payload, link.now)
+      link.settle()
+      assert.equal(b.ip.counters.unclaimed, 1)
+    })
+
+    it('asks a silent neighbour three times, a second apart, and drops what waited', () => {
+      const { link, a, base } = two(family)
+      const { socket } = a.socket(UDP)
+      const start = link.now
+      for (let i = 0; i < 5; i++) a.ip.send(socket, { address: address(`${base}77`), port: 9 }, bytes(i), link.now)
+      let asked = link.collect().length
+      link.settle()
+      while (link.tick()) asked++
+      assert.equal(asked, 3 + 1, 'three solicitations; the last tick gives up')
+      assert.equal(link.now - start, 3 * SECOND)
+      assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
+    })
+
+    it('probes a neighbour that it has not heard of for long, and notices when it is another', () => {
+      const { link, a, b, base } = two(family)
+      const { socket, got } = a.socket(ICMP)
+      const ping = (): number => {
+        const before = got.length
+        a.ip.send(socket, { address: b.ip.prefix.address, port: 0 }, bytes(), link.now)
+        link.settle()
+        return got.length - before
+      }
+      assert.equal(ping(), 1)
+      link.hosts.splice(link.hosts.indexOf(b), 1)
+      const heir = link.add(`${base}2`)
+      assert.notEqual(heir.link.qpn, b.link.qpn)
+      assert.equal(ping(), 0, 'it is still believed to be where it was')
+      link.now += 31 * SECOND
+      assert.equal(ping(), 0)
+      while (link.tick());
+      assert.equal(ping(), 1)
+    })
+
+    it('hears the groups of its sockets and no others', () => {
+      const { link, a, b } = two(family)
+      const group = address(family === 4 ? '239.1.2.3' : 'ff02::123')
+      const sender = a.socket(UDP)
+      const member = b.socket(UDP, 5000)
+      const bystander = b.socket(UDP, 5001)
+      const before = b.groups.size
+      const send = (port: number): void => {
+        a.ip.send(sender.socket, { address: group, port }, bytes(9), link.now)
+        link.settle()
+      }
+      send(5000)
+      b.ip.join(member.socket, group)
+      assert.ok(b.groups.has(addressText(multicastLink(group, PKEY).gid)))
+      send(5000)
+      send(5001)
+      assert.deepEqual([member.got.length, bystander.got.length], [1, 0])
+      assert.equal(
+        codeOf(() => b.ip.join(member.socket, group)),
+        'EADDRINUSE',
+      )
+      b.ip.leave(member.socket, group)
+      assert.equal(
+        codeOf(() => b.ip.leave(member.socket, group)),
+        'EADDRNOTAVAIL',
+      )
+      assert.equal(b.groups.size, before)
+      b.ip.join(member.socket, group)
+      b.ip.close(member.socket)
+      assert.equal(b.groups.size, before, 'a socket that is closed leaves its groups')
+    })
+
+    it('is reached at its own address', () => {
+      const { link, a } = two(family)
+      const echo = a.socket(ICMP)
+      const [sender, receiver] = [a.socket(UDP), a.socket(UDP, 53)]
+      a.ip.send(echo.socket, { address: a.ip.prefix.address, port: 1 }, bytes(5), link.now)
+      a.ip.send(sender.socket, { address: a.ip.prefix.address, port: 53 }, bytes(6), link.now)
+      assert.deepEqual([echo.got.length, receiver.got.length, link.collect().length], [1, 1, 0])
+    })
+
+    it('leaves nothing when it is shut down', () => {
+      const { link, a, base } = two(family)
+      const { socket } = a.socket(UDP, 1)
+      a.ip.join(socket, address(family === 4 ? '239.1.2.3' : 'ff02::123'))
+      a.ip.send(socket, { address: address(`${base}77`), port: 9 }, bytes(1), link.now)
+      a.ip.shutDown()
+      assert.deepEqual([a.groups.size, a.ip.counts.neighbours, a.ip.counts.waiting], [0, 0, 0])
+      assert.equal(a.ip.nextTimeout(), Number.POSITIVE_INFINITY)
+    })
+  })
+}
+
+describe('an interface', () => {
+  it('joins the groups of RFC 4391, 4', () => {
+    const [four, six] = [new Host('10.9.0.1', 1), new Host('fd00:9::abcd:1234', 2)]
+    assert.deepEqual([...four.groups].sort(), ['ff12:401b:ffff:0:0:0:0:1', 'ff12:401b:ffff:0:0:0:ffff:ffff'])
+    assert.deepEqual([...six.groups].sort(), [
+      'ff12:401b:ffff:0:0:0:ffff:ffff',
+      'ff12:601b:ffff:0:0:0:0:1',
+      'ff12:601b:ffff:0:0:1:ffcd:1234',
+    ])
+    assert.equal(addressText(broadcastLink(0x8001).gid), 'ff12:401b:8001:0:0:0:ffff:ffff')
+    assert.equal(addressText(multicastLink(address('239.1.2.3'), PKEY).gid), 'ff12:401b:ffff:0:0:0:f01:203')
+  })
+
+  it('sends to all hosts of its prefix; echoes to all are not answered', () => {
+    const link = new Link()
+    const [a, b, c] = [link.add('10.9.0.1'), link.add('10.9.0.2'), link.add('10.9.0.3')]
+    const sender = a.socket(UDP)
+    const echo = a.socket(ICMP)
+    const heard = [b.socket(UDP, 67), c.socket(UDP, 67)]
+    for (const text of ['255.255.255.255', '10.9.0.255']) {
+      a.ip.send(sender.socket, { address: address(text), port: 67 }, bytes(1), link.now)
+      a.ip.send(echo.socket, { address: address(text), port: 1 }, bytes(1), link.now)
+      link.settle()
+    }
+    assert.deepEqual([...heard.map(({ got }) => got.length), echo.got.length], [2, 2, 0])
+  })
+
+  it('refuses addresses that no host of a link has', () => {
+    const wrong: readonly (readonly [string, number])[] = [
+      ['0.0.0.0', 24],
+      ['127.0.0.1', 8],
+      ['224.0.0.5', 24],
+      ['10.9.0.255', 24],
+      ['255.255.255.255', 32],
+      ['10.9.0.1', 0],
+      ['10.9.0.1', 33],
+      ['::', 64],
+      ['::1', 64],
+      ['ff02::1', 64],
+      ['fd00::1', 129],
+    ]
+    for (const [text, length] of wrong)
+      assert.equal(
+        codeOf(() => new Host(text, 1, length)),
+        'EINVAL',
+        `${text}/${length}`,
+      )
+    // RFC 3021
+    for (const text of ['10.9.0.0', '10.9.0.1']) new Host(text, 1, 31)
+  })
+
+  it('refuses destinations that are not on its link, or of another family', () => {
+    const link = new Link()
+    const a = link.add('10.9.0.1')
+    const { socket } = a.socket(UDP)
+    const codes = ['10.9.1.1', 'fd00::1', '0.0.0.0'].map(text =>
+      codeOf(() => a.ip.send(socket, { address: address(text), port: 1 }, bytes(), 0)),
+    )
+    assert.deepEqual(codes, ['ENETUNREACH', 'EINVAL', 'EINVAL'])
+    assert.equal(
+      codeOf(() => a.ip.send(socket, { address: address('10.9.0.2'), port: 0 }, bytes(), 0)),
+      'EINVAL',
+    )
+  })
+
+  it('has as many sockets as it may, and each port once', () => {
+    const { ip } = new Host('10.9.0.1', 1)
+    const first = ip.open(UDP, 7, () => {})
+    ip.open(ICMP, 7, () => {})
+    assert.equal(
+      codeOf(() => ip.open(UDP, 7, () => {})),
+      'EADDRINUSE',
+    )
+    const ports = new Set<number>()
+    while (ip.counts.sockets < SocketLimits.sockets) ports.add(ip.open(UDP, 0, () => {}).port)
+    assert.equal(ports.size, SocketLimits.sockets - 2)
+    assert.ok([...ports].every(port => port >= 49152))
+    assert.equal(
+      codeOf(() => ip.open(UDP, 0, () => {})),
+      'ENOMEM',
+    )
+    ip.close(first)
+    assert.equal(ip.open(UDP, 7, () => {}).port, 7)
+  })
+
+  it('keeps its neighbours when very many addresses that nobody has are asked for', () => {
+    const link = new Link()
+    const [a, b] = [link.add('10.9.0.1', 8), link.add('10.9.0.2', 8)]
+    const { socket, got } = a.socket(ICMP)
+    const ping = (text: string): void => {
+      a.ip.send(socket, { address: address(text), port: 0 }, bytes(), link.now)
+      link.settle()
+    }
+    ping('10.9.0.2')
+    for (let i = 0; i < 5000; i++) ping(`10.${(i >> 8) + 10}.${i & 255}.1`)
+    const { neighbours, waiting } = a.ip.counts
+    assert.equal(neighbours, NeighbourLimits.entries)
+    assert.ok(waiting <= NeighbourLimits.waiting, `${waiting} packets wait`)
+    ping('10.9.0.2')
+    assert.equal(got.length, 2)
+    assert.equal(b.ip.counts.neighbours, 1)
+    while (link.tick());
+    assert.deepEqual([a.ip.counts.neighbours, a.ip.counts.waiting], [1, 0])
+  })
+})

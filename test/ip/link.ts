@@ -1,0 +1,93 @@
+/*
+ * IP interfaces in virtual time on a link that the test controls: packets wait in `wire` until the test delivers, loses
+ * or changes them.
+ */
+import { IpInterface } from '../../src/ip/interface.ts'
+import type { IpEnd } from '../../src/ip/sockets.ts'
+import { addressText, parseAddress } from '../../src/wire/address.ts'
+import type { LinkAddress } from '../../src/wire/ipoib.ts'
+import { randomFrom } from '../cm/pair.ts'
+
+export const PKEY = 0xffff
+export const MTU = 2044
+
+export const address = (text: string): Uint8Array => {
+  const bytes = parseAddress(text)
+  if (bytes === undefined) throw new Error(`${text} is no address`)
+  return bytes
+}
+
+export interface OnWire {
+  readonly from: Host
+  readonly bytes: Uint8Array
+  readonly to: LinkAddress
+}
+
+export class Host {
+  readonly ip: IpInterface
+  readonly link: LinkAddress
+  /** GIDs of groups, as text. */
+  readonly groups = new Set<string>()
+
+  constructor(text: string, number: number, prefixLength = text.includes(':') ? 64 : 24) {
+    this.link = { qpn: 0x100 + number, gid: address(`fe80::${number.toString(16)}`) }
+    this.ip = new IpInterface({
+      address: address(text),
+      prefixLength,
+      link: this.link,
+      mtu: MTU,
+      pkey: PKEY,
+      random: randomFrom(number),
+      join: ({ gid }) => this.groups.add(addressText(gid)),
+      leave: ({ gid }) => this.groups.delete(addressText(gid)),
+    })
+  }
+
+  /** A socket that keeps what it receives. */
+  socket(protocol: 1 | 17, port = 0) {
+    const got: { readonly from: IpEnd; readonly payload: Uint8Array }[] = []
+    return { socket: this.ip.open(protocol, port, (from, payload) => got.push({ from, payload })), got }
+  }
+}
+
+export class Link {
+  now = 1
+  #made = 0
+  readonly hosts: Host[] = []
+  readonly wire: OnWire[] = []
+
+  add(text: string, prefixLength?: number): Host {
+    const host = new Host(text, ++this.#made, prefixLength)
+    this.hosts.push(host)
+    return host
+  }
+
+  collect(): OnWire[] {
+    for (const from of this.hosts)
+      for (let frame = from.ip.pollTransmit(); frame !== undefined; frame = from.ip.pollTransmit())
+        this.wire.push({ from, ...frame })
+    return this.wire
+  }
+
+  deliver({ bytes, to: { qpn, gid } }: OnWire): void {
+    const text = addressText(gid)
+    for (const host of this.hosts)
+      if (qpn === 0xff_ffff ? host.groups.has(text) : qpn === host.link.qpn && text === addressText(host.link.gid))
+        host.ip.receive(bytes, this.now)
+  }
+
+  /** Delivers until nothing is on the wire; time stands still. */
+  settle(): void {
+    for (let sent = this.collect().shift(); sent !== undefined; sent = this.collect().shift()) this.deliver(sent)
+  }
+
+  /** Lets time pass to the next timer; false if there is none. */
+  tick(): boolean {
+    const due = Math.min(...this.hosts.map(({ ip }) => ip.nextTimeout()))
+    if (due === Number.POSITIVE_INFINITY) return false
+    this.now = Math.max(this.now, due)
+    for (const { ip } of this.hosts) ip.onTimeout(this.now)
+    this.settle()
+    return true
+  }
+}
