@@ -422,7 +422,7 @@ export interface DriverOps<S = unknown> {
 
 // ---- management datagrams (IBA 13, 16; R40) ----
 
-/** The other end of a management datagram, and the path to it. */
+/** The other end of a datagram, and the path to it. */
 export interface MadAddress {
   /** 16 bytes each. */
   readonly localGid: Uint8Array
@@ -444,6 +444,23 @@ export interface ManagementPort {
   send(mad: Uint8Array, to: MadAddress): boolean
   /** The device's own answer to a request that no agent takes; undefined: it has none. */
   answer?(mad: Uint8Array): Uint8Array | undefined
+  close(): void
+}
+
+/** A datagram queue pair of a client in core, in state RTS: no rings, no completions. */
+export interface DatagramPort {
+  readonly qpn: number
+  /** Longest payload, bytes. */
+  readonly mtu: number
+  /**
+   * Sends a datagram, now or when the port has room; the caller does not change `payload` any more. False, and it is
+   * lost, if very many wait already or there is no such path.
+   */
+  send(payload: Uint8Array, to: MadAddress): boolean
+  /** Receives datagrams to a multicast GID. Throws CallError EINVAL, ENOMEM, EADDRNOTAVAIL. */
+  join(gid: Uint8Array): void
+  /** Throws CallError EINVAL for a group that it has not joined. */
+  leave(gid: Uint8Array): void
   close(): void
 }
 
@@ -477,6 +494,14 @@ export interface Driver<D = unknown> {
    * take long: it yields after each few objects.
    */
   closing?(context: Context<unknown, D>): Iterable<unknown>
+  /**
+   * Opens a datagram queue pair on port 1. `receive` as of `openManagement`; datagrams with another Q_Key are dropped.
+   */
+  openDatagrams?(
+    device: Device<D>,
+    qkey: number,
+    receive: (payload: Uint8Array, from: MadAddress) => void,
+  ): DatagramPort
   /** A context was closed and all of its objects are destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed and all of its objects are destroyed. */

@@ -5,9 +5,7 @@
 
 import { existsSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { clientClasses } from '../clients/classes.ts'
-import { MadLayer } from '../clients/mad/layer.ts'
-import { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
+import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
 import { closeContext, createCore, untilEnded } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
@@ -154,10 +152,7 @@ export const startDaemon = async ({
   })
   const endings = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
-    classes: clientClasses(
-      () => cm,
-      () => mads,
-    ),
+    classes: classesWithClients(() => clients),
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),
@@ -166,8 +161,7 @@ export const startDaemon = async ({
   const trace = createTraceHub(nowMicroseconds)
   // Between devices of a memory link the loop itself moves packets.
   const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
-  const mads = new MadLayer(core, { now: nowMicroseconds, wake: () => loopOrNone?.advance() })
-  const cm = new RdmaCm(core, mads, {
+  const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
     routing: config.link === 'memory' ? { closed: true } : { sourceOf: sourceAddress },
@@ -179,10 +173,10 @@ export const startDaemon = async ({
     },
     wake: () => loopOrNone?.advance(),
   })
-  const datagrams: Pollable = { poll: now => mads.onTimeout(now), nextTimeout: () => mads.nextTimeout() }
-  const connections: Pollable = { poll: now => cm.onTimeout(now), nextTimeout: () => cm.nextTimeout() }
+  for (const name of clientNames) clients.use(name)
+  const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
-  const polled = [thresholds, datagrams, connections]
+  const polled = [thresholds, clientTimers]
   const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
   let loopOrNone: Loop | undefined
   let listening: number
@@ -266,7 +260,7 @@ export const startDaemon = async ({
     memory: createMemoryQuotas(),
     slices,
     trace,
-    cm,
+    cm: clients.use('rdma_cm'),
     failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
@@ -323,7 +317,7 @@ export const startDaemon = async ({
     }
     if (interfaces)
       follow = followInterfaces(interfaces, devices.rxe, changed, fail, ({ device }, mac) =>
-        cm.hardwareAddress(device, mac),
+        daemon.cm.hardwareAddress(device, mac),
       )
   } catch (error) {
     loop.stop()
@@ -351,8 +345,7 @@ export const startDaemon = async ({
       () => daemon.contexts.closeAll(),
       () => devices.removeAll(),
       () => endings.finish(),
-      () => cm.close(),
-      () => mads.close(),
+      ...clients.endings,
       () => daemon.events.closeAll(),
       () => daemon.netlink.closeAll(),
       () => loop.stop(),

@@ -15,6 +15,7 @@ import { EventQueue } from './classes/event_queue.ts'
 import { Flow } from './classes/flow.ts'
 import { GsiQp } from './classes/gsi_qp.ts'
 import { Interface } from './classes/interface.ts'
+import { IpInterface, IpSocket } from './classes/ip.ts'
 import { MadAgent } from './classes/mad_agent.ts'
 import { MadChannel } from './classes/mad_channel.ts'
 import { Mr } from './classes/mr.ts'
@@ -72,6 +73,8 @@ export const Classes = {
   cm_multicast: CmMulticast,
   mad_channel: MadChannel,
   mad_agent: MadAgent,
+  ip_interface: IpInterface,
+  ip_socket: IpSocket,
   driver_ops: DriverOps,
 } as const
 

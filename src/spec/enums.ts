@@ -276,5 +276,8 @@ export const CmEventType = enumeration('cm_event_type', {
 /** Port spaces, which also set the default service of a connection (rdma_ucm_port_space). */
 export const CmPortSpace = enumeration('cm_port_space', { IPOIB: 0x0002, IB: 0x013f, TCP: 0x0106, UDP: 0x0111 })
 
+/** Protocols of sockets of IP over the device, by their IP numbers; ICMP means echoes, of ICMPv6 too. */
+export const IpProtocol = enumeration('ip_protocol', { ICMP: 1, UDP: 17 })
+
 /** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })

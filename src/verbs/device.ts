@@ -17,6 +17,7 @@ import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
 import { checkFunction, checkText, checkU32, invalidArgument, rethrow } from './error.ts'
 import { type EventQueue, openEventQueue } from './event-queue.ts'
+import { type IpInterface, type IpOptions, ipPlan } from './ip.ts'
 import { checkSignal, checkUntil, createMailbox, type Until } from './mailbox.ts'
 import { type CreateArguments, checkClass, type ObjectOf, objectPlan } from './object.ts'
 import { type ProtectionDomain, pdPlan } from './pd.ts'
@@ -71,6 +72,11 @@ export interface Device extends AsyncDisposable {
   cq(options?: CqOptions): CompletionQueue
   /** Opens an XRC domain. Throws RdmaError EINVAL, EBADF. */
   xrcd(options?: XrcDomainOptions): XrcDomain
+  /**
+   * Creates an interface of IP over the device (RFC 4391), with an address beside the device's own. Throws RdmaError
+   * EINVAL, EADDRINUSE, EOPNOTSUPP.
+   */
+  ip(options: IpOptions): IpInterface
   /** Creates an event queue, which can receive the events of all objects here (R38). */
   eventQueue(): EventQueue
   /**
@@ -309,6 +315,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     pd: () => make(kit, pdPlan(kit)),
     cq: options => make(kit, cqPlan(kit, options)),
     xrcd: options => make(kit, xrcdPlan(kit, options)),
+    ip: options => make(kit, ipPlan(kit, options)),
     eventQueue: () => openEventQueue(kit),
     driverOps: (...names) => openDriverOps(kit, names),
     driverInterfaces: () => interfaceNames(kit),

@@ -48,6 +48,7 @@ export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device
 export type { DriverDescriptor } from './driver-ops.ts'
 export { type ErrorCode, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
+export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEnd, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'
 export type { TracedCall } from './local/observe.ts'
 export type { Arrivals, Until } from './mailbox.ts'

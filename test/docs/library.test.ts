@@ -19,7 +19,7 @@ test('the program on the library’s page runs and says what it says it says', (
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
   const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   const promised = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
-  assert.equal(promised.length, 10)
+  assert.equal(promised.length, 11)
   for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in:\n${said}`)
 })
 

@@ -21,9 +21,6 @@ const rows = [...page.matchAll(/^\| R(\d+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| (
 }))
 
 const REQUIREMENTS = 47
-/** What needs IP over the device. */
-const FOLLOWS = 'follows with IP over the device'
-const LATER = [40]
 
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
 
@@ -40,16 +37,12 @@ test('every requirement has a row, in order', () => {
     rows.map(({ number }) => number),
     Array.from({ length: REQUIREMENTS }, (_, i) => i + 1),
   )
-  assert.deepEqual(
-    rows.filter(({ tests }) => tests === FOLLOWS).map(({ number }) => number),
-    LATER,
-  )
 })
 
 test('each row names code that exists, and tests that npm test runs', async () => {
   const run = new Set(await runnersFiles())
   assert.ok(run.size > 100 && run.has('test/docs/requirements.test.ts'), `the runner has ${run.size} files`)
-  for (const { number, where, tests } of rows.filter(row => !LATER.includes(row.number))) {
+  for (const { number, where, tests } of rows) {
     const [files, named] = [quoted(where), quoted(tests)]
     assert.ok(files.length > 0 && named.length > 0, `R${number}`)
     for (const path of files) assert.ok(/^src\//.test(path) && existsSync(join(repoRoot, path)), `R${number}: ${path}`)
@@ -63,7 +56,7 @@ test('each row names code that exists, and tests that npm test runs', async () =
 test('each row names a command that exists', async () => {
   const commands = new Set([...read('src', 'cli', 'main.ts').matchAll(/\.command\('(\w+)'\)/g)].map(match => match[1]))
   const options = read('src', 'cli', 'main.ts')
-  for (const { number, shown } of rows.filter(row => !LATER.includes(row.number))) {
+  for (const { number, shown } of rows) {
     assert.ok(quoted(shown).length > 0, `R${number}`)
     for (const line of quoted(shown)) {
       const where = `R${number}: ${line}`

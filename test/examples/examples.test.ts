@@ -49,6 +49,13 @@ test('connect-by-address: clients read the server’s memory', () => {
   assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
 })
 
+test('ping: two stacks ping each other, and every byte arrives over a link that loses', () => {
+  assert.match(
+    run('ping', ['2%', '100000']),
+    /^10 pings answered, the fastest in \d+ µs\n100000 bytes are there, in 72 datagrams of which \d+ were sent again\n$/,
+  )
+})
+
 test('network-double: a test of somebody’s own passes', () => {
   const said = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(said, /# pass 3\n# fail 0\n/)

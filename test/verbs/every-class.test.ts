@@ -44,6 +44,10 @@ const xrcSrq = (device: Device) => {
   const { pd, cq } = place(device)
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
+let hosts = 0
+/** Each with an address of its own. */
+const ip = (device: Device) => device.ip({ address: `10.9.0.${++hosts}` })
+const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }
 const GROUP = '224.0.0.9'
 const to = { gid: '127.0.0.1' }
@@ -183,6 +187,27 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
       queue.detach('device')
     },
     getEvents: ELSEWHERE,
+  },
+  ip_interface: {
+    create: ip,
+    query: device => ip(device).query(),
+    destroy: device => ip(device).close(),
+  },
+  ip_socket: {
+    create: udp,
+    query: device =>
+      udp(device)
+        .wait({ signal: AbortSignal.abort() })
+        .catch(() => {}),
+    destroy: 'its descriptor is closed: socket.close',
+    send: device => udp(device).send(new Uint8Array(1), { address: '10.9.0.2', port: 7 }),
+    receive: device => udp(device).poll(),
+    join: device => udp(device).join(GROUP),
+    leave(device) {
+      const socket = udp(device)
+      socket.join(GROUP)
+      socket.leave(GROUP)
+    },
   },
   system: { query: 'of the system-wide device: openSystem({ network }).devices()' },
   driver_ops: {

@@ -2,7 +2,7 @@
  * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description,
  * or all declared ones, each with the drivers that have it.
  */
-import { clientClasses } from '../../clients/classes.ts'
+import { classesWithClients } from '../../clients/clients.ts'
 import { knownDevices } from '../../drivers/known.ts'
 import { classes } from '../../spec/classes.ts'
 import { Block, type ObjectClass } from '../../spec/schema/schema.ts'
@@ -30,8 +30,7 @@ const neverCalled = (): never => {
 }
 
 /** A device of every driver, for its description only. */
-export const describedDevices = (): ReturnType<typeof knownDevices> =>
-  knownDevices(clientClasses(neverCalled, neverCalled))
+export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevices(classesWithClients(neverCalled))
 
 /** All declarations: the common classes, and drivers' own. */
 export const declaredSchema = (): Schema => {

@@ -8,9 +8,9 @@ import { keysOf, type MrState } from '../../core/base/mr.ts'
 import type { Context, CoreObject } from '../../core/model.ts'
 import { countOf, domainOf, objectsOf, openedContexts } from '../../core/resources.ts'
 import {
+  coreQueueResources,
   cqEntries,
   cqOfSrq,
-  managementResource,
   type QpResource,
   qpOfNumber,
   qpResource,
@@ -126,11 +126,11 @@ const aboutQp: Describe = ({ daemon, found }, qp) => {
   return facts && qpEntries(qp.class.name, facts, [...domainNumber(qp), ownerOf(daemon, qp.context)])
 }
 
-/** Queue pair 1 of the MAD layer; undefined for a device without it. */
-const aboutManagement = ({ daemon, found }: Place): Entries | undefined => {
-  const facts = found.rxe && managementResource(found.rxe.state)
-  return facts && qpEntries('gsi_qp', facts, [ownerOf(daemon, undefined)])
-}
+/** Queue pairs of clients in the daemon: 1 of the MAD layer, others of IP over the device. */
+const aboutCoreQueues = ({ daemon, found }: Place): readonly Entries[] =>
+  (found.rxe === undefined ? [] : coreQueueResources(found.rxe.state)).map(facts =>
+    qpEntries(facts.qpn === GSI_QPN ? 'gsi_qp' : 'ud_qp', facts, [ownerOf(daemon, undefined)]),
+  )
 
 const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
   const { row } = (mr as CoreObject<MrState>).state
@@ -228,8 +228,7 @@ function* everyOne(place: Place, kind: NldevResourceName, port?: number): Genera
     if (object === undefined) yield undefined
     else if (told !== undefined && isOfPort) yield told
   }
-  const management = kind === 'qp' ? aboutManagement(place) : undefined
-  if (management !== undefined) yield management
+  if (kind === 'qp') yield* aboutCoreQueues(place)
 }
 
 const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
@@ -254,10 +253,9 @@ const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told
 function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = place
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
-  const management = kind === 'qp' && id === GSI_QPN ? aboutManagement(place) : undefined
   if (kind !== 'qp') yield* everyOne(place, kind)
   else if (qp !== undefined) yield yield* worked(aboutQp(place, qp))
-  else if (management !== undefined) yield management
+  else yield* aboutCoreQueues(place)
 }
 
 const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): One =>
@@ -282,8 +280,8 @@ const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told 
 /** Number of objects of a kind. */
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
-    const management = kind === 'qp' && found.rxe?.state.management !== undefined
-    return countOf(found.device, CLASSES[kind]) + +management
+    const coreQueues = kind === 'qp' ? (found.rxe?.state.coreQueues.byNumber.size ?? 0) : 0
+    return countOf(found.device, CLASSES[kind]) + coreQueues
   }
   let sum = 0
   for (const one of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {

@@ -21,6 +21,7 @@ import { CompChannel } from '../../spec/classes/comp_channel.ts'
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { EventQueue } from '../../spec/classes/event_queue.ts'
 import { Interface } from '../../spec/classes/interface.ts'
+import { IpInterface, IpSocket } from '../../spec/classes/ip.ts'
 import { MadAgent } from '../../spec/classes/mad_agent.ts'
 import { MadChannel } from '../../spec/classes/mad_channel.ts'
 import { Mr } from '../../spec/classes/mr.ts'
@@ -29,7 +30,6 @@ import { Port as PortClass } from '../../spec/classes/port.ts'
 import { RXE_ABI, RXE_DRIVER_ID } from '../../spec/drivers/rxe.ts'
 import { AsyncEventType, GidType, QpState } from '../../spec/enums.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
-import { GSI_QPN } from '../../spec/wire/mad.ts'
 import { createEngine, type Engine } from '../../transport/engine.ts'
 import { MAX_PACED_BYTES } from '../../transport/flow-control/peer-window-accounting.ts'
 import type { Environment } from '../../transport/types.ts'
@@ -46,9 +46,9 @@ import { qpClasses } from './classes/qp-class.ts'
 import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
 import { findSrqOfDomain, xrcQpClasses } from './classes/xrc-qp-class.ts'
 import { xrcdClass } from './classes/xrcd-class.ts'
+import { openDatagrams, openManagement } from './core-queues.ts'
 import { createFailures } from './failures.ts'
 import { mtuOf } from './interface.ts'
-import { Management } from './management.ts'
 import { regionMemory } from './memory.ts'
 import { createPostScan, Where } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
@@ -142,18 +142,23 @@ const rxeDriver: Driver<RxeState> = {
   ],
   removing: ({ state }) => failAllQps(state),
   closing: context => silenceQps(context, context.device.state),
-  openManagement: ({ state }, receive) => new Management(state, receive),
+  openManagement: ({ state }, receive) => openManagement(state, receive),
+  openDatagrams: ({ state, ports }, qkey, receive) =>
+    openDatagrams(state, 128 << ports[0]!.attributes.activeMtu, qkey, receive),
   removed: device => device.state.port.close(),
 }
 
-/** The same where core has the clients of queue pair 1. */
-const managedDriver: Driver<RxeState> = {
+/** The same where core has the classes of its clients (clients/clients.ts). */
+const clientsDriver: Driver<RxeState> = {
   ...rxeDriver,
-  classes: [...rxeDriver.classes, ...[CmChannel, CmId, CmMulticast, MadChannel, MadAgent].map(cls => driverClass(cls))],
+  classes: [
+    ...rxeDriver.classes,
+    ...[CmChannel, CmId, CmMulticast, MadChannel, MadAgent, IpInterface, IpSocket].map(cls => driverClass(cls)),
+  ],
 }
 
 const driverFor = ({ classes }: Core): Driver<RxeState> =>
-  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : managedDriver
+  classes.get(CmId.name)?.handlers.create === undefined ? rxeDriver : clientsDriver
 
 /** Calls of the engine in one turn of sending: each sends at most 1 MiB to local peers. */
 const SENDING_CALLS = 4
@@ -196,7 +201,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       () => state,
       () => device as Device,
     ),
-    management: undefined,
+    coreQueues: { byNumber: new Map(), waiting: 0 },
     look: row => posts.look(row),
     catchUp(row) {
       if (row !== undefined && !posts.behind(row)) return
@@ -266,20 +271,23 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const posts = createPostScan(state.rings, engine, () => device.memory.windows > 0)
   // loaded from `state` once: an object with accessors is slow to read, and this is done with every run
   const { rowOf } = state.qpns
-  const { released } = state
+  const { released, coreQueues } = state
 
   /** Passes a packet of `run` to all queue pairs of its group. */
   const deliverToGroup = (at: number, length: number, time: number): void => {
     engine.counters.multicastReceived++
     const rows = state.groups.rowsOf(run.from.destination)
     if (rows.length === 0) engine.counters.dropped++
-    for (let i = 0; i < rows.length; i++) engine.onPacket(rows[i], port.arena, at, length, -1, time)
+    for (let i = 0; i < rows.length; i++)
+      if (rows[i] < 0) deliverToCore(-rows[i], at, length)
+      else engine.onPacket(rows[i], port.arena, at, length, -1, time)
   }
 
-  /** A packet of `run` for a QPN without a row: queue pair 1 has none. */
-  const deliverUnknown = (to: number, at: number, length: number): void => {
-    if (to === GSI_QPN && state.management !== undefined) state.management.onPacket(port.arena, at, length, run.from)
-    else engine.counters.dropped++
+  /** A packet of `run` for a QPN without a row: those of clients in core have none. */
+  const deliverToCore = (to: number, at: number, length: number): void => {
+    const queue = coreQueues.byNumber.get(to)
+    if (queue === undefined) engine.counters.dropped++
+    else queue.onPacket(port.arena, at, length, run.from)
   }
 
   /** Passes the packets of `run` to their queue pairs. */
@@ -296,7 +304,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       }
       let taken = 1
       if (to === MULTICAST_QPN) deliverToGroup(at, i === count - 1 ? lastBytes : packetBytes, time)
-      else if (row < 0) deliverUnknown(to, at, i === count - 1 ? lastBytes : packetBytes)
+      else if (row < 0) deliverToCore(to, at, i === count - 1 ? lastBytes : packetBytes)
       else taken = engine.onRun(row, arena, at, packetBytes, count - i, lastBytes, peer, time)
       i += taken
       at += taken * packetBytes
@@ -339,7 +347,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     let left = SENDING_CALLS
     do before = counters.sentPackets
     while (engine.pollTransmit(port, time) && counters.sentPackets !== before && --left > 0)
-    state.management?.transmit()
+    if (coreQueues.waiting > 0) for (const queue of coreQueues.byNumber.values()) queue.transmit()
     port.flush()
     return counters.sentPackets !== start
   }
@@ -357,8 +365,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       progress = true
       held = false
     }
-    if (!held && (mayHold || !engine.isIdle() || state.management?.isIdle === false))
-      progress = transmit(time) || progress
+    if (!held && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
     while (released.length > 0) port.closeFlow(released.pop() as number)
     if (state.stranded.length > 0) failStranded(state)
     return progress
@@ -379,7 +386,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     hasWork: () =>
       posts.isAsked() ||
       !engine.isIdle() ||
-      state.management?.isIdle === false ||
+      coreQueues.waiting > 0 ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
       state.stranded.length > 0,

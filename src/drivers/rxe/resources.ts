@@ -3,7 +3,6 @@
  */
 import type { CoreObject } from '../../core/model.ts'
 import { QpState } from '../../spec/enums.ts'
-import { GSI_QPN } from '../../spec/wire/mad.ts'
 import type { CqRing } from './rings/completion-ring.ts'
 import { AttributeBits, type QpObject, type RxeState, type SrqObject } from './state.ts'
 
@@ -30,9 +29,16 @@ export const qpResource = (state: RxeState, object: CoreObject): QpResource | un
   return { qpn, port: noted & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
 }
 
-/** Queue pair 1 of the MAD layer, which is no object; undefined while nobody has it. */
-export const managementResource = ({ management }: RxeState): QpResource | undefined =>
-  management && { qpn: GSI_QPN, port: 1, state: QpState.values.RTS, destQpn: 0, rqPsn: 0, sqPsn: management.sqPsn }
+/** Queue pairs of clients in core, which are no objects. */
+export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
+  [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
+    qpn,
+    port: 1,
+    state: QpState.values.RTS,
+    destQpn: 0,
+    rqPsn: 0,
+    sqPsn,
+  }))
 
 /** The queue pair of a number. */
 export const qpOfNumber = (state: RxeState, qpn: number): QpObject | undefined => {

@@ -81,15 +81,14 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
-/** Queue pair 1 as the device polls it (management.ts). */
-export interface ManagementQueue {
-  /** Nothing waits to be sent. */
-  readonly isIdle: boolean
+/** A datagram queue pair of a client in core as the device polls it (core-queues.ts). */
+export interface CoreQueue {
+  readonly qpn: number
   /** Of the next packet. */
   readonly sqPsn: number
-  /** Sends what waits, as far as the port has room; true if anything was sent. */
-  transmit(): boolean
-  /** A packet for queue pair 1, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
+  /** Sends what waits, as far as the port has room. */
+  transmit(): void
+  /** A packet for the queue pair, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
@@ -126,8 +125,8 @@ export interface RxeState {
   /** Queue pairs whose completions found no room, and the CQ: the next `poll` ends them. */
   readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
-  /** Queue pair 1, while the MAD layer uses it. */
-  management: ManagementQueue | undefined
+  /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
+  readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */

@@ -43,6 +43,8 @@ export const ClassId = {
   cm_multicast: 34,
   mad_channel: 35,
   mad_agent: 36,
+  ip_interface: 38,
+  ip_socket: 39,
   driver_ops: 40,
 } as const
 
@@ -78,6 +80,7 @@ export const CallNumber = {
   },
   mad_channel: { receive: Block.CM + 0 },
   mad_agent: { send: Block.CM + 0 },
+  ip_socket: { send: Block.CM + 0, receive: Block.CM + 1, join: Block.CM + 2, leave: Block.CM + 3 },
   event_queue: { attach: Block.CM + 0, detach: Block.CM + 1, getEvents: Block.CM + 2 },
   tm_srq: { tagAdd: Block.DRIVER_FAST + 0, tagDel: Block.DRIVER_FAST + 1, tagSync: Block.DRIVER_FAST + 2 },
   rc_qp: { postSend: Block.DRIVER_FAST + 0 },

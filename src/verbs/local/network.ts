@@ -7,9 +7,7 @@
  * needs no turn of the event loop; after BUDGET drives without one, the program's timers and sockets get a turn.
  */
 
-import { clientClasses } from '../../clients/classes.ts'
-import { MadLayer } from '../../clients/mad/layer.ts'
-import { RdmaCm } from '../../clients/rdma-cm/rdma-cm.ts'
+import { Clients, classesWithClients } from '../../clients/clients.ts'
 import { createCore, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
@@ -132,17 +130,11 @@ const faultRules = (text: string) => {
 const delayTo = (due: number): number =>
   Math.min(Math.max(Math.ceil((due - nowMicroseconds()) / 1000), 1), LONGEST_TIMER)
 
-/** A client of the subsystem with timers; µs. */
-interface Timed {
-  nextTimeout(): number
-  onTimeout(now: number): boolean
-}
-
 /**
  * Drives devices: now, soon, or when their timers expire. `quiet`: between two drives nothing can happen except what
  * `touch` and timers report, so that polling an empty CQ costs almost nothing.
  */
-const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean, clients: () => readonly Timed[]) => {
+const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean, clients: Clients) => {
   let touched = true
   /** A call was made since the last drive: it may have set a timer. */
   let called = true
@@ -189,10 +181,9 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     timerDue = due
     timer = setTimeout(onTimer, delayTo(due))
   }
-  /** A process needs not go on for a connection or a response that nobody waits for: this timer does not keep it. */
+  /** Their timer keeps no process alive: nobody may wait for their connections and packets. */
   const mindClients = (): void => {
-    let due = Number.POSITIVE_INFINITY
-    for (const client of clients()) due = Math.min(due, client.nextTimeout())
+    const due = clients.nextTimeout()
     if (due >= clientsDue) return
     clearTimeout(clientTimer)
     clientsDue = due
@@ -200,7 +191,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   }
   const onClientTimer = (): void => {
     clientsDue = Number.POSITIVE_INFINITY
-    for (const client of clients()) client.onTimeout(nowMicroseconds())
+    clients.onTimeout(nowMicroseconds())
     mindClients()
   }
   const mindTimes = (): void => {
@@ -311,31 +302,19 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
-  let madsOrNone: MadLayer | undefined
-  let cmOrNone: RdmaCm | undefined
-  const clients: Timed[] = []
-  /** Made when somebody makes an agent or connects first: until then queue pair 1 of each device is the program's. */
-  const mads = (): MadLayer => {
-    if (madsOrNone === undefined) {
-      madsOrNone = new MadLayer(core, { now: nowMicroseconds, wake: kick })
-      clients.push(madsOrNone)
-    }
-    return madsOrNone
-  }
-  const cm = (): RdmaCm => {
-    if (cmOrNone === undefined) {
-      const routing = link === 'memory' ? { closed: true } : {}
-      cmOrNone = new RdmaCm(core, mads(), { now: nowMicroseconds, random: secureRandom, routing, wake: kick })
-      clients.push(cmOrNone)
-    }
-    return cmOrNone
-  }
   const endings = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
     now: nowMicroseconds,
     random,
-    classes: clientClasses(cm, mads),
+    classes: classesWithClients(() => clients),
     run: job => endings.begin(job, throwOn),
+  })
+  /** They begin when a call needs one: until then queue pair 1 of each device is the program's. */
+  const clients = new Clients(core, {
+    now: nowMicroseconds,
+    random: secureRandom,
+    routing: link === 'memory' ? { closed: true } : {},
+    wake: () => kick(),
   })
   const memory =
     link === 'memory'
@@ -348,7 +327,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     core,
     devices,
     link === 'memory',
-    () => clients,
+    clients,
   )
   let rules = faultRules(fault)
 

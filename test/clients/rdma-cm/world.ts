@@ -3,15 +3,15 @@
  * consumer is the test, which sees every event of every identifier.
  */
 import assert from 'node:assert/strict'
-import { clientClasses } from '../../../src/clients/classes.ts'
-import { MadLayer } from '../../../src/clients/mad/layer.ts'
+import { Clients, classesWithClients } from '../../../src/clients/clients.ts'
+import type { MadLayer } from '../../../src/clients/mad/layer.ts'
 import type {
   ConnectionParameters,
   EventDetails,
   Identifier,
   IdOwner,
 } from '../../../src/clients/rdma-cm/identifier.ts'
-import { RdmaCm, type RdmaCmEnvironment } from '../../../src/clients/rdma-cm/rdma-cm.ts'
+import type { RdmaCm, RdmaCmEnvironment } from '../../../src/clients/rdma-cm/rdma-cm.ts'
 import { Family, ipAddress, type SocketAddress } from '../../../src/clients/rdma-cm/socket-address.ts'
 import { createCore, unregister } from '../../../src/core/index.ts'
 import type { Core, Device } from '../../../src/core/model.ts'
@@ -69,23 +69,26 @@ export const parametersOf = (qpNum: number, data = new Uint8Array(0)): Connectio
 
 export class Host {
   readonly core: Core
-  readonly mads: MadLayer
-  readonly cm: RdmaCm
+  readonly clients: Clients
   readonly told: Told[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #world: World
   /** No request gets an identifier. */
   refusing = false
 
-  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>) {
+  constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>, beginsAtOnce: boolean) {
     this.#world = world
-    const classes = clientClasses(
-      () => this.cm,
-      () => this.mads,
-    )
-    this.core = createCore({ classes, random: randomFrom(seed) })
-    this.mads = new MadLayer(this.core, { now: () => world.now })
-    this.cm = new RdmaCm(this.core, this.mads, { now: () => world.now, random: randomFrom(seed + 1), ...more })
+    this.core = createCore({ classes: classesWithClients(() => this.clients), random: randomFrom(seed) })
+    this.clients = new Clients(this.core, { now: () => world.now, random: randomFrom(seed + 1), ...more })
+    if (beginsAtOnce) this.clients.use('rdma_cm')
+  }
+
+  get mads(): MadLayer {
+    return this.clients.use('mad')
+  }
+
+  get cm(): RdmaCm {
+    return this.clients.use('rdma_cm')
   }
 
   /** A device with addresses 10.0.0.N and fd00::N. */
@@ -160,8 +163,9 @@ export class World {
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
 
-  host(more: Partial<RdmaCmEnvironment> = {}): Host {
-    const host = new Host(this, 2 * this.hosts.length + 1, more)
+  /** `beginsAtOnce`: rdma_cm does, before any device. */
+  host(more: Partial<RdmaCmEnvironment> = {}, beginsAtOnce = true): Host {
+    const host = new Host(this, 2 * this.hosts.length + 1, more, beginsAtOnce)
     this.hosts.push(host)
     return host
   }
@@ -170,10 +174,9 @@ export class World {
   settle(): void {
     for (let turn = 0; turn < 100_000; turn++) {
       let progress = false
-      for (const { devices, cm, mads } of this.hosts) {
+      for (const { devices, clients } of this.hosts) {
         for (const device of devices.values()) progress = device.poll(this.now) || progress
-        progress = mads.onTimeout(this.now) || progress
-        progress = cm.onTimeout(this.now) || progress
+        progress = clients.onTimeout(this.now) || progress
       }
       if (!progress) return
     }
@@ -182,9 +185,8 @@ export class World {
 
   /** Lets time pass to the next timer, and settles; false if no timer runs. */
   tick(): boolean {
-    const timers = this.hosts.flatMap(({ cm, mads, devices }) => [
-      cm.nextTimeout(),
-      mads.nextTimeout(),
+    const timers = this.hosts.flatMap(({ clients, devices }) => [
+      clients.nextTimeout(),
       ...[...devices.values()].map(device => device.nextTimeout()),
     ])
     const due = Math.min(...timers)

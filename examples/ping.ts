@@ -1,0 +1,69 @@
+/*
+ * Two stacks ping each other, and exchange datagrams: IP over the device (RFC 4391), over a link that loses packets.
+ *
+ *   node dist/examples/ping.js [loss] [bytes]        default: 1% 1000000
+ */
+import { createNetwork, open, type UdpSocket } from 'userdma'
+
+const [loss = '1%', total = '1000000'] = process.argv.slice(2)
+const CHUNK = 1400
+const WINDOW = 32
+/** Milliseconds until a datagram is sent again. */
+const PATIENCE = 20
+const network = createNetwork()
+const near = await open({ network })
+const far = await open({ network })
+const left = near.ip({ address: '10.9.0.1/24' })
+const right = far.ip({ address: '10.9.0.2/24' })
+
+const times = []
+for (let i = 0; i < 10; i++) times.push(await (i % 2 === 0 ? left.ping('10.9.0.2') : right.ping('10.9.0.1')))
+console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times) * 1000).toFixed(0)} µs`)
+
+network.setFaults(`drop=${loss},seed=1`)
+
+/** Answers each datagram with its number, until nobody asks any more. */
+const serve = async (socket: UdpSocket, over: AbortSignal): Promise<void> => {
+  for await (const { payload, address, port } of socket) {
+    if (over.aborted) return
+    socket.send(payload.subarray(0, 4), { address, port })
+  }
+}
+
+/** Sends numbered datagrams, each again until it is answered; answers how many it took. */
+const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
+  /** When each was sent. */
+  const unanswered = new Map<number, number>()
+  let [next, sent] = [0, 0]
+  while (next < chunks || unanswered.size > 0) {
+    const now = performance.now()
+    const wanted = [...unanswered.keys()].filter(number => now - unanswered.get(number)! > PATIENCE)
+    while (next < chunks && unanswered.size + wanted.length < WINDOW) wanted.push(next++)
+    for (const number of wanted) {
+      const payload = new Uint8Array(4 + CHUNK)
+      new DataView(payload.buffer).setUint32(0, number)
+      socket.send(payload, { address: '10.9.0.2', port: 7 })
+      unanswered.set(number, now)
+      sent++
+    }
+    const late = new AbortController()
+    const timer = setTimeout(() => late.abort(), PATIENCE)
+    await socket.wait({ signal: late.signal }).catch(() => {})
+    clearTimeout(timer)
+    for (let answer = socket.poll(); answer !== undefined; answer = socket.poll())
+      unanswered.delete(new DataView(answer.payload.buffer, answer.payload.byteOffset).getUint32(0))
+  }
+  return sent
+}
+
+const server = right.udp({ port: 7 })
+const over = new AbortController()
+const serving = serve(server, over.signal)
+const chunks = Math.ceil(Number(total) / CHUNK)
+const sent = await send(left.udp(), chunks)
+console.log(`${total} bytes are there, in ${chunks} datagrams of which ${sent - chunks} were sent again`)
+over.abort()
+server.close()
+await serving
+await near.close()
+await far.close()

@@ -1,0 +1,137 @@
+/*
+ * The classes of IP over the device: interfaces, and sockets whose datagrams wait here until the program takes them.
+ */
+import { driverClass } from '../../core/devices/driver.ts'
+import { postRecord } from '../../core/events/events.ts'
+import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
+import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
+import { IpInterface, IpSocket } from '../../spec/classes/ip.ts'
+import { CallError } from '../../spec/errno.ts'
+import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
+
+/** Bytes of waiting datagrams, as Linux's default for a socket (net.core.rmem_default), and what each counts beside. */
+const ROOM = 212_992
+const EACH = 256
+
+/** What can be read of a descriptor while datagrams wait; what it says is in the answers of `receive`. */
+const READABLE = new Uint8Array(8)
+
+interface Datagram {
+  readonly from: IpEnd
+  readonly payload: Uint8Array
+}
+
+/** A program's socket. */
+class ProgramSocket {
+  readonly on: DeviceInterface
+  readonly socket: EngineSocket
+  readonly #object: FdObject
+  readonly #waiting: Datagram[] = []
+  #room = ROOM
+  overflowed = 0
+
+  constructor(service: IpOverDevice, object: FdObject, on: DeviceInterface, protocol: SocketProtocol, port: number) {
+    this.#object = object
+    this.on = on
+    this.socket = service.use('ip_socket.create', on, ip =>
+      ip.open(protocol, port, (from, payload) => this.#received({ from, payload })),
+    )
+  }
+
+  get waiting(): number {
+    return this.#waiting.length
+  }
+
+  #received(datagram: Datagram): void {
+    const bytes = datagram.payload.length + EACH
+    if (bytes > this.#room) {
+      this.overflowed++
+      return
+    }
+    this.#room -= bytes
+    if (this.#waiting.push(datagram) === 1) postRecord(this.#object, READABLE)
+  }
+
+  take(): Datagram {
+    const datagram = this.#waiting.shift()
+    if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is there now')
+    this.#room += datagram.payload.length + EACH
+    if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
+    return datagram
+  }
+}
+
+const bigints = <K extends string>(counters: Readonly<Record<K, number>>): Record<K, bigint> =>
+  Object.fromEntries(Object.entries<number>(counters).map(([name, value]) => [name, BigInt(value)])) as Record<
+    K,
+    bigint
+  >
+
+/** `service`: the client, asked for when a call comes. */
+export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
+  const facts = ({ port: { port, gid }, ip }: DeviceInterface) => ({ qpn: port.qpn, gid: gid.slice(), mtu: ip.mtu })
+
+  const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
+    create({ device }, object, { address, prefixLength }) {
+      object.state = service().begin(device, address.slice(), prefixLength)
+      return facts(object.state)
+    },
+    query(_call, { state: one }) {
+      const { ip } = one
+      return {
+        ...facts(one),
+        address: ip.prefix.address.slice(),
+        prefixLength: ip.prefix.length,
+        neighbours: ip.counts.neighbours,
+        statistics: bigints(ip.counters),
+      }
+    },
+    destroy(_call, { state: one }) {
+      service().end(one)
+      return {}
+    },
+  })
+
+  const socketClass = driverClass<typeof IpSocket, ProgramSocket>(IpSocket, {
+    create(_call, object, { interface: on, protocol, port = 0 }) {
+      const { state: one } = on as CoreObject<DeviceInterface>
+      object.state = new ProgramSocket(
+        service(),
+        object as CoreObject as FdObject,
+        one,
+        protocol as SocketProtocol,
+        port,
+      )
+      return {}
+    },
+    query: (_call, { state: { socket, waiting, overflowed } }) => ({
+      protocol: socket.protocol,
+      port: socket.port,
+      waiting,
+      overflowed: BigInt(overflowed),
+    }),
+    destroy(_call, { state: { on, socket } }) {
+      // It leaves its groups; an interface that ends before it, with device or context, has left them.
+      if (service().has(on)) on.ip.close(socket)
+      return {}
+    },
+    send(_call, { state: { on, socket } }, { address, port, payload }) {
+      service().use('ip_socket.send', on, (ip, now) => ip.send(socket, { address, port }, payload, now))
+      return {}
+    },
+    receive(_call, { state }) {
+      const { from, payload } = state.take()
+      return { ...from, payload }
+    },
+    join(_call, { state: { on, socket } }, { group }) {
+      service().use('ip_socket.join', on, ip => ip.join(socket, group))
+      return {}
+    },
+    leave(_call, { state: { on, socket } }, { group }) {
+      service().use('ip_socket.leave', on, ip => ip.leave(socket, group))
+      return {}
+    },
+  })
+
+  return [interfaceClass, socketClass]
+}

@@ -1,0 +1,216 @@
+/*
+ * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines with datagram queue pairs of
+ * devices. An interface has a queue pair of its own, which is its link-layer address together with the device's GID. A
+ * device that goes ends its interfaces. Time is the caller's.
+ */
+import { registerClient } from '../../core/devices/clients.ts'
+import type { Core, DatagramPort, Device } from '../../core/model.ts'
+import { IpError } from '../../ip/error.ts'
+import { IpInterface } from '../../ip/interface.ts'
+import { CallError } from '../../spec/errno.ts'
+import { addressText, isLinkLocal, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
+import { ENCAPSULATION_BYTES, IPOIB_QKEY, type LinkAddress } from '../../wire/ipoib.ts'
+
+export interface IpEnvironment {
+  /** Microseconds. */
+  readonly now: () => number
+  readonly random: () => number
+  /** Packets wait for the devices' next turn. */
+  readonly wake?: () => void
+}
+
+/** Of the default partition, as a full member. */
+const PKEY = 0xffff
+const HOP_LIMIT = 64
+const MOST_INTERFACES = 256
+
+/**
+ * The GID under which packets to a multicast GID travel. RoCE sends a GID of IPv4 in a header of IPv4, which has no room
+ * for an MGID of RFC 4391: 239.255.0.0/16 and its last two bytes (RFC 2365, 6.1). Groups that meet there are told apart
+ * by the IP address within.
+ */
+export const travelGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
+  isMappedIpv4(own) ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!) : mgid
+
+/** The queue pair of an interface, and the groups that it is in. */
+class IpPort {
+  readonly gid: Uint8Array
+  readonly port: DatagramPort
+  /** Groups of IP may share one of the link. */
+  readonly #groups = new Map<string, number>()
+
+  /** Throws CallError. */
+  constructor(device: Device, receive: (packet: Uint8Array) => void) {
+    const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
+    const gid = others.find(one => !isLinkLocal(one)) ?? first
+    const port = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
+    if (gid === undefined || port === undefined)
+      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no datagrams with addresses`)
+    this.gid = gid
+    this.port = port
+  }
+
+  join({ gid }: LinkAddress): void {
+    const group = travelGid(gid, this.gid)
+    const key = addressText(group)
+    const uses = this.#groups.get(key) ?? 0
+    if (uses === 0) this.port.join(group)
+    this.#groups.set(key, uses + 1)
+  }
+
+  leave({ gid }: LinkAddress): void {
+    const group = travelGid(gid, this.gid)
+    const key = addressText(group)
+    const uses = this.#groups.get(key) ?? 0
+    if (uses > 1) this.#groups.set(key, uses - 1)
+    else if (this.#groups.delete(key)) this.port.leave(group)
+  }
+
+  send(bytes: Uint8Array, { qpn, gid }: LinkAddress): boolean {
+    return this.port.send(bytes, {
+      localGid: this.gid,
+      remoteGid: isMulticastGid(gid) ? travelGid(gid, this.gid) : gid,
+      qpn,
+      pkey: PKEY,
+      flowLabel: 0,
+      trafficClass: 0,
+      hopLimit: HOP_LIMIT,
+    })
+  }
+}
+
+/** An interface of a device. */
+export interface DeviceInterface {
+  readonly device: Device
+  readonly ip: IpInterface
+  readonly port: IpPort
+}
+
+export class IpOverDevice {
+  readonly #environment: IpEnvironment
+  readonly #devices = new Set<Device>()
+  readonly #interfaces = new Set<DeviceInterface>()
+  readonly #close: () => void
+
+  constructor(core: Core, environment: IpEnvironment) {
+    this.#environment = environment
+    this.#close = registerClient(core, {
+      name: 'ipoib',
+      add: device => {
+        if (device.driver.openDatagrams === undefined) return false
+        this.#devices.add(device)
+        return true
+      },
+      remove: device => {
+        this.#devices.delete(device)
+        for (const one of this.#interfaces) if (one.device === device) this.end(one)
+      },
+    })
+  }
+
+  close(): void {
+    this.#close()
+  }
+
+  /** How many interfaces there are. */
+  get size(): number {
+    return this.#interfaces.size
+  }
+
+  // ---- time ----
+
+  /** When `onTimeout` must be called next, µs; Infinity for never. */
+  nextTimeout(): number {
+    let next = Number.POSITIVE_INFINITY
+    if (this.size > 0) for (const { ip } of this.#interfaces) next = Math.min(next, ip.nextTimeout())
+    return next
+  }
+
+  /** True if there was anything to do. */
+  onTimeout(now: number): boolean {
+    let progress = false
+    for (const one of this.#interfaces) {
+      if (now < one.ip.nextTimeout()) continue
+      one.ip.onTimeout(now)
+      this.#flush(one)
+      progress = true
+    }
+    return progress
+  }
+
+  // ---- interfaces ----
+
+  /** Throws CallError. */
+  begin(device: Device, address: Uint8Array, prefixLength = isMappedIpv4(address) ? 24 : 64): DeviceInterface {
+    if (!this.#devices.has(device))
+      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no datagrams for clients`)
+    if (this.size >= MOST_INTERFACES)
+      throw new CallError('ENOMEM', `ip_interface.create: there are ${MOST_INTERFACES} interfaces, as many as can be`)
+    for (const { ip } of this.#interfaces)
+      if (ip.prefix.isOwn(address))
+        throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
+    const port = new IpPort(device, packet => this.#receive(made, packet))
+    let made: DeviceInterface
+    try {
+      const { qpn, mtu } = port.port
+      const ip = new IpInterface({
+        address,
+        prefixLength,
+        link: { qpn, gid: port.gid },
+        mtu: mtu - ENCAPSULATION_BYTES,
+        pkey: PKEY,
+        random: this.#environment.random,
+        join: group => port.join(group),
+        leave: group => port.leave(group),
+      })
+      made = { device, ip, port }
+    } catch (error) {
+      port.port.close()
+      throw asCallError('ip_interface.create', error)
+    }
+    this.#interfaces.add(made)
+    return made
+  }
+
+  /** Whether the interface is still there. */
+  has(one: DeviceInterface): boolean {
+    return this.#interfaces.has(one)
+  }
+
+  /** Nothing is left of it; again it does nothing. */
+  end(one: DeviceInterface): void {
+    if (!this.#interfaces.delete(one)) return
+    one.ip.shutDown()
+    one.port.port.close()
+  }
+
+  /** Does something with an interface, and sends what comes of it. Throws CallError. */
+  use<T>(call: string, one: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
+    if (!this.has(one)) throw new CallError('EIO', `${call}: the interface is gone`)
+    try {
+      return body(one.ip, this.#environment.now())
+    } catch (error) {
+      throw asCallError(call, error)
+    } finally {
+      this.#flush(one)
+    }
+  }
+
+  #receive(one: DeviceInterface, packet: Uint8Array): void {
+    one.ip.receive(packet, this.#environment.now())
+    this.#flush(one)
+  }
+
+  #flush({ ip, port }: DeviceInterface): void {
+    let sent = false
+    for (let frame = ip.pollTransmit(); frame !== undefined; frame = ip.pollTransmit()) {
+      if (port.send(frame.bytes, frame.to)) sent = true
+      else ip.dropped(1)
+    }
+    if (sent) this.#environment.wake?.()
+  }
+}
+
+/** What the engine refuses is the caller's mistake. */
+const asCallError = (call: string, error: unknown): unknown =>
+  error instanceof IpError ? new CallError(error.code, `${call}: ${error.message}`) : error

@@ -1,0 +1,215 @@
+/*
+ * Datagram queue pairs of clients in core: queue pair 1 of the MAD layer (IBA 3.5.7, 13.4), and those of IP over the
+ * device. They have no rings and no completions: a received payload is passed to the client, a sent one waits in a short
+ * queue until the port has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, though nobody
+ * acknowledges a datagram.
+ */
+import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
+import type { FlowAddress } from '../../phy/port.ts'
+import { counterValues } from '../../spec/counters.ts'
+import { CallError } from '../../spec/errno.ts'
+import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
+import { opcodeNumber } from '../../spec/wire/opcodes.ts'
+import { isSameAddress } from '../../wire/address.ts'
+import type { Arena } from '../../wire/arena.ts'
+import {
+  BTH_ACKREQ,
+  BTH_BYTES,
+  BTH_PAD_SHIFT,
+  bthOpcode,
+  bthPadCount,
+  bthPkey,
+  bthVersion,
+  putBth,
+} from '../../wire/bth.ts'
+import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
+import { checkPacket } from '../../wire/packet.ts'
+import { flowAddress, noAddress, openPath } from './address/path.ts'
+import { answerPerformance } from './performance.ts'
+import type { CoreQueue, RxeState } from './state.ts'
+
+const UD_SEND_ONLY = opcodeNumber.UD_SEND_ONLY
+const DETH_BYTES = 8
+const HEADER_BYTES = BTH_BYTES + DETH_BYTES
+const PSN_MASK = 0xff_ffff
+
+interface Waiting {
+  readonly payload: Uint8Array
+  readonly to: MadAddress
+  readonly flow: number
+}
+
+interface QueueOptions {
+  readonly qpn: number
+  readonly qkey: number
+  /** Payload bytes that are accepted, sent and received. */
+  readonly fewest: number
+  readonly most: number
+  /** Datagrams that wait for room in the port; more are lost, as any datagram may be. */
+  readonly mostWaiting: number
+  /** Gets a copy of each payload, in the middle of the device's work. */
+  readonly receive: (payload: Uint8Array, from: MadAddress) => void
+}
+
+/** A copy of an address, or the last one if it is the same: few peers send many datagrams. */
+const copyOf = (address: Uint8Array, last: Uint8Array): Uint8Array =>
+  isSameAddress(address, last) ? last : address.slice()
+
+class DatagramQueue implements CoreQueue {
+  readonly device: RxeState
+  readonly options: QueueOptions
+  readonly #waiting: Waiting[] = []
+  #psn = 0
+  /** Addresses of the last datagram. */
+  #localGid: Uint8Array = new Uint8Array(16)
+  #remoteGid: Uint8Array = new Uint8Array(16)
+  #isClosed = false
+
+  constructor(device: RxeState, options: QueueOptions) {
+    this.device = device
+    this.options = options
+    device.coreQueues.byNumber.set(options.qpn, this)
+  }
+
+  get qpn(): number {
+    return this.options.qpn
+  }
+
+  get sqPsn(): number {
+    return this.#psn
+  }
+
+  send(payload: Uint8Array, to: MadAddress): boolean {
+    const { fewest, most, mostWaiting } = this.options
+    if (payload.length < fewest || payload.length > most)
+      throw new Error(`a datagram of queue pair ${this.qpn} has ${fewest} to ${most} bytes, not ${payload.length}`)
+    if (this.#isClosed || this.#waiting.length >= mostWaiting) return false
+    const { remoteGid, flowLabel, trafficClass } = to
+    try {
+      const address = flowAddress(to.localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
+      this.#waiting.push({ payload, to, flow: openPath(this.device.port, address, 'datagram') })
+      this.device.coreQueues.waiting++
+      return true
+    } catch (error) {
+      if (error instanceof CallError) return false
+      throw error
+    }
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    const { coreQueues, port } = this.device
+    coreQueues.waiting -= this.#waiting.length
+    for (const { flow } of this.#waiting.splice(0)) port.closeFlow(flow)
+    coreQueues.byNumber.delete(this.qpn)
+  }
+
+  transmit(): void {
+    const { port, released, coreQueues } = this.device
+    const { counters } = this.device.engine()
+    const { qpn, qkey } = this.options
+    let sent = 0
+    for (const { payload, to, flow } of this.#waiting) {
+      const pad = -payload.length & 3
+      const bytes = HEADER_BYTES + payload.length + pad + ICRC_BYTES
+      const at = port.reserve(bytes)
+      if (at < 0) break
+      const { view, bytes: memory } = port.arena
+      putBth(view, at, UD_SEND_ONLY, pad << BTH_PAD_SHIFT, to.pkey, to.qpn, (this.#psn | BTH_ACKREQ) >>> 0)
+      putDeth(view, at + BTH_BYTES, qkey, qpn)
+      memory.set(payload, at + HEADER_BYTES)
+      memory.fill(0, at + HEADER_BYTES + payload.length, at + bytes - ICRC_BYTES)
+      port.commit(at, bytes, 1, bytes, flow)
+      counters.sentPackets++
+      if (to.qpn === MULTICAST_QPN) counters.multicastSent++
+      this.#psn = (this.#psn + 1) & PSN_MASK
+      released.push(flow)
+      sent++
+    }
+    this.#waiting.splice(0, sent)
+    coreQueues.waiting -= sent
+  }
+
+  onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void {
+    const { counters } = this.device.engine()
+    const { qkey, fewest, most, receive } = this.options
+    const { view } = arena
+    const deth = at + BTH_BYTES
+    const isDatagram =
+      checkPacket(view, at, length) === 0 && bthVersion(view, at) === 0 && bthOpcode(view, at) === UD_SEND_ONLY
+    const payload = isDatagram ? length - HEADER_BYTES - bthPadCount(view, at) - ICRC_BYTES : -1
+    if (payload < fewest || payload > most) {
+      counters.dropped++
+      return
+    }
+    if (dethQkey(view, deth) !== qkey) {
+      counters.qkeyViolations++
+      counters.dropped++
+      return
+    }
+    counters.receivedPackets++
+    const start = at + HEADER_BYTES
+    this.#localGid = copyOf(from.destination, this.#localGid)
+    this.#remoteGid = copyOf(from.source, this.#remoteGid)
+    receive(arena.bytes.slice(start, start + payload), {
+      localGid: this.#localGid,
+      remoteGid: this.#remoteGid,
+      qpn: dethSrcQp(view, deth),
+      pkey: bthPkey(view, at),
+      flowLabel: from.flowLabel,
+      trafficClass: from.trafficClass,
+      hopLimit: from.hopLimit,
+    })
+  }
+}
+
+class ManagementQueue extends DatagramQueue implements ManagementPort {
+  answer(mad: Uint8Array): Uint8Array | undefined {
+    const { port, linkDowned, engine } = this.device
+    return answerPerformance(mad, () => counterValues('counters', engine().counters, { ...port.counters, linkDowned }))
+  }
+}
+
+/** Queue pair 1. Throws CallError EBUSY if it is in use. */
+export const openManagement = (
+  device: RxeState,
+  receive: (mad: Uint8Array, from: MadAddress) => void,
+): ManagementPort => {
+  if (device.coreQueues.byNumber.has(GSI_QPN) || device.qpns.rowOf(GSI_QPN) >= 0)
+    throw new CallError('EBUSY', 'queue pair 1 of port 1 is in use')
+  const exactly = { fewest: MAD_BYTES, most: MAD_BYTES }
+  return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...exactly, mostWaiting: 4096, receive })
+}
+
+/** A queue pair for datagrams of up to `mtu` bytes, which can be in multicast groups. */
+class GroupQueue extends DatagramQueue implements DatagramPort {
+  get mtu(): number {
+    return this.options.most
+  }
+
+  /** Rows of the engine are 0 and above: the negative number names a queue pair of core. */
+  join(gid: Uint8Array): void {
+    this.device.groups.attach(-this.qpn, gid, 0)
+  }
+
+  leave(gid: Uint8Array): void {
+    this.device.groups.detach(-this.qpn, gid, 0)
+  }
+
+  override close(): void {
+    super.close()
+    this.device.groups.detachAll(-this.qpn)
+    this.device.qpns.free(this.qpn)
+  }
+}
+
+/** `mtu`: the port's active MTU, bytes. */
+export const openDatagrams = (
+  device: RxeState,
+  mtu: number,
+  qkey: number,
+  receive: (payload: Uint8Array, from: MadAddress) => void,
+): DatagramPort =>
+  new GroupQueue(device, { qpn: device.qpns.take(), qkey, fewest: 0, most: mtu, mostWaiting: 256, receive })

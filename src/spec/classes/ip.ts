@@ -1,0 +1,121 @@
+/*
+ * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device,
+ * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echoes
+ * of an interface; it can be read while datagrams wait, and `receive` takes them.
+ *
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are lost.
+ */
+import { IpProtocol } from '../enums.ts'
+import {
+  at,
+  blob,
+  bytes,
+  CREATE,
+  CREATE_FD,
+  DESTROY,
+  enumOf,
+  method,
+  objectClass,
+  optional,
+  QUERY,
+  record,
+  ref,
+  u8,
+  u16,
+  u32,
+  u64,
+} from '../schema/schema.ts'
+import { CallNumber, ClassId } from './ids.ts'
+
+const ADDRESS_BYTES = 16
+/** Largest MTU of a device. */
+const MOST_PAYLOAD = 4096
+
+/** Packets of an interface, in both directions; why received ones were dropped; `dropped`: could not leave. */
+export const IpStatistics = {
+  received: at(0, u64(0)),
+  sent: at(8, u64(0)),
+  delivered: at(16, u64(0)),
+  malformed: at(24, u64(0)),
+  checksum: at(32, u64(0)),
+  fragment: at(40, u64(0)),
+  foreign: at(48, u64(0)),
+  unclaimed: at(56, u64(0)),
+  dropped: at(64, u64(0)),
+}
+
+const facts = {
+  /** The link-layer address: queue pair and GID. */
+  qpn: u32(64),
+  gid: bytes(65, ADDRESS_BYTES),
+  /** Bytes of an IP packet. */
+  mtu: u32(66),
+}
+
+export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
+  methods: {
+    /** EADDRINUSE for an address that an interface here has. */
+    create: method(CREATE, {
+      in: {
+        address: bytes(1, ADDRESS_BYTES),
+        /** Bits; default 24 of IPv4, 64 of IPv6. */
+        prefixLength: optional(u8(2)),
+      },
+      out: facts,
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        ...facts,
+        address: bytes(67, ADDRESS_BYTES),
+        prefixLength: u8(68),
+        /** Entries of the neighbour cache. */
+        neighbours: u32(69),
+        statistics: record(70, IpStatistics),
+      },
+    }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+  },
+})
+
+export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
+  identity: 'fd',
+  methods: {
+    create: method(CREATE_FD, {
+      in: {
+        interface: ref(1, 'ip_interface'),
+        protocol: enumOf(2, IpProtocol),
+        /** Of UDP, or the identifier of echoes; 0 or none: one that is free. */
+        port: optional(u16(3)),
+      },
+      out: {},
+    }),
+    query: method(QUERY, {
+      in: {},
+      out: {
+        protocol: enumOf(64, IpProtocol),
+        port: u16(65),
+        /** Datagrams that wait, and those that found no room. */
+        waiting: u32(66),
+        overflowed: u64(67),
+      },
+    }),
+    destroy: method(DESTROY, { in: {}, out: {} }),
+    /**
+     * Sends a datagram, or an echo request, whose `port` is its sequence number. ENETUNREACH for an address that is not
+     * on the link, EMSGSIZE for more than a packet holds. That nobody has the address is not told.
+     */
+    send: method(CallNumber.ip_socket.send, {
+      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MOST_PAYLOAD) },
+      out: {},
+    }),
+    /** Takes the oldest datagram or answer to an echo, and who sent it. EAGAIN if there is none. */
+    receive: method(CallNumber.ip_socket.receive, {
+      in: {},
+      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MOST_PAYLOAD) },
+    }),
+    /** Datagrams to the multicast group come to the socket too. */
+    join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+    leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
+  },
+})

@@ -1,0 +1,281 @@
+/*
+ * IP over a device in the library (RFC 4391; classes `ip_interface`, `ip_socket`): an interface with an address of its
+ * own, pings, and UDP sockets, for devices of this process and of a daemon alike.
+ */
+import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/ip.ts'
+import { IpProtocol } from '../spec/enums.ts'
+import type { Out } from '../spec/schema/schema.ts'
+import { addressText, parseAddress } from '../wire/address.ts'
+import { checkOptions, type Words } from './checks/options.ts'
+import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
+import { type Arrivals, checkUntil, type Until } from './mailbox.ts'
+import { descriptorCloser } from './object.ts'
+import { CLOSED, type DeviceContext, type Plan, plan } from './plan.ts'
+import { showAs } from './show.ts'
+import { defineVerbsClass, SHOWN, VerbsObject } from './verbs-object.ts'
+
+/** Options of `device.ip`. */
+export interface IpOptions {
+  /** '10.9.0.1/24' or 'fd00:9::1/64'; without a length these ones are meant. All of the prefix is on the link. */
+  readonly address: string
+}
+
+/** Options of `IpInterface.ping`. */
+export interface PingOptions extends Until {
+  /** Milliseconds; default 5000. */
+  readonly timeout?: number
+  /** Bytes of the echo; default 56. */
+  readonly size?: number
+}
+
+/** Options of `IpInterface.udp`. */
+export interface UdpOptions {
+  /** Default: one that is free. */
+  readonly port?: number
+}
+
+/** An end of datagrams. */
+export interface UdpEnd {
+  /** IPv4 or IPv6 address as text. */
+  readonly address: string
+  /** 1 to 65535. */
+  readonly port: number
+}
+
+/** A datagram, and who sent it. */
+export interface UdpDatagram extends UdpEnd {
+  /** What it carries; the receiver's own. */
+  readonly payload: Uint8Array
+}
+
+/**
+ * A UDP socket of an interface. Datagrams wait for the program in 212,992 bytes, and are lost beyond that, as they may
+ * be on the link.
+ */
+export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncIterable<UdpDatagram> {
+  /** Its own, where datagrams arrive. */
+  readonly port: number
+  /**
+   * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE for more than a
+   * packet holds (the MTU of the interface less 28 bytes, 48 of IPv6).
+   */
+  send(payload: Uint8Array, to: UdpEnd): void
+  /** Datagrams to a multicast group come here too. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM. */
+  join(group: string): void
+  /** Throws RdmaError EADDRNOTAVAIL for a group that it has not joined. */
+  leave(group: string): void
+  /** Its port is free then. */
+  close(): void
+}
+
+/** An interface of IP over a device (class `ip_interface`). */
+export interface IpInterface extends Disposable {
+  /** Handle of the object. */
+  readonly handle: number
+  /** Its address as text. */
+  readonly address: string
+  /** Bytes of a packet. */
+  readonly mtu: number
+  /** Its link-layer address, prefix, neighbours, and what it has counted. Throws RdmaError. */
+  query(): Out<typeof InterfaceClass.methods.query>
+  /**
+   * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with RdmaError ETIMEDOUT,
+   * ENETUNREACH, or the signal's reason.
+   */
+  ping(address: string, options?: PingOptions): Promise<number>
+  /** A UDP socket. Throws RdmaError EADDRINUSE, ENOMEM. */
+  udp(options?: UdpOptions): UdpSocket
+  /** Throws RdmaError EBUSY while it has sockets. */
+  close(): void
+}
+
+const ipWords: Words<IpOptions> = { address: true }
+const pingWords: Words<PingOptions> = { timeout: true, size: true, signal: true }
+const udpWords: Words<UdpOptions> = { port: true }
+
+const DEFAULT_TIMEOUT = 5000
+const DEFAULT_SIZE = 56
+const LONGEST_TIMER = 2 ** 31 - 1
+const HIGHEST_PORT = 65535
+const HIGHEST_SIZE = 4096
+
+const addressOf = (call: string, text: string): Uint8Array => {
+  checkText(call, 'address', text)
+  const bytes = parseAddress(text)
+  if (bytes === undefined)
+    throw invalidArgument(
+      call,
+      `address ${formatValue(text)} is no IPv4 or IPv6 address`,
+      'write 10.9.0.2 or fd00:9::2',
+    )
+  return bytes
+}
+
+const checkInteger = (call: string, option: string, value: number, least: number, most: number): void => {
+  if (!Number.isInteger(value) || value < least || value > most)
+    throw invalidArgument(call, `${option} ${formatValue(value)}: it is an integer from ${least} to ${most}`)
+}
+
+/** A socket of either protocol; `poll` and the rest as of `UdpSocket`. */
+const openSocket = (kit: DeviceContext, on: number, protocol: number, port: number) => {
+  const { carrier, waiters } = kit
+  const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: on, protocol, port })
+  const number = waiters.add()
+  let isEnded = false
+  let current = handle
+  const wake = (): void => waiters.wake(number)
+  const over = (): void => {
+    isEnded = true
+    waiters.remove(number)
+  }
+  // A record says that something has come; what it is stays at the device until somebody takes it.
+  carrier.descriptors.read(handle, 8, wake, over)
+  const close = descriptorCloser(carrier, SocketClass, handle, () => {
+    current = CLOSED
+    over()
+  })
+  const call: typeof carrier.call = (cls, method, _object, args) => carrier.call(cls, method, current, args)
+  const waiting = (): boolean => !isEnded && !waiters.over && call(SocketClass, 'query', 0, {}).out.waiting > 0
+  const poll = (): UdpDatagram | undefined => {
+    carrier.drive()
+    try {
+      const { address, port: from, payload } = call(SocketClass, 'receive', 0, {}).out
+      return { address: addressText(address), port: from, payload }
+    } catch (error) {
+      if (error instanceof RdmaError && error.code === 'EAGAIN') return undefined
+      throw error
+    }
+  }
+  const wait = async (options: Until = {}): Promise<void> => {
+    checkUntil('ip_socket.wait', options)
+    options.signal?.throwIfAborted()
+    const pause = carrier.pause()
+    if (pause !== undefined) await pause
+    if (!waiting() && !isEnded && !waiters.over) await waiters.wait(number, options.signal)
+  }
+  const arrivals = async function* (options: Until = {}): AsyncGenerator<UdpDatagram> {
+    while (!isEnded && !waiters.over) {
+      const datagram = poll()
+      if (datagram === undefined) await wait(options)
+      else yield datagram
+    }
+  }
+  return {
+    port: call(SocketClass, 'query', 0, {}).out.port,
+    send: (payload: Uint8Array, to: UdpEnd): void => {
+      const address = addressOf('ip_socket.send', to.address)
+      call(SocketClass, 'send', 0, { address, port: to.port, payload })
+    },
+    group: (method: 'join' | 'leave', group: string): void => {
+      call(SocketClass, method, 0, { group: addressOf(`ip_socket.${method}`, group) })
+    },
+    poll,
+    wait,
+    arrivals,
+    close,
+  }
+}
+
+const openUdp = (kit: DeviceContext, on: number, port: number): UdpSocket => {
+  const socket = openSocket(kit, on, IpProtocol.values.UDP, port)
+  const { poll, wait, arrivals, close } = socket
+  const self: UdpSocket = {
+    port: socket.port,
+    send(payload, to) {
+      checkBytes('ip_socket.send', 'payload', payload)
+      if (typeof to !== 'object' || to === null)
+        throw invalidArgument('ip_socket.send', 'the receiver is missing', 'give { address, port }')
+      checkInteger('ip_socket.send', 'port', to.port, 1, HIGHEST_PORT)
+      if (payload.length > HIGHEST_SIZE)
+        throw refused('EMSGSIZE', 'ip_socket.send', `${payload.length} bytes do not fit a packet`)
+      socket.send(payload, to)
+    },
+    join: group => socket.group('join', group),
+    leave: group => socket.group('leave', group),
+    poll,
+    wait,
+    arrivals,
+    [Symbol.asyncIterator]: () => arrivals(),
+    close,
+    [Symbol.dispose]: close,
+  }
+  showAs(self, 'UdpSocket', () => ({ port: socket.port }))
+  return self
+}
+
+class Interface extends VerbsObject implements IpInterface {
+  readonly #address: Uint8Array
+  readonly mtu: number
+  #sequence = 0
+
+  constructor(kit: DeviceContext, handle: number, address: Uint8Array, mtu: number) {
+    super(kit, handle)
+    this.#address = address
+    this.mtu = mtu
+  }
+
+  get cls(): typeof InterfaceClass {
+    return InterfaceClass
+  }
+
+  get address(): string {
+    return addressText(this.#address)
+  }
+
+  override [SHOWN]() {
+    return { handle: this.handle, address: this.address }
+  }
+
+  query() {
+    return this.kit.carrier.call(InterfaceClass, 'query', this.handle, {}).out
+  }
+
+  async ping(address: string, options: PingOptions = {}): Promise<number> {
+    const call = 'ip_interface.ping'
+    checkOptions(call, 'options', options, pingWords)
+    const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
+    checkInteger(call, 'timeout', timeout, 1, LONGEST_TIMER)
+    checkInteger(call, 'size', size, 0, HIGHEST_SIZE)
+    checkUntil(call, signal === undefined ? {} : { signal })
+    const target = addressText(addressOf(call, address))
+    const socket = openSocket(this.kit, this.handle, IpProtocol.values.ICMP, 0)
+    const late = new AbortController()
+    const timer = setTimeout(() => late.abort(), timeout)
+    const until = signal === undefined ? late.signal : AbortSignal.any([late.signal, signal])
+    const sequence = this.#sequence++ & 0xffff
+    const start = performance.now()
+    try {
+      socket.send(new Uint8Array(size), { address, port: sequence })
+      for await (const { address: from, port } of socket.arrivals({ signal: until }))
+        if (port === sequence && from === target) return performance.now() - start
+    } catch (error) {
+      if (!late.signal.aborted || signal?.aborted) throw error
+      throw refused('ETIMEDOUT', call, `${address} has not answered within ${timeout} ms`)
+    } finally {
+      clearTimeout(timer)
+      socket.close()
+    }
+    throw refused('EIO', call, 'the device is gone')
+  }
+
+  udp(options: UdpOptions = {}): UdpSocket {
+    checkOptions('ip_socket.create', 'options', options, udpWords)
+    const { port = 0 } = options
+    checkInteger('ip_socket.create', 'port', port, 0, HIGHEST_PORT)
+    return openUdp(this.kit, this.handle, port)
+  }
+}
+defineVerbsClass(Interface, 'ip_interface', 'IpInterface')
+
+/** An interface with an address. */
+export const ipPlan = (kit: DeviceContext, options: IpOptions): Plan<IpInterface> => {
+  const call = 'ip_interface.create'
+  checkOptions(call, 'options', options, ipWords)
+  checkText(call, 'address', options.address)
+  const [text = '', length, ...more] = options.address.split('/')
+  if (more.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length)))
+    throw invalidArgument(call, `address ${formatValue(options.address)} is none with a prefix`, 'write 10.9.0.1/24')
+  const address = addressOf(call, text)
+  const args = { address, ...(length !== undefined && { prefixLength: Number(length) }) }
+  return plan(InterfaceClass, args, ({ object, out }) => new Interface(kit, object, address, out.mtu))
+}

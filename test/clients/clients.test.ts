@@ -1,0 +1,135 @@
+/*
+ * The order of clients (R31, R40): mad, rdma_cm and ipoib begin with a device in this order and end in the reverse one,
+ * under load, and one that fails leaves the others alone.
+ */
+import assert from 'node:assert/strict'
+import { it } from 'node:test'
+import { clientNames } from '../../src/clients/clients.ts'
+import type { Core, Device } from '../../src/core/model.ts'
+import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
+import { Stack } from './ipoib/stack.ts'
+import { establish, type Host, ip4, twoHosts, World } from './rdma-cm/world.ts'
+
+/** Notes when each client is told of a device, and lets it fail with some. */
+const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
+  const log: string[] = []
+  for (const { client } of clients) {
+    const add = client.add.bind(client)
+    const remove = client.remove.bind(client)
+    Object.assign(client, {
+      add(device: Device) {
+        log.push(`${client.name}+${device.name}`)
+        if (fails(client.name, device)) throw new Error(`${client.name} fails`)
+        return add(device)
+      },
+      remove(device: Device) {
+        log.push(`${client.name}-${device.name}`)
+        remove(device)
+      },
+    })
+  }
+  return () => log.splice(0).join(' ')
+}
+
+/** A host all of whose clients have begun. */
+const begun = (host: Host): Host => {
+  for (const name of clientNames) host.clients.use(name)
+  return host
+}
+
+const PORT = 7471
+
+it('is that of the table, whichever is used first', () => {
+  assert.deepEqual(clientNames, ['mad', 'rdma_cm', 'ipoib'])
+  const world = new World()
+  const { core, clients } = world.host()
+  clients.use('ipoib')
+  assert.deepEqual(
+    core.clients.map(({ client }) => client.name),
+    clientNames,
+  )
+})
+
+it('is kept for devices that come and go under load', () => {
+  const { world, a, b } = twoHosts('drop=1%,seed=3')
+  const seen = watchClients(begun(a).core)
+  begun(b)
+  const one = new Stack(a.devices.get('rxe1')!.device, '10.9.0.1')
+  const other = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
+  const [udp, sink] = [one.udp(), other.udp(9)]
+  const listener = b.listen(ip4(2, PORT))
+  for (let round = 0; round < 50; round++) {
+    const coming = a.plug(9)
+    assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
+    const stack = new Stack(coming, '10.9.0.9')
+    stack.echo().send('10.9.0.2', 1, Uint8Array.of(1))
+    a.connect(ip4(2, PORT), 0x100 + round)
+    for (let i = 0; i < 8; i++) udp.send('10.9.0.2', 9, new Uint8Array(1000))
+    if (round % 2 === 0) world.settle()
+    a.unplug(9)
+    assert.equal(seen(), 'ipoib-rxe9 rdma_cm-rxe9 mad-rxe9')
+    world.settle()
+    while (sink.receive() !== undefined);
+  }
+  assert.ok(other.query().statistics.delivered > 300n)
+  assert.ok(b.requests(listener).length > 40)
+  assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
+})
+
+it('a client that fails with a device leaves the others alone', () => {
+  for (const name of clientNames) {
+    const world = new World()
+    const host = begun(world.host())
+    const seen = watchClients(host.core, (client, device) => client === name && device.name === 'rxe9')
+    host.plug(9)
+    assert.equal(seen(), 'mad+rxe9 rdma_cm+rxe9 ipoib+rxe9')
+    assert.equal(host.core.faults, 1)
+    const device = host.devices.get('rxe9')!.device
+    const open = (): Stack => new Stack(device, '10.9.0.9')
+    if (name === 'ipoib') assert.equal(errnoOf(open), 'EOPNOTSUPP')
+    else open().close()
+    host.unplug(9)
+    // rdma_cm has no use for a device whose queue pair 1 the MAD layer has not got.
+    const told = clientNames.filter(one => one !== name && !(name === 'mad' && one === 'rdma_cm'))
+    assert.equal(
+      seen(),
+      [...told]
+        .reverse()
+        .map(one => `${one}-rxe9`)
+        .join(' '),
+    )
+    host.plug(8)
+    assert.equal(host.clients.use('rdma_cm').devices.withAddress(ipv4(10, 0, 0, 8)) !== undefined, true)
+  }
+})
+
+it('a client that cannot begin leaves the others alone, and is tried again', () => {
+  const world = new World()
+  const host = world.host({}, false)
+  const device = host.plug(1)
+  const taken = device.driver.openManagement?.(device, () => {})
+  const stack = new Stack(device, '10.9.0.1')
+  assert.equal(
+    errnoOf(() => host.clients.use('rdma_cm')),
+    'EBUSY',
+  )
+  taken?.close()
+  assert.equal(host.clients.use('rdma_cm').devices.withAddress(ipv4(10, 0, 0, 1)) !== undefined, true)
+  stack.close()
+})
+
+it('they end in reverse order, and devices go on without them', () => {
+  const { world, a, b } = twoHosts()
+  begun(b)
+  const { active } = establish(world, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])
+  assert.equal(active.state, 'CONNECT')
+  const stack = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
+  stack.udp(1)
+  const seen = watchClients(b.core)
+  for (const end of b.clients.endings) end()
+  assert.equal(seen(), 'ipoib-rxe2 rdma_cm-rxe2 mad-rxe2')
+  assert.deepEqual(b.core.clients, [])
+  stack.close()
+  b.unplug(2)
+  assert.equal(seen(), '')
+})

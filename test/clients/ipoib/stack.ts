@@ -1,0 +1,105 @@
+/*
+ * A program that uses IP over a device, by the classes ip_interface and ip_socket.
+ */
+import assert from 'node:assert/strict'
+import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
+import type { Caller, Context, Core, Device } from '../../../src/core/model.ts'
+import { IpInterface, IpSocket } from '../../../src/spec/classes/ip.ts'
+import { IpProtocol } from '../../../src/spec/enums.ts'
+import { CallError } from '../../../src/spec/errno.ts'
+import { address } from '../../ip/link.ts'
+
+export interface Received {
+  readonly address: Uint8Array
+  readonly port: number
+  readonly payload: Uint8Array
+}
+
+const caller: Caller = {
+  memory: noMemory,
+  copyIn: (_address, length) => new Uint8Array(length),
+  copyOut: () => {},
+  descriptor: fd => fd,
+}
+
+export class Socket {
+  readonly number: number
+  readonly #core: Core
+  readonly #context: Context
+
+  constructor(context: Context, on: number, protocol: number, port: number) {
+    this.#context = context
+    this.#core = context.device.core
+    const args = { interface: on, protocol, port }
+    this.number = invokeNow(context, IpSocket, 'create', 0, args, caller).descriptors![0]!.object
+  }
+
+  query() {
+    return invokeNow(this.#context, IpSocket, 'query', this.number, {}, caller).out
+  }
+
+  /** Whether its descriptor can be read. */
+  get isReadable(): boolean {
+    return (this.#core.descriptors.get(this.number)?.sink.unread() ?? 0) > 0
+  }
+
+  send(to: string, port: number, payload: Uint8Array): void {
+    invokeNow(this.#context, IpSocket, 'send', this.number, { address: address(to), port, payload }, caller)
+  }
+
+  receive(): Received | undefined {
+    try {
+      return invokeNow(this.#context, IpSocket, 'receive', this.number, {}, caller).out
+    } catch (error) {
+      if (error instanceof CallError && error.errno === 11) return undefined
+      throw error
+    }
+  }
+
+  join(group: string): void {
+    invokeNow(this.#context, IpSocket, 'join', this.number, { group: address(group) }, caller)
+  }
+
+  leave(group: string): void {
+    invokeNow(this.#context, IpSocket, 'leave', this.number, { group: address(group) }, caller)
+  }
+
+  close(): void {
+    closeDescriptor(this.#core, this.number)
+  }
+}
+
+export class Stack {
+  readonly context: Context
+  readonly number: number
+  readonly facts: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
+
+  constructor(device: Device, own: string, prefixLength?: number) {
+    this.context = openContext(device, { opened: true })
+    const args = { address: address(own), ...(prefixLength !== undefined && { prefixLength }) }
+    const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
+    assert.ok(object !== undefined)
+    this.number = object
+    this.facts = out
+  }
+
+  query() {
+    return invokeNow(this.context, IpInterface, 'query', this.number, {}, caller).out
+  }
+
+  destroy(): void {
+    invokeNow(this.context, IpInterface, 'destroy', this.number, {}, caller)
+  }
+
+  udp(port = 0): Socket {
+    return new Socket(this.context, this.number, IpProtocol.values.UDP, port)
+  }
+
+  echo(): Socket {
+    return new Socket(this.context, this.number, IpProtocol.values.ICMP, 0)
+  }
+
+  close(): void {
+    closeContext(this.context)
+  }
+}
