@@ -91,7 +91,7 @@ const LINGER = 20
  * daemon has.
  */
 const MOST_CONTEXTS = 256
-const MOST_DESCRIPTORS = 1024
+const MOST_DESCRIPTORS = 8192
 /** Sessions of one process: a shim needs one, a tool in a traced program another. */
 const MOST_SESSIONS = 16
 /**

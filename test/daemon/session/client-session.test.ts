@@ -335,16 +335,16 @@ test('one context cannot make event descriptors without end', async t => {
   await client.hello()
   const context = await client.context()
   const made: number[] = []
-  let refused = 0
-  for (let i = 0; i < 1100; i++) {
+  for (;;) {
     const { ret, fds } = await client.command(context, Command.CREATE_COMP_CHANNEL, [], 1)
     if (ret < 0) {
       assert.deepEqual([ret, fds.length], [-Errno.EMFILE, 0])
-      refused++
-    } else made.push(...fds)
+      break
+    }
+    made.push(...fds)
   }
-  // One is the context's own, for async events.
-  assert.deepEqual([made.length, refused], [1023, 77])
+  // rsockets and rdma_create_ep need one per connection. One is the context's own, for async events.
+  assert.ok(made.length > 1024 && made.length <= 8191, `${made.length}`)
   for (const fd of made.splice(0)) close(fd)
   await eventually(
     client,
