@@ -122,6 +122,19 @@ const PACKAGES = [
     use: 'compiles a program that must not be disturbed',
     found: program('musl-gcc'),
   },
+  ...Object.entries({
+    fio: 'fio',
+    qperf: 'qperf',
+    'libfabric-bin': 'fi_pingpong',
+    'ucx-utils': 'ucx_perftest',
+    'dapl2-utils': 'dtest',
+    curl: 'curl',
+  }).map(([name, file]) => ({
+    name,
+    for: ['long'],
+    use: `an application, whose ${file} is run`,
+    found: program(file),
+  })),
   { name: 'git', for: ['test'], use: 'a program that must not be disturbed', found: program('git') },
   {
     name: 'python3',

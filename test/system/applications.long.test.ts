@@ -1,0 +1,157 @@
+/*
+ * Applications of others on librdmacm and libibverbs, a server and a client each; docs/reference/applications.md has
+ * what was tried by hand besides.
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { before, describe, it } from 'node:test'
+import { findTool } from '../tools.ts'
+import {
+  freePort,
+  isEmpty,
+  lacking,
+  type Running,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+  temporaryFolder,
+  untilListening,
+} from './programs.ts'
+
+interface Application {
+  /** PORT stands for a port of TCP that is free, ADDRESS for 127.0.0.1, FOLDER for an empty folder. */
+  readonly server: string
+  /** Clients that run one after the other. */
+  readonly clients: readonly string[]
+  /** What tells that the server is ready: it listens at a port of rdma_cm, or at one of TCP, or says so. */
+  readonly meets: 'rdma_cm' | 'tcp' | RegExp
+  /** The server goes on listening: it is ended when the clients have. */
+  readonly endless?: true
+  readonly env?: NodeJS.ProcessEnv
+}
+
+const fio = (verb: string): Application => {
+  const job = 'fio --thread --name=job --ioengine=rdma --port=PORT --bs=64k --size=4m'
+  return {
+    server: `${job} --rw=read --iodepth=16`,
+    clients: [`${job} --hostname=ADDRESS --verb=${verb} --rw=write --iodepth=4`],
+    meets: 'rdma_cm',
+  }
+}
+
+const fabric = (provider: string, endpoint: string, env: NodeJS.ProcessEnv = {}): Application => ({
+  server: `fi_pingpong -p ${provider} -e ${endpoint} -I 10 -B PORT`,
+  clients: [`fi_pingpong -p ${provider} -e ${endpoint} -I 10 -P PORT ADDRESS`],
+  meets: 'tcp',
+  env,
+})
+
+const ucx = (test: string, transports: string, bytes = 4096): Application => ({
+  server: 'ucx_perftest -p PORT',
+  clients: [`ucx_perftest -p PORT -n 100 -w 10 -s ${bytes} -t ${test} ADDRESS`],
+  meets: 'tcp',
+  env: { UCX_TLS: transports, UCX_NET_DEVICES: 'rxe0:1' },
+})
+
+/** libfabric's messages over connections ask for queues for 256 peers, which are larger than those of rxe may be. */
+const FEW_PEERS = { FI_UNIVERSE_SIZE: '8' }
+
+const applications: Readonly<Record<string, Application>> = {
+  'fio writes': fio('write'),
+  'fio reads': fio('read'),
+  'fio sends': fio('send'),
+  qperf: {
+    server: 'qperf -lp PORT',
+    clients: [
+      ...['rc_bw', 'rc_lat', 'rc_bi_bw', 'rc_rdma_read_bw', 'rc_rdma_write_lat', 'rc_rdma_write_poll_lat'],
+      ...['rc_compare_swap_mr', 'ver_rc_fetch_add'],
+    ].map(test => `qperf -lp PORT -cm 1 -t 1 ADDRESS ${test}`),
+    meets: 'tcp',
+    endless: true,
+  },
+  'libfabric, connected': fabric('verbs', 'msg'),
+  'libfabric, datagrams': fabric('verbs', 'dgram'),
+  'libfabric, messages over connections': fabric('verbs;ofi_rxm', 'rdm', FEW_PEERS),
+  'libfabric, messages over XRC': fabric('verbs;ofi_rxm', 'rdm', {
+    ...FEW_PEERS,
+    FI_VERBS_PREFER_XRC: '1',
+    FI_OFI_RXM_USE_SRX: '1',
+  }),
+  'libfabric, messages over datagrams': fabric('verbs;ofi_rxd', 'rdm'),
+  'UCX, messages over RC': ucx('tag_bw', 'rc,ud,self'),
+  'UCX, READ over RC': ucx('ucp_get', 'rc,ud,self'),
+  'UCX, atomics over RC': ucx('ucp_cswap', 'rc,ud,self', 8),
+  'UCX, messages over UD': ucx('tag_lat', 'ud,self'),
+  uDAPL: {
+    server: 'dtest -P lo -b 65536 -B 10',
+    clients: ['dtest -P lo -b 65536 -B 10 -h ADDRESS'],
+    meets: /waiting for client connection/,
+    env: { DAT_OVERRIDE: 'FOLDER/dat.conf' },
+  },
+}
+
+const DAT = 'lo u2.0 nonthreadsafe default libdaplofa.so.2 dapl.2.0 "lo 0" ""\n'
+
+describe('applications', () => {
+  const suite = suiteScope()
+  let daemon: TestDaemon
+  before(async () => {
+    daemon = await startDaemon(suite)
+  })
+
+  for (const [name, { server: serverLine, clients, meets, endless, env }] of Object.entries(applications))
+    it(name, { skip: lacking(serverLine.split(' ')[0]!) }, async t => {
+      const folder = temporaryFolder(t)
+      writeFileSync(join(folder, 'dat.conf'), DAT)
+      const port = await freePort()
+      const put = (text: string): string =>
+        text.replace('PORT', `${port}`).replace('ADDRESS', '127.0.0.1').replace('FOLDER', folder)
+      const own = Object.entries(env ?? {}).map(([key, value]) => [key, put(value ?? '')])
+      const options = { env: { ...daemon.env, ...Object.fromEntries(own) }, cwd: folder }
+      const begin = (line: string): Running => {
+        const [program, ...args] = line.split(' ').map(put)
+        return start(t, program!, args, options)
+      }
+      const { listeners } = (await daemon.stat()).connections
+      const server = begin(serverLine)
+      if (meets instanceof RegExp) await server.said(meets)
+      else if (meets === 'tcp') await untilListening(port, server.ended)
+      else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
+      for (const line of clients) {
+        const { status, signal, stdout, stderr } = await begin(line).ended
+        const said = `${line}: status ${status}, signal ${signal}\n${stdout}${stderr}server:\n${server.output()}`
+        assert.equal(status, 0, said)
+        assert.doesNotMatch(stdout, /FAILED/, said)
+      }
+      if (endless) server.child.kill('SIGTERM')
+      const { status, stdout, stderr } = await server.ended
+      if (!endless) assert.equal(status, 0, `server: ${stdout}${stderr}`)
+    })
+
+  const rsockets = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
+  const preload = join(rsockets, 'librspreload.so')
+
+  it('programs of sockets, with librspreload', { skip: lacking('python3', 'curl', preload) }, async t => {
+    const folder = temporaryFolder(t)
+    const bytes = Buffer.alloc(1_000_000, 'rsockets')
+    writeFileSync(join(folder, 'bytes'), bytes)
+    const port = await freePort()
+    const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
+    // Not a python3 that is a script: its shell would make the first sockets.
+    const python = findTool('python3')!
+    const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
+    await server.said(/Serving HTTP/)
+    const url = `http://127.0.0.1:${port}/bytes`
+    const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'got', url], options).ended
+    assert.equal(status, 0, stderr)
+    assert.ok(readFileSync(join(folder, 'got')).equals(bytes))
+    server.child.kill('SIGTERM')
+    await server.ended
+  })
+
+  it('leave nothing behind', async () => {
+    await daemon.settled(isEmpty)
+  })
+})
