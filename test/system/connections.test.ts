@@ -11,7 +11,7 @@ import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 const NOBODY = 65534
 const PORT = 7471
 const QUEUE_PAIR = 0x33
-const [EPERM, ENOENT, EADDRINUSE] = [-1, -2, -98]
+const [EPERM, ENOENT, EINVAL, EADDRINUSE] = [-1, -2, -22, -98]
 
 const missing = lacking(UCMA_PROGRAM)
 const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
@@ -71,6 +71,32 @@ describe('programs', { skip: missing }, () => {
     assert.ok((await server.accept(asked.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
     assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
     for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a program that rejects', { skip: missing }, () => {
+  it('has the reasons that Linux leaves to programs', async t => {
+    const daemon = await startDaemon(t)
+    const program = await UcmaProgram.start(t, daemon)
+    const listener = await program.create()
+    await program.bind(listener, PORT)
+    await program.listen(listener)
+    for (const [reason, told] of [
+      [0, 28],
+      [28, 28],
+      [35, 35],
+    ] as const) {
+      const id = await program.create()
+      await program.resolve(id, PORT)
+      await program.connect(id, QUEUE_PAIR)
+      const { id: request } = await program.until('CONNECT_REQUEST')
+      assert.equal(await program.reject(request, 8), EINVAL)
+      assert.ok((await program.reject(request, reason)) >= 0)
+      assert.equal((await program.until('REJECTED')).status, told)
+      for (const one of [request, id]) await program.destroy(one)
+    }
+    await program.close()
     await daemon.settled(isEmpty)
   })
 })

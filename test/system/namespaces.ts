@@ -53,6 +53,10 @@ export const join = (namespaces: readonly [string, string], dev: string, mtu: nu
   for (const name of namespaces) untilUp(name, dev)
 }
 
+/** Index of an interface. */
+export const indexOf = (namespace: string, dev: string): number =>
+  Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
+
 /** Until then the interface has no queue: what is sent is dropped. Linux gives it one within a second. */
 const untilUp = (namespace: string, dev: string): void => {
   for (let left = 2000; left > 0; left--) {

@@ -4,8 +4,9 @@
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../loopback.ts'
+import { canMakeNamespaces, indexOf, ip, twoNamespaces } from './namespaces.ts'
 import { isEmpty, lacking, ownProgram, run, start, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
-import { assertGoodRdmacm, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
+import { assertGoodRdmacm, type RdmacmCase, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
 
 const closedChannel = ownProgram('closed_channel')
 
@@ -58,6 +59,27 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
   it('leave nothing behind', async () => {
     await server.settled(isEmpty)
     await client.settled(isEmpty)
+  })
+})
+
+describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, () => {
+  it('reach a link-local address through the interface that its scope names', async t => {
+    if (!canMakeNamespaces(t)) return
+    const namespaces = twoNamespaces(t, 1500, true)
+    for (const [i, name] of namespaces.entries())
+      ip('-n', name, 'address', 'add', `fe80::${i + 1}/64`, 'dev', 'v0', 'nodad')
+    const [server, client] = [
+      await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.1'], netns: namespaces[0] }),
+      await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.2'], netns: namespaces[1] }),
+    ]
+    const index = indexOf(namespaces[1], 'v0')
+    const rping: RdmacmCase = {
+      server: 'rping -s -a :: -p PORT -C 3',
+      client: `rping -c -a fe80::1%${index} -p PORT -C 3 -v`,
+    }
+    assertGoodRdmacm(rping, await runRdmacm(t, server, rping, { clientDaemon: client }))
+    const elsewhere = start(t, 'rping', ['-c', '-a', `fe80::1%${index + 1}`, '-C', '1'], { env: client.env })
+    assert.match((await elsewhere.ended).stderr, /RDMA_CM_EVENT_ADDR_ERROR, error -19/)
   })
 })
 

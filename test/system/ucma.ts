@@ -23,6 +23,7 @@ export interface UcmaEvent {
   readonly name: string
   readonly id: number
   readonly userHandle: bigint
+  readonly status: number
   /** What the peer's vendor says. */
   readonly ece: Ece
 }
@@ -114,6 +115,13 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(8, view)).result
   }
 
+  async reject(id: number, reason: number): Promise<number> {
+    const view = body(264)
+    view.setUint32(0, id, true)
+    view.setUint8(5, reason)
+    return (await this.write(9, view)).result
+  }
+
   async disconnect(id: number): Promise<number> {
     const view = body(4)
     view.setUint32(0, id, true)
@@ -131,6 +139,7 @@ export class UcmaProgram extends StepProgram {
       name,
       id: view.getUint32(8, true),
       userHandle: view.getBigUint64(0, true),
+      status: view.getInt32(16, true),
       ece: { vendorId: view.getUint32(328, true), attrMod: view.getUint32(332, true) },
     }
   }

@@ -6,6 +6,7 @@
  * response has a pointer to it. The channel is the descriptor that is written to.
  */
 import { CmAddresses, CmConnectionParameters, CmDatagramParameters, CmEce } from '../classes/cm_parameters.ts'
+import { rejReason } from '../wire/mad.ts'
 import { type Cell, embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
@@ -33,6 +34,8 @@ export interface UcmaCommand {
   readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
+  /** The values that Linux takes of the byte at `at`. */
+  readonly only?: { readonly at: number; readonly values: readonly number[] }
   /** The list in the response: its offset, bytes per element, and the offset of the count. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response is that of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
@@ -193,6 +196,8 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'reject',
     in: layout(264, object(0), value(5, 1, 'reason')),
     counted: { at: 8, length: 4, attribute: 'privateData' },
+    // Other reasons are the connection manager's own.
+    only: { at: 5, values: [0, rejReason.CONSUMER_DEFINED, rejReason.VENDOR_OPTION_NOT_SUPPORTED] },
   },
   { name: 'DISCONNECT', number: 10, class: 'cm_id', method: 'disconnect', in: layout(4, object(0)) },
   {

@@ -230,6 +230,7 @@ export const rejReason = {
   INVALID_CLASS_VERSION: 31,
   INVALID_FLOW_LABEL: 32,
   INVALID_ALT_FLOW_LABEL: 33,
+  VENDOR_OPTION_NOT_SUPPORTED: 35,
 } as const
 
 /** `status` of a SIDR_REP (clause 12.11.2.2, table 121). */

@@ -73,7 +73,9 @@ const isAddress = (bytes: Uint8Array): boolean => bytes[0] !== 0 || bytes[1] !==
 /** Fields of a struct without cells. */
 const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, args: AnyValues): void => {
   const struct = viewOf(body)
-  const { data, counted, when, sized, short = [] } = command
+  const { data, counted, when, sized, only, short = [] } = command
+  if (only !== undefined && !only.values.includes(body[only.at]!))
+    throw new CallError('EINVAL', `${command.name}: ${body[only.at]} is none of ${only.values.join(', ')}`)
   if (data !== undefined) {
     const length = struct.getUint32(data.length, true)
     if (length > 4096) throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most 4096`)
