@@ -11,6 +11,7 @@ import {
   lacking,
   ownProgram,
   run,
+  runUserdma,
   start,
   startDaemon,
   suiteScope,
@@ -230,6 +231,43 @@ describe('umad files', { skip: missing }, () => {
     const { length, data } = await program.receive()
     assert.deepEqual([length, data.length, data[3]], [312, 256, GET | RESPONSE])
     await program.close()
+  })
+
+  it('say for which of their agents a message is, and keep what an agent that is gone has heard', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1)
+    assert.equal(await client.register({}), 0)
+    for (const [agent, method] of [GET, SET].entries())
+      assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [method] }), agent)
+    for (const method of [SET, GET, SET])
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method, oui: OUI }) }), 320)
+    assert.equal((await server.receive()).agent, 1)
+    assert.equal((await server.say('poll 30000')).result, 1)
+    assert.equal((await server.say('unregister 0')).result, 0)
+    assert.deepEqual([(await server.receive()).agent, (await server.receive()).agent], [0, 1])
+    for (const one of [client, server]) await one.close()
+  })
+
+  it('show in traces as calls of their classes, with the bytes that were read and written', async t => {
+    const registration = Buffer.alloc(40)
+    registration[4] = 1
+    const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`
+    const line = `printf '${steps}' | ${UMAD_PROGRAM}`
+    const { stdout, stderr } = await runUserdma(t, [
+      'trace',
+      '--socket',
+      daemon.socket,
+      '--abi',
+      '--',
+      'sh',
+      '-c',
+      line,
+    ])
+    const said = stdout + stderr
+    assert.match(said, /umad\] fd 3 mad_agent\.create\(channel fd 3, mgmtClass 0, .*\) = 0 \{object 0\}/)
+    assert.match(said, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
+    assert.match(said, /mad_channel\.receive\(.*room 0\) = -1 EAGAIN/)
+    assert.match(said, /mad_agent\.destroy\(object 0\) = 0/)
   })
 
   it('are shared by a child, which reads and sends as its parent', async t => {
