@@ -3,7 +3,6 @@
  * daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
-import { formatFaults, parseFaults } from '../phy/faults/rules.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
@@ -33,25 +32,28 @@ const parseOne = <T extends string>(name: string, known: readonly T[], text: str
   return found
 }
 
-/** The rules of all `texts` joined. Throws an Error with a sentence. */
-export const canonicalFaults = (texts: readonly string[]): string => formatFaults(parseFaults(texts.join(';')))
+/** The rules of all `texts` joined. Throws an Error with a sentence. Most starts of `run` do without the parser. */
+export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
+  const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
+  return formatFaults(parseFaults(texts.join(';')))
+}
 
-export const orUsageError = <T>(parse: () => T): T => {
+export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> => {
   try {
-    return parse()
+    return await parse()
   } catch (error) {
     throw new UsageError(error instanceof Error ? error.message : String(error))
   }
 }
 
 /** Parses the options. Throws UsageError with a sentence. */
-export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: ConfigOptions): WantedConfig =>
-  orUsageError(() => {
+export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: ConfigOptions): Promise<WantedConfig> =>
+  orUsageError(async () => {
     const devices = device?.map(parseDevice)
     if (devices) checkDevices(devices)
     return {
       ...(devices && { devices }),
-      ...(fault !== undefined && { fault: canonicalFaults(fault) }),
+      ...(fault !== undefined && { fault: await canonicalFaults(fault) }),
       ...(link !== undefined && { link: parseOne('link', links, link) }),
       ...(path !== undefined && { path: parseOne('path', paths, path) }),
       ...(ignoreMemlock && { ignoreMemlock }),
@@ -86,10 +88,10 @@ const canonical = (devices: readonly DeviceSpec[]): string =>
     .join(' ')
 
 /** Why a program that wants `wanted` cannot join a daemon with `running`; undefined if it can. */
-export const difference = (wanted: WantedConfig, running: DaemonConfig): string | undefined => {
+export const difference = async (wanted: WantedConfig, running: DaemonConfig): Promise<string | undefined> => {
   if (wanted.devices && canonical(wanted.devices) !== canonical(running.devices))
     return `has ${devicesText(running.devices)}, not ${devicesText(wanted.devices)}`
-  if (wanted.fault !== undefined && wanted.fault !== canonicalFaults([running.fault]))
+  if (wanted.fault !== undefined && wanted.fault !== (await canonicalFaults([running.fault])))
     return `has ${running.fault === '' ? 'no faults' : `faults ${running.fault}`}, not ${wanted.fault === '' ? 'none' : wanted.fault}`
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
   const path = running.path ?? 'direct'

@@ -89,7 +89,7 @@ const asJoined = (client: ToolClient, lastWords = (): string => ''): Joined => (
 
 const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<void> => {
   if (Object.keys(wanted).length === 0) return
-  const why = difference(wanted, await client.config())
+  const why = await difference(wanted, await client.config())
   if (why)
     throw new Error(
       `the daemon at ${client.socket} (process ${client.daemon}) ${why}; use --private for one of your own`,
@@ -98,7 +98,7 @@ const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<vo
 
 /** Joins or starts a daemon as the options say. Throws an Error with a sentence. */
 export const joinDaemon = async (options: JoinOptions, onTrace?: OnTrace): Promise<Joined> => {
-  const wanted = wantedConfig(options)
+  const wanted = await wantedConfig(options)
   if (options.private) {
     if (options.socket !== undefined)
       throw new UsageError('--private and --socket exclude each other: a private daemon has a socket of its own')

@@ -18,7 +18,7 @@ const findRoot = (): string => {
 export const packageRoot = findRoot()
 
 /** The entry module of a new process of the command line. */
-export const mainModule = fileURLToPath(new URL(`./main${here.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url))
+export const mainModule = join(dirname(here), `main${here.endsWith('.ts') ? '.ts' : '.js'}`)
 
 /** The path of the preload library. Throws a sentence if it is not built or its path cannot be in LD_PRELOAD. */
 export const shimLibrary = (): string => {

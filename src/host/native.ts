@@ -16,6 +16,25 @@ type Library = ReturnType<Koffi['load']>
 /** A C function: integers and pointers are Numbers, `const char *` takes a string. */
 export type NativeFunction = (...args: (number | string)[]) => number
 
+/** Of package.json. */
+const VERSION = '3.3.4'
+
+/**
+ * The package's library. The package's own way to it takes 15 ms, of which the library is 1; it is gone where this one
+ * ends, as with musl.
+ */
+const loadKoffi = (require: NodeJS.Require): Koffi => {
+  try {
+    const direct = require(`@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`) as Koffi & {
+      readonly version?: string
+    }
+    if (direct.version === VERSION) return direct
+  } catch {
+    // the package knows where it is, or says what is wrong
+  }
+  return require('koffi') as Koffi
+}
+
 let loaded: Koffi | undefined
 let libc: Library | undefined
 
@@ -28,12 +47,15 @@ export const koffi = (): Koffi => {
   }
   try {
     // A bundle of CommonJS has no URL of its own; the program's has the packages that it was installed with.
-    loaded = createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`)('koffi') as Koffi
+    loaded = loadKoffi(createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`))
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
-    throw new Error(`this needs the npm package "koffi", which could not be loaded (npm install koffi@3.3.4): ${why}`, {
-      cause,
-    })
+    throw new Error(
+      `this needs the npm package "koffi", which could not be loaded (npm install koffi@${VERSION}): ${why}`,
+      {
+        cause,
+      },
+    )
   }
   return loaded
 }

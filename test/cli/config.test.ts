@@ -4,32 +4,32 @@ import { configArguments, difference, fullConfig, wantedConfig } from '../../src
 import { UsageError } from '../../src/cli/fail.ts'
 
 describe('what --device, --link, --path and --fault say', () => {
-  it('is the usual configuration if nothing is said', () => {
-    assert.deepEqual(fullConfig(wantedConfig({})), {
+  it('is the usual configuration if nothing is said', async () => {
+    assert.deepEqual(fullConfig(await wantedConfig({})), {
       devices: [{ name: 'rxe0', address: '127.0.0.1' }],
       fault: '',
       link: 'memory',
     })
   })
 
-  it('comes back from the arguments that a daemon is started with', () => {
+  it('comes back from the arguments that a daemon is started with', async () => {
     const wanted = fullConfig(
-      wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: ['seed=7, drop=0.010'], link: 'udp' }),
+      await wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: ['seed=7, drop=0.010'], link: 'udp' }),
     )
     const words = configArguments(wanted)
     const devices = ['--device', 'rxe_a@127.0.0.3', '--device', 'rxe1@::1']
     assert.deepEqual(words, [...devices, '--fault', 'drop=0.01,seed=7', '--link', 'udp'])
     const device = words.filter((_, i) => words[i - 1] === '--device')
     const fault = words.filter((_, i) => words[i - 1] === '--fault')
-    assert.deepEqual(fullConfig(wantedConfig({ device, fault, link: 'udp' })), wanted)
+    assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('packets everywhere and no limit of memory come back too', () => {
-    const wanted = fullConfig(wantedConfig({ path: 'packets', ignoreMemlock: true }))
+  it('packets everywhere and no limit of memory come back too', async () => {
+    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
     assert.deepEqual(configArguments(wanted).slice(-3), ['--path', 'packets', '--ignore-memlock'])
-    assert.equal(difference(wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
+    assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
 
   const wrong: readonly (readonly [options: Parameters<typeof wantedConfig>[0], message: RegExp])[] = [
@@ -45,16 +45,12 @@ describe('what --device, --link, --path and --fault say', () => {
     [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],
   ]
   for (const [options, message] of wrong)
-    it(`refuses ${JSON.stringify(options)}`, () => {
-      assert.throws(
-        () => wantedConfig(options),
-        error => error instanceof UsageError && message.test(error.message),
-      )
-    })
+    it(`refuses ${JSON.stringify(options)}`, () =>
+      assert.rejects(wantedConfig(options), error => error instanceof UsageError && message.test(error.message)))
 })
 
 describe('whether a program can join a daemon', () => {
-  const running = fullConfig(wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }))
+  const running = wantedConfig({ device: ['rxe0@127.0.0.1', 'rxe1@::1'], fault: ['drop=0.1'] }).then(fullConfig)
   const cases: readonly (readonly [options: Parameters<typeof wantedConfig>[0], why: RegExp | undefined])[] = [
     [{}, undefined],
     [{ device: ['rxe1@0:0:0:0:0:0:0:1', 'rxe0@127.0.0.1'] }, undefined],
@@ -70,13 +66,16 @@ describe('whether a program can join a daemon', () => {
     [{ ignoreMemlock: true }, /^keeps to RLIMIT_MEMLOCK$/],
   ]
   for (const [options, why] of cases)
-    it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, () => {
-      const found = difference(wantedConfig(options), running)
+    it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, async () => {
+      const found = await difference(await wantedConfig(options), await running)
       if (why) assert.match(found ?? '', why)
       else assert.equal(found, undefined)
     })
 
-  it('says so where faults are wanted and there are none', () => {
-    assert.equal(difference(wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})), 'has no faults, not dup=0.5')
+  it('says so where faults are wanted and there are none', async () => {
+    assert.equal(
+      await difference(await wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})),
+      'has no faults, not dup=0.5',
+    )
   })
 })

@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict'
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { SystemError } from '../../src/host/errno.ts'
-import { check, hasNative, libcFunctions, orErrno } from '../../src/host/native.ts'
+import { check, hasNative, koffi, libcFunctions, orErrno } from '../../src/host/native.ts'
+import { repoRoot } from '../paths.ts'
 
 const sys = libcFunctions({
   close: 'int close(int fd)',
@@ -32,6 +34,13 @@ test('a failed call is -errno or a SystemError', () => {
 
 test('an unknown function is named', () => {
   assert.throws(() => libcFunctions({ userdmaNoSuch: 'int userdmaNoSuch()' })(), /userdmaNoSuch/)
+})
+
+test('the library is loaded without the package’s own loader, which is slow, in the version that is pinned', () => {
+  const { cache, resolve } = createRequire(import.meta.url)
+  assert.equal(cache[resolve('koffi')], undefined)
+  const { version } = JSON.parse(readFileSync(join(repoRoot, 'node_modules', 'koffi', 'package.json'), 'utf8'))
+  assert.equal((koffi() as { readonly version?: string }).version, version)
 })
 
 test('without koffi importing works, and the first call names the package', async t => {

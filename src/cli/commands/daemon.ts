@@ -100,7 +100,7 @@ const stopSignal = (): Promise<undefined> =>
 
 export const daemon = async (options: DaemonOptions): Promise<void> => {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
-  const config = fullConfig(wantedConfig(options))
+  const config = fullConfig(await wantedConfig(options))
   const served = servedBy(options)
   const socket = options.socket === undefined ? makeUserSocket() : resolve(options.socket)
   const stopped = stopSignal()

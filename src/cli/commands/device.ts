@@ -8,7 +8,7 @@ import { type LookOptions, queryStat } from './stat.ts'
 
 /** Adds a device to a daemon. Throws UsageError if the text is not a device. */
 export const addDevice = async (text: string, options: LookOptions): Promise<void> => {
-  const add = orUsageError(() => parseDevice(text))
+  const add = await orUsageError(() => parseDevice(text))
   await queryStat(options, async client => {
     await client.changeDevices({ add })
     return ''

@@ -28,7 +28,7 @@ export const showFaults = (options: LookOptions): Promise<void> =>
 
 /** Throws UsageError for invalid rules. */
 export const setFaults = async (rules: readonly string[], options: LookOptions): Promise<void> => {
-  const text = orUsageError(() => canonicalFaults(rules))
+  const text = await orUsageError(() => canonicalFaults(rules))
   await queryStat(options, async client => {
     await client.faults(text)
     return ''
