@@ -19,18 +19,14 @@ export type NativeFunction = (...args: (number | string)[]) => number
 /** Of package.json. */
 const VERSION = '3.3.4'
 
-/**
- * The package's library. The package's own way to it takes 15 ms, of which the library is 1; it is gone where this one
- * ends, as with musl.
- */
+/** The package's library, without the package's own loader if possible: that takes several times as long. */
 const loadKoffi = (require: NodeJS.Require): Koffi => {
+  const library = `@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`
   try {
-    const direct = require(`@koromix/koffi-linux-${process.arch}/linux_${process.arch}/koffi.node`) as Koffi & {
-      readonly version?: string
-    }
+    const direct = require(library) as Koffi & { readonly version?: string }
     if (direct.version === VERSION) return direct
   } catch {
-    // the package knows where it is, or says what is wrong
+    // another libc or package manager: its loader knows the place, or says what is wrong
   }
   return require('koffi') as Koffi
 }

@@ -67,6 +67,7 @@ const transports: Readonly<Record<number, CmTransport>> = {
 export class RdmaCm implements EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
+  readonly #core: Core
   readonly #environment: RdmaCmEnvironment
   readonly #mads: Datagrams
   readonly #ports: PortTable
@@ -80,6 +81,7 @@ export class RdmaCm implements EventHost {
   #identifiers = 0
 
   constructor(core: Core, mads: Datagrams, environment: RdmaCmEnvironment) {
+    this.#core = core
     this.#environment = environment
     this.#mads = mads
     this.#ports = new PortTable(environment.random)
@@ -345,6 +347,7 @@ export class RdmaCm implements EventHost {
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
     this.#ports.release(id)
     id.source = undefined
+    id.state = 'IDLE'
     const { connection } = id
     if (connection === undefined) return
     id.connection = undefined
@@ -467,15 +470,25 @@ export class RdmaCm implements EventHost {
 
   #removeDevice(device: CmDevice): void {
     for (const connection of this.engine.removeDevice(device.number)) this.#ids.delete(connection)
-    for (const id of this.#bound.get(device) ?? []) {
+    const bound = this.#bound.get(device) ?? []
+    this.#bound.delete(device)
+    for (const id of bound) {
       this.#listeners.remove(id)
       id.connection = undefined
       id.device = undefined
       id.state = 'DEVICE_REMOVAL'
-      this.#tell(id, DEVICE_REMOVAL, {})
     }
-    this.#bound.delete(device)
     this.#macs.delete(device)
+    this.#core.run(this.#tellRemoval(bound))
+  }
+
+  /** Yields after each: they may be very many. */
+  *#tellRemoval(ids: Iterable<Identifier>): Generator<void> {
+    for (const id of ids) {
+      // it may be destroyed by now
+      if (id.state === 'DEVICE_REMOVAL') this.#tell(id, DEVICE_REMOVAL, {})
+      yield
+    }
   }
 }
 

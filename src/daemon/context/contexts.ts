@@ -157,7 +157,7 @@ export const createContexts = (
         'a doorbell',
         () => {
           if (!drain(open, ours)) {
-            watcher.stop()
+            watcher.update({})
             open.context.device.core.run(oneSlice(hungUp))
           }
           rung()

@@ -114,7 +114,8 @@ export const createEventSocket = (
   const leave = (): void => {
     if (over) return
     over = true
-    watcher.stop()
+    // to end the watch takes longer: that is left to `close`
+    watcher.update({})
     hungUp()
   }
 

@@ -433,6 +433,31 @@ describe('a device that goes', () => {
     for (const id of [passive, here, everywhere, ...requests]) b.cm.destroy(id)
     assertNothingLeft(world)
   })
+
+  it('tells very many of it in steps; those that are destroyed meanwhile are not told', () => {
+    const { world, b } = twoHosts()
+    const jobs: Iterator<unknown>[] = []
+    const { run } = b.core
+    Object.assign(b.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+    const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
+    b.unplug(2)
+    assert.deepEqual(
+      ids.flatMap(id => b.heard(id)),
+      [],
+    )
+    assert.equal(
+      errnoOf(() => b.cm.listen(ids[0]!, 0)),
+      'EINVAL',
+    )
+    b.cm.destroy(ids[9]!)
+    for (const job of jobs) run(job)
+    assert.deepEqual(
+      ids.map(id => b.heard(id).length),
+      [1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
+    )
+    for (const id of ids.slice(0, 9)) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
 })
 
 describe('a bond that fails over', () => {
