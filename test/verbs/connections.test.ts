@@ -7,6 +7,7 @@ import { emitAddress, ipAddress } from '../../src/clients/rdma-cm/socket-address
 import { CmChannel } from '../../src/spec/classes/cm_channel.ts'
 import { CmId } from '../../src/spec/classes/cm_id.ts'
 import { EventQueue } from '../../src/spec/classes/event_queue.ts'
+import { RcQp } from '../../src/spec/classes/rc_qp.ts'
 import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
 import { rejReason } from '../../src/spec/wire/mad.ts'
 import {
@@ -23,7 +24,7 @@ import {
 import { parseAddress } from '../../src/wire/address.ts'
 
 import { loopbackText } from '../loopback.ts'
-import { eachCarrier, next, type OpenTwo } from './ends.ts'
+import { eachCarrier, next, type OpenTwo, openTwoHere } from './ends.ts'
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 const bytes = (what: string): Uint8Array => new TextEncoder().encode(what)
@@ -261,6 +262,34 @@ const connectionTests = (openTwo: OpenTwo): void => {
 }
 
 eachCarrier(connectionTests)
+
+it('a thousand are open together in one process, and leave nothing (R44)', async () => {
+  const COUNT = 1000
+  const AT_ONCE = 100
+  const [one, two] = await openTwoHere()()
+  const server = await listen('rdma://0.0.0.0:0', { device: one })
+  const accepted: Connection[] = []
+  const accepting = (async () => {
+    for await (const request of server) accepted.push(await request.accept())
+  })()
+  const connections: Connection[] = []
+  for (let i = 0; i < COUNT; i += AT_ONCE)
+    connections.push(
+      ...(await Promise.all(
+        Array.from({ length: AT_ONCE }, () => connect(`rdma://${one.address}:${server.port}`, { device: two })),
+      )),
+    )
+  for (const connection of connections) await connection.qp.ping()
+  assert.equal(two.handles(RcQp).length, COUNT)
+  await Promise.all(connections.map(connection => connection.close()))
+  await Promise.all(accepted.map(connection => connection.closed))
+  await Promise.all(accepted.map(connection => connection.close()))
+  await server.close()
+  await accepting
+  assert.deepEqual([accepted.length, one.handles(RcQp, CmId), two.handles(RcQp, CmId)], [COUNT, [], []])
+  await one.close()
+  await two.close()
+})
 
 describe('over UDP', () =>
   connectionTests(async () => {
