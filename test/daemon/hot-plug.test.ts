@@ -42,7 +42,7 @@ test('devices come with their files and go with them; names and nodes come back'
 
   await client.tool({ what: 'device', remove: 'rxe1' })
   assert.deepEqual(readdirSync(tree('sys/class/infiniband')).sort(), ['ctx0', 'rxe0'])
-  assert.deepEqual(readdirSync(tree('dev/infiniband')).sort(), ['rdma_cm', 'userdma', 'uverbs0', 'uverbs2'])
+  assert.deepEqual(readdirSync(tree('dev/infiniband')).sort(), ['rdma_cm', 'umad0', 'userdma', 'uverbs0', 'uverbs2'])
   assert.equal((await client.open(1)).error, Errno.ENXIO)
   assert.equal((await client.refresh()).ret, 0n)
   assert.deepEqual(

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { createNetwork, type Device, type IpInterface, open, RdmaError, type UdpSocket } from '../../src/verbs/index.ts'
+import { loopbackText } from '../loopback.ts'
 import { eachCarrier, type OpenTwo } from './ends.ts'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
@@ -156,6 +157,13 @@ const ipTests = (openTwo: OpenTwo): void => {
 
 describe('IP over a device', () => {
   eachCarrier(ipTests)
+})
+
+describe('IP over UDP, from one network to another', () => {
+  ipTests(async () => {
+    const on = (n: number) => open({ network: createNetwork({ link: 'udp' }), address: loopbackText(n) })
+    return [await on(83), await on(84)]
+  })
 })
 
 describe('IP over devices of this process', () => {
