@@ -5,14 +5,15 @@
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
 import { after, before, describe, it } from 'node:test'
-import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon } from '../system/programs.ts'
+import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, userdma } from '../system/programs.ts'
 import { assertGoodPyverbs, runPyverbs } from '../system/pyverbs.ts'
+import { assertGoodRdmacm, rpingCases, runRdmacm } from '../system/rdmacm.ts'
 import { isIn, type ProgramCase, reasonOf, titleOf, type Userland, userlands } from './cases.ts'
 import { catalogue } from './catalogue.ts'
 import { PAGE, render, type Verdict } from './page.ts'
 import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
-import { type UserlandRoot, userlandRoot } from './userland.ts'
+import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
 
 /** Milliseconds: programs that poll take their time on a busy machine. */
 const DAEMON_LIMIT = 3_000_000
@@ -34,6 +35,12 @@ for (const userland of userlands) {
     let daemon: TestDaemon
     before(async () => {
       daemon = await startDaemon(suite, { devices: CATALOGUE_DEVICES, limit: DAEMON_LIMIT })
+    })
+
+    it('rping, started by `userdma run`', async t => {
+      const byRun = ['env', '-u', 'LD_PRELOAD', '-u', 'USERDMA_SOCKET', userdma, 'run', '--socket'] as const
+      const command = (words: Words): Words => root.command([...byRun, daemon.socket, '--', ...words])
+      assertGoodRdmacm(rpingCases[0]!, await runRdmacm(t, daemon, rpingCases[0]!, { command }))
     })
 
     for (const { name, cases } of catalogue)

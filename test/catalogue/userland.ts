@@ -2,9 +2,9 @@
  * Where programs are from: this machine (Debian 12), or a folder with Debian 13's userland that they run in by chroot,
  * in a mount namespace of their own. Nothing is installed, and nothing stays mounted.
  */
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { repoRoot } from '../paths.ts'
 import { fetchDebian13 } from '../system/debian13.ts'
 import type { Userland } from './cases.ts'
@@ -20,11 +20,15 @@ export interface UserlandRoot {
 
 const PACKAGES = [
   ...['ibverbs-utils', 'ibverbs-providers', 'rdmacm-utils', 'infiniband-diags', 'iproute2', 'perftest'],
-  ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed'],
+  ...['python3-pyverbs', 'rdma-core', 'base-files', 'coreutils', 'dash', 'grep', 'sed', 'libstdc++6'],
 ]
 
-/** Shares the daemon's sockets and files, this checkout with the preload library, and the system's own trees. */
-const SHARED = ['/proc', '/sys', '/dev', tmpdir(), repoRoot]
+/**
+ * Shares the daemon's sockets and files, this checkout with the preload library, the system's own trees, and Node.js for
+ * `userdma run`.
+ */
+const FOLDERS = ['/proc', '/sys', '/dev', tmpdir(), repoRoot, realpathSync(join(repoRoot, 'node_modules'))]
+const SHARED = [...FOLDERS, process.execPath]
 const ENTER = `for path in ${SHARED.map(path => `'${path}'`).join(' ')}; do mount --rbind "$path" "$0$path" || exit 125; done
 exec chroot "$0" "$@"`
 
@@ -33,7 +37,8 @@ const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 /** Fetches the userland, the first time; throws why it cannot. */
 const debian13 = (): UserlandRoot => {
   const root = fetchDebian13(PACKAGES)
-  for (const path of SHARED) mkdirSync(join(root, path), { recursive: true })
+  for (const path of [...FOLDERS, dirname(process.execPath)]) mkdirSync(join(root, path), { recursive: true })
+  writeFileSync(join(root, process.execPath), '')
   writeFileSync(join(root, 'etc', 'hosts'), '127.0.0.1 localhost\n')
   writeFileSync(join(root, 'etc', 'nsswitch.conf'), 'hosts: files\n')
   const enter = ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', ENTER, root] as const

@@ -85,22 +85,29 @@ const rping = (options: string): RdmacmCase => ({
   client: `rping -c -a SERVER -p PORT ${options}`,
 })
 
-const cmtime: RdmacmCase = {
+export interface ConnectionCase extends RdmacmCase {
+  /** Programs here are of the guest's Debian release too, in a userland of their own. */
+  readonly ofGuest?: true
+}
+
+const cmtime: ConnectionCase = {
   server: 'cmtime -b SERVER -p PORT -c 10',
   client: 'cmtime -s SERVER -p PORT -c 10',
   endless: true,
 }
 
-/** Messages of RC are one packet long, as above. `sameRelease`: both ends have programs of one release. */
-export const connectionCases = (sameRelease: boolean): readonly RdmacmCase[] => [
+/**
+ * Messages of RC are one packet long, as above. `sameRelease`: both ends have programs of one release. cmtime of
+ * rdma-core 56 talks to its like only, and knows no IPv6.
+ */
+export const connectionCases = (sameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),
   rping('-C 3 -S 1000 -V -q'),
   both('ucmatose', '-c 4 -C 5 -S 900'),
   udaddy(''),
   udaddy('-c 3 -C 5 -S 900'),
   { server: 'rdma_server -s SERVER -p PORT', client: 'rdma_client -s SERVER -p PORT' },
-  // That of rdma-core 56 talks to its like only, and knows no IPv6.
-  ...(sameRelease ? [cmtime] : []),
+  ...(sameRelease ? [cmtime] : version === 4 ? [{ ...cmtime, ofGuest: true } as const] : []),
   both('rstream', '-S 512 -C 20'),
 ]
 

@@ -15,7 +15,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
     {
       kernel,
       cases: { 4: allCases, 6: allCases },
-      connections: { 4: connectionCases(kernel === 'Linux 6.1'), 6: connectionCases(kernel === 'Linux 6.1') },
+      connections: { 4: connectionCases(kernel === 'Linux 6.1', 4), 6: connectionCases(kernel === 'Linux 6.1', 6) },
       lossyConnections: [
         { version: 4, percent: 2 },
         { version: 6, percent: 2 },

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
 import { parseAddress } from '../../src/wire/address.ts'
+import { userlandRoot } from '../catalogue/userland.ts'
 import { EVERY_CALL, onLinux } from '../every-call.ts'
 import { assertOutcomes } from '../system/outcomes.ts'
 import {
@@ -17,9 +18,9 @@ import {
   suiteScope,
   type TestDaemon,
 } from '../system/programs.ts'
-import { assertGoodRdmacm, listeningPort, type RdmacmCase, wordsOf } from '../system/rdmacm.ts'
+import { assertGoodRdmacm, listeningPort, wordsOf } from '../system/rdmacm.ts'
 import { inCi } from '../tools.ts'
-import { groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
+import { type ConnectionCase, groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
 
 type Version = 4 | 6
@@ -125,10 +126,12 @@ const runOwn = async (
 
 /** A case of rdma_cm. */
 const runConnection = async (
-  t: Scope,
+  t: TestContext,
   { guest, daemon, version, guestServes }: Ends,
-  one: RdmacmCase,
+  one: ConnectionCase,
 ): Promise<void> => {
+  const userland = userlandRoot(one.ofGuest ? 'Debian 13' : 'Debian 12')
+  if ('skip' in userland) return t.skip(userland.skip)
   const port = ++lastPort
   const listening = listeningPort(one, port)
   const address = guestServes ? GUEST[version] : HOST[version]
@@ -137,7 +140,7 @@ const runConnection = async (
     return guest.start(t, program, args)
   }
   const here = (line: string): Running => {
-    const [program, ...args] = wordsOf(line, { SERVER: address, PORT: String(port) })
+    const [program, ...args] = userland.command(wordsOf(line, { SERVER: address, PORT: String(port) }))
     return guest.startHere(t, program, args, daemon.env)
   }
   const server = guestServes ? inGuest(one.server) : here(one.server)
@@ -164,7 +167,7 @@ const direction = (guestServes: boolean): string => (guestServes ? 'Linux serves
 export interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
-  readonly connections: Readonly<Partial<Record<Version, readonly RdmacmCase[]>>>
+  readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
   /** Connections while both sides lose this share of their packets, in per cent. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
   /** Versions of IP, bytes each way and the share of lost packets of soaks. */
