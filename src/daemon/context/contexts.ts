@@ -149,6 +149,7 @@ export const createContexts = (
     const hungUp = (): void => {
       hangUp()
       if (bells.size === 0) leave(open)
+      rung()
     }
     const watcher = watch(
       ours,
@@ -156,11 +157,11 @@ export const createContexts = (
       containment.guard(
         'a doorbell',
         () => {
-          if (!drain(open, ours)) {
+          if (drain(open, ours)) rung()
+          else {
             watcher.update({})
             open.context.device.core.run(oneSlice(hungUp))
           }
-          rung()
         },
         hangUp,
       ),
