@@ -51,7 +51,7 @@ static int take_context(struct reply *reply, int flags)
         .context = open->context,
         .rdev = (uint32_t)open->rdev,
     };
-    if (fd_add_context(fd, &entry) != 0) {
+    if (fd_add(fd, &entry) != 0) {
         int error = -errno;
         fd_forget_hidden(doorbell);
         REAL(close)(doorbell);
@@ -74,9 +74,9 @@ static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
     if (reply->fd_count != 1)
         return -EIO;
     const int fd = reply->fds[0];
-    if (fd_add_event(fd, kind) != 0)
+    const struct fd_entry entry = {.kind = kind, .rdev = (uint32_t)open->rdev};
+    if (fd_add(fd, &entry) != 0)
         return -errno;
-    fd_table[fd].rdev = (uint32_t)open->rdev;
     reply->fd_count = 0;
     if (!(flags & O_CLOEXEC))
         REAL(fcntl)(fd, F_SETFD, 0);
@@ -202,7 +202,7 @@ int session_attach(int fd)
         if (error == 0) {
             /* The doorbell socket that may have come along by exec goes with the entry that this one replaces. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
-            error = entry.partner >= 0 && fd_add_context(fd, &entry) == 0 ? 0 : -errno;
+            error = entry.partner >= 0 && fd_add(fd, &entry) == 0 ? 0 : -errno;
             if (error && entry.partner >= 0) {
                 fd_forget_hidden(entry.partner);
                 REAL(close)(entry.partner);

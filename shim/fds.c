@@ -100,7 +100,7 @@ static int put_locked(int fd, const struct fd_entry *entry)
     return result;
 }
 
-int fd_add_context(int fd, const struct fd_entry *entry)
+int fd_add(int fd, const struct fd_entry *entry)
 {
     fd_opened(fd);
     return put_locked(fd, entry);
@@ -108,9 +108,8 @@ int fd_add_context(int fd, const struct fd_entry *entry)
 
 int fd_add_event(int fd, enum fd_kind kind)
 {
-    fd_opened(fd);
     const struct fd_entry entry = {.kind = kind};
-    return put_locked(fd, &entry);
+    return fd_add(fd, &entry);
 }
 
 int fd_add_given(int fd, bool by_exec)

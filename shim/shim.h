@@ -258,7 +258,7 @@ int fd_hide(int fd, int owner, bool close_on_exec);
 /* Takes a hidden socket out of the table; it stays open. */
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
-int fd_add_context(int fd, const struct fd_entry *entry);
+int fd_add(int fd, const struct fd_entry *entry);
 /* `kind` FD_EVENT, FD_DRIVER, FD_CM, FD_UMAD or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
 /* The kind that the daemon means by USERDMA_INSTALL_…; FD_OTHER for none of them. */
