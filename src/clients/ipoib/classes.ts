@@ -5,12 +5,11 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { postRecord } from '../../core/events/events.ts'
 import type { CoreObject, DriverClass, FdObject } from '../../core/model.ts'
 import type { IpSocket as EngineSocket, IpEnd, SocketProtocol } from '../../ip/sockets.ts'
-import { IpInterface, IpSocket } from '../../spec/classes/ip.ts'
+import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
-/** Bytes of waiting datagrams, as Linux's default for a socket (net.core.rmem_default), and what each counts beside. */
-const ROOM = 212_992
+/** Bytes that a waiting datagram counts beside its payload. */
 const EACH = 256
 
 /** What can be read of a descriptor while datagrams wait; what it says is in the answers of `receive`. */
@@ -27,7 +26,7 @@ class ProgramSocket {
   readonly socket: EngineSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
-  #room = ROOM
+  #room = SOCKET_ROOM
   overflowed = 0
 
   constructor(service: IpOverDevice, object: FdObject, on: DeviceInterface, protocol: SocketProtocol, port: number) {

@@ -2,6 +2,7 @@
  * Approximate memory of an object: its record, the driver's, entries of tables, and the daemon's accounting of rings.
  * Measured with a daemon whose one client makes 10,000 of each, and rounded up.
  */
+import { SOCKET_ROOM } from '../../spec/classes/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
 
 const BYTES: Readonly<Record<string, number>> = {
@@ -14,6 +15,9 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
+  // The maximum that peers may fill: packets that wait for neighbours and for the port; received datagrams.
+  ip_interface: 3 << 20,
+  ip_socket: SOCKET_ROOM + 2048,
 }
 const QUEUE_PAIR = 3840
 const OTHER = 1024

@@ -28,6 +28,8 @@ import {
 import { CallNumber, ClassId } from './ids.ts'
 
 const ADDRESS_BYTES = 16
+/** Bytes of datagrams that may wait in a socket, as Linux's net.core.rmem_default. */
+export const SOCKET_ROOM = 212_992
 /** Largest MTU of a device. */
 const MOST_PAYLOAD = 4096
 

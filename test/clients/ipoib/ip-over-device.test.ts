@@ -238,6 +238,29 @@ describe('an interface', () => {
   })
 })
 
+it('the account of a process is charged for what peers may fill, and gets it back', () => {
+  const { a } = twoHosts()
+  let charged = 0
+  const account = {
+    user: 0,
+    charge(bytes: number) {
+      charged += bytes
+    },
+    release(bytes: number) {
+      charged -= bytes
+    },
+  }
+  const stack = new Stack(deviceOf(a, 1), '10.9.0.5', 24, account)
+  const ofInterface = charged
+  assert.ok(ofInterface >= 256 * 4096, 'packets that wait for neighbours')
+  const socket = stack.udp()
+  assert.ok(charged - ofInterface >= 212_992, 'datagrams that nobody reads')
+  socket.close()
+  assert.equal(charged, ofInterface)
+  stack.close()
+  assert.equal(charged, 0)
+})
+
 describe('a socket', () => {
   it('that nobody reads keeps 212,992 bytes and loses the rest', () => {
     const { world, base, one, other } = two()

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, invokeNow, noMemory, openContext } from '../../../src/core/index.ts'
-import type { Caller, Context, Core, Device } from '../../../src/core/model.ts'
+import type { Caller, Context, Core, Device, MemoryAccount } from '../../../src/core/model.ts'
 import { IpInterface, IpSocket } from '../../../src/spec/classes/ip.ts'
 import { IpProtocol } from '../../../src/spec/enums.ts'
 import { CallError } from '../../../src/spec/errno.ts'
@@ -74,8 +74,8 @@ export class Stack {
   readonly number: number
   readonly facts: { readonly qpn: number; readonly gid: Uint8Array; readonly mtu: number }
 
-  constructor(device: Device, own: string, prefixLength?: number) {
-    this.context = openContext(device, { opened: true })
+  constructor(device: Device, own: string, prefixLength?: number, account?: MemoryAccount) {
+    this.context = openContext(device, { opened: true, ...(account && { account }) })
     const args = { address: address(own), ...(prefixLength !== undefined && { prefixLength }) }
     const { object, out } = invokeNow(this.context, IpInterface, 'create', 0, args, caller)
     assert.ok(object !== undefined)
