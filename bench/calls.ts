@@ -1,7 +1,7 @@
 /*
- * Rows "calls": what calls on a device of this process cost (docs/reference/performance.md). Address handles are made
- * and destroyed by calls alone and by the library, whose objects cost more; queue pairs are taken from nothing to ready
- * to send, by one call (R7) and by four, beside connections of TCP in Node.
+ * Rows "calls": the cost of calls on a device in this process (docs/reference/performance.md). Address handles are
+ * created and destroyed by plain calls and by the library, whose objects cost more; queue pairs are brought to ready to
+ * send by one call (R7) and by four, compared with TCP connections in Node.
  */
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
@@ -62,10 +62,10 @@ const byLibrary = async (): Promise<Bench> => {
 
 // ---- create → RTS ----
 
-/** Queue pairs that exist at once, and how often a measurement makes them. */
+/** Simultaneous queue pairs, and repetitions of a measurement. */
 const PAIRS = 1000
 const REPEATS = 5
-/** The same of TCP, which is slower. */
+/** The same for TCP, which is slower. */
 const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>

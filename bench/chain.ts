@@ -1,7 +1,7 @@
 /*
- * Rows "chain": objects that a daemon makes for a client of the library, a hundred by one chain (R16) beside a hundred
- * by calls of their own, for each class; and the same on a device in the process, where a call costs little and a chain
- * must not cost more. What was made is destroyed outside the measurement.
+ * Rows "chain": for each class, a hundred objects that a daemon creates for a client of the library by one chain (R16),
+ * compared with a hundred single calls; and the same on a device in the process, where a call is cheap and a chain must
+ * not cost more. Destroying them is not measured.
  */
 import {
   type Chain,
@@ -14,7 +14,7 @@ import {
 import { type Bench, median, type Row } from './harness.ts'
 import { startDaemon } from './processes.ts'
 
-/** Objects of a chain, and how often a measurement makes them: with a daemon, and in the process, which is fast. */
+/** Objects per chain, and repetitions of a measurement: with a daemon, and in the process, which is faster. */
 const OBJECTS = 100
 const REPEATS = 20
 const REPEATS_HERE = 400
@@ -26,7 +26,7 @@ interface Base {
   readonly buffer: Uint8Array
 }
 
-/** How one object of a class is made by itself, and in a chain. */
+/** Creates one object of a class by itself, and in a chain. */
 interface Maker {
   readonly name: string
   one(base: Base): Disposable
@@ -62,7 +62,7 @@ const makers: readonly Maker[] = [
   },
 ]
 
-/** Objects per second of `make`, which makes OBJECTS of them. */
+/** Objects per second of `make`, which creates OBJECTS of them. */
 const rate = (repeats: number, make: () => Iterable<Disposable>): number => {
   const times: number[] = []
   for (let i = 0; i < repeats; i++) {

@@ -1,5 +1,5 @@
 /*
- * Processes of this folder's own that a row sets to work by messages: started, asked one thing at a time, ended.
+ * Child processes of a row, controlled by messages: started, given one order at a time, ended.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -7,9 +7,9 @@ import { fileURLToPath } from 'node:url'
 import { Unavailable } from './harness.ts'
 
 export interface Child<Order> {
-  /** Sends an order and resolves with the answer. Throws Unavailable with what it said last if it fails or dies. */
+  /** Sends an order and resolves with the answer. Throws Unavailable with its last output if it fails or dies. */
   ask<A>(order: Order): Promise<A>
-  /** The next message that it sends by itself. */
+  /** Its next unsolicited message. */
   hear<A>(): Promise<A>
   stop(): Promise<void>
 }

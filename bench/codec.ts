@@ -1,6 +1,6 @@
 /*
- * Row "codec": writing and reading the headers of an RDMA WRITE (BTH and RETH) through the accessors of src/wire,
- * beside what one would write first: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
+ * Row "codec": writes and reads the headers of an RDMA WRITE (BTH and RETH) with the accessors of src/wire, compared
+ * with the obvious way: Buffer's write* and read* methods, with the 64-bit address as a BigInt.
  */
 import { plainArena } from '../src/wire/arena.ts'
 import {

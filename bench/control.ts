@@ -1,14 +1,14 @@
 /*
- * Row "control": what a control call costs an unmodified program when it makes many in a row (ibv_query_gid, an ioctl),
- * beside two C programs that send each other messages of the same size over the same kind of socket. Both report
- * microseconds by their own clocks, without start-up.
+ * Row "control": the cost of a control call of an unmodified program that makes many in a row (ibv_query_gid, an
+ * ioctl), compared with two C programs that exchange messages of the same size over the same kind of socket. Both
+ * report microseconds by their own clocks, without start-up.
  */
 import { Messages } from '../src/spec/session.ts'
 import type { Bench, Row } from './harness.ts'
 import { ownProgram, runTwin, startDaemon } from './processes.ts'
 
 const CALLS = 10_000
-/** A request of type IOCTL; its answer has as many. */
+/** Bytes of an IOCTL request; its reply has as many. */
 const BYTES = Messages.header.size + Messages.ioctl.size
 
 const prepare = async (): Promise<Bench> => {

@@ -1,13 +1,13 @@
 /*
- * The transport that one would write with Node alone: messages cut into packets with a header, one datagram each by
- * node:dgram, a table-free CRC by zlib, cumulative acknowledgements, a window. One end of it, a process; the UDP port's
- * rows are measured beside it. Loopback and a window inside the socket's buffer: nothing is lost, so nothing is resent.
+ * A reference transport with Node alone: messages cut into packets with a header, one datagram each by node:dgram,
+ * zlib's CRC, cumulative acknowledgements, a window. This process is one end; the UDP port's rows are compared with it.
+ * On loopback with a window inside the socket's buffer nothing is lost, so nothing is resent.
  */
 import { createSocket } from 'node:dgram'
 import { crc32 } from 'node:zlib'
 
 const HEADER = 16
-/** An acknowledgement for so many packets. */
+/** Packets per acknowledgement. */
 const ACK_EVERY = 8
 
 interface Stream {

@@ -1,16 +1,16 @@
 /*
- * How a quantity is measured: ours and a reference beside it, in turn, round by round, and judged by the median of the
- * rounds' ratios, since absolute times mean little on shared machines (docs/reference/performance.md). Before and after
- * each round a probe looks whether the machine is quiet; noisy rounds are marked and repeated a few times, and every
- * round is printed. Nothing here fails on time.
+ * Measures a quantity: ours and a reference, alternating, round by round, judged by the median of the rounds' ratios,
+ * since absolute times mean little on shared machines (docs/reference/performance.md). Before and after each round a
+ * probe checks that the machine is quiet; noisy rounds are marked and repeated a few times, and every round is printed.
+ * Nothing here fails on time.
  *
- * A row without a reference is judged by its own value. This file knows neither rows nor how the probe works.
+ * A row without a reference is judged by its own value.
  */
 
 /** One measurement of one side, in the row's unit. */
 export type Measure = () => number | Promise<number>
 
-/** A row made ready: its two sides, what to mention in the table, and how to clean up. */
+/** A prepared row: its two sides, remarks for the table, and clean-up. */
 export interface Bench {
   readonly ours: Measure
   readonly beside?: Measure
@@ -19,36 +19,36 @@ export interface Bench {
 }
 
 export interface Row {
-  /** What `npm run bench -- WORD` selects by. */
+  /** The name that `npm run bench -- WORD` selects by. */
   readonly name: string
   readonly quantity: string
   readonly unit: string
   readonly better: 'lower' | 'higher'
-  /** What ours is compared with; the limit itself for a row without a reference. */
+  /** The reference; for a row without one, the limit itself. */
   readonly reference: string
   /** Limits of ours ÷ reference, or of the value itself without a reference and `byValue`. */
   readonly floor: number
   readonly aim: number
-  /** Cores that a measurement needs for itself, which the probe looks at; 0 if other processes do not disturb it. */
+  /** Cores that a measurement needs exclusively, for the probe; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
   /** Limits are of ours; what is beside it is for comparison. */
   readonly byValue?: true
-  /** Rounds that count; 5, unless one round is long. */
+  /** Number of rounds; 5, unless one round is long. */
   readonly rounds?: number
-  /** Throws `Unavailable` if this machine lacks what it needs. */
+  /** Throws `Unavailable` if this machine lacks a prerequisite. */
   readonly prepare: () => Bench | Promise<Bench>
 }
 
-/** A row that cannot be measured here, and why. */
+/** A row that cannot be measured here, with the reason. */
 export class Unavailable extends Error {}
 
 export interface Round {
   readonly ours: number
   readonly beside?: number
-  /** ours ÷ beside, or ours without a reference. */
+  /** ours ÷ reference, or ours without a reference. */
   readonly ratio: number
   readonly quiet: boolean
-  /** What the probe saw. */
+  /** The probe's result. */
   readonly noise: string
 }
 
@@ -58,11 +58,11 @@ export interface Outcome {
   readonly row: Row
   readonly verdict: Verdict
   readonly rounds: readonly Round[]
-  /** Medians over the rounds that counted; undefined when not measured. */
+  /** Medians over the counted rounds; undefined when not measured. */
   readonly ours?: number
   readonly beside?: number
   readonly ratio?: number
-  /** Rounds that counted although the machine was noisy. */
+  /** Counted rounds on a noisy machine. */
   readonly noisy: number
   readonly note: string
 }
@@ -72,21 +72,21 @@ export interface NoiseSample {
   readonly text: string
 }
 
-/** Looks for a few milliseconds whether the machine is quiet. */
+/** Probes for a few milliseconds whether the machine is quiet. */
 export type NoiseProbe = () => NoiseSample | Promise<NoiseSample>
 
 const ROUNDS = 5
-/** How many times as many rounds as wanted are tried to find quiet ones. */
+/** Maximum number of rounds, as a multiple of the wanted ones, to find quiet ones. */
 const PATIENCE = 2
 
-/** The middle value, or the mean of the two middle ones. At least one value. */
+/** The median. At least one value. */
 export const median = (values: readonly number[]): number => {
   const sorted = [...values].sort((a, b) => a - b)
   const middle = sorted.length >> 1
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
 }
 
-/** Which limit a ratio keeps. */
+/** The limit that a ratio meets. */
 export const judge = ({ better, floor, aim }: Pick<Row, 'better' | 'floor' | 'aim'>, ratio: number): Verdict => {
   const keeps = (limit: number): boolean => (better === 'lower' ? ratio <= limit : ratio >= limit)
   return keeps(aim) ? 'aim reached' : keeps(floor) ? 'floor held' : 'floor missed'
@@ -142,8 +142,8 @@ const measureRounds = async (
 }
 
 /**
- * Measures one row. Every round goes to `log`; what keeps a row from running is an outcome, not an error. `most`:
- * rounds at most, for a short look.
+ * Measures one row. Every round is logged; a row that cannot run is an outcome, not an error. `most`: maximum rounds,
+ * for a short look.
  */
 export const measure = async (
   row: Row,

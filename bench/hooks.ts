@@ -1,7 +1,6 @@
 /*
- * Rows "hooks": what hooks around calls cost (R24), on a call that does next to nothing: a sink of the null driver
- * takes a byte. Without hooks a device runs the very table that others run; a hook that came and went must leave
- * nothing.
+ * Rows "hooks": the cost of hooks around calls (R24), on a minimal call: a sink of the null driver takes a byte. A
+ * device without hooks uses the original table; a removed hook must leave no cost.
  */
 import { addHook, createCore, invokeNow, noMemory, openContext } from '../src/core/index.ts'
 import { createNullDevice, Sink } from '../src/drivers/null/device.ts'
@@ -15,7 +14,7 @@ const nothing = (): never => {
 const caller = { memory: noMemory, copyIn: nothing, copyOut: nothing, descriptor: () => undefined }
 const core = createCore()
 
-/** A device of its own, and calls on it. */
+/** A separate device, and calls on it. */
 const calls = (name: string) => {
   const device = createNullDevice(core, name)
   const context = openContext(device, { opened: true })

@@ -1,7 +1,7 @@
 /*
- * Row "icrc": the invariant CRC of a packet, masked headers included, beside zlib's crc32 over the same bytes in a view
- * made beforehand. The engine is the one that the daemon uses: native code where it was built, otherwise zlib; a table
- * below that.
+ * Row "icrc": the invariant CRC of a packet, masked headers included, compared with zlib's crc32 over the same bytes in
+ * an existing view. The implementation is the daemon's: native code if it was built, otherwise zlib; a table for short
+ * packets.
  */
 import { crc32 } from 'node:zlib'
 import { loadNativeCrc } from '../src/host/crc.ts'

@@ -1,6 +1,6 @@
 /*
- * Row "idle": the processor time of a daemon whose clients are connected and wait. The clients are servers of
- * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a partner that never comes.
+ * Row "idle": the processor time of a daemon with connected, waiting clients. The clients are servers of
+ * ibv_rc_pingpong: each has a device open, a queue pair and posted receives, and waits for a client that never comes.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,7 +13,7 @@ const CLIENTS = 4
 /** Clock ticks of /proc/PID/stat: USER_HZ, 100 on every Linux that runs Node. */
 const TICK_NS = 1e7
 
-/** Processor time of a process and its threads so far, in nanoseconds. */
+/** Total processor time of a process and its threads, in nanoseconds. */
 const cpuTime = (pid: number): number => {
   const tasks = `/proc/${pid}/task`
   const schedstat = readdirSync(tasks)
@@ -22,7 +22,7 @@ const cpuTime = (pid: number): number => {
   if (schedstat.length > 0) {
     return schedstat.reduce((sum, path) => sum + Number(readFileSync(path, 'utf8').split(' ')[0]), 0)
   }
-  // the fields after the name in parentheses begin with the third: utime is the 14th, stime the 15th
+  // the fields after the name in parentheses start with the third: utime is the 14th, stime the 15th
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1].split(' ')
   return (Number(fields[11]) + Number(fields[12])) * TICK_NS
 }

@@ -1,6 +1,6 @@
 /*
- * A process with two connected queue pairs, each on a device of its own, for the rows of inproc.ts: posted, moved and
- * polled on one thread, all through the public API. What it measures does not hang on which rows were run before.
+ * A process with two connected queue pairs, each on its own device, for the rows of inproc.ts: posted, moved and polled
+ * on one thread, through the public API. Earlier rows do not influence it.
  */
 import { once } from 'node:events'
 import { createNetwork, open } from '../src/verbs/index.ts'
@@ -9,11 +9,11 @@ import { type Body, perCall } from './loops.ts'
 export interface InprocOrder {
   readonly operation: 'write' | 'read' | 'send'
   readonly size: number
-  /** Requests that are posted before the first completion is polled for. */
+  /** Requests posted before the first poll. */
   readonly batch: number
 }
 
-/** Two connected queue pairs, each on a device of its own, and their memory. */
+/** Two connected queue pairs, each on its own device, and their memory. */
 const pair = async (size: number, depth: number) => {
   const network = createNetwork()
   const access = { remoteWrite: true, remoteRead: true }

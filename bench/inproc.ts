@@ -1,19 +1,19 @@
 /*
- * Rows "inproc": messages between two devices of the library inside one process, all through the public API: posted,
- * moved and polled on one thread (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the
- * same two buffers; one small request from post to poll, and small requests in batches, have limits of their own.
+ * Rows "inproc": messages between two devices of the library in one process, through the public API: posted, moved and
+ * polled on one thread (inproc-side.ts). Bandwidth is compared with memcpy in C, message by message over the same two
+ * buffers; one small request from post to poll, and small requests in batches, have limits of their own.
  */
 import { startChild } from './children.ts'
 import type { Bench, Row } from './harness.ts'
 import type { InprocOrder } from './inproc-side.ts'
 import { runTwin } from './processes.ts'
 
-/** Requests that are posted before the first completion is polled for. */
+/** Requests posted before the first poll. */
 const BATCH = 16
 const MEBI = 2 ** 20
 const TWIN_BYTES = 5e9
 
-/** A process that does so: nanoseconds for one message. */
+/** The measuring process: nanoseconds per message. */
 const started = async (order: InprocOrder) => {
   const child = startChild<InprocOrder | { readonly again: true }>('inproc-side.js')
   await child.ask(order)
@@ -43,7 +43,7 @@ const bandwidthRow = (operation: InprocOrder['operation'], size: number, floor: 
 })
 
 const SMALL = 64
-/** More than one look at the clock is worth. */
+/** Long compared with reading the clock. */
 const MANY = 256
 
 const small = async (batch: number, value: (nanoseconds: number) => number): Promise<Bench> => {

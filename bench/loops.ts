@@ -1,16 +1,16 @@
 /*
- * Timing of a body that is called many times in this process: the number of calls is found once, so that a slice takes
- * some milliseconds, and each measurement is the best of a few slices, which leaves out garbage collections and
+ * Times a function that is called many times in this process: the number of calls is determined once, so that a slice
+ * takes some milliseconds, and each measurement is the best of a few slices, which excludes garbage collections and
  * interrupts.
  */
 import type { Measure } from './harness.ts'
 
 const SLICE_MS = 5
 const SLICES = 5
-/** What goes before, so that V8 has compiled what is measured. */
+/** Warm-up, so that V8 has compiled the measured code. */
 const WARM_MS = 1000
 
-/** Does something `times` times and returns a number that depends on it, so that the compiler cannot leave it out. */
+/** Does the work `times` times and returns a number that depends on it, so that the compiler cannot eliminate it. */
 export type Body = (times: number) => number
 
 let sink = 0
@@ -21,10 +21,10 @@ const timeMs = (body: Body, times: number): number => {
   return performance.now() - start
 }
 
-/** What was computed so far; without a reader the work would be dead code. */
+/** Accumulated results; without a reader the work would be dead code. */
 export const computed = (): number => sink
 
-/** Nanoseconds per time. */
+/** Nanoseconds per call. */
 export const perCall = (body: Body): Measure => {
   let times = 1000
   for (let spent = 0; spent < WARM_MS; ) spent += timeMs(body, times)

@@ -1,7 +1,7 @@
 /*
  * The benchmarks: `npm run bench` for all rows, `npm run bench -- codec icrc` for those whose name has one of the
- * words, `--rounds N` for at most N of each, `--json FILE` to keep every round. It reports and never fails on a number.
- * A row that breaks ends the rest, not what was measured before.
+ * words, `--rounds N` for at most N of each, `--json FILE` to save every round. It reports and never fails on a number.
+ * A row that throws ends the run, but not the rows measured before.
  */
 import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
@@ -54,7 +54,7 @@ const select = (words: readonly string[]): readonly Row[] => {
   return words.length === 0 ? rows : rows.filter(row => words.some(word => row.name.includes(word)))
 }
 
-/** Takes an option and its value out of `args`. */
+/** Removes an option and its value from `args`. */
 const takeOption = (args: string[], option: string, what: string): string | undefined => {
   const at = args.indexOf(option)
   if (at < 0) return undefined

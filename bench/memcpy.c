@@ -1,5 +1,5 @@
 /*
- * The limit of messages inside one process: the same two buffers copied again and again with memcpy.
+ * The limit for messages in one process: copies between the same two buffers with memcpy.
  *
  *   memcpy SIZE ITERATIONS      prints gigabytes (1e9) per second
  */
@@ -28,7 +28,7 @@ int main(int argc, char **argv)
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (long i = 0; i < iterations; i++) {
         memcpy(to, from, size);
-        /* the bytes are looked at: no copy may be left out */
+        /* use the bytes, so that no copy is eliminated */
         __asm__ volatile("" : : "r"(to) : "memory");
     }
     clock_gettime(CLOCK_MONOTONIC, &end);

@@ -1,16 +1,16 @@
 /*
- * Whether the machine is quiet just now. Two looks of a few milliseconds: a fixed loop, whose time grows when something
- * else uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose round trip
- * leaps from well below a microsecond to milliseconds when there are not two free cores.
+ * Probes whether the machine is quiet, by two measurements of a few milliseconds: a fixed loop, which takes longer when
+ * another process uses this core or the clock drops; and a ping-pong over shared memory with a spinning worker, whose
+ * round trip rises from well below a microsecond to milliseconds when there are not two free cores.
  */
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { NoiseProbe, NoiseSample } from './harness.ts'
 import { GO, PING, PONG, WORDS } from './noise-words.ts'
 
-/** The loop may take this many times its best. */
+/** Allowed time of the loop, as a multiple of its best. */
 const LOOP_LIMIT = 1.25
-/** Round trip over shared memory, in microseconds. */
+/** Allowed round trip over shared memory, in microseconds. */
 const SPIN_LIMIT = 1.5
 const LOOP_STEPS = 1_000_000
 const ROUND_TRIPS = 2000
@@ -47,10 +47,10 @@ const timeSpin = (words: Int32Array): number => {
   return trips === 0 ? Number.POSITIVE_INFINITY : (elapsed * 1000) / trips
 }
 
-/** Does not look, for measurements that nobody disturbs. */
+/** No probe, for measurements that other processes do not disturb. */
 export const noProbe: NoiseProbe = () => ({ quiet: true, text: 'not probed' })
 
-/** A probe for one core, and for two if `cores` is 2; `close` ends its worker. */
+/** A probe for one core, or for two if `cores` is 2; `close` ends its worker. */
 export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProbe; close: () => Promise<void> }> => {
   let best = Number.POSITIVE_INFINITY
   for (let i = 0; i < 20; i++) best = Math.min(best, timeLoop())
@@ -60,7 +60,7 @@ export const createNoiseProbe = async (cores: 1 | 2): Promise<{ probe: NoiseProb
   if (worker) {
     await once(worker, 'online')
     worker.unref()
-    // its first pings wait for its code to load
+    // the first pings wait until the worker has loaded its code
     timeSpin(words)
   }
 

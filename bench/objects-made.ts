@@ -1,6 +1,6 @@
 /*
- * What the rows of objects.ts measure: for each kind of object a function that makes one, idle. "held" is what a
- * program of the library has, with the library's object; the others are what the subsystem has, made by a call alone.
+ * The objects measured by objects.ts: for each kind a function that makes an idle one. "held" is the library's object;
+ * the others are made by plain calls.
  */
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
@@ -26,22 +26,22 @@ export interface Place {
   readonly path: PathFacts
 }
 
-/** An object of the library, or the handle of one that a call made. */
+/** An object of the library, or the handle of an object made by a call. */
 export type Made = Disposable | number
 
-/** Answers what makes one; what it needs besides is made once. */
+/** Returns the function that makes one; prerequisites are made once. */
 export interface Maker {
   readonly class: ObjectClass
   prepare(place: Place): () => Made
 }
 
-/** Lets go of what was made. */
+/** Releases what was made. */
 export const unmake = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
   if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
   else made[Symbol.dispose]()
 }
 
-/** Of classes whose creation takes these arguments and what `needed` makes. */
+/** For classes whose creation takes these arguments and the results of `needed`. */
 const bare = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyValues = () => ({})): Maker => ({
   class: cls,
   prepare(place) {
@@ -51,7 +51,7 @@ const bare = (cls: ObjectClass, args: AnyValues, needed: (place: Place) => AnyVa
   },
 })
 
-/** What the library has for it. */
+/** The library's object for it. */
 const held = (cls: ObjectClass, prepare: (device: Device) => () => Disposable): Maker => ({
   class: cls,
   prepare: ({ device }) => prepare(device),
@@ -69,7 +69,7 @@ const cap = (requests: number, pieces: number) => ({
 const sixteen = cap(16, 1)
 const noQueues = cap(0, 0)
 
-/** A queue pair that is ready to send, to one that need not be there. */
+/** A queue pair that is ready to send, to a peer that need not exist. */
 const connected = (maker: Maker): Maker => ({
   class: maker.class,
   prepare(place) {

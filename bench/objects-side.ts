@@ -18,7 +18,7 @@ export interface ObjectsOrder {
   readonly count: number
 }
 
-/** Bytes for each of `count` objects. */
+/** Bytes per object, of `count` objects. */
 export interface ObjectsCost {
   /** In heap and buffers. */
   readonly bytes: number
@@ -26,7 +26,7 @@ export interface ObjectsCost {
   readonly resident: number
 }
 
-/** Made before, on a device of their own that then goes, so that code is compiled and what is made once is there. */
+/** Warm-up, on a device of its own that is closed, so that code is compiled and one-time allocations are done. */
 const WARM_UP = 3000
 
 const costOf = async (count: number, make: () => unknown): Promise<ObjectsCost> => {
@@ -51,7 +51,7 @@ const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> =>
   for (const one of warm.splice(0).reverse()) unmake(before, maker, one)
   await before.device.close()
   const make = maker.prepare(place())
-  // What holds them is nothing of theirs.
+  // The array that holds them does not count.
   const made = new Array<Made>(count).fill(0)
   const cost = await costOf(count, () => {
     for (let i = 0; i < count; i++) made[i] = make()

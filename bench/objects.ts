@@ -1,7 +1,7 @@
 /*
- * Rows "objects": bytes of each kind of object while nobody uses it (R15), in heap and buffers; that they do not grow
- * with the number of objects; and a queue pair beside an endpoint of TCP in Node. Each measurement is a process of its
- * own (objects-side.ts), and repeats itself, so that one round is enough.
+ * Rows "objects": bytes of each kind of idle object (R15), in heap and buffers; a check that they do not grow with the
+ * number of objects; and a queue pair compared with a TCP endpoint in Node. Each measurement is a separate process
+ * (objects-side.ts) and exactly repeatable, so one round is enough.
  */
 import { startChild } from './children.ts'
 import type { Measure, Row } from './harness.ts'
@@ -72,7 +72,7 @@ export const objectRows: readonly Row[] = [
     reference: 'an endpoint of TCP in Node',
     floor: 1.5,
     aim: 0.85,
-    // As many, since what a process has grown by before hides part of what few take. Each is a descriptor.
+    // As many, since earlier growth of the process hides the cost of a few. Each uses a descriptor.
     prepare: () => ({
       ours: async () => (await cost('rc_qp connected', MANY)).resident,
       beside: async () => (await cost('tcp', MANY)).resident,

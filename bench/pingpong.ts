@@ -1,7 +1,7 @@
 /*
- * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, beside two C programs that
- * throw the same message over a unix socket. Both report microseconds per round trip by their own clocks, without
- * start-up.
+ * Row "pingpong": Debian's unmodified ibv_rc_pingpong, two processes through one daemon, compared with two C programs
+ * that exchange the same message over a unix socket. Both report microseconds per round trip by their own clocks,
+ * without start-up.
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
@@ -23,7 +23,7 @@ const compare = async (size: number): Promise<Bench> => {
   try {
     const enough = async (side: (iterations: number) => Promise<number>): Promise<number> => {
       let iterations = TRIAL
-      // twice, since the first trial runs code that is not compiled yet
+      // twice, since the first run executes code that is not compiled yet
       for (let i = 0; i < 2; i++) {
         iterations = Math.min(100_000, Math.max(TRIAL, Math.round(TARGET_US / (await side(iterations)))))
       }

@@ -1,7 +1,7 @@
 /*
- * A third process moves messages from one process' memory to another's, in two copies through a buffer of its own, with
- * process_vm_readv and process_vm_writev: the least that a daemon between two programs must do, beside which
- * ib_write_bw is measured.
+ * A third process moves messages from one process's memory to another's, in two copies through its own buffer, with
+ * process_vm_readv and process_vm_writev: the minimum work of a daemon between two programs, and the reference of
+ * ib_write_bw.
  *
  *   process_vm SIZE ITERATIONS      prints gigabytes (1e9) per second
  */

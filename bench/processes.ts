@@ -1,6 +1,6 @@
 /*
- * Processes for rows that measure unmodified programs: a daemon of their own on a private socket, programs under
- * `userdma run`, the C twins from build/bench. Everything started here is ended by the same handle.
+ * Processes of rows with unmodified programs: a private daemon, programs under `userdma run`, and C references from
+ * build/bench. The handle that starts a process also ends it.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -15,7 +15,7 @@ import { Unavailable } from './harness.ts'
 /** The checkout: this file runs from dist/bench. */
 const root = fileURLToPath(new URL('../../', import.meta.url))
 export const cli = join(root, 'bin', 'userdma')
-/** A program that has not ended by then hangs. */
+/** Milliseconds after which a program counts as hanging. */
 const HANG_MS = 120_000
 
 const hasProgram = (name: string): boolean =>
@@ -35,17 +35,17 @@ export const needProgram = (name: string, debianPackage: string): void => {
 
 export interface Running {
   readonly pid: number
-  /** Resolves with everything it printed; Unavailable if it failed or hangs. */
+  /** Resolves with its output; Unavailable if it failed or hangs. */
   finished(): Promise<string>
   stop(): Promise<void>
 }
 
 interface Started extends Running {
-  /** Resolves when it has ended, however. */
+  /** Resolves when it has ended, with any status. */
   readonly ended: Promise<unknown>
-  /** Whether it has printed `text`, now or before it ends. */
+  /** Whether it prints `text` before it ends. */
   prints(text: string): Promise<boolean>
-  /** Why it is of no use: its status and its last words. */
+  /** Why it is unusable: its status and last output. */
   problem(what: string): Unavailable
 }
 
@@ -92,7 +92,7 @@ export const benchProgram = (name: string): string => {
   return path
 }
 
-/** The same through a command that runs it somewhere else (`ip netns exec NAME`). */
+/** The same through a command that runs it elsewhere (`ip netns exec NAME`). */
 export const runTwinIn = async (
   prefix: readonly string[],
   name: string,
@@ -102,14 +102,14 @@ export const runTwinIn = async (
   return Number.parseFloat(await start(command, rest).finished())
 }
 
-/** Runs a twin to its end and returns the number that its output begins with. */
+/** Runs a C reference and returns the first number of its output. */
 export const runTwin = (name: string, ...args: readonly (string | number)[]): Promise<number> =>
   runTwinIn([], name, ...args)
 
 export interface Daemon {
   readonly pid: number
   readonly socket: string
-  /** Starts a program under `userdma run`, joined to this daemon. */
+  /** Starts a program under `userdma run`, with this daemon. */
   run(program: string, ...args: readonly (string | number)[]): Running
   /** The same for a server: waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>
@@ -151,9 +151,7 @@ export const startDaemon = async (): Promise<Daemon> => {
   }
 }
 
-/**
- * Runs a server and its client to their end under the daemon; what the client printed. Both get `-p PORT` after `args`.
- */
+/** Runs a server and its client under the daemon; returns the client's output. Both get `-p PORT` after `args`. */
 export const runPair = async (
   daemon: Daemon,
   program: string,

@@ -1,14 +1,15 @@
 /*
- * Row "start": what `userdma run` adds to a program where a daemon serves already, beside the start of Node.js alone.
+ * Row "start": the start of a program by `userdma run` with an existing daemon, compared with the start of Node.js
+ * alone.
  */
 import { spawnSync } from 'node:child_process'
 import { type Bench, median, type Row, Unavailable } from './harness.ts'
 import { cli, startDaemon } from './processes.ts'
 
-/** Starts in a measurement. */
+/** Starts per measurement. */
 const STARTS = 7
 
-/** Milliseconds that a Node.js process takes from its start to its end. */
+/** Milliseconds of a Node.js process from start to end. */
 const lasts = (...args: readonly string[]) => {
   const times = Array.from({ length: STARTS }, () => {
     const start = performance.now()

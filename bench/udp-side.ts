@@ -1,10 +1,9 @@
 /*
- * One end of a UDP measurement, a process of its own: a soft device on a UDP port, a program's rings and memory in this
- * process, queue pairs to the other end. It is told by messages of its parent what to do (`Order`), and answers each.
+ * One end of a UDP measurement, a separate process: a soft device on a UDP port, a program's rings and memory in this
+ * process, queue pairs to the other end. Its parent sends orders (`Order`), each of which it answers.
  *
- * Every slot of every ring holds the same request, written once: posting is moving an index, so that what is measured
- * is the device, the engine and the port. The device is driven as the daemon drives it, by its loop, or by polling
- * without end (`spin`).
+ * Every slot of every ring holds the same request, written once: posting only advances an index, so that the device,
+ * the engine and the port are measured. The device is driven by the daemon's loop, or by endless polling (`spin`).
  */
 
 import { createCore, openContext } from '../src/core/devices/registry.ts'
@@ -45,13 +44,13 @@ export interface SideOptions {
   readonly operation: Operation
   /** Bytes of a message. */
   readonly size: number
-  /** Requests that a queue pair may have posted at once. */
+  /** Maximum outstanding requests of a queue pair. */
   readonly depth: number
-  /** Who drives the device while messages stream: the daemon's loop, or polling without end. */
+  /** What drives the device while messages stream: the daemon's loop, or endless polling. */
   readonly drive: 'loop' | 'spin'
 }
 
-/** What the other end must know. */
+/** What the other end needs to connect. */
 export interface SideFacts {
   readonly address: string
   readonly qpns: readonly number[]
@@ -62,11 +61,11 @@ export interface SideFacts {
 export type Order =
   | { readonly kind: 'make'; readonly options: SideOptions }
   | { readonly kind: 'connect'; readonly peer: SideFacts }
-  /** Serve until the next order; `receives`: messages that will come in. */
+  /** Serve until the next order; `receives`: number of messages to receive. */
   | { readonly kind: 'serve'; readonly receives: number }
-  /** Send so many messages, over all queue pairs in turn. Answers seconds. */
+  /** Send this many messages, round-robin over all queue pairs. Answers seconds. */
   | { readonly kind: 'stream'; readonly messages: number }
-  /** SEND back and forth. Answers microseconds per round trip. */
+  /** SEND ping-pong. Answers microseconds per round trip. */
   | { readonly kind: 'ping' | 'pong'; readonly rounds: number; readonly spin: boolean }
   | { readonly kind: 'usage' }
 
@@ -81,7 +80,7 @@ const LARGEST_PACKET = 65_535
 const PRODUCER = RingHeader.PRODUCER >> 2
 const CONSUMER = RingHeader.CONSUMER >> 2
 
-/** A ring as the program sees it: its masked index and its memory. */
+/** A ring from the program's side: its masked index and its memory. */
 interface ProgramRing {
   readonly piece: MappedChunk
   readonly mask: number
@@ -96,7 +95,7 @@ const makeSide = (options: SideOptions) => {
   if (bytes === undefined) throw new Error(`${address} is no IP address`)
   const port = createUdpPort({ mtu: LARGEST_PACKET, interfaceIndex: 0, cut })
   const identity = identify(bytes, { name: 'bench', index: 0 })
-  // One address of this network namespace: no link-local one is there to be opened.
+  // An address of this network namespace; it must not be link-local.
   port.addAddress(bytes)
   const own = { ...identity, gids: [bytes] }
   const rxe = createRxeDevice(createCore(), { name: 'rxe0', identity: own, port, now: nowMicroseconds })
@@ -189,7 +188,7 @@ const makeSide = (options: SideOptions) => {
     })
   }
 
-  /** Posts up to `count` requests to a ring, as many as it has room for; how many these were. */
+  /** Posts up to `count` requests to a ring, as many as fit; returns their number. */
   const post = (ring: ProgramRing, count: number): number => {
     const { words } = ring.piece
     const used = (ring.index - Atomics.load(words, CONSUMER)) & ring.mask
@@ -199,7 +198,7 @@ const makeSide = (options: SideOptions) => {
     Atomics.store(words, PRODUCER, ring.index)
     return n
   }
-  /** Takes all completions of a CQ; how many. Throws for one that failed. */
+  /** Takes all completions of a CQ and returns their number. Throws for a failed one. */
   const take = (cq: ProgramRing): number => {
     const { words, view } = cq.piece
     const producer = Atomics.load(words, PRODUCER)
@@ -226,13 +225,13 @@ const makeSide = (options: SideOptions) => {
 }
 type Side = ReturnType<typeof makeSide>
 
-/** How long a turn may last before the event loop has its turn, microseconds. */
+/** Maximum microseconds of a turn before the event loop runs. */
 const SLICE = 1000
 
-/** After so many looks that found nothing every queue is looked at, as the loop does before it parks. */
+/** After this many empty polls every queue is polled, as the loop does before it parks. */
 const LOOKS = 32
 
-/** Polls without end, with the event loop in between, until `step` says that it is done. */
+/** Polls endlessly, with the event loop in between, until `step` reports the end. */
 const spin = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let idle = 0
@@ -245,7 +244,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
           else yieldProcessor()
           if (step()) {
             while (side.rxe.poll(nowMicroseconds(), Where.USED)) {
-              // What is due still leaves.
+              // Pending packets still leave.
             }
             resolve()
             return
@@ -260,7 +259,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
     turn()
   })
 
-/** Is driven by the daemon's loop and by arriving packets until `step`, looked at after each turn, is done. */
+/** Driven by the daemon's loop and by arriving packets, until `step`, called after each turn, reports the end. */
 const byEvents = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let over = false
@@ -269,7 +268,7 @@ const byEvents = (side: Side, step: () => boolean): Promise<void> =>
       const progress = side.rxe.poll(now, where)
       try {
         over ||= step()
-        // Only when nothing is left to do: the last answer has to leave.
+        // Only when nothing is pending: the last answer must leave.
         if (over && !progress && !ended) {
           ended = true
           queueMicrotask(() => {

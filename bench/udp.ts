@@ -1,6 +1,6 @@
 /*
  * Rows "udp …": two processes, each with a soft device on a real UDP port of the loopback interface or of a veth pair,
- * beside what C, iperf3 and node:dgram do with the same number of bytes (docs/reference/performance.md).
+ * compared with C, iperf3 and node:dgram at the same number of bytes (docs/reference/performance.md).
  */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,33 +11,33 @@ import { Unavailable } from './harness.ts'
 import { needProgram, runTwin, runTwinIn } from './processes.ts'
 import type { Operation, Order, SideFacts, SideOptions } from './udp-side.ts'
 
-/** Headers and ICRC of a MIDDLE: what a datagram has beside its payload. */
+/** Headers and ICRC of a MIDDLE packet: the overhead of a datagram. */
 const OVERHEAD = 16
 
 interface Pair {
-  /** Seconds for so many messages. */
+  /** Seconds for this many messages. */
   stream(messages: number): Promise<number>
   /** Microseconds per round trip. */
   pingpong(rounds: number, spin: boolean): Promise<number>
-  /** CPU seconds of both so far, and packets that were sent again. */
+  /** Total CPU seconds of both ends, and retransmitted packets. */
   usage(): Promise<{ cpu: number; resent: number }>
   close(): Promise<void>
 }
 
 type Choice = Omit<SideOptions, 'address'>
 
-/** Where the two ends are: addresses, and commands that start a process there. */
+/** The two ends: addresses, and commands that start a process there. */
 interface Place {
   readonly addresses: readonly [string, string]
   readonly prefixes: readonly (readonly string[])[]
-  /** Their network namespaces' files, if they have their own. */
+  /** Files of their network namespaces, if they have their own. */
   readonly files: readonly string[]
   close(): void
 }
 
 const loopback: Place = { addresses: ['127.0.41.1', '127.0.41.2'], prefixes: [[], []], files: [], close() {} }
 
-/** Two network namespaces joined by a veth pair. Throws Unavailable where that is not allowed. */
+/** Two network namespaces connected by a veth pair. Throws Unavailable where that is not permitted. */
 const vethPlace = (): Place => {
   needProgram('ip', 'iproute2')
   const names = ['a', 'b'].map(end => `udbench${process.pid}${end}`)
@@ -49,7 +49,7 @@ const vethPlace = (): Place => {
       try {
         ip('netns', 'delete', name)
       } catch {
-        // It was never made.
+        // It did not exist.
       }
   }
   try {
@@ -116,10 +116,10 @@ const twinPlain = (mtu: number, bytes: number) => () => runTwin('udp_stream', 'p
 
 const IPERF_SECONDS = 1
 
-/** iperf3 over TCP with messages of `size`: GB/s that arrived. */
+/** iperf3 over TCP with messages of `size`: received GB/s. */
 const iperf = async (size: number): Promise<number> => {
   const port = 20_000 + (process.pid % 20_000)
-  // Without --forceflush a pipe hears nothing before the end.
+  // Without --forceflush, output to a pipe arrives only at the end.
   const server = spawn('iperf3', ['-s', '-1', '-p', String(port), '--forceflush'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   })
@@ -161,14 +161,16 @@ interface Bandwidth {
   readonly mtu: number
   readonly cut?: 'auto' | 'never'
   readonly qps?: number
-  /** Default `spin`, as earlier results; the loop needs less processor time, and is the same on one core as on two. */
+  /**
+   * Default `spin`, like earlier results; the loop needs less processor time, and is equally fast on one or two cores.
+   */
   readonly drive?: SideOptions['drive']
 }
 
 const name = (bytes: number): string =>
   bytes < 1024 ? `${bytes} B` : bytes < 2 ** 20 ? `${bytes / 1024} KiB` : '1 MiB'
 
-/** Bytes of a round: a fraction of a second. */
+/** Bytes per round: a fraction of a second. */
 const ROUND = { auto: 1e9, never: 1e8 }
 
 const bandwidth = async (
@@ -224,9 +226,8 @@ const gsoRows = (['write', 'read', 'send'] as const).flatMap(operation =>
   ),
 )
 /**
- * Who waits for packets instead of polling may get both ends onto one core, where data need not cross from one core's
- * caches to the other's: on a machine where that is dear it is the larger part of what it takes. Here both ends of both
- * sides poll, on two cores.
+ * Processes that wait for packets instead of polling may run on one core, where data need not cross caches; on some
+ * machines that dominates the result. So both ends of both sides poll, on two cores.
  */
 const spinRows = (['write', 'read'] as const).map(operation => {
   const limits = { floor: 0.4, aim: 0.65 }
@@ -391,7 +392,7 @@ const rateRow: Row = {
     })
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
-      // payload 1000 counts packets: GB/s are M packets/s
+      // payload 1000 counts packets: GB/s are million packets/s
       beside: () => runTwin('udp_stream', 'gso', 96, 1000, 2e9),
       close: () => pair.close(),
     }

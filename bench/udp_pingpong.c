@@ -1,5 +1,5 @@
 /*
- * Two processes throw a datagram back and forth: the least that a message over UDP can take.
+ * Two processes exchange a datagram: the minimum latency of a message over UDP.
  *
  *   udp_pingpong spin|block SIZE ITERATIONS      prints microseconds per round trip
  */

@@ -1,15 +1,15 @@
 /*
  * The limit of UDP: one process sends segments of equal size over the loopback (or any) interface to another, which
- * looks at nothing but their number. Beside it the UDP port is measured, which makes RoCE packets of the same size.
+ * only counts them. The reference for the UDP port, which sends RoCE packets of the same size.
  *
  *   udp_stream gso|plain SEGMENT PAYLOAD BYTES [FROM TO [NETNS]]     prints GB/s of payload
  *   udp_stream gso-cost …                                            prints CPU seconds per GB, both processes
  *   udp_stream gso-spin …                                            as gso, but both poll: each has a core of its own
  *
- * SEGMENT: bytes of each datagram, PAYLOAD: those of them that count, BYTES: how much payload in all. gso: cut and
- * joined by the kernel (UDP_SEGMENT, UDP_GRO); plain: datagrams one by one with sendmmsg and recvmmsg. So that nothing
- * is lost, the receiver tells how much it has, and the sender stays at most a window ahead. FROM, TO: IPv4 addresses;
- * NETNS: the file of the network namespace in which the receiver is.
+ * SEGMENT: bytes of each datagram, PAYLOAD: its payload, BYTES: total payload. gso: segmented and joined by the kernel
+ * (UDP_SEGMENT, UDP_GRO); plain: single datagrams with sendmmsg and recvmmsg. To avoid loss, the receiver reports its
+ * progress, and the sender stays within a window. FROM, TO: IPv4 addresses; NETNS: file of the receiver's network
+ * namespace.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -58,7 +58,7 @@ static int open_socket(struct sockaddr_in *own)
     return fd;
 }
 
-/* What may be on its way: a share of the receiver's buffer, as the UDP port reckons. */
+/* Maximum bytes in flight: a share of the receiver's buffer, as in the UDP port. */
 static uint64_t window_of(int fd)
 {
     int buffer;
@@ -77,7 +77,7 @@ static double cpu_seconds(int who)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* Receives until `total` bytes of datagrams have come, and says after each batch how many these are. */
+/* Receives until `total` bytes of datagrams have arrived, and reports the sum after each batch. */
 static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int gso)
 {
     const int on = 1, batch = gso ? BATCH : PLAIN_BATCH;
@@ -107,7 +107,7 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
     }
 }
 
-/* Takes what the receiver has told; waits for it if `wait`. */
+/* Reads the receiver's reports; waits for one if `wait`. */
 static uint64_t told(int fd, uint64_t before, int wait)
 {
     uint64_t got = before, news;

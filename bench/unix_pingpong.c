@@ -1,7 +1,7 @@
 /*
- * Two processes throw a message back and forth over a stream socket of the unix family: what two programs on one
- * machine would use without RDMA, beside which ibv_rc_pingpong is measured. With `seqpacket` it is a socket as the
- * preload library's, beside which a control call is measured.
+ * Two processes exchange a message over a unix stream socket: what two local programs would use without RDMA, and the
+ * reference of ibv_rc_pingpong. With `seqpacket` it is a socket like the preload library's, the reference of a control
+ * call.
  *
  *   unix_pingpong SIZE ITERATIONS [seqpacket]      prints microseconds per round trip
  */

@@ -1,6 +1,6 @@
 /*
- * Row "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, beside a C program that moves
- * the same messages between two processes through a third, in two copies.
+ * Row "write_bw": perftest's unmodified ib_write_bw, two processes through one daemon, compared with a C program that
+ * moves the same messages between two processes through a third, in two copies.
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'

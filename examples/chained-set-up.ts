@@ -1,6 +1,6 @@
 /*
- * Many objects with one call. A chain says what is to be made, later things of earlier ones; all of it is made, or
- * nothing. With a daemon that is one message instead of hundreds.
+ * Many objects with one call. A chain describes objects, later ones referring to earlier ones; either all are created
+ * or none. With a daemon that is one message instead of hundreds.
  *
  *   node dist/examples/chained-set-up.js [queue pairs] [socket of a daemon]
  */
@@ -32,7 +32,7 @@ const close = ({ pd, cq, mr, qps }: ReturnType<typeof byChain>): void => {
   for (const one of [...qps, mr, cq, pd]) one.close()
 }
 
-// What runs first pays for the compiler: both ways once before they are compared.
+// Warm-up for the JIT compiler: both ways run once before they are compared.
 for (let i = 0; i < 3; i++) {
   const before = byChain()
   for (const qp of bySingleCalls(before)) qp.close()
@@ -43,7 +43,7 @@ const made = timed('one chain', byChain)
 const single = timed('single calls', () => bySingleCalls(made))
 const { pd, cq, mr, qps } = made
 
-// What a chain has made is like everything else.
+// Objects made by a chain are ordinary objects.
 const [one, two] = qps
 one.connect(two.endpoint)
 two.connect(one.endpoint)

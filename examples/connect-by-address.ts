@@ -1,6 +1,6 @@
 /*
- * A server that lends its memory, and clients that read it: connections by address and port, in one process, or between
- * two (with a daemon: `userdma daemon`).
+ * A server that grants READ access to its memory, and clients that read it: connections by address and port, in one
+ * process, or between two (with a daemon: `userdma daemon`).
  *
  *   node dist/examples/connect-by-address.js [clients]
  *   node dist/examples/connect-by-address.js serve rdma://127.0.0.1:7471     (in one terminal)
@@ -10,7 +10,7 @@ import { connect, createNetwork, type Device, listen, open, remoteMemory, type S
 
 const text = 'whoever connects may read this'
 
-/** Tells each client where the text is, with the answer to its request. */
+/** Accepts clients, and sends each the address of the text as private data. */
 const serve = async (server: Server): Promise<void> => {
   const pd = server.device.pd()
   const region = pd.register(Buffer.from(text), { remoteRead: true })
@@ -21,10 +21,10 @@ const serve = async (server: Server): Promise<void> => {
   }
 }
 
-/** Connects, reads the text from the server's memory, and leaves. */
+/** Connects, reads the text from the server's memory, and disconnects. */
 const read = async (url: string, device?: Device): Promise<string> => {
   const connection = await connect(url, device && { device })
-  // Zeros fill up what the answer has room for.
+  // The private data is padded with zeros.
   const said = Buffer.from(connection.privateData).toString().replace(/\0+$/, '')
   const from = remoteMemory(JSON.parse(said))
   const into = Buffer.alloc(from.length)

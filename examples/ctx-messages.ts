@@ -28,7 +28,7 @@ const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedByte
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes)
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text)
 
-/** What lies in a context's eager queue, oldest first; it is consumed. */
+/** The messages in a context's eager queue, oldest first; consumes them. */
 function* messages(memory: Uint8Array, info: Info) {
   const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
   for (; words[CtxWord.HEADER_CONSUMER] !== words[CtxWord.HEADER_PRODUCER]; words[CtxWord.HEADER_CONSUMER]++) {
@@ -49,7 +49,7 @@ network.addDevice(core => createCtxDevice(core, 'ctx0'))
 const one = await open({ network, device: 'ctx0' })
 const other = await open({ network, device: 'ctx0' })
 
-// The receiver: a context assigned and mapped through the driver's descriptor, in the driver's words.
+// The receiver: a context assigned and mapped through the driver's own descriptor.
 const ops = one.driverOps(CtxInterface.V2, CtxInterface.V1)
 ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
 const answer = new Uint8Array(recordSize(CtxInfo))
@@ -57,7 +57,7 @@ ops.ioctl(CtxIoctl.INFO, answer)
 const info = readRecord(viewOf(answer), 0, CtxInfo, 'info') as Info
 const memory = ops.map(info.bytes)
 
-// The sender: a context by the private class, in the words of the object model. The receiver is told.
+// The sender: a context of the private class, used through the object model. The receiver is notified.
 const sender = other.create(CtxContext, shape)
 ops.ioctl(CtxIoctl.ARM)
 for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
@@ -65,8 +65,8 @@ for (const [i, word] of ['contexts', 'without', 'verbs'].entries())
 await ops.wait()
 show(memory, info)
 
-// And back, as a program writes to its descriptor: a head and the message. A context of the class is mapped through a
-// descriptor too, which is told to use it.
+// The reply, by writing a header and the message to the descriptor. A context of the class is mapped through a
+// descriptor too, which must be attached to it.
 const to = sender.made.info
 const head = encodeRecords(CtxSend, [{ to: to.number, flags: 0, slot: 0, offset: 0, tag: 9n }])
 ops.write(Uint8Array.of(...head, ...bytes('answer')))

@@ -1,5 +1,5 @@
 /*
- * What is in a capture: each RoCEv2 packet as one line, its ICRC checked, and how often each operation came.
+ * Prints a capture: each RoCEv2 packet as one line, with its ICRC checked, and the number of packets of each operation.
  *
  *   node dist/examples/decode-pcap.js FILE.pcap
  */
@@ -21,7 +21,7 @@ const say = (line: string): void => console.log(line)
 const text = (address: Uint8Array): string =>
   address.length === 4 ? address.join('.') : (Buffer.from(address).toString('hex').match(/.{4}/g) ?? []).join(':')
 
-/** Whether the packet in a frame has the ICRC that its headers ask for. */
+/** Whether the packet in a frame has the correct ICRC. */
 const isIntact = (frame: Ipv4Frame | Ipv6Frame): boolean => {
   const { payload } = frame
   const identification = frame.kind === 'ipv4' ? frame.identification : 0

@@ -1,6 +1,7 @@
 /*
- * A key-value store whose readers never disturb the server: it writes entries into a table, and clients find them with
- * one-sided READs. A version in front of and behind each entry tells a reader that it caught the server writing.
+ * A key-value store whose readers never interrupt the server: it writes entries into a table, and clients find them
+ * with one-sided READs. A version before and after each entry tells a reader that the server was writing at the same
+ * time.
  *
  *   node dist/examples/key-value.js [keys]
  */
@@ -12,10 +13,10 @@ const KEY = 8
 const VALUE = 40
 const BEHIND = SLOT - 4
 const keys = Number(process.argv[2] ?? 1000)
-/** Twice as many slots as keys, a power of two: a search seldom needs a second look. */
+/** Twice as many slots as keys, a power of two: a lookup rarely needs a second READ. */
 const slots = 2 ** Math.ceil(Math.log2(keys * 2))
 
-/** A key's 32 bytes in the table, and the slot at which the search begins. */
+/** A key's 32 bytes in the table, and the first slot of its lookup. */
 const placeOf = (key: string) => {
   const digest = createHash('sha256').update(key).digest()
   return { digest, first: digest.readUInt32LE(0) % slots }
@@ -27,7 +28,7 @@ interface Invitation {
   readonly table: RemoteMemory
 }
 
-/** Owns the table, and sets keys with plain stores. */
+/** Owns the table, and writes entries with plain stores. */
 const createServer = (device: Device) => {
   const pd = device.pd()
   const table = Buffer.alloc(slots * SLOT)
@@ -53,7 +54,7 @@ const createServer = (device: Device) => {
   }
 }
 
-/** Reads the server's table over a connection of its own. */
+/** Reads the server's table over its own connection. */
 const createClient = (device: Device) => {
   const pd = device.pd()
   const slot = Buffer.alloc(SLOT)

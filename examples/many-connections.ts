@@ -1,7 +1,7 @@
 /*
  * An event-driven server with many queue pairs: all share one receive queue and one completion queue, so that its
- * memory follows the messages under way and not the connections, and one loop serves everybody. Each client asks some
- * questions, the server answers in capitals.
+ * memory depends on the messages in flight and not on the connections, and one loop serves all. Each client sends some
+ * requests, the server answers in capitals.
  *
  *   node dist/examples/many-connections.js [connections] [questions]
  */

@@ -1,6 +1,6 @@
 /*
- * How a program's tests use userdma in the place of a network: two devices in this process, a link that loses what the
- * test wants lost, and counters that tell what became of it. Nothing is mocked: the protocol is the real one.
+ * How a program's tests use userdma as their network: two devices in this process, a link with the losses that the test
+ * needs, and counters that show the effect. Nothing is mocked: the protocol is the real one.
  *
  *   node --test dist/examples/network-double.test.js
  */
@@ -10,7 +10,7 @@ import { createNetwork, type Device, type Endpoint, open } from 'userdma'
 
 const RETRIES = 5
 
-/** Code under test: sends a file in pieces and waits until all have arrived. */
+/** Code under test: sends a file in parts and waits until all have arrived. */
 const sendPieces = async (
   device: Device,
   file: Uint8Array,
@@ -32,7 +32,7 @@ const sendPieces = async (
   }
 }
 
-/** The other side: what arrives, in order. */
+/** The receiver: collects what arrives, in order. */
 const receiver = (device: Device, pieces: number, piece: number) => {
   const pd = device.pd()
   const bytes = new Uint8Array(pieces * piece)

@@ -1,5 +1,5 @@
 /*
- * Two RC queue pairs throw a message back and forth, in this process.
+ * Two RC queue pairs exchange a message back and forth, in this process.
  *
  *   node dist/examples/ping-pong.js [rounds] [bytes]
  */
@@ -8,7 +8,7 @@ import { createNetwork, type Device, open } from 'userdma'
 const rounds = Number(process.argv[2] ?? 1000)
 const bytes = Number(process.argv[3] ?? 64)
 
-/** One player: a device, memory, a completion queue and a queue pair. */
+/** One side: a device, memory, a completion queue and a queue pair. */
 const player = (device: Device) => {
   const pd = device.pd()
   const ball = pd.register(new Uint8Array(bytes))
@@ -17,7 +17,7 @@ const player = (device: Device) => {
   return { ball, cq, qp }
 }
 
-/** Catches and throws until the last round. */
+/** Receives and sends until the last round. */
 const play = async ({ ball, cq, qp }: ReturnType<typeof player>, begins: boolean): Promise<void> => {
   let caught = 0
   qp.receive(ball.slice())

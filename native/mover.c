@@ -1,16 +1,16 @@
 /*
- * Movers: processes that share our memory and copy bytes between it and another program's for us. A page that its owner
- * never provides (a file system that does not answer, userfaultfd) keeps a mover waiting, and not us.
+ * Movers: processes that share our memory and copy bytes between it and another program's. A page that its owner never
+ * provides (a file system that does not answer, userfaultfd) blocks a mover, and not the daemon.
  *
- * A thread would not do: only a fatal signal ends a wait for such a page, and that ends all threads of a process. Where
- * a file system has taken the request already, not even that does, and a process with such a thread never ends. A mover
- * (clone(2) with CLONE_VM only) can be killed by itself, and one that cannot die holds nothing of ours but the address
- * space: it closes all descriptors but the one that it uses.
+ * A thread is not enough: only a fatal signal ends a wait for such a page, and that ends all threads of a process. If a
+ * file system has already accepted the request, not even that does, and a process with such a thread never ends. A
+ * mover (clone(2) with CLONE_VM only) can be killed separately, and one that cannot die holds only the address space:
+ * it closes all descriptors except the one that it uses.
  *
- * It copies to and from a buffer of its own: a mover that was given up and wakes up later touches nothing else. It
- * shares our thread-local storage, so it makes bare system calls, which leave errno alone.
+ * It copies through a buffer of its own: an abandoned mover that wakes up later touches nothing else. It shares our
+ * thread-local storage, so it makes raw system calls, which do not set errno.
  *
- * Called from one thread only, by src/host/memory/mover.ts, which does without where this is absent.
+ * Called from one thread only, by src/host/memory/mover.ts, which works without this file too.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -87,7 +87,7 @@ static void wait_while(uint32_t *word, uint32_t value)
         bare(SYS_futex, (long)word, FUTEX_WAIT, value, 0, 0, 0);
 }
 
-/* How often this process has slept, for a page or a lock; losing the processor to another process is no sleep. */
+/* Number of times that this process has slept, for a page or a lock; preemption does not count. */
 static long sleeps(void)
 {
     struct rusage usage;
@@ -134,7 +134,7 @@ static int serve(void *argument)
 
 static struct mover *killed;
 
-/* Frees what movers left that have died since. */
+/* Frees the memory of abandoned movers that have died since. */
 static void reap(void)
 {
     for (struct mover **at = &killed; *at;) {
@@ -149,8 +149,8 @@ static void reap(void)
 }
 
 /*
- * A mover by process number (fd is -1), or by an open /proc/PID/mem; or -errno: -ETIMEDOUT if so many movers for this
- * user, unless it is -1, were given up and cannot die.
+ * A mover for a process number (fd is -1), or for an open /proc/PID/mem; or -errno: -ETIMEDOUT if too many abandoned
+ * movers of this user (unless it is -1) cannot die.
  */
 EXPORT int64_t userdma_mover_start(int fd, int64_t user)
 {
@@ -167,7 +167,7 @@ EXPORT int64_t userdma_mover_start(int fd, int64_t user)
     m->user = user;
     m->pid = -1;
     m->parent = getpid();
-    /* Whatever is sent to our process group, our handlers are not for it to run. */
+    /* Signals to our process group must not run our handlers in it. */
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
@@ -180,7 +180,7 @@ EXPORT int64_t userdma_mover_start(int fd, int64_t user)
     return -error;
 }
 
-/* Ends a mover: at once, or when what it waits for lets it. */
+/* Ends a mover: at once, or when the page that it waits for permits. */
 EXPORT void userdma_mover_end(struct mover *m, int late)
 {
     m->late = late;
@@ -190,7 +190,7 @@ EXPORT void userdma_mover_end(struct mover *m, int late)
     reap();
 }
 
-/* Microseconds for which its moves have waited, for pages or locks, since this was asked last. */
+/* Microseconds that its copies have waited for pages or locks since the last call. */
 EXPORT uint64_t userdma_mover_waited(struct mover *m)
 {
     const uint64_t waited = m->waited;
@@ -198,7 +198,7 @@ EXPORT uint64_t userdma_mover_waited(struct mover *m)
     return waited;
 }
 
-/* Whether it runs or waits for the processor, and not for a page; false too if it has ended. */
+/* Whether it is running or runnable, and not waiting for a page; false also if it has ended. */
 static int is_running(const struct mover *m)
 {
     char path[32], text[128];
@@ -215,7 +215,7 @@ static int is_running(const struct mover *m)
     return name_end && name_end[1] && name_end[2] == 'R';
 }
 
-/* Waits for the answer: 0, -ETIMEDOUT, or -ECHILD if the mover is no more. */
+/* Waits for the answer: 0, -ETIMEDOUT, or -ECHILD if the mover has ended. */
 static int64_t await(struct mover *m, uint64_t patience)
 {
     for (int left = YIELDS; left > 0; left--) {
@@ -232,7 +232,7 @@ static int64_t await(struct mover *m, uint64_t patience)
                 return -ECHILD;
             if (!is_running(m) || extensions++ == MOST_EXTENSIONS)
                 return __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
-            /* Not the page but the processor is missing. */
+            /* It waits for the processor, not for a page. */
             due = now + patience;
         }
         const uint64_t left = due - now;
@@ -246,9 +246,9 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
                   uint64_t total);
 
 /*
- * Moves `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local` on.
- * Waits at most `patience` microseconds for a page: then the mover is to be ended. Bytes moved, fewer if a page on the
- * way does not permit it, or -errno if none: as the kernel answers, -ETIMEDOUT, -ECHILD (the mover was killed).
+ * Moves `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local`.
+ * Waits at most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes moved, fewer
+ * if a page does not permit the access, or -errno if none: the kernel's, -ETIMEDOUT, or -ECHILD (the mover was killed).
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t remote, uint8_t *local, uint64_t chunk,
                                   uint64_t stride, uint64_t total, uint64_t patience)

@@ -22,7 +22,7 @@
 
 static uint32_t table[8][256];
 
-/* The same as the fast ways, eight bytes a step; takes and gives the bare register, not inverted. */
+/* The same as the fast implementations, eight bytes per step; takes and returns the bare register, not inverted. */
 static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
 {
     for (; n >= 8; p += 8, n -= 8) {
@@ -63,7 +63,7 @@ SSE static inline __m128i fold(__m128i x, __m128i k, __m128i data)
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(x, k, 0x00), _mm_clmulepi64_si128(x, k, 0x11)), data);
 }
 
-/* What is left of the buffer, below 64 bytes, then 128 bits to 32. At least 16 bytes lie before p + n. */
+/* Reduces the rest of the buffer, below 64 bytes, and then 128 bits to 32. At least 16 bytes precede p + n. */
 SSE static inline uint32_t finish(__m128i x, const uint8_t *p, uint64_t n)
 {
     const __m128i k128 = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0);      /* 128 - 32, 128 + 32 */
@@ -163,15 +163,15 @@ __attribute__((constructor)) static void prepare(void)
     choose();
 }
 
-/* CRC-32 of n bytes at p, going on from `crc` (0 at the start). */
+/* CRC-32 of n bytes at p, continued from `crc` (0 at the start). */
 __attribute__((visibility("default"))) uint32_t userdma_crc32(uint32_t crc, const uint8_t *p, uint64_t n)
 {
     return ~engine(~crc, p, n);
 }
 
 /*
- * The same for `count` buffers of n bytes, one every `stride` bytes from p on: registers[i] is what buffer i's CRC goes
- * on from, and then is its CRC.
+ * The same for `count` buffers of n bytes, one every `stride` bytes from p: registers[i] is the value that buffer i's
+ * CRC continues from, and then its CRC.
  */
 __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registers, const uint8_t *p, uint64_t n,
                                                                uint64_t stride, uint64_t count)
@@ -181,11 +181,11 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registe
 }
 
 /*
- * Copies between one stretch of memory and pieces that lie at a stride, as payloads lie between the headers of a run of
- * packets: a view and a call from JavaScript for each piece cost more than the copy.
+ * Copies between a contiguous range and pieces at a stride, like the payloads between the headers of a run of packets:
+ * a view and a call from JavaScript for each piece cost more than the copy.
  *
- * `total` bytes in pieces of `chunk`, the last one shorter if need be: piece i goes from from + i * from_stride to
- * to + i * to_stride. Pieces of both sides may overlap nowhere but in equal places.
+ * `total` bytes in pieces of `chunk`, the last one possibly shorter: piece i goes from from + i * from_stride to to + i
+ * * to_stride. Pieces of both sides may only overlap at equal places.
  */
 __attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,
                                                          uint64_t from_stride, uint64_t chunk, uint64_t total)

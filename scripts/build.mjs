@@ -32,9 +32,7 @@ const sourcesIn = (folder, end) =>
         .map(name => inRoot(folder, name))
     : []
 
-/**
- * Removes compiled files whose source is gone, so that no test runs and no import works that the sources do not have.
- */
+/** Removes compiled files whose source is gone, so that no stale test runs and no stale import works. */
 const removeOrphans = () => {
   const compiled = /\.(js|js\.map|d\.ts)$/
   for (const folder of ['src', 'test', 'bench', 'examples']) {
@@ -46,7 +44,7 @@ const removeOrphans = () => {
 }
 
 const buildTypeScript = purpose => {
-  // Another TypeScript, which tests the types, has a tsc in node_modules/.bin too.
+  // Another TypeScript, used by a test of the types, has a tsc in node_modules/.bin too.
   const tsc = inRoot('node_modules', 'typescript', 'bin', 'tsc')
   if (!existsSync(tsc)) {
     say('build: TypeScript is not installed; run `npm ci` (or node scripts/setup.mjs, which does it)')
@@ -109,10 +107,7 @@ const testTargets = () => [
   })),
 ]
 
-/**
- * What C there is: output below build/, sources, flags, the folder whose headers it may include, a header that it
- * needs.
- */
+/** The C targets: output below build/, sources, flags, the folder of allowed headers, a required header. */
 const targets = purpose =>
   [
     {
@@ -152,7 +147,7 @@ const isCurrent = target => {
   )
 }
 
-/** Compiles beside the output and renames: a library that a running process has mapped is never written to. */
+/** Compiles to a temporary name and renames: a library that a running process has mapped is never overwritten. */
 const compile = (cc, target) => {
   const output = inRoot('build', target.output)
   const fresh = `${output}.${process.pid}`
@@ -200,16 +195,13 @@ const buildC = purpose => {
   return ok
 }
 
-/**
- * Builds everything that is out of date and that `purpose` (start or test) needs; later steps run although an earlier
- * one failed. True if all went well.
- */
+/** Builds everything outdated that `purpose` needs; later steps run even if an earlier one failed. True on success. */
 export const build = async purpose => {
   const done = [buildTypeScript(purpose), await bundle(), generateProtocol(), buildC(purpose)]
   return done.every(Boolean)
 }
 
-/** What the arguments `--for start|test|long|bench` say; test without them. */
+/** The value of `--for start|test|long|bench`; default test. */
 export const purposeOf = (args, script) => {
   const purpose = args.length === 0 ? 'test' : args[0] === '--for' && args.length === 2 ? args[1] : ''
   if (['start', 'test', 'long', 'bench'].includes(purpose)) return purpose

@@ -1,5 +1,5 @@
 /*
- * `userdma run` in one file, for a fast start: dist/run.cjs, and in dist/run.cache the code that V8 compiled of it, which
+ * `userdma run` in one file, for a fast start: dist/run.cjs, and in dist/run.cache V8's compiled code of it, which
  * bin/userdma loads. Without esbuild there is neither, and bin/userdma loads dist/src/cli/main.js as for all commands.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -11,7 +11,7 @@ const ENTRY = inRoot('dist', 'src', 'cli', 'main.js')
 const BUNDLE = inRoot('dist', 'run.cjs')
 const COMPILED = inRoot('dist', 'run.cache')
 
-/** The command line has all commands; those but `run` are imported when they are called, which here they never are. */
+/** The command line declares all commands; those other than `run` are imported on use, which never happens here. */
 const otherCommands = {
   name: 'other commands',
   setup(build) {
@@ -21,7 +21,7 @@ const otherCommands = {
   },
 }
 
-/** A function of `require` and the folder dist, in which modules find other files as if they were not bundled. */
+/** A function of `require` and the folder dist, from which modules resolve other files as if they were not bundled. */
 const WRAPPING = {
   banner: {
     js: "(function (require, dist) { const ENTRY_URL = require('node:url').pathToFileURL(dist + '/src/cli/main.js').href",
@@ -29,19 +29,19 @@ const WRAPPING = {
   footer: { js: '})' },
 }
 
-/** All functions are compiled, since the cache of V8 has only those that are. */
+/** All functions are compiled eagerly, since V8's cache contains only compiled ones. */
 const compile = () => {
   setFlagsFromString('--no-lazy')
   const script = load()
-  // The cache is good only for the flags with which it is written.
+  // The cache is valid only for the flags with which it was written.
   setFlagsFromString('--lazy')
   writeFileSync(COMPILED, script.createCachedData())
 }
 
-/** The bundle as bin/userdma loads it. */
+/** The bundle, as loaded by bin/userdma. */
 const load = cachedData => new Script(readFileSync(BUNDLE, 'utf8'), { filename: BUNDLE, cachedData })
 
-/** Whether this version of Node takes the compiled code. */
+/** Whether this version of Node accepts the compiled code. */
 const isAccepted = () => !load(readFileSync(COMPILED)).cachedDataRejected
 
 const loadEsbuild = () =>
@@ -50,12 +50,12 @@ const loadEsbuild = () =>
     return undefined
   })
 
-/** Makes the bundle if it is older than what is in it. True if all went well. */
+/** Makes the bundle if it is older than its sources. True on success. */
 export const bundle = async () => {
   const sources = filesBelow(inRoot('dist', 'src'), path => path.endsWith('.js'))
   const newest = Math.max(modified(inRoot('scripts', 'bundle.mjs')), ...sources.map(modified))
   if ((modified(COMPILED) >= newest && isAccepted()) || modified(ENTRY) === 0) return true
-  // First, so that a bundle that is half made or out of date is not used.
+  // First, so that a partial or outdated bundle is never used.
   rmSync(COMPILED, { force: true })
   const esbuild = await loadEsbuild()
   if (esbuild === undefined) return true

@@ -1,7 +1,7 @@
 /*
- * What the scripts of this folder share: where the checkout is, how a step is announced and run, and how to look for
- * files. Plain Node without packages, since setup.mjs runs before any are installed. Syntax that old versions of Node
- * still parse, so that setup.mjs gets as far as saying which version is needed.
+ * Helpers shared by the scripts of this folder: the checkout's path, announcing and running steps, finding files. Plain
+ * Node without packages, since setup.mjs runs before any are installed. It uses syntax that old versions of Node can
+ * parse, so that setup.mjs can report the required version.
  */
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, realpathSync, statSync } from 'node:fs'
@@ -14,13 +14,13 @@ export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 /** A path below the checkout. */
 export const inRoot = (...parts) => join(root, ...parts)
 
-/** A failure that is explained: what failed, and what to do about it. The scripts print it without a stack. */
+/** An explained failure: what failed, and the remedy. The scripts print it without a stack. */
 export class StepError extends Error {}
 
-/** Says on standard error what the scripts do; the programs' own output goes to standard output. */
+/** Prints progress of the scripts on standard error; standard output is for the programs' own output. */
 export const say = text => process.stderr.write(`userdma: ${text}\n`)
 
-/** What stat(2) says; undefined for a file that does not exist or that we may not see. */
+/** stat(2); undefined for a file that does not exist or is not accessible. */
 const look = path => {
   try {
     return statSync(path)
@@ -29,13 +29,13 @@ const look = path => {
   }
 }
 
-/** Milliseconds of last change; 0 for a file that does not exist. */
+/** Modification time in milliseconds; 0 for a file that does not exist. */
 export const modified = path => {
   const found = look(path)
   return found ? found.mtimeMs : 0
 }
 
-/** Paths of all files below `folder` (absolute) for which `keep` says so, sorted; none if the folder does not exist. */
+/** Sorted paths of all files below `folder` (absolute) that `keep` accepts; none if the folder does not exist. */
 export const filesBelow = (folder, keep) => {
   if (!existsSync(folder)) return []
   const found = []
@@ -64,7 +64,7 @@ export const run = (program, args, options = {}) => {
   return status === 0
 }
 
-/** Runs a script's main function; an explained failure ends the process with status 1 and its sentence. */
+/** Runs a script's main function; an explained failure ends the process with status 1 and its message. */
 export const main = async body => {
   try {
     process.exitCode = (await body(process.argv.slice(2))) || 0
@@ -75,5 +75,5 @@ export const main = async body => {
   }
 }
 
-/** Whether this module is the script that was started, not one that another imports. */
+/** Whether this module is the started script, and not imported by another. */
 export const isMain = url => Boolean(process.argv[1]) && fileURLToPath(url) === realpathSync(process.argv[1])

@@ -26,7 +26,7 @@ const struct = (name, { fields, size }) => {
     `${tag} {`,
     ...fields.map(member),
     '};',
-    // Fields are naturally aligned and fill the struct: its size tells whether the compiler laid them out as we did.
+    // Fields are naturally aligned and fill the struct: its size verifies the compiler's layout.
     `_Static_assert(sizeof(${tag}) == ${size}, "layout of ${tag}");`,
   ].join('\n')
 }
@@ -82,7 +82,7 @@ ${constants('ENV_', plain(SessionEnv)).join('\n')}
 /* Message types. */
 ${constants('', plain(MessageType)).join('\n')}
 
-/* What HELLO wants. */
+/* Bits of HELLO. */
 ${constants('HELLO_', plain(HelloWants)).join('\n')}
 
 /* The system-wide device: node number, and name in /dev/infiniband. */
@@ -91,16 +91,16 @@ ${constants('', { system_node: SYSTEM_NODE, system_name: SYSTEM_NAME }).join('\n
 /* The connection manager, and the first node of management datagrams. */
 ${constants('', { cm_node: CM_NODE, cm_name: CM_NAME, umad_nodes: UMAD_NODES, umad_name: UMAD_NAME }).join('\n')}
 
-/* Most descriptors, most bytes and most ranges of one message. */
+/* Maximum descriptors, bytes and ranges of one message. */
 ${constants('MESSAGE_', plain(SessionLimits)).join('\n')}
 
-/* What a new descriptor is. */
+/* Kinds of new descriptors. */
 ${constants('INSTALL_', plain(InstallKind)).join('\n')}
 
-/* What is asked about a socket of NETLINK_RDMA. */
+/* Operations on a NETLINK_RDMA socket. */
 ${constants('NETLINK_', plain(NetlinkOperation)).join('\n')}
 
-/* Send timeouts that tell what a descriptor is: seconds, to which the kind is added, and microseconds. */
+/* Send timeouts that identify descriptors: seconds, to which the kind is added, and microseconds. */
 ${constants('MARK_', plain(DescriptorMark)).join('\n')}
 
 /* The parked page: words by index, and its size. */

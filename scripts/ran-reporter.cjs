@@ -1,7 +1,7 @@
 /*
- * A reporter of Node's test runner, beside the one that people read: the files of which a test ran, a line for each
- * such test. What was skipped, or is only a group or a file, is not told. The runner wants a module with one nameless
- * export, which modules of this project do not have: so this one is CommonJS.
+ * A reporter of Node's test runner, beside the one for people: prints the file of each test that ran. It omits skipped
+ * tests, groups and files. The runner requires a default export, which modules of this project must not have: hence
+ * CommonJS.
  */
 module.exports = async function* ran(events) {
   for await (const { type, data } of events) {

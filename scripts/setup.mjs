@@ -150,7 +150,7 @@ const PACKAGES = [
   },
 ]
 
-/** Runs apt-get quietly: its many lines are shown only if it fails. */
+/** Runs apt-get quietly: its output is shown only if it fails. */
 const apt = args => {
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
   const { status, error, stdout, stderr } = spawnSync('apt-get', args, { env, encoding: 'utf8', maxBuffer: 1 << 26 })
@@ -159,7 +159,7 @@ const apt = args => {
   return false
 }
 
-/** A package may be there without the files that are wanted: small images leave documentation out. */
+/** A package may be installed without the needed files: small images omit documentation. */
 const INSTALL = [
   ...['-y', '-q', '--no-install-recommends', '--reinstall'],
   ...['-o', `Dpkg::Options::=--path-include=${PYVERBS_TESTS}/*`],
@@ -170,7 +170,8 @@ const aptInstall = names => {
 }
 
 /**
- * Debian packages. What stays missing is named with its use; the tests that need it skip (or fail, where CI is set).
+ * Installs Debian packages. Missing ones are named with their use; tests that need them skip (or fail, where CI is
+ * set).
  */
 const isFor = (entry, purpose) => entry.for.includes(purpose) || (purpose === 'long' && entry.for.includes('test'))
 

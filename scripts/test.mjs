@@ -16,12 +16,12 @@ import { join, relative } from 'node:path'
 import { filesBelow, inRoot, isMain, main, root, run, StepError, say } from './common.mjs'
 
 /**
- * A file of tests that has not ended by then hangs: the runner ends it and says which one it was. The longest builds
- * and boots a guest.
+ * A test file that takes longer counts as hanging: the runner ends it and names it. The longest builds and boots a
+ * guest.
  */
 const HANG_MS = { normal: 400_000, long: 3_600_000 }
 
-/** The compiled test files that run: with `long` those too, with words those whose path has one of them. */
+/** The compiled test files to run: with `long` the long ones too, with words those whose path contains one of them. */
 export const testFiles = (long, words) => {
   const compiled = filesBelow(inRoot('dist', 'test'), path => path.endsWith('.test.js'))
     .map(path => relative(root, path))
@@ -35,11 +35,11 @@ export const testFiles = (long, words) => {
   return wanted.filter(path => words.some(word => path.slice('dist/test/'.length).includes(word)))
 }
 
-/** A test's source, from whatever path the runner has for it. */
+/** A test's source path, from the runner's path. */
 const sourceOf = path =>
   (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
 
-/** The test files that a page names and that are not among those, compiled, of which `ran` has a line for each test. */
+/** The test files that a page names and that were compiled, but of which `ran` has no line. */
 export const namedButNotRun = (page, ran) => {
   const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
   for (const path of ran.split('\n')) named.delete(sourceOf(path))
@@ -47,8 +47,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Whether every test that the requirements name ran; says which did not. Outside CI that is no failure: a machine may
- * lack what a test needs, and the test has said so.
+ * Checks that every test named by the requirements ran, and names the missing ones. Outside CI that is not a failure: a
+ * machine may lack what a test needs, and the test has said so.
  */
 const provesAll = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)

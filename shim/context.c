@@ -1,10 +1,10 @@
 /*
- * Contexts: what is asked of the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a
- * context known to this process's session (after fork, after exec, for a descriptor that was passed), IOCTL and WRITE
- * forward calls.
+ * Contexts: requests to the daemon about an opened device. OPEN gives the program its descriptor, ATTACH makes a
+ * context known to this process's session (after fork, after exec, for a passed descriptor), IOCTL and WRITE forward
+ * calls.
  *
- * The program's descriptor is the context's memory file; a doorbell socket, hidden at a high number, stands beside
- * each copy of it. The daemon holds the other end and ends the context when the last copy is closed.
+ * The program's descriptor is the context's memory file; each copy of it has a doorbell socket at a high number, hidden
+ * from the program. The daemon holds the other end and closes the context with the last copy.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -27,7 +27,7 @@ static bool closes_on_exec(int fd)
 
 /* ---- open ---- */
 
-/* Makes the two descriptors of an OPEN reply the program's context. Its descriptor or -errno. */
+/* Turns the two descriptors of an OPEN reply into the program's context. Returns its descriptor or -errno. */
 static int take_context(struct reply *reply, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -63,7 +63,7 @@ static int take_context(struct reply *reply, int flags)
     return fd;
 }
 
-/* Makes the descriptor of an OPEN reply the program's channel, of that kind. It or -errno. */
+/* Turns the descriptor of an OPEN reply into the program's channel of that kind. Returns it or -errno. */
 static int take_channel(struct reply *reply, enum fd_kind kind, int flags)
 {
     const struct userdma_open_reply *open = &reply->message.open;
@@ -117,7 +117,7 @@ int session_refresh(void)
 {
     struct shim_guard guard;
     int saved = errno, error = 0;
-    /* A vfork child has its parent's memory, and must leave the connection alone. */
+    /* A vfork child has its parent's memory, and must not touch the connection. */
     if (shim_foreign())
         return 0;
     if (session_enter(&guard)) {
@@ -139,8 +139,7 @@ int session_refresh(void)
 /* ---- attach ---- */
 
 /*
- * Asks for the context behind `fd`; 0 with its entry filled (partner: a fresh doorbell socket, not hidden yet), or
- * -errno.
+ * Requests the context of `fd`; 0 with its entry filled (partner: a new doorbell socket, not hidden yet), or -errno.
  */
 static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const struct shim_guard *guard)
 {
@@ -171,7 +170,10 @@ static int ask_attach(int fd, uint32_t context, struct fd_entry *entry, const st
     return 0;
 }
 
-/* A context that this process holds since before its session (fork): the fresh doorbell takes the old one's number. */
+/*
+ * A context that this process inherited by fork, before its session: the new doorbell socket takes the old one's
+ * number.
+ */
 static int attach_again(int fd, const struct shim_guard *guard)
 {
     struct fd_entry *known = fd_lookup(fd);
@@ -200,7 +202,7 @@ int session_attach(int fd)
     if (fd_kind(fd) != FD_CONTEXT) {
         error = session_ensure(&guard, false) ? ask_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {
-            /* The doorbell socket that may have come along by exec goes with the entry that this one replaces. */
+            /* The doorbell socket that may have been inherited by exec belongs to the entry that this one replaces. */
             entry.partner = fd_hide(entry.partner, fd, closes_on_exec(fd));
             error = entry.partner >= 0 && fd_add(fd, &entry) == 0 ? 0 : -errno;
             if (error && entry.partner >= 0) {
@@ -215,7 +217,7 @@ int session_attach(int fd)
 
 /* ---- calls ---- */
 
-/* Closes what is left of a reply's descriptors, those that are events of ours already too. */
+/* Closes the remaining descriptors of a reply, including those already registered as event descriptors. */
 static void uninstall(struct reply *reply)
 {
     for (unsigned i = 0; i < reply->fd_count; i++)
@@ -223,7 +225,7 @@ static void uninstall(struct reply *reply)
     reply_close_all(reply);
 }
 
-/* Installs the new descriptors of the reply to a call (as `session_call`): all are event sockets. 0 or -errno. */
+/* Installs the new descriptors of a call's reply (see `session_call`); all are event sockets. 0 or -errno. */
 static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t second)
 {
     unsigned count = reply->message.call.install_count;
@@ -245,7 +247,10 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
     return 0;
 }
 
-/* With the lock held: a session that knows the context of `fd`, or any for a descriptor without one. 0 or -errno. */
+/*
+ * With the lock held: a session that knows the context of `fd`, or any session for a descriptor without a context. 0 or
+ * -errno.
+ */
 static int prepare(int fd, const struct shim_guard *guard)
 {
     const struct fd_entry *entry = fd_lookup(fd);
@@ -338,7 +343,7 @@ int session_netlink(unsigned type)
     return fd < 0 ? -1 : fd;
 }
 
-/* The descriptor and offset that a MAP reply gives; the descriptor, or -errno. */
+/* The descriptor and offset of a MAP reply; the descriptor, or -errno. */
 static int take_map(struct reply *reply, off64_t *offset)
 {
     if (reply->body < sizeof reply->message.call)

@@ -1,7 +1,6 @@
 /*
- * The interposed calls that take a descriptor: device files and event descriptors behave as Linux's, copies and
- * closes keep the table, and hidden sockets are out of the program's reach. A descriptor that is not ours costs one
- * look-up (fd_kind).
+ * Interposed calls on descriptors: device files and event descriptors behave as on Linux, copies and closes update the
+ * table, and hidden sockets are out of the program's reach. A foreign descriptor costs one look-up (fd_kind).
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -38,7 +37,7 @@ EXPORT int socket(int family, int type, int protocol)
 #define MAGIC_LINUX 0x1b
 #define MAGIC_OBJECT 0xdb
 
-/* Looks closer at a descriptor that we do not know; its kind. */
+/* Examines an unknown descriptor; its kind. */
 static int recognised(int fd)
 {
     const int saved = errno;
@@ -60,7 +59,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         kind = recognised(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* A driver's request, on a descriptor that has come in a way that we did not see? */
+        /* A driver's request, on a descriptor that was received unnoticed? */
         if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
             return result;
     }
@@ -82,7 +81,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* A context is written to, and so are a driver's descriptors; event descriptors are only read. */
+/* Contexts and drivers' descriptors can be written; event descriptors are only read. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -147,7 +146,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
-/* A device has none; whoever it is given to need not ask the daemon for that. */
+/* A device has none; a receiver of the descriptor need not ask the daemon about it. */
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);
@@ -195,7 +194,7 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         if (kind == FD_GIVEN)
             return MAP_FAILED;
     }
-    /* A sanitizer maps before the C library knows the environment, in which shim_init looks. */
+    /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */
     if (UNLIKELY(!shim_is_ready()))
         return (void *)syscall(SYS_mmap, address, length, protection, flags, fd, offset);
     return shim_real.mmap(address, length, protection, flags, fd, offset);
@@ -259,7 +258,7 @@ EXPORT int dup(int fd)
     return copy;
 }
 
-/* Before and after the kernel puts a copy of `from` on number `to`, whatever was there. */
+/* Before and after the kernel replaces number `to` by a copy of `from`. */
 static void before_replacing(int from, int to)
 {
     if (UNLIKELY(fd_table != NULL) && from != to)

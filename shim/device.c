@@ -1,12 +1,12 @@
 /*
- * What mostly needs no request to the daemon: ringing the doorbell, reading events and channels, asking whether the
- * daemon lives.
+ * Calls that usually need no request to the daemon: ringing the doorbell, reading events and channels, checking that
+ * the daemon is alive.
  *
- * The doorbell is the hot path. The provider has written its work requests into the send ring and says so by a
- * POST_SEND command without work requests. The daemon looks at the rings by itself while it is awake, and says in the
- * parked word when it sleeps: only then a message is sent. Between the provider's store into the ring and our load of
- * the word there must be a full fence; without it both sides can miss each other, and a program hangs now and then.
- * No lock, no allocation: it may run in a signal handler.
+ * The doorbell is the hot path. The provider has written its work requests into the send ring and announces them by a
+ * POST_SEND command without work requests. While the daemon is awake it polls the rings by itself; it sets the parked
+ * word when it sleeps, and only then a message is sent. Between the provider's store into the ring and our load of the
+ * word there must be a full fence; without it both sides can miss each other, and a program occasionally hangs. No
+ * lock, no allocation: it may run in a signal handler.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -15,7 +15,7 @@
 #include <poll.h>
 #include <string.h>
 
-/* The write command of ib_user_verbs.h, as far as a doorbell fills it. */
+/* The write command of ib_user_verbs.h, as filled for a doorbell. */
 struct post_send {
     uint32_t command;
     uint16_t in_words;
@@ -30,7 +30,7 @@ _Static_assert(sizeof(struct post_send) == 32, "layout of the ABI");
 
 #define POST_SEND 28
 
-/* A token that names no queue pair: the daemon looks at all queues before it sleeps again. */
+/* A token without a queue pair: the daemon polls all queues before it sleeps again. */
 #define NO_QP UINT32_MAX
 
 /* Records of event descriptors have 8, 16 or 24 bytes. */
@@ -44,7 +44,7 @@ static ssize_t ring(int fd, uint32_t qp_handle)
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    /* A full socket holds doorbells enough: any one makes the daemon look at all queues of the context. */
+    /* A full socket holds enough tokens: any one makes the daemon poll all queues of the context. */
     if (sent < 0 && errno != EAGAIN) {
         errno = EIO;
         return -1;
@@ -76,7 +76,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
 {
     struct fd_entry *entry = fd_table + fd;
     if (count < LONGEST_RECORD && (entry->record == 0 || count < entry->record)) {
-        /* A packet that is read with too little room is cut: look at its length first, waiting for it as read would. */
+        /* A packet is truncated if the room is too small: peek its length first, blocking as read would. */
         char first;
         ssize_t length = recv(fd, &first, sizeof first, MSG_PEEK | MSG_TRUNC);
         if (length > 0)
@@ -102,16 +102,15 @@ struct cm_header {
     uint16_t out;
 };
 #define CM_GET_EVENT 12
-/* Bytes of its struct, and of the response that there must be room for. */
+/* Bytes of its struct, and minimum room for the response. */
 #define CM_GET_EVENT_BYTES 8
 #define CM_GET_EVENT_ROOM 328
-/* The smallest page there is. */
+/* The smallest possible page. */
 #define PAGE_BYTES 4096
 
 /*
- * Waits until something is there on a channel of this kind, or the daemon is gone; false with errno for a signal. On
- * Linux the call holds the channel from its beginning: of one that another thread has closed meanwhile nothing comes any
- * more.
+ * Waits for something on a channel of this kind, or for the end of the daemon; false with errno after a signal. As on
+ * Linux the call holds the channel from its start: nothing arrives any more on one that another thread has closed.
  */
 static bool channel_wait(int fd, int kind)
 {
@@ -119,7 +118,7 @@ static bool channel_wait(int fd, int kind)
     return poll(&events, 1, -1) > 0 && (!(events.revents & POLLNVAL) || poll(NULL, 0, -1) > 0);
 }
 
-/* A call that takes what comes on a channel of this kind, and waits for it if the descriptor is without O_NONBLOCK. */
+/* A call that takes a record of a channel of this kind, and blocks if the descriptor lacks O_NONBLOCK. */
 static ssize_t channel_take(int fd, int kind, uint32_t type, const void *buffer, size_t count)
 {
     const int flags = REAL(fcntl)(fd, F_GETFL), saved = errno;
@@ -142,7 +141,7 @@ ssize_t umad_read(int fd, void *buffer, size_t count)
     return channel_take(fd, FD_UMAD, USERDMA_READ, buffer, count);
 }
 
-/* Whether Linux would find nothing wrong before it waits: the struct lies on the header's page, so it can be read. */
+/* Whether Linux would find no error before it waits: the struct is on the header's page, so it can be read. */
 static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header *header)
 {
     const uintptr_t first = (uintptr_t)buffer, last = first + sizeof *header + CM_GET_EVENT_BYTES - 1;
@@ -151,7 +150,7 @@ static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header
 }
 
 /*
- * RDMA_USER_CM_CMD_GET_EVENT. To wait first, where it will be waited anyway, spares the daemon a call that would find
+ * RDMA_USER_CM_CMD_GET_EVENT. Waiting here first, for a blocking descriptor, saves the daemon a call that finds
  * nothing.
  */
 static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
@@ -197,7 +196,7 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return -EFAULT;
     const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
     const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
-    /* By way of the kernel, so that a bad address of the program's is an error and no crash. */
+    /* Through the kernel, so that a bad address of the program is an error and not a crash. */
     const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
     if (moved == (ssize_t)width)
         return 0;

@@ -1,7 +1,6 @@
 /*
- * What stands in for the C library's functions while they are looked up: dlsym may allocate, and an allocator of the
- * program's may read files (the number of processors). Bare system calls; a function that no
- * allocator calls has no version here.
+ * Replacements of the C library's functions while these are looked up: dlsym may allocate, and the program's allocator
+ * may read files (the number of processors). Raw system calls; functions that no allocator calls are omitted.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -9,7 +8,7 @@
 #include <errno.h>
 #include <sys/syscall.h>
 
-/* The system call itself: the C library's function for it is one that we interpose. */
+/* The system call itself: we interpose the C library's function. */
 long early_syscall(long number, long a, long b, long c, long d, long e, long f)
 {
     long result;

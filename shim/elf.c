@@ -1,6 +1,6 @@
 /*
- * Which libraries a library needs: the names in its dynamic section. The file is read in pieces, not mapped, so that
- * one which is cut short meanwhile does no harm.
+ * The needed libraries of a library: the names in its dynamic section. The file is read in pieces, not mapped, so that
+ * concurrent truncation is harmless.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -8,7 +8,7 @@
 #include <elf.h>
 #include <string.h>
 
-/* A file with more program headers or dynamic entries is taken as one without needs. */
+/* A file with more program headers or dynamic entries is treated as having no needs. */
 #define MOST_HEADERS 32
 #define MOST_ENTRIES 512
 
@@ -33,7 +33,7 @@ static bool read_headers(struct elf_file *file)
     return read_at(file->fd, file->headers, file->count * sizeof(Elf64_Phdr), head.e_phoff);
 }
 
-/* Where in the file the byte is that is loaded to `address`; 0 if none is. */
+/* File offset of the byte that is loaded at `address`; 0 if there is none. */
 static uint64_t offset_of(const struct elf_file *file, uint64_t address)
 {
     for (unsigned i = 0; i < file->count; i++) {

@@ -1,13 +1,12 @@
 /*
- * The table of descriptors that are ours, by number: contexts, event sockets, and the hidden sockets that serve them.
+ * The table of our descriptors by number: contexts, event sockets, and their hidden sockets.
  *
- * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec, so that
- * the kernel itself keeps the context alive for as long as the program has any of them, in any process. Hidden
- * sockets sit at high numbers, out of the way of programs that choose their own. The table is a sparse mapping, made
- * when the first descriptor of ours appears; readers take no lock (an entry's kind is written last), changes are made
- * one at a time.
+ * Each copy of a context's descriptor has its own copy of the doorbell socket, with the same close-on-exec flag, so
+ * that the kernel keeps the context alive as long as any process has a copy. Hidden sockets have high numbers, to avoid
+ * numbers that programs choose. The table is a sparse mapping, created with the first descriptor of ours; readers take
+ * no lock (an entry's kind is written last), writers are serialised.
  *
- * A vfork child shares our memory but has descriptors of its own: there the table is left alone, it is the parent's.
+ * A vfork child shares our memory but has its own descriptors: it does not modify the table, which is the parent's.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -22,7 +21,10 @@
 #define CLOSE_RANGE_CLOEXEC 4u
 #endif
 
-/* Where hidden sockets go, if the limit of descriptors allows; how many numbers from there are searched after exec. */
+/*
+ * Preferred numbers of hidden sockets, if the limit of descriptors allows; how many numbers from there are searched
+ * after exec.
+ */
 #define HIDDEN_BASE 900
 #define HIDDEN_SEARCHED 256
 
@@ -120,7 +122,7 @@ int fd_add_given(int fd, bool by_exec)
 
 /* ---- hidden sockets ---- */
 
-/* Where they go; with a low limit of descriptors to its last eighth. */
+/* Where they are placed; with a low limit of descriptors in its last eighth. */
 static int hidden_base(void)
 {
     struct rlimit limit = {.rlim_cur = 1024};
@@ -128,7 +130,7 @@ static int hidden_base(void)
     return limit.rlim_cur > HIDDEN_BASE + 100 ? HIDDEN_BASE : (int)(limit.rlim_cur / 8 * 7);
 }
 
-/* A copy of `fd` at a high number; when those are all taken, at half that number or above. */
+/* A copy of `fd` at a high number; if those are all in use, at half that number or above. */
 static int copy_high(int fd, bool close_on_exec)
 {
     const int command = close_on_exec ? F_DUPFD_CLOEXEC : F_DUPFD, base = hidden_base();
@@ -186,7 +188,7 @@ void fd_vacate(int fd)
     errno = saved;
 }
 
-/* As the daemon marks descriptors (protocol.h), with seconds of the context's own. */
+/* Like the daemon's marks of descriptors (protocol.h), with the context's own seconds. */
 static struct timeval mark_of(ino_t inode)
 {
     return (struct timeval){.tv_sec = (time_t)(inode & 0x7fffffff) + 1, .tv_usec = USERDMA_MARK_MICROSECONDS};
@@ -214,9 +216,9 @@ void fd_drop_inherited(ino_t inode)
     }
 }
 
-/* ---- what the program does to its descriptors ---- */
+/* ---- changes of the program's descriptors ---- */
 
-/* Takes a program's descriptor out; its hidden socket, or -1. */
+/* Removes a program's descriptor; returns its hidden socket, or -1. */
 static int take_out(int fd)
 {
     struct fd_entry entry = fd_table[fd];
@@ -234,7 +236,7 @@ void fd_forget(int fd)
         return;
     int saved = errno;
     if (shim_foreign()) {
-        /* Our copy of the doorbell socket goes; the entry is the parent's. */
+        /* Closes our copy of the doorbell socket; the entry is the parent's. */
         if (fd_table[fd].kind == FD_CONTEXT && fd_table[fd].partner >= 0)
             REAL(close)(fd_table[fd].partner);
         errno = saved;
@@ -243,7 +245,7 @@ void fd_forget(int fd)
     struct shim_guard guard;
     struct stat given;
     enter(&guard);
-    /* A doorbell socket has come along by exec, for each copy of the context. */
+    /* A doorbell socket was inherited by exec, for each copy of the context. */
     const bool orphan = fd_table[fd].kind == FD_GIVEN && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
     int hidden = take_out(fd);
     leave(&guard);
@@ -316,7 +318,7 @@ int fd_close_range(unsigned first, unsigned last, int flags)
         else
             fd_forget(fd);
     }
-    /* The pieces between hidden sockets. */
+    /* The ranges between hidden sockets. */
     unsigned from = first;
     for (int fd = (int)first; first <= (unsigned)top && fd <= top; fd++) {
         if (fd_kind(fd) != FD_HIDDEN)

@@ -1,6 +1,6 @@
 /*
- * The interposed calls that take a path, but for stat.c: those that lead to RDMA go to the daemon's tree, and opening a
- * device node is a request to the daemon. All others go straight through.
+ * Interposed calls with paths, except stat.c: RDMA paths are redirected to the daemon's tree, and opening a device node
+ * is a request to the daemon. All others pass through.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -17,7 +17,7 @@ static bool wants_mode(int flags)
     return (flags & O_CREAT) || (flags & O_TMPFILE) == O_TMPFILE;
 }
 
-/* Opens the device if the path is that of a node. */
+/* Opens the device if the path is a node. */
 static bool opens_device(const char *path, int flags, int *result)
 {
     const int node = path_device_node(path);
@@ -112,7 +112,7 @@ EXPORT int __openat64_2(int dir, const char *path, int flags)
     return fd_opened(REAL(__openat64_2)(dir, path, flags));
 }
 
-/* Where a path is taken to begin at the folder of `dir` it is none of ours. */
+/* A path that is resolved relative to the folder `dir` is not ours. */
 EXPORT int openat2(int dir, const char *path, const struct open_how *how, size_t size)
 {
     if (LIKELY(!path_is_ours(path)) || (uintptr_t)how < 4096 || size < sizeof *how ||
@@ -215,7 +215,7 @@ EXPORT int eaccess(const char *path, int mode)
     return REAL(eaccess)(path, mode);
 }
 
-/* `ls -l` asks for access control lists. */
+/* `ls -l` reads access control lists. */
 EXPORT ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
 {
     REWRITE(path, -1);
@@ -264,7 +264,7 @@ EXPORT ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t 
     return REAL(__readlinkat_chk)(dir, path, buffer, size, limit);
 }
 
-/* The program sees the path that it would see without us, where we can take it back. */
+/* The program sees the path without the redirection, where it can be reversed. */
 static char *shown(char *resolved, bool ours)
 {
     if (UNLIKELY(ours) && resolved)

@@ -1,11 +1,11 @@
 /*
- * Descriptors of ours that another program has given to this one: left to it across exec, or passed over a socket
- * (SCM_RIGHTS). They work from their first call on, of whatever kind (R28, R37).
+ * Descriptors of ours received from another program: inherited across exec, or passed over a socket (SCM_RIGHTS). They
+ * work from the first call, of whatever kind (R28, R37).
  *
- * They are recognised when they come, without asking anybody: event and driver sockets by the daemon's mark, contexts
- * by the name of their memory file. A context is made known to our session when it is first used, since a program that
- * only hands it on needs none. What comes in other ways (a bare system call, pidfd_getfd) is recognised at its first
- * ioctl of RDMA, or of a driver.
+ * They are recognised on arrival, without a request: event and driver sockets by the daemon's mark, contexts by the
+ * name of their memory file. A context is made known to our session when it is first used, since a program that only
+ * passes it on needs no session. Descriptors that arrive in other ways (a raw system call, pidfd_getfd) are recognised
+ * at their first RDMA or driver ioctl.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/time.h>
 
-/* The kind of a socket with the daemon's mark, else FD_OTHER. */
+/* The kind of a socket with the daemon's mark, otherwise FD_OTHER. */
 static int kind_of_socket(int fd)
 {
     struct timeval mark = {0};
@@ -25,7 +25,7 @@ static int kind_of_socket(int fd)
     return fd_kind_installed((uint64_t)mark.tv_sec - USERDMA_MARK_FIRST);
 }
 
-/* The kernel shows the name that the daemon gave it. */
+/* The kernel shows the name given by the daemon. */
 static bool is_context_file(int fd)
 {
     static const char name[] = "/memfd:userdma-context";
@@ -51,7 +51,7 @@ int given_learn(int fd)
     const int saved = errno;
     const int error = session_attach(fd);
     if (error == -ENODEV) {
-        /* A file of somebody else's with that name. */
+        /* Another program's file with that name. */
         fd_forget(fd);
         errno = saved;
         return FD_OTHER;
@@ -62,7 +62,7 @@ int given_learn(int fd)
 
 /* ---- across exec ---- */
 
-/* As getdents64(2) gives them. */
+/* The layout of getdents64(2). */
 struct entry {
     uint64_t inode;
     int64_t next;
@@ -71,7 +71,7 @@ struct entry {
     char name[];
 };
 
-/* By bare system calls: it runs before anything else of the program, and nothing is to be allocated. */
+/* Raw system calls: it runs before the rest of the program, and must not allocate. */
 void given_at_start(void)
 {
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -124,7 +124,7 @@ EXPORT ssize_t recvmsg(int socket, struct msghdr *message, int flags)
 
 EXPORT int recvmmsg(int socket, struct mmsghdr *messages, unsigned int count, int flags, struct timespec *timeout)
 {
-    /* All names have room, or none: what a netlink socket is sent has a name of one length. */
+    /* Either all names have room or none: datagrams on a netlink socket have a name of fixed length. */
     const socklen_t room = fd_kind(socket) == FD_NETLINK && count > 0 ? messages[0].msg_hdr.msg_namelen : 0;
     const int received = REAL(recvmmsg)(socket, messages, count, flags, timeout);
     if (UNLIKELY(shim_active))

@@ -1,9 +1,9 @@
 /*
- * Whether the shim is active, and the C library's own versions of the functions that it interposes.
+ * Whether the shim is active, and the C library's own versions of the interposed functions.
  *
- * Runs as a constructor, or earlier: another library's constructor may call an interposed function before ours has
- * run. Nothing is dialled here. All functions are looked up at once, since dlsym is not safe in a signal handler and
- * write() may be called there.
+ * Runs as a constructor, or earlier, if another library's constructor calls an interposed function first. It makes no
+ * connection. All functions are looked up at once, since dlsym is not safe in a signal handler and write() may be
+ * called there.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -20,8 +20,8 @@ bool shim_traced;
 char shim_socket_path[108];
 
 /*
- * What stands in for a function that this C library lacks: old ones have no close_range, most no openat2, newest ones
- * may drop __xstat.
+ * Replacements of functions that this C library lacks: old ones have no close_range, most no openat2, new ones may drop
+ * __xstat.
  */
 static int absent_close_range(unsigned int first, unsigned int last, int flags)
 {
@@ -65,7 +65,7 @@ static int absent_fxstatat(int version, int dir, const char *path, struct stat *
     return shim_real.fstatat(dir, path, out, flags);
 }
 
-/* In C libraries before 2.33 the names without version are not functions. */
+/* Before C library 2.33 the names without a version are not functions. */
 static int absent_stat(const char *path, struct stat *out)
 {
     return shim_real.__xstat(1, path, out);
@@ -134,7 +134,7 @@ __attribute__((constructor)) void shim_init(void)
     __atomic_store_n(&shim_next_syscall, real.syscall, __ATOMIC_RELEASE);
 
     const char *path = getenv(USERDMA_ENV_SOCKET);
-    size_t length = path && __register_atfork ? strlen(path) : 0;
+    size_t length = path ? strlen(path) : 0;
     if (length > 0 && length < sizeof shim_socket_path) {
         memcpy(shim_socket_path, path, length + 1);
         shim_active = true;

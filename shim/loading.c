@@ -1,12 +1,12 @@
 /*
- * Libraries that are loaded so that they look for functions past us.
+ * Libraries that are loaded such that they find functions without the shim.
  *
- * With RTLD_DEEPBIND a library and all that is loaded with it find the C library's functions before ours. So the
- * libraries of RDMA among what it needs are loaded first, without that flag; the library itself gets what was asked
- * for. In a namespace of its own (dlmopen) there is no preload library: a line says so.
+ * With RTLD_DEEPBIND a library and its dependencies find the C library's functions before ours. So the RDMA libraries
+ * among its dependencies are loaded first, without that flag; the library itself is loaded as requested. A separate
+ * namespace (dlmopen) has no preload library: a line on standard error says so.
  *
- * Both functions go on in the C library's by a jump, since it looks at its return address for whose RUNPATH and
- * namespace to search.
+ * Both functions continue in the C library's by a jump, since it uses the return address to choose RUNPATH and
+ * namespace.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -15,15 +15,15 @@
 #include <link.h>
 #include <string.h>
 
-/* Libraries that are looked at for one that is loaded. */
+/* Maximum libraries examined for one that is loaded. */
 #define MOST_LIBRARIES 64
 
 struct search {
-    /* Where the file lies that is loaded: its needs are often beside it. */
+    /* Folder of the loaded file: its dependencies are often beside it. */
     char folder[PATH_ROOM];
-    /* The caller's folders; NULL if they are not known. */
+    /* The caller's folders; NULL if unknown. */
     Dl_serinfo *caller;
-    /* What is needed, in the order in which it is found. */
+    /* Dependencies, in the order of discovery. */
     unsigned count;
     char names[MOST_LIBRARIES][LIBRARY_NAME_ROOM];
 };
@@ -52,7 +52,7 @@ static int open_in(const char *folder, const char *name, char path[PATH_ROOM])
     return REAL(open)(path, O_RDONLY | O_CLOEXEC);
 }
 
-/* Opens the library that a name leads to; `path` is where it was. */
+/* Opens the library that a name resolves to; `path` is its path. */
 static int find_library(const struct search *search, const char *name, char path[PATH_ROOM])
 {
     if (strchr(name, '/')) {
@@ -65,14 +65,14 @@ static int find_library(const struct search *search, const char *name, char path
     return fd;
 }
 
-/* Loads a library of RDMA as if no flag had been given, and keeps it. */
+/* Loads an RDMA library without the flag, and keeps it loaded. */
 static void load_plainly(const char *path)
 {
     if (!REAL(dlopen)(path, RTLD_LAZY))
         dlerror();
 }
 
-/* Whether a library needs one of RDMA; with `load` these are loaded. */
+/* Whether a library needs an RDMA library; with `load` these are loaded. */
 static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
 {
     struct search search = {.caller = caller};
@@ -100,7 +100,7 @@ static bool needs_rdma(const char *library, Dl_serinfo *caller, bool load)
     return found;
 }
 
-/* Looks into a library that is about to be loaded from code at `caller`. */
+/* Examines a library that code at `caller` is about to load. */
 static bool look(const char *library, const void *caller, bool load)
 {
     Dl_info info;
@@ -114,7 +114,7 @@ static bool look(const char *library, const void *caller, bool load)
     return needs_rdma(library, folders, load);
 }
 
-/* The flags with which a library is loaded. */
+/* The flags for loading a library. */
 static __attribute__((noinline)) int prepare(const char *library, int flags, const void *caller)
 {
     if (!shim_is_ready())

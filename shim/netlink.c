@@ -1,9 +1,9 @@
 /*
- * Sockets of NETLINK_RDMA, which the daemon answers.
+ * NETLINK_RDMA sockets, which the daemon answers.
  *
- * The program gets one end of a socket pair; each message on it is a datagram of netlink. So receiving, poll, copies, fork
- * and passing are the kernel's. The daemon keeps what a netlink socket has besides: port, groups, options. Sending is a
- * call to the daemon, so that the answer is there when it returns, as on Linux.
+ * The program gets one end of a socket pair; each message on it is a netlink datagram. So receiving, poll, duplicates,
+ * fork and passing are done by the kernel. The daemon keeps the rest of a netlink socket's state: port, groups,
+ * options. Sending is a request to the daemon, so that the answer is available when it returns, as on Linux.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -19,7 +19,7 @@
 #define NETLINK_RDMA 20
 #endif
 
-/* The longest datagram that is gathered here; one in one piece may be longer. */
+/* Maximum gathered datagram; a contiguous one may be longer. */
 #define GATHERED 16384
 
 static int fail(int error)
@@ -59,7 +59,7 @@ int netlink_open(int type)
 
 /* ---- sending ---- */
 
-/* Whether a datagram goes to the kernel: nobody else can be sent to. 0, or -1 with errno. */
+/* Whether a datagram is addressed to the kernel, the only possible receiver. 0, or -1 with errno. */
 static int check_destination(const struct sockaddr *to, socklen_t length)
 {
     struct sockaddr_nl address;
@@ -223,7 +223,7 @@ EXPORT int getsockname(int fd, struct sockaddr *address, socklen_t *length)
     return 0;
 }
 
-/* As in Linux every one is connected, to the kernel unless it was said otherwise. */
+/* As on Linux every socket is connected, to the kernel by default. */
 EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 {
     if (!is_netlink(fd))

@@ -1,8 +1,8 @@
 /*
- * Which paths lead to RDMA, and what they become: the same path below the folder that the daemon keeps.
+ * RDMA paths and their redirection: the same path below the daemon's folder.
  *
- * A path matches by its first components, however many slashes stand between them; relative paths are left alone,
- * since they start from a directory that was opened by a path of ours, and then lies in that folder anyway.
+ * A path matches by its first components, with any number of slashes between them; relative paths are not redirected,
+ * since their directory was opened by a redirected path and is already in that folder.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -19,7 +19,7 @@ static const char *const prefixes[] = {
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
-/* What follows `prefix` in `path`, or NULL. Runs of slashes, and "." between them, count as one slash. */
+/* The part of `path` after `prefix`, or NULL. Runs of slashes, and "." between them, count as one slash. */
 static const char *after(const char *path, const char *prefix)
 {
     while (*prefix) {
@@ -58,8 +58,8 @@ bool path_matches(const char *path)
 }
 
 /*
- * Whether a path below a prefix leads to files of counters: theirs, or a folder on the way to them, whose contents may
- * be opened without us (grep -r).
+ * Whether a path below a prefix leads to counter files: a file, or a folder above them, whose contents may be opened
+ * without us (grep -r).
  */
 static bool leads_to_counters(const char *prefix, const char *rest)
 {
@@ -104,12 +104,12 @@ void path_folder_changed(void)
 {
     char folder[PATH_ROOM];
     int saved = errno;
-    /* Where the tree lies is only known to the daemon; this is what all of them are called. */
+    /* Only the daemon knows the tree's location; this is the common name of all trees. */
     shim_in_tree = getcwd(folder, sizeof folder) && strstr(folder, ".tree/sys/class/infiniband/");
     errno = saved;
 }
 
-/* The number that ends a path, behind `prefix`; -1 if it is none. */
+/* The number at the end of a path, after `prefix`; -1 if there is none. */
 static int number_after(const char *path, const char *prefix)
 {
     const char *rest = after(path, prefix);

@@ -28,7 +28,7 @@
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
 
-/* What HELLO wants. */
+/* Bits of HELLO. */
 #define USERDMA_HELLO_REASONS 1u
 #define USERDMA_HELLO_UNMAPPING 2u
 #define USERDMA_HELLO_WRITTEN 4u
@@ -43,19 +43,19 @@
 #define USERDMA_UMAD_NODES 0x40000000u
 #define USERDMA_UMAD_NAME "umad"
 
-/* Most descriptors, most bytes and most ranges of one message. */
+/* Maximum descriptors, bytes and ranges of one message. */
 #define USERDMA_MESSAGE_DESCRIPTORS 8u
 #define USERDMA_MESSAGE_BYTES 0x10000u
 #define USERDMA_MESSAGE_RANGES 64u
 
-/* What a new descriptor is. */
+/* Kinds of new descriptors. */
 #define USERDMA_INSTALL_EVENT 0u
 #define USERDMA_INSTALL_DRIVER 1u
 #define USERDMA_INSTALL_NETLINK 2u
 #define USERDMA_INSTALL_CM 3u
 #define USERDMA_INSTALL_UMAD 4u
 
-/* What is asked about a socket of NETLINK_RDMA. */
+/* Operations on a NETLINK_RDMA socket. */
 #define USERDMA_NETLINK_OPEN 0u
 #define USERDMA_NETLINK_SEND 1u
 #define USERDMA_NETLINK_BIND 2u
@@ -64,7 +64,7 @@
 #define USERDMA_NETLINK_GET 5u
 #define USERDMA_NETLINK_TYPE 6u
 
-/* Send timeouts that tell what a descriptor is: seconds, to which the kind is added, and microseconds. */
+/* Send timeouts that identify descriptors: seconds, to which the kind is added, and microseconds. */
 #define USERDMA_MARK_FIRST 0x175736572u
 #define USERDMA_MARK_MICROSECONDS 0x7a120u
 

@@ -1,9 +1,9 @@
 /*
- * Where a call lets its answer be stored. The numbers of new descriptors are the only thing that is written here on the
- * daemon's word (the rest it writes itself); a reply may name no other memory than the call did.
+ * Where a call's answer may be stored. The numbers of new descriptors are the only data that is written here at the
+ * daemon's request (it writes the rest itself); a reply may refer only to memory that the call passed.
  *
- * A command of write(2) names one room in its header. An ioctl gives what its request number declares, its message if
- * it is one of Linux's or of the object dialect, and the memory that the message's attributes point to. The layouts are
+ * A write(2) command names one range in its header. An ioctl passes what its request number declares, its message if it
+ * is one of Linux's or of the object dialect, and the memory that the message's attributes point to. The layouts are
  * those of rdma_user_ioctl_cmds.h, ib_user_verbs.h and src/uapi/object/format.ts.
  */
 #define _GNU_SOURCE
@@ -25,7 +25,7 @@ static bool contains(struct span room, struct span wanted)
     return wanted.length <= room.length && offset <= room.length - wanted.length;
 }
 
-/* By way of the kernel: what the program has handed over need not be there. */
+/* Through the kernel: the memory that the program passed may not exist. */
 static bool load(uint64_t address, void *to, size_t length)
 {
     const struct iovec local = {.iov_base = to, .iov_len = length};
@@ -35,7 +35,7 @@ static bool load(uint64_t address, void *to, size_t length)
         return true;
     if (moved >= 0 || errno == EFAULT)
         return false;
-    /* A sandbox without that call. The daemon has read what it answers. */
+    /* A sandbox without that call. The daemon has read the memory. */
     memcpy(to, (const void *)(uintptr_t)address, length);
     return true;
 }
@@ -49,7 +49,7 @@ struct command {
     uint16_t in_words;
     uint16_t out_words;
     uint64_t response;
-    /* Of an extended command only. */
+    /* For extended commands only. */
     uint16_t driver_in_words;
     uint16_t driver_out_words;
     uint32_t reserved;

@@ -1,17 +1,17 @@
 /*
- * The connection to the daemon: one per process, dialled at the first access to an RDMA path, used by one thread at a
+ * The connection to the daemon: one per process, opened at the first access to an RDMA path, used by one thread at a
  * time.
  *
- * A request is one message and is followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler
- * that called ioctl() itself would wait for its own thread. When the daemon keeps silent for two seconds they are let
- * through again, so that a hung daemon can be left with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits
- * without the lock, on a connection that is its own until the answer comes; others dial another one. After fork the
- * child closes its copy of the socket and dials for itself; contexts that it inherited are made known to its own
- * session (ATTACH) when it first uses them. The socket may also vanish under us, when a program closes all descriptors
- * by bare system calls: it is looked at before each use, by its inode.
+ * A request is one message followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler that
+ * called ioctl() would wait for its own thread. If the daemon does not answer for two seconds they are unblocked, so
+ * that a hung daemon can be left with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits without the lock, on
+ * a connection that it owns until the answer arrives; other threads open another one. After fork the child closes its
+ * copy of the socket and opens its own; it makes inherited contexts known to its session (ATTACH) on first use. The
+ * socket may also disappear when a program closes all descriptors by raw system calls: its inode is checked before each
+ * use.
  *
- * A dead daemon is found by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon
- * stay dead; opening a device or an RDMA path dials again, since another daemon may serve the same path by now.
+ * A dead daemon is detected by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon
+ * stay dead; opening a device or an RDMA path connects again, since another daemon may serve the same path by then.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -35,40 +35,42 @@
 #define PR_SET_PTRACER 0x59616d61
 #endif
 
-/* Seconds without an answer after which signals are let through, and how much later HELLO is given up. */
+/* Seconds without an answer after which signals are unblocked, and after which HELLO is abandoned. */
 #define PATIENCE_SECONDS 2
 #define HELLO_PATIENCE_SECONDS 8
-/* Seconds after that in which it is not tried again: a program may look at many paths. */
+/* Seconds after that without further attempts: a program may check many paths. */
 #define GRUDGE_SECONDS 60
-/* How long an answer is looked for before sleeping: most come sooner than a wake-up takes. */
+/* How long to poll for an answer before sleeping: most answers arrive faster than a wake-up. */
 #define SPIN_NS 50000
-/* A sched_yield that took longer went to a program that competes for the processor: no spinning for a while. */
+/* A sched_yield that took longer indicates a program that competes for the processor: no spinning for a while. */
 #define LOST_NS 500000
 #define WITHOUT_SPIN_NS 20000000
 
 pid_t shim_pid;
 const volatile uint32_t *session_parked;
 
-/* Checks errors: a signal handler that comes in while its own thread waits for the daemon gets EIO, no deadlock. */
+/*
+ * Error-checking: a signal handler that runs while its own thread waits for the daemon gets EIO instead of a deadlock.
+ */
 static pthread_mutex_t lock = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
 static __thread pid_t thread_id __attribute__((tls_model("initial-exec")));
-/* Bits of those in `waits`. */
+/* Bits of the used entries of `waits`. */
 static __thread unsigned waits_of_thread __attribute__((tls_model("initial-exec")));
 
 static struct {
     int fd;
-    /* What the socket is, to notice that its number has become something else. */
+    /* Identity of the socket, to notice that its number was reused. */
     dev_t dev;
     ino_t ino;
-    /* Counts dials, in all processes of a line of forks; 0 before the first. */
+    /* Counts connections, across forks; 0 before the first. */
     uint16_t generation;
     uint32_t serial;
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
 } session = {.fd = -1};
 
 /*
- * A thread that waits without the lock, and the connection that is its own meanwhile. `frame` is a word of the waiting
- * function's stack frame that holds `stamp` as long as it waits: once it does not, siglongjmp has left the call.
+ * A thread that waits without the lock, and its connection. `frame` is a word in the waiting function's stack frame
+ * that contains `stamp` while it waits: when it does not, siglongjmp has left the call.
  */
 static struct wait {
     int fd; /* 0: free, descriptors of ours are high */
@@ -100,7 +102,7 @@ static void end_wait(struct wait *wait)
     wait->fd = 0;
 }
 
-/* A word of this process's memory, 0 if there is none any more: the stack of a coroutine may have gone. */
+/* A word of this process's memory, 0 if it is unmapped: the stack of a coroutine may be gone. */
 static uint64_t word_at(const volatile uint64_t *address)
 {
     uint64_t word = 0;
@@ -109,7 +111,7 @@ static uint64_t word_at(const volatile uint64_t *address)
     return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == sizeof word ? word : 0;
 }
 
-/* With the lock held: calls of threads that have ended. */
+/* With the lock held: releases calls of threads that have ended. */
 static void close_waits_of_ended_threads(void)
 {
     for (unsigned i = 0; i < sizeof waits / sizeof waits[0]; i++)
@@ -117,7 +119,7 @@ static void close_waits_of_ended_threads(void)
             end_wait(&waits[i]);
 }
 
-/* With the lock held: this thread's calls that siglongjmp has left. */
+/* With the lock held: releases this thread's calls that siglongjmp has left. */
 static void close_left_waits(void)
 {
     if (LIKELY(waits_of_thread == 0))
@@ -165,7 +167,7 @@ static void hang_up(void)
         REAL(close)(fd);
 }
 
-/* In the child of a fork: the connection is the parent's, our copy of it must not keep it alive. */
+/* In the child of a fork: the connection is the parent's, and our copy of it must not keep it alive. */
 static void disown(void)
 {
     shim_pid = getpid();
@@ -177,7 +179,7 @@ static void disown(void)
     hang_up();
 }
 
-/* What the parent's other threads were doing under the locks is gone with them; the table is written entry by entry. */
+/* What the parent's other threads were doing under the locks is lost; the table is written entry by entry. */
 static void after_fork(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
@@ -189,11 +191,7 @@ static void after_fork(void)
 void session_own_process(void)
 {
     shim_pid = getpid();
-#ifdef __SANITIZE_THREAD__
-    pthread_atfork(NULL, NULL, after_fork); /* which ThreadSanitizer watches */
-#else
-    __register_atfork(NULL, NULL, after_fork, NULL);
-#endif
+    pthread_atfork(NULL, NULL, after_fork);
 }
 
 /* ---- one message out, one in ---- */
@@ -211,7 +209,7 @@ static uint64_t nanoseconds(void)
     return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
 }
 
-/* recvmsg without waiting, repeated for SPIN_NS at most; the daemon may need our processor to answer. */
+/* recvmsg without blocking, repeated for at most SPIN_NS; the daemon may need our processor to answer. */
 static ssize_t receive_soon(int fd, struct msghdr *header)
 {
     static uint64_t spin_from;
@@ -229,7 +227,7 @@ static ssize_t receive_soon(int fd, struct msghdr *header)
 }
 
 /*
- * One message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
+ * Receives one message into `reply`; its length, 0 at the end of the stream, -1 with errno (EAGAIN: nothing for
  * PATIENCE_SECONDS).
  */
 static ssize_t receive(int fd, struct reply *reply)
@@ -263,8 +261,8 @@ static ssize_t receive(int fd, struct reply *reply)
 
 /*
  * Waits for the next message on `fd`, the connection, with the program's own signal mask and cancellation, and without
- * the lock. What comes of the connection meanwhile: it is `*fd` (its number may change), and no other thread's; it is
- * the session's again afterwards unless another one was dialled. False if nothing came in `seconds` (-1: no limit).
+ * the lock. Meanwhile the connection is `*fd` (its number may change) and belongs to this thread alone; afterwards it
+ * is the session's again unless another one was opened. False if nothing arrived in `seconds` (-1: no limit).
  */
 static bool wait_apart(int *fd, const struct shim_guard *guard, int seconds)
 {
@@ -323,7 +321,7 @@ static void break_off(int fd)
         close_apart(fd);
 }
 
-/* A message with a descriptor on it, unless that is -1. As send(2). */
+/* Sends a message with a descriptor attached, unless that is -1. Like send(2). */
 static ssize_t send_with(int fd, const struct request *request, size_t size, int passed)
 {
     union {
@@ -340,7 +338,7 @@ static ssize_t send_with(int fd, const struct request *request, size_t size, int
     return REAL(sendmsg)(fd, &header, MSG_NOSIGNAL);
 }
 
-/* As session_exchange; unless `passed` is -1 that descriptor rides on the request, and is closed. */
+/* Like session_exchange; a descriptor `passed` other than -1 is attached to the request, and closed. */
 static int exchange(struct request *request, size_t body, int passed, struct reply *reply,
                     const struct shim_guard *guard)
 {
@@ -391,9 +389,9 @@ int session_exchange(struct request *request, size_t body, struct reply *reply, 
     return exchange(request, body, -1, reply, guard);
 }
 
-/* ---- dialling ---- */
+/* ---- connecting ---- */
 
-/* Says once per process, and never again in its children, why there is no device. */
+/* Prints once per process, and never again in its children, why there is no device. */
 static void complain_about(const char *what, const char *why)
 {
     static bool said;
@@ -408,7 +406,7 @@ static void complain(const char *why)
     complain_about("no daemon", why);
 }
 
-/* Who serves the socket, as of the moment when it began to listen; pid 0 for a process of an outer PID namespace. */
+/* The user of the socket's server at the time of listen; pid 0 for a process of an outer PID namespace. */
 static struct ucred server_of(int fd)
 {
     struct ucred server = {.uid = -1};
@@ -417,7 +415,9 @@ static struct ucred server_of(int fd)
     return server;
 }
 
-/* A daemon sees and changes our memory: only root's and our own are believed. Says once which user another one is. */
+/*
+ * A daemon can read and change our memory: only root's and our own are trusted. Prints once which user another one has.
+ */
 static bool is_trusted(const struct ucred *server)
 {
     if (server->uid == 0 || server->uid == geteuid())
@@ -432,7 +432,7 @@ static bool is_trusted(const struct ucred *server)
     return false;
 }
 
-/* Says once that the daemon turns this user away. */
+/* Prints once that the daemon refuses this user. */
 static void complain_of_user(void)
 {
     char why[160];
@@ -441,7 +441,7 @@ static void complain_of_user(void)
     complain_about("the daemon", why);
 }
 
-/* Says once why the daemon may not reach into our memory, and what to do about it. */
+/* Prints once why the daemon may not access our memory, and the remedy. */
 static void complain_of_access(const struct ucred *server)
 {
     char why[256];
@@ -461,7 +461,7 @@ static void complain_of_access(const struct ucred *server)
     complain_about("the daemon", why);
 }
 
-/* HELLO on the socket just connected. 0 or -errno. */
+/* Sends HELLO on the new socket. 0 or -errno. */
 static int greet(const struct shim_guard *guard)
 {
     struct request request = {.header = {.type = USERDMA_HELLO, .fd = -1}};
@@ -475,12 +475,12 @@ static int greet(const struct shim_guard *guard)
         hang_up();
         return -EACCES;
     }
-    /* Where kernels restrict access to memory (yama), the daemon needs our leave; elsewhere this fails. */
+    /* Where kernels restrict access to memory (yama), the daemon needs our permission; elsewhere this fails. */
     if (server.pid > 0)
         prctl(PR_SET_PTRACER, (unsigned long)server.pid, 0, 0, 0);
     /*
-     * By this the daemon learns what we unmap. Unmapping waits until the event is read or all copies are closed, so
-     * nobody but the daemon may keep one.
+     * The userfaultfd by which the daemon learns what we unmap. Unmapping blocks until the event is read or all copies
+     * are closed, so only the daemon may keep one.
      */
     const int unmapping =
         shim_valgrind ? -1 /* which does not know it */
@@ -502,7 +502,7 @@ static int greet(const struct shim_guard *guard)
         else if (error == -EPERM)
             complain_of_user();
     } else {
-        /* A page of an earlier daemon stays mapped: a doorbell in another thread may be looking at it. */
+        /* A page of an earlier daemon stays mapped: a doorbell in another thread may be reading it. */
         void *page = mmap(NULL, USERDMA_PARKED_PAGE_BYTES, PROT_READ, MAP_SHARED, reply.fds[0], 0);
         if (page == MAP_FAILED)
             error = -errno;
@@ -522,7 +522,7 @@ static time_t now(void)
     return (time_t)(nanoseconds() / 1000000000);
 }
 
-/* Why the last dialling failed, as -errno for those who hold a descriptor already: EACCES, EMFILE, ENFILE, or EIO. */
+/* Why the last attempt to connect failed, as -errno for callers with a descriptor: EACCES, EMFILE, ENFILE, or EIO. */
 static int refusal = -EIO;
 
 static void refuse(int error)

@@ -1,5 +1,5 @@
 /*
- * What session.c (the connection) and context.c (what is asked over it) share: one request, one reply, and the lock.
+ * Common parts of session.c (the connection) and context.c (the requests): one request, one reply, and the lock.
  */
 #ifndef USERDMA_SESSION_INTERNAL_H
 #define USERDMA_SESSION_INTERNAL_H
@@ -37,28 +37,30 @@ struct reply {
     } message;
     /* Bytes after the header. */
     size_t body;
-    /* Descriptors that came along, close-on-exec. */
+    /* Attached descriptors, close-on-exec. */
     int fds[USERDMA_MESSAGE_DESCRIPTORS];
     unsigned fd_count;
-    /* The connection that it came by, as `session_generation`. */
+    /* The connection on which it arrived, as `session_generation`. */
     uint16_t generation;
     bool truncated;
 };
 
 /*
- * The lock of the connection, with its guard; false with EIO if this thread holds it already. errno is kept by
- * leaving.
+ * The lock of the connection, with its guard; false with EIO if this thread holds it already. Leaving it preserves
+ * errno.
  */
 bool session_enter(struct shim_guard *guard);
 void session_leave(const struct shim_guard *guard);
 
-/* With the lock held: a live connection, dialled if need be. `check_alive` also notices a daemon that hung up. */
+/* With the lock held: a live connection, opened if necessary. `check_alive` also detects a daemon that closed it. */
 bool session_ensure(const struct shim_guard *guard, bool check_alive);
 bool session_connected(void);
-/* After a dialling that failed: why, as -EACCES, -EMFILE, -ENFILE or -EIO; as errno for who looks for devices. */
+/*
+ * After a failed connect: the reason, as -EACCES, -EMFILE, -ENFILE or -EIO; as errno for callers that look for devices.
+ */
 int session_refusal(void);
 int session_no_device(void);
-/* The number of this connection; a context that was made known to another one must be attached. */
+/* The number of this connection; a context known to another one must be attached again. */
 uint16_t session_generation(void);
 
 /*
@@ -67,13 +69,13 @@ uint16_t session_generation(void);
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
-/* With the lock held: as valgrind_mark (shim.h). */
+/* With the lock held: like valgrind_mark (shim.h). */
 void valgrind_mark_locked(const struct shim_guard *guard);
 
-/* Closes the descriptors that came with a reply and have not been taken. */
+/* Closes the remaining descriptors of a reply. */
 void reply_close_all(struct reply *reply);
 
-/* users.c. A user of this user namespace, and what the number is outside. */
+/* users.c. A user of this user namespace, and the number outside. */
 void user_text(uid_t user, char *text, size_t size);
 uid_t outer_user(uid_t user);
 

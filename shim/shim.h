@@ -1,31 +1,31 @@
 /*
- * What the files of the shim share. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
- * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h for what travels).
+ * Common declarations of the shim. The shim is a preload library: it shows the daemon's RDMA device to an unmodified
+ * program and forwards the program's calls on it (ARCHITECTURE.md; protocol.h has the messages).
  *
- *   init.c         whether we are active at all; the C library's own functions
- *   session.c      the connection to the daemon: dial, request and reply, fork
- *   context.c      what is asked over it: open, attach, calls
- *   fds.c          the table of descriptors that are ours, and what copies and closes do to it
- *   given.c        descriptors of ours that another program has given to this one
+ *   init.c         whether the shim is active; the C library's own functions
+ *   session.c      the connection to the daemon: connect, request and reply, fork
+ *   context.c      requests over it: open, attach, calls
+ *   fds.c          the table of our descriptors, updated by copies and closes
+ *   given.c        descriptors of ours received from another program
  *   netlink.c      sockets of NETLINK_RDMA
- *   room.c         where a call lets its answer be stored
- *   device.c       what needs no request: doorbells, reading events, whether the daemon lives
- *   paths.c        which paths are rewritten, and to what
- *   files.c        interposed calls that take a path
+ *   room.c         where a call's answer may be stored
+ *   device.c       calls without a request: doorbells, reading events, checking the daemon
+ *   paths.c        redirected paths
+ *   files.c        interposed calls with paths
  *   stat.c         the stat family
- *   descriptors.c  interposed calls that take a descriptor
- *   loading.c      libraries that are loaded to look for functions past us
- *   elf.c          which libraries a library needs
+ *   descriptors.c  interposed calls on descriptors
+ *   loading.c      libraries that are loaded without the shim
+ *   elf.c          the needed libraries of a library
  *   verbs.c        the provider's polling functions, wrapped
- *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h joins the two)
+ *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the two)
  *
- * Rules for all: a program without RDMA pays one comparison per call; errno is kept by calls that succeed; nothing is
- * allocated; a descriptor of ours in a child that shares our memory (vfork) is handled by bare system calls.
+ * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
+ * allocated; in a child that shares our memory (vfork) our descriptors are handled by raw system calls.
  */
 #ifndef USERDMA_SHIM_H
 #define USERDMA_SHIM_H
 
-/* Both make headers define functions that are to be defined here, or rename them. This header comes first. */
+/* Both make headers define functions that are defined here, or rename them. This header must be included first. */
 #undef _FORTIFY_SOURCE
 #undef _FILE_OFFSET_BITS
 
@@ -52,18 +52,10 @@
 
 #include "protocol.h"
 
-/*
- * What only glibc has. Weak, so that the preloaded library is loaded into programs of musl's too, as a script below
- * `userdma run` may start them; there it does nothing.
- */
-#pragma weak dladdr1
-extern int __register_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void), void *library)
-    __attribute__((weak));
-
 #define EXPORT __attribute__((visibility("default")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
-/* Returns what a function returns, which runs in the place of this one where the compiler can. */
+/* Returns the result of a function, by a tail call if the compiler can. */
 #if defined(__has_attribute) && __has_attribute(musttail)
 #define JUMP __attribute__((musttail)) return
 #else
@@ -123,20 +115,20 @@ static inline bool shim_is_ready(void)
 {
     return LIKELY(__atomic_load_n(&shim_ready, __ATOMIC_ACQUIRE));
 }
-/* Whether USERDMA_SOCKET is set; everything else goes straight through otherwise. Read it after shim_init. */
+/* Whether USERDMA_SOCKET is set; otherwise all calls pass through. Read it after shim_init. */
 extern bool shim_active;
 /* The daemon's socket, from the environment. */
 extern char shim_socket_path[108];
-/* The program's calls are watched: every one goes to the daemon, doorbells too. */
+/* The program is traced: every call goes to the daemon, doorbells too. */
 extern bool shim_traced;
-/* The program runs below valgrind: then `valgrind_mark` tells it what the daemon has written into our memory. */
+/* The program runs under valgrind: `valgrind_mark` then reports what the daemon has written into our memory. */
 extern bool shim_valgrind;
 void valgrind_look(void);
 void valgrind_mark(void);
-/* The current folder lies in the daemon's tree, as far as we know: relative paths may lead to counters. */
+/* The current folder may be in the daemon's tree: relative paths may lead to counters. */
 extern bool shim_in_tree;
 
-/* Without effect in the thread that runs it: REAL then gives the versions of early.c. */
+/* No effect on the thread that runs it: REAL then gives the versions of early.c. */
 void shim_init(void);
 
 /* ---- early.c ---- */
@@ -149,7 +141,7 @@ long early_syscall(long number, long a, long b, long c, long d, long e, long f);
 
 extern __typeof__(&syscall) shim_next_syscall __attribute__((visibility("hidden")));
 
-/* The function that the program would have called without us. */
+/* The function that the program would have called without the shim. */
 #define REAL(name) (shim_is_ready() ? (void)0 : shim_init(), shim_real.name)
 
 /* ---- session.c ---- */
@@ -162,28 +154,28 @@ struct shim_guard {
 void shim_guard_enter(struct shim_guard *guard);
 void shim_guard_leave(const struct shim_guard *guard);
 
-/* The process that this memory belongs to: a vfork child has another pid. */
+/* The process that owns this memory: a vfork child has another pid. */
 extern pid_t shim_pid;
 static inline bool shim_foreign(void)
 {
     return shim_pid != getpid();
 }
 
-/* This process and its forks are ours to serve: called once, before anything of ours exists. */
+/* Enables the shim for this process and its forks: called once, before anything of ours exists. */
 void session_own_process(void);
 
-/* Copies the folder into which paths are rewritten. False, with ENOENT in errno, if there is no daemon. */
+/* Copies the folder to which paths are redirected. False, with ENOENT in errno, if there is no daemon. */
 bool session_root(char root[sizeof(((struct userdma_hello_reply *)0)->root)]);
 
-/* Asks the daemon to bring the files of counters up to date; nothing happens without a daemon. */
+/* Asks the daemon to update the counter files; does nothing without a daemon. */
 int session_refresh(void);
 
 /* Opens device node number `node`; the program's descriptor, or -1 with errno. `flags` as for open(2). */
 int session_open(unsigned node, int flags);
 
 /*
- * Makes a context that was given to this program (FD_GIVEN) known to its session. 0, or -errno: ENODEV if the daemon
- * knows no such context, EACCES if it serves us not, EIO if there is none.
+ * Makes a received context (FD_GIVEN) known to this program's session. 0, or -errno: ENODEV if the daemon knows no such
+ * context, EACCES if it does not serve us, EIO without a daemon.
  */
 int session_attach(int fd);
 
@@ -193,10 +185,10 @@ int session_attach(int fd);
  */
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second);
 
-/* The program's end of a new socket of NETLINK_RDMA, close-on-exec; -1 with errno, ENOENT if there is no daemon. */
+/* The program's end of a new NETLINK_RDMA socket, close-on-exec; -1 with errno, ENOENT without a daemon. */
 int session_netlink(unsigned type);
 
-/* mmap(2) on a driver's descriptor: what it maps is the daemon's to say. */
+/* mmap(2) on a driver's descriptor: the daemon decides what it maps. */
 void *session_map(int fd, void *address, size_t length, int protection, int flags, off64_t offset);
 
 /* A connection's socket was moved to another number. */
@@ -221,7 +213,7 @@ enum fd_kind {
 
 struct fd_entry {
     uint8_t kind;
-    /* FD_EVENT: bytes of one record, 0 until known. FD_GIVEN: it came by exec, and a doorbell socket with it. */
+    /* FD_EVENT: bytes of one record, 0 until known. FD_GIVEN: inherited by exec, with a doorbell socket. */
     uint8_t record;
     /* FD_CONTEXT: the session that `context` belongs to. */
     uint16_t generation;
@@ -255,13 +247,13 @@ static inline int fd_kind(int fd)
  * closed).
  */
 int fd_hide(int fd, int owner, bool close_on_exec);
-/* Takes a hidden socket out of the table; it stays open. */
+/* Removes a hidden socket from the table; it stays open. */
 void fd_forget_hidden(int hidden);
 /* Registers. 0, or -1 with errno (EMFILE: the number is too high for the table). */
 int fd_add(int fd, const struct fd_entry *entry);
 /* `kind` FD_EVENT, FD_DRIVER, FD_CM, FD_UMAD or FD_NETLINK. */
 int fd_add_event(int fd, enum fd_kind kind);
-/* The kind that the daemon means by USERDMA_INSTALL_…; FD_OTHER for none of them. */
+/* The kind for the daemon's USERDMA_INSTALL_…; FD_OTHER for unknown ones. */
 static inline enum fd_kind fd_kind_installed(uint64_t install)
 {
     return install == USERDMA_INSTALL_EVENT     ? FD_EVENT
@@ -271,19 +263,19 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
-/* A context of another program's; `by_exec`: it was left to us by exec. */
+/* A context of another program's; `by_exec`: inherited by exec. */
 int fd_add_given(int fd, bool by_exec);
-/* Takes a descriptor out of the table and closes what belonged to it; the descriptor itself stays open. */
+/* Removes a descriptor from the table and closes what belongs to it; the descriptor itself stays open. */
 void fd_forget(int fd);
-/* A descriptor `to` that the kernel has just made as a copy of `from`. */
+/* Registers `to`, which the kernel has just made as a copy of `from`. */
 void fd_copied(int from, int to, bool close_on_exec);
-/* Gets a hidden socket out of the way if it sits on number `fd`, which the program wants. */
+/* Moves a hidden socket away from number `fd`, which the program wants. */
 void fd_vacate(int fd);
 /* The program changed close-on-exec of `fd`. */
 void fd_set_close_on_exec(int fd, bool on);
 /* close_range(2) around our hidden sockets. */
 int fd_close_range(unsigned first, unsigned last, int flags);
-/* The kernel has just given out a number that the table still has: it was closed behind our back. */
+/* The kernel has just assigned a number that the table still has: it was closed without the shim. */
 void fd_reused(int fd);
 static inline int fd_opened(int fd)
 {
@@ -295,40 +287,40 @@ static inline int fd_opened(int fd)
 void fd_after_fork(void);
 /*
  * getsockopt(2) of SOL_SOCKET by the system call: another preloaded library's function may not work before the program
- * has made a socket (librspreload).
+ * has created a socket (librspreload).
  */
 static inline int fd_socket_option(int fd, int option, void *value, socklen_t *length)
 {
     return (int)early_syscall(SYS_getsockopt, fd, SOL_SOCKET, option, (long)value, (long)length, 0);
 }
-/* Marks a doorbell socket so that a program which inherits it over exec recognises it; closes one such socket. */
+/* Marks a doorbell socket, so that a program which inherits it across exec recognises it; closes one such socket. */
 void fd_mark(int hidden, ino_t inode);
 void fd_drop_inherited(ino_t inode);
 
 /* ---- netlink.c ---- */
 
-/* A socket of NETLINK_RDMA; -1 with EPROTONOSUPPORT where there can be none. `type` as for socket(2). */
+/* A NETLINK_RDMA socket; -1 with EPROTONOSUPPORT if there can be none. `type` as for socket(2). */
 int netlink_open(int type);
 /* write(2) and writev(2) on one: requests, which are answered. */
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
 /*
- * Something was received: on sockets of NETLINK_RDMA the kernel has sent it. `room`: bytes that the program gave for
- * the sender's address.
+ * After a receive: on NETLINK_RDMA sockets the sender is the kernel. `room`: bytes that the program gave for the
+ * sender's address.
  */
 void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length);
 void netlink_received(int fd, struct msghdr *message, socklen_t room);
 
 /* ---- given.c ---- */
 
-/* Enters descriptors of ours among those that this program began with. */
+/* Registers descriptors of ours that this program has inherited. */
 void given_at_start(void);
-/* Enters an unknown descriptor if it is one of ours; whether it is. One system call for most others. */
+/* Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others. */
 bool given_recognise(int fd, bool by_exec);
-/* What an FD_GIVEN is from now on: FD_CONTEXT; FD_OTHER if it is nothing of ours; FD_GIVEN with errno if not served. */
+/* Resolves an FD_GIVEN: FD_CONTEXT; FD_OTHER if it is not ours; FD_GIVEN with errno if we are not served. */
 int given_learn(int fd);
 
-/* The kind of a descriptor that is about to be used. */
+/* The kind of a descriptor before its use. */
 static inline int fd_used(int fd)
 {
     const int kind = fd_kind(fd);
@@ -337,7 +329,7 @@ static inline int fd_used(int fd)
 
 /* ---- room.c ---- */
 
-/* Whether a call (as `session_call` has it) hands over these `width` bytes for its answer. */
+/* Whether a call (as in `session_call`) passes these `width` bytes for its answer. */
 bool call_gives(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
@@ -351,17 +343,17 @@ ssize_t cm_write(int fd, const void *buffer, size_t count);
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the context is no more: the daemon, or the device, is gone, and its doorbell socket was hung up. */
+/* Whether the context is gone: the daemon has ended or the device was removed, which closes its doorbell socket. */
 bool device_dead(int fd);
-/* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT for a bad one. */
+/* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
 
 /* ---- elf.c ---- */
 
 #define LIBRARY_NAME_ROOM 128
 /*
- * Calls `each` with the name of every library that the file needs (DT_NEEDED), until one answers false. A file that is
- * no library for this processor, or damaged, needs none.
+ * Calls `each` with the name of every needed library (DT_NEEDED), until one call returns false. A damaged file, or one
+ * for another processor, has none.
  */
 void elf_needed(int fd, bool (*each)(void *context, const char *name), void *context);
 
@@ -371,10 +363,10 @@ void elf_needed(int fd, bool (*each)(void *context, const char *name), void *con
 
 bool path_matches(const char *path);
 
-/* The program changed its folder. */
+/* The program has changed its current folder. */
 void path_folder_changed(void);
 
-/* Whether a path leads to RDMA. Costs two comparisons for most others. */
+/* Whether a path is redirected. Costs two comparisons for most others. */
 static inline bool path_is_ours(const char *path)
 {
     if (LIKELY((uintptr_t)path < 4096))
@@ -391,15 +383,18 @@ static inline bool path_is_ours(const char *path)
     return shim_active && path_matches(path);
 }
 
-/* The path to use instead, in `room`; NULL with errno ENOENT if there is no daemon. */
+/* The redirected path, in `room`; NULL with errno ENOENT if there is no daemon. */
 const char *path_rewrite(const char *path, char room[PATH_ROOM]);
-/* N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, the number of the system-wide device or of rdma_cm, or -1. */
+/*
+ * N of /dev/infiniband/uverbsN, USERDMA_UMAD_NODES + N of umadN, the number of the system-wide device or of rdma_cm, or
+ * -1.
+ */
 int path_device_node(const char *path);
-/* Device number that the tree gives for a node; 0 if it does not. */
+/* Device number of a node in the tree; 0 if it has none. */
 dev_t path_node_rdev(unsigned node);
 /*
- * Replaces `path` if it leads to RDMA; leaves the function with `failure` (and ENOENT) if there is no daemon. Stack
- * is taken only then: handlers on small signal stacks call open() and stat() too.
+ * Replaces `path` if it is an RDMA path; returns `failure` (and ENOENT) from the function if there is no daemon. Uses
+ * stack only then: handlers on small signal stacks call open() and stat() too.
  */
 #define REWRITE(path, failure)                                                                                         \
     do {                                                                                                               \
@@ -411,7 +406,7 @@ dev_t path_node_rdev(unsigned node);
         }                                                                                                              \
     } while (0)
 
-/* Takes our root off a result of realpath, in place, if the rest is a path that we would rewrite again. */
+/* Removes our root from a result of realpath, in place, if the rest is a path that we would redirect. */
 void path_strip_root(char *path);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * The stat family, old and new: paths that lead to RDMA go to the daemon's tree, and device nodes and opened devices
- * show as the character devices that they would be.
+ * The stat family, old and new: RDMA paths are redirected to the daemon's tree, and device nodes and opened devices
+ * appear as character devices.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -9,7 +9,7 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* Numbers of umad nodes, which are for the system's own user: its programs send as the system itself. */
+/* umad nodes are for the system's own user, because their programs send as the system itself. */
 #define UMAD_MAJOR 231
 #define UMAD_NODES 64
 
@@ -38,7 +38,7 @@ static int seen_fd(int result, int fd, void *out)
     return result;
 }
 
-/* `path` as the program gave it. */
+/* `path` as given by the program. */
 static int seen_path(int result, const char *path, void *out)
 {
     int node;

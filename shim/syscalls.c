@@ -1,7 +1,7 @@
 /*
- * syscall(2): programs that make a system call by its number, where their C library has no function for it or once had
- * none. Those with paths that such programs use go the way of the functions: statx (libuv, and with it Node.js) and
- * openat2. All others jump on from the entry, which takes no stack: what is behind the arguments is the caller's.
+ * syscall(2): programs that make a system call by number, because their C library has or had no function for it. Those
+ * with paths that such programs use are handled like the functions: statx (libuv, and with it Node.js) and openat2. All
+ * others jump on from the entry without using stack, since the caller's further arguments are there.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -11,7 +11,7 @@
 #define TEXT(number) #number
 #define NUMBER(number) TEXT(number)
 
-/* The next function of this name; before it is known, the system call itself. */
+/* The next function of this name; until it is known, the system call itself. */
 __attribute__((visibility("hidden"))) __typeof__(&syscall) shim_next_syscall = (__typeof__(&syscall))early_syscall;
 
 #ifdef __x86_64__
@@ -44,7 +44,10 @@ __asm__(".text\n"
 
 __attribute__((visibility("hidden"), used)) long shim_system_call(long number, long a, long b, long c, long d, long e)
 {
-    /* Of a descriptor the kernel's answer: our own library maps files of that size, also in a program that has us. */
+    /*
+     * For a descriptor the kernel's own answer: the TypeScript library maps files of that size, also in a program with
+     * the shim.
+     */
     if (number == SYS_statx && ((uintptr_t)b < 4096 || *(const char *)b == 0))
         return shim_next_syscall(number, a, b, c, d, e);
     if (number == SYS_statx)

@@ -1,5 +1,5 @@
 /*
- * Users by number, for messages: in a user namespace a number means another user than it does to the daemon.
+ * Users by number, for messages: in a user namespace a number means another user than for the daemon.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"
@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Text of a small file of /proc; empty if it cannot be read. */
+/* Text of a small file in /proc; empty if it cannot be read. */
 static void read_small(const char *path, char *text, size_t size)
 {
     const int fd = REAL(open)(path, O_RDONLY | O_CLOEXEC);
@@ -17,7 +17,7 @@ static void read_small(const char *path, char *text, size_t size)
     text[length > 0 ? length : 0] = '\0';
 }
 
-/* Whether users have ids here that they do not have outside, or none at all: then the owner's is that of nobody. */
+/* Whether the namespace maps users to other numbers, or none at all: the owner then appears as nobody. */
 static bool is_unmapped(uid_t user)
 {
     char map[1024], overflow[16];

@@ -1,8 +1,8 @@
 /*
- * valgrind's memcheck sees only what the program itself writes. So it is told which bytes the daemon has written, as
- * soon as the program can know of them: after each call, and each poll that finds a completion. What peers may write
- * without a word to the program is told when it is registered. Whether we run under valgrind, and what is said to it,
- * are instructions that do nothing elsewhere (valgrind.h); without that header at the build this file does nothing.
+ * valgrind's memcheck sees only the program's own writes. So it is told which bytes the daemon has written, as soon as
+ * the program can know of them: after each call, and after each poll that finds a completion. Memory that peers may
+ * write without a notification is reported at registration. valgrind's client requests are instructions without effect
+ * elsewhere (valgrind.h); without that header at build time this file does nothing.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"

@@ -1,14 +1,13 @@
 /*
- * The provider's functions, wrapped. Polling: an empty poll gives up the processor, and notices that the daemon is dead
- * or the device gone, of which a queue tells nothing whose requests are all shared ones. Posting: a queue pair that
- * cannot send yet refuses (IBA 10.8.3.1), which the daemon, whom nobody asks, cannot say. And what XRC needs of a
- * provider that has none (xrc.c).
+ * Wrappers of the provider's functions. Polling: an empty poll yields the processor, and detects that the daemon or the
+ * device is gone, which a queue whose requests are all shared does not show. Posting: a queue pair that cannot send yet
+ * refuses (IBA 10.8.3.1), which the daemon cannot do, since it is not called. And XRC, for a provider without it
+ * (xrc.c).
  *
- * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield()
- * microseconds. The functions lie in the public operation table of the context that libibverbs hands out, so they are
- * replaced there, as soon as a provider has filled the table (verbs_set_ops) or the program gets its context. Each
- * distinct function of a provider takes a numbered slot with a wrapper of its own; so a call needs no look-up.
- * Contexts that are not the daemon's are left alone.
+ * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds.
+ * The functions are in the public operation table of libibverbs' context, so they are replaced there, when a provider
+ * has filled the table (verbs_set_ops) or the program gets its context. Each distinct provider function gets a numbered
+ * slot with its own wrapper, so a call needs no look-up. Contexts of other devices are not changed.
  *
  * libibverbs is not linked: the program, or a library that it loads later, brings it.
  */
@@ -22,14 +21,14 @@
 
 #include "verbs_ops.h"
 
-/* Distinct providers in one program: rxe's, and whatever else speaks to the daemon. */
+/* Distinct providers in one program: rxe's, and any other for the daemon's devices. */
 #define SLOTS 4
 
-/* Empty polls between two looks whether the daemon lives. A prime, so that queues polled in turn all get their look. */
+/* Empty polls between two checks that the daemon is alive. A prime, so that queues polled in turn are all checked. */
 #define LOOK_EVERY 127
 /*
- * Such looks between two doorbells of a program that polls in vain. Posting a receive request rings nothing, and to a
- * queue pair in error it is work for the daemon: its request must be flushed.
+ * Checks between two doorbells of a program that polls without success. Posting a receive rings no doorbell, but for a
+ * queue pair in ERR it is work for the daemon: the request must be flushed.
  */
 #define RING_EVERY 512
 
@@ -59,7 +58,7 @@ static bool idle(const struct ibv_context *context)
         if (++looks % RING_EVERY == 0)
             device_wake(context->cmd_fd);
         const bool dead = device_dead(context->cmd_fd);
-        /* Every further poll of this context looks again: the number may be another context's by then. */
+        /* Every further poll of this context checks again: the number may be another context's by then. */
         if (dead)
             dead_fd = context->cmd_fd;
         else if (dead_fd == context->cmd_fd)
@@ -78,7 +77,7 @@ static int poll_cq(poll_cq_function *original, struct ibv_cq *cq, int entries, s
         valgrind_mark();
     if (LIKELY(found != 0) || !idle(cq->context))
         return found;
-    /* What was flushed before the end is there by now. */
+    /* Requests flushed before the end have completed by now. */
     found = original(cq, entries, wc);
     if (found != 0)
         return found;
@@ -97,7 +96,7 @@ static int start_poll(start_poll_function *original, struct ibv_cq_ex *cq, struc
     return result == ENOENT ? EIO : result;
 }
 
-/* Wrapped below valgrind only. */
+/* Wrapped under valgrind only. */
 static int next_poll(next_poll_function *original, struct ibv_cq_ex *cq)
 {
     int result = original(cq);
@@ -112,7 +111,7 @@ static struct ibv_cq_ex *create_cq_ex(create_cq_ex_function *original, struct ib
 static struct ibv_qp *create_qp_ex(create_qp_ex_function *original, struct ibv_context *context,
                                    struct ibv_qp_init_attr_ex *attributes);
 
-/* RTS and what comes after it; in error requests are taken and flushed. */
+/* RTS and later states; in ERR requests are accepted and flushed. */
 static bool can_send(const struct ibv_qp *qp)
 {
     return qp->state >= IBV_QPS_RTS;
@@ -130,7 +129,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     return original(qp, list, bad);
 }
 
-/* The end of posting by ibv_wr_*: until here the provider has not moved the queue's producer. */
+/* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
@@ -185,7 +184,7 @@ static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_s
 static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, wr_complete_1, wr_complete_2,
                                                                  wr_complete_3};
 
-/* Replaces *function by the wrapper of its slot. With all slots taken, or if it is a wrapper, nothing is done. */
+/* Replaces *function by the wrapper of its slot. Does nothing if all slots are taken, or if it is a wrapper. */
 #define WRAP(function, originals, wrappers)                                                                            \
     do {                                                                                                               \
         __typeof__(*(originals)) given = (function);                                                                   \
@@ -243,7 +242,7 @@ static struct ibv_context *wrap(struct ibv_context *context)
     return context;
 }
 
-/* libibverbs's own function: the next one in the program's order, or that of a library that was loaded privately. */
+/* libibverbs's own function: the next one in the program's order, or that of a privately loaded library. */
 static void *find(const char *name)
 {
     void *found = dlsym(RTLD_NEXT, name);
@@ -258,8 +257,8 @@ static void *find(const char *name)
 }
 
 /*
- * Without effect: nothing is pinned, and a page that were kept from a child (MADV_DONTFORK) would take what else lies
- * on it from the child too.
+ * No effect: nothing is pinned, and a page kept from a child (MADV_DONTFORK) would hide other data on it from the child
+ * too.
  */
 EXPORT int ibv_fork_init(void)
 {
@@ -291,7 +290,7 @@ EXPORT struct ibv_context *ibv_import_device(int fd)
     return wrap(original(fd));
 }
 
-/* Between libibverbs and its providers; catches programs that look ibv_open_device up by themselves. */
+/* Between libibverbs and its providers; catches programs that look up ibv_open_device themselves. */
 struct verbs_context_ops;
 EXPORT void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations);
 void verbs_set_ops(struct verbs_context *context, const struct verbs_context_ops *operations)

@@ -1,5 +1,5 @@
 /*
- * Between verbs.c, which puts functions of ours into the operation tables of contexts, and xrc.c.
+ * Interface between verbs.c, which replaces functions in the operation tables of contexts, and xrc.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -10,9 +10,9 @@ typedef int post_send_function(struct ibv_qp *, struct ibv_send_wr *, struct ibv
 
 /* Adds the operations that a provider without XRC lacks. */
 void xrc_complete(struct verbs_context *context);
-/* As ibv_create_qp_ex, for a target. */
+/* Like ibv_create_qp_ex, for a target. */
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
-/* As ibv_post_send, for an initiator; `original` is the provider's. */
+/* Like ibv_post_send, for an initiator; `original` is the provider's. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
 
 #endif

@@ -1,15 +1,15 @@
 /*
- * XRC (IBA annex A14) in contexts of ours: what rxe's provider lacks of it, since Linux's rxe has none.
+ * XRC (IBA annex A14) for our contexts: the parts that rxe's provider lacks, since Linux's rxe has no XRC.
  *
- * The provider makes XRC receive queues and initiators as they are, once there is a domain. Missing are the domains,
- * targets, the number of a receive queue, and that number in send requests. These operations go into the public
- * operation table of the context, where libibverbs' inline functions look for them. They make Linux's own calls.
+ * The provider can create XRC receive queues and initiators, once there is a domain. Missing are the domains, targets,
+ * the number of a receive queue, and that number in send requests. These operations go into the public operation table
+ * of the context, where libibverbs' inline functions find them. They make Linux's own calls.
  *
- * A target has no queue, so its object is libibverbs' with zeros behind it: the provider, which changes and destroys
- * it, finds nothing mapped. The receiver's queue of a send request travels in bits of its flags that mean nothing
- * otherwise (src/spec/drivers/rxe-rings.ts); the provider copies them into the ring.
+ * A target has no queue, so its object is libibverbs' with zeros behind it: the provider, which modifies and destroys
+ * it, finds nothing mapped. The receiver's SRQ number is in otherwise unused bits of a send request's flags
+ * (src/spec/drivers/rxe-rings.ts); the provider copies them into the ring.
  *
- * Objects are allocated here, as a provider does; they are the program's.
+ * Objects are allocated here, as by a provider; they belong to the program.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -23,12 +23,12 @@
 
 /* More than any provider's queue pair has. */
 #define QP_ROOM 4096
-/* Work requests that are changed on the way to the provider at a time. */
+/* Work requests that are modified at a time on the way to the provider. */
 #define BATCH 16
 #define FLAGS_MASK 0xffu
 #define SRQN_SHIFT 8
 
-/* As libibverbs and its providers know a domain and a shared receive queue. */
+/* A domain and a shared receive queue, as known to libibverbs and its providers. */
 struct domain {
     struct ibv_xrcd xrcd;
     uint32_t comp_mask;
@@ -82,7 +82,7 @@ _Static_assert(sizeof(struct open_xrcd_command) == 24, "layout");
 _Static_assert(sizeof(struct create_qp_command) == 64, "layout");
 _Static_assert(sizeof(struct open_qp_command) == 40, "layout");
 
-/* Makes a call; false with errno if it is refused. `header` begins the `size` bytes of a command. */
+/* Makes a call; false with errno if it is refused. `header` is the start of the command's `size` bytes. */
 static bool command(int fd, struct ib_uverbs_cmd_hdr *header, size_t size, unsigned number, size_t response)
 {
     header->command = number;
@@ -133,7 +133,7 @@ static int get_srq_num(struct ibv_srq *srq, uint32_t *number)
     return 0;
 }
 
-/* A target that `header` makes or opens; NULL with errno. */
+/* Creates or opens a target; NULL with errno. */
 static struct ibv_qp *make_target(struct ibv_context *context, void *qp_context, struct ib_uverbs_cmd_hdr *header,
                                   size_t size, unsigned number, uint64_t *response, uint64_t *user_handle)
 {

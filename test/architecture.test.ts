@@ -1,7 +1,7 @@
 /*
- * The house rules that a machine can hold: folders of src/ are floors and imports only go down (the table below is the
- * one in ARCHITECTURE.md), no import cycles, packages and Node's modules only where they belong, engines without
- * clocks, and nobody tells the type checker or the linter to look away.
+ * Rules of the source tree: folders of src/ are floors and imports only go down (the table below is the one in
+ * ARCHITECTURE.md), no import cycles, packages and Node's modules only in certain folders, engines without clocks, and
+ * no suppressions of the type checker or the linter.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * How every call of uverbs ends on Linux's own rxe, as recorded from Linux 6.12, and which of them end otherwise here:
+ * The result of every uverbs call on Linux's own rxe, recorded from Linux 6.12, and those that differ here:
  * test/fixtures/abi/every-call.txt and every-call.here.txt.
  */
 import { readFileSync } from 'node:fs'

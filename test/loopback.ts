@@ -1,6 +1,6 @@
 /*
- * Addresses of the loopback network that no other process of the tests uses at the same time: UDP ports of RoCE are
- * fixed, so whoever opens some needs an address of its own.
+ * Addresses of the loopback network, unique among concurrently running test processes: RoCE's UDP port is fixed, so
+ * each process needs its own address.
  */
 
 const base = [127, 16 + ((process.pid >> 8) & 0x7f), process.pid & 0xff] as const

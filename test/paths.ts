@@ -1,5 +1,5 @@
 /*
- * Where a test finds the checkout: compiled tests live below dist/, fixtures and programs do not.
+ * The path of the checkout: compiled tests are below dist/, fixtures and programs are not.
  */
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'

@@ -1,16 +1,15 @@
 /*
- * What the connection manager knows of one connection, or of one resolution of a service id: ids, state, path, the
- * parameters that both ends agreed on, and the message that waits for an answer. The engine (engine.ts) changes it;
- * consumers read it. No socket, clock, object of core or queue pair is known here.
+ * The state of one connection, or of one service id resolution: ids, state, path, the parameters agreed by both ends,
+ * and the message that waits for an answer. The engine (engine.ts) changes it; consumers read it.
  */
 import type { CmState } from '../spec/cm-states.ts'
 import type { CmMessageName } from '../spec/wire/mad.ts'
 import type { CmMessage } from '../wire/mad.ts'
 import type { Timed } from './timer-queue.ts'
 
-/** A path between a port of ours and a port of a peer's, with what a REQ says of it. */
+/** A path between a local and a remote port, with the REQ's fields about it. */
 export interface CmPath {
-  /** Which of our devices; its consumer's number for it. */
+  /** The local device, by its consumer's number. */
   readonly device: number
   /** 16 bytes each. */
   readonly localGid: Uint8Array
@@ -27,50 +26,53 @@ export interface CmPath {
   readonly packetLifeTime: number
 }
 
-/** What kind of queue pairs a connection has. XRC: an initiator on the active side, a target on the passive one. */
+/** The queue pairs of a connection. XRC: an initiator on the active side, a target on the passive side. */
 export type CmTransport = 'RC' | 'UC' | 'XRC'
 
-/** What vendors agree on by enhanced connection establishment. */
+/** Vendor options of enhanced connection establishment. */
 export interface CmEce {
   /** 24 bits are sent. */
   readonly vendorId: number
   readonly attrMod: number
 }
 
-/** What one end offers: queue pair, first PSN, and its limits. */
+/** The offer of one end: queue pair, first PSN, and its limits. */
 export interface CmOffer {
   readonly qpn: number
   readonly startingPsn: number
-  /** READs and atomics that it serves at once, and that it may have outstanding itself. */
+  /**
+   * READs and atomics that it can serve at once (responder resources), and that it may have outstanding (initiator
+   * depth).
+   */
   readonly responderResources: number
   readonly initiatorDepth: number
   readonly flowControl?: boolean
-  /** 0 to 7, 7 endless. */
+  /** 0 to 7, 7 unlimited. */
   readonly rnrRetryCount: number
   readonly srq?: boolean
   readonly privateData?: Uint8Array
   readonly ece?: CmEce | undefined
 }
 
-/** What the active side asks for. */
+/** The active side's request. */
 export interface CmRequest extends CmOffer {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly transport: CmTransport
   /** 0 to 7. */
   readonly retryCount: number
-  /** Exponents: how long each side may take to answer a message. */
+  /** Exponents: how long each side may take to answer a message (CM response timeouts). */
   readonly remoteResponseTimeout: number
   readonly localResponseTimeout: number
-  /** How often a message is sent again, 0 to 15. */
+  /** Retries of a message, 0 to 15. */
   readonly maxCmRetries: number
 }
 
-/** What both ends agreed on, as this end sees it; complete in REP_RCVD, REP_SENT and later. */
+/** The agreed parameters, from this end's view; complete in REP_RCVD, REP_SENT and later states. */
 export interface CmAgreement {
   localQpn: number
   remoteQpn: number
-  /** PSN of the first packet that this end sends, and that it expects. */
+  /** First PSN that this end sends, and first PSN that it expects. */
   sqPsn: number
   rqPsn: number
   responderResources: number
@@ -78,11 +80,11 @@ export interface CmAgreement {
   retryCount: number
   rnrRetryCount: number
   transport: CmTransport
-  /** Exponent of the ACK timeout: local ACK timeout of the queue pair, and how long TIMEWAIT lasts. */
+  /** Exponent of the ACK timeout: local ACK timeout of the queue pair, and duration of TIMEWAIT. */
   ackTimeout: number
 }
 
-/** A message as it went out, to be sent again. */
+/** A sent message, kept for retransmission. */
 export interface CmSent {
   readonly name: CmMessageName
   readonly bytes: Uint8Array
@@ -90,42 +92,42 @@ export interface CmSent {
 
 /** A message that waits for an answer. */
 export interface CmPending extends CmSent {
-  /** How often it may still be sent again. */
+  /** Retries left. */
   retries: number
-  /** Microseconds until it is sent again. */
+  /** Microseconds between retries. */
   timeout: number
 }
 
-/** Who waits for requests to one service id, or to a range of them. */
+/** A listener for requests to one service id, or to a range of them. */
 export interface CmListener {
   readonly serviceId: bigint
   readonly serviceMask: bigint
   /** Undefined: requests to all devices. */
   readonly device: number | undefined
-  /** Requests that wait for the consumer: further ones are dropped, and their senders try again. */
+  /** Backlog: further requests are dropped, and their senders retry. */
   readonly backlog: number
   waiting: number
 }
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** 0 until the peer has said its own. */
+  /** 0 until the peer has sent its own. */
   remoteId = 0
   remoteCaGuid = 0n
-  /** Transaction of the message that is being answered. */
+  /** Transaction id of the message that is being answered. */
   tid = 0n
   path: CmPath
   serviceId = 0n
-  /** Microseconds until a message without an answer is sent again. */
+  /** Microseconds until an unanswered message is sent again. */
   answerTimeout = 0
   maxCmRetries = 0
-  /** Exponent: how long an answer of ours may take, of which the peer is told once it asks again. */
+  /** Exponent: the time that our answer may take, sent as an MRA when the peer repeats its message. */
   serviceTimeout = 0
   pending: CmPending | undefined
-  /** The RTU, MRA or DREP sent last, for duplicates of what it answers. */
+  /** The last RTU, MRA or DREP, repeated for duplicates of the message that it answers. */
   lastReply: CmSent | undefined
   listener: CmListener | undefined
-  /** The consumer has destroyed it: it is gone, or rests in TIMEWAIT. */
+  /** The consumer has destroyed it: it is gone, or in TIMEWAIT. */
   destroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,
@@ -139,13 +141,13 @@ export class CmConnection implements Timed {
     transport: 'RC',
     ackTimeout: 0,
   }
-  /** By what the registry finds it beside its own id; '' by nothing. */
+  /** Its keys in the registry beside its own id; '' for none. */
   readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
   localId: number
 
-  /** A request for a datagram has no id of ours: 0. */
+  /** A datagram request has no local id: 0. */
   constructor(localId: number, path: CmPath) {
     this.localId = localId
     this.path = path

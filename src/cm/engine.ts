@@ -1,10 +1,9 @@
 /*
  * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), sans I/O:
- * messages, commands and time go in, messages and events come out. What is legal when is data in spec/cm-states.ts;
- * this file finds the connection that a message is for, takes what the message says, and follows the table.
- * Retransmission, duplicates, stale connections and TIMEWAIT are as in Linux's ib_cm; departures are in
- * docs/reference/conformance.md. Times are microseconds on any monotonic scale; randomness is an argument. No queue
- * pair, socket or object of core is known here.
+ * messages, commands and time go in, messages and events come out. spec/cm-states.ts says what is legal; this file
+ * finds the connection of a message, reads the message, and follows the table. Retransmission, duplicates, stale
+ * connections and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are
+ * microseconds on any monotonic scale; randomness is an argument.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -21,7 +20,7 @@ export interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array
-  /** Exponent and count, as of a `CmRequest`. */
+  /** Exponent and number of retries, as in a `CmRequest`. */
   readonly responseTimeout: number
   readonly maxCmRetries: number
 }
@@ -37,7 +36,7 @@ export class CmEngine {
     return this.#machine.counters
   }
 
-  // ---- what the owner drains ----
+  // ---- outputs ----
 
   /** The next message to send; undefined if there is none. */
   pollTransmit(): CmTransmit | undefined {
@@ -53,24 +52,24 @@ export class CmEngine {
     return this.#machine.timers.next
   }
 
-  /** Connections that exist, those in TIMEWAIT included. */
+  /** Number of connections, including those in TIMEWAIT. */
   get size(): number {
     return this.#machine.registry.size
   }
 
-  // ---- commands: a CmError for a state that does not allow it, a RangeError for a value that does not fit ----
+  // ---- commands: throw CmError for a state that does not allow them, RangeError for a value that does not fit ----
 
-  /** Waits for requests to a service id. Throws EADDRINUSE if another listener of the same devices has it. */
+  /** Listens for requests to a service id. Throws EADDRINUSE if another listener of the same devices has it. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
     return this.#machine.registry.listen(serviceId, options)
   }
 
-  /** Requests that came already stay. */
+  /** Requests that have arrived stay. */
   unlisten(listener: CmListener): void {
     this.#machine.registry.unlisten(listener)
   }
 
-  /** A connection in IDLE; `connect` or `resolve` starts it. */
+  /** A new connection in IDLE, for `connect` or `resolve`. */
   create(path: CmPath): CmConnection {
     return this.#machine.create(path)
   }
@@ -124,14 +123,14 @@ export class CmEngine {
     this.#machine.apply(connection, 'RTU')
   }
 
-  /** Sends an MRA: the answer to a REQ or REP takes 4.096 µs × 2^`serviceTimeout` more. */
+  /** Sends an MRA: the answer to a REQ or REP will take 4.096 µs × 2^`serviceTimeout` longer. */
   delay(connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): void {
     this.#machine.check(connection, 'MRA')
     this.#machine.sendReply(connection, messages.mra(connection, serviceTimeout, privateData))
     this.#machine.apply(connection, 'MRA')
   }
 
-  /** The same, but the MRA leaves only once the peer has asked again (Linux: IB_CM_MRA_FLAG_DELAY). */
+  /** The same, but sends the MRA only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
   delayWhenAskedAgain(connection: CmConnection, serviceTimeout: number): void {
     this.#machine.check(connection, 'MRA')
     connection.serviceTimeout = serviceTimeout
@@ -161,7 +160,7 @@ export class CmEngine {
     this.#machine.rest(connection, now)
   }
 
-  /** Data of the peer's has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
+  /** The peer's data has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
   establish(connection: CmConnection): void {
     this.#machine.check(connection, 'ESTABLISH')
     this.#machine.apply(connection, 'ESTABLISH')
@@ -169,7 +168,7 @@ export class CmEngine {
     this.#machine.events.push({ name: 'USER_ESTABLISHED', connection })
   }
 
-  /** Sends a SIDR_REQ: asks for the queue pair behind a service id. */
+  /** Sends a SIDR_REQ: resolves a service id to a queue pair. */
   resolve(connection: CmConnection, request: SidrRequest, now: number): void {
     this.#machine.check(connection, 'SIDR_REQ')
     const { path, serviceId, privateData } = request
@@ -185,14 +184,14 @@ export class CmEngine {
     this.#machine.awaitAnswer(connection, 'SIDR_REQ', bytes, now)
   }
 
-  /** Answers a SIDR_REQ, which is over with that. */
+  /** Answers a SIDR_REQ and ends it. */
   resolved(connection: CmConnection, reply: messages.SidrReply): void {
     this.#machine.check(connection, 'SIDR_REP')
     this.#machine.send(connection, messages.sidrRep(connection, reply))
     this.#machine.remove(connection)
   }
 
-  /** Ends a connection in any state: tells the peer what the state's rule says, and rests or is gone. */
+  /** Destroys a connection in any state: tells the peer as the state's rule says, and enters TIMEWAIT or is gone. */
   destroy(connection: CmConnection, now: number): void {
     if (connection.destroyed) return
     connection.destroyed = true
@@ -218,7 +217,7 @@ export class CmEngine {
     else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
   }
 
-  /** Forgets a request for which the consumer has no room, without an answer: the peer sends it again. */
+  /** Drops a request for which the consumer has no room, without an answer; the peer will repeat it. */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
       throw new CmError('EINVAL', `a connection in ${connection.state} cannot be dropped: destroy it`)
@@ -226,7 +225,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** The device is gone: its connections end without a message, and so do the listeners that were for it alone. */
+  /** The device is gone: its connections end without a message, and so do listeners on this device alone. */
   removeDevice(device: number): readonly CmConnection[] {
     const connections = this.#machine.registry.ofDevice(device)
     for (const connection of connections) this.#machine.remove(connection)
@@ -234,14 +233,14 @@ export class CmEngine {
     return connections
   }
 
-  // ---- what comes in ----
+  // ---- inputs ----
 
-  /** A datagram that queue pair 1 received; `from` is the path back to its sender (`receive`). */
+  /** A datagram received by queue pair 1; `from` is the path back to its sender (`receive`). */
   onMad(mad: Uint8Array, from: CmPath, now: number): void {
     receive(this.#machine, mad, from, now)
   }
 
-  /** Sends again what was not answered in time, and ends what was sent often enough. */
+  /** Retransmits unanswered messages, and ends those without retries left. */
   onTimeout(now: number): void {
     for (let connection = this.#machine.timers.take(now); connection; connection = this.#machine.timers.take(now)) {
       const { pending, state } = connection

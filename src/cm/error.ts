@@ -1,4 +1,4 @@
-/* A command that the state of a connection does not allow (EINVAL), or a service id that is taken (EADDRINUSE). */
+/* A command that the connection's state does not allow (EINVAL), or a service id in use (EADDRINUSE). */
 export class CmError extends Error {
   readonly code: 'EINVAL' | 'EADDRINUSE'
 

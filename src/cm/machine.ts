@@ -1,7 +1,7 @@
 /*
- * The steps of the connection manager that commands and received messages share: a connection changes its state as
- * spec/cm-states.ts says, messages are sent, sent again and kept for duplicates, and a connection rests in TIMEWAIT or
- * is forgotten. engine.ts has the commands, receive.ts the messages.
+ * Steps of the connection manager common to commands and received messages: state changes as in spec/cm-states.ts;
+ * sending, retransmitting and keeping messages for duplicates; TIMEWAIT and removal of connections. engine.ts has the
+ * commands, receive.ts the messages.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
@@ -14,31 +14,31 @@ import { CmRegistry } from './registry.ts'
 import { fromExponent } from './timeout.ts'
 import { TimerQueue } from './timer-queue.ts'
 
-/** What the engine asks of the devices that it works for. */
+/** The devices, as the engine needs them. */
 export interface CmEnvironment {
-  /** A u32 that nobody can guess. */
+  /** An unpredictable u32. */
   random(): number
   caGuid(device: number): bigint
-  /** Exponent: how long the device takes at most to acknowledge. */
+  /** Exponent: the device's maximum ACK delay. */
   ackDelay(device: number): number
-  /** Whether the GID, of 16 bytes, is one of the device's. */
+  /** Whether the GID, 16 bytes, belongs to the device. */
   hasGid(device: number, gid: Uint8Array): boolean
 }
 
 export interface CmEvent {
   readonly name: CmEventName
   readonly connection: CmConnection
-  /** The message that was received; not there for errors, TIMEWAIT_EXIT and USER_ESTABLISHED. */
+  /** The received message; absent for errors, TIMEWAIT_EXIT and USER_ESTABLISHED. */
   readonly message?: CmMessage
 }
 
-/** A message that must go to queue pair 1 of the peer at the other end of the path. */
+/** A message for queue pair 1 of the peer at the other end of the path. */
 export interface CmTransmit {
   readonly path: CmPath
   readonly mad: Uint8Array
 }
 
-/** What Linux counts for each port, by message. */
+/** Linux's counters per port, by message. */
 export interface CmCounters {
   readonly sent: Record<CmMessageName, number>
   readonly resent: Record<CmMessageName, number>
@@ -47,7 +47,7 @@ export interface CmCounters {
 }
 
 /**
- * Exponent of the longest TIMEWAIT, 8.6 s: the ACK timeout is the peer's word, and 31 would keep a connection for hours.
+ * Exponent of the longest TIMEWAIT, 8.6 s: the peer chooses the ACK timeout, and 31 would keep a connection for hours.
  */
 const LONGEST_REST = 21
 
@@ -76,7 +76,7 @@ export class CmMachine {
     this.#transactionHigh = BigInt(environment.random()) << 32n
   }
 
-  /** A connection in IDLE. */
+  /** A new connection in IDLE. */
   create(path: CmPath): CmConnection {
     const connection = new CmConnection(this.registry.newId(), path)
     this.registry.add(connection)
@@ -85,7 +85,7 @@ export class CmMachine {
 
   // ---- steps ----
 
-  /** Does what the table says of a message; a message without a rule is a duplicate. */
+  /** Applies the table's rule for a message; a message without a rule is a duplicate. */
   follow(connection: CmConnection | undefined, message: CmMessage, now: number): void {
     const receipt = connection && cmStates[connection.state].receive[message.name]
     if (connection === undefined || receipt === undefined) {
@@ -121,7 +121,7 @@ export class CmMachine {
       this.registry.releaseQpn(connection)
       if (connection.destroyed) this.registry.remove(connection)
     }
-    // The consumer of a destroyed connection hears only that its queue pair has rested.
+    // The consumer of a destroyed connection only hears of the end of TIMEWAIT.
     if (step.event === undefined || (connection.destroyed && step.event !== 'TIMEWAIT_EXIT')) return
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
@@ -156,7 +156,7 @@ export class CmMachine {
     this.registry.releaseQpn(connection)
   }
 
-  /** Sends a message again and again until it is answered. */
+  /** Sends a message, with retries until it is answered. */
   awaitAnswer(connection: CmConnection, name: CmMessageName, bytes: Uint8Array, now: number): void {
     const { answerTimeout, maxCmRetries } = connection
     connection.pending = { name, bytes, retries: maxCmRetries, timeout: answerTimeout }
@@ -164,13 +164,13 @@ export class CmMachine {
     this.timers.set(connection, now + answerTimeout)
   }
 
-  /** Nothing waits for an answer any more. */
+  /** Stops retries. */
   stop(connection: CmConnection): void {
     connection.pending = undefined
     this.timers.clear(connection)
   }
 
-  /** TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be used again. */
+  /** TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be reused. */
   rest(connection: CmConnection, now: number): void {
     this.stop(connection)
     this.releaseBacklog(connection)
@@ -199,14 +199,14 @@ export class CmMachine {
     this.awaitAnswer(connection, 'DREQ', bytes, now)
   }
 
-  /** Prepares a connection in IDLE for a request; answers the request's transaction. */
+  /** Prepares a connection in IDLE for a request; answers the request's transaction id. */
   begin(connection: CmConnection): bigint {
-    // Zero: it was never used.
+    // Zero: it has not been used yet.
     if (connection.tid !== 0n) this.registry.renew(connection)
     return this.transaction(connection)
   }
 
-  /** The transaction of what a connection asks by itself: the same for its REQ and its DREQ. */
+  /** The transaction id of a connection's own requests, common to REQ and DREQ. */
   transaction({ localId }: CmConnection): bigint {
     return this.#transactionHigh | BigInt(localId)
   }
@@ -222,12 +222,12 @@ export class CmMachine {
     return bytes
   }
 
-  /** Sends an answer that is not awaited, and keeps it for duplicates of what it answers. */
+  /** Sends an answer without retries, and keeps it for duplicates of the message that it answers. */
   sendReply(connection: CmConnection, draft: CmDraft<'RTU' | 'MRA' | 'DREP'>): void {
     connection.lastReply = { name: draft.name, bytes: this.send(connection, draft) }
   }
 
-  /** Sends a REJ; one for a timeout says by our CA GUID which connection it is (clause 12.6.7.2). */
+  /** Sends a REJ; one for a timeout identifies the connection by our CA GUID (clause 12.6.7.2). */
   sendRej(connection: CmConnection, rejection: messages.CmRejection): void {
     const { reason } = rejection
     const info = new Uint8Array(8)
@@ -235,16 +235,16 @@ export class CmMachine {
     this.send(connection, messages.rej(connection, reason === rejReason.TIMEOUT ? { ...rejection, info } : rejection))
   }
 
-  /** Refuses a message for which there is no connection; of an INVALID_GID the peer is told a GID that is valid. */
+  /** Rejects a message without a connection; for INVALID_GID it names a valid GID. */
   refuse(message: Received<'REQ' | 'REP'>, from: CmPath, reason: number): void {
     const info = reason === rejReason.INVALID_GID ? from.localGid : new Uint8Array(0)
     this.transmit(from, 'REJ', emitCm(messages.refusal(message, reason, info)), 'sent')
   }
 
-  /** Refuses a message whose queue pair is connected already, and ends that connection: its peer has lost it. */
+  /** Rejects a message whose queue pair is connected already, and ends that connection: the peer has lost it. */
   refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(message.caGuid, qpn)
-    // The GUID is the peer's own word: only its own address may call a connection stale.
+    // The peer chooses its GUID, so only a message from its own address may make a connection stale.
     if (stale === undefined || !isSameAddress(stale.path.remoteGid, from.remoteGid)) return false
     this.refuse(message, from, rejReason.STALE_CONN)
     if (stale.state === 'ESTABLISHED') this.disconnect(stale, now)

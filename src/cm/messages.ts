@@ -1,6 +1,6 @@
 /*
- * The messages that a connection sends, from what it knows and what its consumer gives: records for `emitCm`, which
- * refuses a value that does not fit its field. What a REQ means for the transport (RC, UC, XRC) is here in both
+ * The messages of a connection, from its state and its consumer's arguments: records for `emitCm`, which refuses a
+ * value that does not fit its field. Also the mapping between a REQ's fields and the transport (RC, UC, XRC), in both
  * directions.
  */
 import { cmAnswered, transportType } from '../spec/wire/mad.ts'
@@ -27,12 +27,12 @@ export interface SidrReply {
   readonly privateData?: Uint8Array
 }
 
-/** A path with a hop limit above 1 has no LIDs of its own: permissive ones. */
+/** A path with a hop limit above 1 uses permissive LIDs. */
 const PERMISSIVE_LID = 0xffff
 /** `extendedTransportType` of a REQ. */
 const EXTENDED_XRC = 1
 
-/** The ids of a message of an existing connection. */
+/** The ids in a message of an existing connection. */
 export const header = ({ tid, localId, remoteId }: CmConnection) => ({ tid, localId, remoteId })
 
 const withPrivateData = (privateData: Uint8Array | undefined) => (privateData === undefined ? {} : { privateData })
@@ -42,7 +42,7 @@ const transportFields = (transport: CmTransport) =>
     ? { transportType: transportType.EXTENDED, extendedTransportType: EXTENDED_XRC }
     : { transportType: transportType[transport] }
 
-/** The transport that a REQ asks for; undefined for one that does not exist here. */
+/** The transport requested by a REQ; undefined if it does not exist here. */
 export const transportOf = (message: Received<'REQ'>): CmTransport | undefined => {
   if (message.transportType === transportType.RC) return 'RC'
   if (message.transportType === transportType.UC) return 'UC'
@@ -51,7 +51,7 @@ export const transportOf = (message: Received<'REQ'>): CmTransport | undefined =
     : undefined
 }
 
-/** The responder's limits; an XRC initiator has no responder, and its target has no requester. */
+/** The responder's limits; an XRC initiator has no responder, and its target no requester. */
 const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
   responderResources,
   rnrRetryCount,
@@ -60,7 +60,7 @@ const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) 
 
 const reqEce = ({ ece }: CmOffer) => ece && { eceVendorId: ece.vendorId & 0xff_ffff, eceAttrMod: ece.attrMod }
 
-/** A REP has room for the vendor in three places. */
+/** A REP has three fields for vendor options. */
 const repEce = ({ ece }: CmOffer) =>
   ece && {
     eceVendorIdHigh: (ece.vendorId >> 16) & 0xff,
@@ -69,7 +69,7 @@ const repEce = ({ ece }: CmOffer) =>
     eceAttrMod: ece.attrMod,
   }
 
-/** What the peer says; undefined if it says nothing. */
+/** The peer's options; undefined if there are none. */
 export const eceOf = (message: Received<'REQ' | 'REP'>): CmEce | undefined => {
   const vendorId =
     message.name === 'REQ'
@@ -137,7 +137,7 @@ export const rep = (
   ...withPrivateData(offer.privateData),
 })
 
-/** The queue pair of a REP; that of an XRC target stands where reliable datagrams have their context. */
+/** The queue pair in a REP; an XRC target is in the field of the end-to-end context. */
 export const repQpn = (message: Received<'REP'>, transport: CmTransport): number =>
   transport === 'XRC' ? message.eecn : message.qpn
 
@@ -147,7 +147,7 @@ export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft
   ...withPrivateData(privateData),
 })
 
-/** Which message of the peer's a connection has before it (clause 12.6.6). */
+/** The message of the peer that is pending on a connection (clause 12.6.6). */
 const answeredIn = ({ state }: CmConnection): number => {
   if (state === 'REQ_RCVD' || state === 'MRA_REQ_SENT') return cmAnswered.REQ
   return state === 'REP_RCVD' || state === 'MRA_REP_SENT' ? cmAnswered.REP : cmAnswered.OTHER
@@ -164,7 +164,7 @@ export const mra = (connection: CmConnection, serviceTimeout: number, privateDat
 export const rej = (connection: CmConnection, { reason, info, privateData }: CmRejection): CmDraft<'REJ'> => ({
   name: 'REJ',
   ...header(connection),
-  // Of a request that was never answered the peer knows no id of ours.
+  // The peer of an unanswered request does not know our id.
   ...(connection.state === 'REQ_RCVD' && { localId: 0 }),
   message: answeredIn(connection),
   reason,
@@ -172,7 +172,7 @@ export const rej = (connection: CmConnection, { reason, info, privateData }: CmR
   ...withPrivateData(privateData),
 })
 
-/** Refuses a message for which there is no connection. */
+/** Rejects a message without a connection. */
 export const refusal = (message: Received<'REQ' | 'REP'>, reason: number, info: Uint8Array): CmDraft<'REJ'> => ({
   name: 'REJ',
   tid: message.tid,
@@ -212,7 +212,7 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
   }
 }
 
-/** The path of a connection that a peer asks for: where its REQ came from, with what the REQ says of it. */
+/** The path of a requested connection: the source of its REQ, with the REQ's fields about it. */
 export const pathOf = (message: Received<'REQ'>, from: CmPath): CmPath => ({
   ...from,
   localGid: message.remoteGid,

@@ -1,6 +1,6 @@
 /*
- * Messages that queue pair 1 received: which connection each is for, what is taken from it, and why it may be refused
- * (clauses 12.6 and 12.9.8). What it does to the connection's state is data in spec/cm-states.ts.
+ * Messages received by queue pair 1: the connection of each, its contents, and reasons to reject it (clauses 12.6 and
+ * 12.9.8). spec/cm-states.ts says how it changes the connection's state.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -10,7 +10,7 @@ import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/** The listener and the transport of a REQ for a new connection, or the reason to refuse it. */
+/** The listener and the transport of a REQ for a new connection, or the reason of its rejection. */
 const accept = (
   machine: CmMachine,
   message: Received<'REQ'>,
@@ -47,7 +47,7 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   connection.remoteCaGuid = message.caGuid
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  // The sender of the REQ has counted the way there and back.
+  // The REQ's sender has counted the packet life time in both directions.
   connection.answerTimeout = fromExponent(message.localResponseTimeout)
   connection.maxCmRetries = message.maxCmRetries
   agreed.remoteQpn = message.qpn
@@ -94,13 +94,13 @@ const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: 
 const onRej = (machine: CmMachine, message: Received<'REJ'>, now: number): void => {
   const { info, localId, remoteId } = message
   const isTimeout = message.reason === rejReason.TIMEOUT
-  // The sender of a REQ that timed out has no id of ours: its CA GUID and its own id tell the connection.
+  // The sender of a REQ that timed out does not know our id: its CA GUID and its own id identify the connection.
   const connection = isTimeout
     ? machine.registry.byRemoteId(new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
     : machine.registry.find(remoteId, message.message === cmAnswered.REQ ? 0 : localId)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
-    // Packets of the connection that the peer still has may be in flight: the queue pair rests.
+    // The peer's packets of the connection may still be in flight: TIMEWAIT protects the queue pair.
     machine.step(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
     return
   }
@@ -126,7 +126,7 @@ const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now
   const { tid, localId, remoteId, remoteQpn } = message
   const connection = machine.registry.find(remoteId, localId)
   if (connection === undefined) {
-    // The connection is gone here, so the DREP was lost, which the peer waits for.
+    // The connection is gone here, so our DREP was lost: repeat it for the waiting peer.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return
@@ -157,7 +157,7 @@ const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPa
   machine.request(connection, listener, 'SIDR_REQ_RECEIVED', message)
 }
 
-/** No alternate path is accepted, which the peer is told; Linux ignores a LAP on RoCE. */
+/** Alternate paths are not accepted, so the peer gets an APR; Linux ignores a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
   const known = machine.registry.find(remoteId, localId) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
@@ -165,8 +165,8 @@ const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, 
 }
 
 /**
- * A datagram that queue pair 1 received. `from` is the path back to its sender; its local GID, P_Key and device tell
- * where the datagram arrived. A datagram that is no message of connection management is ignored.
+ * A datagram received by queue pair 1. `from` is the path back to its sender; its local GID, P_Key and device tell
+ * where the datagram arrived. Datagrams that are not CM messages are ignored.
  */
 export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: number): void => {
   const message = viewCm(mad)
@@ -202,7 +202,7 @@ export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: 
       onLap(machine, message, from)
       break
     case 'APR':
-      // No LAP is ever sent, so no connection waits for it.
+      // We never send a LAP, so no connection waits for an APR.
       machine.counters.duplicates.APR++
   }
 }

@@ -1,27 +1,27 @@
 /*
- * Who is who: connections by our id, by the peer's id and by the peer's queue pair, requests for datagrams by their
- * sender, and listeners by service id. Ids come from the caller's random source, so that nobody can guess them.
+ * Lookup tables: connections by our id, by the peer's id and by the peer's queue pair; datagram requests by their
+ * sender; listeners by service id. Ids come from the caller's random source, so that they are unpredictable.
  */
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
-/** What a connection is found by beside its own id; each is a map of its own. */
+/** Kinds of keys beside the connection's own id; each has its own map. */
 type KeyName = keyof CmConnection['keys']
 
 const peerKey = (caGuid: bigint, number: number): string => `${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
-/** Numbers 0 and 1 are those of management: whoever names one has no queue pair to connect. */
+/** Queue pairs 0 and 1 are for management and cannot be connected. */
 const isQueuePair = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
 
 const ALL_BITS = (1n << 64n) - 1n
 
 export interface CmListenOptions {
-  /** Bits of the service id that count; all of them without it. */
+  /** Significant bits of the service id; default: all. */
   readonly serviceMask?: bigint
-  /** Without it: requests to all devices, also to those that come later. */
+  /** Default: requests to all devices, including later ones. */
   readonly device?: number | undefined
-  /** Requests that may wait for the consumer at once; without it no limit. */
+  /** Maximum requests that wait for the consumer; default: unlimited. */
   readonly backlog?: number
 }
 
@@ -31,14 +31,14 @@ export class CmRegistry {
   readonly #maps: Readonly<Record<KeyName, Map<string, CmConnection>>> = {
     /** By the peer's CA GUID and its communication id: finds duplicates of a REQ. */
     remoteId: new Map(),
-    /** By the peer's CA GUID and its QPN: finds stale connections. */
+    /** By the peer's CA GUID and QPN: finds stale connections. */
     remoteQpn: new Map(),
-    /** By our device and queue pair: connections that are neither over nor in TIMEWAIT. */
+    /** By our device and queue pair: connections that are neither ended nor in TIMEWAIT. */
     localQpn: new Map(),
     /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
-  /** Listeners to one service id, by that: one for each device, or one for all. */
+  /** Listeners to one service id, by the id: one per device, or one for all. */
   readonly #listeners = new Map<bigint, CmListener[]>()
   /** Listeners to several service ids. */
   readonly #ranges: CmListener[] = []
@@ -52,7 +52,7 @@ export class CmRegistry {
     return this.#byLocalId.size + this.#maps.request.size
   }
 
-  /** The connection is found by this key from now on, and by no other of its kind. */
+  /** Enters the connection under this key, replacing its previous key of the same kind. */
   #set(name: KeyName, connection: CmConnection, key: string): void {
     this.#clear(name, connection)
     connection.keys[name] = key
@@ -66,7 +66,7 @@ export class CmRegistry {
     keys[name] = ''
   }
 
-  /** An id that no connection has; never 0. */
+  /** An unused id; never 0. */
   newId(): number {
     for (;;) {
       const id = this.#random() >>> 0
@@ -78,21 +78,24 @@ export class CmRegistry {
     this.#byLocalId.set(connection.localId, connection)
   }
 
-  /** Another id for a connection that is used again: peers take a REQ with an id that they know for a duplicate. */
+  /** A new id for a connection that is used again: peers treat a REQ with a known id as a duplicate. */
   renew(connection: CmConnection): void {
     this.#byLocalId.delete(connection.localId)
     connection.localId = this.newId()
     this.add(connection)
   }
 
-  /** The peer's id and queue pair are known from now on. */
+  /** Records the peer's id and queue pair. */
   addPeer(connection: CmConnection): void {
     const { remoteCaGuid, remoteId, agreed } = connection
     this.#set('remoteId', connection, peerKey(remoteCaGuid, remoteId))
     if (isQueuePair(agreed.remoteQpn)) this.#set('remoteQpn', connection, peerKey(remoteCaGuid, agreed.remoteQpn))
   }
 
-  /** Our queue pair is the connection's from now on. Throws EINVAL if it is another's: a peer would end that as stale. */
+  /**
+   * Assigns our queue pair to the connection. Throws EINVAL if another connection has it: a peer would end that one as
+   * stale.
+   */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
     const other = this.#maps.localQpn.get(key)
@@ -111,12 +114,12 @@ export class CmRegistry {
     this.#set('request', connection, requestKey(connection.path, connection.remoteId))
   }
 
-  /** Another connection of the peer may use its queue pair: one in TIMEWAIT is not stale. */
+  /** The peer may reuse its queue pair for another connection: one in TIMEWAIT is not stale. */
   releaseRemoteQpn(connection: CmConnection): void {
     this.#clear('remoteQpn', connection)
   }
 
-  /** The peer's numbers say nothing any more. */
+  /** Removes the peer's keys. */
   removePeer(connection: CmConnection): void {
     this.releaseRemoteQpn(connection)
     this.#clear('remoteId', connection)
@@ -134,7 +137,7 @@ export class CmRegistry {
     return this.#byLocalId.get(localId)
   }
 
-  /** The connection of our id `localId` whose peer has the id `remoteId`; 0: a peer that has said none yet. */
+  /** The connection with our id `localId` and the peer's id `remoteId`; 0: a peer that has not sent its own yet. */
   find(localId: number, remoteId: number): CmConnection | undefined {
     const connection = this.#byLocalId.get(localId)
     return connection !== undefined && connection.remoteId === remoteId ? connection : undefined
@@ -183,7 +186,7 @@ export class CmRegistry {
     if (among !== this.#ranges && among.length === 0) this.#listeners.delete(serviceId)
   }
 
-  /** Listeners of the device alone are gone with it. */
+  /** Removes the listeners on this device alone. */
   unlistenDevice(device: number): void {
     const all = [...this.#listeners.values()].flat()
     for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)

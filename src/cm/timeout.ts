@@ -1,5 +1,5 @@
 /*
- * Times of the connection manager. IBA writes them as exponents: n stands for 4.096 µs × 2^n, 5 bits wide. Times are
+ * Times of the connection manager. IBA encodes them as exponents of 5 bits: n stands for 4.096 µs × 2^n. Times are
  * microseconds on the caller's scale.
  */
 

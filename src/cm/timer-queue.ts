@@ -1,12 +1,12 @@
 /*
- * Deadlines of many connections: a binary heap. Each entry knows its place, so that a deadline is moved or removed in
- * O(log n). Times are microseconds; nothing here knows what a deadline is for.
+ * Deadlines of many connections: a binary heap. Each entry has its index, so that a deadline is moved or removed in
+ * O(log n). Times are microseconds.
  */
 
-/** What can have a deadline. Only the queue writes these. */
+/** An entry with a deadline. Only the queue writes these fields. */
 export interface Timed {
   deadline: number
-  /** Its index in the heap, -1: it has no deadline. */
+  /** Its index in the heap; -1 without a deadline. */
   heapIndex: number
 }
 
@@ -37,7 +37,7 @@ export class TimerQueue<T extends Timed> {
     this.#settle(last)
   }
 
-  /** Removes and returns the entry with the earliest deadline if that is at most `now`. */
+  /** Removes and returns the entry with the earliest deadline if that is not after `now`. */
   take(now: number): T | undefined {
     const first = this.#heap[0]
     if (first === undefined || first.deadline > now) return undefined

@@ -1,6 +1,6 @@
 /*
- * Who is told of failures (spec/failures.ts): handlers of the core, with the context whose object it is about. What has
- * failed is told by drivers, and by core for events that are about no object.
+ * Receivers of failures (spec/failures.ts): handlers of the core, with the context of the object. Drivers report
+ * failures, and core reports events without an object.
  */
 import type { Failure } from '../spec/failures.ts'
 import type { Context, Core, Device } from './model.ts'
@@ -8,7 +8,7 @@ import type { Context, Core, Device } from './model.ts'
 /** `context`: whose object it is; undefined for a device or port. */
 export type FailureHandler = (failure: Failure, device: Device, context: Context | undefined) => void
 
-/** Beside the cores: most have nobody who listens. */
+/** Kept apart from the cores: most have no handler. */
 const handlers = new WeakMap<Core, Set<FailureHandler>>()
 
 /** Calls `handler` for each failure until the function returned is called. */

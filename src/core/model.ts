@@ -38,7 +38,7 @@ export interface CoreObject<S = unknown> {
   uses: number
   /** The objects that it uses; each entry is one use. */
   parents: readonly CoreObject[]
-  /** What the handlers of its class keep; set by the create handler. */
+  /** State of the class's handlers; set by the create handler. */
   state: S
   /** Where its events go; undefined for a class without any (core/events/events.ts). */
   events: Affiliation | undefined
@@ -74,7 +74,7 @@ export interface EventRecord {
  */
 export interface EventSink {
   post(event: EventRecord): void
-  /** What to wait for before the next three, if the client's end must be found first. Undefined: nothing. */
+  /** Awaited before the next three, if the client's end must be found first. Undefined: nothing. */
   reach?(): Promise<void> | undefined
   /** Withdraws the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
@@ -89,7 +89,7 @@ export interface EventSink {
 /** An object's events go to an event queue (R38). */
 export interface Attachment {
   readonly queue: FdObject
-  /** What names the source in the queue's records. */
+  /** Identifies the source in the queue's records. */
   readonly cookie: bigint
   readonly class: number
   /** Its handle, a port's number, or 0 for the device. */
@@ -202,7 +202,7 @@ export interface EventsRead {
   readonly asyncEvents: number
 }
 
-/** What a handler gets beside object and arguments. */
+/** A handler's arguments beside object and method arguments. */
 export interface CallContext {
   readonly context: Context
   readonly device: Device
@@ -216,7 +216,7 @@ export interface CallContext {
   readonly entry: Entry
   /** Fd objects that the handler made in this call (`createDescriptor`); discarded if it fails. */
   descriptors: FdObject[] | undefined
-  /** What else the call has made, for its answer (a chain). */
+  /** Further objects created by the call, for its answer (a chain). */
   made: CreatedObjects | undefined
 }
 
@@ -242,7 +242,7 @@ export interface Entry {
   readonly name: string
   /** With the driver's attributes. */
   readonly method: Method<Attributes, Attributes>
-  /** What a call runs: the handler, with hooks around it only if there are any. */
+  /** The function that runs a call: the handler, with hooks around it only if there are any. */
   readonly run: AnyHandler
   /** Calls hooks for a call that is refused before it runs; undefined without hooks. */
   readonly refused: ((call: CallContext, args: HandlerValues, error: unknown) => void) | undefined
@@ -323,7 +323,7 @@ export interface Port {
   /** 1 …; the `state` of the object is the Port itself. */
   readonly number: number
   readonly gids: GidTable
-  /** What port.query answers; the driver's to change (state). */
+  /** The answer of port.query; the driver may change it (state). */
   readonly attributes: RecordOf<typeof PortAttributes>
   readonly object: CoreObject
 }
@@ -344,11 +344,11 @@ export interface Device<D = unknown> {
   readonly driver: Driver<D>
   /** The driver's. */
   readonly state: D
-  /** What a codec needs: this device's classes with its driver's attributes. */
+  /** The device for codecs: its classes with its driver's attributes. */
   readonly schema: Schema
   readonly ports: readonly Port[]
   readonly memory: MemoryTable
-  /** What device.query answers. */
+  /** The answer of device.query. */
   readonly attributes: RecordOf<typeof DeviceAttributes>
   readonly extended: RecordOf<typeof ExtendedDeviceAttributes>
   readonly numCompVectors: number
@@ -357,7 +357,7 @@ export interface Device<D = unknown> {
   readonly counts: Record<string, number>
   readonly contexts: Set<Context>
   readonly hooks: Hook[]
-  /** Told of unaffiliated events (core/devices/clients.ts). */
+  /** Receives unaffiliated events (core/devices/clients.ts). */
   readonly eventHandlers: Set<DeviceEventHandler>
   /** The device's own object and `interface`'s, by class name. */
   readonly fixed: ReadonlyMap<string, CoreObject>
@@ -386,7 +386,7 @@ export interface DriverClass {
 
 // ---- a driver's own calls (R28, R30; core/devices/driver-ops.ts) ----
 
-/** Who calls on which descriptor. */
+/** The caller and its descriptor. */
 export interface OpsCall<S = unknown> {
   readonly fd: FdObject<OpsState<S>>
   readonly context: Context
@@ -394,7 +394,7 @@ export interface OpsCall<S = unknown> {
   readonly caller: Caller
 }
 
-/** What a `driver_ops` object keeps. */
+/** State of a `driver_ops` object. */
 export interface OpsState<S = unknown> {
   readonly name: string
   readonly ops: DriverOps<S>
@@ -468,7 +468,7 @@ export interface Driver<D = unknown> {
   readonly name: string
   /** Numeric driver id of Linux (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
   readonly id: number
-  /** What its devices are (`NodeType`); CA if it is not said. */
+  /** Kind of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
   /** Version of its part of Linux's ABI; 1 if it is not said. */
   readonly abi?: number
@@ -476,7 +476,7 @@ export interface Driver<D = unknown> {
   readonly classes: readonly DriverClass[]
   /** By versioned name, newest first; the one that is named like the driver is its provider channel. */
   readonly interfaces?: Readonly<Record<string, DriverOps>>
-  /** What its devices are on: attributes of other links are not there (R10, R27). Without one all are. */
+  /** Link of its devices: they lack attributes of other links (R10, R27). Without one they have all. */
   readonly link?: LinkName
   /**
    * The device is being removed, and its objects still exist: waiting programs are released now. Programs that poll
@@ -544,7 +544,7 @@ export interface Context<S = unknown, D = unknown> {
   route: EventRoute
   /** Aborted when the context closes or the device is removed; made when a handler first asks (`abortSignalOf`). */
   abort: AbortController | undefined
-  /** What codecs see of this context and each of its callers. */
+  /** This context and each of its callers, for codecs. */
   readonly views: WeakMap<Caller, CallerView>
 }
 

@@ -148,7 +148,7 @@ export const createLoop = (
       rests = untilParked(first)
     } finally {
       running = false
-      // Not parked: nobody rings, so continue by ourselves and poll every queue then.
+      // Not parked: there are no doorbells, so continue by ourselves and poll every queue then.
       if (!rests)
         immediate ??= setImmediate(() => {
           immediate = undefined

@@ -1,5 +1,5 @@
 /*
- * What `userdma/drivers` exports: the drivers, each as the function that makes a device of it.
+ * Entry point of `userdma/drivers`: the drivers, each as the function that creates a device.
  */
 
 export { createCtxDevice } from './ctx/device.ts'

@@ -57,8 +57,8 @@ export interface LockFile {
 
 /**
  * Locks the file `path`; waits for it at most `patience` milliseconds. The holder may remove the file before closing
- * it: a lock on a file that is no longer there under that name excludes nobody, so it is taken again. Throws an Error
- * with a message.
+ * it: a lock on a removed file excludes no other process, so it is taken again on the new file. Throws an Error with a
+ * message.
  */
 export const takeLock = async (path: string, patience = 10_000): Promise<LockFile> => {
   const deadline = performance.now() + patience

@@ -1,8 +1,8 @@
 /*
- * Files that are written for people: traces and captures, which show what programs send.
+ * Output files for people: traces and captures, which show the data of programs.
  *
- * They are for their user alone (mode 0600). No symbolic link is followed, and only a file of the user's own is
- * emptied, so that nobody who may write to the folder can send the output elsewhere. The links to our own
+ * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user's own is
+ * truncated, so that another user with write access to the folder cannot redirect the output. The links to our own
  * descriptors (/dev/stdout, /dev/fd/3) are the kernel's.
  */
 import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, lstatSync, openSync } from 'node:fs'

@@ -1,5 +1,6 @@
 /*
- * Where a datagram goes or came from, as far as the engine compares it; whoever runs the engine has more in it.
+ * The source or destination of a datagram, with the fields that the engine compares; the owner of the engine adds
+ * others.
  */
 
 export interface MadPath {

@@ -11,7 +11,7 @@ export const WINDOW = 64
 /** Segments of the longest message that is taken: 1 MiB and more. */
 export const MOST_SEGMENTS = 8192
 
-/** What a segment leads to: an answer to its sender, and the message if it is whole now. */
+/** The result of a segment: an answer to its sender, and the message if it is complete. */
 export interface SegmentOutcome {
   readonly reply?: Uint8Array
   readonly message?: Uint8Array
@@ -28,7 +28,7 @@ export class SegmentReceiver {
   #acknowledged = 0
   #window = 1
   isComplete = false
-  /** What the sender of the request can take of the response at once (a double-sided transfer). */
+  /** The window of the request's sender for the response (a double-sided transfer). */
   replyWindow = 1
 
   constructor(mgmtClass: number) {

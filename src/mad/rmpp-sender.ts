@@ -6,7 +6,7 @@ import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { emitRmpp, type RmppFields } from '../wire/management.ts'
 
-/** What an ACK has done: nothing new, more may be sent, all has arrived; or why it is no good, for an ABORT. */
+/** The effect of an ACK: none, more may be sent, all has arrived; or its error, for an ABORT. */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
 
 export class SegmentSender {
@@ -38,7 +38,7 @@ export class SegmentSender {
     while (this.#sent < Math.min(this.#window, this.count)) yield this.#segment(++this.#sent)
   }
 
-  /** What was sent behind the last acknowledged segment is lost: `segments` begins there again. */
+  /** Segments after the last acknowledged one are lost: `segments` starts there again. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }

@@ -44,7 +44,7 @@ export interface MemorySwitchOptions {
   /** `demand`: no ICRCs unless a tap or a layer wants them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
   /**
-   * `direct`: messages may pass without packets (`Port.receiverOf`) while nobody wants ICRCs or taps the port. Default
+   * `direct`: messages may pass without packets (`Port.receiverOf`) unless ICRCs or taps need packets. Default
    * `packets`.
    */
   readonly path?: Path

@@ -65,7 +65,7 @@ export interface PortCounters {
   dropped: number
 }
 
-/** What happened to a run that a tap is shown. Only a fault layer drops, changes or delays runs. */
+/** The outcome of a run, for taps. Only a fault layer drops, changes or delays runs. */
 export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
 /** A run as a tap sees it; the port refills one such record, so keep neither it nor the bytes. */
@@ -186,7 +186,7 @@ export interface Port {
 
   /** The tap, or null; set by `addTap` of tap.ts, which lets several share it. */
   tap: PortTap | null
-  /** For ports that can do without ICRCs: +1 while somebody wants the real bytes, -1 when no longer. */
+  /** For ports that can omit ICRCs: +1 while a user needs the real bytes, -1 afterwards. */
   requireSeal(change: 1 | -1): void
   /** Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`: an offset, or -1. */
   takeRoom(bytes: number): number

@@ -1,5 +1,5 @@
 /*
- * What ports on sockets (phy/udp/port.ts, dgram.ts) share: numbers of addresses, reservations for layers that keep
+ * Common parts of ports on sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, reservations for layers that keep
  * packets, peers of flows.
  */
 import type { FlowTable } from './flow-table.ts'

@@ -61,7 +61,7 @@ const DIRECTION = { received: 1, sent: 2 } as const
  * group address of a multicast address (RFC 1112, RFC 2464).
  */
 export const madeUpMac = (address: Uint8Array): Uint8Array => {
-  const [a, b, c, d] = address.subarray(12) as unknown as [number, number, number, number]
+  const [a = 0, b = 0, c = 0, d = 0] = address.subarray(12)
   if (isMappedIpv4(address))
     return a >> 4 === 14 ? Uint8Array.of(0x01, 0x00, 0x5e, b & 0x7f, c, d) : Uint8Array.of(0x02, 0x00, a, b, c, d)
   return address[0] === 0xff ? Uint8Array.of(0x33, 0x33, a, b, c, d) : Uint8Array.of(0x02, 0x06, a, b, c, d)

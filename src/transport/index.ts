@@ -1,5 +1,5 @@
 /*
- * What `userdma/transport` exports: the engines and the interfaces that whoever joins them with a device implements.
+ * Entry point of `userdma/transport`: the engines, and the interfaces that the owner of a device implements.
  */
 export { createEngine, type Engine, type EngineOptions } from './engine.ts'
 export * from './types.ts'

@@ -54,7 +54,7 @@ export interface Payloads {
   count: number
 }
 
-/** What functions return beside their value; each field is valid until the next call of a function that sets it. */
+/** Results of functions beside their value; each field is valid until the next call of a function that sets it. */
 export interface Results {
   /** openRun, openRunWithFirst: where the packets go. */
   runAt: number

@@ -352,7 +352,7 @@ export interface Environment {
 
 // ---- queue pairs ----
 
-/** What is fixed at creation. */
+/** Properties fixed at creation. */
 export interface QpInit {
   /** A number of `Service` (spec/wire/services.ts). */
   readonly service: number
@@ -415,5 +415,5 @@ export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' 
   readonly draining: boolean
 }
 
-/** What one engine counts. */
+/** Counters of one engine. */
 export type Counters = Record<EngineCounter, number>

@@ -217,7 +217,7 @@ export const writeRecord = (view: DataView, at: number, fields: Fields, record: 
  * Reads a record's fields at `at`; all its bytes must be present. It cannot fail: each field has exactly its kind's
  * size.
  */
-export const readRecord = (view: DataView, at: number, fields: Fields, where: string): AnyRecord => {
+export const readRecord = <F extends Fields>(view: DataView, at: number, fields: F, where: string): RecordOf<F> => {
   const record: AnyRecord = {}
   const places = placed(fields)
   for (let i = 0; i < places.length; i++) {
@@ -226,12 +226,12 @@ export const readRecord = (view: DataView, at: number, fields: Fields, where: st
     else if (inner !== undefined) record[name] = readRecord(view, at + offset, inner, where)
     else record[name] = readScalar(view, at + offset, size, of, where)
   }
-  return record
+  return record as RecordOf<F>
 }
 
 /** The record at the start of `bytes`, which must contain all of it; for drivers' own calls (R28). */
 export const decodeRecord = <F extends Fields>(fields: F, bytes: Uint8Array): RecordOf<F> =>
-  readRecord(viewOf(bytes), 0, fields, 'record') as unknown as RecordOf<F>
+  readRecord(viewOf(bytes), 0, fields, 'record')
 
 /** Writes consecutive records. */
 export const writeRecords = (view: DataView, at: number, fields: Fields, records: readonly AnyRecord[]): void => {

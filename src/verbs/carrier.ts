@@ -70,6 +70,10 @@ export interface Descriptors {
   close(fd: number): void
 }
 
+/** `Carrier.call` for a class or method that is known only at run time; implementations have this type. */
+export type AnyCall = (cls: ObjectClass, method: string, object: number, args: AnyValues) => Answered<AnyValues>
+export type AnyCallAsync = (...args: [...Parameters<AnyCall>, signal?: AbortSignal]) => Promise<Answered<AnyValues>>
+
 export interface Carrier {
   /** Calls cross a process boundary: one chain is cheaper than many calls. */
   readonly remote: boolean
@@ -82,6 +86,7 @@ export interface Carrier {
     object: number,
     args: In<C['methods'][K]>,
   ): Answered<Out<C['methods'][K]>>
+  call(...args: Parameters<AnyCall>): ReturnType<AnyCall>
   /**
    * The same for a method that may take time; calls to a daemon block instead. Rejects with RdmaError, or with the
    * signal's reason; the object that the call then creates is destroyed.
@@ -93,6 +98,7 @@ export interface Carrier {
     args: In<C['methods'][K]>,
     signal?: AbortSignal,
   ): Promise<Answered<Out<C['methods'][K]>>>
+  callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
    * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
    * Answers the successful calls, and why the next one failed; `waits`: because its handler takes time.
@@ -101,28 +107,25 @@ export interface Carrier {
     calls: readonly ChainedCall[],
   ): { answers: readonly Answered<AnyValues>[]; error: CallError | undefined; waits: boolean } | undefined
   readonly descriptors: Descriptors
-  /** Maps the ring that a call answered, and unmaps it: its object was destroyed or got another ring. */
+  /** Layout of all its rings. */
   readonly layout: RingLayout
-  /** Attributes with which CQs are created so that their events arrive here. */
+  /** Maps the ring that a call answered, and unmaps it: its object was destroyed or got another ring. */
   ring(place: RingPlace): RingBytes
   release(place: RingPlace): void
-  /** A sentence about the failure of the request with this id beyond its completion, if known here. */
+  /** Attributes with which CQs are created so that their events arrive here. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
-  /** A program starts (true) or stops waiting: meanwhile the process must not exit for lack of work. */
+  /** A sentence about the failure of the request with this id beyond its completion, if known here. */
   explain?(qpn: number, id: number): string | undefined
-  /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
+  /** A program starts (true) or stops waiting: meanwhile the process must not exit for lack of work. */
   waiting(begins: boolean): void
-  /** Drives the device if this process must; true if it did work. */
+  /** Something was posted to the send queue with this handle, or to the receive queue of a queue pair in ERR. */
   posted(handle: number): void
+  /** Drives the device if this process must; true if it did work. */
+  drive(): boolean
   /**
    * Called before each wait: a promise if the event loop has not had a turn for long, since everything here can run in
    * microtasks; otherwise undefined.
-   */
-  drive(): boolean
-  /**
-   * Asked before each wait: a promise if timers and sockets of the program have not had their turn for long, since
-   * everything here may happen in microtasks.
    */
   pause(): Promise<void> | undefined
   /** The device has more work for the next turn of the event loop: waiters should yield. */
@@ -133,6 +136,6 @@ export interface Carrier {
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Ends the context. Resolves once all that was made in it is gone; undefined: it is. */
+  /** Closes the context. Resolves once everything in it is destroyed; undefined: it is already. */
   close(): Promise<void> | undefined
 }

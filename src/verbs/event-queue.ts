@@ -7,7 +7,7 @@ import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { Event, EventQueue as EventQueueClass, type EventSource as SourceClass } from '../spec/classes/event_queue.ts'
 import { Port as PortClass } from '../spec/classes/port.ts'
 import { EventKind } from '../spec/enums.ts'
-import { type In, type RecordOf, recordSize } from '../spec/schema/schema.ts'
+import { type In, recordSize } from '../spec/schema/schema.ts'
 import { readRecord } from '../uapi/scalar.ts'
 import { invalidArgument } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
@@ -63,7 +63,7 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
     handle,
     recordSize(Event),
     record => {
-      const event = readRecord(record, 0, Event, 'event') as unknown as RecordOf<typeof Event>
+      const event = readRecord(record, 0, Event, 'event')
       const number = Number(event.cookie)
       mail.put({
         type: kinds[event.type]!,

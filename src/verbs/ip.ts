@@ -2,10 +2,12 @@
  * IP over a device in the library (RFC 4391; classes `ip_interface`, `ip_socket`): an interface with an address of its
  * own, pings, and UDP sockets, for devices of this process and of a daemon alike.
  */
+
 import { IpInterface as InterfaceClass, IpSocket as SocketClass } from '../spec/classes/ip.ts'
 import { IpProtocol } from '../spec/enums.ts'
 import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
+import type { AnyCall } from './carrier.ts'
 import { checkOptions, type Words } from './checks/options.ts'
 import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
 import { type Arrivals, checkUntil, type Until } from './mailbox.ts'
@@ -134,7 +136,8 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
     current = CLOSED
     over()
   })
-  const call: typeof carrier.call = (cls, method, _object, args) => carrier.call(cls, method, current, args)
+  const anyCall: AnyCall = (cls, method, _object, args) => carrier.call(cls, method, current, args)
+  const call = anyCall as typeof carrier.call
   const waiting = (): boolean => !isEnded && !waiters.over && call(SocketClass, 'query', 0, {}).out.waiting > 0
   const poll = (): UdpDatagram | undefined => {
     carrier.drive()

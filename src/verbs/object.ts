@@ -103,7 +103,7 @@ export const objectPlan = <C extends ObjectClass>(
       }
       const methods = Object.keys(cls.methods)
         .filter(name => name !== 'create' && name !== 'destroy')
-        .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given as never).out])
+        .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
       const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
       showAs(object, 'Object', () => ({ class: cls.name, handle: own.handle, made: jsonSafe(out) }))

@@ -101,7 +101,7 @@ export const plan = <C extends ObjectClass, T>(
 export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options, made, failed }: Plan<T>): T => {
   let answered: Answered<AnyValues>
   try {
-    answered = carrier.call(cls, 'create', 0, args as never) as Answered<AnyValues>
+    answered = carrier.call(cls, 'create', 0, args)
   } catch (error) {
     failed()
     throw inOptionWords(error, options)
@@ -117,7 +117,7 @@ export const makeAsync = async <T>(
 ): Promise<T> => {
   let answered: Answered<AnyValues>
   try {
-    answered = (await carrier.callAsync(cls, 'create', 0, args as never, signal)) as Answered<AnyValues>
+    answered = await carrier.callAsync(cls, 'create', 0, args, signal)
   } catch (error) {
     failed()
     throw error
@@ -199,12 +199,12 @@ export const destroyUnlessRemoved = (call: () => void): void => {
 
 /** Destroys an object. Throws RdmaError EBUSY while it is in use. */
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
-  destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {} as never))
+  destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {}))
 
 /** The same for asynchronous drivers. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {
   try {
-    await carrier.callAsync(cls, 'destroy', handle, {} as never)
+    await carrier.callAsync(cls, 'destroy', handle, {})
   } catch (error) {
     if (!isGone(error)) throw error
   }

@@ -1,6 +1,5 @@
 /*
- * bench/harness.ts with sides and a probe made up: medians, which rounds count, verdicts, and what a row that cannot
- * run says.
+ * bench/harness.ts with simulated sides and probe: medians, counted rounds, verdicts, and rows that cannot run.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * What idle objects cost (R15), measured as the benchmark does, in processes of their own: limits that each kind keeps,
- * with a tenth or more to spare for other versions of Node, and that the cost of one does not grow with their number.
- * Bytes of heap and buffers after a collection repeat themselves; no time is measured.
+ * The cost of idle objects (R15), measured like the benchmark, in separate processes: limits of each kind, with a
+ * margin of a tenth or more for other versions of Node, and constant cost per object. Bytes of heap and buffers after a
+ * collection are exactly repeatable; no time is measured.
  */
 import assert from 'node:assert/strict'
 import { fork } from 'node:child_process'

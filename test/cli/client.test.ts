@@ -16,7 +16,7 @@ import {
   writeTrace,
 } from '../../src/uapi/session-codec.ts'
 
-/** A daemon that says what a test wants: `answer` puts messages into the buffer and sends them. */
+/** A simulated daemon: `answer` puts messages into the buffer and sends them. */
 type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void
 
 describe('a session of a tool', () => {

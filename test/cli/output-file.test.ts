@@ -1,5 +1,5 @@
 /*
- * Files that traces and captures go to: for their user alone, and nowhere that somebody else has chosen.
+ * Output files of traces and captures: private, and never at a place prepared by another user.
  */
 import assert from 'node:assert/strict'
 import {

@@ -1,5 +1,5 @@
 /*
- * Where the package is, and folders that are not to stay.
+ * The package's location, and temporary folders.
  */
 import assert from 'node:assert/strict'
 import { existsSync, statSync } from 'node:fs'

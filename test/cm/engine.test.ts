@@ -1,6 +1,6 @@
 /*
- * The connection manager in virtual time: who sends what, and who hears of what, when all goes well, when messages are
- * lost or repeated, when connections are stale, refused, destroyed in any state, and when a peer lies.
+ * The connection manager in virtual time: messages and events in normal operation, with lost and duplicate messages,
+ * stale and refused connections, destruction in any state, and lying peers.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'

@@ -1,8 +1,7 @@
 /*
- * Random connects, accepts, refusals, disconnects, deaths, losses, repetitions and waits between three connection
- * managers. What must hold: no connection leaves TIMEWAIT early; a consumer hears only what the state table lets it
- * hear; once the network loses nothing any more, both ends of a connection agree; and when all is destroyed nothing is
- * left.
+ * Random connects, accepts, refusals, disconnects, deaths, losses, duplicates and waits between three connection
+ * managers. Invariants: no connection leaves TIMEWAIT early; a consumer gets only events that the state table allows;
+ * once nothing is lost any more, both ends of a connection agree; and when all is destroyed nothing is left.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

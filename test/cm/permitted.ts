@@ -1,7 +1,7 @@
 /*
- * Where a capture of Linux's connection manager and our engine may differ: each row is about given messages of one
- * capture, with the values on both sides, why, and the clause that we follow. A difference that no row names fails the
- * replay, and so does a row that nothing needs.
+ * Permitted differences between captures of Linux's connection manager and our engine: each row has the messages of one
+ * capture, the values on both sides, the reason, and the clause that we follow. A difference without a row fails the
+ * replay, and so does an unused row.
  */
 import type { Side } from '../transport/captures/conversation.ts'
 import type { Difference } from './replay.ts'

@@ -1,8 +1,8 @@
 /*
- * Our connection manager in the place of one side of a capture, in virtual time: the other side's recorded messages are
- * handed in, in their order, less those that were lost; commands are given when the recorded consumer gave them. What
- * it sends must be the recorded messages, field by field, with the random ids of the recording in the place of ours.
- * A message that the recorded side repeated must come by itself: as an answer, or when time passes.
+ * Replays a capture with our connection manager in place of one side, in virtual time: it receives the other side's
+ * recorded messages in order, except lost ones, and gets commands when the recorded consumer gave them. It must send
+ * the recorded messages, field by field, with the recorded random ids instead of ours. Recorded retransmissions must
+ * occur without a command: as an answer, or by a timer.
  */
 import assert from 'node:assert/strict'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'

@@ -1,6 +1,6 @@
 import type { CmDraft } from '../../src/wire/mad.ts'
 
-/** What a REQ for an RC queue pair says, but for who asks whom for what. */
+/** The fields of a REQ for an RC queue pair, except addresses and service id. */
 export const plainRequest = {
   name: 'REQ',
   initiatorDepth: 1,

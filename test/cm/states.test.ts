@@ -1,6 +1,6 @@
 /*
- * The connection manager in each state of its table: commands that are not legal, destruction, messages for other ids,
- * and a device that goes.
+ * The connection manager in each state of its table: illegal commands, destruction, messages for other ids, and removal
+ * of the device.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Methods and Q_Keys for which Linux asks a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM for whoever lacks it, by
- * itself and in a chain; and not before the device is known to have the method.
+ * Methods and Q_Keys for which Linux requires a capability (CREATE_FLOW, raw packets: CAP_NET_RAW): EPERM without it,
+ * alone and in a chain, but only on devices that have the method.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

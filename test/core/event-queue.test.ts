@@ -1,5 +1,5 @@
 /*
- * Event queues (R38): device, port, CQ, QP and SRQ attached at once; and the methods by which events are read from a
+ * Event queues (R38): device, port, CQ, QP and SRQ attached together; and the methods that read events from a
  * descriptor (R37, R39), object 0 on the descriptor itself.
  */
 import assert from 'node:assert/strict'

@@ -1,5 +1,5 @@
 /*
- * Why a key or a bind is refused: each reason with its numbers, and none where nothing is refused.
+ * Reasons for refused keys and binds: each with its numbers, and none for accepted ones.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * A small device for tests of core/: every common class, with a driver that keeps next to nothing.
+ * A small device for tests of core/: every common class, with a minimal driver.
  */
 
 import { coreClasses } from '../../src/core/base/all.ts'

@@ -1,5 +1,5 @@
 /*
- * R13 and R47: a device tells what it supports, and what it tells is what its calls answer to.
+ * R13 and R47: a device's description of itself agrees with the calls that it accepts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * What differs by link (R10, R27): a device has the address attributes of its own link, describes only those, and says
- * why the others are not taken.
+ * What differs by link (R10, R27): a device has and describes only the address attributes of its own link, and refuses
+ * others with the reason.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,5 @@
 /*
- * Random programs in several contexts against a model that is simple enough to be believed: sets of handles and lists
- * of parents.
+ * Random programs in several contexts compared with a simple model: sets of handles and lists of parents.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

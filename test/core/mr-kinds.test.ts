@@ -1,5 +1,5 @@
 /*
- * Kinds of memory regions: pages of a file, nothing at all, everything that there is.
+ * Kinds of memory regions: pages of a file, null regions, the whole address space.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

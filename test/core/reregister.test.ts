@@ -1,6 +1,6 @@
 /*
- * Re-registration of memory (mr.modify; IBA 10.6.3, ibv_rereg_mr): each part alone and together, under the same key;
- * what is refused leaves the region as it was.
+ * Re-registration of memory (mr.modify; IBA 10.6.3, ibv_rereg_mr): each part alone and together, with the same key; a
+ * refused call leaves the region unchanged.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * R47: clients and devices of different releases, in the object dialect. The other release has one class less, one
- * method more, one new optional and one new mandatory attribute, and records and results that are longer.
+ * R47: clients and devices of different releases, in the object dialect. The other release lacks a class, has an
+ * additional method, new optional and mandatory attributes, and longer records and results.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

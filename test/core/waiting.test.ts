@@ -1,7 +1,7 @@
 /*
- * Handlers that wait, in any order: calls of several contexts begin, wait, succeed and fail while others make, use and
- * destroy objects, descriptors close, contexts close and the device goes. Every call ends, what a driver has made it
- * has let go of once and not twice, counts are right whenever nothing waits, and in the end nothing is left.
+ * Asynchronous handlers, in any order: calls of several contexts start, wait, succeed and fail while others create, use
+ * and destroy objects, descriptors and contexts close and the device is removed. Every call ends, each driver object is
+ * released exactly once, counts are right whenever nothing is waiting, and in the end nothing is left.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * A client without a shim: says any bytes to a daemon of this process, and makes Linux's write() calls from memory of
- * its own.
+ * A client without a shim: sends any bytes to a daemon in this process, and makes Linux's write() calls from its own
+ * memory.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /*
- * Faults of our own, injected: a device's poll, a session's call, a message, a timer, a doorbell. Each ends at most the
- * one whose work it was, the log has the stack, and everybody else goes on.
+ * Injected bugs in the daemon: in a device's poll, a session's call, a message, a timer, a doorbell. Each ends at most
+ * its own session, call or device, the log has the stack, and all others continue.
  */
 import assert from 'node:assert/strict'
 import { closeSync, existsSync, readFileSync } from 'node:fs'

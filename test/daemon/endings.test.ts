@@ -1,6 +1,6 @@
 /*
- * The end of a program or a device with very many objects: a few go in each turn of the event loop, others are served
- * between, and the user's next program finds everything given back. What is counted are objects, no times.
+ * The end of a program or device with very many objects: a few are destroyed in each turn of the event loop, others are
+ * served in between, and the user's next program finds everything released. The test counts objects, not time.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

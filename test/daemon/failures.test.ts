@@ -1,5 +1,5 @@
 /*
- * The daemon's log of failures, and what tools that trace hear of them.
+ * The daemon's log of failures, and the failures sent to tracing tools.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

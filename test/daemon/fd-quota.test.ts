@@ -1,5 +1,5 @@
 /*
- * Descriptors of the daemon are shared out so that who comes always finds some, whatever others took before.
+ * Quotas of the daemon's descriptors: a new client always finds some, whatever others took before.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

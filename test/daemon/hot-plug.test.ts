@@ -1,6 +1,6 @@
 /*
- * Devices of a daemon that come and go, and calls on descriptors of a driver, as messages of a session: whoever sends
- * them, and whatever he names.
+ * Devices that are added and removed, and calls on a driver's descriptors, as session messages from any sender with any
+ * arguments.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'

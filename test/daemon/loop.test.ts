@@ -1,6 +1,6 @@
 /*
- * The loop parks only after a second look, is called back by its devices' timers, and lets the event loop run while it
- * is busy.
+ * The loop parks only after a second poll, is woken by its devices' timers, and lets the event loop run while it is
+ * busy.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

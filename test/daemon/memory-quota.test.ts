@@ -1,5 +1,5 @@
 /*
- * Memory that objects of programs take of the daemon: who has how much, and what is refused.
+ * Quotas of the daemon's memory for programs' objects: accounting and refusals.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

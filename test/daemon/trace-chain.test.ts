@@ -1,6 +1,6 @@
 /*
- * What the entries of a chain point to in their caller's memory is in its record, as it was when an entry read or wrote
- * it (R16, R46): who decodes the record later shows what a call by itself would show.
+ * The record of a chain has the memory that its entries point to, as it was when each entry read or wrote it (R16,
+ * R46), so that decoding it later shows the same as separate calls.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,4 +1,4 @@
-/* A share of descriptors that has no end, for tests that are about something else. */
+/* An unlimited quota of descriptors, for tests of other things. */
 import type { FdQuota } from '../../src/daemon/fd-quota.ts'
 
 export const unbounded: FdQuota = { take: () => () => {} }

@@ -1,6 +1,6 @@
 /*
- * docs/reference/api.md is what the library's types say, and all of it is documented. UPDATE_GOLDEN=1 (`npm run docs`)
- * writes it anew.
+ * docs/reference/api.md matches the library's types, and every export and member is documented. UPDATE_GOLDEN=1 (`npm
+ * run docs`) rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

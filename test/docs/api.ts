@@ -1,7 +1,7 @@
 /*
- * The reference of the library, made of its types and their comments as a program gets them (dist/src/verbs/index.d.ts):
- * every export with its declaration, and every member with what is said about it. TypeScript 5 reads them, since 7 has
- * no interface for programs.
+ * Generates the reference of the library from its types and comments as a program gets them
+ * (dist/src/verbs/index.d.ts): every export with its declaration, and every member with its comment. It uses TypeScript
+ * 5, since TypeScript 7 has no API.
  */
 import { createRequire } from 'node:module'
 import { join } from 'node:path'

@@ -1,6 +1,6 @@
 /*
- * The commands of the pages about CI, debuggers and sanitizers run as they stand there, page by page in one shell, and
- * what the page about the provider says of the installed one is so. `./my-program` is test/programs/loopback.c.
+ * The commands of the pages about CI, debuggers and sanitizers run as written, each page in one shell, and the page
+ * about the provider matches the installed one. `./my-program` is test/programs/loopback.c.
  */
 import assert from 'node:assert/strict'
 import { copyFileSync, mkdirSync, readFileSync } from 'node:fs'

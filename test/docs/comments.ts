@@ -1,6 +1,5 @@
 /*
- * What the sources say in words about classes, methods, attributes and enumerations: the comments beside the
- * declarations, which the reference shows, so that nothing is said twice.
+ * The comments of classes, methods, attributes and enumerations in the sources, which the reference pages show.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,5 @@
 /*
- * The diagram of docs/reference/connection-manager.md is drawn from the state table. UPDATE_GOLDEN=1 writes it anew.
+ * The diagram of docs/reference/connection-manager.md is drawn from the state table. UPDATE_GOLDEN=1 rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * docs/how-to/extending.md: its diffs are applied to a copy of the sources, which is built; its programs run there and
- * print what the page says, and the schema has what was added.
+ * docs/how-to/extending.md: its diffs are applied to a copy of the sources, which is built; its programs print what the
+ * page says, and the schema has the additions.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,5 +1,5 @@
 /*
- * The code of docs/start/library.md runs, block after block, as one program; and what docs/how-to/drivers.md says of a
+ * The code blocks of docs/start/library.md run as one program, and so do those of docs/how-to/drivers.md about a
  * driver's device in the library.
  */
 import assert from 'node:assert/strict'

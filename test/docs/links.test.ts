@@ -1,5 +1,5 @@
 /*
- * Links in the documentation lead somewhere, headings included, and comments name documents that there are.
+ * Links in the documentation have targets, headings included, and comments refer to existing documents.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'

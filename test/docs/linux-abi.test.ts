@@ -1,5 +1,5 @@
 /*
- * docs/reference/linux-abi.md is what the tables say (R41, R42). UPDATE_GOLDEN=1 writes it anew.
+ * docs/reference/linux-abi.md matches the tables (R41, R42). UPDATE_GOLDEN=1 rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * docs/reference/linux-abi.md as it follows from the tables of spec/linux: which method every call of Linux is, and
- * what refuses those that are none.
+ * Generates docs/reference/linux-abi.md from the tables of spec/linux: the method of every call of Linux, or the reason
+ * why there is none.
  */
 import { type LinuxCall, linuxCalls } from '../../src/spec/linux/coverage.ts'
 import { type IoctlAttribute, ioctlMethods } from '../../src/spec/linux/ioctl.ts'

@@ -1,5 +1,5 @@
 /*
- * docs/reference/classes is what the declarations say (R13). UPDATE_GOLDEN=1 (`npm run docs`) writes it anew.
+ * docs/reference/classes matches the declarations (R13). UPDATE_GOLDEN=1 (`npm run docs`) rewrites it.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,6 @@
 /*
- * The pages of docs/reference/classes as they follow from the declarations (R13): one per class, with the words that
- * stand beside them, one for enumerations, and an index. State diagrams are drawn from the tables of the state
- * machines.
+ * Generates the pages of docs/reference/classes from the declarations (R13): one per class, with its comments, one for
+ * enumerations, and an index. State diagrams are drawn from the state tables.
  */
 import { callText, declaredSchema, describedDevices, namedBy, typeText } from '../../src/cli/commands/schema.ts'
 import { QpState } from '../../src/spec/enums.ts'

@@ -1,7 +1,6 @@
 /*
- * docs/reference/requirements.md: every requirement has a row; the code, the tests and the commands that it names are
- * there, and the tests are among those that `npm test` runs. That they did run is looked at when all have:
- * scripts/test.mjs.
+ * docs/reference/requirements.md: every requirement has a row; the named code, tests and commands exist, and `npm test`
+ * includes the tests. scripts/test.mjs checks that they ran.
  */
 import assert from 'node:assert/strict'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Fuzz targets for calls: programs of up to 16 messages of one dialect on a soft device, and chains. What comes is
- * answered with a number and a sentence, nothing is thrown, and with its context everything goes that a program had.
+ * Fuzz targets for calls: programs of up to 16 messages of one dialect on a soft device, and chains. Every call is
+ * answered with an errno and a sentence, nothing throws, and closing the context releases everything.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'

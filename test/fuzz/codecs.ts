@@ -1,6 +1,6 @@
 /*
- * Fuzz targets for what reads bytes and text of others: packets, frames, capture files, the text of --fault. What reads
- * and what writes are inverse to each other; what refuses says a sentence, and never runs into a mistake of its own.
+ * Fuzz targets for readers of foreign bytes and text: packets, frames, capture files, the text of --fault. Readers and
+ * writers are inverse; a refusal is a sentence, never an internal error.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'

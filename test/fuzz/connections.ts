@@ -1,6 +1,6 @@
 /*
- * Fuzz targets for connection management: what programs write to rdma_cm files, and what peers send to queue pair 1.
- * Commands are answered with a number and a sentence, datagrams are borne, what they make is bounded, and when the
+ * Fuzz targets for connection management: programs' writes to rdma_cm files, and peers' datagrams to queue pair 1.
+ * Commands are answered with an errno and a sentence, datagrams are tolerated, their cost is bounded, and when the
  * program ends nothing is left.
  */
 import assert from 'node:assert/strict'
@@ -54,7 +54,7 @@ const piece = (channel: number, written: Uint8Array, area = new Uint8Array(0)): 
   return bytes
 }
 
-/** A command on the first channel whose response goes to the area. */
+/** A command on the first channel, with its response in the area. */
 const command = (number: number, size: number, fill: (body: DataView) => void, at = -1, out = 0): Uint8Array => {
   const written = new Uint8Array(8 + size)
   const view = new DataView(written.buffer)
@@ -123,7 +123,7 @@ const setTos = (id: number) =>
     body.setUint32(8, id, true)
     body.setUint32(20, 1, true)
   })
-/** To the second channel, which is written to. */
+/** For the second channel. */
 const migrate = (id: number): Uint8Array => {
   const bytes = onId(18, id, 16, 8, 0, 4, CHANNELS[0])
   bytes[0] = 1
@@ -270,7 +270,7 @@ const ucma: Target = {
   },
 }
 
-// ---- datagrams: {u8 peer, u8 which ids are those of ours, u16 bytes, u16 0, u16 0}, bytes ----
+// ---- datagrams: {u8 peer, u8 flags: which ids are replaced by ours, u16 bytes, u16 0, u16 0}, bytes ----
 
 const IDS = { LOCAL: 1, REMOTE: 2 }
 const LOCAL_ID = 24
@@ -337,7 +337,7 @@ const mads = (): Uint8Array[] => {
   return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
 }
 
-/** A consumer that answers by turns, and keeps what it has. */
+/** A consumer with a different reaction to each event in turn, which keeps its identifiers. */
 class Consumer implements IdOwner {
   readonly ids = new Set<Identifier>()
   readonly cm: RdmaCm
@@ -362,7 +362,7 @@ class Consumer implements IdOwner {
   }
   readonly requests: Identifier[] = []
 
-  /** What an event loop would do next. */
+  /** The next action of an event loop. */
   act(): void {
     for (const id of this.requests.splice(0)) {
       if (!this.ids.has(id)) continue
@@ -377,7 +377,7 @@ class Consumer implements IdOwner {
   }
 }
 
-/** A MAD layer that keeps what is sent. */
+/** A MAD layer that records sent datagrams. */
 class FakeLayer implements Datagrams {
   agent: MadService | undefined
   readonly sent: Uint8Array[] = []
@@ -447,7 +447,7 @@ const datagrams: Target = {
       consumer.act()
       feature((parseCm(mad)?.name.length ?? 0) | ((layer.sent.length & 0xff) << 8))
     }
-    // Identifiers are the consumer's; beside them there is what nobody has heard of, and never more than was sent.
+    // Identifiers belong to the consumer; beyond them there are at most as many unreported ones as datagrams were sent.
     assert.ok(cm.counts.identifiers <= LISTENERS + 1 + pieces.length)
     assert.ok(cm.counts.connections <= 1 + pieces.length)
     for (const id of consumer.ids) cm.destroy(id)

@@ -1,7 +1,7 @@
 /*
- * What code an input has reached, from the precise block coverage that V8 keeps for Node's inspector: for each source
- * file of src/, the characters whose blocks have run. Taking it costs a millisecond or so, therefore the fuzzer takes
- * it once per batch of inputs. Nothing here knows what is fuzzed.
+ * Code reached by an input, from V8's precise block coverage through Node's inspector: for each source file of src/,
+ * the characters of executed blocks. Reading it costs about a millisecond, so the fuzzer reads it once per batch of
+ * inputs.
  */
 import { type Profiler, Session } from 'node:inspector'
 

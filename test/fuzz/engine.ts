@@ -1,8 +1,8 @@
 /*
- * Fuzz target for the engine: queue pairs of each service in each state, and a program (engine-program.ts) that is the
- * rest of the world. Whatever arrives and whatever is posted: nothing is thrown, memory changes only in registered
- * regions that allow it, every request completes at most once and in order, what is sent is a well-formed packet,
- * counters agree with what was handed in, and in the end nothing is held any more.
+ * Fuzz target for the engine: queue pairs of each service in each state, and a program (engine-program.ts) that acts as
+ * their environment. Whatever arrives and whatever is posted: nothing throws, memory changes only in registered regions
+ * that allow it, every request completes at most once and in order, sent packets are well-formed, counters agree with
+ * the input, and in the end nothing is left.
  */
 import assert from 'node:assert/strict'
 import { headerAt, OP_REQUEST, opcodeFlags } from '../../src/spec/wire/opcodes.ts'

@@ -1,6 +1,6 @@
 /*
- * Fuzzing for ten minutes, guided by coverage, from a seed of its own each time: what it finds is printed and
- * kept in the corpus, where fuzz.test.ts runs it from then on.
+ * Fuzzing for ten minutes, guided by coverage, with a new seed each time: a finding is printed and kept in the corpus,
+ * where fuzz.test.ts runs it from then on.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

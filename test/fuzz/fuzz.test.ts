@@ -1,6 +1,6 @@
 /*
- * Fuzzing in short: every input of the corpus, which has a regression for everything that was found, and then so many
- * executions from a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts go on for longer.
+ * Short fuzzing: every input of the corpus, which has a regression for every finding, and then a fixed number of
+ * executions from a fixed seed, guided by coverage. fuzz.long.test.ts and main.ts run longer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * A fuzzer that is guided by coverage: it makes inputs from those that it keeps, runs them against a target, and keeps
- * what reaches code, or a feature that the target tells, that nothing reached before. Everything comes from a seed. A
- * target throws when something is wrong; what hangs is found by the test runner, and comes back with the same seed.
+ * A coverage-guided fuzzer: it mutates kept inputs, runs them against a target, and keeps those that reach new code or
+ * a new feature reported by the target. Everything comes from a seed. A target throws when something is wrong; the test
+ * runner detects hangs, which the same seed reproduces.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 /*
- * The fuzzer as a program, for as long as one likes: `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--save]`.
- * It goes from target to target. A finding ends it, and is kept in the corpus as a regression; --save replaces the
- * corpus by few small inputs that reach all that was reached.
+ * The fuzzer as a program: `npm run fuzz -- [TARGET …] [--seconds N] [--seed N] [--save]`. It alternates between
+ * targets. A finding ends it, and is kept in the corpus as a regression; --save replaces the corpus by few small inputs
+ * with the same coverage.
  */
 import { watchCoverage } from './coverage.ts'
 import { Finding, fuzz, keepInput, minimise, replaceCorpus } from './fuzzer.ts'

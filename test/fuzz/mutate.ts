@@ -1,7 +1,6 @@
 /*
- * How the fuzzer makes an input from others: bits, bytes, numbers that code finds interesting, stretches doubled, cut
- * out and taken from another input; and, where a target says how its inputs fall into pieces, the same with whole
- * pieces, so that what has a structure keeps it.
+ * Mutations of inputs: bits, bytes, interesting numbers, ranges duplicated, removed and copied from another input; and,
+ * where a target splits its inputs into pieces, the same with whole pieces, so that structure is preserved.
  */
 import type { Chance } from '../model/random.ts'
 

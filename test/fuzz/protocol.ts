@@ -1,7 +1,7 @@
 /*
- * Fuzz targets for what travels between userdma's own processes: messages of sessions, in both directions, and the
- * descriptions that devices give of themselves. A message that is taken says the same when it is written again; what is
- * no message, or describes nothing, is refused with a sentence.
+ * Fuzz targets for data between userdma's own processes: session messages in both directions, and devices'
+ * descriptions. A valid message is unchanged after decoding and encoding; an invalid message or description is refused
+ * with a sentence.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/interface.ts'

@@ -1,5 +1,5 @@
 /*
- * Which folders are safe for files that only we may exchange.
+ * Folders that are safe for files which only this user may replace.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, chownSync, lchownSync, mkdirSync, realpathSync, symlinkSync } from 'node:fs'

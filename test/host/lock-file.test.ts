@@ -1,5 +1,5 @@
 /*
- * The lock of a start: who has it keeps others away, and what lies under its name does no harm.
+ * The lock of a start: its holder excludes others, and existing files with its name are harmless.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

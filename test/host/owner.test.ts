@@ -1,6 +1,6 @@
 /*
- * What a daemon of root may reach of a program that is not root's: the address space that connected, as long as its
- * user could reach it too, and never a program that it becomes.
+ * What root's daemon may access of another user's program: the address space that connected, as long as its user could
+ * access it too, and never a program that it becomes by exec.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'

@@ -1,5 +1,5 @@
 /*
- * Starts and asks the other process of the tests in this folder (peer.ts).
+ * Starts and controls the other process of the tests in this folder (peer.ts).
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'

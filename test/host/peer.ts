@@ -1,5 +1,5 @@
 /*
- * The other process of the tests in this folder: it does what it is told over Node's IPC channel and reports back.
+ * The other process of the tests in this folder: it executes orders received over Node's IPC channel and reports back.
  * Started by startPeer (peer-control.ts).
  */
 

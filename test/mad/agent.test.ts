@@ -1,6 +1,5 @@
 /*
- * Requests and responses of an agent: what belongs together, what is sent again, and what is told (IBA 13.4.6.4; Linux's
- * mad.c).
+ * Requests and responses of an agent: matching, retries, and callbacks (IBA 13.4.6.4; Linux's mad.c).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,9 +1,9 @@
 /*
- * What must hold at every completion, at every byte that is written and at the end of a pair's life: each request ends
- * exactly once, in order, with the status that it must have; what a completion says is true at that moment; memory
- * changes only where a request that is out says so, and to what it says; in the end memory is what the requests that
- * went well, and perhaps the beginning of the next, have made of it. An outcome is open (`Pair.loose`) once an attacker
- * has known all that a receiver can check; then only order, exactly once, and the bounds of memory are left.
+ * Invariants of the model test at every completion, at every written byte and at the end of a pair's life: each request
+ * completes exactly once, in order, with the expected status; a completion's contents are true at that moment; memory
+ * changes only where an outstanding request allows it, and to its bytes; in the end memory is the result of the
+ * successful requests, and perhaps of the beginning of the next. The outcome is open (`Pair.loose`) once an attacker
+ * knew everything that a receiver can check; then only order, exactly-once and the bounds of memory are checked.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType, QpState } from '../../src/spec/enums.ts'

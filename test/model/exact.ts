@@ -1,7 +1,7 @@
 /*
- * The attacker who knows everything, against a queue pair of RC to which nobody is sending: what his packet must do is
- * known to the byte. Right in all that the receiver can check it has its effect, once; wrong in one thing it has none,
- * or ends the queue pair. Afterwards the two ends no longer agree about PSNs, so the pair's life ends.
+ * An attacker with full knowledge, against an idle RC queue pair: the exact effect of his packet is known. If it is
+ * right in everything that the receiver can check it takes effect, once; if it is wrong in one field it has no effect,
+ * or moves the queue pair to ERR. Afterwards the two ends disagree about PSNs, so the pair's life ends.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'

@@ -1,8 +1,7 @@
 /*
- * The attacker of the model test: makes packets from packets that went by. Most of them are wrong in something that
- * the receiver checks, and then must have no effect; some are right in everything (PSN, queue pair, source, key), and
- * may have theirs: `opens` says for a packet, before it is delivered, whether the outcome is open from then on. That
- * errs towards open only.
+ * The attacker of the model test: forges packets from observed ones. Most are wrong in a field that the receiver
+ * checks, and must have no effect; some are right in everything (PSN, queue pair, source, key), and may take effect:
+ * `opens` decides before the delivery whether the outcome becomes open. It errs towards open only.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'

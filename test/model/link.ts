@@ -1,8 +1,7 @@
 /*
- * A hostile network in virtual time: it loses, repeats, holds back and spoils packets, brings back old ones, and lets
- * an attacker put in packets of his own. Every packet has its real ICRC, made here as a port makes it and checked where
- * it arrives, so that what was spoilt is dropped as a port drops it. How bad it is changes with time. Knows no queue
- * pairs but by the number in a packet.
+ * A hostile network in virtual time: it loses, duplicates, delays and corrupts packets, replays old ones, and lets an
+ * attacker inject forged ones. Every packet has its real ICRC, computed here like a port's and checked on arrival, so
+ * that corrupted packets are dropped like at a port. Its quality changes with time.
  */
 import assert from 'node:assert/strict'
 import { arenaOver } from '../../src/wire/arena.ts'

@@ -1,8 +1,7 @@
 /*
- * Client memory for the model test: one stretch of bytes with registered regions, guards between them, and a watcher
- * that is told of every move into it, so that a byte that no request asked for is found when it is written and not at
- * the end. Regions belong to protection domains; each queue pair has one of its own, so what is written tells whose
- * it is. Nothing here knows queue pairs or the model.
+ * Client memory of the model test: one range of bytes with registered regions, guards between them, and a watcher
+ * called at every write, so that an unexpected byte is found when it is written and not at the end. Each queue pair has
+ * its own protection domain, so the owner of a written byte is known.
  */
 import assert from 'node:assert/strict'
 import { WcStatus } from '../../src/spec/work.ts'

@@ -1,7 +1,7 @@
 /*
  * Random operations on random queue pairs over a hostile network (world.ts): 50,000 in worlds of different seeds. A
- * failure prints the seed and what happened last; USERDMA_MODEL_SEED=n runs the world of that seed alone, with as many
- * operations as USERDMA_MODEL_OPERATIONS says.
+ * failure prints the seed and the last steps; USERDMA_MODEL_SEED=n runs the world of that seed alone, with
+ * USERDMA_MODEL_OPERATIONS operations.
  */
 import { describe, it } from 'node:test'
 import { runModel } from './run.ts'

@@ -1,7 +1,7 @@
 /*
- * One engine for the model test, with client memory, work queues and a port that hands packets to the link. The only
- * file here that makes an engine. The port is full at times; the queues are plain lists, so nothing about rings is
- * tested here (tests of drivers/rxe do that). No time passes by itself.
+ * One engine of the model test, with client memory, work queues and a port that hands packets to the link; the only
+ * file here that creates an engine. The port is full at times; the queues are plain lists, because tests of drivers/rxe
+ * cover rings. Time does not pass by itself.
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'

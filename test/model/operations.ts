@@ -1,6 +1,6 @@
 /*
- * The tables of what the model test posts: requests that go well (requests.ts makes them), requests that must fail here
- * or there, and with which status, and what a service has of them. A new operation of the engine is a new entry.
+ * The operations of the model test: requests that succeed (requests.ts makes them), requests that must fail locally or
+ * remotely, with their status, and which of them a service has. A new operation of the engine is a new entry.
  */
 import { flushPlacement } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'

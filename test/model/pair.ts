@@ -1,8 +1,7 @@
 /*
- * Two connected queue pairs as the model sees them: their areas of client memory and keys, what was posted and what of
- * it is complete, and what memory must be. Each end has a protection domain of its own, so that a byte written tells
- * whose it is. Each life of a pair, from RESET to RESET, begins with what memory is then. Nothing is checked here
- * (checks.ts) and nothing posted (operations.ts).
+ * Two connected queue pairs in the model: their areas of client memory and keys, posted and completed requests, and the
+ * expected memory. Each end has its own protection domain, so the owner of a written byte is known. Each life of a
+ * pair, from RESET to RESET, starts with the current memory. checks.ts checks, operations.ts posts.
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'

@@ -1,6 +1,5 @@
 /*
- * Chance for the model test and the fuzzer: everything that they draw comes from one seed, so that a failure is a
- * number that brings it back.
+ * Randomness of the model test and the fuzzer: everything comes from one seed, so that the seed reproduces a failure.
  */
 import { createRandom } from '../../src/phy/faults/random.ts'
 

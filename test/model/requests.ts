@@ -1,7 +1,7 @@
 /*
- * How the model test makes requests: for each operation of the engine a function that draws one by chance and says what
- * it shall do to the peer's memory, to its receive queue and to its own. Which are posted, and how they are spoilt, is
- * in operations.ts; what becomes of them is checked in checks.ts.
+ * Requests of the model test: for each operation of the engine a function that draws one at random and records its
+ * expected effect on the peer's memory, its receive queue and its own memory. operations.ts decides which are posted
+ * and which are broken deliberately; checks.ts checks the results.
  */
 import { flushPlacement, flushSelectivity } from '../../src/spec/wire/headers.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'

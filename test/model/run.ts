@@ -1,6 +1,6 @@
 /*
- * One run of the model test from a seed, which also decides the size of the world. A failure becomes an error that
- * says how to see it again, and what happened last.
+ * One run of the model test from a seed, which also determines the size of the world. A failure becomes an error with
+ * the command that reproduces it, and the last steps.
  */
 import { createChance } from './random.ts'
 import { createWorld, type WorldOptions } from './world.ts'

@@ -1,8 +1,7 @@
 /*
- * The model test's world: engines on a hostile network, pairs of queue pairs on them, and what happens to them by
- * chance: requests, receive requests, draining, errors, resets, new queue pairs, forged packets. A world is made from
- * a seed and is the same each time. What must hold is checked in checks.ts; a failure carries the seed and what
- * happened last.
+ * The model test's world: engines on a hostile network, pairs of queue pairs, and random events: requests, receives,
+ * draining, errors, resets, new queue pairs, forged packets. A seed determines the world completely. checks.ts has the
+ * invariants; a failure has the seed and the last steps.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'

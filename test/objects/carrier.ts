@@ -1,7 +1,7 @@
 /*
- * What carries the calls of the model test (world.ts) to a real subsystem: core in this process (core-carrier.ts), or
- * the sessions of a daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a
- * carrier keeps for itself what they are to it.
+ * Connects the model test (world.ts) to a real subsystem: core in this process (core-carrier.ts), or the sessions of a
+ * daemon (daemon-carrier.ts). Processes, openings and descriptors are those of the reference; a carrier maps them to
+ * its own.
  */
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Entry } from './chain.ts'

@@ -1,6 +1,6 @@
 /*
- * Chains in the reference (R16): entries run one after the other; the first that fails ends the chain, and with UNDO
- * everything that it has made goes again, newest first.
+ * Chains in the reference (R16): entries run in order; the first failure ends the chain, and with UNDO destroys
+ * everything that it created, newest first.
  */
 import { Errno } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'

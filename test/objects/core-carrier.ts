@@ -1,6 +1,6 @@
 /*
- * The model test on core and soft devices in this process: calls by `invoke`, descriptors in tables of numbers, what
- * devices do by core's own functions. After each step everything that core holds is compared.
+ * The model test on core and soft devices in this process: calls by `invoke`, descriptors in tables of numbers, device
+ * events by core's own functions. After each step the whole state of core is compared.
  */
 import assert from 'node:assert/strict'
 import {

@@ -1,7 +1,7 @@
 /*
- * The model test through a daemon: each program is a session that speaks the object dialect, a fork is another session
- * that shows the memory files of its parent, descriptors are real ones, and devices go and come by the messages of
- * tools. What closing means the daemon notices by itself, so the carrier waits until it has.
+ * The model test through a daemon: each program is a session that uses the object dialect, a fork is another session
+ * that shows its parent's memory files, descriptors are real, and tool messages add and remove devices. The daemon
+ * notices closed descriptors asynchronously, so the carrier waits until it has.
  */
 import assert from 'node:assert/strict'
 import { openSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Draws the calls of the model test: arguments that mostly mean something, and now and then a wrong handle, another
- * class's, a descriptor of somebody else, a value that is refused.
+ * Draws the calls of the model test: mostly valid arguments, and sometimes a wrong handle, one of another class,
+ * another process's descriptor, or a refused value.
  */
 
 import { MOST_EVENTS } from '../../src/spec/classes/event_queue.ts'

@@ -1,7 +1,7 @@
 /*
- * What is wrong with a call is told: for every method of every class that a soft device has, each thing that its
- * declaration lets go wrong, one at a time (wrong.ts). The errno is Linux's where Linux has the case, the sentence
- * names the method and the attribute, and nothing has changed.
+ * Errors of calls: for every method of every class of a soft device, every mistake that its declaration allows, one at
+ * a time (wrong.ts). The errno is Linux's where Linux has the case, the sentence names the method and the attribute,
+ * and nothing has changed.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

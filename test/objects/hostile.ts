@@ -1,8 +1,7 @@
 /*
- * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages that are made from calls
- * which could be meant, and then changed with an eye on their structure (intruder.ts). Whatever comes, a call is
- * answered with a number and a sentence, nothing is thrown, an honest program beside it notices nothing, and when the
- * client goes nothing of it is left. By seed; a failure names it and shows the message.
+ * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls, mutated
+ * by structure (intruder.ts). Every call is answered with an errno and a sentence, nothing throws, an honest program is
+ * not affected, and when the client ends nothing is left. Seeded; a failure prints the seed and the message.
  */
 import assert from 'node:assert/strict'
 import { closeContext, closeDescriptor, stat } from '../../src/core/index.ts'

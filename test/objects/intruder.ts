@@ -1,6 +1,6 @@
 /*
- * A client that makes messages of the object dialect and of Linux's two from calls that could be meant (plausible.ts),
- * knows how they fall into pieces, and makes the calls: each is answered with a number and a sentence.
+ * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, mutates their pieces, and
+ * makes the calls: each is answered with an errno and a sentence.
  */
 import assert from 'node:assert/strict'
 import { type Caller, type Context, dispatch, openContext } from '../../src/core/index.ts'

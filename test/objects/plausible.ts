@@ -1,6 +1,6 @@
 /*
- * Calls that could be meant, of every class and method that a device has, from its declarations alone: values within
- * their limits, small where that makes more calls succeed, and names of objects that are there.
+ * Plausible calls of every class and method of a device, from its declarations alone: values within their limits, small
+ * where that makes more calls succeed, and names of existing objects.
  */
 import { CtxInterface } from '../../src/spec/drivers/ctx.ts'
 import {

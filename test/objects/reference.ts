@@ -1,7 +1,7 @@
 /*
- * A reference for the object model that is simple enough to be believed (R23, R34, R35, R37, R38): handles are keys of
- * a map and the lowest free one is searched for, uses are counted whenever somebody asks, events lie in lists. What the
- * methods of each class do beside that is in rules.ts; both know declarations and nothing of how core works.
+ * A simple reference of the object model (R23, R34, R35, R37, R38): handles are keys of a map and the lowest free one
+ * is searched, uses are counted on demand, events are in lists. rules.ts has the specific behaviour of each class; both
+ * know declarations and nothing of core's implementation.
  */
 import { CREATE, CREATE_FD, DESTROY, type Method, type ObjectClass } from '../../src/spec/schema/schema.ts'
 

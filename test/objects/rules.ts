@@ -1,6 +1,6 @@
 /*
- * What the methods of each class do and refuse, as the specification and the classes' declarations say it, on top of
- * the reference (reference.ts): what is common to all – handles, names, uses – is not repeated here.
+ * The specific behaviour and refusals of each class's methods, by the specification and the declarations, on top of the
+ * reference (reference.ts), which has what all classes share: handles, names, uses.
  */
 import { ClassId } from '../../src/spec/classes/ids.ts'
 import { QP_CLASSES, QpTypes } from '../../src/spec/classes/qp.ts'

@@ -1,5 +1,5 @@
 /*
- * Runs random programs on core, and shows what the last steps of a failing one were; it shrinks to few steps.
+ * Runs random programs on core, shows the last steps of a failing one, and shrinks it to few steps.
  */
 import fc from 'fast-check'
 import type { Op } from './carrier.ts'

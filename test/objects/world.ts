@@ -1,10 +1,10 @@
 /*
- * Random programs against the reference (R23): processes that open devices, fork, pass descriptors on, call anything
- * and end; devices that go and come. Each step is done by a carrier and by the reference, and both must agree: errno,
- * handle, results, events, and in the end everything that is left.
+ * Random programs against the reference (R23): processes that open devices, fork, pass descriptors, make calls and end;
+ * devices that are added and removed. Each step is executed by a carrier and by the reference, and both must agree:
+ * errno, handle, results, events, and in the end everything that is left.
  *
- * A step is a number, from which all that it does is drawn, so that a failure shrinks to few steps. `run` is a
- * generator of what the carrier is to do, so that one description serves carriers that wait and those that do not.
+ * A step is a number that determines everything in it, so that a failure shrinks to few steps. `run` is a generator of
+ * the carrier's actions, so that one description serves synchronous and asynchronous carriers.
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType } from '../../src/spec/enums.ts'

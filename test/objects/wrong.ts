@@ -1,7 +1,7 @@
 /*
- * Everything that can be wrong with a call of the object dialect, from its method's declaration: for each attribute
- * what its kind and limits let go wrong, for each output too little room, and what is wrong with the call as a whole.
- * One thing at a time, each with the errno and the sentence that are right for it.
+ * Every possible mistake in a call of the object dialect, from its method's declaration: for each attribute violations
+ * of its kind and limits, for each output too little room, and mistakes of the call as a whole. One at a time, each
+ * with the expected errno and sentence.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'

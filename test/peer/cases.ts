@@ -1,6 +1,6 @@
 /*
- * What is run between userdma and Linux's own soft device: programs of Debian, each once with Linux as the server and
- * once as the client. All options are the same at both ends, since the programs want that.
+ * The cases between userdma and Linux's own soft device: Debian's programs, each once with Linux as the server and once
+ * as the client. All options are the same at both ends, as the programs require.
  *
  * A guest's processor is emulated and both ends of a latency test poll: such tests have few rounds.
  */

@@ -1,6 +1,6 @@
 /*
- * A guest with Linux's own soft device (rdma_rxe) for tests, by way of the script `kernel-peer` beside this file: in a
- * network namespace and with a folder of its own, so that several runs do not meet. The host's side of the network has
+ * A guest with Linux's own soft device (rdma_rxe) for tests, by the script `kernel-peer` beside this file: in a
+ * separate network namespace and folder, so that several runs do not collide. The host's side of the network has
  * 10.77.0.1 and fd77::1, the guest 10.77.0.2 and fd77::2.
  */
 import { spawnSync } from 'node:child_process'

@@ -1,5 +1,5 @@
 /*
- * Bytes that follow from a key, for the programs of this folder: whoever knows the key knows what each byte must be.
+ * Bytes derived from a key, for the programs of this folder: both sides can compute the expected bytes.
  */
 #ifndef PATTERN_H
 #define PATTERN_H

@@ -1,6 +1,6 @@
 /*
- * The C programs of this folder are built against plain libibverbs, and refuse wrong use with a
- * sentence. What they do with a device is tested where the daemon is.
+ * The C programs of this folder are built against plain libibverbs, and refuse wrong use with a message. Tests of the
+ * daemon run them on a device.
  */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Faults of libibverbs' rxe provider, which work the same on Linux's rxe (docs/reference/provider-faults.md): what the installed
- * one does, line by line.
+ * Prints the behaviour of the installed libibverbs rxe provider for its known faults, which also occur with Linux's rxe
+ * (docs/reference/provider-faults.md).
  */
 #include "endpoint.h"
 

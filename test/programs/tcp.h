@@ -1,6 +1,6 @@
 /*
- * The TCP connection on which the two sides of a program of this folder tell each other their addresses and keep in
- * step, and the end of their patience.
+ * The TCP connection on which the two sides of a program of this folder exchange addresses and synchronise, and their
+ * timeout.
  */
 #ifndef TCP_H
 #define TCP_H

@@ -1,6 +1,6 @@
 /*
- * Every object that pyverbs made on Linux, as far as this release has its class: completion queues, memory windows,
- * address handles and queue pairs of all types with their errors, resize, each transition and QUERY_QP.
+ * Every object that pyverbs created on Linux, if this release has its class: completion queues, memory windows, address
+ * handles and queue pairs of all types with their errors, resize, each transition and QUERY_QP.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Recorded programs on the real core and rxe driver are answered as Linux's kernel answered them (R41, R42).
+ * Core and rxe driver answer recorded programs as Linux's kernel did (R41, R42).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,7 +1,6 @@
 /*
  * A recorded process on the real core and rxe driver: each of its system calls is laid out in memory, dispatched, and
- * compared with what the kernel has answered, byte for byte, but for numbers that each machine chooses itself
- * (`chosen`).
+ * its answer compared byte for byte with the kernel's, except for numbers that each machine chooses itself (`chosen`).
  */
 import assert from 'node:assert/strict'
 import { attachSink, createEventQueue, readEvents } from '../../src/core/events/events.ts'

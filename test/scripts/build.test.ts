@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { scratchFolder } from '../tools.ts'
 
-/** A checkout with next to nothing in it, in which the build's own files are those of this one. */
+/** A minimal checkout, with the build scripts of this one. */
 const smallCheckout = (): string => {
   const folder = scratchFolder()
   for (const name of ['scripts', 'tsconfig.json', 'package.json', 'src/spec/session.ts'])

@@ -10,7 +10,7 @@ import { scratchFolder } from '../tools.ts'
 const dist = join(repoRoot, 'dist')
 const skip = !existsSync(join(repoRoot, 'node_modules', 'esbuild')) && 'esbuild is not installed'
 
-/** Runs `bin/userdma` of a checkout with nothing else in it than the bundle. */
+/** Runs `bin/userdma` of a checkout that contains only the bundle. */
 const bareCheckout = () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist'))

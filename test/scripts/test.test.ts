@@ -1,6 +1,5 @@
 /*
- * The runner of the tests knows which files had a test that ran, and which of those that the requirements name had
- * none.
+ * The test runner knows which files ran a test, and which of those named by the requirements did not.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'

@@ -1,7 +1,7 @@
 /*
- * A daemon that knows the session protocol and nothing of RDMA: what the shim's tests talk to. It keeps a small
- * device tree, opens contexts with real memory files and doorbell sockets, and answers calls by the request number
- * (see Order and scenarios.c), so that a program under the shim can steer it. Everything it saw is in `log`.
+ * A daemon that implements the session protocol and no RDMA, for the shim's tests. It keeps a small device tree, opens
+ * contexts with real memory files and doorbell sockets, and answers calls by the request number (see Order and
+ * scenarios.c), so that a program under the shim can control it. `log` has everything received.
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'

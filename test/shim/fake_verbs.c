@@ -1,6 +1,6 @@
 /*
- * A stand-in for libibverbs.so.1 in the shim's tests: it opens a device node and hands out a context whose polling
- * functions say what they are told, so that the wrappers can be seen at work. Only what the shim touches is there.
+ * A replacement of libibverbs.so.1 in the shim's tests: it opens a device node and returns a context whose polling
+ * functions return scripted results, so that the wrappers can be tested. It has only what the shim uses.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * A program that loads a library as its arguments say: MODE LIBRARY. The library's function `devices` says how many RDMA
- * devices it finds; libibverbs itself is asked through its own.
+ * A program that loads a library as its arguments say: MODE LIBRARY. The library's function `devices` returns the
+ * number of RDMA devices that it finds; libibverbs itself is queried through its own functions.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,5 +1,5 @@
 /*
- * The shim, compiled for a test, and programs run under it while this process plays the daemon.
+ * Compiles the shim for a test, and runs programs under it while this process acts as the daemon.
  */
 import { spawn } from 'node:child_process'
 import { readdirSync } from 'node:fs'

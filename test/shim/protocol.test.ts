@@ -1,5 +1,5 @@
 /*
- * shim/protocol.h: the committed header is what the generator makes of spec/session.ts, and compiles.
+ * shim/protocol.h: the committed header equals the generator's output for spec/session.ts, and compiles.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

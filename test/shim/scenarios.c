@@ -1,7 +1,7 @@
 /*
- * Programs under the shim, one per scenario: scenarios NAME. They use only what an ordinary program uses, and steer
- * the fake daemon (fake-daemon.ts, where the order numbers are too) by ioctls of the object dialect's magic. The
- * first expectation that fails is printed with its line, and the status is 1.
+ * Programs under the shim, one per scenario: scenarios NAME. They use only functions of ordinary programs, and control
+ * the fake daemon (fake-daemon.ts, which also has the order numbers) by ioctls of the object dialect's magic. The first
+ * failing expectation is printed with its line, and the status is 1.
  */
 #include "scenarios.h"
 

@@ -1,5 +1,6 @@
 /*
- * What the scenarios share: expectations, and orders to the fake daemon (fake-daemon.ts, where the numbers are too).
+ * Common parts of the scenarios: expectations, and orders to the fake daemon (fake-daemon.ts, which also has the
+ * numbers).
  */
 #ifndef SCENARIOS_H
 #define SCENARIOS_H

@@ -1,6 +1,5 @@
 /*
- * Scenarios of programs that go to the kernel without the C library's functions for it: system calls by number,
- * posix_spawn, io_uring.
+ * Scenarios of programs that bypass the C library's functions: system calls by number, posix_spawn, io_uring.
  */
 #include "scenarios.h"
 

@@ -1,6 +1,6 @@
 /*
- * The shim's behaviour towards a program and towards the daemon: each scenario of scenarios.c runs under it against
- * the fake daemon.
+ * The shim's behaviour towards the program and the daemon: each scenario of scenarios.c runs under it against the fake
+ * daemon.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync } from 'node:fs'

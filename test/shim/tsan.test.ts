@@ -1,5 +1,5 @@
 /*
- * The scenarios with the shim and their program built with ThreadSanitizer: no data race, no lock that is misused.
+ * The scenarios with the shim and their program built with ThreadSanitizer: no data races, no misused locks.
  *
  * Its runtime is preloaded before the shim, which is instrumented and needs it at once; its versions of the C library's
  * functions then call ours.

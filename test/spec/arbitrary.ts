@@ -1,6 +1,6 @@
 /*
  * Generators derived from the classes' declarations: values of any kind within its limits, arguments and results of any
- * method, whole calls. For property tests of whoever has to do with calls.
+ * method, whole calls. For property tests of codecs, core and tracer.
  */
 import fc from 'fast-check'
 import {

@@ -1,6 +1,6 @@
 /*
- * The classes as a whole: they hold together, their numbers are frozen, and the types inferred from them are what a
- * handler expects.
+ * The classes as a whole: they are consistent, their numbers are frozen, and the types inferred from them are those
+ * that handlers expect.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * Counters by name: Linux's files, and a page that explains all of them.
+ * Counters by name: Linux's files, and the page that explains them.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Each failure of the engine says why: the sentence that is told, and the code in the completion (spec/causes.ts). That
- * every failure in any test of the engine has a cause which the table knows for it is checked by node.ts.
+ * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/causes.ts). node.ts checks
+ * that every failure in any test of the engine has a cause that the table lists for it.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -39,7 +39,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [{ id: found }] = t.node.told
       assert.deepEqual([found, causeText(t.node.told[0])], [id, text])
-      // what the peer will ask for
+      // the request that the peer will send
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.told[0])
     })
   it('NO_SRQ', () => {
@@ -59,8 +59,8 @@ describe('a responder refuses with a cause:', () => {
   })
 })
 
-describe('retries that run out say', () => {
-  it('NO_ANSWER, and how often was sent', () => {
+describe('exhausted retries report', () => {
+  it('NO_ANSWER, with the number of tries', () => {
     const t = startScript({ timeout: 14, retryCnt: 2 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     for (let i = 0; i < 3; i++) {
@@ -70,7 +70,7 @@ describe('retries that run out say', () => {
     assert.deepEqual(t.node.told.map(causeText), ['no answer: sent 3 times, retry_cnt is 2'])
     assert.equal(t.node.cqes[0].cause, 'NO_ANSWER')
   })
-  it('PACKETS_LOST, if the peer has told of losses', () => {
+  it('PACKETS_LOST, if the peer reported losses', () => {
     const t = startScript({ retryCnt: 0 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     t.sent()
@@ -78,7 +78,7 @@ describe('retries that run out say', () => {
     assert.deepEqual(t.node.told.map(causeText), ['packets were lost repeatedly: sent 1 times, retry_cnt is 0'])
     assert.equal(t.node.cqes[0].cause, 'PACKETS_LOST')
   })
-  it('RNR_EXCEEDED, and how often the peer was not ready', () => {
+  it('RNR_EXCEEDED, with the number of RNR NAKs', () => {
     const t = startScript({ rnrRetry: 2 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     for (let i = 0; i < 3; i++) {
@@ -92,7 +92,7 @@ describe('retries that run out say', () => {
 })
 
 describe('a queue pair in error', () => {
-  it('flushes with FLUSHED after a failure, with MODIFIED if its program has moved it', () => {
+  it('flushes with FLUSHED after a failure, with MODIFIED after a modify', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 1, key: UNKNOWN_KEY }] }, { id: 2, opcode: SEND })
     t.sent()
@@ -112,7 +112,7 @@ describe('a queue pair in error', () => {
     )
     assert.deepEqual(other.node.told, [])
   })
-  it('is flushed for the cause that its device gives', () => {
+  it('is flushed with the cause that its device gives', () => {
     const t = startScript()
     t.receives(1, 8)
     t.node.engine.modify(t.row, ERR, {}, because('DEVICE_REMOVED', {}))
@@ -139,7 +139,7 @@ it('events that are no failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', (
   )
 })
 
-it('a peer of the same process says why it has refused', () => {
+it('a peer in the same process reports why it refused', () => {
   const nodes = [createNode(), createNode()] as const
   const wire = joinNodes([nodes[0], nodes[1]], {}, () => 0)
   nodes.forEach((node, side) => {

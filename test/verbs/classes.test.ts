@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { AnyCall } from '../../src/verbs/carrier.ts'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../src/verbs/index.ts'
 import type { DeviceContext } from '../../src/verbs/plan.ts'
 import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from './ends.ts'
@@ -263,11 +264,12 @@ test('a message may take a request while its queue is resized', async () => {
   // As a daemon does it, which works while the program asks for more room.
   const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
   const { call } = carrier
-  carrier.call = (...asked) => {
+  const sendFirst: AnyCall = (...args) => {
     from.send(Uint8Array.of(1))
     while (!b.cq.poll());
-    return call(...asked)
+    return call(...args)
   }
+  carrier.call = sendFirst as typeof call
   srq.resize(100)
   carrier.call = call
   assert.deepEqual([b.cq.completion.id, srq.pending], [1, 2])

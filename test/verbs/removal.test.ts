@@ -1,6 +1,6 @@
 /*
- * A daemon's device goes under programs of the library (R23): whoever waits for completions has all that were flushed
- * and then hears EIO, events end with DEVICE_FATAL, calls are refused, and the partner finds out.
+ * A daemon removes a device that programs of the library use (R23): waiters get all flushed completions and then EIO,
+ * events end with DEVICE_FATAL, calls are refused, and the peer notices.
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
@@ -11,14 +11,14 @@ import { closeAll, end } from './ends.ts'
 
 const RECEIVES = 20
 
-describe('a device that goes', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('a removed device', { skip: !hasNative() && 'there is no koffi' }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  test('ends what waits for it', async t => {
+  test('ends pending waits', async t => {
     const { socket } = daemon
     const a = end(await open({ socket }))
     const b = end(await open({ socket, device: 'rxe1' }))
@@ -26,7 +26,7 @@ describe('a device that goes', { skip: !hasNative() && 'there is no koffi' }, ()
     b.qp.connect(a.qp.endpoint)
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
 
-    /** What came until the queue could not be waited for any more. */
+    /** Completions received until waiting failed. */
     const walk = async (): Promise<{ names: string[]; end: unknown }> => {
       const names: string[] = []
       try {

@@ -12,7 +12,7 @@ export interface ListedDevice extends DeviceEntry {
 
 const HEAD = ['device', 'node', 'type', 'driver', 'ports', 'node GUID', 'address']
 
-/** What `userdma devices` prints: a table. */
+/** The output of `userdma devices`: a table. */
 export const devicesText = (devices: readonly ListedDevice[]): string => {
   const rows = devices.map(({ name, index, nodeType, driver, ports, nodeGuid, address }) => [
     name,

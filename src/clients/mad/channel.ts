@@ -1,6 +1,6 @@
 /*
- * Messages that wait for a program to read them, on the descriptor of their channel: for each one there is a record,
- * which wakes the program, and is taken with its message.
+ * Messages that wait for a program on the descriptor of their channel: each has a record, which wakes the program and
+ * is consumed with its message.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'
@@ -11,29 +11,29 @@ export interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number
   readonly data: Uint8Array
-  /** Undefined: it is the header of a send that nothing has answered. */
+  /** Undefined: it is the header of an unanswered send. */
   readonly from: MadAddress | undefined
-  /** Of such a send. */
+  /** errno of such a send. */
   readonly tag: Uint8Array | undefined
 }
 
-/** What is taken: the whole message or, where there is no room for it, its first datagram. */
+/** A taken message: the whole message or, without room for it, its first datagram. */
 export interface TakenMessage {
   readonly message: WaitingMessage
   readonly data: Uint8Array
 }
 
-/** Bytes of messages that wait for a program that reads none, and of those that it sends. */
+/** Maximum bytes of waiting messages of a program that does not read, and of its sends. */
 export const MOST_BYTES = 8 << 20
 
-/** What its record has: programs read messages, not records. */
+/** Contents of its record: programs read messages, not records. */
 const RECORD = new Uint8Array(8)
 
 export class MadQueue {
   readonly #channel: FdObject
   readonly #waiting: WaitingMessage[] = []
   #bytes = 0
-  /** Bytes of sends that are not over. */
+  /** Bytes of its unfinished sends. */
   sending = 0
   /** Agents that report here. */
   agents = 0
@@ -46,7 +46,7 @@ export class MadQueue {
     return this.#waiting.length
   }
 
-  /** Adds a message; what a program that reads none leaves no room for is lost, as any datagram may be. */
+  /** Adds a message; it is dropped, like any datagram, if the program's unread messages leave no room. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.closed || this.#bytes + bytes > MOST_BYTES) return
@@ -74,5 +74,5 @@ export class MadQueue {
   }
 }
 
-/** Of a datagram and of what is kept beside it. */
+/** Bytes of a datagram and its bookkeeping. */
 const sizeOf = ({ data }: WaitingMessage): number => data.length + 256

@@ -1,6 +1,6 @@
 /*
- * The classes of management datagrams: channels and agents, as programs have them through umad files or the object model
- * (R18, R40). Rules and errors are those of Linux's user_mad.c and ib_register_mad_agent.
+ * The classes of management datagrams: channels and agents, for umad files and the object model (R18, R40). Rules and
+ * errors are those of Linux's user_mad.c and ib_register_mad_agent.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { findGid, getGid } from '../../core/devices/gids.ts'
@@ -30,7 +30,7 @@ import { madFields } from '../../wire/management.ts'
 import { MadQueue, MOST_BYTES } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
-/** Agents of one channel, and sends of one agent that are not over. */
+/** Maximum agents of one channel, and unfinished sends of one agent. */
 const MOST_AGENTS = 32
 const MOST_OUTSTANDING = 1024
 /** Versions of classes are below. */
@@ -47,7 +47,7 @@ const refuse = (where: string, why: string): never => {
   throw new CallError('EINVAL', `${where}: ${why}`)
 }
 
-/** What an agent is registered for. */
+/** Arguments of an agent's registration. */
 const optionsOf = ({
   mgmtClass,
   classVersion,
@@ -90,7 +90,7 @@ const pathOf = (
   return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
 }
 
-/** The message that is sent: of one datagram, or a transfer. */
+/** The message to send: one datagram, or a transfer. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
   const bad = (why: string) => refuse('mad_agent.send: attribute data', why)
   if (data.length < RMPP_HEADER_BYTES) bad(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
@@ -124,7 +124,7 @@ const ipOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddres
   port: 1,
 })
 
-/** `layer`: asked for when a call comes. */
+/** `layer`: called when a call arrives. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
@@ -162,7 +162,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       })
       object.state = { queue, agent, rmppVersion: args.rmppVersion ?? 0 }
       queue.agents++
-      // The channel goes when its descriptor does, and takes its agents along.
+      // The channel is destroyed with its descriptor, and its agents with it.
       dropParent(object, channel)
       return {}
     },

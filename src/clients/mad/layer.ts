@@ -1,10 +1,10 @@
 /*
- * The MAD layer (R40; IBA 13): takes queue pair 1 of every device that has one, and finds the agent of each datagram
- * that comes there: of a response by the upper half of its transaction id, of anything else by class, version, method
- * and OUI. What nobody wants and asks for an answer is answered, as under Linux, that it is not supported. It is the
- * first client of the subsystem, so that whoever builds on it comes after it and goes before it.
+ * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and finds the agent of each received
+ * datagram: of a response by the upper half of its transaction id, of anything else by class, version, method and OUI.
+ * Unclaimed requests are answered as unsupported, as in Linux. It is the first client of the subsystem: clients that
+ * use it are started after it and stopped before it.
  *
- * Services have a class on all devices, agents methods of a class on one, with a transaction engine (src/mad).
+ * Services have a class on all devices, agents methods of a class on one device, with a transaction engine (src/mad).
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -15,12 +15,12 @@ import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
 import { type MadFields, madFields, respond, tidHigh } from '../../wire/management.ts'
 
-/** Takes datagrams of a class on every device. It gets no responses. */
+/** Receives datagrams of a class on every device, except responses. */
 export interface MadService extends MadClaim {
   receive(device: Device, mad: Uint8Array, from: MadAddress): void
 }
 
-/** What becomes of an agent's messages. */
+/** Callbacks for an agent's messages. */
 export interface MadConsumer<T> {
   receive(message: Uint8Array, from: MadAddress): void
   /** `message`: as it was sent. */
@@ -28,26 +28,26 @@ export interface MadConsumer<T> {
 }
 
 export interface MadAgentOptions {
-  /** Undefined: the agent only sends, and gets what answers it. */
+  /** Undefined: the agent only sends, and receives the responses. */
   readonly claim: MadClaim | undefined
   readonly rmpp: boolean
   readonly ownRmpp: boolean
 }
 
 export interface MadAgent<T> {
-  /** Sends not over yet. */
+  /** Number of unfinished sends. */
   readonly outstanding: number
-  /** As MadAgentEngine's; throws CallError EIO once the device is gone. */
+  /** As MadAgentEngine's; throws CallError EIO if the device is gone. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
-  /** Sends that are not over are forgotten. */
+  /** Drops unfinished sends. */
   close(): void
 }
 
 export interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** Something was sent, or a timer is due earlier. */
+  /** Something was sent, or an earlier timer was set. */
   wake?(): void
 }
 
@@ -65,7 +65,7 @@ interface MadPort {
   readonly agents: Map<number, Engine>
 }
 
-/** Upper halves of transaction ids: as many as Linux has. */
+/** Number of upper halves of transaction ids, as in Linux. */
 const MOST_AGENTS = 2 ** 24
 
 export class MadLayer {
@@ -74,7 +74,7 @@ export class MadLayer {
   readonly #services = new Set<MadService>()
   readonly close: () => void
   #nextTid = 1
-  /** Some agent's earliest time, or earlier. */
+  /** The earliest time of any agent, or earlier. */
   #due = Number.POSITIVE_INFINITY
 
   constructor(core: Core, environment: MadEnvironment) {
@@ -94,7 +94,7 @@ export class MadLayer {
     return this.#ports.has(device)
   }
 
-  /** The function returned takes the service away. Throws CallError EBUSY if a method of its class is taken. */
+  /** The returned function removes the service. Throws CallError EBUSY if a method of its class is taken. */
   register(service: MadService): () => void {
     for (const [device, port] of this.#ports) serve(service, device, port)
     this.#services.add(service)
@@ -150,7 +150,7 @@ export class MadLayer {
     }
   }
 
-  /** Sends a datagram from queue pair 1 of a device; false if it is lost here already. */
+  /** Sends a datagram from queue pair 1 of a device; false if it was lost locally. */
   send(device: Device, mad: Uint8Array, to: MadAddress): boolean {
     return this.#ports.get(device)?.port.send(mad, to) ?? false
   }
@@ -162,7 +162,7 @@ export class MadLayer {
     return this.#due
   }
 
-  /** True if there was anything to do. */
+  /** True if a timer was due. */
   onTimeout(now: number): boolean {
     if (now < this.#due) return false
     this.#due = Number.POSITIVE_INFINITY
@@ -221,7 +221,7 @@ const gone = ({ name }: Device): CallError =>
 
 const { GET, SET, SEND } = MadMethod
 
-/** Whether a datagram may come to queue pair 1 (IBA 13.5): nothing of the subnet manager, of the CM only messages. */
+/** Whether queue pair 1 accepts a datagram (IBA 13.5): nothing of the subnet manager, of the CM only messages. */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&
   mgmtClass !== MadClass.SUBNET_LID_ROUTED &&

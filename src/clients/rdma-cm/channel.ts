@@ -1,6 +1,6 @@
 /*
- * Events of identifiers on the descriptors of programs: records of 24 bytes that wake whoever polls, each with all that
- * the event says beside it, for `cm_channel.getEvent`.
+ * Events of identifiers on programs' descriptors: records of 24 bytes that wake pollers, each with its whole event for
+ * `cm_channel.getEvent`.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -10,14 +10,14 @@ import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** A record, and what it stands for. */
+/** A record and its event. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
-  /** Whose event it is; undefined: a group's. */
+  /** The identifier of the event; undefined: a multicast membership's. */
   readonly id: Identifier | undefined
-  /** The identifier of a peer that asks. */
+  /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
-  /** Handle of the identifier or group that it is about. */
+  /** Handle of the identifier or membership. */
   readonly about: number
 }
 
@@ -25,7 +25,7 @@ export type CmIdObject = CoreObject<Identifier>
 
 let sequence = 0
 
-/** What an event is about: its identifier, of a request that of the listener, and the handle that the record has. */
+/** The subject of an event: its identifier (of a request, the listener), and the handle in the record. */
 interface About {
   readonly id?: Identifier
   readonly request?: Identifier
@@ -62,25 +62,25 @@ class ConnectionEvent implements CmEventRecord {
     view.setBigUint64(0, this.#userHandle, true)
     view.setUint32(8, this.about, true)
     view.setUint32(12, this.type, true)
-    // No two records are alike: those that a program has not read are found again by their bytes.
+    // Records are unique: unread ones are identified by their bytes.
     view.setBigUint64(16, BigInt(this.#sequence), true)
     this.#bytes = bytes
     return bytes
   }
 }
 
-/** Tells the channel of a group of something about it. */
+/** Sends an event of a membership to its channel. */
 export const postGroupEvent = ({ events, handle }: CoreObject, type: number, details: EventDetails): void => {
   if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
 }
 
-/** Events of one identifier that may wait for a program which reads none: calls that would make more are refused. */
+/** Maximum waiting events of one identifier whose program does not read; calls that would cause more are refused. */
 const MOST_WAITING = 8
 
 /** Throws CallError ENOMEM. */
 export const requireReader = ({ events, state: id }: CmIdObject): void => {
   if (id.waiting < MOST_WAITING) return
-  // Who reads records alone is not counted.
+  // Programs that read only records are not counted.
   if (events?.to.channel?.sink.unread() === 0) id.waiting = 0
   else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)
 }
@@ -119,7 +119,7 @@ class ProgramOwner implements IdOwner {
   }
 }
 
-/** The identifier of an object whose events go to `channel` and name it by `userHandle`. */
+/** The identifier of an object whose events go to `channel` with `userHandle`. */
 export const bindToChannel = (
   cm: RdmaCm,
   object: CmIdObject,
@@ -139,7 +139,7 @@ export const bindToChannel = (
 }
 
 /**
- * The identifier's events, those of requests to it that wait, and those of its groups go to another channel. Answers how
+ * Moves the identifier's events, those of requests to it, and those of its memberships to another channel. Answers how
  * many were read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {

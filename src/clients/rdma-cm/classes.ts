@@ -1,6 +1,6 @@
 /*
- * The classes of connection management (R18): channels, identifiers and memberships of groups, as the system-wide
- * device has them.
+ * The classes of connection management (R18): channels, identifiers and multicast memberships, on the system-wide
+ * device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
 import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
@@ -33,7 +33,7 @@ import { acceptWithQueuePair, connectQueuePair, queuePairOf } from './queue-pair
 import type { RdmaCm } from './rdma-cm.ts'
 import { addressSize, anyAddress, emitAddress, Family, parseAddress, type SocketAddress } from './socket-address.ts'
 
-/** Whoever is the consumer of a connection says nothing more of it than that. */
+/** The consumer of a connection cannot say more about it than this. */
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
 /** ibv_event_type. */
@@ -64,7 +64,7 @@ const addresses = (
 
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** An address as AF_IB has it. */
+/** An address as AF_IB. */
 const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address
@@ -95,7 +95,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service`: asked for when a call comes. */
+/** `service`: called when a call arrives. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
@@ -130,7 +130,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       if (only === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is somebody else's`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, only })
-      // The channel goes when its descriptor does, and takes its identifiers along.
+      // The channel is destroyed with its descriptor, and its identifiers with it.
       dropParent(object, channel)
       return {}
     },
@@ -153,7 +153,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { state: id } = object
       service().destroy(id)
       const { asyncEvents: events } = withdrawEvents(object)
-      // Of requests that nobody has heard of there is nobody who could end them.
+      // A request that was never read has no owner that could end it.
       const requests = [...id.unread].flatMap(({ object: request }) => request ?? [])
       if (id.groups.size + requests.length > 0) core.run(destroyEach([...id.groups, ...requests]))
       return { events }
@@ -191,7 +191,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     accept(call, object, { parameters, userHandle, ece, qp }) {
       const where = 'cm_id.accept'
       object.state.ece = ece
-      // Events of the connection carry the name that its owner gives it now.
+      // Events of the connection carry the user handle that its owner gives it now.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       if (qp === undefined) service().accept(object.state, parameters)
       else if (parameters === undefined)

@@ -1,5 +1,5 @@
 /*
- * What the connection manager tells, as events of identifiers (cma_ib_handler, cma_ib_req_handler and
+ * Turns events of the connection manager into events of identifiers (cma_ib_handler, cma_ib_req_handler and
  * cma_sidr_rep_handler of Linux's cma.c).
  */
 import type { CmConnection } from '../../cm/connection.ts'
@@ -24,23 +24,23 @@ type Request = Message<'REQ'> | Message<'SIDR_REQ'>
 
 const TIMED_OUT: EventDetails = { status: -Errno.ETIMEDOUT }
 
-/** What is asked of rdma_cm while an event is told. */
+/** Services of rdma_cm that event handling needs. */
 export interface EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
   /** Microseconds. */
   now(): number
-  /** Whose connection it is; undefined: nobody's any more. */
+  /** Owner of a connection; undefined: it has none any more. */
   idOf(connection: CmConnection): Identifier | undefined
-  /** Who listens to a service at an address of a device: a specific address wins over the wildcard. */
+  /** The listener to a service at an address of a device: a specific address precedes the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
-  /** A listener to a service id that was bound by AF_IB: its requests have no header. */
+  /** A listener to a service id bound by AF_IB: its requests have no rdma_cm header. */
   ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
-  /** `id` was made for the request of a peer. */
+  /** `id` was created for a peer's request. */
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
 
-/** Addresses of a request: those of the header, or of AF_IB the GIDs of the path. */
+/** Addresses of a request: those of the header, or for AF_IB the GIDs of the path. */
 const addressesOf = (
   event: CmEvent,
   privateData: Uint8Array,
@@ -59,7 +59,7 @@ const addressesOf = (
 /** Exponent: 69 s, as Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** The owner has heard of a REQ or REP and has not answered it yet: a peer that asks again is told to wait. */
+/** The owner has been told of a REQ or REP and has not answered yet: a peer that repeats its message gets an MRA. */
 const thinks = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayWhenAskedAgain(connection, SERVICE_TIMEOUT)
@@ -70,7 +70,7 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
   return ece === undefined ? {} : { ece }
 }
 
-/** A request that nobody takes. */
+/** A request without a listener. */
 const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
   const { connection } = event
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status: sidrStatus.UNSUPPORTED })
@@ -93,7 +93,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID)
     return
   }
-  // The peer asks again, and then there may be room.
+  // The peer repeats it, and then there may be room.
   const request = listener.unread.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)
@@ -134,14 +134,14 @@ const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message
   id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
 }
 
-/** The connection ends; told once. */
+/** The connection ends; reported once. */
 const onDisconnected = (id: Identifier, details: EventDetails): void => {
   if (id.state !== 'CONNECT') return
   id.state = 'DISCONNECT'
   id.owner.event(DISCONNECTED, details)
 }
 
-/** An identifier whose request came to nothing may try again. */
+/** An identifier whose request failed may try again. */
 const failed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)
@@ -155,7 +155,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       thinks(cm, connection)
       break
     case 'RTU':
-      // Without its private data, as Linux's cma: consumers tell the two sides of a connection by them.
+      // Without its private data, as in Linux's cma: that is how consumers distinguish the two sides.
       id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':
@@ -170,7 +170,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   }
 }
 
-/** One event of the engine. Those of connections that are nobody's any more are over. */
+/** One event of the engine. Events of connections without an owner end here. */
 export const handleEvent = (cm: EventHost, event: CmEvent): void => {
   const { name, connection, message } = event
   if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {

@@ -1,6 +1,6 @@
 /*
- * The devices that connections are made through, and which of them leads to an address (rdma_resolve_addr). A path of
- * RoCE is a pair of GIDs; how packets find their way between them is the port's business.
+ * The devices of connections, and which of them routes to an address (rdma_resolve_addr). A path of RoCE is a pair of
+ * GIDs; the port routes packets between them.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -16,11 +16,11 @@ export interface Route {
   readonly remoteGid: Uint8Array
 }
 
-/** What the network knows that devices do not. */
+/** Facts of the network that devices do not know. */
 export interface Routing {
-  /** The local address (16 bytes) from which the system reaches `destination`; undefined: it does not. */
+  /** The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
-  /** All that can be reached are the devices here: a memory link. */
+  /** Only the devices here are reachable: a memory link. */
   readonly closed?: boolean
 }
 
@@ -40,7 +40,7 @@ export class CmDevices {
     return made
   }
 
-  /** The device as it was known. */
+  /** The device under which it was known. */
   remove(device: Device): CmDevice | undefined {
     const found = this.#devices.get(device)
     this.#devices.delete(device)
@@ -56,7 +56,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The device that has this address; of a link-local one with a scope, on that interface. */
+  /** The device with this address; of a link-local one with a scope, on that interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
     for (const one of this.#devices.values()) {
       const { gids } = one.device.ports[0]!
@@ -71,7 +71,7 @@ export class CmDevices {
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
-  /** The way to `destination`, from `source` if that names a host. Throws CallError. */
+  /** The path to `destination`, from `source` if that names a host. Throws CallError. */
   route(destination: SocketAddress, source: SocketAddress | undefined, only?: CmDevice): Route {
     const target = this.#hostOf(destination)
     const from = source === undefined || isAny(source) ? undefined : source
@@ -90,8 +90,8 @@ export class CmDevices {
   }
 
   /**
-   * Loopback means a device of this host, whichever address that has; but where devices have addresses of 127.0.0.0/8
-   * themselves, each of those is a host of its own.
+   * Loopback means any device of this host; but if devices have addresses in 127.0.0.0/8 themselves, each of these is a
+   * separate host.
    */
   #hostOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
@@ -123,7 +123,7 @@ export class CmDevices {
     return this.#first(isMappedIpv4(target))
   }
 
-  /** The first address of a device that is like that, and the device. */
+  /** The first device address that satisfies `is`, and its device. */
   #find(isWanted: (entry: GidTableEntry) => boolean): Omit<Route, 'remoteGid'> | undefined {
     for (const device of this.#devices.values())
       for (const entry of device.device.ports[0]!.gids.entries)
@@ -131,7 +131,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** From an address of the device that is of the same kind as `target`. */
+  /** From an address of the device of the same family as `target`. */
   #through(device: CmDevice, target: Uint8Array): Omit<Route, 'remoteGid'> {
     const { entries } = device.device.ports[0]!.gids
     const isAlike = (one: Uint8Array): boolean =>
@@ -159,7 +159,7 @@ export class CmDevices {
     return this.#find(({ gid }) => isLoopbackIpv4(gid))
   }
 
-  /** What a local address is bound to: nothing yet if it names no host. Throws CallError EADDRNOTAVAIL. */
+  /** The binding of a local address: none yet if it names no host. Throws CallError EADDRNOTAVAIL. */
   bound(source: SocketAddress, only?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
     const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)

@@ -1,6 +1,5 @@
 /*
- * An identifier of rdma_cm: what it is bound to, how far its connection is, and which options it has. rdma-cm.ts changes
- * it; nothing here knows messages.
+ * An identifier of rdma_cm: its binding, the state of its connection, and its options. rdma-cm.ts changes it.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
@@ -9,7 +8,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
 
-/** Linux's rdma_cm states, without those that only wait for an answer of the system. */
+/** Linux's rdma_cm states, without those that only wait for the system. */
 export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
@@ -20,9 +19,9 @@ export type IdState =
   | 'LISTEN'
   | 'DEVICE_REMOVAL'
 
-/** A device that connections are made through. */
+/** A device for connections. */
 export interface CmDevice {
-  /** The connection manager's number of it, never given out again. */
+  /** The connection manager's number of it, never reused. */
   readonly number: number
   readonly device: Device
   readonly caGuid: bigint
@@ -32,26 +31,26 @@ export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
 export type Ece = RecordOf<typeof CmEce>
 
-/** A path, and the record that says it. */
+/** A path, and its path record. */
 export interface ChosenPath {
   readonly path: Omit<CmPath, 'device'>
   /** 64 bytes. */
   readonly record: Uint8Array
 }
 
-/** What an event says beside its type. */
+/** The contents of an event beside its type. */
 export interface EventDetails {
-  /** 0, minus an errno, or the reason of a REJ. */
+  /** 0, a negative errno, or the reason of a REJ. */
   readonly status?: number
   readonly connection?: ConnectionParameters
   readonly datagram?: DatagramParameters
   readonly ece?: Ece
 }
 
-/** Who uses an identifier: a program by its channel, or code of this process. */
+/** The owner of an identifier: a program by its channel, or code in this process. */
 export interface IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void
-  /** An identifier for a peer that asks, reporting to the same owner; undefined if there is no room for it. */
+  /** An identifier for a peer's request, with the same owner; undefined if there is no room for it. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
 }
 
@@ -64,38 +63,38 @@ export class Identifier implements PortHolder {
   source: SocketAddress | undefined
   destination: SocketAddress | undefined
   device: CmDevice | undefined
-  /** Of an identifier that a program has made on a device: that one, and no other. */
+  /** For an identifier that a program created on a device: that device only. */
   readonly only: CmDevice | undefined
-  /** GIDs of the path, 16 bytes; known with the device. */
+  /** GIDs of the path, 16 bytes; set with the device. */
   localGid: Uint8Array | undefined
   remoteGid: Uint8Array | undefined
   flowLabel = 0
   /** MAC of the device when the identifier was bound to it; undefined where it cannot change. */
   mac: string | undefined
-  /** The path that its consumer has set in place of a resolved one. */
+  /** The path set by its consumer, instead of a resolved one. */
   route: ChosenPath | undefined
   connection: CmConnection | undefined
-  /** Of a listener: requests that its owner has not noticed yet, and how many there may be. */
+  /** Of a listener: requests that its owner has not handled yet, and their maximum. */
   readonly unread = new Set<Identifier>()
   backlog = 0
-  /** Of a request: who listened to it, until its owner has noticed it. */
+  /** Of a request: its listener, until its owner has handled it. */
   listener: Identifier | undefined
-  /** Its memberships of groups, which go with it. */
+  /** Its multicast memberships, which end with it. */
   readonly groups = new Set<CoreObject>()
   /** Events of it that its program has not read. */
   waiting = 0
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
-  /** What its consumer says to the peer by enhanced connection establishment. */
+  /** The consumer's options of enhanced connection establishment. */
   ece: Ece | undefined
-  /** Exponent; undefined: as the connection manager has it. */
+  /** Exponent; undefined: the connection manager's default. */
   ackTimeout: number | undefined
   minRnrTimer: number | undefined
   qkey: number
-  /** First PSN of what the peer sends here. */
+  /** First PSN expected from the peer. */
   readonly startingPsn: number
-  /** Of the object that stands for it. */
+  /** Handle of its object. */
   object: CoreObject | undefined
 
   constructor(
@@ -118,7 +117,7 @@ export class Identifier implements PortHolder {
     return this.state === 'LISTEN'
   }
 
-  /** The owner has read the event of this request, or has done something with it: the backlog has room for another. */
+  /** The owner has read or handled this request: the backlog has room for another. */
   noticed(): void {
     this.listener?.unread.delete(this)
     this.listener = undefined

@@ -1,6 +1,5 @@
 /*
- * Who listens to which service id of the connection manager, and who of several is meant by a request (cma_find_listener
- * of Linux's cma.c).
+ * The listeners of each service id, and which of several a request is for (cma_find_listener of Linux's cma.c).
  */
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -24,14 +23,14 @@ const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
 
-/** How well a listener fits a request to `local` that came to `device`. */
+/** How well a listener matches a request to `local` that arrived at `device`. */
 const fitOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
   if (source === undefined || (only !== undefined && only !== to)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
   if (!isFamily || device !== to) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
-  // 127.0.0.1 means a device of this host, whichever address that has.
+  // 127.0.0.1 means any device of this host.
   return isLoopback(source) || isLoopback(local) ? LOOPBACK : NONE
 }
 
@@ -59,7 +58,7 @@ export class Listeners {
     service.ids.add(id)
   }
 
-  /** Before its state is another one than LISTEN. */
+  /** Must be called before its state changes from LISTEN. */
   remove(id: Identifier): void {
     if (id.state !== 'LISTEN' || id.source === undefined) return
     const serviceId = serviceIdOf(id, id.source)
@@ -70,7 +69,7 @@ export class Listeners {
     this.#services.delete(serviceId)
   }
 
-  /** Who listens to a service at an address of a device: its address wins over a wildcard. */
+  /** The listener to a service at an address of a device: its address precedes a wildcard. */
   find(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
     let best: Identifier | undefined
     let fit = NONE
@@ -81,7 +80,7 @@ export class Listeners {
     return best
   }
 
-  /** Who was bound to a service id, and to this address or to any, by AF_IB: its requests have no header. */
+  /** The listener to a service id bound by AF_IB to this address or any: its requests have no rdma_cm header. */
   findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source } = id

@@ -7,7 +7,7 @@ import type { Identifier } from './identifier.ts'
 import { parsePathOption } from './path-record.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** By level ID: the bytes of the value, and what it does. */
+/** By level ID: length of the value in bytes, and effect. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
   // TOS
   0: {
@@ -48,10 +48,10 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
   },
 }
 
-/** RDMA_OPTION_IB_PATH: the route, in place of one that is resolved. */
+/** RDMA_OPTION_IB_PATH: the route, instead of a resolved one. */
 const IB_PATH = 1
 
-/** Throws CallError ENOSYS for an option that does not exist, EINVAL for a value of another size. */
+/** Throws CallError ENOSYS for an unknown option, EINVAL for a value of the wrong size. */
 export const setOption = (cm: RdmaCm, id: Identifier, level: number, option: number, value: Uint8Array): void => {
   if (level === CmOptionLevel.values.IB && option === IB_PATH) {
     cm.setRoute(id, parsePathOption(value))

@@ -1,6 +1,6 @@
 /*
- * What events and requests of rdma_cm carry, as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and the
- * private data with rdma_cm's header in front.
+ * Contents of events and requests of rdma_cm as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and private
+ * data with rdma_cm's header.
  */
 import type { CmConnection } from '../../cm/connection.ts'
 import { findGid } from '../../core/devices/gids.ts'
@@ -13,13 +13,13 @@ import { emitRdmaCmHeader } from '../../wire/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
 import { Family, headerAddress } from './socket-address.ts'
 
-/** The Q_Key of datagrams in port spaces UDP and IPOIB, where nobody asks for another one (RDMA_UDP_QKEY). */
+/** The default Q_Key of datagrams in port spaces UDP and IPOIB (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
 
-/** Where private data of the application begins: AF_IB has no header. */
+/** Offset of the application's private data: AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-/** Nobody writes to their arrays. */
+/** Shared: these arrays are never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
@@ -29,14 +29,14 @@ const areZeros = (bytes: Uint8Array): boolean => {
 }
 
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  // Most of it is what fills the message up.
+  // Most of it is padding.
   if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }
 }
 
-/** The application's private data of a request, with the header in front. EINVAL if it is longer than `most`. */
+/** The private data of a request: header and the application's data. EINVAL if it is longer than `most`. */
 export const requestData = (id: Identifier, own: Uint8Array, most: number, what: string): Uint8Array => {
   const room = most - headerBytes(id)
   if (own.length > room)
@@ -48,24 +48,24 @@ export const requestData = (id: Identifier, own: Uint8Array, most: number, what:
   return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, own)
 }
 
-/** Private data of an answer. EINVAL if it is longer than `most`. */
+/** The private data of a reply. EINVAL if it is longer than `most`. */
 export const answerData = (own: Uint8Array, most: number, what: string): Uint8Array => {
   if (own.length > most)
     throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${most}`)
   return own
 }
 
-/** The private data that a record says it has. */
+/** The private data of a record, by its length field. */
 export const ownData = (from: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
   from.privateData.subarray(0, from.privateDataLength)
 
-/** Only private data. */
+/** Private data only. */
 export const withData = (bytes: Uint8Array): ConnectionParameters => ({
   ...noParameters,
   ...padded(bytes),
 })
 
-/** What a REQ asks; the peer's limits appear as this end would use them. */
+/** The parameters of a REQ, with the peer's limits from this end's view. */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,
   dataAt: number,

@@ -1,6 +1,6 @@
 /*
- * The path of an identifier as a record of the subnet administrator (IBA 15.2.5.16): RoCE has none, so it is made up
- * from addresses and port, as Linux does, unless the consumer has set one (RDMA_OPTION_IB_PATH).
+ * The path of an identifier as a path record of the subnet administrator (IBA 15.2.5.16). RoCE has none, so it is built
+ * from addresses and port, as in Linux, unless the consumer has set one (RDMA_OPTION_IB_PATH).
  */
 import type { CmPathRecord } from '../../spec/classes/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -11,7 +11,7 @@ import { Family } from './socket-address.ts'
 
 /** IB_PATH_GMP | IB_PATH_PRIMARY | IB_PATH_BIDIRECTIONAL */
 const FLAGS = 0x2b
-/** A selector that says "exactly" before a value of 6 bits. */
+/** Selector "exactly", before a value of 6 bits. */
 const EXACTLY = 0x80
 const HOP_LIMIT = 64
 const PACKET_LIFE_TIME = 16
@@ -20,10 +20,10 @@ const PKEY = 0xffff
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
 const OPTION_BYTES = 8 + RECORD_BYTES
-/** Of a value behind a selector. */
+/** Mask of a value after a selector. */
 const SIX_BITS = 0x3f
 
-/** None before the route is resolved. */
+/** Empty until the route is resolved. */
 export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   const { device, localGid, remoteGid, source, destination } = id
   const isKnown = id.state === 'ROUTE_RESOLVED' || id.state === 'CONNECT' || id.state === 'DISCONNECT'
@@ -64,8 +64,8 @@ const parse = (record: Uint8Array): ChosenPath => {
 }
 
 /**
- * The path of option RDMA_OPTION_IB_PATH: the first of its records that is the primary one in both directions, as Linux
- * takes it. Throws CallError EINVAL.
+ * The path in option RDMA_OPTION_IB_PATH: the first record that is primary in both directions, as in Linux. Throws
+ * CallError EINVAL.
  */
 export const parsePathOption = (value: Uint8Array): ChosenPath => {
   if (value.length % OPTION_BYTES !== 0)

@@ -1,19 +1,19 @@
 /*
- * Ports of rdma_cm: numbers of one port space that identifiers are bound to, by the rules of Linux's cma_check_port.
- * They are those of this subsystem, and have nothing to do with the ports of TCP and UDP.
+ * Ports of rdma_cm: numbers in a port space to which identifiers are bound, by the rules of Linux's cma_check_port.
+ * They are independent of TCP and UDP ports.
  */
 import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { Family, isAny, type SocketAddress } from './socket-address.ts'
 
-/** What the table asks of an identifier that is bound. */
+/** A bound identifier, as the table sees it. */
 export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
   /** The only device that it is for. */
   readonly only: object | undefined
   readonly reuseAddress: boolean
-  /** Of IPv6: the wildcard address does not mean IPv4 too. */
+  /** IPv6 only: the wildcard address does not include IPv4. */
   readonly onlyIpv6: boolean
   readonly isListening: boolean
 }
@@ -28,7 +28,7 @@ const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRIN
   const other = b.source
   if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
   if (other === undefined || (a.reuseAddress && b.reuseAddress && !b.isListening)) return undefined
-  // A GID is an address of either family.
+  // A GID as an address of either family.
   const isOfIb = source.family === Family.IB || other.family === Family.IB
   const isAlike = isOfIb || source.family === other.family
   if (!isAlike && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
@@ -46,7 +46,7 @@ export class PortTable {
   }
 
   /**
-   * Gives `holder` the port of `source`, or for 0 one that nobody has; answers it. Throws CallError EADDRINUSE,
+   * Binds `holder` to the port of `source`, or for 0 to a free one; answers it. Throws CallError EADDRINUSE,
    * EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress): number {
@@ -59,7 +59,7 @@ export class PortTable {
     return port
   }
 
-  /** Whether a holder that is bound may listen: none of the others that share its port does so already. */
+  /** Whether a bound holder may listen: no other on the same port listens already. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
       if (other !== holder && other.isListening) this.#refuse(conflict(holder, source, other), source.port)

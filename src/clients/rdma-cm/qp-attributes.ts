@@ -1,6 +1,6 @@
 /*
- * What a queue pair is given on its way through the states of a connection (rdma_init_qp_attr): from what both ends
- * agreed on, or, before they have, from the device alone.
+ * Queue pair attributes for the states of a connection (rdma_init_qp_attr): from the agreed parameters, or before that
+ * from the device only.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/cm_id.ts'
@@ -18,7 +18,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** Before there is a connection, and of datagrams always. */
+/** Before there is a connection, and always for datagrams. */
 const unconnected = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
@@ -27,7 +27,7 @@ const unconnected = (id: Identifier, state: number): QpAttributes => ({
   ...(state === RTR && { rqPsn: id.startingPsn }),
 })
 
-/** What the peer may do. */
+/** The peer's access rights. */
 export const accessFlagsFor = ({ connection }: Identifier): number =>
   REMOTE_WRITE | ((connection?.agreed.responderResources ?? 0) > 0 ? REMOTE_READ | REMOTE_ATOMIC : 0)
 
@@ -87,7 +87,10 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
   }
 }
 
-/** For a transition to `state`. Throws CallError EINVAL: no device yet, no connection yet, or no such transition. */
+/**
+ * Attributes for a transition to `state`. Throws CallError EINVAL: no device yet, no connection yet, or no such
+ * transition.
+ */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnected(id, state)

@@ -1,6 +1,6 @@
 /*
- * Queue pairs that connection management moves itself (R17): to INIT when the peer is asked, to RTR and RTS with what
- * both ends have agreed on, and to ERR when the connection ends. In between programs may only move them to ERR.
+ * Queue pairs that connection management moves itself (R17): to INIT when the request is sent, to RTR and RTS with the
+ * agreed parameters, and to ERR when the connection ends. In between, programs may only move them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
@@ -20,7 +20,7 @@ import type { SocketAddress } from './socket-address.ts'
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
 const { DISCONNECTED, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
-/** 0.64 ms, for those who have not chosen one: Linux leaves it at 0, which is 655 ms. */
+/** 0.64 ms, the default here: Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
 type ConnectedClass = typeof RcQp | typeof UcQp
@@ -29,10 +29,10 @@ const classes: Readonly<Record<number, ConnectedClass>> = {
   [QpType.values.UC]: UcQp,
 }
 
-/** As whom queue pairs are moved. */
+/** The caller of these moves. */
 const management = callerWithoutMemory('connection management')
 
-/** Queue pairs that belong to a connection now, and the devices on which programs' calls are looked at. */
+/** Queue pairs of current connections, and the devices with a hook on programs' calls. */
 const owned = new WeakSet<CoreObject>()
 const guarded = new WeakSet<Device>()
 
@@ -62,7 +62,7 @@ export const queuePairOf = ({ context }: CallContext, handle: number, where: str
 
 const numberOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
-/** Stands between an identifier and its owner while the connection lasts. */
+/** Sits between an identifier and its owner while the connection lasts. */
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #id: Identifier
@@ -86,13 +86,13 @@ class QueuePairOwner implements IdOwner {
     id.owner = this
   }
 
-  /** The connection has come to nothing, or to its end. */
+  /** The connection failed or ended. */
   release(): void {
     owned.delete(this.#qp)
     if (this.#id.owner === this) this.#id.owner = this.#owner
   }
 
-  /** Throws CallError: EINVAL from a state that the program has brought it to, ENOENT once it is destroyed. */
+  /** Throws CallError: EINVAL if the program has moved it to an unexpected state, ENOENT once it is destroyed. */
   move(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
@@ -101,12 +101,12 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
-  /** What the peer wants, as far as its owner grants it. */
+  /** The peer's request, limited by what the owner grants. */
   #reliable(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
-        // Only now is known what the peer may do.
+        // The peer's rights are known only now.
         accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
@@ -125,7 +125,7 @@ class QueuePairOwner implements IdOwner {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // What is destroyed, or in RESET, has nothing that could fail.
+      // A queue pair that is destroyed or in RESET needs no move.
       if (!(error instanceof CallError)) throw error
     }
   }
@@ -160,7 +160,7 @@ class QueuePairOwner implements IdOwner {
   }
 }
 
-/** From an address, or from a route that was resolved, to ESTABLISHED or an event that says why not. */
+/** From an address or a resolved route to ESTABLISHED, or an event with the reason of the failure. */
 export const connectQueuePair = (
   cm: RdmaCm,
   id: Identifier,
@@ -172,7 +172,7 @@ export const connectQueuePair = (
   try {
     if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
-    // Why there is no way was told by an event.
+    // An event has already reported why there is no route.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
     owner.move(INIT)
     cm.connect(id, { ...parameters, qpNum: numberOf(qp) })
@@ -182,7 +182,7 @@ export const connectQueuePair = (
   }
 }
 
-/** Answers a request with a queue pair that is ready to send then. */
+/** Accepts a request with a queue pair that is made ready to send first. */
 export const acceptWithQueuePair = (
   cm: RdmaCm,
   id: Identifier,

@@ -1,8 +1,8 @@
 /*
- * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). It is a client of the
- * subsystem: its identifiers exist before a device is known, listeners without an address hear on every device, also on
- * those that come later, and a device that goes ends what was bound to it. Rules, events and errors are Linux's
- * (cma.c). Messages leave and come through the MAD layer; time is the caller's.
+ * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). As a client of the
+ * subsystem it owns identifiers before a device is known; listeners without an address listen on every device,
+ * including later ones; a removed device ends what was bound to it. Rules, events and errors are Linux's (cma.c). The
+ * MAD layer carries messages; the caller supplies the time.
  */
 import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -32,19 +32,19 @@ import { anyAddress, Family, isAny, type SocketAddress } from './socket-address.
 export interface RdmaCmEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** A u32 that nobody can guess. */
+  /** An unpredictable u32. */
   readonly random: () => number
   readonly routing?: Routing
-  /** Whether a client may connect this queue pair of a device; without it any. */
+  /** Whether a client may connect this queue pair of a device; default: any. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
   /** Messages wait for the devices' next turn. */
   readonly wake?: () => void
 }
 
-/** What the connection manager needs of the MAD layer. */
+/** The part of the MAD layer that it uses. */
 export type Datagrams = Pick<MadLayer, 'register' | 'send' | 'has'>
 
-/** As Linux's cma.c: exponents of times, and how often a message is sent again. */
+/** Linux's values (cma.c): exponents of times, and number of retries. */
 const RESPONSE_TIMEOUT = 20
 const MAX_RETRIES = 15
 const PACKET_LIFE_TIME = 16
@@ -136,7 +136,7 @@ export class RdmaCm implements EventHost {
     return this.engine.nextTimeout()
   }
 
-  /** True if there was anything to do. */
+  /** True if a timer was due. */
   onTimeout(now: number): boolean {
     if (now < this.engine.nextTimeout()) return false
     this.engine.onTimeout(now)
@@ -146,7 +146,7 @@ export class RdmaCm implements EventHost {
 
   // ---- identifiers: each throws CallError ----
 
-  /** An identifier that nothing is known of. `qpType` 0: as the port space has it. */
+  /** A new, unbound identifier. `qpType` 0: the default of the port space. */
   create(owner: IdOwner, portSpace: number, qpType: number, only?: CmDevice): Identifier {
     const isDatagram = portSpace === UDP || portSpace === IPOIB
     const type = isDatagram ? QpType.values.UD : qpType || QpType.values.RC
@@ -167,7 +167,7 @@ export class RdmaCm implements EventHost {
     if (device !== undefined) this.#attach(id, device, source.address)
   }
 
-  /** The outcome is an event, ADDR_RESOLVED or ADDR_ERROR. */
+  /** Its event is ADDR_RESOLVED or ADDR_ERROR. */
   resolveAddress(id: Identifier, destination: SocketAddress, source: SocketAddress | undefined): void {
     if (id.state === 'IDLE') this.bind(id, source ?? anyAddress(destination.family))
     if (id.state !== 'ADDR_BOUND')
@@ -196,7 +196,7 @@ export class RdmaCm implements EventHost {
     this.#tell(id, ROUTE_RESOLVED, {})
   }
 
-  /** A route that the consumer knows. */
+  /** Sets a route known to the consumer. */
   setRoute(id: Identifier, route: ChosenPath): void {
     this.resolveRoute(id)
     id.route = route
@@ -209,7 +209,7 @@ export class RdmaCm implements EventHost {
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const own = ownData(parameters)
-    // An identifier that was refused tries again with what it has.
+    // A rejected identifier tries again with its address and route.
     const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpType.values.UD)
@@ -250,7 +250,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Requests come as events from now on. */
+  /** From now on requests raise events. */
   listen(id: Identifier, backlog: number): void {
     if (id.state === 'IDLE') this.bind(id, anyAddress(Family.INET))
     const { source } = id
@@ -262,7 +262,7 @@ export class RdmaCm implements EventHost {
     id.state = 'LISTEN'
   }
 
-  /** Answers a request; without parameters confirms the peer's answer to one's own. */
+  /** Accepts a request; without parameters confirms the peer's reply. */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
@@ -316,7 +316,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Asks the peer to end the connection, or confirms that it may; in any other state it does nothing (as Linux). */
+  /** Sends a DREQ, or confirms the peer's; does nothing in any other state (as in Linux). */
   disconnect(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
@@ -326,7 +326,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Data of the peer has come before its last message. */
+  /** The peer's data arrived before its RTU. */
   establish(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
@@ -339,7 +339,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Ends all that there is. */
+  /** Ends everything. */
   destroy(id: Identifier): void {
     this.#identifiers--
     id.noticed()
@@ -370,7 +370,7 @@ export class RdmaCm implements EventHost {
       if (id.mac !== undefined && id.mac !== text) this.#tell(id, ADDR_CHANGE, {})
   }
 
-  // ---- what connection-events.ts asks ----
+  // ---- services for connection-events.ts ----
 
   idOf(connection: CmConnection): Identifier | undefined {
     return this.#ids.get(connection)
@@ -397,7 +397,7 @@ export class RdmaCm implements EventHost {
     this.#ids.set(connection, id)
   }
 
-  /** Sends what the engine has for the devices, and tells what it has found out. */
+  /** Sends the engine's messages and reports its events. */
   flush(): void {
     let sent = this.#transmit()
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
@@ -427,16 +427,16 @@ export class RdmaCm implements EventHost {
     id.owner.event(type, details)
   }
 
-  /** A port for the address; the address with it. */
+  /** Binds a port for the address; answers the address with it. */
   #claim(id: Identifier, address: SocketAddress): SocketAddress {
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address) }
-    // A service id names the port space and the port, as far as its mask says.
+    // A service id contains port space and port, as far as its mask covers them.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
     const port = this.#ports.bind(id, { ...address, port: Number(address.serviceId & address.serviceMask & 0xffffn) })
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
   }
 
-  /** Another's queue pair would be that one's connection, which a peer that is asked twice ends as stale. */
+  /** Another identifier's queue pair belongs to that one's connection, which the peer would end as stale. */
   #requireQueuePair({ object, device }: Identifier, qpNum: number, what: string): void {
     const qpn = qpNum & 0xff_ffff
     if (qpn === 0 || object?.context === undefined || device === undefined) return
@@ -511,7 +511,7 @@ const pathThrough = (
   packetLifeTime: PACKET_LIFE_TIME,
 })
 
-/** What a REQ and a REP say of this end's queue pair. */
+/** The fields of REQ and REP about this end's queue pair. */
 const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
   ece,
   qpn: parameters.qpNum & 0xff_ffff,
@@ -523,7 +523,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   srq: parameters.srq !== 0,
 })
 
-/** What the engine refuses is the caller's mistake. */
+/** The engine's refusals are mistakes of the caller. */
 const asCallError = (error: unknown): unknown => {
   if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
   return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error

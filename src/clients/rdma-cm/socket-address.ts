@@ -1,6 +1,6 @@
 /*
- * Addresses as programs write them, struct sockaddr of Linux: IPv4, IPv6, and AF_IB, which names a GID and a service
- * id. Here each is one record; IPv4 is held as ::ffff:a.b.c.d, which is the GID of RoCE too.
+ * Addresses in the form of programs, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service id.
+ * Here all are one record; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
  */
 import { ADDRESS_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
@@ -14,13 +14,13 @@ export interface SocketAddress {
   /** 16 bytes. */
   readonly address: Uint8Array
   readonly flowInfo: number
-  /** Index of the interface, of link-local IPv6 addresses; 0 for any. */
+  /** Index of the interface, for link-local IPv6 addresses; 0 for any. */
   readonly scope: number
   readonly serviceId: bigint
   readonly serviceMask: bigint
 }
 
-/** Bytes of the struct of each family. */
+/** Size of the struct of each family. */
 const sizes: Readonly<Record<number, number>> = { [Family.INET]: 16, [Family.INET6]: 28, [Family.IB]: 48 }
 export const addressSize = ({ family }: SocketAddress): number => sizes[family] ?? 0
 
@@ -34,7 +34,7 @@ const mapped = (from: Uint8Array, at: number): Uint8Array => {
 
 const none = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
-/** An address of IPv4 or IPv6, by its 16 bytes. */
+/** An IPv4 or IPv6 address from its 16 bytes. */
 export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketAddress => ({
   ...none,
   family: isMappedIpv4(address) ? Family.INET : Family.INET6,
@@ -46,7 +46,7 @@ export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketA
 const noIpv4 = mapped(new Uint8Array(4), 0)
 const noIpv6 = new Uint8Array(16)
 
-/** The address that is all zeros, of the same family. */
+/** The zero address of the same family. */
 export const anyAddress = (family: number): SocketAddress => ({
   ...none,
   family,
@@ -54,7 +54,7 @@ export const anyAddress = (family: number): SocketAddress => ({
   address: family === Family.INET ? noIpv4 : noIpv6,
 })
 
-/** Undefined for a family that rdma_cm does not know. */
+/** Undefined for a family unknown to rdma_cm. */
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
@@ -105,20 +105,20 @@ export const emitAddress = (from: SocketAddress): Uint8Array => {
   return bytes
 }
 
-/** Whether the bytes from `first` to before `end` are zeros. */
+/** Whether the bytes from `first` to before `end` are zero. */
 const areZeros = (address: Uint8Array, first: number, end: number): boolean => {
   for (let i = first; i < end; i++) if (address[i] !== 0) return false
   return true
 }
 
-/** Whether it names no host. */
+/** Whether it is a wildcard address. */
 export const isAny = ({ family, address }: SocketAddress): boolean =>
   areZeros(address, family === Family.INET ? 12 : 0, 16)
 
 export const isLoopback = ({ family, address }: SocketAddress): boolean =>
   family === Family.INET ? address[12] === 127 : address[15] === 1 && areZeros(address, 0, 15)
 
-/** The last 16 bytes of rdma_cm's header: of IPv4 the address behind zeros. */
+/** The address in rdma_cm's header, 16 bytes: IPv4 in the last 4, after zeros. */
 export const headerAddress = ({ family, address }: SocketAddress): Uint8Array => {
   if (family !== Family.INET) return address
   const bytes = new Uint8Array(16)
@@ -126,6 +126,6 @@ export const headerAddress = ({ family, address }: SocketAddress): Uint8Array =>
   return bytes
 }
 
-/** `headerAddress` backwards. */
+/** The inverse of `headerAddress`. */
 export const fromHeader = (ipVersion: number, address: Uint8Array, port: number): SocketAddress =>
   ipAddress(ipVersion === 4 ? mapped(address, 12) : address, port)

@@ -31,7 +31,7 @@ export interface MrState {
   readonly release?: () => void
 }
 
-/** What is registered, as `Translation` of the class. */
+/** The registered memory, as `Translation` of the class. */
 interface Place {
   readonly start: bigint
   readonly length: bigint
@@ -189,7 +189,7 @@ const register = (
   return keysOf(device.memory, row)
 }
 
-/** What to wait for before the pages are checked. */
+/** Awaited before the pages are checked. */
 const survey = (
   { survey: look }: AddressSpace,
   { start, length }: Place,

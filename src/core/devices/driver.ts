@@ -28,8 +28,8 @@ type Answered<O> = Record<never, never> extends O ? O | undefined : O
 export type ResultOf<M> = Answered<Out<M, CoreObject>>
 
 /**
- * What runs a method: throws CallError to refuse; a promise if it waits by nature (and then it looks again whether the
- * object lives).
+ * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous (and then checks
+ * again whether the object exists).
  */
 export type Handler<M, S> = (
   call: CallContext,
@@ -80,8 +80,8 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 ): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })
 
 /**
- * The same without optional arguments that the driver cannot do, each with the reason: its devices do not list them,
- * and who passes one is told why (EOPNOTSUPP).
+ * The same without optional arguments that the driver does not support, each with the reason: its devices do not list
+ * them, and a caller that passes one gets EOPNOTSUPP with the reason.
  */
 export const withoutOptions = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...line,

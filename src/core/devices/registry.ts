@@ -129,7 +129,7 @@ export const unregister = (device: Device, ended: () => void = () => {}): void =
   core.run(removal(device, ended))
 }
 
-/** What of the removal of a device takes long. */
+/** The slow part of a device's removal. */
 function* removal(device: Device, ended: () => void): Generator<unknown> {
   const { core, driver } = device
   yield* attemptSteps(core, () => driver.removing?.(device))

@@ -5,7 +5,7 @@ import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
-/** `who` begins the sentence of EFAULT. Descriptors are core's own numbers. */
+/** `who`: the subject of EFAULT's sentence. Descriptors are core's own numbers. */
 export const callerWithoutMemory = (who: string): Caller => {
   const refuse = (): never => {
     throw new CallError('EFAULT', `${who} has no memory that arguments could point to`)

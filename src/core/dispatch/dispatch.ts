@@ -17,7 +17,7 @@ import { execute, methodOf } from './invoke.ts'
 /** A byte format of calls (`decodeWrite`, …); `M` is what its carrier passes for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
-/** What codecs see of a context and one of its callers; one record for all calls. */
+/** A context and one of its callers, for codecs; one record for all calls. */
 export const callerView = (context: Context, caller: Caller): CallerView => {
   let view = context.views.get(caller)
   if (view === undefined) {

@@ -41,7 +41,7 @@ import { undoWhenDone } from './undo.ts'
 
 type MaybePromise<T> = T | Promise<T>
 
-/** What an in-process caller gets: `Result` with the types of the method. */
+/** The result for an in-process caller: `Result` with the types of the method. */
 export interface ReturnOf<O> extends Result {
   readonly out: O & AnyValues
 }
@@ -241,7 +241,7 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   const { context, device, entry } = call
   const { kind } = entry
   if (context.closed || !device.alive) {
-    // nobody knows the object of a create that succeeded too late, but what its handler made must be released
+    // the caller of a create that succeeded too late does not get the object, so what its handler made must be released
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
     throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
@@ -364,7 +364,7 @@ const objectOfCall = (
 /** Descriptors that may have events of one object. */
 const MOST_SINKS = 3
 
-/** What to wait for before the call: whether its client has read certain events must be looked up. */
+/** Awaited before the call: whether its client has read certain events must be determined. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
   if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined

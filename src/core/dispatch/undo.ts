@@ -1,12 +1,13 @@
 /*
- * What a call has made, from its result: for chains that are rolled back, and for calls whose caller is gone (R16).
+ * The objects that a call has created, from its result: for chains that are rolled back, and for calls whose caller is
+ * gone (R16).
  */
 import type { Result } from '../../uapi/call.ts'
 import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** What a call has made: its own object is returned; what it made in addition (pd.createAhs) is added to `more`. */
+/** The objects that a call has created: its own is returned; additional ones (pd.createAhs) are added to `more`. */
 export const recordCreated = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, also } = result
   if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
@@ -16,8 +17,8 @@ export const recordCreated = (context: Context, result: Result, more: CoreObject
 }
 
 /**
- * Nobody waits for this call any more: when it ends, what it made is rolled back, and so are `others`, which may be in
- * use until then. An error is ignored.
+ * The caller of this call is gone: when it ends, its objects are rolled back, and so are `others`, which may be in use
+ * until then. An error is ignored.
  */
 export const undoWhenDone = (
   context: Context,

@@ -175,8 +175,8 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 // ---- events of connections ----
 
 /**
- * Posts an event, with bytes and type of the connection manager, on the channel of its element; the event queue that the
- * element is attached to is told.
+ * Posts an event, with the connection manager's bytes and type, on the channel of its element, and notifies the event
+ * queue that the element is attached to.
  */
 export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
@@ -332,7 +332,7 @@ const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
   return events
 }
 
-/** What of a device is attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
+/** The sources of a device attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
 export type AttachedPorts = Map<number, Affiliation>
 
 /** `source`: what must be attached to an event queue for it to get the event. */
@@ -404,7 +404,7 @@ const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => 
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
-/** What to wait for before events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
+/** Awaited before events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
 export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
   const more = events?.more
   if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined

@@ -32,7 +32,7 @@ export interface AddressSpace {
    * true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** What to wait for before `check` of the same bytes, which takes long otherwise; undefined: nothing. */
+  /** Awaited before a slow `check` of the same bytes; undefined: nothing. */
   survey?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any

@@ -78,6 +78,6 @@ export const findableMemory = (): FindableMemory => {
 
 const plain = bufferMemory()
 
-/** What the client of this context can map. */
+/** The memory that the client of this context can map. */
 export const mappedMemoryOf = (context: { readonly mapped: MappedMemory | undefined }): MappedMemory =>
   context.mapped ?? plain

@@ -18,7 +18,7 @@ const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
 
-/** What a key names. */
+/** The target of a key. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
 /** A recently used region in memory of this process: its row's fields for `findBuffer`. */
@@ -268,7 +268,7 @@ const rememberGone = (table: MemoryTable, row: number): void => {
   gone.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_GONE
 }
 
-/** What a recently removed key named; undefined if it is unknown. */
+/** The target of a recently removed key; undefined if unknown. */
 export const findGone = ({ gone }: MemoryTable, key: number) => {
   const at = gone === undefined || key === 0 ? -1 : gone.key.lastIndexOf(key >>> 0)
   if (gone === undefined || at < 0) return undefined

@@ -68,5 +68,5 @@ export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
   }
 }
 
-/** What `handle` stands for; undefined for a number that is not taken, negative and fractional ones included. */
+/** The object of `handle`; undefined for an unused number, including negative and fractional ones. */
 export const findHandle = <T>(table: HandleTable<T>, handle: number): T | undefined => table.slots[handle]

@@ -239,7 +239,7 @@ export function* objectsDownwards({ handles: { slots } }: Context): Generator<Co
 
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
-  // nobody reads events of a closed context, and to withdraw them for each object takes long
+  // a closed context has no reader of events, and withdrawing them for each object is slow
   if (why === 'close')
     for (const fd of context.descriptors) {
       closeEvents(fd)

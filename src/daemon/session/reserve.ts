@@ -17,13 +17,13 @@ export interface Reserve {
 export interface ReserveParts {
   readonly listening: number
   readonly turnAway: TurnAway
-  /** Whether the daemon may be told of connections: not while the reserve is in use. */
+  /** Whether the daemon may accept connections: not while the reserve is in use. */
   accepting(may: boolean): void
   readonly log: (sentence: string) => void
   readonly guard: Containment['guard']
 }
 
-/** Milliseconds until the reserve is taken again, if somebody else has taken the last descriptor. */
+/** Milliseconds until the next attempt to open the reserve, if another process has taken the last descriptor. */
 const AGAIN = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0

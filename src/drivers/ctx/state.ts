@@ -1,16 +1,17 @@
 /*
- * What the ctx driver keeps: contexts by their numbers, and per context its queues and who is told of messages.
+ * State of the ctx driver: contexts by number, and per context its queues and the descriptor that is notified of
+ * messages.
  */
 import type { CoreObject, FdObject } from '../../core/index.ts'
 import type { Queues } from './queues.ts'
 
-/** What a context object keeps. */
+/** State of a context object. */
 export interface Assigned {
   readonly number: number
   readonly jobKey: number
   readonly queues: Queues
   receives: boolean
-  /** The next message is told on `ops`. */
+  /** The next message is reported on `ops`. */
   armed: boolean
   ops: FdObject | undefined
 }

@@ -40,7 +40,7 @@ export const regionMemory = (table: MemoryTable): Memory => {
     bind.access = words[at + BindMw.ACCESS]
     return bind
   }
-  /** What came of the last move; 0 once a key was looked up after it. */
+  /** Result of the last copy; 0 after a key was looked up. */
   let errno = 0
   return {
     resolve: (pd, key, hi, lo, length, access, qp) => {

@@ -1,7 +1,7 @@
 /*
- * The performance management agent of a soft device (IBA 16.1): the counters of its port for those who ask by MAD. It
- * answers Get of ClassPortInfo, PortCounters and PortCountersExtended. Linux's soft device has none, so that there a
- * Get comes back as unsupported; here only a Set does, for the counters are also those of sysfs, which never go back.
+ * The performance management agent of a soft device (IBA 16.1): the counters of its port by MAD. It answers Get of
+ * ClassPortInfo, PortCounters and PortCountersExtended. Linux's soft device has none and answers a Get as unsupported;
+ * here only Set is unsupported, because the counters are also those of sysfs, which never decrease.
  */
 import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import {

@@ -1,8 +1,8 @@
 /*
- * Long work, cut into slices, so that nobody keeps the event loop from the others for long: each turn of the loop runs
- * one slice, or as many as are said, of all jobs in turn.
+ * Long work in slices, so that no job blocks the event loop for long: each turn of the loop runs one slice, or a given
+ * number, of all jobs in rotation.
  *
- * A slice is a number of steps, not a time: a job is a generator that yields after so much work as takes some 0.2 ms.
+ * A slice is a number of steps, not a time: a job is a generator that yields after some 0.2 ms of work.
  */
 import { onNextTurn } from './next-turn.ts'
 
@@ -12,7 +12,7 @@ export type Job<T> = Iterator<unknown, T>
 export interface Slices {
   /** Runs a job to its end, from the next turn on. Rejects with what it throws. */
   run<T>(job: Job<T>): Promise<T>
-  /** The same, with what this turn has left for it now. `failed` is told what the job throws. */
+  /** The same, and runs the rest of this turn's slices now. `failed` is called with an exception of the job. */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
   /** Runs all jobs to their ends, now. */
   finish(): void
@@ -25,7 +25,7 @@ export function* oneSlice(slice: () => void): Generator<void> {
   yield slice()
 }
 
-/** `turn` is told before the slices of each turn, of which there are at most `most`. */
+/** `turn` is called before the slices of each turn, of which there are at most `most`. */
 export const createSlices = (turn: () => void = () => {}, most = 1): Slices => {
   /** Each runs one slice; false once its job has ended. */
   const slices: (() => boolean)[] = []

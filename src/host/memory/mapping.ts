@@ -1,12 +1,11 @@
 /*
- * Memory that JavaScript and the kernel both see: arenas of this process, and pieces of memory files shared with
- * others.
+ * Memory visible to JavaScript and the kernel: arenas of this process, and pieces of memory files shared with others.
  *
- * Two rules, each paid for with a crash. A range that an ArrayBuffer shows is never unmapped, since whoever still holds
- * a view would fault: arenas live forever, and the pool of rings lays fresh anonymous pages over a released range and
- * uses the range again. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must carry SEAL_SHRINK and
- * be long enough. A range and its ArrayBuffer are made once and used for many files, so mapping and releasing in turn
- * costs no address space, no further kernel mappings and no garbage-collected external memory.
+ * Two rules prevent crashes. A range shown by an ArrayBuffer is never unmapped, since an access through a remaining
+ * view would fault: arenas live forever, and the pool of rings maps fresh anonymous pages over a released range and
+ * reuses it. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must have SEAL_SHRINK and be long
+ * enough. A range and its ArrayBuffer are created once and used for many files, so mapping and releasing in turn costs
+ * no address space, no further kernel mappings and no garbage-collected external memory.
  */
 import { fstatSync } from 'node:fs'
 import { EINVAL, EPERM, SystemError } from '../errno.ts'
@@ -99,8 +98,8 @@ export const mapReadOnly = (fd: number, length: number): Arena => {
 }
 
 /**
- * Where the bytes of a buffer lie, for as long as somebody holds it. Small arrays live on V8's heap, which moves, until
- * their `buffer` is asked for. A buffer that is transferred elsewhere later lies there no more.
+ * The address of a buffer's bytes, valid while the buffer is referenced. Small arrays are on V8's heap, which moves,
+ * until their `buffer` is accessed. A buffer that is transferred later is no longer at this address.
  */
 export const addressOf = (bytes: Uint8Array): bigint => {
   if (bytes.buffer.byteLength === 0 || bytes.length === 0) return 0n
@@ -161,7 +160,7 @@ export const createRingPool = (): RingPool => {
   let idleCount = 0
 
   const takeRange = (size: number): Arena => {
-    // Oldest first: a view that somebody forgot to drop shows zeros for as long as possible.
+    // Oldest first: a stale view shows zeros for as long as possible.
     const range = idle.get(size)?.shift()
     if (!range) return arenaOf(mmap(0, size, ANONYMOUS, -1, 0), size)
     idleCount--
@@ -197,7 +196,7 @@ export const createRingPool = (): RingPool => {
     release(mapping) {
       const range = inUse.get(mapping)
       if (!range) throw new Error('release of a mapping that this pool does not hold (released twice?)')
-      // The whole range, tail included: private pages that somebody wrote behind the file go away as well.
+      // The whole range including the tail: private pages written beyond the file are discarded as well.
       mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
       inUse.delete(mapping)
       mappedBytes -= roundUp(mapping.length, pageSize())

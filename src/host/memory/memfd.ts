@@ -1,10 +1,9 @@
 /*
- * Memory files: anonymous files that can be mapped here and passed to other processes, with seals that outlive the
- * passing.
+ * Memory files: anonymous files that can be mapped here and passed to other processes, with permanent seals.
  *
- * A mapping of a file that somebody else truncates kills the reader with SIGBUS, so a file that leaves this process is
- * sized once and sealed against shrinking. SEAL_FUTURE_WRITE makes a file that is mapped writable here (map first, then
- * seal) read-only for everyone who gets it later. See memfd_create(2), fcntl(2) "File Sealing".
+ * A mapping of a file that another process truncates kills the reader with SIGBUS, so a file that leaves this process
+ * is sized once and sealed against shrinking. SEAL_FUTURE_WRITE makes a file that is mapped writable here (map first,
+ * then seal) read-only for all later receivers. See memfd_create(2), fcntl(2) "File Sealing".
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../errno.ts'
@@ -69,7 +68,7 @@ export const punchHole = (fd: number, offset: number, length: number): void => {
 /** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that knows no seals. */
 export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEALS, 0))
 
-/** What names a file in every process that holds it: device and inode. Throws for a bad fd. */
+/** Identity of the file in every process that holds it: device and inode. Throws for a bad fd. */
 export const fileIdentity = (fd: number): { dev: number; ino: number; size: number } => {
   const { dev, ino, size } = fstatSync(fd)
   return { dev, ino, size }

@@ -81,7 +81,7 @@ export const createMover = (fd = -1, user = -1): Mover | undefined => {
         }
         const moved = calls.userdma_mover_move(mover, write ? 1 : 0, pid, at, from, chunk, stride, total, patience)
         if (moved === -ETIMEDOUT || moved === -ECHILD) end(moved === -ETIMEDOUT)
-        // Somebody has killed it.
+        // It was killed from outside.
         if (moved !== -ECHILD || attempts === 0) return moved
       }
     },

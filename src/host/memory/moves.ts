@@ -28,7 +28,7 @@ export interface Moves {
 export const PATIENCE = 250_000
 /** With less left than this a user has used the time up. */
 const LEAST = 1000
-/** What a user gets back per microsecond: all waits of one user take at most a twentieth of our time. */
+/** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of our time. */
 const REFUND = 0.05
 
 interface Budget {

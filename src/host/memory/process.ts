@@ -43,7 +43,7 @@ const IOV_MAX = 1024
 const POLLIN = 1
 const TWO_32 = 2 ** 32
 
-/** What bytes are moved to or from: an arena, or whatever has an address here. */
+/** Local end of a copy: an arena, or any object with an address here. */
 export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
 
 export interface ProcessHandle {
@@ -81,7 +81,7 @@ const openMem = (pid: number, owner: Owner | undefined): number => {
   } catch {
     return -1
   }
-  // Looked at after the open: the kernel lets nobody at an address space between its exec and its new owner.
+  // Checked after the open: the kernel refuses access to an address space between its exec and its new owner.
   if (owner === undefined || isOwned(owner)) return mem
   closeSync(mem)
   return -1
@@ -105,7 +105,7 @@ export const allowPtraceBy = (pid: number): void => {
 export interface ProcessOptions {
   /** From peerPidfd: then there is no moment in which the pid could be another's. The handle owns it. */
   readonly pidfd?: number | undefined
-  /** Nobody else's process may be reached through the handle. To be given where `needsOwner` says so. */
+  /** The handle must not reach another process. Required if `needsOwner` says so. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
 }
 
@@ -146,17 +146,17 @@ export const closeProcess = (handle: ProcessHandle): void => {
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether nobody uses the address space any more that was the process's when the handle was opened; false where that is
- * not known. In one that is in use the kernel finds that there is nothing to write at our address 0 (EFAULT) before it
- * takes that address space's lock, which somebody can hold for ever.
+ * Whether the address space that the process had when the handle was opened is unused by now; false if unknown. In one
+ * that is in use the kernel detects that our address 0 is not writable (EFAULT) before it takes that address space's
+ * lock, which may be held for ever.
  */
 export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 && sys().pwrite(mem, 0, 1, 0) === 0
 
 /**
- * Whether the handle's process runs, with the program that it ran when the handle was opened, and belongs to its owner:
- * false after exit, exec or reuse of the pid. To be asked before each batch of reads and writes. 1.4 µs, with an owner
- * 1.8. A program whose address space somebody keeps alive (clone with CLONE_VM) counts as running after its exec; what
- * moves then is that address space's, or what the kernel lets us at.
+ * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its owner:
+ * false after exit, exec or reuse of the pid. To be checked before each batch of reads and writes. 1.4 µs, with an
+ * owner 1.8. A program whose address space is kept alive by another task (clone with CLONE_VM) counts as running after
+ * its exec; copies then use that address space, or whatever the kernel permits.
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
@@ -209,7 +209,7 @@ const moveBound = (write: boolean, mem: number, count: number): number => {
 }
 
 /**
- * What an answer of /proc/PID/mem means: 0 that nobody uses the address space any more, EIO that the address is not
+ * Interpretation of an answer of /proc/PID/mem: 0 means that the address space is unused, EIO that the address is not
  * mapped.
  */
 export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
@@ -317,7 +317,7 @@ export const pidfdGetfd = (handle: ProcessHandle, fd: number): number => {
   return -EPERM
 }
 
-/** What a descriptor of a process refers to, as /proc names it: a path, 'socket:[123]', '/memfd:name (deleted)'. */
+/** The target of a process's descriptor in /proc: a path, 'socket:[123]', '/memfd:name (deleted)'. */
 export const fdTarget = (pid: number, fd: number): string | SystemError => {
   try {
     return readlinkSync(`/proc/${pid}/fd/${fd}`)
@@ -327,9 +327,9 @@ export const fdTarget = (pid: number, fd: number): string | SystemError => {
 }
 
 /**
- * What names the file behind a descriptor of a process in every process, and no other file later: device, inode, and
- * when it was made, as far as the system knows without asking a file's server, which may not answer. Undefined if there
- * is no such descriptor, or no right to look.
+ * A permanent and unique identity of the file behind a process's descriptor: device, inode, and birth time, if the
+ * system knows it without a request to the file's server, which may not answer. Undefined if there is no such
+ * descriptor, or no permission.
  */
 export const fdFile = (handle: ProcessHandle, fd: number): string | undefined => {
   const { address, u32 } = workArena()

@@ -14,7 +14,7 @@ import { type Arena, mapArena } from './mapping.ts'
 
 const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)' })
 
-/** What may be done with a range. */
+/** Permitted accesses to a range. */
 export const Rights = { READ: 1, WRITE: 2 } as const
 
 /** struct procmap_query, and _IOWR('f', 17, struct procmap_query); the rights are the kernel's bits too. */
@@ -197,7 +197,7 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
       if (asked % SLICE.queries === 0) yield
     }
   }
-  /** What a look has found, for the turn in which it has. */
+  /** Result of a query, valid for its turn. */
   let known: { start: number; end: number; rights: number; turn: number; permits: boolean } | undefined
   return {
     permits(start, end, rights, turn) {

@@ -16,7 +16,7 @@ const sys = libcFunctions({ pread: 'int64_t pread(int fd, int64_t bytes, uint64_
 const PAGE_BITS = 12
 const PAGE = 1 << PAGE_BITS
 const PAGES_PER_4_GIB = 2 ** 20
-/** Bits of the high half of an entry: the page is in memory; userfaultfd wants to hear of writes to it. */
+/** Bits of the high half of an entry: the page is in memory; userfaultfd is notified of writes to it. */
 const PRESENT = 0x8000_0000
 const GUARDED = 0x0200_0000
 /** It is a file's, or shared. */
@@ -55,7 +55,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
     let all = true
     for (let page = first; page <= last; page += BATCH) {
       const count = last - page < BATCH ? last - page + 1 : BATCH
-      // Nothing of it, and the address space is nobody's any more: the move will say so.
+      // No entry: the address space is gone; the copy will report that.
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
       let kinds = 0
       for (let i = 0; i < count; i++) kinds |= u32[2 * i + 1]

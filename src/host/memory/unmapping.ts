@@ -1,11 +1,11 @@
 /*
- * Word of what another process unmaps (userfaultfd(2)). Any process may open such a descriptor for itself
- * (UFFD_USER_MODE_ONLY) and pass it on; in ranges that are watched no page fault is delayed, since they are registered
- * for write protection, which nobody sets.
+ * Notifications of what another process unmaps (userfaultfd(2)). Any process may open such a descriptor for itself
+ * (UFFD_USER_MODE_ONLY) and pass it on; page faults in watched ranges are not delayed, since they are registered for
+ * write protection, which is never set.
  *
- * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here: what it
- * maps at the address afterwards comes later. exit, exec and shmdt make no events. Measured: 1.2 µs to watch a range,
- * 1.6 µs and 0.02 µs per KiB to stop, 20 to 40 µs more for a munmap.
+ * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here, so later
+ * mappings at the address come after the event. exit, exec and shmdt raise no events. Measured: 1.2 µs to watch a
+ * range, 1.6 µs and 0.02 µs per KiB to stop, 20 to 40 µs more for a munmap.
  */
 import { watch } from '../event-loop/poll.ts'
 import { libcFunctions } from '../native.ts'

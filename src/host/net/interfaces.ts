@@ -28,7 +28,7 @@ const SOCKADDR = 12
 /** A dump comes in datagrams of at most 32 KiB. */
 const ROOM = 0x1_0000
 
-/** What is known of an interface. */
+/** Known properties of an interface. */
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
 
 export interface InterfaceListener {
@@ -60,7 +60,7 @@ export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
   const listeners: InterfaceListener[] = []
-  /** What the current dump has named; undefined between dumps. */
+  /** Interfaces listed by the current dump; undefined between dumps. */
   let named: Set<string> | undefined
 
   const setAddress = (index: number, address: Uint8Array, present: boolean): void => {

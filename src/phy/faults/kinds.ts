@@ -1,6 +1,6 @@
 /*
- * What each kind of fault (spec/faults.ts) does to a packet, and its bit in decisions. A new kind is a row there and
- * its function here.
+ * The effect of each kind of fault (spec/faults.ts) on a packet, and its bit in decisions. A new kind is a row there
+ * and its function here.
  */
 import { type FaultCounters, type FaultKind, FaultKinds, type FaultRuleCounts, faultKinds } from '../../spec/faults.ts'
 import { createRandom } from './random.ts'

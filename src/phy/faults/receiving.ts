@@ -230,7 +230,7 @@ export const createFaultyReceiving = (
           handedOn = true
           return true
         }
-        // what is ready waits for the release that frees the space
+        // ready packets wait for the release that frees the space
         if (held.ready > 0) return false
         if (!handedOn && innerTaken) {
           // nothing of this is in use by the device

@@ -29,7 +29,7 @@ export const MadChannel = objectClass('mad_channel', ClassId.mad_channel, {
   methods: {
     /** With its agents a program sends as the system itself: it needs the right to raw packets. */
     create: method(CREATE_FD, { in: {}, out: {}, needs: 'NET_RAW' }),
-    /** How many messages nobody has read yet. */
+    /** Number of unread messages. */
     query: method(QUERY, { in: {}, out: { unread: u32(64) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**

@@ -1,10 +1,10 @@
 /*
- * What Linux calls its calls: every command and every {object, method, attribute} of uverbs with its number, as in the
- * headers of Linux 6.1 to 6.12, which number the same (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42), and MR.REG_MR
- * of 6.17. Names without their prefixes.
+ * Linux's names of its calls: every command and every {object, method, attribute} of uverbs with its number, as in the
+ * headers of Linux 6.1 to 6.12, which have the same numbers (ib_user_verbs.h, ib_user_ioctl_cmds.h; R41, R42), and
+ * MR.REG_MR of 6.17. Names without their prefixes.
  *
- * Nothing is said here of what they mean: write.ts and ioctl.ts map them to methods of our classes, absent.ts says why
- * the others are not mapped, and a test walks all of them.
+ * write.ts and ioctl.ts map them to methods of our classes, absent.ts says why the others are not mapped, and a test
+ * walks all of them.
  */
 
 const numbered = <const N extends string>(first: number, ...names: readonly N[]): Readonly<Record<N, number>> =>

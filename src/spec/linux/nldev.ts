@@ -55,7 +55,7 @@ export interface NldevCommand {
   readonly strict?: true
   /** Number of the command in the answer to a `doit`, if Linux uses another one. */
   readonly answersAs?: number
-  /** What it does here, for docs/reference/linux-abi.md. */
+  /** Its effect here, for docs/reference/linux-abi.md. */
   readonly here: string
 }
 

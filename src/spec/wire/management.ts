@@ -58,7 +58,7 @@ export const VENDOR_OUI_AT = 37
 
 /** Common header and RMPP header; the data of a segment, with the class's own header, follows. */
 export const RMPP_HEADER_BYTES = 36
-/** What `payloadLength` counts: everything behind the RMPP header. */
+/** Bytes counted by `payloadLength`: everything after the RMPP header. */
 export const RMPP_DATA_BYTES = 220
 export const RMPP_VERSION = 1
 

@@ -74,7 +74,7 @@ export const openWindow = (s: EngineState, row: number, now: number): void => {
   }
   if (reliable) countAcknowledged(s, row)
   else {
-    // what it sent counts with the others' until the interval is over
+    // its bytes count with the others' until the interval is over
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
     renewPace(s, now)
   }

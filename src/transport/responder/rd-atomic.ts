@@ -104,7 +104,7 @@ const takeResource = (s: EngineState, row: number): number => {
   const resource = w[base + QP.RESP_RESOURCES] + w[base + QP.RESP_RESOURCE_NEXT] * RES.WORDS
   if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) {
     if (p[resource + RES.REPLAY] === 0) return 0
-    w[base + QP.RESP_PENDING]-- // a repetition that nobody waits for any more
+    w[base + QP.RESP_PENDING]-- // a repetition that is no longer awaited
   }
   w[base + QP.RESP_RESOURCE_NEXT] = (w[base + QP.RESP_RESOURCE_NEXT] + 1) % count
   return resource

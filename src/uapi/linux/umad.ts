@@ -13,7 +13,7 @@ import type { Answer, CallerView, Decoded } from '../call.ts'
 import { viewOf } from '../scalar.ts'
 import { answering, answeringAs, callOf, refuse } from './caller.ts'
 
-/** What is known of one opened file. */
+/** State of one opened file. */
 export interface UmadFile {
   /** Core's number of its channel, and its number in the caller. */
   readonly object: number

@@ -49,7 +49,7 @@ export const checkLocal = (call: string, kit: DeviceContext, local: Slice | read
   if (isForeign) throw foreignSlice(call)
 }
 
-/** Throws RdmaError EINVAL unless a completion can show `id`. */
+/** Throws RdmaError EINVAL unless `id` is a number that completions can carry. */
 export const checkId = (call: string, id: number): void => {
   if (!Number.isSafeInteger(id) || id < 0)
     throw invalidArgument(

@@ -380,7 +380,7 @@ export class ConnectionEnd {
   }
 }
 
-/** What a program has of an end that is connected. */
+/** The program's view of a connected end. */
 class ConnectionObject implements Connection<ConnectedQueuePair> {
   readonly device: Device
   readonly pd: ProtectionDomain

@@ -36,7 +36,7 @@ export class ConnectionEvents {
     this.#handlers.delete(number)
   }
 
-  /** Somebody waits for an event: a device in this process does its work in turns that keep no process alive. */
+  /** An event is awaited: a device in this process does its work in turns that do not keep the process alive. */
   hold(): void {
     if (this.#awaited++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
   }

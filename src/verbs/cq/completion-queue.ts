@@ -90,7 +90,7 @@ const cqOptions = { cqe: 'entries', compVector: 'vector' }
 const thresholdOptions = { count: 'completions', period: 'microseconds' }
 
 const ENTRIES = 256
-/** Completions that a walk gives before the event loop has a turn. */
+/** Completions per iteration before the event loop gets a turn. */
 const TAKEN_PER_TURN = 256
 /** Polls of an empty queue before it is armed. */
 const LOOKS = 4

@@ -22,9 +22,9 @@ import type { RingMemory } from '../../drivers/rxe/rings/rings.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import { failureReason } from '../../spec/failures.ts'
-import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
+import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
-import type { Answered, Carrier } from '../carrier.ts'
+import type { Answered, AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
 import { CLOSED, isClosed } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
@@ -134,52 +134,55 @@ const carrierOn = (
   /**
    * The immediate answer of a call. EOPNOTSUPP if its handler takes time; the object that it creates is then destroyed.
    */
-  const callNow: Carrier['call'] = (cls, method, object, args) => {
+  const callNow: AnyCall = (cls, method, object, args) => {
     let result: ReturnType<typeof invoke>
     try {
-      result = invoke(context, cls as ObjectClass, method, object, args as never, caller)
+      result = invoke(context, cls, method, object, args as never, caller)
     } catch (error) {
-      throw toRdmaError(error, `${(cls as ObjectClass).name}.${method}`)
+      throw toRdmaError(error, `${cls.name}.${method}`)
     }
-    if (!(result instanceof Promise)) return answered(result) as never
+    if (!(result instanceof Promise)) return answered(result)
     undoWhenDone(context, result as Promise<Result>)
     throw refused(
       'EOPNOTSUPP',
-      `${(cls as ObjectClass).name}.${method}`,
+      `${cls.name}.${method}`,
       'its handler takes time, and this call does not wait',
       USE_ASYNC_HINT,
     )
   }
 
+  const call: AnyCall = (cls, method, object, args) => {
+    if (object === CLOSED) throw isClosed(`${cls.name}.${method}`)
+    // Arming changes nothing in the queues, and every wait does it.
+    if (method !== 'reqNotify') network.touch()
+    try {
+      return callNow(cls, method, object, args)
+    } finally {
+      network.mindTimes()
+    }
+  }
+  const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
+    const name = `${cls.name}.${method}`
+    signal?.throwIfAborted()
+    if (object === CLOSED) throw isClosed(name)
+    network.touch()
+    try {
+      const result = invoke(context, cls, method, object, args as never, caller)
+      if (!(result instanceof Promise)) return answered(result)
+      return answered(await untilAborted(context, result as Promise<Result>, signal))
+    } catch (error) {
+      throw toRdmaError(error, name)
+    } finally {
+      network.touch()
+      network.mindTimes()
+      network.kick()
+    }
+  }
+
   const carrier: Carrier = {
     remote: false,
-    call(cls, method, object, args) {
-      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
-      // Arming changes nothing in the queues, and every wait does it.
-      if (method !== 'reqNotify') network.touch()
-      try {
-        return callNow(cls, method, object, args)
-      } finally {
-        network.mindTimes()
-      }
-    },
-    async callAsync(cls, method, object, args, signal) {
-      const name = `${(cls as ObjectClass).name}.${method}`
-      signal?.throwIfAborted()
-      if (object === CLOSED) throw isClosed(name)
-      network.touch()
-      try {
-        const result = invoke(context, cls, method, object, args, caller)
-        if (!(result instanceof Promise)) return answered(result) as never
-        return answered(await untilAborted(context, result as Promise<Result>, signal)) as never
-      } catch (error) {
-        throw toRdmaError(error, name)
-      } finally {
-        network.touch()
-        network.mindTimes()
-        network.kick()
-      }
-    },
+    call: call as Carrier['call'],
+    callAsync: callAsync as Carrier['callAsync'],
     chain(calls) {
       network.touch()
       const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))

@@ -133,7 +133,7 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
 
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
-      // What one device sends another receives: each packet is written once. What comes by a socket has no other.
+      // A packet between two of its devices is written once, by the sender. One from a socket has no sender here.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
       const time = performance.timeOrigin * 1000 + nowMicroseconds()
       try {

@@ -16,10 +16,10 @@ import { rxeLayout } from '../../spec/drivers/ring-layout.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { errnoName } from '../../spec/errno.ts'
 import { declare } from '../../spec/schema/description.ts'
-import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
+import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
-import type { Carrier } from '../carrier.ts'
+import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
 import { invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { CLOSED, isClosed } from '../plan.ts'
 import { joinDaemon, type Session } from './daemon-session.ts'
@@ -150,21 +150,25 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     if (closed) throw refused('EIO', call, 'the device is closed')
   }
 
+  const call: AnyCall = (cls, method, object, args) => {
+    const name = `${cls.name}.${method}`
+    if (object === CLOSED) throw isClosed(name)
+    alive(name)
+    const answered = send(cls, method, object, args)
+    if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
+    return answered
+  }
+  const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
+    signal?.throwIfAborted()
+    return call(cls, method, object, args)
+  }
+
   const carrier: Carrier & { readonly device: RemoteDevice } = {
     remote: true,
     device,
     classes,
-    call(cls, method, object, args) {
-      if (object === CLOSED) throw isClosed(`${(cls as ObjectClass).name}.${method}`)
-      alive(`${(cls as ObjectClass).name}.${method}`)
-      const answered = send(cls as ObjectClass, method, object, args as AnyValues)
-      if (cls.identity === 'fd' && method === 'create') descriptors.made(answered.object)
-      return answered as never
-    },
-    async callAsync(cls, method, object, args, signal) {
-      signal?.throwIfAborted()
-      return carrier.call(cls, method, object, args)
-    },
+    call: call as Carrier['call'],
+    callAsync: callAsync as Carrier['callAsync'],
     descriptors,
     layout: rxeLayout,
     ring: rings.ring,

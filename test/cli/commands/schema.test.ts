@@ -1,5 +1,5 @@
 /*
- * R13: `userdma schema` says what is declared and which drivers have it, and what a device of a daemon supports.
+ * R13: `userdma schema` prints the declarations and the drivers that have them, or what a device of a daemon supports.
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * The MAD layer between two hosts: whose a datagram is, what is answered that nobody takes, and what happens as devices
- * and agents come and go (R40).
+ * The MAD layer between two hosts: the receiver of each datagram, answers to unclaimed requests, and devices and agents
+ * that are added and removed (R40).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

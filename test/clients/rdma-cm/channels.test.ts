@@ -1,6 +1,6 @@
 /*
- * The classes of rdma_cm as programs call them: identifiers of channels, their events and how many of them were read,
- * moves to another channel, groups, and what of a program’s is bounded (R18).
+ * The classes of rdma_cm as programs call them: identifiers of channels, their events and counts of read events,
+ * migration to another channel, multicast, and limits per program (R18).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

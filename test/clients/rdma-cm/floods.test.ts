@@ -1,6 +1,6 @@
 /*
- * Peers that mean harm: floods of requests from one and from many, requests that nobody can read, and messages with ids
- * of others. What they make is bounded, and other listeners go on (docs/why/threat-model.md).
+ * Hostile peers: floods of requests from one and from many, unreadable requests, and messages with other connections'
+ * ids. Their cost is bounded, and other listeners continue (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

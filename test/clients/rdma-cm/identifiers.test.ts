@@ -1,6 +1,6 @@
 /*
- * Identifiers of rdma_cm from bind to destroy, between hosts in virtual time: ports, listeners, connections, their ends,
- * and what is told of each (R17, R18).
+ * Identifiers of rdma_cm from bind to destroy, between hosts in virtual time: ports, listeners, connections,
+ * disconnects, and the events of each (R17, R18).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,8 +1,8 @@
 /*
  * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and die at
- * random, over a network that loses or does not. What an identifier hears must be what its stage lets it hear; once all
- * timers have run out it is in a stage that lasts, both ends of a connection agree, and when all are destroyed nothing is
- * left. Queue pairs are used again when they have rested, and are then nowhere in use.
+ * random, with and without packet loss. Each event of an identifier must be legal in its state; once all timers have
+ * expired it is in a stable state, both ends of a connection agree, and when all are destroyed nothing is left. Queue
+ * pairs are reused after TIMEWAIT, and only when they are unused everywhere.
  */
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'

@@ -1,6 +1,6 @@
 /*
- * Options of identifiers (rdma_set_option), and what vendors say with a request and its answer (ECE): states, sizes and
- * errors as Linux has them.
+ * Options of identifiers (rdma_set_option), and vendor options of requests and replies (ECE): states, sizes and errors
+ * as in Linux.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

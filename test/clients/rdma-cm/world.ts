@@ -1,6 +1,6 @@
 /*
- * Hosts in virtual time: each a core with soft devices, the MAD layer and rdma_cm, joined by one memory link. Their
- * consumer is the test, which sees every event of every identifier.
+ * Hosts in virtual time: each a core with soft devices, the MAD layer and rdma_cm, connected by one memory link. The
+ * test is their consumer and sees every event.
  */
 import assert from 'node:assert/strict'
 import { Clients, classesWithClients } from '../../../src/clients/clients.ts'

@@ -1,5 +1,5 @@
 /*
- * R31, R32, R33: clients hear of every device in the right order, handlers of every event.
+ * R31, R32, R33: clients are told of every device in the right order, handlers of every event.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -26,7 +26,7 @@ const { device: Device, driver_ops: Ops, pd: Pd } = Classes
 
 const name = (text: string) => ({ name: new TextEncoder().encode(text) })
 
-/** An interface that takes protection domains of the context by their handles and tells what happens to it. */
+/** An interface that takes protection domains of the context by handle and records calls. */
 const domains = (log: string[]): DriverOps<{ pds: CoreObject[] }> => ({
   open: () => ({ pds: [] }),
   ioctl(call, request, argument) {

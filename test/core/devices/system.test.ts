@@ -1,6 +1,6 @@
 /*
- * R13 and R18: the system-wide device lists the devices, tells when they come and go, and has the classes that are
- * marked global and no others.
+ * R13 and R18: the system-wide device lists the devices, reports added and removed ones, and has exactly the global
+ * classes.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * R16: chains run in order, later entries use what earlier ones have made, and a failure stops or undoes.
+ * R16: chains run in order, later entries use objects of earlier ones, and a failure stops or undoes the chain.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -58,7 +58,7 @@ test('a message is decoded, run and answered', () => {
   assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
 })
 
-test('codecs see the device’s classes, the classes of live handles, and whether the context is open', () => {
+test('codecs get the device’s classes, the classes of handles, and whether the context is open', () => {
   const { device, context, caller, ret } = setUp()
   const view = callerView(context, caller)
   assert.equal(callerView(context, caller), view)
@@ -77,7 +77,7 @@ test('codecs see the device’s classes, the classes of live handles, and whethe
   assert.deepEqual([view.hasContext, callerView(openContext(device), caller).hasContext], [true, false])
 })
 
-test('what a call created is undone when its answer cannot be written', () => {
+test('a creation is undone when its answer cannot be written', () => {
   const b = setUp()
   const { context, core, device, caller, ret, log } = b
   assert.equal(ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle: 1n, compVector: 0 }, lost: true }), -14)
@@ -94,14 +94,14 @@ test('what a call created is undone when its answer cannot be written', () => {
   assert.equal(open(false), -22)
 })
 
-test('a destroy whose answer cannot be written has happened', () => {
+test('a destroy takes effect even if its answer cannot be written', () => {
   const { ret } = setUp()
   ret({ class: 'pd', method: 'create' })
   assert.equal(ret({ class: 'pd', method: 'destroy', lost: true }), -14)
   assert.equal(ret({ class: 'pd', method: 'destroy' }), -2)
 })
 
-test('after the context or the device has gone every message is EIO', () => {
+test('after the end of the context or the device every message is EIO', () => {
   const { context, device, ret, caller } = setUp()
   const other = openContext(device, { opened: true })
   closeContext(context)
@@ -110,7 +110,7 @@ test('after the context or the device has gone every message is EIO', () => {
   assert.equal((dispatch(other, plain, [{ class: 'pd', method: 'create' }], caller) as Answer).ret, -5)
 })
 
-test('an answer is a promise only if the handler waits, and our own mistakes stay exceptions', async () => {
+test('an answer is a promise only if the handler is asynchronous, and bugs stay exceptions', async () => {
   const line = driverClass(Classes.pd, {
     create: async () => ({}),
     destroy: () => {
@@ -128,7 +128,7 @@ test('an answer is a promise only if the handler waits, and our own mistakes sta
   assert.equal(stat(core).objects, 1)
 })
 
-test('a caller that is another process of the same context has its own view', () => {
+test('another process with the same context has its own view', () => {
   const { context, caller } = setUp()
   const child: Caller = { ...caller, copyIn: () => new Uint8Array([7]) }
   assert.notEqual(callerView(context, child), callerView(context, caller))

@@ -1,6 +1,5 @@
 /*
- * What hooks are for (R24): a policy that refuses calls, faults that are injected, and somebody who watches; around
- * every call, whichever way it came.
+ * Uses of hooks (R24): a policy that refuses calls, fault injection, and observation; for every call in every dialect.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -134,7 +134,7 @@ test('what was not read about the objects of a device that goes goes with them; 
   fire()
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
   raiseObjectEvent(cq, AsyncEventType.values.CQ_ERR)
-  // What it completes and tells while it goes is not told either.
+  // Completions and events raised during its removal are not delivered either.
   registerClient(device.core, {
     name: 'busy',
     add() {},

@@ -1,6 +1,6 @@
 /*
- * Thresholds of completion events (R36), in virtual time: so many completions, or so many microseconds, whichever comes
- * first, without anything of the driver.
+ * Moderation of completion events (R36), in virtual time: by count or by time, whichever comes first, without help of
+ * the driver.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

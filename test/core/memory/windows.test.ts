@@ -1,6 +1,6 @@
 /*
- * Memory windows in core: what binding takes and refuses, clause by clause (IBA 10.6.7), whom a bound window serves,
- * and what becomes of it when its region, its queue pair or its context goes.
+ * Memory windows in core: what binding accepts and refuses, clause by clause (IBA 10.6.7), which queue pairs a bound
+ * window serves, and its fate when its region, queue pair or context is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

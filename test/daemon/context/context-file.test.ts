@@ -1,6 +1,6 @@
 /*
- * A context's memory file: rings that never overlap, are zero when they are new, and are seen through the file at their
- * offsets; all memory goes back.
+ * A context's memory file: rings never overlap, are zero when new, and are visible through the file at their offsets;
+ * all memory is released.
  */
 import assert from 'node:assert/strict'
 import { fstatSync } from 'node:fs'

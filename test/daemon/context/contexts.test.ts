@@ -1,6 +1,6 @@
 /*
- * Contexts live as long as any copy of any of their doorbell sockets, or of the memory file that a program was given;
- * one that cannot be opened leaves nothing.
+ * A context exists as long as any copy of any of its doorbell sockets, or of the program's memory file; a failed open
+ * leaves nothing.
  */
 import assert from 'node:assert/strict'
 import { readdirSync } from 'node:fs'

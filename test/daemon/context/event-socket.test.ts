@@ -1,6 +1,6 @@
 /*
- * Events on their way to a program that reads, or does not: records arrive whole and in order, and what a withdrawal
- * counts is exactly what was not read.
+ * Events for programs that read, or do not: records arrive whole and in order, and a withdrawal counts exactly the
+ * unread ones.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

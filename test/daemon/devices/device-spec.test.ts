@@ -1,5 +1,5 @@
 /*
- * Devices as people name them: addresses parse as Node's own URL parser reads them, and what is wrong is said.
+ * Device names and addresses: addresses are parsed like Node's URL parser, and errors have messages.
  */
 import assert from 'node:assert/strict'
 import { isIP } from 'node:net'

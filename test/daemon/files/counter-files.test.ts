@@ -1,5 +1,5 @@
 /*
- * The files of counters: there from the start, up to date when asked for, and no older than `lifespan` says.
+ * Counter files: present from the start, up to date when requested, and no older than `lifespan`.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * The files that libibverbs reads before it opens a device: what they say, as Linux writes it, and that the tree comes
- * and goes whole.
+ * The files that libibverbs reads before it opens a device: contents as in Linux, and creation and removal of the whole
+ * tree.
  */
 import assert from 'node:assert/strict'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * Memory files of programs: read and written at offsets, never longer than they are, whatever their owner does to them.
+ * Programs' memory files: read and written at offsets, never extended, whatever their owner does to them.
  */
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'

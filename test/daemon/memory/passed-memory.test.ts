@@ -1,5 +1,5 @@
 /*
- * Memory files that clients pass: what is taken, and that nothing reaches beyond them or outlives them.
+ * Memory files passed by clients: which are accepted, and that accesses stay within their bounds and lifetime.
  */
 import assert from 'node:assert/strict'
 import { closeSync, fstatSync, openSync, readdirSync, statSync } from 'node:fs'

@@ -1,6 +1,6 @@
 /*
- * Another process's memory as an address space: only what is mapped, only as far as its protection allows, only while
- * it is that process.
+ * Another process's memory as an address space: only mapped pages, with their protection, and only while it is the same
+ * process.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

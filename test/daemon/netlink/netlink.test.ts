@@ -1,5 +1,5 @@
 /*
- * Sockets of NETLINK_RDMA on a daemon without a shim: answers, lists, events, and programs that do it wrong.
+ * NETLINK_RDMA sockets of a daemon without a shim: answers, lists, events, and misbehaving programs.
  */
 import assert from 'node:assert/strict'
 import { describe, it, type TestContext } from 'node:test'

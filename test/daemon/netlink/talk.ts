@@ -1,5 +1,5 @@
 /*
- * A socket of NETLINK_RDMA of a daemon, as a program has it: asks, and hears all that came.
+ * A program's NETLINK_RDMA socket of a daemon: sends requests and returns everything received.
  */
 import assert from 'node:assert/strict'
 import { EAGAIN } from '../../../src/host/errno.ts'

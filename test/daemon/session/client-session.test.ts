@@ -1,6 +1,6 @@
 /*
- * Clients that speak garbage, reach for what is not theirs, or take all they can get: the daemon stays, only their own
- * session ends, and others notice nothing.
+ * Clients that send garbage, address other clients' objects, or exhaust resources: the daemon survives, only their own
+ * session ends, and others are not affected.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readdirSync } from 'node:fs'

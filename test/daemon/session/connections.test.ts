@@ -1,6 +1,6 @@
 /*
- * Channels of rdma_cm and their descriptors between sessions: whoever has a descriptor has its identifiers, and nobody
- * reaches those of another channel by it (docs/why/threat-model.md).
+ * Channels of rdma_cm and their descriptors between sessions: a descriptor gives access to its identifiers, and to no
+ * other channel's (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { type TestContext, test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * A program that has ended by the time that a line is made about it has its name there all the same.
+ * The log line about a program contains its name even if it has ended.
  */
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'

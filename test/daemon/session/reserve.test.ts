@@ -1,5 +1,5 @@
 /*
- * Connections while the daemon has no descriptors left: this process, which is the daemon and its client, has taken all.
+ * Connections while the daemon has no free descriptors: this process, daemon and client in one, has taken all.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync } from 'node:fs'

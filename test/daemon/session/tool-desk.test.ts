@@ -1,5 +1,5 @@
 /*
- * What tools may ask, and what becomes of those who ask nonsense or for what is not theirs.
+ * Permitted requests of tools, and invalid or forbidden ones.
  */
 import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * What a record says of a call (R46): values of any length, and methods that only a driver knows.
+ * The contents of a call's record (R46): values of any length, and driver-specific methods.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

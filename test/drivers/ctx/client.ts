@@ -1,5 +1,5 @@
 /*
- * A client of a ctx device in this process: reads and writes a context's queues as a program does that has mapped them.
+ * A client of a ctx device in this process: reads and writes a context's mapped queues as a program does.
  */
 import {
   type Caller,

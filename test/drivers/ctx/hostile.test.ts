@@ -1,7 +1,7 @@
 /*
- * Hostile clients of a device of contexts: changed messages of its classes, its private one above all, any request,
- * bytes and mapping on its descriptors, any words in its queues. All of it is answered, two honest clients go on, and
- * nothing is left. By seed.
+ * Hostile clients of a ctx device: modified messages of its classes, especially the private one, arbitrary requests,
+ * bytes and mappings on its descriptors, arbitrary words in its queues. All calls are answered, two honest clients are
+ * not affected, and nothing is left. Seeded.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Limits that creation checks are those that the device announces.
+ * Creation enforces the limits that the device reports.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

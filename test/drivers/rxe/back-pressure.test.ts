@@ -1,7 +1,7 @@
 /*
- * Objects go and change while what was posted waits for room: ports are full because nobody takes what the other device
- * has sent, senders are paced, completions have no room. Whatever is destroyed or modified then is done or refused, no
- * device throws in its poll, and nothing is left at the end.
+ * Objects are destroyed and modified while posted requests wait for room: ports are full because the receiver does not
+ * take packets, senders are paced, CQs are full. Each destroy or modify succeeds or is refused, no poll throws, and
+ * nothing is left at the end.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * A program posts, then calls: what the call answers and does counts the posts before it, although nobody has looked at
- * the rings in between (no `settle` here). Linux' rxe works on a request before the post returns.
+ * A program posts and then calls: the call's result includes the earlier posts, although the rings were not polled in
+ * between (no `settle` here). Linux's rxe processes a request before the post returns.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,7 +1,6 @@
 /*
  * Completion events with real completions (R34, R35; IBA 11.4.2.2): every combination of vector, channel, arming and
- * kind of completion; queues that share vectors and channels; and how many events a destroyed queue has sent that were
- * read.
+ * kind of completion; CQs that share vectors and channels; and the number of read events of a destroyed CQ.
  */
 import assert from 'node:assert/strict'
 import { describe, it, test } from 'node:test'

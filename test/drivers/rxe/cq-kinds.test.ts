@@ -1,6 +1,6 @@
 /*
- * Kinds of completion queues of the soft device: one that only counts works wherever a completion queue does (R11), and
- * an extended one tells when. And all vectors and channels in every combination (R34).
+ * Kinds of completion queues of the soft device: a counting one works wherever a CQ does (R11), and an extended one has
+ * timestamps. And all vectors and channels in every combination (R34).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

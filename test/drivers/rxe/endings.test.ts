@@ -1,6 +1,6 @@
 /*
- * Two soft devices on a memory link: what goes away under way (peers, regions, contexts, devices), and garbage in
- * rings.
+ * Two soft devices on a memory link: peers, regions, contexts and devices that are destroyed during traffic, and
+ * garbage in rings.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

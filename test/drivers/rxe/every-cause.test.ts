@@ -1,7 +1,6 @@
 /*
- * The whole table of causes: each is raised, by a soft device where one can raise it, else by its engine alone. A cause
- * that is new in the table does not compile here until there is a way to raise it; one that nothing raises any more
- * fails.
+ * The whole table of causes: each is raised, by a soft device if possible, otherwise by an engine alone. A new cause
+ * does not compile here until there is a test that raises it; one that cannot be raised any more fails.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

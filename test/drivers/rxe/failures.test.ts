@@ -1,6 +1,6 @@
 /*
- * What two soft devices tell of their failures: each line with its numbers, the peer's own cause, and the failure that
- * is kept by queue pair.
+ * Failures reported by two soft devices: each line with its numbers, the peer's own cause, and the last failure kept
+ * per queue pair.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

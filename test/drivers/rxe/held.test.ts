@@ -1,6 +1,6 @@
 /*
- * An acknowledgement waits one turn for the answer that the program may give, where sending costs a system call, and
- * never longer.
+ * An acknowledgement waits one turn for a possible answer of the program, where sending costs a system call, and never
+ * longer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

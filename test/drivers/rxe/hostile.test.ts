@@ -1,8 +1,8 @@
 /*
- * Programs that write whatever they like into the rings that they share with their device: requests of garbage or
- * almost right, indices, counts, sizes. Through core, driver, engines and link nothing is thrown and nothing hangs, no
- * byte outside of rings and registered memory changes, honest programs on the same devices notice nothing, and in the
- * end nothing is left. By seed; a failure names it and what was done last.
+ * Programs that write arbitrary data into the rings shared with their device: requests of garbage or almost right,
+ * indices, counts, sizes. Nothing in core, driver, engines and link throws or hangs, no byte outside rings and
+ * registered memory changes, honest programs on the same devices are not affected, and in the end nothing is left.
+ * Seeded; a failure prints the seed and the last steps.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

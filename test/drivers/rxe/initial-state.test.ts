@@ -1,6 +1,6 @@
 /*
- * Queue pairs created right into a state (R7) with the address of the device's link (R10): one call, all attributes, or
- * nothing is left.
+ * Queue pairs created directly in a state (R7) with the address of the device's link (R10): one call with all
+ * attributes; a failure leaves nothing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

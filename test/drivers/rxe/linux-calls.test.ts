@@ -1,6 +1,6 @@
 /*
- * Linux's calls on a soft device (R41, R42): those that its driver lacks are refused before anything of them is looked
- * at, as Linux refuses them; MODIFY_CQ, which Linux's rxe lacks, is the threshold of the queue (R36).
+ * Linux's calls on a soft device (R41, R42): those that Linux's rxe lacks are refused before any other check, as in
+ * Linux; MODIFY_CQ, which Linux's rxe lacks, sets event moderation (R36).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Invalidations and binds on the soft device: what a wrong key comes to, here and at the peer, with packets and
+ * Invalidations and binds on the soft device: the result of a wrong key, locally and at the peer, with packets and
  * without.
  */
 import assert from 'node:assert/strict'

@@ -1,6 +1,6 @@
 /*
- * Devices of one process whose packets get lost, or whose process is not scheduled for a while: what is sent again is
- * what has to be, and not much more (IBA 9.7.5.1.1, 9.7.6).
+ * Devices in one process with packet loss, or whose process is not scheduled for a while: the necessary retransmissions
+ * occur, and few others (IBA 9.7.5.1.1, 9.7.6).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Soft devices on a memory link in this process, with a clock of the test's own: everything of userdma but processes.
+ * Soft devices on a memory link in this process, with the test's own clock: all of userdma except processes.
  */
 import assert from 'node:assert/strict'
 import {

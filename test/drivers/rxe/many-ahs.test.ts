@@ -1,5 +1,5 @@
 /*
- * Address handles by the thousand (R25): one call makes 10,000 and one destroys them; all or none.
+ * Many address handles (R25): one call creates 10,000 and one destroys them; all or none.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Two programs on a machine whose queue pairs are joined, and what an honest pair does to see whether all is well.
+ * Two programs on a machine with connected queue pairs, and an exchange that checks that they work.
  */
 import assert from 'node:assert/strict'
 import {

@@ -1,6 +1,6 @@
 /*
- * The program's side of rxe's rings, as Debian's provider has it: geometry from the header, requests in, completions
- * out. And memory for rings that tells what is left of it.
+ * The program's side of rxe's rings, like Debian's provider: geometry from the header, requests in, completions out.
+ * And ring memory that reports leaks.
  */
 
 import type { MappedChunk } from '../../../src/core/memory/mappable-memory.ts'

@@ -1,7 +1,7 @@
 /*
- * A soft device goes in the middle of what it does (R23): whoever uses it has every request answered, by a completion
- * in the queue that it polls, hears of it as the last event, and every call is EIO; partners on other devices run into
- * their retries, everybody else goes on, and nothing is left. At many points of the same exchange.
+ * A soft device is removed during traffic (R23): every request of its users completes, their last event is
+ * DEVICE_FATAL, and every call is EIO; peers on other devices run into their retries, all others continue, and nothing
+ * is left. At many points of the same exchange.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

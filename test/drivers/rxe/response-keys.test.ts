@@ -1,6 +1,6 @@
 /*
- * The local keys of READs and atomics are looked at when the response is placed, as adapters and rxe do: the request is
- * sent whatever they are, the peer's memory changes, and what the peer refuses comes first.
+ * Local keys of READs and atomics are checked when the response is placed, as in adapters and rxe: the request is sent
+ * in any case, the peer's memory changes, and the peer's refusal comes first.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,5 +1,6 @@
 /*
- * Shared receive queues and XRC for tests of the soft device: objects by core's invoke, rings as a program maps them.
+ * Shared receive queues and XRC for tests of the soft device: objects through core's invoke, rings as mapped by a
+ * program.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'

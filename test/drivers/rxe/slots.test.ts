@@ -1,5 +1,5 @@
 /*
- * Numbers that hot code uses for objects, and QP numbers, which late packets of an old connection must not find again.
+ * Object numbers of hot code, and QP numbers, which late packets of an old connection must not match again.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Receive requests of a shared queue name memory of that queue's protection domain, whatever domain the queue pair that
- * takes them is in (IBA 10.2.9): with packets, in slices without packets, and on the fast path.
+ * Receives of an SRQ name memory of the SRQ's protection domain, whatever the domain of the consuming queue pair (IBA
+ * 10.2.9): with packets, in slices without packets, and on the fast path.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * What becomes of a request of a shared receive queue whose message is passed over after it was taken, which only
- * services without acknowledgements do (IBA 9.8.2.2, 10.2.9): it stays with its queue pair and serves that one's next
- * message, comes back flushed in error, and goes with the queue pair when that is reset or destroyed.
+ * A receive of an SRQ that was taken for a message that is then dropped, which only services without acknowledgements
+ * do (IBA 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is
+ * discarded when the queue pair is reset or destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

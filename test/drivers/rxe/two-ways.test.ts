@@ -1,7 +1,7 @@
 /*
- * Messages inside a process without packets (transport/loopback/slices.ts) against the same with packets: memory,
- * completions, events, states and counters are alike for random requests of every connected service, wrong ones among
- * them, receive requests that are short, late or missing, and time that passes.
+ * Messages inside a process without packets (transport/loopback/slices.ts) compared with the same messages as packets:
+ * memory, completions, events, states and counters are equal for random requests of every connected service, including
+ * wrong ones, short, late or missing receives, and passing time.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -48,7 +48,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is not there' }, () => 
       const timer = createTimer(done)
       other.set(1e9)
       timer.set(2000)
-      // What the event loop has closed is gone by its next turn.
+      // A handle closed by the event loop is gone by the next turn.
     }).then(() => new Promise(setImmediate))
     other.close()
     assert.equal(calls, 0)

@@ -1,4 +1,4 @@
-/* Copies by native code against copies piece by piece. */
+/* Copies by native code compared with copies piece by piece. */
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'

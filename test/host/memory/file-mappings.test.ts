@@ -1,5 +1,5 @@
 /*
- * Shared mappings of files on a disk are told from those in memory, however the kernel tells of mappings.
+ * Distinguishes shared mappings of disk files from those in memory, by every interface of the kernel.
  */
 import assert from 'node:assert/strict'
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'

@@ -62,7 +62,7 @@ test('the address of a buffer is where its bytes are, small ones on V8’s heap 
   assert.equal(addresses[2], addresses[1] + 500n)
   for (let i = 0; i < 3; i++) collect()
   assert.deepEqual([small, large, part].map(addressOf), addresses)
-  // What lies there is what the buffer shows.
+  // The buffer shows the mapped bytes.
   large[500] = 77
   const self = openProcess(process.pid)
   assert.ok(!(self instanceof Error))

@@ -1,5 +1,5 @@
 /*
- * Moves that wait for nobody: pages that are there are moved by us, all others by a mover, with the same result.
+ * Non-blocking copies: present pages are copied by the daemon, all others by a mover, with the same result.
  */
 import assert from 'node:assert/strict'
 import { after, test } from 'node:test'

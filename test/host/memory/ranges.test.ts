@@ -1,5 +1,5 @@
 /*
- * What another process has mapped, asked in both ways: they agree on every range, whole, partial, or across mappings.
+ * Another process's mappings, queried in two ways: they agree on every range, whole, partial, or across mappings.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
 /*
- * What rtnetlink says about interfaces, from recorded messages and live ones: parsed, and kept as a table.
+ * rtnetlink's messages about interfaces, recorded and live: parsing, and the resulting table.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

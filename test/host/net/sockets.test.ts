@@ -107,7 +107,7 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   setBuffers(a, { send: 1 << 20 })
   const long = new Uint8Array(MAX_MESSAGE).map((_, i) => i * 7)
   const sent = send(a, long)
-  // A small net.core.wmem_max may forbid it, but never cut it.
+  // A small net.core.wmem_max may refuse it, but never truncate it.
   if (sent === -EMSGSIZE) return
   assert.equal(sent, MAX_MESSAGE)
   assert.equal(recv(b, room).length, MAX_MESSAGE)

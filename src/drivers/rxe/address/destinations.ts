@@ -16,7 +16,7 @@ import { Vector } from '../../../spec/drivers/rxe-rings.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path.ts'
 
-/** What an address handle names. */
+/** The destination of an address handle. */
 export interface AddressHandle {
   /** The number by which work requests name it, from 1 on. */
   readonly number: number

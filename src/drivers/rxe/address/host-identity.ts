@@ -21,7 +21,7 @@ const interfaceIndex = (name: string): number => {
 }
 
 /**
- * Who a device is, from the interface that has its address; one that no interface has gets an identity made from it.
+ * The identity of a device, from the interface with its address; without an interface it is derived from the address.
  * Node lists only interfaces that are up and connected; `interfaces` has the others too.
  */
 export const identityOf = (

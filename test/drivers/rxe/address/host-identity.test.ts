@@ -1,5 +1,5 @@
 /*
- * Who a device is on this machine, by its address.
+ * The identity of a device on this machine, from its address.
  */
 import assert from 'node:assert/strict'
 import { networkInterfaces } from 'node:os'

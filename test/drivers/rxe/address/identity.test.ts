@@ -1,6 +1,6 @@
 /*
- * Who a device is: MAC, GUID and GIDs as Linux's rxe takes them from its interface (the recorded machine), and made up
- * where there is none.
+ * The identity of a device: MAC, GUID and GIDs, derived from its interface as in Linux's rxe (the recorded machine), or
+ * generated without one.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

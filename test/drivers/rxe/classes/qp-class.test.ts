@@ -1,6 +1,6 @@
 /*
- * Class rc_qp of the soft device through core's invoke: what create, modify, query and destroy answer and refuse, as
- * Linux's driver does.
+ * Class rc_qp of the soft device through core's invoke: results and refusals of create, modify, query and destroy, as
+ * in Linux's driver.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

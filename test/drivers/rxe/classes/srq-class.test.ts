@@ -1,5 +1,5 @@
 /*
- * Class srq of the soft device: who gets which request, what the queue tells, and what is refused.
+ * Class srq of the soft device: which queue pair gets which request, events, and refusals.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

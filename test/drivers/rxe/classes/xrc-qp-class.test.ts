@@ -1,5 +1,6 @@
 /*
- * XRC of the soft device: domains that contexts share, targets that outlive who made them, and what a request reaches.
+ * XRC of the soft device: domains shared by contexts, targets that outlive their creators, and the destination of
+ * requests.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

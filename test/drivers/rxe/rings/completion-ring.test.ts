@@ -1,6 +1,6 @@
 /*
- * Completion queues as rings: nothing is lost while there is room by the device's own count, nothing is overwritten,
- * and a program that moves its index anywhere harms itself only.
+ * Completion queues as rings: nothing is lost while the device counts free entries, nothing is overwritten, and a
+ * program that corrupts its index harms only itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Which queues are looked at when: what was changed, what was used lately, everything; and who is told of it.
+ * Which queues are polled when: changed ones, recently used ones, all; and the notifications.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

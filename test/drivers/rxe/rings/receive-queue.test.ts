@@ -1,5 +1,5 @@
 /*
- * Receive requests that many take from: order, the limit, another size, and a program that writes nonsense.
+ * Receives shared by many queue pairs: order, limit, resizing, and a program that writes garbage.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * Slabs of rings: rings of any size never overlap, are found at the offset that calls answer, are empty when they are
- * new, and little lies idle.
+ * Slabs of rings: rings of any size never overlap, are at the offset that calls answer, are empty when new, and waste
+ * little memory.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * Rings have the sizes and headers that Linux's driver has shown in the recorded runs, and indices never lead out of
+ * Rings have the sizes and headers that Linux's driver showed in the recorded runs, and indices never lead outside
  * them.
  */
 import assert from 'node:assert/strict'

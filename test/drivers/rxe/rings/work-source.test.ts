@@ -1,6 +1,6 @@
 /*
- * Work requests from rxe's rings: every field of the provider's struct arrives where the engines expect it, and
- * whatever else a ring holds becomes a refusal that stays inside bounds.
+ * Work requests from rxe's rings: every field of the provider's struct arrives where the engines expect it, and any
+ * other contents are refused within bounds.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
