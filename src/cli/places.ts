@@ -34,9 +34,15 @@ export const shimLibrary = (): string => {
   return path
 }
 
-/** A new folder that only this user can enter. */
+/** A new folder that only this user can enter. Throws a sentence where the temporary folder cannot be written to. */
 export const privateFolder = (): string => {
-  const folder = mkdtempSync(resolve(tmpdir(), 'userdma-'))
+  let folder: string
+  try {
+    folder = mkdtempSync(resolve(tmpdir(), 'userdma-'))
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new Error(`cannot make a folder in ${tmpdir()} (${code}); set TMPDIR to a folder of yours`, { cause: error })
+  }
   // Independent of the umask.
   chmodSync(folder, 0o700)
   return folder

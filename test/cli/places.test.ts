@@ -17,3 +17,15 @@ test('a private folder is for its user alone', () => {
   removeFolder(folder)
   assert.ok(!existsSync(folder))
 })
+
+test('where no folder can be made, the sentence names TMPDIR', t => {
+  const before = process.env.TMPDIR
+  t.after(() => {
+    if (before === undefined) delete process.env.TMPDIR
+    else process.env.TMPDIR = before
+  })
+  process.env.TMPDIR = '/no/such'
+  assert.throws(privateFolder, {
+    message: 'cannot make a folder in /no/such (ENOENT); set TMPDIR to a folder of yours',
+  })
+})
