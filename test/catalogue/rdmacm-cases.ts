@@ -35,7 +35,6 @@ const gid = (program: string, options: string): ProgramCase => ({
 
 const NO_GID =
   'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe it ends so too'
-/** One number of a queue pair at both ends is a stale connection where both are of one device, as on Linux. */
 const CMTIME_13 = 'the program of rdma-core 56 knows no IPv6'
 
 export const rdmacmPrograms: readonly ProgramCase[] = [
@@ -92,6 +91,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   but(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
+  // Without queue pairs it names numbers of its own: where both ends are of one device, they must differ, as on Linux.
   but(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
   but(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },
