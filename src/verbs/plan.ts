@@ -181,7 +181,7 @@ export const isNativeObject = (kit: DeviceContext, object: object): boolean =>
 /** Assigns `object` to this device; objects without events are not among the sources. */
 export const adopt = <T extends object>(kit: DeviceContext, object: T): T => Object.assign(object, { [OWNER]: kit })
 
-/** It is closed. */
+/** Marks it as closed. */
 export const markEnded = (object: object): void => {
   ;(object as Owned)[OWNER] = undefined
 }

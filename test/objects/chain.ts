@@ -7,11 +7,11 @@ import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/s
 import { type Code, forget, isCreate, type Names, type Thing } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
-/** One call of a chain; names that stand in `refs` are the objects that those entries have made. */
+/** One call of a chain; the arguments in `refs` are objects created by those entries. */
 export interface Entry {
   readonly cls: ObjectClass
   readonly methodName: string
-  /** A handle; `from`: the object that this entry has made. */
+  /** A handle; `from`: the object created by this entry. */
   readonly object: number
   readonly from?: number
   readonly args: AnyValues
@@ -19,18 +19,18 @@ export interface Entry {
 }
 
 export interface ChainResult {
-  /** Of the chain as a whole: refused before anything ran. */
+  /** Error of the chain as a whole: refused before any entry ran. */
   readonly code: Code
   readonly done: number
   readonly error: number
-  /** By entry, those that ran and succeeded. */
+  /** By entry: those that succeeded. */
   readonly outcomes: readonly Outcome[]
 }
 
 /** Descriptors of the chain have no number yet. */
 const UNNUMBERED = 0x8000_0000
 
-/** What the references of an entry mean: arguments, or why they mean nothing. */
+/** The arguments to which an entry's references resolve, or the error if they do not. */
 const resolve = ({ cls, methodName, args, refs }: Entry, made: readonly (Thing | undefined)[]): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
   for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {

@@ -9,7 +9,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, currentBuild, hasHeader, missing, requireTool } from '../tools.ts'
 
-/** Whether the shim can be compiled and talked to here; skips the test otherwise. */
+/** Whether the shim can be compiled and used here; skips the test otherwise. */
 export const shimIsPossible = (t: TestContext): boolean => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return false
   if (!hasHeader('infiniband/verbs.h'))
@@ -19,7 +19,7 @@ export const shimIsPossible = (t: TestContext): boolean => {
 
 let shim: string | undefined
 
-/** The shim's path: the built one if nothing has changed since, else one compiled for this test file. */
+/** The shim's path: the built one if it is up to date, otherwise one compiled for this test file. */
 export const compileShim = (folder: string): string => {
   shim ??= currentBuild('native/libuserdma_shim.so', 'shim')
   if (shim) return shim
@@ -36,7 +36,7 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
   return compileC(join(folder, 'libuserdma_shim.so'), sources, options)
 }
 
-/** Scenarios of scenarios.c that need no more than a daemon, and what they show. */
+/** Scenarios of scenarios.c that need only a daemon, and their titles. */
 export const scenarioSentences = {
   paths: 'paths of RDMA lead to the daemon, others where they always did',
   device: 'a device node opens as a character device whose calls are forwarded',

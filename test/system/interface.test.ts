@@ -182,7 +182,7 @@ describe('a device follows its interface', {
       'fd99::1',
     ])
     const second = await startDaemon(t, { devices: ['rxe0@10.99.0.8'], link: 'udp', netns: name })
-    assert.match(second.running.output(), /rxe0 does without the address 10\.99\.0\.1: another program/)
+    assert.match(second.running.output(), /rxe0 does not use the address 10\.99\.0\.1: another program/)
     assert.deepEqual(Object.values(await gidsOf(t, second)).slice(1), ['::ffff:10.99.0.8'])
     await pingpong(t, [first, second])
     const devices = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2']

@@ -1,6 +1,6 @@
 /*
- * Packet lines. The golden file has, for each opcode and each set of words that its lines can have, the first such
- * packet of the captures; UPDATE_GOLDEN=1 writes it anew.
+ * Packet lines. For each opcode and each set of words in its lines, the golden file has the first such packet of the
+ * captures; UPDATE_GOLDEN=1 rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -15,12 +15,12 @@ import { capturedPackets } from './captures.ts'
 
 const golden = join(repoRoot, 'test', 'trace', 'packet-lines.golden')
 
-/** A line without its numbers: packets with the same shape are shown alike. */
+/** A line without its numbers: packets with the same shape have the same text. */
 const shapeOf = (line: string): string =>
   line.startsWith('malformed') ? line.slice(0, line.indexOf(':')) : line.replace(/0x[0-9a-f]+|\b\d+\b/g, '#')
 
 describe('packet lines', () => {
-  it('are as people read them, for one packet of every shape in the captures', () => {
+  it('equal the golden file, for one packet of every shape in the captures', () => {
     const seen = new Set<string>()
     const lines: string[] = []
     for (const { file, frame } of capturedPackets) {
@@ -60,7 +60,7 @@ describe('packet lines', () => {
     }
   })
 
-  it('say what is out of the ordinary', () => {
+  it('show unusual fields', () => {
     const bytes = new Uint8Array(16)
     bytes.set([0x04, 0xc1, 0x12, 0x34, 0xc5, 0, 0, 0x11, 0x81, 0, 0, 1])
     assert.equal(
@@ -75,7 +75,7 @@ describe('packet lines', () => {
     assert.equal(packetText(new Uint8Array(0)), 'malformed (shorter than a BTH and an ICRC): (no bytes)')
   })
 
-  it('tell every syndrome', () => {
+  it('name every syndrome', () => {
     assert.equal(syndromeText(0x1f), 'ACK')
     assert.equal(syndromeText(0x05), 'ACK credits 6')
     assert.equal(syndromeText(0x3b), 'RNR_NAK 122.88 ms')
@@ -86,7 +86,7 @@ describe('packet lines', () => {
     for (let syndrome = 0; syndrome < 256; syndrome++) assert.doesNotMatch(syndromeText(syndrome), /undefined|NaN/)
   })
 
-  it('as JSON keep every field of the headers', () => {
+  it('as JSON have every field of the headers', () => {
     const atomic = capturedPackets.find(({ frame }) => frame.payload[0] === 0x13)!
     assert.deepEqual(packetJson(parsePacket(atomic.frame.payload)), {
       name: 'RC_COMPARE_SWAP',

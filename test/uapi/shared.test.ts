@@ -1,6 +1,6 @@
 /*
- * Shared receive queues and XRC in Linux's dialects beyond what was recorded: types that tell classes, a response that
- * goes where the driver's input points, attributes that Linux takes away.
+ * Shared receive queues and XRC in Linux's dialects beyond the recorded calls: types that select classes, a response at
+ * the address in the driver's input, attributes that Linux clears.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ const write = (number: number, body: readonly number[], room = 0): { view: FakeV
   const handles = ['pd', 'cq', 'srq', 'xrcd', 'xrc_srq', 'xrc_ini_qp', 'xrc_tgt_qp', 'rc_qp']
   const view = fakeView(memory, new Map(handles.map((name, handle) => [handle, name])))
   const decoded = decodeWrite(view, AT, bytes.length)
-  // Whatever it means, nothing is lost.
+  // Translation is lossless, whatever the values mean.
   if (!isAnswer(decoded)) assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
   return { view, decoded }
 }
@@ -35,7 +35,7 @@ const errorOf = (decoded: Decoded | Answer): string => (isAnswer(decoded) ? errn
 /** CREATE_XSRQ: user handle, type, PD, requests, elements, limit, tags, domain, CQ; 24 bytes for the driver. */
 const xsrq = (type: number): number[] => [...u64(ARENA), ...u64(0x77n), ...[type, 0, 20, 2, 5, 9, 3, 1].flatMap(u32)]
 
-test('CREATE_XSRQ: the type tells the class, and what the class lacks means nothing', () => {
+test('CREATE_XSRQ: the type selects the class, and attributes that the class lacks are ignored', () => {
   const common = { userHandle: 0x77n, pd: 0, maxWr: 20, maxSge: 2, limit: 5 }
   const basic = callOf(write(39, xsrq(0), 16 + 24).decoded)
   assert.deepEqual([basic.class.name, basic.args], ['srq', common])
@@ -56,7 +56,7 @@ const modify = (mask: number, ...driver: number[]): number[] => [
   ...driver,
 ]
 
-test('MODIFY_SRQ: the mask says what is there; the answer goes where the driver’s input points', () => {
+test('MODIFY_SRQ: the mask selects attributes; the answer goes where the driver’s input points', () => {
   const pointer = u64(ARENA + 64n)
   const limit = write(33, modify(2, ...pointer))
   assert.deepEqual(callOf(limit.decoded).args, { limit: 4 })
@@ -91,7 +91,7 @@ test('QUERY_SRQ and DESTROY_SRQ are about the class of their handle', () => {
     }
 })
 
-test('OPEN_XRCD: a descriptor below 0 is none, and of the flags two count', () => {
+test('OPEN_XRCD: a negative descriptor means none, and two of the flags count', () => {
   const open = (fd: number, flags: number) =>
     callOf(write(37, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })
@@ -107,7 +107,7 @@ const createQp = (type: number, parent: number, isSrq: number): number[] => [
   ...[0, type, isSrq, 0],
 ]
 
-test('CREATE_QP: the shared queue is there if the flag says so; a target has a domain instead of all', () => {
+test('CREATE_QP: a flag says whether there is an SRQ; a target has only a domain', () => {
   const srqOf = (isSrq: number) => callOf(write(24, createQp(2, 0, isSrq), 64).decoded).args.srq
   assert.deepEqual([srqOf(0), srqOf(1), srqOf(200)], [undefined, 2, 2])
   const target = callOf(write(24, createQp(10, 3, 0), 32).decoded)
@@ -124,7 +124,7 @@ test('OPEN_QP opens a target by its number', () => {
   assert.deepEqual(call.args, { userHandle: 9n, xrcd: 3, qpNum: 0x123 })
 })
 
-test('MODIFY_QP takes away what an initiator and a target do not have, as Linux does', () => {
+test('MODIFY_QP clears attributes that initiators and targets lack, as Linux does', () => {
   const change = (handle: number, mask: number) => {
     const body = new Array(112).fill(0)
     body.splice(64, 8, ...u32(handle), ...u32(mask))
@@ -142,6 +142,6 @@ test('MODIFY_QP takes away what an initiator and a target do not have, as Linux 
     'rnrRetry',
     'state',
   ])
-  // What nobody takes away is refused as ever.
+  // Attributes that Linux does not clear are refused as usual.
   assert.equal(errorOf(change(5, 1 << 6)), 'EINVAL')
 })

@@ -15,7 +15,7 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  // The maximum that peers may fill: packets that wait for neighbours and for the port; received datagrams.
+  // The maximum that peers can fill: packets that wait for address resolution and for the port; received datagrams.
   ip_interface: 3 << 20,
   ip_socket: SOCKET_ROOM + 2048,
 }

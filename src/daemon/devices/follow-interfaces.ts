@@ -77,7 +77,7 @@ export const followInterfaces = (
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
       const why = error.errno === EADDRINUSE ? 'another program uses its RoCE port' : error.message
-      console.error(`userdma daemon: ${device.name} does without the address ${addressText(address)}: ${why}`)
+      console.error(`userdma daemon: ${device.name} does not use the address ${addressText(address)}: ${why}`)
       return undefined
     }
     return addGid(device, address)
@@ -89,7 +89,7 @@ export const followInterfaces = (
       replaceInterface(followed.device, name, index)
     } catch (error) {
       if (!(error instanceof SystemError)) throw error
-      console.error(`userdma daemon: ${followed.device.name} hears no groups on ${name}: ${error.message}`)
+      console.error(`userdma daemon: ${followed.device.name} receives no multicast on ${name}: ${error.message}`)
     }
     changed(followed, before)
   }

@@ -24,7 +24,7 @@ export interface DgramSocket {
   close(): void
 }
 
-/** Wanted; the system may give less. */
+/** Requested size; the system may grant less. */
 const WANTED_BUFFER = 4 << 20
 
 /** Hop limit of datagrams. */
@@ -34,7 +34,7 @@ const errnoOf = (error: unknown): number => Math.abs((error as { errno?: number 
 
 type Lookup = (host: string, family: unknown, done: (error: null, address: string) => void) => void
 
-/** Addresses are numbers already. */
+/** Addresses are numeric already. */
 const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? family : done)(null, host)
 
 /**

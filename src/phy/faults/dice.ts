@@ -36,9 +36,7 @@ export interface FaultDice {
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
   /** No fault applies to the `count` packets of a run. */
   spare(count: number): void
-  /**
-   * When a packet of `bytes` bytes that comes at `time` (µs) passes the limits with these bits, one after the other.
-   */
+  /** The time at which a packet of `bytes` bytes arriving at `time` (µs) has passed all rate limits with these bits. */
   departure(limits: number, time: number, bytes: number): number
 }
 
@@ -53,14 +51,14 @@ interface DeviceDice {
   readonly shares: readonly number[]
   /** Microseconds of a byte at the limited rate; 0 for no limit. */
   readonly byteTime: number
-  /** When the last packet has passed the limit. */
+  /** Time at which the last packet passed the limit. */
   busyUntil: number
 }
 
-/** Bytes that may pass at once after a pause, as time: as much as timers are late. Microseconds. */
+/** Burst after a pause, as time: as long as timers may be late. Microseconds. */
 const BURST = 1000
 
-/** A number of 32 bits for a text (FNV-1a). */
+/** A 32-bit hash of a text (FNV-1a). */
 const hash = (text: string): number => {
   let value = 0x811c9dc5
   for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)

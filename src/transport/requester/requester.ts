@@ -102,7 +102,7 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
       ? passLocal(s, row, request)
       : sendMessage(s, row, request)
 
-/** A WQE that cannot be sent completes when all before it have; nothing behind it is sent. */
+/** A WQE that cannot be sent completes after all earlier ones; later ones are not sent. */
 const stopAt = (s: EngineState, row: number, request: number): void => {
   if (s.rows[row * QP.WORDS + QP.REQ_HEAD] === request)
     failOldest(s, row, s.pool[request + WQE.STATUS], keptCause(s, row))
@@ -120,7 +120,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   }
 }
 
-/** Whether a WQE may begin: PSN space, window, fence. */
+/** Whether a WQE may start: PSN space, window, fence. */
 const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
@@ -130,13 +130,13 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** Whether the window that is shared for the peer has no room for it. */
+/** Whether the window shared by senders to the peer is full. */
 const isWindowFull = (s: EngineState, bytes: number): number => {
   s.shares.lacked = bytes
   return WAITS
 }
 
-/** A request with a response of its own. A READ requests one part, or after a loss the rest of it. */
+/** A request with a response. A READ requests one part, or after a loss the rest of it. */
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -198,7 +198,7 @@ const passLocal = (s: EngineState, row: number, request: number): number => {
   return SENT_SOME
 }
 
-/** As many packets of a SEND or WRITE as the window and one run allow. */
+/** As many packets of a SEND or WRITE as the window and one run permit. */
 const sendMessage = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -212,7 +212,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   if (out >= w[base + QP.REQ_CWND]) return WAITS
   const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
-    // C10-93.1.1: nothing is sent, which is no error
+    // C10-93.1.1: sends nothing, which is not an error
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }
@@ -278,8 +278,8 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Up to `want` packets of a WRITE from its FIRST on, which has a RETH and so is a run of its own. The payloads of the
- * others follow at the same distance, so one read of client memory fills all of them.
+ * Up to `want` packets of a WRITE, starting with its FIRST, which has a RETH and so is a run of its own. The other
+ * payloads follow at the same stride, so one read of client memory fills all of them.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows

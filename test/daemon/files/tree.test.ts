@@ -29,7 +29,7 @@ const device = (name: string, node: number): TreeDevice => {
 
 const folder = scratchFolder()
 
-test('a device is found as libibverbs looks for it', () => {
+test('libibverbs finds a device', () => {
   const root = join(folder, 'a')
   writeTree(root, [device('rxe0', 0), device('rxe7', 1)])
   const read = (path: string): string => readFileSync(join(root, path), 'latin1')
@@ -51,7 +51,7 @@ test('a device is found as libibverbs looks for it', () => {
   assert.equal(nodeRdev(1), 231 * 256 + 193)
 })
 
-test('a tree that was left behind is replaced, and removed without a trace', () => {
+test('a stale tree is replaced, and removed completely', () => {
   const root = join(folder, 'b')
   mkdirSync(join(root, 'sys/class/infiniband/rxe9'), { recursive: true })
   writeFileSync(join(root, 'sys/class/infiniband/rxe9/node_type'), 'old')
@@ -62,7 +62,7 @@ test('a tree that was left behind is replaced, and removed without a trace', () 
   removeTree(root)
 })
 
-test('a device that gets another name has its files under it', () => {
+test('a renamed device has its files under the new name', () => {
   const root = join(folder, 'd')
   writeTree(root, [device('rxe0', 0), device('rxe1', 1)])
   renameInTree(root, 'rxe1', device('mlx5_0', 1))
@@ -74,7 +74,7 @@ test('a device that gets another name has its files under it', () => {
   assert.equal(hasNode(root, 'issm1'), false)
 })
 
-test('what changes at a port is written again, and GIDs that are gone have no files', () => {
+test('changes of a port are rewritten, and removed GIDs have no files', () => {
   const root = join(folder, 'c')
   const before = device('rxe0', 0)
   writeTree(root, [before])

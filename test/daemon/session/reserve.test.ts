@@ -16,7 +16,7 @@ const folder = scratchFolder()
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t wanted, int64_t old)' })
 const RLIMIT_NOFILE = 7
 
-/** Takes all descriptors; the answer gives them back. */
+/** Takes all descriptors; the returned function releases them. */
 const takeAll = (t: TestContext): (() => void) => {
   const limit = mapArena(4096)
   assert.equal(sys().prlimit(0, RLIMIT_NOFILE, 0, limit.address), 0)
@@ -41,7 +41,7 @@ const takeAll = (t: TestContext): (() => void) => {
   return give
 }
 
-test('who connects while no descriptors are left is told EMFILE, the log says so; afterwards all are served again', async t => {
+test('a connection without free descriptors is refused with EMFILE and logged; later ones are served again', async t => {
   const lines: string[] = []
   const daemon = await startDaemon({
     socket: join(folder, 'sock'),
@@ -50,7 +50,7 @@ test('who connects while no descriptors are left is told EMFILE, the log says so
     parts: { log: (...words) => lines.push(words.join(' ')) },
   })
   t.after(() => daemon.close())
-  // Connected, and not accepted yet.
+  // Connected, but not accepted yet.
   const clients = [dial(t, daemon), dial(t, daemon), dial(t, daemon)]
   const give = takeAll(t)
   for (const client of clients) {

@@ -43,15 +43,15 @@ export interface Machine {
   readonly devices: readonly RxeDevice[]
   /** Microseconds. */
   now: number
-  /** Polls all devices until none has anything to do; time stands still. Fails if that does not end. */
+  /** Polls all devices until none has work, without advancing time. Fails if that does not end. */
   settle(): void
-  /** Lets time pass to the next timer of any device, and settles; false if no timer runs. */
+  /** Advances time to the next timer of any device, and settles; false if no timer is set. */
   tick(): boolean
 }
 
 /**
- * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as `--fault`;
- * `windowBytes`: as that of a port on a network, absent for the memory link that it is.
+ * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as for `--fault`;
+ * `windowBytes`: as of a network port, absent for the memory link.
  */
 export const machine = (count = 2, fault = '', path: Path = 'packets', windowBytes?: number): Machine => {
   const core = createCore()
@@ -135,7 +135,7 @@ export const program = (on: Machine, device = 0): Program => {
   }
 }
 
-/** Number of the descriptor, and what comes out of it. */
+/** Number of the descriptor, and its records. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
   const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
   p.fds.set(number, number)
@@ -258,7 +258,7 @@ export const toRts = (more: Modify = {}): Modify => ({
   ...more,
 })
 
-/** Brings both ends from RESET to RTS, joined. */
+/** Moves both ends from RESET to RTS, connected to each other. */
 export const join = (a: TestQp, b: TestQp, rtr: Modify = {}, rts: Modify = {}): void => {
   for (const [qp, peer] of [
     [a, b],
@@ -286,7 +286,7 @@ export const register = (p: Program, size: number, access = ALL_ACCESS): Region 
   return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
 }
 
-/** errno name of what a call throws, 'ok' if nothing. */
+/** errno name of the exception of a call, 'ok' if there is none. */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()
@@ -297,7 +297,7 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/** Nothing is left of contexts that are closed: objects, keys, rings, numbers, flows, buffers. */
+/** Checks that closed contexts left nothing: objects, keys, rings, numbers, flows, buffers. */
 export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []): void => {
   on.settle()
   const { objects, descriptors, contexts, faults, waiting } = stat(on.core)
