@@ -1,5 +1,5 @@
 /*
- * Regions outlive their memory, and are limited by what their program may lock.
+ * Regions fail when their memory is unmapped, and are limited by RLIMIT_MEMLOCK.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,7 +10,7 @@ const skip = lacking(program)
 
 describe('a region whose memory was unmapped', { skip }, () => {
   for (const how of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
-    it(`fails from then on, and leaves alone what is mapped there later (${how})`, async t => {
+    it(`fails from then on, and later mappings there are not changed (${how})`, async t => {
       const daemon = await startDaemon(t)
       const { stdout, stderr, status } = await run(t, program, [how], { env: daemon.env })
       if (/^cannot: /.test(stderr)) {
@@ -30,7 +30,7 @@ describe('a region whose memory was unmapped', { skip }, () => {
 const limited = ['-c', 'ulimit -l "$0" && exec "$@"']
 const UNPRIVILEGED = process.geteuid?.() === 0 ? ['setpriv', '--bounding-set=-ipc_lock'] : []
 
-describe('memory that a program may lock', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
+describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) }, () => {
   const register = async (t: Parameters<typeof startDaemon>[0], kibibytes: number, ...options: string[]) => {
     const daemon = await startDaemon(t, { options })
     const [shell, ...args] = [...UNPRIVILEGED, 'sh', ...limited, `${kibibytes}`, program, 'limit', '65536']
@@ -38,7 +38,7 @@ describe('memory that a program may lock', { skip: skip || lacking(...UNPRIVILEG
     return { said: stdout, log: daemon.running.output() }
   }
 
-  it('is counted region by region, and a registration beyond RLIMIT_MEMLOCK is ENOMEM', async t => {
+  it('counts region by region, and a registration beyond it is ENOMEM', async t => {
     const { said, log } = await register(t, 256)
     assert.equal(said, '4, then Cannot allocate memory\nafter one less one more\n')
     assert.match(
@@ -47,15 +47,15 @@ describe('memory that a program may lock', { skip: skip || lacking(...UNPRIVILEG
     )
   })
 
-  it('EPERM where it may lock nothing', async t => {
+  it('a limit of 0 is EPERM', async t => {
     assert.equal((await register(t, 0)).said, '0, then Operation not permitted\n')
   })
 
-  it('is not limited with --ignore-memlock', async t => {
+  it('does not limit with --ignore-memlock', async t => {
     assert.equal((await register(t, 256, '--ignore-memlock')).said, '64, then enough\nafter one less one more\n')
   })
 
-  it('is not limited with CAP_IPC_LOCK', { skip: UNPRIVILEGED.length === 0 && 'needs root' }, async t => {
+  it('does not limit with CAP_IPC_LOCK', { skip: UNPRIVILEGED.length === 0 && 'needs root' }, async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, 'sh', [...limited, '256', program, 'limit', '65536'], { env: daemon.env })
     assert.equal(stdout, '64, then enough\nafter one less one more\n')

@@ -1,6 +1,6 @@
 /*
- * Errors in the words of what was written: options by their names, states by theirs, codes that programs can tell
- * apart, and classes that other copies of the library know.
+ * Errors of the library: options by their names, states by name, distinct codes, and error classes of other copies of
+ * the library.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -28,7 +28,7 @@ const messageOf = (body: () => unknown): string => {
 }
 
 eachCarrier(openTwo => {
-  test('a refused option is named as it was written, with its value and what is allowed', async () => {
+  test('the error of a refused option has its name, its value and what is allowed', async () => {
     const { a, b } = await pair(openTwo)
     const { device, pd, cq, qp } = a
     qp.modify({ state: 'RESET' })
@@ -67,7 +67,7 @@ eachCarrier(openTwo => {
       ],
     )
     assert.match(said[7], /^rc_qp\.create: maxInlineData: 1048576 /)
-    // A connection that was refused leaves the queue pair as it was.
+    // A refused connection does not change the queue pair.
     assert.equal(qp.state, 'RESET')
     qp.connect(peer)
     assert.equal(qp.state, 'RTS')
@@ -96,7 +96,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('an address that another has is EADDRINUSE, one that the machine lacks EADDRNOTAVAIL', async () => {
+test('an address in use is EADDRINUSE, one that the machine lacks EADDRNOTAVAIL', async () => {
   await using one = await open({ link: 'dgram', address: '127.0.0.61' })
   assert.equal(one.address, '127.0.0.61')
   await assert.rejects(open({ link: 'dgram', address: '127.0.0.61' }), {
@@ -126,7 +126,7 @@ test('errors of another copy of the library are instances of the classes of this
   assert.ok(!(error instanceof Own))
 })
 
-test('codes, statuses and kinds of objects are told apart by the compiler', async () => {
+test('the compiler distinguishes codes, statuses and kinds of objects', async () => {
   type Assignable<A, B> = [A] extends [B] ? true : false
   type SendCq = RcQueuePairOptions['sendCq']
   const compiled: {

@@ -45,7 +45,7 @@ const moveAll = (
   }
 }
 
-/** The file of a descriptor, which the region owns from now on. Writing never makes it longer. */
+/** The file of a descriptor, which the region owns from now on. Writes never extend it. */
 export const fileMemory = (fd: number): FileMemory => {
   const writable = isWritable(fd)
   const word = new Uint8Array(8)

@@ -19,7 +19,7 @@ export interface FaultySending {
   closeFlow(flow: number): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the decisions; delayed packets leave. */
+  /** Replaces the decisions; delayed packets are sent. */
   setChance(chance: FaultDice): void
   /** Nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
@@ -45,7 +45,7 @@ export const createFaultySending = (
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
     chance.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
-  /** By flow: its delayed packets, and how often to close it when they have left. */
+  /** By flow: its delayed packets, and pending closes, which follow when they have been sent. */
   const holding = new Map<number, { packets: number; closes: number }>()
 
   const closeFlow = (flow: number): void => {
