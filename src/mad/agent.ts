@@ -27,6 +27,8 @@ const ACK_TIMEOUT = 2_000_000
 const TRANSFER_TIMEOUT = 40_000_000
 /** For so long segments of a message that is whole are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
+/** Maximum segments of a transfer in one burst, whatever window the peer allows. */
+const MOST_AT_ONCE = 64
 /** Messages that are being received, and those that are whole. */
 const MOST_TRANSFERS = 256
 /** Bytes of messages that are being received. */
@@ -142,22 +144,28 @@ export class MadAgentEngine<P extends MadPath, T> {
     else this.#onRmpp(mad, fields, from, now)
   }
 
-  /** Sends what is due again, and ends what has waited in vain. */
-  onTimeout(now: number): void {
-    if (now < this.#next) return
+  /**
+   * Repeats sends that are due, and ends those without retries left: about `most` of them, whose number it returns. The
+   * rest stays due.
+   */
+  onTimeout(now: number, most = Number.POSITIVE_INFINITY): number {
+    if (now < this.#next) return 0
     this.#next = Number.POSITIVE_INFINITY
+    let done = 0
     for (const sending of this.#sending) {
-      if (sending.deadline <= now) this.#retry(sending, now)
+      if (sending.deadline <= now && done < most) done += this.#retry(sending, now)
       else this.#wakeAt(sending.deadline)
     }
     for (const receiving of this.#receiving) {
-      if (receiving.deadline > now) {
+      if (receiving.deadline > now || done >= most) {
         this.#wakeAt(receiving.deadline)
         continue
       }
+      done++
       this.#receiving.delete(receiving)
       if (!receiving.segments.isComplete) this.#abort(receiving.mad, receiving.from, RmppStatus.TIME_TOO_LONG)
     }
+    return done
   }
 
   /** Ends all sends, and forgets what is half received. */
@@ -193,24 +201,35 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.wakeAt(time)
   }
 
-  #transmit(sending: Sending<P, T>, now: number): void {
+  /** Sends the message, or the next segments; returns how many datagrams that were. */
+  #transmit(sending: Sending<P, T>, now: number): number {
     const { message, to, segments, options } = sending
+    let sent = 0
+    if (segments === undefined) {
+      this.#owner.transmit(message, to)
+      sent = 1
+    } else for (; sent < MOST_AT_ONCE && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
     const isWaiting = segments === undefined || segments.isDone
-    sending.deadline = now + (isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT))
+    const wait = isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
+    sending.deadline = segments?.hasNext ? now : now + wait
     this.#wakeAt(sending.deadline)
-    if (segments === undefined) this.#owner.transmit(message, to)
-    else for (const segment of segments.segments()) this.#owner.transmit(segment, to)
+    return sent
   }
 
-  #retry(sending: Sending<P, T>, now: number): void {
+  #retry(sending: Sending<P, T>, now: number): number {
+    const { segments } = sending
+    if (segments?.hasNext) return this.#transmit(sending, now)
     // A transfer that has arrived is not repeated: its response is late.
-    if (sending.retriesLeft === 0 || sending.segments?.isDone) {
+    if (sending.retriesLeft === 0 || segments?.isDone) {
       this.#end(sending, 'timeout')
-      return
+      return 1
     }
     sending.retriesLeft--
-    sending.segments?.rewind()
-    this.#transmit(sending, now)
+    segments?.rewind()
+    // Round robin: other due sends come first next time.
+    this.#sending.delete(sending)
+    this.#sending.add(sending)
+    return this.#transmit(sending, now)
   }
 
   #end(sending: Sending<P, T>, outcome: SendOutcome): void {

@@ -33,12 +33,17 @@ export class SegmentSender {
     return this.#acknowledged === this.count
   }
 
-  /** The segments that the window allows and that were not sent yet. */
-  *segments(): Generator<Uint8Array, void> {
-    while (this.#sent < Math.min(this.#window, this.count)) yield this.#segment(++this.#sent)
+  /** Whether the window allows a segment that was not sent yet. */
+  get hasNext(): boolean {
+    return this.#sent < Math.min(this.#window, this.count)
   }
 
-  /** Segments after the last acknowledged one are lost: `segments` starts there again. */
+  /** That segment. */
+  next(): Uint8Array {
+    return this.#segment(++this.#sent)
+  }
+
+  /** Segments after the last acknowledged one are lost: `next` starts there again. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }
@@ -47,6 +52,7 @@ export class SegmentSender {
     if (this.isDone) return 'done'
     if (segment > this.count || segment > this.#window) return { abort: RmppStatus.SEGMENT_TOO_BIG }
     if (window < this.#window || segment < this.#acknowledged) return 'old'
+    if (window === this.#window && segment === this.#acknowledged) return 'old'
     this.#acknowledged = segment
     this.#sent = Math.max(this.#sent, segment)
     this.#window = window

@@ -100,6 +100,31 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 6 * SECOND])
   })
 
+  it('sends at most 64 segments at once, whatever window the peer allows, and the rest at once when it is called again', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 200 * ROOM), 0, 0)
+    const first = pair.wire.splice(0)[0]!
+    const ack = { type: RmppType.ACK, segment: 1, lengthOrWindow: 0xffff_ffff }
+    pair.deliver({ to: pair.a, mad: answerRmpp(first.mad, ack) })
+    const counts: number[] = []
+    do counts.push(pair.wire.splice(0).length)
+    while (pair.now < SECOND && pair.tick())
+    assert.deepEqual(counts.slice(0, 5), [64, 64, 64, 7, 0])
+    assert.deepEqual([pair.now, pair.a.ended], [2 * SECOND, [['message', 'timeout']]])
+  })
+
+  it('is not kept alive by ACKs of what was acknowledged before', () => {
+    const pair = new Pair()
+    pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * ROOM), 0, 1)
+    const first = pair.wire.splice(0)[0]!
+    const ack = answerRmpp(first.mad, { type: RmppType.ACK, segment: 1, lengthOrWindow: 2 })
+    for (let i = 0; i < 9 && pair.a.ended.length === 0; i++) {
+      pair.deliver({ to: pair.a, mad: ack })
+      pair.tick()
+    }
+    assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
+  })
+
   it('tells a receiver that waits for the response how much of it may come at once', () => {
     const pair = new Pair()
     const asked = longMessage(GET_TABLE, 7, 2 * ROOM)

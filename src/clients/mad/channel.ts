@@ -24,7 +24,7 @@ export interface TakenMessage {
 }
 
 /** Maximum bytes of waiting messages of a program that does not read, and of its sends. */
-export const MOST_BYTES = 8 << 20
+const MOST_BYTES = 8 << 20
 
 /** Contents of its record: programs read messages, not records. */
 const RECORD = new Uint8Array(8)
@@ -34,7 +34,7 @@ export class MadQueue {
   readonly #waiting: WaitingMessage[] = []
   #bytes = 0
   /** Bytes of its unfinished sends. */
-  sending = 0
+  #sending = 0
   /** Agents that report here. */
   agents = 0
 
@@ -46,10 +46,29 @@ export class MadQueue {
     return this.#waiting.length
   }
 
+  /** Counts a send until `endSend`. Throws CallError ENOMEM. */
+  beginSend({ length }: Uint8Array): void {
+    if (this.#sending + length > MOST_BYTES)
+      throw new CallError('ENOMEM', `mad_agent.send: ${this.#sending} bytes wait for their responses`)
+    this.#channel.context.account?.charge(length)
+    this.#sending += length
+  }
+
+  endSend({ length }: Uint8Array): void {
+    this.#channel.context.account?.release(length)
+    this.#sending -= length
+  }
+
   /** Adds a message; it is dropped, like any datagram, if the program's unread messages leave no room. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.closed || this.#bytes + bytes > MOST_BYTES) return
+    try {
+      this.#channel.context.account?.charge(bytes)
+    } catch (error) {
+      if (error instanceof CallError) return
+      throw error
+    }
     this.#bytes += bytes
     this.#waiting.push(message)
     postRecord(this.#channel, RECORD)
@@ -68,9 +87,20 @@ export class MadQueue {
       )
     if (room < data.length) return { message, data: data.subarray(0, MAD_BYTES) }
     this.#waiting.shift()
-    this.#bytes -= sizeOf(message)
+    this.#release(sizeOf(message))
     this.#channel.sink.take(1)
     return { message, data }
+  }
+
+  /** Drops the unread messages. */
+  clear(): void {
+    this.#waiting.length = 0
+    this.#release(this.#bytes)
+  }
+
+  #release(bytes: number): void {
+    this.#channel.context.account?.release(bytes)
+    this.#bytes -= bytes
   }
 }
 

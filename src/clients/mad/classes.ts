@@ -27,7 +27,7 @@ import {
 } from '../../spec/wire/management.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
 import { madFields } from '../../wire/management.ts'
-import { MadQueue, MOST_BYTES } from './channel.ts'
+import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
 /** Maximum agents of one channel, and unfinished sends of one agent. */
@@ -141,6 +141,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
     },
     destroy(_call, object) {
       for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
+      object.state.clear()
       return {}
     },
   })
@@ -155,7 +156,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const agent = layer().createAgent<Uint8Array>(device, options, {
         receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
         ended(tag, outcome, message) {
-          queue.sending -= message.length
+          queue.endSend(message)
           if (outcome !== 'timeout') return
           queue.post({ agent: object.handle, data: message.slice(0, MAD_HEADER_BYTES), from: undefined, tag })
         },
@@ -176,11 +177,11 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const { queue, agent } = object.state
       const to = pathOf(object, qpn, address)
       const message = messageOf(data, object.state)
-      if (agent.outstanding >= MOST_OUTSTANDING || queue.sending + message.length > MOST_BYTES)
+      if (agent.outstanding >= MOST_OUTSTANDING)
         throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
-      queue.sending += message.length
+      queue.beginSend(message)
       if (agent.send(message, to, { timeout: timeout * MILLISECOND, retries, tag })) return {}
-      queue.sending -= message.length
+      queue.endSend(message)
       return refuse('mad_agent.send', 'attribute data: another message with its transaction id waits for its response')
     },
   })

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import type { MadAgent, MadLayer } from '../../../src/clients/mad/layer.ts'
 import { closeContext, invokeNow, openContext } from '../../../src/core/index.ts'
-import type { Caller, Device, MadAddress } from '../../../src/core/model.ts'
+import type { Caller, Device, MadAddress, MemoryAccount } from '../../../src/core/model.ts'
 import { findDescriptor } from '../../../src/core/objects/descriptors.ts'
 import { MadAgent as MadAgentClass } from '../../../src/spec/classes/mad_agent.ts'
 import { MadChannel } from '../../../src/spec/classes/mad_channel.ts'
@@ -20,7 +20,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 import { plainMad } from '../../mad/pair.ts'
 import { twoHosts } from '../rdma-cm/world.ts'
 
-const { GET, SET, RESPONSE } = MadMethod
+const { GET, SET, SEND, RESPONSE } = MadMethod
 const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 
 interface Listening {
@@ -112,6 +112,30 @@ describe('the MAD layer', () => {
     )
   })
 
+  it('does a bounded part of what is due at once, of each agent in turn', () => {
+    const { a, first, world } = begin()
+    const ended: string[] = []
+    const agentOf = (name: string) =>
+      a.mads.createAgent<string>(
+        first,
+        { claim: undefined, rmpp: false, ownRmpp: false },
+        { receive: () => {}, ended: () => void ended.push(name) },
+      )
+    const [many, one] = [agentOf('many'), agentOf('one')]
+    const send = (agent: MadAgent<string>, tid: number) =>
+      agent.send(plainMad(PERFORMANCE, SEND, tid), pathTo(1, 2), { timeout: 1, retries: 0, tag: '' })
+    for (let tid = 0; tid < 1000; tid++) send(many, tid)
+    send(one, 1)
+    world.now += 2
+    a.mads.onTimeout(world.now)
+    assert.ok(ended.length > 0 && ended.length < 200, `${ended.length} sends ended in one turn`)
+    assert.ok(a.mads.nextTimeout() <= world.now)
+    a.mads.onTimeout(world.now)
+    assert.ok(ended.includes('one'))
+    while (a.mads.nextTimeout() <= world.now) a.mads.onTimeout(world.now)
+    assert.equal(ended.length, 1001)
+  })
+
   it('ends with its device, and begins anew on another one', () => {
     const { world, a, b, first } = begin()
     const { agent } = listen(a.mads, first)
@@ -130,8 +154,8 @@ describe('the MAD layer', () => {
 })
 
 describe('the classes of management datagrams', () => {
-  const channelOf = (device: Device, caller?: Partial<Caller>) => {
-    const context = openContext(device, { opened: true })
+  const channelOf = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
+    const context = openContext(device, { opened: true, ...(account && { account }) })
     const nobody = {
       memory: undefined as never,
       copyIn: () => new Uint8Array(0),
@@ -184,5 +208,41 @@ describe('the classes of management datagrams', () => {
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, 256, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
+  })
+
+  it('charge what waits to the memory of the program, sends and unread messages', () => {
+    const { world, first } = begin()
+    let charged = 0
+    const limit = 100_000
+    const account: MemoryAccount = {
+      user: 0,
+      charge(bytes) {
+        if (charged + bytes > limit) throw new CallError('ENOMEM', 'no memory')
+        charged += bytes
+      },
+      release: bytes => {
+        charged -= bytes
+      },
+    }
+    const { context, nobody, make } = channelOf(first, {}, account)
+    const channel = make()
+    const none = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, none, nobody)
+    const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
+    const before = charged
+    const send = (tid: number) => {
+      const data = plainMad(PERFORMANCE, SEND, tid)
+      invokeNow(context, MadAgentClass, 'send', agent, { address, qpn: 1, timeout: 1, data }, nobody)
+    }
+    let sent = 0
+    refuses(Errno.ENOMEM, () => {
+      for (; sent < 1000; sent++) send(sent)
+    })
+    assert.equal(charged, before + sent * 256)
+    world.rest()
+    // Each has left its header, which nobody reads.
+    assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
+    closeContext(context)
+    assert.equal(charged, 0)
   })
 })
