@@ -45,7 +45,7 @@ static void leave(const struct shim_guard *guard)
     shim_guard_leave(guard);
 }
 
-void fd_after_fork(void)
+IN_CHILD void fd_after_fork(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
     lock = fresh;

@@ -168,7 +168,7 @@ static void hang_up(void)
 }
 
 /* In the child of a fork: the connection is the parent's, and our copy of it must not keep it alive. */
-static void disown(void)
+IN_CHILD static void disown(void)
 {
     shim_pid = getpid();
     thread_id = 0;
@@ -180,7 +180,7 @@ static void disown(void)
 }
 
 /* What the parent's other threads were doing under the locks is lost; the table is written entry by entry. */
-static void after_fork(void)
+IN_CHILD static void after_fork(void)
 {
     static const pthread_mutex_t fresh = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
     lock = fresh;

@@ -53,6 +53,8 @@
 #include "protocol.h"
 
 #define EXPORT __attribute__((visibility("default")))
+/* For the child of a fork: its only thread races with none of the parent's, which ThreadSanitizer does not know. */
+#define IN_CHILD __attribute__((no_sanitize("thread")))
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* Returns the result of a function, by a tail call if the compiler can. */
