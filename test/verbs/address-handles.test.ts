@@ -1,6 +1,6 @@
 /*
- * Address handles of the library: each goes where it was said, whatever others were made before, and ends once, however
- * it is ended.
+ * Address handles of the library: each sends to its own address, whatever was created before it, and is destroyed
+ * exactly once, however it is closed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -37,7 +37,7 @@ test('an address handle ends once, alone or with others', async () => {
   one.close()
   one.close()
   pd.closeAddressHandles([two])
-  // A number that was free is another's by now.
+  // The released number now belongs to another handle.
   const [next, more] = pd.addressHandles([{ gid: '10.0.0.4' }, { gid: '10.0.0.5' }])
   one[Symbol.dispose]()
   two.close()

@@ -1,6 +1,6 @@
 /*
- * Chains in this process run as calls; while a hook looks on they go as bytes. Both ways do the same, refuse the same
- * in the same words, and leave nothing behind.
+ * In this process chains run as direct calls; while a hook observes them they are encoded as bytes. Both ways give the
+ * same results, refuse with the same sentences, and leave nothing behind.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -25,7 +25,7 @@ const opened = async () => {
 
 type Base = Awaited<ReturnType<typeof opened>>
 
-/** What `body` answers while somebody looks on at chains, and how many bytes of chains that one saw. */
+/** The result of `body` while a hook observes chains, and the number of chain bytes that the hook saw. */
 const watched = <T>({ core }: Base, body: () => T): { out: T; bytes: number } => {
   let bytes = 0
   const stop = addHook(core, {

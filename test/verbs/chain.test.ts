@@ -1,5 +1,5 @@
 /*
- * Chained set-up: many objects with one call, made of each other, all or nothing.
+ * Chained set-up: one call creates many objects that refer to each other, all or none.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -59,7 +59,7 @@ eachCarrier(openTwo => {
     const { code, call, class: cls, method, attribute } = error
     assert.deepEqual([code, call, cls, method, attribute], ['EINVAL', 'rc_qp.create', 'rc_qp', 'create', 'maxSendWr'])
     assert.match(error.message, /entry 3 of a chain/)
-    // What is said after a wait would be lost.
+    // A message after a wait would be lost.
     assert.throws(
       () => one.chain(async chain => chain.cq()),
       (error: unknown) =>

@@ -1,6 +1,6 @@
 /*
  * The library's other classes: datagrams and groups, shared receive queues, windows, XRC, FLUSH and ATOMIC WRITE; and
- * what changes objects that exist.
+ * methods that change existing objects.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -261,7 +261,7 @@ test('a message may take a request while its queue is resized', async () => {
   from.connect(to.endpoint)
   to.connect(from.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
-  // As a daemon does it, which works while the program asks for more room.
+  // The daemon does this when the program asks for more room.
   const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {

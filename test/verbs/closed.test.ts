@@ -1,6 +1,6 @@
 /*
- * What is closed stays closed: its handle may be another object's by now, and a call on it must not reach that one.
- * Closing itself is harmless when there is nothing to close any more: again, or on a device that is gone.
+ * Closed objects stay closed: the handle may belong to another object by now, and a call must not reach that one.
+ * Closing is harmless when there is nothing to close: twice, or on a removed device.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { eachCarrier, end } from './ends.ts'
 
 type Use = () => unknown
 
-/** Objects of every kind that the library has on a soft device, and what can be called on each. */
+/** Objects of every kind that the library has on a soft device, and the calls on each. */
 const kinds = (device: Device) => {
   const { pd, cq, qp } = end(device)
   const xrcd = device.xrcd()
@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
       return seen
     })()
     await device.close()
-    // Nothing that came before the closing is lost to it, nothing comes after it.
+    // Everything before the close arrives, nothing after it.
     await assert.rejects(walk, { code: 'EIO' })
     for (let i = 0; i < 300; i++)
       try {

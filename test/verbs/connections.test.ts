@@ -1,5 +1,5 @@
 /*
- * Connections by address and port (R17) on every way to a device, and over UDP.
+ * Connections by address and port (R17) with every carrier, and over UDP.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -162,7 +162,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     const { type, object } = channel.getEvent()
     assert.deepEqual([type, object], [CmEventType.values.ADDR_RESOLVED, id.handle])
     assert.throws(() => channel.getEvent(), { code: 'EAGAIN' })
-    // Of the queue's events none counts as one of the channel.
+    // The queue's events are not counted as events of the channel.
     assert.equal(two.call(CmId, 'destroy', {}, id.handle).events, 1)
     queue.close()
   })

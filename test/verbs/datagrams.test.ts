@@ -1,6 +1,6 @@
 /*
- * Management datagrams by the library's words for any class: on a network of this process, where queue pair 1 of each
- * device is taken with the first agent.
+ * Management datagrams with the library's generic methods, on a network in this process, where the first agent takes
+ * queue pair 1 of each device.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

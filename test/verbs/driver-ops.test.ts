@@ -1,6 +1,6 @@
 /*
  * R12, R14, R28–R30, R37 from the library: devices without verbs, private classes, and the driver's own descriptors, in
- * this process and on a daemon; a descriptor that another process has been given.
+ * this process and on a daemon; and a descriptor that was passed to another process.
  */
 import assert from 'node:assert/strict'
 import { before, describe, test } from 'node:test'
@@ -31,14 +31,14 @@ const shape = { eagerCount: 16, eagerBytes: 1024, expectedCount: 0, expectedByte
 const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordOf<F> =>
   readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
 
-/** What an ioctl answers in its argument. */
+/** The output of an ioctl, in its argument. */
 const asked = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
   const bytes = new Uint8Array(recordSize(fields))
   assert.equal(ops.ioctl(request, bytes), 0)
   return decode(fields, bytes)
 }
 
-/** The oldest message in a context's eager queue, which is taken. */
+/** Takes the oldest message from a context's eager queue. */
 const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
   const words = new Int32Array(memory.buffer, memory.byteOffset, 3)
   const consumed = words[CtxWord.HEADER_CONSUMER]
@@ -65,7 +65,7 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
       ops.ioctl(CtxIoctl.ARM)
       assert.equal(ops.poll(), undefined)
 
-      // The other side: an object of the driver's private class, with its methods.
+      // The peer: an object of the driver's private class, with its methods.
       using sender = device.create(CtxContext, shape)
       assert.equal(sender.made.info.jobKey, 7)
       sender.send({ to: info.number, tag: 1n, data: new TextEncoder().encode('hello') })
@@ -75,7 +75,8 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
       }
       assert.equal(take(memory, info), 'hello')
 
-      // And back by write(2) of the descriptor; the class's own context tells of it on a descriptor that it was given.
+      // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that it was
+      // given.
       using receiver = device.create(CtxContext, shape)
       using theirs = device.driverOps(CtxInterface.V1)
       theirs.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
@@ -120,7 +121,7 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
     device.call(Sink, 'take', { data: new Uint8Array(11) }, sink)
     assert.equal(sink.query().taken, 111n)
     assert.throws(() => pd.close(), { code: 'EBUSY' })
-    // As a program does that knows the class only by what the device tells of it.
+    // Like a program that knows the class only from the device's description.
     const told = device.interface().find(({ name }) => name === 'sink')
     assert.ok(told !== undefined)
     assert.deepEqual(device.call(told, 'query', {}, sink), { taken: 111n })

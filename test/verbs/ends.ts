@@ -1,5 +1,5 @@
 /*
- * Two ends of a connection for tests of the library, on devices of any carrier.
+ * Two connected endpoints for tests of the library, on devices of any carrier.
  */
 import assert from 'node:assert/strict'
 import { afterEach, before, describe } from 'node:test'
@@ -15,7 +15,7 @@ import {
 } from '../../src/verbs/index.ts'
 import { isEmpty, startDaemon, suiteScope, TWO_DEVICES } from '../system/programs.ts'
 
-/** Opens two devices that reach each other. */
+/** Opens two devices that can reach each other. */
 export type OpenTwo = () => Promise<readonly [Device, Device]>
 
 export const openTwoHere =
@@ -25,7 +25,7 @@ export const openTwoHere =
     return [await open(here), await open(here)]
   }
 
-/** The same tests on devices of this process, with rings of either layout, and of a daemon. */
+/** Runs the same tests on devices of this process, with either ring layout, and on devices of a daemon. */
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   describe('in this process', () => tests(openTwoHere()))
   describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
@@ -35,10 +35,10 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
     before(async () => {
       const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
-      // Whatever the tests did, nothing of it stays.
+      // Nothing may be left, whatever the tests did.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
-    // A test that fails leaves its devices open, and the daemon would never be empty.
+    // A failed test leaves its devices open; the daemon would never be empty.
     const opened: Device[] = []
     afterEach(async () => {
       for (const device of opened.splice(0)) await device.close()
@@ -51,7 +51,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   })
 }
 
-/** The next asynchronous event, from now on. */
+/** The next asynchronous event from this call on. */
 export const nextEvent = async (device: Device): Promise<DeviceEvent | undefined> => {
   for await (const event of device.events()) return event
   return undefined
@@ -63,7 +63,7 @@ export interface EndOptions {
   readonly maxSendSge?: number
 }
 
-/** A device, memory of 4096 bytes or as wanted, a CQ and a protection domain. */
+/** A device, memory (4096 bytes by default), a CQ and a protection domain. */
 export const place = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
   const pd = device.pd()
   const buffer = new Uint8Array(bytes)
@@ -73,7 +73,7 @@ export const place = (device: Device, { bytes = 4096 }: EndOptions = {}) => {
   return { device, pd, buffer, mr, cq }
 }
 
-/** One end: a place with an RC queue pair. */
+/** One endpoint: its device and memory, and an RC queue pair. */
 export const end = (device: Device, options: EndOptions = {}) => {
   const { bytes: _, ...queue } = options
   const here = place(device, options)

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import type { EventQueue, QueuedEvent } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, next, pair, place } from './ends.ts'
 
-/** The next event, without turns of its own. */
+/** The next event, without yielding to the event loop. */
 const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
   for await (const event of queue) return event
   throw new Error('the queue has ended')
@@ -36,7 +36,7 @@ eachCarrier(openTwo => {
     from.connect(to.endpoint)
     from.send(Uint8Array.of(2))
     assert.deepEqual(await nextOf(events), { type: 'SRQ_LIMIT_REACHED', source: srq, port: undefined })
-    // Not armed: this one makes no event.
+    // Not armed: this completion causes no event.
     assert.equal(await line(b.cq), '1 RECV')
     assert.equal(events.poll(), undefined)
     await closeAll(a, b)

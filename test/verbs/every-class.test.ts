@@ -1,7 +1,7 @@
 /*
- * R8 from the library: whatever class and method a device here has, the library has words of its own for it, beside those
- * for any class (`device.create`, `device.call`). Each row says them, and the test looks whether they make that very
- * call on a device that has the class; rows without words say why. What the soft device lacks it refuses by name.
+ * R8 from the library: for every class and method of a device here the library has a method of its own, besides the
+ * generic `device.create` and `device.call`. Each row runs it, and the test checks that it makes exactly that call on a
+ * device that has the class; rows without one give the reason. What the soft device lacks is refused by name.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -16,7 +16,7 @@ import { place } from './ends.ts'
 import { createWholeDevice } from './whole-driver.ts'
 
 type Words = (device: Device) => unknown
-/** What is said of a method: the words for it, or why there are none. */
+/** The row of a method: the library call, or the reason why there is none. */
 type Row = Words | string
 
 const DOORBELL = 'the ring of the queue pair and its doorbell do it: qp.send, qp.write, …'
@@ -45,7 +45,7 @@ const xrcSrq = (device: Device) => {
   return pd.xrcSrq({ xrcd: device.xrcd(), cq })
 }
 let hosts = 0
-/** Each with an address of its own. */
+/** Each with its own address. */
 const ip = (device: Device) => device.ip({ address: `10.9.0.${++hosts}` })
 const udp = (device: Device) => ip(device).udp()
 const RESET = { state: QpState.values.RESET }
@@ -58,7 +58,7 @@ const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | Retur
   modify: (device: Device) => make(device).modify(RESET),
   destroy: (device: Device) => make(device).close(),
 })
-/** There is one for a port, so each goes again. */
+/** There is one per port, so each is closed again. */
 const gsi =
   (use: (qp: GsiQueuePair) => unknown): Words =>
   device => {
@@ -78,7 +78,7 @@ const DATAGRAMS = ['mad_channel', 'mad_agent']
 const FOR_ANY = 'those for any class: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
-/** Rows of classes that have one reason for all their methods. */
+/** Rows of classes with one reason for all their methods. */
 const reasonRows = (names: readonly string[], reason: string) =>
   Object.fromEntries(
     classes
@@ -217,11 +217,11 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
   },
 }
 
-/** Classes that a soft device lacks: they are called on one that has them. */
+/** Classes that the soft device lacks are called on a device that has them. */
 const OF_CTX = ['driver_ops']
 const OF_WHOLE = ['smi_qp']
 
-/** The device without the words for any class. */
+/** The device without its generic methods. */
 const ownWordsOnly = (device: Device): Device => {
   const generic = (): never => assert.fail('these are words for any class')
   return { ...device, create: generic, call: generic }
@@ -249,7 +249,7 @@ test('every method of every class has words of its own in the library, or a reas
       try {
         await row(device)
       } catch (error) {
-        // Refused, as that call.
+        // Refused, with the name of that call.
         assert.ok(error instanceof RdmaError && called.has(call), `${call}: ${error}`)
         assert.deepEqual([error.class, error.method], [name, method])
       }

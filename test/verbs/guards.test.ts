@@ -1,6 +1,6 @@
 /*
- * What a program may get wrong with objects that are right by themselves: a slice of another device, more bytes than
- * the peer has named, a walk that never rests, a queue that overflows, a network that is used for long.
+ * Mistakes with valid objects: a slice of another device, more bytes than the peer's region has, an endless loop over
+ * completions, a queue that overflows, a network that is used for a long time.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -184,7 +184,7 @@ test('a long message leaves others their turns', async () => {
   const from = a.pd.register(source)
   const to = b.pd.register(target, { remoteWrite: true })
   a.qp.write(from.slice(), to.remote(), { id: 1 })
-  /** MiB that have come, and the most of them in one turn. */
+  /** MiB received, and the maximum in one turn of the event loop. */
   let come = 0
   let most = 0
   let isDone = false

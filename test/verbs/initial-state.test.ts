@@ -1,5 +1,5 @@
 /*
- * R7 from the library: queue pairs that are made connected, or ready, with one call; and chains of them.
+ * R7 from the library: one call creates a queue pair that is connected or in RTS; also in chains.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * IP over a device (RFC 4391) on every way to a device: pings, datagrams, groups, and what is refused.
+ * IP over a device (RFC 4391) with every carrier: pings, datagrams, groups, and refusals.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -146,7 +146,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     })()
     await one.close()
     assert.deepEqual(await waiting, [])
-    // A daemon ends it a moment later.
+    // A daemon closes it a moment later.
     const pings = async (): Promise<never> => {
       for (;;) await right.ping('10.9.0.1', { timeout: 20 })
     }

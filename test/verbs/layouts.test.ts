@@ -1,6 +1,6 @@
 /*
- * The two ring layouts: whatever the library posts, the engines get the same words, and completions read alike; rings
- * of the compact layout hold as many requests as they have slots, and their indices go around at 2^31.
+ * The two ring layouts: the engines see the same words for every request the library posts, and completions decode
+ * alike; compact rings hold as many requests as they have slots, and their indices wrap at 2^31.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -50,13 +50,13 @@ const memories = { rxe: () => mappedRings(findableMemory()), compact: () => slab
 type Name = keyof typeof memories
 const names = Object.keys(memories) as Name[]
 
-/** The program's side of a ring of the device's. */
+/** The program's side of a device's ring. */
 const programSide = ({ area, head, data, layout }: Ring, index = 0): ProgramRing => {
   const bytes: RingBytes = { head, data, bytes: area.bytes, view: area.view, words: area.words }
   return Object.assign(programRing({ layout, ring: () => bytes }, { offset: 0n, size: 0 }), { index })
 }
 
-/** A send queue of four requests, both sides, for datagrams if `toFlow` is given. */
+/** A send queue of four requests, both sides; for datagrams if `toFlow` is given. */
 const sendQueue = (name: Name, toFlow?: number) => {
   const memory = memories[name]()
   const send = createSendQueue(memory, 4, PIECES, INLINE)
@@ -125,7 +125,7 @@ const write = (ring: ProgramRing, one: Request, datagram: boolean): void => {
   produce(ring)
 }
 
-/** Words that mean something in a request with this opcode. */
+/** Words that a request with this opcode uses. */
 const meant = (words: Uint32Array, datagram: boolean): number[] => {
   const opcode = words[Send.OPCODE]
   const from = Array.from(words.subarray(0, Send.SGE + words[Send.SGES] * Sge.WORDS))

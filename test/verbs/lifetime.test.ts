@@ -1,5 +1,5 @@
 /*
- * The end of devices and programs: draining, devices that are dropped without close, and waits that nothing can end.
+ * Devices and programs that end: draining, devices dropped without close, and waits that can never finish.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -9,7 +9,7 @@ import { closeAll, eachCarrier, openTwoHere, pair } from './ends.ts'
 
 const library = new URL('../../src/verbs/index.js', import.meta.url).href
 
-/** Runs a program that has the library as `userdma`. */
+/** Runs a program that imports the library as `userdma`. */
 const run = (program: string, options: readonly string[] = []) => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   const text = `const userdma = await import('${library}')\n${program}`

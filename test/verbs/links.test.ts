@@ -1,6 +1,6 @@
 /*
- * Where to, in the words of the library, on a device of each link (R10, R27): LIDs on InfiniBand and Omni-Path, GIDs
- * with MAC address and VLAN on RoCE, nothing on iWARP; what another link has is refused with a sentence.
+ * Addresses in the library on a device of each link (R10, R27): LIDs on InfiniBand and Omni-Path, GIDs with MAC address
+ * and VLAN on RoCE, nothing on iWARP; address fields of another link are refused with a sentence.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -17,7 +17,7 @@ const GID = addressText(gid)
 const plain = { sgidIndex: 1, port: 1, flowLabel: 0, hopLimit: 64, trafficClass: 0, sl: 0, staticRate: 0 }
 const noGid = new Uint8Array(16)
 
-/** A device of a link, and what calls on it said of addresses. */
+/** A device of a link, and the addresses that its calls carried. */
 const on = async (link: LinkName) => {
   const network = createNetwork()
   const said: object[] = []
@@ -55,7 +55,7 @@ for (const [link, name, list] of [
       { call: 'rc_qp.modify', [name]: { ...near, sl: 2 } },
       { call: 'rc_qp.modify', [name]: far },
     ])
-    // Made connected, with one call.
+    // Created connected, with one call.
     pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
     assert.deepEqual(said.splice(0)[0], { call: 'uc_qp.create', [name]: near })
 

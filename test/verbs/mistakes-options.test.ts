@@ -1,6 +1,6 @@
 /*
- * Options of programs without types: a word that there is not, a record that is missing, and objects of another device
- * or closed ones, which a call would take by their handles alone. Each is an RdmaError that names the call.
+ * Options from programs without types: an unknown option, a missing record, and objects that are closed or belong to
+ * another device, which a call would accept by their handles alone. Each throws an RdmaError that names the call.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -74,7 +74,7 @@ eachCarrier(openTwo => {
       ['xrcSrq', 'xrc_srq'],
     ] as const) {
       const makers = untyped<Record<typeof make, (options?: unknown) => unknown>>(pd)
-      // Without options a queue pair owns its completion queue.
+      // Without options a queue pair creates its own completion queue.
       if (make.startsWith('xrc')) refuses(`${cls}.create`, /^options is missing$/, () => makers[make]())
       refuses(`${cls}.create`, /^options: 5 is not an object$/, () => makers[make](5))
     }
@@ -90,7 +90,7 @@ eachCarrier(openTwo => {
     refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
     refuses('pd.createAhs', /no list$/, () => pd.addressHandles(untyped(undefined)))
     refuses('mw.create', /^type 3: it is 1 or 2$/, () => pd.window(untyped(3)))
-    // What a peer tells may have more in it.
+    // The peer's record may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()
     await device.close()
     await other.close()

@@ -1,6 +1,6 @@
 /*
- * Work requests of programs without types: what would be posted, and complete with an error that ends the connection,
- * or make a TypeError, is refused before anything happens. The queue pair works afterwards as before.
+ * Work requests from programs without types: a request that would complete with an error and end the connection, or
+ * throw a TypeError, is refused before it is posted. The queue pair works afterwards.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -118,7 +118,7 @@ eachCarrier(openTwo => {
     )
     assert.deepEqual([qp.pending, uc.pending, ud.pending, xrc.pending], [0, 0, 0, 0])
 
-    // What is not said may be there, as undefined.
+    // An omitted option may also be undefined.
     qp.write(slice, remote, untyped({ id: 7, signaled: undefined, invalidate: undefined, other: undefined }))
     assert.equal(await line(a.cq), '7 RDMA_WRITE')
     await closeAll(a, b)

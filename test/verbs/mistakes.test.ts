@@ -1,7 +1,7 @@
 /*
- * Mistakes of programs that no call of a device would find, or only with a word that helps nobody: objects of another
- * device whose handles happen to fit, closed ones whose handles are somebody else's by now, and, of programs without
- * types, choices that there are not. Each is an RdmaError that names the call and says what is wrong.
+ * Mistakes that a device does not detect, or only with an unhelpful errno: objects of another device whose handles
+ * happen to exist, closed ones whose handles belong to another object by now, and, from programs without types, unknown
+ * choices. Each throws an RdmaError that names the call and the mistake.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -1,13 +1,13 @@
 /*
- * What tests of programs' mistakes share.
+ * Shared by the tests of programs' mistakes.
  */
 import assert from 'node:assert/strict'
 import { RdmaError } from '../../src/verbs/index.ts'
 
-/** What a program without types passes. */
+/** Passes a value as a program without types would. */
 export const untyped = <T>(value: unknown): T => value as T
 
-/** That `body` is refused as a mistake of its caller, with a sentence like this; answers the hint. */
+/** Asserts that `body` is refused as the caller's mistake, with a matching sentence; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {
   let hint = ''
   assert.throws(body, (error: unknown) => {

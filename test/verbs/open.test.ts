@@ -1,5 +1,5 @@
 /*
- * Which device `open` opens: here on memory or sockets, or in a daemon; and what it says when there is none.
+ * Which device `open` opens: here, over memory or sockets, or in a daemon; and its error when there is none.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'

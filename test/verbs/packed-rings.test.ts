@@ -1,6 +1,6 @@
 /*
- * Packed rings of a context's memory file, seen from both ends: the device makes rings whose headers lie side by side,
- * the library finds each by what a call answers, and both mean the same elements, whatever the sizes and the order.
+ * Packed rings of a context's memory file, from both ends: the device places the ring headers side by side, the library
+ * finds each ring by the call's answer, and both see the same elements, whatever the sizes and the order.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -24,7 +24,7 @@ import { nextSlot, type ProgramRing, produce, programRing } from '../../src/verb
 const native = { skip: !hasNative() }
 const PAGE = 4096
 
-/** A context whose client asks for packed rings or does not, and that client. */
+/** A context whose client does or does not ask for packed rings, and that client. */
 const bothEnds = (packed: boolean) => {
   const pool = createRingPool()
   const memory = createContextMemory(pool, packed)
@@ -110,7 +110,7 @@ test('what a program writes into its header moves no element of the device', nat
 
 test('a slab that reaches over the end of what rings share is mapped by itself', native, () => {
   const { rings, find, end } = bothEnds(true)
-  // A long ring moves what follows by a page; then pieces of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
+  // A long ring shifts what follows by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
   const counts = [
     [1, 20_000, 128],
     [1, 2047, 128],

@@ -1,6 +1,6 @@
 /*
- * Regions of other kinds than a buffer from the library: of a file, of nothing, of all memory; many address handles
- * with one call (R25); thresholds of one arming (R36).
+ * Other kinds of regions from the library: of a file, the null region, of all memory; many address handles with one
+ * call (R25); a threshold per arming (R36).
  */
 import assert from 'node:assert/strict'
 import { closeSync, readSync, writeSync } from 'node:fs'

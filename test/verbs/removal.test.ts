@@ -26,7 +26,7 @@ describe('a removed device', { skip: !hasNative() && 'there is no koffi' }, () =
     b.qp.connect(a.qp.endpoint)
     for (let id = 0; id < RECEIVES; id++) b.qp.receive(b.mr.slice(), id)
 
-    /** Completions received until waiting failed. */
+    /** Completions received until the wait failed. */
     const walk = async (): Promise<{ names: string[]; end: unknown }> => {
       const names: string[] = []
       try {

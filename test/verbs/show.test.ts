@@ -1,6 +1,6 @@
 /*
- * What console.log and JSON.stringify show of the library's objects: what a person wants to know, never the inside, and
- * JSON that does not fail.
+ * The output of console.log and JSON.stringify for the library's objects: what a user wants to know, no internals, and
+ * JSON never fails.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { createNetwork, open, openSystem } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, next, pair } from './ends.ts'
 
-/** Fields that no person asks for. */
+/** Fields that a user does not need. */
 const INSIDE = /kit|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
 
 eachCarrier(openTwo => {

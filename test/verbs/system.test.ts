@@ -11,7 +11,7 @@ import { isEmpty, runUserdma, startDaemon, suiteScope, TWO_DEVICES } from '../sy
 const globals = classes.filter(cls => cls.global).map(({ name }) => name)
 const interfaceOf = (system: System): string[] => system.interface().map(({ name }) => name)
 
-/** All but what depends on the machine. */
+/** Everything that does not depend on the machine. */
 const seen = (system: System) =>
   system.devices().map(({ nodeGuid, classes: ids, ...rest }) => {
     assert.match(nodeGuid, /^([0-9a-f]{4}:){3}[0-9a-f]{4}$/)

@@ -1,5 +1,5 @@
 /*
- * Work in this process moves without turns of the event loop, and does not keep them from others.
+ * Work in this process progresses without turns of the event loop, and does not starve other work.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

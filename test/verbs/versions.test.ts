@@ -1,6 +1,6 @@
 /*
- * R47: the library on devices of other releases. It knows what the device tells of itself: what both have works, what
- * one of them lacks is refused with a sentence, whatever carries the calls.
+ * R47: the library on devices of other releases. It uses the device's own description: what both have works, what one
+ * of them lacks is refused with a sentence, with every carrier.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -40,7 +40,7 @@ import { describeDevice, testCaller, testDriver } from '../core/fixture.ts'
 
 const { pd: Pd, ah: Ah, xrcd: Xrcd } = Classes
 
-// ---- a device with other declarations, behind the messages of a daemon ----
+// ---- a device with other declarations, behind a daemon's messages ----
 
 const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): ObjectClass => ({
   ...cls,
@@ -49,7 +49,7 @@ const changed = (cls: ObjectClass, methods: Partial<Record<string, object>>): Ob
   ) as ObjectClass['methods'],
 })
 
-/** The test driver's device, in which `classes` are as they are given; without those that are `left` out. */
+/** The test driver's device with `classes` as given, without those named in `left`. */
 const deviceOf = (classes: readonly ObjectClass[], left: readonly string[] = []) => {
   const other = (line: DriverClass): DriverClass => ({
     ...line,
@@ -69,7 +69,7 @@ const deviceOf = (classes: readonly ObjectClass[], left: readonly string[] = [])
   return register(core, describeDevice('test0', testDriver(own.map(line => driverClass(line.class)))))
 }
 
-/** The library on a device, and its end. */
+/** The library on a device, and the function that closes it. */
 const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void } => {
   const context = openContext(on as never, { opened: true })
   const process_ = openProcess(process.pid)
@@ -99,7 +99,7 @@ const library = (on: ReturnType<typeof deviceOf>): { device: Device; end(): void
   }
 }
 
-/** What a refusal says. */
+/** The message of a refusal. */
 const refusal = (body: () => unknown): string => {
   try {
     body()

@@ -1,6 +1,6 @@
 /*
- * Drivers of a program's own whose handlers take time, called through the library: who awaits gets the answer, who does
- * not is refused with a sentence, and then nothing that the driver made is left.
+ * A program's own drivers with asynchronous handlers, called through the library: `await` gets the answer; a
+ * synchronous call is refused with a sentence, and everything that the driver created is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -30,7 +30,7 @@ const Slow = objectClass('slow', 0x8000, {
 })
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
-/** A device whose `slow` objects take their time: each call ends when it is let go, well or badly. */
+/** A device whose `slow` objects block: each call ends when the test lets it succeed or fail. */
 const opened = async () => {
   const pending: ((error?: CallError) => void)[] = []
   let live = 0
@@ -80,7 +80,7 @@ const opened = async () => {
     core: core as unknown as CoreDevice,
     pd: device.pd(),
     live: () => live,
-    /** Lets all calls that wait go, and everything that follows happen. */
+    /** Lets all waiting calls go on, and everything that follows. */
     async pass(error?: CallError) {
       for (const go of pending.splice(0)) go(error)
       await new Promise(setImmediate)
@@ -88,7 +88,7 @@ const opened = async () => {
   }
 }
 
-/** Ends all that waits as soon as `call` does. */
+/** Ends all waiting calls as soon as `call` ends. */
 const ending = async <T>(world: Awaited<ReturnType<typeof opened>>, call: Promise<T>): Promise<T> => {
   await world.pass()
   return call

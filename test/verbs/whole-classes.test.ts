@@ -1,5 +1,5 @@
 /*
- * Classes that no driver here has, on a device whose driver has them (whole-driver.ts): the generic words of the library
+ * Classes that no driver here has, on a device whose driver has them (whole-driver.ts): the library's generic methods
  * serve them (R8, R9), alone, in a chain, and on an event queue.
  */
 import assert from 'node:assert/strict'
@@ -11,7 +11,9 @@ import { line, next, nextEvent } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 import { createWholeDevice } from './whole-driver.ts'
 
-/** A device of that driver, a domain, memory and a completion queue; whatever the test makes is gone at its end. */
+/**
+ * A device of that driver, a protection domain, memory and a completion queue; the test closes all of it at its end.
+ */
 const place = async (body: (on: ReturnType<typeof placeOn>) => Promise<void> | void): Promise<void> => {
   const network = createNetwork()
   network.addDevice(core => createWholeDevice(core, 'whole0'))
@@ -32,7 +34,7 @@ const CAP = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlin
 const wq = ({ device, pd, cq }: Place) =>
   device.create(Classes.wq, { pd: pd.handle, cq: cq.handle, type: 0, maxWr: 1, maxSge: 1 })
 
-/** A rule that takes frames of an Ethernet type to a datagram queue pair. */
+/** A rule that delivers frames of an Ethernet type to a datagram queue pair. */
 const etherType = (value: number) => {
   const bytes = new Uint8Array(40)
   const mask = new Uint8Array(40)

@@ -1,11 +1,11 @@
 /*
- * A driver of somebody's own, made with what `userdma/core` and `userdma/spec` export, that has what no driver of the
+ * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`, that has what no driver of the
  * project has: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
- * them, rules of steering, counters, memory of the device, receive queues that match tags.
+ * them, flow steering rules, counters, device memory, tag-matching receive queues.
  *
- * A frame that is sent comes back at once: to the queue pair of the first rule that matches its headers, into its own
- * receive queue or into a work queue of its table (by the last byte of the destination). Rings are rxe's. Tags are only
- * kept. Other classes are as simple as they can be.
+ * A sent frame is looped back: to the queue pair of the first rule that matches its headers, into its own receive queue
+ * or into a work queue of its table (by the last byte of the destination). Rings are those of rxe. Tags are only
+ * stored. Other classes are as simple as possible.
  */
 import {
   addParent,
@@ -66,9 +66,9 @@ const ringIn = ({ context }: CallContext, log2: number): Ring => {
 }
 const placeOf = ({ piece }: Ring) => ({ offset: BigInt(piece.offset), size: piece.length })
 const index = ({ piece }: Ring, at: number): number => piece.view.getUint32(piece.at + at, true)
-/** Where the element at an index lies. */
+/** The offset of the element at an index. */
 const element = ({ piece, log2 }: Ring, at: number): number => piece.at + RingHeader.DATA + (at << log2)
-/** Where the oldest request lies, which is taken; -1 if there is none. */
+/** Takes the oldest request and returns its offset; -1 if there is none. */
 const take = (ring: Ring): number => {
   const oldest = index(ring, RingHeader.CONSUMER)
   if (oldest === index(ring, RingHeader.PRODUCER)) return -1
@@ -76,7 +76,7 @@ const take = (ring: Ring): number => {
   return element(ring, oldest)
 }
 
-/** What was posted is forgotten; the program begins at 0 as well. */
+/** Drops what was posted; the program starts at 0 too. */
 const empty = ({ piece }: Ring): void => {
   for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) piece.view.setUint32(piece.at + at, 0, true)
 }
@@ -93,7 +93,7 @@ const complete = (cq: CoreObject<Ring>, id: bigint, opcode: number, bytes: numbe
   if (cq.events !== undefined) completed(cq.events, false)
 }
 
-// ---- what objects keep ----
+// ---- the state of objects ----
 
 interface Receives {
   readonly ring: Ring
@@ -131,7 +131,7 @@ const stateOf = ({ device }: CallContext): State => device.state as State
 
 // ---- frames ----
 
-/** Where the headers that this device knows lie in a frame. */
+/** The offsets of the headers that this device knows. */
 const places: Readonly<Record<number, number>> = {
   [FlowSpecType.values.ETH]: 0,
   [FlowSpecType.values.IPV4]: 14,
@@ -160,7 +160,7 @@ const receive = ({ caller }: CallContext, object: CoreObject<Receives>, frame: U
   complete(cq, view.getBigUint64(at + RecvWqe.WR_ID, true), WcOpcode.values.RECV, frame.length)
 }
 
-/** A frame that does not fit ends the queue. */
+/** A frame that does not fit moves the queue to its error state. */
 const fail = (object: CoreObject<Receives>): void => {
   const isQueue = object.class.name === 'wq'
   object.state.state = isQueue ? WqState.values.ERR : QpState.values.ERR
@@ -342,7 +342,7 @@ const others = [
     destroy: () => ({}),
   }),
   driverClass(ah, { create: () => ({}), modify: () => ({}) }),
-  /** Regions of any kind, whose keys are numbers that nobody looks at. */
+  /** Regions of any kind; nobody checks their keys. */
   driverClass<typeof mr, { length: bigint; iova: bigint }>(mr, {
     create(_call, object, given) {
       object.state = given

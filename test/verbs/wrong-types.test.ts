@@ -1,6 +1,6 @@
 /*
- * Programs without types: whatever is called without its object, or with something else than it takes, is refused with
- * an RdmaError, never with the engine's own TypeError. All public objects are walked, so that a new method is too.
+ * Programs without types: a method called without its object, or with a wrong argument, throws an RdmaError, never the
+ * engine's own TypeError. The test walks all public objects, so that it covers new methods too.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ const { createNetwork, open, openSystem, RdmaError } = userdma
 type Method = (this: unknown, ...args: unknown[]) => unknown
 const WRONG = [undefined, null, 5, -1, 1.5, 'x', {}, [], true, 2n ** 70n, () => {}, Symbol('x')]
 
-/** All that programs can hold, each made anew; closed with the devices. */
+/** All objects that a program can have, each created anew; closed with the devices. */
 const createAll = async () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
@@ -67,7 +67,7 @@ const createAll = async () => {
 /** Not for programs. */
 const INTERNAL = /^network\.(?!addDevice|setFaults)|\.stepsTo$/
 
-/** Methods and accessors, those of prototypes too. */
+/** Methods and accessors, including those of prototypes. */
 const membersOf = (object: object): Map<string, PropertyDescriptor> => {
   const members = new Map<string, PropertyDescriptor>()
   for (let at = object; at !== null && at !== Object.prototype; at = Object.getPrototypeOf(at))
@@ -76,7 +76,7 @@ const membersOf = (object: object): Map<string, PropertyDescriptor> => {
   return members
 }
 
-/** What a call ends with; what it waits for is not waited for. */
+/** The outcome of a call; a promise that it returns is not awaited. */
 const outcomeOf = async (call: () => unknown): Promise<unknown> => {
   try {
     const answer = call()

@@ -1,6 +1,6 @@
 /*
- * Queue pairs whose requests answer promises: each resolves with its own completion, and rejects with status, opcode
- * and what the peer said.
+ * Queue pairs whose requests return promises: each resolves with its own completion, and rejects with status, opcode
+ * and the peer's answer.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

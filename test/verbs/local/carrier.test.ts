@@ -1,5 +1,5 @@
 /*
- * What only devices in this process have: faults that tests set, and what polling costs.
+ * What only devices in this process have: fault injection by tests, and the cost of polling.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -31,8 +31,8 @@ test('posting, polling and reading completions allocate nothing to speak of', as
     const { completion } = a.cq
     sum += completion.id + completion.status + completion.opcode + completion.bytes + completion.qpn
   }
-  // V8 compiles on the way, on a busy machine late, and times are doubles on its heap: the best of some stretches
-  // tells what a round costs.
+  // V8 compiles concurrently, late on a busy machine, and times are doubles on its heap: the minimum of several runs is
+  // the cost of a round.
   const most = 1000 * 350
   let least = Number.POSITIVE_INFINITY
   for (let stretch = 0; stretch < 200 && least >= most; stretch++) {
@@ -59,13 +59,13 @@ test('taking completions that wait, and reading them, allocates nothing', async 
   let sum = 0
   let least = Number.POSITIVE_INFINITY
   let stretches = 0
-  // A number beyond a small integer is 16 bytes until V8 has compiled what reads it, on a busy machine late.
+  // A number beyond a small integer costs 16 bytes until V8 has compiled its reader, late on a busy machine.
   for (; stretches < 100 && least >= MANY; stretches++) {
     for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
     await cq.wait()
     while (from.pending > 0) a.cq.poll()
     const before = process.memoryUsage().heapUsed
-    // One stays, so that none of these looks finds an empty queue.
+    // One stays, so that no poll finds an empty queue.
     for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
     const grown = process.memoryUsage().heapUsed - before
     if (grown >= 0) least = Math.min(least, grown)
@@ -84,8 +84,8 @@ test('looking at a queue that is empty allocates nothing, though a timer runs', 
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })
   lost.send(new Uint8Array(8))
   const LOOKS = 20_000
-  // One look in 32 is at the clock, which makes some numbers, the more the less V8 has compiled; one thing for each
-  // look would be 16 bytes at least.
+  // One poll in 32 reads the clock, which allocates some numbers, more before V8 has compiled it; an object per poll
+  // would be at least 16 bytes.
   const most = 8 * LOOKS
   let found = 0
   let least = Number.POSITIVE_INFINITY

@@ -1,5 +1,5 @@
 /*
- * Looking on at a network from the library: packets as pcapng, calls as records, diagnostics channels, and counters as
+ * Observing a network from the library: packets as pcapng, calls as records, diagnostics channels, and counters as
  * plain numbers.
  */
 import assert from 'node:assert/strict'
@@ -28,7 +28,7 @@ test('a capture has every packet once, of devices that are opened later too, and
   const bytes = readFileSync(path)
   assert.equal(bytes.length, length)
   assert.equal(statSync(path).mode & 0o777, 0o600)
-  // three packets of up to 1024 bytes or one of 4096, and an acknowledgement
+  // three packets of up to 1024 bytes or one of 4096, and an ACK
   assert.ok(readCapture(bytes).length >= 2)
   symlinkSync(path, `${path}.link`)
   assert.throws(() => network.capture(`${path}.link`), { code: 'EINVAL', message: /symbolic link/ })

@@ -1,5 +1,5 @@
 /*
- * The library's connected queue pairs: messages, one-sided operations, waiting, errors, the ends of objects.
+ * The library's connected queue pairs: messages, one-sided operations, waiting, errors, closing.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -125,7 +125,7 @@ eachCarrier(openTwo => {
   test('a full queue is refused, and has room again once completions were taken', async () => {
     const { a, b } = await pair(openTwo)
     const { maxSendWr } = a.qp.query().cap
-    // None can be complete while the peer has nowhere to put it.
+    // None can complete while the peer has no receive posted.
     for (let i = 0; i < maxSendWr; i++) a.qp.send(a.mr.slice(0, 1), { signaled: i === maxSendWr - 1 })
     assert.equal(a.qp.pending, maxSendWr)
     assert.throws(() => a.qp.send(a.mr.slice(0, 1)), { code: 'ENOMEM' })

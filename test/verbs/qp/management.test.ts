@@ -1,6 +1,6 @@
 /*
- * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services go from one to the other,
- * with the well-known Q_Key, and there is one for a port.
+ * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services are exchanged with the
+ * well-known Q_Key, and each port has one.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
