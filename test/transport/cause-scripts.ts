@@ -1,5 +1,5 @@
 /*
- * Scripts of one engine and a peer that is the test, each of which leads to one cause of spec/causes.ts.
+ * Packet scripts, each of which ends with one cause of spec/causes.ts.
  */
 import { type CauseName, causes } from '../../src/spec/causes.ts'
 import { MEMORY_BASE } from './node.ts'
@@ -11,7 +11,7 @@ export type Script = ReturnType<typeof startScript>
 export const hex = (at: number): string => `0x${(MEMORY_BASE + BigInt(at)).toString(16)}`
 const tooLong = { sges: [1, 2, 3].map(() => ({ at: 0, length: 0x4000_0000 })) }
 
-/** Cause, its sentence, and what leads to it. */
+/** Cause, its sentence, and the script. */
 export const requester: readonly [CauseName, string, (t: Script) => void][] = [
   ['BAD_OPCODE', 'this type of queue pair has no 99', t => t.post({ id: 1, opcode: 99 })],
   [
@@ -108,7 +108,7 @@ export const UNKNOWN_KEY = 7
 export const ranged = (key: number, from: number, length: number): string =>
   `rkey 0x${key.toString(16)} does not allow [${hex(from)}, ${hex(from + length)})`
 
-/** What the peer sends for it; the QP has one receive request of 8 bytes. */
+/** The packets that the peer sends; the QP has one receive WQE of 8 bytes. */
 export const responder: readonly [CauseName, string, (t: Script) => void, access?: number][] = [
   ['OUT_OF_PLACE', 'packet 0x1 does not continue the message', t => t.request('SEND_MIDDLE', 0, { payload: 1024 })],
   [

@@ -1,6 +1,6 @@
 /*
  * Each failure of the engine has a cause: the sentence, and the code in the completion (spec/causes.ts). node.ts checks
- * that every failure in any test of the engine has a cause that the table lists for it.
+ * in every engine test that the table lists the failure's cause.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -39,7 +39,7 @@ describe('a responder refuses with a cause:', () => {
       t.sent()
       const [{ id: found }] = t.node.told
       assert.deepEqual([found, causeText(t.node.told[0])], [id, text])
-      // the request that the peer will send
+      // the peer's request
       if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.told[0])
     })
   it('NO_SRQ', () => {

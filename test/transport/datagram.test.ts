@@ -1,6 +1,6 @@
 /*
- * Packet scripts for datagrams (IBA 9.8.3, 10.2.5): where they go and what they carry, what is taken and what passed
- * over in silence, and the route header before the payload.
+ * Packet scripts for datagrams (IBA 9.8.3, 10.2.5): destinations and contents, which packets are delivered and which
+ * silently dropped, and the route header before the payload.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -31,7 +31,7 @@ const start = (options: NodeOptions & { maxSge?: number } = {}) => {
     node,
     row,
     post: (...specs: SendSpec[]): void => node.post(row, ...specs),
-    /** What was sent since the last look: `name qpn q_key source psn flow [length]`. */
+    /** Packets sent since the last call: `name qpn q_key source psn flow [length]`. */
     sent(now = 0): string[] {
       node.transmit(now)
       const fresh = node.sent.slice(seen)

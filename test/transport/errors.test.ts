@@ -1,7 +1,7 @@
 /*
- * Many connections of which each makes one mistake somewhere: what is before it completes well, it completes with its
- * status, what is after it is flushed, each request exactly once, on both sides, whatever is lost. A NAK that is lost
- * leaves a peer in error that does not answer any more, so over a bad link the retries may run out instead.
+ * Many connections with one mistake each: earlier requests complete with success, the wrong one with its status, later
+ * ones are flushed, each exactly once, on both sides, under any loss. If a NAK is lost, the peer is in error and no
+ * longer answers, so over a bad link the retries may run out instead.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -16,10 +16,10 @@ const RECEIVES = 12
 interface Mistake {
   readonly what: string
   readonly spec: Omit<SendSpec, 'id'>
-  /** Of the request that is wrong, and of the receive request that it uses, if any. */
+  /** Status of the wrong request, and of the receive WQE that it consumes, if any. */
   readonly status: number
   readonly receive?: number
-  /** The receive request's buffer is not ours. */
+  /** The receive WQE's buffer lies outside the memory region. */
   readonly badBuffer?: boolean
 }
 const sges = [{ at: 0, length: 900 }]
@@ -64,7 +64,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
       )
   }
   while (wire.step()) {}
-  // a requester in error tells its peer nothing: the program ends that side
+  // a requester in error tells its peer nothing: the test moves that side to error
   for (let i = 0; i < count; i++) nodes[1].engine.modify(i, 6, {})
   const lossless = link.drop === undefined
   for (let i = 0; i < count; i++) {

@@ -1,7 +1,7 @@
 /*
- * Two nodes joined in virtual time by a link that loses, duplicates, holds back and corrupts packets, as its seed says.
- * What is corrupted is dropped: a port never hands on a packet with a wrong ICRC. Each step of time delivers what is
- * due, in one burst and in runs as long as they come, and lets both engines send.
+ * Two nodes joined in virtual time by a link that drops, duplicates, delays and corrupts packets by its seed. A
+ * corrupted packet is dropped, because a port never delivers a wrong ICRC. Each step delivers the due packets in one
+ * burst, with runs as long as possible, and lets both engines send.
  */
 import type { TestNode } from './node.ts'
 
@@ -10,7 +10,7 @@ export interface LinkOptions {
   readonly duplicate?: number
   readonly reorder?: number
   readonly corrupt?: number
-  /** µs from one side to the other. */
+  /** One-way latency, µs. */
   readonly latency?: number
 }
 
@@ -64,7 +64,7 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     const rest = flying.filter(p => p.at > now)
     flying.length = 0
     flying.push(...rest)
-    // what fits comes as one run, whoever it is for
+    // equal packets form one run, whatever the destination QP
     for (let i = 0; i < due.length; ) {
       const { to, bytes } = due[i]
       const run = [bytes]
@@ -81,13 +81,11 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     get now() {
       return now
     },
-    /** Packets for `qpn` of node `side` go to its row. */
+    /** Routes packets for `qpn` of node `side` to its row. */
     bind(side: number, qpn: number, row: number): void {
       rowOf[side].set(qpn, row)
     },
-    /**
-     * One step: everything that may be sent is sent, then time moves to what comes next. False if nothing will come.
-     */
+    /** One step: both engines send all they may, then time moves to the next event. False if there is none. */
     step(until = Number.POSITIVE_INFINITY): boolean {
       send(0)
       send(1)

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the short way: runs of packets of which the responder, or the completer, takes many in one step.
+ * Packet scripts for the MIDDLE batch path: runs of packets that the responder or the completer handles in one step.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -9,7 +9,7 @@ import { packet, RQ, startScript } from './script.ts'
 
 describe('a run of packets', () => {
   const full = { payload: MTU }
-  /** A WRITE of `count` packets to 0x9000 of which the first has come. */
+  /** A WRITE of `count` packets to 0x9000; the first has arrived. */
   const begun = (count: number, ...args: Parameters<typeof startScript>) => {
     const t = start(...args)
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
@@ -91,7 +91,7 @@ describe('a run of READ responses', () => {
   const full = { payload: MTU }
   const middles = (from: number, to: number) =>
     Array.from({ length: to - from + 1 }, (_, i) => ['READ_RESP_MIDDLE', from + i, full] as const)
-  /** A READ of `count` packets into 0x9000 of which the first has come. */
+  /** A READ of `count` packets into 0x9000; the first has arrived. */
   const begun = (count: number, ...args: Parameters<typeof startScript>) => {
     const t = startScript(...args)
     t.post({ id: 1, opcode: READ, ...sge(0x9000, count * MTU) })
@@ -145,7 +145,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'where the answer should end')
   })
   it('that was not asked for yet is dropped', () => {
-    // half of the window is two packets: the READ is asked for two at a time, and only one such part may be out
+    // half of the window is two packets: the READ is sent in parts of two, with one part in flight
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
     assert.deepEqual(t.sent(), [`READ_REQUEST@0 ackreq reth +0:${2 * MTU}`])

@@ -1,6 +1,7 @@
 /*
- * One side of a connection for tests of the engine: plain memory with regions, work queues of JavaScript objects, a
- * port that keeps what was sent, and everything that came out of the engine, in order. No time passes by itself.
+ * One side of a connection for engine tests: plain memory with regions, work queues of JavaScript objects, a port that
+ * keeps sent packets, and everything that the engine reports, in order. Time is virtual and moves only when a test
+ * advances it.
  */
 import type { CauseName } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -21,20 +22,20 @@ import {
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
 import { checkCompletion, createTold } from './told.ts'
 
-/** Client memory starts here: regions cross the 4 GiB line. */
+/** Client memory starts here, so that regions cross the 4 GiB line. */
 export const MEMORY_BASE = 0x7f01_ffff_c000n
 
 export interface Region {
   key: number
   pd: number
-  /** From the start of client memory. */
+  /** Offset in client memory. */
   offset: number
   length: number
   access: number
 }
 
 export interface SgeSpec {
-  /** From the start of client memory. */
+  /** Offset in client memory. */
   at: number
   length: number
   key?: number
@@ -47,13 +48,13 @@ export interface SendSpec {
   sges?: SgeSpec[]
   inline?: Uint8Array
   imm?: number
-  /** From the start of the peer's client memory. */
+  /** Offset in the peer's client memory. */
   remote?: number
   rkey?: number
   compare?: bigint
   swap?: bigint
   refused?: number
-  /** Datagrams: where to. */
+  /** Datagrams: the destination. */
   to?: { qpn: number; qkey: number; flow: number }
 }
 
@@ -74,24 +75,24 @@ export interface Cqe {
   sl: number
   cq: number
   solicited: boolean
-  /** The cause that its vendor_err names. */
+  /** The cause of its vendor_err. */
   cause: CauseName | undefined
 }
 
 export interface SentPacket {
   readonly bytes: Uint8Array
   readonly flow: number
-  /** Number of the run that it was in. */
+  /** Index of its run. */
   readonly run: number
 }
 
 export const LOCAL_KEY = 0x1111
 export const REMOTE_KEY = 0x8000_2222
 export const ALL_ACCESS = 15
-/** Number of the one shared receive queue of XRC targets: its requests are those of the row. */
+/** Number of the XRC target's SRQ; its WQEs are the row's. */
 export const SHARED_QUEUE = 0x5a
 
-/** Behind what was received: where datagrams are put together. */
+/** Behind the receive area: where datagrams are assembled. */
 const ROUTE_ROOM = 0x1100
 
 const low = (value: bigint): number => Number(value & 0xffff_ffffn)
@@ -106,7 +107,7 @@ export interface NodeOptions {
   maxPackets?: number
   soonPackets?: number
   maxBytes?: number
-  /** Place in client memory of an address that a program or a peer names; from MEMORY_BASE on if absent. */
+  /** Offset in client memory of an address; relative to MEMORY_BASE if absent. */
   locate?: (address: bigint) => number
 }
 
@@ -128,7 +129,7 @@ export const createNode = (options: NodeOptions = {}) => {
   /** Set to an errno to make reads or writes fail. */
   const faults = { read: 0, write: 0 }
   const invalidated: number[] = []
-  /** BIND_MW requests as the memory got them; a window of key 0 cannot be bound. */
+  /** BIND_MW requests as passed to memory; a window of key 0 cannot be bound. */
   const bound: { qp: number; window: number; key: number; at: number; length: number; lkey: number; access: number }[] =
     []
   const queues: { sends: (SendSpec | undefined)[]; receives: ReceiveSpec[]; retired: number }[] = []
@@ -285,7 +286,7 @@ export const createNode = (options: NodeOptions = {}) => {
     },
   }
 
-  /** At the end of the arena: a route header of IPv4 as far as tests look at it. */
+  /** At the end of the arena: the fields of an IPv4 route header that tests check. */
   const writeRoute = (arena: Arena, _at: number, length: number): number => {
     const to = arena.bytes.length - ROUTE_ROOM
     arena.bytes.fill(0, to, to + 40)
@@ -336,9 +337,9 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const maxBytes = options.maxBytes ?? 0x1_1000
   const arena = plainArena(maxBytes * 2)
-  /** Runs that the port still takes; endless by default. */
+  /** Runs that the port still accepts; unlimited by default. */
   const port = { room: Number.POSITIVE_INFINITY, runs: 0 }
-  /** What is free of the room reserved last. */
+  /** Free bytes of the last reservation. */
   let free = 0
   let end = -1
   const sink: TransmitSink = {
@@ -372,7 +373,7 @@ export const createNode = (options: NodeOptions = {}) => {
 
   const receiveArena = plainArena(0x4_0000)
   let receiveAt = 0
-  /** Where bytes that were received lie. */
+  /** Where received bytes lie. */
   const place = (bytes: Uint8Array, now: number): number => {
     if (receiveAt + bytes.length > receiveArena.bytes.length - ROUTE_ROOM) {
       engine.endBurst(now)
@@ -400,7 +401,7 @@ export const createNode = (options: NodeOptions = {}) => {
     sink,
     port,
     queues,
-    /** 4 or 6: of the datagrams that arrive. */
+    /** IP version of arriving datagrams: 4 or 6. */
     routeVersion,
     /** A new QP in RESET; its row. */
     createQp(qpn: number, init: { service?: number; signalAll?: boolean; maxSge?: number } = {}): number {
@@ -420,7 +421,7 @@ export const createNode = (options: NodeOptions = {}) => {
       queues[row] = { sends: [], receives: [], retired: 0 }
       return row
     },
-    /** RESET to RTS with usual attributes. */
+    /** RESET to RTS with default attributes. */
     connect(row: number, attributes: QpAttributes): void {
       engine.modify(row, 1, { pkeyIndex: 0, access: 14 })
       const { sqPsn, timeout, retryCnt, rnrRetry, maxRdAtomic, ...rtr } = attributes
@@ -435,12 +436,13 @@ export const createNode = (options: NodeOptions = {}) => {
     postReceive(row: number, ...specs: ReceiveSpec[]): void {
       queues[row].receives.push(...specs)
     },
-    /** Hands a packet in, where the next one of a received run would lie. */
+    /** Hands a packet in, at the position of the next one of a received run. */
     inject(row: number, bytes: Uint8Array, now: number, peer = 0): void {
       engine.onPacket(row, receiveArena, place(bytes, now), bytes.length, peer, now)
     },
     /**
-     * Hands packets of one length, the last one's may be less, in as one run, as a device does: each is for `rowOf` it.
+     * Hands packets of one length in as one run, as a device does; the last may be shorter. `rowOf` names each packet's
+     * QP.
      */
     injectRun(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, now: number, peer = 0): void {
       const total = packets.reduce((sum, bytes) => sum + bytes.length, 0)

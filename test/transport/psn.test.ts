@@ -1,5 +1,5 @@
 /*
- * PSN arithmetic: wraps at 2^24, halves at 2^23.
+ * PSN arithmetic: wraps at 2^24, with a half window of 2^23.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

@@ -1,15 +1,13 @@
 /*
- * Random operations between two engines over a link that loses, duplicates, reorders and corrupts: memory is what a
- * model says, every request completes exactly once and well, in order, whatever the path MTU; PSNs wrap on the way.
+ * Random operations between two engines over a link that drops, duplicates, reorders and corrupts: memory equals a
+ * model, every request completes exactly once, in order and with success, at every path MTU; PSNs wrap.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { createRandom, joinNodes, type LinkOptions } from './link.ts'
 import { createNode, type NodeOptions, type SendSpec, type TestNode } from './node.ts'
 
-/**
- * Client memory: what is read and sent from, what comes back, what the peer writes, receive buffers, words for atomics.
- */
+/** Client memory: sources of sends, targets of READs, targets of the peer's WRITEs, receive buffers, atomic words. */
 const SOURCE = 0
 const RESULTS = 0x1_0000
 const TARGET = 0x2_0000
@@ -22,13 +20,13 @@ const SLOTS = 16
 interface Side {
   readonly node: TestNode
   readonly row: number
-  /** What memory must be in the end: the peer's WRITEs, and atomics. */
+  /** Expected final memory after the peer's WRITEs and atomics. */
   readonly target: Uint8Array
   readonly words: BigUint64Array
   posted: number
-  /** Sends by id: how to check them once they are complete. */
+  /** Checks of completed sends, by id. */
   readonly checks: ((side: Side) => void)[]
-  /** What the messages received must be, in order. */
+  /** Expected received messages, in order. */
   readonly expected: { data: Uint8Array; imm: number | undefined; write: boolean }[]
   received: number
   receives: number
@@ -39,7 +37,7 @@ interface Side {
 const run = (seed: number, mtu: number, operations: number, link: LinkOptions, options: NodeOptions = {}): void => {
   const random = createRandom(seed)
   const int = (n: number): number => Math.floor(random() * n)
-  // receivers are mostly ready, but not always
+  // receive WQEs are mostly posted, but not always
   const readiness = 0.15
   const bufferBytes = Math.min(6 * mtu, 0x8000)
   const start = [0xfffff0, 0x1000 + int(1000)]
@@ -88,7 +86,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
     ]
   }
 
-  /** One random operation from `side` to its peer, and what it does to the model. */
+  /** Posts one random operation from `side` to its peer and applies it to the model. */
   const postOne = (side: Side, peer: Side): void => {
     const id = side.posted++
     const length = random() < 0.3 ? int(80) : int(bufferBytes + 1)
@@ -114,12 +112,12 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
       if (!write || withImm) peer.expected.push({ data, imm, write })
     } else if (kind === 4) {
       const from = SOURCE + int(AREA - length)
-      // results of READs that are out at once must not overlap: at most 4 are, and a slot is used again 16 later
+      // targets of concurrent READs must not overlap: at most 4 are in flight, and a slot is reused 16 later
       const to = RESULTS + (id % 2) * (AREA / 2)
       spec.opcode = 4
       spec.remote = from
       spec.sges = split(to, length)
-      // nothing may follow it to the same place: the next READ waits
+      // the next READ waits: no other may follow to the same address
       spec.flags = flags | 1 | 2
       check = () => assert.deepEqual(slice(side, to, length), slice(peer, from, length), `READ ${id}`)
     } else {

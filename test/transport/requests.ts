@@ -1,5 +1,5 @@
 /*
- * What packet scripts for the requester and the completer share: numbers by short names, and client memory.
+ * Shared by packet scripts for the requester and the completer: short names of numbers, and client memory.
  */
 import { WrOpcode } from '../../src/spec/work.ts'
 import type { startScript } from './script.ts'
@@ -23,5 +23,5 @@ export const data = (t: Script, at: number, length: number): Uint8Array => {
 export const joined = (t: Script): Uint8Array => Uint8Array.from(t.payloads().flatMap(p => [...p]))
 export const NAK = { SEQUENCE: 0x60, INVALID: 0x61, ACCESS: 0x62, OPERATION: 0x63, INVALID_RD: 0x64 }
 export const rnr = (code: number): number => 0x20 | code
-/** ACK timeout of code 14, µs. */
+/** ACK timeout for code 14, µs. */
 export const T14 = 4.096 * 2 ** 14

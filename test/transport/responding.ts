@@ -1,5 +1,5 @@
 /*
- * What packet scripts for the responder share: a script with receive buffers, what lies in memory, a refusal.
+ * Shared by packet scripts for the responder: a script with receive buffers, memory contents, a refusal.
  */
 import assert from 'node:assert/strict'
 import { startScript } from './script.ts'
@@ -7,7 +7,7 @@ import { startScript } from './script.ts'
 export const MTU = 1024
 export const ERR = 6
 
-/** A script with eight receive buffers of 4096 bytes and a word with value 5 at 0x8000. */
+/** A script with eight receive buffers of 4096 bytes and a word of value 5 at 0x8000. */
 export const start = (...args: Parameters<typeof startScript>) => {
   const t = startScript(...args)
   t.receives(8, 4096)
@@ -21,7 +21,7 @@ export const inMemory = (t: Script, at: number, length: number): Uint8Array => t
 export const flushed = (first: number, last: number): string[] =>
   Array.from({ length: last - first + 1 }, (_, i) => `${first + i} FLUSH`)
 
-/** The QP is in error, every receive request flushed but those in `completions`. */
+/** The QP is in error and every receive WQE is flushed except those in `completions`. */
 export const assertRefused = (t: Script, sent: string[], completions: string[], events: string[] = []): void => {
   assert.deepEqual(t.sent(), sent)
   assert.deepEqual(t.completions(), completions)

@@ -1,6 +1,6 @@
 /*
- * Packet scripts: one engine, and a peer that is the test. Packets are written as short text, `SEND_ONLY@0 ackreq [5]`,
- * with PSNs relative to where each direction began, so that a test reads like a capture.
+ * Packet scripts: one engine, with the test as its peer. Packets are written as short text, `SEND_ONLY@0 ackreq [5]`,
+ * with PSNs relative to the start of each direction, so that a test reads like a capture.
  */
 import assert from 'node:assert/strict'
 import type { QpAttributes } from '../../src/transport/types.ts'
@@ -17,7 +17,7 @@ export interface PacketSpec {
   ackReq?: boolean
   solicited?: boolean
   payload?: Uint8Array | number
-  /** From the start of client memory. */
+  /** Offset in client memory. */
   remote?: number
   rkey?: number
   dmaLen?: number
@@ -33,10 +33,10 @@ export interface PacketSpec {
   sel?: number
   plt?: number
   migReq?: boolean
-  /** Datagrams: Q_Key and number of the sender. */
+  /** Datagrams: Q_Key and source QPN. */
   qkey?: number
   from?: number
-  /** XRC: number of the shared receive queue. */
+  /** XRC: SRQ number. */
   srq?: number
 }
 
@@ -45,7 +45,7 @@ const bytesOf = (payload: Uint8Array | number | undefined): Uint8Array =>
     ? Uint8Array.from({ length: payload }, (_, i) => i * 7 + 1)
     : (payload ?? new Uint8Array())
 
-/** The bytes of a packet for QP `qpn`; `name` without its transport is RC. */
+/** The bytes of a packet for QP `qpn`; a `name` without transport is RC. */
 export const packet = (name: string, psn: number, spec: PacketSpec = {}, qpn = QPN): Uint8Array => {
   const payload = bytesOf(spec.payload)
   const full = /^(RC|UC|UD|XRC)_|^CNP/.test(name) ? name : `RC_${name}`
@@ -135,7 +135,7 @@ const STATUS = [
 ]
 const MORE_STATUS: Record<number, string> = { 11: 'REM_OP', 12: 'RETRY_EXC', 13: 'RNR_RETRY_EXC', 15: 'REM_INV_RD' }
 
-/** An engine with one connected QP, and the test as its peer. */
+/** An engine with one connected QP; the test is its peer. */
 export const startScript = (
   attributes: QpAttributes = {},
   options: NodeOptions & { service?: number; signalAll?: boolean; maxSge?: number } = {},
@@ -157,11 +157,11 @@ export const startScript = (
       return node.engine.query(row).state
     },
     post: (...specs: SendSpec[]) => node.post(row, ...specs),
-    /** `count` receive requests of `length` bytes at `at`, ids from 100 on. */
+    /** Posts `count` receive WQEs of `length` bytes at `at`, ids from 100 on. */
     receives(count: number, length: number, at = 0): void {
       for (let i = 0; i < count; i++) node.postReceive(row, { id: 100 + i, sges: [{ at: at + i * length, length }] })
     },
-    /** The peer sends a request (PSN relative to RQ); no answer is looked for until `sent` is. */
+    /** The peer sends a request (PSN relative to RQ); `sent` collects the response. */
     request: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, RQ + psn, spec), now),
     /** The peer sends several requests, `name psn spec`, which arrive as one run. */
     run: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
@@ -170,7 +170,7 @@ export const startScript = (
         () => row,
         now,
       ),
-    /** The same with responses, PSNs relative to SQ. */
+    /** The same for responses, PSNs relative to SQ. */
     responses: (...packets: (readonly [name: string, psn: number, spec?: PacketSpec])[]) =>
       node.injectRun(
         packets.map(([name, psn, spec]) => packet(name, SQ + psn, spec)),
@@ -180,7 +180,7 @@ export const startScript = (
     /** The peer sends a response (PSN relative to SQ). */
     response: (name: string, psn: number, spec: PacketSpec = {}) => node.inject(row, packet(name, SQ + psn, spec), now),
     raw: (bytes: Uint8Array, peer = 0) => node.inject(row, bytes, now, peer),
-    /** What the engine sends now, since the last look. */
+    /** Packets that the engine sent since the last call. */
     sent(): string[] {
       node.endBurst(now)
       node.transmit(now)
@@ -188,10 +188,10 @@ export const startScript = (
       seen = node.sent.length
       return fresh.map(p => describe(p.bytes))
     },
-    /** The payloads of all packets that were sent. */
+    /** The payloads of all packets sent. */
     payloads: () =>
       node.sent.map(p => parsePacket(p.bytes)).map(p => (p.kind === 'packet' ? p.payload : new Uint8Array())),
-    /** Lets time pass; a timer that expires on the way is served at its time. */
+    /** Advances time; a timer that expires meanwhile is served at its time. */
     sleep(micros: number): void {
       const end = now + micros
       for (let next = node.engine.nextTimeout(); next <= end; next = node.engine.nextTimeout()) {
@@ -200,7 +200,7 @@ export const startScript = (
       }
       now = end
     },
-    /** Completions since the last look, as `id status`, with bytes of receives. */
+    /** Completions since the last call, as `id status`, with the byte count of receives. */
     completions(): string[] {
       const fresh = node.cqes.slice(completed)
       completed = node.cqes.length

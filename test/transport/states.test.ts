@@ -1,6 +1,6 @@
 /*
- * States of a queue pair as the engine lives them (which changes are legal: test/spec/qp-states.test.ts), life and
- * death of rows, and work queues that a hostile program writes.
+ * Queue pair states in the engine (legal transitions: test/spec/qp-states.test.ts), reuse of rows, and work queues
+ * written by a hostile program.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,5 +1,5 @@
 /*
- * The timer heap against a plain list: any sequence of setting, clearing and expiring, with growth on the way.
+ * The timer heap against a plain list: random sequences of set, clear and expire, with growth.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

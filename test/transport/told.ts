@@ -1,6 +1,5 @@
 /*
- * What an engine says of its failures, and a check of it for every test: each failure has a cause, and one that the
- * table knows for it.
+ * The failures that an engine reports, and a check for every test: each has a cause that the table lists for it.
  */
 import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/causes.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -15,7 +14,7 @@ const check = (what: string, cause: CauseName | undefined): void => {
     throw new Error(`${what} for ${cause}, which is no cause of it in spec/causes.ts`)
 }
 
-/** The cause that a completion's vendor_err names. */
+/** The cause of a completion's vendor_err. */
 export const checkCompletion = (status: number, code: number): CauseName | undefined => {
   const cause = causeOfCode(code)
   if (status !== 0) check(nameIn(WcStatus.values, status), cause)
@@ -26,7 +25,7 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
 export const createTold = () => {
   /** Of failures and events, in order. */
   const told: Cause[] = []
-  /** Causes of NAKs by PSN, and those of the other side if they are known. */
+  /** Causes of NAKs by PSN, and the peer's if known. */
   const naks = new Map<number, Cause>()
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
   const causes: Causes = {

@@ -1,6 +1,6 @@
 /*
- * Packet scripts for unreliable connections (IBA 9.8): what is sent and completes without acknowledgements, what a
- * receiver makes of gaps and of what it cannot take, the send queue error state, and the pace.
+ * Packet scripts for unreliable connections (IBA 9.8): sends that complete without acknowledgement, gaps and refused
+ * packets at the receiver, the SQE state, and pacing.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

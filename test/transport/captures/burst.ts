@@ -1,10 +1,13 @@
 /*
- * Packets that arrive together, as a port hands them in: as runs of one queue pair's packets of one length, of which
- * only the last may be shorter. How many a run gets is what the recording allows; nothing is known of their contents.
+ * Packets that arrive together, as a port delivers them: runs of packets for one queue pair, equal in length except
+ * that the last may be shorter. The recording sets the length of a run; packet contents do not matter here.
  */
 import type { TestNode } from '../node.ts'
 
-/** Packets that arrive together: runs of one queue pair's packets of one length, of which the last may be shorter. */
+/**
+ * Packets that arrive together: runs of packets for one queue pair, equal in length except that the last may be
+ * shorter.
+ */
 export const createBurst = (node: TestNode) => {
   let row = -1
   let run: Uint8Array[] = []
@@ -22,9 +25,9 @@ export const createBurst = (node: TestNode) => {
       run.push(bytes)
       some = true
     },
-    /** What follows is another run. */
+    /** The next packet opens another run. */
     cut: handIn,
-    /** The burst is over; false if nothing came. */
+    /** Ends the burst; false if it is empty. */
     finish(now: number): boolean {
       handIn(now)
       if (some) node.endBurst(now)

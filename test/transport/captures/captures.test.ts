@@ -1,7 +1,7 @@
 /*
- * Replay: for every capture of Linux's rxe, our engine takes the place of each side in turn, and must send what that
- * side sent, packet by packet and field by field, at the same kind of time, and end with the same completions, but for
- * the rows of permitted.ts. Twins with one difference must be found wrong.
+ * Replay: for every capture of Linux's rxe, our engine replaces each side in turn. It must send the recorded packets,
+ * field by field and with the same kind of timing, and end with the same completions, except for the rows of
+ * permitted.ts. Mutated recordings must fail.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -28,11 +28,11 @@ const captures = readdirSync(fixture('wire'))
 
 const used = new Set<Row>()
 const usedOutcomes = new Set<unknown>()
-/** Twins of recordings that were found wrong: many, or the others were not made. */
+/** Mutated recordings that failed the comparison; a low count means that no mutants were made. */
 let twinsFound = 0
 const LEAST_TWINS = 3000
 
-/** All that is wrong with a performance, in words. */
+/** Every difference of a replay, as sentences. */
 const faultsOf = (
   conversation: Conversation,
   side: Side,
@@ -99,7 +99,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
       test(`${what}: twins of what comes in are found wrong`, () => {
         if (facts.gone?.side === side && facts.gone.from === 1) return
         const incoming = performance.ends.flatMap(end => end.incoming)
-        // what a queue pair received that is in error since is not looked at
+        // the payload that reaches a queue pair already in error is not compared
         const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
         const visible = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
         for (const [twin, handed] of handedTwins(conversation, side, visible)) {

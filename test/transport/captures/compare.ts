@@ -1,7 +1,7 @@
 /*
- * What a side of a capture sent against what our engine sent in its place: packet by packet, each stream (answers,
- * requests) of each queue pair in its order, every field of every header, payload, pad, and the kind of timing. The
- * ICRC is not compared: it covers addresses, and is the port's. Differences that are allowed are rows of permitted.ts.
+ * Compares what a side of a capture sent with what our engine sent in its place: packet by packet, each stream
+ * (responses, requests) of each queue pair in order, every header field, payload, pad and the kind of timing. The ICRC
+ * is not compared: it covers addresses and belongs to the port. Permitted differences are rows of permitted.ts.
  */
 
 import { ackTimeoutMicroseconds, rnrMicroseconds } from '../../../src/spec/work.ts'
@@ -22,13 +22,13 @@ import type { Facts } from './facts.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 import type { Performance, Sent, Timing } from './play.ts'
 
-/** A packet of the recording, as our engine's are described. */
+/** A recorded packet, described like a packet of our engine. */
 export interface Recorded {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs that passed since what came before it. */
+  /** µs since the previous packet. */
   readonly waited: number
-  /** Its number in the capture file. */
+  /** Packet number in the capture file. */
   readonly number: number
 }
 
@@ -40,7 +40,7 @@ export interface RecordedStream {
 
 export type StreamKind = 'answers' | 'requests'
 
-/** One difference, in fields: `-` is an absent packet. */
+/** One difference, by field: `-` is an absent packet. */
 export interface Difference {
   readonly qpn: number
   readonly kind: StreamKind
@@ -49,14 +49,14 @@ export interface Difference {
   readonly fields: readonly FieldDifference[]
 }
 
-/** Values as text; `-` for an absent field, and for `packet` where one side has none. */
+/** Values as text; `-` for an absent field, and for `packet` if one side has none. */
 export interface FieldDifference {
   readonly path: string
   readonly recorded: string
   readonly ours: string
 }
 
-/** What `side` of the capture sent, by queue pair. */
+/** The packets that `side` of the capture sent, by queue pair. */
 export const recordedStreams = (
   { entries }: Conversation,
   pairs: readonly Pair[],
@@ -83,7 +83,10 @@ export const recordedStreams = (
   })
 }
 
-/** A recorded request came at once, or after a timer: guests are slow, so half the ACK timeout decides. */
+/**
+ * Classifies a recorded request as immediate or sent after a timer. Half the ACK timeout is the limit, because the
+ * recorded guests are slow.
+ */
 const timingOf = (
   entries: readonly Entry[],
   entry: Entry,
@@ -110,8 +113,8 @@ const timingOf = (
 }
 
 /**
- * The recording's guests were emulated and slow: a wait was up to 30 % longer than the timer says, which the
- * specification allows anyway (IBA 9.7.6.1.3: up to four times), and not shorter.
+ * The recorded guests were emulated and slow: a wait was up to 30 % longer than the timer, and never shorter. The
+ * specification allows up to four times (IBA 9.7.6.1.3).
  */
 const isAlike = (recorded: number, ours: number): boolean => recorded >= ours * 0.98 && recorded <= ours * 1.3
 
@@ -131,7 +134,7 @@ const fieldsOf = (packet: WellFormedPacket): Fields => {
 
 const short = (text: string): string => (text.length > 24 ? `${text.slice(0, 24)}… (${text.length / 2} bytes)` : text)
 
-/** What differs between two packets; nothing if they are the same. */
+/** The differences between two packets; empty if they are equal. */
 export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference[] => {
   const theirs = fieldsOf(recorded.packet)
   const mine = fieldsOf(ours.packet)
@@ -148,12 +151,12 @@ export const differingFields = (recorded: Recorded, ours: Sent): FieldDifference
   return found
 }
 
-/** Allows a difference: how many packets of the recording and of ours it takes away; undefined if it has no say. */
+/** Permits a difference: the number of recorded packets and of ours that it consumes; undefined if no row applies. */
 export type Permit = (difference: Difference) => { readonly recorded: number; readonly ours: number } | undefined
 
 /**
- * All differences that no permit takes away. `coalesced`: packets came in bursts, so that one acknowledgement may stand
- * for several (IBA 9.7.5.1.2) and fall between others; only the last one must be the same.
+ * All differences that no row permits. `coalesced`: packets came in bursts, so one acknowledgement may cover several
+ * (IBA 9.7.5.1.2) and fall between others; only the last one must be equal.
  */
 export const compareStreams = (
   recorded: readonly RecordedStream[],
@@ -171,7 +174,7 @@ export const compareStreams = (
     ]
   })
 
-/** A list without its acknowledgements that say nothing but yes, unless it ends with one. */
+/** A list without its plain ACKs, except a last one. */
 const withoutAcknowledgements = <P extends Sent | Recorded>(list: readonly P[]): readonly P[] =>
   list.filter(({ packet }, i) => i === list.length - 1 || packet.name !== 'RC_ACKNOWLEDGE' || !isPositive(packet))
 

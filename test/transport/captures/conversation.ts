@@ -1,7 +1,7 @@
 /*
- * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs talk to each other.
- * Everything is learned from the packets; side 0 is the one that sent first, unless an address says that it is the
- * server (test/fixtures/wire/ORIGIN.md). Nothing here knows an engine.
+ * A capture of two endpoints as a conversation: who sent which packet when, and which queue pairs are connected.
+ * Everything is derived from the packets; side 0 sent first, unless an address identifies it as the server
+ * (test/fixtures/wire/ORIGIN.md). This file knows no engine.
  */
 import { readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../../src/spec/wire/headers.ts'
@@ -16,14 +16,14 @@ export const otherSide = (side: Side): Side => (side === 0 ? 1 : 0)
 
 type Value = number | bigint | boolean
 
-/** The headers of any packet, for code that looks for one whatever the opcode. */
+/** The headers of any packet, for lookups that do not depend on the opcode. */
 export type AnyHeaders = Readonly<Record<string, Readonly<Record<string, Value>> | undefined>>
 export const headersOf = (packet: WellFormedPacket): AnyHeaders => packet as unknown as AnyHeaders
 export const field = (packet: WellFormedPacket, header: string, name: string): number =>
   Number(headersOf(packet)[header]![name])
 
 export interface Entry {
-  /** Its number in the capture file, from 1, as other programs count. */
+  /** Packet number in the capture file, from 1, as in Wireshark. */
   readonly number: number
   /** µs since the first packet of the file. */
   readonly time: number
@@ -31,7 +31,7 @@ export interface Entry {
   readonly packet: WellFormedPacket
   /** The UDP payload. */
   readonly bytes: Uint8Array
-  /** Recorded, but lost before it was received. */
+  /** Captured, but dropped before the receiver. */
   readonly lost: boolean
 }
 
@@ -39,7 +39,7 @@ export const flagsOf = (packet: WellFormedPacket): number => opcodeFlags[opcodeN
 export const isRequest = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_REQUEST) !== 0
 export const isResponse = (packet: WellFormedPacket): boolean => (flagsOf(packet) & OP_RESPONSE) !== 0
 export const isRead = (packet: WellFormedPacket): boolean => isRequest(packet) && (flagsOf(packet) & OP_READ) !== 0
-/** A positive acknowledgement or a response with data. */
+/** An ACK or a response with data. */
 export const isPositive = (packet: WellFormedPacket): boolean =>
   headersOf(packet).AETH === undefined || (field(packet, 'AETH', 'syndrome') & 0x60) === 0
 
@@ -48,7 +48,7 @@ export interface Conversation {
   readonly entries: readonly Entry[]
 }
 
-/** Which packets are lost on their way to a side: each `each`th, as the recording's filter counted them. */
+/** The packets towards a side that are dropped: every `each`th, as the recording's filter counted them. */
 export interface Loss {
   readonly to: Side
   readonly each: number
@@ -56,7 +56,7 @@ export interface Loss {
 
 const SERVERS = ['10.77.0.3', 'fd77::3']
 
-/** The RoCE packets of capture `name` in test/fixtures/wire; malformed ones make it throw. */
+/** The RoCE packets of capture `name` in test/fixtures/wire; malformed packets throw. */
 export const readConversation = (name: string, loss?: Loss): Conversation => {
   const frames = readCapture(readFileSync(fixture('wire', `${name}.pcap`)))
   const entries: Entry[] = []
@@ -88,7 +88,7 @@ const isServer = (address: Uint8Array): boolean => {
   return SERVERS.includes(text) || (address.length === 16 && address[0] === 0xfd && address[15] === 3)
 }
 
-/** The RNR NAK, if any, that came to `side` between the last packet that it sent before packet `number`, and that. */
+/** The RNR NAK, if any, that `side` received between its previous packet and its packet `number`. */
 export const rnrSince = (entries: readonly Entry[], number: number, side: Side): Entry | undefined => {
   const before = entries.filter(e => e.number < number)
   const from = before.findLastIndex(e => e.from === side)

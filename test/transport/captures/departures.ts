@@ -1,17 +1,17 @@
 /*
- * Forged packets that Linux's rxe answers otherwise than we do: per case, the fields of its replies that differ, what
- * our queue pair says in the end, why, and the clause of the InfiniBand Architecture Specification, volume 1, that we
- * follow. A difference that no row names fails the test, and so does a row that is not needed.
+ * Forged packets that Linux's rxe answers differently: per case, the reply fields that differ, the final state and
+ * completions of our queue pair, the reason, and the clause of the InfiniBand Architecture Specification, volume 1,
+ * that we follow. A difference without a row fails the test, and so does an unused row.
  */
 import type { Linux } from './forged.ts'
 
 export interface Departure {
   readonly name: string
-  /** Both if absent. */
+  /** Both captures if absent. */
   readonly linux?: Linux
-  /** Fields of the reply (the only one) → recorded and our value; `packet`: a reply that rxe did not send. */
+  /** Fields of the only reply → recorded and our value; `packet`: a reply that rxe did not send. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
-  /** Our completions, state and word, where they differ. */
+  /** Our completions, state and word, if they differ. */
   readonly after?: string
   readonly clause: string
   readonly reason: string
@@ -19,7 +19,7 @@ export interface Departure {
 
 const flushed = (count: number): string => Array<string>(count).fill('status 5').join('; ')
 
-/** The packet is refused before it takes a receive request: all of them are flushed. */
+/** The packet is refused before it consumes a receive WQE: all of them are flushed. */
 const REFUSED = `${flushed(8)}; state 6 rq_psn 0x000200; word 5`
 const INVALID = ['31', '97'] as const
 const NOT_COUNTED = ['1', '0'] as const
@@ -123,7 +123,7 @@ export const departures: readonly Departure[] = [
   },
 ]
 
-/** Malformed cases, which are in the table only: what rxe did is in `rxe` where we do otherwise. */
+/** Malformed cases, which appear only in the table: `rxe` is what rxe did where we differ. */
 export const malformedDepartures: readonly {
   readonly name: string
   readonly clause: string

@@ -1,7 +1,7 @@
 /*
- * What a capture's packets do not tell and the engine under test must be given: attributes of the queue pairs, losses
- * that the recording made on purpose, receive buffers that are too small, windows. From the programs' options and
- * sources (test/fixtures/wire/ORIGIN.md); everything else is learned. Also: which captures have nothing to replay.
+ * What the packets of a capture do not show and the engine under test needs: queue pair attributes, intended losses,
+ * receive buffers that are too small, memory windows. Taken from the options and sources of the recorded programs
+ * (test/fixtures/wire/ORIGIN.md); everything else is derived. Also lists the captures that cannot be replayed.
  */
 import { Access } from '../../../src/transport/types.ts'
 import type { Loss, Side } from './conversation.ts'
@@ -12,36 +12,36 @@ export interface Facts {
   readonly timeout?: number
   readonly retryCnt?: number
   readonly rnrRetry?: number
-  /** READs and atomics that both sides allow at once. */
+  /** READs and atomics that both sides allow in flight. */
   readonly rdAtomic?: number
-  /** All requests were posted with one doorbell, whatever the packets look like. */
+  /** All requests were posted with one doorbell. */
   readonly postedAtOnce?: boolean
-  /** Messages, from 0, that were posted with a fence. */
+  /** Indexes of the messages posted with a fence. */
   readonly fences?: readonly number[]
-  /** Sizes of the receive buffers of the server; otherwise they are large enough. */
+  /** Receive buffer sizes of the server; large enough if absent. */
   readonly receives?: readonly number[]
-  /** Keys of the server for a part of its buffer: offset, length, ibv_access_flags. */
+  /** Server keys for a part of its buffer: offset, length, ibv_access_flags. */
   readonly windows?: readonly {
     readonly key: number
     readonly offset: number
     readonly length: number
     readonly access: number
   }[]
-  /** Messages, from 0, that were signaled; all if absent. */
+  /** Indexes of the signaled messages; all if absent. */
   readonly signaled?: readonly number[]
-  /** The client gave up in the end: one more timeout. */
+  /** The client gave up at the end: one more timeout. */
   readonly givesUp?: boolean
-  /** From this packet of the file on a side's queue pair is no more. */
+  /** A side's queue pair is destroyed from this packet of the file on. */
   readonly gone?: { readonly side: Side; readonly from: number }
-  /** The program of a side writes anew what the peer reads: it is taken from the answers. */
+  /** The program of a side rewrites the memory that the peer reads: the contents come from the recorded responses. */
   readonly programWrites?: boolean
-  /** ibv_access_flags of memory and queue pairs, in addition. */
+  /** Additional ibv_access_flags of memory and queue pairs. */
   readonly access?: number
-  /** There is a log of keys, addresses and completions: `logs/NAME.log`. */
+  /** `logs/NAME.log` has the keys, addresses and completions. */
   readonly log?: boolean
 }
 
-/** The recording's own programs, which have logs: retry_cnt 7, timeout 16, rnr_retry 7, four READs at once. */
+/** The recording's own programs, which have logs: retry_cnt 7, timeout 16, rnr_retry 7, four READs in flight. */
 const probe: Facts = { log: true, timeout: 16, rdAtomic: 4 }
 
 export const factsOf: Readonly<Record<string, Facts>> = {
@@ -79,7 +79,7 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, givesUp: true, gone: { side: 1, from: 1 } },
   rping: { programWrites: true },
   rping_ipv6: { programWrites: true },
-  // the server's program has closed before the client's last WRITE comes
+  // the server has closed before the client's last WRITE arrives
   rstream: { gone: { side: 1, from: 70 } },
   loss_send_requests: { ...probe, loss: { to: 1, each: 7 } },
   loss_write_requests: { ...probe, loss: { to: 1, each: 7 } },
@@ -89,7 +89,7 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   loss_atomic_responses: { ...probe, loss: { to: 0, each: 3 } },
 }
 
-/** Captures without anything that this replay could drive, each with why. */
+/** Captures that this replay cannot drive, each with the reason. */
 export const excluded: Readonly<Record<string, string>> = {
   inject: 'forged packets: test/transport/captures/forged.test.ts',
   linux612_inject: 'forged packets: test/transport/captures/forged.test.ts',

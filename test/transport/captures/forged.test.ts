@@ -1,6 +1,6 @@
 /*
- * Forged packets (responder.md): the replies of our engine are those that Linux's rxe gave, field by field, and its
- * completions, state and memory too, but for the rows of departures.ts. Twins with one difference must be found wrong.
+ * Forged packets (responder.md): the replies of our engine equal those of Linux's rxe, field by field, and so do
+ * completions, state and memory, except for the rows of departures.ts. Mutated recordings must fail.
  */
 import assert from 'node:assert/strict'
 import { after, describe, test } from 'node:test'
@@ -12,7 +12,7 @@ import { type Departure, departures, malformedDepartures } from './departures.ts
 import { type Case, type Linux, notCaptured, plainAfter, type Result, readCases, run, tableOf } from './forged.ts'
 import { recordedTwins } from './mutations.ts'
 
-/** A packet cut off here still says whose it is. */
+/** The shortest packet that still has its destination QP. */
 const QPN_END = 8
 
 const used = new Set<Departure>()
@@ -30,7 +30,7 @@ const permitFor =
     return { recorded: packet?.[0] === '-' ? 0 : 1, ours: packet?.[1] === '-' ? 0 : 1 }
   }
 
-/** All that is wrong with a result, in words. */
+/** Every difference of a result, as sentences. */
 const faultsOf = (
   linux: Linux,
   { name }: Case,
@@ -68,7 +68,7 @@ for (const linux of ['6.1', '6.12'] as const) {
             const told = c.after.replace(from, to)
             if (told !== c.after) assert.notEqual(faultsOf(linux, c, told, c.replies, result).length, 0, to)
           }
-        // a queue pair that is not given one of the packets does not do as well
+        // the result differs if one of the packets is withheld
         if (c.replies.length === 0) return
         const found = c.frames.some((_, i) => {
           const without = run(

@@ -1,9 +1,9 @@
 /*
- * Forged packets and what Linux made of them (test/fixtures/wire/responder.md, inject.pcap, linux612_inject.pcap): each
- * case is one connected queue pair with eight receive buffers of 4096 bytes at the start of a region of 64 KiB, path
- * MTU 1024, four READs and atomics at most, and a word of value 5 at offset 40960. Here the cases are read, and given
- * to our engine; results have the table's form. As a port does, packets with a wrong ICRC are dropped, and as a device
- * does, those for other queue pairs.
+ * Forged packets and Linux's replies (test/fixtures/wire/responder.md, inject.pcap, linux612_inject.pcap): each case is
+ * one connected queue pair with eight receive buffers of 4096 bytes at the start of a region of 64 KiB, path MTU 1024,
+ * at most four READs and atomics, and a word of value 5 at offset 40960. This file reads the cases and runs them on our
+ * engine; results have the table's form. Packets with a wrong ICRC are dropped, as a port does, and packets for other
+ * queue pairs too, as a device does.
  */
 import { readFileSync } from 'node:fs'
 import { Access } from '../../../src/transport/types.ts'
@@ -24,7 +24,7 @@ export type Linux = '6.1' | '6.12'
 export interface Told {
   readonly name: string
   readonly sent: number
-  /** Completions, state and word, as the table has them. */
+  /** Completions, state and word, in the table's form. */
   readonly after: string
 }
 
@@ -39,7 +39,7 @@ const WORD_OFFSET = 40960
 const BUFFER = 0x1_0000
 const FIRST_PSN = 0x200
 const QPN_BYTES = 5
-/** Offsets of the first address of a case in the region: 0, or where atomics go, or else. */
+/** Region offset that a case's first address may have: 0, the atomic word, or another. */
 const OTHER_OFFSETS: Readonly<Record<string, number>> = {
   read_past_end: BUFFER - 10,
   atomic_unaligned: WORD_OFFSET + 4,
@@ -47,7 +47,7 @@ const OTHER_OFFSETS: Readonly<Record<string, number>> = {
   flush_whole_region: 0,
 }
 
-/** A table of responder.md, by the beginning of its heading. */
+/** A table of responder.md, by the start of its heading. */
 export const tableOf = (heading: string): Told[] => {
   const text = readFileSync(fixture('wire', 'responder.md'), 'utf8')
   const part = text.split('\n## ').find(section => section.startsWith(heading))!
@@ -62,7 +62,7 @@ export const tableOf = (heading: string): Told[] => {
     }))
 }
 
-/** Malformed cases are in the table only. */
+/** Malformed cases are only in the table. */
 export const notCaptured = ['bad_icrc', 'short_packet', 'pad_more_than_body']
 
 const casesOf = (linux: Linux): Told[] => {
@@ -78,7 +78,7 @@ const casesOf = (linux: Linux): Told[] => {
 
 const isIpv4 = (frame: Frame): frame is Ipv4Frame => frame.kind === 'ipv4'
 
-/** All cases of a capture, in its order. */
+/** All cases of a capture, in order. */
 export const readCases = (linux: Linux): Case[] => {
   const file = linux === '6.1' ? 'inject.pcap' : 'linux612_inject.pcap'
   const frames = readCapture(readFileSync(fixture('wire', file)))
@@ -101,17 +101,17 @@ export const readCases = (linux: Linux): Case[] => {
   })
 }
 
-/** What a run of a case gave. */
+/** The result of a case. */
 export interface Result {
   readonly replies: readonly Sent[]
-  /** In the table's words. */
+  /** In the table's form. */
   readonly after: string
 }
 
 const qpnOf = (frame: Ipv4Frame): number =>
   (frame.payload[QPN_BYTES] << 16) | (frame.payload[QPN_BYTES + 1] << 8) | frame.payload[QPN_BYTES + 2]
 
-/** The address and key that a packet names, if it does. */
+/** The address and key of a packet, if it has them. */
 const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => {
   const packet = parsePacket(bytes)
   if (packet.kind === 'opaque') return undefined
@@ -123,7 +123,7 @@ const target = (bytes: Uint8Array): { va: bigint; rkey: number } | undefined => 
 const isToWord = (packet: Uint8Array): boolean => [0x13, 0x14, 0x1c, 0x1d].includes(packet[0])
 const WRONG_KEYS = [0xdeadbeef]
 
-/** Gives the frames to our engine, one by one, and answers what it did. */
+/** Hands the frames to our engine one by one and collects its replies. */
 export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): Result => {
   const first = frames.map(f => target(f.payload)).find(t => t !== undefined)
   const carrier = frames.find(f => target(f.payload) !== undefined)
@@ -173,7 +173,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   return { replies, after: [...lines, `state ${state} rq_psn 0x${hex}`, `word ${word}`].join('; ') }
 }
 
-/** The table's last column in the words of `run`: what rxe fills in for failures is left out. */
+/** The table's last column in the form of `run`, without the fields that rxe fills in for failures. */
 export const plainAfter = (after: string): string =>
   after
     .split('; ')

@@ -1,5 +1,5 @@
 /*
- * What the recorded programs printed (test/fixtures/wire/logs): key and address of a side's buffer, and its work
+ * The output of the recorded programs (test/fixtures/wire/logs): key and address of a side's buffer, and its work
  * completions. Side a is the client, b the server.
  */
 import { readFileSync } from 'node:fs'
@@ -20,11 +20,11 @@ export interface Log {
   readonly rkey: number
   readonly address: bigint
   readonly completions: readonly LoggedCompletion[]
-  /** ibv_qp_state in the end, where it was printed. */
+  /** Final ibv_qp_state, if printed. */
   readonly state?: number
 }
 
-/** Bytes of every program's buffer. */
+/** Buffer length of every program. */
 export const BUFFER_BYTES = 65536
 
 export const readLog = (name: string, side: Side): Log => {

@@ -1,8 +1,8 @@
 /*
- * A side's memory as a capture shows it: where the peer reached for it (`Space`), under which keys, with which rights
- * (what was answered was allowed, what got an access NAK was not), and what lay there before (what READs and atomics
- * brought that nobody had written). Places are packed: a capture's addresses lie far apart, the engine under test is
- * given one small array.
+ * A side's memory as a capture shows it: the addresses that the peer accessed (`Space`), the keys, the rights (an
+ * answered request was allowed, one with an access NAK was not), and the initial contents (returned by READs and
+ * atomics before any write). Captured addresses lie far apart; `Space` packs them into one small array for the engine
+ * under test.
  */
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_READ, OP_WRITE } from '../../../src/spec/wire/opcodes.ts'
 import { psnDistance } from '../../../src/transport/psn.ts'
@@ -16,9 +16,9 @@ import type { Pair } from './pairs.ts'
 const PAGE = 4096n
 
 export interface Space {
-  /** Bytes in all. */
+  /** Total bytes. */
   readonly bytes: number
-  /** Place of an address; -1 for one that nobody asked for. */
+  /** Offset of an address; -1 if nothing accessed it. */
   locate(address: bigint): number
 }
 
@@ -53,7 +53,7 @@ export const packSpace = (wanted: readonly Range[]): Space => {
   }
 }
 
-/** The header that says where a message reaches, if it does. */
+/** The header with the remote address, if the packet has one. */
 export const remoteOf = (message: Message): { address: bigint; key: number; length: number } | undefined => {
   const { RETH, AtomicETH } = headersOf(message.entry.packet)
   const header = RETH ?? AtomicETH
@@ -64,7 +64,7 @@ export const remoteOf = (message: Message): { address: bigint; key: number; leng
 const rightOf = (flags: number): number =>
   (flags & OP_READ) !== 0 ? 4 : (flags & OP_ATOMIC) !== 0 ? 8 : (flags & (OP_WRITE | OP_ATOMIC_WRITE)) !== 0 ? 2 : 0
 
-/** Whether the responder ended its queue pair at the message. */
+/** Whether the responder went to error at the message. */
 export const isRefused = ({ entries }: Conversation, pair: Pair, message: Message): boolean =>
   entries.some(
     e =>
@@ -79,11 +79,11 @@ export const isRefused = ({ entries }: Conversation, pair: Pair, message: Messag
 export interface SideMemory {
   readonly space: Space
   readonly regions: readonly Region[]
-  /** What lies there at first. */
+  /** Initial contents. */
   readonly content: Uint8Array
 }
 
-/** The memory that `side` had, as its peer saw it. */
+/** The memory of `side`, as its peer saw it. */
 export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], side: Side, facts: Facts): SideMemory => {
   const served = pairs.filter(pair => pair.requester !== side)
   const accesses = served.flatMap(pair =>
@@ -116,7 +116,7 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   return { space, regions, content: contentOf(conversation, accesses, space) }
 }
 
-/** One region for a key, as large as all that was done with it; another one where places are not neighbours. */
+/** One region per key, covering every access with it; another region where packed addresses are not adjacent. */
 const grant = (regions: Region[], key: number, offset: number, length: number, access: number): void => {
   const region = regions.find(r => r.key === key)
   if (region === undefined) {
@@ -137,7 +137,7 @@ interface Access {
   readonly refused: boolean
 }
 
-/** In the order of the capture: what is read before anybody wrote it was there. */
+/** In capture order: contents read before any write are the initial ones. */
 const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space: Space): Uint8Array => {
   const content = new Uint8Array(space.bytes)
   const known = new Uint8Array(space.bytes)
@@ -165,7 +165,7 @@ const contentOf = ({ entries }: Conversation, accesses: readonly Access[], space
   return content
 }
 
-/** Number of the response to a READ or atomic that a packet is; -1 if it is none. */
+/** Index of a READ or atomic response packet; -1 for others. */
 export const answerTo = (entry: Entry, pair: Pair, message: Message): number => {
   if (entry.from === pair.requester || entry.packet.BTH.destQp !== pair.requesterQpn) return -1
   if (!isResponse(entry.packet) || !isPositive(entry.packet) || entry.packet.name === 'RC_ACKNOWLEDGE') return -1

@@ -1,7 +1,7 @@
 /*
- * What a recorded requester must have posted: its packets, each PSN once, put together to messages, with when each one
- * was acknowledged and so which ones were posted together. InfiniBand Architecture Specification, volume 1, clauses 9.4
- * (messages and packets) and 9.7.3 (PSNs). A recording is taken at its word: what is no message throws.
+ * The work requests of a recorded requester: its packets, each PSN once, joined into messages, with the time of each
+ * acknowledgement and so the batches in which they were posted. InfiniBand Architecture Specification, volume 1,
+ * clauses 9.4 (messages and packets) and 9.7.3 (PSNs). Packets that form no message throw.
  */
 import {
   OP_ATOMIC,
@@ -40,24 +40,24 @@ export interface Message {
   readonly flags: number
   endFlags: number
   readonly psn: number
-  /** PSNs that it takes. */
+  /** Number of PSNs. */
   psns: number
-  /** Bytes of the packets; of a READ none. */
+  /** Payload length of the packets; 0 for a READ. */
   payload: Uint8Array
-  /** Bytes that it moves. */
+  /** Message length in bytes. */
   length: number
   solicited: boolean
-  /** Immediate, or key to invalidate. */
+  /** Immediate data, or the key to invalidate. */
   imm: number
-  /** Whether all its packets came through the first time. */
+  /** Whether no packet of it was retransmitted. */
   arrives: boolean
-  /** Place in the conversation after which it is known to be complete; Infinity if that is never seen. */
+  /** Index in the conversation of the packet that completes it; Infinity if there is none. */
   completeAt: number
-  /** Place in the conversation where it was posted: before its own first packet, or one of before. */
+  /** Index in the conversation where it was posted: at or before its first packet. */
   postedAt: number
 }
 
-/** Where a packet of `pair` stands on its requester's PSN axis, counted from the first request. */
+/** Position of a packet of `pair` on the requester's PSN axis, from the first request. */
 const place = (pair: Pair, entry: Entry): number => psnDistance(pair.firstPsn, entry.packet.BTH.psn)
 
 const psnsOf = (entry: Entry, mtu: number): number => {
@@ -115,8 +115,8 @@ export const messagesOf = ({ name, entries }: Conversation, pair: Pair): Message
 }
 
 /**
- * A message without acknowledgement is complete with its last packet; one with, with the first positive response that
- * came through for its last PSN or a later one.
+ * A message without acknowledgement completes with its last packet; any other with the first positive response received
+ * for its last PSN or a later one.
  */
 const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readonly Message[]): void => {
   let done = 0
@@ -138,7 +138,7 @@ const findCompletions = (entries: readonly Entry[], pair: Pair, messages: readon
 
 const KINDS = [OP_SEND, OP_WRITE, OP_READ, OP_ATOMIC, OP_FLUSH, OP_ATOMIC_WRITE] as const
 
-/** Whether a message takes a receive request of the other side. */
+/** Whether a message consumes a receive WQE of the peer. */
 export const takesReceive = (message: Message): boolean =>
   (message.flags & OP_SEND) !== 0 || (message.endFlags & OP_IMM) !== 0
 

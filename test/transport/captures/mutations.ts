@@ -1,8 +1,7 @@
 /*
- * Twins of a recording that a replay must find fault with: one field of one recorded packet is changed (every field
- * that occurs, in each stream), one packet is left out, doubled, or changes place, one comes at another time; or a
- * packet is withheld from our engine, or its payload changed. Which packet it is follows from the names: the same ones
- * each time.
+ * Mutated recordings that a replay must reject: one field of one recorded packet changed (every field, in each stream),
+ * one packet removed, duplicated, moved or delayed; or a packet withheld from our engine, or its payload changed. The
+ * mutated packet depends only on the names, so every run makes the same ones.
  */
 import { ICRC_BYTES } from '../../../src/spec/wire/headers.ts'
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -11,11 +10,11 @@ import { type Conversation, type Entry, headersOf, isRequest, type Side } from '
 import type { Message } from './messages.ts'
 import type { Handed } from './play.ts'
 
-/** Whether a packet is another one, or that one again. */
+/** Whether to change a packet or to duplicate it. */
 const isSame = (a: Entry, b: Entry): boolean =>
   a.from === b.from && a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** A number from a text, the same each time (FNV-1a). */
+/** A hash of a text (FNV-1a). */
 const hash = (text: string): number => {
   let value = 0x811c_9dc5
   for (const char of text) value = Math.imul(value ^ char.charCodeAt(0), 0x0100_0193)
@@ -52,7 +51,7 @@ const plainChanges: Readonly<Record<string, Change>> = {
   timing: r => ({ ...r, timing: r.timing === 'at once' ? 'after the ACK timeout' : 'at once' }),
 }
 
-/** Every field that a packet of the list has. */
+/** Every field that occurs in the list. */
 const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
   const changes = { ...plainChanges }
   for (const { packet } of list) {
@@ -67,10 +66,10 @@ const changesFor = (list: readonly Recorded[]): Record<string, Change> => {
 const same = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
-/** Whether a packet stays as it is in a respect: a field, or what else can be changed. */
+/** Whether a packet is exempt from a mutation. */
 export type Spared = (recorded: Recorded, what: string) => boolean
 
-/** Twins of one list of packets. */
+/** Mutants of one list of packets. */
 const twinsOf = (list: readonly Recorded[], spared: Spared, salt: string): [string, Recorded[]][] => {
   const positionsFor = (what: string): number[] => list.flatMap((r, i) => (spared(r, what) ? [] : [i]))
   const positions = positionsFor('packet')
@@ -97,7 +96,7 @@ const twinsOf = (list: readonly Recorded[], spared: Spared, salt: string): [stri
   return twins
 }
 
-/** Twins of what a side recorded, each with its name. */
+/** Mutants of the recorded packets of a side, each with its name. */
 export const recordedTwins = (
   name: string,
   streams: readonly RecordedStream[],
@@ -113,8 +112,8 @@ export const recordedTwins = (
   )
 
 /**
- * Twins of what is handed to `side`: its peer's first request is withheld, its last response, and the payload of the
- * last message of `incoming` (in order) that was taken is changed.
+ * Mutants of the packets handed to `side`: its peer's first request withheld, its last response withheld, and the
+ * payload of the last delivered message of `incoming` (in order) changed.
  */
 export const handedTwins = (
   { entries }: Conversation,

@@ -1,7 +1,7 @@
 /*
- * What came of the work, after a side of a capture was played: each receive request has the peer's message, each READ
- * and atomic brought what the recorded answers brought, WRITEs are in memory, and completions and the state in the end
- * are those that the recorded program printed (log.ts). Answers sentences; none if all is well.
+ * The result after a side of a capture was played: each receive buffer has the peer's message, each READ and atomic
+ * returned the recorded data, WRITEs are in memory, and completions and final state are those that the recorded program
+ * printed (log.ts). Returns faults as sentences.
  */
 import {
   OP_ATOMIC,
@@ -30,7 +30,7 @@ const BIND_MW = 5
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 
-/** Faults in what the queue pairs of `side` did. */
+/** Faults of the queue pairs of `side`. */
 export const outcomeFaults = (
   conversation: Conversation,
   side: Side,
@@ -83,7 +83,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
   })
 }
 
-/** What the last answers to a READ or atomic brought, in their places. */
+/** The data of the last responses to a READ or atomic, by address. */
 const brought = ({ entries }: Conversation, end: Work, message: Message, mtu: number): Uint8Array => {
   const bytes = new Uint8Array(message.length)
   for (const entry of entries) {
@@ -109,7 +109,7 @@ const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[],
     return [`request ${k}: other bytes than the answers'`]
   })
 
-/** Completions against those that the program printed, one by one. */
+/** Compares completions with those that the program printed, one by one. */
 const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): string[] => {
   const wanted = logged.filter(c => c.opcode !== BIND_MW)
   if (wanted.length !== cqes.length) return [`${cqes.length} completions, the program had ${wanted.length}`]
@@ -127,7 +127,7 @@ const logFaults = (logged: readonly LoggedCompletion[], cqes: readonly Cqe[]): s
   })
 }
 
-/** WRITEs of the peer, one after the other, are what memory has: unless atomics or the program changed it too. */
+/** Memory has the peer's WRITEs in order, unless atomics or the program changed it too. */
 const writeFaults = ({ node, memory, ends }: Performance, facts: Facts): string[] => {
   const { space, content } = memory
   const image = content.slice()

@@ -1,6 +1,6 @@
 /*
- * Which queue pairs of a capture talk to each other: a packet names its destination only, so that the source is found
- * by the answers. One pair here is one direction: requests to `responderQpn`, answers to `requesterQpn`.
+ * Which queue pairs of a capture are connected. A packet names only its destination, so the source is derived from the
+ * responses. One pair here is one direction: requests to `responderQpn`, responses to `requesterQpn`.
  */
 import { OP_READ } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -17,15 +17,15 @@ import {
 } from './conversation.ts'
 
 export interface Pair {
-  /** A number of `Service`. */
+  /** A `Service` value. */
   readonly service: number
   readonly requester: Side
-  /** A number that is in no packet where nothing was sent to the requester. */
+  /** A QPN that occurs in no packet if nothing was sent to the requester. */
   readonly requesterQpn: number
   readonly responderQpn: number
   /** PSN of the first request. */
   readonly firstPsn: number
-  /** Path MTU, as the packets in the middle of messages have it. */
+  /** Path MTU, from the MIDDLE packets of messages. */
   readonly mtu: number
 }
 
@@ -38,11 +38,11 @@ const serviceOf = ({ packet }: Entry): string => packet.name.slice(0, packet.nam
 
 const unique = (values: readonly number[]): number[] => [...new Set(values)]
 
-/** The path MTU of a side's packets to a queue pair, if any packet tells. */
+/** The path MTU of a side's packets to a queue pair, if a packet shows it. */
 const mtuOf = (entries: readonly Entry[]): number | undefined =>
   entries.find(e => /_(FIRST|MIDDLE)$/.test(e.packet.name))?.packet.payload.length
 
-/** Both directions of each connection, requests of side 0 first, and each way that datagrams took. */
+/** Both directions of each connection, requests of side 0 first, and each datagram path. */
 export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...(['RC', 'UC'] as const).flatMap(name =>
     connectionsOf(
@@ -53,7 +53,7 @@ export const pairsOf = ({ entries }: Conversation): Pair[] => [
   ...datagramsOf(entries.filter(e => serviceOf(e) === 'UD')),
 ]
 
-/** A datagram says where it comes from. Those to a multicast group are taken to be for a queue pair of that number. */
+/** A datagram names its source. A multicast datagram counts as one for a queue pair of that number. */
 const datagramsOf = (entries: readonly Entry[]): Pair[] => {
   const pairs: Pair[] = []
   for (const { from, packet } of entries) {
@@ -93,7 +93,7 @@ const connectionsOf = (name: ConnectedName, entries: readonly Entry[]): Pair[] =
   return pairs
 }
 
-/** Whether responses among `there` are for the requests in `here`, or the other way round. */
+/** Whether responses among `there` answer the requests in `here`, or the reverse. */
 const answers = (here: readonly Entry[], there: readonly Entry[]): boolean => fits(here, there) && fits(there, here)
 
 const fits = (sent: readonly Entry[], received: readonly Entry[]): boolean => {

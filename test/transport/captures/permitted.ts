@@ -1,7 +1,7 @@
 /*
- * Where a capture of Linux's rxe and our engine may differ: each row is about given packets of one capture, with the
- * values on both sides, why, and the clause of the InfiniBand Architecture Specification, volume 1, that we follow. A
- * difference that no row names fails the replay, and so does a row that nothing needs.
+ * Permitted differences between a capture of Linux's rxe and our engine: each row names packets of one capture, the
+ * values on both sides, the reason, and the clause of the InfiniBand Architecture Specification, volume 1, that we
+ * follow. A difference without a row fails the replay, and so does an unused row.
  */
 
 import type { WellFormedPacket } from '../../../src/wire/packet.ts'
@@ -9,13 +9,13 @@ import type { Difference, Permit, Recorded, StreamKind } from './compare.ts'
 import type { Side } from './conversation.ts'
 
 export interface Row {
-  /** Absent: all captures, and both sides. */
+  /** Absent: all captures and both sides. */
   readonly capture?: string
   readonly side?: Side
   readonly stream: StreamKind
-  /** Numbers of the recording's packets in its file; 0: packets that the recording lacks; or all to QP 1. */
+  /** Packet numbers in the capture file; 0: packets that the recording lacks; or all packets to QP 1. */
   readonly packets: readonly number[] | 'management datagrams'
-  /** Path of the field → recorded and our value; `packet` → a packet that is absent on one side (`-`). */
+  /** Path of the field → recorded and our value; `packet`: a packet that one side lacks (`-`). */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string] | 'any'>>
   readonly clause: string
   readonly reason: string
@@ -116,7 +116,7 @@ export const permitted: readonly Row[] = [
   },
 ]
 
-/** Sentences of outcome.ts that are allowed, for the reasons of the rows above. */
+/** Permitted sentences of outcome.ts, for the reasons of the rows above. */
 export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly says: string }[] = [
   { capture: 'nak_operation_too_long', side: 1, says: 'completion 0: status 1, the program had 2' },
   { capture: 'nak_operation_too_long_multi', side: 1, says: 'completion 0: status 1, the program had 2' },
@@ -124,7 +124,7 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
   { capture: 'memory_window_type1', side: 1, says: 'the state is 6, the program says 3' },
 ]
 
-/** Whether twins leave `field` of a packet as it is, since a row for the side of a capture is about it. */
+/** Whether mutants skip `field` of a packet because a row for this side covers it. */
 export const isSpared =
   (capture: string, side: Side) =>
   ({ number, packet }: Recorded, field: string): boolean =>
@@ -136,7 +136,7 @@ export const isSpared =
 
 const isMad = (packet: WellFormedPacket): boolean => packet.name === 'UD_SEND_ONLY' && packet.BTH.destQp === 1
 
-/** Permits what the rows for a side of a capture name, and notes in `used` which rows that took. */
+/** Permits what the rows for a side of a capture cover, and notes the rows in `used`. */
 export const permitFor = (capture: string, side: Side, used: Set<Row>): Permit => {
   const rows = permitted.filter(row => (row.capture ?? capture) === capture && (row.side ?? side) === side)
   return difference => {

@@ -1,9 +1,9 @@
 /*
- * Our engine in the place of one side of a capture, in virtual time: the other side's recorded packets are handed in,
- * in their order, less those that were lost; requests are posted when the recorded program posted them. Requests are
- * sent one by one, each when the recording has one, so that what was under way at a loss is the same; if our engine has
- * nothing to send then, time passes until its timer expires. What it sent comes out as two streams per queue pair,
- * answers and requests, to be compared (compare.ts). Nothing is judged here.
+ * Our engine in place of one side of a capture, in virtual time: the other side's recorded packets are handed in, in
+ * order, except lost ones; requests are posted when the recorded program posted them. Requests are sent one by one,
+ * each where the recording has one, so that the same packets are in flight at a loss; if our engine has nothing to
+ * send, time passes until its timer expires. The result is two streams per queue pair, responses and requests, for
+ * compare.ts. This file judges nothing.
  */
 import { OP_END, OP_IMM, OP_SEND, OP_START } from '../../../src/spec/wire/opcodes.ts'
 import { Service } from '../../../src/spec/wire/services.ts'
@@ -28,37 +28,37 @@ import { answerTo, memoryOf, remoteOf, type SideMemory } from './memory.ts'
 import { type Message, messagesOf, takesReceive, workOpcode } from './messages.ts'
 import { type Pair, peerOf, qpnOn } from './pairs.ts'
 
-/** When a packet was sent: as soon as it could be, or after a wait. */
+/** Whether a packet was sent at once or after a wait. */
 export type Timing = 'at once' | 'after the RNR timer' | 'after the ACK timeout'
 
 export interface Sent {
   readonly packet: WellFormedPacket
   readonly timing: Timing
-  /** µs of virtual time that passed for it. */
+  /** µs of virtual time before it was sent. */
   readonly waited: number
-  /** Of the capture: the packet that was handed in, or that was looked for, last. */
+  /** Capture index of the packet that was handed in, or expected, last. */
   readonly at: number
 }
 
-/** What one queue pair sent. */
+/** Packets that one queue pair sent. */
 export interface Stream {
   readonly qpn: number
   readonly answers: Sent[]
   readonly requests: Sent[]
 }
 
-/** What one queue pair was given to do; ids of work requests are positions here. */
+/** Work of one queue pair; work request ids are indexes here. */
 export interface Work {
   readonly row: number
   readonly qpn: number
   readonly stream: Stream
-  /** The direction in which this side asks, and the one in which it is asked. */
+  /** The direction in which this side is the requester, and the one in which it is the responder. */
   readonly asks: Pair | undefined
   readonly asked: Pair | undefined
   readonly posted: readonly Posted[]
-  /** Places of receive buffers. */
+  /** Addresses of receive buffers. */
   readonly receives: readonly { readonly at: number; readonly length: number }[]
-  /** What the peer's messages are, in order. */
+  /** Payloads of the peer's messages, in order. */
   readonly incoming: readonly Message[]
 }
 
@@ -66,7 +66,7 @@ export interface Performance {
   readonly node: TestNode
   readonly memory: SideMemory
   readonly ends: readonly Work[]
-  /** Packets that it did not wait for before it sent the next one, in words. */
+  /** Packets that it sent too early, as sentences. */
   readonly early: readonly string[]
 }
 
@@ -74,7 +74,7 @@ const { FENCE, SIGNALED, SOLICITED } = SendFlags.values
 const { ATOMIC_FETCH_AND_ADD } = WrOpcode.values
 /** Global route header before a datagram in its buffer. */
 const ROUTE_BYTES = 40
-/** Write, read, atomic. */
+/** Access flags: write, read, atomic. */
 const REMOTE_ACCESS = 14
 const USUAL_TIMEOUT = 14
 const USUAL_RNR_TIMER = 12
@@ -89,13 +89,13 @@ export interface Posted {
 interface End extends Work {
   readonly toPost: Message[]
   readonly posted: Posted[]
-  /** Requests that came before they were looked for. */
+  /** Requests that our engine sent before the recording did. */
   readonly ahead: Sent[]
   readonly receives: { readonly at: number; readonly length: number }[]
   readonly toReceive: number[]
 }
 
-/** The Q_Key that datagrams of a pair have; 0 for a connection. */
+/** The Q_Key of a pair's datagrams; 0 for a connection. */
 const qkeyOf = ({ entries }: Conversation, { requesterQpn, responderQpn, requester }: Pair): number => {
   const datagram = entries.find(
     ({ from, packet }) =>
@@ -106,7 +106,7 @@ const qkeyOf = ({ entries }: Conversation, { requesterQpn, responderQpn, request
   return datagram === undefined ? 0 : field(datagram.packet, 'DETH', 'qkey')
 }
 
-/** The RNR timer that a side's NAKs name. */
+/** The RNR timer code in a side's NAKs. */
 const rnrTimerOf = (conversation: Conversation, side: Side): number => {
   const nak = conversation.entries.find(
     e => e.from === side && e.packet.name === 'RC_ACKNOWLEDGE' && (field(e.packet, 'AETH', 'syndrome') & 0x60) === 0x20,
@@ -114,16 +114,16 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
   return nak === undefined ? USUAL_RNR_TIMER : field(nak.packet, 'AETH', 'syndrome') & 31
 }
 
-/** What our engine gets of a packet that was recorded: nothing if it is withheld. */
+/** The packet that our engine receives for a recorded one; undefined if withheld. */
 export type Handed = (entry: Entry) => Uint8Array | undefined
 
 export interface PlayOptions {
   readonly handed?: Handed
-  /** What was recorded without a packet of `side` between comes as one burst, in runs as long as they get. */
+  /** Recorded packets with no packet of `side` between them form one burst, with runs as long as possible. */
   readonly inBursts?: boolean
 }
 
-/** `side` of the capture, played by our engine. */
+/** Plays `side` of the capture with our engine. */
 export const play = (
   conversation: Conversation,
   pairs: readonly Pair[],
@@ -172,7 +172,7 @@ export const play = (
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited, at } }
   }
-  /** All answers that are due; a request that comes on the way is kept for when it is looked for. */
+  /** All due responses; a request sent meanwhile is kept until the recording has it. */
   const drain = (timing: Timing, waited: number): boolean => {
     for (let some = pull(timing, waited); some !== undefined; some = pull(timing, waited)) {
       const { end, sent } = some
@@ -199,7 +199,7 @@ export const play = (
     const sent = end.ahead.shift()
     if (sent !== undefined) end.stream.requests.push(sent)
   }
-  /** What the recorded program had written before a READ: the READ's answers. */
+  /** The data that the recorded program wrote before a READ, from its responses. */
   const refresh = (entry: Entry, end: End): void => {
     const message = end.incoming.find(m => m.entry === entry)!
     const place = space.locate(remoteOf(message)!.address)
@@ -225,7 +225,7 @@ export const play = (
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = handed(entry)
       if (end === undefined || bytes === undefined) continue
-      // a receive request is posted when those before are taken
+      // a receive WQE is posted once the earlier ones are consumed
       if (mayReceive(entry)) burst.cut(now)
       if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
       if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
@@ -249,7 +249,7 @@ export const play = (
   return { node, memory, ends, early }
 }
 
-/** Whether the connection's queue pair that a packet is for was no more. */
+/** Whether the packet's destination queue pair was already destroyed. */
 const isGone = ({ gone }: Facts, side: Side, { number, packet }: Entry): boolean =>
   gone !== undefined && gone.side === side && number >= gone.from && headersOf(packet).DETH === undefined
 
@@ -297,7 +297,7 @@ const joinEnds = (
   })
 }
 
-/** Posts what the recorded program had posted when it sent packet number `i` of the conversation. */
+/** Posts the requests that the recorded program had posted when it sent packet `i` of the conversation. */
 const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: number) => number): void => {
   const specs: SendSpec[] = []
   for (;;) {
@@ -333,14 +333,14 @@ const post = (node: TestNode, end: End, i: number, facts: Facts, take: (bytes: n
   if (specs.length > 0) node.post(end.row, ...specs)
 }
 
-/** Whether a request takes a receive request when it is the next one. */
+/** Whether a request consumes a receive WQE. */
 const mayReceive = ({ packet }: Entry): boolean => {
   const flags = flagsOf(packet)
   if ((flags & OP_SEND) !== 0) return (flags & OP_START) !== 0
   return (flags & OP_IMM) !== 0 && (flags & OP_END) !== 0
 }
 
-/** Whether the recorded side had no receive request for the packet: its next answer says so. */
+/** Whether the recorded side had no receive WQE for the packet: its next response is an RNR NAK. */
 const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolean => {
   const answer = entries
     .slice(i + 1)
@@ -358,7 +358,7 @@ const isRefusedForNow = (entries: readonly Entry[], i: number, end: End): boolea
 /** Bytes before a message in a receive buffer. */
 export const routeBytes = (pair: Pair): number => (pair.service === Service.UD ? ROUTE_BYTES : 0)
 
-/** A receive request of the size that was recorded, or that of the message to come. */
+/** A receive WQE of the recorded size, or of the next message's. */
 const receive = (node: TestNode, end: End, take: (bytes: number) => number): void => {
   if (node.queues[end.row].receives.length > 0) return
   const next = end.incoming.filter(takesReceive)[end.receives.length]
@@ -368,6 +368,6 @@ const receive = (node: TestNode, end: End, take: (bytes: number) => number): voi
   end.receives.push({ at, length })
 }
 
-/** Whether an RNR NAK came to `side` since it sent the last packet before packet `number`. */
+/** Whether `side` received an RNR NAK between its previous packet and packet `number`. */
 const wasNotReady = (entries: readonly Entry[], number: number, side: Side): boolean =>
   rnrSince(entries, number, side) !== undefined

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the completer: what answers do, and their absence, and how requests end.
+ * Packet scripts for the completer: responses, timeouts, and completions of requests.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -126,7 +126,7 @@ describe('a NAK', () => {
     t.sent()
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), ['WRITE_MIDDLE@2 [1024]', 'WRITE_LAST@3 ackreq [5]', 'SEND_ONLY@4 ackreq'])
-    // a second one before any progress does nothing, after progress it does
+    // a second one before any progress is ignored; after progress it is not
     t.response('ACKNOWLEDGE', 2, { syndrome: NAK.SEQUENCE })
     assert.deepEqual(t.sent(), [])
     t.response('ACKNOWLEDGE', 3, { syndrome: NAK.SEQUENCE })
@@ -193,7 +193,7 @@ describe('a receiver that is not ready', () => {
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: rnr(12) })
     assert.deepEqual(t.sent(), [])
-    // as Linux does, a sequence error for what came after it
+    // a sequence error for the following packets, as Linux sends it
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
     t.sleep(639)
     assert.deepEqual(t.sent(), [])
@@ -319,18 +319,18 @@ describe('silence of the peer', () => {
       const { engine } = t.node
       t.post({ id: 1, opcode: SEND })
       t.sent()
-      // the process slept; what came meanwhile may still lie where nobody has looked
+      // the process was suspended; packets that arrived meanwhile may still be in the socket
       let now = T14 + late
       engine.onTimeout(now)
       assert.deepEqual(t.sent(), [])
       assert.equal(engine.nextTimeout(), now + more)
-      // late again, but that was all
+      // late a second time: no more grace
       now += more + 7
       engine.onTimeout(now)
       t.node.transmit(now)
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq'])
       assert.equal(engine.counters.retransmissions, 1)
-      // the next timeout again
+      // the next timeout counts
       now += T14 + 3
       engine.onTimeout(now)
       assert.equal(engine.nextTimeout(), now + 3)

@@ -1,6 +1,6 @@
 /*
- * A window that queue pairs to one peer share: what is under way stays below it, everybody gets his turn, and neither
- * the dead nor those who want much at once hold up the others.
+ * A window shared by queue pairs to one peer: bytes in flight stay below it, every QP gets its turn, and neither dead
+ * peers nor large requests block the others.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,7 +13,7 @@ const BUDGET = 16 * (MTU + 64)
 const WINDOW = 8 * (MTU + 64)
 const SUCCESS = 0
 
-/** `count` connected pairs of queue pairs; those in `dead` have nobody at the other side, and wait for ever. */
+/** `count` connected pairs of queue pairs; those in `dead` have no responder and time out. */
 const start = (count: number, dead: readonly number[] = [], more: NodeOptions = {}, link: LinkOptions = {}) => {
   const options = { windowBytes: WINDOW, sharedWindowBytes: BUDGET, boundReads: true, memoryBytes: 0x4_0000, ...more }
   const nodes = [createNode(options), createNode(options)] as const
@@ -28,7 +28,7 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     return own[0]
   })
   const [{ cqes }] = nodes
-  /** Most window bytes that were ever on their way to the second node. */
+  /** Peak of window bytes in flight to the second node. */
   let most = 0
   const [first] = nodes
   const transmit = first.transmit
@@ -49,7 +49,7 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     forget: () => {
       most = 0
     },
-    /** Steps until `enough` completions are there, or nothing happens any more. */
+    /** Steps until `enough` completions arrive, or nothing is left to do. */
     run: (enough: number, until?: number): void => {
       while (cqes.length < enough && joined.step(until)) {}
     },
@@ -67,7 +67,7 @@ describe('a window that queue pairs share', () => {
     assert.equal(t.cqes.length, 80)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
     assert.ok(t.most() > BUDGET / 2, 'it is used')
-    // The end of a run may go a packet beyond, and answers to WRITEs have headers of their own.
+    // The last run may exceed the window by one packet, and WRITE responses have headers of their own.
     assert.ok(t.most() <= BUDGET + 2 * (MTU + 64), `${t.most()} bytes were under way`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
@@ -135,7 +135,7 @@ describe('a window that queue pairs share', () => {
     const link = { drop: 0 }
     const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
     const t = start(30, [], large, link)
-    /** Each writes `packets` packets `times` times; the most that was under way. */
+    /** Each QP writes `packets` packets `times` times; returns the peak of bytes in flight. */
     const round = (packets: number, times: number): number => {
       t.forget()
       for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))

@@ -1,6 +1,6 @@
 /*
- * BIND_MW and LOCAL_INV in the send queue (IBA 10.6.7, 10.8.3.3): their turn, their fences, when they complete, what
- * becomes of them after a loss and in errors. What they do to keys is test/core/memory/windows.test.ts' business.
+ * BIND_MW and LOCAL_INV in the send queue (IBA 10.6.7, 10.8.3.3): order, fences, completion, losses and errors.
+ * test/core/memory/windows.test.ts covers their effect on keys.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { startScript } from '../script.ts'
 
 const { BIND_MW, LOCAL_INV } = wr
 const KEY = 0x0900_0011
-/** What a bind says: window, new key, region, address, length, rights. */
+/** Arguments of a bind: window, new key, region, address, length, rights. */
 const bind = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
   id,
   opcode: BIND_MW,

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the requester: what is sent for work requests, and when.
+ * Packet scripts for the requester: the packets of each work request, and when they are sent.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,6 +1,6 @@
 /*
- * FLUSH and ATOMIC WRITE, both halves (IBA 1.5 annex A19; test/fixtures/wire/linux612_*.pcap): packets, answers,
- * rights, resources, duplicates, and what the requester does with right and wrong answers.
+ * FLUSH and ATOMIC WRITE, requester and responder (IBA 1.5 annex A19; test/fixtures/wire/linux612_*.pcap): packets,
+ * responses, rights, resources, duplicates, and how the requester handles valid and invalid responses.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,6 @@
 /*
- * Packet scripts for the responder: what it answers, completes and leaves in memory. Most cases are those that Linux's
- * responder was recorded with (linux rdma_rxe, forged packets); where the specification says otherwise the test says
- * so.
+ * Packet scripts for the responder: responses, completions and memory. Most cases were recorded with Linux's responder
+ * (rdma_rxe, forged packets); where the specification differs, the test says so.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -464,7 +463,7 @@ it('the first packet in RTR is told, once', () => {
   t.request('SEND_ONLY', 1, { payload: 1, ackReq: true })
   assert.deepEqual(t.node.events, ['COMM_EST'])
   assert.deepEqual(t.sent(), ['ACK@1 msn 2'])
-  // no request of ours is out in RTR, so no answer means anything
+  // in RTR no request is in flight, so every response is ignored
   t.response('ACKNOWLEDGE', 0)
   assert.equal(t.node.engine.counters.dropped, 1)
 })

@@ -1,5 +1,5 @@
 /*
- * Packet scripts for the responder's sending half: acknowledgements, READ responses, answers of atomics.
+ * Packet scripts for the responder's send half: acknowledgements, READ and atomic responses.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -97,7 +97,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9001, dmaLen: 2500 })
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500, rkey: 1 })
-    // inside, but not the bytes that this PSN stands for
+    // inside the range, but not the bytes of this PSN
     t.request('READ_REQUEST', 1, { remote: 0x9000, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9400, dmaLen: 1024 })
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })

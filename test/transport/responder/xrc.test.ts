@@ -1,6 +1,6 @@
 /*
- * XRC by packets (IBA annex A14): every request names its shared queue, the target finds it or refuses, and otherwise
- * both sides are those of RC.
+ * XRC packets (IBA annex A14): every request names its SRQ, the target finds or refuses it; everything else is as in
+ * RC.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -11,7 +11,7 @@ import { data, ERR, inMemory, MTU, start, word } from '../responding.ts'
 import { packet, RQ, startScript } from '../script.ts'
 
 const SRQ = 0xabcdef
-/** A signaled request for that queue. */
+/** A signaled request for that SRQ. */
 const TO = 2 | (SRQ << 8)
 const OTHER = SHARED_QUEUE + 1
 
@@ -119,7 +119,7 @@ const refusedFor = (name: string, spec: Parameters<typeof packet>[2]): void => {
   assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'], name)
   assert.equal(t.state, ERR)
   assert.deepEqual(t.node.events, ['LAST_WQE_REACHED', 'QP_REQ_ERR'])
-  // What waits in the shared queue is for others.
+  // WQEs that wait in the SRQ belong to others.
   assert.deepEqual(t.completions(), [])
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
@@ -170,7 +170,7 @@ test('an initiator answers no request, a target takes no response', () => {
   tgt.response('XRC_ACKNOWLEDGE', 0, { msn: 1 })
   assert.deepEqual(tgt.sent(), [])
   assert.equal(tgt.node.engine.counters.dropped, 1)
-  // Packets of another service are not theirs either.
+  // Packets of another service are dropped too.
   tgt.request('RC_SEND_ONLY', 0, { payload: 4, ackReq: true })
   assert.deepEqual(tgt.sent(), [])
 })
