@@ -366,8 +366,16 @@ export class RdmaCm implements EventHost {
     const text = mac.join(':')
     if (this.#macs.get(known) === text) return
     this.#macs.set(known, text)
-    for (const id of [...(this.#bound.get(known) ?? [])])
-      if (id.mac !== undefined && id.mac !== text) this.#tell(id, ADDR_CHANGE, {})
+    this.#core.run(this.#tellChange(known, text))
+  }
+
+  /** Yields after each: they may be very many. */
+  *#tellChange(device: CmDevice, mac: string): Generator<void> {
+    for (const id of [...(this.#bound.get(device) ?? [])]) {
+      // it may be destroyed by now, or its device gone
+      if (id.mac !== undefined && id.mac !== mac && this.#bound.get(device)?.has(id)) this.#tell(id, ADDR_CHANGE, {})
+      yield
+    }
   }
 
   // ---- services for connection-events.ts ----

@@ -32,6 +32,14 @@ const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean
   return id
 }
 
+/** The long jobs of a host from now on, which `run` runs. */
+const jobsOf = ({ core }: Host) => {
+  const jobs: Iterator<unknown>[] = []
+  const { run } = core
+  Object.assign(core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+  return { jobs, run }
+}
+
 describe('a connection', () => {
   it('is made, and ends from the active side', () => {
     const { world, a, b } = twoHosts()
@@ -436,9 +444,7 @@ describe('a device that goes', () => {
 
   it('tells very many of it in steps; those that are destroyed meanwhile are not told', () => {
     const { world, b } = twoHosts()
-    const jobs: Iterator<unknown>[] = []
-    const { run } = b.core
-    Object.assign(b.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
+    const { jobs, run } = jobsOf(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
     b.unplug(2)
     assert.deepEqual(
@@ -461,6 +467,26 @@ describe('a device that goes', () => {
 })
 
 describe('a bond that fails over', () => {
+  it('tells very many identifiers in steps; those that are destroyed meanwhile are not told', () => {
+    const { world, a } = twoHosts()
+    const { device } = a.devices.get('rxe1')!
+    a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 1))
+    const ids = Array.from({ length: 10 }, (_, i) => bound(a, ip4(1, PORT + i)))
+    const { jobs, run } = jobsOf(a)
+    a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 2))
+    assert.equal(a.take(ids[0]!).length, 0)
+    jobs[0]?.next()
+    jobs[0]?.next()
+    a.cm.destroy(ids[9]!)
+    for (const job of jobs) run(job)
+    assert.deepEqual(
+      ids.map(id => a.heard(id)),
+      ids.map((_, i) => (i < 9 ? ['ADDR_CHANGE'] : [])),
+    )
+    for (const id of ids.slice(0, 9)) a.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+
   it('is told by ADDR_CHANGE to what was bound before; connections go on', () => {
     const { world, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
