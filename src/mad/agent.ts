@@ -16,8 +16,9 @@ import {
   RmppType,
   usesRmpp,
 } from '../spec/wire/management.ts'
+import { isSameAddress } from '../wire/address.ts'
 import { answerRmpp, type MadFields, madFields, parseRmpp, type RmppFields, setTidHigh } from '../wire/management.ts'
-import { isSameGid, type MadPath } from './path.ts'
+import type { MadPath } from './path.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
@@ -182,7 +183,7 @@ export class MadAgentEngine<P extends MadPath, T> {
       return false
     for (const { fields: other, to: there } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
-        if (!fields.isResponse || isSameGid(there.remoteGid, to.remoteGid)) return true
+        if (!fields.isResponse || isSameAddress(there.remoteGid, to.remoteGid)) return true
     return false
   }
 
@@ -191,7 +192,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (!isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving)
       if (!request.isResponse && request.tid === fields.tid && request.mgmtClass === fields.mgmtClass)
-        if (isSameGid(from.remoteGid, to.remoteGid)) return segments.replyWindow
+        if (isSameAddress(from.remoteGid, to.remoteGid)) return segments.replyWindow
     return 1
   }
 
@@ -242,9 +243,9 @@ export class MadAgentEngine<P extends MadPath, T> {
       const { fields: sent, to } = sending
       if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
       const isPath = sent.isResponse
-        ? isSameGid(to.remoteGid, from.remoteGid)
+        ? isSameAddress(to.remoteGid, from.remoteGid)
         : // A response may come from another port than the one that was asked.
-          isSameGid(to.localGid, from.localGid)
+          isSameAddress(to.localGid, from.localGid)
       if (isPath) return sending
     }
     return undefined
@@ -330,7 +331,7 @@ export class MadAgentEngine<P extends MadPath, T> {
         known.classVersion === fields.classVersion &&
         known.method === fields.method &&
         peer.qpn === from.qpn &&
-        isSameGid(peer.remoteGid, from.remoteGid)
+        isSameAddress(peer.remoteGid, from.remoteGid)
       if (isSame) return receiving
     }
     return undefined

@@ -10,5 +10,3 @@ export interface MadPath {
   /** Number of the peer's queue pair. */
   readonly qpn: number
 }
-
-export const isSameGid = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
