@@ -81,23 +81,40 @@ export const SendFlags = enumeration('send_flags', { FENCE: 1, SIGNALED: 2, SOLI
 /** The longest message, in bytes (IBA 9.4.3). */
 export const MAX_MESSAGE_BYTES = 2 ** 31
 
+/** What kinds of requests have in common: bits of a SendKind. */
+export const KindFlags = {
+  /** Has a response of its own, and counts against the outstanding READs and atomics (IBA 9.4.4, annex A19). */
+  RESPONSE: 0x10,
+  /** The response is an AETH alone: no data returns. */
+  EMPTY_RESPONSE: 0x20,
+  /** Request and response are one packet each. */
+  ONE_PACKET: 0x40,
+  /** The scatter/gather elements have 8 bytes. */
+  EIGHT_BYTES: 0x80,
+  /** Inline data is not allowed. */
+  NOT_INLINE: 0x100,
+} as const
+
+const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
+
 /**
- * Kinds of requests; the requester treats all requests of one kind alike. LOCAL has no packets. From READ on each has a
- * response and counts against the outstanding READs and atomics (IBA 9.4.4, annex A19).
+ * Kinds of requests, numbers below 16 and their flags; the requester treats all requests of one kind alike. LOCAL has
+ * no packets.
  */
 export const SendKind = {
   NONE: 0,
   LOCAL: 1,
   SEND: 2,
   WRITE: 3,
-  READ: 4,
-  ATOMIC: 5,
-  FLUSH: 6,
-  ATOMIC_WRITE: 7,
+  READ: 4 | RESPONSE | NOT_INLINE,
+  ATOMIC: 5 | RESPONSE | ONE_PACKET | EIGHT_BYTES | NOT_INLINE,
+  FLUSH: 6 | RESPONSE | EMPTY_RESPONSE | ONE_PACKET | NOT_INLINE,
+  ATOMIC_WRITE: 7 | RESPONSE | EMPTY_RESPONSE | ONE_PACKET | EIGHT_BYTES,
 } as const
 
 interface SendOperation {
-  readonly kind: (typeof SendKind)[keyof typeof SendKind]
+  /** A SendKind. */
+  readonly kind: number
   /** Opcode of the completion. */
   readonly completion: number
   /** The lower five bits of BTH.opcode of a message's packets; a READ or atomic has `only`, its request. */

@@ -153,7 +153,7 @@ export const enum WQE {
 
 /** A READ or atomic resource of the responder: what a duplicate request is answered from. */
 export const enum RES {
-  /** SendKind from READ on; 0: unused. */
+  /** SendKind with RESPONSE; 0: unused. */
   KIND = 0,
   FIRST_PSN = 1,
   PSNS = 2,

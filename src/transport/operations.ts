@@ -21,7 +21,7 @@ export const basicHeaderBytes = Uint8Array.from(
 )
 
 /** SendKind. */
-export const sendKindOf = new Uint8Array(SIZE)
+export const sendKindOf = new Uint16Array(SIZE)
 /** The lower five bits of BTH.opcode of the packets of a message. */
 export const firstOf = new Uint8Array(SIZE)
 export const middleOf = new Uint8Array(SIZE)

@@ -18,7 +18,7 @@ import {
   opcodeFlags,
   opcodeHeaderBytes,
 } from '../../spec/wire/opcodes.ts'
-import { ackTimeouts, rnrMicroseconds, SendKind, WcStatus } from '../../spec/work.ts'
+import { ackTimeouts, KindFlags, rnrMicroseconds, SendKind, WcStatus } from '../../spec/work.ts'
 import type { Arena } from '../../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthPsn } from '../../wire/bth.ts'
 import { aethSyndrome, atomicAckHi, atomicAckLo } from '../../wire/extensions.ts'
@@ -35,6 +35,7 @@ import { completeOldest, failOldest, onDrained } from './completion.ts'
 
 const { RTS, SQD } = QpState.values
 const { READ, ATOMIC } = SendKind
+const { RESPONSE, EMPTY_RESPONSE } = KindFlags
 const { SUCCESS, LOC_PROT_ERR, BAD_RESP_ERR, REM_INV_REQ_ERR, REM_ACCESS_ERR, REM_OP_ERR } = WcStatus.values
 const { RETRY_EXC_ERR, RNR_RETRY_EXC_ERR, REM_INV_RD_REQ_ERR } = WcStatus.values
 const AETH_AT = headerAt.AETH
@@ -137,7 +138,7 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
   let left = count
   while (left > 0) {
     const request = w[base + QP.REQ_HEAD]
-    if (request === 0 || p[request + WQE.KIND] >= READ || p[request + WQE.STATUS] !== 0) break
+    if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0 || p[request + WQE.STATUS] !== 0) break
     const rest = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     if (left < rest) {
       moveUnacked(s, base, left)
@@ -187,7 +188,8 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   } else {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
-    const counts = p[request + WQE.KIND] < READ || (p[request + WQE.KIND] === READ && s.readBytes !== 0)
+    const kind = p[request + WQE.KIND]
+    const counts = (kind & RESPONSE) === 0 || (kind === READ && s.readBytes !== 0)
     w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (counts ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
     if (caughtUp) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
@@ -223,7 +225,7 @@ const onReadResponse = (
   const w = s.rows
   const p = s.pool
   const request = w[base + QP.REQ_HEAD]
-  if (p[request + WQE.KIND] > ATOMIC) {
+  if ((p[request + WQE.KIND] & EMPTY_RESPONSE) !== 0) {
     onPlacementResponse(
       s,
       row,

@@ -7,7 +7,7 @@ import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { opcodeHeaderBytes, operationCode } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
-import { SendKind } from '../../spec/work.ts'
+import { KindFlags, SendKind } from '../../spec/work.ts'
 import { QP, RespFlag, WQE } from '../fields.ts'
 import { basicHeaderBytes, firstOf, lastOf, onlyOf, operationOf } from '../operations.ts'
 import { type EngineState, TurnCounts } from '../state.ts'
@@ -15,6 +15,7 @@ import { type LocalPeerDevice, Send } from '../types.ts'
 
 const { RTR, ERR } = QpState.values
 const { NONE, LOCAL, READ } = SendKind
+const { RESPONSE } = KindFlags
 const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
 /** Header bytes of a READ response MIDDLE, and what the RETH and the AETH add. */
@@ -94,7 +95,7 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
     return false
   if (v[there + QP.RESP_EPSN] !== psn) return false
   // more READs at once than the peer serves: its responder refuses them
-  if (kind >= READ && w[base + QP.MAX_RD_ATOMIC] > v[there + QP.RESP_RESOURCE_COUNT]) return false
+  if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > v[there + QP.RESP_RESOURCE_COUNT]) return false
   const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
   return v[there + QP.RESP_MESSAGE] === message
 }

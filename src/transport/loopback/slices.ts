@@ -26,7 +26,7 @@ import {
   operationCode,
 } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
-import { SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { KindFlags, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { upperWord } from '../address.ts'
 import { noteMemoryFault, noteRefusedKey, takeCause } from '../causes.ts'
 import { onAcknowledge } from '../completer/completer.ts'
@@ -50,6 +50,7 @@ import { ACK_BYTES, AETH_BYTES, BTH_BYTES, countInbound, countMessage, countOutb
 
 const { RTR, ERR } = QpState.values
 const { SEND, READ, ATOMIC } = SendKind
+const { RESPONSE } = KindFlags
 const { SUCCESS, REM_INV_REQ_ERR } = WcStatus.values
 const { SOLICITED, INLINE } = SendFlags.values
 const { XRC_INI } = Service
@@ -71,8 +72,8 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   const kind = s.pool[request + WQE.KIND]
   t.rows[other * QP.WORDS + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   if (t.rows[other * QP.WORDS + QP.STATE] === RTR) communicationEstablished(t, other)
-  if (kind > READ) return sendReadAtomicSlice(s, row, request, now)
-  return kind === READ ? sendReadSlice(s, row, request, now) : sendMessageSlice(s, row, request, now)
+  if ((kind & RESPONSE) === 0) return sendMessageSlice(s, row, request, now)
+  return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
 }
 
 /** Packets of the next slice, from packet `done` of `psns` on. */
@@ -372,7 +373,7 @@ const onSliceTaken = (
   advance(s, row, request, packets, weight, ends)
   // a process that has ended does not answer: the ACK timer will expire
   if (taken < packets) return SENT_SOME
-  if (ends && s.pool[request + WQE.KIND] < READ) countInbound(s, 1, ACK_BYTES)
+  if (ends && (s.pool[request + WQE.KIND] & RESPONSE) === 0) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
   w[base + QP.COMP_PSN] = w[base + QP.REQ_PSN]
   w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]

@@ -9,7 +9,7 @@ import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
 import { reliableService, Service, serviceBits } from '../../spec/wire/services.ts'
-import { ackTimeouts, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { ackTimeouts, KindFlags, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../../wire/extensions.ts'
 import { keptCause } from '../causes.ts'
@@ -36,6 +36,7 @@ import { fetchWqe } from './wqe-fetch.ts'
 
 const { RTS, SQD } = QpState.values
 const { LOCAL, READ, WRITE } = SendKind
+const { RESPONSE } = KindFlags
 const { SUCCESS } = WcStatus.values
 const { FENCE, SOLICITED } = SendFlags.values
 const { SENT_SOME, WAITS, PORT_FULL, REFUSES } = Step
@@ -96,7 +97,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
 }
 
 const sendStep = (s: EngineState, row: number, request: number, kind: number): number =>
-  kind >= READ
+  (kind & RESPONSE) !== 0
     ? sendReadAtomicRequest(s, row, request)
     : kind === LOCAL
       ? passLocal(s, row, request)

@@ -4,7 +4,7 @@
  * sends it.
  */
 import { because, type Cause, causeOfCode } from '../../spec/causes.ts'
-import { MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
+import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { keepCause, takeCause } from '../causes.ts'
 import { checkElements, DmaResult } from '../dma.ts'
 import { QP, ReqFlag, WQE } from '../fields.ts'
@@ -14,7 +14,8 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Access, Flush, Send, Sge } from '../types.ts'
 import { ATOMIC_WRITE_BYTES, isFlushKnown } from './read-atomic-request.ts'
 
-const { NONE, LOCAL, READ, ATOMIC, FLUSH, ATOMIC_WRITE } = SendKind
+const { NONE, LOCAL, FLUSH } = SendKind
+const { RESPONSE, EMPTY_RESPONSE, ONE_PACKET, EIGHT_BYTES, NOT_INLINE } = KindFlags
 const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
 const STATUS_BITS = 0xff
@@ -37,7 +38,8 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   const kind = p[request + WQE.KIND]
   p[request + WQE.NEXT] = 0
   p[request + WQE.FIRST_PSN] = w[base + QP.REQ_PSN]
-  p[request + WQE.PSNS] = kind === LOCAL ? 0 : kind >= ATOMIC || length === 0 ? 1 : Math.ceil(length / w[base + QP.MTU])
+  const single = (kind & ONE_PACKET) !== 0 || length === 0
+  p[request + WQE.PSNS] = kind === LOCAL ? 0 : single ? 1 : Math.ceil(length / w[base + QP.MTU])
   p[request + WQE.DONE] = 0
   p[request + WQE.START] = w[base + QP.REQ_SENT_BYTES]
   p[request + WQE.COUNTED] = 0
@@ -47,9 +49,6 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   w[base + QP.REQ_CURRENT] = request
   return request
 }
-
-/** Whether the WQE has inline data although its operation cannot. */
-const isInlineForbidden = (kind: number, inline: boolean): boolean => inline && kind >= READ && kind !== ATOMIC_WRITE
 
 /** Why the queue refuses a WQE: the code in `Send.REFUSED`. */
 const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
@@ -91,8 +90,8 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
   if (!inline && count > maxSendSge(s.rows, base))
     return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { most: maxSendSge(s.rows, base) }))
-  if (isInlineForbidden(kind, inline)) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
-  if (kind >= READ && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
+  if (inline && (kind & NOT_INLINE) !== 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
+  if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
     return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
     p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
@@ -108,12 +107,12 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     p[wr + Send.LENGTH] = sum
   } else if (p[wr + Send.LENGTH] > MAX_MESSAGE_BYTES)
     return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
-  if (kind >= ATOMIC && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
+  if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
     return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
   // READs and atomics are checked when the response is written, as adapters do: the peer's refusal comes first
-  if (inline || kind === READ || kind === ATOMIC) return 0
+  if (inline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
   // one packet from one element is checked when its payload is read; longer messages must not fail in the middle
-  if (kind < READ && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
+  if ((kind & RESPONSE) === 0 && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))
 }
