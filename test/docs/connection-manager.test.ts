@@ -30,7 +30,7 @@ const diagram = (): string => {
       if ('to' in receipt) add(receipt.to, name)
       else add(state, `${name} / ${receipt.answer}`)
     }
-    if (timeout) add(timeout.to, state === 'TIMEWAIT' ? 'time is over' : `no answer${timeout.send ? ' / REJ' : ''}`)
+    if (timeout) add(timeout.to, state === 'TIMEWAIT' ? 'timer expires' : `no answer${timeout.send ? ' / REJ' : ''}`)
     for (const [to, labels] of arrows) lines.push(`  ${state} --> ${to}: ${labels.join(', ')}`)
   }
   return [...lines, '```'].join('\n')
@@ -40,6 +40,6 @@ test('the diagram is drawn from the table', () => {
   const page = readFileSync(path, 'utf8')
   const drawn = page.replace(/```mermaid[\s\S]*?```/, diagram())
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, drawn)
-  assert.equal(page, drawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager draws it anew')
+  assert.equal(page, drawn, 'UPDATE_GOLDEN=1 npm test -- connection-manager redraws it')
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/connection-manager\.md\)/)
 })
