@@ -1,0 +1,160 @@
+/*
+ * OPEN and ATTACH of a session: device nodes, the files of the connection manager and of management datagrams, and
+ * contexts whose memory file the client shows.
+ */
+import { closeContext, openContext } from '../../core/devices/registry.ts'
+import { systemDevice } from '../../core/devices/system.ts'
+import { invokeNow } from '../../core/dispatch/invoke.ts'
+import type { Context } from '../../core/model.ts'
+import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
+import { SystemError } from '../../host/errno.ts'
+import { pidfdGetfd } from '../../host/memory/process.ts'
+import { close } from '../../host/net/sockets.ts'
+import { CmChannel } from '../../spec/classes/cm_channel.ts'
+import { MadChannel } from '../../spec/classes/mad_channel.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
+import { CM_NODE, OpenWants, SYSTEM_NODE, UMAD_NAME, UMAD_NODES } from '../../spec/session.ts'
+import type { Result } from '../../uapi/call.ts'
+import { writeOpenReply } from '../../uapi/session-codec.ts'
+import type { OpenContext } from '../context/contexts.ts'
+import type { EventSocket } from '../context/event-socket.ts'
+import { nodeRdev } from '../files/tree.ts'
+import { type Client, MOST_DESCRIPTORS } from './client.ts'
+
+/** Maximum open contexts of a session: more than programs need, fewer than the daemon has. */
+const MOST_CONTEXTS = 256
+
+export interface NodeOpening {
+  /** Opens the node of the request. */
+  open(): void
+  /** The caller shows a descriptor; if it is the memory file of one of our contexts, the session may use the context. */
+  attach(): void
+}
+
+export const createNodeOpening = (client: Client): NodeOpening => {
+  const { daemon, process, share, account, standing, caller, request, outgoing, reply } = client
+  /** Numbers of the contexts that the session opened and did not close. */
+  const opened = new Set<number>()
+  let channels: Context | undefined
+
+  const refuseOpen = (errno: number): void =>
+    reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
+
+  const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
+    client.contexts.add(open)
+    const { number: context, node, memory } = open
+    reply(writeOpenReply(outgoing, request, { error: 0, context, rdev: nodeRdev(node), inode: memory.inode }), [
+      ...fds,
+      doorbell,
+    ])
+    close(doorbell)
+  }
+
+  /** A channel that a file is: its only descriptor is its socket. */
+  const grantChannel = (node: number, { descriptors = [] }: Result): void => {
+    const { object: number } = descriptors[0]!
+    let socket: EventSocket
+    try {
+      socket = daemon.events.create(findDescriptor(daemon.core, number), share)
+    } catch (error) {
+      closeDescriptor(daemon.core, number)
+      throw error
+    }
+    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.theirs])
+    socket.passed()
+  }
+
+  const openNode = (): void => {
+    const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
+    if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
+    for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
+    if (opened.size >= MOST_CONTEXTS)
+      throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
+    const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
+    const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
+    opened.add(open.number)
+    daemon.failures.own(open.context, { pid: process.pid, command: client.name(), tag: client.tag })
+    try {
+      const file = open.memory.share()
+      grantOpen(open, doorbell, [file])
+      close(file)
+    } catch (error) {
+      close(doorbell)
+      throw error
+    }
+  }
+
+  /**
+   * The connection manager: all channels of a process belong to one context, so that identifiers can migrate between
+   * them.
+   */
+  const openChannel = (): void => {
+    if (channels === undefined || channels.closed) {
+      channels = openContext(systemDevice(daemon.core), { opened: true, account })
+      daemon.failures.own(channels, { pid: process.pid, command: client.name(), tag: client.tag })
+    }
+    if (channels.descriptors.size >= MOST_DESCRIPTORS)
+      throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
+    grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
+  }
+
+  /** Management datagrams of a device: as the modes of Linux's nodes have it, for the system's own user. */
+  const openMads = (): void => {
+    const { node } = request
+    const device = daemon.devices.atNode(node - UMAD_NODES)
+    if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
+    if (standing !== 'owner')
+      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user whose daemon this is`)
+    const context = openContext(device, { opened: true, account })
+    daemon.failures.own(context, { pid: process.pid, command: client.name(), tag: client.tag })
+    try {
+      grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
+    } catch (error) {
+      closeContext(context)
+      throw error
+    }
+  }
+
+  const openers: Readonly<Record<number, () => void>> = { [CM_NODE]: openChannel, [SYSTEM_NODE]: openNode }
+  const openerOf = (node: number): (() => void) => openers[node] ?? (node >= UMAD_NODES ? openMads : openNode)
+
+  const attach = (): void => {
+    const shown = pidfdGetfd(process, request.fd)
+    if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
+    try {
+      const open = daemon.contexts.byFile(shown)
+      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
+      grantOpen(open, daemon.contexts.addDoorbell(open, share), [])
+    } finally {
+      close(shown)
+    }
+  }
+
+  /**
+   * On Linux a program that has ended has released everything: opening waits until that is true of the user's programs.
+   */
+  const openingLater = (how: () => void): void => {
+    const ended = daemon.untilEnded(account.user)
+    if (ended === undefined) opening(how)
+    else
+      client.answerLater(
+        { ...request },
+        ended.then(() => {
+          if (!client.closed) opening(how)
+        }),
+      )
+  }
+
+  const opening = (how: () => void): void => {
+    try {
+      if (!client.reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
+      how()
+    } catch (error) {
+      const foreseen = error instanceof CallError || error instanceof SystemError
+      if (!foreseen) daemon.containment.report('the opening of a device', error)
+      refuseOpen(foreseen ? error.errno : Errno.EIO)
+    }
+  }
+
+  return { open: () => openingLater(openerOf(request.node)), attach: () => opening(attach) }
+}
