@@ -235,11 +235,27 @@ const postOther = (one: Side, peer: Side, r: Request): void => {
 
 const OTHERS: readonly number[] = [wr.FLUSH, wr.BIND_MW, wr.LOCAL_INV]
 
+const wait = (m: Machine, microseconds: number): void => {
+  const until = m.now + microseconds
+  while (Math.min(...m.devices.map(device => device.nextTimeout())) <= until) m.tick()
+  m.now = until
+}
+
+/** RNR timers are multiples of this, in microseconds (IBA table 45). */
+const RNR_STEP = 10
+
+/**
+ * Each side posts at times of its own: which of two timers that expire at the same time acts first is not specified,
+ * and with it not which of two queue pairs that both fail sends once more.
+ */
+const waitForTurn = (m: Machine, side: number): void => {
+  const turn = (side * RNR_STEP) / 2
+  wait(m, (RNR_STEP + turn - (m.now % RNR_STEP)) % RNR_STEP)
+}
+
 const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   if (step.do === 'wait') {
-    const until = m.now + step.microseconds
-    while (Math.min(...m.devices.map(device => device.nextTimeout())) <= until) m.tick()
-    m.now = until
+    wait(m, step.microseconds)
     return
   }
   const one = sides[step.side]
@@ -252,6 +268,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
     return
   }
   if (one.send === undefined) return
+  waitForTurn(m, step.side)
   for (const request of step.requests) {
     if (((one.send.producer + 1) & one.send.mask) === one.send.consumer) break
     // what is done locally may be done before what was posted earlier has been answered: here it has
