@@ -52,7 +52,7 @@ export interface CmStateRules {
   readonly command: Partial<Readonly<Record<CmCommand, CmState>>>
   /**
    * The last retransmission was not answered: the next state, and whether the peer gets a REJ (reason TIMEOUT). In
-   * TIMEWAIT: the time is over.
+   * TIMEWAIT: the timer expired.
    */
   readonly timeout?: CmStep & { readonly send?: 'REJ' }
   /** The message that destruction sends (with the reason of a REJ). The connection then ends, or enters TIMEWAIT. */

@@ -157,7 +157,7 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.resent.REQ, 15)
   })
 
-  test('a REP is sent again until the RTU comes, which is sent again for each', () => {
+  test('a REP is retransmitted until the RTU arrives; each one is answered by an RTU', () => {
     const [active, passive] = requested()
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.exchange()
@@ -364,7 +364,7 @@ describe('resolution of a service id', () => {
     return resolution
   }
 
-  test('the queue pair and its Q_Key come back', () => {
+  test('the response has the queue pair and its Q_Key', () => {
     const resolution = resolve(SERVICE)
     const [req] = pair.collect()
     pair.exchange()

@@ -92,7 +92,7 @@ test('a device that has no rules of steering or raw packets says so first, whoev
   }
 })
 
-test('controlled Q_Keys are for those who may open raw sockets, or for all', () => {
+test('controlled Q_Keys need CAP_NET_RAW, unless the system permits all', () => {
   const { context, caller, qp, device } = setUp()
   const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
   const set = (qkey: number, has: boolean | undefined): string =>

@@ -183,7 +183,7 @@ export interface TestDaemon {
   /** The environment of programs that use it: what `userdma run --socket` gives them. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
-  /** Asks until the numbers fit, or the time is over: things end when the daemon notices that their process did. */
+  /** Polls until the numbers match or time runs out: objects end when the daemon notices that their process has. */
   settled(fits: (stat: Stat) => boolean): Promise<Stat>
 }
 

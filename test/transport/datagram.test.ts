@@ -138,7 +138,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.calls.writes, 2, 'one move each')
     assert.deepEqual(t.sent(), [])
   })
-  it('is told of IPv6 by the service level', () => {
+  it('learns from the service level that a datagram is IPv6', () => {
     const t = start()
     t.node.routeVersion.is = 6
     t.receives(1, 100)

@@ -18,7 +18,7 @@ const READ = 4
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
 describe('SQD', () => {
-  it('finishes what was started, starts nothing, and tells when it is done', () => {
+  it('finishes started requests, starts none, and reports when it is drained', () => {
     const t = startScript({}, { windowBytes: 2000 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
@@ -41,7 +41,7 @@ describe('SQD', () => {
     t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
   })
-  it('repairs losses and goes on receiving', () => {
+  it('retransmits and continues to receive', () => {
     const t = startScript()
     t.receives(1, 10)
     t.post({ id: 1, opcode: SEND })

@@ -79,7 +79,7 @@ describe('a requester of UC', () => {
       assert.equal(t.state, SQE)
     }
   })
-  it('in SQE goes on receiving, flushes what is posted, and may go back to RTS', () => {
+  it('in SQE continues to receive, flushes posted requests, and can return to RTS', () => {
     const t = receiving()
     t.post({ id: 1, opcode: SEND, sges: [{ at: 0, length: 3, key: 99 }] })
     assert.deepEqual(t.sent(), [])
@@ -150,7 +150,7 @@ describe('the pace of UC', () => {
     assert.equal(t.sent().length, 4)
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('is one for all queue pairs, who take turns', () => {
+  it('is shared by all queue pairs, which take turns', () => {
     const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 100 })
     const rows = Array.from({ length: 5 }, (_, i) => node.createQp(0x20 + i, { service: Service.UC }))
     for (const row of rows) {
@@ -224,7 +224,7 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.sent(), [])
     assert.equal(t.node.engine.counters.outOfSequence, 3)
   })
-  it('begins anew with a FIRST in the middle of a message, of either kind', () => {
+  it('starts a new message at a FIRST in the middle of one, of either kind', () => {
     const t = receiving()
     request(t, 'SEND_FIRST', 0, { payload: MTU })
     request(t, 'WRITE_FIRST', 1, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })

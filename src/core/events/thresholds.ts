@@ -73,7 +73,7 @@ export const tightenThreshold = (events: Affiliation, threshold: Threshold, coun
 /** When to call `expire`; Infinity for never. Microseconds of core's clock. */
 export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Number.POSITIVE_INFINITY
 
-/** Calls `notify` for the queues whose time is over. */
+/** Calls `notify` for the queues whose due time has passed. */
 export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Affiliation) => void): boolean => {
   let any = false
   while (deadlines.length > 0 && deadlines[0].due <= now) {

@@ -124,7 +124,7 @@ test('a device that goes says so on every async fd, then reads end with EIO', ()
   assert.equal(waiting(channel), 'EIO')
 })
 
-test('what was not read about the objects of a device that goes goes with them; what is about a port can be read', () => {
+test('unread events of the objects of a removed device is discarded with them; events of a port can be read', () => {
   const { device, asyncFd, channel, newCq } = setUp()
   const cq = newCq(1n)
   const fire = () => {

@@ -136,7 +136,7 @@ for (const devices of [
   })
 }
 
-test('unsignaled requests complete silently, unless all are to be told; errors always are', () => {
+test('unsignaled requests complete without a CQE, unless all are signaled; errors have one', () => {
   const { m, a, b } = pair()
   for (let i = 0; i < 3; i++) {
     postReceive(b.qp.receive, 0n, [])
@@ -218,7 +218,7 @@ test('RESET forgets requests and completes none of them; the queue pair serves a
   }
 })
 
-test('SQ_DRAINED is told to who asked for it, once', () => {
+test('SQ_DRAINED is reported once, if requested', () => {
   const m = machine()
   const a = end(m, 0)
   join(a.qp, end(m, 1).qp)
@@ -302,7 +302,7 @@ test('completion events: one for each arming, with the CQ’s user handle; solic
   assertNothingLeft(m, [p])
 })
 
-test('a CQ that overruns tells once, ends who wanted to complete there, and the others go on', () => {
+test('a CQ overrun is reported once, and ends the queue pairs that complete there; others continue', () => {
   const { m, a, b } = pair()
   const small = makeCq(a.p, 1, undefined, 5n)
   const other = makeCq(a.p, 31)

@@ -44,7 +44,7 @@ test('nothing is sent again when the process slept past the ACK timeout', () => 
   }
 })
 
-test('who has lost the last acknowledgement of a peer that is gone hears RETRY_EXC, although the message came', () => {
+test('a sender that misses the last ACK completes with RETRY_EXC, although the message arrived', () => {
   const { m, a, b } = pair([0, 1], 'opcode=RC_ACKNOWLEDGE,drop=100%')
   assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))

@@ -140,7 +140,7 @@ describe('faults', () => {
     assert.ok(most > 1 && most <= 2 * MAX_REORDER_DISTANCE, `${most}`)
   })
 
-  it('a reordered packet that nothing passes arrives when its time is over', () => {
+  it('a reordered packet that no other packet passes arrives when its delay expires', () => {
     const b = bench('reorder=1')
     sendRun(b.from, b.flow, 5, 1)
     assert.deepEqual(receiveAll(b.to), [])

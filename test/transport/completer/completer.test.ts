@@ -84,7 +84,7 @@ describe('a completion', () => {
     t.response('ATOMIC_ACK', 3)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
   })
-  it('does not come of an ACK for what was never sent', () => {
+  it('ignores an ACK for a PSN that was never sent', () => {
     const t = startScript()
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ)
     t.post({ id: 1, opcode: SEND })
@@ -213,7 +213,7 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
     assert.equal(t.state, ERR)
   })
-  it('is tried for ever with 7, and counted anew after progress', () => {
+  it('is retried for ever with 7; progress resets the count', () => {
     const t = startScript({ rnrRetry: 7 })
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 50; i++) {
@@ -232,7 +232,7 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(u.completions(), ['1 ok'])
     assert.equal(u.state, RTS)
   })
-  it('costs no retries, although Linux tells a sequence error each time, and late', () => {
+  it('costs no retries, although Linux adds a sequence NAK each time, and late', () => {
     const t = startScript({ rnrRetry: 7, retryCnt: 1 })
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (let i = 0; i < 5; i++) {
@@ -304,13 +304,13 @@ describe('silence of the peer', () => {
     t.sleep(T14 / 2)
     assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq', 'SEND_ONLY@1 ackreq'])
   })
-  it('is waited out for ever with timeout 0', () => {
+  it('never expires with timeout 0', () => {
     const t = startScript({ timeout: 0 })
     t.post({ id: 1, opcode: SEND })
     t.sent()
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('is waited out once more, as long as it was noticed late and at most the timeout', () => {
+  it('is extended once by the delay with which it was noticed, at most by the timeout', () => {
     for (const [late, more] of [
       [50, 50],
       [10 * T14, T14],
@@ -380,7 +380,7 @@ describe('a lost response', () => {
     t.response('READ_RESP_LAST', 4, { payload: MTU })
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('is told by an acknowledgement of something later', () => {
+  it('is detected by an ACK of a later PSN', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: FAA, ...sge(0, 8) }, { id: 3, opcode: SEND })
     t.sent()

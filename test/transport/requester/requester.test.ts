@@ -124,7 +124,7 @@ describe('packets of a message', () => {
     assert.equal(t.sent().length, 10)
     assert.equal(t.node.port.runs, 1)
   })
-  it('have the requests number their PSNs through, a READ by its responses', () => {
+  it('have consecutive PSNs; a READ takes one per response', () => {
     const t = startScript()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, MTU + 1) },
@@ -264,7 +264,7 @@ describe('a local mistake', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['2 LOC_QP_OP'])
   })
-  it('memory that goes while the message is sent', () => {
+  it('memory that is deregistered while the message is sent', () => {
     const t = startScript({}, { windowBytes: 3 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 10 * MTU) })
     assert.equal(t.sent().length, 3)
@@ -273,7 +273,7 @@ describe('a local mistake', () => {
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
   })
-  it('READ whose buffer goes before the data comes', () => {
+  it('READ whose buffer is deregistered before the data arrives', () => {
     const t = startScript()
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) }, { id: 2, opcode: SEND })
     t.sent()

@@ -109,7 +109,7 @@ describe('a SEND', () => {
     t.node.faults.write = 14
     assertRefused(t, ['NAK(REMOTE_OPERATION)@1 msn 0'], ['100 LOC_PROT', '101 FLUSH'])
   })
-  it('into memory of a program that has ended is answered by nobody, nor is a READ of it', () => {
+  it('into memory of a program that has ended is not answered, nor is a READ of it', () => {
     for (const [opcode, more] of [
       ['SEND_ONLY', { payload: 10 }],
       ['WRITE_ONLY', { payload: 10 }],
@@ -189,7 +189,7 @@ describe('a WRITE', () => {
     assert.deepEqual(t.sent(), ['ACK@1 msn 1'])
     assert.deepEqual(t.completions(), ['100 ok recv-imm 1025 imm 5'])
   })
-  it('of nothing does not look at the key', () => {
+  it('of zero length does not check the key', () => {
     const t = start()
     t.request('WRITE_ONLY', 0, { rkey: 0xbad, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
@@ -265,7 +265,7 @@ describe('a WRITE', () => {
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
-  it('whose region goes half way is refused, nothing more is written, what came before is acknowledged', () => {
+  it('whose region is deregistered half way is refused: nothing more is written, earlier requests are acknowledged', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
@@ -445,7 +445,7 @@ describe('silence', () => {
   })
 })
 
-it('the first packet in RTR is told, once', () => {
+it('the first packet in RTR raises COMM_EST, once', () => {
   const t = startScript()
   t.node.engine.modify(t.row, 0, {})
   t.node.engine.modify(t.row, 1, { access: 14 })

@@ -59,7 +59,7 @@ describe('a READ', () => {
     assert.deepEqual(runsOf(8), [[ends], middles, [ends, ends], middles, [ends]])
     assert.deepEqual(runsOf(), [[ends], middles, [ends], [ends], middles, [ends]])
   })
-  it('of one packet or of nothing is answered by ONLY, the latter without a look at the key', () => {
+  it('of one packet or of zero length is answered by ONLY, the latter without a check of the key', () => {
     const t = start()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 5 })
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
@@ -140,7 +140,7 @@ describe('a READ', () => {
       assert.deepEqual(t.sent(), [`NAK(${answer})@0 msn 0`])
       assert.equal(t.state, ERR)
     })
-  it('whose region goes while it is answered ends with a NAK', () => {
+  it('whose region is deregistered while it is answered ends with a NAK', () => {
     const t = start({}, { maxBytes: 1100 })
     t.node.port.room = 1
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 3000 })

@@ -131,7 +131,7 @@ test('a queue that the domain does not have is an invalid request, whatever the 
   refusedFor('XRC_FETCH_ADD', { remote: 0x8000 })
 })
 
-test('a message that goes on for another queue is an invalid request; its receive request ends', () => {
+test('a message that continues with another SRQ is an invalid request; its receive request ends', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.request('XRC_SEND_LAST', 1, { payload: 4, srq: OTHER })
@@ -149,7 +149,7 @@ test('an empty queue makes the requester wait', () => {
   assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
 })
 
-test('a queue that goes takes its message along: nothing completes, and what comes is refused', () => {
+test('an SRQ destroyed in the middle of a message ends it: nothing completes, and what comes is refused', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.node.engine.forgetShared(SHARED_QUEUE)

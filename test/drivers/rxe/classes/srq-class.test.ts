@@ -81,7 +81,7 @@ test('an empty queue makes senders wait, and a request posted later serves them'
   close()
 })
 
-test('the limit is told once', () => {
+test('the limit event comes once', () => {
   const { srq, receive, send, asyncs, close } = bench()
   for (const id of [1, 2, 3, 4, 5]) receive(id)
   modifySrq(srq, { limit: 4 })

@@ -171,7 +171,7 @@ test('a domain is that of its file, as long as anybody has it open', () => {
   assertNothingLeft(m, [p, q])
 })
 
-test('a target is one queue pair for all who have it open, and lives until the last goes', () => {
+test('a target is one queue pair for all processes that opened it, and lives until the last closes it', () => {
   const { m, b, cqA, ini, tgt, send, close } = bench()
   const c = program(m, 1)
   const cq = makeCq(c)
@@ -206,7 +206,7 @@ test('a target is one queue pair for all who have it open, and lives until the l
   close(c)
 })
 
-test('events of a target go to all who have it open', () => {
+test('events of a target go to all processes that opened it', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const tgt = makeTarget(p, openDomain(p, FILE))
