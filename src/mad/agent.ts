@@ -19,6 +19,7 @@ import {
 import { isSameAddress } from '../wire/address.ts'
 import { answerRmpp, type MadFields, madFields, parseRmpp, type RmppFields, setTidHigh } from '../wire/management.ts'
 import type { MadPath } from './path.ts'
+import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
@@ -72,14 +73,6 @@ interface Sending<P, T> {
   readonly options: SendOptions<T>
   readonly segments: SegmentSender | undefined
   retriesLeft: number
-  deadline: number
-}
-
-interface Receiving<P> {
-  readonly mad: Uint8Array
-  readonly fields: MadFields
-  readonly from: P
-  readonly segments: SegmentReceiver
   deadline: number
 }
 
@@ -351,14 +344,15 @@ export class MadAgentEngine<P extends MadPath, T> {
   #begin(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MOST_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
-      if (oldest === undefined) {
-        this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
+      if (oldest !== undefined) this.#receiving.delete(oldest)
+      else if (!this.#makeRoom(from, () => 1)) {
+        this.#refuseMore(mad, from)
         return undefined
       }
-      this.#receiving.delete(oldest)
     }
     const segments = new SegmentReceiver(fields.mgmtClass)
-    const receiving = { mad, fields, from, segments, deadline: now + TRANSFER_TIMEOUT }
+    const peer = peerOf(from.remoteGid)
+    const receiving = { mad, fields, from, peer, segments, deadline: now + TRANSFER_TIMEOUT }
     this.#receiving.add(receiving)
     this.#wakeAt(receiving.deadline)
     return receiving
@@ -373,10 +367,25 @@ export class MadAgentEngine<P extends MadPath, T> {
       receiving.deadline = now + COMPLETE_TIMEOUT
       this.#wakeAt(receiving.deadline)
       this.#deliver(message, fields, from)
-    } else if (this.#bytesReceiving() > MOST_RECEIVING) {
-      this.#receiving.delete(receiving)
-      this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
-    }
+    } else
+      while (this.#receiving.has(receiving) && this.#bytesReceiving() > MOST_RECEIVING)
+        if (!this.#makeRoom(from, one => one.segments.bytes)) {
+          this.#receiving.delete(receiving)
+          this.#refuseMore(mad, from)
+        }
+  }
+
+  #refuseMore(mad: Uint8Array, from: P): void {
+    this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
+  }
+
+  /** Drops a message of the peer that has most by weight. False if that is the peer that needs the room. */
+  #makeRoom(from: P, weightOf: (one: Receiving<P>) => number): boolean {
+    const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)
+    if (victim === undefined) return false
+    this.#receiving.delete(victim)
+    this.#refuseMore(victim.mad, victim.from)
+    return true
   }
 
   #bytesReceiving(): number {

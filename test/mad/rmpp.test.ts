@@ -3,9 +3,10 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { padded } from '../../src/mad/agent.ts'
 import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
-import { answerRmpp, parseRmpp } from '../../src/wire/management.ts'
-import { randomFrom } from '../cm/pair.ts'
+import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/management.ts'
+import { gid, randomFrom } from '../cm/pair.ts'
 import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, told } from './pair.ts'
 
 const { GET_TABLE, RESPONSE } = MadMethod
@@ -224,6 +225,23 @@ describe('what breaks the protocol', () => {
     pair.wire.length = 0
     pair.deliver({ to: pair.b, mad: beyond })
     assert.equal(pair.wire.length, 0)
+  })
+
+  it('many half messages of one peer do not keep those of others out: one of them makes room', () => {
+    const { pair } = begin()
+    const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
+    const half = (tid: number, remoteGid: Uint8Array) => {
+      const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(padded(mad)), flags: 3, segment: 1 })
+      new DataView(first.buffer).setUint32(12, tid)
+      pair.b.engine.onMad(first, { ...path, remoteGid }, 0)
+      return pair.wire.splice(0).map(told)
+    }
+    for (let tid = 0; tid < 256; tid++) assert.deepEqual(half(tid, gid(3)), ['ACK 1 window 65'])
+    assert.deepEqual(half(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
+    assert.deepEqual(half(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
+    // The newest of those is gone, the first one is still there.
+    assert.deepEqual(half(0, gid(3)), ['ACK 1 window 65'])
+    assert.deepEqual(half(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
   it('a message that is not whole after 40 seconds is given up with ABORT, too many of them with STOP', () => {
