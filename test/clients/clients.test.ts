@@ -10,7 +10,7 @@ import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
 import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, World } from './rdma-cm/world.ts'
 
-/** Notes when each client is told of a device, and lets it fail with some. */
+/** Records when each client is told of a device, and can make it fail. */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []
   for (const { client } of clients) {
@@ -31,7 +31,7 @@ const watchClients = ({ clients }: Core, fails: (client: string, device: Device)
   return () => log.splice(0).join(' ')
 }
 
-/** A host all of whose clients have begun. */
+/** A host on which all clients have started. */
 const begun = (host: Host): Host => {
   for (const name of clientNames) host.clients.use(name)
   return host
@@ -89,7 +89,7 @@ it('a client that fails with a device leaves the others alone', () => {
     if (name === 'ipoib') assert.equal(errnoOf(open), 'EOPNOTSUPP')
     else open().close()
     host.unplug(9)
-    // rdma_cm has no use for a device whose queue pair 1 the MAD layer has not got.
+    // rdma_cm ignores a device whose queue pair 1 the MAD layer does not own.
     const told = clientNames.filter(one => one !== name && !(name === 'mad' && one === 'rdma_cm'))
     assert.equal(
       seen(),

@@ -41,20 +41,20 @@ export interface Heard extends Reply {
 export interface Client {
   /** Length or -errno. */
   say(bytes: Uint8Array, fds?: readonly number[]): number
-  /** The next message; undefined at the end of the session. */
+  /** The next message; undefined if the session has ended. */
   next(): Promise<Heard | undefined>
   hello(): Promise<Heard>
-  /** OPEN; its reply and descriptors: memory file, doorbell. */
+  /** Sends OPEN; returns its reply and descriptors: memory file, doorbell. */
   open(node?: number): Promise<Heard>
   attach(fd: number): Promise<Heard>
   /**
-   * Opens a node and makes the opening call; answers the context's number. The descriptors are closed with the client.
+   * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
    */
   context(node?: number): Promise<number>
   ioctl(context: number, request: number, argument: bigint): Promise<number>
   write(context: number, buffer: bigint, length: bigint): Promise<number>
   /**
-   * A plain write command: words (u32) of the body behind the response pointer. Answers the return value; `response`
+   * A plain write command: words (u32) of the body after the response pointer. Returns the return value; `response`
    * words follow.
    */
   command(
@@ -63,14 +63,14 @@ export interface Client {
     body?: readonly number[],
     words?: number,
   ): Promise<{ ret: number; response: number[]; fds: readonly number[] }>
-  /** Calls on a descriptor of this process itself, an event descriptor or one of a driver. */
+  /** Calls on a descriptor of this process: an event descriptor or a driver's. */
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
-  /** MAP of PROT_READ | PROT_WRITE; its reply and descriptor. */
+  /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply and descriptor. */
   mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<Heard>
-  /** NETLINK about a descriptor of this process; its reply, and the program's end of a new socket. */
+  /** Sends NETLINK about a descriptor of this process; returns its reply, and the program's end of a new socket. */
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<Heard>
-  /** Says that files of counters are about to be read. */
+  /** Announces that counter files are about to be read. */
   refresh(): Promise<Heard>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
@@ -201,7 +201,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   return self
 }
 
-/** Asks until the condition holds: the daemon has noticed what happened when it has answered often enough. */
+/** Polls until the condition holds: enough answers mean that the daemon has noticed. */
 export const eventually = async (client: Client, holds: (stat: Stat) => boolean): Promise<Stat> => {
   let last: Stat | undefined
   for (let i = 0; i < 200; i++) {

@@ -24,7 +24,7 @@ import { unbounded } from './unbounded.ts'
 const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, DEALLOC_PD: 4 } as const
 
-/** A log, of which each line is the words and the stack. */
+/** A log; each line has the message and the stack. */
 const journal = () => {
   const lines: string[] = []
   const log = (...words: unknown[]): void => {
@@ -33,7 +33,7 @@ const journal = () => {
   return { lines, log }
 }
 
-/** What reaches the process fails the test. */
+/** An error that reaches the process fails the test. */
 const noStray = (t: TestContext): void => {
   const stray = (error: unknown): void => assert.fail(`it reached the process: ${String(error)}`)
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
@@ -116,7 +116,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
       ['rxe0'],
     )
     await isServed(client, healthy)
-    // Its place can be taken again.
+    // The name can be used again.
     broken = false
     await client.tool({ what: 'device', add: { name: 'rxe1', address: '127.0.0.2' } })
     await isServed(client, await client.context(1))
@@ -201,7 +201,7 @@ test('the loop is not left running, whatever throws', async () => {
     device => {
       told.push(device)
       devices.splice(devices.indexOf(device), 1)
-      // Who takes a device out calls the loop.
+      // Removing a device calls the loop.
       loop.kick()
     },
   )
@@ -213,7 +213,7 @@ test('the loop is not left running, whatever throws', async () => {
   assert.ok(polls > before)
   loop.stop()
 
-  // One who is told and throws himself: the loop comes back by itself.
+  // A callback that throws itself: the loop recovers alone.
   const again = createLoop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
   fault = false

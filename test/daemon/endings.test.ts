@@ -18,7 +18,7 @@ import { say } from './ucma.ts'
 const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
 const MANY = 500
-/** Objects that one turn may destroy: those of a slice, and of a first one. */
+/** The maximum number of objects destroyed in one turn: one slice and its first object. */
 const MOST = 64
 
 let daemons = 0
@@ -56,7 +56,7 @@ const withPds = async (client: Client, node: number): Promise<number> => {
   return context
 }
 
-/** The most that `count` falls in one turn, until it is 0. */
+/** The largest decrease of `count` in one turn, until it is 0. */
 const mostInTurn = async (count: () => number): Promise<number> => {
   let most = 0
   for (let before = count(); before > 0; ) {

@@ -8,7 +8,7 @@ import { createFdQuotas, type FdQuota } from '../../src/daemon/fd-quota.ts'
 
 const OWNER = 1000
 
-/** Takes one by one until refused: how many, and with which error. */
+/** Takes one at a time until refused; returns their number and the error. */
 const takeAll = (share: FdQuota): { readonly taken: number; readonly code: string } => {
   for (let taken = 0; ; taken++) {
     try {

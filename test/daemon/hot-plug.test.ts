@@ -120,7 +120,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
     client.memory.bytes.set(assign)
     answers.push(await client.ioctlOn(fd, CtxIoctl.ASSIGN, at))
   }
-  // The program's end, and the daemon's, which lives in this process.
+  // The program's end, and the daemon's, which is in this process.
   const fd = Number(sockets[answers.indexOf(0)])
   assert.ok(fd > 0, `one of ${sockets.join(', ')} is it: ${answers.join(', ')}`)
   const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)
@@ -139,7 +139,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   ])
     assert.equal((await client.mapOn(fd, offset, length)).ret, BigInt(-Errno.EINVAL))
   assert.equal((await client.mapOn(fd, 0n, 4096n, context)).ret, BigInt(-Errno.EBADF))
-  // A method of the object, on its own descriptor with object 0 (R37).
+  // A method of the object, called on its own descriptor with object 0 (R37).
   const { driver_ops: Ops } = Classes
   const query = { class: Ops, methodName: 'query', method: Ops.methods.query, object: 0, args: {} }
   const message = encodeCall(query, { rooms: { name: { address: at + 2048n, length: 64 } } })

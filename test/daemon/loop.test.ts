@@ -26,10 +26,10 @@ test('parked from the start, awake while it looks, parked when nothing is left',
   })
   assert.equal(parked(), 1)
   loop.kick()
-  // A slice may be over early on a busy machine: the loop then goes on by itself.
+  // On a busy machine a slice may end early; the loop then continues.
   while (parked() === 0) await new Promise(setImmediate)
   assert.deepEqual(seen.slice(0, 3), [0, 0, 0])
-  // The very last look comes after the word was set: what was posted between is found.
+  // The last poll comes after the parked word is set: it finds what was posted in between.
   assert.equal(seen.at(-1), 1)
   assert.deepEqual(
     seen.slice(0, -1).filter(word => word === 1),
@@ -44,7 +44,7 @@ test('what the look after parking finds is done, and the loop is awake for it', 
   const { loop, parked } = bench({
     poll: () => {
       seen.push(parked())
-      // Something was posted just when the loop parked, by a program that read the word before.
+      // A program that read the word before posts just as the loop parks.
       if (parked() === 1 && late < 2) {
         late++
         return true
@@ -146,7 +146,7 @@ test('a device’s timer calls it back, not early, and an earlier one is not mis
   due = nowMicroseconds() + 3600e6
   loop.kick()
   assert.ok((await wait(2000)) >= 0)
-  // A time that no timer reaches is none that comes at once.
+  // A deadline beyond the timer's range must not fire at once.
   due = nowMicroseconds() + 1e16
   loop.kick()
   loop.stop()

@@ -45,11 +45,11 @@ test('attributes of entries that lie elsewhere are shown by their values, and th
     args: { data: new Uint8Array(600) },
   }
   const query: Call = { class: Interface, methodName: 'query', method: Interface.methods.query, object: 0, args: {} }
-  // The other lists need room too.
+  // The other lists need space too.
   const lists = Object.keys(Interface.methods.query.out).map((name, i) => [name, { address: at(i), length: 0x8000 }])
   const entries = encodeChain([
     { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
-    // Writes where the next one reads.
+    // Writes where the next entry reads.
     {
       call: query,
       options: { rooms: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
@@ -82,7 +82,7 @@ test('attributes of entries that lie elsewhere are shown by their values, and th
   const watched = hub.watch(ioctlDialect(request).dialect, '', facts, () => [], accesses)
   dispatch(context, watched, [request, BigInt(MESSAGE)], recordingCaller(caller, accesses))
 
-  // Whatever the program does with its memory now.
+  // Later writes of the program to its memory do not matter.
   memory.fill(0)
   const [record] = records
   const shown = callJson(record).chain as { args: { data?: string }; out?: { classes?: unknown[] }; error?: string }[]
@@ -97,7 +97,7 @@ test('attributes of entries that lie elsewhere are shown by their values, and th
     callLine(record),
     /entries \[sink\.take\(object \d, data (ab){32}… \(600 bytes\)\), interface\.query\(\)/,
   )
-  // Beside the bytes of the call itself, for --abi.
+  // For --abi, besides the bytes of the call itself.
   assert.deepEqual(
     record.raw?.in.map(([address]) => Number(address)),
     [MESSAGE, CHAIN, DATA],

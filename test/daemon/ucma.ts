@@ -11,7 +11,7 @@ export interface Channel {
   readonly fd: number
 }
 
-/** Writes a command to a channel, of which `client` has a descriptor; the pointer to its response is at `at`. */
+/** Writes a command to a channel of which `client` has a descriptor; the pointer to its response is at `at`. */
 export const say = async (
   { client, fd }: Channel,
   number: number,

@@ -15,7 +15,7 @@ const bytes = (...values: number[]) => Uint8Array.from(values)
 const two = (family: 4 | 6 = 4, fault = '') => {
   const base = family === 4 ? '10.9.0.' : 'fd00:9::'
   const { world, a, b } = twoHosts(fault)
-  // Both sides lose.
+  // Both directions lose packets.
   if (fault !== '') {
     b.unplug(2)
     b.plug(2, fault)
@@ -29,12 +29,12 @@ const deviceOf = (host: Host, last: number) => {
   return rxe.device
 }
 
-/** Nothing of IP is left on a host's devices. */
+/** No IP objects are left on a host's devices. */
 const assertNothingLeft = ({ clients, devices }: Host): void => {
   assert.equal(clients.use('ipoib').size, 0)
   assert.equal(clients.nextTimeout(), Number.POSITIVE_INFINITY)
   for (const { state } of devices.values()) {
-    // Queue pair 1 is the MAD layer's.
+    // Queue pair 1 belongs to the MAD layer.
     assert.deepEqual([...state.coreQueues.byNumber.keys()], [1])
     assert.deepEqual([state.coreQueues.waiting, state.qpns.count()], [0, 0])
   }
@@ -73,7 +73,7 @@ for (const family of [4, 6] as const)
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-// ---- a transfer that needs every byte ----
+// ---- a transfer that checks every byte ----
 
 const TOTAL = 1_000_000
 const CHUNK = 1400
@@ -81,10 +81,10 @@ const WINDOW = 32
 const RETRANSMIT = 20_000
 const PORT = 9000
 
-/** Byte `i` of what is transferred. */
+/** Byte `i` of the transferred data. */
 const byteAt = (i: number): number => (i * 2654435761) >>> 24
 
-/** Sends TOTAL bytes in numbered datagrams; each is answered by its number, and sent again until it is. */
+/** Sends TOTAL bytes in numbered datagrams; each is acknowledged by its number, and resent until then. */
 const transfer = (world: World, from: Stack, to: Stack, destination: string, during: (step: number) => void) => {
   const [sender, receiver] = [from.udp(), to.udp(PORT)]
   const chunks = Math.ceil(TOTAL / CHUNK)
@@ -133,7 +133,7 @@ for (const family of [4, 6] as const)
     let plugged = 0
     const { transmissions, chunks } = transfer(world, one, other, `${base}2`, step => {
       if (step % 7 === 3) {
-        // With an interface that is in the middle of something when its device goes.
+        // An interface with operations in progress when its device is removed.
         const stack = new Stack(a.plug(9), `${base}9`)
         stack.echo().send(`${base}2`, 1, bytes(1))
         stack.udp().send(`${base}77`, 1, bytes(1))
@@ -168,7 +168,7 @@ describe('a device that goes', () => {
     udp.close()
     one.close()
     world.rest()
-    // The address is free again.
+    // The address can be used again.
     const again = new Stack(a.plug(1), `${base}1`)
     const socket = again.echo()
     socket.send(`${base}2`, 2, bytes(9))
@@ -289,7 +289,7 @@ describe('a socket', () => {
     }
     send()
     member.join('239.1.2.3')
-    // The link's group is the same (239.255.2.3), the IP group is another.
+    // The same group on the link (239.255.2.3), but another IP group.
     member.join('239.9.2.3')
     send()
     member.leave('239.1.2.3')

@@ -38,7 +38,7 @@ export class Socket {
     return invokeNow(this.#context, IpSocket, 'query', this.number, {}, caller).out
   }
 
-  /** Whether its descriptor can be read. */
+  /** Whether its descriptor is readable. */
   get isReadable(): boolean {
     return (this.#core.descriptors.get(this.number)?.sink.unread() ?? 0) > 0
   }

@@ -101,7 +101,7 @@ describe('the MAD layer', () => {
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
     refuses(Errno.EINVAL, () => listen(b.mads, second, PERFORMANCE, [SET, GET]))
-    // Nothing of the refused one is left: not even its first method.
+    // Nothing of the refused agent is left, not even its first method.
     const sets = listen(b.mads, second, PERFORMANCE, [SET])
     taken.agent.close()
     const again = listen(b.mads, second, PERFORMANCE, [GET])

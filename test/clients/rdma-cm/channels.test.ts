@@ -23,7 +23,7 @@ import { assertNothingLeft, type Host, ip4, parametersOf, twoHosts } from './wor
 const PORT = 7471
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
 
-/** A program: its channels are of one context. */
+/** A program: its channels belong to one context. */
 class Program {
   readonly context: Context
   readonly caller: Caller
@@ -74,7 +74,7 @@ class Program {
     invokeNow(this.context, CmId, 'accept', id, args, this.caller)
   }
 
-  /** How many events of it were read. */
+  /** The number of its events that were read. */
   destroy(id: number): number {
     return invokeNow(this.context, CmId, 'destroy', id, {}, this.caller).out.events
   }
@@ -138,7 +138,7 @@ describe('a channel', () => {
     assert.deepEqual(server.read(there), { name: 'ESTABLISHED', object: request, userHandle: 7n })
     assert.equal(client.destroy(active), 3)
     world.settle()
-    // DISCONNECTED is there, and nobody has read it: it is withdrawn.
+    // DISCONNECTED is queued and unread: it is withdrawn.
     assert.equal(server.unread(there), 1)
     assert.equal(server.destroy(request), 1)
     assert.equal(server.destroy(listener), 1)
@@ -156,7 +156,7 @@ describe('a channel', () => {
     world.settle()
     client.accept(active)
     client.names(here)
-    // One more request, which nobody has read.
+    // One more unread request.
     client.connect(here, ip4(2, PORT), 0x12)
     world.settle()
     client.names(here)
@@ -182,7 +182,7 @@ describe('a channel', () => {
     client.connect(here, ip4(2, PORT), 0x13)
     world.settle()
     assert.equal(server.read(after).name, 'CONNECT_REQUEST')
-    // A request that was read stays where its event was read.
+    // A request whose event was read stays on that channel.
     server.accept(first, 0x21)
     server.accept(second, 0x22)
     closeContext(client.context)
@@ -196,7 +196,7 @@ describe('a channel', () => {
     const { client, end } = two()
     const channel = client.channel()
     const id = client.create(channel)
-    // No interface has this number: the outcome is an error each time, and may be tried again.
+    // No interface has this index: it fails each time, and may be retried.
     const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
     const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
     assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])

@@ -21,7 +21,7 @@ const local = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
 const header = emitRdmaCmHeader({ ipVersion: 4, port: 9, source: local, destination: local }, Uint8Array.of(1))
 const noHeader = new Uint8Array(36).fill(0xee)
 
-/** A REQ of a peer that needs no machine for it. */
+/** A REQ of a peer that needs no host for it. */
 const req = (
   number: number,
   caGuid: bigint,
@@ -50,7 +50,7 @@ const sidrReq = (requestId: number, privateData = header) =>
     privateData,
   })
 
-/** Sends from the queue pair 1 of `a` to that of `b`. */
+/** Sends from queue pair 1 of `a` to that of `b`. */
 const sender = (world: ReturnType<typeof twoHosts>['world'], a: Host) => {
   const { device } = a.devices.get('rxe1')!
   const to = { localGid: ipv4(10, 0, 0, 1), remoteGid: ipv4(10, 0, 0, 2), qpn: 1, pkey: 0xffff }
@@ -144,7 +144,7 @@ describe('a connection', () => {
       send(emitCm({ name: 'REJ', ...guess, message: 2, reason: 4 }))
       send(emitCm({ name: 'DREQ', ...guess, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
     }
-    // Nor by a program on the same host that names its queue pair.
+    // Nor from a program on the same host that names its queue pair.
     const intruder = a.create()
     a.resolve(intruder, ip4(2, PORT))
     assert.throws(() => a.cm.connect(intruder, parametersOf(0x11)), /queue pair 17 is connected already/)

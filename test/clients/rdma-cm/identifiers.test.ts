@@ -46,7 +46,7 @@ describe('a connection', () => {
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
     assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
-    // No private data, as on Linux: libfabric tells by them which side it is.
+    // No private data, as on Linux: libfabric distinguishes the two sides by it.
     assert.deepEqual(
       b.take(passive).map(({ name, details }) => [name, details]),
       [['ESTABLISHED', {}]],
@@ -109,7 +109,7 @@ describe('a connection', () => {
     const [passive] = b.requests(listener)
     assert.ok(passive)
     assert.equal(b.cm.engine.counters.sent.MRA + b.cm.engine.counters.resent.MRA, 0)
-    // The REQ is sent again, and is answered; after that the peer waits for more than a minute.
+    // The REQ is resent and answered by MRA; after that the peer waits for more than a minute.
     world.tick()
     assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
     assert.equal(a.cm.engine.counters.received.MRA, 1)
@@ -119,7 +119,7 @@ describe('a connection', () => {
     b.cm.accept(passive, parametersOf(0x22))
     world.settle()
     assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
-    // The active side takes its time too.
+    // The active side is slow too.
     world.tick()
     assert.equal(passive.connection?.state, 'MRA_REP_RCVD')
     a.cm.accept(active, undefined)
@@ -290,7 +290,7 @@ describe('listeners', () => {
     world.tick()
     assert.equal(b.requests(listener).length, 0, 'nobody has answered yet')
     for (const [i, request] of first.entries()) b.cm.accept(request, parametersOf(0x20 + i))
-    // The REPs are sent again before the third REQ is.
+    // The REPs are resent before the third REQ.
     world.tick()
     world.tick()
     const third = b.requests(listener)
@@ -389,7 +389,7 @@ describe('ports', () => {
     assert.deepEqual(b.requests(other), [])
     a.cm.destroy(active)
     for (const id of [passive, listener, other]) b.cm.destroy(id)
-    // Of IPv6 alone is no reason to share with those who hear everything.
+    // IPV6_V6ONLY does not let it share a port with a wildcard listener.
     const six = b.create()
     six.onlyIpv6 = true
     b.cm.bind(six, any6(PORT))
@@ -429,7 +429,7 @@ describe('a device that goes', () => {
       () => b.cm.resolveAddress(passive, ip4(3, PORT), undefined),
     ])
       assert.equal(errnoOf(use), 'EINVAL')
-    // Of a host that says nothing any more a peer hears when it asks.
+    // A peer learns that a host is silent only when it sends to it.
     a.cm.disconnect(active)
     world.rest()
     assert.deepEqual(a.heard(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
@@ -501,7 +501,7 @@ describe('a bond that fails over', () => {
     a.cm.hardwareAddress(device, second)
     assert.deepEqual(a.heard(active), ['ADDR_CHANGE'])
     const late = bound(a, ip4(1, PORT + 2))
-    // Back again: it is what the connection knows, but not what the later one does.
+    // Migrated back: it still knows its connection, but not the later one.
     a.cm.hardwareAddress(device, first)
     assert.deepEqual([a.heard(active), a.heard(late), a.heard(early)], [[], ['ADDR_CHANGE'], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')

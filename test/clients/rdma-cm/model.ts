@@ -14,7 +14,7 @@ type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | '
 
 const ended = { DISCONNECTED: 'down', REJECTED: 'down' } as const
 
-/** What an identifier may hear in each stage, and what it is then. */
+/** The events that an identifier may get in each stage, and the stage that follows. */
 const hears: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   asked: { CONNECT_RESPONSE: 'answered', REJECTED: 'failed', UNREACHABLE: 'failed' },
   answered: { REJECTED: 'down' },
@@ -27,9 +27,9 @@ const hears: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   failed: {},
 }
 
-/** Stages in which no timer runs. */
+/** Stages without a running timer. */
 const LASTING: readonly Stage[] = ['up', 'over', 'failed']
-/** Those in which the consumer is awaited, whose peer has given up and has said so, once. */
+/** Stages that wait for the consumer, whose peer has given up and has sent its message once. */
 const UNTOLD: readonly Stage[] = ['request', 'answered']
 
 interface Thing {
@@ -53,7 +53,7 @@ export class CmModel {
   readonly #loses: boolean
   readonly #things = new Map<Identifier, Thing>()
   readonly #listeners: Identifier[] = []
-  /** Queue pairs that are over, with the time from which they may be used again, earliest first. */
+  /** Queue pairs in TIMEWAIT, with the time at which each may be reused, earliest first. */
   readonly #resting: { readonly qpn: number; readonly until: number }[] = []
   #nextQpn = 0x100
   connections = 0
@@ -75,7 +75,7 @@ export class CmModel {
     return first.qpn
   }
 
-  /** The queue pair rests, whatever its connection was. */
+  /** The queue pair enters TIMEWAIT, whatever the state of its connection. */
   #release(thing: Thing): void {
     if (thing.qpn !== 0) this.#resting.push({ qpn: thing.qpn, until: this.#world.now + REST })
     thing.qpn = 0
@@ -96,7 +96,7 @@ export class CmModel {
     thing.stage = isStale ? 'down' : to
     if (to === 'up') this.connections++
     if (to === 'failed' || to === 'over') this.#release(thing)
-    // Programs confirm the end when they hear of it.
+    // Programs confirm a disconnect when its event arrives.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
   }
 
@@ -118,7 +118,7 @@ export class CmModel {
     this.#things.set(id, thing)
   }
 
-  /** What a program does next with an identifier in its stage. */
+  /** A program's next step with an identifier, by its stage. */
   #act(thing: Thing): void {
     const { id, host } = thing
     const { cm } = host
@@ -155,7 +155,7 @@ export class CmModel {
     this.#release(thing)
   }
 
-  /** All that a host's program has is destroyed, as when it is killed; another one listens then. */
+  /** Destroys everything of a host's program, as when it is killed; a new program listens then. */
   #die(host: Host): void {
     for (const thing of [...this.#things.values()]) if (thing.host === host) this.#destroy(thing)
     const index = this.#world.hosts.indexOf(host)
@@ -174,7 +174,7 @@ export class CmModel {
     this.#settle()
   }
 
-  /** Ends, and looks whether all is as it must be. */
+  /** Ends the run and checks that nothing is left. */
   end(): void {
     this.#settle()
     for (let turns = 0; this.#world.tick(); turns++) {
@@ -203,7 +203,7 @@ export class CmModel {
   }
 }
 
-/** How many connections were established. */
+/** The number of connections that were established. */
 export const runModel = (seed: number, steps: number, loses: boolean): number => {
   const model = new CmModel(seed, loses)
   try {

@@ -77,7 +77,7 @@ describe('a path that is set', () => {
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY).subarray(1)), 'EINVAL')
     assert.equal(set(a, id, IB, IB_PATH, pathOption(1)), 'EINVAL')
-    // The first one that is primary and goes both ways counts.
+    // The first path that is primary and bidirectional counts.
     const both = Uint8Array.of(...pathOption(1), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
     assert.deepEqual(a.heard(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])

@@ -36,7 +36,7 @@ export interface Told {
   readonly request: Identifier | undefined
 }
 
-/** What the consumer of an identifier hears. */
+/** The events of an identifier's consumer. */
 class Consumer implements IdOwner {
   readonly #host: Host
   id: Identifier | undefined
@@ -73,7 +73,7 @@ export class Host {
   readonly told: Told[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #world: World
-  /** No request gets an identifier. */
+  /** Makes the consumer refuse an identifier for each request. */
   refusing = false
 
   constructor(world: World, seed: number, more: Partial<RdmaCmEnvironment>, beginsAtOnce: boolean) {
@@ -124,7 +124,7 @@ export class Host {
     return id
   }
 
-  /** Up to the REQ. */
+  /** Runs up to the REQ. */
   connect(
     to: SocketAddress,
     qpn: number,
@@ -141,7 +141,7 @@ export class Host {
     this.cm.resolveRoute(id)
   }
 
-  /** Names of the events of an identifier, which are forgotten. */
+  /** The names of an identifier's events; clears them. */
   heard(id: Identifier): string[] {
     return this.take(id).map(({ name }) => name)
   }
@@ -152,7 +152,7 @@ export class Host {
     return found
   }
 
-  /** The requests that a listener has heard of. */
+  /** The requests that a listener has received. */
   requests(listener: Identifier): Identifier[] {
     return this.take(listener).flatMap(({ request }) => request ?? [])
   }
@@ -163,14 +163,14 @@ export class World {
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
 
-  /** `beginsAtOnce`: rdma_cm does, before any device. */
+  /** `beginsAtOnce`: rdma_cm starts at once, before any device exists. */
   host(more: Partial<RdmaCmEnvironment> = {}, beginsAtOnce = true): Host {
     const host = new Host(this, 2 * this.hosts.length + 1, more, beginsAtOnce)
     this.hosts.push(host)
     return host
   }
 
-  /** Until nothing moves; time stands still. */
+  /** Runs until nothing changes, without advancing time. */
   settle(): void {
     for (let turn = 0; turn < 100_000; turn++) {
       let progress = false
@@ -183,7 +183,7 @@ export class World {
     assert.fail('the hosts do not come to rest')
   }
 
-  /** Lets time pass to the next timer, and settles; false if no timer runs. */
+  /** Advances time to the next timer, and settles; false if no timer runs. */
   tick(): boolean {
     const timers = this.hosts.flatMap(({ clients, devices }) => [
       clients.nextTimeout(),
@@ -196,7 +196,7 @@ export class World {
     return true
   }
 
-  /** Until no timer runs. */
+  /** Runs until no timer is left. */
   rest(): void {
     this.settle()
     for (let turn = 0; this.tick(); turn++) assert.ok(turn < 10_000_000, 'timers without end')
@@ -218,7 +218,7 @@ export const twoHosts = (fault = ''): { world: World; a: Host; b: Host } => {
   return { world, a, b }
 }
 
-/** An established connection of `a` to a listener of `b`. */
+/** An established connection from `a` to a listener of `b`. */
 export const establish = (
   world: World,
   a: Host,
@@ -239,7 +239,7 @@ export const establish = (
   return { active, passive }
 }
 
-/** Nobody has anything any more. */
+/** Asserts that no objects are left. */
 export const assertNothingLeft = (world: World): void => {
   world.rest()
   for (const { cm } of world.hosts) assert.deepEqual(cm.counts, { identifiers: 0, listeners: 0, connections: 0 })

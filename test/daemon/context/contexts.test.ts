@@ -34,7 +34,7 @@ const bench = () => {
     pool,
     contexts,
     tokens,
-    /** The next time that a program has rung, or gone. */
+    /** The next time that a program rings the doorbell or closes it. */
     rung: () => new Promise<void>(done => waiters.push(done)),
     forget: () => {
       waiters = []
@@ -78,7 +78,7 @@ test('a context whose file is held goes on without doorbells, gets new ones, and
   await left
   assert.equal(b.contexts.byNumber(open.number), open, 'on its way to another program')
   const again = b.contexts.addDoorbell(open, unbounded)
-  // The next look finds the doorbell.
+  // The next poll finds the doorbell.
   await b.rung()
   close(held)
   assert.equal(b.contexts.count, 1, 'the doorbell is enough')
@@ -103,7 +103,7 @@ test('tokens of any size ring; numbers are not given out again', async () => {
     assert.equal(b.contexts.count, 1)
   }
   assert.deepEqual(b.tokens, [0], 'the handle that a whole token names')
-  // More than are read at once.
+  // More than one read takes.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
   await b.rung()
   await b.rung()

@@ -44,14 +44,14 @@ interface Bench {
   /** The program's copy of its end. */
   readonly theirs: number
   readonly hangUps: () => number
-  /** What the program reads at once, at most `limit` records. */
+  /** One read of the program, at most `limit` records. */
   read(limit?: number): string[]
-  /** What the program reads until it has `count` records. */
+  /** Reads until the program has `count` records. */
   readUntil(count: number): Promise<string[]>
   close(): void
 }
 
-/** The program is this process: its descriptor is a duplicate, as if it had been passed on. */
+/** The program is this process: its descriptor is a duplicate, as if passed by SCM_RIGHTS. */
 const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
   const self = openProcess(process.pid) as ProcessHandle
   let hangUps = 0
@@ -121,7 +121,7 @@ for (const passed of [true, false])
     fc.assert(
       fc.property(fc.array(step, { maxLength: 40 }), steps => {
         const b = bench({ passed })
-        // Two elements have the same handle: they are told apart all the same.
+        // Two elements with the same handle are still told apart.
         const elements = [element(1n), element(2n), element(2n)]
         let expected: { of: number; bytes: string }[] = []
         let number = 0
@@ -251,9 +251,9 @@ test('a program that shuts its end down instead of reading keeps nobody busy', a
   const b = bench()
   shutdown(b.theirs, 'read')
   b.socket.post(record(element(1n)))
-  // A watch for room would be called in every turn of the event loop, since a broken socket always has room.
+  // A watch for writability would fire in every turn of the event loop: a broken socket is always writable.
   const before = loopTurns()
-  // Until another process has come and gone; a busy loop turns hundreds of times meanwhile.
+  // Until another process has started and exited; a busy loop takes hundreds of turns meanwhile.
   await once(spawn('true'), 'close')
   assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
   b.close()
@@ -285,7 +285,7 @@ test('nobody holds the program’s end: nothing can be withdrawn; somebody does,
   const a = element(1n)
   socket.post(record(a))
   assert.equal(socket.withdraw(a).length, 0)
-  // Process 1 has none, whether or not we may look.
+  // Process 1 has none, whether or not its descriptors can be listed.
   const init = openProcess(1) as ProcessHandle
   holders.push(init, self)
   await socket.reach?.()
@@ -296,7 +296,7 @@ test('nobody holds the program’s end: nothing can be withdrawn; somebody does,
   closeProcess(init)
 })
 
-/** A program with `many` descriptors besides, that has never named its end in a call. */
+/** A program with `many` other descriptors, whose end no call has ever named. */
 const unseen = (t: TestContext, many: number) => {
   const self = openProcess(process.pid) as ProcessHandle
   let turns = 0

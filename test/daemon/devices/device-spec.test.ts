@@ -10,7 +10,7 @@ import { parseAddress } from '../../../src/wire/address.ts'
 
 const hex = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString('hex')
 
-/** The same by Node: the URL parser writes an IPv6 address in its shortest form, without a dotted tail. */
+/** The same with Node: the URL parser writes an IPv6 address in its shortest form, without a dotted tail. */
 const byNode = (text: string): string => {
   if (isIP(text) === 4) return `00000000000000000000ffff${Buffer.from(text.split('.').map(Number)).toString('hex')}`
   const short = new URL(`http://[${text}]`).hostname.slice(1, -1)

@@ -103,7 +103,7 @@ test('calls of a session lie in its file, at offsets; it passes one, and it is g
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), 4096n), 0)
   const { out } = decodeResult(call, memory.bytes.slice(4096, 4096 + message.length))
   assert.ok(Array.isArray(out.classes) && out.classes.length > 0)
-  // What was an address of this process is none any more.
+  // The former address of this process is no longer valid.
   assert.equal(await client.ioctl(context, ioctlRequest(call.method.call), BigInt(client.memory.address)), -14)
   for (const one of opened) close(one)
   assert.equal(copiesOf(fd), 2)

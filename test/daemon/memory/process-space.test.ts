@@ -24,7 +24,7 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
   return { space: createProcessSpace(handle, turn), handle }
 }
 
-/** An arena of 8 pages there: page 3 may only be read, page 5 not at all. */
+/** An arena of 8 pages there: page 3 is read-only, page 5 inaccessible. */
 const READ_ONLY = 3
 
 test('registration asks whether every page is there and may be written', async () => {
@@ -38,7 +38,7 @@ test('registration asks whether every page is there and may be written', async (
   assert.equal(check(0, READ_ONLY * PAGE + 1, true), false)
   assert.equal(check((READ_ONLY + 1) * PAGE, 4 * PAGE, true), true)
   assert.equal(check(100, 1, true), true)
-  // Nothing lies in the first page, at the end of user space, or behind it.
+  // Nothing is mapped in the first page, at the end of user space, or beyond it.
   assert.equal(space.check(0, 0x10, 1, false), false)
   assert.equal(space.check(0, 0, 0, true), true, 'no bytes are everywhere')
   assert.equal(space.check(0x7fff, 0xfffff000, 2 * PAGE, false), false)

@@ -242,7 +242,7 @@ describe('objects', () => {
       await new Promise(setImmediate)
       messages.push(...talk.heard())
     }
-    // A second list while the first is told is EBUSY, as on Linux.
+    // A second dump while the first is in progress is EBUSY, as on Linux.
     const refused = messages.filter(({ type }) => type === NlmsgType.ERROR)
     assert.deepEqual(refused.map(errnoOf), [Errno.EBUSY])
     const ids = messages

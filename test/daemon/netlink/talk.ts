@@ -20,20 +20,20 @@ export interface Talk {
   readonly fd: number
   /** An operation on this socket; its result, or -errno. */
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
-  /** Sends a datagram by the session; its length, or -errno. */
+  /** Sends a datagram through the session; returns its length, or -errno. */
   send(datagram: Uint8Array): Promise<number>
-  /** Sends it past the preload library. */
+  /** Sends it directly, without the preload library. */
   sendDirectly(datagram: Uint8Array): number
-  /** Every message that has come. */
+  /** All messages received. */
   heard(): Message[]
-  /** Asks, and hears the answer; lists to their end. */
+  /** Sends a request and returns the answer; dumps to their end. */
   ask(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
 }
 
 export interface Answer {
-  /** 0, or the errno with which the request was refused, or the list broken off. */
+  /** 0, or the errno with which the request was refused or the dump broken off. */
   readonly errno: number
-  /** Attributes of each message that is none of the two above. */
+  /** Attributes of each message other than NLMSG_ERROR and NLMSG_DONE. */
   readonly entries: Entries[]
 }
 
@@ -54,7 +54,7 @@ export const errnoOf = ({ body }: Message): number =>
 
 const endsAnswer = ({ type, flags }: Message): boolean => type < NlmsgType.FIRST || !(flags & NlmsgFlags.MULTI)
 
-/** The session must have said HELLO. */
+/** Requires that the session has sent HELLO. */
 export const openTalk = async (client: Client): Promise<Talk> => {
   const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, 3, 0n)
   assert.equal(ret, 0n)
@@ -83,7 +83,7 @@ export const openTalk = async (client: Client): Promise<Talk> => {
       const request = requestOf(command, attributes, flags)
       assert.equal(await talk.send(request), request.length)
       const messages = talk.heard()
-      // A list goes on as it is read.
+      // A dump continues as it is read.
       while (messages.length === 0 || !endsAnswer(messages[messages.length - 1])) {
         await new Promise(setImmediate)
         messages.push(...talk.heard())
@@ -98,7 +98,7 @@ export const openTalk = async (client: Client): Promise<Talk> => {
   return talk
 }
 
-/** The value of an attribute; of nested ones the attributes within. */
+/** The value of an attribute; for nested ones the attributes inside. */
 export const attributeOf = (entries: Entries, name: Entries[number][0]): unknown => {
   const value = entries.find(([found]) => found === name)?.[1]
   return typeof value === 'object' && 'flagged' in value ? value.flagged : value

@@ -20,7 +20,7 @@ const HEADER = Messages.header.size
 
 const Command = { ALLOC_PD: 3, DEALLOC_PD: 4, CREATE_COMP_CHANNEL: 17 } as const
 
-/** A message with a right header but for what is given. */
+/** A message with a valid header except for the given fields. */
 const message = (
   type: number,
   length = HEADER,
@@ -36,7 +36,7 @@ const message = (
   return bytes
 }
 
-/** Somebody else, with a context and a protection domain in it. */
+/** Another client, with a context and a protection domain. */
 const bystander = async (t: TestContext, daemon: Daemon) => {
   const client = dial(t, daemon)
   await client.hello()
@@ -45,7 +45,7 @@ const bystander = async (t: TestContext, daemon: Daemon) => {
   return {
     client,
     context,
-    /** Still served, with all that is its own. */
+    /** Still served, with all its objects. */
     async isWell(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
       assert.deepEqual([ret, response], [16, [1]])
@@ -143,7 +143,7 @@ test('random messages, before and after HELLO', async t => {
         bytes.set(body, HEADER)
         client.say(bytes)
       }
-      // A bystander's answer comes after all of these were looked at.
+      // The bystander's answer comes after all of these were handled.
       await other.client.stat()
       for (let heard = client.next(); ; heard = client.next()) {
         const one = await Promise.race([heard, other.client.stat().then(() => 'quiet' as const)])
@@ -205,7 +205,7 @@ test('a context may be used by who shows its memory file, and by no other descri
   assert.equal(attached.descriptors.length, 1)
   client.keep(attached.descriptors)
   assert.equal((await client.command(context, 0, [], 2)).ret, 16)
-  // It lives as long as any copy of any of its doorbells.
+  // The context lives as long as any copy of any of its doorbells.
   owner.close()
   await eventually(client, ({ sessions }) => sessions === 1)
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
@@ -343,7 +343,7 @@ test('one context cannot make event descriptors without end', async t => {
     }
     made.push(...fds)
   }
-  // rsockets and rdma_create_ep need one per connection. One is the context's own, for async events.
+  // rsockets and rdma_create_ep need one per connection. One more is the context's own, for async events.
   assert.ok(made.length > 1024 && made.length <= 8191, `${made.length}`)
   for (const fd of made.splice(0)) close(fd)
   await eventually(
@@ -378,7 +378,7 @@ test('a client that asks and never listens is hung up', async t => {
   const client = dial(t, daemon)
   await client.hello()
   const ask = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
-  // Not a turn of the event loop in between: nothing is read while this goes on.
+  // No turn of the event loop in between: nothing is read meanwhile.
   let said = 0
   while (client.say(ask) > 0) said++
   assert.ok(said > 10)

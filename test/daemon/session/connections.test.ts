@@ -38,7 +38,7 @@ const create = async (channel: Channel): Promise<number> => {
 const destroy = async (channel: Channel, id: number): Promise<number> =>
   (await say(channel, 1, 16, 0, [[8, id]])).result
 const DESTROYED = 24
-/** Of an identifier that is on the channel behind `from`, to `channel`. */
+/** Migrates an identifier of the channel behind `from` to `channel`. */
 const migrate = async (channel: Channel, id: number, from: number): Promise<number> =>
   (
     await say(channel, 18, 16, 0, [
@@ -57,7 +57,7 @@ test('identifiers are those of a channel: other channels, of the same program or
   const foreign = await create(b)
   assert.equal(foreign, id, 'numbers are those of a process')
   assert.equal(await destroy(second, id), ENOENT)
-  // By the descriptors of the other program, to its channel and to one's own.
+  // With the other program's descriptors, to its channel and to our own.
   for (const [to, from] of [
     [b, a.fd],
     [a, b.fd],
@@ -84,7 +84,7 @@ test('a channel that is passed on has its identifiers for whoever holds it, unti
   await other.hello()
   const watcher = dial(t, daemon)
   await watcher.hello()
-  // Processes share the number here, as after fork.
+  // The processes share the descriptor number here, as after fork.
   const inherited = { client: other, fd }
   owner.close()
   assert.equal(await destroy(inherited, id), DESTROYED)
@@ -98,7 +98,7 @@ test('by a channel only commands of rdma_cm are to be had, and its own methods',
   const { client, fd } = await program(t, daemon)
   const id = await create({ client, fd })
   const { view, address } = client.memory
-  // cm_id.destroy by the object dialect, of an object that the descriptor does not name.
+  // cm_id.destroy by the object dialect, on an object that the descriptor does not name.
   for (let i = 0; i < 64; i++) view.setUint8(i, 0)
   view.setUint16(0, CmId.id, true)
   view.setUint16(2, CmId.methods.destroy.call, true)

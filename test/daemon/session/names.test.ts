@@ -17,7 +17,9 @@ import { daemonOf } from '../client.ts'
 
 const folder = scratchFolder()
 
-/** Opens a device, says its pid, waits for the file `go`, and ends right after a call, without its answer. */
+/**
+ * Opens a device, prints its pid, waits for the file `go`, and exits right after a call, without reading its answer.
+ */
 const CALLER = `
 import { existsSync } from 'node:fs'
 const [clients, codec, socket, go] = process.argv.slice(1)
@@ -47,7 +49,7 @@ test('a call of a program that has ended is traced with its name', { skip: !hasN
   const module = (path: string): string => pathToFileURL(join(repoRoot, 'dist', path)).href
   const go = join(folder, 'go')
   const args = [module('test/daemon/client.js'), module('src/uapi/session-codec.js'), daemon.socket, go]
-  // The shell takes its end, which is ours to see in /proc while this process does nothing else.
+  // The shell reaps it; /proc shows that while this process blocks.
   const shell = spawn('sh', ['-c', '"$0" --input-type=module -e "$@"; true', process.execPath, CALLER, ...args])
   const ended = once(shell, 'close')
   const [pid] = (await once(shell.stdout.setEncoding('utf8'), 'data')) as [string]

@@ -10,7 +10,7 @@ import { ARENA, AT, arena, fakeView } from '../../uapi/fake-view.ts'
 const facts = () => ({ pid: 1, tid: 1, fd: 3, command: 'x', device: 'rxe0', dialect: 'ioctl' as const })
 const view = {} as CallerView
 
-/** A dialect that answers at once, with this many new descriptors. */
+/** A dialect that answers at once, with this number of new descriptors. */
 const answering =
   (...attributes: string[]): Dialect<[]> =>
   () => {

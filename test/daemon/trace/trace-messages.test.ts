@@ -21,7 +21,7 @@ import { testCaller } from '../../core/fixture.ts'
 import { fakeView, rxeClasses } from '../../uapi/fake-view.ts'
 
 const cq = rxeClasses.find(({ name }) => name === 'cq')!
-/** A device whose queues have a colour. */
+/** A device whose queues have an attribute `colour`. */
 const coloured: ObjectClass = {
   ...cq,
   methods: {
@@ -57,7 +57,7 @@ const recordOf = (call: Call, outcome: Result | CallError): TraceRecord => ({
   command: 'x',
   device: 'null0',
   dialect: 'object',
-  // As it comes out of a message.
+  // As decoded from a message.
   call: JSON.parse(JSON.stringify(messagesOf(view, call, outcome))),
   ret: outcome instanceof CallError ? -outcome.errno : 0,
 })
