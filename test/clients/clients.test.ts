@@ -50,7 +50,7 @@ it('is that of the table, whichever is used first', () => {
   )
 })
 
-it('is kept for devices that come and go under load', () => {
+it('is kept for devices added and removed under load', () => {
   const { world, a, b } = twoHosts('drop=1%,seed=3')
   const seen = watchClients(begun(a).core)
   begun(b)
@@ -103,7 +103,7 @@ it('a client that fails with a device leaves the others alone', () => {
   }
 })
 
-it('a client that cannot begin leaves the others alone, and is tried again', () => {
+it('a client that fails to start leaves the others alone, and is retried', () => {
   const world = new World()
   const host = world.host({}, false)
   const device = host.plug(1)
@@ -118,7 +118,7 @@ it('a client that cannot begin leaves the others alone, and is tried again', () 
   stack.close()
 })
 
-it('they end in reverse order, and devices go on without them', () => {
+it('they stop in reverse order, and devices continue without them', () => {
   const { world, a, b } = twoHosts()
   begun(b)
   const { active } = establish(world, a, b, b.listen(ip4(2, PORT)), [0x11, 0x22])

@@ -147,7 +147,7 @@ test('a call that fails in an unforeseen way answers EIO, now or later; its sess
   assert.match(lines[1], /injected into a promise\n\s+at /)
 })
 
-test('a message that cannot be handled by our own fault ends its session, and only that', async t => {
+test('a message that hits a bug in the daemon ends only its session', async t => {
   const { lines, log } = journal()
   let broken = false
   const daemon = await daemonWith(t, {
@@ -174,7 +174,7 @@ test('a message that cannot be handled by our own fault ends its session, and on
   assert.equal((await other.stat()).sessions, 0, 'beside the one that asks')
 })
 
-test('the loop is not left running, whatever throws', async () => {
+test('the loop stops, whatever throws', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const told: unknown[] = []
   let polls = 0
@@ -221,7 +221,7 @@ test('the loop is not left running, whatever throws', async () => {
   again.stop()
 })
 
-test('a timer and a doorbell that throw are told, and the context ends nevertheless', async t => {
+test('errors in a timer and a doorbell are logged, and the context still ends', async t => {
   noStray(t)
   const { lines, log } = journal()
   const m = machine(1)
@@ -256,7 +256,7 @@ test('a timer and a doorbell that throw are told, and the context ends neverthel
   assert.ok(looks >= 3)
 })
 
-test('a device is removed to the end although its driver throws on the way', () => {
+test('a device is removed completely although its driver throws', () => {
   const m = machine(1)
   const { device } = m.devices[0]
   const context = openContext(device)
@@ -267,7 +267,7 @@ test('a device is removed to the end although its driver throws on the way', () 
   assert.deepEqual([m.core.faults, m.core.devices.size, context.closed, device.contexts.size], [1, 0, true, 0])
 })
 
-test('a fault that repeats is told at its 1st, 2nd, 4th … time', () => {
+test('a repeated fault is logged at its 1st, 2nd, 4th … occurrence', () => {
   const { lines, log } = journal()
   const containment = createContainment(log)
   const guarded = containment.guard('a test', () => {

@@ -73,7 +73,7 @@ const deviceOf = (core: Core, name: string): Device => {
   return device
 }
 
-test('a program that ends: a few of its objects go in each turn', async t => {
+test('a program exits: a few of its objects are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await greeted(t, daemon)
@@ -83,7 +83,7 @@ test('a program that ends: a few of its objects go in each turn', async t => {
   assert.ok(most <= MOST, `${most} in one turn`)
 })
 
-test('others are served meanwhile, and who opens a device finds what the user had given back', async t => {
+test('others are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const [client, neighbour, next] = [await greeted(t, daemon), await greeted(t, daemon), await greeted(t, daemon)]
@@ -96,7 +96,7 @@ test('others are served meanwhile, and who opens a device finds what the user ha
   assert.equal(device.counts.pd, 0)
 })
 
-test('a device that is removed: a few of its objects go in each turn, and its name can be taken again', async t => {
+test('a removed device: a few of its objects are destroyed in each turn, and its name can be used again', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const client = await greeted(t, daemon)
@@ -112,7 +112,7 @@ test('a device that is removed: a few of its objects go in each turn, and its na
   assert.ok('devices' in added, JSON.stringify(added))
 })
 
-test('a channel of rdma_cm with many identifiers: a few go in each turn', async t => {
+test('an rdma_cm channel with many identifiers: a few are destroyed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const client = await greeted(t, daemon)
   const other = await greeted(t, daemon)
@@ -129,7 +129,7 @@ test('a channel of rdma_cm with many identifiers: a few go in each turn', async 
   assert.equal((await other.open(CM_NODE)).error, 0)
 })
 
-test('a program with many event descriptors: a few go in each turn', async t => {
+test('a program with many event descriptors: a few are closed in each turn', async t => {
   const { daemon, core } = await setUp(t)
   const client = await greeted(t, daemon)
   const context = await client.context(0)

@@ -50,14 +50,14 @@ test('a failure is a line of the log, with the process, and a record for tools',
   assert.deepEqual(desk.ownerOf(context)?.pid, 4711)
 })
 
-test('what is nobody’s mistake is not logged', () => {
+test('expected errors are not logged', () => {
   const { device, lines, posted } = bench()
   reportFailure({ ...failure, cause: because('MODIFIED', {}) }, device, undefined)
   assert.equal(lines.length, 0)
   assert.equal(posted.length, 1)
 })
 
-test('a flood of failures of one client is cut off, others are logged, and how many were left out is said', () => {
+test('one client’s flood of failures is rate-limited with a count of those left out; others are logged', () => {
   const { device, lines, clock, desk } = bench()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { opened: true })

@@ -19,7 +19,7 @@ const takeAll = (share: FdQuota): { readonly taken: number; readonly code: strin
   }
 }
 
-test('a process has a quarter of all, in all its sessions together; the sentence says how many and what to do', () => {
+test('a process gets a quarter of all, over all its sessions; the sentence says how many and what to do', () => {
   const shares = createFdQuotas(200, OWNER)
   const giveBack = shares.of(1, OWNER).take(10)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
@@ -33,7 +33,7 @@ test('a process has a quarter of all, in all its sessions together; the sentence
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
-test('each that comes has a quarter of what is left, and a few while there are any', () => {
+test('each new process gets a quarter of the rest, and at least a few while there are any', () => {
   const shares = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(shares.of(pid, OWNER)))
   assert.deepEqual(
@@ -43,7 +43,7 @@ test('each that comes has a quarter of what is left, and a few while there are a
   assert.equal(taken[9].code, 'ENFILE')
 })
 
-test('a user other than the daemon’s own has half of all, however many processes', () => {
+test('a user other than the daemon’s own gets half of all, however many processes', () => {
   const shares = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
   assert.ok(shares.held <= 5000, `${shares.held}`)
@@ -52,7 +52,7 @@ test('a user other than the daemon’s own has half of all, however many process
   assert.equal(takeAll(shares.of(200, OWNER)).taken, Math.floor(left / 4))
 })
 
-test('whatever is taken and given back: never more than there is, and nothing is lost', () => {
+test('random use never exceeds the total, and nothing is lost', () => {
   const steps = fc.array(
     fc.record({ pid: fc.nat(5), uid: fc.constantFrom(OWNER, 7), count: fc.nat(30), back: fc.nat(9) }),
   )

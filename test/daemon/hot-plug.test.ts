@@ -27,7 +27,7 @@ const greeted = async (t: Parameters<typeof dial>[0], daemon: Parameters<typeof 
   return client
 }
 
-test('devices come with their files and go with them; names and nodes come back', async t => {
+test('devices are added and removed with their files; names and nodes are reused', async t => {
   const daemon = await daemonOf(t, folder)
   const client = await greeted(t, daemon)
   const tree = (path: string): string => join(`${daemon.socket}.tree`, path)
@@ -54,7 +54,7 @@ test('devices come with their files and go with them; names and nodes come back'
   })
 })
 
-test('what cannot be is refused, and changes nothing', async t => {
+test('impossible changes are refused, and change nothing', async t => {
   const client = await greeted(t, await daemonOf(t, folder))
   for (const request of [
     { add: { name: 'rxe0', address: '127.0.0.9' } },
@@ -68,7 +68,7 @@ test('what cannot be is refused, and changes nothing', async t => {
   assert.equal((await client.stat()).devices.length, 1)
 })
 
-test('a context of a removed device answers EIO, its events tell why, and nothing of it is left', async t => {
+test('a context of a removed device answers EIO, its events say why, and nothing of it is left', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
   const client = await greeted(t, daemon)
   const { context, descriptors } = await client.open(1)

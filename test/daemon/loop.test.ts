@@ -15,7 +15,7 @@ const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () =>
   return { loop, parked: () => words[ParkedPage.PARKED] }
 }
 
-test('parked from the start, awake while it looks, parked when nothing is left', async () => {
+test('parked at the start, awake while it polls, parked when idle', async () => {
   const seen: number[] = []
   const { loop, parked } = bench({
     poll: () => {
@@ -38,7 +38,7 @@ test('parked from the start, awake while it looks, parked when nothing is left',
   loop.stop()
 })
 
-test('what the look after parking finds is done, and the loop is awake for it', () => {
+test('work found by the poll after parking is done, and the loop is awake for it', () => {
   let late = 0
   const seen: number[] = []
   const { loop, parked } = bench({
@@ -61,7 +61,7 @@ test('what the look after parking finds is done, and the loop is awake for it', 
   loop.stop()
 })
 
-test('a time that is near, or over, is left to the timer: calls are answered meanwhile', () => {
+test('a deadline that is near or past is left to the timer: calls are answered meanwhile', () => {
   for (const due of [100, 0, -1000]) {
     const begin = nowMicroseconds()
     let polls = 0
@@ -78,7 +78,7 @@ test('a time that is near, or over, is left to the timer: calls are answered mea
   }
 })
 
-test('a kick from within does nothing, one after stop neither', () => {
+test('a kick from inside the loop or after stop does nothing', () => {
   let polls = 0
   const { loop } = bench({
     poll: () => {
@@ -123,7 +123,7 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   loop.stop()
 })
 
-test('a device’s timer calls it back, not early, and an earlier one is not missed', async () => {
+test('a device’s timer calls it back, never early, and an earlier deadline is not missed', async () => {
   let due = Number.POSITIVE_INFINITY
   let fired: (late: number) => void = () => {}
   const { loop } = bench({
@@ -152,7 +152,7 @@ test('a device’s timer calls it back, not early, and an earlier one is not mis
   loop.stop()
 })
 
-test('each time it begins to look a turn is counted', () => {
+test('each start of polling counts a turn', () => {
   let turns = 0
   const { loop } = bench({ poll: () => false, nextTimeout: () => Number.POSITIVE_INFINITY }, () => turns++)
   loop.kick()
@@ -161,7 +161,7 @@ test('each time it begins to look a turn is counted', () => {
   loop.stop()
 })
 
-test('advance does what no program has posted, and looks at no queue of those that rest', () => {
+test('advance does the device’s own work, and polls no idle queue', () => {
   const looked: Where[] = []
   const { loop, parked } = bench({
     poll: (_now, where) => looked.push(where) < 4,
@@ -173,7 +173,7 @@ test('advance does what no program has posted, and looks at no queue of those th
   loop.stop()
 })
 
-test('advance gives way to the loop after a few turns', async () => {
+test('advance yields to the loop after a few turns', async () => {
   const looked: Where[] = []
   const { loop, parked } = bench({
     poll: (_now, where) => looked.push(where) < 20,

@@ -25,7 +25,7 @@ const [MESSAGE, CHAIN, RESULTS, DATA, ROOM] = [0x0, 0x1000, 0x2000, 0x3000, 0x40
 
 const at = (i: number): bigint => BigInt(0x10000 + i * 0x8000)
 
-test('attributes of entries that lie elsewhere are shown by their values, and their bytes are there', () => {
+test('attributes stored elsewhere are shown by value, with their bytes', () => {
   const device = createNullDevice(createCore(), 'null0')
   const context = openContext(device, { opened: true })
   const memory = new Uint8Array(0x100000)

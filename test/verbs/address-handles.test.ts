@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { createNetwork, open } from '../../src/verbs/index.ts'
 import { addressText } from '../../src/wire/address.ts'
 
-test('each address handle goes to its own address, and what is told of one is nobody else’s', async () => {
+test('each address handle sends to its own address, and its attributes are its own', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
   const texts = ['10.0.0.7', '10.0.0.7', '10.0.0.8', '10.0.0.7']
@@ -30,7 +30,7 @@ test('each address handle goes to its own address, and what is told of one is no
   assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
 })
 
-test('an address handle ends once, alone or with others', async () => {
+test('an address handle is destroyed once, alone or with others', async () => {
   await using device = await open({ network: createNetwork() })
   const pd = device.pd()
   const [one, two, three] = pd.addressHandles(['10.0.0.1', '10.0.0.2', '10.0.0.3'].map(gid => ({ gid })))

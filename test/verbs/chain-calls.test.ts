@@ -81,7 +81,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
   },
 }
 
-test('what is refused is refused in the same words, and nothing is left', async () => {
+test('both ways refuse with the same sentences and leave nothing behind', async () => {
   const base = await opened()
   const said = (wrong: (chain: Chain, base: Base) => unknown): string => {
     const before = { ...base.core.counts }
@@ -104,7 +104,7 @@ test('what is refused is refused in the same words, and nothing is left', async 
   await base.device.close()
 })
 
-test('what is made is the same, whoever looks on', async () => {
+test('both ways create the same objects', async () => {
   const base = await opened()
   const { device, pd, cq } = base
   const build = (): unknown =>
@@ -121,7 +121,7 @@ test('what is made is the same, whoever looks on', async () => {
   await device.close()
 })
 
-test('an object of any class that a chain is given is answered as it is', async () => {
+test('a chain returns an object that it was given unchanged', async () => {
   const { device } = await opened()
   const given = device.create(Pd)
   assert.equal(device.chain(chain => ({ made: chain.pd(), given })).given, given as unknown)

@@ -8,7 +8,7 @@ import { RdmaError } from '../../src/verbs/index.ts'
 import { closeAll, eachCarrier, line, place } from './ends.ts'
 
 eachCarrier(openTwo => {
-  test('a whole end is made by one chain, and works', async () => {
+  test('one chain creates a whole endpoint, which works', async () => {
     const [one, two] = await openTwo()
     const buffer = new Uint8Array(64)
     const made = one.chain(chain => {
@@ -40,7 +40,7 @@ eachCarrier(openTwo => {
     await closeAll({ device: one }, b)
   })
 
-  test('a chain that fails leaves nothing, and says which call was refused', async () => {
+  test('a failed chain leaves nothing, and names the refused call', async () => {
     const [one, two] = await openTwo()
     const pd = one.pd()
     const buffer = new Uint8Array(8)

@@ -44,7 +44,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a datagram with a wrong Q_Key is dropped and counted; address handles change and are asked', async () => {
+  test('a datagram with a wrong Q_Key is dropped and counted; address handles are modified and queried', async () => {
     const { a, b, from, to } = await datagrams()
     from.activate()
     to.activate()
@@ -77,7 +77,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('queue pairs share a receive queue, which tells when it runs low and can be resized', async () => {
+  test('queue pairs share a receive queue, which reports its limit and can be resized', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [place(one), place(two)]
     const srq = b.pd.srq({ maxWr: 8 })
@@ -109,7 +109,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a window lets a peer at a part of a region until it is taken back', async () => {
+  test('a window gives a peer access to a part of a region until it is invalidated', async () => {
     const { a, b } = await pair(openTwo)
     const window = b.pd.window()
     const shown = b.qp.bind(window, { region: b.mr, offset: 100, length: 50, access: { remoteWrite: true } })
@@ -173,7 +173,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a queue that counts is never full and wakes who waits for it to grow; thresholds hold', async () => {
+  test('a counting queue is never full and wakes waiters when it grows; thresholds work', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [place(one), place(two)]
     const counting = b.device.cq({ kind: 'counting' })
@@ -206,7 +206,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('completions of a timed queue tell when, in order', async () => {
+  test('completions of a timestamping queue carry times in order', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [place(one), place(two)]
     const cq = a.device.cq({ kind: 'timed', entries: 4 })
@@ -229,7 +229,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('regions are registered anew, completion queues resized', async () => {
+  test('regions are reregistered, completion queues resized', async () => {
     const { a, b } = await pair(openTwo)
     const before = b.mr.remote()
     b.mr.reregister({ access: { remoteRead: true } })
@@ -253,7 +253,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a message may take a request while its queue is resized', async () => {
+test('a message may consume a receive request while its queue is resized', async () => {
   const [a, b] = (await openTwoHere()()).map(one => place(one))
   const srq = b.pd.srq({ maxWr: 4 })
   const from = a.pd.rcQp({ sendCq: a.cq })

@@ -82,7 +82,7 @@ const kinds = (device: Device) => {
 }
 
 eachCarrier(openTwo => {
-  test('nothing can be called on what is closed, though its handle is that of a new object', async () => {
+  test('a closed object refuses all calls, although a new object has its handle', async () => {
     const [device, other] = await openTwo()
     for (const [name, make] of Object.entries(kinds(device))) {
       const { one, uses } = make()
@@ -104,7 +104,7 @@ eachCarrier(openTwo => {
     await other.close()
   })
 
-  test('who walks the completions of a queue that is closed has come to their end', async () => {
+  test('iteration over a queue’s completions ends when the queue is closed', async () => {
     const [device, other] = await openTwo()
     const cq = device.cq()
     const walk = (async () => {
@@ -123,7 +123,7 @@ eachCarrier(openTwo => {
     await other.close()
   })
 
-  test('on a device that is gone everything can still be closed', async () => {
+  test('all objects of a removed device can still be closed', async () => {
     const [device, other] = await openTwo()
     const made = Object.values(kinds(device)).map(make => make().one)
     await device.close()
@@ -133,7 +133,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('of a device that is closed nothing completes any more, and its rings are touched no more', async () => {
+  test('a closed device completes nothing more and leaves its rings alone', async () => {
     const [device, other] = await openTwo()
     const a = end(device)
     const b = end(other)
@@ -161,7 +161,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a device that goes under a program: what the program fails with is not hidden by what it closes', async () => {
+test('on a removed device, closing objects does not hide the program’s own error', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'gone0' })
   const user = await open({ network, device: 'gone0' })

@@ -58,7 +58,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await two?.close()
   })
 
-  it('a message goes through, and who closes is heard of', async () => {
+  it('a message arrives, and the peer learns of the close', async () => {
     const [here, there] = await pair(server, url, two)
     assert.equal(text(there.privateData), 'asks')
     assert.equal(text(here.privateData), 'answers')
@@ -76,7 +76,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('receives that are posted while it is prepared miss nothing', async () => {
+  it('receives posted during preparation miss no message', async () => {
     let received: Promise<{ readonly bytes: number }> | undefined
     const asking = connect(url, {
       device: two,
@@ -92,7 +92,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('a queue pair with a completion queue of the program', async () => {
+  it('a queue pair uses the program’s completion queue', async () => {
     const cq = two.cq()
     const asking = connect(url, { device: two, qp: { sendCq: cq } })
     const there = await (await nextOf(server)).accept()
@@ -106,7 +106,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     cq.close()
   })
 
-  it('a refusal says why, and brings what was sent along', async () => {
+  it('a rejection carries its reason and private data', async () => {
     const asking = connect(url, { device: two })
     const request = await nextOf(server)
     request.reject({ privateData: bytes('full') })
@@ -121,7 +121,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     })
   })
 
-  it('where nobody listens it is refused', async () => {
+  it('a connection without a listener is rejected', async () => {
     const nowhere = `rdma://${one.address}:${server.port === 65535 ? 1 : server.port + 1}`
     await assert.rejects(connect(nowhere, { device: two }), {
       code: 'ECONNREFUSED',
@@ -129,11 +129,11 @@ const connectionTests = (openTwo: OpenTwo): void => {
     })
   })
 
-  it('a port is listened to once', async () => {
+  it('a port has one listener', async () => {
     await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: one }), { code: /^EADDR/ })
   })
 
-  it('a signal ends the waiting, and the peer finds it gone', async () => {
+  it('a signal ends the wait, and the peer finds the connection gone', async () => {
     const controller = new AbortController()
     const asking = connect(url, { device: two, signal: controller.signal })
     const request = await nextOf(server)
@@ -142,7 +142,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(request.accept(), { code: 'ECONNREFUSED' })
   })
 
-  it('the connection decides about its queue pair: programs may only end it', async () => {
+  it('the connection controls its queue pair: programs may only move it to the error state', async () => {
     const [here, there] = await pair(server, url, two)
     assert.throws(() => here.qp.modify({ state: 0 }), { code: 'EBUSY', call: 'rc_qp.modify' })
     assert.throws(() => there.qp.modify({ minRnrTimer: 1 }), { code: 'EBUSY' })
@@ -151,7 +151,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('an event queue tells of what happens to an identifier, beside other objects', async () => {
+  it('an event queue delivers events of identifiers besides those of other objects', async () => {
     const queue = two.eventQueue()
     const channel = two.create(CmChannel)
     const id = two.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
@@ -167,7 +167,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     queue.close()
   })
 
-  it('a device that is closed tells its peers', async () => {
+  it('closing a device disconnects its peers', async () => {
     const [here, there] = await pair(server, url, two)
     const { closed } = there
     await two.close()
@@ -177,7 +177,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await there.close()
   })
 
-  it('a server that is closed refuses who waits, and at an address of another device nobody listens', async () => {
+  it('closing a server rejects pending requests, and an address of another device has no listener', async () => {
     const other = await listen(`rdma://${one.address}:0`, { device: one })
     const asking = connect(`rdma://${one.address}:${other.port}`, { device: two })
     const refused = assert.rejects(asking, { code: 'ECONNREFUSED' })
@@ -191,7 +191,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await also
   })
 
-  it('a signal is heard at every moment', async () => {
+  it('a signal works at every step', async () => {
     const ended = new Error('ended')
     const controller = new AbortController()
     const asking = connect(url, { device: two, signal: controller.signal })
@@ -202,7 +202,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(connect(url, { device: two, signal: during.signal, prepare }), ended)
   })
 
-  it('what is prepared wrongly leaves nothing', async () => {
+  it('a failed preparation leaves nothing', async () => {
     const wrong = (options: object): Promise<unknown> => connect(url, { device: two, ...options })
     await assert.rejects(wrong({ prepare: async () => Promise.reject(new Error('mine')) }), /mine/)
     await assert.rejects(
@@ -222,7 +222,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await answered.close()
   })
 
-  it('a reason that a REJ has no room for is refused before anything is sent', async () => {
+  it('a reason too long for a REJ is refused before anything is sent', async () => {
     const asking = connect(url, { device: two })
     const request = await nextOf(server)
     assert.throws(() => request.reject({ reason: 70_000 }), { code: 'EINVAL', message: /reason 70000: it is 1 to 255/ })
@@ -230,7 +230,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(asking, { reject: 42 })
   })
 
-  it('mistakes are named', async () => {
+  it('mistakes are refused with a sentence', async () => {
     const refuses = (what: Promise<unknown>, message: RegExp): Promise<void> =>
       assert.rejects(what, error => {
         assert.match((error as Error).message, message)
@@ -263,7 +263,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
 
 eachCarrier(connectionTests)
 
-it('a thousand are open together in one process, and leave nothing (R44)', async () => {
+it('a thousand connections are open together in one process, and leave nothing (R44)', async () => {
   const COUNT = 1000
   const AT_ONCE = 100
   const [one, two] = await openTwoHere()()

@@ -92,7 +92,7 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
     await device.close()
   })
 
-  test('an older interface in place of one that is not there; the provider channel; what is not there', async () => {
+  test('an older interface as a fallback; the provider channel; missing interfaces', async () => {
     const device = await opened('ctx0')
     const older = device.driverOps('ctx.userdma.9', 'ctx.userdma.8', CtxInterface.V1)
     assert.equal(older.name, CtxInterface.V1)
@@ -142,7 +142,7 @@ describe('in this process', () => {
   const remove = network.addDevice(core => createNullDevice(core, 'null0'))
   everywhere(name => open({ network, device: name }))
 
-  test('two programs of a process share a soft device; a device goes under who has it open', async () => {
+  test('two programs in one process share a soft device; an open device is removed', async () => {
     const one = await open({ network })
     const again = await open({ network, device: one.name })
     assert.equal(again.address, one.address)
@@ -175,7 +175,7 @@ describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
     scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
   })
   everywhere(name => open({ socket, device: name }))
-  test('all classes that the library has words for are refused there with a sentence', async () => {
+  test('all classes that the library has methods for are refused there with a sentence', async () => {
     const device = await open({ socket, device: 'null0' })
     assert.equal(device.address, '')
     for (const make of [() => device.cq(), () => device.eventQueue(), () => device.create(Classes.dm, {} as never)])

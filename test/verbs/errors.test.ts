@@ -28,7 +28,7 @@ const messageOf = (body: () => unknown): string => {
 }
 
 eachCarrier(openTwo => {
-  test('the error of a refused option has its name, its value and what is allowed', async () => {
+  test('the error of a refused option has its name, its value and the allowed values', async () => {
     const { a, b } = await pair(openTwo)
     const { device, pd, cq, qp } = a
     qp.modify({ state: 'RESET' })

@@ -13,7 +13,7 @@ const nextOf = async (queue: EventQueue): Promise<QueuedEvent> => {
 }
 
 eachCarrier(openTwo => {
-  test('all kinds of sources at once, each with its object', async () => {
+  test('all kinds of sources in one queue, each event with its object', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     const srq = b.pd.srq({ maxWr: 4 })
@@ -42,7 +42,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('who waits for a queue that is attached is woken all the same; detached, all is as before', async () => {
+  test('waiters of an attached queue are still woken; detaching restores everything', async () => {
     const { a, b } = await pair(openTwo)
     using events = b.device.eventQueue()
     events.attach(b.cq)
@@ -60,7 +60,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('what cannot be is a sentence', async () => {
+  test('impossible requests are refused with a sentence', async () => {
     const [one, two] = await openTwo()
     const a = place(one)
     using events = a.device.eventQueue()
@@ -75,7 +75,7 @@ eachCarrier(openTwo => {
     await closeAll(a, { device: two })
   })
 
-  test('waiting ends with its signal, the queue, and the device', async () => {
+  test('a wait ends with its signal, the queue, and the device', async () => {
     const [one, two] = await openTwo()
     const events = one.eventQueue()
     const stop = new AbortController()

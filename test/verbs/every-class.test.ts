@@ -227,7 +227,7 @@ const ownWordsOnly = (device: Device): Device => {
   return { ...device, create: generic, call: generic }
 }
 
-test('every method of every class has words of its own in the library, or a reason', async () => {
+test('every method of every class has a method in the library, or a reason', async () => {
   const network = createNetwork() as LocalNetwork
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
   network.addDevice(core => createWholeDevice(core, 'whole0'))
@@ -262,7 +262,7 @@ test('every method of every class has words of its own in the library, or a reas
   for (const device of [soft, ctx, whole]) await device.close()
 })
 
-test('what the soft device lacks is refused by class and method, and is found out beforehand', async () => {
+test('what the soft device lacks is refused by class and method, and can be queried beforehand', async () => {
   await using soft = await open()
   for (const name of OF_WHOLE) {
     assert.ok(!soft.supports(name))

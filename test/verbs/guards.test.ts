@@ -11,7 +11,7 @@ import { closeAll, eachCarrier, line, pair } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
-  test('slices of another device, and more bytes than the peer has named, are refused', async () => {
+  test('slices of another device, and accesses beyond the peer’s region, are refused', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const foreign = b.mr.slice(0, 10)
     const another = /^the bytes: the slice is of another device$/
@@ -46,7 +46,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('ids that a completion cannot show, and immediate with invalidate, are refused', async () => {
+  test('ids that a completion cannot carry, and immediate with invalidate, are refused', async () => {
     const { a, b } = await pair(openTwo)
     for (const id of [-1, 1.5, Number.NaN, 2 ** 60, Number.POSITIVE_INFINITY])
       for (const post of [() => a.qp.send(new Uint8Array(1), { id }), () => a.qp.receive(undefined, id)])
@@ -72,7 +72,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a queue pair that is not connected does not keep what it is to send', async () => {
+  test('an unconnected queue pair does not keep requests for later', async () => {
     const { a, b } = await pair(openTwo)
     const qp = a.pd.rcQp({ sendCq: a.cq })
     refuses('qp.send', /^the queue pair is in RESET: it cannot send$/, () => qp.send(new Uint8Array(1)))
@@ -84,7 +84,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a walk that posts from each completion leaves the event loop its turns', async () => {
+  test('a loop that posts on each completion does not starve the event loop', async () => {
     const { a, b } = await pair(openTwo)
     const controller = new AbortController()
     let turns = 0
@@ -109,7 +109,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('who waits at a queue that overflows is told', async () => {
+  test('a waiter is told that its queue overflowed', async () => {
     const { a, b } = await pair(openTwo)
     const cq = a.device.cq({ entries: 1 })
     const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
@@ -143,7 +143,7 @@ test('a network lasts for any number of devices, 64 at once', async () => {
   for (const device of [...devices, again]) await device.close()
 })
 
-test('options of `open` that are something else, or do not fit the network, are refused', async () => {
+test('options of `open` of a wrong type, or that do not fit the network, are refused', async () => {
   const network = createNetwork()
   const refusedWith = (options: object, reason: RegExp) =>
     assert.rejects(open(untyped(options)), { code: 'EINVAL', message: reason })
@@ -158,7 +158,7 @@ test('options of `open` that are something else, or do not fit the network, are 
   await (await open({ network, link: 'memory' })).close()
 })
 
-test('a method without its object says so', async () => {
+test('a method called without its object says so', async () => {
   const device = await open()
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
@@ -175,7 +175,7 @@ test('a method without its object says so', async () => {
   await device.close()
 })
 
-test('a long message leaves others their turns', async () => {
+test('a long message does not starve others', async () => {
   const network: Network = createNetwork()
   const { a, b } = await pair(async () => [await open({ network }), await open({ network })])
   const mebibytes = 256

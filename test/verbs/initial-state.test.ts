@@ -12,7 +12,7 @@ eachCarrier(openTwo => {
     return [place(one), place(two)] as const
   }
 
-  test('of every connected service one side is made connected to the other', async () => {
+  test('for every connected service one side is created connected to the other', async () => {
     const [a, b] = await places()
     const rc = a.pd.rcQp({ sendCq: a.cq })
     const answer = b.pd.rcQp({ sendCq: b.cq, peer: rc.endpoint, connection: { pathMtu: 256, timeout: 10 } })
@@ -44,7 +44,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a datagram queue pair is made ready; any type in any state on the way', async () => {
+  test('a datagram queue pair is created in RTS; any type in any state before it', async () => {
     const [a, b] = await places()
     const to = b.pd.udQp({ sendCq: b.cq, active: { qkey: 77 } })
     assert.deepEqual([to.state, to.endpoint.qkey], ['RTS', 77])
@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('what cannot be leaves nothing, and says why', async () => {
+  test('an impossible state is refused with a sentence and leaves nothing', async () => {
     const [a, b] = await places()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {
@@ -71,7 +71,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a chain makes them too, all connected', async () => {
+  test('a chain creates connected queue pairs too', async () => {
     const [a, b] = await places()
     const ends = Array.from({ length: 5 }, () => a.pd.rcQp({ sendCq: a.cq }))
     const { qps } = b.device.chain(chain => ({

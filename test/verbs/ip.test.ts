@@ -52,14 +52,14 @@ const ipTests = (openTwo: OpenTwo): void => {
     assert.equal(left.query().neighbours, 1)
   })
 
-  it('an address that nobody has does not answer, and a signal ends the waiting', async () => {
+  it('an unused address does not answer, and a signal ends the wait', async () => {
     await assert.rejects(left.ping('10.9.0.77', { timeout: 20 }), { code: 'ETIMEDOUT' })
     await assert.rejects(left.ping('10.9.0.77', { signal: AbortSignal.timeout(20) }), { name: 'TimeoutError' })
     await assert.rejects(left.ping('10.10.0.1'), { code: 'ENETUNREACH' })
     left.close()
   })
 
-  it('datagrams go to and fro', async () => {
+  it('datagrams travel in both directions', async () => {
     using client = left.udp()
     using server = right.udp({ port: 7 })
     const serving = (async () => {
@@ -75,7 +75,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     await serving
   })
 
-  it('a socket hears its groups', async () => {
+  it('a socket receives datagrams of its groups', async () => {
     using sender = left.udp()
     using member = right.udp({ port: 5000 })
     member.join('239.1.2.3')
@@ -87,7 +87,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     assert.deepEqual((await next(member)).payload, bytes(3))
   })
 
-  it('mistakes are refused with what is allowed', () => {
+  it('mistakes are refused with a sentence that says what is allowed', () => {
     assert.equal(
       codeOf(() => one.ip({ address: '10.9.0.1' })),
       'EADDRINUSE',
@@ -137,7 +137,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     left.close()
   })
 
-  it('a device that closes ends its sockets', async () => {
+  it('closing a device closes its sockets', async () => {
     const socket = left.udp()
     const waiting = (async () => {
       const got = []
@@ -167,7 +167,7 @@ describe('IP over UDP, from one network to another', () => {
 })
 
 describe('IP over devices of this process', () => {
-  it('works with IPv6, and over packets that are lost', async () => {
+  it('works with IPv6, and with packet loss', async () => {
     const network = createNetwork()
     const [one, two] = [await open({ network, address: 'fd00::1' }), await open({ network, address: 'fd00::2' })]
     const left = one.ip({ address: 'fd00:9::1' })

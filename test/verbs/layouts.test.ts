@@ -188,7 +188,7 @@ describe('requests', () => {
 })
 
 describe('rings', () => {
-  it('hold what was asked for; compact ones that and no more, at any index', () => {
+  it('have the requested capacity; compact ones exactly that, at any index', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 64 }), u32, (elements, start) => {
         for (const name of names) {
@@ -229,7 +229,7 @@ describe('a queue pair', () => {
 })
 
 describe('completions', () => {
-  it('of both layouts read alike, over many rounds', () => {
+  it('of both layouts decode alike, over many rounds', () => {
     const one = fc.array(u32, { minLength: Completion.WORDS, maxLength: Completion.WORDS })
     fc.assert(
       fc.property(fc.array(one, { maxLength: 40 }), completions => {
@@ -254,7 +254,7 @@ describe('completions', () => {
     )
   })
 
-  it('fill a compact queue to its last slot and overrun it then, wherever its indices stand', () => {
+  it('fill a compact queue to its last slot and then overrun it, at any index', () => {
     for (const start of [0, 0x7fffffff, -3]) {
       const cq = createCqRing(slabRings(), 4)
       cq.producer = start

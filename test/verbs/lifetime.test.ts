@@ -17,7 +17,7 @@ const run = (program: string, options: readonly string[] = []) => {
 }
 
 eachCarrier(openTwo => {
-  test('closing with drain waits for sends that were posted; without it they are given up', async () => {
+  test('closing with drain waits for posted sends; without it they are dropped', async () => {
     const { a, b } = await pair(openTwo)
     for (let i = 0; i < 10; i++) a.qp.write(a.mr.slice(i, 1), b.mr.remote(i, 1), { signaled: false })
     a.buffer.fill(9, 0, 10)
@@ -28,7 +28,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a drain that does not end ends by its signal, and the device stays open', async () => {
+test('a signal ends a drain that does not finish, and the device stays open', async () => {
   const network = createNetwork()
   const { a, b } = await pair(openTwoHere(network))
   network.setFaults('drop=100%')
@@ -42,7 +42,7 @@ test('a drain that does not end ends by its signal, and the device stays open', 
   await closeAll(a, b)
 })
 
-test('a device that is dropped without close is warned of, one that was closed is not', () => {
+test('a device dropped without close causes a warning, a closed one does not', () => {
   const drop = (name: string, close: string) => `{ await (async () => {
     const device = await userdma.open({ network, name: '${name}' })
     device.cq()
@@ -59,7 +59,7 @@ test('a device that is dropped without close is warned of, one that was closed i
   assert.doesNotMatch(stderr, /device kept/)
 })
 
-test('a wait that nothing can end is explained', () => {
+test('a wait that nothing can end is refused with an explanation', () => {
   const { status, stderr } = run('const device = await userdma.open()\nawait device.cq().wait()')
   assert.equal(status, 13)
   assert.match(stderr, /^userdma: the program waits for device rxe0, where nothing is outstanding/m)

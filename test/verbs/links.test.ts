@@ -81,7 +81,7 @@ for (const [link, name, list] of [
     )
   })
 
-test('roce: a GID, and the MAC address and VLAN that a program wants to say', async () => {
+test('roce: a GID, and an explicit MAC address and VLAN', async () => {
   const { device, pd, cq, said } = await on('roce')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
@@ -104,7 +104,7 @@ test('roce: a GID, and the MAC address and VLAN that a program wants to say', as
   refuses('ah.create', /dmac "02:00" is not a MAC address/, () => pd.addressHandle({ gid: GID, dmac: '02:00' }))
 })
 
-test('iwarp: the connection has the addresses', async () => {
+test('iwarp: addresses belong to the connection', async () => {
   const { device, pd, cq, said } = await on('iwarp')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
@@ -112,7 +112,7 @@ test('iwarp: the connection has the addresses', async () => {
   assert.deepEqual(said, [])
 })
 
-test('the soft device takes a MAC address and says it again; it tags no frames', async () => {
+test('the soft device accepts and returns a MAC address; it tags no frames', async () => {
   await using device = await open()
   const pd = device.pd()
   const cq = device.cq()

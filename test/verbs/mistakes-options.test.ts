@@ -15,7 +15,7 @@ const not = (option: string) => new RegExp(`^${option} ${OTHER}`)
 const unknown = (what: string, word: string) => new RegExp(`^${what}: "${word}" is unknown$`)
 
 eachCarrier(openTwo => {
-  test('a word that is no option is refused, with those that there are', async () => {
+  test('an unknown option is refused with the list of known ones', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -60,7 +60,7 @@ eachCarrier(openTwo => {
     await other.close()
   })
 
-  test('what is left out is named', async () => {
+  test('a missing option is named', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
     const sendCq = device.cq()
@@ -96,7 +96,7 @@ eachCarrier(openTwo => {
     await other.close()
   })
 
-  test('objects of another device are refused, though their handles fit, and closed ones', async () => {
+  test('closed objects and objects of another device are refused, although their handles exist', async () => {
     const two = await openTwo()
     const [here, there] = two
     const address = { gid: here.address }

@@ -9,7 +9,7 @@ import { closeAll, eachCarrier, line, pair } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
-  test('what is not a slice, no remote memory and no number is not posted', async () => {
+  test('an argument that is not a slice, remote memory or number is refused', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 2 })
     const { qp } = a
     const slice = a.mr.slice(0, 8)
@@ -72,7 +72,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a word of a request’s options that the operation or the service does not have is refused', async () => {
+  test('a request option that the operation or service lacks is refused', async () => {
     const { a, b } = await pair(openTwo)
     const { qp, pd, cq } = a
     const [slice, remote] = [a.mr.slice(0, 8), b.mr.remote(8, 8)]
@@ -124,7 +124,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('an atomic of another size, at another place or of another number is not posted', async () => {
+  test('an atomic with a wrong size, alignment or operand is refused', async () => {
     const { a, b } = await pair(openTwo)
     const { qp } = a
     const slice = a.mr.slice(0, 8)
@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a datagram without a receiver is not sent', async () => {
+  test('a datagram without a destination is refused', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
     const cq = device.cq()

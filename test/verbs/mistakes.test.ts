@@ -11,7 +11,7 @@ import { eachCarrier } from './ends.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {
-  test('a queue of another device is refused, though its handle fits, and a closed one', async () => {
+  test('a closed queue and a queue of another device are refused, although their handles exist', async () => {
     const [one, other] = await openTwo()
     const pd = one.pd()
     const sendCq = one.cq()
@@ -31,7 +31,7 @@ eachCarrier(openTwo => {
     await other.close()
   })
 
-  test('what is no bytes, no kind and no address is refused', async () => {
+  test('invalid buffers, kinds and addresses are refused', async () => {
     const [device, other] = await openTwo()
     const pd = device.pd()
     assert.deepEqual([device.supports('pd', 'create'), device.supports('pd', 'toString')], [true, false])
@@ -78,7 +78,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('a network and devices that cannot be', async () => {
+test('impossible networks and devices are refused', async () => {
   refuses('createNetwork', /^link "upd": it is memory, udp, udp-plain, dgram$/, () =>
     createNetwork(untyped({ link: 'upd' })),
   )
@@ -102,7 +102,7 @@ test('a network and devices that cannot be', async () => {
   await (await open({ network, address: '127.0.0.9' })).close()
 })
 
-test('a value that is nothing of what it should be is named in the sentence, whatever it is', async () => {
+test('a value of a wrong type is quoted in the sentence', async () => {
   const device = await open()
   const pd = device.pd()
   const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]
@@ -115,7 +115,7 @@ test('a value that is nothing of what it should be is named in the sentence, wha
   await device.close()
 })
 
-test('a signal that is none, attributes that are none, and what has no events are refused', async () => {
+test('invalid signals, invalid attributes, and objects without events are refused', async () => {
   const device = await open()
   const cq = device.cq()
   const qp = device.pd().rcQp({ sendCq: cq })
@@ -134,7 +134,7 @@ test('a signal that is none, attributes that are none, and what has no events ar
   await device.close()
 })
 
-test('a handler of events that throws stops no other one; a walk hears what came after it was asked for', async () => {
+test('an event handler that throws stops no other one; an iterator gets events from its creation on', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'rxe7' })
   const device = await open({ network, device: 'rxe7' })

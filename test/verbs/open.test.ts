@@ -42,7 +42,7 @@ test("first keys and numbers: unforeseeable, and repeatable with a source of ran
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
 })
 
-test('what cannot be opened is refused with a sentence', async t => {
+test('a device that cannot be opened is refused with a sentence', async t => {
   const network = createNetwork()
   const device = await open({ network, name: 'one' })
   await assert.rejects(open({ network, name: 'one' }), { code: 'EEXIST' })
@@ -56,7 +56,7 @@ test('what cannot be opened is refused with a sentence', async t => {
 })
 
 describe('a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
-  test('that ends: calls are refused, who waits is woken, polling tells it', async t => {
+  test('that ends: calls are refused, waiters are woken, polling reports it', async t => {
     const daemon = await startDaemon(t)
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)

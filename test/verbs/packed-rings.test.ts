@@ -48,7 +48,7 @@ const size = fc.oneof(
 )
 
 for (const packed of [true, false])
-  test(`both ends mean the same elements, ${packed ? 'packed' : 'each ring by itself'}`, native, () => {
+  test(`both ends see the same elements, ${packed ? 'packed' : 'each ring by itself'}`, native, () => {
     const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), steps => {
@@ -84,7 +84,7 @@ for (const packed of [true, false])
     )
   })
 
-test('headers of packed rings share pages, apart from their elements', native, () => {
+test('headers of packed rings share pages, separate from their elements', native, () => {
   const { memory, rings, end } = bothEnds(true)
   const made = Array.from({ length: 10 }, () => createRing(rings, 255, 64))
   const pages = new Set(made.map(({ area, head }) => Math.floor((area.offset + head - area.at) / PAGE)))
@@ -96,7 +96,7 @@ test('headers of packed rings share pages, apart from their elements', native, (
   end()
 })
 
-test('what a program writes into its header moves no element of the device', native, () => {
+test('a program’s writes to its header move no element of the device', native, () => {
   const { rings, find, end } = bothEnds(true)
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
@@ -108,7 +108,7 @@ test('what a program writes into its header moves no element of the device', nat
   end()
 })
 
-test('a slab that reaches over the end of what rings share is mapped by itself', native, () => {
+test('a slab beyond the end of the shared mapping is mapped separately', native, () => {
   const { rings, find, end } = bothEnds(true)
   // A long ring shifts what follows by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
   const counts = [

@@ -42,7 +42,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a region of nothing takes and gives; one of all memory names any buffer', async () => {
+  test('the null region is written and read; a region of all memory covers any buffer', async () => {
     const { a, b } = await pair(openTwo)
     const nothing = b.pd.nullRegion(1 << 20, { remoteRead: true, remoteWrite: true })
     a.qp.write(Uint8Array.of(1), nothing.remote(5000, 1), { id: 1 })
@@ -63,7 +63,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('10,000 address handles are made with one call and go with one, and name their receivers', async () => {
+  test('10,000 address handles are created and destroyed with one call each, and reach their destinations', async () => {
     const { a, b } = await pair(openTwo)
     const to = b.pd.udQp({ sendCq: b.cq, active: true })
     const from = a.pd.udQp({ sendCq: a.cq, active: true })
@@ -85,7 +85,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('one arming may have a threshold of its own', async () => {
+  test('a single arming may have its own threshold', async () => {
     const { a, b } = await pair(openTwo)
     for (let id = 0; id < 3; id++) b.qp.receive(b.mr.slice(0, 8), id)
     using events = b.device.eventQueue()

@@ -14,7 +14,7 @@ import { closeAll, eachCarrier, next, pair } from './ends.ts'
 const INSIDE = /kit|carrier|waiters|sources|Uint8Array|DataView|\[Function|_userHandle/
 
 eachCarrier(openTwo => {
-  test('objects show what they are, open and closed', async () => {
+  test('objects show their attributes, open and closed', async () => {
     const { a, b } = await pair(openTwo)
     const window = a.pd.window()
     const xrcd = a.device.xrcd()

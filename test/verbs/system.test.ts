@@ -21,7 +21,7 @@ const seen = (system: System) =>
   })
 const facts = { driver: 'rxe', driverId: 14, nodeType: 'CA', ports: 1, uverbsAbi: 6, driverAbi: 2 }
 
-test('devices of this process are listed, and told as they come and go', async () => {
+test('devices of this process are listed, with events as they are added and removed', async () => {
   const network = createNetwork()
   const before = await open({ network })
   using system = openSystem({ network })
@@ -45,7 +45,7 @@ test('devices of this process are listed, and told as they come and go', async (
   assert.equal(changes.length, 3)
 })
 
-test('it says whose devices, and nothing once it is closed', () => {
+test('it names the owner of its devices, and reports nothing once it is closed', () => {
   const refused = (body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
   refused(() => openSystem({}), 'EINVAL', /say whose devices/)
@@ -74,7 +74,7 @@ describe('in a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
     assert.ok(isEmpty(await daemon.settled(isEmpty)))
   })
 
-  test('devices that come and go while somebody looks are told', async t => {
+  test('devices added and removed cause events', async t => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
     using system = openSystem({ socket: daemon.socket })
     const changes: DeviceChange[] = []

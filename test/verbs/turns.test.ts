@@ -24,7 +24,7 @@ test('messages and their answers need no turn of the event loop', async () => {
   await closeAll(a, b)
 })
 
-test('two loops that keep each other busy for ever let timers and signals through', async () => {
+test('two loops that keep each other busy do not starve timers and signals', async () => {
   const { a, b } = await pair()
   const stop = AbortSignal.timeout(20)
   let rounds = 0
@@ -44,7 +44,7 @@ test('two loops that keep each other busy for ever let timers and signals throug
   await closeAll(a, b)
 })
 
-test('polling alone sees retries through: time passes without the event loop too', async () => {
+test('polling alone drives retries: time advances without the event loop', async () => {
   const { a, b } = await pair()
   a.qp.modify({ state: 0 })
   a.qp.connect({ ...b.qp.endpoint, qpn: 0x123456 }, { timeout: 8, retryCount: 2 })
@@ -55,7 +55,7 @@ test('polling alone sees retries through: time passes without the event loop too
   await closeAll(a, b)
 })
 
-test('the time of a threshold is kept for what was done without a turn', async () => {
+test('a threshold’s timeout covers work done without a turn of the event loop', async () => {
   const { a, b } = await pair()
   a.cq.moderate({ completions: 9, microseconds: 500 })
   const woken = a.cq.wait({ signal: AbortSignal.timeout(5000) })
@@ -66,7 +66,7 @@ test('the time of a threshold is kept for what was done without a turn', async (
   await closeAll(a, b)
 })
 
-test('the time of a threshold is kept for a call that sets it when the completion is there already', async () => {
+test('a threshold’s timeout covers a completion that was queued before the threshold was set', async () => {
   const { a, b } = await pair()
   const woken = a.cq.wait({ completions: 9, signal: AbortSignal.timeout(5000) })
   await new Promise(setImmediate)
@@ -78,7 +78,7 @@ test('the time of a threshold is kept for a call that sets it when the completio
   await closeAll(a, b)
 })
 
-test('the end of faults lets go what they held back', async () => {
+test('clearing faults releases delayed packets', async () => {
   const network = createNetwork({ fault: 'dir=sent,delay=9s' })
   const { a, b } = await pair(openTwoHere(network))
   a.qp.write(a.mr.slice(0, 64), b.mr.remote())
@@ -90,7 +90,7 @@ test('the end of faults lets go what they held back', async () => {
   await closeAll(a, b)
 })
 
-test('a device that is closed with very many objects lets others have their turns', async () => {
+test('closing a device with very many objects does not starve others', async () => {
   const device = await open({ network: createNetwork() })
   const pd = device.pd()
   const many = 500

@@ -129,7 +129,7 @@ test('an old library on a newer device uses what it knows', native, () => {
   end()
 })
 
-test('an old library on a newer device hears what it would have to say', native, () => {
+test('an old library on a newer device is told which required attribute it lacks', native, () => {
   const { create } = Pd.methods
   const strict = changed(Pd, { create: method(create.call, { in: { shade: u32(1) }, out: {} }) })
   const { device, end } = library(deviceOf([strict], ['xrcd']))
@@ -149,7 +149,7 @@ test('an old library on a newer device hears what it would have to say', native,
   end()
 })
 
-test('a new library on an older device hears what that lacks', native, () => {
+test('a new library on an older device is told what the device lacks', native, () => {
   const { flags: _, ...without } = Xrcd.methods.create.in
   const older = [
     changed(Xrcd, { create: method(Xrcd.methods.create.call, { in: without, out: {} }) }),
@@ -168,7 +168,7 @@ test('a new library on an older device hears what that lacks', native, () => {
   end()
 })
 
-test('names that every object answers to are no methods and no attributes of a device', native, () => {
+test('names inherited from Object.prototype are no methods or attributes of a device', native, () => {
   const { device, end } = library(deviceOf([]))
   for (const name of ['constructor', 'toString']) {
     assert.equal(
@@ -183,7 +183,7 @@ test('names that every object answers to are no methods and no attributes of a d
   end()
 })
 
-test('a library that needs an answer which the device does not give says so before the call', native, () => {
+test('a library that needs an output which the device lacks says so before the call', native, () => {
   const { create } = Pd.methods
   const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
   const { device, end } = library(deviceOf([]))

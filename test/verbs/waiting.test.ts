@@ -95,7 +95,7 @@ const ending = async <T>(world: Awaited<ReturnType<typeof opened>>, call: Promis
 }
 const takesTime = { code: 'EOPNOTSUPP', reason: /takes time/, hint: /await device\.callAsync/ }
 
-test('who awaits gets what the driver answers, and what it refuses', async () => {
+test('an awaited call returns the driver’s answer or refusal', async () => {
   const world = await opened()
   const { device, pd, live } = world
   {
@@ -121,7 +121,7 @@ test('who awaits gets what the driver answers, and what it refuses', async () =>
   await device.close()
 })
 
-test('who does not await is refused, and what the driver goes on to make is taken back', async () => {
+test('a synchronous call is refused, and what the driver creates later is destroyed', async () => {
   const world = await opened()
   const { device, core, pd, live } = world
   assert.throws(() => device.create(Slow, { pd: pd.handle }), { ...takesTime, call: 'slow.create' })
@@ -141,7 +141,7 @@ test('who does not await is refused, and what the driver goes on to make is take
   await device.close()
 })
 
-test('a chain does not wait: refused, and nothing of it is left', async () => {
+test('a chain that would wait is refused, and nothing of it is left', async () => {
   const world = await opened()
   const { device, core, live } = world
   const before = { ...core.counts }
@@ -160,7 +160,7 @@ test('a chain does not wait: refused, and nothing of it is left', async () => {
   await device.close()
 })
 
-test('with a signal nobody waits longer, and what is made then is taken back', async () => {
+test('a signal ends the wait, and what is created later is destroyed', async () => {
   const world = await opened()
   const { device, core, pd, live } = world
   const controller = new AbortController()

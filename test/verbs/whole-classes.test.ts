@@ -43,7 +43,7 @@ const etherType = (value: number) => {
   return { type: FlowSpecType.values.ETH, flags: 0, size: 0, tag: 0, value: bytes, mask, action: 0 }
 }
 
-test('rules of steering and counters: what matches is delivered and counted', () =>
+test('flow steering rules and counters: matching frames are delivered and counted', () =>
   place(async ({ device, pd, buffer, mr, cq }) => {
     const sender = pd.gsiQp({ sendCq: cq, active: true })
     const receiver = pd.udQp({ sendCq: cq })
@@ -68,7 +68,7 @@ test('rules of steering and counters: what matches is delivered and counted', ()
     counters.close()
   }))
 
-test('work queues, tables of them, memory of the device and tags are made, asked, changed and closed', () =>
+test('work queues, their tables, device memory and tags are created, queried, modified and closed', () =>
   place(on => {
     const { device, pd, cq } = on
     const queues = [wq(on), wq(on)]
@@ -94,7 +94,7 @@ test('work queues, tables of them, memory of the device and tags are made, asked
     assert.throws(() => tags.tagDel({ wrId: 2n, flags: 0, handle }), { code: 'ENOENT', call: 'tm_srq.tagDel' })
   }))
 
-test('a chain makes them of each other', () =>
+test('a chain creates objects that refer to each other', () =>
   place(({ device, pd, cq }) => {
     const made = device.chain(chain => {
       const own = chain.pd()
@@ -108,7 +108,7 @@ test('a chain makes them of each other', () =>
     assert.ok(pd.handle >= 0)
   }))
 
-test('their events come to an event queue', () =>
+test('their events are delivered to an event queue', () =>
   place(async on => {
     const events = on.device.eventQueue()
     const queue = wq(on)
@@ -121,7 +121,7 @@ test('their events come to an event queue', () =>
     assert.equal(await event, undefined)
   }))
 
-test('queue pairs of subnet management and of general services get ready to send', () =>
+test('queue pairs of subnet management and of general services reach RTS', () =>
   place(async ({ pd, cq }) => {
     const ah = pd.addressHandle({ gid: '10.0.0.1' })
     for (const qp of [pd.smiQp({ sendCq: cq, active: true }), pd.gsiQp({ sendCq: cq })]) {

@@ -96,7 +96,7 @@ const isRaw = (error: unknown): boolean => error instanceof Error && !(error ins
 
 const isClass = (value: unknown): boolean => typeof value === 'function' && /^class\b/.test(String(value))
 
-test('a method that is taken off its object says so', async () => {
+test('a method called without its object says so', async () => {
   const { objects, close } = await createAll()
   const raw: string[] = []
   for (const [name, object] of Object.entries(objects))

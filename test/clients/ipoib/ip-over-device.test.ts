@@ -150,8 +150,8 @@ for (const family of [4, 6] as const)
     assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
   })
 
-describe('a device that goes', () => {
-  it('takes its interfaces and sockets along, with all that waits', () => {
+describe('a removed device', () => {
+  it('ends its interfaces and sockets, with all pending operations', () => {
     const { world, a, b, base, one, other } = two()
     const [udp, echo] = [one.udp(5), one.echo()]
     udp.join('239.1.1.1')
@@ -179,7 +179,7 @@ describe('a device that goes', () => {
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-  it('and comes a thousand times leaves nothing', () => {
+  it('and returns a thousand times leaves nothing', () => {
     const { world, a, b, base, other } = two()
     const flows = () => world.link.stat().flows
     other.udp(1)
@@ -202,7 +202,7 @@ describe('a device that goes', () => {
 })
 
 describe('an interface', () => {
-  it('has an address that no other of the host has, of a device that has datagrams', () => {
+  it('has an address that is unique on the host, on a device that supports datagrams', () => {
     const { a, base, one } = two()
     assert.equal(
       errnoOf(() => new Stack(deviceOf(a, 1), `${base}1`)),
@@ -238,7 +238,7 @@ describe('an interface', () => {
   })
 })
 
-it('the account of a process is charged for what peers may fill, and gets it back', () => {
+it('a process is charged for the buffers that peers may fill, until they are released', () => {
   const { a } = twoHosts()
   let charged = 0
   const account = {
@@ -262,7 +262,7 @@ it('the account of a process is charged for what peers may fill, and gets it bac
 })
 
 describe('a socket', () => {
-  it('that nobody reads keeps 212,992 bytes and loses the rest', () => {
+  it('that nobody reads keeps 212,992 bytes and drops the rest', () => {
     const { world, base, one, other } = two()
     const [sender, receiver] = [one.udp(), other.udp(7)]
     for (let i = 0; i < 1000; i++) {
@@ -280,7 +280,7 @@ describe('a socket', () => {
     assert.ok(receiver.isReadable)
   })
 
-  it('hears the groups that it has joined, on devices with addresses of IPv4 too', () => {
+  it('receives from the groups that it has joined, also on devices with IPv4 addresses', () => {
     const { world, one, other } = two()
     const [sender, member] = [one.udp(), other.udp(7)]
     const send = (): void => {

@@ -64,7 +64,7 @@ const refuses = (code: number, body: () => unknown): void => {
 }
 
 describe('the MAD layer', () => {
-  it('gives requests to the agent of their class, version and method, and responses to who has asked', () => {
+  it('delivers requests to the agent of their class, version and method, and responses to the requester', () => {
     const { a, b, first, second, send } = begin()
     const client = listen(a.mads, first)
     const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
@@ -81,7 +81,7 @@ describe('the MAD layer', () => {
     assert.equal(new DataView(client.heard[1]!.buffer).getUint16(4), 0x0c)
   })
 
-  it('answers Get and Set that nobody takes, and nothing else', () => {
+  it('answers unclaimed Get and Set, and nothing else', () => {
     const { a, first, send } = begin()
     const client = listen(a.mads, first)
     send(client, plainMad(PERFORMANCE, SET, 1))
@@ -96,7 +96,7 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('has one agent for a method of a port, which is free again when that is closed', () => {
+  it('has one agent for a method of a port; closing the agent frees the method', () => {
     const { a, b, first, second, send } = begin()
     const client = listen(a.mads, first)
     const taken = listen(b.mads, second, PERFORMANCE, [GET])
@@ -136,7 +136,7 @@ describe('the MAD layer', () => {
     assert.equal(ended.length, 1001)
   })
 
-  it('ends with its device, and begins anew on another one', () => {
+  it('ends with its device, and starts again on another one', () => {
     const { world, a, b, first } = begin()
     const { agent } = listen(a.mads, first)
     a.unplug(1)
@@ -167,12 +167,12 @@ describe('the classes of management datagrams', () => {
     return { context, nobody, make }
   }
 
-  it('need the right to raw packets', () => {
+  it('require CAP_NET_RAW', () => {
     const { first } = begin()
     refuses(Errno.EPERM, () => channelOf(first, { allows: () => false }).make())
   })
 
-  it('carry a request and its response, and tell a channel that a message is there', () => {
+  it('carry a request and its response, and signal a channel when a message arrives', () => {
     const { world, first } = begin()
     const { context, nobody, make } = channelOf(first)
     const channel = make()

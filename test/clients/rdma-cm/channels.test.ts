@@ -121,7 +121,7 @@ const two = () => {
 }
 
 describe('a channel', () => {
-  it('tells of requests and connections, and counts what was read of each identifier', () => {
+  it('delivers requests and connection events, and counts the events read of each identifier', () => {
     const { world, client, server, end } = two()
     const [there, here] = [server.channel(), client.channel()]
     const listener = server.listen(there, ip4(2, PORT))
@@ -146,7 +146,7 @@ describe('a channel', () => {
     end()
   })
 
-  it('that is closed ends its identifiers, and their peers hear of it', () => {
+  it('that is closed destroys its identifiers, and notifies their peers', () => {
     const { world, a, b, client, server, end } = two()
     const [there, here] = [server.channel(), client.channel()]
     server.listen(there, ip4(2, PORT))
@@ -167,7 +167,7 @@ describe('a channel', () => {
     end()
   })
 
-  it('gets identifiers of another with the events that nobody has read, and with requests to them', () => {
+  it('takes over identifiers of another with their unread events and requests', () => {
     const { world, client, server, end } = two()
     const [before, after, here] = [server.channel(), server.channel(), client.channel()]
     const listener = server.listen(before, ip4(2, PORT))
@@ -192,7 +192,7 @@ describe('a channel', () => {
     end()
   })
 
-  it('that nobody reads holds few events of an identifier: calls that would make more are refused', () => {
+  it('that nobody reads queues few events per identifier: calls that would add more are refused', () => {
     const { client, end } = two()
     const channel = client.channel()
     const id = client.create(channel)
@@ -210,10 +210,10 @@ describe('a channel', () => {
   })
 })
 
-describe('memberships of groups', () => {
+describe('multicast memberships', () => {
   const group = ipAddress(ipv4(239, 1, 2, 3), 0)
 
-  it('are told of, counted, and left', () => {
+  it('are reported, counted, and left', () => {
     const { client, end } = two()
     const channel = client.channel()
     const id = client.create(channel, 1n, CmPortSpace.values.UDP)
@@ -225,7 +225,7 @@ describe('memberships of groups', () => {
     end()
   })
 
-  it('move with their identifier, and go with it', () => {
+  it('migrate with their identifier, and end with it', () => {
     const { a, client, end } = two()
     const [before, after] = [client.channel(), client.channel()]
     const id = client.create(before, 1n, CmPortSpace.values.UDP)

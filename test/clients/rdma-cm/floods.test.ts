@@ -84,7 +84,7 @@ describe('a flood', () => {
       assertNothingLeft(world)
     })
 
-  it('of datagrams’ requests makes no more', () => {
+  it('of SIDR requests creates no more', () => {
     const { world, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG, portSpace: UDP })
     const send = sender(world, a)
@@ -97,7 +97,7 @@ describe('a flood', () => {
     assertNothingLeft(world)
   })
 
-  it('of requests that are refused leaves nothing', () => {
+  it('of rejected requests leaves nothing', () => {
     const { world, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT))
     const send = sender(world, a)
@@ -113,7 +113,7 @@ describe('a flood', () => {
     assertNothingLeft(world)
   })
 
-  it('of noise, also of the right class, breaks nothing', () => {
+  it('of random bytes, also of the right class, does no harm', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const send = sender(world, a)
@@ -131,7 +131,7 @@ describe('a flood', () => {
 })
 
 describe('a connection', () => {
-  it('is not ended by messages of those who do not know its ids', () => {
+  it('is not ended by messages from peers that do not know its ids', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])

@@ -41,7 +41,7 @@ const jobsOf = ({ core }: Host) => {
 }
 
 describe('a connection', () => {
-  it('is made, and ends from the active side', () => {
+  it('is established, and disconnected by the active side', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
@@ -65,7 +65,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('ends from both sides at once: each hears DISCONNECTED once', () => {
+  it('is disconnected by both sides at once: each gets DISCONNECTED once', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
@@ -89,7 +89,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('of which one end is destroyed ends for the other, which hears DISCONNECTED', () => {
+  it('whose one end is destroyed gives the other DISCONNECTED', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
@@ -101,7 +101,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('whose listener takes its time makes the peer wait by an MRA, once it asks again', () => {
+  it('whose listener is slow answers the resent request with MRA', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -130,7 +130,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('that is rejected tells private data and reason, may be tried again, and leaves nothing behind', () => {
+  it('that is rejected carries private data and reason, may be retried, and leaves nothing behind', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -154,7 +154,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('to a port nobody listens to is rejected', () => {
+  it('to a port without a listener is rejected', () => {
     const { world, a } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
     world.settle()
@@ -164,7 +164,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('to a host that is silent is UNREACHABLE in the end', () => {
+  it('to a silent host finally is UNREACHABLE', () => {
     const { world, a, b } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
     b.unplug(2)
@@ -175,7 +175,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('takes as much private data as its messages have room for', () => {
+  it('carries as much private data as its messages allow', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     for (const [bytes, fits] of [
@@ -211,7 +211,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('survives a network that loses 30 % on each side', () => {
+  it('survives 30 % packet loss in each direction', () => {
     const { world, a, b } = twoHosts('dir=sent,drop=30%,seed=5')
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
@@ -228,7 +228,7 @@ describe('a connection', () => {
 })
 
 describe('listeners', () => {
-  it('without an address hear on devices that come later', () => {
+  it('without an address also listen on devices added later', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(any4(PORT))
     b.plug(3)
@@ -242,7 +242,7 @@ describe('listeners', () => {
     assertNothingLeft(world)
   })
 
-  it('at two addresses of a device get each what is for them', () => {
+  it('at two addresses of a device each get their own requests', () => {
     const { world, a, b } = twoHosts()
     const four = b.listen(ip4(2, PORT))
     const six = b.listen(ip6(2, PORT))
@@ -262,7 +262,7 @@ describe('listeners', () => {
     assertNothingLeft(world)
   })
 
-  it('of IPv6 without an address hear IPv4 too, unless they are told not to', () => {
+  it('for any IPv6 address accept IPv4 too, unless they are IPv6-only', () => {
     const { world, a, b } = twoHosts()
     for (const only of [false, true]) {
       const listener = b.create()
@@ -280,7 +280,7 @@ describe('listeners', () => {
     assertNothingLeft(world)
   })
 
-  it('drop requests beyond their backlog, which come again', () => {
+  it('drop requests beyond their backlog, which are resent', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { backlog: 2 })
     const active = [1, 2, 3].map(qpn => a.connect(ip4(2, PORT), 0x10 + qpn))
@@ -302,7 +302,7 @@ describe('listeners', () => {
 })
 
 describe('ports', () => {
-  it('are chosen where none is named, and none is given twice', () => {
+  it('are chosen if none is named, and are unique', () => {
     const { world, a } = twoHosts()
     const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
     const ports = ids.map(({ source }) => source?.port ?? 0)
@@ -312,7 +312,7 @@ describe('ports', () => {
     assertNothingLeft(world)
   })
 
-  it('belong to one identifier of an address and port space, and are free when it ends', () => {
+  it('belong to one identifier per address and port space, and are free when it is destroyed', () => {
     const { a } = twoHosts()
     const first = bound(a, ip4(1, PORT))
     assert.equal(
@@ -334,7 +334,7 @@ describe('ports', () => {
     )
   })
 
-  it('may be shared by those who all say so, until one listens', () => {
+  it('may be shared by identifiers that all allow it, until one listens', () => {
     const { a } = twoHosts()
     const [first, second] = [bound(a, ip4(1, PORT), true), bound(a, ip4(1, PORT), true)]
     assert.equal(
@@ -352,7 +352,7 @@ describe('ports', () => {
     )
   })
 
-  it('are of one family for those that say so', () => {
+  it('are per address family for IPv6-only identifiers', () => {
     const { a } = twoHosts()
     const four = bound(a, any4(PORT))
     assert.equal(
@@ -365,7 +365,7 @@ describe('ports', () => {
     assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
   })
 
-  it('are not to be had by their service ids either: nobody gets requests for another one’s address', () => {
+  it('cannot be taken by their service ids: nobody gets requests for another’s address', () => {
     const { world, a, b } = twoHosts()
     const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
     const byGid = ({ address }: SocketAddress): SocketAddress => ({
@@ -399,7 +399,7 @@ describe('ports', () => {
     )
   })
 
-  it('that nobody has are addresses that no device has', () => {
+  it('cannot be bound at an address that no device has', () => {
     const { a } = twoHosts()
     assert.equal(
       errnoOf(() => bound(a, ip4(9, PORT))),
@@ -408,8 +408,8 @@ describe('ports', () => {
   })
 })
 
-describe('a device that goes', () => {
-  it('ends what is bound to it with DEVICE_REMOVAL, once; the rest goes on', () => {
+describe('a removed device', () => {
+  it('gives its identifiers DEVICE_REMOVAL once; others continue', () => {
     const { world, a, b } = twoHosts()
     b.plug(3)
     const everywhere = b.listen(any4(PORT))
@@ -442,7 +442,7 @@ describe('a device that goes', () => {
     assertNothingLeft(world)
   })
 
-  it('tells very many of it in steps; those that are destroyed meanwhile are not told', () => {
+  it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
     const { world, b } = twoHosts()
     const { jobs, run } = jobsOf(b)
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
@@ -466,7 +466,7 @@ describe('a device that goes', () => {
   })
 })
 
-describe('a bond that fails over', () => {
+describe('a bond failover', () => {
   it('tells very many identifiers in steps; those that are destroyed meanwhile are not told', () => {
     const { world, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
@@ -487,7 +487,7 @@ describe('a bond that fails over', () => {
     assertNothingLeft(world)
   })
 
-  it('is told by ADDR_CHANGE to what was bound before; connections go on', () => {
+  it('gives ADDR_CHANGE to identifiers bound before; connections continue', () => {
     const { world, a, b } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     const [first, second] = [Uint8Array.of(2, 0, 0, 0, 0, 1), Uint8Array.of(2, 0, 0, 0, 0, 2)]
@@ -512,7 +512,7 @@ describe('a bond that fails over', () => {
 })
 
 describe('datagrams', () => {
-  it('have an address by SIDR', () => {
+  it('resolve an address by SIDR', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP, data: Uint8Array.of(9) })
@@ -529,7 +529,7 @@ describe('datagrams', () => {
     assertNothingLeft(world)
   })
 
-  it('that are rejected, or that nobody answers, are UNREACHABLE, and may be tried again', () => {
+  it('that are rejected or unanswered are UNREACHABLE, and may be retried', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT), { portSpace: UDP })
     const active = a.connect(ip4(2, PORT), 0, { portSpace: UDP })
@@ -553,7 +553,7 @@ describe('datagrams', () => {
 })
 
 describe('hosts', () => {
-  it('of one network are three as well as two', () => {
+  it('on one network may also be three', () => {
     const world = new World()
     const hosts = [1, 2, 3].map(last => {
       const host = world.host()

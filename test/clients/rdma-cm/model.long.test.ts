@@ -7,7 +7,7 @@ import { runModel } from './model.ts'
 const CONNECTIONS = 100_000
 const STEPS = 20_000
 
-it('100,000 connections: identifiers hear and are what the model says', () => {
+it('100,000 connections: events and states of identifiers match the model', () => {
   let connections = 0
   for (let seed = 1; connections < CONNECTIONS; seed++) connections += runModel(seed, STEPS, seed % 2 === 0)
 })

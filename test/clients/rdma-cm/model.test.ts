@@ -9,7 +9,7 @@ const SEEDS = 8
 const STEPS = 1500
 
 for (const loses of [false, true])
-  it(`identifiers hear and are what the model says, ${loses ? 'with' : 'without'} loss`, () => {
+  it(`events and states of identifiers match the model, ${loses ? 'with' : 'without'} loss`, () => {
     let connections = 0
     for (let seed = 1; seed <= SEEDS; seed++) connections += runModel(seed, STEPS, loses)
     assert.ok(connections > 300, `only ${connections} connections were established`)

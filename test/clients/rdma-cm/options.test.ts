@@ -34,7 +34,7 @@ describe('an option', () => {
     a.cm.destroy(id)
   })
 
-  it('is for certain states and types', () => {
+  it('is allowed in certain states and for certain types', () => {
     const { a } = twoHosts()
     const id = a.create()
     assert.equal(set(a, id, ID, REUSEADDR, int(0)), 'ok')
@@ -69,7 +69,7 @@ const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
 const PRIMARY = 0x2b
 
 describe('a path that is set', () => {
-  it('is the route: the request goes along it and says it', () => {
+  it('is the route: the request is sent along it and carries it', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const id = a.create()
@@ -95,7 +95,7 @@ describe('a path that is set', () => {
     assertNothingLeft(world)
   })
 
-  it('begins at an address of the device', () => {
+  it('starts at an address of the device', () => {
     const { a } = twoHosts()
     const id = a.create()
     a.cm.resolveAddress(id, ip4(2, PORT), undefined)
@@ -109,7 +109,7 @@ describe('a path that is set', () => {
 })
 
 describe('vendors', () => {
-  it('say what they can with the request and its answer, in 24 and 32 bits', () => {
+  it('exchange capabilities in the request and its reply, in 24 and 32 bits', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const active = a.create()

@@ -37,7 +37,7 @@ test('the file is sized once and sealed', () =>
     assert.equal(fstatSync(memory.fd).blocks, 0, 'nothing is used yet')
   }))
 
-test('a ring is what the file shows at its offset, behind the first page', () =>
+test('a ring is visible in the file at its offset, after the first page', () =>
   withMemory((memory, pool) => {
     for (const bytes of [1, PAGE, PAGE + 1, 300_000]) {
       const piece = memory.allocate(bytes)
@@ -53,7 +53,7 @@ test('a ring is what the file shows at its offset, behind the first page', () =>
     }
   }))
 
-test('rings never overlap, and begin as zeros, whoever wrote there before', () => {
+test('rings never overlap, and are zeroed when allocated', () => {
   const step = fc.oneof(
     fc.record({ bytes: fc.oneof(fc.integer({ min: 1, max: 40_000 }), fc.integer({ min: 200_000, max: 600_000 })) }),
     fc.record({ free: fc.nat(50) }),
@@ -89,7 +89,7 @@ test('rings never overlap, and begin as zeros, whoever wrote there before', () =
   )
 })
 
-test('rings of one size are reused in place: making and freeing them does not use the file up', () =>
+test('rings of one size are reused in place: allocating and freeing them does not exhaust the file', () =>
   withMemory(memory => {
     const keep = memory.allocate(PAGE)
     const offsets = new Set<number>()
@@ -104,7 +104,7 @@ test('rings of one size are reused in place: making and freeing them does not us
     memory.free(keep)
   }))
 
-test('beyond the file there is ENOMEM, and what was freed can be had again', () =>
+test('a full file is ENOMEM, and freed space can be allocated again', () =>
   withMemory((memory, pool) => {
     const pieces = Array.from({ length: 31 }, () => memory.allocate(2 ** 31))
     assert.throws(() => memory.allocate(2 ** 31), { code: 'ENOMEM' })
@@ -118,7 +118,7 @@ test('beyond the file there is ENOMEM, and what was freed can be had again', () 
     assert.equal(memory.allocate(PAGE).length, PAGE)
   }))
 
-test('freeing twice, or what is another context’s, is our own mistake', () =>
+test('freeing twice, or another context’s ring, is an internal error', () =>
   withMemory(memory => {
     const piece = memory.allocate(1)
     memory.free(piece)
@@ -129,7 +129,7 @@ test('freeing twice, or what is another context’s, is our own mistake', () =>
     })
   }))
 
-test('what is freed once the device goes stays as it is, until the context is closed', () =>
+test('rings freed after device removal keep their contents until the context is closed', () =>
   withMemory((memory, pool) => {
     const [one, two] = [memory.allocate(100), memory.allocate(300_000)]
     for (const piece of [one, two]) own(piece).fill(7)

@@ -42,7 +42,7 @@ const bench = () => {
   }
 }
 
-test('the last doorbell ends the context, its objects and its memory; others before it do not', async () => {
+test('closing the last doorbell ends the context, its objects and its memory; earlier ones do not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
   const b = bench()
@@ -69,7 +69,7 @@ test('the last doorbell ends the context, its objects and its memory; others bef
   assert.equal(openDescriptors(), before)
 })
 
-test('a context whose file is held goes on without doorbells, gets new ones, and ends with the file', async () => {
+test('a context whose file is held survives without doorbells, gets new ones, and ends with the file', async () => {
   const b = bench()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   const held = open.memory.share()
@@ -93,7 +93,7 @@ test('a context whose file is held goes on without doorbells, gets new ones, and
   b.contexts.closeAll()
 })
 
-test('tokens of any size ring; numbers are not given out again', async () => {
+test('tokens of any size ring; context numbers are not reused', async () => {
   const b = bench()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
@@ -116,7 +116,7 @@ test('tokens of any size ring; numbers are not given out again', async () => {
   close(again.doorbell)
 })
 
-test('only the memory file itself names a context', () => {
+test('only the memory file itself identifies a context', () => {
   const b = bench()
   const one = b.contexts.open(b.device, 0, unbounded)
   const two = b.contexts.open(b.device, 0, unbounded)
@@ -131,7 +131,7 @@ test('only the memory file itself names a context', () => {
   for (const { doorbell } of [one, two]) close(doorbell)
 })
 
-test('a device that is gone opens nothing and leaves nothing', () => {
+test('opening a removed device fails and leaves nothing', () => {
   const b = bench()
   const before = openDescriptors()
   unregister(b.device)

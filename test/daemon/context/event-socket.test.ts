@@ -101,7 +101,7 @@ const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
   }
 }
 
-test('a record is one packet with the very bytes', () => {
+test('a record is one packet with exactly its bytes', () => {
   const b = bench()
   const a = element(0x1122334455667788n)
   b.socket.post({ element: a, bytes: Uint8Array.of(0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11), type: -1 })
@@ -156,7 +156,7 @@ for (const passed of [true, false])
     )
   })
 
-test('records with the same bytes are told apart by their place', () => {
+test('records with the same bytes are distinguished by their position', () => {
   const b = bench()
   const [a, c] = [element(7n), element(7n)]
   for (const of of [a, c, a, c, c]) b.socket.post(record(of))
@@ -183,7 +183,7 @@ test('a full socket: everything arrives in order once the program reads, and cou
   b.close()
 })
 
-test('a program that always leaves something unread does not make us remember what it read', () => {
+test('a program that always leaves something unread does not make the daemon remember what it read', () => {
   const b = bench()
   const a = element(1n)
   b.socket.post(record(a, 0))
@@ -195,7 +195,7 @@ test('a program that always leaves something unread does not make us remember wh
   b.close()
 })
 
-test('a program that never reads costs a bounded amount of memory, and what is given up was never posted', () => {
+test('a program that never reads costs bounded memory, and dropped events count as never posted', () => {
   const b = bench()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
@@ -212,7 +212,7 @@ test('a program that never reads costs a bounded amount of memory, and what is g
   b.close()
 })
 
-test('the last copy closed: told once, and nothing goes wrong afterwards', async () => {
+test('closing the last copy is reported once, and later calls are harmless', async () => {
   let told = (): void => {}
   const gone = new Promise<void>(done => {
     told = done
@@ -233,7 +233,7 @@ test('the last copy closed: told once, and nothing goes wrong afterwards', async
   socket.close()
 })
 
-test('the end comes after what was sent', () => {
+test('the end of file comes after the sent records', () => {
   const b = bench()
   const a = element(3n)
   b.socket.post(record(a))
@@ -247,7 +247,7 @@ test('the end comes after what was sent', () => {
 const loopTurns = (): number =>
   (performance.nodeTiming as unknown as { uvMetricsInfo: { loopCount: number } }).uvMetricsInfo.loopCount
 
-test('a program that shuts its end down instead of reading keeps nobody busy', async () => {
+test('a program that shuts its end down instead of reading causes no busy loop', async () => {
   const b = bench()
   shutdown(b.theirs, 'read')
   b.socket.post(record(element(1n)))
@@ -259,7 +259,7 @@ test('a program that shuts its end down instead of reading keeps nobody busy', a
   b.close()
 })
 
-test('what a method takes is no more there to be read, the rest is, in order (R39)', () => {
+test('events taken by a method are no longer read, the rest is, in order (R39)', () => {
   const b = bench()
   const a = element(1n)
   for (let i = 0; i < 4; i++) b.socket.post(record(a, i))
@@ -273,7 +273,7 @@ test('what a method takes is no more there to be read, the rest is, in order (R3
   b.close()
 })
 
-test('nobody holds the program’s end: nothing can be withdrawn; somebody does, whoever it is: it can', async () => {
+test('events can be withdrawn only while some process holds the program’s end', async () => {
   const holders: ProcessHandle[] = []
   const socket = createEventSocket(
     () => holders,
@@ -318,7 +318,7 @@ const unseen = (t: TestContext, many: number) => {
   return { socket, theirs, turns: () => turns }
 }
 
-test('the end of a program with few descriptors is found at once, and where it is is known then', t => {
+test('the end of a program with few descriptors is found at once, and its number is remembered', t => {
   const { socket } = unseen(t, 0)
   const a = element(1n)
   assert.equal(socket.reach?.(), undefined, 'nothing is unread')
@@ -327,7 +327,7 @@ test('the end of a program with few descriptors is found at once, and where it i
   assert.equal(socket.withdraw(a).length, 1)
 })
 
-test('the end of a program with many descriptors is looked for in slices, each in a turn of the event loop', async t => {
+test('the end of a program with many descriptors is searched in slices, one per turn of the event loop', async t => {
   const many = 20 * FDS_PER_SLICE
   const { socket, turns } = unseen(t, many)
   const a = element(1n)
@@ -345,7 +345,7 @@ test('the end of a program with many descriptors is looked for in slices, each i
   assert.equal(turns(), after)
 })
 
-test('an end that a call has named is not looked for; one that has moved is', async t => {
+test('an end that a call has named is not searched; one that has moved is', async t => {
   const { socket, theirs, turns } = unseen(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)

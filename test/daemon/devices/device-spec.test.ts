@@ -19,7 +19,7 @@ const byNode = (text: string): string => {
   return groups.map(group => group.padStart(4, '0')).join('')
 }
 
-test('IPv4 and IPv6 in all their spellings are what Node takes them for', () => {
+test('IPv4 and IPv6 in all spellings parse as in Node', () => {
   const group = fc.oneof(
     fc.constant('0'),
     fc.integer({ min: 0, max: 0xffff }).map(value => value.toString(16)),
@@ -41,7 +41,7 @@ test('IPv4 and IPv6 in all their spellings are what Node takes them for', () => 
   )
 })
 
-test('a few by hand', () => {
+test('hand-picked addresses', () => {
   assert.equal(hex(parseAddress('127.0.0.1')), '00000000000000000000ffff7f000001')
   assert.equal(hex(parseAddress('::')), '0'.repeat(32))
   assert.equal(hex(parseAddress('::1')), `${'0'.repeat(31)}1`)
@@ -50,7 +50,7 @@ test('a few by hand', () => {
   assert.equal(hex(parseAddress('1:2:3:4:5:6:7.8.9.10')), '0001000200030004000500060708090a')
 })
 
-test('what is not an address', () => {
+test('strings that are no addresses', () => {
   for (const text of [
     '',
     ' ',
@@ -102,7 +102,7 @@ test('NAME@ADDRESS, and a sentence for each mistake', () => {
     assert.throws(() => parseDevice(text), { name: 'Error', message: sentence }, text)
 })
 
-test('a list: names and addresses once, whatever their spelling', () => {
+test('a list: names and addresses are unique, whatever their spelling', () => {
   const list = (...devices: string[]) => checkDevices(devices.map(parseDevice))
   list('rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1')
   assert.throws(() => list('rxe0@127.0.0.1', 'rxe0@127.0.0.2'), /"rxe0" is given twice/)

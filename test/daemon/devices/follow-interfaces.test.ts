@@ -15,7 +15,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 
 const INDEX = 7
 
-it('the MAC of a bond is told, at the start and when it fails over; of others it is not', () => {
+it('the MAC of a bond is reported at the start and on failover; that of other interfaces is not', () => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const rxe = createRxeDevice(createCore(), {
     name: 'rxe0',

@@ -50,7 +50,7 @@ test('every counter has a file that all may read and nobody may write', () => {
   assert.equal(b.read('hw_counters/lifespan'), '10\n')
 })
 
-test('values are as of the last refresh, and those that stayed the same are not written', () => {
+test('values are as of the last refresh, and unchanged ones are not written', () => {
   const b = bench('b')
   const same = statSync(b.path('counters/port_xmit_data')).ino
   const before = statSync(b.path('hw_counters/sent_pkts')).ino
@@ -62,7 +62,7 @@ test('values are as of the last refresh, and those that stayed the same are not 
   assert.equal(statSync(b.path('counters/port_xmit_data')).ino, same)
 })
 
-test('a value younger than lifespan is not renewed; programs may change how long that is', () => {
+test('a value younger than lifespan is not refreshed; programs may change lifespan', () => {
   const b = bench('c')
   b.engine.sentPackets = 4
   b.at(9)
@@ -87,7 +87,7 @@ test('a value younger than lifespan is not renewed; programs may change how long
   assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
 })
 
-test('a value that cannot be written is not there, until it can', () => {
+test('a value that cannot be written is absent until it can', () => {
   const b = bench('d')
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
@@ -101,7 +101,7 @@ test('a value that cannot be written is not there, until it can', () => {
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
 })
 
-test('a daemon renews them when a client asks, and its tree going away ends nobody', async t => {
+test('a daemon refreshes them when a client asks, and survives the removal of its tree', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const { root } = await client.hello()

@@ -27,7 +27,7 @@ const room = (...bytes: number[]): Bytes => {
   return { address: 0, bytes: array, view: new DataView(array.buffer) }
 }
 
-test('bytes go to the file and come from it, in pieces, and the program sees them', () => {
+test('bytes are written to and read from the file in parts, and the program sees them', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
     assert.equal(space.write(0, 4000, room(1, 2, 0, 3, 4, 0), 0, 2, 3, 4), 0)
@@ -44,7 +44,7 @@ test('bytes go to the file and come from it, in pieces, and the program sees the
   })
 })
 
-test('a file that is shortened faults, and writing makes it no longer', () => {
+test('a shortened file faults, and writes do not extend it', () => {
   withFile(8192, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
     assert.ok(space.check(0, 4096, 4096, true))
@@ -59,7 +59,7 @@ test('a file that is shortened faults, and writing makes it no longer', () => {
   })
 })
 
-test('atomics carry over into the high half, and compare all of it', () => {
+test('atomics carry into the high half, and compare all 64 bits', () => {
   withFile(64, (fd, self) => {
     const { space, close } = openFileMemory(self, fd, unbounded)
     const original = new Uint32Array(2)
@@ -79,7 +79,7 @@ test('atomics carry over into the high half, and compare all of it', () => {
   })
 })
 
-test('only files in memory, only descriptors that are there, and no writing to one that is read only', () => {
+test('only memory files and open descriptors are accepted, and a read-only one is not written', () => {
   withFile(4096, (fd, self) => {
     const code = (number: number): string => {
       try {

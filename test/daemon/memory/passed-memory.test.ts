@@ -28,7 +28,7 @@ const fileOf = (size: number, seals: number): number => {
 const faults = (body: () => unknown): void =>
   assert.throws(body, error => error instanceof CallError && error.code === 'EFAULT')
 
-test('bytes are read and written inside the file, and nowhere else', () => {
+test('bytes are read and written only inside the file', () => {
   const memory = takePassedMemory(fileOf(8192, SEALS))
   assert.ok(memory)
   memory.copyOut(8190n, Uint8Array.of(1, 2))
@@ -50,7 +50,7 @@ test('bytes are read and written inside the file, and nowhere else', () => {
   faults(() => memory.copyOut(0n, Uint8Array.of(1)))
 })
 
-test('a file that may not be written faults when it is', () => {
+test('a write to a read-only file faults', () => {
   const memory = takePassedMemory(fileOf(4096, SEALS | SEAL_FUTURE_WRITE))
   assert.ok(memory)
   assert.deepEqual([...memory.copyIn(0n, 2)], [0, 0])
@@ -69,7 +69,7 @@ const copiesOf = (fd: number): number => {
   }).length
 }
 
-test('files that change their size, cost much, or do not live in memory are closed', () => {
+test('files that can change size, are too large, or are not memory files are closed', () => {
   const before = descriptors()
   assert.equal(takePassedMemory(fileOf(4096, SEAL_SHRINK)), undefined)
   assert.equal(takePassedMemory(fileOf(4096, SEAL_GROW)), undefined)
@@ -78,7 +78,7 @@ test('files that change their size, cost much, or do not live in memory are clos
   assert.equal(descriptors(), before)
 })
 
-test('calls of a session lie in its file, at offsets; it passes one, and it is gone with the session', async t => {
+test('a session passes one file, its calls are at offsets in it, and it is closed with the session', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = async (fd: number): Promise<Heard> => {

@@ -27,7 +27,7 @@ const spaceOf = (pid: number, turn: () => number = () => 0): { space: ProcessSpa
 /** An arena of 8 pages there: page 3 is read-only, page 5 inaccessible. */
 const READ_ONLY = 3
 
-test('registration asks whether every page is there and may be written', async () => {
+test('registration checks that every page is mapped and writable', async () => {
   const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   const check = (from: number, length: number, writable: boolean) =>
@@ -48,7 +48,7 @@ test('registration asks whether every page is there and may be written', async (
   closeProcess(handle)
 })
 
-test('moves obey page protection, and operations on words are those of the verbs', async () => {
+test('copies obey page protection, and atomics are those of the verbs', async () => {
   const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   const local = mapArena(8 * PAGE)
@@ -100,7 +100,7 @@ test('structs of a call: copied in and out, or EFAULT', async () => {
   closeProcess(handle)
 })
 
-test('a process that is gone: nothing can be moved, from this turn on', async () => {
+test('an exited process: nothing can be copied from this turn on', async () => {
   const other = startPeer()
   const { address } = await other.ask('arena', { bytes: PAGE })
   let turn = 1
@@ -120,7 +120,7 @@ test('a process that is gone: nothing can be moved, from this turn on', async ()
   closeProcess(handle)
 })
 
-test('a space that is closed faults, though the process lives', async () => {
+test('a closed space faults although the process lives', async () => {
   const { address } = await peer.ask('arena', { bytes: PAGE })
   const { space, handle } = spaceOf(peer.pid)
   space.close()
@@ -129,7 +129,7 @@ test('a space that is closed faults, though the process lives', async () => {
   closeProcess(handle)
 })
 
-test('what is mapped is asked anew in each turn', async () => {
+test('mappings are queried again in each turn', async () => {
   let turn = 0
   const { space, handle } = spaceOf(peer.pid, () => turn)
   assert.equal(space.check(0, 0x10, 1, false), false)

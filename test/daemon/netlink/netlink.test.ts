@@ -57,7 +57,7 @@ describe('devices', () => {
     assert.equal(beyond.errno, Errno.EINVAL)
   })
 
-  it('have nodes by type: what the driver is, and whether there is one', async t => {
+  it('have nodes by type: the driver’s name, and whether there is a node', async t => {
     const { talk } = await begin(t)
     const node = (type: string, ...more: Entries) => talk.ask('GET_CHARDEV', [['CHARDEV_TYPE', type], ...more])
     const { entries } = await node('uverbs', ['DEV_INDEX', 0])
@@ -90,7 +90,7 @@ describe('devices', () => {
     assert.equal((await node('issm', ['DEV_INDEX', 0], ['PORT_INDEX', 1])).errno, Errno.EOPNOTSUPP)
   })
 
-  it('come, get names and go, and members of the group are told as on Linux', async t => {
+  it('are added, renamed and removed, and members of the group are notified as on Linux', async t => {
     const { client, talk } = await begin(t)
     const listener = await openTalk(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
@@ -129,7 +129,7 @@ describe('devices', () => {
     assert.deepEqual(await client.tool({ what: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
   })
 
-  it('keep the faults that are for them when they get another name', async t => {
+  it('keep their faults when they are renamed', async t => {
     const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
     const rules = async (set?: string) => {
       const reply = await client.tool({ what: 'fault', ...(set !== undefined && { set }) })
@@ -148,7 +148,7 @@ describe('devices', () => {
     assert.deepEqual(await rules(), ['device=mlx5_0,drop=0.01'])
   })
 
-  it('let all programs use controlled Q_Keys when the system is told so', async t => {
+  it('let all programs use controlled Q_Keys when the system setting says so', async t => {
     const { talk } = await begin(t)
     const mode = async (): Promise<unknown> =>
       attributeOf((await talk.ask('SYS_GET')).entries[0]!, 'SYS_PRIVILEGED_QKEY_MODE')
@@ -163,7 +163,7 @@ describe('devices', () => {
     assert.equal((await talk.ask('SYS_SET', [['SYS_NETNS_MODE', 0]], ACK)).errno, Errno.EOPNOTSUPP)
   })
 
-  it('get counters of queue pairs by a mode that is kept, and never any', async t => {
+  it('store the mode of queue pair counters, and never bind any', async t => {
     const { talk } = await begin(t)
     const place: Entries = [
       ['DEV_INDEX', 0],
@@ -227,7 +227,7 @@ describe('objects', () => {
     )
   })
 
-  it('in any number come in datagrams that fit, while others are answered, and each once', async t => {
+  it('are dumped in any number, in datagrams that fit, each once, while others are answered', async t => {
     const { client, talk } = await begin(t)
     const context = await client.context()
     const most = 1500
@@ -257,8 +257,8 @@ describe('objects', () => {
   })
 })
 
-describe('a program that does it wrong', () => {
-  it('and reads no answers loses them, is told so, and holds nobody up', async t => {
+describe('a program that misbehaves', () => {
+  it('and reads no answers loses them, gets an error, and blocks nobody', async t => {
     const { client, talk } = await begin(t)
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
@@ -271,7 +271,7 @@ describe('a program that does it wrong', () => {
     assert.deepEqual(await talk.ask('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
   })
 
-  it('sends past the preload library and is answered too', async t => {
+  it('sends directly, without the preload library, and is answered too', async t => {
     const { client, talk } = await begin(t)
     const request = requestOf('GET', [], DUMP)
     assert.equal(talk.sendDirectly(request), request.length)
@@ -280,7 +280,7 @@ describe('a program that does it wrong', () => {
     assert.ok((await talk.call('NAME')) > 0, 'it is bound')
   })
 
-  it('names no socket, an unknown operation, memory that is none, too many bytes', async t => {
+  it('names no socket, an unknown operation, invalid memory, too many bytes', async t => {
     const { client, talk } = await begin(t)
     assert.equal((await client.netlink(0, 3, 0, 0n)).ret, BigInt(-Errno.EBADF))
     assert.equal((await client.netlink(talk.fd, 99, 0, 0n)).ret, BigInt(-Errno.EOPNOTSUPP))
@@ -291,7 +291,7 @@ describe('a program that does it wrong', () => {
     assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 99n), -Errno.EINVAL)
   })
 
-  it('is refused what Linux refuses: lists of what has none, unknown types, what is no request', async t => {
+  it('is refused what Linux refuses: dumps of commands without one, unknown types, non-requests', async t => {
     const { talk } = await begin(t)
     assert.equal((await talk.ask('SYS_GET', [], DUMP)).errno, Errno.EINVAL)
     assert.equal((await talk.ask('SET', [['DEV_INDEX', 0]], DUMP)).errno, Errno.EINVAL)
@@ -308,7 +308,7 @@ describe('a program that does it wrong', () => {
     assert.deepEqual(talk.heard().map(errnoOf), [0])
   })
 
-  it('sends any bytes: each request has one end, and the daemon lives', async t => {
+  it('sends random bytes: each request gets one result, and the daemon survives', async t => {
     const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
     assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
@@ -343,7 +343,7 @@ describe('a program that does it wrong', () => {
   })
 })
 
-it('a socket goes with its last copy, and gives its port and descriptors back', async t => {
+it('a socket ends with its last copy, and releases its port and descriptors', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const watcher = dial(t, daemon)

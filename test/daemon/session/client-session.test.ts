@@ -59,7 +59,7 @@ const bystander = async (t: TestContext, daemon: Daemon) => {
 
 const openDescriptors = (): number => readdirSync('/proc/self/fd').length
 
-test('messages that are none end the session, and only that', async t => {
+test('malformed messages end only their session', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await bystander(t, daemon)
   const sizes = {
@@ -116,7 +116,7 @@ test('before HELLO nothing is answered', async t => {
   }
 })
 
-test('another version of the protocol is told so, and then is nobody', async t => {
+test('another protocol version is told so, and then ignored', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = message(MessageType.HELLO, HEADER + Messages.hello.size)
@@ -158,7 +158,7 @@ test('random messages, before and after HELLO', async t => {
   await other.isWell()
 })
 
-test('contexts of others cannot be used, whatever number is named', async t => {
+test('contexts of others cannot be used by their numbers', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await bystander(t, daemon)
   const client = dial(t, daemon)
@@ -176,7 +176,7 @@ test('contexts of others cannot be used, whatever number is named', async t => {
   await other.isWell()
 })
 
-test('a context may be used by who shows its memory file, and by no other descriptor', async t => {
+test('a context may be used by a client that passes its memory file, and with no other descriptor', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await bystander(t, daemon)
   const owner = dial(t, daemon)
@@ -214,7 +214,7 @@ test('a context may be used by who shows its memory file, and by no other descri
   await other.isWell()
 })
 
-test('nodes that do not exist', async t => {
+test('nodes that do not exist are refused', async t => {
   const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
   const client = dial(t, daemon)
   await client.hello()
@@ -268,7 +268,7 @@ test('wild pointers and lengths are refused as Linux refuses them', async t => {
   await other.isWell()
 })
 
-test('descriptors that come along uninvited are closed', async t => {
+test('unexpected descriptors are closed', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -308,7 +308,7 @@ const openUntilRefused = async (client: Client, most: number): Promise<number> =
   return assert.fail('nothing stops it')
 }
 
-test('one session cannot open contexts without end; what it closes it may open again', async t => {
+test('the contexts of a session are limited; closed ones may be opened again', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await bystander(t, daemon)
   const client = dial(t, daemon)
@@ -329,7 +329,7 @@ test('one session cannot open contexts without end; what it closes it may open a
   }
 })
 
-test('one context cannot make event descriptors without end', async t => {
+test('the event descriptors of a context are limited', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -355,7 +355,7 @@ test('one context cannot make event descriptors without end', async t => {
   client.keep(fds)
 })
 
-test('one process has a number of sessions, not all of them', async t => {
+test('the sessions of a process are limited', async t => {
   const daemon = await daemonOf(t, folder)
   const clients: Client[] = []
   for (let i = 0; i < 16; i++) {
@@ -372,7 +372,7 @@ test('one process has a number of sessions, not all of them', async t => {
   assert.equal((await again.hello()).error, 0)
 })
 
-test('a client that asks and never listens is hung up', async t => {
+test('a client that sends requests and never reads is disconnected', async t => {
   const daemon = await daemonOf(t, folder)
   const other = await bystander(t, daemon)
   const client = dial(t, daemon)
@@ -386,7 +386,7 @@ test('a client that asks and never listens is hung up', async t => {
   await other.isWell()
 })
 
-test('a daemon that ends closes everything, and its clients hear it', async t => {
+test('a daemon that stops closes everything, and its clients notice', async t => {
   const before = openDescriptors()
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)

@@ -48,7 +48,7 @@ const migrate = async (channel: Channel, id: number, from: number): Promise<numb
   ).result
 const MIGRATED = 24
 
-test('identifiers are those of a channel: other channels, of the same program or of others, do not have them', async t => {
+test('identifiers belong to a channel: other channels, of any program, cannot use them', async t => {
   const daemon = await daemonOf(t, folder)
   const a = await program(t, daemon)
   const second = await openChannel(a.client)
@@ -72,7 +72,7 @@ test('identifiers are those of a channel: other channels, of the same program or
   assert.equal(await destroy(b, foreign), DESTROYED)
 })
 
-test('a channel that is passed on has its identifiers for whoever holds it, until the last copy is closed', async t => {
+test('a passed channel keeps its identifiers for every holder until its last copy is closed', async t => {
   const daemon = await daemonOf(t, folder)
   const owner = dial(t, daemon)
   await owner.hello()
@@ -93,7 +93,7 @@ test('a channel that is passed on has its identifiers for whoever holds it, unti
   await eventually(watcher, ({ connections, descriptors: open }) => connections.identifiers === 0 && open === 0)
 })
 
-test('by a channel only commands of rdma_cm are to be had, and its own methods', async t => {
+test('a channel serves only rdma_cm commands and its own methods', async t => {
   const daemon = await daemonOf(t, folder)
   const { client, fd } = await program(t, daemon)
   const id = await create({ client, fd })

@@ -54,7 +54,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(await faults(''), { faults: [] })
 })
 
-test('requests that are none get a sentence', async t => {
+test('invalid requests get a sentence', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -87,7 +87,7 @@ test('requests that are none get a sentence', async t => {
   assert.ok('stat' in (await client.tool({ what: 'stat' })))
 })
 
-test('captures: a descriptor is needed, of a file that can be written; one subscription each', async t => {
+test('captures: a descriptor of a writable file is required; one subscription each', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()
@@ -178,7 +178,7 @@ const alone = (trusted: boolean) => {
 
 const trace = { what: 'trace', tag: '', pcap: false }
 
-test('calls of all users are for the daemon’s own user', () => {
+test('only the daemon’s own user may trace calls of all users', () => {
   const stranger = alone(false)
   const reply = stranger.ask(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
@@ -188,7 +188,7 @@ test('calls of all users are for the daemon’s own user', () => {
   assert.ok('config' in stranger.ask({ what: 'config' }), 'the rest is for everybody')
 })
 
-test('a slow tool gets its records later, in order, and loses some only with a count', () => {
+test('a slow tool gets its records later, in order, and lost ones are counted', () => {
   const b = alone(true)
   assert.ok('tracing' in b.ask(trace))
   b.record({ ret: 0 })
@@ -213,7 +213,7 @@ test('a slow tool gets its records later, in order, and loses some only with a c
   assert.equal(b.subscribers.size, 0)
 })
 
-test('a call that fits no message comes in parts; one that is too long for that without its bytes', () => {
+test('a call too long for one message comes in parts; a longer one without its bytes', () => {
   const b = alone(true)
   b.ask(trace)
   const call = (length: number) => ({ classId: 1, call: 2, message: 'A'.repeat(length), answer: '' })

@@ -28,7 +28,7 @@ const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[]
   return heard
 }
 
-test('a call is told at once, to those who watch its program', () => {
+test('a call is reported at once, to the subscribers of its program', () => {
   const hub = createTraceHub(() => 0)
   const dialect = answering()
   assert.equal(
@@ -42,7 +42,7 @@ test('a call is told at once, to those who watch its program', () => {
   assert.equal('descriptors' in all[0], false)
 })
 
-test('who asks for bytes gets those that a call has read and written; of what did not decode everybody does', () => {
+test('subscribers of bytes get those that a call read and wrote; all get those of undecodable calls', () => {
   const hub = createTraceHub(() => 0)
   const [plain, abi]: TraceRecord[][] = [[], []]
   hub.subscribe({ tag: '', post: record => plain.push(record) })
@@ -69,7 +69,7 @@ test('who asks for bytes gets those that a call has read and written; of what di
   }
 })
 
-test('a call that makes descriptors is told when their numbers are known', () => {
+test('a call that returns descriptors is reported when their numbers are known', () => {
   const hub = createTraceHub(() => 0)
   const heard = listen(hub)
   const one = () => [5, undefined]

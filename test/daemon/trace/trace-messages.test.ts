@@ -64,7 +64,7 @@ const recordOf = (call: Call, outcome: Result | CallError): TraceRecord => ({
 const lineOf = (call: Call, outcome: Result): string =>
   callLine(recordOf(call, outcome)).slice('[pid 1 x] fd 3 '.length)
 
-test('a private class of a driver, and what a driver adds to a common one, are shown by their names', () => {
+test('private classes and driver attributes of common classes are shown by name', () => {
   const take = callOf('sink', 'take', 3, { data: Uint8Array.of(1, 2, 3) })
   assert.equal(lineOf(take, { out: {} }), 'sink.take(object 3, data 010203) = 0 <0.000000>')
   assert.equal(
@@ -80,7 +80,7 @@ test('a private class of a driver, and what a driver adds to a common one, are s
   )
 })
 
-test('so they are within a chain', () => {
+test('and also within a chain', () => {
   const entries = encodeChain([
     { call: callOf('pd', 'create') },
     { call: callOf('sink', 'create', 0, { pd: 0 }), refs: { pd: 0 } },
@@ -93,7 +93,7 @@ test('so they are within a chain', () => {
   )
 })
 
-test('what is in spec/ is not told again', () => {
+test('declarations of spec/ are not sent again', () => {
   for (const { call, outcome } of [
     { call: callOf('pd', 'create'), outcome: { object: 1, out: {} } },
     { call: callOf('rc_qp', 'postSend', 1), outcome: { out: { badWr: 0 } } },
@@ -101,7 +101,7 @@ test('what is in spec/ is not told again', () => {
     assert.equal(recordOf(call, outcome).call?.declared, undefined)
 })
 
-test('long values lie beside the messages, and are shown as others are', () => {
+test('long values are sent beside the messages, and are shown like others', () => {
   const data = new Uint8Array(60_000).fill(0xab)
   const record = recordOf(callOf('sink', 'take', 3, { data }), { out: {} })
   assert.equal(record.call?.memory?.length, 1)
@@ -117,7 +117,7 @@ test('long values lie beside the messages, and are shown as others are', () => {
   assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
 })
 
-test('a call that was refused, and one that does not encode, are told without an answer', () => {
+test('a refused call, and one that does not encode, are reported without an answer', () => {
   const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
   assert.equal(refused.call?.answer, '')
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)
@@ -125,7 +125,7 @@ test('a call that was refused, and one that does not encode, are told without an
   assert.deepEqual([wrong.call?.message, wrong.call?.answer], ['', ''])
 })
 
-test('of a call that reads without end only so much is noted', () => {
+test('the recorded bytes of a call are limited', () => {
   const accesses: Access[] = []
   const mebi = 2 ** 20
   const caller = recordingCaller({ ...testCaller(), copyIn: (_, length) => new Uint8Array(length) }, accesses)

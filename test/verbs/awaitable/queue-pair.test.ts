@@ -64,7 +64,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('a request that fails rejects with status, opcode and what the peer said; those behind it name it', async () => {
+  test('a failed request rejects with status, opcode and the peer’s answer; later ones name it as their cause', async () => {
     const { a, b, close } = await pair(openTwo)
     const gone = b.pd.register(new Uint8Array(8), { remoteWrite: true })
     const remote = gone.remote()
@@ -93,7 +93,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('what is outstanding when the queue pair is closed or reset rejects with ECANCELED, and need not be awaited', async () => {
+  test('outstanding requests reject with ECANCELED when the queue pair is closed or reset, and need not be awaited', async () => {
     const { a, b, close } = await pair(openTwo)
     const awaited = failureOf(b.qp.receive())
     void b.qp.receive()
@@ -130,7 +130,7 @@ eachCarrier(openTwo => {
     await close()
   })
 
-  test('datagrams and unreliable connections answer promises too', async () => {
+  test('datagrams and unreliable connections return promises too', async () => {
     const { a, b, close } = await pair(openTwo)
     const [from, to] = [a.pd.udQp({ active: true }), b.pd.udQp({ active: { qkey: 42 } })]
     const received = to.receive(b.mr.slice(0, GRH_BYTES + 8))
@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('mistakes reject, and say what is allowed', async () => {
+test('mistakes reject with a sentence that says what is allowed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
@@ -165,7 +165,7 @@ test('mistakes reject, and say what is allowed', async () => {
   await close()
 })
 
-test('a peer that has left is noticed by a ping', async () => {
+test('a ping detects a peer that has left', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
@@ -180,7 +180,7 @@ test('a peer that has left is noticed by a ping', async () => {
   await close()
 })
 
-test('a window tells of the first request that failed, once', async () => {
+test('a window reports the first failed request, once', async () => {
   const window = requestWindow(2)
   await window.add(async () => {
     throw new Error('first')

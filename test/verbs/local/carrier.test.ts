@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { createNetwork } from '../../../src/verbs/index.ts'
 import { closeAll, next, openTwoHere, pair } from '../ends.ts'
 
-test('a network that loses packets costs resends, not data', async () => {
+test('packet loss causes retransmissions, and no data is lost', async () => {
   const network = createNetwork({ fault: 'drop=0.2,seed=3' })
   const { a, b } = await pair(openTwoHere(network))
   for (let round = 0; round < 20; round++) {
@@ -19,7 +19,7 @@ test('a network that loses packets costs resends, not data', async () => {
   await closeAll(a, b)
 })
 
-test('posting, polling and reading completions allocate nothing to speak of', async () => {
+test('posting, polling and reading completions allocate almost nothing', async () => {
   const { a, b } = await pair()
   const from = a.mr.slice(0, 64)
   const to = b.mr.remote(0, 64)
@@ -46,7 +46,7 @@ test('posting, polling and reading completions allocate nothing to speak of', as
   await closeAll(a, b)
 })
 
-test('taking completions that wait, and reading them, allocates nothing', async () => {
+test('polling and reading queued completions allocates nothing', async () => {
   const { a, b } = await pair()
   const MANY = 4000
   const cq = a.device.cq({ entries: 2 * MANY })
@@ -78,7 +78,7 @@ test('taking completions that wait, and reading them, allocates nothing', async 
   await closeAll(a, b)
 })
 
-test('looking at a queue that is empty allocates nothing, though a timer runs', async () => {
+test('polling an empty queue allocates nothing while a timer runs', async () => {
   const { a, b } = await pair()
   const lost = a.pd.rcQp({ sendCq: a.device.cq() })
   lost.connect({ qpn: 5, gid: '127.0.0.99', psn: 0 })

@@ -13,7 +13,7 @@ import { readCapture } from '../../../src/wire/index.ts'
 import { temporaryFolder } from '../../system/programs.ts'
 import { closeAll, line, openTwoHere, pair } from '../ends.ts'
 
-test('a capture has every packet once, of devices that are opened later too, and ends when told', async t => {
+test('a capture has every packet once, also of devices opened later, until it is stopped', async t => {
   const path = join(temporaryFolder(t), 'out.pcapng')
   const network = createNetwork()
   const stop = network.capture(path)
@@ -36,7 +36,7 @@ test('a capture has every packet once, of devices that are opened later too, and
   await closeAll(a, b)
 })
 
-test('a trace tells of calls, their arguments and refusals, until it ends', async () => {
+test('a trace reports calls, arguments and refusals, until it is stopped', async () => {
   const network = createNetwork()
   const calls: TracedCall[] = []
   const stop = network.trace(call => calls.push(call))
@@ -61,7 +61,7 @@ test('a trace tells of calls, their arguments and refusals, until it ends', asyn
   assert.ok(JSON.stringify(calls) && pd)
 })
 
-test('diagnostics channels tell of RNR waits, retransmissions and failures', async () => {
+test('diagnostics channels report RNR waits, retransmissions and failures', async () => {
   const seen: Record<string, unknown[]> = { failure: [], rnr: [], retransmission: [] }
   const listeners = Object.keys(seen).map(name => {
     const listener = (message: unknown): void => {

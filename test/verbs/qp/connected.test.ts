@@ -49,7 +49,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('bytes that are not registered travel inline; several pieces of registered ones in one request', async () => {
+  test('unregistered bytes are sent inline; one request gathers several registered slices', async () => {
     const { a, b } = await pair(openTwo, { maxSendSge: 3 })
     b.qp.receive(b.mr.slice())
     a.qp.send(Uint8Array.of(1, 2, 3))
@@ -67,7 +67,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('completions are walked by for await, and the walk ends by a signal', async () => {
+  test('`for await` iterates over completions until a signal', async () => {
     const { a, b } = await pair(openTwo)
     const stop = new AbortController()
     const seen: number[] = []
@@ -100,7 +100,7 @@ eachCarrier(openTwo => {
     await closeAll({ device }, { device: other })
   })
 
-  test('refusals tell the call, the reason and what to do', async () => {
+  test('refusals name the call, the reason and what to do', async () => {
     const { a, b } = await pair(openTwo)
     const thrown = (run: () => unknown): RdmaError => {
       try {
@@ -122,7 +122,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a full queue is refused, and has room again once completions were taken', async () => {
+  test('posting to a full queue is refused, and works again after completions are polled', async () => {
     const { a, b } = await pair(openTwo)
     const { maxSendWr } = a.qp.query().cap
     // None can complete while the peer has no receive posted.
@@ -137,7 +137,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a failed request ends the queue pair, and an event tells it; after RESET it connects again', async () => {
+  test('a failed request moves the queue pair to the error state with an event; after RESET it connects again', async () => {
     const { a, b } = await pair(openTwo)
     const event = nextEvent(b.device)
     a.qp.write(a.mr.slice(0, 8), { ...b.mr.remote(), rkey: 0x1234 }, { id: 3 })
@@ -170,7 +170,7 @@ eachCarrier(openTwo => {
     await closeAll({ device }, { device: other })
   })
 
-  test('who waits for solicited completions sleeps through others', async () => {
+  test('a waiter for solicited completions is not woken by others', async () => {
     const { a, b } = await pair(openTwo)
     let woken = false
     for (let id = 1; id <= 2; id++) b.qp.receive(b.mr.slice(), id)
@@ -187,7 +187,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('what a device says of itself; waiting for its events ends by a signal or with it', async () => {
+  test('a device’s attributes; a wait for its events ends by a signal or with the device', async () => {
     const { a, b } = await pair(openTwo)
     const { device } = a
     assert.equal(
@@ -213,7 +213,7 @@ eachCarrier(openTwo => {
     assert.equal(b.device.address, '127.0.0.2')
   })
 
-  test('a closed queue is told so, and its memory may be another’s', async () => {
+  test('a closed queue says so, and its memory may be reused', async () => {
     const [device, other] = await openTwo()
     const { pd, mr, cq } = place(device)
     const srq = pd.srq()

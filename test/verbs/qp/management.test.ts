@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { GRH_BYTES, GSI_QKEY } from '../../../src/verbs/index.ts'
 import { closeAll, line, next, openTwoHere, place } from '../ends.ts'
 
-test('queue pairs of the general services talk to each other', async () => {
+test('queue pairs of the general services exchange datagrams', async () => {
   const [one, two] = await openTwoHere()()
   const [a, b] = [place(one), place(two)]
   const from = a.pd.gsiQp({ sendCq: a.cq, active: true })
