@@ -57,7 +57,7 @@ const scenario = (sentence: string, name: string): void => {
   })
 }
 
-test('what a program does to a socket of NETLINK_RDMA is told to the daemon, and not to the kernel', async t => {
+test('operations on a NETLINK_RDMA socket go to the daemon, and not to the kernel', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['netlink'])
   assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
@@ -88,14 +88,14 @@ test('events are read and polled by io_uring as well; devices are not opened by 
 const nobodyServes = (socket: string): string =>
   `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
-test('a dead daemon is EIO for calls, events and doorbells, and no device for those who look', async t => {
+test('a dead daemon is EIO for calls, events and doorbells, and no device for discovery', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.equal(stderr, nobodyServes(daemon.socket))
 })
 
-test('a daemon that does not answer can be left by a signal', async t => {
+test('a signal interrupts a call to a daemon that does not answer', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr } = await run(['silence'])
   assert.deepEqual({ status, stdout, stderr }, { status: 'SIGALRM', stdout: '', stderr: '' })
@@ -118,14 +118,14 @@ test('without a daemon there is no device, and one line says why', async t => {
   assert.deepEqual(daemon.log, [])
 })
 
-test('a daemon that may not access the program is no device, and one line says why', async t => {
+test('a daemon that may not access the program provides no device, and one line says why', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, 13)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
-test('a full descriptor table is EMFILE from the first look on, here and in the daemon', async t => {
+test('a full descriptor table is EMFILE from the first access on, here and in the daemon', async t => {
   if (!shimIsPossible(t)) return
   for (const [name, refusal] of [
     ['full_table', 0],
@@ -151,7 +151,7 @@ test('without USERDMA_SOCKET the shim does nothing', async t => {
   assert.deepEqual(daemon.log, [])
 })
 
-test('a socket path that no socket can have is refused with a sentence', async t => {
+test('an impossible socket path is refused with a sentence', async t => {
   if (!shimIsPossible(t)) return
   const { status, stderr } = await run(['inert'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
   assert.deepEqual(
@@ -167,7 +167,7 @@ test("a traced program's doorbells go to the daemon as calls", async t => {
   assert.equal(daemon.log.filter(line => line === 'write 32').length, 1)
 })
 
-test('the first access dials, once, and says the tag', async t => {
+test('the first access connects, once, and sends the tag', async t => {
   if (!shimIsPossible(t)) return
   const { status, daemon } = await run(['device'], { USERDMA_TAG: 'some tag' })
   assert.equal(status, 0)
@@ -179,7 +179,7 @@ test('the first access dials, once, and says the tag', async t => {
   assert.deepEqual({ status: quiet.status, log: quiet.daemon.log }, { status: 0, log: [] })
 })
 
-test('the daemon is told before counters are read, by whatever path, and not before other files', async t => {
+test('the daemon is notified before counters are read, by any path, and not before other files', async t => {
   if (!shimIsPossible(t)) return
   const port = '/sys/class/infiniband/rxe0/ports/1'
   const refreshes = async (script: string): Promise<number> => {

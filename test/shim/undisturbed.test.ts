@@ -156,7 +156,7 @@ int main(void)
 }
 `
 
-test('undisturbed: a program that closes, copies and spawns in rough ways', async t => {
+test('undisturbed: a program that closes, copies and spawns unusually', async t => {
   if (!shimIsPossible(t)) return
   const source = join(folder, 'rough.c')
   writeFileSync(source, ROUGH)
@@ -165,7 +165,7 @@ test('undisturbed: a program that closes, copies and spawns in rough ways', asyn
   assert.match(stdout, /from vfork.*spawned/s)
 })
 
-test('the shim adds nothing to the exports but what it interposes', async t => {
+test('the shim exports only the functions that it interposes', async t => {
   if (!shimIsPossible(t) || !requireTool('nm', t, 'binutils')) return
   const { stdout } = await runProgram('nm', ['-D', '--defined-only', compileShim(folder)], { PATH: process.env.PATH })
   const names = stdout.split('\n').flatMap(line => line.split(' ')[2] ?? [])

@@ -17,14 +17,14 @@ const noOtherUser = (): string | false => {
   return status === 0 ? false : 'other users may not read this checkout'
 }
 
-/** What a process of our user, or of another one, is started with so that a daemon of that user may not look at it. */
+/** NODE_OPTIONS that make a program undumpable, so that a daemon of its user may not access its memory. */
 const hidden = (): string => {
   const koffi = import.meta.resolve('koffi')
   const hide = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(4, 0)`
   return `--import=data:text/javascript,${encodeURIComponent(hide)}`
 }
 
-/** A daemon, and how programs are started at which it may not look. As root both are another user's. */
+/** A daemon, and options that start programs whose memory it may not access. As root both belong to another user. */
 const apart = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
   const NODE_OPTIONS = hidden()
   if (!isRoot) {
@@ -41,7 +41,7 @@ const apart = async (t: TestContext): Promise<{ socket: string; options: SpawnOp
 }
 
 describe('a program whose memory the daemon may not access', { skip: lacking('python3') }, () => {
-  it('learns which devices there are and what they have', { skip: isRoot && noOtherUser() }, async t => {
+  it('learns the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
     const { socket, options } = await apart(t)
     const devices = await runUserdma(t, ['devices', '--socket', socket], options)
     assert.deepEqual([devices.status, devices.stderr], [0, ''])
@@ -54,7 +54,7 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
     assert.match(stdout, /^open: the daemon at .* may not access this program's memory \(EACCES\); start the daemon as/)
   })
 
-  it('is told so once, when it does not let itself be looked at', { skip: isRoot && 'root may look' }, async t => {
+  it('is told so once, if it is not dumpable', { skip: isRoot && 'root may look' }, async t => {
     const daemon = await startDaemon(t)
     const script =
       'import ctypes, os; ctypes.CDLL(None).prctl(4, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))'

@@ -1,6 +1,6 @@
 /*
- * Applications of others on librdmacm and libibverbs, a server and a client each; docs/reference/applications.md has
- * what was tried by hand besides.
+ * Third-party applications on librdmacm and libibverbs, a server and a client each; docs/reference/applications.md also
+ * lists what was tried by hand.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -21,13 +21,13 @@ import {
 } from './programs.ts'
 
 interface Application {
-  /** PORT stands for a port of TCP that is free, ADDRESS for 127.0.0.1, FOLDER for an empty folder. */
+  /** PORT stands for a free TCP port, ADDRESS for 127.0.0.1, FOLDER for an empty folder. */
   readonly server: string
   /** Clients that run one after the other. */
   readonly clients: readonly string[]
-  /** What tells that the server is ready: it listens at a port of rdma_cm, or at one of TCP, or says so. */
+  /** How the server shows that it is ready: it listens on an rdma_cm port or a TCP port, or prints a line. */
   readonly meets: 'rdma_cm' | 'tcp' | RegExp
-  /** The server goes on listening: it is ended when the clients have. */
+  /** The server keeps listening: it is stopped after the clients. */
   readonly endless?: true
   readonly env?: NodeJS.ProcessEnv
 }
@@ -55,7 +55,7 @@ const ucx = (test: string, transports: string, bytes = 4096): Application => ({
   env: { UCX_TLS: transports, UCX_NET_DEVICES: 'rxe0:1' },
 })
 
-/** libfabric's messages over connections ask for queues for 256 peers, which are larger than those of rxe may be. */
+/** libfabric's messages over connections request queues for 256 peers, more than rxe allows. */
 const FEW_PEERS = { FI_UNIVERSE_SIZE: '8' }
 
 const applications: Readonly<Record<string, Application>> = {
@@ -133,13 +133,13 @@ describe('applications', () => {
   const rsockets = join('/usr/lib', process.arch === 'arm64' ? 'aarch64-linux-gnu' : 'x86_64-linux-gnu', 'rsocket')
   const preload = join(rsockets, 'librspreload.so')
 
-  it('programs of sockets, with librspreload', { skip: lacking('python3', 'curl', preload) }, async t => {
+  it('socket programs with librspreload', { skip: lacking('python3', 'curl', preload) }, async t => {
     const folder = temporaryFolder(t)
     const bytes = Buffer.alloc(1_000_000, 'rsockets')
     writeFileSync(join(folder, 'bytes'), bytes)
     const port = await freePort()
     const options = { env: { ...daemon.env, LD_PRELOAD: `${daemon.env.LD_PRELOAD}:${preload}` }, cwd: folder }
-    // Not a python3 that is a script: its shell would make the first sockets.
+    // Not a python3 wrapper script: its shell would create the first sockets.
     const python = findTool('python3')!
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
     await server.said(/Serving HTTP/)

@@ -1,5 +1,5 @@
 /*
- * Programs that were built with AddressSanitizer run with the setting that docs/how-to/debuggers.md names.
+ * Programs built with AddressSanitizer run with the setting that docs/how-to/debuggers.md names.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -22,7 +22,7 @@ const compileWithAsan = (t: TestContext): string | undefined => {
   }
 }
 
-test('a program built with AddressSanitizer moves its data', { skip: lacking(ownProgram('verbs_check')) }, async t => {
+test('a program built with AddressSanitizer transfers data', { skip: lacking(ownProgram('verbs_check')) }, async t => {
   const program = compileWithAsan(t)
   if (program === undefined) return
   const setting = /^ASAN_OPTIONS=(\S+) userdma run/m.exec(
@@ -33,7 +33,7 @@ test('a program built with AddressSanitizer moves its data', { skip: lacking(own
   const args = ['-g', '1', '-d', 'rxe0', '-x', 'rxe1', '-1', '-s', '5000', '-n', '50', '-S', '1']
   const refused = await run(t, program, args, { env: daemon.env })
   assert.match(refused.stderr, /runtime does not come first/)
-  // Leaks are not what this is about; to look for them takes rights that containers lack.
+  // Leak detection is not tested; it needs rights that containers lack.
   const env = { ...daemon.env, ASAN_OPTIONS: `${setting}:detect_leaks=0` }
   const { status, stdout, stderr } = await run(t, program, args, { env })
   assert.equal(status, 0, stdout + stderr)

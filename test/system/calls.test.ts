@@ -1,5 +1,6 @@
 /*
- * Control calls of one program and of others: who calls in a row is served fast, and keeps nobody waiting.
+ * Control calls of one program and of others: a program that calls repeatedly is served fast and does not starve
+ * others.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -7,7 +8,7 @@ import { isEmpty, lacking, ownProgram, run, start, startDaemon } from './program
 
 const calls = ownProgram('calls')
 
-test('programs that call without end do not keep others waiting', { skip: lacking(calls) }, async t => {
+test('programs that call in a loop do not starve others', { skip: lacking(calls) }, async t => {
   const daemon = await startDaemon(t)
   const { env } = daemon
   const endless = [1, 2].map(() => start(t, calls, ['endless'], { env }))

@@ -1,5 +1,5 @@
 /*
- * A program of the library that is traced: it makes a chain of 503 calls that works, and one that is refused.
+ * A traced program of the library: one chain of 503 calls that succeeds, and one that is refused.
  */
 import { open } from '../../src/verbs/index.ts'
 
@@ -16,7 +16,7 @@ try {
   device.chain(chain => [chain.rcQp(pd, { sendCq: chain.cq(), maxSendWr: 1 << 30 })])
   process.exitCode = 1
 } catch {
-  // As it should be.
+  // As expected.
 }
 if (made.qps.length !== 500) process.exitCode = 1
 await device.close()

@@ -6,8 +6,8 @@ import { dieInEveryState } from './dying.ts'
 import { lacking, startDaemon } from './programs.ts'
 import { UCMA_PROGRAM } from './ucma.ts'
 
-describe('programs that are gone', { skip: lacking(UCMA_PROGRAM) }, () => {
-  it('leave nothing: 200 that are killed in every state, also stopped', async t => {
+describe('killed programs', { skip: lacking(UCMA_PROGRAM) }, () => {
+  it('leave nothing: 200 killed in every state, some while stopped', async t => {
     await dieInEveryState(t, await startDaemon(t), 40)
   })
 })

@@ -1,6 +1,6 @@
 /*
- * Programs of rdma_cm that mean harm, die or stop: nobody reaches the identifiers of another program, nothing is left of
- * who is gone, and peers hear of it (docs/reference/connection-manager.md, docs/why/threat-model.md).
+ * rdma_cm programs that are hostile, die or are stopped: no program reaches another's identifiers, nothing is left of
+ * dead ones, and their peers are notified (docs/reference/connection-manager.md, docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -17,7 +17,7 @@ const missing = lacking(UCMA_PROGRAM)
 const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
 
 describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
-  it("reach nothing of each other's: identifiers, requests, ports, queue pairs", async t => {
+  it("cannot reach each other's identifiers, requests, ports and queue pairs", async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const owner = await UcmaProgram.start(t, daemon)
     const guest = await UcmaProgram.start(t, daemon, NOBODY)
@@ -41,7 +41,7 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
         `identifier ${id}`,
       )
     }
-    // Guests have queue pairs of their own or none: a number of another's would have the peer end a connection of that.
+    // Guests use their own queue pairs or none: with another's number the peer would end a connection of that one.
     assert.ok((await guest.resolve(own, PORT)) >= 0)
     assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
     assert.ok((await guest.connect(own, 0)) >= 0)
@@ -57,7 +57,7 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
 })
 
 describe('programs', { skip: missing }, () => {
-  it('hear what the vendor of their peer says (ECE), by the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
+  it('exchange vendor options (ECE) by the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -76,7 +76,7 @@ describe('programs', { skip: missing }, () => {
 })
 
 describe('a program that rejects', { skip: missing }, () => {
-  it('has the reasons that Linux leaves to programs', async t => {
+  it('may use the reasons that Linux leaves to programs', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const listener = await program.create()
@@ -101,12 +101,12 @@ describe('a program that rejects', { skip: missing }, () => {
   })
 })
 
-describe('programs that are gone', { skip: missing }, () => {
-  it('leave nothing, and their peers hear of it: 40 that are killed in every state, also stopped', async t => {
+describe('dead programs', { skip: missing }, () => {
+  it('leave nothing, and their peers are notified: 40 killed in every state, some while stopped', async t => {
     await dieInEveryState(t, await startDaemon(t), 8)
   })
 
-  it('give their port and their place back at once: 20 listeners at one port', async t => {
+  it('release their port and backlog at once: 20 listeners on one port', async t => {
     const daemon = await startDaemon(t)
     for (let turn = 0; turn < 20; turn++) {
       const program = await UcmaProgram.start(t, daemon)
@@ -118,7 +118,7 @@ describe('programs that are gone', { skip: missing }, () => {
     }
   })
 
-  it('or stopped hold nobody up: requests beyond their backlog are dropped, other listeners go on', async t => {
+  it('or stopped ones block nobody: requests beyond their backlog are dropped, other listeners continue', async t => {
     const daemon = await startDaemon(t)
     const deaf = await UcmaProgram.start(t, daemon)
     const other = await UcmaProgram.start(t, daemon)
@@ -138,7 +138,7 @@ describe('programs that are gone', { skip: missing }, () => {
       assert.ok((await client.connect(id, qpn)) >= 0)
     }
     const { connections } = await daemon.stat()
-    // Two listeners, what the client has, and as many requests as the backlog has room for.
+    // Two listeners, the client's identifiers, and as many requests as the backlog allows.
     assert.equal(connections.identifiers, 2 + 128 + 4)
     assert.ok(connections.connections <= 128 + 4)
     const id = await client.create()
@@ -153,7 +153,7 @@ describe('programs that are gone', { skip: missing }, () => {
 })
 
 describe('QUERY_ROUTE, which librdmacm used before 2010', { skip: missing }, () => {
-  it('answers addresses, device and path as structs of Linux', async t => {
+  it('returns addresses, device and path in Linux’s structs', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const id = await program.create()

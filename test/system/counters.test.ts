@@ -9,7 +9,7 @@ import { cleanEnvironment, lacking, run, start, startDaemon, temporaryFolder, us
 
 const PORT = '/sys/class/infiniband/rxe0/ports/1'
 
-/** What `grep -H` printed: values by folder and name. */
+/** The output of `grep -H`: values by folder and name. */
 const parse = (text: string): Record<string, Record<string, number>> => {
   const found: Record<string, Record<string, number>> = {}
   for (const [, folder, name, value] of text.matchAll(/(\w+)\/(\w+):(\d+)\n/g)) {
@@ -19,7 +19,10 @@ const parse = (text: string): Record<string, Record<string, number>> => {
   return found
 }
 
-/** A daemon on a small file system, whose files of counters are read while it is full, and again when it is not. */
+/**
+ * A daemon on a small file system, whose counter files are read while the file system is full, and again when it is
+ * not.
+ */
 const fullDisk = (folder: string): string => `
   mount -t tmpfs -o size=1m,mode=700 none ${folder} || exit 9
   ${userdma} daemon --socket ${folder}/sock --device rxe0@127.0.0.1 > ${folder}/../log 2>&1 & daemon=$!
@@ -33,8 +36,8 @@ const fullDisk = (folder: string): string => `
   read_counter
   kill $daemon; wait $daemon`
 
-describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
-  it('cannot be read while a full disk keeps them from being true', async t => {
+describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
+  it('cannot be read while a full disk keeps them from being updated', async t => {
     if (process.getuid?.() !== 0 || findTool('unshare') === undefined)
       return void missing(t, 'a small file system needs root and unshare')
     const folder = join(temporaryFolder(t), 'full')
@@ -47,14 +50,14 @@ describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
       /\nuserdma daemon: the files of counters cannot be written: .*ENOSPC.*\nuserdma daemon: .* up to date again\n$/,
     )
   })
-  it('say what happened, to any program, and the same as stat', async t => {
+  it('show any program the values that stat shows', async t => {
     const daemon = await startDaemon(t, {})
     const read = async (script: string): Promise<string> => {
       const { status, stdout, stderr } = await run(t, 'sh', ['-c', script], { env: daemon.env })
       assert.deepEqual([status, stderr], [0, ''], script)
       return stdout
     }
-    // Values are current from now on, not 10 ms old.
+    // From here on values are current, not 10 ms old.
     assert.equal(
       await read(`cd ${PORT}/hw_counters; cat lifespan sent_pkts; echo 0 > lifespan; cat lifespan`),
       '10\n0\n0\n',
@@ -71,12 +74,12 @@ describe('files of counters', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.equal(hw.sent_pkts, hw.rcvd_pkts)
     assert.equal(all.counters.port_xmit_packets, hw.sent_pkts)
     assert.ok(all.counters.port_xmit_data * 4 > 100 * 4096)
-    // A program that stays in the folder sees what has changed, too.
+    // A program that stays in the folder sees changes too.
     const script = `cd ${PORT}/hw_counters; cat rdma_sends; (ibv_rc_pingpong -g 1 -n 5 & until ibv_rc_pingpong -g 1 -n 5 localhost; do :; done; wait) > /dev/null 2>&1; cat rdma_sends`
     assert.equal(await read(script), '100\n110\n')
   })
 
-  it('are watched while they change, until nobody reads', async t => {
+  it('are refreshed until nobody reads them', async t => {
     const daemon = await startDaemon(t, {})
     const watching = start(t, userdma, ['stat', '--watch', '0.1', '--socket', daemon.socket])
     const json = start(t, 'sh', ['-c', `"${userdma}" stat --watch 0.1 --json --socket ${daemon.socket} | head -n 2`])

@@ -45,12 +45,12 @@ const perftests: readonly (readonly [program: string, bytes: number, ...args: st
   ['ib_send_bw', 1024, '-c', 'UD', '-s', '1024', '-n', '300'],
   ['ib_send_lat', 64, '-c', 'UD', '-s', '64', '-n', '200'],
 ]
-/** A group as perftest writes it: ::ffff:239.91.0.7 */
+/** A group in perftest's notation: ::ffff:239.91.0.7 */
 const MGID = ['-g', '-M', '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7']
 
 const own = ownProgram('datagrams')
 
-describe('services without acknowledgements', {
+describe('unreliable services', {
   skip: lacking('ibv_uc_pingpong', 'ibv_ud_pingpong', 'ib_send_bw', own),
 }, () => {
   const suite = suiteScope()
@@ -81,10 +81,10 @@ describe('services without acknowledgements', {
     assertGood(server)
   })
 
-  it('our own program: headers, the way back, groups, what vanishes, errors', async t => {
+  it('our own program: headers, replies, groups, drops, errors', async t => {
     assertGood(await run(t, own, ['-d', 'rxe0', '-x', 'rxe1', '-g', '1'], { env: daemon.env }))
   })
-  it('the same over UDP, and the trace names what it calls', async t => {
+  it('the same over UDP, and the trace names its calls', async t => {
     const devices = [81, 82].flatMap((n, i) => ['--device', `rxe${i}@${loopbackText(n)}`])
     const args = ['trace', '--private', '--link', 'udp', ...devices, '--', own, '-d', 'rxe0', '-x', 'rxe1', '-g', '1']
     const finished = await run(t, userdma, args)

@@ -15,14 +15,14 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       assert.ok(objectsOf(busy.devices) >= 8, JSON.stringify(busy))
       pair.client.child.kill('SIGKILL')
       await pair.client.ended
-      // The other end waits for ever, or gives up when its message is not acknowledged.
+      // The other end waits forever, or gives up when its message is not acknowledged.
       await daemon.settled(({ contexts }) => contexts < 2)
       pair.server.child.kill('SIGKILL')
       await pair.server.ended
       await daemon.settled(isEmpty)
     })
 
-  it('the partner of a killed program gets an error from the transport, not a hang', async t => {
+  it('the peer of a killed program gets a transport error and does not hang', async t => {
     const daemon = await startDaemon(t)
     const args = ['-x', '1', '-F', '-s', '65536', '-D', '30', '-u', '8']
     const pair = await startPair(t, daemon, args, { program: 'ib_write_bw' })
@@ -30,13 +30,13 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
     pair.server.child.kill('SIGKILL')
     const { status, stdout, stderr } = await pair.client.ended
     assert.notEqual(status, 0)
-    // Retries exceeded: who is dead says nothing, although its memory goes before its queue pair.
+    // RETRY_EXC: a dead peer sends nothing, although its memory is released before its queue pair.
     assert.match(stdout + stderr, /Failed status 12/)
     await daemon.settled(isEmpty)
   })
 
-  // What polls gets an error from the poll, what sleeps in a read of its channel gets one from that; either may be told
-  // by the doorbell that it rings next.
+  // A polling program gets an error from the poll, one that sleeps in a read of its channel from that read; the next
+  // doorbell may report it to either.
   for (const [name, args, message] of [
     ['polls', ENDLESS, /poll CQ failed -1|Couldn't post/],
     ['waits for events', [...ENDLESS, '-e'], /Failed to get cq_event|poll CQ failed -1|Couldn't post|Couldn't request/],
@@ -53,7 +53,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       }
     })
 
-  it('a program that starts afterwards is told that there is no daemon', async t => {
+  it('a program started afterwards is told that there is no daemon', async t => {
     const daemon = await startDaemon(t)
     daemon.running.child.kill('SIGKILL')
     await daemon.running.ended

@@ -1,6 +1,6 @@
 /*
- * Programs of Debian 13 on a machine with an older userland: packages are fetched by apt-get into a folder of build/, with
- * lists and state of its own, and run by their own dynamic linker. Nothing is installed.
+ * Programs of Debian 13 on a machine with an older userland: apt-get fetches packages into a folder of build/, with its
+ * own lists and state, and their own dynamic linker runs them. Nothing is installed.
  */
 import { spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ const must = (command: string, args: readonly string[]): void => {
   if (status !== 0) throw new Error(`${command} ${args.join(' ')}: ${stderr ?? 'it cannot be started'}`)
 }
 
-/** The folder with these packages and all that they need, unpacked; fetches them the first time. */
+/** The folder with these packages and their dependencies, unpacked; fetches them the first time. */
 export const fetchDebian13 = (packages: readonly string[]): string => {
   if (!existsSync(KEYRING)) throw new Error(`there is no ${KEYRING}: programs of Debian 13 are fetched on Debian only`)
   const whole = join(ROOT, packages.join('+'))
@@ -46,7 +46,7 @@ export const fetchDebian13 = (packages: readonly string[]): string => {
   return whole
 }
 
-/** A folder with a program `name` of Debian 13, or why there is none. */
+/** A folder with Debian 13's program `name`, or why there is none. */
 export const debian13 = (
   packages: readonly string[],
   name: string,

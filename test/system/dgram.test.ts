@@ -13,7 +13,7 @@ const begin = (scope: Scope, n: number, link: string): Promise<TestDaemon> =>
   startDaemon(scope, { devices: [`rxe0@${loopbackText(n)}`], link })
 
 describe('--link dgram', { skip }, () => {
-  it('carries what programs send between two daemons', async t => {
+  it('carries data between programs of two daemons', async t => {
     const [a, b] = [await begin(t, 1, 'dgram'), await begin(t, 2, 'dgram')]
     for (const args of [['-c'], ['-e', '-s', '100000', '-m', '4096']])
       assertGoodPair(await runPair(t, a, ['-g', '1', '-n', '100', ...args], { clientDaemon: b }))
@@ -26,7 +26,7 @@ describe('--link dgram', { skip }, () => {
     }
   })
 
-  it('refuses a daemon with --link udp, with a sentence', async t => {
+  it('refuses a daemon with --link udp with a sentence', async t => {
     const [a, b] = [await begin(t, 3, 'dgram'), await begin(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
     await a.running.said(

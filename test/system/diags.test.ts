@@ -1,6 +1,6 @@
 /*
- * Debian's tools of infiniband-diags. Those that ask sysfs show the devices as those of an adapter. The others need LIDs
- * or the subnet manager's queue pair, which RoCE has not: they end as they do on Linux 6.12 with its soft device.
+ * Debian's infiniband-diags. Tools that read sysfs show the devices like an adapter's. The others need LIDs or the
+ * subnet manager's queue pair, which RoCE lacks: they end as on Linux 6.12 with its soft device.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -45,7 +45,7 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
     ['ibaddr', [], 255, OPEN_FAILS],
   ]
   for (const [tool, args, expected, said] of refusals)
-    it(`${[tool, ...args].join(' ')} finds no way to ask`, { skip: lacking(tool) }, async t => {
+    it(`${[tool, ...args].join(' ')} fails without LIDs and SMI`, { skip: lacking(tool) }, async t => {
       const { status, stdout, stderr } = await run(t, tool, args, { env: daemon.env })
       assert.equal(status, expected, stdout + stderr)
       assert.match(stdout + stderr, said)

@@ -1,12 +1,12 @@
 /*
- * Programs of rdma_cm that are killed in every state of a connection, some of them while they are stopped: their peer
- * hears of it, and nothing of them is left.
+ * rdma_cm programs killed in every state of a connection, some while stopped: their peer is notified, and nothing is
+ * left of them.
  */
 import assert from 'node:assert/strict'
 import { isEmpty, type Scope, type TestDaemon } from './programs.ts'
 import { UcmaProgram } from './ucma.ts'
 
-/** In what state a program dies, and what its peer hears then. */
+/** The state in which a program dies, and the event that its peer gets. */
 const deaths = {
   'with a request that it has not read': 'REJECTED',
   'before its request is answered': 'REJECTED',
@@ -16,10 +16,10 @@ const deaths = {
 } as const
 type Death = keyof typeof deaths
 
-/** Numbers of queue pairs that nobody has, so that each is named once. */
+/** Unused queue pair numbers, each used once. */
 let nextQpn = 0x1000
 
-/** Answers the survivor's identifier. */
+/** Returns the survivor's identifier. */
 const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death, ports: Ports): Promise<number> => {
   if (death === 'with a request that it has not read' || death === 'as server of a connection') {
     const port = ports.next++
@@ -54,7 +54,7 @@ interface Ports {
   next: number
 }
 
-/** `rounds` times one program for each way to die; afterwards nothing is left. */
+/** Runs one program for each way to die, `rounds` times; afterwards nothing is left. */
 export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }

@@ -1,6 +1,6 @@
 /*
- * Every call of uverbs that Linux numbers ends as on Linux's own rxe 6.12 (R41, R42), but for what the fixture lists with a
- * reason. The guest of test/peer makes the same calls of Linux itself.
+ * Every uverbs call that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture lists with
+ * a reason. The guest of test/peer makes the same calls on Linux itself.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -10,7 +10,7 @@ import { isEmpty, lacking, ownProgram, run, startDaemon } from './programs.ts'
 const programs = EVERY_CALL.map(ownProgram)
 
 describe('every call', { skip: lacking(...programs) }, () => {
-  it('ends as on Linux’s rxe, but for what is listed with a reason', async t => {
+  it('ends as on Linux’s rxe, except for those listed with a reason', async t => {
     const daemon = await startDaemon(t)
     const lines: string[] = []
     for (const program of programs) {
@@ -22,7 +22,7 @@ describe('every call', { skip: lacking(...programs) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('that is listed is one of Linux’s, and differs', () => {
+  it('that is listed exists on Linux, and differs', () => {
     for (const [line, here] of departures.flatMap(({ lines }) => lines)) {
       assert.ok(onLinux.includes(line), line)
       assert.ok(!line.endsWith(` ${here}`), line)

@@ -1,5 +1,5 @@
 /*
- * What a program's failure looks like from outside: in the daemon's log, in a trace, and in `userdma stat --qps`.
+ * How a program's failure is reported: in the daemon's log, in a trace, and in `userdma stat --qps`.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -58,7 +58,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
 })
 
 describe('a trace', { skip: lacking(errors) }, () => {
-  it('has a line for each failure, and as JSON a record', async t => {
+  it('has a line for each failure, and a record as JSON', async t => {
     const args = ['-g', '1', '-d', 'rxe0']
     const { stderr } = await run(t, userdma, ['trace', '--private', '--errors', '--', errors, ...args])
     assert.match(
@@ -96,12 +96,12 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
       assert.equal((await waiting.ended).stdout, 'destroyed\n')
       assert.doesNotMatch(await list(), /waits/)
     })
-  it('looks where libibverbs has its counts', async t => {
+  it('looks where libibverbs keeps its event counts', async t => {
     const { stdout } = await run(t, unacknowledged, ['layout'])
     const here = Object.entries(layouts).map(([name, { handle, number, counts }]) => [name, handle, number, counts])
     assert.equal(stdout, here.map(row => `${row.join(' ')}\n`).join(''))
   })
-  it('is not told of programs that acknowledge', async t => {
+  it('is not logged for programs that acknowledge', async t => {
     const daemon = await startDaemon(t)
     for (const kind of ['cq', 'qp'])
       assert.equal((await run(t, unacknowledged, [kind, 'at-once'], { env: daemon.env })).stdout, 'destroyed\n')

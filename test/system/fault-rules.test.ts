@@ -6,8 +6,8 @@ import { assertGoodPair, type PingpongCase, runCase, startPair } from './pingpon
 import { isEmpty, lacking, runUserdma, type Scope, startDaemon, type TestDaemon, TWO_DEVICES } from './programs.ts'
 
 /**
- * Rules, what they cause in the fault layers, and how many messages are enough for it. Lost acknowledgements are no
- * good: whoever loses the last one waits for a peer that has ended.
+ * Rules, the faults that they cause, and the number of messages needed. Lost ACKs are not used: an end that misses the
+ * last one waits for a peer that has exited.
  */
 const cases: readonly (readonly [rules: string, caused: readonly string[], n: number])[] = [
   ['delay=1ms,jitter=500us', ['delayed'], 20],
@@ -27,8 +27,8 @@ const clientOf = async (t: Scope, { socket }: TestDaemon): Promise<ToolClient> =
   return client
 }
 
-describe('rules of faults', { skip: lacking('ibv_rc_pingpong') }, () => {
-  it('are borne', async t => {
+describe('fault rules', { skip: lacking('ibv_rc_pingpong') }, () => {
+  it('are tolerated', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const client = await clientOf(t, daemon)
     for (const [rules, caused, n] of cases)
@@ -46,8 +46,8 @@ describe('rules of faults', { skip: lacking('ibv_rc_pingpong') }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('change while a transfer runs, which then ends well', async t => {
-    // So slow that the transfer would last half a minute.
+  it('are changed during a transfer, which then completes', async t => {
+    // Slow enough that the transfer would take half a minute.
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'rate=1mbit' })
     const fault = (...args: string[]) => runUserdma(t, ['fault', ...args, '--socket', daemon.socket])
     const pair = await startPair(t, daemon, ['-g', '1', '-c', '-s', '2048', '-n', '2000'], {

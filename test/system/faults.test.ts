@@ -4,8 +4,8 @@ import { caseName, type PingpongCase, runCase } from './pingpong.ts'
 import { isEmpty, lacking, startDaemon, TWO_DEVICES } from './programs.ts'
 
 /**
- * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms; so few messages, and long ones, where
- * most losses are found out by the next packet.
+ * Each lost message costs up to the local ACK timeout of ibv_rc_pingpong, 67 ms; therefore few and long messages, where
+ * the next packet reveals most losses.
  */
 const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
   [{ events: false, check: true, size: 64, mtu: 1024, twoDevices: true }, 60],
@@ -14,7 +14,7 @@ const cases: readonly (readonly [one: PingpongCase, n: number])[] = [
   [{ events: true, check: true, size: 1048576, mtu: 4096, twoDevices: false }, 2],
 ]
 
-/** What the fault layer must have caused, so that the test means something. */
+/** Faults that the fault layer must have injected, so that the test is meaningful. */
 const visible: Readonly<Record<string, readonly string[]>> = {
   drop: ['retransmissions'],
   dup: ['duplicateRequests'],

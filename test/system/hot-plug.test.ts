@@ -1,6 +1,6 @@
 /*
- * Devices come and go while programs use them (R23, R28, R29), and what programs without libibverbs do with a device
- * of contexts.
+ * Devices are added and removed while programs use them (R23, R28, R29), and programs without libibverbs use a ctx
+ * device.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -25,8 +25,8 @@ const device = async (t: Scope, { socket }: TestDaemon, ...args: string[]): Prom
   return status === 0 ? stdout : stderr.trim()
 }
 
-describe('a device of contexts', { skip: lacking(contexts) }, () => {
-  it('moves messages between two processes, and its descriptor behaves as a file', async t => {
+describe('a ctx device', { skip: lacking(contexts) }, () => {
+  it('moves messages between two processes, and its descriptor behaves like a file', async t => {
     const daemon = await startDaemon(t, { devices: [...ONE_DEVICE, 'ctx0'] })
     const { status, stdout } = await run(t, contexts, ['messages', '200'], { env: daemon.env })
     assert.equal(stdout, '200 messages each way and an expected one\nthe descriptor behaves as a file\n')
@@ -34,7 +34,7 @@ describe('a device of contexts', { skip: lacking(contexts) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('is taken away from a program that uses it, and comes back', async t => {
+  it('is removed under a program that uses it, and is added again', async t => {
     const daemon = await startDaemon(t)
     assert.equal(await device(t, daemon, 'add', 'ctx0'), '')
     const program = start(t, contexts, ['wait'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
@@ -55,7 +55,7 @@ describe('a device of contexts', { skip: lacking(contexts) }, () => {
 describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') }, () => {
   const pingpong = { events: false, check: true, size: 4096, mtu: 1024, twoDevices: true }
 
-  it('come while the daemon runs, go under a program that is told, and come back', async t => {
+  it('are added at run time, removed under a program that is notified, and added again', async t => {
     const daemon = await startDaemon(t)
     assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
     await runCase(t, daemon, pingpong, 50)

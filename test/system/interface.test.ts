@@ -1,6 +1,6 @@
 /*
- * The interface of a device changes while programs use it: addresses become GIDs and go, the link goes down and comes
- * back, the MTU grows, and programs are told by events. Nothing of it ends a daemon.
+ * A device's interface changes while programs use it: addresses are added as GIDs and removed, the link goes down and
+ * up, the MTU grows, and programs get events. The daemon survives all of it.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -14,7 +14,7 @@ import { lacking, run, type Scope, start, startDaemon, type TestDaemon } from '.
 
 const GOOD = ['-g', '1', '-n', '20', '-c']
 
-/** The GIDs of a device, from a program that asks for them. */
+/** The GIDs of a device, from a program that queries them. */
 const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<number, string>>> => {
   const { stdout } = await run(t, 'ibv_devinfo', ['-v'], { env: daemon.env })
   return Object.fromEntries([...stdout.matchAll(/GID\[ *(\d+)\]:\s+(\S+?),/g)].map(([, i, gid]) => [i, gid]))
@@ -23,7 +23,7 @@ const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<num
 const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> =>
   assertGoodPair(await runPair(t, a, GOOD, { clientDaemon: b }))
 
-/** A program that prints events; `next` resolves when one more of a kind has come. */
+/** A program that prints events; `next` resolves when one more of a kind has arrived. */
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
   await watching.said(/async event FD/)
@@ -79,7 +79,7 @@ describe('a device follows its interface', {
     assert.match(tooLong.client.stderr, /Failed to modify QP to RTR/, 'its interface has the old MTU')
     const cut = await startPair(t, daemon, ['-g', '1', '-n', '100000000'], { clientDaemon: daemons[1] })
     await daemon.settled(({ devices }) => devices[0].port.sentPackets > 1000)
-    // Linux takes the other address of that network away with the first.
+    // Linux removes the other address of that network with the first one.
     ip('-n', name, 'address', 'delete', '10.99.0.1/24', 'dev', 'v0')
     await next('GID_CHANGE')
     await next('GID_CHANGE')
@@ -114,7 +114,7 @@ describe('a device follows its interface', {
     assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon lives')
   })
 
-  it('that is deleted and comes again, also under another name: link, GIDs, connections and groups are there again', {
+  it('that is deleted and created again, also under another name: link, GIDs, connections and groups are restored', {
     skip: !hasNative() && 'there is no koffi',
   }, async t => {
     if (!canMakeNamespaces(t)) return
@@ -171,7 +171,7 @@ describe('a device follows its interface', {
     }
   })
 
-  it('and leaves addresses to other devices, of its daemon and of others', async t => {
+  it('and leaves other addresses to other devices, of its daemon and of others', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500, true)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')

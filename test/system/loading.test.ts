@@ -1,5 +1,5 @@
 /*
- * Libraries that a program loads so that they look for functions past preloaded ones.
+ * Libraries loaded so that they bypass preloaded functions.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, writeFileSync } from 'node:fs'
@@ -21,7 +21,7 @@ int devices(void)
 }
 `
 
-/** A program with RUNPATH, in whose folder of libraries is a plugin that needs libibverbs through another library. */
+/** A program with RUNPATH; its library folder has a plugin that needs libibverbs through another library. */
 const build = () => {
   const folder = scratchFolder()
   const lib = join(folder, 'lib')
@@ -46,7 +46,7 @@ const build = () => {
   return { lib, program }
 }
 
-describe('libraries that are loaded', { skip: lacking('cc', 'ibv_devices') }, () => {
+describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') }, () => {
   const { lib, program } = build()
   const load = async (t: Scope, mode: string, library: string) => {
     const env = cleanEnvironment({ XDG_RUNTIME_DIR: temporaryFolder(t) })
@@ -60,14 +60,14 @@ describe('libraries that are loaded', { skip: lacking('cc', 'ibv_devices') }, ()
       assert.deepEqual(await load(t, 'plainly', library), { stdout: '1\n', stderr: '' })
     })
 
-  it('without RDMA are found and bound as ever', async t => {
+  it('without RDMA are found and bound as usual', async t => {
     for (const mode of ['plainly', 'deep', 'dlmopen'])
       assert.deepEqual(await load(t, mode, 'other.so'), { stdout: '77\n', stderr: '' })
     const { stdout } = await load(t, 'deep', './none.so')
     assert.match(stdout, /^\.\/none\.so: cannot open shared object file/)
   })
 
-  it('a namespace of their own hides the devices, and a line says so', async t => {
+  it('in a namespace of dlmopen find no devices, and a line says so', async t => {
     assert.deepEqual(await load(t, 'dlmopen', join(lib, 'plugin.so')), {
       stdout: '0\n',
       stderr: `userdma: ${lib}/plugin.so will find no devices: dlmopen loads it into a namespace without the preload library\n`,

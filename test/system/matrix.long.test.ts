@@ -36,10 +36,9 @@ const onLoopback: readonly Plan[] = links.map((link, i) => ({
 }))
 
 /**
- * Acknowledgements are lost only where both ends wait for each other before they go: a pingpong that has all that it
- * waits for ends its queue pairs, and if its last acknowledgement was lost, nobody can tell the other end. And
- * ib_send_lat -e takes the events of both of its queues from one channel: it goes wrong if they come in another
- * order.
+ * ACKs are lost only where both ends wait for each other before they exit: a pingpong that has received everything
+ * destroys its queue pairs, and if its last ACK was lost, nobody can tell the other end. And ib_send_lat -e takes the
+ * events of both its queues from one channel and fails if they arrive in another order.
  */
 const losses = [
   {

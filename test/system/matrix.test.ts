@@ -1,6 +1,6 @@
 /*
- * Programs of every transport service between two daemons on loopback, in short: one case of each kind, what cannot be
- * granted, and a soak with losses. matrix.long.test.ts has all of it.
+ * Programs of every transport service between two daemons on loopback, in short: one case of each kind, refused
+ * requests, and a soak with losses. matrix.long.test.ts has the full matrix.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -21,7 +21,7 @@ describe('two daemons, every service', { skip }, () => {
 
   for (const one of fewCases) it(caseTitle(one), t => runMatrixCase(t, two, one))
 
-  it('what cannot be granted ends as the specification says', async t => {
+  it('refused requests end as the specification says', async t => {
     const program = ownProgram('outcomes')
     const { client, server } = await runPair(t, two[0], ['-g', '1'], { program, clientDaemon: two[1] })
     assert.deepEqual([client.stderr, server.stderr], ['', ''])
@@ -32,7 +32,7 @@ describe('two daemons, every service', { skip }, () => {
     for (const daemon of two) await daemon.settled(isEmpty)
   })
 
-  it('a soak: every byte and every old value is right while each side loses packets', async t => {
+  it('a soak: every byte and every atomic result is right while each side loses packets', async t => {
     const fault = 'drop=0.02,dup=0.01,reorder=0.01,seed=9'
     const bad = await startTwo(t, { addresses: [loopbackText(63), loopbackText(64)], link: 'udp', fault })
     const args = ['-g', '1', '-b', '5000000', '-T', '14']

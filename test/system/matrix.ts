@@ -1,10 +1,10 @@
 /*
- * Debian's RDMA programs of every transport service between two daemons of ours: the cases, and the networks that they
- * are run on. Each case runs to its end on both sides with the same options.
+ * Debian's RDMA programs of every transport service between two of our daemons: the cases, and the networks they run
+ * on. Each case runs to its end on both sides with the same options.
  *
- * Unreliable services lose what a receiver's socket buffer cannot take, and their programs wait for it for ever: their
- * cases send less than such a buffer holds. ib_write_lat polls memory without asking the device, so that a round takes
- * as long as the scheduler lets it: few rounds.
+ * Unreliable services lose what overflows a receiver's socket buffer, and their programs wait for it forever: their
+ * cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so that a round takes
+ * as long as the scheduler decides: few rounds.
  */
 import assert from 'node:assert/strict'
 import { assertGoodPair, runPair } from './pingpong.ts'
@@ -22,7 +22,7 @@ const one = (line: string): MatrixCase => {
 
 export const caseTitle = ({ program, args }: MatrixCase): string => `${program} ${args.join(' ')}`
 
-/** Nothing is lost that is not sent again. */
+/** Every loss is retransmitted. */
 export const reliableCases: readonly MatrixCase[] = [
   'ibv_rc_pingpong -s 65536 -n 100 -c',
   'ibv_rc_pingpong -s 4096 -m 256 -r 5 -n 200 -l 1 -e -c',
@@ -73,7 +73,7 @@ export const unreliableCases: readonly MatrixCase[] = [
   'ib_send_lat -c UD -s 64 -n 100 -e',
 ].map(one)
 
-/** A case of each service and each kind of operation, for every day. */
+/** One case of each service and each kind of operation, for every test run. */
 export const fewCases: readonly MatrixCase[] = [
   'ibv_srq_pingpong -n 200 -q 3 -r 50 -e -c -s 10000',
   'ibv_xsrq_pingpong -m 512 -n 200 -e -s 10000',
@@ -89,7 +89,7 @@ export const fewCases: readonly MatrixCase[] = [
   'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
 ].map(one)
 
-/** What a machine must have for the cases. */
+/** The machine's requirements for the cases. */
 export const matrixPrograms: readonly string[] = [
   ...new Set([...reliableCases, ...unreliableCases].map(({ program }) => program)),
 ]
@@ -115,7 +115,7 @@ export const startTwo = async (scope: Scope, { addresses, link, fault, netns }: 
   return [await begin(0), await begin(1)]
 }
 
-/** Runs a case; the daemon of the second has the client. */
+/** Runs a case, with the client at the second daemon. */
 export const runMatrixCase = async (t: Scope, [a, b]: Two, { program, args }: MatrixCase): Promise<void> => {
   if (!program.startsWith('ib_')) {
     assertGoodPair(await runPair(t, a, ['-g', '1', ...args], { program, clientDaemon: b }))

@@ -1,5 +1,5 @@
 /*
- * Network namespaces for tests: two that are joined by a pair of virtual interfaces, and what is changed there.
+ * Network namespaces for tests: two joined by a veth pair, and changes to them.
  */
 import { spawnSync } from 'node:child_process'
 import { findTool, missing } from '../tools.ts'
@@ -10,7 +10,7 @@ export const ip = (...args: readonly string[]): void => {
   if (status !== 0) throw new Error(`ip ${args.join(' ')}: ${stderr}`)
 }
 
-/** Whether network namespaces can be made here; skips the test if not. */
+/** Whether network namespaces can be created here; skips the test if not. */
 export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: string }): boolean => {
   const name = `ud${process.pid}x`
   const tried = [
@@ -24,7 +24,7 @@ export const canMakeNamespaces = (t: Scope & { skip(why: string): void; name: st
 
 let namespaces = 0
 
-/** Two namespaces joined by a pair of virtual interfaces with IPv4 and IPv6 addresses; removed with the test. */
+/** Two namespaces joined by a veth pair with IPv4 and IPv6 addresses; removed with the test. */
 export const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): readonly [string, string] => {
   const names = [0, 1].map(i => `ud${process.pid}n${namespaces}${i}`)
   namespaces++
@@ -40,14 +40,14 @@ export const twoNamespaces = (scope: Scope, mtu: number, hardware: boolean): rea
   return two
 }
 
-/** A pair of virtual interfaces of one name, with the addresses that end in 1 and 2. */
+/** A veth pair with the same name on both sides, with the addresses that end in 1 and 2. */
 export const join = (namespaces: readonly [string, string], dev: string, mtu: number, hardware: boolean): void => {
   const [first, second] = namespaces
   ip('link', 'add', dev, 'netns', first, 'type', 'veth', 'peer', 'name', dev, 'netns', second)
   namespaces.forEach((name, i) => {
     ip('-n', name, 'address', 'add', `10.99.0.${i + 1}/24`, 'dev', dev)
     ip('-n', name, 'address', 'add', `fd99::${i + 1}/64`, 'dev', dev, 'nodad')
-    // An interface that takes one segment at a time: the kernel cuts before it, so that real packets are on the wire.
+    // An interface without segmentation offload: the kernel segments first, so that real packets are on the wire.
     ip('-n', name, 'link', 'set', dev, 'mtu', String(mtu), ...(hardware ? [] : ['gso_max_segs', '1']), 'up')
   })
   for (const name of namespaces) untilUp(name, dev)
@@ -57,7 +57,7 @@ export const join = (namespaces: readonly [string, string], dev: string, mtu: nu
 export const indexOf = (namespace: string, dev: string): number =>
   Number.parseInt(spawnSync('ip', ['-n', namespace, '-o', 'link', 'show', 'dev', dev], { encoding: 'utf8' }).stdout, 10)
 
-/** Until then the interface has no queue: what is sent is dropped. Linux gives it one within a second. */
+/** Until then the interface has no queue and drops packets. Linux adds one within a second. */
 const untilUp = (namespace: string, dev: string): void => {
   for (let left = 2000; left > 0; left--) {
     const { stdout } = spawnSync('ip', ['-n', namespace, 'link', 'show', 'dev', dev], { encoding: 'utf8' })

@@ -1,5 +1,5 @@
 /*
- * Debian 13's `rdma` (iproute2 6.15) beside what it printed on Linux 6.12, and its monitor.
+ * Debian 13's `rdma` (iproute2 6.15) compared with its output on Linux 6.12, and its monitor.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -25,10 +25,10 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
     assert.match((await shell(t, daemon, 'rdma system', path)).output, /privileged-qkey on/)
   })
 
-  it('is told of devices that come, get another name and go', { skip }, async t => {
+  it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // It listens when it has heard something.
+    // It listens once it has printed something.
     let listens = false
     const renamed = monitor.said(/\[RENAME\]/).then(() => {
       listens = true

@@ -1,6 +1,6 @@
 /*
- * Programs that ask netlink for devices and objects: iproute2's `rdma` beside what it printed on Linux, libraries that
- * find devices of any name, sockets as netlink(7) has them.
+ * Programs that query devices and objects over netlink: iproute2's `rdma` compared with its output on Linux, libraries
+ * that find devices of any name, sockets as in netlink(7).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -38,7 +38,7 @@ describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('are not there without a daemon', async t => {
+  it('do not exist without a daemon', async t => {
     const daemon = await startDaemon(t)
     const { status, stderr } = await run(t, netlink, [], {
       env: { ...daemon.env, USERDMA_SOCKET: `${daemon.socket}.none` },
@@ -97,7 +97,7 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
   })
 
-  it('renames a device under a program that uses it', async t => {
+  it('renames a device while a program uses it', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const port = String(await freePort())
     const server = start(t, 'ibv_rc_pingpong', ['-d', 'rxe0', '-g', '1', '-p', port], { env: daemon.env })
@@ -116,7 +116,7 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
     assert.match((await shell(t, daemon, `${userdma} stat --socket ${daemon.socket}`)).output, /other/)
   })
 
-  it('lets other users look, and neither change anything nor see keys', async t => {
+  it('lets other users query, but not change anything or see keys', async t => {
     if (process.geteuid?.() !== 0) return t.skip('only root can start programs of two users')
     if (spawnSync(userdma, ['--version'], { uid: 65534, gid: 65534 }).status !== 0)
       return t.skip('other users may not read this checkout')
@@ -134,16 +134,16 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
   })
 })
 
-/** Attributes whose values are numbers that differ from machine to machine. */
+/** Attributes whose values differ from machine to machine. */
 const NUMBERS: ReadonlySet<string> = new Set([
   ...['NODE_GUID', 'SYS_IMAGE_GUID', 'NDEV_INDEX', 'NDEV_NAME', 'RES_SUMMARY_ENTRY_CURR', 'STAT_HWCOUNTER_ENTRY_VALUE'],
   ...['RES_LQPN', 'RES_PID', 'RES_PDN', 'RES_CQN', 'RES_MRN', 'RES_CTXN', 'RES_SRQN', 'RES_RKEY', 'RES_LKEY'],
   ...['RES_LOCAL_DMA_LKEY', 'MIN_RANGE', 'MAX_RANGE'],
 ])
-/** XRC, which Linux's rxe has not; flushing to persistent memory, which this one has not. */
+/** XRC, which Linux's rxe lacks; FLUSH, which this rxe lacks. */
 const DIFFERENT = (1n << 20n) | (1n << 39n)
 
-/** Objects of a table have an order of their own. */
+/** The order of objects in a table is unspecified. */
 const TABLES: ReadonlySet<string> = new Set(Object.values(NldevResources).map(({ table }) => table))
 
 const withoutNumbers = (entries: Entries): unknown[] =>
@@ -152,7 +152,7 @@ const withoutNumbers = (entries: Entries): unknown[] =>
     if (name === 'CAP_FLAGS') return [name, BigInt(value as bigint) & ~DIFFERENT]
     if (typeof value !== 'object' || value instanceof Uint8Array) return [name, value]
     const isFlagged = 'flagged' in value
-    // Queue pair 1 is listed, and nothing else of clients in the daemon.
+    // Queue pair 1 is listed, but no other objects of the daemon's clients.
     const inner = (isFlagged ? value.flagged : value).filter(
       ([, entry]) =>
         name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
@@ -161,7 +161,7 @@ const withoutNumbers = (entries: Entries): unknown[] =>
     return [name, isFlagged, TABLES.has(name) ? told.map(one => inspect(one, { depth: 9 })).sort() : told]
   })
 
-/** What a request was answered with: messages, and with which errno it ended. */
+/** The answer to a request: messages, and the errno at its end. */
 const answerOf = (messages: readonly Message[]) => ({
   bodies: messages
     .filter(({ type }) => type >= NlmsgType.FIRST)
@@ -171,7 +171,7 @@ const answerOf = (messages: readonly Message[]) => ({
 })
 
 describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpong') }, () => {
-  it('of 6.15 are answered as Linux 6.12 has answered them', async t => {
+  it('of 6.15 are answered as by Linux 6.12', async t => {
     const daemon = await startDaemon(t)
     await startServers(t, daemon)
     const client = dial(t, daemon)
@@ -193,7 +193,7 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
       assert.equal(await talk.send(datagram), datagram.length)
       const answer = all.slice(at + 1, end < 0 ? undefined : end)
-      // Of some answers the program has not read the end.
+      // The program did not read some answers to the end.
       const heard = talk.heard().slice(0, answer.length)
       assert.deepEqual(answerOf(heard), answerOf(answer), request.command)
       compared++
@@ -203,7 +203,7 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
 })
 
 describe('the interface of a device', () => {
-  it('gets another name, and another takes its place: listeners are told', async t => {
+  it('is renamed, and another takes its place: listeners are notified', async t => {
     if (!canMakeNamespaces(t)) return
     const [netns] = twoNamespaces(t, 1500, true)
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
@@ -235,7 +235,7 @@ describe('the interface of a device', () => {
 })
 
 describe('a device of any name', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, () => {
-  it('has its provider, by the driver that netlink tells', async t => {
+  it('has its provider, found by the driver name from netlink', async t => {
     const daemon = await startDaemon(t, { devices: ['mlx5_0@127.0.0.1', 'null0', 'bnxt_re1@127.0.0.2'] })
     const { stdout } = await run(t, 'ibv_devices', [], { env: daemon.env })
     assert.match(stdout, /^ {4}mlx5_0 .*\n {4}bnxt_re1 /m)

@@ -1,6 +1,6 @@
 /*
- * What test/programs/outcomes prints at each end, case by case: with userdma as the responder what the InfiniBand
- * specification says, with Linux's rxe what it does instead (docs/reference/conformance.md has the departures).
+ * The output of test/programs/outcomes at each end, case by case: with userdma as the responder as the InfiniBand
+ * specification says, with Linux's rxe what that does instead (docs/reference/conformance.md lists the departures).
  */
 import assert from 'node:assert/strict'
 
@@ -21,7 +21,7 @@ const good: Outcome = { requester: '1 success; 2 success; state 3', responder: '
 const refused = failed('remote access error', `100 ${FLUSHED}; 101 ${FLUSHED}; state 6`)
 const notReady = failed('RNR retry counter exceeded', 'state 3')
 
-/** A SEND longer than its receive is an invalid request; rxe calls it an error of its own. */
+/** A SEND longer than its receive is an invalid request; rxe reports its own error. */
 const short: Readonly<Record<Responder, Outcome>> = {
   userdma: failed('remote invalid request error', `100 local length error; 101 ${FLUSHED}; state 6`),
   Linux: failed('remote operation error', `100 local QP operation error; 101 ${FLUSHED}; state 6`),
@@ -46,7 +46,7 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
   nobody_answers: failed('transport retry counter exceeded', 'state 7'),
 })
 
-/** Compares what the two ends printed. */
+/** Compares the output of both ends. */
 export const assertOutcomes = (responder: Responder, requesterSaid: string, responderSaid: string): void => {
   const expected = Object.entries(outcomes(responder))
   const lines = (end: keyof Outcome): string => expected.map(([name, one]) => `${name}: ${one[end]}\n`).join('')

@@ -1,6 +1,6 @@
 /*
- * Descriptors of a device that one program gives to another (R28, R37): across exec and over a socket, by an opener
- * that has closed all of its own by the time they are used. Those of drivers: hot-plug.test.ts.
+ * Descriptors of a device passed from one program to another (R28, R37): across exec and over a socket, by an opener
+ * that has closed all its own before they are used. Those of drivers: hot-plug.test.ts.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,12 +8,12 @@ import { isEmpty, lacking, ownProgram, run, startDaemon } from './programs.ts'
 
 const passing = ownProgram('passing')
 const imported = ownProgram('imported')
-/** Another user than the daemon's. */
+/** A user other than the daemon's. */
 const OTHER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
-describe('descriptors that are given away', { skip: lacking(passing) }, () => {
-  it('work from their first call on, whatever that is, and leave nothing behind', async t => {
+describe('passed descriptors', { skip: lacking(passing) }, () => {
+  it('work from their first call on, whichever it is, and leave nothing behind', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, passing, [], { env: daemon.env })
     assert.equal(stderr, '')
@@ -22,7 +22,7 @@ describe('descriptors that are given away', { skip: lacking(passing) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('are of no use without a daemon that serves the receiver: EIO, and its end is told', async t => {
+  it('answer EIO without a daemon that serves the receiver, whose event descriptor reports the end', async t => {
     const daemon = await startDaemon(t)
     const env = { ...daemon.env, PASSING_OTHER: `${daemon.socket}.none` }
     const { status, stderr } = await run(t, passing, ['nobody'], { env })
@@ -33,7 +33,7 @@ describe('descriptors that are given away', { skip: lacking(passing) }, () => {
 })
 
 describe('a context that two programs use', { skip: lacking(imported) }, () => {
-  it('has its objects for both, and for nobody else; they stay when either ends', async t => {
+  it('shares its objects with both, and nobody else; they stay when either exits', async t => {
     const daemon = await startDaemon(t)
     for (const how of ['share', 'outlive']) {
       const { status, stdout, stderr } = await run(t, imported, [how], { env: daemon.env })
@@ -42,7 +42,7 @@ describe('a context that two programs use', { skip: lacking(imported) }, () => {
     }
   })
 
-  it('is of use to another user if the daemon serves him', { skip: notRoot }, async t => {
+  it('works for another user if the daemon serves that user', { skip: notRoot }, async t => {
     const shared = await startDaemon(t, { guest: OTHER })
     const good = await run(t, imported, ['share', `${OTHER}`], { env: shared.env })
     assert.deepEqual([good.status, good.stdout, good.stderr], [0, 'shared\n', ''])

@@ -6,7 +6,7 @@ import { isEmpty, lacking, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES
 interface Case {
   readonly program: string
   readonly args: readonly string[]
-  /** Bytes of a message, as the result's line begins. */
+  /** Message size in bytes, the start of the result line. */
   readonly size: number
 }
 
@@ -29,7 +29,7 @@ const cases: readonly Case[] = [
   test('ib_read_bw', 4096, 300, '-b'),
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'FETCH_AND_ADD'], size: 8 },
   { program: 'ib_atomic_bw', args: ['-n', '500', '-A', 'CMP_AND_SWAP'], size: 8 },
-  // It waits for its data without asking the device, so that a message takes as long as the scheduler lets it.
+  // It polls memory without calling the device, so that a message takes as long as the scheduler decides.
   test('ib_write_lat', 64, 100),
   test('ib_send_lat', 64, 500),
   test('ib_send_lat', 8192, 200, '-e'),
@@ -52,7 +52,7 @@ describe('perftest', { skip: lacking('ib_write_bw', 'ib_atomic_lat') }, () => {
         assert.equal(status, 0, `status ${status}, signal ${signal}\n${stdout}${stderr}`)
         assert.doesNotMatch(stdout + stderr, /error|fail/i)
       }
-      // Its figures may be 0: on a busy machine perftest gives up measuring the processor's frequency.
+      // Its figures may be 0: on a busy machine perftest gives up measuring the CPU frequency.
       assert.match(client.stdout, new RegExp(`^ ${size} +\\d+ +[\\d.]+ `, 'm'))
     })
   })

@@ -24,12 +24,12 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
   })
 
   it('cannot connect without a GID index, as on Linux', async t => {
-    // Both end by themselves, in an order that nobody knows.
+    // Both exit by themselves, in no fixed order.
     const pair = await startPair(t, daemon, ['-n', '4'])
     const [server, client] = await Promise.all([pair.server.ended, pair.client.ended])
     assert.equal(server.status, 1)
     assert.match(server.stderr, /Failed to modify QP to RTR/)
-    // The server ends before it has told the client its address.
+    // The server exits before it has sent its address to the client.
     assert.equal(client.status, 1)
     assert.match(client.stderr, /Couldn't read\/write remote address/)
   })

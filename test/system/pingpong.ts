@@ -1,5 +1,5 @@
 /*
- * ibv_rc_pingpong, a pair of processes at a time: the cases that are run, and what must be true of each.
+ * ibv_rc_pingpong, a pair of processes at a time: the cases, and what must hold for each.
  */
 import assert from 'node:assert/strict'
 import {
@@ -15,7 +15,7 @@ import {
 export interface PingpongCase {
   /** Waits for events instead of polling. */
   readonly events: boolean
-  /** Checks what was received. */
+  /** Checks the received data. */
   readonly check: boolean
   /** Bytes of a message, and path MTU. */
   readonly size: number
@@ -44,7 +44,7 @@ export const matrix = (): PingpongCase[] =>
 const pairsOf = (one: PingpongCase): string[] =>
   names.flatMap((a, i) => names.slice(i + 1).map(b => `${a}=${one[a]} ${b}=${one[b]}`))
 
-/** So few of the combinations that each pair of values of two factors is in one of them. */
+/** A few of the combinations, so that each pair of values of two factors occurs in one of them. */
 export const pairwise = (): PingpongCase[] => {
   const all = matrix()
   const open = new Set(all.flatMap(pairsOf))
@@ -58,7 +58,7 @@ export const pairwise = (): PingpongCase[] => {
   return chosen
 }
 
-/** Messages each way: enough to be in full swing, few enough to be over in a moment. */
+/** Messages each way: enough to fill the queues, few enough to finish quickly. */
 const iterations = ({ size }: PingpongCase): number => (size > 100_000 ? 20 : size > 10_000 ? 100 : 300)
 
 export const caseName = ({ events, check, size, mtu, twoDevices }: PingpongCase): string =>
@@ -80,22 +80,22 @@ export interface PairOptions {
   /** Devices of server and client; the first one for both. */
   readonly devices?: readonly [string, string]
   readonly limit?: number
-  /** The daemon of the client, if it is another one. */
+  /** The client's daemon, if it is another one. */
   readonly clientDaemon?: TestDaemon
-  /** Arguments of the client, if they are others. */
+  /** The client's arguments, if they differ. */
   readonly clientArgs?: readonly string[]
-  /** How the port is given. */
+  /** The option of the port. */
   readonly portOption?: string
 }
 
 export interface StartedPair {
   readonly server: Running
   readonly client: Running
-  /** Waits for both. A server whose client failed may wait for ever: it is told to end. */
+  /** Waits for both. A server whose client failed may wait forever: it is stopped. */
   ended(): Promise<Pair>
 }
 
-/** Starts server and client; the client when the server listens. */
+/** Starts server and client; the client once the server listens. */
 export const startPair = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -131,7 +131,7 @@ export const runPair = async (
   options: PairOptions = {},
 ): Promise<Pair> => (await startPair(scope, daemon, args, options)).ended()
 
-/** Both ended well, and neither saw wrong data. */
+/** Both exited with status 0, and neither saw wrong data. */
 export const assertGoodPair = ({ server, client }: Pair): void => {
   for (const [name, { status, signal, stdout, stderr }] of Object.entries({ client, server })) {
     assert.equal(status, 0, `${name}: status ${status}, signal ${signal}\n${stdout}${stderr}`)

@@ -1,9 +1,8 @@
 /*
- * Real programs under a daemon of the test's own: start, wait for what they say, run with a time limit, collect output,
- * clean up.
+ * Real programs under the test's own daemon: start, wait for output, run with a time limit, collect output, clean up.
  *
- * Nothing here sleeps: a daemon is ready when it says so, a server when the kernel says that it listens, a program is
- * over when it has ended. What a test starts is killed when the test ends, whatever becomes of it.
+ * Nothing here sleeps: a daemon is ready when it prints so, a server when the kernel shows it listening, a program is
+ * over when it has exited. Everything that a test starts is killed when the test ends, whatever its result.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
@@ -21,17 +20,17 @@ import { findTool, inCi } from '../tools.ts'
 
 export { freePort, untilListening }
 
-/** Milliseconds after which a program hangs: it is killed, and the test fails with what it said. */
+/** Milliseconds after which a program counts as hung: it is killed, and the test fails with its output. */
 const LIMIT = 60_000
 
-/** The part of node:test's contexts that is needed here, so that hooks have it too. */
+/** The part of node:test's contexts that is needed here, so that hooks provide it too. */
 export interface Scope {
   after(body: () => unknown): void
 }
 
 /**
- * A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would mean the end of the
- * hook).
+ * A scope of a whole file or `describe`: call it there, use it in its `before` (where `after` would run at the end of
+ * the hook).
  */
 export const suiteScope = (): Scope => {
   const bodies: (() => unknown)[] = []
@@ -60,7 +59,7 @@ export const lacking = (...programs: readonly string[]): string | false => {
 }
 
 export interface Finished {
-  /** Exit status; 128+n for signal n is not made up here: then it is null. */
+  /** Exit status; null if a signal ended it. */
   readonly status: number | null
   readonly signal: NodeJS.Signals | null
   readonly stdout: string
@@ -84,7 +83,7 @@ export const temporaryFolder = (scope: Scope): string => {
 
 /**
  * Starts a program; killed at the end of the test, and after `limit` milliseconds, which is a failure. With `detached`
- * it leads a process group, which is killed as a whole: what it started cannot outlive the test either.
+ * it leads a process group, which is killed as a whole, including its children.
  */
 export const start = (
   scope: Scope,
@@ -115,13 +114,13 @@ export const start = (
       if (rest.detached && child.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
       else child.kill('SIGKILL')
     } catch {
-      // Nobody is left in the group.
+      // The group is empty.
     }
   }
   const timer = setTimeout(() => {
     late = true
     kill()
-    // Whoever still holds the other ends must not keep us waiting.
+    // A process that still holds the other ends must not block us.
     child.stdout?.destroy()
     child.stderr?.destroy()
   }, limit)
@@ -136,7 +135,7 @@ export const start = (
       else resolve({ status, signal, stdout, stderr })
     })
   })
-  // Who waits for it sees the failure; who does not, is not ended by it.
+  // A caller that waits for it gets the failure; others are not ended by it.
   ended.catch(() => {})
   scope.after(kill)
   return {
@@ -166,7 +165,7 @@ export const run = (
   options: SpawnOptions & { limit?: number } = {},
 ): Promise<Finished> => start(scope, program, args, options).ended
 
-/** Our environment without what a daemon would be found by. */
+/** Our environment without the variables that locate a daemon. */
 export const cleanEnvironment = (extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
   const { USERDMA_SOCKET: _socket, USERDMA_TAG: _tag, XDG_RUNTIME_DIR: _folder, ...env } = process.env
   return { ...env, ...extra }
@@ -180,7 +179,7 @@ export interface TestDaemon {
   readonly socket: string
   readonly running: Running
   readonly pid: number
-  /** The environment of programs that use it: what `userdma run --socket` gives them. */
+  /** The environment of programs that use it: the one `userdma run --socket` sets. */
   readonly env: NodeJS.ProcessEnv
   stat(): Promise<Stat>
   /** Polls until the numbers match or time runs out: objects end when the daemon notices that their process has. */
@@ -195,24 +194,24 @@ export interface DaemonSettings {
   readonly devices?: readonly string[]
   readonly fault?: string
   readonly link?: string
-  /** Name of the network namespace that it lives in; the programs need not. */
+  /** Name of its network namespace; the programs need not be in it. */
   readonly netns?: string
-  /** Most descriptors that it may have open. */
+  /** Limit of open descriptors. */
   readonly descriptors?: number
-  /** Number of a user besides its own who may use it; only root's daemon can be shared. */
+  /** Number of another user who may use it; only root's daemon can be shared. */
   readonly guest?: number
   /** More options of `userdma daemon`. */
   readonly options?: readonly string[]
-  /** Milliseconds that it may live. */
+  /** Milliseconds that it may run. */
   readonly limit?: number
 }
 
-/** Starts `userdma daemon`, ready when this resolves; ended with the test. */
+/** Starts `userdma daemon`; ready when this resolves; stopped with the test. */
 export const startDaemon = async (
   scope: Scope,
   { devices = ONE_DEVICE, fault, link, netns, descriptors, guest, options = [], limit = 600_000 }: DaemonSettings = {},
 ): Promise<TestDaemon> => {
-  // Its folder is removed when it writes there no more.
+  // Its folder is removed once it no longer writes there.
   let started: Running | undefined
   scope.after(() => {
     started?.child.kill('SIGKILL')

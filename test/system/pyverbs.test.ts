@@ -1,6 +1,6 @@
 /*
- * rdma-core's own tests of pyverbs: a program that we did not write checks objects, errors, and traffic of every
- * service. What Linux's soft device lacks too is skipped by the tests themselves; docs/reference/programs.md lists it.
+ * rdma-core's own pyverbs tests: a third-party program that checks objects, errors, and traffic of every service. The
+ * tests themselves skip what Linux's soft device lacks too; docs/reference/programs.md lists it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'

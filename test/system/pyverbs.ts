@@ -1,5 +1,5 @@
 /*
- * Runs rdma-core's own tests of pyverbs, as Debian ships them with its documentation, in a userland.
+ * Runs rdma-core's own pyverbs tests, as Debian ships them with its documentation, in a userland.
  */
 import assert from 'node:assert/strict'
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -12,7 +12,7 @@ export const SHIPPED = '/usr/share/doc/rdma-core/tests'
 /** Debian's interpreter, for which its modules are compiled; another one may come first in PATH. */
 export const PYTHON = '/usr/bin/python3'
 
-/** Tests that pass, by the userland whose suite it is. */
+/** Passing tests, by the userland of the suite. */
 const LISTS = { 'Debian 12': 'pyverbs-debian12.txt', 'Debian 13': 'pyverbs-debian13.txt' } as const
 
 /** Milliseconds for all tests. */
@@ -21,11 +21,14 @@ const LIMIT = 300_000
 export interface PyverbsResult {
   readonly kind: 'pass' | 'skip' | 'fail'
   readonly test: string
-  /** Why it was skipped or has failed. */
+  /** The reason of a skip or failure. */
   readonly reason: string
 }
 
-/** The suite as Python can import it: Debian compresses the larger files. Answers the folder that `tests` is in. */
+/**
+ * Unpacks the suite so that Python can import it: Debian compresses the larger files. Returns the folder that contains
+ * `tests`.
+ */
 const unpack = (scope: Scope, shipped: string): string => {
   const folder = temporaryFolder(scope)
   const tests = join(folder, 'tests')
@@ -60,8 +63,8 @@ export const runPyverbs = async (
 }
 
 /**
- * None failed, and what passed when the list was made passes: all that passes with Linux's soft device, and more.
- * Another version of rdma-core has other tests.
+ * None failed, and every listed test passes: all that pass with Linux's soft device, and more. Another version of
+ * rdma-core has other tests.
  */
 export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {
   assert.deepEqual(

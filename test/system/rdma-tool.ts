@@ -1,12 +1,12 @@
 /*
- * iproute2's `rdma` beside what it printed on Linux (test/fixtures/netlink/ORIGIN.md).
+ * iproute2's `rdma` compared with its output on Linux (test/fixtures/netlink/ORIGIN.md).
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { fixture } from '../paths.ts'
 import { freePort, run, type Scope, start, startDaemon, type TestDaemon, untilListening } from './programs.ts'
 
-/** A command, what it printed, and its exit status. */
+/** A command, its output, and its exit status. */
 interface Transcript {
   readonly command: string
   readonly output: string
@@ -22,7 +22,7 @@ const transcripts = (name: string): Transcript[] =>
     }),
   )
 
-/** Without numbers that differ, in an order of its own, and without the objects of Linux's own clients but queue pair 1. */
+/** Without numbers that differ, sorted, and without the objects of Linux's own clients except queue pair 1. */
 const comparable = (output: string): string[] =>
   output
     .replace(/\{[^{}]*"comm": "ib_core"[^{}]*\},?/g, object => (object.includes('"GSI"') ? object : ''))
@@ -35,30 +35,33 @@ const comparable = (output: string): string[] =>
     .replace(/0x[0-9a-f]+/g, 'HEX')
     .replace(/"([rl]key|local_dma_lkey)": ".*"/g, '"$1": "HEX"')
     .replace(/\b(netdev"?:? ?"?)(?:eth0|lo)\b/g, '$1IF')
-    // What rxe of Linux 6.1 has not: XRC, FLUSH, ATOMIC_WRITE.
+    // Absent in rxe of Linux 6.1: XRC, FLUSH, ATOMIC_WRITE.
     .replaceAll('MEM_WINDOW, XRC,', 'MEM_WINDOW,')
     .replaceAll('"MEM_WINDOW","XRC",', '"MEM_WINDOW",')
     .replace(/(?:, UNKNOWN)+/g, '')
     .replace(/(?:,"UNKNOWN")+/g, '')
     .split('\n')
     .filter(line => !line.includes('comm [ib_core]') || line.includes(' type GSI '))
-    // The sentence of a refusal, of which Linux has few.
+    // The sentence of a refusal; Linux has few.
     .filter(line => !line.startsWith('Error: '))
     .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))
     .sort()
 
-/** `rdma res show qp lqpn N` needs a number that there is. */
+/** `rdma res show qp lqpn N` needs an existing number. */
 const withNumbers = (command: string, qpn: string): string => command.replace('lqpn 17', `lqpn ${qpn}`)
 
-/** What a line of a shell prints under a daemon; `path`: a folder whose programs are taken before others. */
+/** The output of a shell line under a daemon; `path`: a folder searched first for programs. */
 export const shell = async (t: Scope, { env }: Pick<TestDaemon, 'env'>, command: string, path?: string) => {
   const own = path === undefined ? env : { ...env, PATH: `${path}:${env.PATH}` }
   const { status, stdout, stderr } = await run(t, 'sh', ['-c', command], { env: own })
   return { status, output: stdout + stderr }
 }
 
-/** Servers that wait for a partner, with all their objects; one after another, so that numbers go up as on Linux. */
+/**
+ * Servers that wait for a client, with all their objects; started one after another, so that numbers increase as on
+ * Linux.
+ */
 export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number[]> => {
   const pids: number[] = []
   for (const [program, ...args] of [['ibv_rc_pingpong'], ['ibv_srq_pingpong', '-q', '3']]) {
@@ -70,7 +73,7 @@ export const startServers = async (t: Scope, daemon: TestDaemon): Promise<number
   return pids
 }
 
-/** Fails unless every command prints what it printed when `recording` was made, the same but for numbers. */
+/** Fails unless every command prints the recorded output, except for numbers. */
 const compare = async (
   t: Scope,
   daemon: TestDaemon,
@@ -85,13 +88,13 @@ const compare = async (
   }
 }
 
-/** `recordings`: which version of `rdma` on which kernel; `path`: a folder that has this version. */
+/** `recordings`: which version of `rdma` on which kernel; `path`: a folder with this version. */
 export const showsObjects = async (t: Scope, recordings: string, path?: string): Promise<void> => {
   const daemon = await startDaemon(t)
   const pids = await startServers(t, daemon)
   const all = transcripts(`rdma-${recordings}.out`)
   const first = all.findIndex(({ command }) => command.startsWith('rdma link add'))
-  // Version 6.1 prints an errno that attributes which it does not know have left behind.
+  // Version 6.1 prints a stale errno, left behind by attributes that it does not know.
   const different = recordings === '6.1' ? /^rdma (?:system set netns|statistic set)/ : /^rdma system set netns/
   const alike = all.slice(0, first).filter(({ command }) => !different.test(command))
   assert.ok(alike.length > 50)

@@ -1,5 +1,5 @@
 /*
- * Connections by the thousand (R44): librdmacm's own benchmark, and idle ones of the library, which cost nothing.
+ * Thousands of connections (R44): librdmacm's own benchmark, and idle connections of the library, which cost nothing.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'

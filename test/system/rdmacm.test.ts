@@ -45,7 +45,7 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
       )
     })
 
-  it('hear when their peer is killed', async t => {
+  it('are notified when their peer is killed', async t => {
     const { listeners } = (await server.stat()).connections
     const killed = start(t, 'rping', ['-s', '-a', loopbackText(71), '-p', '19999', '-v'], { env: server.env })
     await server.settled(({ connections }) => connections.listeners > listeners)
@@ -84,7 +84,7 @@ describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, ()
 })
 
 describe('a channel that is closed while a thread waits on it', { skip: lacking(closedChannel) }, () => {
-  it('is waited on further, as on Linux, where the call holds it', async t => {
+  it('keeps the thread waiting, as on Linux, where the call holds it', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, closedChannel, [], { env: daemon.env })
     if (stderr.startsWith('cannot:')) return t.skip(stderr)

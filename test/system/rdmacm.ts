@@ -13,18 +13,18 @@ import {
   untilListening,
 } from './programs.ts'
 
-/** What server and client are called with; SERVER and PORT stand for the server's address and a port. */
+/** The arguments of server and client; SERVER and PORT stand for the server's address and a port. */
 export interface RdmacmCase {
   readonly server: string
   readonly client: string
-  /** The server goes on listening: it is ended when the client has. */
+  /** The server keeps listening: it is stopped after the client. */
   readonly endless?: true
   /**
-   * The server listens anew between two connections of one client (perftest), so that a fast client may find nobody:
-   * then the case runs again.
+   * The server listens anew between two connections of one client (perftest), so that a fast client may find no
+   * listener: then the case is repeated.
    */
   readonly listensTwice?: true
-  /** What clients that did well may end with, beside 0. */
+  /** Exit statuses of successful clients, besides 0. */
   readonly status?: number
 }
 
@@ -55,14 +55,14 @@ export const rpingCases: readonly RdmacmCase[] = [
   { server: 'rping -s -P -p PORT', client: 'rping -c -a SERVER -p PORT -C 3 -V', endless: true },
 ]
 
-/** udaddy's, which cannot be chosen. */
+/** udaddy's port, which is fixed. */
 const UDADDY_PORT = 7174
 
-/** Where the server of a case listens, if programs are given `port`. */
+/** The server's port, if programs are given `port`. */
 export const listeningPort = ({ server }: RdmacmCase, port: number): number =>
   server.startsWith('udaddy') ? UDADDY_PORT : port
 
-/** Words in the lines of cases that stand for something. */
+/** Placeholders in the lines of cases. */
 const placeholder = /\b(?:SERVER6|SERVER|CLIENT|PORT|FILE|COPY|RSOCKETS)\b/g
 export type Placeholders = Readonly<Record<string, string>>
 
@@ -86,7 +86,7 @@ export const rdmacmCases: readonly RdmacmCase[] = [
   { server: 'rdma_xserver -p PORT', client: 'rdma_xclient -s SERVER -p PORT' },
   { server: 'cmtime -b SERVER -p PORT -c 20', client: 'cmtime -s SERVER -p PORT -c 20', endless: true },
   both('rstream', '-S 65536 -C 20'),
-  // Its poll ends with POLLHUP (16) when the server has left before the client looks at its last answer.
+  // Its poll returns POLLHUP (16) if the server has exited before the client reads its last answer.
   { ...both('rstream', '-S 4096 -C 50 -T a'), status: POLLHUP },
   both('rstream', '-S 4096 -C 50 -T b'),
   both('rstream', '-S 4096 -C 50 -T n'),
@@ -103,13 +103,13 @@ export const rdmacmCases: readonly RdmacmCase[] = [
 ]
 
 export interface RdmacmOptions {
-  /** The daemon of the client, if it is another one. */
+  /** The client's daemon, if it is another one. */
   readonly clientDaemon?: TestDaemon
-  /** What stands for something in the lines; SERVER is 127.0.0.1 unless it is here. */
+  /** Values of the placeholders; SERVER is 127.0.0.1 by default. */
   readonly values?: Placeholders
-  /** The command that runs a program: in a userland of its own, for example. */
+  /** The command prefix of a program: in a userland of its own, for example. */
   readonly command?: (words: readonly [string, ...string[]]) => readonly [string, ...string[]]
-  /** Milliseconds that a program may take. */
+  /** Time limit of a program in milliseconds. */
   readonly limit?: number
 }
 
@@ -118,7 +118,7 @@ export interface RdmacmResult {
   readonly client: Finished
 }
 
-/** The answers of a REJ and a SIDR_REP for a service nobody listens to, as perftest prints them. */
+/** perftest's output for a REJ and a SIDR_REP of a service without a listener. */
 const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
 const MOST_TRIES = 20
 
@@ -138,22 +138,22 @@ export const runRdmacm = async (
 
 const addressHandles = ({ devices }: Stat): number => devices.reduce((sum, { objects }) => sum + (objects.ah ?? 0), 0)
 
-/** Resolves when a server waits for its client, or has ended. `before`: what the daemon had before it was started. */
+/** Resolves when a server waits for its client, or has exited. `before`: the daemon's objects before it was started. */
 const untilReady = async (daemon: TestDaemon, line: string, port: number, before: Stat, ended: Promise<unknown>) => {
   const [program] = wordsOf(line, {})
-  // They exchange their addresses over TCP, unless told otherwise.
+  // They exchange addresses over TCP by default.
   if (/^ib(v?)_/.test(program) && !/ -[Rz]\b/.test(line)) return untilListening(port, ended)
-  // rsockets of datagrams: nothing is the daemon's before the first message.
+  // rsockets of datagrams: no objects in the daemon before the first message.
   if (program === 'udpong') return
   const fits = {
-    // It makes an address handle of each group that it has joined.
+    // It creates an address handle for each group that it has joined.
     mckey: (now: Stat) => addressHandles(now) >= addressHandles(before) + Number(/ -c (\d+)/.exec(line)?.[1] ?? 1),
   }[program]
   const listens = (now: Stat): boolean => now.connections.listeners > before.connections.listeners
   await Promise.race([daemon.settled(fits ?? listens), ended])
 }
 
-/** Starts a program; `LD_PRELOAD=LIBRARY` before it loads that behind ours. */
+/** Starts a program; `LD_PRELOAD=LIBRARY` before it preloads that library behind ours. */
 export const startLine = (
   scope: Scope,
   daemon: TestDaemon,
@@ -168,7 +168,10 @@ export const startLine = (
   return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
 }
 
-/** Starts the server of a case; the answer runs the client, when the server waits for it, and resolves when both ended. */
+/**
+ * Starts the server of a case; the returned function runs the client once the server waits for it, and resolves when
+ * both have exited.
+ */
 export const startRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
@@ -187,7 +190,7 @@ export const startRdmacm = async (
   }
 }
 
-/** Both sides are content. */
+/** Both sides succeeded. */
 export const assertGoodRdmacm = (
   { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
   { server, client }: RdmacmResult,

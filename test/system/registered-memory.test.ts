@@ -10,7 +10,7 @@ const skip = lacking(program)
 
 describe('a region whose memory was unmapped', { skip }, () => {
   for (const how of ['munmap', 'fixed', 'mremap', 'part', 'window', 'twice'])
-    it(`fails from then on, and later mappings there are not changed (${how})`, async t => {
+    it(`fails from then on, and later mappings at its address are not changed (${how})`, async t => {
       const daemon = await startDaemon(t)
       const { stdout, stderr, status } = await run(t, program, [how], { env: daemon.env })
       if (/^cannot: /.test(stderr)) {
@@ -38,7 +38,7 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     return { said: stdout, log: daemon.running.output() }
   }
 
-  it('counts region by region, and a registration beyond it is ENOMEM', async t => {
+  it('counts every region, and a registration beyond it is ENOMEM', async t => {
     const { said, log } = await register(t, 256)
     assert.equal(said, '4, then Cannot allocate memory\nafter one less one more\n')
     assert.match(

@@ -1,6 +1,6 @@
 /*
- * A device goes while programs are in full swing on it (R23): each of them hears of it and ends, whether it polls or
- * waits for events, or has posted shared receive requests only, of which nothing is flushed. Programs on other devices:
+ * A device is removed while programs load it (R23): each of them notices and exits, whether it polls or waits for
+ * events, or has posted only shared receive requests, which are not flushed. Programs on other devices:
  * test/drivers/rxe/removal.test.ts.
  */
 import assert from 'node:assert/strict'
@@ -19,10 +19,10 @@ import {
   TWO_DEVICES,
 } from './programs.ts'
 
-/** Far more than what can be done before the device goes. */
+/** Far more than can be done before the removal. */
 const WITHOUT_END = '100000000'
 
-/** In full swing. */
+/** Under full load. */
 const isBusy = ({ name, transport }: DeviceStat): boolean => name === 'rxe1' && transport.sentPackets > 500
 
 const remove = async (t: Scope, { socket }: TestDaemon, name: string): Promise<void> => {
@@ -30,7 +30,7 @@ const remove = async (t: Scope, { socket }: TestDaemon, name: string): Promise<v
   assert.equal(status, 0, stderr)
 }
 
-describe('a device that goes under load', { skip: lacking('ibv_rc_pingpong') }, () => {
+describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, () => {
   const cases = [
     { title: 'programs that poll', args: ['-g', '1', '-s', '4096', '-m', '1024'] },
     { title: 'programs that wait for events', args: ['-g', '1', '-s', '4096', '-m', '1024', '-e'] },
@@ -45,8 +45,8 @@ describe('a device that goes under load', { skip: lacking('ibv_rc_pingpong') }, 
         const pair = await startPair(t, daemon, [...args, '-n', WITHOUT_END], { devices })
         while (!(await daemon.stat()).devices.some(isBusy));
         await remove(t, daemon, 'rxe1')
-        // Of two devices only the client's goes. Its partner waits for a message, as it would for a machine that is
-        // gone, and is told to end.
+        // Only the client's of the two devices is removed. Its peer waits for a message, as for a dead machine, and is
+        // stopped.
         const { server, client } = await pair.ended()
         for (const { status, signal, stderr } of devices[0] === 'rxe1' ? [server, client] : [client]) {
           assert.equal(signal, null)
@@ -58,8 +58,8 @@ describe('a device that goes under load', { skip: lacking('ibv_rc_pingpong') }, 
 
 const removal = ownProgram('removal')
 
-describe('a device that goes with shared receive requests', { skip: lacking(removal) }, () => {
-  it('flushes none, leaves no events of its objects, and the program finds out and cleans up', async t => {
+describe('a device removed with shared receive requests', { skip: lacking(removal) }, () => {
+  it('flushes none, leaves no events of its objects, and the program notices and cleans up', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
     const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })

@@ -1,7 +1,7 @@
 /*
- * rsockets: sockets of programs over RC queue pairs and rdma_cm, between two daemons over UDP, many at a time and with
- * losses, which also hit the messages of connections; and programs of plain TCP whose sockets librspreload turns into
- * rsockets. What is received is compared byte by byte, by the programs themselves.
+ * rsockets: programs' sockets over RC queue pairs and rdma_cm, between two daemons over UDP, many at a time and with
+ * losses, which also hit CM messages; and plain TCP programs whose sockets librspreload turns into rsockets. The
+ * programs compare the received data byte by byte.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -45,7 +45,7 @@ for (const { name, hosts, fault } of networks)
       daemons = [await daemonAt(SERVER), await daemonAt(client)]
     })
 
-    /** Starts the server; the answer runs the client. */
+    /** Starts the server; the returned function runs the client. */
     const begin = (scope: Scope, one: RdmacmCase) =>
       startRdmacm(scope, daemons[0], one, { clientDaemon: daemons[1], values: { SERVER, RSOCKETS: library! } })
 

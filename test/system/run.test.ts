@@ -18,7 +18,7 @@ import {
   userdma,
 } from './programs.ts'
 
-/** An environment in which nobody's daemon runs yet, and where its socket will be. */
+/** An environment without a daemon, and the path of its future socket. */
 const freshUser = (t: Scope): { env: NodeJS.ProcessEnv; folder: string; socket: string } => {
   const folder = temporaryFolder(t)
   return { env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }), folder, socket: join(folder, 'userdma', 'sock') }
@@ -32,7 +32,7 @@ const lacksNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system gives no namespaces to programs')
 
-/** Resolves when the daemon is gone, its socket included; to ask it would keep it. */
+/** Resolves when the daemon has exited and its socket is removed; a query would keep it alive. */
 const untilGone = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {
@@ -104,14 +104,14 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     const { env } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.said(/here/)
-    // The daemon, started by the holder, outlives this one, which has nothing of the daemon's in its pipes.
+    // The daemon, started by the holder, outlives this program, whose pipes it does not hold.
     const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
     assert.equal(stdout, 'quick\n')
     holder.child.stdin?.end('x\n')
     assert.equal((await holder.ended).status, 0)
   })
 
-  it('joins the daemon that is there, and starts one only once', async t => {
+  it('joins a running daemon, and starts only one', async t => {
     const { env, socket } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
     await holder.said(/here/)
@@ -125,9 +125,9 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await holder.ended).status, 0)
   })
 
-  it('has one daemon also when many start at once', async t => {
+  it('starts one daemon even when many programs start at once', async t => {
     const { env, socket } = freshUser(t)
-    // Each waits until all are there, so that the first daemon is still there when the last one comes.
+    // Each waits until all are connected, so that the first daemon is still there when the last one comes.
     const folder = temporaryFolder(t)
     const script = `touch "${folder}/$$"; while [ "$(ls "${folder}" | wc -l)" -lt 6 ]; do :; done; "${userdma}" stat --json`
     const found = await Promise.all(Array.from({ length: 6 }, () => runUserdma(t, ['run', ...shell(script)], { env })))
@@ -139,7 +139,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     await untilGone(socket)
   })
 
-  it('refuses a daemon with other devices or faults, and says what it has', async t => {
+  it('refuses a running daemon with other devices or faults, and says what it has', async t => {
     const daemon = await startDaemon(t, { fault: 'drop=0.01' })
     const join = (...args: string[]) =>
       runUserdma(t, ['run', '--socket', daemon.socket, ...args, '--', 'echo', 'joined'])
@@ -180,7 +180,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('says so when the daemon ends under the program', async t => {
+  it('says so when the daemon exits while the program runs', async t => {
     const tmp = temporaryFolder(t)
     const env = cleanEnvironment({ TMPDIR: tmp })
     const script = `kill -9 $("${userdma}" stat --json | sed -n 's/^  "pid": \\([0-9]*\\),/\\1/p'); "${userdma}" stat`
@@ -222,7 +222,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 })
 
 describe('userdma daemon', { skip: lacking() }, () => {
-  it('says when it is ready and for what, and ends with status 0', async t => {
+  it('says when it is ready and with which devices, and ends with status 0', async t => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       const folder = temporaryFolder(t)
       const socket = join(folder, 'sock')
@@ -247,7 +247,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     }
   })
 
-  it('is refused a socket that is in use, and told by whom', async t => {
+  it('is refused a socket in use, with the name of its owner', async t => {
     const daemon = await startDaemon(t)
     const { status, stderr } = await runUserdma(t, ['daemon', '--socket', daemon.socket])
     assert.equal(status, 1)
@@ -259,7 +259,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     )
   })
 
-  it('takes over the socket of one that was killed', async t => {
+  it('takes over the socket of a killed daemon', async t => {
     const folder = temporaryFolder(t)
     const args = ['daemon', '--socket', join(folder, 'sock')]
     const first = start(t, userdma, args, { env: cleanEnvironment() })
@@ -273,7 +273,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     assert.equal((await second.ended).status, 0)
   })
 
-  it('goes on when nobody reads what it says any more', async t => {
+  it('continues when nobody reads its output any more', async t => {
     const { env, socket, folder } = freshUser(t)
     await run(t, 'mkdir', ['-m', '700', join(folder, 'userdma')])
     const running = start(t, userdma, ['daemon'], { env })
@@ -287,7 +287,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
 })
 
 describe('userdma stat', { skip: lacking() }, () => {
-  it('counts what is there', async t => {
+  it('counts objects', async t => {
     const daemon = await startDaemon(t)
     const text = await runUserdma(t, ['stat', '--socket', daemon.socket])
     assert.equal(text.status, 0)
@@ -298,7 +298,7 @@ describe('userdma stat', { skip: lacking() }, () => {
     assert.equal(JSON.parse(json.stdout).devices[0].name, 'rxe0')
   })
 
-  it('is found through the environment of a program that runs under it', async t => {
+  it('finds the daemon through the environment of a program that runs under it', async t => {
     const daemon = await startDaemon(t)
     const { stdout } = await run(t, userdma, ['devices', '--json'], { env: daemon.env })
     const [{ name, address, driverId, nodeType, classes, ...rest }, ...more] = JSON.parse(stdout)
@@ -328,7 +328,7 @@ describe('userdma demo', { skip: lacking('ibv_devinfo', 'ibv_rc_pingpong') }, ()
     assert.deepEqual(readdirSync(tmp), [])
   })
 
-  it('joins two queue pairs in one process where the programs are missing, and says so', async t => {
+  it('connects two queue pairs in one process if the programs are missing, and says so', async t => {
     const folder = temporaryFolder(t)
     await run(t, 'ln', ['-s', process.execPath, join(folder, 'node')])
     const { status, stdout, stderr } = await runUserdma(t, ['demo'], { env: { PATH: folder } })

@@ -1,6 +1,6 @@
 /*
- * Shared receive queues and XRC with real programs (issue: ibv_srq_pingpong, ibv_xsrq_pingpong, perftest, unmodified)
- * and our own: rxe's library has no XRC, the shim brings it.
+ * Shared receive queues and XRC with real programs (ibv_srq_pingpong, ibv_xsrq_pingpong, perftest, unmodified) and our
+ * own: rxe's library has no XRC, the shim adds it.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -116,7 +116,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
   it('with loss', async t => {
     const bad = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.02,dup=0.02,seed=9' })
     await clients(t, bad, 2, ['-n', '100', '-s', '8000', '-m', '1024'])
-    // Not ibv_srq_pingpong: whoever is done goes, and the other may still wait for an acknowledgement that was lost.
+    // Not ibv_srq_pingpong: the end that is done exits, and the other may still wait for a lost ACK.
     const args = ['-x', '1', '-F', '--use-srq', '-q', '4', '-n', '100', '-s', '5000']
     const { server, client } = await runPair(t, bad, args, { program: 'ib_send_bw' })
     assertGood(client)

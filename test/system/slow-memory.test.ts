@@ -1,5 +1,5 @@
 /*
- * Memory that never answers: its program is cut off, and says why; neighbours go on, and the daemon ends when it is
+ * Memory that never answers: its program is disconnected, and says why; neighbours continue, and the daemon stops when
  * told to.
  */
 import assert from 'node:assert/strict'
@@ -19,14 +19,14 @@ import {
 
 const program = ownProgram('slow_memory')
 const skip = lacking(program, 'ibv_rc_pingpong')
-/** What the program says where the machine does not let it do this. */
+/** The program's message on a machine that does not allow this. */
 const CANNOT = /cannot: .*/
 
 const NOBODY = 65534
 
 const SLOW = /remote operation error, vendor_err 0x50c/
 
-/** A guest's moves go through /proc/PID/mem, which the kernel refuses for userfaultfd's missing pages at once. */
+/** A guest's DMA goes through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages at once. */
 const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: boolean }[] = [
   { kind: 'fuse', said: SLOW, cutOff: true },
   { kind: 'userfaultfd', said: SLOW, cutOff: true },
@@ -49,7 +49,7 @@ const startSlow = (t: Scope, daemon: TestDaemon, kind: string, guest?: number): 
     stdio: ['pipe', 'pipe', 'pipe'],
   })
 
-/** Movers of a daemon that sleep in the kernel. */
+/** Mover threads of a daemon in uninterruptible sleep. */
 const stuckMoversOf = (daemon: number): number =>
   readdirSync('/proc').filter(name => {
     try {
@@ -62,7 +62,7 @@ const stuckMoversOf = (daemon: number): number =>
 describe('memory that never answers', { skip }, () => {
   for (const { kind, said, guest, cutOff } of cases) {
     const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
-    it(`${kind}, ${whose}: neighbours go on, and SIGTERM is heard`, { skip: needsRoot(guest) }, async t => {
+    it(`${kind}, ${whose}: neighbours continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
       const slow = startSlow(t, daemon, kind, guest)
@@ -83,7 +83,7 @@ describe('memory that never answers', { skip }, () => {
     })
   }
 
-  it('movers of a guest that cannot be killed are few', { skip: needsRoot(NOBODY) }, async t => {
+  it('a guest blocks few mover threads that cannot be killed', { skip: needsRoot(NOBODY) }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)

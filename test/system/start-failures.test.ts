@@ -1,5 +1,5 @@
 /*
- * A start that fails says why, wherever it fails: no room, no /proc, too few descriptors.
+ * A failed start says why: no space, no /proc, too few descriptors.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { cleanEnvironment, run, temporaryFolder, userdma } from './programs.ts'
 
 const isRoot = process.getuid?.() === 0
 
-describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('a failed start', { skip: !hasNative() && 'there is no koffi' }, () => {
   const own = (script: string) => ['-m', 'sh', '-c', script]
 
-  it('for want of room says so, and leaves nothing', async t => {
+  it('without disk space says so, and leaves nothing', async t => {
     if (!isRoot || findTool('unshare') === undefined)
       return void missing(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
@@ -30,7 +30,7 @@ describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, ()
     assert.deepEqual(readdirSync(folder), [])
   })
 
-  it('for want of /proc says so', async t => {
+  it('without /proc says so', async t => {
     if (!isRoot || findTool('unshare') === undefined) return void missing(t, 'another /proc needs root and unshare')
     const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
     const { stdout, stderr } = await run(t, 'unshare', own(script), { env: cleanEnvironment() })
@@ -42,7 +42,7 @@ describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, ()
   })
 
   for (const most of [20, 40, 100])
-    it(`for want of descriptors says so: ${most}`, async t => {
+    it(`without enough descriptors says so: ${most}`, async t => {
       const script = `ulimit -n ${most}; ${userdma} run --private -- true; echo "status $?"`
       const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
       assert.match(
@@ -52,7 +52,7 @@ describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, ()
       assert.equal(stdout, 'status 1\n')
     })
 
-  it('in a user namespace says whose files are in the way', async t => {
+  it('in a user namespace says whose files prevent it', async t => {
     if (!isRoot || findTool('unshare') === undefined || findTool('setpriv') === undefined)
       return void missing(t, 'a user namespace over files of root needs root, unshare and setpriv')
     const folder = temporaryFolder(t)
@@ -76,7 +76,7 @@ describe('a start that fails', { skip: !hasNative() && 'there is no koffi' }, ()
     )
   })
 
-  it('keeps a log that says who serves, and what ended it', async t => {
+  it('leaves a log with the devices served, and with the reason of the exit', async t => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o700)
     const { status, stderr } = await run(t, userdma, ['run', '--', 'true'], {

@@ -1,6 +1,6 @@
 /*
- * Programs of our own that do what a test tells them, step by step: a line on their input, a line with the result and
- * bytes as the answer (test/programs/ucma.c, test/programs/umad.c).
+ * Our own programs, controlled by a test step by step: a line on their input, a line with the result and bytes as the
+ * answer (test/programs/ucma.c, test/programs/umad.c).
  */
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -17,7 +17,7 @@ export class StepProgram {
   readonly running: Running
   readonly #lines: AsyncIterator<string>
 
-  /** `user`: whose program it is. */
+  /** `user`: the program's user. */
   constructor(t: Scope, program: string, daemon: TestDaemon, user?: number) {
     const own = user === undefined ? {} : { uid: user, gid: user }
     this.running = start(t, program, [], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'], ...own })

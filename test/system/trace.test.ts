@@ -42,7 +42,7 @@ const tracedPingpong = async (t: Scope, daemon: TestDaemon, args: readonly strin
   return { calls: readFileSync(calls, 'utf8'), pcap, client }
 }
 
-/** Methods in order, without what only some versions of libibverbs ask. */
+/** Methods in order, without those that only some versions of libibverbs call. */
 const methods = (calls: string): string[] =>
   calls
     .trimEnd()
@@ -62,7 +62,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.deepEqual(sorted(made.slice(0, 6)), sorted(before), calls)
     assert.deepEqual(made.slice(6, 11), connect, calls)
     assert.deepEqual(made.slice(-4), after, calls)
-    // Every sleep asks for the next event first.
+    // Arms for the next event before every sleep.
     assert.ok(made.filter(name => name === 'cq.reqNotify').length >= 10, calls)
     assert.match(
       calls,
@@ -73,14 +73,14 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       /rc_qp\.modify\(object \d+, state RTR, .*dgid ::ffff:127\.0\.0\.1.*pathMtu MTU_1024.*\) = 0 <0\./,
     )
     assert.match(calls, /rc_qp\.create\(.*\) = 0 \{.*qpNum 0x[0-9a-f]+.*\} <0\./)
-    // New descriptors are shown by the numbers that they got, which later calls use.
+    // New descriptors are shown by their numbers in the program, which later calls use.
     const [, channel] = /comp_channel\.create\(\) = 0 \{object fd (\d+)\} </.exec(calls) ?? []
     assert.ok(channel, calls)
     assert.match(calls, new RegExp(`cq\\.create\\(.*channel fd ${channel}\\b`))
     assert.match(calls, /async_fd\.create\(\) = 0 \{object fd \d+\} </)
   })
 
-  it('shows all of it on demand', async t => {
+  it('shows everything on demand', async t => {
     const daemon = await startDaemon(t)
     const query = async (...options: string[]): Promise<string> => {
       const { stderr } = await run(t, userdma, ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo'])
@@ -91,7 +91,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(await query('--verbose'), /\{.*smLid 0\b.*\}/)
   })
 
-  it('counts calls, chooses them by class and failure, and writes JSON', async t => {
+  it('counts calls, filters them by class and failure, and writes JSON', async t => {
     const daemon = await startDaemon(t)
     const traced = async (...options: string[]): Promise<string[]> => {
       const args = ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo']
@@ -109,7 +109,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
       chosen.length >= 2 && chosen.every(line => /(port\.\w+|async_fd\.create)\(/.test(line)),
       chosen.join('\n'),
     )
-    // The call that fails is libibverbs' own question.
+    // The failing call is libibverbs' own query.
     assert.deepEqual(await traced('--errors', '--json'), [''])
     const all = (await traced('--json')).map(line => JSON.parse(line))
     assert.deepEqual(
@@ -120,7 +120,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.equal(rows.find(({ method }) => method === 'port.query').calls, 1)
   })
 
-  it('shows the bytes of calls, with the names that Linux has for them', async t => {
+  it('shows the bytes of calls, with Linux’s names', async t => {
     const { stderr } = await runUserdma(t, ['trace', '--private', '--abi', '--', 'ibv_devinfo'])
     assert.match(stderr, /port\.query\(.*\n {4}ioctl DEVICE\.QUERY_PORT \(object 0, method 2, driver 14\) at 0x/)
     assert.match(stderr, /\n {6}QUERY_PORT_RESP out at 0x[0-9a-f]+, 48 bytes: [0-9a-f]{64}…/)
@@ -128,7 +128,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(stderr, /CORE_OUT struct ib_uverbs_ex_query_device_resp out at /)
   })
 
-  it('shows programs of the library, their chains with every entry', async t => {
+  it('shows programs of the library, and every entry of their chains', async t => {
     const { status, stdout, stderr } = await runUserdma(t, [
       'trace',
       '--private',
@@ -150,7 +150,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(refused, /\{done 1, results \[.*\], entry 1 EINVAL \(rc_qp\.create: .*maxSendWr.*\)\}/)
   })
 
-  it('shows calls on the descriptor of a driver by their names', { skip: lacking(contexts) }, async t => {
+  it('shows calls on a driver’s descriptor by name', { skip: lacking(contexts) }, async t => {
     const args = ['trace', '--private', '--device', 'ctx0', '--', contexts, 'messages', '3']
     const { status, stdout, stderr } = await runUserdma(t, args)
     assert.equal(status, 0, stdout + stderr)
@@ -186,7 +186,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.equal(new Set([...calls.matchAll(/^\[pid (\d+)/gm)].map(match => match[1])).size, 1)
   })
 
-  it('passes status and output of the program on', async t => {
+  it('passes on the program’s status and output', async t => {
     const { status, stdout, stderr } = await runUserdma(t, [
       'trace',
       '--private',
@@ -228,7 +228,7 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       assert.deepEqual([count(0), count(1), count(2)], [40, 120, 40], lines.join('\n'))
       assert.ok(count(17) > 0)
       for (const line of lines) assert.match(line, /^eth:ethertype:ipv?6?:udp:infiniband/)
-      // 0x600000 is a warning. Over IPv6 tshark warns of a UDP checksum of 0, which RoCE has there too.
+      // 0x600000 is a warning. Over IPv6 tshark warns of a UDP checksum of 0, which RoCE uses there too.
       const warned = device.includes('::') ? '' : ' || _ws.expert.severity >= 0x600000'
       const odd = await tshark(t, pcap, '-Y', `_ws.malformed${warned}`)
       assert.deepEqual(odd, [''])
@@ -239,7 +239,7 @@ describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'e
       )
     })
 
-  it('writes what a bad network made of them', async t => {
+  it('writes packets after fault injection', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=0.05,dup=0.05,seed=2' })
     const { pcap } = await tracedPingpong(t, daemon, ['-n', '20', '-s', '5001', '-m', '1024'])
     await verify(t, pcap)

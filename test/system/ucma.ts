@@ -1,6 +1,6 @@
 /*
- * Programs of our own that write to rdma_cm files (test/programs/ucma.c), told what to write by the test: commands of
- * Linux's rdma_user_cm.h, of which the test knows what it needs.
+ * Our own programs that write to rdma_cm files (test/programs/ucma.c), controlled by the test: those commands of
+ * Linux's rdma_user_cm.h that tests need.
  */
 import assert from 'node:assert/strict'
 import { CmEventType, CmPortSpace } from '../../src/spec/enums.ts'
@@ -24,7 +24,7 @@ export interface UcmaEvent {
   readonly id: number
   readonly userHandle: bigint
   readonly status: number
-  /** What the peer's vendor says. */
+  /** The ECE of the peer's vendor. */
   readonly ece: Ece
 }
 
@@ -39,9 +39,9 @@ const putEce = (view: DataView, at: number, { vendorId, attrMod }: Ece): void =>
 }
 const noEce: Ece = { vendorId: 0, attrMod: 0 }
 
-/** Commands answer 0 or more, or minus an errno. */
+/** Commands return 0 or more, or minus an errno. */
 export class UcmaProgram extends StepProgram {
-  /** With a channel; `user`: whose program it is. */
+  /** With a channel; `user`: the program's user. */
   static async start(t: Scope, daemon: TestDaemon, user?: number): Promise<UcmaProgram> {
     const self = new UcmaProgram(t, UCMA_PROGRAM, daemon, user)
     assert.ok((await self.say('open')).result >= 0)
@@ -60,7 +60,7 @@ export class UcmaProgram extends StepProgram {
     return result < 0 ? result : response.getUint32(0, true)
   }
 
-  /** How many events of it were read. */
+  /** The number of its events that were read. */
   async destroy(id: number): Promise<number> {
     const view = body(16)
     view.setUint32(8, id, true)
@@ -105,7 +105,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(6, view)).result
   }
 
-  /** Without a queue pair: confirms the answer to a request of one's own. */
+  /** Without a queue pair: confirms the reply to our own request. */
   async accept(id: number, qpn?: number, ece = noEce): Promise<number> {
     const view = body(296)
     view.setUint32(8, qpn ?? 0, true)
@@ -144,7 +144,7 @@ export class UcmaProgram extends StepProgram {
     }
   }
 
-  /** Waits for an event, whose predecessors are passed over. */
+  /** Waits for an event, skipping the ones before it. */
   async until(name: string): Promise<UcmaEvent> {
     for (let tries = 0; tries < 20_000; tries++) {
       const event = await this.event()

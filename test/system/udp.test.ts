@@ -116,7 +116,7 @@ describe('two daemons on loopback', { skip }, () => {
         await checked(t, [two[1], two[0]])
       })
 
-      it('nothing was lost, and the kernel has cut and joined datagrams, or has not', async () => {
+      it('nothing was lost, and the kernel segmented datagrams only with --link udp', async () => {
         await assertNothingLost(two)
         const { cutMessages, sentPackets } = await portOf(two[0])
         assert.ok(sentPackets > 1000)
@@ -151,7 +151,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.match(stdout, /active_mtu:\s+4096/)
   })
 
-  it('says which addresses there are when it lacks one', async t => {
+  it('lists the available addresses when one is missing', async t => {
     const { status, stderr, stdout } = await runUserdma(t, [
       ...['daemon', '--link', 'udp', '--device', 'rxe0@203.0.113.9', '--socket', join(temporaryFolder(t), 's')],
     ])
@@ -169,7 +169,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.equal(status, 1)
   })
 
-  it('is not joined by who wants another link', async t => {
+  it('is not joined by a program that wants another link', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(53)}`], link: 'udp' })
     const refused = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'memory', '--', 'true'])
     assert.match(refused.stderr, /has link udp, not memory; use --private/)
@@ -178,7 +178,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.deepEqual([joined.status, joined.stderr], [0, ''])
   })
 
-  it('refuses a path from an address that is not there with EADDRNOTAVAIL', async t => {
+  it('refuses a path from a missing address with EADDRNOTAVAIL', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(54)}`], link: 'udp' })
     // GID 0 is link-local, and loopback has no such address.
     const { client, server } = await runPair(t, daemon, ['-g', '0', '-n', '4'])
@@ -188,8 +188,8 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
 })
 
 /**
- * Waits until a capture that is being written has so many packets, looking whenever it has grown; it is up to the
- * caller to find that it has fewer.
+ * Waits until a capture in progress has this number of packets, checking whenever it has grown; the caller detects that
+ * it has fewer.
  */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {
@@ -242,7 +242,7 @@ describe('two network namespaces', { skip }, () => {
       if (version === 6) assert.equal(unexpectedIdentifications, 0)
     })
 
-  // Groups as perftest wants them: an IPv4 group, and IPv6 groups of the link and of the world.
+  // Groups in perftest's notation: an IPv4 group, and IPv6 groups of link and global scope.
   for (const [version, group] of [
     [4, '0:0:0:0:0:0:0:0:0:0:255:255:239:91:0:7'],
     [6, '255:2:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
@@ -256,7 +256,7 @@ describe('two network namespaces', { skip }, () => {
       for (const program of ['ib_send_bw', 'ib_send_lat'])
         await perftest(t, two, program, '-c', 'UD', '-n', '100', '-s', '1000', '-g', '-M', group)
       await assertNothingLost(two)
-      // 100 datagrams, then 100 there and back. Who sends to a group that it is in hears itself.
+      // 100 datagrams, then 100 in each direction. A sender that is a member of its group receives its own datagrams.
       const [a, b] = [await portOf(two[0]), await portOf(two[1])]
       assert.deepEqual([a.sentPackets, b.sentPackets], [100, 200])
       assert.ok(a.receivedPackets > 200 && b.receivedPackets > 100, `${a.receivedPackets} and ${b.receivedPackets}`)
@@ -264,7 +264,7 @@ describe('two network namespaces', { skip }, () => {
 
   for (const link of ['udp', 'udp-plain'])
     for (const version of [4, 6] as const)
-      it(`tshark reads what is on the wire, every ICRC is right (--link ${link}, IPv${version})`, async t => {
+      it(`tshark decodes the packets on the wire, every ICRC is right (--link ${link}, IPv${version})`, async t => {
         for (const tool of ['tshark', 'dumpcap', 'editcap', 'python3'])
           if (findTool(tool) === undefined) return void missing(t, `${tool} is not installed here`)
         if (!canMakeNamespaces(t)) return
@@ -289,7 +289,7 @@ describe('two network namespaces', { skip }, () => {
         assert.equal(odd.stdout, '')
         const verified = await run(t, 'python3', [fixture('wire', 'verify.py'), pcap])
         assert.match(verified.stdout, new RegExp(`ICRC right in ${lines.length}\\n`), verified.stderr)
-        // A virtual interface leaves UDP checksums to hardware that it does not have.
+        // A virtual interface leaves UDP checksums to offload hardware that does not exist.
         const errors = verified.stdout.split('\n').filter(line => /ERROR/.test(line) && !/UDP checksum$/.test(line))
         assert.deepEqual(errors, [])
         assert.ok(readFileSync(pcap).length > 20 * 2 * 9000)

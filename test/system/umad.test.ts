@@ -1,7 +1,7 @@
 /*
- * umad files as programs of libibumad use them: nodes, agents, requests and responses between devices, long messages, and
- * what becomes of it all when programs die and devices go. What a call answers is what Linux 6.12 answers with its soft
- * device, recorded with the same program (test/programs/umad.c); where we differ it is said.
+ * umad files as libibumad programs use them: nodes, agents, requests and responses between devices, long messages, and
+ * clean-up after programs die and devices are removed. The expected answers are those of Linux 6.12 with its soft
+ * device, recorded with the same program (test/programs/umad.c); differences are marked.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
@@ -40,7 +40,7 @@ describe('umad files', { skip: missing }, () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  it('have nodes as Linux 6.12 makes them: for one user, and none of the subnet manager', async t => {
+  it('have nodes as on Linux 6.12: for one user, and none of the subnet manager', async t => {
     const { stdout } = await run(
       t,
       'sh',
@@ -62,7 +62,7 @@ describe('umad files', { skip: missing }, () => {
     ])
   })
 
-  it('make agents of what can be had', async t => {
+  it('register agents for what is available', async t => {
     const program = await UmadProgram.start(t, daemon)
     const vendor = { mgmtClass: VENDOR, version: 1 }
     const pm = { mgmtClass: PERFORMANCE, version: 1 }
@@ -104,7 +104,7 @@ describe('umad files', { skip: missing }, () => {
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)
 
-    // Another file of the same port: methods are the port's.
+    // Another file of the same port: methods belong to the port.
     assert.ok((await program.open(0)) >= 0)
     assert.deepEqual([(await program.say('pkeys')).result, (await program.say('pkeys')).result], [0, 0])
     assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
@@ -113,7 +113,7 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('refuse what is no message, no path, and no call', async t => {
+  it('refuse invalid messages, paths and calls', async t => {
     const program = await UmadProgram.start(t, daemon)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
     const long = madOf({ mgmtClass: PERFORMANCE, method: GET }, 300)
@@ -134,7 +134,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await send({ data: data.subarray(0, 35) }), EINVAL)
     assert.equal(await send({ data: data.subarray(0, 36) }), 100)
     assert.equal(await send({ data: madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET }, 40) }), EINVAL)
-    // Of long messages only DATA is cut.
+    // Only DATA segments of long messages are truncated.
     const rmpp = { mgmtClass: SUBNET_ADMINISTRATION, version: 2, rmpp: 1 }
     assert.equal(await program.register(rmpp), 1)
     const ack = madOf({ mgmtClass: SUBNET_ADMINISTRATION, method: GET, version: 2 }, 1000)
@@ -145,13 +145,13 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('match responses with requests, and tell of those that nobody answers', async t => {
+  it('match responses with requests, and report unanswered ones', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1, 'wait')
     assert.equal(await client.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
     const data = madOf({ mgmtClass: VENDOR, method: GET, tid: 77, oui: OUI })
-    // A read that waits.
+    // A read that blocks.
     const waiting = server.read()
     assert.equal(await client.send({ data, timeout: 10_000 }), 320)
     assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction again')
@@ -167,7 +167,7 @@ describe('umad files', { skip: missing }, () => {
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
     const { agent, status, data: answer } = await client.receive()
     assert.deepEqual([agent, status, answer], [0, 0, response])
-    // A second response answers nothing; another method has no agent, and Send no answer.
+    // A second response matches no request; another method has no agent, and Send gets no response.
     assert.equal(await server.send({ data: response, gid: ipGid(1) }), 320)
     const unheard = madOf({ mgmtClass: VENDOR, method: SEND, tid: 78, oui: OUI })
     assert.equal(await client.send({ data: unheard, timeout: 20, retries: 2 }), 320)
@@ -181,7 +181,7 @@ describe('umad files', { skip: missing }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('answer Get and Set that nobody takes: performance counters, and else that there is no such thing', async t => {
+  it('answer unclaimed Get and Set: performance counters, and otherwise an error status', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({}), 0)
     const ask = async (mgmtClass: number, method: number, attribute: number): Promise<Uint8Array> => {
@@ -198,7 +198,7 @@ describe('umad files', { skip: missing }, () => {
     const counters = Buffer.from(await ask(PERFORMANCE, GET, 0x12))
     const extended = Buffer.from(await ask(PERFORMANCE, GET, 0x1d))
     assert.deepEqual([statusOf(counters), counters[65]], [0, 1])
-    // Packets received, the request among them.
+    // Packets received, including the request.
     assert.ok(counters.readUInt32BE(100) >= 2)
     assert.equal(Number(extended.readBigUInt64BE(96)), counters.readUInt32BE(100) + 1)
     for (const [mgmtClass, method, attribute] of [
@@ -209,7 +209,7 @@ describe('umad files', { skip: missing }, () => {
       [VENDOR, SET, 1],
     ] as const)
       assert.equal(statusOf(await ask(mgmtClass, method, attribute)), 0x0c)
-    // Nothing answers what is no Get or Set, and what is subnet management.
+    // Other methods than Get and Set, and subnet management, get no response.
     for (const [mgmtClass, method] of [
       [PERFORMANCE, TRAP],
       [SUBNET_ADMINISTRATION, 0x12],
@@ -222,7 +222,7 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('know the header without P_Keys of programs that did not ask for them', async t => {
+  it('use the header without P_Keys for programs that did not enable them', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.registerOld({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     assert.equal(await program.registerOld({ qpn: 0 }), EPROTONOSUPPORT)
@@ -233,7 +233,7 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('say for which of their agents a message is, and keep what an agent that is gone has heard', async t => {
+  it('give the agent of each message, and keep messages of closed agents', async t => {
     const client = await UmadProgram.start(t, daemon, 0)
     const server = await UmadProgram.start(t, daemon, 1)
     assert.equal(await client.register({}), 0)
@@ -248,7 +248,7 @@ describe('umad files', { skip: missing }, () => {
     for (const one of [client, server]) await one.close()
   })
 
-  it('show in traces as calls of their classes, with the bytes that were read and written', async t => {
+  it('appear in traces as calls of their classes, with the bytes read and written', async t => {
     const registration = Buffer.alloc(40)
     registration[4] = 1
     const steps = `open /dev/infiniband/umad0\\nregister2 ${registration.toString('hex')}\\nread 64\\nunregister 0\\n`
@@ -270,7 +270,7 @@ describe('umad files', { skip: missing }, () => {
     assert.match(said, /mad_agent\.destroy\(object 0\) = 0/)
   })
 
-  it('are shared by a child, which reads and sends as its parent', async t => {
+  it('are shared with a child, which reads and sends like its parent', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
@@ -283,7 +283,7 @@ describe('umad files', { skip: missing }, () => {
     await program.close()
   })
 
-  it('are left to programs that a shell starts', async t => {
+  it('are inherited by programs that a shell starts', async t => {
     const registration = Buffer.alloc(40)
     registration[4] = 1
     const steps = `use 3\nregister2 ${registration.toString('hex')}\npoll 0\n`
@@ -296,13 +296,13 @@ describe('umad files', { skip: missing }, () => {
     )
   })
 
-  it('carry long messages of libibumad, which say how much room they need', async t => {
+  it('carry long messages of libibumad, and report the buffer size they need', async t => {
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
     await server.said(/ready/)
     const gid = Buffer.from(ipGid(2)).toString('hex')
     for (const bytes of [0, 216, 217, 10_000, 500_000]) {
       const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, String(bytes), '3'], { env: daemon.env })
-      // One datagram is always whole.
+      // A single datagram is always complete.
       assert.equal(stdout, `${bytes} bytes\n`, stderr)
     }
     server.child.stdin?.end()
@@ -311,8 +311,8 @@ describe('umad files', { skip: missing }, () => {
   })
 })
 
-describe('umad files in bad times', { skip: missing }, () => {
-  it('carry long messages over a network that loses datagrams', async t => {
+describe('umad files under failures', { skip: missing }, () => {
+  it('carry long messages over a lossy network', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=3%,seed=5' })
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
     await server.said(/ready/)
@@ -323,7 +323,7 @@ describe('umad files in bad times', { skip: missing }, () => {
     assert.equal((await server.ended).status, 0, server.output())
   })
 
-  it('end when their device is removed: every call is EIO, and who waits is woken', async t => {
+  it('end when their device is removed: every call is EIO, and waiters are woken', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const program = await UmadProgram.start(t, daemon, 1)
     const waiting = await UmadProgram.start(t, daemon, 1, 'wait')
@@ -343,13 +343,13 @@ describe('umad files in bad times', { skip: missing }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('of programs that are killed leave nothing: 20 with agents, requests and unread messages', async t => {
+  it('of killed programs leave nothing: 20 with agents, requests and unread messages', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const survivor = await UmadProgram.start(t, daemon, 0)
     assert.equal(await survivor.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     for (let round = 0; round < 20; round++) {
       const victim = await UmadProgram.start(t, daemon, 1)
-      // It is the same method each time: the last one's agent is gone.
+      // The same method each time: the last agent is gone.
       assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
       const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
       assert.equal(await survivor.send({ data }), 320)
@@ -364,7 +364,7 @@ describe('umad files in bad times', { skip: missing }, () => {
   })
 
   const noGuests = process.geteuid?.() !== 0 && "needs root: only root's daemon has guests"
-  it("are not for guests of root's daemon", { skip: noGuests }, async t => {
+  it("are refused to guests of root's daemon", { skip: noGuests }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     const guest = new StepProgram(t, UMAD_PROGRAM, daemon, NOBODY)
     assert.equal((await guest.say('open /dev/infiniband/umad0')).result, EACCES)

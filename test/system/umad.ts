@@ -1,5 +1,5 @@
 /*
- * Programs of our own that use umad files (test/programs/umad.c), told what to do by the test: the structs of Linux's
+ * Our own programs that use umad files (test/programs/umad.c), controlled by the test: the structs of Linux's
  * ib_user_mad.h.
  */
 import assert from 'node:assert/strict'
@@ -15,7 +15,7 @@ export interface Registration {
   readonly mgmtClass?: number
   readonly version?: number
   readonly flags?: number
-  /** Methods whose requests it gets. */
+  /** Methods whose requests it receives. */
   readonly methods?: readonly number[]
   readonly oui?: number
   readonly rmpp?: number
@@ -77,7 +77,7 @@ export const madOf = (
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
-  /** Bytes of its files' headers. */
+  /** Size of its files' headers in bytes. */
   header: number = UmadHeader.bytes
 
   /** With a file of node `umadN` open; `how`: "wait" for one without O_NONBLOCK. */
@@ -113,7 +113,7 @@ export class UmadProgram extends StepProgram {
     return { agent, flags: out.getUint32(RegisterAgent2.flags, true) }
   }
 
-  /** REGISTER_AGENT, which leaves headers as they were before P_Keys. */
+  /** REGISTER_AGENT, which keeps the headers from before P_Keys. */
   async registerOld({ mgmtClass = 0, version = 0, methods = [], qpn = 1 }: Registration): Promise<number> {
     const bytes = new Uint8Array(RegisterAgent.bytes)
     bytes.set(maskOf(methods), RegisterAgent.methods)
@@ -139,7 +139,7 @@ export class UmadProgram extends StepProgram {
     return (await this.say(`write ${bytes.length} ${hex(bytes)}`)).result
   }
 
-  /** What a read of `room` bytes gives; minus an errno. */
+  /** The result of a read of `room` bytes; minus an errno. */
   async read(room = this.header + MAD_BYTES): Promise<Received | number> {
     const { result, view } = await this.say(`read ${room}`)
     if (result < 0) return result
@@ -154,7 +154,7 @@ export class UmadProgram extends StepProgram {
     }
   }
 
-  /** Waits until there is a message, and reads it. */
+  /** Waits for a message and reads it. */
   async receive(room?: number): Promise<Received> {
     assert.equal((await this.say('poll 30000')).result, 1)
     const received = await this.read(room)

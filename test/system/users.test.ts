@@ -1,5 +1,6 @@
 /*
- * Whom a daemon serves, whom programs and tools believe, and where a daemon may lie (docs/why/threat-model.md).
+ * Which users a daemon serves, which daemons programs and tools trust, and where a daemon's socket may be
+ * (docs/why/threat-model.md).
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -26,14 +27,14 @@ import {
 const NOBODY = 65534
 const GROUP = 54321
 
-/** Why two users cannot take part here. */
+/** Why a second user is not available here. */
 const oneUserOnly = (): string | false => {
   if (process.geteuid?.() !== 0) return 'only root can start programs of two users'
   const { status } = spawnSync(userdma, ['--version'], { uid: NOBODY, gid: NOBODY })
   return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
 }
 
-/** A daemon of root's in a folder that everybody may enter, or one of another user. */
+/** A daemon of root in a folder that everybody may enter, or one of another user. */
 const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
   const folder = temporaryFolder(t)
   chmodSync(folder, 0o755)
@@ -50,14 +51,14 @@ const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []):
   return socket
 }
 
-/** A program that looks for devices; who runs it is up to `prefix`. */
+/** A program that looks for devices; `prefix` decides its user. */
 const look = (t: Scope, socket: string, ...prefix: readonly string[]): Promise<Finished> => {
   const script = 'if [ -e /sys/class/infiniband/rxe0/node_guid ]; then echo True; else echo False; fi'
   const [program, ...args] = [...prefix, 'sh', '-c', script]
   return run(t, program, args, { env: programEnvironment(socket) })
 }
 const nobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups']
-/** Root of a user namespace, outside of which it is nobody special. */
+/** Root of a user namespace, without privileges outside it. */
 const outside = ['setpriv', `--reuid=${GROUP}`, `--regid=${GROUP}`, '--clear-groups', 'unshare', '--map-root-user']
 const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${GROUP}`]
 
@@ -112,7 +113,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY}\n`])
   })
 
-  it('names users of a user namespace by the numbers that they have outside, and others as such', async t => {
+  it('names users outside a user namespace as such, and those inside by their outer numbers', async t => {
     if (findTool('unshare') === undefined) return void missing(t, 'a user namespace needs unshare')
     const shared = await look(t, await daemonOf(t, 0, ['--allow-user', String(NOBODY)]), ...outside)
     assert.match(shared.stderr, /: it runs as a user outside this user namespace, who could read/)
@@ -120,7 +121,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     assert.match(closed.stderr, new RegExp(`it does not serve user 0; .*\`--allow-user ${GROUP}\``))
   })
 
-  it('is refused names that nobody has', async t => {
+  it('is refused unknown names', async t => {
     const { status, stderr } = await runUserdma(t, ['daemon', '--allow-user', 'no such user'])
     assert.equal(status, 2)
     assert.match(stderr, /^userdma: --allow-user "no such user": there is no such user; give a name or a number/)
@@ -128,7 +129,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
 })
 
 describe('a daemon of another user', { skip: oneUserOnly() }, () => {
-  it('is not believed: programs find no device, tools and the library say whose it is', async t => {
+  it('is not trusted: programs find no device, tools and the library say whose it is', async t => {
     const socket = await daemonOf(t, NOBODY)
     const program = await look(t, socket)
     assert.equal(program.stdout, 'False\n')
@@ -154,8 +155,8 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   })
 })
 
-describe('where a daemon may lie', () => {
-  it('not in a folder that others may write to', async t => {
+describe('the daemon’s folder', () => {
+  it('must not be in a folder that others may write to', async t => {
     const folder = join(temporaryFolder(t), 'shared')
     mkdirSync(folder)
     for (const mode of [0o1777, 0o770]) {
@@ -167,7 +168,7 @@ describe('where a daemon may lie', () => {
     }
   })
 
-  it('its files have the same modes whatever the umask is', async t => {
+  it('has files with the same modes whatever the umask is', async t => {
     const folder = temporaryFolder(t)
     const before = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
@@ -182,7 +183,7 @@ describe('where a daemon may lie', () => {
     assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts'), 0o444)
   })
 
-  it('waits for a start at the same place, and hears signals meanwhile', async t => {
+  it('is locked by one start at a time, and a waiting start reacts to signals', async t => {
     const folder = temporaryFolder(t)
     const socket = join(folder, 'sock')
     const lock = await takeLock(`${socket}.lock`)

@@ -1,5 +1,5 @@
 /*
- * valgrind takes bytes that have arrived for initialised, and others of the same buffer not.
+ * valgrind treats received bytes as initialised, and other bytes of the same buffer as uninitialised.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -7,7 +7,7 @@ import { lacking, ownProgram, run, startDaemon } from './programs.ts'
 
 const program = ownProgram('initialised')
 
-describe('below valgrind', { skip: lacking(program, 'valgrind') }, () => {
+describe('under valgrind', { skip: lacking(program, 'valgrind') }, () => {
   for (const [how, errors] of [
     ['recv', false],
     ['extended', false],

@@ -60,7 +60,7 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
     assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 
-  it('a child uses what lies on registered pages, with ibv_fork_init', async t => {
+  it('a child uses data on registered pages, with ibv_fork_init', async t => {
     assertGood(await run(t, ownProgram('fork_safe'), ['-d', 'rxe0'], { env: daemon.env }))
   })
 
@@ -73,7 +73,7 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
       assertGood(await run(t, ownProgram('threads'), ['-d', 'rxe0', '-g', '1', ...forks], { env: daemon.env }))
     })
 
-  it('memory windows over UDP, and the trace names what they call', async t => {
+  it('memory windows over UDP, and the trace names the calls', async t => {
     const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
     const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
     assertGood(finished)

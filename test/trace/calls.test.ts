@@ -76,7 +76,7 @@ describe('call lines', () => {
     )
   })
 
-  it('a create shows the new object and what came out, the driver’s attributes too', () => {
+  it('a create shows the new object and the outputs, including the driver’s attributes', () => {
     const record = recordOf(
       Cq,
       Cq.methods.create,
@@ -133,7 +133,7 @@ describe('call lines', () => {
     assert.match(callLine({ ...base, ret: -4095 }), /= -1 errno 4095 </)
   })
 
-  it('a call whose bytes said nothing, of unknown class, and with unreadable attributes', () => {
+  it('undecodable calls, unknown classes, and unreadable attributes', () => {
     assert.equal(
       callLine({ ...base, dialect: 'write', ret: -22, reason: 'the command is truncated' }),
       '[pid 123 ibv_rc_pingpong] fd 3 write(?) = -1 EINVAL (the command is truncated) <0.000034>',
@@ -174,7 +174,7 @@ describe('call lines', () => {
     assert.equal(second, '[pid 123 a [2J b] fd 3 ioctl(?) = 0 <0.000034>')
   })
 
-  it('as JSON the same, with names', () => {
+  it('as JSON, with names', () => {
     const record = recordOf(RcQp, RcQp.methods.modify, 3, [
       [1, '02'],
       [4, '05000000'],
@@ -197,7 +197,7 @@ describe('call lines', () => {
     assert.doesNotThrow(() => JSON.stringify(callJson(recordOf(Mr, Mr.methods.create, 0, [[2, '00f0e51e5e550000']]))))
   })
 
-  it('read what the codec of the dialect writes', () => {
+  it('decode the output of the dialect’s codec', () => {
     const { create } = RcQp.methods
     const cap = { maxSendWr: 16, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
     const args = { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 0x7fff00000001n }
@@ -224,12 +224,12 @@ describe('call lines', () => {
     )
   })
 
-  it('take a message that is not base64 for none', () => {
+  it('ignore a message that is not base64', () => {
     const call = { classId: ClassId.cq, call: 3, message: '***', answer: '%' }
     assert.match(callLine({ ...base, call }), /cq\.destroy\(\) = 0 </)
   })
 
-  it('never throw, whatever the messages contain', () => {
+  it('never throw for any message contents', () => {
     const anyId = fc.constantFrom(...Object.values(ClassId), 1, 0x8000)
     const bytes = fc.uint8Array({ maxLength: 200 })
     const built = fc.array(

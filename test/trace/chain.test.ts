@@ -64,7 +64,7 @@ const reason = new TextEncoder().encode('cq.destroy: there is no object 9')
 const whole = recordOf(entries, { results: answered(entries, outcomes), done: 3, error: 2, reason })
 
 describe('a chain', () => {
-  it('is shown with its entries, what they refer to, and why one failed', () => {
+  it('is shown with its entries, their references, and the reason of a failure', () => {
     assert.equal(
       callLine(whole),
       '[pid 1 x] fd 3 interface.chain(onError STOP, entries [pd.create(), ' +
@@ -106,14 +106,14 @@ describe('a chain', () => {
     ])
   })
 
-  it('of many entries is abridged, and whole on demand, however long', () => {
+  it('of many entries is abridged, and complete on demand', () => {
     const many = encodeChain(Array.from({ length: 3000 }, () => ({ call: callOf('pd', 'create') })))
     const record = recordOf(many, { results: many, done: 0, error: 0 })
     assert.match(callLine(record), /entries \[(pd\.create\(\), ){4}… 2996 more\]\) = 0 \{done 0, results \[\]\}/)
     assert.equal(callLine(record, { verbose: true }).match(/pd\.create\(\)/g)?.length, 3000)
   })
 
-  it('is of the classes of its entries, and an error if one of them failed', () => {
+  it('matches the classes of its entries, and is an error if one of them failed', () => {
     assert.deepEqual([...new Set(classesOf(whole))], ['interface', 'pd', 'mr', 'cq'])
     assert.ok(isSelected(whole, { classes: new Set(['cq']), errors: true }))
     assert.ok(!isSelected(whole, { classes: new Set(['ah']) }))
@@ -148,7 +148,7 @@ describe('a chain', () => {
     )
   })
 
-  it('that is none stays bytes; an unknown class in it too', () => {
+  it('that is malformed stays bytes; an unknown class in it too', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const strange = entries.slice()
     strange[10] = 0x77
@@ -156,7 +156,7 @@ describe('a chain', () => {
     assert.match(callLine(recordOf(strange, { done: 0, error: 0 })), /\[\(class 30583, call 0, 1000777700/)
   })
 
-  it('never throws, whatever was changed in it', () => {
+  it('never throws when modified', () => {
     const change = fc.array(fc.tuple(fc.nat(entries.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
     fc.assert(
       fc.property(change, change, fc.nat(9), (asked, came, done) => {

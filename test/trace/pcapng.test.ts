@@ -41,7 +41,7 @@ describe('pcapng', () => {
     })
   })
 
-  it('the made-up headers are those that the packets of Linux had, apart from Ethernet addresses', () => {
+  it('the synthesised headers equal those of Linux’s packets, except for Ethernet addresses', () => {
     for (const { frame, flow, identification } of capturedPackets) {
       const { destinationMac: _d, sourceMac: _s, trailer: _t, ...original } = frame
       const made = parseFrame(frameOf({ flow, identification, payload: frame.payload }))
@@ -52,7 +52,7 @@ describe('pcapng', () => {
     }
   })
 
-  it('makes up local Ethernet addresses, and the group address of a multicast address', () => {
+  it('synthesises local Ethernet addresses, and the group address of a multicast address', () => {
     const mac = (...address: number[]): string => Buffer.from(madeUpMac(Uint8Array.from(address))).toString('hex')
     const mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]
     assert.equal(mac(...mapped, 127, 0, 0, 1), '02007f000001')

@@ -88,7 +88,7 @@ const linesOf = (log: string): string[] => {
 }
 
 describe('recorded calls', () => {
-  it('of ibv_rc_pingpong are as people read them', () => {
+  it('of ibv_rc_pingpong equal the golden file', () => {
     const lines = linesOf('ibv_rc_pingpong_events.client.abilog')
     if (process.env.UPDATE_GOLDEN) writeFileSync(golden, `${lines.join('\n')}\n`)
     assert.deepEqual(lines, readFileSync(golden, 'utf8').trimEnd().split('\n'))

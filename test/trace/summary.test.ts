@@ -18,7 +18,7 @@ const refused: TraceRecord = { ...records[0], duration: 5, ret: -28, attempt: 'C
 delete (refused as { call?: unknown }).call
 
 describe('a summary', () => {
-  it('has the longest first, and all of them at the end', () => {
+  it('lists the longest first, and the total at the end', () => {
     const summary = createSummary()
     for (const record of [lasting(/^pd$/, 10), lasting(/^mr$/, 75), refused, lasting(/^pd$/, 10)]) summary.add(record)
     assert.deepEqual(summaryText(summary).split('\n'), [
@@ -40,7 +40,7 @@ describe('a summary', () => {
     })
   })
 
-  it('of nothing is a table, and calls that were lost are told', () => {
+  it('of no calls is a table, and lost calls are reported', () => {
     const summary = createSummary()
     assert.match(summaryText(summary), / {2}0\.00 {4}0\.000000 {11}0 {9}0 {11}total$/)
     summary.add({ ...records[0], lost: 4 }, false)
@@ -63,7 +63,7 @@ describe('a summary', () => {
 })
 
 describe('a selection', () => {
-  it('by class takes a refused call for those that it can be about', () => {
+  it('by class includes a refused call for each class that it may concern', () => {
     const mr = lasting(/^mr$/, 1)
     assert.ok(isSelected(mr, {}))
     assert.ok(isSelected(mr, { classes: new Set(['pd', 'mr']) }))
@@ -73,7 +73,7 @@ describe('a selection', () => {
     assert.deepEqual(classesOf({ ...refused, attempt: 'POLL_CQ' }), [])
   })
 
-  it('of errors takes those only, and not the question that libibverbs asks each context', () => {
+  it('of errors has only those, without libibverbs’ query of each context', () => {
     const probe = records.filter(({ ret }) => ret < 0)
     assert.deepEqual(
       probe.map(({ attempt }) => attempt),
@@ -84,7 +84,7 @@ describe('a selection', () => {
     assert.ok(isSelected(probe[0], {}))
   })
 
-  it('names classes that exist', () => {
+  it('of an unknown class is refused with the known ones', () => {
     assert.deepEqual([...classList(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
     assert.throws(() => classList(['rc_qp,qp']), /^Error: class "qp": there are interface, device, port, .*rc_qp/)
   })

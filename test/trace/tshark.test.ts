@@ -110,7 +110,7 @@ const numberOf = (field: string, text: string): bigint => {
 }
 
 describe('every kind of packet that we send', () => {
-  it('is there', () => {
+  it('is covered', () => {
     const seen = new Set(packets.map(p => opcodeByNumber[p.payload[0]]!.name))
     const wanted = opcodes.filter(o => SERVICES.includes(o.transport ?? '')).map(o => o.name)
     assert.deepEqual([...seen].sort(), [...wanted].sort())
@@ -123,7 +123,7 @@ describe('every kind of packet that we send', () => {
       assert.ok(syndromes.has(syndrome), `syndrome ${syndrome}`)
   })
 
-  it('is in a capture file as it was sent, with the right ICRC, under the name that a trace prints', () => {
+  it('is in a capture file as sent, with the right ICRC, under its name in a trace', () => {
     const read = readCapture(capture())
     assert.equal(read.length, packets.length)
     for (const [i, { bytes }] of read.entries()) {
@@ -177,7 +177,7 @@ describe('tshark', { skip }, () => {
       .map(line => line.split('\t'))
   })
 
-  it('finds no packet malformed, and the fields that we wrote', () => {
+  it('finds no packet malformed, and decodes the fields that we wrote', () => {
     assert.equal(lines.length, packets.length)
     for (const [i, [malformed, opcode, pad, ...values]] of lines.entries()) {
       const packet = parsePacket(packets[i].payload)
@@ -197,7 +197,7 @@ describe('tshark', { skip }, () => {
     }
   })
 
-  it('calls opcodes as we do', () => {
+  it('uses our names of opcodes', () => {
     const names = [...tshark(['-r', file, ...PLAIN, '-V', '-O', 'infiniband']).matchAll(/^ {8}Opcode: (.*) \(\d+\)$/gm)]
     assert.equal(names.length, packets.length)
     for (const [i, { payload }] of packets.entries()) {

@@ -21,7 +21,7 @@ import { valueJson, valueText, WHOLE } from '../../src/trace/values.ts'
 const gid = (text: string): Uint8Array => Uint8Array.from(Buffer.from(text.replace(/[^0-9a-f]/g, ''), 'hex'))
 
 describe('values as text', () => {
-  it('addresses as people write them', () => {
+  it('addresses in their usual notation', () => {
     assert.equal(gidText(gid('0000000000000000 0000ffff 0a4d0002')), '::ffff:10.77.0.2')
     assert.equal(gidText(gid('fe80 0000 0000 0000 5054 00ff fe12 3456')), 'fe80::5054:ff:fe12:3456')
     assert.equal(gidText(new Uint8Array(16)), '::')
@@ -31,7 +31,7 @@ describe('values as text', () => {
     assert.equal(gidText(gid('00010010 01000001 10010010 0100000a')), '1:10:100:1:1001:10:100:a')
   })
 
-  it('an address as text is the address again', () => {
+  it('addresses survive a round trip through text', () => {
     const word = fc.oneof(fc.constant(0), fc.integer({ min: 0, max: 0xffff }))
     fc.assert(
       fc.property(fc.array(word, { minLength: 8, maxLength: 8 }), words => {
@@ -69,7 +69,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(flagsOf(1, color).of, 0), [])
   })
 
-  it('records without what is 0, and bounded', () => {
+  it('records without zero fields, and bounded', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     assert.equal(valueText('r', record(1, fields).of, values), '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}')
@@ -81,7 +81,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).of, ones), ones)
   })
 
-  it('whole on demand: zeros, all fields, all records, all bytes', () => {
+  it('complete on demand: zeros, all fields, all records, all bytes', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     const whole = Object.entries(values).map(([name, value]) => `${name} ${value}`)

@@ -77,7 +77,7 @@ const isFine = (args: Record<string, unknown>): boolean =>
     Object.hasOwn(args, name) ? problemOf(of, args[name], false) === undefined : may,
   ) && Object.keys(args).every(name => Object.hasOwn(attributes, name))
 
-it('fits what has no problem, and nothing else', () => {
+it('accepts arguments without a problem, and nothing else', () => {
   const shape = shapeOf(attributes)
   fc.assert(
     fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
@@ -94,7 +94,7 @@ it('fits what has no problem, and nothing else', () => {
   )
 })
 
-it('takes a value that has no problem, and no other, strict or not', () => {
+it('accepts a value without a problem, and no other, strict or not', () => {
   const kinds = Object.values(attributes).map(({ of }) => of)
   const flag = fc.constantFrom(1, 4, 0x80, 0x81, 0x100, 1.5)
   for (const strict of [false, true])
@@ -106,14 +106,14 @@ it('takes a value that has no problem, and no other, strict or not', () => {
     )
 })
 
-it('passes over names of a record that it does not know, and those of arguments not', () => {
+it('ignores unknown fields of a record, but not unknown arguments', () => {
   const shape = shapeOf(attributes)
   const one = { ...(plainly.one as object), more: 1 }
   assert.ok(hasRightArguments(shape, { small: 1, pd: 1, one }))
   assert.equal(hasRightArguments(shape, { small: 1, pd: 1, more: 1 }), false)
 })
 
-it('does not vouch for what it does not see: accessors of a class', () => {
+it('does not accept what it cannot check: accessors of a class', () => {
   const shape = shapeOf(attributes)
   class Given {
     readonly small = 1

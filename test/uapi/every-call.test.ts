@@ -87,7 +87,7 @@ describe('every call', () => {
     }
   })
 
-  it('is in one table only: nothing is mapped or absent that Linux does not have', () => {
+  it('is in one table only, and the tables have nothing that Linux lacks', () => {
     const names = new Set(linuxCalls.map(({ name }) => name))
     for (const name of [...Object.keys(absentCommands), ...Object.keys(absentIoctls)]) assert.ok(names.has(name), name)
     const numbers = new Set(
@@ -98,7 +98,7 @@ describe('every call', () => {
     for (const { object, number } of ioctlMethods) assert.ok(numbers.has(`ioctl ${object} ${number}`))
   })
 
-  it('that is an ioctl takes every attribute that Linux has for it, by its number', () => {
+  it('that is an ioctl takes every attribute of Linux, by its number', () => {
     for (const { number, methodNumber, attributes, name } of ioctls.filter(isMapped)) {
       const found = ioctlMethods.find(method => method.object === number && method.number === methodNumber)
       assert.deepEqual(
@@ -158,7 +158,7 @@ const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }
   assert.ok(decoded.reason!.endsWith(absent!), decoded.reason)
 }
 
-describe('what is absent', () => {
+describe('absent calls', () => {
   const WRITE_CMD = InvokeWrite.WRITE_CMD
   for (const call of linuxCalls.filter(({ absent }) => absent !== undefined))
     it(`${titleOf(call)} is refused as Linux refuses what a driver lacks, and says why`, () => {
@@ -175,7 +175,7 @@ describe('what is absent', () => {
       }
     })
 
-  it('what Linux does not number either', () => {
+  it('calls that Linux does not number either', () => {
     for (const number of [41, 200, EXTENDED + 58, EXTENDED + 2]) {
       const decoded = byWrite([...u32(number), ...u16(2), ...u16(0)])
       assert.ok(isAnswer(decoded) && errnoName(-decoded.ret) === 'EOPNOTSUPP')
@@ -200,7 +200,7 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   }
   const ADDRESS = Number(ARENA)
 
-  it('survive the object dialect, whatever is asked for', () => {
+  it('survive the object dialect, with any arguments', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
         const asked = [attribute(0, 8, Number(object)), attribute(1, 4, ADDRESS), attribute(2, 4 * count, ADDRESS + 8)]

@@ -116,7 +116,7 @@ const expected: Readonly<Record<LinkName, { modify: object; create: object }>> =
 }
 
 for (const link of LINKS)
-  test(`${link}: a driver is given what Linux's structs say of its link`, () => {
+  test(`${link}: a driver gets its link's fields of Linux's structs`, () => {
     const { context, caller, pd, qp, given } = deviceOn(link)
     for (const [bytes, wanted] of [
       [modify(qp), { ...expected[link].modify, state: QpState.values.RTR }],
@@ -130,7 +130,7 @@ for (const link of LINKS)
   })
 
 for (const link of LINKS)
-  test(`${link}: not a byte is lost in the object dialect`, () => {
+  test(`${link}: no byte is lost in the object dialect`, () => {
     const { context, caller, pd, qp } = deviceOn(link)
     for (const bytes of [modify(qp), createAh(pd)]) {
       const decoded = decodeWriteBytes(callerView(context, caller), bytes)
@@ -141,7 +141,7 @@ for (const link of LINKS)
   })
 
 for (const link of ['ib', 'roce', 'opa'] as const)
-  test(`${link}: QUERY_QP answers the path that the driver tells`, () => {
+  test(`${link}: QUERY_QP returns the driver’s path`, () => {
     const { context, caller, qp, tell } = deviceOn(link)
     tell({ ...expected[link].modify, state: 2 })
     let answered: Uint8Array | undefined
@@ -159,7 +159,7 @@ for (const link of ['ib', 'roce', 'opa'] as const)
     )
   })
 
-test('a driver may have the number of rxe, for whose programs it is, and answer nothing that is rxe’s', () => {
+test('a driver may use rxe’s driver id for its programs, without rxe’s outputs', () => {
   const { context, caller, pd } = deviceOn('roce', RXE_DRIVER_ID)
   const bytes = createAh(pd)
   new DataView(bytes.buffer).setUint16(6, 3, true)

@@ -85,7 +85,7 @@ test('write, extended: response and lengths must agree', () => {
   assert.equal(errorOf(write(extended(1, query, 38).slice(0, 20))), 'EINVAL')
 })
 
-test('write, extended: a shorter room gets the first part and its length', () => {
+test('write, extended: a shorter response buffer gets the first part and its length', () => {
   const memory = arena()
   const bytes = Uint8Array.from(extended(1, [...u32(0), ...u32(0)], 24))
   memory.map(AT, bytes)
@@ -118,7 +118,7 @@ const CREATE_QP = (type: number, cqes: number[] = []): number[] =>
     16,
   )
 
-test('a QP type is a class of its own; those that no device has EOPNOTSUPP, what is none EINVAL (R9)', () => {
+test('a QP type is a class of its own; types that no device has are EOPNOTSUPP, unknown ones EINVAL (R9)', () => {
   const decoded = write(CREATE_QP(2))
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
@@ -158,14 +158,14 @@ test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks
   assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
 })
 
-test('MODIFY_QP of UD takes a Q_Key, and EINVAL for what only connections have', () => {
+test('MODIFY_QP of UD takes a Q_Key; attributes of connected services are EINVAL', () => {
   const asUd = (view: FakeView): unknown => view.handles.set(3, 'ud_qp')
   const decoded = write(modify(1 << 6, { 72: 1, 75: 0x80 }), asUd)
   assert.deepEqual(!isAnswer(decoded) && decoded.call.args, { qkey: 0x80000001 })
   assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }), asUd)), 'EINVAL')
 })
 
-test('MODIFY_QP: of a PSN Linux takes 24 bits; the others ride in the legacy part', () => {
+test('MODIFY_QP: Linux takes 24 bits of a PSN; the others are kept in the legacy part', () => {
   const bytes = modify(1 << 12, { 76: 1, 77: 2, 78: 3, 79: 0xff })
   const decoded = write(bytes)
   assert.ok(!isAnswer(decoded))
@@ -173,13 +173,13 @@ test('MODIFY_QP: of a PSN Linux takes 24 bits; the others ride in the legacy par
   assert.deepEqual([...encodeLinux(decoded.call, decoded.legacy()!).bytes], bytes)
 })
 
-test('a handle of no QP is left to core, with the class that it should have', () => {
+test('an invalid QP handle is left to core, with the expected class', () => {
   const decoded = write(modify(0), view => view.handles.clear())
   assert.ok(!isAnswer(decoded))
   assert.equal(decoded.call.class.name, 'rc_qp')
 })
 
-test('POST_SEND with work requests: they must be there, and whole', () => {
+test('POST_SEND with work requests: they must be present and complete', () => {
   const post = (count: number, sges: number, size: number, tail: number): Decoded | Answer =>
     write(
       command(28, [...u64(ARENA), ...u32(3), ...u32(count), ...u32(sges), ...u32(size), ...new Array(tail).fill(0)], 1),
@@ -245,7 +245,7 @@ const createQp = (changes: Readonly<Record<number, Attr | null>> = {}): Attr[] =
   return Object.values(all).filter(attribute => attribute !== null)
 }
 
-test('ioctl QP_CREATE: of several mistakes the kernel’s first', () => {
+test('ioctl QP_CREATE: several mistakes give the kernel’s first error', () => {
   const answers: [string, Readonly<Record<number, Attr | null>>][] = [
     ['OK', {}],
     ['EINVAL', { 0: null }],
@@ -327,13 +327,13 @@ test('ioctl: lists are cut to whole entries of the caller’s size', () => {
   assert.equal(handles(4n, 0), 'EINVAL')
 })
 
-test('ioctl INFO_HANDLES: Linux finds out late that count or list are missing', () => {
+test('ioctl INFO_HANDLES: Linux checks late that count and list are present', () => {
   const kind: Attr = [0, 8, 4n]
   assert.equal(errorOf(verbs(0, 1, [kind, [2, 8, ARENA]])), 'ENOENT')
   assert.equal(errorOf(verbs(0, 1, [kind, [1, 4, ARENA]])), 'EINVAL')
 })
 
-test('ioctl REG_MR: an address, and nothing of files and DMA handles, which soft devices lack', () => {
+test('ioctl REG_MR: an address; files and DMA handles, which soft devices lack, are refused', () => {
   const region = (...more: readonly Attr[]): Decoded | Answer =>
     verbs(7, 5, [
       [0, 0, 0n],
@@ -353,7 +353,7 @@ test('ioctl REG_MR: an address, and nothing of files and DMA handles, which soft
   assert.equal(errorOf(region([4, 8, 0n], [2, 0, 0n])), 'EINVAL')
 })
 
-test('the request of an ioctl tells the dialect', () => {
+test('the request number of an ioctl selects the dialect', () => {
   const memory = arena()
   memory.map(AT, new Uint8Array(16))
   const view = fakeView(memory)

@@ -126,7 +126,7 @@ test('QUERY_QP of a new queue pair', () => {
   assert.equal(out.pathMtu, 1)
 })
 
-test('MODIFY_QP to INIT, RTR and RTS: what the mask names and nothing else', () => {
+test('MODIFY_QP to INIT, RTR and RTS: the masked attributes and nothing else', () => {
   const [init, rtr, rts] = named('rc_qp.modify').map(s => s.decoded.call.args)
   assert.deepEqual(init, { state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
   const { address, ...rest } = rtr
@@ -163,7 +163,7 @@ test('destroying: seven completion events were read', () => {
   assert.deepEqual(recordedResult(cq.decoded.call, cq.logged).result.out, { compEvents: 7, asyncEvents: 0 })
 })
 
-test('ibv_devinfo: device and port as the program has printed them', () => {
+test('ibv_devinfo: device and port as the program printed them', () => {
   const all = seen('ibv_devinfo.abilog.gz')
   const device = all.find(s => s.name === 'device.query')!
   const { attributes, extended } = recordedResult(device.decoded.call, device.logged).result.out as unknown as {

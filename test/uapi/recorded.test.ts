@@ -140,7 +140,7 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
 // ---- what the legacy part may hold ----
 
 /** Bytes of a recorded call that are pointers, envelope or ignored: everything else must be in the arguments. */
-test('the legacy part holds no argument: zeroing what it may hold leaves nothing', () => {
+test('the legacy part has no arguments: zeroing its permitted contents leaves nothing', () => {
   const left = new Set<string>()
   for (const name of PROGRAM_LOGS)
     for (const { decoded } of replay(name)) {

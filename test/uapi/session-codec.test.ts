@@ -46,7 +46,7 @@ const reply = (length: number): Reply => {
   return into
 }
 
-test('requests come back as they were written', () => {
+test('requests survive a round trip', () => {
   fc.assert(
     fc.property(header, u32, u64, u64, fc.stringMatching(/^[ -~]{0,63}$/), (from: From, word, first, second, tag) => {
       assert.deepEqual(request(writeHello(buffer, from, tag, word)), {
@@ -103,7 +103,7 @@ test('requests come back as they were written', () => {
   )
 })
 
-test('replies come back as they were written', () => {
+test('replies survive a round trip', () => {
   const install = fc.record(
     {
       address: u64,
@@ -166,14 +166,14 @@ test('an answer to OPEN carries its own context, whatever context the request na
   assert.equal(reply(length).serial, 3)
 })
 
-test('a buffer that was used before leaves no trace in a shorter text', () => {
+test('a reused buffer leaves no trace in a shorter text', () => {
   const to = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1 }
   writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(238)}` })
   assert.equal(reply(writeHelloReply(buffer, to, { error: 0, root: '/a' })).root, '/a')
   assert.throws(() => writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(239)}` }), /longer than 239 bytes/)
 })
 
-test('a text that does not fit one message has length 0, more descriptors than fit are our mistake', () => {
+test('a text too long for one message has length 0, too many descriptors are an internal error', () => {
   assert.equal(writeTrace(buffer, 'x'.repeat(SessionLimits.bytes)), 0)
   const to = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1 }
   const installs = Array.from({ length: 9 }, () => ({ address: 1n, width: 4 as const }))
@@ -204,7 +204,7 @@ test('garbage is refused with a sentence and never throws', () => {
   assert.match(readReply(buffer, writeRequest(buffer, 'OPEN', {}, { node: 0 }), answer) ?? '', /type 2 is not a reply/)
 })
 
-test('the header has the size that C has', () => {
+test('the header has its size in C', () => {
   assert.equal(Messages.header.size, 32)
   assert.equal(writeRequest(buffer, 'ATTACH', {}), 32)
 })

@@ -56,7 +56,7 @@ const modify = (mask: number, ...driver: number[]): number[] => [
   ...driver,
 ]
 
-test('MODIFY_SRQ: the mask selects attributes; the answer goes where the driver’s input points', () => {
+test('MODIFY_SRQ: the mask selects attributes; the answer is written to the address in the driver’s input', () => {
   const pointer = u64(ARENA + 64n)
   const limit = write(33, modify(2, ...pointer))
   assert.deepEqual(callOf(limit.decoded).args, { limit: 4 })
@@ -91,7 +91,7 @@ test('QUERY_SRQ and DESTROY_SRQ are about the class of their handle', () => {
     }
 })
 
-test('OPEN_XRCD: a negative descriptor means none, and two of the flags count', () => {
+test('OPEN_XRCD: a negative descriptor means none, and only two flags are used', () => {
   const open = (fd: number, flags: number) =>
     callOf(write(37, [...u64(ARENA), ...u32(fd >>> 0), ...u32(flags)], 4).decoded)
   assert.deepEqual(open(-1, 0o100).args, { flags: 0o100 })

@@ -467,7 +467,7 @@ describe('a removed device', () => {
 })
 
 describe('a bond failover', () => {
-  it('tells very many identifiers in steps; those that are destroyed meanwhile are not told', () => {
+  it('notifies very many identifiers in steps, except those destroyed meanwhile', () => {
     const { world, a } = twoHosts()
     const { device } = a.devices.get('rxe1')!
     a.cm.hardwareAddress(device, Uint8Array.of(2, 0, 0, 0, 0, 1))

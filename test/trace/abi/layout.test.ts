@@ -82,7 +82,7 @@ const chainRecord = recordOf(
 )
 
 describe('a message of the object dialect', () => {
-  it('is shown with its header and attributes as they came, then the outputs of its answer', () => {
+  it('is shown with its header and attributes as received, then the outputs of its answer', () => {
     assert.deepEqual(linesOf(recordOf(CREATE, encodeCall(cq, { ignorable: ['compVector'] }), cqMade)), [
       'object cq.create at 0x100000, 120 bytes: length 120, class 5, call 0, object 0, op_ctrl 0, flags 0',
       '  cqe 0x1 mandatory, 4 bytes: 64000000 = 100',
@@ -99,7 +99,7 @@ describe('a message of the object dialect', () => {
     ])
   })
 
-  it('has values elsewhere, records by fields: those that are not 0, or all', () => {
+  it('has indirect values, and records by fields: nonzero ones, or all', () => {
     const message = encodeCall(callOf('device', 'query'), { rooms: { attributes: { address: ARENA, length: 232 } } })
     const record = recordOf(QUERY, message, { out: { attributes: { maxQp: 5, vendorId: 7 } } })
     const lines = linesOf(record)
@@ -117,14 +117,14 @@ describe('a message of the object dialect', () => {
     assert.match(whole.find(line => line.includes('172 bytes')) as string, /: [0-9a-f]{344}$/)
   })
 
-  it('tells the numbers of descriptors that the call made', () => {
+  it('shows the numbers of new descriptors', () => {
     const descriptors = [{ attribute: 'object', fd: 12 }]
     const channel = encodeCall(callOf('comp_channel', 'create'))
     const lines = linesOf(recordOf(CREATE_FD, channel, { out: {} }, { descriptors }))
     assert.match(lines.at(-1) as string, /^ {2}answer length 16, class 7, call 4, object 0, then fd 12, op_ctrl 0, /)
   })
 
-  it('that was refused is laid out too, by the call number of its request', () => {
+  it('that was refused is shown too, by the call number of its request', () => {
     const wrong = encodeCall(cq)
     // Attribute cqe is 0.
     wrong[24] = 0
@@ -166,8 +166,8 @@ describe('a message of the object dialect', () => {
   })
 })
 
-describe('a chain in bytes', () => {
-  it('has its entries with their messages, and in the answer what each answered', () => {
+describe('the bytes of a chain', () => {
+  it('are its entries with their messages, and each entry’s answer', () => {
     const lines = linesOf(chainRecord)
     assert.match(lines[1], /^ {2}entries 0x1 mandatory indirect at 0x300000, 216 bytes: 00000000100000/)
     assert.deepEqual(lines.slice(2, 13), [
@@ -191,7 +191,7 @@ describe('a chain in bytes', () => {
     assert.equal(answer.at(-1), '    reason 0x43 out filled, 6 of 1024 bytes: 6e6f20776179 = "no way"')
   })
 
-  it('is abridged, and ends where it cannot be read', () => {
+  it('are abridged, and end where they cannot be read', () => {
     const many = encodeChain(Array.from({ length: 9 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
     assert.ok(lines.includes('    … 5 more entries'))
@@ -201,21 +201,21 @@ describe('a chain in bytes', () => {
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
 
-  it('that is longer than the tracer keeps says so', () => {
+  it('of more than the tracer keeps say so', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))
     assert.match(lines.find(line => line.startsWith('    cut off')) as string, /^ {4}cut off [0-9a-f]{32}…$/)
   })
 
-  it('that points to itself ends', () => {
+  it('that points to itself are finite', () => {
     const own = encodeChain([{ call: chain, options: { elsewhere: { entries: ENTRIES } } }])
     const lines = linesOf(recordOf(CHAIN, chainMessage(own), undefined, {}, chainMemory(own)), WHOLE)
     assert.equal(lines.filter(line => line.includes('entry 0 interface.chain')).length, 1)
   })
 })
 
-describe('calls laid out', () => {
+describe('the bytes of calls', () => {
   it('as JSON: message and answer, with flags, lengths and values', () => {
     const { abi } = callJson(chainRecord) as { abi: Record<'message' | 'answer', Record<string, unknown>> }
     const { attributes, ...header } = abi.message
@@ -238,7 +238,7 @@ describe('calls laid out', () => {
     assert.deepEqual(abi.answer.flags, ['ANSWERED'])
   })
 
-  it('of a driver: what it read and wrote, by the fields that spec/ knows', () => {
+  it('of a driver: inputs and outputs, by the fields of spec/', () => {
     const piece = (bytes: Uint8Array) => ['0x1000', Buffer.from(bytes).toString('base64'), bytes.length] as const
     const driver = { ...base, dialect: 'driver', ret: 0 } as const
     const send = [...encodeRecords(CtxSend, [{ to: 1, flags: 1, slot: 2, offset: 0, tag: 4n }]), 1, 2, 3]
@@ -263,7 +263,7 @@ describe('calls laid out', () => {
     assert.match(linesOf({ ...driver, request: 1, raw: { in: [assign(0)], out: [] } }).join(), /^driver.*00$/)
   })
 
-  it('never throw, whatever was changed in them', () => {
+  it('never throw when modified', () => {
     const change = fc.array(fc.tuple(fc.nat(1200), fc.nat(255)), { minLength: 1, maxLength: 6 })
     const changed = ([address, text, length]: readonly [string, string, number], changes: [number, number][]) => {
       const bytes = Buffer.from(text, 'base64')

@@ -19,7 +19,7 @@ const find = (log: string, what: RegExp): TraceRecord => {
 }
 
 describe('bytes of a call', () => {
-  it('that is a command within an ioctl: the command, its structs, what went in and came out', () => {
+  it('that is a command within an ioctl: the command, its structs, inputs and outputs', () => {
     const record = find('ibv_rc_pingpong.client.abilog', / mr\.create\(/)
     const lines = textOf(record).split('\n')
     assert.match(
@@ -38,7 +38,7 @@ describe('bytes of a call', () => {
     assert.equal(rest.length, 3)
   })
 
-  it('that is an ioctl: each attribute by its name; what shares memory with an output is shown as it went in', () => {
+  it('that is an ioctl: each attribute by name; an input that shares memory with an output is shown as sent', () => {
     const record = find('ibv_rc_pingpong.client.abilog', / rc_qp\.create\(/)
     const text = textOf(record)
     assert.match(text, /ioctl QP\.QP_CREATE \(object 4, method 0, driver 14\)/)
@@ -50,7 +50,7 @@ describe('bytes of a call', () => {
     assert.match(text, /^ {6}CREATE_QP_CAP .*\n {8}\+0 cap\.maxSendWr 1\n {8}\+4 cap\.maxRecvWr 500$/m)
   })
 
-  it('that makes something: what the program finds in the place of its handle or descriptor', () => {
+  it('that creates an object: the handle or descriptor that the program gets', () => {
     const queue = find('ibv_rc_pingpong.client.abilog', / cq\.create\(.* \{object 2,/)
     assert.match(textOf(queue), /^ {6}CREATE_CQ_HANDLE 0x0, then 2$/m)
     const refused = { ...queue, ret: -22 }
@@ -75,7 +75,7 @@ describe('bytes of a call', () => {
     assert.match(device, /^ {8}\+8 attributes\.nodeGuid ([0-9a-f]{4}:){3}[0-9a-f]{4}$/m)
   })
 
-  it('are those that the program had, every one', () => {
+  it('are exactly those of the program', () => {
     const written = readAbilog('raw.abilog').filter(call => call.kind === 'write')
     const hex = new Set(written.map(({ data }) => Buffer.from(data).toString('hex')))
     const records = recordsOf('raw.abilog').filter(({ dialect, raw }) => dialect === 'write' && raw!.in.length > 0)
@@ -87,7 +87,7 @@ describe('bytes of a call', () => {
     }
   })
 
-  it('that decodes to nothing are shown in any case, those of one that Linux names when all is asked for', () => {
+  it('that does not decode are always shown, those of one known to Linux on demand', () => {
     const unknown = find('raw.abilog', /object 4095 method 0/)
     assert.match(
       callLine(unknown),
@@ -110,7 +110,7 @@ describe('bytes of a call', () => {
     assert.deepEqual(Object.keys((abi.out as object[])[0]), ['address', 'length', 'bytes'])
   })
 
-  it('never throw, whatever they are', () => {
+  it('never throw for random bytes', () => {
     const piece = fc.tuple(fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }), fc.uint8Array({ maxLength: 80 }), fc.nat(100))
     const pieces = fc.array(piece, { maxLength: 4 }).map(all =>
       all.map(([at, bytes, more]) => {
@@ -128,7 +128,7 @@ describe('bytes of a call', () => {
     )
   })
 
-  it('never throw either where the bytes of a real call are damaged or cut off', () => {
+  it('never throw for damaged or truncated bytes of a real call', () => {
     const records = [...recordsOf('raw.abilog'), ...recordsOf('ibv_rc_pingpong.client.abilog')]
     const damage = fc.record({ which: fc.nat(), piece: fc.nat(), at: fc.nat(), byte: fc.nat(255), cut: fc.boolean() })
     fc.assert(

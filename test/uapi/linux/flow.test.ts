@@ -108,7 +108,7 @@ const COUNT = 0x1003
 const { INNER } = FlowSpecFlags.values
 const UDP_4791 = spec(UDP, [0x12, 0xb7, 0, 0, 0xff, 0xff, 0, 0])
 
-test('the handle of the queue pair is the attribute of its class, also if it is of none', () => {
+test('the handle of the queue pair is the attribute of its class, even if it is invalid', () => {
   const { rawQp, udQp, type, priority, port, flags, specs } = argsOf({ qp: RAW, type: 3, port: 2, flags: 4 })
   assert.deepEqual([rawQp, udQp, type, priority, port, flags, specs], [RAW, undefined, 3, 7, 2, 4, []])
   const ud = argsOf({ qp: UD })
@@ -138,7 +138,7 @@ test('every header of Linux, outside and within a tunnel', () => {
   }
 })
 
-test('actions: a tag, to drop, and counters, wherever they stand', () => {
+test('actions: a tag, drop, and counters, in any position', () => {
   const tag = spec(ACTION_TAG, [...u32(0xabcdef), ...u32(0)])
   const count = spec(COUNT, [...u32(COUNTERS), ...u32(0)])
   const drop = spec(ACTION_DROP, [])
@@ -161,7 +161,7 @@ test('actions: a tag, to drop, and counters, wherever they stand', () => {
   }
 })
 
-test('a filter of older headers is shorter, one of newer ones longer if its mask says nothing there', () => {
+test('a filter of older headers is shorter, one of newer headers longer if its extra mask is zero', () => {
   const [short] = argsOf({ specs: [spec(IPV4, [...ones(8), ...ones(4), 1, 2, 3, 4])] }).specs as AnyRecord[]
   assert.deepEqual([short.value, short.mask], [padded(ones(8)), padded([...ones(4), 1, 2, 3, 4])])
   const [long] = argsOf({ specs: [spec(TCP, [1, 2, 3, 4, 9, 9, 9, 9, ...ones(4), ...zeros(4)]), UDP_4791] })
@@ -227,7 +227,7 @@ test('a response is the handle of the rule', () => {
   assert.deepEqual([...view.memory.copyIn(ARENA, 8)], [0, 0, 0, 0, ...u32(0x1234)])
 })
 
-test('what Linux has no spec for it cannot say; a legacy part of another rule is EINVAL', () => {
+test('a rule without a Linux spec is not encoded; a legacy part of another rule is EINVAL', () => {
   const cls = rxeSchema.className('flow')!
   const args = argsOf({ specs: [UDP_4791] })
   const call = { class: cls, methodName: 'create', method: cls.methods.create, object: 0, args }
@@ -249,7 +249,7 @@ test('what Linux has no spec for it cannot say; a legacy part of another rule is
   assert.throws(() => encodeLinux(call, empty.legacy()!), { code: 'EINVAL', message: /has no room for spec 0/ })
 })
 
-test('a legacy part with any bytes in it gives some bytes or EINVAL', () => {
+test('a legacy part with random bytes is encoded or is EINVAL', () => {
   const specs = [UDP_4791, spec(COUNT, [...u32(COUNTERS), ...u32(0)]), spec(IPV6, zeros(80))]
   const { decoded } = decode(rule({ specs }))
   assert.ok(!isAnswer(decoded))

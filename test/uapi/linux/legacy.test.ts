@@ -14,7 +14,7 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
-test('a legacy part that nobody made is EINVAL, never anything else', () => {
+test('a forged legacy part is EINVAL, never anything else', () => {
   const cls = rxeSchema.className('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)

@@ -19,7 +19,7 @@ import { type Recorded, recorded } from './recorded.ts'
 const logs = ['nldev-6.1.abilog.gz', 'nldev-6.12.abilog.gz', 'monitor-6.12.abilog.gz']
 const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST
 
-describe('messages that Linux has sent and received', () => {
+describe('messages that Linux sent and received', () => {
   for (const name of logs)
     it(`are read, and written to the same bytes: ${name}`, () => {
       const messages = recorded(name)
@@ -31,7 +31,7 @@ describe('messages that Linux has sent and received', () => {
       }
     })
 
-  it('are answered with the same acknowledgements and ends of lists', () => {
+  it('are answered with the same acknowledgements and ends of dumps', () => {
     for (const name of logs) {
       const requests = new Map<string, Recorded>()
       for (const message of recorded(name)) {
@@ -52,7 +52,7 @@ describe('messages that Linux has sent and received', () => {
     }
   })
 
-  it('have only commands and attributes that the tables know', () => {
+  it('have only commands and attributes of the tables', () => {
     const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
     for (const message of logs.slice(0, 2).flatMap(recorded)) {
       if (isControl(message) || !message.sent) continue
@@ -64,7 +64,7 @@ describe('messages that Linux has sent and received', () => {
 })
 
 describe('requests', () => {
-  it('are refused with a sentence for what Linux refuses', () => {
+  it('that Linux refuses are refused with a sentence', () => {
     const read = (entries: Entries, strict = true) => readAttributes(encodeAttributes(entries), strict)
     assert.deepEqual(
       read([
@@ -97,7 +97,7 @@ describe('requests', () => {
     assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })
   })
 
-  it('of any bytes are read without a throw, and no attribute reaches beyond them', () => {
+  it('of random bytes are decoded without an exception, and no attribute exceeds them', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, strict) => {
         readAttributes(bytes, strict)
@@ -107,7 +107,7 @@ describe('requests', () => {
     )
   })
 
-  it('and answers come back as they were', () => {
+  it('and answers survive a round trip', () => {
     const leaf: fc.Arbitrary<Entries[number]> = fc.oneof(
       fc.tuple(fc.constant('DEV_INDEX' as const), fc.nat(0xffffffff)),
       fc.tuple(fc.constant('CAP_FLAGS' as const), fc.bigInt(0n, 2n ** 64n - 1n)),

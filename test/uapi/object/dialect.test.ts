@@ -130,7 +130,7 @@ test('missing class, method, chain: EOPNOTSUPP', () => {
   assert.equal(decode(create, 255), 'EOPNOTSUPP')
 })
 
-test('header: length, op_ctrl, flags, an object where there is none yet', () => {
+test('header: length, op_ctrl, flags, an object in a call that creates it', () => {
   assert.equal(decode(create), 'OK')
   for (const [at, value, expected] of [
     [0, 15, 'EINVAL'],
@@ -202,7 +202,7 @@ test('an attribute that an RC queue pair does not have cannot be passed (R9)', (
   assert.equal(decode(plus(modify, qkey), 2), 'EPROTONOSUPPORT')
 })
 
-test('attributes that do not lie in the message: EINVAL', () => {
+test('attributes outside the message: EINVAL', () => {
   const at = find(create, 5)
   for (const length of [0, 7, 200, 0xffff]) {
     const bad = create.slice()
@@ -211,7 +211,7 @@ test('attributes that do not lie in the message: EINVAL', () => {
   }
 })
 
-test('a record grows at its end (R4): shorter and longer with zeros are taken, a tail that is not zero is E2BIG', () => {
+test('a record grows at its end (R4): shorter, and longer with zeros, is accepted; a nonzero tail is E2BIG', () => {
   const cap = { maxSendWr: 1, maxRecvWr: 2, maxSendSge: 3, maxRecvSge: 4, maxInlineData: 5 }
   const qp = encodeCall(callOf('rc_qp', 'create', { pd: 0, sendCq: 1, recvCq: 1, cap, userHandle: 1n }))
   const at = find(qp, 4)
@@ -239,7 +239,7 @@ const run = (message: Uint8Array, call: number, result: Result | CallError, memo
   return { answer: decoded.answer(result), bytes: memory.copyIn(AT, message.length), memory }
 }
 
-test('outputs come back filled, with the bytes written; a longer room is filled with zeros', () => {
+test('outputs are filled in, with their length; a longer buffer is padded with zeros', () => {
   const call = callOf('mr', 'create', { pd: 1, start: 0n, length: 0n, iova: 0n, access: 0 })
   const message = encodeCall(call, { rooms: { lkey: 16, rkey: 0 } })
   const at = find(message, 64)
@@ -254,7 +254,7 @@ test('outputs come back filled, with the bytes written; a longer room is filled 
   assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
 })
 
-test('too little room: ENOSPC before anything is done, the needed length in the message, nothing else changed', () => {
+test('a short buffer: ENOSPC before anything is done, the needed length in the message, nothing else changed', () => {
   const call = callOf('device', 'query', {})
   const message = encodeCall(call, { rooms: { extended: 8 } })
   const memory = fakeMemory()
@@ -279,7 +279,7 @@ test('a list that does not fit is ENOSPC after the call', () => {
   assert.equal(new DataView(bytes.buffer).getUint32(find(message, 64) + 4, true) >>> 16, 12)
 })
 
-test('a descriptor for which there is no room is not made', () => {
+test('a descriptor without a place in the message is not created', () => {
   const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { rooms: { asyncFd: 0 } })
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
   const { answer } = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })
@@ -324,7 +324,7 @@ test('indirect attributes: inputs are fetched, outputs written elsewhere', () =>
   assert.ok(again)
 })
 
-test('memory that is not there is EFAULT, before and after the call', () => {
+test('unmapped memory is EFAULT, before and after the call', () => {
   const memory = fakeMemory()
   assert.equal((decodeObject(fakeView(memory), 0, AT) as Answer).ret, -14)
   const call = callOf('device', 'queryHandles', { classes: [] })
