@@ -22,7 +22,7 @@ const row = (part: Partial<Row>): Row => ({
   ...part,
 })
 
-/** A side that gives the values in turn, then the last one. */
+/** A side that returns the values in turn, then repeats the last one. */
 const values = (...list: number[]) => {
   let next = 0
   return () => list[Math.min(next++, list.length - 1)]

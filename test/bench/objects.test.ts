@@ -23,10 +23,10 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
   return answer.bytes
 }
 
-/** So many that code which is compiled meanwhile, a few 100 KB, does not count. */
+/** Enough that code compiled meanwhile, a few 100 KB, does not matter. */
 const MANY = 20_000
 
-/** Bytes of one. 100,000 `rc_qp` are less than 350 MB, with the library's object too, `0+0` than 60 MB. */
+/** Bytes per object. 100,000 `rc_qp` take less than 350 MB including the library's objects, `0+0` less than 60 MB. */
 const LIMITS = {
   pd: 200,
   mr: 330,

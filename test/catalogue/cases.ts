@@ -1,16 +1,16 @@
 /*
- * Programs as users call them, with options that are named anywhere and options that are not: the rows of
- * docs/reference/programs.md. A row is a program alone or a server and its client. What does not work says why, and
- * the test fails when it works after all.
+ * Programs as users call them, with documented and undocumented option combinations: the rows of
+ * docs/reference/programs.md. A row is a single program or a server and its client. A case that does not work gives the
+ * reason, and the test fails if it works after all.
  */
 import type { RdmacmCase } from '../system/rdmacm.ts'
 
-/** Whose programs are run: those of the machine, and those of a newer release in a folder of their own. */
+/** The programs' release: the machine's, or a newer one in its own folder. */
 export const userlands = ['Debian 12', 'Debian 13'] as const
 export type Userland = (typeof userlands)[number]
 
 export interface ProgramCase extends Omit<RdmacmCase, 'server'> {
-  /** Absent: `client` is a program alone. */
+  /** Absent: `client` is a single program. */
   readonly server?: string
   /** Why it does not work, in one userland or in both. */
   readonly fails?: string | Partial<Readonly<Record<Userland, string>>>
@@ -24,7 +24,7 @@ export const reasonOf = ({ fails }: ProgramCase, userland: Userland): string | u
 
 export const isIn = ({ only }: ProgramCase, userland: Userland): boolean => only === undefined || only === userland
 
-/** As it is called, for titles and for the page. */
+/** The command line, for titles and for the page. */
 export const titleOf = ({ server, client }: ProgramCase): string =>
   server === undefined ? client : `${server} | ${client}`
 

@@ -1,5 +1,5 @@
 /*
- * All programs and options that are run, by package: the sections of docs/reference/programs.md.
+ * All programs and options that are tested, by package: the sections of docs/reference/programs.md.
  */
 import type { ProgramCase } from './cases.ts'
 import { perftestPrograms } from './perftest-cases.ts'
@@ -7,7 +7,7 @@ import { rdmacmPrograms } from './rdmacm-cases.ts'
 import { diagsPrograms, ibverbsPrograms, iproutePrograms } from './verbs-cases.ts'
 
 export interface Section {
-  /** The package of Debian. */
+  /** The Debian package. */
   readonly name: string
   readonly cases: readonly ProgramCase[]
 }

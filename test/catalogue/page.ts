@@ -1,5 +1,5 @@
 /*
- * docs/reference/programs.md: which programs were run with which options, and how it went.
+ * docs/reference/programs.md: the programs and options that were run, and their verdicts.
  */
 import { join } from 'node:path'
 import { repoRoot } from '../paths.ts'
@@ -10,20 +10,20 @@ export const PAGE = join(repoRoot, 'docs', 'reference', 'programs.md')
 
 export type Verdict = 'works' | 'fails' | '–'
 
-/** What a case is expected to do. */
+/** The expected verdict of a case. */
 export const expected = (one: ProgramCase, userland: Userland): Verdict =>
   !isIn(one, userland) ? '–' : reasonOf(one, userland) === undefined ? 'works' : 'fails'
 
 const cell = (text: string): string => text.replaceAll('|', '\\|')
 const code = (line: string): string => `\`${line.trim()}\``
 
-/** The command; a client that differs from its server only by the server's address stands for both. */
+/** The command; a client that differs from its server only by the server's address is not shown separately. */
 const commandOf = ({ server, client }: ProgramCase): string =>
   server === undefined || client === `${server} localhost` || client === `${server} SERVER`
     ? code(client)
     : `${code(server)}, ${code(client)}`
 
-/** A row of a table: it is the same text wherever it comes from. */
+/** A row of a table, identical wherever it is generated. */
 export const rowOf = (one: ProgramCase, verdict: (userland: Userland) => Verdict): string => {
   const reasons = [...new Set(userlands.flatMap(userland => reasonOf(one, userland) ?? []))]
   return `| ${[commandOf(one), ...userlands.map(verdict), reasons.join('; ')].map(cell).join(' | ')} |`

@@ -5,14 +5,14 @@
 import { type MatrixCase, reliableCases, unreliableCases } from '../system/matrix.ts'
 import type { ProgramCase } from './cases.ts'
 
-/** On the first device, unless the options say which. */
+/** On the first device, unless the options name another. */
 const perftest = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => {
   const device = / -d /.test(options) ? '' : ' -d rxe0 -x 1'
   const line = `${program} -F -p PORT${device} ${options}`
   return { server: line, client: `${line} localhost`, ...more }
 }
 
-/** Over rdma_cm the address says which device. */
+/** Over rdma_cm the address selects the device. */
 const overRdmacm = (program: string, options: string, more: Partial<ProgramCase> = {}): ProgramCase => ({
   server: `${program} -F -p PORT -R ${options}`,
   client: `${program} -F -p PORT -R ${options} SERVER`,

@@ -1,6 +1,6 @@
 /*
- * Every program and option of the catalogue in both userlands, and rdma-core's tests of pyverbs. UPDATE_GOLDEN=1 writes
- * the page of it, docs/reference/programs.md (npm run docs:programs).
+ * Every program and option of the catalogue in both userlands, and rdma-core's pyverbs tests. UPDATE_GOLDEN=1 writes
+ * the results to docs/reference/programs.md (npm run docs:programs).
  */
 import assert from 'node:assert/strict'
 import { writeFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { pyverbsSection, type Skipped } from './pyverbs-section.ts'
 import { CATALOGUE_DEVICES, runProgram } from './run.ts'
 import { type UserlandRoot, userlandRoot, type Words } from './userland.ts'
 
-/** Milliseconds: programs that poll take their time on a busy machine. */
+/** Milliseconds: polling programs are slow on a busy machine. */
 const DAEMON_LIMIT = 3_000_000
 
 const results = new Map<ProgramCase, Map<Userland, Verdict>>()

@@ -1,5 +1,5 @@
 /*
- * The section on rdma-core's own tests of pyverbs: those that skip themselves here, by their reasons.
+ * The section on rdma-core's own pyverbs tests: those that skip themselves here, by their reasons.
  */
 import type { PyverbsResult } from '../system/pyverbs.ts'
 import { type Userland, userlands } from './cases.ts'

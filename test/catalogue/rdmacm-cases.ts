@@ -91,7 +91,7 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   but(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
-  // Without queue pairs it names numbers of its own: where both ends are of one device, they must differ, as on Linux.
+  // Without queue pairs it makes up queue pair numbers: if both ends use one device, they must differ, as on Linux.
   but(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
   but(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },

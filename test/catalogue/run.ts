@@ -11,7 +11,7 @@ import { rsocketsLibrary, type UserlandRoot } from './userland.ts'
 
 export const CATALOGUE_DEVICES = ['rxe0@127.0.0.1', 'rxe1@127.0.0.2', 'rxe2@::1']
 
-/** Milliseconds: programs that poll share two processors with whatever else runs. */
+/** Milliseconds: polling programs share two CPUs with other load. */
 const LIMIT = 120_000
 const FILE_BYTES = 100_000
 
@@ -23,7 +23,7 @@ const valuesFor = (scope: Scope, { root }: UserlandRoot): Placeholders => {
   return { ...addresses, FILE, COPY, ...(library !== undefined && { RSOCKETS: library }) }
 }
 
-/** Runs it to its end; rejects with what the programs said if it does not work. */
+/** Runs it to its end; rejects with the programs' output if it fails. */
 export const runProgram = async (
   scope: Scope,
   daemon: TestDaemon,

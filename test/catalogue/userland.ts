@@ -1,6 +1,6 @@
 /*
- * Where programs are from: this machine (Debian 12), or a folder with Debian 13's userland that they run in by chroot,
- * in a mount namespace of their own. Nothing is installed, and nothing stays mounted.
+ * The source of programs: this machine (Debian 12), or a folder with Debian 13's userland, which runs by chroot in its
+ * own mount namespace. Nothing is installed, and nothing stays mounted.
  */
 import { existsSync, mkdirSync, realpathSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,9 +12,9 @@ import type { Userland } from './cases.ts'
 export type Words = readonly [string, ...string[]]
 
 export interface UserlandRoot {
-  /** The folder that is its root. */
+  /** The folder of its root. */
   readonly root: string
-  /** The command that runs a program of it. */
+  /** The command that runs one of its programs. */
   readonly command: (words: Words) => Words
 }
 
@@ -34,7 +34,7 @@ exec chroot "$0" "$@"`
 
 const LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 
-/** Fetches the userland, the first time; throws why it cannot. */
+/** Fetches the userland, the first time; throws the reason if it cannot. */
 const debian13 = (): UserlandRoot => {
   const root = fetchDebian13(PACKAGES)
   for (const path of [...FOLDERS, dirname(process.execPath)]) mkdirSync(join(root, path), { recursive: true })
@@ -57,6 +57,6 @@ export const userlandRoot = (userland: Userland): UserlandRoot | { readonly skip
   }
 }
 
-/** The library that turns sockets of a program into rsockets. */
+/** The library that turns a program's sockets into rsockets. */
 export const rsocketsLibrary = (root: string): string | undefined =>
   existsSync(join(root, LIBRARIES, 'rsocket', 'librspreload.so')) ? `/${LIBRARIES}/rsocket/librspreload.so` : undefined

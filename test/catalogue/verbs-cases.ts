@@ -75,7 +75,7 @@ export const iproutePrograms: readonly ProgramCase[] = [
   'rdma statistic mode',
   'rdma system',
   'rdma system show',
-  // They change the devices, so they come last.
+  // They change the devices, therefore they run last.
   'rdma link delete rxe0',
   'rdma link delete rxe1',
   'rdma link delete rxe2',

@@ -1,5 +1,5 @@
 /*
- * Programs that the preload library does not reach.
+ * Programs that the preload library cannot enter.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, copyFileSync, writeFileSync } from 'node:fs'
@@ -10,7 +10,7 @@ import { preloadProblems } from '../../src/cli/preload-check.ts'
 import { compileC, requireTool } from '../tools.ts'
 
 const folder = privateFolder()
-/** What is told of the program itself. */
+/** The message about the program itself. */
 const preloadProblem = (path: string, args: readonly string[]): string | undefined =>
   preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))

@@ -10,7 +10,7 @@ import { repoRoot } from '../paths.ts'
 
 export interface ApiPage {
   readonly text: string
-  /** Exports and members that nothing is said about. */
+  /** Exports and members without a comment. */
   readonly undocumented: readonly string[]
 }
 
@@ -23,7 +23,7 @@ together. Lengths are in bytes and times as each says. Whatever is refused throw
 
 const oneLine = (text: string): string => text.replace(/\s+/g, ' ').trim()
 
-/** Without TypeScript 5 (a development dependency) there is none. */
+/** Undefined without TypeScript 5 (a development dependency). */
 export const apiPage = (): ApiPage | undefined => {
   let ts: typeof TypeScript
   try {

@@ -11,7 +11,7 @@ import { cleanEnvironment, lacking, ownProgram, run, startDaemon, temporaryFolde
 
 const page = (name: string): string => readFileSync(join(repoRoot, 'docs', name), 'utf8')
 
-/** Programs that the commands of a page need besides those of a checkout. */
+/** Programs that a page's commands need besides those of a checkout. */
 const pages: Readonly<Record<string, readonly string[]>> = {
   'how-to/ci.md': ['ibv_devinfo', 'cc'],
   'how-to/debuggers.md': ['gdb', 'strace', 'valgrind', 'gcc'],
@@ -34,7 +34,7 @@ for (const [name, programs] of Object.entries(pages))
       PATH: [join(repoRoot, 'bin'), process.env.PATH].join(delimiter),
       XDG_RUNTIME_DIR: runtime,
     })
-    // What a page starts in the background ends with its shell.
+    // Background processes of a page end with its shell.
     const script = ['set -eux', "trap 'kill $(jobs -p) || true' EXIT", ...blocks].join('\n')
     const { status, stdout, stderr } = await run(t, 'bash', ['-c', script], { cwd: folder, env, detached: true })
     assert.equal(status, 0, stdout + stderr)
@@ -50,7 +50,7 @@ test('docs/reference/provider-faults.md says what the installed provider does', 
   const daemon = await startDaemon(t)
   const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
-  // Version by version the provider is repaired; the page shows one before all of that.
+  // Newer versions of the provider have fewer faults; the page shows a version before all repairs.
   const repaired = promised.map(line => line.replace(/\d+ of (\d+)/, '$1 of $1'))
   const lines = stdout.trim().split('\n')
   assert.equal(lines.length, promised.length)

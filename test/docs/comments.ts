@@ -36,7 +36,7 @@ const before = (source: string, pattern: string): string[] | undefined => {
 
 const DECLARES = /objectClass\(\s*'/
 
-/** What is said about one class: its file's opening, its methods, its attributes and fields. */
+/** The documentation of one class: its file's opening, its methods, its attributes and fields. */
 export interface Words {
   /** Paragraphs. */
   readonly opening: readonly string[]
@@ -48,7 +48,7 @@ export interface Words {
 export const wordsAbout = (className: string): Words => {
   const own = sources.find(source => source.includes(`objectClass('${className}'`)) ?? ''
   const parts = own.split(DECLARES)
-  // The class's own part; what its file declares before any class; what all queue pairs have in common.
+  // The class's own part; declarations before any class in its file; the common part of all queue pairs.
   const declared = parts.slice(1).find(part => part.startsWith(`${className}'`)) ?? ''
   const family = className.endsWith('_qp') ? sources.filter(source => source.includes('const qpMethods =')) : []
   const places = [declared, parts[0], ...family]
@@ -64,7 +64,7 @@ export const wordsAbout = (className: string): Words => {
     opening: opening === null ? [] : wordsOf(opening[0]),
     method: name => first(`${name}: (?:method|postSend)\\(`),
     attribute(method, name) {
-      // Attributes of one name differ between methods: only what stands in the method counts, if it stands there.
+      // Attributes of one name differ between methods: only the comment inside the method counts, if there is one.
       for (const place of places) {
         const at = place.search(new RegExp(`\\b${method}: method\\(`))
         if (at < 0) continue
@@ -78,7 +78,7 @@ export const wordsAbout = (className: string): Words => {
   }
 }
 
-/** What is said about an enumeration. */
+/** The comment of an enumeration. */
 export const wordsAboutEnumeration = (name: string): string | undefined => {
   for (const source of sources) {
     const words = before(source, `export const \\w+ = enumeration\\('${name}'`)

@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import { repoRoot } from '../paths.ts'
 
 const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
-/** Rows of tables whose head has a column "test". */
+/** Rows of tables that have a column "test". */
 const rows = page
   .split('\n')
   .filter(line => /^\|/.test(line) && !/^\|[\s|:-]+\|$/.test(line))

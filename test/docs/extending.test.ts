@@ -16,7 +16,7 @@ interface Part {
   readonly title: string
   readonly diff: string
   readonly program: string
-  /** What the program prints; what the schema has. */
+  /** The output of the program; the contents of the schema. */
   readonly prints: string
   readonly schema: string
 }
@@ -38,7 +38,7 @@ const parts = page
 
 // ---- diffs ----
 
-/** Applies a diff without line numbers: a hunk's lines are found by what they say. */
+/** Applies a diff without line numbers: a hunk is located by the text of its lines. */
 const apply = (root: string, diff: string): void => {
   for (const file of diff.split(/^--- /m).slice(1)) {
     const [from, to, ...lines] = file.replace(/\n$/, '').split('\n')

@@ -24,7 +24,7 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
 const methodsOf = (classes: readonly string[], method: string): string =>
   classes.map(name => code(`${name}.${method}`)).join(', ')
 
-/** What a call is here, and what the soft device answers. */
+/** Our version of a call, and the soft device's answer. */
 const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
   const { classes, method, carries, absent } = call
   if (carries) return ['any command', 'yes']
@@ -39,7 +39,7 @@ const meaning = (call: LinuxCall, has: Has): [here: string, device: string] => {
 
 const recorded = new Map(onLinux.map(line => line.split(' = ') as [string, string]))
 
-/** Whether Linux's own rxe has a call: by the errno of one that is empty, or that has all that it needs. */
+/** Whether Linux's own rxe has a call: by the errno of an empty call, or of one with all arguments. */
 const linuxHas = ({ dialect, name, number, methodNumber }: LinuxCall): string => {
   const empty =
     dialect === 'ioctl'
@@ -98,7 +98,7 @@ const LIBRARY_ONLY = [
   '',
 ]
 
-/** Calls of test/programs/every_*.c that end otherwise than on Linux's rxe. */
+/** Calls of test/programs/every_*.c whose result differs from that on Linux's rxe. */
 const otherwise = (): string[] => [
   '## Where Linux’s rxe answers otherwise',
   '',

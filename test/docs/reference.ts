@@ -17,7 +17,7 @@ const table = (head: readonly string[], rows: readonly (readonly string[])[]): s
   rows.length === 0 ? [] : [row(...head), `|${'---|'.repeat(head.length)}`, ...rows.map(cells => row(...cells)), '']
 
 const COLUMNS = 118
-/** Paragraphs in lines that fit a page. */
+/** Paragraphs wrapped to the page's width. */
 const wrapped = (paragraphs: readonly string[]): string[] =>
   paragraphs.flatMap(paragraph => {
     const lines = ['']
@@ -105,7 +105,7 @@ const structs = (method: JsonMethod, words: Words, additions: readonly Addition[
   )
 }
 
-/** Errors that follow from the declaration; README.md of the pages has those of every call. */
+/** Errors that follow from the declaration; the pages' README.md has those of every call. */
 const errorsOf = (cls: JsonClass, { call, in: into, out }: JsonMethod): string[] => {
   const creates = call === CREATE || call === CREATE_FD
   const refs = into.flatMap(({ name, type }) => (type.kind === 'ref' ? [code(name)] : []))

@@ -23,7 +23,7 @@ const REQUIREMENTS = 47
 
 const quoted = (cell: string): string[] => [...cell.matchAll(/`([^`]+)`/g)].map(match => match[1])
 
-/** What `npm test`, or with words one of its parts, runs: paths below test/. */
+/** The files that `npm test`, or with words a part of it, runs: paths below test/. */
 const runnersFiles = async (words: readonly string[] = []): Promise<string[]> => {
   const { testFiles } = (await import(pathToFileURL(join(repoRoot, 'scripts', 'test.mjs')).href)) as {
     testFiles(long: boolean, words: readonly string[]): string[]

@@ -11,10 +11,10 @@ import { hasNative } from '../../src/host/native.ts'
 import { fixture, repoRoot } from '../paths.ts'
 import { startDaemon } from '../system/programs.ts'
 
-/** Compiled examples, from the compiled tests. */
+/** The examples, compiled with the tests. */
 const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
-/** What an example says; the runner's own environment, which it would take for its own, is left out. */
+/** The output of an example; without the runner's own environment, which it would take for its own. */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
@@ -27,7 +27,7 @@ test('examples import what the package exports, and nothing else of it', () => {
   for (const source of sources)
     for (const [, module] of readFileSync(source, 'utf8').matchAll(/from '(?!node:)([^']+)'/g))
       assert.ok(module!.replace(/^userdma/, '.') in exports, `${source}: ${module}`)
-  // A driver that somebody could have written.
+  // A third-party driver.
   const driver = join(repoRoot, 'test', 'verbs', 'whole-driver.ts')
   assert.ok(sources.length >= 7)
   for (const [, module] of readFileSync(driver, 'utf8').matchAll(/from '(?:\.\.\/)?(\.\.\/[^']+)'/g))
@@ -65,7 +65,7 @@ test('many-connections: 1,000 queue pairs are served from one loop', () => {
   assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
 })
 
-/** What chained-set-up says, whatever the times. */
+/** The output of chained-set-up, with any times. */
 const chained =
   /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was made: rc_qp\.create: maxSendWr/
 

@@ -116,7 +116,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
         Object.assign(this, { port1: channel.port1, port2: channel.port2 })
       }
     }
-    // What every browser has, and nothing of Node.
+    // The globals of every browser, and none of Node.
     const timers = { performance, queueMicrotask, setTimeout, clearTimeout }
     const globals = { ...timers, TextEncoder, TextDecoder, crypto, MessageChannel: OwnChannel }
     const context = createContext({ ...globals, AbortController, AbortSignal })
@@ -129,7 +129,7 @@ describe('esbuild', { skip: !existsSync(installed('esbuild')) && 'esbuild is not
 })
 
 describe('linters of packages', () => {
-  /** Ways of resolving imports that a profile of attw leaves out. */
+  /** Module resolutions that a profile of attw omits. */
   const UNSERVED = { 'esm-only': ['node10', 'node16-cjs'] }
 
   test('arethetypeswrong finds nothing', async () => {
@@ -143,7 +143,7 @@ describe('linters of packages', () => {
     assert.deepEqual(served, [])
   })
 
-  // Its suggestions are left out: the one it has is to replace `browser`, which maps Node's own modules, by `exports`.
+  // Its suggestions are ignored: the only one is to replace `browser`, which maps Node's own modules, by `exports`.
   test('publint finds no error and nothing to warn of', async () => {
     const { publint } = await import('publint')
     const { messages } = await publint({ pack: { tarball: tarball.buffer }, level: 'warning', strict: true })

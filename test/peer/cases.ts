@@ -1,8 +1,8 @@
 /*
- * The cases between userdma and Linux's own soft device: Debian's programs, each once with Linux as the server and once
- * as the client. All options are the same at both ends, as the programs require.
+ * The cases between userdma and Linux's own soft device: Debian's programs, each with Linux once as the server and once
+ * as the client. Both ends have the same options, as the programs require.
  *
- * A guest's processor is emulated and both ends of a latency test poll: such tests have few rounds.
+ * A guest's CPU is emulated and both ends of a latency test poll: such tests have few rounds.
  */
 import { both, type RdmacmCase, udaddy } from '../system/rdmacm.ts'
 
@@ -13,12 +13,12 @@ export interface PeerCase {
 
 export const peerCase = (program: string, ...args: string[]): PeerCase => ({ program, args })
 
-/** perftest with a long local ACK timeout, 1 s: its usual 67 ms end while an emulated processor is elsewhere. */
+/** perftest with a long local ACK timeout, 1 s: its default of 67 ms expires while an emulated CPU is preempted. */
 const perftest = (program: string, ...args: string[]): PeerCase => peerCase(program, '-u', '18', ...args)
 
 /**
- * The pingpongs' timeout is 67 ms and cannot be chosen, so the guest sends again now and then. Its messages are one
- * packet long: rxe of Linux 6.1 stops for good if an acknowledgement overtakes it while it sends a longer one again.
+ * The pingpongs' timeout is fixed at 67 ms, so the guest occasionally retransmits. Their messages are one packet long:
+ * rxe of Linux 6.1 stalls if an ACK overtakes its retransmission of a longer one.
  */
 const rc: readonly PeerCase[] = [
   peerCase('ibv_rc_pingpong', '-n', '100', '-c', '-s', '1000'),
@@ -33,14 +33,14 @@ const rc: readonly PeerCase[] = [
   perftest('ib_atomic_bw', '-n', '100', '-A', 'FETCH_AND_ADD'),
   perftest('ib_atomic_bw', '-n', '100', '-A', 'CMP_AND_SWAP'),
   perftest('ib_write_lat', '-s', '64', '-n', '30'),
-  // Not with -e: perftest 4.5 takes the events of both queues from one channel and waits for ever when Linux's answer
-  // comes before its acknowledgement (mended in perftest by 2209cf8, 2023).
+  // Not with -e: perftest 4.5 takes the events of both queues from one channel and waits forever if Linux's answer
+  // arrives before its ACK (fixed in perftest by 2209cf8, 2023).
   perftest('ib_send_lat', '-s', '2000', '-n', '30'),
   perftest('ib_read_lat', '-s', '2000', '-n', '30'),
   perftest('ib_atomic_lat', '-n', '30'),
 ]
 
-/** What is lost is lost, and a pingpong waits for it for ever: little is under way at a time. */
+/** Losses are not retransmitted, and a pingpong waits for them forever: little is in flight at a time. */
 const uc: readonly PeerCase[] = [
   peerCase('ibv_uc_pingpong', '-n', '100', '-c', '-s', '1000'),
   peerCase('ibv_uc_pingpong', '-n', '50', '-c', '-e', '-s', '8000', '-m', '512'),
@@ -64,20 +64,22 @@ const srq: readonly PeerCase[] = [
   perftest('ib_send_bw', '--use-srq', '-s', '8192', '-n', '50', '-q', '2'),
 ]
 
-/** Everything. */
+/** All cases. */
 export const allCases: readonly PeerCase[] = [...rc, ...uc, ...ud, ...srq]
 
-/** Groups: their IP addresses, and what perftest calls them. */
+/** Groups: their IP addresses, and perftest's notation. */
 const groups = {
   4: ['239.1.2.3', '0:0:0:0:0:0:0:0:0:0:255:255:239:1:2:3'],
   6: ['ff0e::7', '255:14:0:0:0:0:0:0:0:0:0:0:0:0:0:7'],
 } as const
 export const groupAddress = (version: 4 | 6): string => groups[version][0]
-/** Not the latency test: it sends to the group that it is in, hears itself, and needs nobody else. */
+/**
+ * Not the latency test: it is a member of the group that it sends to, receives its own datagrams, and needs no peer.
+ */
 export const groupCase = (version: 4 | 6): PeerCase =>
   peerCase('ib_send_bw', '-c', 'UD', '-s', '1000', '-n', '30', '-g', '-M', groups[version][1])
 
-/** One of each kind, for every day. */
+/** One of each kind, for every test run. */
 export const fewCases: readonly PeerCase[] = [rc[0], rc[4], rc[5], rc[9], uc[1], ud[0], srq[0]]
 
 const rping = (options: string): RdmacmCase => ({
@@ -86,7 +88,7 @@ const rping = (options: string): RdmacmCase => ({
 })
 
 export interface ConnectionCase extends RdmacmCase {
-  /** Programs here are of the guest's Debian release too, in a userland of their own. */
+  /** The host's programs are of the guest's Debian release too, in a separate userland. */
   readonly ofGuest?: true
 }
 
@@ -97,8 +99,8 @@ const cmtime: ConnectionCase = {
 }
 
 /**
- * Messages of RC are one packet long, as above. `sameRelease`: both ends have programs of one release. cmtime of
- * rdma-core 56 talks to its like only, and knows no IPv6.
+ * RC messages are one packet long, as above. `sameRelease`: both ends have programs of one release. cmtime of rdma-core
+ * 56 works only with its own version, and without IPv6.
  */
 export const connectionCases = (sameRelease: boolean, version: 4 | 6): readonly ConnectionCase[] => [
   rping('-C 5 -v'),
@@ -113,5 +115,5 @@ export const connectionCases = (sameRelease: boolean, version: 4 | 6): readonly 
 
 export const fewConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), udaddy('')]
 
-/** Datagrams that are lost are waited for in vain: they are not among these. */
+/** Programs wait forever for lost datagrams: they are not among these. */
 export const lossyConnectionCases: readonly RdmacmCase[] = [rping('-C 5 -v'), both('ucmatose', '-c 10 -C 2 -S 100')]

@@ -15,7 +15,7 @@ export const GUEST = { 4: '10.77.0.2', 6: 'fd77::2' } as const
 /** Indices of the guest's addresses in its GID table; 0 is link-local. */
 export const GUEST_GID = { 4: 1, 6: 2 } as const
 
-/** Kernels that a guest can have, with the Debian release that has them. */
+/** Available guest kernels, with their Debian releases. */
 const SUITES = { 'Linux 6.1': '', 'Linux 6.12': 'trixie' } as const
 export type Kernel = keyof typeof SUITES
 
@@ -50,23 +50,23 @@ export interface Guest {
   untilListening(scope: Scope, port: number): Promise<void>
   /** Waits until a server of rdma_cm listens on a port in the guest. */
   untilConnectable(scope: Scope, port: number): Promise<unknown>
-  /** A counter of the guest's device; `rcvd_pkts` has the packets that it has accepted, their ICRC above all. */
+  /** A counter of the guest's device; `rcvd_pkts` counts the packets that it accepted, which includes a valid ICRC. */
   counter(scope: Scope, name: string): Promise<number>
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
   withItsLibraries(scope: Scope, program: string): readonly string[]
   /**
-   * The guest's IP takes what is for this group, until the scope ends: its rxe joins none, and gets only what IP lets
-   * through. Meanwhile what the guest sends to the group stays there.
+   * Lets the guest's IP accept this group until the scope ends: its rxe does not join groups, and gets only packets
+   * that IP accepts. Meanwhile the guest's packets to the group stay in the guest.
    */
   joinGroup(scope: Scope, group: string): Promise<void>
-  /** The guest loses this share of the packets that it sends, in per cent. */
+  /** The guest drops this percentage of the packets that it sends. */
   lose(scope: Scope, percent: number): Promise<void>
 }
 
-/** Seconds that a program may run at either end, so long as nothing else is said. */
+/** Default time limit of a program at either end, in seconds. */
 const LIMIT = 110
 
-/** Boots a guest; it goes with the scope. Throws what the script says if it cannot. */
+/** Boots a guest, which is stopped with the scope. Throws the script's message if it fails. */
 export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> => {
   const netns = `udpeer${process.pid}`
   const env: NodeJS.ProcessEnv = { ...process.env, KERNEL_PEER_RUN: temporaryFolder(scope) }
@@ -77,7 +77,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     spawnSync(script, ['down'], { env })
     spawnSync('ip', ['netns', 'delete', netns])
   })
-  // The first time it is built, from Debian's packages. A daemonised qemu keeps no pipe of ours.
+  // The first time it is built from Debian's packages. A daemonised qemu must not hold a pipe of ours.
   const up = await run(scope, script, ['up', '--netns', netns], { env, limit: 170_000 })
   if (up.status !== 0) throw new Error(`the guest did not start: ${up.stderr}`)
   const shared = spawnSync(script, ['dir'], { env, encoding: 'utf8' }).stdout.trim()
@@ -128,7 +128,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
       const { status, stderr } = spawnSync(script, ['unpack', folder, ...packages], { env, encoding: 'utf8' })
       if (status !== 0) throw new Error(`the guest's libraries: ${stderr}`)
       const libraries = join(folder, 'usr', 'lib', 'x86_64-linux-gnu')
-      // libibverbs knows the path of its providers: one that is loaded before goes before the host's.
+      // libibverbs has a fixed path of its providers: a preloaded provider takes precedence over the host's.
       const provider = join(libraries, 'libibverbs', 'librxe-rdmav34.so')
       const linker = join(libraries, 'ld-linux-x86-64.so.2')
       return [linker, '--library-path', libraries, '--preload', provider, program]
@@ -145,7 +145,7 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
   }
 }
 
-/** Waits until process `pid` of another network namespace listens on a TCP port, or `ended`. */
+/** Waits until process `pid` of another network namespace listens on a TCP port, or `ended` resolves. */
 export const untilListeningThere = async (pid: number, port: number, ended: Promise<unknown>): Promise<boolean> => {
   let over = false
   void ended.then(() => {

@@ -1,5 +1,5 @@
 /*
- * Linux 6.1 and 6.12 as the other side: the whole matrix, over IPv4 and IPv6.
+ * Linux 6.1 and 6.12 as the peer: the full matrix, over IPv4 and IPv6.
  */
 import { EVERY_CALL } from '../every-call.ts'
 import { lacking, ownProgram } from '../system/programs.ts'

@@ -1,6 +1,6 @@
 /*
- * Tests with one guest: the cases over IPv4 and IPv6, how requests end that cannot be granted, and a soak in which
- * both sides lose packets. A daemon of the test's own has the host's address for each of them.
+ * Tests with one guest: the cases over IPv4 and IPv6, the outcomes of refused requests, and a soak with packet loss on
+ * both sides. Each has its own daemon at the host's address.
  */
 import assert from 'node:assert/strict'
 import { before, describe, it, type TestContext } from 'node:test'
@@ -39,7 +39,7 @@ interface Pair {
 
 let lastPort = 18600
 
-/** Runs a program at both ends. `gidOption` is how it wants the index of its address. */
+/** Runs a program at both ends. `gidOption` is its option for the GID index. */
 const runPair = async (
   t: Scope,
   { guest, daemon, version, guestServes }: Ends,
@@ -70,13 +70,16 @@ const runPair = async (
   return { client: finished, server: await server.ended }
 }
 
-/** Programs of libibumad: one answers with long messages, in segments, the other asks (test/programs/umad_talk.c). */
+/**
+ * libibumad programs: one answers with long messages, in segments, the other sends requests
+ * (test/programs/umad_talk.c).
+ */
 const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<void> => {
   const own = ownProgram('umad_talk')
   const there = await guest.copy(t, own)
   const start = (isHere: boolean, ...args: readonly string[]): Running =>
     isHere ? guest.startHere(t, own, args, daemon.env) : guest.start(t, there, args)
-  // Without an input that ends the server.
+  // Without standard input, whose end would stop the server.
   const serving = ['-c', `sleep 1000 | ${guestServes ? there : own} server rxe0`]
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
   await server.said(/ready/)
@@ -107,8 +110,8 @@ const runCase = async (t: Scope, ends: Ends, { program, args }: PeerCase): Promi
 }
 
 /**
- * Runs one of our own programs at both ends; it gives up by itself after `limit` seconds. `itsLibraries`: with the
- * guest's libibverbs at both, where the host's is too old.
+ * Runs one of our own programs at both ends; it stops itself after `limit` seconds. `itsLibraries`: with the guest's
+ * libibverbs at both, where the host's is too old.
  */
 const runOwn = async (
   t: Scope,
@@ -152,7 +155,7 @@ const runConnection = async (
 }
 
 interface Counted {
-  /** Packets for a living queue pair, with the right ICRC. */
+  /** Packets for a live queue pair, with a valid ICRC. */
   readonly accepted: number
   readonly retries: number
 }
@@ -168,15 +171,15 @@ export interface PeerPlan {
   readonly kernel: Kernel
   readonly cases: Readonly<Partial<Record<Version, readonly PeerCase[]>>>
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
-  /** Connections while both sides lose this share of their packets, in per cent. */
+  /** Connections while both sides lose this percentage of their packets. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
-  /** Versions of IP, bytes each way and the share of lost packets of soaks. */
+  /** IP versions, bytes each way and loss rates of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /** Its calls of uverbs are those that test/system/every-call.test.ts compares ours with. */
+  /** The guest's uverbs calls are those that test/system/every-call.test.ts compares ours with. */
   readonly recorded: boolean
 }
 
@@ -196,8 +199,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     })
 
     /**
-     * Tests with a daemon; `counts` if all that it sends is for queue pairs that can take it, and so is counted; what
-     * is sent again is answered with at most `again` packets.
+     * Tests with a daemon; `counts` if all its packets are for queue pairs that accept them, and are therefore counted;
+     * a retransmission is answered with at most `again` packets.
      */
     const withDaemon = (
       name: string,
@@ -233,7 +236,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           if (!counts) return
           const later = await countedBy(guest, t)
           const missing = sentPackets - (later.accepted - earlier.accepted)
-          // What the guest sent again is answered again, and perhaps to a program that has gone.
+          // A retransmission of the guest is answered again, possibly after the program has exited.
           const retries = later.retries - earlier.retries
           assert.ok(
             missing >= 0 && missing <= retries * again,
@@ -318,7 +321,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         assert.deepEqual(lines, onLinux)
       })
 
-    // Over IPv4 Linux finds no request for a response (docs/reference/management-datagrams.md).
+    // Over IPv4 Linux cannot match a response with its request (docs/reference/management-datagrams.md).
     withDaemon('management datagrams over IPv6', 6, {}, test => {
       for (const guestServes of [true, false])
         test(`programs of libibumad: ${direction(guestServes)}`, (t, ends) => talk(t, { ...ends, guestServes }))
@@ -329,7 +332,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         for (const guestServes of [true, false])
           test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
             await guest.lose(t, percent)
-            // A guest that stalls outlasts seven short timeouts; long ones are waited for when an answer is lost.
+            // A stalled guest outlasts seven short timeouts; long ones are waited for when an answer is lost.
             const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
             const { client } = await runOwn(
               t,

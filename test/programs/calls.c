@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Asked for before the clock starts: code that is new runs slower. */
+/* Called before the clock starts: the first run of code is slower. */
 #define WARM_UP 2000
 
 static struct ibv_context *context;

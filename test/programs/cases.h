@@ -45,7 +45,7 @@ UNUSED static void post_receive(int who, uint64_t id, uint32_t length)
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
 
-/* From end 0 to end 1; `offset` is of the far buffer. */
+/* From end 0 to end 1; `offset` is in the remote buffer. */
 UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length, uint64_t offset, uint32_t rkey, uint32_t lkey)
 {
     struct ibv_sge sge = {(uintptr_t)ends[0].buffer, length, lkey};
@@ -67,7 +67,7 @@ UNUSED static void post(uint64_t id, enum ibv_wr_opcode opcode, uint32_t length,
 static const char *running = "start";
 static uint64_t awaited;
 
-/* The next completion of an end, which must have this status; its wr_id. */
+/* Waits for the next completion of an end, which must have this status; returns its wr_id. */
 static uint64_t wait_for_any(int who, int status)
 {
     struct ibv_wc wc;
@@ -127,7 +127,7 @@ static bool run_case(const struct test_case *test, unsigned i)
 /* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 16 ms, no RNR retry: errors are to come soon. */
+    /* One retry after 16 ms, no RNR retry: errors should come soon. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;

@@ -1,9 +1,9 @@
 /*
- * A thread waits for an event of rdma_cm on a channel that another thread closes after the call has begun: as on Linux,
- * where the call holds the channel, it goes on waiting until a signal comes.
+ * A thread waits for an rdma_cm event on a channel that another thread closes after the call has begun: as on Linux,
+ * where the call holds the channel, it keeps waiting until a signal arrives.
  *
- * That the channel is closed at the right moment is userfaultfd's doing: half of the message lies in a page that is missing
- * until the daemon, which reads the message, has asked for it.
+ * userfaultfd makes sure that the channel is closed at the right moment: half of the message is on a page that is
+ * missing until the daemon, which reads the message, has faulted on it.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

@@ -76,7 +76,7 @@ static uint8_t *memory;
 
 /* ---- finding and opening ---- */
 
-/* Opens the node of the first device whose name begins with "ctx". */
+/* Opens the node of the first device whose name starts with "ctx". */
 static void open_device(void)
 {
     DIR *folder = opendir("/sys/class/infiniband_verbs");
@@ -251,7 +251,7 @@ static void exchange(unsigned count)
     printf("%u messages each way and an expected one\n", count);
 }
 
-/* ---- given to another program ---- */
+/* ---- passing to another program ---- */
 
 static struct msghdr *rights(int fd)
 {
@@ -270,12 +270,12 @@ static struct msghdr *rights(int fd)
     return &header;
 }
 
-/* What the other program may do first; then everything else. */
+/* The possible first calls of the other program; everything else follows. */
 enum { FIRST_IOCTL, FIRST_WRITE, FIRST_MAP, FIRST_READ, FIRST_POLL, FIRSTS };
 
 /*
- * A program that was started with a descriptor of another one's, or with a socket over which it gets one. A message to
- * itself tells that the write is the driver's.
+ * A program started with another program's descriptor, or with a socket over which it receives one. A message to itself
+ * shows that write(2) reaches the driver.
  */
 static void use_given(int given, bool over_socket, int first, uint32_t number)
 {
@@ -350,7 +350,7 @@ static void behaves_as_a_file(void)
     EXPECT(fcntl(ops, F_SETFL, O_NONBLOCK) == 0);
     REFUSED((int)read(ops, &record, sizeof record), EAGAIN);
 
-    /* epoll, a copy of the descriptor, and a child that inherits it: all are the same file. */
+    /* epoll, a duplicate of the descriptor, and a child that inherits it: all share one open file. */
     const int epoll = epoll_create1(0), copy = dup(ops);
     struct epoll_event event = {.events = EPOLLIN};
     EXPECT(epoll >= 0 && copy >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, copy, &event) == 0);

@@ -97,7 +97,7 @@ static void send_datagram(uint64_t id, uint32_t length, struct ibv_ah *to, uint3
     NEED(post(ud[0], &ends[0], wr, length) == 0, "ibv_post_send: %s", strerror(errno));
 }
 
-/* The next completion; none within `milliseconds`: false. */
+/* The next completion; false if there is none within `milliseconds`. */
 static bool poll_for(struct endpoint *end, struct ibv_wc *wc, int milliseconds)
 {
     for (long spent = 0; spent < milliseconds * 10L; spent++) {
@@ -153,7 +153,7 @@ static void one_datagram(void)
     check("destination in the header", memcmp(ends[1].buffer + 36, ends[1].gid.raw + 12, 4), 0);
 }
 
-/* libibverbs makes the way back from the completion and the header. */
+/* libibverbs derives the reply address from the completion and the GRH. */
 static void way_back(void)
 {
     struct ibv_wc wc;
@@ -178,7 +178,7 @@ static void way_back(void)
     NEED(ibv_destroy_ah(back) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
-/* A wrong Q_Key and a datagram that is too long for the buffer vanish; the buffer serves the next one. */
+/* A datagram with a wrong Q_Key, or too long for the buffer, is dropped; the buffer receives the next one. */
 static void in_silence(void)
 {
     post_receive(ud[1], &ends[1], 13, GRH + 100);
@@ -215,7 +215,7 @@ static void multicast(void)
     NEED(ibv_destroy_ah(to) == 0, "ibv_destroy_ah: %s", strerror(errno));
 }
 
-/* A local error stops sending, not receiving, until the program says so. */
+/* A local error stops the send queue, not the receive queue, until the program modifies the state. */
 static void send_queue_error(void)
 {
     struct ibv_qp_attr attr;
@@ -267,7 +267,7 @@ static void unreliable_connection(void)
     expect(&ends[0], 31, IBV_WC_SUCCESS);
     check("length", expect(&ends[1], 30, IBV_WC_SUCCESS).byte_len, 30000);
     check("payload", memcmp(ends[0].buffer, ends[1].buffer, 30000), 0);
-    /* without a receive it vanishes; a WRITE with immediate comes to another place */
+    /* dropped without a receive; a WRITE with immediate arrives at another offset */
     NEED(post(uc[0], &ends[0], (struct ibv_send_wr){.wr_id = 32, .opcode = IBV_WR_SEND}, 100) == 0, "ibv_post_send");
     expect(&ends[0], 32, IBV_WC_SUCCESS);
     usleep(20000);

@@ -59,7 +59,7 @@ static void serve(const struct sockaddr_in *address)
     close(listener);
 }
 
-/* Sends what there is room for; answers how much of `bytes` is sent then. */
+/* Sends as much as fits; returns the number of `bytes` sent so far. */
 static size_t send_some(int fd, size_t sent, size_t bytes)
 {
     static unsigned char buffer[CHUNK];

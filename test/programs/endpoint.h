@@ -1,7 +1,7 @@
 /*
  * One end of an RC connection with plain libibverbs, for the programs of this folder: device, protection domain, one
- * registered buffer, one completion queue, one queue pair, and the steps that join two of them. Whatever fails ends
- * the program with a sentence and status 1.
+ * registered buffer, one completion queue, one queue pair, and the steps that connect two of them. A failure ends the
+ * program with a sentence and status 1.
  */
 #ifndef ENDPOINT_H
 #define ENDPOINT_H
@@ -65,7 +65,7 @@ struct endpoint {
     unsigned unacknowledged;
 };
 
-/* What an end tells the other. */
+/* The data that an end sends to the other. */
 struct address {
     uint32_t qpn, psn, rkey, reserved;
     uint64_t buffer;
@@ -197,7 +197,7 @@ UNUSED static void connect_to(struct endpoint *end, const struct address *peer, 
          "to RTS: %s", strerror(errno));
 }
 
-/* Two ends that are each other's peers. */
+/* Two ends connected to each other. */
 UNUSED static void connect_pair(struct endpoint *from, struct endpoint *to, struct ibv_context *context,
                                 const struct options *options)
 {
@@ -208,7 +208,7 @@ UNUSED static void connect_pair(struct endpoint *from, struct endpoint *to, stru
     connect_to(to, &ends[0], options);
 }
 
-/* Waits for an event of the end's channel, if it has one, unless completions are there already. Arms first. */
+/* Waits for an event of the end's channel, if it has one, unless completions are queued already. Arms first. */
 UNUSED static int next_completion(struct endpoint *end, struct ibv_wc *wc)
 {
     int found = ibv_poll_cq(end->cq, 1, wc);

@@ -6,7 +6,7 @@
  */
 #include "uverbs_calls.h"
 
-/* ---- sweeps: what exists ---- */
+/* ---- sweeps: which calls exist ---- */
 
 static void sweep(void)
 {
@@ -71,7 +71,7 @@ static void info_handles(void)
 }
 
 #define SHOW(field) printf("  %s %" PRIu64 "\n", #field, (uint64_t)(field))
-/* Older headers have reserved bytes there. */
+/* Reserved bytes in older headers. */
 #define ACTIVE_SPEED_EX 44
 
 static void port(void)
@@ -201,7 +201,7 @@ static void device_attributes(void)
     SHOW(out.xrc_odp_caps);
 }
 
-/* ---- what soft devices do not have ---- */
+/* ---- features that soft devices lack ---- */
 
 static void others(void)
 {

@@ -20,9 +20,9 @@ __attribute__((format(printf, 2, 3))) static bool ends(int error, const char *fo
     return error == 0;
 }
 
-/* Of functions that answer an object. */
+/* Functions that return an object. */
 #define MADE(object, ...) ends((object) ? 0 : errno, __VA_ARGS__)
-/* Some functions answer an errno, some -1, some minus an errno. */
+/* Some functions return an errno, some -1, some minus an errno. */
 static int errno_of(int result)
 {
     return result == 0 ? 0 : result == -1 ? errno : abs(result);

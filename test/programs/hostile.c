@@ -44,7 +44,7 @@ struct message {
 
 static struct template {
     struct message message;
-    /* What the attributes point at. */
+    /* The memory that attributes point to. */
     uint8_t content[ATTRIBUTES][CONTENT];
 } templates[TEMPLATES];
 static unsigned template_count;
@@ -93,7 +93,7 @@ static uint64_t pointer(void)
     }
 }
 
-/* A number that means something somewhere. */
+/* A number that is a limit or meaningful somewhere. */
 static uint64_t number(void)
 {
     static const uint64_t edges[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
@@ -138,7 +138,7 @@ static void record(const struct message *message)
     }
 }
 
-/* Stands before the shim's, so that libibverbs's calls pass here. */
+/* Overrides the shim's ioctl, so that libibverbs' calls pass through here. */
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*next)(int, unsigned long, ...);
@@ -161,8 +161,9 @@ static void note(long result)
 }
 
 /*
- * Puts a template's message into scratch with its contents behind it, all pointers ours. Queue pairs that follow
- * garbage in their rings write to scratch at any time: what bounds our own accesses is never read from there twice.
+ * Copies a template's message to scratch, followed by its contents, with all pointers to our memory. Queue pairs that
+ * execute garbage in their rings write to scratch at any time: bounds of our own accesses are never read from there
+ * twice.
  */
 static struct message *lay_out(const struct template *template)
 {
@@ -174,7 +175,7 @@ static struct message *lay_out(const struct template *template)
         if (!is_pointer(template->message.attributes[i].data))
             continue;
         memcpy(at, template->content[i], CONTENT);
-        /* Pointers inside: of a memory region, of a response. */
+        /* Pointers inside: to a memory region, to a response. */
         for (int word = 0; word + 8 <= CONTENT; word += 8) {
             uint64_t value;
             memcpy(&value, at + word, 8);
@@ -208,7 +209,7 @@ static void mutate(struct message *message)
     case 9: case 10: case 11: attribute->data = number(); break;
     case 12: case 13: attribute->data = pointer(); break;
     default:
-        /* Inside what it points at. */
+        /* Inside the memory it points to. */
         if (is_pointer(data) && (uint8_t *)(uintptr_t)data >= scratch &&
             (uint8_t *)(uintptr_t)data < scratch + SCRATCH - CONTENT) {
             const uint64_t value = number();
@@ -294,7 +295,7 @@ static void doorbell(void)
     note(write(device, command, sizeof command));
 }
 
-/* Noise in the rings; more often than by chance where their heads, indices and first elements lie. */
+/* Noise in the rings; preferably in their headers, indices and first elements. */
 static void scribble(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {
@@ -316,7 +317,7 @@ static void odd_request(void)
     note(ioctl(device, one_in(3) ? 0x1b00 | (draw() & 0xffff00ff) : requests[below(8)], (void *)(uintptr_t)pointer()));
 }
 
-/* ---- a context that is worth attacking ---- */
+/* ---- a context worth attacking ---- */
 
 static struct options options;
 
@@ -372,7 +373,7 @@ int main(int argc, char **argv)
     close(first);
     for (long i = 0; i < calls; i++) {
         if (i % CALLS_PER_CONTEXT == 0) {
-            /* All that the last one left: descriptors, objects, rings in whatever state. */
+            /* Everything that the last context left: descriptors, objects, rings in any state. */
             if (device)
                 close_range((unsigned)first, ~0u, 0);
             set_up();

@@ -19,7 +19,7 @@
 #define RIGHTS (IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ)
 enum { PATTERN = 0x5a, ANSWER = 0xa5 };
 
-/* What one says to the other. */
+/* The data that one process sends to the other. */
 struct region {
     uint32_t pd, handle, spare, lkey, rkey, vectors;
     uint64_t address;
@@ -79,7 +79,7 @@ static struct rxe_queue_buf *map(const struct mminfo *queue)
     return memory;
 }
 
-/* A queue pair to RTS whose peer is itself. */
+/* A queue pair in RTS that is connected to itself. */
 static void connect_to_itself(uint32_t qp)
 {
     struct ib_uverbs_gid_entry entry = {0};
@@ -118,8 +118,8 @@ static void connect_to_itself(uint32_t qp)
 }
 
 /*
- * Queues that the importer makes in the other's context are its own to map: it writes from one half of its region to
- * the other, with the other's protection domain.
+ * The importer maps the queues that it creates in the other's context: it writes from one half of its region to the
+ * other, with the other's protection domain.
  */
 static void write_by_own_queues(uint32_t protection, const struct region *own, uint8_t *memory)
 {
@@ -181,7 +181,7 @@ static void see(const struct region *given)
     is(call(&message), 0, "ASYNC_EVENT_ALLOC");
 }
 
-/* Whoever does not hold the descriptor has other handles. */
+/* Without the descriptor the same handles name other objects. */
 static void see_nothing_of_others(const struct region *given)
 {
     const int imported = device;
@@ -209,7 +209,7 @@ static void take(int socket, const char *how)
     }
     see(&given);
     see_nothing_of_others(&given);
-    /* A region of our memory, in the other's PD; a PD of our own in its context. */
+    /* A region of our memory, in the other's PD; our own PD in its context. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
     own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
@@ -220,7 +220,7 @@ static void take(int socket, const char *how)
     say(socket, &own);
     hear(socket, &given);
     NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
-    /* What the library calls unimport is nothing for the kernel: only the descriptor goes. */
+    /* The library's unimport does nothing in the kernel: only the descriptor is closed. */
     close(device);
 }
 
@@ -256,7 +256,7 @@ static void share(int socket, pid_t importer, struct endpoint *from, const struc
     NEED(transfer(from, IBV_WR_RDMA_WRITE, &theirs) == IBV_WC_SUCCESS, "WRITE to the importer's memory");
     say(socket, given);
     NEED(waitpid(importer, &status, 0) == importer && status == 0, "the importer: status %x", status);
-    /* The importer's objects stay, for they are the context's. */
+    /* The importer's objects stay, since they belong to the context. */
     is(query_mr(given->handle, &found), 0, "our region after the importer's end");
     is(query_mr(theirs.handle, &found), 0, "the importer's region after its end");
     is(destroy(UVERBS_OBJECT_PD, UVERBS_METHOD_PD_DESTROY, given->pd), EBUSY, "the PD in use");
@@ -293,7 +293,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     const pid_t other = fork();
     NEED(other >= 0, "fork: %s", strerror(errno));
-    /* The one that is killed is the child where the importer is to outlive the exporter. */
+    /* If the importer is to outlive the exporter, the killed process is the child. */
     if ((other == 0) != outlive) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);

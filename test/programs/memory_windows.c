@@ -43,7 +43,7 @@ static struct ibv_mw_bind_info part_of(struct ibv_mr *mr, uint64_t length, unsig
     return (struct ibv_mw_bind_info){mr, (uintptr_t)ends[1].buffer + PART, length, access};
 }
 
-/* Type 1: the key of the window becomes another one. */
+/* Type 1: the window gets a new key. */
 static void bind1(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length)
 {
     struct ibv_mw_bind bind = {
@@ -61,7 +61,7 @@ static void post_to(int who, struct ibv_send_wr *wr)
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Type 2: the binder chooses the low byte; the new key. */
+/* Type 2: the binder chooses the low byte; returns the new key. */
 static uint32_t bind2(uint64_t id, struct ibv_mw *mw, struct ibv_mr *mr, uint64_t length, unsigned access, int flags)
 {
     struct ibv_send_wr wr = {.wr_id = id, .opcode = IBV_WR_BIND_MW, .send_flags = IBV_SEND_SIGNALED | flags};
@@ -101,7 +101,7 @@ static struct ibv_wc completion(int who, uint64_t id, int status)
     return wc;
 }
 
-/* End 0 writes a pattern through `rkey`; it must be there, and the byte behind it must not. */
+/* End 0 writes a pattern through `rkey`; it must arrive, and the next byte must be unchanged. */
 static void write_through(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length)
 {
     memset(ends[1].buffer, 0, LENGTH);
@@ -140,7 +140,7 @@ static void type1(void)
     NEED(ibv_dereg_mr(mr) == 0, "ibv_dereg_mr: %s", strerror(errno));
 }
 
-/* rxe of Linux 6.1 looks at the region's bounds only. */
+/* rxe of Linux 6.1 checks only the region's bounds. */
 static void type1_bounds(void)
 {
     struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
@@ -215,7 +215,7 @@ static void type2_local_invalidate(void)
     ibv_dereg_mr(mr);
 }
 
-/* The peer of another queue pair has no use of a window of type 2. */
+/* The peer of another queue pair cannot use a type 2 window. */
 static void type2_other_qp(void)
 {
     struct ibv_mr *mr = bindable(IBV_ACCESS_LOCAL_WRITE);
@@ -360,7 +360,7 @@ static void atomic_write(void)
     atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
 }
 
-/* The entry of a ring that has this wr_id: rings are the shared mappings of a program that uses no others. */
+/* The ring entry with this wr_id: rings are the shared mappings of a program that has no others. */
 static uint8_t *ring_entry(uint64_t id)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -381,7 +381,7 @@ static uint8_t *ring_entry(uint64_t id)
     return found;
 }
 
-/* struct rxe_send_wr of Linux 6.2: the union for flush; its length stays 0, that of the data counts. */
+/* struct rxe_send_wr of Linux 6.2: the union for flush; its length stays 0, the data's length counts. */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);

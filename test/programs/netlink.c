@@ -45,7 +45,7 @@ static struct sockaddr_nl name_of(int fd)
     return name;
 }
 
-/* The answer is there when the request has been sent. */
+/* The answer is queued when the send returns. */
 static void ask_system(int fd)
 {
     const struct nlmsghdr ask = request(SYS_GET, 0);
@@ -145,7 +145,7 @@ static void options(void)
     refusal(fd, true, true);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 0) == 0 && set_option(fd, NETLINK_EXT_ACK, 0) == 0);
     refusal(fd, false, false);
-    /* Who sends is the kernel, for those who ask for credentials too. */
+    /* The sender is the kernel, also for programs that request credentials. */
     const int on = 1;
     const struct nlmsghdr ask = request(SYS_GET, 0);
     union answer answer;
@@ -173,7 +173,7 @@ static void sending_and_receiving(void)
     const struct iovec pieces[2] = {{&ask, 5}, {(char *)&ask + 5, sizeof ask - 5}};
     EXPECT(writev(fd, pieces, 2) == sizeof ask);
     EXPECT(epoll_wait(epoll, &event, 1, 0) == 1 && poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == (POLLIN | POLLOUT));
-    /* Looks at the length first, as libnl does; a short read loses the rest. */
+    /* Peeks at the length first, as libnl does; a short read truncates the datagram. */
     union answer answer;
     struct sockaddr_nl from;
     struct iovec vector = {&answer, 4};
@@ -206,7 +206,7 @@ static void sending_and_receiving(void)
     EXPECT(send(fd, two, sizeof two, 0) == sizeof two);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
-    /* What is none, and whom nobody may send to. */
+    /* Invalid requests, and destinations that nobody may send to. */
     FAILS(send(fd, two, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};
@@ -275,7 +275,7 @@ static void copies(const char *self)
     close(pair[1]);
 }
 
-/* Sockets of other protocols, and others, are none of ours. */
+/* Sockets of other protocols and families are not ours. */
 static void others(void)
 {
     const int fd = socket(AF_NETLINK, SOCK_RAW, 0), unix_fd = socket(AF_UNIX, SOCK_DGRAM, 0);

@@ -70,7 +70,7 @@ static void begin(enum class class, uint32_t object)
     message.header = (struct header){.length = sizeof message.header, .class = class, .object = object};
 }
 
-/* Adds an attribute of `length` bytes; where its payload is. */
+/* Adds an attribute of `length` bytes; returns its payload. */
 static void *add(uint16_t id, uint32_t flags, const void *payload, uint16_t length)
 {
     struct attribute *attribute = (void *)(message.bytes + message.header.length);
@@ -96,7 +96,7 @@ static void *add_out(uint16_t id, uint16_t room)
     return add(id, MANDATORY | OUT, NULL, room);
 }
 
-/* Bytes that the answer put into an output; -1 if it did not. */
+/* The number of bytes that the answer put into an output; -1 if none. */
 static int written(const void *payload)
 {
     const struct attribute *attribute = (const struct attribute *)payload - 1;
@@ -144,13 +144,13 @@ static void query_device(void)
     EXPECT(max_qp > 0 && max_sge > 0 && ports == 1);
     printf("device: GUID %016llx, %u QPs, %u SGEs, %d port\n", (unsigned long long)__builtin_bswap64(guid), max_qp,
            max_sge, ports);
-    /* Elsewhere in memory, which the answer tells by the length. */
+    /* An indirect output; the answer has its length. */
     static uint8_t elsewhere[256];
     const uint64_t pointer[2] = {(uintptr_t)elsewhere, sizeof elsewhere};
     begin(DEVICE, 0);
     const uint64_t *indirect = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
     EXPECT(call(QUERY) == 0 && indirect[1] >= 172 && elsewhere[171] == 1 && memcmp(elsewhere + 8, &guid, 8) == 0);
-    /* Too little room: nothing is written, and how much is needed is. */
+    /* A short buffer: nothing is written, and the needed length is returned. */
     begin(DEVICE, 0);
     attributes = add_out(64, 8);
     REFUSED(call(QUERY), ENOSPC);
@@ -253,7 +253,7 @@ static void cq(void)
     EXPECT(close(channel) == 0 && munmap(ring, size) == 0);
 }
 
-/* A queue pair whose receive ends with an error, which is a completion. */
+/* A queue pair whose receive completes with an error. */
 static uint32_t failing_qp(uint32_t pd, uint32_t cq)
 {
     const uint32_t cap[5] = {0, 4, 0, 1, 0};
@@ -280,7 +280,7 @@ static uint32_t failing_qp(uint32_t pd, uint32_t cq)
     return qp;
 }
 
-/* Methods of descriptors are called on the descriptors, and object is 0 (R37-R39). */
+/* Methods of descriptors are called on the descriptors, with object 0 (R37-R39). */
 static void event_queue(void)
 {
     EXPECT(simple(COMP_CHANNEL, CREATE_FD, 0) == 0);

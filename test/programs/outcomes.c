@@ -87,7 +87,7 @@ static void post_requests(const struct scenario *s, const struct address *far)
     NEED(error == 0, "ibv_post_send: %s", strerror(error));
 }
 
-/* Two completions, unless nothing comes for a long time: responders differ in what they flush. */
+/* Two completions, unless none comes for a long time: responders differ in what they flush. */
 static void report(const struct scenario *s, int wanted)
 {
     struct timespec start, now;
@@ -150,7 +150,7 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
         }
         meet(peer, 1);
         if (s->receive == LATE_RECEIVE) {
-            /* The requests are on their way by then, or soon: both orders are right. */
+            /* The requests are in flight by then, or soon: both orders are valid. */
             usleep(20000);
             post_receives(LENGTH);
         }
@@ -167,7 +167,9 @@ int main(int argc, char **argv)
     const char *port = "18515";
     unsigned patience = 120;
     struct options options = default_options;
-    /* Errors are to come, and not for slowness alone: 0.27 s, seven times. 7 retries are endless to some. */
+    /*
+     * Errors should come, but not because the machine is slow: 0.27 s, seven times. Some treat 7 retries as unlimited.
+     */
     options.timeout = 16;
     options.retry_count = 6;
     for (int c; (c = getopt(argc, argv, "d:g:p:m:t:")) != -1;) {

@@ -21,7 +21,7 @@
 
 enum { DEVICE, ASYNC, CHANNEL, DESCRIPTORS };
 
-/* ALLOC_PD by write(2), which a memory file would swallow. */
+/* ALLOC_PD by write(2), which a memory file would accept silently. */
 static void allocate_pd(int device)
 {
     uint32_t handle = 0xdead, command[4] = {3, 4 | 1 << 16};
@@ -30,10 +30,10 @@ static void allocate_pd(int device)
     NEED(write(device, command, sizeof command) == sizeof command && handle != 0xdead, "write: %s", strerror(errno));
 }
 
-/* What the receiver does first, each alone on a device that was just opened. */
+/* The receiver's possible first calls, each alone on a freshly opened device. */
 enum { FIRST_IMPORT, FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
-/* Nobody serves us: every call has an errno of its own, and none of a memory file's or a socket's. */
+/* No daemon serves us: every call has its own errno, and none is that of a memory file or a socket. */
 static void find_nobody(const int *fds)
 {
     char text[64];
@@ -70,7 +70,7 @@ static void take(int socket, const char *numbers, int first)
         find_nobody(fds);
         return;
     }
-    /* Then all of a device. (rxe's provider knows no ibv_import_device.) */
+    /* Then everything on a device. (rxe's provider has no ibv_import_device.) */
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
     uint64_t unknown[8] = {0};
@@ -112,7 +112,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     close(pair[0]);
     if (over_socket)
         pass(pair[1], fds, DESCRIPTORS, false);
-    /* Not destroyed: a program that ends or closes leaves that to whoever has the device. */
+    /* Not destroyed: a program that exits or closes leaves that to the holders of the device. */
     for (int i = 0; i < DESCRIPTORS; i++)
         close(fds[i]);
     close(closed[0]);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Every value has another one; neighbours have nothing in common. */
+/* A bijection; neighbouring inputs give unrelated outputs. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 30;

@@ -29,7 +29,7 @@ enum {
     WC_ATOMIC_WRITE = 9,
 };
 
-/* What newer libraries add behind the structure that these headers know. */
+/* Members that newer libraries add after the structure of these headers. */
 struct newer_qp {
     struct ibv_qp_ex qp;
     void (*wr_flush)(struct ibv_qp_ex *qp, uint32_t rkey, uint64_t address, size_t length, uint8_t type, uint8_t level);
@@ -47,7 +47,7 @@ static uint64_t blocks = 100;
 
 /* ---- the client ---- */
 
-/* A queue pair that takes requests through ibv_wr_*, in the place of the plain one. */
+/* A queue pair with ibv_wr_* support, in place of the plain one. */
 static void use_extended_qp(void)
 {
     NEED(ibv_destroy_qp(end.qp) == 0, "ibv_destroy_qp: %s", strerror(errno));
@@ -128,7 +128,7 @@ static void write_blocks(int peer)
         expect(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
         expect(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
         expect(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
-        /* The server has seen all before slots are used again. */
+        /* The server has seen all blocks before slots are reused. */
         uint32_t step = (uint32_t)number, theirs;
         if (number % SLOTS == 0)
             exchange(peer, &step, &theirs, sizeof step);
@@ -162,7 +162,7 @@ static void see_blocks(int peer)
     free(right);
 }
 
-/* Both sides: a fresh connection, with the rights of the server's memory. */
+/* Both sides: a new connection, with the given access rights to the server's memory. */
 static void join(int peer, struct ibv_context *context, const struct options *options, bool is_client, int access)
 {
     create_endpoint(&end, context, options, 64 + SLOTS * block, 0xffff00);

@@ -10,7 +10,7 @@ static struct endpoint end;
 static struct ibv_qp *qp;
 static struct ibv_qp_ex *wr;
 
-/* A queue pair, connected to itself, to which requests are posted by ibv_wr_*. */
+/* A queue pair, connected to itself, with requests posted by ibv_wr_*. */
 static void connect_self(void)
 {
     struct ibv_qp_init_attr_ex init = {
@@ -41,7 +41,7 @@ static void expect_receive(void)
     NEED(ibv_post_recv(qp, &receive, &bad) == 0, "ibv_post_recv: %s", strerror(errno));
 }
 
-/* Takes both completions of a SEND; the bytes received, or -1 if it failed. */
+/* Polls both completions of a SEND; returns the bytes received, or -1 if it failed. */
 static int received(void)
 {
     int bytes = -1;
@@ -84,7 +84,7 @@ static void sge_list(void)
     printf("ibv_wr_set_sge_list: %d of %d bytes\n", received(), 3 * BYTES);
 }
 
-/* One completion is there; how many does a program count that takes them as ibv_start_poll(3) says? */
+/* One completion is queued: how many does a program get that polls as ibv_start_poll(3) says? */
 static void next_poll(void)
 {
     struct ibv_cq_init_attr_ex init = {.cqe = 15};
@@ -115,7 +115,7 @@ static void next_poll(void)
     if (ibv_start_poll(cq, &none) == 0)
         taken++;
     printf("ibv_next_poll: %d of 1 completions\n", taken);
-    /* The lock of a queue that was unlocked twice is in no known state: the queue is left to the end of the process. */
+    /* A lock that was unlocked twice is in an undefined state: the queue is kept until the process exits. */
 }
 
 int main(int count, char **arguments)

@@ -25,7 +25,7 @@ static void set_up(const char *device)
     struct ibv_context *context = open_named(options.device);
     for (int who = 0; who < 2; who++)
         create_endpoint(&ends[who], context, &options, 4096, 100 + (uint32_t)who);
-    /* The receiver's queue pair, and its shared queue; a limit that the first message reaches. */
+    /* The receiver's queue pair, and its shared queue; the first message reaches the limit. */
     struct ibv_srq_init_attr wanted = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
     srq = ibv_create_srq(ends[1].pd, &wanted);
     NEED(srq, "ibv_create_srq: %s", strerror(errno));
@@ -53,7 +53,7 @@ static void set_up(const char *device)
     NEED(ibv_modify_srq(srq, &limit, IBV_SRQ_LIMIT) == 0, "ibv_modify_srq: %s", strerror(errno));
 }
 
-/* One message: it makes a completion event and one of the limit, which stay unread. */
+/* One message: it causes a completion event and a limit event, which stay unread. */
 static void send_one(void)
 {
     for (int who = 0; who < 2; who++)
@@ -83,7 +83,7 @@ static void look(void)
         NEED(fcntl(ends[1].channel->fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
         NEED(ibv_get_cq_event(ends[1].channel, &cq, &own) < 0 && errno == EIO, "ibv_get_cq_event: %s", strerror(errno));
     }
-    /* What was received before can be polled; then there is no flushed request, but the end. */
+    /* Earlier receptions can be polled; after them no flushed request, but the error. */
     struct ibv_wc wc;
     int found;
     NEED(ibv_poll_cq(ends[1].cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS && wc.wr_id == 100, "no completion");
@@ -93,7 +93,7 @@ static void look(void)
     NEED(ibv_query_srq(srq, &(struct ibv_srq_attr){0}) == EIO, "ibv_query_srq");
 }
 
-/* With RDMAV_ALLOW_DISASSOC_DESTROY libibverbs takes EIO for success here. */
+/* With RDMAV_ALLOW_DISASSOC_DESTROY libibverbs treats EIO as success here. */
 static void clean_up(void)
 {
     NEED(ibv_destroy_qp(ends[1].qp) == 0, "ibv_destroy_qp: %s", strerror(errno));

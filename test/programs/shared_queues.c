@@ -72,7 +72,7 @@ static void free_srq(struct ibv_srq *srq)
     NEED(ibv_destroy_srq(srq) == 0, "ibv_destroy_srq: %s", strerror(errno));
 }
 
-/* Receive request `id` is piece id - 100 of the buffer. */
+/* Receive request `id` uses slot id - 100 of the buffer. */
 static void post_shared(struct ibv_srq *srq, uint64_t id)
 {
     struct ibv_sge sge = {(uintptr_t)ends[1].buffer + (id - 100) * CHUNK, CHUNK, ends[1].mr->lkey};
@@ -122,7 +122,7 @@ static struct ibv_wc completion(int who, uint64_t id, int status)
     return wc;
 }
 
-/* The receive request `id` has `value`, by queue pair `qp`. */
+/* The completion of receive request `id` must have `value`, on queue pair `qp`. */
 static void received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
 {
     const struct ibv_wc wc = completion(1, id, IBV_WC_SUCCESS);
@@ -130,7 +130,7 @@ static void received(uint64_t id, uint8_t value, const struct ibv_qp *qp)
     check("byte received", ends[1].buffer[(id - 100) * CHUNK], value);
 }
 
-/* The next asynchronous event; `element` is what it must be about. Without one 0 types fit. */
+/* The next asynchronous event; `element` is its object. Without an event 0 types match. */
 static void event(enum ibv_event_type type, const void *element)
 {
     struct ibv_async_event event;
@@ -157,7 +157,7 @@ static struct ibv_srq_attr query(struct ibv_srq *srq)
 
 /* ---- shared receive queues ---- */
 
-/* Two queue pairs take from one queue, in the order in which messages begin. */
+/* Two queue pairs take requests from one queue, in the order in which messages begin. */
 static void order(void)
 {
     struct ibv_srq *srq = make_srq(8);
@@ -179,7 +179,7 @@ static void order(void)
     struct ibv_qp_init_attr init;
     NEED(ibv_query_qp(to[0], &attr, IBV_QP_CAP, &init) == 0, "ibv_query_qp: %s", strerror(errno));
     check("max_recv_wr", (int)attr.cap.max_recv_wr, 0);
-    /* Nothing is left: the receiver is not ready. */
+    /* The queue is empty: RNR. */
     send_byte(from[0], 9, 1, 0);
     completion(0, 9, IBV_WC_RNR_RETRY_EXC_ERR);
     for (int i = 0; i < 2; i++) {
@@ -189,7 +189,7 @@ static void order(void)
     free_srq(srq);
 }
 
-/* Below the limit the queue tells so once, and is to be armed again. */
+/* Below the limit the queue raises one event, and must be armed again. */
 static void limit(void)
 {
     struct ibv_srq *srq = make_srq(8);
@@ -218,7 +218,7 @@ static void limit(void)
     free_srq(srq);
 }
 
-/* A queue that grows or shrinks keeps what is posted, in order. */
+/* A resized queue keeps its posted requests, in order. */
 static void resize(void)
 {
     struct ibv_srq *srq = make_srq(4);
@@ -246,7 +246,7 @@ static void resize(void)
     free_srq(srq);
 }
 
-/* A queue pair in error takes nothing more, and says when it has taken its last request. */
+/* A queue pair in the error state takes no more requests, and raises an event after its last one. */
 static void last_request(void)
 {
     struct ibv_srq *srq = make_srq(4);
@@ -262,7 +262,7 @@ static void last_request(void)
     event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
     free_qp(to);
     free_qp(from);
-    /* The request that was left is for whoever comes next. */
+    /* The remaining request goes to the next message. */
     from = make_qp(0, IBV_QPT_RC, NULL, NULL);
     to = make_qp(1, IBV_QPT_RC, srq, NULL);
     join_both(from, to);
@@ -348,7 +348,7 @@ static void xrc_operations(void)
     send_on(from, 7, IBV_WR_ATOMIC_FETCH_AND_ADD, 0, 8, number[0]);
     completion(0, 7, IBV_WC_SUCCESS);
     check("counter", ends[1].buffer[0], 1);
-    /* No such queue: the request makes no sense to the receiver. */
+    /* No such queue: the responder answers with invalid request. */
     send_byte(from, 8, 1, 0x123456);
     completion(0, 8, IBV_WC_REM_INV_REQ_ERR);
     event(IBV_EVENT_QP_LAST_WQE_REACHED, to);
@@ -392,7 +392,7 @@ static void domain_flags(void)
     unlink(path);
 }
 
-/* What the other process tells, and is told. */
+/* Data exchanged with the other process. */
 struct told {
     uint32_t srqn, value;
 };
@@ -409,7 +409,7 @@ static struct told hear(int fd)
     return told;
 }
 
-/* The other process: its own queue in the domain of the file, and the target that the first process has made. */
+/* The other process: its own queue in the file's domain, and the target created by the first process. */
 static int other_process(int file, int in, int out)
 {
     const uint32_t qpn = hear(in).value;
@@ -438,7 +438,7 @@ static int other_process(int file, int in, int out)
     return 0;
 }
 
-/* Two processes share a domain and its target, which outlives the one that made it. */
+/* Two processes share a domain and its target, which outlives its creator. */
 static void two_processes(void)
 {
     char path[] = "/tmp/shared_queues-XXXXXX", device[] = "/proc/self/fd/0000000000";
@@ -447,7 +447,7 @@ static void two_processes(void)
     NEED(file >= 0 && pipe(to_child) == 0 && pipe(from_child) == 0, "pipe: %s", strerror(errno));
     const pid_t child = fork();
     NEED(child >= 0, "fork: %s", strerror(errno));
-    /* Another description of the file: what counts is the file. */
+    /* Another descriptor of the file: the file counts. */
     if (child == 0) {
         close(to_child[1]);
         close(from_child[0]);
@@ -474,7 +474,7 @@ static void two_processes(void)
     int status;
     NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
     check("status of the other process", status, 0);
-    /* The target has gone with its last process. */
+    /* The target is destroyed with its last process. */
     send_byte(from, 3, 63, srqn);
     completion(0, 3, IBV_WC_RETRY_EXC_ERR);
     free_qp(from);

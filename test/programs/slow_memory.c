@@ -47,7 +47,7 @@ static void *anonymous(void)
     return memory;
 }
 
-/* From now on nobody provides the pages of `memory` that are missing. */
+/* From now on nobody provides the missing pages of `memory`. */
 static void neglect(void *memory)
 {
     const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -68,10 +68,10 @@ static void answer(int fd, uint64_t unique, int error, const void *data, size_t 
     NEED(write(fd, reply, header.len) == (ssize_t)header.len, "an answer to the kernel: %s", strerror(errno));
 }
 
-/* Seconds for which the kernel need not ask again. */
+/* Seconds for which the kernel may cache attributes. */
 static unsigned attributes_valid = 1000;
 
-/* A file system that is one file, of which bytes can be had so many times. */
+/* A file system with one file, which answers `times` reads. */
 static void serve(int fd, int times)
 {
     static char request[1 << 17], zeros[LENGTH];
@@ -130,7 +130,7 @@ static void *file_mapping(const char *user, int times, int flags)
 static _Atomic pid_t sleeper[2];
 static atomic_int turn;
 
-/* Reads so that the lock is held meanwhile, which it is not for page faults. */
+/* Reads such that the lock is held meanwhile; page faults do not hold it. */
 static void *hold_lock(void *memory)
 {
     char byte;
@@ -140,7 +140,7 @@ static void *hold_lock(void *memory)
     fail("/proc/self/mem has answered");
 }
 
-/* A writer that waits keeps later readers out. */
+/* A waiting writer blocks later readers. */
 static void *wait_for_lock(void *nothing)
 {
     while (turn == 0)
@@ -180,7 +180,7 @@ static void *synchronise(void *memory)
     fail("msync has returned");
 }
 
-/* From now on the pages of the mapping are being written to its file. */
+/* From now on the pages of the mapping are under writeback. */
 static void write_back(void *memory)
 {
     pthread_t thread;
@@ -261,7 +261,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First of all: what still waits for it could not end. */
+    /* First: whatever still waits for it could not end. */
     if (server)
         kill(server, SIGKILL);
     return 0;

@@ -26,7 +26,7 @@
 enum kind { SEND, WRITE_IMM, WRITE, READ, COMPARE_SWAP, FETCH_ADD, KINDS };
 static const char *const kind_names[KINDS] = {"send", "write_imm", "write", "read", "cmp_swap", "fetch_add"};
 
-/* Of each buffer; blocks of operation i are in slot i % WINDOW of their area. */
+/* In each buffer; blocks of operation i are in slot i % WINDOW of their area. */
 struct layout {
     size_t receive, write, read, out, results, words, source, total;
 };
@@ -83,7 +83,7 @@ static struct operation *advance(struct stream *s)
     static const enum kind often[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
     op->kind = often[shape & 15];
-    /* Half of the blocks are of full size; the others of any, also none. */
+    /* Half of the blocks have full size; the others any size, including zero. */
     op->size = (uint32_t)(shape & 16 ? largest : (shape >> 8) % (largest + 1));
     op->offset = (uint32_t)(shape >> 40) & 0xfff8;
     if (op->kind >= COMPARE_SWAP)
@@ -195,7 +195,7 @@ static void check_done(struct stream *done, const struct ibv_wc *wc)
          (unsigned long)old, (unsigned long)right);
 }
 
-/* Something of the other stream that takes room has come. */
+/* An operation of the other stream that occupies a slot has arrived. */
 static void check_received(struct stream *theirs, uint64_t room, const struct ibv_wc *wc)
 {
     uint64_t number;
@@ -244,7 +244,7 @@ static void run(void)
     int telling = 0;
     draw_all(their_key, &their_rooms);
     while (done.next < total || received < their_rooms || telling) {
-        /* A block's room may be needed by the next one although it is not known to be complete: no more than WINDOW. */
+        /* The next block may need a slot whose previous block is not yet known to be complete: at most WINDOW. */
         while (posted.next < total && posted.next - done.next < WINDOW && taken - shared_word(CREDIT) < WINDOW) {
             struct stream look = posted;
             const bool needs = takes_room(advance(&look)->kind);

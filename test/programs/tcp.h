@@ -66,7 +66,7 @@ static void on_alarm(int number)
         _exit(3);
 }
 
-/* The program ends with status 3 if it still runs then. */
+/* The program exits with status 3 if it still runs then. */
 UNUSED static void give_up_after(unsigned seconds)
 {
     signal(SIGALRM, on_alarm);

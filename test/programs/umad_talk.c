@@ -64,7 +64,7 @@ static int load(void)
     return umad_init() == 0 ? 0 : fail("umad_init", -1);
 }
 
-/* Headers of the class in a message that is one transfer. */
+/* Headers of the class in a message, which is one transfer. */
 static void begin(int method)
 {
     uint8_t *mad = message.mad;
@@ -105,7 +105,7 @@ static int serve(int port, int agent)
         for (uint32_t i = 0; i < bytes; i++)
             message.mad[HEADERS + i] = byte_at(i);
         const int sent = umad_send(port, agent, &message, HEADERS + (int)bytes, 0, 20);
-        /* Asked again while the answer is on its way: there is nothing to do. */
+        /* A retransmitted request while the answer is in flight: ignored. */
         if (sent < 0 && errno != EINVAL)
             return fail("umad_send", sent);
     }

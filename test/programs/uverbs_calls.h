@@ -28,7 +28,7 @@
 #define RXE 14
 #define PAGE 4096
 #define EXTENDED 0x80000000u
-/* The headers for user space leave these to libibverbs. */
+/* The user-space headers leave these to libibverbs. */
 enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ_LIMIT = 2 };
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
@@ -148,7 +148,7 @@ UNUSED static void open_context(void)
 
 /* ---- objects ---- */
 
-/* Memory that the regions of a program are about. */
+/* The memory of a program's regions. */
 static uint8_t *pages;
 
 UNUSED static uint32_t alloc_pd(void)
@@ -185,7 +185,7 @@ UNUSED static uint64_t here(void)
     return (uintptr_t)pages;
 }
 
-/* Where the queues of the completion queue and of the queue pair that were created last can be mapped. */
+/* The mmap offsets of the rings of the last created completion queue and queue pair. */
 static struct rxe_create_cq_resp cq_queue;
 static struct rxe_create_qp_resp qp_queues;
 static uint32_t qp_number;

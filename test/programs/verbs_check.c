@@ -95,7 +95,8 @@ static uint32_t draw_size(void)
 }
 
 /*
- * Cuts `size` bytes into pieces with gaps between them; none for 0, and none is empty (hardware reads that as 2 GiB).
+ * Splits `size` bytes into scatter/gather elements with gaps between them; none for 0, and none is empty (hardware
+ * reads that as 2 GiB).
  */
 static int draw_pieces(struct piece *pieces, uint32_t size)
 {
@@ -127,7 +128,7 @@ static void draw_operation(struct operation *op)
     op->size = draw_size();
     op->local_count = draw_pieces(op->local, op->size);
     if (op->kind == SEND || op->kind == SEND_IMM) {
-        /* The receive's pieces: enough in all, often more. */
+        /* The receive's scatter/gather list: long enough, often longer. */
         op->far_count = draw_pieces(op->far, op->size);
         if (op->far_count > 0)
             op->far[op->far_count - 1].length += below(9);
@@ -138,7 +139,7 @@ static void draw_operation(struct operation *op)
     op->is_inline = op->kind != READ && op->size <= 32 && below(2);
 }
 
-/* Copies `size` bytes from pieces to pieces. */
+/* Copies `size` bytes between scatter/gather lists. */
 static void copy_pieces(uint8_t *to, const struct piece *into, const uint8_t *from, const struct piece *out_of,
                         uint32_t size)
 {
@@ -160,7 +161,7 @@ static void copy_pieces(uint8_t *to, const struct piece *into, const uint8_t *fr
     }
 }
 
-/* What the operation does, done to the models. */
+/* Applies the operation to the models. */
 static void apply(struct operation *op, int slot)
 {
     uint8_t *local = models[op->from] + slot * slot_size, *far = models[!op->from] + slot * slot_size;
@@ -201,7 +202,7 @@ static void list_pieces(struct ibv_sge *sge, const struct endpoint *end, int slo
 static void post_receive(const struct endpoint *end, const struct operation *op, int slot)
 {
     struct ibv_sge sge[MAX_SGE];
-    /* WRITE with immediate takes a receive, and leaves its buffer alone. */
+    /* WRITE with immediate consumes a receive, and leaves its buffer unchanged. */
     const bool buffer = op->kind != WRITE_IMM;
     list_pieces(sge, end, slot, op->far, op->far_count);
     struct ibv_recv_wr *bad, wr = {.wr_id = 1000 + (uint64_t)slot, .sg_list = sge};
@@ -271,7 +272,7 @@ static void check_completion(const struct ibv_wc *wc, const struct operation *ba
          op->immediate);
 }
 
-/* The slots of an end's completions in the order in which they must come: `received` or own ones. */
+/* The slots of an end's completions in their required order: `received` or its own. */
 static int expected_slots(const struct operation *batch, int who, bool received, int *slots)
 {
     int count = 0;
@@ -299,7 +300,7 @@ static void take_completions(const struct operation *batch)
         for (int who = 0; who < 2; who++) {
             struct waiting *w = &waiting[who];
             struct ibv_wc wc;
-            /* With both ends here an end without work would wait for events that never come. */
+            /* With both ends in one process an end without work would wait for events that never come. */
             const bool idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
             if (!is_mine[who] || idle || next_completion(&ends[who], &wc) == 0)
                 continue;
@@ -307,7 +308,7 @@ static void take_completions(const struct operation *batch)
             NEED(w->done[r] < w->count[r], "a completion too many: wr_id %lu, %s", (unsigned long)wc.wr_id,
                  ibv_wc_status_str(wc.status));
             const int slot = (int)(wc.wr_id % 1000);
-            /* A failed operation is reported even if it was not to be. */
+            /* A failed operation completes even if it is unsignaled. */
             if (wc.status == IBV_WC_SUCCESS || (size_t)slot >= BATCH)
                 NEED(slot == w->slots[r][w->done[r]], "completion of slot %d before %d", slot, w->slots[r][w->done[r]]);
             w->done[r]++;
@@ -357,7 +358,7 @@ static void run(void)
             done++;
         }
         for (int who = 0; who < 2; who++) {
-            /* The last of each end is signaled: with it all before it are known to be complete. */
+            /* The last operation of each end is signaled: its completion implies those before it. */
             if (last[who] >= 0)
                 batch[last[who]].signaled = true;
             fill(models[who], total, mix(seed ^ mix((uint64_t)number * 2 + (uint64_t)who + 1)));

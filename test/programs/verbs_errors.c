@@ -13,7 +13,7 @@
 /* ---- cases ---- */
 
 /*
- * The first request of end 0 fails with `status`, the two behind it are flushed, and so is what is posted to a queue
+ * The first request of end 0 fails with `status`, the two after it are flushed, and so is a request posted to a queue
  * in error.
  */
 static void first_fails(int status)
@@ -24,7 +24,7 @@ static void first_fails(int status)
     wait_for(0, 2, IBV_WC_WR_FLUSH_ERR);
     wait_for(0, 3, IBV_WC_WR_FLUSH_ERR);
     check_state(0, IBV_QPS_ERR);
-    /* A receive has no doorbell of its own; the send's makes the device look at both queues. */
+    /* A receive has no doorbell; the send's makes the device poll both queues. */
     post_receive(0, 104, 64);
     post(5, IBV_WR_SEND, 64, 0, 0, ends[0].mr->lkey);
     uint64_t seen = 0;
@@ -143,7 +143,7 @@ static void nobody_answers(void)
     first_fails(IBV_WC_RETRY_EXC_ERR);
 }
 
-/* By the program's own order. */
+/* Requested by the program itself. */
 static void flush(void)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -156,7 +156,7 @@ static void flush(void)
     check_state(0, IBV_QPS_RTS);
 }
 
-/* After an error the queue pair works again when it is reset and joined anew. */
+/* After an error the queue pair works again once it is reset and reconnected. */
 static void reset(void)
 {
     write_bad_rkey();
@@ -177,7 +177,7 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
-/* Before RTS nothing can be sent, whichever way it is posted: EINVAL at once (IBA 10.8.3.1), nothing later. */
+/* Before RTS nothing can be sent by any interface: EINVAL at once (IBA 10.8.3.1), nothing later. */
 static void not_ready(void)
 {
     struct ibv_qp_init_attr_ex init = {.send_cq = ends[0].cq,

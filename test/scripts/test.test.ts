@@ -30,7 +30,7 @@ test('files of which no test ran are known, whatever they hold', async () => {
     return path
   })
   const reporter = join(repoRoot, 'scripts', 'ran-reporter.cjs')
-  // The runner's own children are told by it that they are: this one is none.
+  // The runner marks its own children by an environment variable; this one must not be marked.
   const { NODE_TEST_CONTEXT: _context, ...env } = process.env
   const { stdout } = spawnSync(process.execPath, ['--test', `--test-reporter=${reporter}`, ...paths], {
     cwd: folder,

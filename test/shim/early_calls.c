@@ -1,6 +1,6 @@
 /*
- * A library whose dlsym opens, reads, maps and closes a file before it looks anything up, as an allocator may that
- * dlsym calls. Preloaded behind the shim.
+ * A library whose dlsym opens, reads, maps and closes a file before it looks up a symbol, as an allocator called by
+ * dlsym may. Preloaded behind the shim.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -38,7 +38,10 @@ import {
   writeOpenReply,
 } from '../../src/uapi/session-codec.ts'
 
-/** Requests of the object dialect's magic, by which scenarios.c steers the daemon. Keep the numbers as there. */
+/**
+ * Requests of the object dialect's magic, by which scenarios.c controls the daemon. Keep the numbers equal to those
+ * there.
+ */
 const Order = {
   ECHO: 1,
   FAIL: 2,
@@ -56,7 +59,10 @@ const Order = {
   EVENT_BEHIND: 14,
 } as const
 
-/** Bytes from a call's argument, or the buffer of a write of so many bytes, to where EVENT_BEHIND wants a number. */
+/**
+ * Bytes from a call's argument, or from the buffer of a write of this length, to the place where EVENT_BEHIND wants a
+ * number.
+ */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
 
@@ -71,7 +77,7 @@ interface Context {
   readonly id: number
   readonly file: number
   readonly inode: number
-  /** The daemon's ends of the doorbell sockets that live. */
+  /** The daemon's ends of the live doorbell sockets. */
   readonly doorbells: Map<number, Watch>
   readonly events: number[]
   tokens: number
@@ -84,7 +90,7 @@ export interface FakeDaemon {
   readonly log: string[]
   readonly contexts: ReadonlyMap<number, Context>
   sessions(): number
-  /** Closes everything at once, as a death does. */
+  /** Closes everything at once, like a crash. */
   die(): void
 }
 
@@ -92,7 +98,7 @@ const RDEV = (231 << 8) | 192
 
 const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int prot, int flags, int fd, int64_t offset)' })
 
-/** The page with the parked word: mapped writable here; what clients get cannot be mapped so. */
+/** The page with the parked word: mapped writable here; clients' copies cannot be mapped writable. */
 const parkedPage = () => {
   const fd = createMemfd('fake-parked', ParkedPage.bytes)
   const arena = mapArena(ParkedPage.bytes)
@@ -102,7 +108,7 @@ const parkedPage = () => {
   return { fd, words: arena.u32 }
 }
 
-/** Files of the tree by path; the rest of a real one does not matter to the shim. */
+/** Files of the tree by path; the shim needs no others. */
 const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/abi_version': '6\n',
   '/sys/class/infiniband_verbs/uverbs0/ibdev': 'rxe0\n',
@@ -178,7 +184,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return context
   }
 
-  /** Length of what was sent, or -errno. */
+  /** Length sent, or -errno. */
   const reply = (fd: number, length: number, fds: readonly number[] = []): number =>
     send(fd, buffer.bytes.subarray(0, length), fds)
 
@@ -191,7 +197,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return sent
   }
 
-  /** The context whose memory file the process really has under this number. */
+  /** The context whose memory file the process actually has under this number. */
   const shown = (pid: number, fd: number): Context | undefined => {
     const found = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
     return [...contexts.values()].find(context => context.inode === found?.ino)
@@ -211,7 +217,9 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const number = request.request & 0xff
     const argument = Number(request.argument)
     const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
-    /* What other sockets brought before this request is looked at first: the loop gets a whole turn. */
+    /*
+     * Messages that arrived on other sockets before this request are handled first: the event loop gets a whole turn.
+     */
     const answerLater = (count: () => number): number => {
       const to = { ...request }
       setImmediate(() => setImmediate(() => sessions.has(fd) && reply(fd, writeCallReply(buffer, to, count()))))
@@ -256,7 +264,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
-  /** The socket of NETLINK_RDMA: there is one. A datagram that is sent comes back as so many bytes of 7. */
+  /** The only socket of NETLINK_RDMA. A sent datagram comes back as the same number of bytes 7. */
   let netlink: number | undefined
   const answerNetlink = (fd: number): number => {
     const { operation, extra, argument } = request

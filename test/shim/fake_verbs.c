@@ -8,7 +8,7 @@
 #include <infiniband/verbs.h>
 #include <stdlib.h>
 
-/* What the next polls find. */
+/* Results of the next polls. */
 int fake_found;
 int fake_polls;
 

@@ -1,5 +1,5 @@
 /*
- * A library whose functions on sockets work only once its own socket() has run, as librspreload's. Preloaded behind the
+ * A library whose socket functions work only after its own socket() was called, like librspreload. Preloaded behind the
  * shim.
  */
 #define _GNU_SOURCE

@@ -48,7 +48,7 @@ static void paths(void)
     struct statx sx;
     EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
 
-    /* Others are untouched. */
+    /* Other paths are untouched. */
     EXPECT(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3));
     EXPECT(realpath("/dev/../dev/null", text) && strcmp(text, "/dev/null") == 0);
     FAILS(open("/dev/infini", O_RDONLY), ENOENT);
@@ -77,7 +77,7 @@ static void inert(void)
 
 /* ---- netlink ---- */
 
-/* What answers come from is the kernel, whoever else could be at the other end. */
+/* Answers come from the kernel, whatever process is at the other end. */
 static void hear_sevens(int fd, size_t length)
 {
     char bytes[64];
@@ -185,7 +185,7 @@ static void bell(void)
     EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
 }
 
-/* A program whose calls are watched hides none: no token, though the daemon is parked, but a call. */
+/* A program whose calls are traced hides none: no token, even though the daemon is parked, but a call. */
 static void bell_traced(void)
 {
     int fd = open_device();
@@ -233,7 +233,7 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
-/* ---- a daemon that wants to store where no call has asked it to ---- */
+/* ---- a daemon that tries to store where no call asked it to ---- */
 
 #define BEHIND 16 /* EVENT_BEHIND, and an answer to a write of 40 bytes, in words of 4 bytes */
 
@@ -245,7 +245,7 @@ static void stray_stores(void)
     close(next);
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)words), EIO);
 
-    /* A message that points to other memory, and one that points there. */
+    /* A message that points to other memory, and one that points to the same. */
     struct {
         uint16_t length, class_id, rest[6];
         uint16_t attribute, id;
@@ -257,7 +257,7 @@ static void stray_stores(void)
     message.size = 3;
     FAILS(order(fd, EVENT_BEHIND, (unsigned long)&message), EIO);
 
-    /* A command whose response is elsewhere, and one whose response is too small. */
+    /* A command whose response is elsewhere, and one whose response buffer is too small. */
     struct {
         uint32_t command;
         uint16_t in_words, out_words;
@@ -358,7 +358,7 @@ static void poll_through(struct ibv_context *context)
 
 static void verbs(const char *library, bool global)
 {
-    /* As a program that is linked with libibverbs, or one that loads it for itself. */
+    /* Like a program linked with libibverbs, or one that loads it itself. */
     void *handle = dlopen(library, RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
     EXPECT(handle);
     found = dlsym(handle, "fake_found");

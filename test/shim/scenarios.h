@@ -78,7 +78,7 @@ UNUSED static int open_device(void)
     return fd;
 }
 
-/* Hidden sockets: what /proc shows at 900 and above. */
+/* Hidden sockets: those that /proc shows at 900 and above. */
 UNUSED static int hidden_count(void)
 {
     int count = 0;
@@ -120,7 +120,7 @@ void uring(void);
 void daemon_full(void);
 void forks(void);
 void exec(void);
-/* What the number of a closed descriptor must be good for. */
+/* The number of a closed descriptor must be usable for any of these. */
 void reuse(int fd);
 void exec_events(void);
 void vforks(void);
@@ -130,7 +130,7 @@ void not_served(void);
 void left_by_longjmp(void);
 void signals(void);
 void threads(void);
-/* The program's own path, and what it does after exec. */
+/* The program's own path, and its actions after exec. */
 extern const char *self;
 void inherited(const char *number, const char *left);
 void inherited_events(const char *number, const char *context);

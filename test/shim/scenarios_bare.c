@@ -26,7 +26,7 @@ void bare_calls(void)
     int file = (int)syscall(SYS_openat2, AT_FDCWD, "/sys/class/infiniband/rxe0/node_type", &how, sizeof how);
     char text[16] = {0};
     EXPECT(file >= 0 && read(file, text, sizeof text) == 6 && strcmp(text, "1: CA\n") == 0 && close(file) == 0);
-    /* Others are the kernel's. */
+    /* Others belong to the kernel. */
     EXPECT((file = (int)syscall(SYS_openat2, AT_FDCWD, "/dev/null", &how, sizeof how)) >= 0 && close(file) == 0);
     FAILS(syscall(SYS_openat2, AT_FDCWD, "/dev/null", 8, sizeof how), EFAULT);
     FAILS(syscall(SYS_openat2, AT_FDCWD, NODE, 8, sizeof how), EFAULT);
@@ -37,7 +37,7 @@ void bare_calls(void)
     EXPECT(mapped != MAP_FAILED && syscall(SYS_munmap, mapped, 4096l) == 0 && syscall(SYS_getpid) == getpid());
 }
 
-/* In a program that posix_spawn has started: a context by two numbers, one of a copy that was made on the way. */
+/* In a program started by posix_spawn: a context by two numbers, one of a copy made by the file actions. */
 void spawned(const char *number, const char *copy)
 {
     const int fds[] = {atoi(number), atoi(copy)};
@@ -92,7 +92,7 @@ static bool have_ring(void)
     return true;
 }
 
-/* Submits one request; its result. `wait`: for it; else whether it is there is the next call's business. */
+/* Submits one request and returns its result. `wait`: waits for it; otherwise the next call checks for it. */
 static int submit(struct io_uring_sqe request, bool wait)
 {
     const unsigned at = *ring.tail & ring.mask;
@@ -123,7 +123,7 @@ void uring(void)
     EXPECT(order(fd, EVENT_4, (uintptr_t)&channel) == 0);
     const struct io_uring_sqe read_event = {
         .opcode = IORING_OP_READ, .fd = channel, .addr = (uintptr_t)bytes, .len = sizeof bytes, .off = -1ull};
-    /* Events: one for each read, before or after it is asked for; none is read twice. */
+    /* Events: one for each read, before or after the read is submitted; none is read twice. */
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     submit(read_event, true);
     EXPECT(result() == 8 && bytes[7] == 8 && bytes[8] == 0);
@@ -132,12 +132,12 @@ void uring(void)
     EXPECT(order(fd, RECORD, 8) == 0 && result() == 8);
     submit((struct io_uring_sqe){.opcode = IORING_OP_POLL_ADD, .fd = channel, .poll32_events = POLLIN}, false);
     EXPECT(order(fd, RECORD, 8) == 0 && result() == POLLIN && read(channel, bytes, sizeof bytes) == 8);
-    /* The end of a channel is an end here, and EIO for read(2). */
+    /* End of file on a channel is 0 here, and EIO for read(2). */
     EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
     submit(read_event, true);
     EXPECT(result() == 0);
     FAILS(read(channel, bytes, sizeof bytes), EIO);
-    /* What is opened or written past the preload library is the kernel's: no device, and no command. */
+    /* Files opened or written without the preload library belong to the kernel: no device, and no command. */
     submit((struct io_uring_sqe){
         .opcode = IORING_OP_OPENAT, .fd = AT_FDCWD, .addr = (uintptr_t)NODE, .open_flags = O_RDWR}, true);
     EXPECT(result() == -ENOENT);

@@ -38,7 +38,7 @@ void hidden_sockets(void)
     closefrom(fd + 1);
     EXPECT(order(fd, ECHO, 2) == 2 && close_range(fd + 1, ~0u, 0) == 0 && order(fd, ECHO, 3) == 3);
     EXPECT(close_range(895, 950, CLOSE_RANGE_CLOEXEC) == 0 && order(fd, ECHO, 4) == 4);
-    /* The program takes numbers that hidden sockets have. */
+    /* The program uses numbers of hidden sockets. */
     int null = open("/dev/null", O_RDWR);
     for (int i = 895; i < 910; i++)
         EXPECT(dup2(null, i) == i);
@@ -47,13 +47,13 @@ void hidden_sockets(void)
     for (int i = 895; i < 910; i++)
         EXPECT(close(i) == 0);
     EXPECT(order(fd, ECHO, 6) == 6 && order(fd, CONTEXTS, 0) == 1);
-    /* Behind our back: the session's socket is gone, and its number something else. */
+    /* The session's socket is closed without the shim's knowledge, and its number reused. */
     for (int i = 895; i < 1200; i++)
         syscall(SYS_dup2, null, i);
     FAILS(write(fd, doorbell(1), 32), EIO);
     int again = open_device();
     EXPECT(order(again, ECHO, 7) == 7);
-    /* All of a range, the device with it. */
+    /* All of a range, including the device. */
     EXPECT(close_range(3, ~0u, 0) == 0);
     FAILS(order(fd, ECHO, 1), EBADF);
     again = open_device();
@@ -76,7 +76,7 @@ void low_limit(void)
     EXPECT(number == -1 && order(fd, ECHO, 4) == 4 && close(last) == 0 && order(fd, CONTEXTS, 0) == 1);
 }
 
-/* Before the first look at a device. */
+/* Before the first access to a device. */
 void full_table(void)
 {
     struct rlimit limit = {64, 64};
@@ -95,7 +95,7 @@ void full_table(void)
     EXPECT(order(fd, ECHO, 3) == 3);
 }
 
-/* The daemon has none left. */
+/* The daemon has no free descriptors. */
 void daemon_full(void)
 {
     struct stat st;
@@ -144,7 +144,7 @@ void forks(void)
 
 const char *self;
 
-/* After exec: `number` is a context that this program knows nothing of; `left` contexts live when it has closed it. */
+/* After exec: `number` is a context unknown to this program; `left` contexts are live after it has closed it. */
 void inherited(const char *number, const char *left)
 {
     int fd = atoi(number);
@@ -169,7 +169,7 @@ void exec(void)
     EXPECT(!"exec");
 }
 
-/* A plain file that takes the number of a descriptor of ours, which was closed, is a plain file. */
+/* A plain file that gets the number of a closed device descriptor is a plain file. */
 void reuse(int fd)
 {
     char path[] = "/tmp/userdma-reuse-XXXXXX", text[8] = {0};
@@ -188,7 +188,7 @@ static int open_event(int fd)
     return channel;
 }
 
-/* After exec: event descriptors and a context, before anything has asked the daemon; each number is used again. */
+/* After exec: event descriptors and a context, before any query to the daemon; each number is reused. */
 void inherited_events(const char *number, const char *context)
 {
     int fd = atoi(number), copy = dup(fd), to = dup2(fd, 60);
@@ -218,7 +218,7 @@ void vforks(void)
     snprintf(number, sizeof number, "%d", 20);
     pid_t pid = vfork();
     if (pid == 0) {
-        /* What happens here must not reach the parent's table. */
+        /* Changes here must not affect the parent's table. */
         close(kept);
         dup2(fd, 20);
         close(fd);
@@ -253,7 +253,7 @@ static void pass(int socket, int fd, bool receive, int *received)
     EXPECT(sendmsg(socket, &message, 0) == 1);
 }
 
-/* What a receiver's first call may be; each must find a device. */
+/* Possible first calls of a receiver; each must find a device. */
 static void first_calls(int fd, int which)
 {
     struct stat st;
@@ -290,7 +290,7 @@ void passed(void)
             first_calls(fd, which);
             EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
             EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);
-            /* Its event descriptor ends as ours do. */
+            /* Its event descriptor reports the end, as ours do. */
             FAILS(write(event, "x", 1), EINVAL);
             FAILS(read(event, &byte, 1), EINVAL);
             EXPECT(order(fd, HANG_UP_EVENT, 0) == 0);
@@ -306,7 +306,7 @@ void passed(void)
         EXPECT(close(fd) == 0 && close(event) == 0 && write(pair[1], "", 1) == 1);
         child_ends_well(pid);
     }
-    /* A memory file of somebody else's is nobody's context, whichever way it comes. */
+    /* Another's memory file is no context, whichever way it arrives. */
     int other = memfd_create("userdma-contextual", 0);
     FAILS(order(other, ECHO, 1), ENOTTY);
     int forged = memfd_create("userdma-context", 0), pair[2], received;
@@ -322,8 +322,8 @@ void passed(void)
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/* A daemon that serves us not: each call on a context that came to us says so, and leaves its file as it is. */
-/* A receiver that never asks the daemon: the numbers of what it was given and closed are free. */
+/* A daemon that does not serve us: each call on a received context says so, and leaves its file unchanged. */
+/* A receiver that never queries the daemon: the numbers that it received and closed are free. */
 void passed_and_closed(void)
 {
     int pair[2], fd, event;
@@ -410,7 +410,7 @@ void threads(void)
     pthread_t thread[4];
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
-    /* Forks meanwhile, whatever the other threads hold. */
+    /* Forks meanwhile, whatever locks the other threads hold. */
     for (int i = 0; i < 20; i++)
         child_ends_well(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
     for (int i = 0; i < 4; i++)
@@ -418,7 +418,7 @@ void threads(void)
     EXPECT(order(fd, CONTEXTS, 0) == 1 && hidden_count() == 2);
 }
 
-/* ---- a call that is left ---- */
+/* ---- a call abandoned by siglongjmp ---- */
 
 static sigjmp_buf back;
 

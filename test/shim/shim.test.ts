@@ -26,7 +26,7 @@ const compileFakeVerbs = (): string => {
 
 let runs = 0
 
-/** Runs a scenario, or another program, with a daemon of its own. */
+/** Runs a scenario, or another program, with its own daemon. */
 const run = async (
   args: readonly string[],
   env: NodeJS.ProcessEnv = {},

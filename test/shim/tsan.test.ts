@@ -15,10 +15,10 @@ import { compileScenarios, compileShimWith, runProgram, scenarioSentences, shimI
 
 const folder = scratchFolder()
 
-/** It runs handlers of signals later, with masks of its own. */
+/** It runs signal handlers later, with its own masks. */
 const WITHOUT: readonly string[] = ['left_by_longjmp']
 
-/** Fences are not understood; the doorbell's is no lock. */
+/** It does not understand fences; the doorbell's is no lock. */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
 
 const runtime = (): string | undefined => {
@@ -55,7 +55,7 @@ for (const [name, sentence] of Object.entries(scenarioSentences))
           PATH: process.env.PATH,
           LD_PRELOAD: made.preload,
           USERDMA_SOCKET: daemon.socket,
-          // A process that forks beside threads goes on, as it may.
+          // A process that forks besides threads continues, as permitted.
           TSAN_OPTIONS: 'die_after_fork=0',
         })
         assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })

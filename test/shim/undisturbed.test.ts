@@ -12,7 +12,7 @@ import { compileShim, runProgram, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
-/** Shell text by what it shows; each runs in an empty folder of its own, with and without the shim. */
+/** Shell text by the behaviour it shows; each runs in its own empty folder, with and without the shim. */
 const commands: Readonly<Record<string, readonly [tool: string, script: string]>> = {
   'a shell with pipes, redirections and high descriptors': [
     'sh',
@@ -81,7 +81,7 @@ const both = async (program: string, args: readonly string[], t: { name: string 
   const under = { ...plain, LD_PRELOAD: compileShim(folder), USERDMA_SOCKET: join(at, 'nobody') }
   const results = []
   for (const [name, env] of Object.entries({ plain, under })) {
-    // The same folder name for both, since programs print where they are.
+    // The same folder name for both, since programs print it.
     const cwd = join(at, name, 'x')
     mkdirSync(cwd, { recursive: true })
     const { status, stdout, stderr } = await runProgram(program, args, env, { cwd })
@@ -100,7 +100,7 @@ for (const [sentence, [tool, script]] of Object.entries(commands)) {
   })
 }
 
-/** A program that is hard on its descriptors in ways that shells are not. */
+/** A program that treats its descriptors more roughly than shells do. */
 const ROUGH = `
 #define _GNU_SOURCE
 #include <errno.h>
@@ -176,7 +176,7 @@ test('the shim exports only the functions that it interposes', async t => {
   )
 })
 
-/** What of other libraries is preloaded behind the shim, by the file that does it. */
+/** Other preloaded libraries behind the shim, by their source file. */
 const others = {
   early_calls: 'a program whose dlsym opens and maps files',
   late_calls: 'a program with a library whose functions on sockets work only after socket()',

@@ -1,4 +1,4 @@
-/* The RoCEv2 packets of the golden captures (test/fixtures/wire), as a port would hand them to the tracer. */
+/* The RoCEv2 packets of the golden captures (test/fixtures/wire), as a port passes them to the tracer. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { ROCE_UDP_PORT } from '../../src/spec/wire/headers.ts'
 import type { PacketFlow } from '../../src/trace/pcapng.ts'
@@ -13,7 +13,7 @@ export interface CapturedRoce {
   readonly identification: number
 }
 
-/** 16 bytes for any address. */
+/** 16 bytes for either kind of address. */
 const wide = (address: Uint8Array): Uint8Array =>
   address.length === 16 ? address : Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ...address)
 

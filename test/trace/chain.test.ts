@@ -1,5 +1,5 @@
 /*
- * Chains in a trace (R16, R46): entries as calls, what refers to other entries, what came out and what failed.
+ * Chains in a trace (R16, R46): entries as calls, references to other entries, outputs and failures.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -34,7 +34,7 @@ const outcomes: readonly Result[] = [
   { out: { lkey: 0x2b, rkey: 0, length: 4096n, iova: 0x10000n } },
 ]
 
-/** The chain's bytes with as many entries answered as there are outcomes. */
+/** The chain's bytes, with as many answered entries as there are outcomes. */
 const answered = (entries: Uint8Array, results: readonly Result[]): Uint8Array => {
   const bytes = entries.slice()
   const view = { ...fakeView(), chained: (_where: string, _of: unknown, entry: number) => entry }

@@ -1,7 +1,7 @@
 /*
- * Every kind of packet that our engine sends: two nodes of each service, joined, do every operation in several lengths,
- * and every mistake that has an answer of its own. The packets are the engine's; nothing is made up here but what the
- * programs ask for.
+ * Every kind of packet that our engine sends: two connected nodes of each service do every operation in several
+ * lengths, and make every mistake that has a specific answer. All packets are the engine's; only the programs' requests
+ * are made up here.
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { WrOpcode } from '../../src/spec/work.ts'
@@ -25,9 +25,9 @@ const SOLICITED = 4
 const WINDOW_KEY = 0x4444
 
 export interface EnginePacket {
-  /** Node that sent it. */
+  /** The sending node. */
   readonly from: 0 | 1
-  /** BTH to ICRC; the ICRC is not made yet. */
+  /** BTH to ICRC; the ICRC is not yet computed. */
   readonly bytes: Uint8Array
 }
 
@@ -45,7 +45,7 @@ const messages: readonly SendSpec[] = [
 /** Names the shared receive queue in an XRC request (types.ts: Send.FLAGS). */
 const toShared = (spec: SendSpec): SendSpec => ({ ...spec, flags: (spec.flags ?? SIGNALED) | (SHARED_QUEUE << 8) })
 
-/** All that a reliable requester does, in the order in which it does it. */
+/** All operations of a reliable requester, in the order in which it posts them. */
 const reliable: readonly SendSpec[] = [
   ...messages,
   ...each(RDMA_READ),
@@ -58,14 +58,14 @@ const reliable: readonly SendSpec[] = [
   { id: 5, opcode: SEND_WITH_INV, imm: WINDOW_KEY, ...sges(MTU + 1) },
 ]
 
-/** To the other queue pair, and to a multicast group; no longer than a packet. */
+/** To the other queue pair, and to a multicast group; at most one packet long. */
 const datagrams: readonly SendSpec[] = [
   ...each(SEND, { to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
   ...each(SEND_WITH_IMM, { imm: 0x7777_0001, flags: SIGNALED | SOLICITED, to: { qpn: QPN[1], qkey: QKEY, flow: 0 } }),
   { id: 9, opcode: SEND, to: { qpn: MULTICAST_QPN, qkey: 0x8000_0000, flow: 0 }, ...sges(7) },
 ].filter(({ sges: [sge] = [] }) => (sge?.length ?? 0) <= MTU)
 
-/** What requesters do, and the services of both sides. */
+/** The operations of the requesters, and the services of both sides. */
 const work: readonly (readonly [service: number, peer: number, specs: readonly SendSpec[]])[] = [
   [Service.RC, Service.RC, reliable],
   [Service.UC, Service.UC, messages],
@@ -73,13 +73,16 @@ const work: readonly (readonly [service: number, peer: number, specs: readonly S
   [Service.XRC_INI, Service.XRC_TGT, reliable.map(toShared)],
 ]
 
-/** Mistakes of a requester of RC, each of which ends its queue pair: wrong key, too long, memory that is gone. */
+/**
+ * Mistakes of an RC requester, each of which moves its queue pair to the error state: wrong key, too long, unmapped
+ * memory.
+ */
 const mistakes: readonly SendSpec[] = [
   { id: 1, opcode: RDMA_WRITE, remote: 0, rkey: 0xbad, ...sges(4) },
   { id: 1, opcode: SEND, ...sges(5000) },
   { id: 1, opcode: RDMA_WRITE, remote: 0x8000, ...sges(4) },
 ]
-/** Of a queue pair and of all memory: write, read, atomic, global flush. */
+/** On a queue pair and on all memory: write, read, atomic, global flush. */
 const ALL_RIGHTS = 0x10e
 const RC = [Service.RC, Service.RC] as const
 const GONE = 14
@@ -92,7 +95,7 @@ const perform = (
   gone = false,
 ): EnginePacket[] => {
   const nodes = [createNode(), createNode()] as const
-  // letters: other contents are taken for protocols by those who guess
+  // letters: heuristic dissectors take other contents for protocols
   for (const node of nodes) for (let i = 0; i < node.memory.length; i++) node.memory[i] = 0x61 + (i % 26)
   const all: EnginePacket[] = []
   const rows = nodes.map((node, side) => {
@@ -107,7 +110,7 @@ const perform = (
     return row
   })
   for (const region of nodes[1].regions) region.access |= ALL_RIGHTS
-  // a key for each message that invalidates one
+  // a key for each SEND with invalidate
   for (let i = 0; i < 2; i++) nodes[1].regions.push({ key: WINDOW_KEY, pd: 1, offset: 0, length: 8, access: 15 })
   if (gone) nodes[1].faults.write = GONE
   const pump = (): void => {
@@ -138,6 +141,6 @@ const perform = (
 export const everyPacket = (): EnginePacket[] => [
   ...work.flatMap(([service, peer, specs]) => perform([service, peer], specs, true)),
   ...mistakes.flatMap((spec, i) => perform(RC, [spec], true, i === mistakes.length - 1)),
-  // nobody is ready to receive
+  // no receive is posted: RNR
   ...perform(RC, [{ id: 1, opcode: SEND, rkey: REMOTE_KEY, ...sges(5) }], false),
 ]

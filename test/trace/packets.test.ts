@@ -1,6 +1,6 @@
 /*
- * Packet lines. For each opcode and each set of words in its lines, the golden file has the first such packet of the
- * captures; UPDATE_GOLDEN=1 rewrites it.
+ * Packet lines. For each opcode and each line shape the golden file has the first such packet of the captures;
+ * UPDATE_GOLDEN=1 rewrites it.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -15,7 +15,7 @@ import { capturedPackets } from './captures.ts'
 
 const golden = join(repoRoot, 'test', 'trace', 'packet-lines.golden')
 
-/** A line without its numbers: packets with the same shape have the same text. */
+/** A line without its numbers: packets of the same shape have the same text. */
 const shapeOf = (line: string): string =>
   line.startsWith('malformed') ? line.slice(0, line.indexOf(':')) : line.replace(/0x[0-9a-f]+|\b\d+\b/g, '#')
 

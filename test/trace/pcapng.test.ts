@@ -72,10 +72,10 @@ describe('pcapng', () => {
     const folder = mkdtempSync(join(tmpdir(), 'userdma-pcapng-'))
     try {
       const file = join(folder, 'test.pcapng')
-      // Forged packets are malformed on purpose, and this tshark may be older than FLUSH.
+      // Forged packets are deliberately malformed, and this tshark may predate FLUSH.
       const good = packets.filter((_, i) => !/inject|new_operations/.test(capturedPackets[i].file))
       writeFileSync(file, captureOf(good))
-      // RPC over RDMA is guessed from the payload, and guessed wrong for a program's random bytes.
+      // tshark guesses RPC over RDMA from the payload, wrongly for a program's random bytes.
       const fields = [
         '_ws.malformed',
         'frame.protocols',

@@ -1,6 +1,6 @@
 /*
- * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 writes the golden file
- * anew. What came out is left to calls.test.ts: here the calls are decoded, not answered.
+ * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 rewrites the golden
+ * file. calls.test.ts covers outputs: here the calls are decoded, not answered.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -22,7 +22,7 @@ const golden = join(repoRoot, 'test', 'trace', 'call-lines.golden')
 /** RDMA_VERBS_IOCTL: _IOWR(0x1b, 1, struct of 24 bytes). */
 const VERBS_IOCTL = 0xc0181b01
 
-/** The classes as a device with the rxe driver has them: its attributes joined to core's. */
+/** The classes of a device with the rxe driver: core's with the driver's attributes. */
 const added: Readonly<Record<string, Readonly<Record<string, { out: Attributes }>>>> = RxeAttributes
 const merged: readonly ObjectClass[] = classes.map(c => ({
   ...c,
@@ -33,7 +33,7 @@ const merged: readonly ObjectClass[] = classes.map(c => ({
 const byName = new Map(merged.map(c => [c.name, c]))
 
 /**
- * The handle that a recorded create answered: that of the ioctl's object, or the first word of an embedded command's
+ * The handle that a recorded create returned: that of the ioctl's object, or the first word of an embedded command's
  * response.
  */
 const handleOf = (call: LoggedIoctl): number | undefined => {

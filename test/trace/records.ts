@@ -1,5 +1,5 @@
 /*
- * Records of recorded programs' calls (test/fixtures/abi) as a daemon makes them, answered as the kernel answered.
+ * Records of recorded programs' calls (test/fixtures/abi) as a daemon produces them, with the kernel's answers.
  */
 
 import { messagesOf, recordingView } from '../../src/daemon/trace/trace-messages.ts'

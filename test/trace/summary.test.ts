@@ -1,5 +1,5 @@
 /*
- * Calls counted (`userdma trace -c`), and chosen (`--class`, `--errors`).
+ * Call counts (`userdma trace -c`), and filters (`--class`, `--errors`).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -1,7 +1,7 @@
 /*
- * tshark reads every kind of packet that we send: none malformed, the opcode called as we call it, and every field of
- * every header with our value. The file is written by our own pcapng writer, read back by our own reader to the same
- * packets, and every ICRC in it is right.
+ * tshark decodes every kind of packet that we send: none is malformed, opcode names match ours, and every field of
+ * every header has our value. Our own pcapng writer writes the file, our own reader reads the same packets back, and
+ * every ICRC in it is right.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -21,12 +21,12 @@ import { findTool, inCi, scratchFolder } from '../tools.ts'
 import { SHARED_QUEUE } from '../transport/node.ts'
 import { everyPacket } from './every-packet.ts'
 
-/** Services whose packets `everyPacket` brings. */
+/** Services covered by `everyPacket`. */
 const SERVICES = ['RC', 'UC', 'UD', 'XRC']
 
-/** Younger than the tshark of Debian 12: it may not know their names and headers. `packetLine` does. */
+/** Newer than the tshark of Debian 12, which may lack their names and headers. `packetLine` has them. */
 const YOUNG = /_(FLUSH|ATOMIC_WRITE)$/
-/** tshark has the names of XRC's opcodes, but shows what follows their BTH as bytes. */
+/** tshark has the names of XRC's opcodes, but shows the headers after their BTH as bytes. */
 const HEADERS_UNKNOWN = /^XRC_|_(FLUSH|ATOMIC_WRITE)$/
 
 const addresses = [0, 1].map(last => Uint8Array.from([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, last + 1]))
@@ -60,7 +60,7 @@ const TRANSPORTS: Readonly<Record<string, string>> = {
   XRC: 'Extended Reliable Connection (XRC)',
 }
 
-/** The name of an opcode as Wireshark writes it; upper and lower case vary there. */
+/** The name of an opcode in Wireshark's spelling; upper and lower case vary there. */
 const wiresharkName = ({ name, transport }: Opcode): string => {
   const operation = name
     .slice(name.indexOf('_') + 1)
@@ -99,10 +99,10 @@ const FIELDS: readonly (readonly [theirs: string, header: string, ours: string])
   ['infiniband.deth.srcqp', 'DETH', 'srcQp'],
 ]
 
-/** Fields that tshark shows as bytes in hexadecimal, more than once. */
+/** Fields that tshark shows as hexadecimal bytes, several times. */
 const BYTES = new Set(['infiniband.immdt', 'infiniband.ieth'])
 
-/** A field of tshark's as a number. */
+/** A field of tshark as a number. */
 const numberOf = (field: string, text: string): bigint => {
   if (BYTES.has(field)) return BigInt(`0x${text.split(',')[0].replaceAll(':', '')}`)
   if (/^(true|false)$/i.test(text)) return /true/i.test(text) ? 1n : 0n
@@ -142,7 +142,7 @@ describe('every kind of packet that we send', () => {
 
 const skip = findTool('tshark') || inCi() ? false : 'tshark is not installed here (Debian: apt-get install tshark)'
 
-/** RPC over RDMA and Ethernet over InfiniBand are guessed from the payload, or none, and guessed wrong. */
+/** tshark guesses RPC over RDMA and Ethernet over InfiniBand from the payload, wrongly. */
 const PLAIN = [
   '--disable-protocol',
   'rpcordma',

@@ -37,7 +37,7 @@ describe('values as text', () => {
       fc.property(fc.array(word, { minLength: 8, maxLength: 8 }), words => {
         const address = Uint8Array.from(words.flatMap(w => [w >> 8, w & 255]))
         const text = gidText(address)
-        // The parser of URLs is an independent judge: it writes addresses in RFC 5952's way too.
+        // The URL parser is an independent reference: it writes addresses as in RFC 5952 too.
         if (!text.startsWith('::ffff:')) assert.equal(new URL(`http://[${text}]/`).hostname, `[${text}]`)
         else assert.match(text, /^::ffff:(\d+\.\d+\.\d+\.\d+|[0-9a-f:]+)$/)
       }),

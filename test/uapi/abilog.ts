@@ -1,5 +1,5 @@
 /*
- * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and laid out again in a made-up
+ * Recorded system calls (test/fixtures/abi, format in ORIGIN.md there): parsed, and placed again in a simulated
  * process's memory.
  */
 import { readFileSync } from 'node:fs'
@@ -22,13 +22,13 @@ export interface LoggedAttribute {
 }
 
 interface Logged {
-  /** Line in the log, from 1. */
+  /** Line number in the log, from 1. */
   readonly line: number
   readonly ret: number
   /** Positive, 0 on success. */
   readonly errno: number
   readonly fd: number
-  /** The step that was announced last. */
+  /** The last step that was announced. */
   readonly step: string
 }
 export interface LoggedIoctl extends Logged {
@@ -40,7 +40,7 @@ export interface LoggedIoctl extends Logged {
   readonly reserved: readonly [number, number]
   readonly attributes: readonly LoggedAttribute[]
 }
-/** QUERY_CONTEXT, which Linux's rxe refuses with EOPNOTSUPP at last and userdma answers. */
+/** QUERY_CONTEXT, which Linux's rxe finally refuses with EOPNOTSUPP and userdma answers. */
 export const isQueryContext = (logged: LoggedCall): boolean =>
   logged.kind === 'ioctl' && logged.object === 0 && logged.method === 4 && logged.errno === Errno.EOPNOTSUPP
 
@@ -99,7 +99,7 @@ const attributeOf = (line: string): LoggedAttribute => {
   }
 }
 
-/** The calls of a log; netlink and what else is no business of a uverbs file is left out. */
+/** The calls of a log, without netlink and other calls that do not concern a uverbs file. */
 export const parseAbilog = (text: string): LoggedCall[] => {
   const calls: LoggedCall[] = []
   const lines = text.split('\n')
@@ -160,7 +160,7 @@ export const readAbilog = (name: string): LoggedCall[] => {
   return parseAbilog((name.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1'))
 }
 
-/** The recorded runs of programs that this release serves. */
+/** The recorded runs of programs that this release supports. */
 export const PROGRAM_LOGS = [
   'ibv_devinfo.abilog.gz',
   'ibv_rc_pingpong.client.abilog',
@@ -177,16 +177,16 @@ export const PROGRAM_LOGS = [
   'ibv_srq_pingpong.server.abilog',
 ] as const
 
-/** Whether a call is on a uverbs file (and not on rdma_cm's). */
+/** Whether a call is on a uverbs file (not on rdma_cm's). */
 export const onUverbs = (call: LoggedCall): boolean => !('path' in call) || call.path.includes('uverbs')
 
-// ---- memory of a made-up process ----
+// ---- memory of a simulated process ----
 
 const PAGE = 4096
 /** struct mminfo */
 const MMAP_INFO = 16
 
-/** Sparse memory: what was not mapped faults. */
+/** Sparse memory: unmapped addresses fault. */
 export interface FakeMemory {
   map(address: bigint, bytes: Uint8Array): void
   copyIn(address: bigint, length: number): Uint8Array
@@ -194,7 +194,7 @@ export interface FakeMemory {
 }
 
 export const fakeMemory = (): FakeMemory => {
-  // Per page its bytes and which of them are mapped.
+  // The bytes of each page, and which of them are mapped.
   const pages = new Map<bigint, { bytes: Uint8Array; mapped: Uint8Array }>()
   const at = (address: bigint): [bigint, number] => [address / BigInt(PAGE), Number(address % BigInt(PAGE))]
   const find = (address: bigint): { bytes: Uint8Array; index: number } => {
@@ -235,9 +235,9 @@ export const fakeMemory = (): FakeMemory => {
   }
 }
 
-// ---- recorded calls laid out again ----
+// ---- recorded calls placed in memory again ----
 
-/** Where the message of an ioctl, and the buffer of a write, is put. No recorded pointer is near. */
+/** The address of an ioctl's message, or a write's buffer. No recorded pointer is near. */
 export const MESSAGE_AT = 0x100000000n
 
 /** The message of a recorded ioctl. */
@@ -273,13 +273,13 @@ export const ioctlMessageAfter = (call: LoggedIoctl): Uint8Array => {
   return bytes
 }
 
-/** Memory of the process just before the call. What a response pointer names was 0xcc in the hand-made calls. */
+/** The process's memory just before the call. A response buffer was filled with 0xcc in the hand-made calls. */
 export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   const memory = fakeMemory()
   if (call.kind === 'ioctl') {
     for (const { id, data, before } of call.attributes) {
       if (before === undefined) continue
-      // A driver's input of 8 bytes is an address; the log has the first 8 bytes of the struct that is there.
+      // A driver's input of 8 bytes is an address; the log has the first 8 bytes of its struct.
       if (id === UHW_IN) memory.map(data, new Uint8Array(MMAP_INFO))
       memory.map(data, before)
     }
@@ -291,6 +291,6 @@ export const memoryBefore = (call: LoggedIoctl | LoggedWrite): FakeMemory => {
   return memory
 }
 
-/** The response pointer of a write, which both kinds of headers have at byte 8. */
+/** The response pointer of a write, at byte 8 in both kinds of headers. */
 export const responseAddress = (call: LoggedWrite): bigint =>
   new DataView(call.data.buffer, call.data.byteOffset).getBigUint64(8, true)

@@ -1,6 +1,6 @@
 /*
- * The quick look at arguments against what `problemOf` says of each value: whatever order names come in, whatever is
- * missing, and whatever values they have.
+ * The fast check of arguments compared with `problemOf`, which checks value by value: for any order of names, any
+ * missing names, and any values.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -82,7 +82,7 @@ it('accepts arguments without a problem, and nothing else', () => {
   fc.assert(
     fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
       const args: Record<string, unknown> = {}
-      // Mostly right, or hardly any case were.
+      // Mostly valid values; otherwise hardly any case would pass.
       for (const [i, name] of order.entries())
         Object.defineProperty(args, name, {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],

@@ -1,7 +1,7 @@
 /*
- * A walk over everything that Linux's headers have for uverbs (test/fixtures/abi/uverbs.txt; R41–R43): every write
- * command, every ioctl's object, method and attribute is either a method of our classes, or deliberately refused with a
- * reason. There and back: linux-encode.test.ts. Nothing handles calls of one dialect only.
+ * Everything that Linux's headers have for uverbs (test/fixtures/abi/uverbs.txt; R41–R43): every write command and
+ * every ioctl object, method and attribute is either a method of our classes, or deliberately refused with a reason.
+ * Round trips: linux/encode.test.ts. No handler is specific to one dialect.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -110,7 +110,7 @@ describe('every call', () => {
   })
 })
 
-// ---- what is absent ----
+// ---- absent calls ----
 
 const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
@@ -133,10 +133,10 @@ const message = (object: number, method: number, ...attributes: readonly number[
   ...attributes.flat(),
 ]
 
-/** Handle of a protection domain, which is there. */
+/** Handle of an existing protection domain. */
 const PD = 7
 
-/** Every attribute that a method must have, with a value that is right. */
+/** Every mandatory attribute of a method, with a valid value. */
 const mandatoryOf = ({ attributes }: IoctlMethod): number[][] =>
   attributes
     .filter(({ mandatory }) => mandatory)
@@ -187,7 +187,7 @@ describe('absent calls', () => {
   })
 })
 
-// ---- the lists, whose layout is code ----
+// ---- lists whose layout is code ----
 
 describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   const survives = (bytes: readonly number[], name: string): void => {

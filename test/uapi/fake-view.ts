@@ -1,6 +1,6 @@
 /*
- * A caller's view for codec tests: core's classes with the rxe driver's attributes, a made-up process's memory, chosen
- * handles.
+ * A caller's view for codec tests: core's classes with the rxe driver's attributes, a simulated process's memory,
+ * chosen handles.
  */
 import { classes } from '../../src/spec/classes.ts'
 import { RXE_DRIVER_ID, RxeAttributes } from '../../src/spec/drivers/rxe.ts'
@@ -53,7 +53,7 @@ export const fakeView = (memory: FakeMemory = fakeMemory(), handles = new Map<nu
   return view
 }
 
-/** Where tests put a call, and memory that it may point to. */
+/** The address where tests put a call, and memory that it may point to. */
 export const AT = 0x100000n
 export const ARENA = 0x200000n
 

@@ -1,7 +1,7 @@
 /*
- * Linux's calls on devices of every link (R10, R27): its structs have the addresses of all links in one place. What is
- * of the device's link reaches the driver, the rest is ignored as Linux does, and no byte is lost on the way back. And
- * on devices of drivers that Linux takes for another one.
+ * Linux's calls on devices of every link (R10, R27): its structs hold the addresses of all links in one place. Fields
+ * of the device's link reach the driver, others are ignored as on Linux, and a round trip loses no byte. Also devices
+ * of drivers that use another driver's id.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,14 +20,14 @@ import { bench, cap, type TestState, testDriver, testLines } from '../core/fixtu
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
 const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
-/** A driver that Linux does not know has no structs of its own behind those of the calls. */
+/** A driver unknown to Linux has no structs of its own after those of the calls. */
 const NO_DRIVER = 0
 
 const DLID = 0x1234
 const SOURCE_BITS = 3
 const path = { sl: 5, port: 1, isGlobal: 0 }
 
-/** A device of the link, with what its handlers were given. */
+/** A device of the link, and the arguments of its handlers. */
 const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   const given: AnyValues[] = []
   const note = (_call: unknown, _object: unknown, args: AnyValues) => {
@@ -54,7 +54,7 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   return { ...b, pd, qp, given, tell }
 }
 
-/** A command of `length` bytes behind its header, with room for an answer of `room` words. */
+/** A command of `length` bytes after its header, with a response of `room` words. */
 const command = (number: number, length: number, room: number, fill: (view: DataView) => void): Uint8Array => {
   const bytes = new Uint8Array(8 + length)
   const view = new DataView(bytes.buffer)
@@ -67,7 +67,7 @@ const command = (number: number, length: number, room: number, fill: (view: Data
 
 const ADDRESS_BITS = (1 << (qpAttributes.address.id - 1)) | (1 << (qpAttributes.alternatePath.id - 1))
 
-/** MODIFY_QP to RTR, with a path and one in reserve. */
+/** MODIFY_QP to RTR, with a primary and an alternate path. */
 const modify = (qp: number): Uint8Array =>
   command(WriteCommands.MODIFY_QP, 112, 0, view => {
     for (const at of [0, 32]) {
@@ -98,7 +98,7 @@ const lids = { dlid: DLID, srcPathBits: SOURCE_BITS }
 const reserve = { ...plain, ...path, altPort: 2, timeout: 14, pkeyIndex: 7 }
 const reserveLids = { ...lids, dlid: DLID + 32 }
 
-/** What a driver is given for both commands, by link. */
+/** The driver's arguments for both commands, by link. */
 const expected: Readonly<Record<LinkName, { modify: object; create: object }>> = {
   ib: {
     modify: { ibAddress: { ...plain, ...path, ...lids }, ibAlternatePath: { ...reserve, ...reserveLids } },

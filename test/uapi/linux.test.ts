@@ -1,6 +1,6 @@
 /*
- * Linux's dialects beyond what was recorded (R41, R42): the rules about lengths, headers and attributes one by one, and
- * hostile bytes. Round trips: linux-encode.test.ts.
+ * Linux's dialects beyond the recorded calls (R41, R42): the rules about lengths, headers and attributes one by one,
+ * and hostile bytes. Round trips: linux/encode.test.ts.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -154,7 +154,7 @@ test('MODIFY_QP: mask bits that Linux lacks EOPNOTSUPP, attributes that RC lacks
   assert.equal(errorOf(write(modify(1 << 8, { 98: 5 }))), 'OK')
   assert.equal(errorOf(write(modify(1 << 8, { 98: 6 }))), 'EINVAL')
   assert.equal(errorOf(write(modify(1, { 96: 7 }))), 'EINVAL')
-  // Without the bit nobody looks at the byte.
+  // Without the mask bit the byte is ignored.
   assert.equal(errorOf(write(modify(1, { 98: 6 }))), 'OK')
 })
 

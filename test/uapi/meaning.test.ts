@@ -1,6 +1,6 @@
 /*
- * What recorded bytes mean, written out by hand from ib_user_verbs.h and from what the programs were told to do: the
- * tables of spec/linux must not only agree with themselves.
+ * The meaning of recorded bytes, written by hand from ib_user_verbs.h and the programs' options: an independent check
+ * of the tables of spec/linux.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

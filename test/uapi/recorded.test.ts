@@ -1,7 +1,6 @@
 /*
- * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the way through the
- * object dialect, and are answered as the kernel answered, given that core answers the same. Core itself is tested by
- * test/replay.
+ * Recorded calls of real programs (R41, R42): they decode, re-encode to the same bytes, survive the object dialect, and
+ * get the kernel's answer, given core's answer. test/replay tests core itself.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -42,7 +41,7 @@ const assertImage = (logged: Step, image: LinuxImage, where: string): void => {
   }
 }
 
-/** The kernel's answer must be in memory now, and nothing else have changed. */
+/** The kernel's answer must now be in memory, and nothing else may have changed. */
 const assertAnswered = (logged: Step, view: FakeView, answer: Answer, recorded: Recorded, where: string): void => {
   const failed = logged.errno === 0 ? 'OK' : errnoName(logged.errno)
   assert.equal(answer.ret < 0 ? errnoName(-answer.ret) : 'OK', failed, `${where}: ${answer.reason ?? ''}`)
@@ -99,7 +98,7 @@ for (const name of PROGRAM_LOGS) {
       const { result, numbers } = recordedResult(call, logged)
       const { message } = there.answer(result)
       const back = decodeResult(call, message)
-      // Numbers of descriptors are put in by the carrier.
+      // The carrier inserts descriptor numbers.
       for (const attribute of numbers.keys()) delete back.out[attribute]
       assert.deepEqual(back.out, result.out, `${where}: result`)
       if (result.object !== undefined) assert.equal(back.object, result.object, `${where}: handle`)
@@ -126,8 +125,7 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
       assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), where)
       continue
     }
-    // Objects of classes that are not here have no handles; everything else that Linux took is a class or type that is
-    // missing.
+    // Objects of missing classes have no handles; everything else that Linux accepted is a missing class or type.
     const code = decoded.ret < 0 ? errnoName(-decoded.ret) : 'OK'
     if (logged.errno === 0)
       assert.ok(['EOPNOTSUPP', 'EPROTONOSUPPORT', 'ENOENT'].includes(code), `${where}: ${decoded.reason}`)
@@ -137,7 +135,7 @@ test('objects.abilog: calls of classes that exist re-encode to the same bytes, t
     assert.ok(classes.has(method), method)
 })
 
-// ---- what the legacy part may hold ----
+// ---- permitted contents of the legacy part ----
 
 /** Bytes of a recorded call that are pointers, envelope or ignored: everything else must be in the arguments. */
 test('the legacy part has no arguments: zeroing its permitted contents leaves nothing', () => {
@@ -153,7 +151,7 @@ test('the legacy part has no arguments: zeroing its permitted contents leaves no
           if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)
         })
     }
-  // Pointers to responses, and fields of MODIFY_QP that its attribute mask leaves out.
+  // Pointers to responses, and fields of MODIFY_QP outside its attribute mask.
   const response = /^(mr\.create|ah\.create|.._qp\.(query|postSend)) [0-7]$/
   const ignored = [...left].filter(entry => !response.test(entry) && !/^.._qp\.modify /.test(entry))
   assert.deepEqual(ignored, [])
@@ -190,7 +188,7 @@ test('a MODIFY_QP without its legacy part is the same call', () => {
 
 // ---- the hand-made calls ----
 
-/** Steps of raw.py whose error core decides; every other one must be settled by the codec. */
+/** Steps of raw.py whose error core decides; the codec must decide all others. */
 const CORE_DECIDES = new Set([
   'QUERY_PORT 2',
   'DEALLOC_PD handle 99',
@@ -236,7 +234,7 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
     }
     const again = byLine.get(logged.line) === 'GET_CONTEXT again'
     if (again) {
-      // Linux reserves a descriptor before it refuses; the number that it leaves is one that does not exist.
+      // Linux reserves a descriptor before it refuses; the number it leaves is invalid.
       const open = { ...decoded.call, method: view.schema.className('device')!.methods.open }
       const { result } = recordedResult(open, logged)
       const answer = decoded.answer({ out: { numCompVectors: 2, coreSupport: 1n, ...result.out } })
@@ -254,7 +252,7 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
     }
     if (logged.errno !== 0) {
       const name = byLine.get(logged.line)!
-      // cqe 0 and handles are checked by both.
+      // Both check cqe 0 and handles.
       assert.ok(CORE_DECIDES.has(name), `${title}: the codec let it through`)
     }
     const { recorded, outcome } = outcomeOf(decoded, logged)

@@ -1,6 +1,5 @@
 /*
- * What core must have answered in a recorded call: the result that the kernel's bytes say, read with the tables of
- * spec/linux.
+ * Core's answer in a recorded call: the result in the kernel's bytes, decoded with the tables of spec/linux.
  */
 
 import { driverLayouts } from '../../src/spec/linux/drivers.ts'
@@ -24,13 +23,13 @@ import { readRecord, viewOf } from '../../src/uapi/scalar.ts'
 import { type LoggedIoctl, type LoggedWrite, MESSAGE_AT, memoryBefore, onUverbs, readAbilog } from './abilog.ts'
 import { type FakeView, fakeView } from './fake-view.ts'
 
-/** Decodes a recorded call from where `memoryBefore` put it. */
+/** Decodes a recorded call at the address where `memoryBefore` put it. */
 export const decodeLogged = (view: CallerView, logged: LoggedIoctl | LoggedWrite): Decoded | Answer =>
   logged.kind === 'ioctl'
     ? decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
     : decodeWrite(view, MESSAGE_AT, logged.data.length)
 
-/** A result and the descriptor numbers that the kernel gave, by attribute. */
+/** A result, and the kernel's descriptor numbers by attribute. */
 export interface Recorded {
   readonly result: Result
   readonly numbers: ReadonlyMap<string, number>
@@ -73,7 +72,7 @@ const finish = ({ out, object, numbers }: Reading): Recorded => {
   }
 }
 
-/** The result of a call that the kernel took. */
+/** The result of a call that the kernel accepted. */
 export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): Recorded => {
   const reading: Reading = { out: {}, numbers: new Map() }
   const name = call.class.name
@@ -120,7 +119,7 @@ export const recordedResult = (call: Call, logged: LoggedIoctl | LoggedWrite): R
 
 export type Step = LoggedIoctl | LoggedWrite
 
-/** Calls on uverbs files with a view whose handles and context follow what the kernel answered. */
+/** Calls on uverbs files with a view whose handles and context follow the kernel's answers. */
 export function* replay(
   name: string,
 ): Generator<{ logged: Step; view: FakeView; decoded: Decoded | Answer; where: string }> {

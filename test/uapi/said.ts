@@ -1,5 +1,6 @@
 /*
- * Generated calls as one of Linux's dialects can say them: without what it has no room for, with what it says always.
+ * Generated calls reduced to what one of Linux's dialects can express: without values that it has no field for, with
+ * values that it always has.
  */
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
@@ -9,11 +10,11 @@ import type { AnyRecord, AnyValue, AnyValues } from '../../src/spec/schema/schem
 import type { Call } from '../../src/uapi/call.ts'
 import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelope.ts'
 
-/** What a way says without saying so. */
+/** Implicit values of a dialect. */
 const fixed = ({ by, name }: Pick<Encoding, 'name' | 'by'>): AnyValues =>
   [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
 
-/** The bytes of a filter that Linux knows, zeros after them; a word with few bits is 0. */
+/** The bytes of a filter that Linux knows, followed by zeros; bits beyond a field's width are 0. */
 const filterAsSaid = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
   return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
@@ -31,7 +32,7 @@ const specAsSaid = (spec: AnyRecord): AnyRecord[] => {
   return type === IB ? [] : [{ ...spec, value: none, mask: none, flags: 0, tag: type === ACTION_TAG ? spec.tag : 0 }]
 }
 
-/** A rule has one queue pair and at most ten specs, of which the counters are one. */
+/** A rule has one queue pair and at most ten specs, one of which may be the counters. */
 const ruleAsSaid = (args: AnyValues): void => {
   if (args.rawQp === undefined) args.udQp ??= 1
   else delete args.udQp
@@ -39,22 +40,22 @@ const ruleAsSaid = (args: AnyValues): void => {
   args.specs = (args.specs as AnyRecord[]).flatMap(specAsSaid).slice(0, 9)
 }
 
-/** A generated call as this way can say it. */
+/** A generated call as this dialect can express it. */
 export const asSaid = (way: Pick<Encoding, 'name' | 'by'>, call: Call): Call => {
   const { by } = way
   const room = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
   const args: AnyValues = { ...Object.fromEntries(kept), ...fixed(way) }
-  // What is optional of the method the command always has.
+  // The command always has the method's optional arguments.
   if (way.name === 'RESIZE_CQ') args.cqe ??= 1
-  // Work requests have to fit the counts.
+  // Work requests must match the counts.
   if (call.methodName === 'postSend')
     Object.assign(args, { wrCount: 1, sgeCount: 2, wqeSize: 64, requests: new Uint8Array(96).fill(7) })
-  // Not every flag of ours is one of Linux's call.
+  // Not every flag of ours exists in Linux's call.
   const { attributes = [] } = ioctlMethods.find(method => by === 'ioctl' && method.name === way.name) ?? {}
   for (const { kind, name, allowed } of attributes)
     if (kind === 'flags' && args[name] !== undefined) args[name] = (Number(args[name]) & allowed) >>> 0
-  // The length of the table is told as a logarithm.
+  // The table's length is encoded as a logarithm.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
   if (way.name === 'CREATE_FLOW') ruleAsSaid(args)

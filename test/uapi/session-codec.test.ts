@@ -1,5 +1,5 @@
 /*
- * The session codec: what one side writes the other reads, and what no side writes is refused.
+ * The session codec: each side decodes what the other encodes, and anything else is refused.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

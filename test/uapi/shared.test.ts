@@ -14,7 +14,7 @@ const u16 = (n: number): number[] => [n & 0xff, n >> 8]
 const u32 = (n: number): number[] => [...u16(n & 0xffff), ...u16(n >>> 16)]
 const u64 = (n: bigint): number[] => [...u32(Number(n & 0xffffffffn)), ...u32(Number(n >> 32n))]
 
-/** A command with room for `room` bytes of response. */
+/** A command with a response buffer of `room` bytes. */
 const write = (number: number, body: readonly number[], room = 0): { view: FakeView; decoded: Decoded | Answer } => {
   const bytes = Uint8Array.from([...u32(number), ...u16((8 + body.length) / 4), ...u16(room / 4), ...body])
   const memory = arena()
@@ -22,7 +22,7 @@ const write = (number: number, body: readonly number[], room = 0): { view: FakeV
   const handles = ['pd', 'cq', 'srq', 'xrcd', 'xrc_srq', 'xrc_ini_qp', 'xrc_tgt_qp', 'rc_qp']
   const view = fakeView(memory, new Map(handles.map((name, handle) => [handle, name])))
   const decoded = decodeWrite(view, AT, bytes.length)
-  // Translation is lossless, whatever the values mean.
+  // Translation is lossless for any values.
   if (!isAnswer(decoded)) assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
   return { view, decoded }
 }
@@ -44,7 +44,7 @@ test('CREATE_XSRQ: the type selects the class, and attributes that the class lac
   const tagged = callOf(write(39, xsrq(2), 16 + 24).decoded)
   assert.deepEqual([tagged.class.name, tagged.args], ['tm_srq', { ...common, cq: 1, maxNumTags: 9 }])
   assert.equal(errorOf(write(39, xsrq(3), 16 + 24).decoded), 'EINVAL')
-  // The driver's part has 24 bytes, of which Linux's writes 20.
+  // The driver's part has 24 bytes, of which Linux's rxe writes 20.
   assert.equal(errorOf(write(39, xsrq(1), 16 + 20).decoded), 'EINVAL')
 })
 

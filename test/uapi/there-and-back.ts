@@ -1,5 +1,5 @@
 /*
- * The way of a call from Linux's bytes to the object dialect and back (R41).
+ * The round trip of a call from Linux's bytes to the object dialect and back (R41).
  */
 import assert from 'node:assert/strict'
 import { RDMA_VERBS_IOCTL } from '../../src/spec/linux/ioctl.ts'
@@ -12,7 +12,7 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { decodeMessage } from '../../src/uapi/object/dialect.ts'
 import { AT, type FakeView } from './fake-view.ts'
 
-/** Decodes an image that lies at `AT`. */
+/** Decodes an image at `AT`. */
 export const decode = (view: FakeView, image: LinuxImage): Decoded | Answer =>
   image.door === EntryPoint.WRITE
     ? decodeWrite(view, AT, image.bytes.length)

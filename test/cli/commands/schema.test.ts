@@ -68,7 +68,7 @@ describe('userdma schema', { skip: lacking() }, () => {
     assert.deepEqual(JSON.parse(JSON.stringify(schemaOf(classesOf(schema), { device: 'rxe0' }))), schema)
     const names = schema.classes.map(({ name }) => name)
     assert.ok(names.includes('rc_qp') && !names.includes('tm_srq') && !names.includes('system'))
-    // With what the driver adds.
+    // Including the driver's additions.
     const { out } = schema.classes.find(({ name }) => name === 'cq')!.methods.find(({ name }) => name === 'create')!
     assert.ok(out.some(({ id }) => id >= 0x8000))
     assert.match((await ask('rxe0')).stdout, /^class rc_qp \(16\), named by handles\n {2}create \(0, common 0\)\n/m)

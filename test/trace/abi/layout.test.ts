@@ -1,6 +1,6 @@
 /*
- * The object dialect's messages laid out below a call (`userdma trace --abi`): header, attributes, records, chains, the
- * answer; what was refused, and whatever bytes may come. And calls on a driver's descriptor.
+ * The object dialect's messages printed below a call (`userdma trace --abi`): header, attributes, records, chains, the
+ * answer; refused calls, and random bytes. Also calls on a driver's descriptor.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -27,7 +27,7 @@ const callOf = (className: string, methodName: string, args: AnyValues = {}, obj
   return { class: cls, methodName, method: cls.methods[methodName], object, args }
 }
 
-/** What a daemon would tell of a message of call number `call`, answered by `outcome`. */
+/** The daemon's record of a message of call number `call`, answered with `outcome`. */
 const recordOf = (
   call: number,
   message: Uint8Array,
@@ -57,7 +57,7 @@ const links: readonly Link[] = [
   { call: callOf('mr', 'query'), object: 1, options: { rooms: { length: 0, iova: 0, kind: 0 } } },
 ]
 const entries = encodeChain(links)
-/** Where the entries of a chain lie. */
+/** Addresses of a chain's entries. */
 const ENTRIES = 0x300000n
 const chain = callOf('interface', 'chain', { entries, onError: 0 })
 const chainMessage = (bytes: Uint8Array): Uint8Array =>

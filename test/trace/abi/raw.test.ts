@@ -1,5 +1,5 @@
 /*
- * The bytes of calls below their lines (`userdma trace --abi`): names and structs are Linux's, bytes the program's.
+ * The bytes of calls below their lines (`userdma trace --abi`): Linux's names and structs, the program's bytes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

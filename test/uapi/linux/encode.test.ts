@@ -1,8 +1,8 @@
 /*
- * Linux's dialects there and back (R41): every command by write() and within INVOKE_WRITE, every method by ioctl, for
- * every class that it can be about. Any call that a dialect can say comes back from its bytes, survives the object
- * dialect with its `legacy` part, and is the same bytes again; so do bytes that somebody has changed, as long as they
- * are a call. Any result comes back from a response.
+ * Round trips of Linux's dialects (R41): every command by write() and within INVOKE_WRITE, every method by ioctl, for
+ * every class that it can concern. Any call that a dialect can express is decoded from its bytes, survives the object
+ * dialect with its `legacy` part, and encodes to the same bytes; so do modified bytes, as long as they are a call. Any
+ * result is decoded from a response.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -22,7 +22,7 @@ import { recordedResult } from '../recorded.ts'
 import { asSaid } from '../said.ts'
 import { assertSurvives, decode } from '../there-and-back.ts'
 
-/** A view that has live objects of the right classes for every handle in a call. */
+/** A view with live objects of the right classes for every handle in a call. */
 const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   const view = fakeView(memory)
   for (const [name, { of }] of Object.entries(call.method.in))
@@ -32,7 +32,7 @@ const viewFor = (call: Call, memory: FakeMemory): FakeView => {
   return view
 }
 
-/** Handles that collide in one number would need two classes. */
+/** Colliding handles would need two classes for one number. */
 const distinct = (call: Call): boolean => {
   const classes = new Map<unknown, string>()
   for (const [name, { of }] of Object.entries(call.method.in)) {
@@ -51,7 +51,7 @@ const mapped = (image: LinuxImage): FakeMemory => {
   return memory
 }
 
-/** The image with some bytes changed: the request's own, padding, lengths, whatever is there. */
+/** The image with some bytes changed: the request number, padding, lengths, or anything else. */
 type Change = readonly [where: number, byte: number]
 const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
   const parts = [image.bytes, ...image.memory.map(({ bytes }) => bytes)].map(bytes => bytes.slice())
@@ -81,7 +81,7 @@ const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, resu
   const { result: read } = recordedResult(decoded.call, logged as Parameters<typeof recordedResult>[1])
   for (const [attribute, value] of Object.entries(read.out)) {
     const given = result.out[attribute]
-    // A response may have less of a record (QUERY_PORT has 40 of its 42 bytes).
+    // A response may have only a part of a record (QUERY_PORT has 40 of its 42 bytes).
     if (given !== undefined && typeof value !== 'object') assert.deepEqual(value, given, attribute)
   }
 }
@@ -106,7 +106,7 @@ for (const { name, by, classes, method } of kinds)
           const call = asSaid({ name, by }, generated.call)
           fc.pre(distinct(call))
           const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.by === by)
-          // What an ioctl must have may be optional here.
+          // An ioctl's mandatory attribute may be optional here.
           fc.pre(way !== undefined)
           const image = encodeLinux(call, way.legacy)
           const view = viewFor(call, mapped(image))
@@ -117,7 +117,7 @@ for (const { name, by, classes, method } of kinds)
           assert.equal(decoded.call.object, call.object)
           for (const attribute of Object.keys(call.args))
             assert.deepEqual(decoded.call.args[attribute], call.args[attribute], attribute)
-          // What is there beyond that says nothing: no flags.
+          // Additional attributes are empty: no flags.
           for (const [attribute, value] of Object.entries(decoded.call.args))
             if (call.args[attribute] === undefined) assert.equal(Number(value), 0, attribute)
           assertSurvives(view, decoded, image)
@@ -130,7 +130,7 @@ for (const { name, by, classes, method } of kinds)
           try {
             assertSurvives(onOther, again, other)
           } catch (error) {
-            // Unknown bits of flags are the handler's to refuse in Linux's dialects, and the codec's in ours.
+            // Unknown flag bits are refused by the handler in Linux's dialects, and by the codec in ours.
             if (!(error instanceof CallError)) throw error
           }
         }),

@@ -1,6 +1,6 @@
 /*
- * CREATE_FLOW of Linux (R41): which bytes are which argument of flow.create, the kernel's error for every mistake, and
- * ways to write the same rule that come back as they were. Structs as in ib_user_verbs.h.
+ * Linux's CREATE_FLOW (R41): the mapping from bytes to arguments of flow.create, the kernel's error for every mistake,
+ * and alternative encodings of a rule, which survive a round trip. Structs as in ib_user_verbs.h.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -81,7 +81,7 @@ const decode = (bytes: Uint8Array): { view: FakeView; decoded: Decoded | Answer 
   return { view, decoded: decodeWrite(view, AT, bytes.length) }
 }
 
-/** The arguments of a rule, which is also the same bytes again. */
+/** The arguments of a rule, which encodes to the same bytes. */
 const argsOf = (of: Rule): Decoded['call']['args'] => {
   const bytes = rule(of)
   const { view, decoded } = decode(bytes)
@@ -168,7 +168,7 @@ test('a filter of older headers is shorter, one of newer headers longer if its e
     .specs as AnyRecord[]
   assert.deepEqual([long.value, long.mask], [padded([1, 2, 3, 4]), padded(ones(4))])
   assert.equal(errorOf({ specs: [spec(TCP, [...zeros(8), ...ones(5), ...zeros(3)])] }), 'EINVAL')
-  // Padding of an action is nobody's.
+  // Padding of an action is ignored.
   argsOf({ specs: [spec(ACTION_TAG, [...u32(1), ...u32(0xffffffff)])] })
 })
 
@@ -254,7 +254,7 @@ test('a legacy part with random bytes is encoded or is EINVAL', () => {
   const { decoded } = decode(rule({ specs }))
   assert.ok(!isAnswer(decoded))
   const legacy = decoded.legacy()!
-  // The command stays: others have their own tests.
+  // The command number is not changed; other tests cover that.
   const start = legacy.indexOf(0x32) + 4
   const changes = fc.array(fc.tuple(fc.integer({ min: start, max: legacy.length - 1 }), fc.nat(255)), { maxLength: 6 })
   fc.assert(

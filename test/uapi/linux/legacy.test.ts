@@ -1,5 +1,5 @@
 /*
- * What Linux's calls say beyond the typed call: parts that somebody made up, packing and unpacking.
+ * Parts of Linux's calls beyond the typed call: forged parts, packing and unpacking.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -20,7 +20,7 @@ test('a forged legacy part is EINVAL, never anything else', () => {
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Some other command, at every place where the one that was made may stand.
+      // Another command, at every place of the original one.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {

@@ -1,6 +1,6 @@
 /*
- * RDMA_NLDEV as bytes: every message that Linux and iproute2 have exchanged is read and written again to the same bytes,
- * and nothing that a program sends makes the reader throw.
+ * RDMA_NLDEV messages: every message that Linux and iproute2 exchanged is decoded and encoded to the same bytes, and
+ * the decoder never throws on a program's bytes.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -35,14 +35,14 @@ describe('messages that Linux sent and received', () => {
     for (const name of logs) {
       const requests = new Map<string, Recorded>()
       for (const message of recorded(name)) {
-        // iproute2 numbers by the second, so the last request of a number is the one that is answered.
+        // iproute2's sequence numbers are seconds, so the last request of a number is the one that is answered.
         if (message.sent) requests.set(String(message.sequence), message)
         const request = requests.get(String(message.sequence))
         if (message.sent || request === undefined) continue
         const errno = -new DataView(message.body.buffer, message.body.byteOffset).getInt32(0, true)
         if (message.type === NlmsgType.DONE)
           assert.deepEqual(writeDone(request, message.port, errno), new Uint8Array(message.bytes))
-        // What Linux adds to a refusal is a sentence of its own.
+        // Linux adds a message of its own to a refusal.
         if (message.type === NlmsgType.ERROR && message.body.length === 20)
           assert.deepEqual(
             writeAcknowledgement(request, message.port, { errno, capped: true }),
@@ -91,7 +91,7 @@ describe('requests', () => {
     ] as const)
       assert.match(String(readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict)), sentence)
     assert.match(String(read([['LINK_TYPE', 'x'.repeat(17)]])), /LINK_TYPE has more than 16 characters/)
-    // Liberal reading passes over what it does not know, and takes what is longer.
+    // A liberal decoder skips unknown attributes, and accepts longer ones.
     assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})
     const longer = new Uint8Array(Buffer.from('0c0001000700000000000000', 'hex'))
     assert.deepEqual(readAttributes(longer, false), { DEV_INDEX: 7 })

@@ -1,5 +1,5 @@
 /*
- * Netlink messages that Linux and iproute2 have exchanged (test/fixtures/netlink/ORIGIN.md).
+ * Netlink messages that Linux and iproute2 exchanged (test/fixtures/netlink/ORIGIN.md).
  */
 import { readFileSync } from 'node:fs'
 import { gunzipSync } from 'node:zlib'
@@ -9,7 +9,7 @@ import { fixture } from '../../paths.ts'
 export interface Recorded extends Message {
   readonly sent: boolean
   readonly bytes: Uint8Array
-  /** The command that was running. */
+  /** The command that exchanged it. */
   readonly command: string
 }
 

@@ -1,5 +1,5 @@
 /*
- * The object dialect (R1–R6): round trips of every method, growth of records, room for outputs, and every error rule of
+ * The object dialect (R1–R6): round trips of every method, growth of records, output buffers, and every error rule of
  * docs/reference/object-dialect.md.
  */
 import assert from 'node:assert/strict'
@@ -34,7 +34,7 @@ const u16 = (bytes: Uint8Array, at: number, value: number): void =>
 const u32 = (bytes: Uint8Array, at: number, value: number): void =>
   new DataView(bytes.buffer).setUint32(at, value, true)
 
-/** Where the attribute with this id begins. */
+/** Offset of the attribute with this id. */
 const find = (message: Uint8Array, id: number): number => {
   const m = new DataView(message.buffer)
   for (let at = 16; at < message.length; at += (m.getUint16(at, true) + 7) & ~7)
@@ -68,7 +68,7 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
     fc.assert(
       fc.property(callsOf(cls, name), fc.option(fc.uint8Array({ maxLength: 40 })), ({ call, result }, legacy) => {
         const message = encodeCall(call, legacy === null ? {} : { legacy })
-        // The answer is put into the bytes that were decoded.
+        // The answer is written into the decoded bytes.
         const there = decodeMessage(view, call.method.call, message.slice())
         assert.deepEqual(there.call, call)
         assert.deepEqual(there.legacy, legacy ?? undefined)
@@ -76,7 +76,7 @@ for (const { cls, name } of everyMethod(rxeClasses)) {
         const back = decodeResult(call, answered)
         assert.deepEqual(back.out, result.out)
         if (cls.identity === 'handle') assert.equal(back.object, result.object)
-        // The bytes are the same again: one way to say a call.
+        // The same bytes: a call has only one encoding.
         assert.deepEqual(encodeCall(there.call, legacy === null ? {} : { legacy }), message)
       }),
       { numRuns: 40 },
@@ -309,7 +309,7 @@ test('indirect attributes: inputs are fetched, outputs written elsewhere', () =>
   assert.equal(decoded.answer({ out: { handles } }).ret, 0)
   const bytes = memory.copyIn(AT, message.length)
   assert.deepEqual(decodeResult(call, bytes, memory.copyIn), { out: { handles } })
-  // Too many for the room: how many bytes it takes stands in the length.
+  // Too many to fit: the length field has the needed size.
   const many = Array.from({ length: 17 }, (_, i) => ({ handle: i }))
   const again = decodeObject(fakeView(memory), 33, AT) as Decoded
   const room = encodeCall(call, {
