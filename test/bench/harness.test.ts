@@ -34,14 +34,14 @@ describe('median', () => {
 })
 
 describe('judge', () => {
-  it('takes limits as upper bounds where lower is better', () => {
+  it('treats limits as upper bounds if lower is better', () => {
     const limits = { better: 'lower', floor: 4, aim: 1.5 } as const
     assert.deepEqual(
       [1.5, 1.6, 4, 4.1].map(ratio => judge(limits, ratio)),
       ['aim reached', 'floor held', 'floor held', 'floor missed'],
     )
   })
-  it('takes limits as lower bounds where higher is better', () => {
+  it('treats limits as lower bounds if higher is better', () => {
     const limits = { better: 'higher', floor: 0.6, aim: 0.9 } as const
     assert.deepEqual(
       [0.9, 0.8, 0.6, 0.5].map(ratio => judge(limits, ratio)),
@@ -73,7 +73,7 @@ describe('measure', () => {
     assert.equal(outcome.verdict, 'aim reached')
   })
 
-  it('lets the sides take turns in going first', async () => {
+  it('alternates which side goes first', async () => {
     const order: string[] = []
     const side = (name: string) => () => order.push(name)
     await measure(row({ prepare: () => ({ ours: side('o'), beside: side('b') }) }), () => quiet, silent)
@@ -91,7 +91,7 @@ describe('measure', () => {
     assert.deepEqual([outcome.ours, outcome.noisy], [1, 0])
   })
 
-  it('counts all rounds, and says so, when the machine does not get quiet', async () => {
+  it('counts all rounds, and says so, if the machine stays noisy', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
     assert.match(table([outcome])[1], /floor held, 10 of 10 rounds noisy$/)
@@ -103,7 +103,7 @@ describe('measure', () => {
     assert.equal(outcome.verdict, 'floor held')
   })
 
-  it('judges a row by its value, whatever is beside it, if it says so', async () => {
+  it('judges a row by its value despite a reference if the row says so', async () => {
     const bench = { ours: () => 0.7, beside: () => 0.5 }
     const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.verdict, 'floor held')

@@ -19,7 +19,7 @@ import {
 /** A simulated daemon: `answer` puts messages into the buffer and sends them. */
 type Answer = (request: Request, say: (length: number) => void, hangUp: () => void) => void
 
-describe('a session of a tool', () => {
+describe('a tool’s session', () => {
   let folder: string
   let stop = (): void => {}
   const out = messageBuffer()
@@ -77,7 +77,7 @@ describe('a session of a tool', () => {
     removeFolder(folder)
   })
 
-  it('says where no daemon is', async () => {
+  it('says at which socket there is no daemon', async () => {
     await assert.rejects(openSession(join(folder, 'none')), error => {
       assert.ok(error instanceof NoDaemonError)
       assert.match(error.message, /^no daemon at .*none; start one with `userdma daemon --socket \/.*none`$/)
@@ -85,7 +85,7 @@ describe('a session of a tool', () => {
     })
   })
 
-  it('takes a daemon that hangs up before it answers for none', async () => {
+  it('treats a daemon that disconnects before it answers as absent', async () => {
     await assert.rejects(openSession(serve((_request, _say, hangUp) => hangUp())), NoDaemonError)
   })
 
@@ -110,18 +110,18 @@ describe('a session of a tool', () => {
     })
   })
 
-  it('does not mind that its own memory is closed to the daemon', async () => {
+  it('works although the daemon may not access its memory', async () => {
     const socket = serve((request, say) => say(writeHelloReply(out, request, { error: 13, root: '' })))
     const client = await openSession(socket)
     client.close()
   })
 
-  it('refuses nonsense', async () => {
+  it('refuses malformed messages', async () => {
     const socket = serve((_request, say) => say(20))
     await assert.rejects(openSession(socket), /sent an invalid message: /)
   })
 
-  it('gets answers, refusals, and traced calls in their order', async () => {
+  it('gets answers, refusals, and traced calls in order', async () => {
     const seen: number[] = []
     const record = (pid: number): string => JSON.stringify({ pid })
     const client = await openSession(

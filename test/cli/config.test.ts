@@ -3,8 +3,8 @@ import { describe, it } from 'node:test'
 import { configArguments, difference, fullConfig, wantedConfig } from '../../src/cli/config.ts'
 import { UsageError } from '../../src/cli/fail.ts'
 
-describe('what --device, --link, --path and --fault say', () => {
-  it('is the usual configuration if nothing is said', async () => {
+describe('the configuration from --device, --link, --path and --fault', () => {
+  it('is the default configuration without options', async () => {
     assert.deepEqual(fullConfig(await wantedConfig({})), {
       devices: [{ name: 'rxe0', address: '127.0.0.1' }],
       fault: '',
@@ -12,7 +12,7 @@ describe('what --device, --link, --path and --fault say', () => {
     })
   })
 
-  it('comes back from the arguments that a daemon is started with', async () => {
+  it('survives a round trip through a daemon’s arguments', async () => {
     const wanted = fullConfig(
       await wantedConfig({ device: ['rxe_a@127.0.0.3', 'rxe1@::1'], fault: ['seed=7, drop=0.010'], link: 'udp' }),
     )
@@ -24,7 +24,7 @@ describe('what --device, --link, --path and --fault say', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('packets everywhere and no limit of memory come back too', async () => {
+  it('survives it with packets everywhere and no memory limit', async () => {
     const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
@@ -72,7 +72,7 @@ describe('whether a program can join a daemon', () => {
       else assert.equal(found, undefined)
     })
 
-  it('says so where faults are wanted and there are none', async () => {
+  it('says so if faults are requested and the daemon has none', async () => {
     assert.equal(
       await difference(await wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})),
       'has no faults, not dup=0.5',

@@ -21,7 +21,7 @@ import { scratchFolder } from '../tools.ts'
 
 const folder = scratchFolder()
 
-test('a file is made, or emptied, with mode 0600', () => {
+test('a file is created, or truncated, with mode 0600', () => {
   const path = join(folder, 'calls')
   for (const umask of [0, 0o777]) {
     const before = process.umask(umask)
@@ -35,7 +35,7 @@ test('a file is made, or emptied, with mode 0600', () => {
   }
 })
 
-test('links are refused, and what they point to keeps its bytes', () => {
+test('links are refused, and their targets are unchanged', () => {
   const precious = join(folder, 'precious')
   writeFileSync(precious, 'text')
   symlinkSync(precious, join(folder, 'symbolic'))
@@ -54,7 +54,7 @@ test("another user's file is refused", { skip: process.geteuid?.() !== 0 && 'onl
   assert.equal(readFileSync(path, 'utf8'), 'text')
 })
 
-test('devices and own descriptors may be written to', () => {
+test('devices and the program’s own descriptors may be written to', () => {
   const own = createOutput(join(folder, 'own'))
   for (const path of ['/dev/null', `/dev/fd/${own}`, `/proc/self/fd/${own}`]) closeSync(createOutput(path))
   closeSync(own)

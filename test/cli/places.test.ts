@@ -11,14 +11,14 @@ test('the package is found from the compiled files', () => {
   assert.ok(existsSync(join(packageRoot, 'package.json')))
 })
 
-test('a private folder is for its user alone', () => {
+test('only its user may access a private folder', () => {
   const folder = privateFolder()
   assert.equal(statSync(folder).mode & 0o777, 0o700)
   removeFolder(folder)
   assert.ok(!existsSync(folder))
 })
 
-test('where no folder can be made, the sentence names TMPDIR', t => {
+test('if no folder can be created, the sentence names TMPDIR', t => {
   const before = process.env.TMPDIR
   t.after(() => {
     if (before === undefined) delete process.env.TMPDIR

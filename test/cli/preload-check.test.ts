@@ -15,7 +15,7 @@ const preloadProblem = (path: string, args: readonly string[]): string | undefin
   preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))
 
-test('nothing speaks against programs of the system, scripts, and what is no program', () => {
+test('no problem is reported for system programs, scripts, and files that are no programs', () => {
   for (const path of ['/bin/sh', process.execPath, '/nothing', folder])
     assert.equal(preloadProblem(path, []), undefined)
   const script = join(folder, 'script')
@@ -24,7 +24,7 @@ test('nothing speaks against programs of the system, scripts, and what is no pro
   assert.equal(preloadProblem('/usr/bin/env', ['A=1', 'true']), undefined)
 })
 
-test('a static program, one for another processor, and files that end too soon', t => {
+test('a static program, one for another processor, and truncated files', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'main.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')

@@ -40,7 +40,7 @@ describe('a program that cannot be run', () => {
       )
     })
 
-  it('is looked for in PATH, and found behind one that may not be executed', () => {
+  it('is searched in PATH, past one that may not be executed', () => {
     requireProgram(good)
     requireProgram('sh')
     mkdirSync(join(folder, 'first'))
@@ -54,7 +54,7 @@ describe('a program that cannot be run', () => {
 })
 
 describe('a program that runs', () => {
-  it('gets signals that come while it is being started', async t => {
+  it('gets signals that arrive during its start', async t => {
     const { spawn } = childProcess
     t.mock.method(childProcess, 'spawn', (...args: Parameters<typeof spawn>) => {
       assert.equal(process.listenerCount('SIGTERM'), 1, 'a signal would end us, and leave the program')
@@ -82,7 +82,7 @@ describe('a program that runs', () => {
 })
 
 describe('the environment of a program', { skip: lacking() }, () => {
-  it('names library and socket, keeps what else is preloaded, and nothing twice', () => {
+  it('has library and socket, keeps other preloaded libraries, and repeats nothing', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
     process.env.USERDMA_TAG = 'old'
     const env = programEnvironment('/run/sock')
@@ -93,7 +93,7 @@ describe('the environment of a program', { skip: lacking() }, () => {
     assert.equal(env.PATH, process.env.PATH)
   })
 
-  it('can be freed of it', () => {
+  it('can be restored', () => {
     assert.equal(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so:/b.so' }).LD_PRELOAD, '/b.so')
     assert.deepEqual(withoutShim({ LD_PRELOAD: '/a/libuserdma_shim.so', A: 'b' }), { A: 'b' })
     assert.deepEqual(withoutShim({ A: 'b' }), { A: 'b' })

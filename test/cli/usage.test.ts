@@ -66,7 +66,7 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
 ]
 
-describe('wrong use is answered', () => {
+describe('wrong usage is reported', () => {
   for (const [args, status, message] of wrong)
     it(`userdma ${args.join(' ')}`, async t => {
       const env = cleanEnvironment({ TMPDIR: temporaryFolder(t) })
@@ -103,14 +103,14 @@ describe('help', () => {
   })
 })
 
-describe('who reads the output goes away', () => {
+describe('the reader of the output exits', () => {
   const example = join(repoRoot, 'dist', 'examples', 'ping-pong.js')
   for (const [name, program, ...args] of [
     ['help', userdma, '--help'],
     ['schema', userdma, 'schema', '--json'],
     ['an example', process.execPath, example, '10'],
   ])
-    it(`and ${name} ends in silence`, async t => {
+    it(`and ${name} ends silently`, async t => {
       const { child, ended } = start(t, program, args, { env: cleanEnvironment() })
       child.stdout?.destroy()
       const { status, stderr } = await ended

@@ -40,7 +40,7 @@ for (const [name, programs] of Object.entries(pages))
     assert.equal(status, 0, stdout + stderr)
   })
 
-test('docs/reference/provider-faults.md says what the installed provider does', {
+test('docs/reference/provider-faults.md matches the installed provider', {
   skip: lacking(ownProgram('provider_faults')),
 }, async t => {
   const promised = [...page('reference/provider-faults.md').matchAll(/^ {4}(ibv_\w+: \d+ of \d+ \w+)$/gm)].map(

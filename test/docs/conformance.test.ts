@@ -24,7 +24,7 @@ test('every rule has a test', () => {
   for (const row of rules) assert.ok(named(row).length > 0, row.join('|'))
 })
 
-test('every test that is named exists', () => {
+test('every named test exists', () => {
   for (const [file, name] of rows.flatMap(named)) {
     assert.ok(existsSync(join(repoRoot, file)), `${file} does not exist`)
     const source = readFileSync(join(repoRoot, file), 'utf8').replaceAll("\\'", "'")
@@ -32,7 +32,7 @@ test('every test that is named exists', () => {
   }
 })
 
-test('rows have the columns of their table, and the page is found from the index', () => {
+test('rows have the columns of their table, and the index links to the page', () => {
   for (const row of rows) assert.equal(row.length, 5, row.join('|'))
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/conformance\.md\)/)
 })

@@ -106,6 +106,6 @@ test('each change stays where the page says: the declarations, core’s handler,
   ])
 })
 
-test('the page is found from the index of the documents', () => {
+test('the index of the documents links to the page', () => {
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(how-to\/extending\.md\)/)
 })

@@ -12,7 +12,7 @@ import { repoRoot } from '../paths.ts'
 const library = new URL('../../src/verbs/index.js', import.meta.url).href
 const drivers = new URL('../../src/drivers/index.js', import.meta.url).href
 
-test('the program on the library’s page runs and says what it says it says', () => {
+test('the program on the library’s page runs and prints what the page shows', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'start', 'library.md'), 'utf8')
   const blocks = [...page.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.ok(blocks.length >= 8)

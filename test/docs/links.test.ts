@@ -27,7 +27,7 @@ const anchors = (text: string): ReadonlySet<string> =>
     ),
   )
 
-test('links in documents lead to files and headings', () => {
+test('links in documents have existing targets', () => {
   const wrong: string[] = []
   for (const document of documents) {
     const text = read(document).replace(/^```[\s\S]*?^```$/gm, '')
@@ -42,7 +42,7 @@ test('links in documents lead to files and headings', () => {
   assert.deepEqual(wrong, [])
 })
 
-test('code names documents that there are', () => {
+test('code refers to existing documents', () => {
   const wrong: string[] = []
   for (const file of ['src', 'shim', 'native', 'test', 'bench', 'scripts'].flatMap(folder =>
     filesBelow(folder, /\.(ts|mjs|c|h)$/),

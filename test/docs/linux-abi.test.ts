@@ -11,7 +11,7 @@ import { linuxAbiPage } from './linux-abi.ts'
 
 const path = join(repoRoot, 'docs', 'reference', 'linux-abi.md')
 
-test('the page of Linux’s calls is current, and found from the index', () => {
+test('the page of Linux’s calls is current, and the index links to it', () => {
   const [{ device }] = machine(1).devices
   const page = linuxAbiPage((name, method) => device.shared.byName.get(name)?.class.methods[method] !== undefined)
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page)

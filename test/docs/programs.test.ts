@@ -13,12 +13,12 @@ import { repoRoot } from '../paths.ts'
 const page = readFileSync(PAGE, 'utf8')
 const PYVERBS = '## pyverbs'
 
-test('the page lists what the tests run, and how it ends', () => {
+test('the page lists the commands of the tests and their verdicts', () => {
   const [programs] = page.split(PYVERBS)
   assert.equal(programs, render(expected, PYVERBS).split(PYVERBS)[0], '`npm run docs:programs` writes the page anew')
 })
 
-test('no command is run twice, and what fails has a reason', () => {
+test('no command is run twice, and a failing one has a reason', () => {
   const lines = catalogue.flatMap(({ cases }) => cases.map(({ server, client }) => `${server} ${client}`))
   assert.deepEqual(
     lines.filter((line, i) => lines.indexOf(line) !== i),
@@ -27,6 +27,6 @@ test('no command is run twice, and what fails has a reason', () => {
   for (const line of page.split('\n').filter(line => / fails /.test(line))) assert.match(line, /\| [^|]{10,} \|$/, line)
 })
 
-test('the page is found from the index', () => {
+test('the index links to the page', () => {
   assert.match(readFileSync(join(repoRoot, 'docs', 'README.md'), 'utf8'), /\(reference\/programs\.md\)/)
 })

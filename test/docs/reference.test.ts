@@ -39,7 +39,7 @@ test('every class has a page with all of its methods and attributes', () => {
   }
 })
 
-test('links lead to pages and headings that exist', () => {
+test('links have existing targets', () => {
   for (const [name, page] of pages)
     for (const [, file, anchor] of page.matchAll(/\]\(([\w./-]+\.md)(?:#([\w-]+))?\)/g)) {
       const target = pages.get(file) ?? readFileSync(join(folder, file), 'utf8')
@@ -61,7 +61,7 @@ test('state diagrams have every transition of the table', () => {
   )
 })
 
-test('the words beside declarations are found', () => {
+test('the comments of declarations are found', () => {
   const port = wordsAbout('port')
   assert.match(port.opening.join(' '), /^Class `port`: a port of the device/)
   assert.match(port.method('queryGidEntry')?.join(' ') ?? '', /^One entry of the GID table. ENODATA/)
@@ -71,7 +71,7 @@ test('the words beside declarations are found', () => {
   for (const cls of classes) assert.ok(wordsAbout(cls.name).opening.length > 0, cls.name)
 })
 
-test('errors follow from what a method takes', () => {
+test('errors follow from a method’s arguments', () => {
   const part = (file: string, method: string): string =>
     (pages.get(file) ?? '').split(`\n## ${method}\n`)[1].split('\n## ')[0]
   assert.match(part('cq.md', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)

@@ -78,6 +78,6 @@ test('every requirement that the code names is on the page', () => {
         assert.ok(Number(number) >= 1 && Number(number) <= REQUIREMENTS, `src/${path} names ${name}`)
 })
 
-test('the page is found from the index of the documents', () => {
+test('the index of the documents links to the page', () => {
   assert.match(read('docs', 'README.md'), /\(reference\/requirements\.md\)/)
 })

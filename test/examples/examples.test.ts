@@ -20,7 +20,7 @@ const run = (name: string, args: readonly string[] = [], options: readonly strin
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })
 }
 
-test('examples import what the package exports, and nothing else of it', () => {
+test('examples import only the package’s exports', () => {
   const { exports } = JSON.parse(readFileSync(join(repoRoot, 'package.json'), 'utf8'))
   const entries = Object.values<string>(exports).map(path => path.replace('./dist/', '../').replace(/\.js$/, '.ts'))
   const sources = readdirSync(join(repoRoot, 'examples')).map(name => join(repoRoot, 'examples', name))
@@ -49,14 +49,14 @@ test('connect-by-address: clients read the server’s memory', () => {
   assert.equal(run('connect-by-address', ['20']), '20 of 20 clients have read "whoever connects may read this"\n')
 })
 
-test('ping: two stacks ping each other, and every byte arrives over a link that loses', () => {
+test('ping: two stacks ping each other, and every byte arrives over a lossy link', () => {
   assert.match(
     run('ping', ['2%', '100000']),
     /^10 pings answered, the fastest in \d+ µs\n100000 bytes are there, in 72 datagrams of which \d+ were sent again\n$/,
   )
 })
 
-test('network-double: a test of somebody’s own passes', () => {
+test('network-double: a user’s test passes', () => {
   const said = run('network-double.test', [], ['--test', '--test-reporter=tap'])
   assert.match(said, /# pass 3\n# fail 0\n/)
 })
@@ -69,7 +69,7 @@ test('many-connections: 1,000 queue pairs are served from one loop', () => {
 const chained =
   /^one chain: [\d.]+ µs for each queue pair\nsingle calls: .*\nSUCCESS: the peer's byte is 42\nnothing was made: rc_qp\.create: maxSendWr/
 
-test('chained-set-up: made by one call here, and in a daemon', async t => {
+test('chained-set-up: one call creates all objects, here and in a daemon', async t => {
   assert.match(run('chained-set-up', ['20']), chained)
   if (!hasNative()) return
   const { socket } = await startDaemon(t)

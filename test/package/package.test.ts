@@ -42,7 +42,7 @@ const opens = (link: string) => `
     await device.close()
   })`
 
-test('it has the documents, the examples and their compiled files, and no tests', () => {
+test('the package has the documents, the examples and their compiled files, and no tests', () => {
   for (const name of ['README.md', 'CHANGELOG.md', 'docs/start/library.md', 'examples/ping-pong.ts'])
     assert.ok(existsSync(at(`node_modules/userdma/${name}`)), name)
   assert.ok(!existsSync(at('node_modules/userdma/dist/test')))
@@ -144,7 +144,7 @@ describe('linters of packages', () => {
   })
 
   // Its suggestions are ignored: the only one is to replace `browser`, which maps Node's own modules, by `exports`.
-  test('publint finds no error and nothing to warn of', async () => {
+  test('publint finds no error and no warning', async () => {
     const { publint } = await import('publint')
     const { messages } = await publint({ pack: { tarball: tarball.buffer }, level: 'warning', strict: true })
     assert.deepEqual(messages, [])

@@ -228,7 +228,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         body((title, run) =>
           it(title, t => (problem === undefined ? run(t, { guest, daemon, version }) : t.skip(problem))),
         )
-        it('each side took every packet of the other that came, ICRCs included', async t => {
+        it('each side accepted every packet that arrived, including its ICRC', async t => {
           if (problem !== undefined) return t.skip(problem)
           const { devices } = await daemon.settled(isEmpty)
           const { sentPackets, icrcErrors, dropped } = devices[0].port

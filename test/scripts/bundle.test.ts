@@ -36,13 +36,13 @@ test('`userdma run` needs one file', { skip }, () => {
   assert.deepEqual(run('run', '--', './none'), { status: 127, said: 'userdma: ./none: there is no such program\n' })
 })
 
-test('what the build compiled of it is used', { skip }, () => {
+test('its compiled build output is used', { skip }, () => {
   const filename = join(dist, 'run.cjs')
   const cachedData = readFileSync(join(dist, 'run.cache'))
   assert.equal(new Script(readFileSync(filename, 'utf8'), { filename, cachedData }).cachedDataRejected, false)
 })
 
-test('other commands, and `run` without that file, come from the compiled modules', { skip }, () => {
+test('other commands, and `run` without that file, use the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
   const unbuilt = { status: 1, said: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('stat'), unbuilt)

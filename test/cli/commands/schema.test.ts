@@ -13,7 +13,7 @@ const driversOf = ({ classes: all }: Schema, name: string, method?: string): rea
   return method === undefined ? cls?.drivers : cls?.methods.find(one => one.name === method)?.drivers
 }
 
-test('all that is declared comes with the drivers that have it', () => {
+test('every declaration is listed with the drivers that have it', () => {
   const schema = declaredSchema()
   assert.deepEqual(classesOf(schema).slice(0, classes.length), classes)
   assert.ok(driversOf(schema, 'rc_qp')?.includes('rxe'))
@@ -51,14 +51,14 @@ test('the text has every class, method, attribute and field', () => {
 })
 
 describe('userdma schema', { skip: lacking() }, () => {
-  it('prints what is declared without a daemon', async t => {
+  it('prints the declarations without a daemon', async t => {
     const { status, stdout, stderr } = await runUserdma(t, ['schema', '--json'])
     assert.deepEqual([status, stderr], [0, ''])
     assert.deepEqual(JSON.parse(stdout), JSON.parse(JSON.stringify(declaredSchema())))
     assert.equal((await runUserdma(t, ['schema'])).stdout, schemaText(declaredSchema()))
   })
 
-  it('prints what a device says of itself', async t => {
+  it('prints a device’s own description', async t => {
     const { socket } = await startDaemon(t)
     const ask = (...args: string[]) => runUserdma(t, ['schema', '--device', ...args, '--socket', socket])
     const { status, stdout, stderr } = await ask('rxe0', '--json')

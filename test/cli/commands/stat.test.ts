@@ -3,7 +3,7 @@ import { describe, it } from 'node:test'
 import { bytesText, statText } from '../../../src/cli/commands/stat.ts'
 
 describe('userdma stat', () => {
-  it('shows sizes as people read them', () => {
+  it('shows human-readable sizes', () => {
     for (const [bytes, text] of [
       [0, '0 B'],
       [1023, '1023 B'],
@@ -16,7 +16,7 @@ describe('userdma stat', () => {
       assert.equal(bytesText(bytes), text)
   })
 
-  it('shows what there is, and nothing that is zero', () => {
+  it('shows nonzero values only', () => {
     const stat = {
       pid: 12,
       sessions: 2,
