@@ -18,7 +18,7 @@ import {
   suiteScope,
   type TestDaemon,
 } from '../system/programs.ts'
-import { assertGoodRdmacm, listeningPort, wordsOf } from '../system/rdmacm.ts'
+import { assertGoodRdmacm, finishRdmacm, listeningPort, wordsOf } from '../system/rdmacm.ts'
 import { inCi } from '../tools.ts'
 import { type ConnectionCase, groupAddress, groupCase, lossyConnectionCases, type PeerCase } from './cases.ts'
 import { GUEST, GUEST_GID, type Guest, HOST, type Kernel, startGuest, untilListeningThere } from './guest.ts'
@@ -149,9 +149,8 @@ const runConnection = async (
   const server = guestServes ? inGuest(one.server) : here(one.server)
   if (guestServes) await guest.untilConnectable(t, listening)
   else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
-  const client = await (guestServes ? here(one.client) : inGuest(one.client)).ended
-  if (one.endless || client.status !== 0) server.child.kill('SIGTERM')
-  assertGoodRdmacm(one, { server: await server.ended, client })
+  const client = guestServes ? here(one.client) : inGuest(one.client)
+  assertGoodRdmacm(one, await finishRdmacm(one, server, client))
 }
 
 interface Counted {

@@ -168,6 +168,17 @@ export const startLine = (
   return start(scope, program, args, { env: daemon.env, ...(limit !== undefined && { limit }) })
 }
 
+/** Waits until both sides have ended; a server that would wait for more clients, or for one that failed, is ended. */
+export const finishRdmacm = async (
+  { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
+  server: Running,
+  client: Running,
+): Promise<RdmacmResult> => {
+  const finished = await client.ended
+  if (endless || (finished.status !== 0 && finished.status !== status)) server.child.kill('SIGTERM')
+  return { server: await server.ended, client: finished }
+}
+
 /**
  * Starts the server of a case; the returned function runs the client once the server waits for it, and resolves when
  * both have exited.
@@ -175,19 +186,15 @@ export const startLine = (
 export const startRdmacm = async (
   scope: Scope,
   daemon: TestDaemon,
-  { server: serverLine, client: clientLine, endless, status }: RdmacmCase,
+  one: RdmacmCase,
   options: RdmacmOptions = {},
 ): Promise<() => Promise<RdmacmResult>> => {
   const port = await freePort()
   const given = { ...options, values: { ...options.values, PORT: String(port) } }
   const before = await daemon.stat()
-  const server = startLine(scope, daemon, serverLine, given)
-  await untilReady(daemon, serverLine, port, before, server.ended)
-  return async () => {
-    const client = await startLine(scope, options.clientDaemon ?? daemon, clientLine, given).ended
-    if (endless || (client.status !== 0 && client.status !== status)) server.child.kill('SIGTERM')
-    return { server: await server.ended, client }
-  }
+  const server = startLine(scope, daemon, one.server, given)
+  await untilReady(daemon, one.server, port, before, server.ended)
+  return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, given))
 }
 
 /** Both sides succeeded. */
