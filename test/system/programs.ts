@@ -246,7 +246,7 @@ export const startDaemon = async (
     env: programEnvironment(socket),
     stat,
     async settled(fits) {
-      const deadline = Date.now() + 10_000
+      const deadline = Date.now() + 60_000
       for (;;) {
         const found = await stat()
         if (fits(found)) return found
