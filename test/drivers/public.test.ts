@@ -10,14 +10,14 @@ import { repoRoot } from '../paths.ts'
 
 const read = (...path: string[]): string => readFileSync(join(repoRoot, 'src', ...path), 'utf8')
 
-/** What of a module's imports comes from where: names, of values and of types. */
+/** Imported names by module, values and types. */
 const importsOf = (source: string): { names: string[]; module: string }[] =>
   [...source.matchAll(/import (?:type )?\{([^}]+)\} from '([^']+)'/g)].map(([, names, module]) => ({
     names: names.split(',').flatMap(name => name.replace('type ', '').trim() || []),
     module,
   }))
 
-/** Names that an entry point exports: those that it lists, and those of the modules that it exports whole. */
+/** Names that an entry point exports, listed or through `export *`. */
 const exportsOf = (folder: string): Set<string> => {
   const source = read(folder, 'index.ts')
   const listed = [...source.matchAll(/export \{([^}]+)\} from/g)].flatMap(([, names]) => names.split(','))

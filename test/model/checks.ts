@@ -27,7 +27,7 @@ const { SIGNALED, SOLICITED } = SendFlags.values
 const { SQE, ERR } = QpState.values
 const { COMM_EST, SQ_DRAINED, QP_LAST_WQE_REACHED } = AsyncEventType.values
 
-/** What went otherwise than a good network would have it, though not wrongly. */
+/** Results that a good network would not produce, but that are allowed. */
 export const createTally = () => ({
   succeeded: 0,
   failed: 0,
@@ -40,11 +40,11 @@ export const createTally = () => ({
 })
 export type Tally = ReturnType<typeof createTally>
 
-/** Before the payload of a datagram. */
+/** Before a datagram's payload. */
 const ROUTE_BYTES = 40
 
 const stateOf = (end: End): number => end.host.engine.query(end.row).state
-/** Unreliable queue pairs have a state in which only sending is in error. */
+/** Unreliable queue pairs have SQE, in which only the send queue is in error. */
 const isInError = (end: End): boolean => stateOf(end) === ERR || (stateOf(end) === SQE && !isReliable(end.pair))
 const about = (end: End, operation: Operation): string =>
   `${end.name} request ${operation.request.id} (${operation.kind})`
@@ -52,11 +52,11 @@ const about = (end: End, operation: Operation): string =>
 const totalOf = (request: SendRequest): number =>
   request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
 
-/** Packets of a request, or of its answer; local ones have none. */
+/** Packets of a request or of its response; 0 for local ones. */
 const psnsOf = (end: End, { request }: Operation): number =>
   sendOperations[request.opcode]?.kind === SendKind.LOCAL ? 0 : Math.max(1, Math.ceil(totalOf(request) / end.pair.mtu))
 
-/** Whether the stretches of two WRITEs have a byte in common. */
+/** Whether two WRITEs overlap. */
 const overlap = (a: NonNullable<Operation['write']>, b: NonNullable<Operation['write']>): boolean =>
   a.at < b.at + b.data.length && b.at < a.at + a.data.length
 
@@ -70,7 +70,7 @@ const assertSame = (actual: Uint8Array, expected: Uint8Array, what: () => string
 
 // ---- sends ----
 
-/** A request went well: what it was for is done, now. */
+/** A request succeeded: applies its effect. */
 const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
@@ -100,7 +100,7 @@ const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   }
 }
 
-/** The first request that does not go well, and why it may. */
+/** The first request that fails, and the statuses allowed. */
 const failed = (end: End, operation: Operation, status: number, tally: Tally): void => {
   const { peer, pair } = end
   end.failed = true
@@ -112,7 +112,7 @@ const failed = (end: End, operation: Operation, status: number, tally: Tally): v
     assert.ok(end.askedError || peer.fatalAt < peer.sends.length, `${what}, and nothing was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
-    // nobody answers in the error state; else the network was worse than the retries
+    // nobody answers in the error state; otherwise the network exhausted the retries
     if (stateOf(peer) !== ERR) tally.lost++
   }
 }
@@ -121,7 +121,7 @@ const nextSend = (end: End): void => {
   end.ackedPsns += psnsOf(end, end.sends[end.done++])
 }
 
-/** Requests before `id` that have ended without a completion. */
+/** Unsignaled requests before `id` that have completed. */
 const passSilent = (end: End, id: number, tally: Tally): void => {
   while (end.done < id) {
     const silent = end.sends[end.done]
@@ -132,7 +132,7 @@ const passSilent = (end: End, id: number, tally: Tally): void => {
   }
 }
 
-/** The queue is empty: what has not completed has ended well, and silently. */
+/** The queue is empty: requests without a completion succeeded silently. */
 export const finishSilent = (end: End, tally: Tally): void => {
   if (!end.failed && end.host.queues[end.row].sends.length === 0) passSilent(end, end.sends.length, tally)
 }
@@ -147,7 +147,7 @@ export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${about(end, operation)} has a completion`)
     assert.equal(c.opcode, sendOperations[opcode].completion)
-    // a FLUSH tells the length that was asked for
+    // a FLUSH reports the requested length
     const { compare } = operation.request
     assert.equal(c.bytes, opcode === WrOpcode.values.FLUSH ? Number(compare) : totalOf(operation.request))
     succeeded(end, operation, tally)
@@ -156,7 +156,7 @@ export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
     tally.flushed++
   } else failed(end, operation, c.status, tally)
   if (c.status !== SUCCESS) assert.ok(c.solicited)
-  // the request that fails is complete just before the state changes
+  // the failing request completes just before the state changes
   if (c.status === WR_FLUSH_ERR) assert.ok(isInError(end), `${about(end, operation)} is flushed`)
   nextSend(end)
 }
@@ -190,7 +190,7 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
     end.came++
     const known =
       end.pair.loose !== undefined ||
-      // most likely one of the newest
+      // usually one of the newest
       end.past.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !== undefined
     assert.ok(known, `${what} is no message that was sent`)
     return
@@ -203,7 +203,7 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
   assert.ok(operation.request.id >= end.peer.good, `${what}: after its request is complete`)
 }
 
-/** What is wrong with a message that has come, if it shall be that of `operation`. */
+/** What is wrong with a received message of `operation`. */
 const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
   const { data, imm, opcode, status, invalidates, source } = operation.message!
   if (status !== SUCCESS) return 'it cannot go well'
@@ -239,14 +239,14 @@ export const onEvent = (end: End, type: number): void => {
 
 // ---- memory ----
 
-/** Whether a stretch lies in the elements of a request, which follow each other. */
+/** Whether a range lies within the consecutive elements of a request. */
 const isInside = (request: { sges: SendRequest['sges'] }, at: number, length: number): boolean => {
   if (request.sges.length === 0) return false
   const start = request.sges[0].at
   return at >= start && at + length <= start + request.sges.reduce((sum, sge) => sum + sge.length, 0)
 }
 
-/** Bytes of the area of `end` for itself: only the oldest receive request, and results that are out. */
+/** Private bytes of `end`: only the oldest receive WQE and results in flight may change. */
 const wroteLocal = (end: End, at: number, length: number): void => {
   const receive = end.receives[end.received]
   if (receive !== undefined && isInside(receive, at, length)) return
@@ -257,7 +257,7 @@ const wroteLocal = (end: End, at: number, length: number): void => {
   assert.fail(`${end.name}: ${length} bytes are written at ${at}, where nothing is expected`)
 }
 
-/** Bytes of the target of `end`: what WRITEs of the peer that are out say. Neighbours may be written at once. */
+/** Target bytes of `end`: contents of the peer's WRITEs in flight. Adjacent bytes may be written at once. */
 const wroteTarget = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
@@ -312,7 +312,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   if (Number.isInteger(index) && index >= 0 && index < WORDS) end.words[index] = after
 }
 
-/** Requests that are out, or were done although one before them fails. */
+/** Requests in flight, or executed although an earlier one fails. */
 const started = (end: End): Operation[] => {
   const bad = end.sends[end.fatalAt]
   return end.sends.slice(end.good, bad?.fatal === 'local' ? end.fatalAt : end.sends.length)
@@ -330,7 +330,7 @@ export const onInvalidated = (end: End, region: Region): void => {
   assert.equal(region.key, expected, `${end.name}: a key is invalidated that the next message does not name`)
 }
 
-/** Whether the target is what the requests that went well made of it, and the next ones as far as they came. */
+/** Whether the target is the result of the successful requests and of part of the next ones. */
 const isTargetRight = (end: End): boolean => {
   const { peer, pair } = end
   const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
@@ -347,7 +347,7 @@ const isTargetRight = (end: End): boolean => {
   return false
 }
 
-/** At the end of a life. `flushed`: the end has gone through the error state, so all must have completed. */
+/** At the end of a life. `flushed`: the end went through the error state, so all requests must have completed. */
 export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
   const { pair, host } = end
   finishSilent(end, tally)
@@ -355,13 +355,13 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
     assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
     const { sends, receives } = host.queues[end.row]
     assert.equal(sends.length, 0, `${end.name}: requests that nobody took`)
-    // what is in a shared queue is not flushed
+    // WQEs of an SRQ are not flushed
     const left = pair.shared ? receives.length : 0
     assert.equal(receives.length, left, `${end.name}: receive requests that nobody took`)
     assert.equal(end.received + left, end.receives.length, `${end.name}: receive requests that never complete`)
   }
   if (pair.loose !== undefined) return
-  // some get lost, and some find no receive request, but not nearly all
+  // some are lost, and some find no receive WQE, but not nearly all
   const few = !isReliable(pair) && end.left >= 60 && end.came < end.left / 10
   assert.ok(!few, `${end.name}: ${end.came} of ${end.left} messages have come`)
   assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target is not what the requests say`)
@@ -369,7 +369,7 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
 }
 
-/** When all has ended well: the target is all that was posted. */
+/** After only successes: the target is the result of everything posted. */
 export const checkQuiet = (pair: Pair, tally: Tally): void => {
   for (const end of pair.ends) finishSilent(end, tally)
   if (pair.loose !== undefined || pair.failing || !isReliable(pair)) return

@@ -1,7 +1,7 @@
 /*
- * An attacker with full knowledge, against an idle RC queue pair: the exact effect of his packet is known. If it is
- * right in everything that the receiver can check it takes effect, once; if it is wrong in one field it has no effect,
- * or moves the queue pair to ERR. Afterwards the two ends disagree about PSNs, so the pair's life ends.
+ * An attacker with full knowledge, against an idle RC queue pair: the exact effect of its packet is known. A packet
+ * that is right in everything that the receiver can check takes effect, once; a packet that is wrong in one field has
+ * no effect, or moves the queue pair to ERR. Afterwards the two ends disagree about PSNs, so the pair's life ends.
  */
 import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
@@ -11,14 +11,14 @@ import type { Chance } from './random.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
-/** What becomes of a packet: data in the target, a message, a changed word, nothing at all, or an end. */
+/** The effect of a packet: data in the target, a message, a changed word, nothing, or an error. */
 type Effect = 'write' | 'message' | 'word' | 'read' | 'none' | 'error'
 
 interface Attack {
   readonly name: string
   readonly packet: string
   readonly effect: Effect
-  /** Distance from the PSN that is expected. */
+  /** Distance from the expected PSN. */
   readonly psn: number
   change?(spec: PacketSpec, end: End, chance: Chance): void
 }
@@ -52,7 +52,7 @@ const attacks: readonly Attack[] = [
 
 const ADDED = 0x1_0000_0001n
 
-/** A packet for `end`, and a look at what it did once it was delivered. */
+/** A packet for `end`, and a check of its effect after delivery. */
 export const attack = (end: End, chance: Chance) => {
   const chosen = chance.pick(attacks)
   const { memory, engine } = end.host
@@ -98,5 +98,5 @@ export const attack = (end: End, chance: Chance) => {
   }
 }
 
-/** Whether an end is in a state in which all of this is certain. */
+/** Whether the state of an end makes the outcome certain. */
 export const canBeAttacked = (end: End): boolean => [RTS, SQD].includes(end.host.engine.query(end.row).state as 3 | 4)

@@ -1,7 +1,7 @@
 /*
  * The attacker of the model test: forges packets from observed ones. Most are wrong in a field that the receiver
  * checks, and must have no effect; some are right in everything (PSN, queue pair, source, key), and may take effect:
- * `opens` decides before the delivery whether the outcome becomes open. It errs towards open only.
+ * `opens` decides before the delivery whether the outcome becomes open. When in doubt it says open.
  */
 import { QpState } from '../../src/spec/enums.ts'
 import { DEFAULT_PKEY } from '../../src/spec/wire/headers.ts'
@@ -36,7 +36,7 @@ const put32 = (bytes: Uint8Array, at: number, value: number): void => {
   put24(bytes, at + 1, value)
 }
 
-/** What the attacker knows: queue pairs that live, by node and number. */
+/** The attacker's knowledge: live queue pairs, by node and number. */
 export interface Knowledge {
   readonly ends: readonly End[]
   readonly nodes: number
@@ -46,7 +46,7 @@ export interface Knowledge {
 interface Trick {
   readonly name: string
   readonly weight: number
-  /** Changes the packet in place, or answers another one. */
+  /** Changes the packet in place, or returns another one. */
   play(packet: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined
 }
 
@@ -63,7 +63,7 @@ const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offse
     if (bits === 8) bytes[at + offset] = chance.u32()
     else put32(bytes, at + offset, chance.hits(0.5) ? chance.u32() : chance.int(64))
   })
-/** The PSN that the receiver waits for. */
+/** The PSN that the receiver expects. */
 const rightPsn: Trick['play'] = (packet, { find }) => {
   const end = find(packet.to, qpnOf(packet.bytes))
   if (end === undefined) return undefined
@@ -132,7 +132,7 @@ const tricks: readonly Trick[] = [
   },
 ]
 
-/** A forged packet from one that was seen. */
+/** A packet forged from an observed one. */
 export const forge = (seen: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
   for (let left = 1 + chance.int(2); left > 0 && packet !== undefined; left--)
@@ -160,7 +160,7 @@ export const opens = (packet: Packet, end: End): string | undefined => {
   if ((flags & OP_REQUEST) !== 0 && state >= RTR && state !== ERR) {
     if (psn === rqPsn) return `${name} with the expected PSN`
     if (!isReliable(end.pair)) return (flags & OP_START) !== 0 ? `${name} begins a message` : undefined
-    // a READ again: asked for otherwise, it is answered otherwise
+    // a duplicate READ with other arguments gets another response
     const { peer } = end
     const behind = (psn - peer.psn) & PSN_MASK
     const out = (peer.host.engine.query(peer.row).sqPsn - peer.psn) & PSN_MASK

@@ -8,7 +8,7 @@ import { arenaOver } from '../../src/wire/arena.ts'
 import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
 import type { Chance } from './random.ts'
 
-/** Shares of packets, 0 to 1. */
+/** Fractions of packets, 0 to 1. */
 export interface Weather {
   readonly name: string
   readonly weight: number
@@ -16,7 +16,7 @@ export interface Weather {
   readonly duplicate: number
   readonly reorder: number
   readonly corrupt: number
-  /** Old packets and forged ones, per packet that is sent. */
+  /** Replayed and forged packets per packet sent. */
   readonly replay: number
   readonly forge: number
 }
@@ -29,9 +29,9 @@ export const weathers: readonly Weather[] = [
   { name: 'storm', weight: 1, drop: 0.06, duplicate: 0.1, reorder: 0.2, corrupt: 0.03, replay: 0.1, forge: 0.05 },
 ]
 
-/** µs from one node to another. */
+/** One-way latency, µs. */
 const LATENCY = 10
-/** Packets that the network remembers, to bring them back. */
+/** Packets that the network remembers for replay. */
 const MEMORY = 256
 const MOST_IN_RUN = 20
 
@@ -39,7 +39,7 @@ export interface Packet {
   readonly from: number
   readonly to: number
   readonly bytes: Uint8Array
-  /** How many were sent before it; a forged one, which is nobody's, has that of its model. */
+  /** Number of packets sent before it; a forged packet has the number of the one that it copies. */
   readonly number: number
 }
 
@@ -50,11 +50,11 @@ interface Flying extends Packet {
 }
 
 export interface LinkHooks {
-  /** Packets that lie back to back, all of one size but the last, which may be shorter. */
+  /** Packets back to back, all of one size except the last, which may be shorter. */
   deliver(to: number, from: number, packets: readonly Uint8Array[]): void
-  /** A forged packet with a right ICRC is about to be delivered. */
+  /** A forged packet with a correct ICRC is about to be delivered. */
   forged(packet: Packet): void
-  /** A forged packet from one that was seen; undefined: nothing comes of it. */
+  /** Forges a packet from an observed one; undefined: none. */
   forge(seen: Packet): Packet | undefined
 }
 
@@ -92,9 +92,9 @@ const createHeap = () => {
   }
 }
 
-/** BTH byte 4 (FECN, BECN, reserved bits) may change on the way: the ICRC does not cover it. */
+/** BTH byte 4 (FECN, BECN, reserved bits) may change in flight: the ICRC does not cover it. */
 const UNCOVERED = 4
-/** RC_FLUSH; of XRC it has the common form. */
+/** RC_FLUSH; XRC's has the standard ICRC. */
 const FLUSH = 0x1c
 
 export type Link = ReturnType<typeof createLink>
@@ -120,7 +120,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
   const fly = (packet: Packet, at: number, forged = false): void => {
     push({ ...packet, at, order: order++, forged })
   }
-  /** Turns one to three bits; true if the ICRC covers one of them. */
+  /** Flips one to three bits; true if the ICRC covers one of them. */
   const spoil = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
     for (let left = 1 + chance.int(3); left > 0; left--) bytes[chance.int(bytes.length)] ^= 1 << chance.int(8)
@@ -140,9 +140,9 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
     change(to: Weather): void {
       weather = to
     },
-    /** When the next packet arrives; Infinity if none is under way. */
+    /** When the next packet arrives; Infinity if none is in flight. */
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
-    /** The number of the oldest packet that may still come, be it under way or remembered. */
+    /** The number of the oldest packet that may still arrive, in flight or remembered. */
     oldest: (): number =>
       heap.reduce((least, { number }) => Math.min(least, number), Math.max(0, counts.sent - MEMORY)),
     /** A sender's packet, with room for its ICRC. */
@@ -175,7 +175,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
       counts.forged++
       fly(packet, self.now + delay, true)
     },
-    /** Delivers everything that is due, in runs as long as they come. */
+    /** Delivers everything that is due, with runs as long as possible. */
     deliver(): void {
       let run: Flying[] = []
       const flush = (): void => {

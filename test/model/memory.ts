@@ -16,16 +16,16 @@ const GUARD = 0x5a
 export interface Region {
   readonly key: number
   readonly pd: number
-  /** From the start of client memory, in bytes. A window has these from when it is bound. */
+  /** Offset in client memory, in bytes. A window has these once bound. */
   offset: number
   length: number
   access: number
-  /** A window: may be bound when it is not live, and invalidated when it is. */
+  /** A window: may be bound when not live, and invalidated when live. */
   readonly window: boolean
   live: boolean
 }
 
-/** Told after the bytes have changed. */
+/** Called after the bytes have changed. */
 export interface Watcher {
   wrote(region: Region, at: number, length: number): void
   atomic(region: Region, at: number, before: bigint): void
@@ -33,7 +33,7 @@ export interface Watcher {
   invalidated(region: Region): void
 }
 
-/** Offset in client memory of a 64-bit address; far out of it for an address elsewhere. */
+/** Offset in client memory of a 64-bit address; out of range for an address elsewhere. */
 const offsetOf = (hi: number, lo: number): number => (hi - BASE_HI) * 0x1_0000_0000 + lo - BASE_LO
 
 export const addressHi = (offset: number): number => BASE_HI + (BASE_LO + offset > 0xffff_ffff ? 1 : 0)
@@ -41,7 +41,7 @@ export const addressLo = (offset: number): number => (BASE_LO + offset) >>> 0
 
 export type ClientMemory = ReturnType<typeof createMemory>
 
-/** `size` bytes of memory, all guard until areas are taken. */
+/** `size` bytes of memory, all guard until areas are allocated. */
 export const createMemory = (size: number, watcher: Watcher) => {
   const bytes = new Uint8Array(size).fill(GUARD)
   const words = new DataView(bytes.buffer)
@@ -140,7 +140,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
     bytes,
     words,
     engineMemory,
-    /** The next `length` bytes, with guards around; their offset, a multiple of 64. */
+    /** Allocates `length` bytes with guards around; returns their offset, a multiple of 64. */
     take(length: number): number {
       const at = top
       top = (at + length + 64 + 63) & ~63
@@ -150,10 +150,10 @@ export const createMemory = (size: number, watcher: Watcher) => {
     register(key: number, pd: number, offset: number, length: number, access: number): Region {
       return add({ key, pd, offset, length, access, window: false, live: true })
     },
-    /** A window: `bound` to no bytes, or not yet. */
+    /** A window, unbound or with `bound` of length 0. */
     addWindow: (key: number, pd: number, bound: boolean): Region =>
       add({ key, pd, offset: 0, length: 0, access: 0, window: true, live: bound }),
-    /** The key may be given out again. */
+    /** The key may be reused. */
     deregister(region: Region): void {
       region.live = false
       byKey.delete(region.key)

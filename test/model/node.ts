@@ -1,7 +1,7 @@
 /*
  * One engine of the model test, with client memory, work queues and a port that hands packets to the link; the only
  * file here that creates an engine. The port is full at times; the queues are plain lists, because tests of drivers/rxe
- * cover rings. Time does not pass by itself.
+ * cover rings. Time is virtual.
  */
 import { Service } from '../../src/spec/wire/services.ts'
 import { createEngine, type Engine } from '../../src/transport/engine.ts'
@@ -19,7 +19,7 @@ import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } f
 import type { Chance } from './random.ts'
 
 export interface Element {
-  /** From the start of client memory. */
+  /** Offset in client memory. */
   readonly at: number
   readonly length: number
   readonly key: number
@@ -34,16 +34,16 @@ export interface SendRequest {
   readonly sges: readonly Element[]
   readonly inline?: Uint8Array | undefined
   readonly imm: number
-  /** From the start of the peer's client memory. */
+  /** Offset in the peer's client memory. */
   readonly remote: number
   readonly rkey: number
   readonly compare: bigint
   readonly swap: bigint
-  /** BIND_MW: the window's key, and what it is bound to. */
+  /** BIND_MW: the window's key and its range. */
   readonly bind?: { readonly window: number; readonly at: number; readonly length: number; readonly access: number }
-  /** A datagram: the queue pair that it is for, its Q_Key (top bit: the sender's own), and the node. */
+  /** A datagram: destination queue pair, Q_Key (top bit: the sender's own) and node. */
   readonly datagram?: { readonly qpn: number; readonly qkey: number; readonly node: number } | undefined
-  /** An ibv_wc_status with which the source refuses it, or 0. */
+  /** An ibv_wc_status with which the work queue refuses it, or 0. */
   readonly refused: number
 }
 
@@ -52,7 +52,7 @@ export interface ReceiveRequest {
   readonly sges: readonly Element[]
 }
 
-/** A completion as it came out of the engine. */
+/** A completion of the engine. */
 export interface Completed {
   readonly id: number
   readonly status: number
@@ -65,18 +65,18 @@ export interface Completed {
   readonly solicited: boolean
 }
 
-/** Queues of one queue pair. `first`: number of the oldest send request that is kept. */
+/** Queues of one queue pair. `first`: number of the oldest send request still stored. */
 export interface Queues {
   sends: SendRequest[]
   first: number
   receives: ReceiveRequest[]
-  /** The receive requests are those of a shared queue of this number; whose memory and CQ it is for. */
+  /** The receive queue is the SRQ of this number; `memory` and CQ are the SRQ's. */
   readonly shared?: { readonly srqn: number; readonly pd: number; readonly cq: number } | undefined
 }
 
-/** What a queue pair is made with. */
+/** Creation attributes of a queue pair. */
 export interface QpSpec {
-  /** A number of `Service`. */
+  /** A `Service` value. */
   readonly service: number
   readonly qpn: number
   readonly pd: number
@@ -84,12 +84,12 @@ export interface QpSpec {
   readonly recvCq: number
   readonly maxSge: number
   readonly signalAll: boolean
-  /** Number of the shared receive queue that it takes from. */
+  /** Number of its SRQ. */
   readonly srqn?: number | undefined
 }
 
 export interface NodeHooks extends Watcher {
-  /** `cq` is what the queue pair was made with. */
+  /** `cq` is the CQ of the queue pair. */
   completed(cq: number, completion: Completed): void
   event(row: number, type: number): void
   /** Packets leave: bytes are a copy, with room for the ICRC. */
@@ -104,7 +104,7 @@ export interface NodeOptions {
   readonly sharedWindowBytes?: number | undefined
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Where arriving packets lie; 256 KiB of its own by default. */
+  /** Arena of received packets; 256 KiB of its own by default. */
   readonly arrivals?: Arena
 }
 
@@ -115,16 +115,16 @@ export interface ModelNode {
   readonly queues: Queues[]
   /** A new queue pair in RESET. */
   create(qp: QpSpec): number
-  /** Hands in packets, one run, for which the first one's row is known and the others' are looked up. */
+  /** Hands in one run of packets; the first one's row is known, the others' are looked up. */
   receive(packets: readonly Uint8Array[], rowOf: (bytes: Uint8Array) => number, peer: number, now: number): void
-  /** Sends what the port takes; true if it was full, so that this has to be called again. */
+  /** Sends what the port accepts; true if the port was full and this has to be called again. */
   transmit(now: number): boolean
 }
 
-/** What route headers consist of here, and the room for one and a payload at the end of the arena of arrivals. */
+/** Route header fields here, and room for one with its payload at the end of the receive arena. */
 export const ROUTE_BYTE = 0x47
 const ROUTE_ROOM = 40 + 4096
-/** A protection domain that nothing is registered in. */
+/** An empty protection domain. */
 const NO_DOMAIN = 0xdead
 
 const u32 = (value: bigint, shift: bigint): number => Number((value >> shift) & 0xffff_ffffn)
@@ -280,7 +280,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     queues,
     create({ maxSge, srqn, ...init }) {
       const sharedReceive = srqn !== undefined
-      // an XRC target works in the domain of the queue that a request names
+      // an XRC target uses the domain of the SRQ that a request names
       const pd = init.service === Service.XRC_TGT ? NO_DOMAIN : init.pd
       const row = engine.create({ ...init, pd, sharedReceive, maxSendWr: 64, maxSendSge: maxSge, maxRecvSge: maxSge })
       const shared = srqn === undefined ? undefined : { srqn, pd: init.pd, cq: init.recvCq }
@@ -310,7 +310,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
       arrivals.bytes.fill(0xee, 64, end)
     },
     transmit(now) {
-      // the port is full now and then, for a while: the engine has to come back to where it was
+      // the port is full at times: the engine has to retry where it stopped
       room = chance.hits(0.1) ? chance.int(3) : 1_000_000
       let again = engine.pollTransmit(sink, now)
       while (again && room > 0) again = engine.pollTransmit(sink, now)

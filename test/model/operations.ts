@@ -1,6 +1,6 @@
 /*
  * The operations of the model test: requests that succeed (requests.ts makes them), requests that must fail locally or
- * remotely, with their status, and which of them a service has. A new operation of the engine is a new entry.
+ * remotely, with their status, and the operations of each service. A new operation of the engine is a new entry.
  */
 import { flushPlacement } from '../../src/spec/wire/headers.ts'
 import { Service } from '../../src/spec/wire/services.ts'
@@ -20,7 +20,7 @@ interface Kind {
   readonly name: string
   readonly weight: number
   readonly make: make.Make
-  /** Not only for reliable connections. */
+  /** Not limited to reliable connections. */
   readonly everywhere?: true
 }
 
@@ -40,7 +40,7 @@ const kinds: readonly Kind[] = [
   { name: 'LOCAL_INV', weight: 3, make: make.localInvalidate, everywhere: true },
 ]
 
-/** Another request, spoilt, so that the peer refuses it. */
+/** Another request, made invalid so that the peer refuses it. */
 const remotely =
   (wellMade: make.Make, status: number, change: (end: End, chance: Chance) => Partial<SendRequest>): make.Make =>
   (end, chance) => {
@@ -48,7 +48,7 @@ const remotely =
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
-    // without data a key means nothing
+    // without data the key is not checked
     if (length === 0) return undefined
     const bad = { ...request, ...change(end, chance) }
     return { kind: `bad ${kind}`, request: bad, fatal: 'remote', statuses: [status] }
@@ -60,7 +60,7 @@ const ownKey = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remo
 const outside = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.target + TARGET_BYTES + WORDS * 8 })
 const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas.words + 4 })
 
-/** A request that fails at its own end. */
+/** A request that fails locally. */
 const locally =
   (kind: string, status: number, request: (end: End, chance: Chance) => SendRequest): make.Make =>
   (end, chance) => ({ kind, request: request(end, chance), fatal: 'local', statuses: [status] })
@@ -99,7 +99,7 @@ const tooLong: make.Make = (end, chance) => {
   }
 }
 
-/** Operations that end the life of the pair, or put the sending half in error. */
+/** Operations that end the life of the pair, or put the send queue in error. */
 const fatalKinds: readonly Kind[] = [
   { name: 'WRITE, wrong key', weight: 2, make: remotely(make.write(false), REM_ACCESS_ERR, wrongKey) },
   { name: 'WRITE, read-only key', weight: 1, make: remotely(make.write(false), REM_ACCESS_ERR, readOnlyKey) },
@@ -136,14 +136,14 @@ const unreliableKinds: readonly Kind[] = [
   { name: 'WRITE, private key', weight: 1, make: unheard(remotely(make.write(false), 0, privateKey)) },
   { name: 'SEND of too much', weight: 1, make: unheard(tooLong) },
 ]
-/** Requests that this service does not have. */
+/** Requests that this service lacks. */
 const refusedHere =
   (known: make.Make): make.Make =>
   (end, chance) => {
     const made = known(end, chance)
     return made && { kind: `${made.kind}, here`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
   }
-/** What only reliable connections have. */
+/** Operations of reliable connections only. */
 const unreliableFatalKinds: readonly Kind[] = [
   ...fatalKinds.filter(kind => kind.everywhere),
   ...kinds
@@ -159,14 +159,14 @@ const datagramKinds: readonly Kind[] = [
   { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
   { name: 'datagram of too much', weight: 1, make: make.longDatagram },
 ]
-/** Of a connection's requests datagrams have none but SEND. */
+/** Of a connection's requests, datagrams have only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
   ...unreliableFatalKinds.filter(kind => /SEND of|unknown|AND|READ/.test(kind.name)),
   { name: 'WRITE', weight: 1, make: refusedHere(make.write(false)) },
   { name: 'WRITE_WITH_IMM', weight: 1, make: refusedHere(make.write(true)) },
 ]
 
-/** To a shared queue that the target's domain does not have. */
+/** To an SRQ outside the target's domain. */
 const elsewhere: make.Make = (end, chance) => {
   const request = plain(end, chance, wr.SEND)
   const flags = request.flags | ((end.peer.srqn + 1 + chance.int(1000)) << 8)
@@ -174,7 +174,7 @@ const elsewhere: make.Make = (end, chance) => {
 }
 const xrcFatalKinds = [...fatalKinds, { name: 'SEND to no queue', weight: 4, make: elsewhere }]
 
-/** By service of the pair: what goes well, and what does not. */
+/** Valid and invalid operations by service. */
 const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: readonly Kind[]]>> = {
   [Service.RC]: [kinds, fatalKinds],
   [Service.UC]: [unreliableKinds, unreliableFatalKinds],
@@ -182,11 +182,11 @@ const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: read
   [Service.XRC_INI]: [kinds, xrcFatalKinds],
 }
 
-/** A kind of operation for a pair's service. */
+/** Draws an operation for a pair's service. */
 export const chooseKind = (end: End, fatal: boolean, chance: Chance): Kind =>
   chance.weighted(tables[end.pair.service][fatal ? 1 : 0])
 
-/** Posts an operation of `end`, and plans what it does. */
+/** Posts an operation of `end`, and records its expected effect. */
 export const post = (end: End, kind: Kind, chance: Chance): Operation | undefined => {
   const made = kind.make(end, chance)
   if (made === undefined) return undefined
@@ -194,7 +194,7 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   const fenced = changes && end.fenceTo >= end.done
   const { peer } = end
   const { flags } = made.request
-  // an XRC request that does not name a queue already goes to the peer's
+  // an XRC request without an SRQ of its own uses the peer's
   const queue = end.pair.service === Service.XRC_INI && flags >> 8 === 0 ? peer.srqn << 8 : 0
   const operation = { ...made, request: { ...made.request, flags: flags | (fenced ? FENCE : 0) | queue } }
   end.sends.push(operation)
@@ -211,7 +211,7 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
   return operation
 }
 
-/** Posts a receive request, if there is a buffer. */
+/** Posts a receive WQE, if a buffer is free. */
 export const postReceive = (end: End, chance: Chance): boolean => {
   const id = end.receives.length
   if (id - end.received >= RECEIVE_SLOTS) return false

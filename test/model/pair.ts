@@ -9,45 +9,45 @@ import type { Region } from './memory.ts'
 import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'
 import type { Chance } from './random.ts'
 
-/** What one send request shall do. */
+/** Expected effect of one send request. */
 export interface Operation {
   readonly kind: string
   readonly request: SendRequest
-  /** Where it must fail: here, there, or nowhere; and with which statuses. */
+  /** Where it must fail (requester, responder, nowhere), and the allowed statuses. */
   readonly fatal: 'no' | 'local' | 'remote'
   readonly statuses: readonly number[]
-  /** A datagram: whom it is for; undefined: the peer. */
+  /** A datagram: the destination; undefined: the peer. */
   readonly to?: End
-  /** It may go well here although the peer is in error for it. */
+  /** It may succeed here although the peer is in error because of it. */
   readonly mayPass?: boolean
-  /** Its message's place among those for the peer. */
+  /** Index of its message among those for the peer. */
   place?: number
-  /** It takes a receive request of the peer. `opcode`: the completion's; `status`: of the receive. */
+  /** It consumes a receive WQE of the peer. `opcode`: the completion's; `status`: of the receive. */
   readonly message?: {
     readonly data: Uint8Array
     readonly imm: number | undefined
     readonly opcode: number
     readonly status: number
     readonly invalidates: number | undefined
-    /** A datagram: the queue pair that it is from. */
+    /** A datagram: the source queue pair. */
     readonly source?: number
   }
   /** It changes the peer's target; offset in its memory. */
   readonly write?: { readonly at: number; readonly data: Uint8Array }
-  /** What must lie in its elements in the end. */
+  /** Final contents of its elements. */
   readonly read?: Uint8Array
-  /** It binds, or revokes, a window of its own end. */
+  /** It binds or invalidates a window of its own end. */
   readonly binds?: Region
   readonly invalidates?: Region
   /** An atomic on the word at an offset of the peer's memory. */
   readonly atomic?: { readonly at: number; executed: number; before: bigint }
 }
 
-/** An unreliable operation that somebody has posted. */
+/** A posted operation of an unreliable service. */
 export interface Past {
   readonly operation: Operation
   readonly from: End
-  /** All its packets have smaller numbers in the network; undefined while it may still send some. */
+  /** All its packets have lower numbers in the network; undefined while more may be sent. */
   before: number | undefined
 }
 
@@ -59,7 +59,7 @@ export const WORDS = 8
 export const RECEIVE_SLOTS = 12
 export const READ_SLOTS = 12
 export const ATOMIC_SLOTS = 64
-/** Client memory that one end takes. */
+/** Client memory of one end. */
 export const END_BYTES = TARGET_BYTES + (RECEIVE_SLOTS + READ_SLOTS + 2) * MESSAGE_BYTES + 0x1000
 
 export interface Areas {
@@ -77,11 +77,11 @@ export interface End {
   readonly host: ModelNode
   readonly pd: number
   readonly areas: Areas
-  /** Shared by all: read by the peer and by sends. Written by nobody. */
+  /** Shared by all: source of the peer's READs and of sends. Read-only. */
   readonly sourceKey: number
-  /** Target and words, for the peer. */
+  /** Target and atomic words, for the peer. */
   readonly target: Region
-  /** Buffers and results, for this end only. */
+  /** Buffers and results, private to this end. */
   readonly local: Region
   nextKey(): number
   /** All ends of the world. */
@@ -91,70 +91,70 @@ export interface End {
   qpn: number
   row: number
   srqn: number
-  /** Datagrams must have it. */
+  /** Datagrams must carry it. */
   qkey: number
   /** First PSN of its requests in this life. */
   psn: number
   maxRd: number
 
-  // this life
+  // since the last RESET
   sends: Operation[]
-  /** Sends whose end is known, and of these the ones that went well. */
+  /** Sends that have ended, and those that succeeded. */
   done: number
   good: number
   failed: boolean
   receives: ReceiveRequest[]
   received: number
-  /** Messages that the peer posted, in order, and how many came. */
+  /** Messages that the peer posted, in order, and the number received. */
   incoming: Operation[]
   came: number
-  /** Unreliable: messages for this end that have left. */
+  /** Unreliable: messages for this end that have been sent. */
   left: number
-  /** Atomics that the peer posted, in order, and how many were executed. */
+  /** Atomics that the peer posted, in order, and the number executed. */
   atomics: Operation[]
   executed: number
-  /** The test asked for the error state. */
+  /** The test moved it to the error state. */
   askedError: boolean
   draining: boolean
-  /** Requests up to this one must be complete before the peer's target may change. */
+  /** Requests up to this one must complete before the peer's target may change. */
   fenceTo: number
-  /** What the target is after all requests that went well, and after all that were posted. */
+  /** The target after all successful requests, and after all posted ones. */
   base: Uint8Array
   planned: Uint8Array
   readonly words: BigUint64Array
-  /** The first request that must fail, and PSNs of the requests that are done. */
+  /** The first request that must fail, and the PSNs of executed requests. */
   fatalAt: number
   ackedPsns: number
   receiveFailed: boolean
-  /** Windows of this life, and those of them that are bound for the peer to use. */
+  /** Windows of this life, and those of them bound for the peer. */
   lent: Region[]
   windows: Region[]
-  /** Unreliable: operations posted to this end, of all lives, of which the network may still bring packets. */
+  /** Unreliable: operations posted to this end, in all lives, whose packets may still arrive. */
   past: Past[]
 }
 
 export interface Pair {
   readonly name: string
-  /** A number of `Service`; XRC_INI for an initiator (the first end) with its target. */
+  /** A `Service` value; XRC_INI for an initiator (the first end) with its target. */
   readonly service: number
-  /** Receive requests are in a shared queue, which one end alone uses. */
+  /** Receives come from an SRQ that only one end uses. */
   shared: boolean
   readonly ends: readonly [End, End]
   mtu: number
   maxSge: number
   signalAll: boolean
   life: number
-  /** Why the outcome is open: an attacker knew all that a receiver can check. */
+  /** Why the outcome is open: an attacker knew everything that a receiver can check. */
   loose: string | undefined
   /** Turns until it ends, -1 while it lives. */
   dying: number
-  /** Nothing is posted till all has ended. */
+  /** Nothing is posted until everything has completed. */
   resting: boolean
-  /** An end failed as it had to, or was asked to. */
+  /** An end failed as expected, or was moved to error by the test. */
   failing: boolean
 }
 
-/** Takes memory and keys for an end. */
+/** Allocates memory and keys for an end. */
 export const createEnd = (
   name: string,
   node: number,
@@ -207,11 +207,11 @@ export const createEnd = (
     words: new BigUint64Array(WORDS),
     past: [],
   }
-  // peer and pair are joined in `createPair`
+  // `createPair` connects peer and pair
   return beginLife(end as unknown as End)
 }
 
-/** Forgets what was posted; memory is what it is. */
+/** Forgets posted requests; memory keeps its contents. */
 export const beginLife = (end: End): End => {
   const { bytes, words } = end.host.memory
   for (const region of end.lent ?? []) end.host.memory.deregister(region)
@@ -265,7 +265,7 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
   return pair
 }
 
-/** Datagrams need no pair: they go to any end that has them. */
+/** Datagrams need no connection: they go to any UD end. */
 export const isDatagram = (pair: Pair): boolean => pair.service === Service.UD
 export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC && !isDatagram(pair)
 
@@ -273,14 +273,17 @@ export const isReliable = (pair: Pair): boolean => pair.service !== Service.UC &
 export const serviceOf = (end: End): number =>
   end.pair.service === Service.XRC_INI && end === end.pair.ends[1] ? Service.XRC_TGT : end.pair.service
 
-/** XRC goes one way: a target only receives, an initiator only sends. */
+/** XRC is one-way: a target only receives, an initiator only sends. */
 export const canSend = (end: End): boolean => serviceOf(end) !== Service.XRC_TGT
 export const canReceive = (end: End): boolean => serviceOf(end) !== Service.XRC_INI
 
-/** Sends that are posted and whose end is not known. */
+/** Posted sends without a known outcome. */
 export const outstanding = (end: End): number => end.sends.length - end.done
 
-/** Forgets what can no longer come to an end: the network has sent `sent` packets, and brings none before `oldest`. */
+/**
+ * Forgets operations that can no longer take effect: the network has sent `sent` packets, and delivers none before
+ * `oldest`.
+ */
 export const forgetPast = (end: End, sent: number, oldest: number): void => {
   end.past = end.past.filter(one => {
     const { id } = one.operation.request
@@ -290,11 +293,11 @@ export const forgetPast = (end: End, sent: number, oldest: number): void => {
   })
 }
 
-/** Whether everything that was posted has ended: some requests end without a completion. */
+/** Whether every posted request has ended: some end without a completion. */
 export const isQuiet = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
-/** All that a peer may do: write, read, atomics, flush. */
+/** All rights of a peer: write, read, atomics, flush. */
 const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
 
 /** RESET to RTS for datagrams; both ends have the same Q_Key. */
@@ -309,7 +312,7 @@ const connectDatagrams = (pair: Pair, chance: Chance): void => {
   }
 }
 
-/** RESET to RTS, both ends, with attributes of chance. PSNs are far from those of the life before. */
+/** RESET to RTS, both ends, with random attributes. PSNs are far from those of the previous life. */
 export const connect = (pair: Pair, chance: Chance): void => {
   pair.life++
   pair.loose = undefined
@@ -318,7 +321,7 @@ export const connect = (pair: Pair, chance: Chance): void => {
   pair.failing = false
   pair.mtu = chance.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
-    // near the wrap every sixth life or so; never where packets of the last lives could be taken for new ones
+    // near the wrap in about every sixth life; never where packets of the last lives could count as new
     end.psn = (end.psn + 0x30_0000 + chance.int(0x1000)) & 0xff_ffff
     end.maxRd = 1 + chance.int(4)
   }

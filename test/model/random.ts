@@ -16,7 +16,7 @@ export const createChance = (seed: number) => {
     /** 32 random bits. */
     u32: (): number => next(),
     pick: <T>(list: readonly T[]): T => list[Math.floor((next() / 0x1_0000_0000) * list.length)],
-    /** An entry of a table, as often as its weight says. */
+    /** An entry of a weighted table. */
     weighted<T extends { readonly weight: number }>(list: readonly T[]): T {
       let left = (next() / 0x1_0000_0000) * list.reduce((sum, entry) => sum + entry.weight, 0)
       for (const entry of list) {

@@ -26,19 +26,19 @@ const wc = WcOpcode.values
 const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { REM_INV_REQ_ERR, SUCCESS } = WcStatus.values
 
-/** The operation that `end` posts; undefined if it cannot now. */
+/** The operation that `end` posts; undefined if impossible now. */
 export type Make = (end: End, chance: Chance) => Operation | undefined
 
-/** A key that nothing has: those that are given out are even. */
+/** An unused key: allocated keys are even. */
 export const badKey = (chance: Chance): number => (chance.u32() | 1) >>> 0
 
-/** Most bytes of a message of the pair: five packets, as its receive buffers. */
+/** Maximum message length of the pair: five packets, like its receive buffers. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
 export const lengthOf = (end: End, chance: Chance): number =>
   chance.hits(0.3) ? chance.int(80) : chance.hits(0.1) ? end.pair.mtu : chance.int(bufferBytes(end) + 1)
 
-/** A stretch of memory as one element, or as several; some may be empty. */
+/** A range of memory as one element or as several, some of them empty. */
 export const split = (at: number, length: number, key: number, most: number, chance: Chance): Element[] => {
   const elements: Element[] = []
   let from = at
@@ -53,7 +53,7 @@ export const split = (at: number, length: number, key: number, most: number, cha
   return elements
 }
 
-/** A request with flags of chance, and nothing in it. */
+/** A request with random flags and no data. */
 export const plain = (end: End, chance: Chance, opcode: number, more: Partial<SendRequest> = {}): SendRequest => ({
   id: end.sends.length,
   opcode,
@@ -72,7 +72,7 @@ export const plain = (end: End, chance: Chance, opcode: number, more: Partial<Se
   ...more,
 })
 
-/** Bytes of the source, and how a request names them: in elements, or inline. */
+/** Bytes of the source, and how a request passes them: in elements, or inline. */
 export const payload = (end: End, chance: Chance, length: number) => {
   const at = end.areas.source + chance.int(SOURCE_BYTES - length + 1)
   const data = end.host.memory.bytes.slice(at, at + length)
@@ -95,10 +95,10 @@ export const send =
     }
   }
 
-/** A Q_Key with this bit stands for the sender's own. */
+/** A Q_Key with this bit means the sender's own. */
 const OWN_QKEY = 0x8000_0000
 
-/** To the peer, or to any other end that has datagrams; `wrong`: with another Q_Key, which nobody takes. */
+/** To the peer, or to any other UD end; `wrong`: with a Q_Key that no end accepts. */
 export const datagram =
   (wrong: boolean): Make =>
   (end, chance) => {
@@ -122,7 +122,7 @@ export const datagram =
     }
   }
 
-/** Longer than the path MTU: it is not sent, and that is no error. */
+/** Longer than the path MTU: not sent, and completed with success. */
 export const longDatagram: Make = (end, chance) => {
   const { qpn, qkey, node } = end.peer
   const { more } = payload(end, chance, end.pair.mtu + 1 + chance.int(1000))
@@ -130,7 +130,7 @@ export const longDatagram: Make = (end, chance) => {
   return { kind: 'datagram of too much', request, ...none }
 }
 
-/** A window that the peer has bound for this end, at times. */
+/** Sometimes a window that the peer has bound for this end. */
 const windowFor = (end: End, chance: Chance): Region | undefined =>
   end.peer.windows.length > 0 && chance.hits(0.3) ? chance.pick(end.peer.windows) : undefined
 
@@ -157,11 +157,11 @@ export const write =
     return { kind, request, ...none, write: { at, data }, ...message }
   }
 
-/** The slot for results of request number `id`; undefined while an earlier request may still write there. */
+/** The result slot of request `id`; undefined while an earlier request may still write there. */
 const slotOf = (end: End, id: number, slots: number): number | undefined =>
   id - slots >= end.done ? undefined : id % slots
 
-/** Reads the source, which nobody changes, or the target as all requests before have left it. */
+/** Reads the constant source, or the target as all earlier requests left it. */
 export const read =
   (fromTarget: boolean): Make =>
   (end, chance) => {
@@ -195,7 +195,7 @@ export const atomic =
     const { peer } = end
     const at = peer.areas.words + 8 * chance.int(WORDS)
     const value = (BigInt(chance.u32()) << 32n) | BigInt(chance.u32())
-    // half of the comparisons are with what the word is now, unless an atomic on the way changes it
+    // half of the comparisons match the current word, unless an atomic in flight changes it
     const now = peer.host.memory.words.getBigUint64(at, true)
     return {
       kind: swap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
@@ -227,7 +227,7 @@ export const atomicWrite: Make = (end, chance) => {
   }
 }
 
-/** A FLUSH of `length` bytes, the words where they go. */
+/** A FLUSH of `length` bytes of the area of atomic words. */
 const flushWords = (length: number, selectivity: number, placement: number): Partial<SendRequest> => ({
   compare: BigInt(length),
   swap: (BigInt(selectivity) << 32n) | BigInt(placement),
@@ -251,10 +251,10 @@ export const flush =
     }
   }
 
-/** Most windows that an end has bound for its peer. */
+/** Maximum number of windows that an end has bound for its peer. */
 const MOST_WINDOWS = 4
 
-/** Binds a fresh window to a part of the target. The peer uses it once this is known to be done. */
+/** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */
 export const bindWindow: Make = (end, chance) => {
   if (end.windows.length >= MOST_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
@@ -265,7 +265,7 @@ export const bindWindow: Make = (end, chance) => {
   return { kind: 'BIND_MW', request: plain(end, chance, wr.BIND_MW, { bind }), ...none, binds: window }
 }
 
-/** Revokes a key of its own that nobody uses. */
+/** Invalidates a key of its own that nobody uses. */
 export const localInvalidate: Make = (end, chance) => {
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
   end.lent.push(window)
@@ -277,7 +277,7 @@ export const localInvalidate: Make = (end, chance) => {
   }
 }
 
-/** The peer gives a key for this message to revoke, one that was in use or a fresh one; or has none of that number. */
+/** The peer names a key for this message to invalidate: a used one, a fresh one, or an unknown one. */
 export const sendInvalidate =
   (known: boolean): Make =>
   (end, chance) => {
@@ -294,7 +294,7 @@ export const sendInvalidate =
       kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
       request: plain(end, chance, wr.SEND_WITH_INV, { ...more, imm: key }),
       message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
-      // the data came, so the sender may be told that all went well
+      // the data arrived, so the sender may see success
       ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),
     }
   }

@@ -5,7 +5,7 @@
 import { createChance } from './random.ts'
 import { createWorld, type WorldOptions } from './world.ts'
 
-/** The world of a seed: how many nodes and pairs, and how narrow windows and ports are. */
+/** The world of a seed: number of nodes and pairs, sizes of windows and ports. */
 export const worldOf = (seed: number): WorldOptions => {
   const chance = createChance(seed ^ 0x5eed)
   const narrow = chance.hits(0.4)
@@ -20,7 +20,7 @@ export const worldOf = (seed: number): WorldOptions => {
   }
 }
 
-/** Runs `operations` requests; answers what became of them. Throws with the seed and the last events. */
+/** Runs `operations` requests and returns statistics. Throws with the seed and the last events. */
 export const runModel = (seed: number, operations: number) => {
   const world = createWorld(worldOf(seed))
   try {

@@ -56,10 +56,10 @@ export interface WorldOptions {
   readonly maxBytes?: number
 }
 
-/** Services of pairs, as often as they stand here. */
+/** Services of pairs, weighted by repetition. */
 const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
-/** Requests that one end has out at most. */
+/** Maximum requests in flight per end. */
 const MOST_OUT = 24
 const KEPT_LINES = 60
 /** µs; ACK timeouts are 1 to 4 ms. */
@@ -189,7 +189,7 @@ export const createWorld = (options: WorldOptions) => {
     createQps(pair)
     connect(pair, chance)
   }
-  /** Everything that no end may write: it never changes. */
+  /** Memory that no end may write: it never changes. */
   const still = nodes.map(node => node.memory.bytes.slice())
   const checkStill = (): void => {
     nodes.forEach((node, i) => {
@@ -202,7 +202,7 @@ export const createWorld = (options: WorldOptions) => {
     })
   }
 
-  // ---- what happens to a pair ----
+  // ---- events of a pair ----
 
   const stateOf = (end: End): number => end.host.engine.query(end.row).state
   const ring = (end: End): void => end.host.engine.onDoorbell(end.row)
@@ -212,7 +212,7 @@ export const createWorld = (options: WorldOptions) => {
     end.pair.failing = true
     end.host.engine.modify(end.row, ERR, {})
   }
-  /** In error what is posted is flushed at once. */
+  /** Posts in the error state are flushed at once. */
   const postInError = (end: End): void => {
     for (let left = canSend(end) ? chance.int(3) : 0; left > 0; left--) {
       post(end, chooseKind(end, false, chance), chance)
@@ -221,7 +221,7 @@ export const createWorld = (options: WorldOptions) => {
     if (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
   }
 
-  /** The end of a life, and the beginning of the next. */
+  /** The end of a life, and the start of the next. */
   const renew = (pair: Pair): void => {
     say(`pair ${pair.name}: life ${pair.life} ends${pair.loose === undefined ? '' : `, open: ${pair.loose}`}`)
     tally.lives++
@@ -267,7 +267,7 @@ export const createWorld = (options: WorldOptions) => {
     return posted
   }
 
-  /** Out of the send queue error state, all before is forgotten. */
+  /** Leaving SQE discards everything before it. */
   const recover = (end: End): void => {
     say(`${end.name} recovers`)
     end.failed = false
@@ -275,7 +275,7 @@ export const createWorld = (options: WorldOptions) => {
     end.host.engine.modify(end.row, RTS, {})
   }
 
-  /** A forged packet that is known to the byte comes to a pair where all has ended. */
+  /** A forged packet with a known effect, sent to an idle pair. */
   const attackQuiet = (pair: Pair): void => {
     const end = chance.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
@@ -291,7 +291,7 @@ export const createWorld = (options: WorldOptions) => {
     check()
   }
 
-  /** One turn of a pair; how many requests it posted. */
+  /** One turn of a pair; returns the number of requests posted. */
   const turn = (pair: Pair, posting: boolean): number => {
     let posted = 0
     if (posting && chance.hits(0.004)) pair.resting = true
@@ -327,14 +327,14 @@ export const createWorld = (options: WorldOptions) => {
     return posted
   }
 
-  /** Everything that may be sent is sent, then time moves to what comes next. False if nothing will come. */
+  /** Sends everything that may be sent, then moves time to the next event. False if there is none. */
   const step = (): boolean => {
     let full = false
     for (const node of nodes) full = node.transmit(now) || full
     let next = link.next()
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return full
-    // now and then the process sleeps: timers are late, and what came meanwhile is not seen before them
+    // sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them
     now = Math.max(now, next) + (chance.hits(0.003) ? chance.int(LONGEST_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
@@ -351,7 +351,7 @@ export const createWorld = (options: WorldOptions) => {
     get now() {
       return now
     },
-    /** Posts `operations` requests while the network does what it can, and then lets all of them end. */
+    /** Posts `operations` requests while the network interferes, then lets all of them complete. */
     run(operations: number): void {
       let left = operations
       for (let turns = 0; left > 0; turns++) {
@@ -381,7 +381,7 @@ export const createWorld = (options: WorldOptions) => {
         const alive = ends.filter(end => end.host.engine === engine).length
         assert.deepEqual([queuePairs, poolWords, engine.nextTimeout()], [alive, 0, Number.POSITIVE_INFINITY], 'leaks')
       }
-      // eight losses in a row are rare, also in a storm
+      // eight losses in a row are rare, even in a storm
       assert.ok(tally.lost <= operations / 5000, `${tally.lost} requests were given up, with a receiver that was there`)
     },
   }

@@ -7,7 +7,7 @@ import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Entry } from './chain.ts'
 import type { Code, ModelDevice, Opening, Thing } from './reference.ts'
 
-/** A program: its descriptors by number, and the contexts that it has open. */
+/** A program: its descriptors by number, and its open contexts. */
 export interface Process {
   readonly fds: Map<number, Thing>
   readonly openings: Set<Opening>
@@ -15,16 +15,16 @@ export interface Process {
 
 export type Op =
   | { readonly do: 'start'; readonly process: Process }
-  /** `child` has everything that `parent` has; answers the numbers of its descriptors, in the parent's order. */
+  /** `child` gets everything of `parent`; returns the numbers of its descriptors, in the parent's order. */
   | { readonly do: 'fork'; readonly parent: Process; readonly child: Process }
   | { readonly do: 'end'; readonly process: Process }
   | { readonly do: 'open'; readonly process: Process; readonly opening: Opening }
   | { readonly do: 'close'; readonly process: Process; readonly opening: Opening }
-  /** A copy of a descriptor, perhaps in another process; answers its number there. */
+  /** Copies a descriptor, perhaps to another process; returns its number there. */
   | { readonly do: 'copy'; readonly from: Process; readonly fd: number; readonly to: Process }
   /** `last`: no process has another copy. */
   | { readonly do: 'closeFd'; readonly process: Process; readonly fd: number; readonly last: boolean }
-  /** `fd`: the call is one of this descriptor. */
+  /** `fd`: the call is made on this descriptor. */
   | {
       readonly do: 'call'
       readonly process: Process
@@ -42,16 +42,16 @@ export type Op =
       readonly entries: readonly Entry[]
       readonly undo: boolean
     }
-  /** read(2) of a descriptor: one record in `out.bytes`, EAGAIN, or EIO once nothing will come any more. */
+  /** read(2) of a descriptor: one record in `out.bytes`, EAGAIN, or EIO after the last one. */
   | { readonly do: 'read'; readonly process: Process; readonly fd: number }
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
-  /** What a device does by itself, only where `Facts.acts`. */
+  /** Device events, only where `Facts.acts`. */
   | { readonly do: 'complete'; readonly thing: Thing; readonly solicited: boolean }
   | { readonly do: 'raise'; readonly thing: Thing; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
   | { readonly do: 'bind'; readonly window: Thing; readonly region: Thing }
-  /** Everything is as the reference has it. */
+  /** Compares everything with the reference. */
   | { readonly do: 'compare'; readonly devices: readonly ModelDevice[] }
 
 export interface Answer {
@@ -62,7 +62,7 @@ export interface Answer {
   readonly fds: readonly number[]
 }
 
-/** What values a call needs there. */
+/** Values of a call for that carrier. */
 export interface Facts {
   readonly acts: boolean
   /** 4096 bytes of a process's memory. */

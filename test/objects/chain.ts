@@ -23,14 +23,14 @@ export interface ChainResult {
   readonly code: Code
   readonly done: number
   readonly error: number
-  /** By entry: those that succeeded. */
+  /** By entry: the results of those that succeeded. */
   readonly outcomes: readonly Outcome[]
 }
 
 /** Descriptors of the chain have no number yet. */
 const UNNUMBERED = 0x8000_0000
 
-/** The arguments to which an entry's references resolve, or the error if they do not. */
+/** The arguments after resolving an entry's references, or the error. */
 const resolve = ({ cls, methodName, args, refs }: Entry, made: readonly (Thing | undefined)[]): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
   for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {

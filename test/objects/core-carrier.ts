@@ -41,7 +41,7 @@ import { COMPLETION, type ModelDevice, type Opening, type Thing, uses } from './
 
 interface Own {
   readonly caller: Caller
-  /** Numbers of descriptors → core's. */
+  /** Descriptor number → core's. */
   readonly fds: Map<number, number>
   readonly address: bigint
 }
@@ -59,7 +59,7 @@ export const chainBytes = (entries: readonly Entry[]): Uint8Array =>
     })),
   )
 
-/** What a chain's answer says, as the model test compares it. */
+/** A chain's answer in the form that the model test compares. */
 export const chainAnswer = (entries: readonly Entry[], results: Uint8Array, out: AnyValues): AnyValues => ({
   ...out,
   entries: chainEntries(results)
@@ -79,7 +79,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const contexts = new Map<Opening, Context>()
   const objects = new Map<Thing, CoreObject>()
   const rings = new Map<Opening, TestRings>()
-  /** What can be read of a descriptor, by core's number; its client may have it when core has not any more. */
+  /** Readable records of a descriptor, by core's number; the client may still have it after core released it. */
   const sinks = new Map<number, EventQueue>()
   let now = 0
   let nextFd = 3

@@ -25,7 +25,7 @@ import { chainAnswer, chainBytes } from './core-carrier.ts'
 import { onErrorOf } from './draw.ts'
 import type { ModelDevice, Opening } from './reference.ts'
 
-/** Where things lie in the memory of a program. */
+/** Layout of a program's memory. */
 const MESSAGE = 0x2000
 const AREA = 0x4000
 const AREA_BYTES = 0x4000
@@ -43,7 +43,7 @@ interface Own {
 
 const addressOf = (name: string): number => 1 + Number(name.at(-1))
 
-/** `daemon` has the devices of the test already. */
+/** `daemon` already has the devices of the test. */
 export const daemonCarrier = async (
   t: TestContext,
   daemon: Daemon,
@@ -59,7 +59,7 @@ export const daemonCarrier = async (
   const outgoing = messageBuffer()
   const processes = new Map<Process, Own>()
   const nodes = new Map<string, number>()
-  /** What the daemon must have. */
+  /** Objects that the daemon must have. */
   let descriptors = 0
   let contexts = 0
 
@@ -158,7 +158,7 @@ export const daemonCarrier = async (
         const { ret, message, descriptors: fds } = await say(client, from, call)
         if (ret < 0n) return { code: errnoName(-Number(ret)), out: {}, fds }
         descriptors += fds.length
-        // What the loop has to do for it is done.
+        // The event loop has handled it.
         if (op.methodName === 'modify') await client.stat()
         return { code: 'ok', ...decodeResult(call, message), fds }
       }

@@ -21,13 +21,13 @@ export interface Scene {
   readonly facts: Facts
   readonly process: Process
   readonly opening: Opening
-  /** Of a chain: what its entries will make, by entry; a reference may name it. */
+  /** In a chain: the objects that its entries will create; a reference may name them. */
   readonly planned?: readonly (string | undefined)[]
 }
 
 export interface Drawn {
   readonly args: AnyValues
-  /** Entries of the chain that stand for arguments. */
+  /** Entries of the chain that arguments refer to. */
   readonly refs: Record<string, number>
 }
 
@@ -35,7 +35,7 @@ export const classOf = (name: string): ObjectClass => (Classes as Readonly<Recor
 
 const ABSENT = 4000
 
-/** Handles of a class, mostly; else any, or one that nobody has. */
+/** A handle of the class, usually; else any, or an unused one. */
 const handleOf = ({ chance, opening }: Scene, cls: string): number => {
   const right = [...opening.handles].filter(([, thing]) => thing.class === cls)
   if (right.length > 0 && chance.hits(0.93)) return chance.pick(right)[0]
@@ -46,7 +46,7 @@ const handleOf = ({ chance, opening }: Scene, cls: string): number => {
 const fdsOf = ({ process }: Scene, is: (thing: Thing) => boolean): number[] =>
   [...process.fds].flatMap(([fd, thing]) => (is(thing) ? [fd] : []))
 
-/** A descriptor of a class, of this context mostly. */
+/** A descriptor of a class, usually of this context. */
 const fdOf = (scene: Scene, cls: string): number | undefined => {
   const { chance, opening } = scene
   if (chance.hits(0.5)) return undefined
@@ -68,7 +68,7 @@ const address = ({ chance, facts, opening }: Scene) => ({
   port: chance.hits(0.95) ? 1 : 7,
 })
 
-/** Another each time, so that events tell whose they are. */
+/** Distinct, so that events identify their object. */
 let nextHandle = 1n
 const userHandle = (): bigint => nextHandle++
 
@@ -104,7 +104,7 @@ const modifyQp = (scene: Scene, cls: string, target: Thing | undefined): AnyValu
   const { chance } = scene
   const names = Object.entries(QpState.values)
   const from = target?.qp?.state ?? RESET
-  // One step on, mostly.
+  // Usually the next state.
   const to = chance.hits(0.75) && from < SQD ? from + 1 : chance.int(7)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
@@ -153,7 +153,7 @@ const modifyQueue: Maker = ({ chance }) => ({ limit: chance.int(9) })
 const modify: Maker = (scene, target, cls) => modifyQp(scene, cls, target)
 const membership: Maker = ({ chance }) => ({ gid: gid(chance), mlid: 0xc000 + chance.int(2) })
 
-/** Arguments of the methods that the test calls; what is left out has none. */
+/** Arguments of the methods that the test calls; unlisted methods have none. */
 const makers: Readonly<Record<string, Maker>> = {
   'pd.createAhs': scene => ({ addresses: Array.from({ length: scene.chance.int(4) }, () => address(scene)) }),
   'pd.destroyAhs': scene => ({
@@ -254,7 +254,7 @@ export const drawArguments = (scene: Scene, cls: ObjectClass, method: string, ta
   return { args, refs }
 }
 
-// ---- what is called ----
+// ---- choice of calls ----
 
 interface Weighted {
   readonly weight: number
@@ -294,17 +294,17 @@ const isPossible = ({ opening, planned = [] }: Scene, { cls, method }: Weighted)
   return needed.every(name => there.has(name))
 }
 
-/** One of these that is possible, mostly. */
+/** Usually a possible one of these. */
 const choose = (scene: Scene, from: readonly Weighted[]): Weighted => {
   const possible = from.filter(one => isPossible(scene, one))
   return scene.chance.weighted(possible.length > 0 && scene.chance.hits(0.96) ? possible : from)
 }
 
-/** A call on a context: of any class that the device has. */
+/** A call on a context: of any class of the device. */
 export const drawCall = (scene: Scene): DrawnCall => {
   const { cls, method } = choose(scene, onContext)
   const creates = isCreate(cls.methods[method])
-  // Mostly the class that the handle has, since the call is of the class.
+  // Usually the handle's class, because the call names the class.
   const object = creates || cls.identity !== 'handle' ? 0 : handleOf(scene, cls.name)
   return { cls, method, object, ...drawArguments(scene, cls, method, scene.opening.handles.get(object)) }
 }

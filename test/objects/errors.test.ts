@@ -56,13 +56,13 @@ const handleOf = (cls: string): number => [...names.handles].find(([, name]) => 
 const fdOf = (cls: string): number => [...names.fds].find(([, name]) => name === cls)![0]
 const isThere = (cls: string): boolean => [...names.handles.values(), ...names.fds.values()].includes(cls)
 
-/** A value that is right. */
+/** A valid value. */
 const right = (name: string, of: Kind): AnyValue => {
   if (of.kind === 'ref') return handleOf(of.class)
   return of.kind === 'fd' ? fdOf(of.class) : likelyValue(names, name, of)
 }
 
-/** The call with what it must have, and `extra`. */
+/** The call with its mandatory arguments and `extra`. */
 const goodCall = (cls: ObjectClass, methodName: string, extra?: string): Call => {
   const method = cls.methods[methodName]
   const args = Object.entries(method.in)
@@ -93,7 +93,7 @@ const assertRefused = ({ ret, reason }: Answer, { title, code, says }: Omit<Wron
 const descriptorOf = ({ identity, name }: ObjectClass, call: number): number | undefined =>
   identity === 'fd' && !isCreate(call) ? one.fds.get(fdOf(name)) : undefined
 
-/** References to classes that the device lacks: nobody can name an object of them. */
+/** References to classes that the device lacks: no object of them exists. */
 const canBeNamed = ({ kind, ...of }: Kind): boolean =>
   (kind !== 'ref' && kind !== 'fd') || isThere((of as { class: string }).class)
 
@@ -120,7 +120,7 @@ describe('what is wrong with a call of the object dialect is told', () => {
 })
 
 describe('names that are wrong have Linux’s numbers in its dialects', () => {
-  /** Every way of Linux's to say the call, that has room for `attribute`. */
+  /** Every Linux encoding of the call that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, one.context.device.driver.id, AREA).flatMap(way => {
       const said = asSaid(way, call)
@@ -141,7 +141,7 @@ describe('names that are wrong have Linux’s numbers in its dialects', () => {
     })
   for (const [cls, methodName] of allMethods) {
     const { in: inputs } = cls.methods[methodName]
-    // The class of a queue pair is that of the handle, so it takes something else to be wrong.
+    // A queue pair's class follows from its handle, so another value has to be wrong.
     const other = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
     const wrong: [title: string, code: string, change: (call: Call) => Call, attribute?: string][] = []
     if (cls.identity === 'handle' && !isCreate(cls.methods[methodName].call)) {

@@ -1,5 +1,5 @@
 /*
- * Hostile clients in short: 5,000 messages of each dialect from fixed seeds. hostile.long.test.ts goes on.
+ * Hostile clients in short: 5,000 messages of each dialect from fixed seeds. hostile.long.test.ts runs more.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -11,7 +11,7 @@ describe('messages that somebody has changed', () => {
   for (const dialect of dialects)
     it(`do no harm in the ${dialect} dialect`, () => {
       const tally = hostileRun(dialect, 1, 5000)
-      // Enough of them get as far as core, and enough fail there.
+      // Enough of them reach core, and enough fail there.
       assert.ok(tally.ok > 1000 && tally.EINVAL > 500 && tally.EBUSY > 10, JSON.stringify(tally))
     })
 })

@@ -26,11 +26,11 @@ import {
 export type { DialectName }
 
 export interface Tally {
-  /** Calls that were answered with success, and calls by errno. */
+  /** Successful calls, and calls by errno. */
   readonly [outcome: string]: number
 }
 
-/** Messages for one context: then it is closed, and nothing of it may be left. */
+/** Messages per context; then it is closed, and nothing of it may be left. */
 const ROUND = 250
 
 const changed = (dialect: DialectName, message: Message, last: Uint8Array, chance: Chance): Message => {
@@ -54,7 +54,7 @@ const setUp = () => {
   return { m, honest, programs }
 }
 
-/** `count` messages of a dialect. Answers how they ended. */
+/** Sends `count` messages of a dialect. Returns their results. */
 export const hostileRun = (dialect: DialectName, seed: number, count: number): Tally => {
   const chance = createChance(seed)
   const { m, honest, programs } = setUp()

@@ -23,7 +23,7 @@ import { type Names, plausibleCall } from './plausible.ts'
 
 // ---- the memory of a client ----
 
-/** A message lies here, what it points to there; between and around them is nothing. */
+/** A message lies at `AT`, its buffers at the other address; everything around them is unmapped. */
 export const AT = 0x10_0000n
 export const AREA = 0x20_0000n
 export const SIZE = 0x1_0000
@@ -58,7 +58,7 @@ type Memory = ReturnType<typeof createMemory>
 
 export type DialectName = 'object' | 'write' | 'ioctl'
 
-/** One system call: how it is made, its bytes at `AT`, what lies elsewhere. */
+/** One system call: its kind, its bytes at `AT`, its buffers. */
 export interface Message {
   readonly door: 'ioctl' | 'write'
   readonly request: number
@@ -68,7 +68,7 @@ export interface Message {
   readonly title: string
 }
 
-/** Where the pieces of a message begin, by its own lengths as far as they make sense. */
+/** Boundaries of a message's parts, by its own lengths where plausible. */
 const pieces = (bytes: Uint8Array, header: number, sizeAt: (view: DataView, at: number) => number): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const found: Uint8Array[] = [bytes.subarray(0, header)]
@@ -87,7 +87,7 @@ export const splits: Readonly<Record<DialectName, (bytes: Uint8Array) => Uint8Ar
 export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   pieces(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
 
-/** Makes the lengths in a header those of the message again, so that what is behind the header is looked at. */
+/** Corrects the lengths in a header, so that the rest of the message is parsed. */
 export const mend = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
   if (bytes.length < 24) return bytes
   const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
@@ -150,14 +150,14 @@ export interface Intruder {
   readonly caller: Caller
   readonly fds: Map<number, number>
   readonly rings: TestRings
-  /** Memory that it can register. */
+  /** Registrable memory. */
   readonly address: bigint
 }
 
-/** Rings are small: what is asked for beyond that is refused as if memory were short. */
+/** Rings are small: larger requests fail like a shortage of memory. */
 const LARGEST_RING = 1 << 18
 
-/** A client with the memory of `p`, in a context of its own; `address`: what of it can be registered. */
+/** A client with the memory of `p`, in its own context; `address`: its registrable part. */
 export const intrude = (
   m: Machine,
   p: Program,
@@ -191,7 +191,7 @@ export const namesOf = ({ context, fds, m, address, p }: Intruder, chance: Chanc
     if (name !== undefined) open.set(fd, name)
   }
   const there = [...context.device.shared.byName.values()].map(table => table.class)
-  // Now and then what this device has not.
+  // Sometimes one that this device lacks.
   const all: readonly ObjectClass[] = chance.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
   return { chance, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
 }
@@ -202,7 +202,7 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
   return fd
 }
 
-/** Makes one call, and what a carrier does with its answer. */
+/** Makes one call, and handles its answer like a carrier. */
 export const runOne = (one: Intruder, message: Message): Answer => {
   const { context, caller, memory, fds, m } = one
   memory.message.set(message.bytes.subarray(0, SIZE))

@@ -18,7 +18,7 @@ import type { Call } from '../../src/uapi/call.ts'
 import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
 import type { Chance } from '../model/random.ts'
 
-/** What calls may name. */
+/** Objects that calls may name. */
 export interface Names {
   readonly chance: Chance
   readonly classes: readonly ObjectClass[]
@@ -26,12 +26,12 @@ export interface Names {
   readonly handles: ReadonlyMap<number, string>
   /** Class by descriptor number. */
   readonly fds: ReadonlyMap<number, string>
-  /** Memory of the caller that can be registered. */
+  /** Registrable memory of the caller. */
   readonly address: bigint
   readonly gid: Uint8Array
 }
 
-/** Values that mean something, by the name of attribute or field; 0 to 3 for other numbers, mostly. */
+/** Plausible values, by the name of attribute or field; other numbers are usually 0 to 3. */
 const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
   start: ({ address }) => address,
   iova: ({ address }) => address,
@@ -110,7 +110,7 @@ export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
 const record = (names: Names, fields: Fields): AnyRecord =>
   Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(names, name, of)]))
 
-/** Optional attributes are there seldom: most of them ask for something special. */
+/** Optional attributes are rare: most of them request something special. */
 const SELDOM = 0.12
 
 const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {
@@ -125,7 +125,7 @@ const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyVal
   )
 }
 
-/** How a queue pair gets on: what each step needs, whichever type it is. */
+/** State transitions of a queue pair: the required attributes of each, for every type. */
 const steps: readonly (readonly [state: number, ...names: string[]])[] = [
   [1, 'pkeyIndex', 'port', 'accessFlags', 'qkey'],
   [2, 'address', 'pathMtu', 'destQpn', 'rqPsn', 'maxDestRdAtomic', 'minRnrTimer'],
@@ -155,7 +155,7 @@ const isPossible = (names: Names, { name, identity, methods }: ObjectClass, meth
   )
 }
 
-/** A class and its method, more often one that makes something, and one that can be done. */
+/** A class and its method, favoring creation and possible calls. */
 const choose = (names: Names): [ObjectClass, string] => {
   const { chance, classes } = names
   for (let left = 5; ; left--) {
@@ -167,7 +167,7 @@ const choose = (names: Names): [ObjectClass, string] => {
   }
 }
 
-/** A call of any method; `fd`: it is one on this descriptor. */
+/** A call of any method; `fd`: on this descriptor. */
 export const plausibleCall = (names: Names): Call & { readonly fd?: number } => {
   const { handles, fds } = names
   const [cls, methodName] = choose(names)
@@ -183,7 +183,7 @@ export const plausibleCall = (names: Names): Call & { readonly fd?: number } => 
   return fds.has(fd) ? { ...call, fd } : call
 }
 
-/** Entries of a chain in which later calls name what earlier ones make. */
+/** Entries of a chain whose later calls name objects of earlier ones. */
 export const plausibleChain = (names: Names): Link[] => {
   const { chance } = names
   const links: Link[] = []

@@ -16,7 +16,7 @@ export interface Event {
 }
 export const COMPLETION = 0x100
 
-/** A queue pair's state, shared by all objects that are the same XRC target. */
+/** A queue pair's state, shared by all objects of one XRC target. */
 export interface QpFacts {
   state: number
   qpn: number
@@ -32,17 +32,17 @@ export interface Domain {
 export interface Thing {
   /** Order of creation. */
   readonly id: number
-  /** What names it in events. */
+  /** Identifies it in events. */
   userHandle: bigint
   readonly class: string
   readonly home: Opening
-  /** In its context; of a descriptor it means nothing. */
+  /** Handle in its context; unused for a descriptor. */
   handle: number
   parents: Thing[]
   gone: boolean
   /** Of a descriptor: the client has closed its last copy. */
   closed: boolean
-  /** Of a descriptor: what was posted and not read, oldest first. */
+  /** Of a descriptor: unread events, oldest first. */
   readonly unread: Event[]
   readonly channel: Thing | undefined
   readonly asyncFd: Thing | undefined
@@ -52,14 +52,14 @@ export interface Thing {
   attached: { readonly queue: Thing; readonly cookie: bigint } | undefined
   /** Of an event queue: cookies of the device (0) and ports. */
   readonly ports: Map<number, bigint>
-  // What single classes have.
+  // Fields of single classes.
   key?: number
   counting?: boolean
   limit?: number
   qp?: QpFacts
   readonly groups: Set<string>
   domain?: Domain
-  /** Of a window: the region that it is bound to. */
+  /** Of a window: its region. */
   bound?: Thing | undefined
 }
 
@@ -79,7 +79,7 @@ export interface ModelDevice {
   alive: boolean
   readonly openings: Set<Opening>
   readonly domains: Map<number, Domain>
-  /** Keys that were given out, none of which comes again soon. */
+  /** Used keys, none of which is reused soon. */
   readonly stale: Set<number>
 }
 
@@ -143,7 +143,7 @@ export const newThing = (
 
 export const everything = ({ handles, descriptors }: Opening): Thing[] => [...handles.values(), ...descriptors]
 
-/** How many objects need this one, each as often as it names it. */
+/** How many objects need this one, counting each reference. */
 export const uses = (thing: Thing): number =>
   everything(thing.home).reduce((n, { parents }) => n + parents.filter(parent => parent === thing).length, 0)
 
@@ -162,7 +162,7 @@ export const complete = (thing: Thing, solicited: boolean): void => {
   post(thing.attached?.queue ?? thing.channel, { source: thing, type: COMPLETION })
 }
 
-/** An event of a device or one of its ports; `source` as in `Event`, who hears of it has that attached. */
+/** An event of a device or one of its ports; `source` as in `Event`: listeners have that attached. */
 export const raisePort = (device: ModelDevice, source: number, type: number): void => {
   for (const { descriptors } of device.openings)
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })
@@ -194,9 +194,9 @@ export const readEvent = (fd: Thing): Event | undefined => {
   return event
 }
 
-// ---- going ----
+// ---- destruction ----
 
-/** The object goes; a closed descriptor goes with whatever used it last. */
+/** Destroys the object; a closed descriptor is destroyed with its last user. */
 export const forget = (thing: Thing): void => {
   if (thing.gone) return
   thing.gone = true
@@ -217,7 +217,7 @@ export const forget = (thing: Thing): void => {
   for (const parent of parents) if (parent.closed && uses(parent) === 0) forget(parent)
 }
 
-/** A descriptor says nothing any more: who was attached tells those again whom it told before. */
+/** A descriptor reports no more: attached objects report to their former listeners again. */
 const silence = (fd: Thing): void => {
   fd.closed = true
   fd.unread.length = 0
@@ -231,7 +231,7 @@ export const closeFd = (fd: Thing): void => {
   if (uses(fd) === 0) forget(fd)
 }
 
-/** The last process that had the context has closed it, or its device went. */
+/** The last process that had the context has closed it, or its device was removed. */
 export const endOpening = (opening: Opening): void => {
   opening.ended = true
   opening.device.openings.delete(opening)
@@ -243,23 +243,23 @@ export const endOpening = (opening: Opening): void => {
   }
 }
 
-/** Device goes: everybody hears of it who can, and then nobody has anything. */
+/** Device removal: every listener gets the event, then everything is destroyed. */
 export const endDevice = (device: ModelDevice, fatal: number): void => {
   device.alive = false
   raisePort(device, 0, fatal)
   for (const opening of [...device.openings]) endOpening(opening)
 }
 
-// ---- looking up ----
+// ---- lookup ----
 
-/** What the call may name: objects by handle, descriptors by number. */
+/** Objects that the call may name: by handle, descriptors by number. */
 export interface Names {
   readonly opening: Opening
-  /** Descriptors of the process that calls. */
+  /** Descriptors of the calling process. */
   readonly fds: ReadonlyMap<number, Thing>
 }
 
-/** What naming a handle of a class must answer. */
+/** The expected result of naming a handle of a class. */
 export const byHandle = ({ opening }: Names, handle: number, cls: string): Code | Thing => {
   const found = opening.handles.get(handle)
   if (found === undefined) return 'ENOENT'
@@ -272,7 +272,7 @@ const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | Thing =>
   return found.class === cls ? found : 'EBADF'
 }
 
-/** What arguments name. */
+/** Objects that the arguments name. */
 export const lookUp = (
   names: Names,
   method: Method,

@@ -36,17 +36,17 @@ interface Asked {
 }
 
 interface Rule {
-  /** What is refused beyond names and uses. Nothing may be changed here. */
+  /** Refusals beyond names and uses. Must not change anything. */
   refuse?(asked: Asked, thing: Thing | undefined): Code | undefined
-  /** What the call does; answers those results that can be foretold. */
+  /** The effect of the call; returns the predictable results. */
   does?(asked: Asked, thing: Thing): AnyValues | undefined
 }
 
 export interface Outcome {
   readonly code: Code
-  /** Results that can be foretold. */
+  /** Predictable results. */
   readonly out: AnyValues
-  /** What was made, itself and by the way. */
+  /** The created object and any others. */
   readonly thing?: Thing
   readonly also?: readonly Thing[]
 }
@@ -59,7 +59,7 @@ const { RESET, ERR, RTS, SQD } = QpState.values
 
 const destroyed = (_asked: Asked, { read }: Thing): AnyValues => ({ events: read.asyncs })
 
-/** An address of this device that works; a test spoils it by another port. */
+/** A valid address of this device; a test invalidates it with another port. */
 const isGood = (address: unknown): boolean => (address as { port: number }).port === 1
 
 const xrcd: Readonly<Record<string, Rule>> = {
@@ -120,7 +120,7 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
   },
 })
 
-/** Its receive requests are not its own: an XRC target's are those of its domain. */
+/** An XRC target's receives belong to its domain. */
 const sharesReceives = ({ class: name, parents }: Thing): boolean =>
   name === 'xrc_tgt_qp' || parents.some(parent => parent.class === 'srq')
 
@@ -358,7 +358,7 @@ const asRecord = (fd: Thing) => {
   return { ...about, type, reserved: 0 } as unknown as { [name: string]: number | bigint }
 }
 
-/** What read(2) of a descriptor gives: the oldest event in bytes. */
+/** The result of read(2) on a descriptor: the oldest event in bytes. */
 export const readRecord = (fd: Thing): { code: Code; bytes?: Uint8Array } => {
   if (fd.unread.length === 0) return { code: fd.gone ? 'EIO' : 'EAGAIN' }
   if (fd.class === 'event_queue') {
@@ -377,10 +377,10 @@ export const readRecord = (fd: Thing): { code: Code; bytes?: Uint8Array } => {
   return { code: 'ok', bytes: new Uint8Array(view.buffer) }
 }
 
-/** Whether the reference knows a method. */
+/** Whether the reference implements a method. */
 export const isKnown = (cls: string, method: string): boolean => rules[cls]?.[method] !== undefined
 
-/** A call by itself. `object`: the target's handle, or the thing itself if it is a descriptor. */
+/** A single call. `object`: the target's handle, or the object itself if it is a descriptor. */
 export const perform = (
   names: Names,
   cls: ObjectClass,

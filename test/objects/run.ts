@@ -11,7 +11,7 @@ const nameOf = (op: Op): string => {
   return op.do === 'chain' ? `chain of ${op.entries.length}` : op.do
 }
 
-/** One program, of steps by their seeds. */
+/** One program, as the seeds of its steps. */
 const runOnCore = (seeds: readonly number[]): void => {
   const { facts, perform } = coreCarrier()
   const steps = run(facts, seeds)
@@ -26,7 +26,7 @@ const runOnCore = (seeds: readonly number[]): void => {
   }
 }
 
-/** Checks so many programs of up to 250 steps; fast-check prints the seeds of one that fails. */
+/** Checks that many programs of up to 250 steps; fast-check prints the seeds of a failing one. */
 export const checkPrograms = (count: number): void => {
   const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 250, size: 'max' })
   fc.assert(fc.property(steps, runOnCore), { numRuns: count })

@@ -42,13 +42,13 @@ interface World {
 
 // ---- calls ----
 
-/** Values that both sides have. What the reference does not know yet (a key, in a chain) is undefined there. */
+/** Values known to both sides. A value that the reference does not know yet (a key, in a chain) is undefined there. */
 const assertOut = (expected: Answer['out'], actual: Answer['out'], where: string): void => {
   for (const [name, value] of Object.entries(expected))
     if (value !== undefined) assert.deepEqual(actual[name], value, `${where}: ${name}`)
 }
 
-/** Takes over what only the real side can know: keys and numbers. */
+/** Takes over values that only the real side knows: keys and numbers. */
 const learn = (thing: Thing, out: Answer['out'], where: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
@@ -114,7 +114,7 @@ function* chain(scene: Scene): Run {
     if (thing === undefined) return
     if (thing.handle < 0) process.fds.set(fds.shift() as number, thing)
     else assert.equal(outs[i].object, thing.handle, `${where}: handle of entry ${i}`)
-    // What an entry has changed since is told by its own answer.
+    // An entry's own answer reports its later changes.
     learn(thing, outs[i].out, where)
   })
   assert.equal(fds.length, 0, `${where}: descriptors`)
@@ -150,7 +150,7 @@ function* end(world: World, process: Process): Run {
 }
 
 function* readOne({ chance, facts, process }: Scene): Run {
-  // What a program has not read of objects that go with their device stays in its socket: nobody calls then.
+  // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
   const fds = [...process.fds].filter(([, { gone }]) => facts.acts || !gone)
   const full = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
@@ -182,7 +182,7 @@ function* start(world: World): Run {
   yield { do: 'start', process }
 }
 
-// ---- what devices do ----
+// ---- device events ----
 
 const thingsOf = ({ devices }: World, classes: readonly string[]): Thing[] =>
   devices.flatMap(device =>
@@ -269,7 +269,7 @@ function* step(world: World, seed: number): Run {
     if (devices[index] === undefined || there.length > 1) yield* plug(world, index)
     return
   }
-  // One whose device went is good for little.
+  // A process whose device was removed can do little.
   const living = [...process.openings].filter(one => !one.ended)
   const wants = living.length === 0 || what === 'open'
   if (process.openings.size === 0 || (wants && process.openings.size < MOST_OPENINGS)) {
@@ -296,7 +296,7 @@ function* step(world: World, seed: number): Run {
   }
 }
 
-/** Runs these steps, compares every so often, and ends everything. */
+/** Runs these steps, compares at intervals, and closes everything. */
 export function* run(facts: Facts, seeds: readonly number[], compareEvery = 1): Run {
   const world: World = { facts, devices: DEVICES.map(() => undefined), processes: [] }
   const present = (): ModelDevice[] => world.devices.filter(device => device !== undefined)

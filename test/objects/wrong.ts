@@ -14,12 +14,12 @@ import { isCreate, type Names } from './plausible.ts'
 
 const { MANDATORY, OUT, INDIRECT, CHAINED } = AttributeFlag
 
-/** Where calls are made: what there is to be named. */
+/** Where calls are made: the objects that they may name. */
 export interface Bench {
   readonly names: Names
 }
 
-/** Something of another class. */
+/** An object of another class. */
 export const notOf = (there: ReadonlyMap<number, string>, cls: string): number =>
   [...there].find(([, name]) => name !== cls)![0]
 
@@ -41,7 +41,7 @@ const find = (bytes: Uint8Array, id: number, isOut: boolean): Item => {
   return assert.fail(`there is no attribute ${id}`)
 }
 
-/** The message with another payload and other flags in one attribute; without `payload` it is left out. */
+/** The message with another payload and other flags in one attribute; without `payload` it is omitted. */
 const withAttribute = (
   bytes: Uint8Array,
   id: number,
@@ -126,7 +126,7 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
       add('a longer record', 'E2BIG', 'those after the \\d+ known ones are not 0', longer)
       for (const [name, field] of Object.entries(of.fields))
         for (const wrong of wrongValues({ names }, field.of, payload)) {
-          // A field has its size.
+          // A field has a fixed size.
           if (wrong.title === 'too short') continue
           const whole = payload.slice()
           whole.set(wrong.payload, field.offset)
@@ -150,7 +150,7 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
   return found
 }
 
-/** Everything that can be wrong with one input. */
+/** Every possible mistake in one input. */
 export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, of, optional } = call.method.in[name]
@@ -208,7 +208,7 @@ export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
   return found
 }
 
-/** Everything that can be wrong with one output. */
+/** Every possible mistake in one output. */
 export const wrongOutput = (call: Call, name: string): Wrong[] => {
   const { class: cls, methodName } = call
   const { id, of } = call.method.out[name]
@@ -225,7 +225,7 @@ export const wrongOutput = (call: Call, name: string): Wrong[] => {
   ]
 }
 
-/** Everything that can be wrong with a call beside its attributes. */
+/** Every possible mistake in a call outside its attributes. */
 export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
   const { class: cls, methodName } = call
   const bytes = encodeCall(call)

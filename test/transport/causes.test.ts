@@ -123,7 +123,7 @@ describe('a queue pair in error', () => {
   })
 })
 
-it('events that are no failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', () => {
+it('events that are not failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', () => {
   const node = createNode()
   const row = node.createQp(0x11, { service: Service.XRC_TGT })
   node.engine.modify(row, 1, { pkeyIndex: 0, access: 14 })

@@ -61,7 +61,7 @@ const to = (qpn: number, flow = 3, qkey = 0x55) => ({ to: { qpn, qkey, flow } })
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
 describe('a sender of datagrams', () => {
-  it('sends each to its own place, and is done when it has left', () => {
+  it('sends each to its own destination; a send completes when its packet has left', () => {
     const t = start()
     t.post(
       { id: 1, opcode: SEND, ...to(0x22, 3), ...sge(0, 30) },
@@ -89,13 +89,13 @@ describe('a sender of datagrams', () => {
     t.sent()
     assert.equal(new Set(t.node.sent.map(({ run }) => run)).size, 1)
   })
-  it('does not send what is longer than the path MTU, and that is no error', () => {
+  it('does not send more than the path MTU; the request completes with success', () => {
     const t = start()
     t.post({ id: 1, opcode: SEND, ...to(0x22), ...sge(0, MTU + 1) }, { id: 2, opcode: SEND, ...to(0x22) })
     assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 55 from 17 @0 flow 3 [0]'])
     assert.deepEqual(t.completions(), [`1 0 ${MTU + 1}`, '2 0 0'])
   })
-  it('has no WRITE or READ, and no place without an address: error, flush, SQE', () => {
+  it('supports neither WRITE nor READ, and needs an address handle: error, flush, SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: 2 }]) {
       const t = start()
       t.post({ id: 1, ...to(0x22), ...wrong }, { id: 2, opcode: SEND, ...to(0x22) })
@@ -104,7 +104,7 @@ describe('a sender of datagrams', () => {
       assert.equal(t.node.engine.query(t.row).state, SQE)
     }
   })
-  it('keeps to the pace', () => {
+  it('obeys its pace', () => {
     const t = start({ windowBytes: 4 * (MTU + 64), pace: 100 })
     t.post(...Array.from({ length: 6 }, (_, id) => ({ id, opcode: SEND, ...to(0x22), ...sge(0, MTU) })))
     assert.equal(t.sent().length, 4)
@@ -116,7 +116,7 @@ describe('a sender of datagrams', () => {
 })
 
 describe('a receiver of datagrams', () => {
-  it('gets the route header and the payload, and who sent them', () => {
+  it('gets the route header, the payload and the source', () => {
     const t = start()
     t.receives(2, 500)
     t.arrives('SEND_ONLY', { payload: 101 })
@@ -146,7 +146,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes[0].sl, 0x9)
     assert.equal(t.node.memory[0] >> 4, 6)
   })
-  it('may spread a datagram over elements, the header too', () => {
+  it('may scatter a datagram over SGEs, route header included', () => {
     const t = start()
     const sges = [
       { at: 0, length: 30 },
@@ -167,7 +167,7 @@ describe('a receiver of datagrams', () => {
     ['another version', 'SEND_ONLY', { tver: 1 }],
   ]
   for (const [what, name, spec] of silent)
-    it(`passes over a datagram with ${what}; its buffer serves the next one`, () => {
+    it(`drops a datagram with ${what}; its buffer serves the next one`, () => {
       const t = start()
       t.receives(1, 100)
       t.arrives(name, spec)
@@ -176,14 +176,14 @@ describe('a receiver of datagrams', () => {
       assert.deepEqual(t.completions(), ['100 0 100'])
       assert.deepEqual(t.node.events, [])
     })
-  it('counts wrong keys', () => {
+  it('counts Q_Key violations', () => {
     const t = start()
     t.arrives('SEND_ONLY', { qkey: 1 })
     t.arrives('SEND_ONLY', { pkey: 1 })
     assert.equal(t.node.engine.counters.qkeyViolations, 1)
     assert.equal(t.node.engine.counters.pkeyViolations, 1)
   })
-  it('without a buffer loses the datagram', () => {
+  it('drops a datagram without a receive WQE', () => {
     const t = start()
     t.arrives('SEND_ONLY', { payload: 8 })
     t.receives(1, 100)
@@ -191,7 +191,7 @@ describe('a receiver of datagrams', () => {
     t.arrives('SEND_ONLY', { payload: 9 })
     assert.deepEqual(t.completions(), ['100 0 49'])
   })
-  it('takes datagrams in any order of PSNs, from anybody, and none of other services', () => {
+  it('accepts datagrams in any PSN order and from any source, and none of other services', () => {
     const t = start()
     t.receives(4, 100)
     t.node.inject(t.row, packet('UD_SEND_ONLY', 900, { qkey: QKEY, from: 1 }), 0, 7)
@@ -219,7 +219,7 @@ describe('a receiver of datagrams', () => {
     assert.equal(t.node.cqes.length, 3)
     assert.deepEqual(t.node.events, [], 'nothing is established')
   })
-  it('whose own buffer may not be written is in error', () => {
+  it('goes to error if its own buffer is not writable', () => {
     const t = start()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
     t.arrives('SEND_ONLY', { payload: 3 })
@@ -231,7 +231,7 @@ describe('a receiver of datagrams', () => {
   })
 })
 
-it('an engine that shows no routes makes no queue pairs for datagrams', () => {
+it('an engine without routes creates no UD queue pairs', () => {
   const { engine } = createNode()
   assert.ok(engine)
   const bare = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)

@@ -104,7 +104,7 @@ const run = (seed: number, count: number, link: LinkOptions): void => {
 }
 
 describe('one mistake on each connection', () => {
-  it('ends it as the specification says', () => run(1, 120, {}))
+  it('ends the connection as the specification says', () => run(1, 120, {}))
   it('ends it over a bad link too, with every request completed once', () =>
     run(2, 300, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }))
 })

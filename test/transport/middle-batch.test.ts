@@ -15,7 +15,7 @@ describe('a run of packets', () => {
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: count * MTU })
     return t
   }
-  it('that continues a WRITE is written in one piece with its first packet', () => {
+  it('that continues a WRITE is written contiguously with its first packet', () => {
     const t = begun(6)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
     t.request('WRITE_LAST', 5, { payload: MTU, ackReq: true })
@@ -24,38 +24,38 @@ describe('a run of packets', () => {
     for (let i = 0; i < 6; i++) assert.deepEqual(inMemory(t, 0x9000 + i * MTU, MTU), data(MTU))
     assert.equal(t.node.engine.counters.receivedPackets, 6)
   })
-  it('has its last packet of a message and the next message in it', () => {
+  it('may contain the last packet of a message and the next message', () => {
     const t = begun(3)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_LAST', 2, full], ['SEND_ONLY', 3, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
     assert.deepEqual(t.completions(), ['100 ok recv 1024'])
     assert.deepEqual(inMemory(t, 0x9000 + 2 * MTU, MTU), data(MTU))
   })
-  it('is acknowledged if any of its packets asks for it', () => {
+  it('is acknowledged if any of its packets requests it', () => {
     const t = begun(5)
     t.run(['WRITE_MIDDLE', 1, { ...full, ackReq: true }], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assert.deepEqual(t.sent(), ['ACK@3 msn 0'])
   })
-  it('with a gap in it is taken up to there', () => {
+  it('with a gap is accepted up to the gap', () => {
     const t = begun(9)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 4, full], ['WRITE_MIDDLE', 5, full])
     assert.deepEqual(t.sent(), ['NAK(PSN_SEQUENCE)@3 msn 0'])
     t.run(['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, { ...full, ackReq: true }])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
   })
-  it('with packets that were there before takes what is new', () => {
+  it('with duplicates is accepted from the first new packet', () => {
     const t = begun(9)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full])
     t.run(['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full], ['WRITE_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), ['ACK@4 msn 0'])
     assert.equal(t.node.engine.counters.duplicateRequests, 1)
   })
-  it('that goes on where the message should end is an invalid request', () => {
+  it('that continues past the end of its message is an invalid request', () => {
     const t = begun(3)
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, full], ['WRITE_MIDDLE', 3, full])
     assertRefused(t, ['NAK(INVALID_REQUEST)@2 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
-  it('has packets of another kind in it, which are looked at one by one', () => {
+  it('may contain packets of another kind, which are handled one by one', () => {
     const t = begun(9)
     const odd = { ...full, pkey: 0x1234 }
     t.run(['WRITE_MIDDLE', 1, full], ['WRITE_MIDDLE', 2, odd], ['WRITE_MIDDLE', 2, full], ['SEND_MIDDLE', 3, full])
@@ -78,7 +78,7 @@ describe('a run of packets', () => {
     assert.equal(t.node.engine.counters.dropped, 2)
     assert.deepEqual(t.sent(), [])
   })
-  it('into a region that is gone is refused at its first packet', () => {
+  it('into a deregistered region is refused at its first packet', () => {
     const t = begun(5)
     t.node.endBurst(0)
     t.node.regions.splice(0, 1)
@@ -99,7 +99,7 @@ describe('a run of READ responses', () => {
     t.response('READ_RESP_FIRST', 0, full)
     return t
   }
-  it('is written in one piece with the first one', () => {
+  it('is written contiguously with the first one', () => {
     const t = begun(6)
     t.responses(...middles(1, 4))
     assert.deepEqual(t.completions(), [])
@@ -110,7 +110,7 @@ describe('a run of READ responses', () => {
     assert.equal(t.node.engine.counters.receivedPackets, 6)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('has the end of a READ and the next one in it', () => {
+  it('may contain the end of a READ and the next one', () => {
     const t = begun(4)
     t.post({ id: 2, opcode: READ, ...sge(0x1000, 2 * MTU) })
     t.sent()
@@ -120,7 +120,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(inMemory(t, 0x9000 + 2 * MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
     assert.deepEqual(inMemory(t, 0x1000 + MTU, MTU), data(MTU))
   })
-  it('goes to elements that begin and end within packets', () => {
+  it('goes to SGEs that begin and end within packets', () => {
     const t = startScript()
     const sges = [
       { at: 0x1000, length: 2 * MTU + 100 },
@@ -136,7 +136,7 @@ describe('a run of READ responses', () => {
     const got = sges.flatMap(({ at, length }) => [...inMemory(t, at, length)])
     assert.deepEqual(got, Array.from({ length: 6 }, () => [...data(MTU)]).flat())
   })
-  it('with a gap in it is taken up to there, and the rest is asked for again', () => {
+  it('with a gap is accepted up to the gap, and the rest is read again', () => {
     const t = begun(6)
     t.responses(['READ_RESP_MIDDLE', 1, full], ['READ_RESP_MIDDLE', 2, full], ['READ_RESP_MIDDLE', 4, full])
     assert.deepEqual(t.sent(), [`READ_REQUEST@3 ackreq reth +${3 * MTU}:${3 * MTU}`])
@@ -144,7 +144,7 @@ describe('a run of READ responses', () => {
     t.responses(['READ_RESP_MIDDLE', 4, full], ['READ_RESP_MIDDLE', 5, full])
     assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'where the answer should end')
   })
-  it('that was not asked for yet is dropped', () => {
+  it('for a request not sent yet is dropped', () => {
     // half of the window is two packets: the READ is sent in parts of two, with one part in flight
     const t = startScript({ maxRdAtomic: 1 }, { windowBytes: 4 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0x9000, 6 * MTU) })
@@ -162,7 +162,7 @@ describe('a run of READ responses', () => {
     t.responses(...middles(1, 2))
     assert.deepEqual(t.completions(), ['1 BAD_RESP'])
   })
-  it('into a region that is gone ends the READ', () => {
+  it('into a deregistered region ends the READ', () => {
     const t = begun(5)
     t.node.endBurst(0)
     t.node.regions.splice(0)
@@ -170,7 +170,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.completions(), ['1 LOC_PROT'])
     assert.equal(t.state, ERR)
   })
-  it('is nothing to a queue pair that has no READ out', () => {
+  it('is ignored by a queue pair without a READ in flight', () => {
     const t = startScript()
     t.responses(...middles(0, 2))
     assert.equal(t.node.engine.counters.dropped, 3)

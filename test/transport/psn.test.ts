@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { it } from 'node:test'
 import { psnAdd, psnDifference, psnDistance } from '../../src/transport/psn.ts'
 
-it('PSNs add, measure and compare across the wrap', () => {
+it('PSNs add, subtract and compare across the wrap', () => {
   assert.equal(psnAdd(0xffffff, 1), 0)
   assert.equal(psnAdd(5, 0x80_0000), 0x80_0005)
   assert.equal(psnDistance(0xfffffe, 3), 5)

@@ -202,15 +202,15 @@ const bad: LinkOptions = { drop: 0.02, duplicate: 0.02, reorder: 0.03, corrupt: 
 
 describe('random operations between two engines', () => {
   for (const mtu of [256, 512, 1024, 2048, 4096])
-    it(`keep their meaning over a bad link, path MTU ${mtu}`, () => run(mtu, mtu, 2000, bad))
-  it('keep their meaning over a good link', () => run(1, 1024, 1000, {}))
-  it('keep their meaning over a very bad link', () =>
+    it(`give the right result over a bad link, path MTU ${mtu}`, () => run(mtu, mtu, 2000, bad))
+  it('give the right result over a good link', () => run(1, 1024, 1000, {}))
+  it('give the right result over a very bad link', () =>
     run(2, 1024, 400, { drop: 0.08, duplicate: 0.1, reorder: 0.2, corrupt: 0.02 }))
-  it('keep their meaning with runs of one packet and a window of two', () =>
+  it('give the right result with runs of one packet and a window of two', () =>
     run(3, 1024, 600, bad, { maxPackets: 1, windowBytes: 2100 }))
-  it('keep their meaning with small runs', () => run(4, 256, 600, bad, { maxBytes: 1000, windowBytes: 8000 }))
-  it('keep their meaning with runs that leave early', () => run(5, 256, 600, bad, { soonPackets: 3 }))
+  it('give the right result with small runs', () => run(4, 256, 600, bad, { maxBytes: 1000, windowBytes: 8000 }))
+  it('give the right result with runs that are flushed early', () => run(5, 256, 600, bad, { soonPackets: 3 }))
   for (const mtu of [256, 1024])
-    it(`keep their meaning with READs in parts, path MTU ${mtu}`, () =>
+    it(`give the right result with READs in parts, path MTU ${mtu}`, () =>
       run(mtu + 1, mtu, 2000, bad, { windowBytes: 9 * mtu, boundReads: true }))
 })

@@ -36,7 +36,7 @@ describe('SQD', () => {
     t.node.engine.modify(t.row, RTS, {})
     assert.deepEqual(t.sent(), ['SEND_ONLY@3 ackreq', 'SEND_ONLY@4 ackreq'])
   })
-  it('with nothing to finish is done at once', () => {
+  it('with nothing in flight drains at once', () => {
     const t = startScript()
     t.node.engine.modify(t.row, SQD, {})
     assert.deepEqual(t.node.events, ['SQ_DRAINED'])
@@ -64,7 +64,7 @@ describe('attributes', () => {
     t.request('READ_REQUEST', 0, { dmaLen: 1 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])
   })
-  it('change in SQD: what the peer may have outstanding, without loss of what it has', () => {
+  it('change in SQD: max_dest_rd_atomic, without loss of its resources', () => {
     for (const [count, expected] of [
       [3, ['ATOMIC_ACK@0 msn 1 = 0', 'ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
       [2, ['ATOMIC_ACK@1 msn 2 = 1', 'READ_RESP_ONLY@2 msn 3 [1]']],
@@ -87,7 +87,7 @@ describe('attributes', () => {
 })
 
 describe('an error', () => {
-  it('flushes both queues, started requests first, signaled or not, and what is posted later', () => {
+  it('flushes both queues, requests in flight first, signaled or not, and later posts', () => {
     const t = startScript({}, { windowBytes: 100 })
     t.receives(2, 10)
     t.request('SEND_FIRST', 0, { payload: 1024 })
@@ -128,7 +128,7 @@ describe('an error', () => {
 })
 
 describe('RESET', () => {
-  it('forgets all, without completions, and counts requests from 0 again', () => {
+  it('discards everything without completions, and counts requests from 0 again', () => {
     const t = startScript()
     t.receives(2, 2000)
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: READ, ...sge(0, 100) })
@@ -152,7 +152,7 @@ describe('RESET', () => {
 })
 
 describe('requests posted before RTS', () => {
-  it('are sent in RTS, with one doorbell or none', () => {
+  it('are sent in RTS, with or without a doorbell', () => {
     const t = startScript()
     t.node.engine.modify(t.row, RESET, {})
     t.post({ id: 1, opcode: SEND })
@@ -162,7 +162,7 @@ describe('requests posted before RTS', () => {
 })
 
 describe('rows', () => {
-  it('are used again, and a destroyed one does nothing more', () => {
+  it('are reused, and a destroyed one does nothing more', () => {
     const t = startScript()
     const rows = Array.from({ length: 100 }, (_, i) => t.node.createQp(100 + i))
     assert.equal(new Set([t.row, ...rows]).size, 101)
@@ -180,7 +180,7 @@ describe('rows', () => {
     assert.equal(t.node.engine.query(row).state, RESET)
     assert.deepEqual(t.completions(), [])
   })
-  it('that hundreds of queue pairs have keep their traffic apart', () => {
+  it('of hundreds of queue pairs keep their traffic apart', () => {
     const random = createRandom(5)
     const nodes: [TestNode, TestNode] = [createNode(), createNode()]
     const wire = joinNodes(nodes, { drop: 0.02, duplicate: 0.02, reorder: 0.05 }, random)
@@ -237,7 +237,7 @@ describe('a hostile program', () => {
   }
   const { sink, sent } = createNode()
 
-  it('that fills its rings with garbage gets completions with errors, no more', () => {
+  it('that fills its rings with garbage gets only completions with errors', () => {
     const random = createRandom(9)
     for (let round = 0; round < 3000; round++) {
       let left = 3
@@ -260,7 +260,7 @@ describe('a hostile program', () => {
       assert.ok(statuses.length <= 3 && statuses.every(status => status > 0))
     }
   })
-  it('that posts faster than its requests are flushed stops nobody', () => {
+  it('that posts faster than its requests are flushed blocks nobody', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {
@@ -282,7 +282,7 @@ describe('a hostile program', () => {
     engine.destroy(row)
     assert.equal(engine.pollTransmit(sink, 0), false)
   })
-  it('that posts without end is sent for as far as the window goes', () => {
+  it('that posts without end is served within the window', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {
@@ -303,7 +303,7 @@ describe('a hostile program', () => {
 })
 
 describe('packets of garbage', () => {
-  it('leave the engine standing and memory of others alone', () => {
+  it('leave the engine running and memory of others unchanged', () => {
     const random = createRandom(11)
     for (let round = 0; round < 300; round++) {
       const t = startScript({ maxDestRdAtomic: 2 })

@@ -13,7 +13,7 @@ const action = fc.oneof(
   fc.record({ kind: fc.constant('expire' as const), at: fc.nat({ max: 1000 }) }),
 )
 
-it('timers expire exactly when they were last set to, earliest first', () => {
+it('timers expire exactly at their last setting, earliest first', () => {
   fc.assert(
     fc.property(fc.array(action, { maxLength: 60 }), actions => {
       const timers = createTimers()

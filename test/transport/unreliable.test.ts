@@ -28,7 +28,7 @@ const receiving = (count = 4) => {
 }
 
 describe('a requester of UC', () => {
-  it('sends UC packets that ask for no acknowledgement, and is done when they have left', () => {
+  it('sends UC packets without AckReq; a request completes when its packets have left', () => {
     const t = start()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, 2 * MTU + 5) },
@@ -53,13 +53,13 @@ describe('a requester of UC', () => {
     assert.ok(t.node.sent.every(({ bytes }) => (bytes[0] & 0xe0) === 0x20))
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'nothing is waited for')
   })
-  it('sends more than a window without hearing of anybody', () => {
+  it('sends more than a window without a response', () => {
     const t = start({ windowBytes: 4096 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 64 * MTU) })
     assert.equal(t.sent().length, 64)
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('shares the port: after 64 KiB it is another one’s turn', () => {
+  it('yields the port after 64 KiB', () => {
     const node = createNode({ memoryBytes: 0x10_0000 })
     const rows = [0x11, 0x12].map(qpn => node.createQp(qpn, { service: Service.UC }))
     for (const row of rows) node.connect(row, { destQpn: row + 0x40, sqPsn: 0, rqPsn: 0 })
@@ -94,7 +94,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['3 ok'])
     assert.deepEqual(t.node.events, [])
   })
-  it('finds memory gone in the middle of a message: error, and no more of it', () => {
+  it('whose memory is deregistered within a message: error, and no more of it is sent', () => {
     const t = start({ maxBytes: 2200 })
     t.node.port.room = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) })
@@ -116,7 +116,7 @@ describe('a requester of UC', () => {
     t.node.engine.modify(t.row, RTS, {})
     assert.deepEqual(t.sent(), ['SEND_ONLY@1'])
   })
-  it('in SQD finishes the message that it has begun', () => {
+  it('in SQD finishes the current message', () => {
     const t = start({ maxBytes: 2200 })
     t.node.port.room = 1
     t.post({ id: 1, opcode: SEND, ...sge(0, 4 * MTU) }, { id: 2, opcode: SEND })
@@ -136,7 +136,7 @@ describe('the pace of UC', () => {
     t.post({ id: 1, opcode: SEND, ...sge(0, count * MTU) })
     return t
   }
-  it('lets out a window in an interval, and the next one at its end', () => {
+  it('sends one window per interval, and the next at its end', () => {
     const t = paced(20)
     t.sleep(1000)
     assert.equal(t.sent().length, 8)
@@ -170,7 +170,7 @@ describe('the pace of UC', () => {
     const half = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
     assert.ok(Math.min(...half) > 0, `of the first 40 packets: ${half.join(' ')}`)
   })
-  it('goes on at the very time that was asked for, however fractions of µs round', () => {
+  it('resumes exactly at the requested time, however fractions of µs round', () => {
     const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 524.288, memoryBytes: 0x10_0000 })
     const row = node.createQp(0x20, { service: Service.UC })
     node.connect(row, { destQpn: 0x40 })
@@ -185,7 +185,7 @@ describe('the pace of UC', () => {
     }
     assert.equal(node.cqes.length, 1)
   })
-  it('sets no timer for who sends less', () => {
+  it('sets no timer below the limit', () => {
     const t = paced(7)
     assert.equal(t.sent().length, 7)
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
@@ -196,7 +196,7 @@ describe('the pace of UC', () => {
 })
 
 describe('a responder of UC', () => {
-  it('delivers, and answers nothing', () => {
+  it('delivers, and never responds', () => {
     const t = receiving()
     t.node.events.length = 0
     request(t, 'SEND_FIRST', 0, { payload: MTU, ackReq: true })
@@ -235,7 +235,7 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.completions(), [`100 ok recv ${MTU + 2}`])
     assert.deepEqual(inMemory(t, 0x8000, MTU), data(MTU))
   })
-  it('passes over a MIDDLE or LAST that continues nothing', () => {
+  it('drops a MIDDLE or LAST that continues nothing', () => {
     const t = receiving()
     request(t, 'SEND_LAST', 0, { payload: 1 })
     request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })
@@ -245,7 +245,7 @@ describe('a responder of UC', () => {
     request(t, 'SEND_ONLY', 1, { payload: 1 })
     assert.deepEqual(t.completions(), ['100 ok recv 1'])
   })
-  it('without a buffer drops the message in silence', () => {
+  it('without a receive WQE drops the message silently', () => {
     const t = receiving(1)
     request(t, 'SEND_ONLY', 0, { payload: 1 })
     request(t, 'SEND_FIRST', 1, { payload: MTU })
@@ -269,7 +269,7 @@ describe('a responder of UC', () => {
     ['a message longer than the buffer', 'SEND_ONLY', { payload: 700 }],
   ]
   for (const [what, name, spec] of silent)
-    it(`drops ${what} in silence, and stays`, () => {
+    it(`drops ${what} silently, without an error`, () => {
       const t = start()
       t.receives(2, 600)
       request(t, name, 0, spec)
@@ -280,7 +280,7 @@ describe('a responder of UC', () => {
       assert.equal(t.state, RTS)
       assert.ok(inMemory(t, 0x1_0000, 0x1_0000).every(byte => byte === 0))
     })
-  it('whose own buffer may not be written is in error', () => {
+  it('goes to error if its own buffer is not writable', () => {
     const t = start()
     t.node.postReceive(t.row, { id: 100, sges: [{ at: 0, length: 100, key: 99 }] }, { id: 101, ...sge(0, 100) })
     request(t, 'SEND_ONLY', 0, { payload: 3 })
@@ -288,7 +288,7 @@ describe('a responder of UC', () => {
     assert.equal(t.state, ERR)
     assert.deepEqual(t.sent(), [])
   })
-  it('takes no packets of RC, and RC none of UC', () => {
+  it('accepts no packets of RC, and RC none of UC', () => {
     const t = receiving()
     t.request('SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(t.completions(), [])
@@ -297,7 +297,7 @@ describe('a responder of UC', () => {
     rc.request('UC_SEND_ONLY', 0, { payload: 3 })
     assert.deepEqual(rc.completions(), [])
   })
-  it('counts the first packet in RTR as communication', () => {
+  it('raises COMM_EST for the first packet in RTR', () => {
     const node = createNode()
     const row = node.createQp(0x11, { service: Service.UC })
     node.engine.modify(row, 1, { access: 2 })

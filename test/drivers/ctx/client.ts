@@ -31,7 +31,7 @@ import { encodeRecords, readRecord, viewOf } from '../../../src/uapi/scalar.ts'
 
 const MEMORY = 1 << 17
 
-/** A caller whose addresses are offsets of `memory`. */
+/** A caller whose addresses are offsets in `memory`. */
 export const flatCaller = (): Caller & { readonly bytes: Uint8Array } => {
   const bytes = new Uint8Array(MEMORY)
   const range = (address: bigint, length: number): number => {
@@ -65,7 +65,7 @@ export const setWord = (mapped: Mapped, number: number, value: number): void => 
   mapped.piece.words[wordAt(mapped, number)] = value
 }
 
-/** The next message, taken from the queues; undefined if there is none. */
+/** The next message of the queues; undefined if they are empty. */
 export const receive = (mapped: Mapped) => {
   const { piece, info } = mapped
   const consumed = getWord(mapped, CtxWord.HEADER_CONSUMER)
@@ -87,13 +87,13 @@ export interface Client {
   readonly fd: FdObject
   ioctl(request: number, argument?: Uint8Array): Uint8Array
   map(): Mapped
-  /** `slot` makes it a piece of an expected message. */
+  /** `slot`: the bytes are a fragment of an expected message. */
   send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
-  /** The next record that can be read. */
+  /** The next readable record. */
   told(): RecordOf<typeof CtxRecord>
 }
 
-/** Opens a device and asks for one of its interfaces. */
+/** Opens a device and queries one of its interfaces. */
 export const openClient = (core: Core, device: string, name: string): Client => {
   const found = core.devices.get(device)
   if (found === undefined) throw new Error(`no device ${device}`)

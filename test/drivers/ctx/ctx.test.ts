@@ -33,7 +33,7 @@ const assignment = (shape: Partial<typeof SHAPE> = {}) => encodeRecords(CtxAssig
 const word = (value: number) => new Uint8Array(new Uint32Array([value]).buffer)
 const bytes = (length: number, seed = 1) => Uint8Array.from({ length }, (_, i) => i * seed + seed)
 
-/** A device and two clients of it, each with a context by the newest interface. */
+/** A device and two clients, each with a context of the newest interface. */
 const pair = (shape: Partial<typeof SHAPE> = {}) => {
   const core = createCore()
   const device = createCtxDevice(core, 'ctx0')
@@ -59,7 +59,7 @@ test('eager messages move between two contexts, in order, through shared memory 
   assert.deepEqual(receive(a.mapped)?.data, bytes(10))
 })
 
-test('an expected message comes in pieces, lies where it was announced, and has one header', () => {
+test('an expected message arrives in fragments at its announced address, with one header', () => {
   const { a, b } = pair()
   const whole = bytes(4000, 3)
   const { number } = b.mapped.info
@@ -87,7 +87,7 @@ test('an expected message comes in pieces, lies where it was announced, and has 
   )
 })
 
-test('a full queue, a stopped receiver, a foreign key, too long a message: the sender is told', () => {
+test('a full queue, a stopped receiver, a foreign key, too long a message: the sender gets the error', () => {
   const { core, a, b } = pair()
   const { number } = b.mapped.info
   const send = (length = 1) => errnoOf(() => a.send(number, 0n, bytes(length)))
@@ -110,7 +110,7 @@ test('a full queue, a stopped receiver, a foreign key, too long a message: the s
     )
 })
 
-test('arming tells of the next message once, and at once of one that waits', () => {
+test('arming notifies once of the next message, and at once if one waits', () => {
   const { a, b } = pair()
   const { number } = b.mapped.info
   a.send(number, 0n, bytes(1))
@@ -126,7 +126,7 @@ test('arming tells of the next message once, and at once of one that waits', () 
   assert.equal(errnoOf(b.told), 'EAGAIN')
 })
 
-test('reset empties the queues and forgets what was announced', () => {
+test('reset empties the queues and drops announcements', () => {
   const { a, b } = pair()
   const { number } = b.mapped.info
   b.ioctl(CtxIoctl.EXPECT, encodeRecords(CtxExpect, [{ slot: 0, length: 1 }]))
@@ -141,7 +141,7 @@ test('reset empties the queues and forgets what was announced', () => {
   assert.equal(receive(b.mapped)?.tag, 3n)
 })
 
-test('the older interface has no expected messages, and a program falls back to it', () => {
+test('the older interface lacks expected messages, and a program falls back to eager ones', () => {
   const { core, b } = pair()
   assert.equal(
     errnoOf(() => openClient(core, 'ctx0', 'ctx.userdma.3')),
@@ -160,7 +160,7 @@ test('the older interface has no expected messages, and a program falls back to 
   assert.equal(old.send(b.mapped.info.number, 0n, bytes(1)), 25)
 })
 
-test('descriptor and private class are two ways to one object (R28)', () => {
+test('descriptor and private class access the same object (R28)', () => {
   const { core, a, b } = pair()
   const { info } = invokeNow(a.context, CtxContext, 'query', a.handle, {}, a.caller).out
   assert.deepEqual(info, a.mapped.info)
@@ -169,7 +169,7 @@ test('descriptor and private class are two ways to one object (R28)', () => {
   closeDescriptor(core, a.fd.handle)
   assert.equal(destroy(a.handle), 'ENOENT')
 
-  // Made by the class, used by the descriptor; it outlives that.
+  // Created through the class, used by the descriptor, and it outlives the descriptor.
   const made = invokeNow(b.context, CtxContext, 'create', 0, SHAPE, b.caller).object as number
   const name = { name: new TextEncoder().encode(CtxInterface.V1) }
   const number = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
@@ -188,7 +188,7 @@ test('descriptor and private class are two ways to one object (R28)', () => {
   )
 })
 
-test('a client of the class alone sends, and is told on the descriptor that it gave', () => {
+test('a client of the class alone sends, and is notified on the descriptor that it passed', () => {
   const core = createCore()
   const context = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
   const caller = flatCaller()
@@ -222,7 +222,7 @@ test('the provider channel has statistics and nothing else (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('contexts run out, are found by number, and nothing is left of a client that goes', () => {
+test('contexts run out, are found by number, and a departed client leaves nothing', () => {
   const { core, device, a, b } = pair()
   const many = { ...SHAPE, eagerCount: 1, expectedCount: 0 }
   const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, many, a.caller))
@@ -242,7 +242,7 @@ test('contexts run out, are found by number, and nothing is left of a client tha
   )
 })
 
-test('a device of contexts tells what it supports: its own class and interfaces, no verbs (R13, R29)', () => {
+test('a ctx device reports what it supports: its own class and interfaces, no verbs (R13, R29)', () => {
   const { a } = pair()
   const found = declare(invokeNow(a.context, Classes.interface, 'query', 0, {}, a.caller).out)
   assert.deepEqual(
@@ -251,7 +251,7 @@ test('a device of contexts tells what it supports: its own class and interfaces,
   )
 })
 
-test('a client that spoils its words harms only itself', () => {
+test('a client that corrupts its words harms only itself', () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ at: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),

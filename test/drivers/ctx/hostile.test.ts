@@ -38,7 +38,7 @@ import { flatCaller, openClient, receive } from './client.ts'
 const ROUNDS = 12
 const CALLS = 250
 
-/** Memory of which there is little, and pieces that are not freed. */
+/** Limited memory, and blocks that are not freed. */
 const scarce = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()
@@ -70,7 +70,7 @@ const namesOf = ({ context, fds }: Intruder, chance: Chance): Names => ({
   gid: new Uint8Array(16),
 })
 
-/** A message of the object dialect, changed mostly. */
+/** A message of the object dialect, usually mutated. */
 const say = (one: Intruder, chance: Chance): string => {
   const { context, caller, fds } = one
   const call = plausibleCall(namesOf(one, chance))
@@ -127,7 +127,7 @@ const tryOps = ({ caller, fds }: Intruder, chance: Chance): string => {
   }
 }
 
-/** Words of the client's in its queues: counts that cannot be. */
+/** Impossible counts in the client's queue words. */
 const scribble = ({ memory }: Intruder, chance: Chance): string => {
   if (memory.live.size > 0) {
     const { words, at } = chance.pick([...memory.live])
@@ -180,9 +180,9 @@ const run = (seed: number): Record<string, number> => {
   return tally
 }
 
-describe('clients of a device of contexts that do what they like', () => {
+describe('hostile clients of a ctx device', () => {
   for (const seed of [1, 2])
-    it(`disturb nobody, seed ${seed}`, () => {
+    it(`affect nobody else, seed ${seed}`, () => {
       const tally = run(seed)
       assert.ok(tally.ok > 400 && tally.EINVAL > 100, JSON.stringify(tally))
     })

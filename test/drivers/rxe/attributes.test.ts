@@ -8,7 +8,7 @@ import type { Counters } from '../../../src/transport/types.ts'
 
 const counted = { pkeyViolations: 0, qkeyViolations: 0 } as Counters
 
-test('what is announced is what is checked', () => {
+test('reported limits are enforced', () => {
   const guid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const device = deviceAttributes(guid)
   assert.equal(device.maxQpWr, Limits.maxQpWr)
@@ -22,7 +22,7 @@ test('what is announced is what is checked', () => {
   assert.deepEqual(device.sysImageGuid, guid)
 })
 
-test('the port is active, Ethernet, and needs global routes; its MTU is the link’s', () => {
+test('the port is active, Ethernet, and needs a GRH; its MTU is the link’s', () => {
   const { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state } = portAttributes(3, () => counted)
   assert.deepEqual(
     { activeMtu, maxMtu, gidTblLen, flags, linkLayer, state },
@@ -37,7 +37,7 @@ test('the port is active, Ethernet, and needs global routes; its MTU is the link
   )
 })
 
-test('violations of keys are counted with 16 bits', () => {
+test('key violations are counted in 16 bits', () => {
   const counters = { ...counted }
   const port = portAttributes(3, () => counters)
   assert.deepEqual([port.badPkeyCntr, port.qkeyViolCntr], [0, 0])

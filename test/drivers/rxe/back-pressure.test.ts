@@ -40,7 +40,7 @@ import { type Mapped, mapRing, postReceive, postSend, Wr } from './provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from './shared.ts'
 
 const QKEY = 0x77
-/** More than a port of `machine` has. */
+/** More than the buffers of a port of `machine`. */
 const BUFFERS = 90
 
 interface Thing {
@@ -51,11 +51,11 @@ interface Thing {
 
 interface Sender {
   readonly ring: Mapped
-  /** One more request of up to `length` bytes. */
+  /** Posts one more request of up to `length` bytes. */
   post(length: number): void
 }
 
-/** Two programs on two devices with queue pairs of every service between them, and all the objects that these need. */
+/** Two programs on two devices, with queue pairs of every service between them and all the objects that they need. */
 const world = (m: ReturnType<typeof machine>) => {
   const things: Thing[] = []
   const senders: Sender[] = []
@@ -199,7 +199,7 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
   for (const one of steps) {
     if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.which).post(one.length)
     else if (one.do === 'flood') {
-      // One by one, so that each takes a buffer of the port, which nobody gives back; what is posted then waits.
+      // One by one, so that each takes a buffer of the port that is never returned; later posts then wait.
       const sender = at(senders, one.which)
       for (let i = 0; i < BUFFERS; i++) {
         sender.post(one.length)
@@ -238,7 +238,7 @@ for (const [name, route, windowBytes] of [
   ['without packets', 'direct', undefined],
   ['a network’s window', 'packets', 0x1_0000],
 ] as const)
-  it(`whatever goes or changes under back-pressure: ${name}`, () => {
+  it(`destroy and modify under back-pressure: ${name}`, () => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60, size: 'max' }), steps => play(steps, route, windowBytes)),
       { numRuns: 300 },

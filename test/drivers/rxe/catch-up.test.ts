@@ -21,7 +21,7 @@ const failThree = (end: End): void => {
   for (let i = 0; i < 3; i++) send(end, 0xbad)
 }
 
-test('a completion queue is not made smaller than what requests before the call put into it', () => {
+test('a completion queue is not resized below the completions of earlier posts', () => {
   const { a } = pair()
   failThree(a)
   assert.equal(
@@ -31,14 +31,14 @@ test('a completion queue is not made smaller than what requests before the call 
   resize(a, 3)
 })
 
-test('a query of a completion queue counts the requests before it', () => {
+test('a query of a completion queue counts earlier posts', () => {
   const { a } = pair()
   failThree(a)
   const { completions: all, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
   assert.deepEqual([all, errors], [3n, 3n])
 })
 
-test('a query of a queue pair knows what was sent, and what failed', () => {
+test('a query of a queue pair includes earlier sends and failures', () => {
   const { a } = pair()
   const { sqPsn } = query(a.qp)
   send(a)
@@ -48,7 +48,7 @@ test('a query of a queue pair knows what was sent, and what failed', () => {
   assert.equal(query(b.qp).state, Qps.ERR)
 })
 
-test('a message that was posted leaves before its queue pair moves on or is destroyed', () => {
+test('a posted message leaves before its queue pair is modified or destroyed', () => {
   for (const leave of [
     ({ qp }: End) => modify(qp, { state: Qps.ERR }),
     ({ qp }: End) => modify(qp, { state: Qps.RESET }),
@@ -66,7 +66,7 @@ test('a message that was posted leaves before its queue pair moves on or is dest
   }
 })
 
-test('a program that is gone sends nothing more', () => {
+test('a program that has exited sends nothing more', () => {
   const { m, a, b } = pair()
   assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
   send(a)

@@ -23,12 +23,12 @@ import { Flag, mapRing, pollAll, postReceive, postSend, Wr } from './provider.ts
 const messages = {
   plain: { bytes: 64, flags: 0 },
   solicited: { bytes: 64, flags: Flag.SOLICITED },
-  /** Longer than the buffer: the receive request fails. */
+  /** Longer than the buffer: the receive fails. */
   failing: { bytes: 256, flags: 0 },
 } as const
 type MessageName = keyof typeof messages
 
-/** Armings one after the other, each with what makes an event then. */
+/** Successive armings, each with the completions that then raise an event. */
 const armings: Readonly<Record<string, { readonly calls: readonly number[]; readonly makes: readonly MessageName[] }>> =
   {
     none: { calls: [], makes: [] },
@@ -52,7 +52,7 @@ const ask = (p: Program, handle: number, solicitedOnly: number): void => {
   invokeNow(p.context, Cq, 'reqNotify', handle, { solicitedOnly }, p.caller)
 }
 
-/** A receiver's queue, and a connection that completes there. */
+/** A receiver's CQ, and a connection that completes to it. */
 const connect = (
   { m, sender, receiver, channels, from, to }: Bench,
   more: { vector: number; channel?: 'A' | 'B'; cookie: bigint },
@@ -90,7 +90,7 @@ const connect = (
   }
 }
 
-/** Cookies of the events that wait, which are read now. */
+/** Reads the waiting events and returns their cookies. */
 const readAll = (queue: EventQueue, limit = 99): bigint[] =>
   queue.take(limit).map(({ bytes }) => new DataView(bytes.buffer).getBigUint64(0, true))
 
@@ -112,7 +112,7 @@ describe('every combination', () => {
             for (const other of ['A', 'B'] as const)
               assert.deepEqual(readAll(channels[other].queue), other === channel ? expected : [], where)
             if (name !== 'failing') {
-              // It was disarmed by the event; armed for solicited ones only, by those only.
+              // The event disarmed it; armed for solicited completions, only those raise one.
               one.send(name)
               assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, where)
             }
@@ -123,7 +123,7 @@ describe('every combination', () => {
       })
 })
 
-test('any number of queues share a vector and a channel, and each counts what was read of its own', () => {
+test('any number of CQs share a vector and a channel, and each counts its own read events', () => {
   const b = setUp()
   const { A, B } = b.channels
   const all = Array.from({ length: 12 }, (_, i) =>
@@ -137,7 +137,7 @@ test('any number of queues share a vector and a channel, and each counts what wa
     }
   const isOnB = (i: number): boolean => i % 3 === 0
   const onA = all.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
-  // One round of the first channel is read, and half of the next; of the other channel nothing.
+  // One round of the first channel is read, and half of the next; nothing of the other channel.
   const read = readAll(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
   all.forEach((one, i) => {

@@ -39,7 +39,7 @@ const makeKind = (p: Program, kind: number, channel?: number): TestCq => {
 }
 const query = (p: Program, { handle }: TestCq) => invokeNow(p.context, Cq, 'query', handle, {}, p.caller).out
 
-/** Two joined queue pairs, the second one's completions in a queue of `kind`; `send` sends so many messages. */
+/** Two connected queue pairs; the second completes to a CQ of `kind`. `send` sends that many messages. */
 const pairWith = (m: Machine, kind: number, channel = false) => {
   const [a, b] = [program(m, 0), program(m, 1)]
   const cq = makeCq(a, 63)
@@ -59,13 +59,13 @@ const pairWith = (m: Machine, kind: number, channel = false) => {
   return { a, b, theirs, events, send, far }
 }
 
-test('a counting queue takes the completions of a queue pair, more than any ring would hold, and is never full', () => {
+test('a counting CQ counts more completions than any ring would hold, and never overruns', () => {
   const m = machine()
   const { a, b, theirs, send } = pairWith(m, COUNTING)
   send(100)
   const { kind, completions: count, errors, compVector } = query(b, theirs)
   assert.deepEqual({ kind, count, errors, compVector }, { kind: COUNTING, count: 100n, errors: 0n, compVector: 1 })
-  // The program reads it where a ring has its producer index.
+  // The program reads the count at the offset of a ring's producer index.
   const { area, head } = m.devices[1].state.cqs.get(0).state.ring
   assert.equal(area.view.getUint32(head + RingHeader.PRODUCER, true), 100)
   assert.equal(
@@ -77,7 +77,7 @@ test('a counting queue takes the completions of a queue pair, more than any ring
   assertNothingLeft(m, [a, b])
 })
 
-test('it makes events, at thresholds too, and counts failures', () => {
+test('it raises events, at thresholds too, and counts failures', () => {
   const m = machine()
   const { b, theirs, events, send, far } = pairWith(m, COUNTING, true)
   const notify = () => invokeNow(b.context, Cq, 'reqNotify', theirs.handle, { solicitedOnly: 0 }, b.caller)
@@ -94,7 +94,7 @@ test('it makes events, at thresholds too, and counts failures', () => {
   assert.deepEqual([all, errors, count, period], [5n, 1n, 4, 0])
 })
 
-test('the count goes around at 2^32 in the ring, and on in the query', () => {
+test('the count wraps at 2^32 in the ring, and continues in the query', () => {
   const cq = createCqRing(slabRings(), 0, COUNTING)
   cq.completions = 2 ** 32 - 1
   const words = new Uint32Array(16)
@@ -103,7 +103,7 @@ test('the count goes around at 2^32 in the ring, and on in the query', () => {
   assert.equal(cq.completions, 2 ** 32)
 })
 
-test('an extended queue has the time of each completion, in nanoseconds of the device’s clock', () => {
+test('an extended CQ has a timestamp per completion, in nanoseconds of the device’s clock', () => {
   const m = machine()
   const { theirs, send } = pairWith(m, EXTENDED)
   m.now = 5_000_000.25

@@ -94,7 +94,7 @@ const pair = () => {
 }
 
 describe('a datagram', () => {
-  it('reaches the queue pair that the request names, with the sender’s IPv4 header', () => {
+  it('reaches the destination queue pair, with the sender’s IPv4 header', () => {
     const { m, a, b } = pair()
     receives(b)
     sendTo(a, b.qpn, ah(a.p, gidOf(b), { trafficClass: 0x20 }).number, 77)
@@ -105,7 +105,7 @@ describe('a datagram', () => {
     const { bytes } = b.mr
     assert.deepEqual(bytes.slice(40, 117), a.mr.bytes.slice(4096, 4173))
     assert.ok(bytes.subarray(0, 20).every(byte => byte === 0))
-    // An Ethernet header before it, UDP behind it, and it parses, checksum included.
+    // With an Ethernet header before it and UDP behind it, it parses, checksum included.
     const frame = new Uint8Array(14 + ((bytes[22] << 8) | bytes[23]))
     frame.set([8, 0], 12)
     frame.set(bytes.subarray(20, 40), 14)
@@ -116,7 +116,7 @@ describe('a datagram', () => {
     assert.equal(parsed.trafficClass, 0x20)
     assert.equal(parsed.payload.length, 12 + 8 + 77 + 3 + 4)
   })
-  it('over IPv6 comes with the whole header', () => {
+  it('over IPv6 arrives with the whole header', () => {
     const { m, a, b } = pair()
     receives(b)
     sendTo(a, b.qpn, ah(a.p, ipv6(2), { sgidIndex: 2, flowLabel: 0x12345 }).number, 8)
@@ -139,7 +139,7 @@ describe('a datagram', () => {
       [100, 0, 104, a.qpn],
     ])
   })
-  it('with a wrong Q_Key is passed over and counted', () => {
+  it('with a wrong Q_Key is dropped and counted', () => {
     const { m, a, b } = pair()
     receives(b)
     sendTo(a, b.qpn, ah(a.p, gidOf(b)).number, 64, 9)
@@ -147,7 +147,7 @@ describe('a datagram', () => {
     assert.deepEqual(polled(b), [])
     assert.equal(b.p.rxe.state.engine().counters.qkeyViolations, 1)
   })
-  it('is as long as the port’s MTU at most', () => {
+  it('is at most as long as the port’s MTU', () => {
     const { m, a, b } = pair()
     for (let i = 0; i < 2; i++) postReceive(b.receive, BigInt(100 + i), [piece(b.mr, 0, 4136)])
     const { number } = ah(a.p, gidOf(b))
@@ -160,7 +160,7 @@ describe('a datagram', () => {
 })
 
 describe('address handles', () => {
-  it('have numbers that a request may name, and that mean nothing later', () => {
+  it('have numbers that a request may name, and that are invalid after destroy', () => {
     const { m, a, b } = pair()
     const one = ah(a.p, gidOf(b))
     const two = ah(a.p, gidOf(b))
@@ -172,7 +172,7 @@ describe('address handles', () => {
     assert.deepEqual(polled(a), [[1, 2, 0, 0]])
     assert.equal(invokeNow(a.p.context, UdQp, 'query', a.handle, {}, a.p.caller).out.state, Qps.SQE)
   })
-  it('of another protection domain are none', () => {
+  it('of another protection domain are refused', () => {
     const { m, a, b } = pair()
     const other = program(m, 0)
     sendTo(a, b.qpn, ah(other, gidOf(b)).number)
@@ -209,7 +209,7 @@ describe('address handles', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
-  it('may be whole vectors in the request, as older providers write them', () => {
+  it('may be whole address vectors in the request, as older providers write them', () => {
     const { m, a, b } = pair()
     receives(b)
     const vector = new Uint8Array(88)
@@ -245,7 +245,7 @@ describe('address handles', () => {
   })
 })
 
-describe('the path of a datagram that waits to be sent', () => {
+describe('the path of a datagram that waits in the send queue', () => {
   const WINDOW = 4500
   const vectorTo = (gid: Uint8Array): Uint8Array => {
     const vector = new Uint8Array(88)
@@ -254,7 +254,7 @@ describe('the path of a datagram that waits to be sent', () => {
     vector[28] = 1
     return vector
   }
-  /** More datagrams wait at `a` than one interval takes, all to `b`. */
+  /** More datagrams wait at `a` than one interval sends, all to `b`. */
   const waiting = (fault = '') => {
     const m = machine(3, fault, 'packets', WINDOW)
     const [a, b, c] = [0, 1, 2].map(device => peer(m, device))
@@ -274,7 +274,7 @@ describe('the path of a datagram that waits to be sent', () => {
     it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      // would be given the number of the path that was closed
+      // would reuse the number of the closed path
       ah(a.p, gidOf(c))
       settleAll(m)
       const sent = statuses(a)
@@ -287,7 +287,7 @@ describe('the path of a datagram that waits to be sent', () => {
       settleAll(m)
       assertNothingLeft(m, [a.p, b.p, c.p])
     })
-  it('stays what it was when its address handle is changed; later requests go elsewhere', () => {
+  it('does not change with its address handle; later requests use the new one', () => {
     const { m, a, b, c, handle } = waiting()
     invokeNow(a.p.context, Ah, 'modify', handle, { address: path(gidOf(c)) }, a.p.caller)
     settleAll(m)
@@ -307,7 +307,7 @@ describe('the path of a datagram that waits to be sent', () => {
       assert.equal(m.link.stat().flows, 0)
     }
   })
-  it('stays open for a run that is not handed over yet, however many paths are opened after it', () => {
+  it('stays open for a run that is not sent yet, however many paths are opened after it', () => {
     const m = machine(2)
     const p = program(m)
     const a = make(p, UdQp, 127)
@@ -316,7 +316,7 @@ describe('the path of a datagram that waits to be sent', () => {
     receives(b)
     const to = { qpn: b.qpn, qkey: QKEY, ah: 0 }
     postSend(a.send, { opcode: Wr.SEND, sges: [piece(a.mr, 0, 4)], to: { ...to, vector: vectorTo(gidOf(b)) } })
-    // more paths than a queue pair keeps, to which nothing is sent: the datagrams are too long
+    // more paths than a queue pair caches, without a packet: the datagrams are too long
     for (let i = 0; i < 70; i++)
       postSend(a.send, {
         opcode: Wr.SEND,
@@ -374,7 +374,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
-  it('checks Q_Keys as always', () => {
+  it('checks Q_Keys', () => {
     const { m, a, b } = pair()
     receives(b)
     attach(b)
@@ -382,7 +382,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
   })
-  it('is kept as Linux keeps it: twice is once, with another LID two memberships, EINVAL, EBUSY', () => {
+  it('follows Linux: attaching twice is once, with another LID two memberships, EINVAL, EBUSY', () => {
     const { a } = pair()
     assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
     assert.equal(attach(a), 'ok')
@@ -406,7 +406,7 @@ describe('a multicast group', () => {
     detach(all[3])
     assert.equal(attach(all[56]), 'ok')
   })
-  it('takes no queue pair of another type', () => {
+  it('accepts no queue pair of another type', () => {
     const { a } = pair()
     for (const cls of [RcQp, UcQp]) {
       const cq = makeCq(a.p)
@@ -439,7 +439,7 @@ describe('the queue pair of the general services', () => {
     assert.deepEqual(polled(b), [[100, 0, 296, 1]])
     assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, 0x8001_0000)
   })
-  it('is one for each port, and not for programs', () => {
+  it('exists once per port, and not for programs', () => {
     const m = machine(1)
     assert.equal(
       errnoOf(() => make(program(m), GsiQp)),

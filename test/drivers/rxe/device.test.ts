@@ -167,10 +167,10 @@ test('unsignaled requests complete without a CQE, unless all are signaled; error
   )
 })
 
-test('a move to ERR flushes both queues, and what is posted afterwards too', () => {
+test('a transition to ERR flushes both queues, and later posts too', () => {
   const { m, a, b } = pair()
   for (let i = 0; i < 3; i++) postReceive(a.qp.receive, BigInt(10 + i), [piece(a.mr, 0, 10)])
-  // The peer has no receive request: it waits.
+  // The peer has no receive WQE: the requester waits.
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, flags: 0 })
   m.settle()
   modify(a.qp, { state: Qps.ERR })
@@ -193,7 +193,7 @@ test('a move to ERR flushes both queues, and what is posted afterwards too', () 
   assert.equal(query(b.qp).state, Qps.RTS)
 })
 
-test('RESET forgets requests and completes none of them; the queue pair serves again', () => {
+test('RESET discards requests without completions; the queue pair works again', () => {
   const { m, a, b } = pair()
   for (let round = 0; round < 3; round++) {
     for (let i = 0; i < 5; i++) postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
@@ -267,7 +267,7 @@ test('requests wait until RTS, and SQD stops new ones', () => {
 
 const records = ({ queue }: EventQueue): string[] => queue.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 
-test('completion events: one for each arming, with the CQ’s user handle; solicited only if asked', () => {
+test('completion events: one per arming, with the CQ’s user handle; solicited only on request', () => {
   const m = machine()
   const p = program(m)
   const channel = makeChannel(p)
@@ -294,7 +294,7 @@ test('completion events: one for each arming, with the CQ’s user handle; solic
   postReceive(a.receive, 1n, [])
   m.settle()
   assert.equal(channel.queue.queue.length, 3, 'a failed one counts as solicited')
-  // Of three events none was read: the destroy says so, and takes them back.
+  // None of three events was read: the destroy reports that and discards them.
   invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
   const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out
   assert.deepEqual([compEvents, asyncEvents, channel.queue.queue.length], [0, 0, 0])
@@ -325,7 +325,7 @@ test('a CQ overrun is reported once, and ends the queue pairs that complete ther
   assert.equal(completions(a.cq).length, 1, 'other queues are not concerned')
 })
 
-test('a wrong remote key ends the connection: status there, event here, both in ERR', () => {
+test('a wrong remote key ends the connection: status at the requester, event at the responder, both in ERR', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, {
     opcode: Wr.WRITE,

@@ -12,7 +12,7 @@ import { assertNothingLeft, join, modify, Qps, query } from './machine.ts'
 import { completions, end, pair, pattern, piece, SIZE } from './pair.ts'
 import { postReceive, postSend, Wr } from './provider.ts'
 
-test('a peer that is destroyed: packets to it go nowhere, and retries are exceeded', () => {
+test('a destroyed peer: packets to it are dropped, and retries are exceeded', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, {
     opcode: Wr.WRITE,
@@ -21,7 +21,7 @@ test('a peer that is destroyed: packets to it go nowhere, and retries are exceed
     remote: b.mr.address,
     rkey: b.mr.rkey,
   })
-  // Sent, but the peer has not looked yet.
+  // Sent, but the peer has not polled yet.
   m.devices[0].poll(m.now)
   invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller)
   m.settle()
@@ -35,7 +35,7 @@ test('a peer that is destroyed: packets to it go nowhere, and retries are exceed
   assert.equal(m.devices[0].nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')
 })
 
-test('a region that is deregistered under way is not touched', () => {
+test('a region deregistered during a transfer is not accessed', () => {
   const { m, a, b } = pair()
   pattern(a.mr.bytes, 1)
   postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, SIZE)], remote: b.mr.address, rkey: b.mr.rkey })
@@ -49,7 +49,7 @@ test('a region that is deregistered under way is not touched', () => {
   assert.ok(b.mr.bytes.every(byte => byte === 0))
 })
 
-test('contexts close with everything under way, and nothing is left', () => {
+test('contexts close with everything in flight, and nothing is left', () => {
   const { m, a, b } = pair()
   const more = [end(m, 0), end(m, 1)]
   join(more[0].qp, more[1].qp)
@@ -73,7 +73,7 @@ test('contexts close with everything under way, and nothing is left', () => {
   )
 })
 
-test('a context that is closed is destroyed in steps; from the first on its queue pairs are silent', () => {
+test('a closed context is destroyed in steps; its queue pairs are silent from the first step on', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -98,7 +98,7 @@ test('a context that is closed is destroyed in steps; from the first on its queu
   )
 })
 
-test('a device that is removed while one of its contexts ends: each object goes once, and both ends are told', () => {
+test('a device removed while one of its contexts closes: each object is destroyed once, and both get their events', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -119,7 +119,7 @@ test('a device that is removed while one of its contexts ends: each object goes 
   assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
 
-test('a device that goes takes its contexts along; the other one lives on', () => {
+test('a removed device closes its contexts; the other one continues', () => {
   const { m, a, b } = pair()
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n })
   m.devices[0].poll(m.now)
@@ -137,7 +137,7 @@ test('a device that goes takes its contexts along; the other one lives on', () =
   assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
 
-test('a program that fills its rings with garbage while they are served harms no neighbour', () => {
+test('a program that fills its rings with garbage during processing harms no neighbour', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(

@@ -30,7 +30,7 @@ const { BIND_MW } = WrOpcode.values
 
 type Raise = () => readonly CauseName[]
 
-/** What a script of the engine tells. */
+/** The failures that a script of the engine reports. */
 const scripted = (id: CauseName): Raise => {
   const ofRequester = requester.find(([name]) => name === id)
   const ofResponder = responder.find(([name]) => name === id)
@@ -44,7 +44,7 @@ const scripted = (id: CauseName): Raise => {
   }
 }
 
-/** What a script of another kind tells. */
+/** The failures that another script reports. */
 const script =
   (play: (t: ReturnType<typeof startScript>) => void, ...how: Parameters<typeof startScript>): Raise =>
   () => {
@@ -56,7 +56,7 @@ const script =
 
 type Pair = ReturnType<typeof pair>
 
-/** What a pair of queue pairs on two devices tells. */
+/** The failures that a pair of queue pairs on two devices reports. */
 const devices =
   (play: (p: Pair) => void, fault = ''): Raise =>
   () => {
@@ -69,7 +69,7 @@ const devices =
     return told
   }
 
-/** `a` posts a request; unless it says otherwise, a SEND of 8 bytes for which `b` has a receive. */
+/** `a` posts a request; by default a SEND of 8 bytes for which `b` has a receive. */
 const sends = (make: (p: Pair) => Partial<SendRequest>): Raise =>
   devices(p => {
     const request = make(p)
@@ -77,14 +77,14 @@ const sends = (make: (p: Pair) => Partial<SendRequest>): Raise =>
     postSend(p.a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(p.a.mr, 0, 8)], ...request })
   })
 
-/** `a` sends 8 bytes from the address of a region by another lkey. */
+/** `a` sends 8 bytes from the address of a region with another lkey. */
 const lkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
   sends(p => {
     const { key, from = 0 } = of(p)
     return { sges: [{ address: p.a.mr.address + from, length: 8, lkey: key }] }
   })
 
-/** `a` writes 8 bytes to the region of `b` by another rkey. */
+/** `a` writes 8 bytes to the region of `b` with another rkey. */
 const rkey = (of: (p: Pair) => { key: number; from?: number }): Raise =>
   sends(p => {
     const { key, from = 0 } = of(p)
@@ -96,7 +96,7 @@ const makeWindow = ({ p }: Pair['a'], type: 'TYPE_1' | 'TYPE_2'): { handle: numb
   return { handle: object ?? 0, key: out.rkey }
 }
 
-/** `side` binds a window of its own to a new region; what is not given is right. */
+/** `side` binds a window to a new region; omitted fields are correct. */
 const bind = (
   { p, qp }: Pair['a'],
   wrong: Partial<NonNullable<SendRequest['bind']>> & { type?: 'TYPE_1' | 'TYPE_2'; regionAccess?: number } = {},
@@ -126,7 +126,7 @@ const destroyRegion = ({ p, mr }: Pair['a']): number => {
   return mr.lkey
 }
 
-/** A completion queue of `a` with one entry gets several completions. */
+/** A CQ of `a` with one entry gets several completions. */
 const overflow = devices(({ m }) => {
   const [a, b] = [end(m, 0, 1), end(m, 1)]
   join(a.qp, b.qp)
@@ -147,7 +147,7 @@ const datagram = devices(({ m, a: { p, cq, mr } }) => {
   m.settle()
 })
 
-/** A program with libibverbs has read an event of a completion queue, and destroys it. */
+/** A program with libibverbs reads a CQ event and destroys the CQ. */
 const unacknowledged: Raise = () => {
   const { a } = pair()
   const { p } = a

@@ -17,7 +17,7 @@ import { pollAll, postReceive, postSend, Wr } from './provider.ts'
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
 const { LOCAL_WRITE } = AccessFlags.values
 
-/** A pair whose failures are noted, but those that are nobody's mistake. */
+/** A pair whose failures are recorded, except those that are nobody's mistake. */
 const noted = (...args: Parameters<typeof pair>) => {
   const p = pair(...args)
   const all: Failure[] = []
@@ -58,7 +58,7 @@ describe('a WRITE that the peer refuses', () => {
       ['REM_ACCESS_ERR', 'WRITE', '100', 0x502, 'rxe0', hex(remote)],
     )
   })
-  it('says the range that was asked and the one that there is', () => {
+  it('reports the requested range and the registered one', () => {
     const { m, a, b, wrong } = noted()
     const remote = b.mr.address + 65530
     postSend(a.qp.send, { opcode: Wr.WRITE, id: 1n, sges: [piece(a.mr, 0, 64)], remote, rkey: b.mr.rkey })
@@ -66,7 +66,7 @@ describe('a WRITE that the peer refuses', () => {
     const ranges = `asked [${hex(remote)}, ${hex(remote + 64)}) of [${hex(b.mr.address)}, ${hex(b.mr.address + 65536)})`
     assert.ok(wrong()[0].endsWith(`rkey ${hex(b.mr.rkey)}: ${ranges}`), wrong()[0])
   })
-  it('says the right that the region lacks', () => {
+  it('reports the right that the region lacks', () => {
     const { m, a, b, wrong } = noted()
     const mine = register(b.p, 4096, LOCAL_WRITE)
     postSend(a.qp.send, { opcode: Wr.WRITE, sges: [piece(a.mr, 0, 64)], remote: mine.address, rkey: mine.lkey })
@@ -75,7 +75,7 @@ describe('a WRITE that the peer refuses', () => {
   })
 })
 
-it('a receive buffer that is too short is told by both ends', () => {
+it('a receive buffer that is too short is reported by both ends', () => {
   const { m, a, b, wrong } = noted()
   postReceive(b.qp.receive, 7n, [piece(b.mr, 0, 10)])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] })
@@ -96,7 +96,7 @@ describe('a peer that does not answer', () => {
     const [first] = p.wrong()
     return first.replace(/^.*?: /, '')
   }
-  it('does not exist, or is in a state that takes nothing', () => {
+  it('does not exist, or is in a state that accepts nothing', () => {
     const gone = failedFor(({ b }) => invokeNow(b.p.context, RcQp, 'destroy', b.qp.handle, {}, b.p.caller))
     assert.match(gone, /^RETRY_EXC_ERR: no answer: sent 8 times, retry_cnt is 7; there is no QP 0x\w+ at 127.0.0.2$/)
     const reset = failedFor(({ b }) => modify(b.qp, { state: Qps.RESET }))
@@ -120,7 +120,7 @@ describe('a peer that does not answer', () => {
 })
 
 describe('queues', () => {
-  it('that are full end their queue pairs, and it is said which queue', () => {
+  it('that overrun end their queue pairs, and the report names the queue', () => {
     const { m, wrong } = noted()
     const [a, b] = [end(m, 0, 1), end(m, 1, 31)]
     join(a.qp, b.qp)
@@ -135,7 +135,7 @@ describe('queues', () => {
       `QP ${hex(a.qp.qpn)} event QP_FATAL: ${full}`,
     ])
   })
-  it('that are flushed say for which failure', () => {
+  it('that are flushed name the failure', () => {
     const { m, a, all } = noted()
     postReceive(a.qp.receive, 7n, [piece(a.mr, 0, 10)])
     postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [{ address: a.mr.address, length: 8, lkey: 5 }] })

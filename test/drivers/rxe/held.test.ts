@@ -1,6 +1,5 @@
 /*
- * An acknowledgement waits one turn for a possible answer of the program, where sending costs a system call, and never
- * longer.
+ * An acknowledgement waits at most one turn for a possible response of the program, where sending costs a system call.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -8,7 +7,7 @@ import { join, machine } from './machine.ts'
 import { completions, end, piece } from './pair.ts'
 import { Flag, postReceive, postSend, Wr } from './provider.ts'
 
-/** A message of `a` is on its way to `b`. */
+/** Puts a message of `a` for `b` in flight. */
 const start = (windowBytes?: number) => {
   const m = machine(2, '', 'packets', windowBytes)
   const [a, b] = [end(m, 0), end(m, 1)]
@@ -23,7 +22,7 @@ const start = (windowBytes?: number) => {
 }
 
 describe('the turn after a message', () => {
-  it('sends acknowledgement and answer together', () => {
+  it('sends acknowledgement and response together', () => {
     const { m, a, b, sent } = start(0x4_0000)
     assert.equal(m.devices[1].poll(0), true, 'there is more to do')
     assert.equal(completions(b.cq).length, 1, 'the program sees the message at once')
@@ -36,7 +35,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(b.cq).length, 1)
   })
 
-  it('waits for no answer longer than that', () => {
+  it('is the longest wait for a response', () => {
     const { m, a, sent } = start(0x4_0000)
     m.devices[1].poll(0)
     assert.equal(m.devices[1].poll(0), true)
@@ -45,7 +44,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(a.cq).length, 1)
   })
 
-  it('waits for nothing where sending costs nothing', () => {
+  it('is not awaited where sending costs no system call', () => {
     const { m, sent } = start()
     m.devices[1].poll(0)
     assert.equal(sent(), 1)

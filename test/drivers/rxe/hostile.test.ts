@@ -1,5 +1,5 @@
 /*
- * Programs that write arbitrary data into the rings shared with their device: requests of garbage or almost right,
+ * Programs that write arbitrary data into the rings shared with their device: garbage or nearly correct requests,
  * indices, counts, sizes. Nothing in core, driver, engines and link throws or hangs, no byte outside rings and
  * registered memory changes, honest programs on the same devices are not affected, and in the end nothing is left.
  * Seeded; a failure prints the seed and the last steps.
@@ -34,10 +34,7 @@ const OPERATIONS = 2000
 const OPCODES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14, 15]
 const MORE_LENGTHS = [0, 1, 8, 64, 4096, 65536, 65537, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
-/**
- * A hostile program: two queue pairs that are joined, one completion queue, some memory; `shares`: the queue pairs have
- * one receive queue.
- */
+/** A hostile program: two connected queue pairs, one CQ, some memory; `shares`: the queue pairs share an SRQ. */
 const intruder = (m: Machine, device: number, shares = false) => {
   const p = program(m, device)
   const cq = makeCq(p, 15)
@@ -49,12 +46,12 @@ const intruder = (m: Machine, device: number, shares = false) => {
 }
 type Intruder = ReturnType<typeof intruder>
 
-/** Any number, mostly one that could be meant. */
+/** Any number, usually a plausible one. */
 const number = (chance: Chance): number => (chance.hits(0.7) ? chance.int(20) : chance.u32())
 const anyKey = ({ mr }: Intruder, chance: Chance): number =>
   chance.hits(0.7) ? chance.pick([mr.lkey, mr.rkey]) : chance.u32()
 
-/** What a hostile program does, by name. */
+/** Actions of a hostile program, by name. */
 const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, chance: Chance) => void>> = {
   'garbage in a ring': (one, qp, chance) => {
     const { view } = chance.pick([qp.send, qp.receive, one.cq.ring])
@@ -156,6 +153,6 @@ const run = (seed: number, operations: number): void => {
   }
 }
 
-describe('programs that write anything into their rings', () => {
-  for (const seed of [1, 2, 3, 4]) it(`disturb nobody, seed ${seed}`, () => run(seed, OPERATIONS / 4))
+describe('programs that write arbitrary data into their rings', () => {
+  for (const seed of [1, 2, 3, 4]) it(`affect nobody else, seed ${seed}`, () => run(seed, OPERATIONS / 4))
 })

@@ -53,7 +53,7 @@ const everything = (): Partial<Create> => {
   return { ...init, ...rtr, ...toRts() }
 }
 
-test('one call makes a queue pair that sends, with all that three changes would have set', () => {
+test('one call creates a queue pair that sends, with all attributes of three transitions', () => {
   const { p, base, create, queryOf } = bench()
   const made = create(everything())
   const { out } = invokeNow(p.context, RcQp, 'create', 0, base, p.caller)
@@ -65,13 +65,13 @@ test('one call makes a queue pair that sends, with all that three changes would 
   assert.deepEqual([state, other], [Qps.RTS, Qps.RTS])
   assert.deepEqual(one, two)
   assert.notEqual(made.out.qpNum, out.qpNum)
-  // Any state on the way will do.
+  // Any intermediate state is accepted.
   assert.equal(queryOf(create(toInit()).object!).state, Qps.INIT)
   assert.equal(queryOf(create({ state: Qps.RESET }).object!).state, Qps.RESET)
   assert.equal(queryOf(create({ ...everything(), state: Qps.SQD }).object!).state, Qps.SQD)
 })
 
-test('it sends as one that was changed step by step does', () => {
+test('it sends like one that was modified step by step', () => {
   const { m, p, cq, create } = bench()
   const far = program(m, 1)
   const farCq = makeCq(far)
@@ -96,7 +96,7 @@ test('it sends as one that was changed step by step does', () => {
   assert.deepEqual(to.bytes, from.bytes)
 })
 
-test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value, a path', () => {
+test('a refusal is a sentence and leaves nothing: an impossible plan, a value, a path', () => {
   const { m, p, create } = bench()
   const before = stat(m.core).objects
   const numbers = m.devices[0].state.qpns.count()
@@ -110,12 +110,12 @@ test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
   refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
   refused({ port: 1 }, /attribute state is missing: it says how far port reach/)
-  // A name that came before without a value says nothing now that it has one.
+  // A name listed without a value is ignored once it has one.
   const made = create({ accessFlags: undefined } as object)
   invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)
   refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
-  // These the device's own change refuses, half-way.
+  // The device's own transition refuses these halfway.
   refused(
     { ...everything(), pathMtu: 5, maxRdAtomic: 200 },
     /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
@@ -125,7 +125,7 @@ test('a refusal is a sentence and leaves nothing: a plan that cannot be, a value
   assertNothingLeft(m, [p])
 })
 
-test('each type walks its own way', () => {
+test('each type takes its own transitions', () => {
   const { p, base } = bench()
   const ud = { ...base, state: Qps.RTS, pkeyIndex: 0, port: 1, qkey: 0x1111, sqPsn: 7 }
   const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
@@ -140,7 +140,7 @@ test('each type walks its own way', () => {
   assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
 })
 
-test('a LID on a RoCE queue pair is refused with a sentence, in this process and in bytes', () => {
+test('a LID on a RoCE queue pair is refused with a sentence, through the library and in messages', () => {
   const { p, create } = bench()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = everything()
@@ -149,10 +149,10 @@ test('a LID on a RoCE queue pair is refused with a sentence, in this process and
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message: sentence })
   const { rxe } = p
   assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
-  // A client that was built for all links says it in its own words.
+  // A client built for all links uses its own attribute names.
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // It is not unknown, so it is not passed over either where the client could do without.
+  // The attribute is known, so it is not ignored where the client marked it optional.
   for (const ignorable of [[], ['ibAddress']]) {
     const message = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {

@@ -39,7 +39,7 @@ const run = (
   return ret < 0 ? `${errnoName(-ret)} ${reason}` : 'OK'
 }
 
-/** The call without any of its arguments. */
+/** The call without arguments. */
 const bare = ({ dialect, number, methodNumber = 0 }: LinuxCall): Uint8Array => {
   const bytes = new Uint8Array(dialect === 'write' ? 8 : 24)
   const view = new DataView(bytes.buffer)
@@ -60,7 +60,7 @@ const has = (name: string, method: string): boolean =>
   p.rxe.device.shared.byName.get(name)?.class.methods[method] !== undefined
 
 for (const call of linuxCalls.filter(({ classes, method }) => method && classes.every(name => !has(name, method))))
-  test(`${call.name}: the device has none of it`, () => {
+  test(`${call.name}: not supported by the device`, () => {
     const code = call.dialect === 'write' ? 'EOPNOTSUPP' : 'EPROTONOSUPPORT'
     const [, title] = /([^.]*)$/.exec(call.name)!
     assert.equal(
@@ -103,13 +103,13 @@ test('a method that needs an object of a class that the device lacks', () => {
   assert.equal(run(p, 'ioctl', bare(call)), 'EPROTONOSUPPORT DM_MR_REG: this device has no objects of class dm')
 })
 
-test('what it has is not refused for that', () => {
+test('supported methods are not refused for that', () => {
   for (const call of linuxCalls.filter(({ classes, method }) => method && classes.some(name => has(name, method))))
     if (call.name !== 'MR.DM_MR_REG')
       assert.doesNotMatch(run(p, call.dialect, bare(call)), /this device has no/, call.name)
 })
 
-test('MODIFY_CQ sets the threshold of a queue', () => {
+test('MODIFY_CQ sets the threshold of a CQ', () => {
   const cq = makeCq(p)
   const modify = (mask: number, count: number, period: number): string => {
     const bytes = new Uint8Array(24 + 16)
@@ -133,7 +133,7 @@ test('MODIFY_CQ sets the threshold of a queue', () => {
   assert.deepEqual(threshold(), [16, 100])
 })
 
-test('REG_DMABUF_MR registers pages of the file that the descriptor is of', () => {
+test('REG_DMABUF_MR registers pages of the descriptor’s file', () => {
   const opened: number[] = []
   const space = { ...createLocalSpace(), check: () => true }
   const openFile = (fd: number): FileMemory => {

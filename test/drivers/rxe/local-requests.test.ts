@@ -19,7 +19,7 @@ const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR, REM_INV_REQ_ERR, RETRY_EXC_ERR } = 
 const { LOCAL_INV, SEND_WITH_INV } = WrOpcode.values
 const ACCESS = 0xf | AccessFlags.values.MW_BIND
 
-/** Of the first 64 bytes of a region. */
+/** Binds the first 64 bytes of a region. */
 const bindAll = (window: number, mr: { readonly lkey: number; readonly address: number }): Bind => ({
   window,
   key: window,
@@ -31,7 +31,7 @@ const bindAll = (window: number, mr: { readonly lkey: number; readonly address: 
   access: AccessFlags.values.REMOTE_WRITE,
 })
 
-/** Two queue pairs of `b`, each joined with one of `a`, and a window of type 2 that is bound to the first. */
+/** Two queue pairs of `b`, each connected to one of `a`, and a type 2 window bound to the first. */
 const bench = (path: Path) => {
   const m = machine(2, '', path)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -84,7 +84,7 @@ for (const path of ['packets', 'direct'] as const)
         [[1, RETRY_EXC_ERR]],
       )
     })
-    it('an invalidation that is posted first comes before a WRITE of another queue pair', () => {
+    it('an earlier invalidation takes effect before a WRITE of another queue pair', () => {
       for (const where of [Where.ALL, Where.USED]) {
         const m = machine(1, '', path)
         const p = program(m)

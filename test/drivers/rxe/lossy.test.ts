@@ -13,7 +13,7 @@ import { postReceive, postSend, Wr } from './provider.ts'
 const MTU = 1024
 const BYTES = 0x20_0000
 
-test('a long READ over a link that loses packets is not answered from each loss to its end', () => {
+test('a long READ over a lossy link is not answered from each loss to its end', () => {
   const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
   const [to, from] = [register(a.p, BYTES), register(b.p, BYTES)]
   pattern(from.bytes, 11)
@@ -28,12 +28,12 @@ test('a long READ over a link that loses packets is not answered from each loss 
   assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
 })
 
-test('nothing is sent again when the process slept past the ACK timeout', () => {
+test('nothing is retransmitted when the process slept past the ACK timeout', () => {
   for (const asleep of [70_000, 5_000_000]) {
     const { m, a, b } = pair()
     assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
     assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))
-    // the packet is under way, and nobody has looked at the other device yet
+    // the packet is in flight, and the other device has not polled yet
     assert.ok(m.devices[0].poll(m.now))
     m.now += asleep
     m.settle()
@@ -58,7 +58,7 @@ test('a sender that misses the last ACK completes with RETRY_EXC, although the m
   )
 })
 
-test('what a fault held back leaves when there are no faults any more, though nothing else is sent', () => {
+test('packets held by a fault leave when the faults are cleared, even if nothing else is sent', () => {
   const { m, a, b } = pair([0, 1], 'dir=sent,delay=5s')
   assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))

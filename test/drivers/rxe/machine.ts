@@ -135,7 +135,7 @@ export const program = (on: Machine, device = 0): Program => {
   }
 }
 
-/** Number of the descriptor, and its records. */
+/** The descriptor's number and its records. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
   const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
   p.fds.set(number, number)
@@ -286,7 +286,7 @@ export const register = (p: Program, size: number, access = ALL_ACCESS): Region 
   return { handle: object!, bytes, address, lkey: out.lkey, rkey: out.rkey }
 }
 
-/** errno name of the exception of a call, 'ok' if there is none. */
+/** errno name of a call's exception, 'ok' if there is none. */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()

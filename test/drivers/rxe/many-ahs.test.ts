@@ -23,7 +23,7 @@ const bench = () => {
 }
 const peers = (count: number) => Array.from({ length: count }, (_, i) => path(ipv4(10, 0, i >> 8, i & 0xff)))
 
-test('10,000 in one call, each with a handle and a number of its own, and all gone with another', () => {
+test('10,000 in one call, each with its own handle and number, and all destroyed by another', () => {
   const { m, p, create, destroy } = bench()
   const { out } = create(peers(10_000))
   const { numbers } = out as unknown as { numbers: { number: number }[] }
@@ -40,7 +40,7 @@ test('10,000 in one call, each with a handle and a number of its own, and all go
   assertNothingLeft(m, [p])
 })
 
-test('one that cannot be made, and none is; one that cannot be destroyed, and none goes', () => {
+test('if one cannot be created none is; if one cannot be destroyed none is', () => {
   const { m, p, create, destroy } = bench()
   const { ahs } = m.devices[0].state
   assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
@@ -60,7 +60,7 @@ test('one that cannot be made, and none is; one that cannot be destroyed, and no
   assert.deepEqual(create([]).out.handles, [])
 })
 
-test('each goes the way of a call: hooks see it, and may refuse it', () => {
+test('each is a call: hooks see it, and may refuse it', () => {
   const { m, p, create } = bench()
   let seen = 0
   const remove = addHook(p.rxe.device, {
@@ -76,7 +76,7 @@ test('each goes the way of a call: hooks see it, and may refuse it', () => {
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
 
-test('those that a chain has made are taken back with it, and so are those whose handles find no room', () => {
+test('those created in a chain are rolled back with it, and so are those whose handles have no room', () => {
   const { m, p } = bench()
   const { UNDO, STOP } = ChainErrors.values
   const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({
@@ -91,7 +91,7 @@ test('those that a chain has made are taken back with it, and so are those whose
   const short = link(Pd, 'createAhs', { addresses: peers(3) }, { object: 0, options: { rooms: { handles: 8 } } })
   assert.deepEqual([run([makesAhs[0], short], STOP).error, m.devices[0].state.ahs.size], [Errno.ENOSPC, 0])
   assert.deepEqual([run(makesAhs, UNDO).error, m.devices[0].state.ahs.size], [0, 3])
-  // Also in a domain that was there before.
+  // Also in an existing domain.
   const { call } = link(Pd, 'createAhs', { addresses: peers(3) })
   assert.equal(run([{ call: { ...call, object: p.pd } }, link(Pd, 'destroy', {}, { object: 9 })], UNDO).done, 1)
   assert.equal(m.devices[0].state.ahs.size, 3)

@@ -1,7 +1,7 @@
 /*
- * Write commands, INVOKE_WRITE, ioctl methods and the object dialect are views of one object model (R43): what one has
- * made, each of the others names, finds in use, and destroys; and its events are the same, whichever made and destroys
- * it.
+ * Write commands, INVOKE_WRITE, ioctl methods and the object dialect are views of one object model (R43): an object
+ * created through one can be named, is in use and can be destroyed through each of the others, and its events do not
+ * depend on the one used.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -31,13 +31,13 @@ const callOf = (className: string, methodName: string, object: number, args: Any
   return { class: found, methodName, method: found.methods[methodName], object, args }
 }
 
-/** Interfaces that have a call: 'object', and those of Linux. */
+/** Interfaces that have a call: 'object', and Linux's. */
 const interfacesOf = (call: Call): string[] => [
   'object',
   ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ by }) => by)),
 ]
 
-/** Makes a call by one of them; 'OK', or the errno. */
+/** Makes a call through one of them; returns 'OK' or the errno. */
 const perform = (by: string, call: Call): string => {
   const memory = arena()
   const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }
@@ -60,7 +60,7 @@ const perform = (by: string, call: Call): string => {
   return ret < 0 ? errnoName(-ret) : 'OK'
 }
 
-/** The handle of what a call makes. */
+/** The handle of the object that a call created. */
 const made = (by: string, className: string, args: AnyValues): number => {
   const handle = p.context.handles.slots.indexOf(undefined)
   const expected = handle < 0 ? p.context.handles.slots.length : handle
@@ -75,7 +75,7 @@ const pdDestroyers = interfacesOf(callOf('pd', 'destroy', 0, {}))
 describe('an object', () => {
   for (const creator of pdCreators)
     for (const destroyer of pdDestroyers)
-      it(`made by ${creator} is in use and destroyed by ${destroyer}`, () => {
+      it(`created by ${creator} is in use and destroyed by ${destroyer}`, () => {
         const pd = made(creator, 'pd', {})
         const [user = 'object'] = pdCreators.filter(by => by !== creator)
         const mw = made(user, 'mw', { pd, type: MwType.values.TYPE_2 })
@@ -91,7 +91,7 @@ describe('a completion queue', () => {
   const args = { cqe: 4, userHandle: 7n, compVector: 0, channel: fd }
   for (const creator of interfacesOf(callOf('cq', 'create', 0, args)))
     for (const destroyer of interfacesOf(callOf('cq', 'destroy', 0, {})))
-      it(`made by ${creator} tells its events, which ${destroyer} reports when it destroys it`, () => {
+      it(`created by ${creator} raises its events, which ${destroyer} reports when it destroys it`, () => {
         const reported: unknown[] = []
         const unhook = addHook(p.rxe.device, {
           class: 'cq',

@@ -51,7 +51,7 @@ export const pattern = (bytes: Uint8Array, seed: number): void => {
   for (let i = 0; i < bytes.length; i++) bytes[i] = (i * 7 + seed + (i >> 8)) & 0xff
 }
 
-/** An honest WRITE and SEND, which must work as ever. */
+/** A valid WRITE and SEND, which must succeed. */
 export const exchange = (m: Machine, from: End, to: End, seed: number): void => {
   const at = (seed * 64) % 8192
   pattern(from.mr.bytes.subarray(0, 5000), seed)

@@ -12,16 +12,16 @@ import { CallError } from '../../../src/spec/errno.ts'
 const PAGE = 4096
 
 export interface TestRings extends RingMemory {
-  /** Pieces that are not freed, oldest first. */
+  /** Blocks that are not freed, oldest first. */
   readonly live: Set<MappedChunk>
-  /** Allocations that succeed before the next one is refused with ENOMEM; Infinity at first. */
+  /** Allocations that succeed before one fails with ENOMEM; Infinity initially. */
   left: number
-  /** The piece whose ring a program maps at `offset`. */
+  /** The block whose ring a program maps at `offset`. */
   at(offset: bigint): MappedChunk
 }
 
 /**
- * Pieces lie between guard pages full of 0xa5 in one buffer each, at some distance from its start, as in a chunk of a
+ * Blocks lie between guard pages of 0xa5, each in its own buffer at some distance from its start, as in a chunk of a
  * context's file.
  */
 export const testRings = (): TestRings => {
@@ -59,11 +59,11 @@ export const testRings = (): TestRings => {
   }
 }
 
-/** Whether nothing was written outside of a piece. */
+/** Whether nothing was written outside the blocks. */
 export const isIntact = ({ bytes, at, length }: MappedChunk): boolean =>
   bytes.subarray(0, at).every(byte => byte === 0xa5) && bytes.subarray(at + length).every(byte => byte === 0xa5)
 
-// ---- one ring, as the program maps it ----
+// ---- one ring, as mapped by the program ----
 
 export interface Mapped {
   readonly view: DataView
@@ -78,7 +78,7 @@ const index = (view: DataView, at: number) => ({
   set: (value: number) => view.setUint32(at, value, true),
 })
 
-/** What mmap of a piece shows. */
+/** The mmap contents of a block. */
 export const mapRing = ({ bytes, at, length }: MappedChunk): Mapped => {
   const view = new DataView(bytes.buffer, at, length)
   const producer = index(view, RingHeader.PRODUCER)
@@ -119,20 +119,20 @@ export interface SendRequest {
   readonly inline?: Uint8Array
   readonly remote?: number
   readonly rkey?: number
-  /** Datagrams: `ah` 0 and a vector for an old provider’s way. */
+  /** Datagrams: `ah` 0 and an address vector, as older providers do. */
   readonly to?: { qpn: number; qkey: number; ah: number; vector?: Uint8Array }
-  /** BIND_MW, of `length` bytes from `remote` on. */
+  /** BIND_MW of `length` bytes from `remote` on. */
   readonly bind?: { window: number; newKey: number; lkey: number; length: number; access: number }
   readonly compareAdd?: bigint
   readonly swap?: bigint
-  /** dma.length, if it is to be another than the sum. */
+  /** dma.length, if it differs from the sum. */
   readonly claimed?: number
-  /** num_sge, if it is to be another than there are. */
+  /** num_sge, if it differs from the actual number. */
   readonly count?: number
 }
 
 export const Flag = { FENCE: 1, SIGNALED: 2, SOLICITED: 4, INLINE: 8 } as const
-/** Not in `Wr`: it carries no data. */
+/** Not in `Wr`: it has no data. */
 const LOCAL_INV = 7
 
 export const Wr = { WRITE: 0, WRITE_IMM: 1, SEND: 2, SEND_IMM: 3, READ: 4, CAS: 5, FAA: 6, SEND_INV: 9 } as const
@@ -147,7 +147,7 @@ const putSges = (view: DataView, at: number, sges: readonly Piece[]): void => {
 
 const total = (sges: readonly Piece[]): number => sges.reduce((sum, { length }) => sum + length, 0)
 
-/** Writes a request where the producer stands, without moving it. */
+/** Writes a request at the producer index without advancing it. */
 export const writeSend = (ring: Mapped, request: SendRequest): void => {
   const { opcode, id = 0n, flags = Flag.SIGNALED, imm = 0, sges = [], inline, remote = 0, rkey = 0 } = request
   const { view } = ring

@@ -30,7 +30,7 @@ import { Flag, postReceive, postSend, Wr } from './provider.ts'
 const { DEVICE_FATAL } = AsyncEventType.values
 const [WR_FLUSH_ERR, RETRY_EXC_ERR] = [5, 12]
 
-/** Posts requests of several kinds in both directions; so many to send and to receive at each end. */
+/** Posts requests of several kinds in both directions, with the given number of sends and receives at each end. */
 const load = (ends: readonly [End, End], chance: ReturnType<typeof createChance>): number => {
   const count = 8
   for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
@@ -49,7 +49,7 @@ const load = (ends: readonly [End, End], chance: ReturnType<typeof createChance>
   return count
 }
 
-/** Completions by what they are of, each request once at most. */
+/** Completions by request, each at most once. */
 const idsOf = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
 
 const run = (turns: number, seed: number): void => {
@@ -70,7 +70,7 @@ const run = (turns: number, seed: number): void => {
 
   for (const { p, cq } of [pair[1], ...within]) {
     const done = completions(cq)
-    // Every request has ended: those that were posted to send, and those to receive.
+    // Every posted send and receive has completed.
     assert.deepEqual(
       idsOf(done),
       [...Array(count).keys(), ...Array.from({ length: count }, (_, i) => 100 + i)],
@@ -88,7 +88,7 @@ const run = (turns: number, seed: number): void => {
     assert.ok(p.async.ended)
   }
 
-  // The partner that wanted something finds out, in its own time.
+  // A peer with requests in flight finds out when its retries run out.
   m.settle()
   for (let left = 200; left > 0 && m.tick(); left--);
   const statuses = completions(pair[0].cq).map(({ status }) => status)
@@ -106,13 +106,13 @@ const run = (turns: number, seed: number): void => {
   assert.equal(gone.device.memory.live, 0)
 }
 
-describe('a device goes in the middle of an exchange', () => {
+describe('a device is removed in the middle of an exchange', () => {
   for (const seed of [1, 2])
     it(`at every point of it, seed ${seed}`, () => {
       for (let turns = 0; turns < 40; turns++) run(turns, seed)
     })
 
-  it('and wakes who waits for completions', () => {
+  it('and wakes programs that wait for completions', () => {
     const m = machine(1)
     const p = program(m)
     const { fd, queue } = makeChannel(p)

@@ -47,7 +47,7 @@ for (const path of ['packets', 'direct'] as const)
   describe(path, () => {
     for (const { name, opcode, length, completion, more } of operations) {
       const isAtomic = length === 8
-      it(`${name} with a wrong local key: the peer answers, and then the request ends`, () => {
+      it(`${name} with a wrong local key: the peer answers, and then the request fails`, () => {
         for (const wrong of ['key', 'right', 'second element'] as const) {
           const { m, cq, from, to, here, readOnly, there } = bench(path)
           const good = piece(here, 0, length)

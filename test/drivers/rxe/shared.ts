@@ -1,6 +1,5 @@
 /*
- * Shared receive queues and XRC for tests of the soft device: objects through core's invoke, rings as mapped by a
- * program.
+ * SRQs and XRC for tests of the soft device: objects through core's invoke, rings as mapped by a program.
  */
 import { invokeNow } from '../../../src/core/index.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
@@ -41,7 +40,7 @@ export const makeXrcSrq = (p: Program, xrcd: number, cq: TestCq, pd = p.pd): Tes
   return made(p, object, out)
 }
 
-/** Arms or resizes; after the latter the ring is another one. */
+/** Arms or resizes; a resize replaces the ring. */
 export const modifySrq = (srq: TestSrq, change: { maxWr?: number; limit?: number }): void => {
   const { context, caller } = srq.program
   const { out } = invokeNow(context, Srq, 'modify', srq.handle, change, caller)
@@ -51,7 +50,7 @@ export const modifySrq = (srq: TestSrq, change: { maxWr?: number; limit?: number
 export const querySrq = ({ program: { context, caller }, handle }: TestSrq) =>
   invokeNow(context, Srq, 'query', handle, {}, caller).out
 
-/** An RC queue pair whose receive requests come from `srq`. */
+/** An RC queue pair whose receives come from `srq`. */
 export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
   const wanted = { pd: p.pd, sendCq: cq.handle, recvCq: cq.handle, cap: cap(), userHandle: 1n, srq: srq.handle }
   const { object, out } = invokeNow(p.context, RcQp, 'create', 0, wanted, p.caller)
@@ -62,7 +61,7 @@ export const makeSharedQp = (p: Program, cq: TestCq, srq: TestSrq): TestQp => {
     qpn: out.qpNum,
     cap: out.cap,
     send: mapped(p, sendQueue),
-    // The shared queue may move.
+    // The SRQ may move.
     get receive() {
       return srq.ring
     },
@@ -89,7 +88,7 @@ export interface Target {
   readonly qpn: number
 }
 
-/** A new target, or the one with number `qpNum`. */
+/** A new target, or an open of the one with number `qpNum`. */
 export const makeTarget = (p: Program, xrcd: number, qpNum?: number, userHandle = 3n): Target => {
   const wanted = { xrcd, userHandle, ...(qpNum !== undefined && { qpNum }) }
   const { object, out } = invokeNow(p.context, XrcTgtQp, 'create', 0, wanted, p.caller)
@@ -100,11 +99,11 @@ export const destroyTarget = ({ program: { context, caller }, handle }: Target) 
 export const queryTarget = ({ program: { context, caller }, handle }: Target) =>
   invokeNow(context, XrcTgtQp, 'query', handle, {}, caller).out
 
-/** Without what a type does not have. */
+/** Without the attributes that a type lacks. */
 const without = <T extends object, K extends keyof T>(value: T, ...names: K[]): Omit<T, K> =>
   Object.fromEntries(Object.entries(value).filter(([name]) => !names.includes(name as K))) as Omit<T, K>
 
-/** Joins an initiator and a target, each with what its type takes. */
+/** Connects an initiator and a target, each with the attributes of its type. */
 export const joinXrc = (ini: TestQp, tgt: Target, accessFlags?: number): void => {
   const gid = (p: Program) => p.rxe.state.identity.gids[1]
   const reached = without(toRtr(tgt.qpn, gid(tgt.program)), 'maxDestRdAtomic', 'minRnrTimer')

@@ -7,7 +7,7 @@ import fc from 'fast-check'
 import { createSlots } from '../../../src/drivers/rxe/slots.ts'
 import { createNumbers, FIRST_QPN } from '../../../src/drivers/rxe/state.ts'
 
-test('slots: live values keep different numbers, freed ones are used again', () => {
+test('slots: live values keep distinct numbers, freed ones are reused', () => {
   fc.assert(
     fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200 }), steps => {
       const slots = createSlots<{ id: number }>()
@@ -35,13 +35,13 @@ test('slots: live values keep different numbers, freed ones are used again', () 
   )
 })
 
-test('slots: removing twice is our own mistake', () => {
+test('slots: removing twice is an internal error', () => {
   const slots = createSlots<string>()
   slots.remove(slots.add('a'))
   assert.throws(() => slots.remove(0), /free/)
 })
 
-test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () => {
+test('QP numbers: from 17 on, in turn, unique while alive, 24 bits', () => {
   const numbers = createNumbers(FIRST_QPN)
   const first = numbers.take()
   assert.equal(first, 17)
@@ -51,7 +51,7 @@ test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () =
   numbers.free(17)
   assert.equal(numbers.rowOf(17), -1)
   assert.equal(numbers.take(), 18, 'the freed one is not given out next')
-  // Once around: 0, 1 and the multicast number 0xffffff never come, nor does the one that lives.
+  // One full round: 0, 1, the multicast number 0xffffff and the live one never come.
   let number = 0
   for (let i = 0; i < 0xfffffe - 18; i++) {
     number = numbers.take()
@@ -62,7 +62,7 @@ test('QP numbers: from 17 on, in turn, none twice while it lives, 24 bits', () =
   assert.equal(numbers.take(), 19, '18 lives')
 })
 
-test('QP numbers begin where the random offset says, and go once around with any', () => {
+test('QP numbers start at the random offset, and wrap from any', () => {
   const first = (offset: number): number => createNumbers(FIRST_QPN, offset).take()
   assert.equal(first(1000), 1017)
   assert.equal(first(0xffff_ffff), 17 + (0xffff_ffff % (0xfffffe - 17 + 1)))

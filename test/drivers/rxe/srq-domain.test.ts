@@ -67,7 +67,7 @@ for (const path of ['packets', 'direct'] as const)
         assert.ok(ofQueuePair.bytes.every(byte => byte === 0))
       })
     }
-    it("a WRITE is checked against the queue pair's domain as ever", () => {
+    it("a WRITE is checked against the queue pair's domain", () => {
       for (const [key, status] of [
         ['ofQueuePair', 0],
         ['ofQueue', REM_ACCESS_ERR],

@@ -1,7 +1,7 @@
 /*
- * A receive of an SRQ that was taken for a message that is then dropped, which only services without acknowledgements
- * do (IBA 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is
- * discarded when the queue pair is reset or destroyed.
+ * A receive of an SRQ consumed for a message that is then dropped, which happens only without acknowledgements (IBA
+ * 9.8.2.2, 10.2.9): it stays with its queue pair and serves the next message there, is flushed in ERR, and is discarded
+ * when the queue pair is reset or destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -34,7 +34,7 @@ const make = (p: Program, cls: typeof UcQp | typeof UdQp, cq: TestCq, srq?: Test
   return { handle: object!, qpn: out.qpNum, send: mapRing(p.rings.at(sendQueue.offset)) }
 }
 
-/** Two programs; the second one's shared queue has requests of `length` bytes with ids from 1 on. */
+/** Two programs; the second one's SRQ has requests of `length` bytes with ids from 1 on. */
 const bench = (fault: string) => {
   const m = machine(2, fault)
   const [a, b] = [program(m, 0), program(m, 1)]
@@ -49,7 +49,7 @@ const bench = (fault: string) => {
   return { m, a, b, cqA, cqB, mrA, srq, receives }
 }
 
-test('a request that a UC message had taken whose end was lost serves the next one of its queue pair', () => {
+test('a WQE consumed by an incomplete UC message serves the next one of its queue pair', () => {
   const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('opcode=UC_SEND_LAST,drop=100%')
   const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
   const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
@@ -81,7 +81,7 @@ test('a request that a UC message had taken whose end was lost serves the next o
   send(0, MTU + 2)
   send(0, 20)
   assert.deepEqual(came(), [[1, 0, 20]])
-  // in error it comes back, and the program hears that it was the last one
+  // in error it is flushed, and LAST_WQE_REACHED follows
   send(0, MTU + 1)
   b.async.queue.length = 0
   invokeNow(b.context, UcQp, 'modify', to[0].handle, { state: Qps.ERR }, b.caller)
@@ -91,7 +91,7 @@ test('a request that a UC message had taken whose end was lost serves the next o
     b.async.queue.map(({ type }) => type),
     [LAST_WQE_REACHED],
   )
-  // reset forgets it, as it forgets all that is in flight
+  // reset discards it like everything in flight
   send(1, MTU + 1)
   invokeNow(b.context, UcQp, 'modify', to[1].handle, { state: Qps.RESET }, b.caller)
   connect(b, to[1], from[1].qpn, gid(a))
@@ -99,7 +99,7 @@ test('a request that a UC message had taken whose end was lost serves the next o
   assert.deepEqual(came(), [[5, 0, 30]])
 })
 
-test('a request that is too short for a datagram serves the next one of its queue pair', () => {
+test('a WQE that is too short for a datagram serves the next one of its queue pair', () => {
   const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('')
   const ready = (p: Program, qp: Qp): Qp => {
     const modify = (args: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {

@@ -21,7 +21,7 @@ const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDM
 const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH, BIND_MW, LOCAL_INV } = wr
 const messages = [SEND, SEND_WITH_IMM, RDMA_WRITE, RDMA_WRITE_WITH_IMM]
 const answered = [RDMA_READ, ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, ATOMIC_WRITE, FLUSH]
-/** Each fourth time one that often fails. */
+/** Every fourth operation is one that often fails. */
 const opcodesOf = (kind: Kind) => {
   const common = kind === 'UC' ? messages : [...messages, ...answered]
   const rare = kind === 'UC' ? [BIND_MW] : kind === 'XRC' ? [SEND_WITH_INV] : [BIND_MW, LOCAL_INV, SEND_WITH_INV]
@@ -34,16 +34,16 @@ type Posted = Extract<Step, { do: 'send' }>
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
 /**
- * A wrong local key of a READ is found when the response is placed: what was sent after it by then depends on the time
- * (response-keys.test.ts has these).
+ * A wrong local key of a READ is found when the response is placed: how much was sent by then depends on timing
+ * (response-keys.test.ts covers these).
  */
 const comparable = (one: Request): Request =>
   one.wrong === 3 && answered.includes(one.opcode as (typeof answered)[number]) ? { ...one, wrong: 1 } : one
-/** Small, about a packet, several, more than a slice. */
+/** Small, about one packet, several packets, more than a slice. */
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
-/** Those that are done many together (transport/loopback/fast-path.ts), and hardly ever another between them. */
+/** Requests that are batched (transport/loopback/fast-path.ts), rarely with another in between. */
 const plain: fc.Arbitrary<Request> = fc.record({
   opcode: fc.oneof(
     { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },
@@ -94,7 +94,7 @@ const step = (requests: fc.Arbitrary<readonly Request[]>, receives: number): fc.
     },
     { weight: 1, arbitrary: fc.record({ do: fc.constant('wait' as const), microseconds: fc.nat(600) }) },
   )
-/** `many`: plain requests, more at a time than are done together. */
+/** `many`: plain requests, more than one batch. */
 const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
   const requests = many
     ? fc.array(plain.map(comparable), { minLength: 1, maxLength: 50, size: 'max' })
@@ -104,14 +104,14 @@ const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
     mtu: fc.constantFrom(1, 3, 5),
     rnrRetry: fc.constantFrom(1, 7, 7),
-    // so many as are served: of more it depends on the time whether too many are there at once
+    // as many as are served: beyond that, timing decides whether too many are in flight
     reads: rarely(fc.nat(4), 5).map(n => 4 - n),
     answers: fc.constant(4),
     steps: fc.array(step(requests, many ? 30 : 1), { maxLength: 25, size: 'max' }),
   })
 }
 
-describe('with packets and without, all is alike', () => {
+describe('results are equal with packets and without', () => {
   const cases = [
     ['RC', false],
     ['RC', true],
@@ -141,7 +141,7 @@ describe('with packets and without, all is alike', () => {
   }
 })
 
-/** Good requests of one side, of which no answer is put off. */
+/** Valid requests of one side whose responses are not delayed. */
 const clean = (kind: Kind): World => {
   const receive: Step = { do: 'receive', side: 1, count: 1, length: 160_000, split: 0, wrong: false }
   const requests = (kind === 'UC' ? messages : [...messages, ...answered]).flatMap(opcode =>
@@ -163,7 +163,7 @@ const clean = (kind: Kind): World => {
   return { kind, devices: [0, 1], mtu: 3, rnrRetry: 7, reads: 4, answers: 4, steps }
 }
 
-describe('without a refusal everything is counted as if packets had passed', () => {
+describe('without a refusal the counters are equal to those of packets', () => {
   for (const kind of ['RC', 'SRQ', 'UC', 'XRC'] as const) {
     it(kind, () => {
       const [packets, direct] = [play(clean(kind), 'packets'), play(clean(kind), 'direct')]
@@ -176,7 +176,7 @@ describe('without a refusal everything is counted as if packets had passed', () 
   }
 })
 
-it('more READs at once than the other end serves are refused', () => {
+it("READs beyond the responder's limit are refused", () => {
   const one = clean('RC')
   const { requests } = one.steps.find(step => step.do === 'send' && step.requests[0].opcode === RDMA_READ) as Posted
   const world: World = {
@@ -189,7 +189,7 @@ it('more READs at once than the other end serves are refused', () => {
   assert.ok(direct.seen[0][0].sends.some(([, status]) => status === 9))
 })
 
-it('a READ whose last answers come in a turn of their own is counted whole', () => {
+it('a READ whose last responses come in a later turn is counted whole', () => {
   const counted = (path: Path, packets: number) => {
     const m = machine(2, '', path)
     const [a, b] = [0, 1].map(device => {
@@ -207,13 +207,13 @@ it('a READ whose last answers come in a turn of their own is counted whole', () 
     assert.deepEqual(counted('direct', packets), counted('packets', packets), `${packets} packets`)
 })
 
-it('a completion queue overflows in the middle of what is done together', () => {
+it('a completion queue overruns in the middle of a batch', () => {
   const seen = (path: Path) => {
     const m = machine(2, '', path)
     const [p, q] = [program(m, 0), program(m, 1)]
     const [few, many] = [makeCq(p, 7), makeCq(q, 63)]
     const [near, far] = [register(p, 4096), register(q, 4096)]
-    // two queue pairs complete to the queue that is too small
+    // two queue pairs complete to the CQ that is too small
     const pairs = [0, 1].map(() => ({ here: makeQp(p, few), there: makeQp(q, many) }))
     for (const { here, there } of pairs) {
       join(here, there)
@@ -238,7 +238,7 @@ it('a completion queue overflows in the middle of what is done together', () => 
   assert.equal(direct.sent.length, 7)
 })
 
-describe('the way changes in the middle of a message', () => {
+describe('the path changes in the middle of a message', () => {
   const SIZE = 0xc0_0000
   for (const opcode of [wr.SEND, wr.RDMA_WRITE, wr.RDMA_READ]) {
     it(`opcode ${opcode}`, () => {

@@ -50,7 +50,7 @@ const faultsOf = (
   return [...differences.map(describeDifference), ...outcomes]
 }
 
-test('each row that is allowed is explained in docs/reference/conformance.md', () => {
+test('each permitted difference is explained in docs/reference/conformance.md', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
   const rows = [
     ...permitted.map(r => `"${r.capture === undefined ? 'packets: MADS' : `capture: '${r.capture}'`}"`),
@@ -62,7 +62,7 @@ test('each row that is allowed is explained in docs/reference/conformance.md', (
   )
 })
 
-test('what is excluded exists', () => {
+test('every excluded capture exists', () => {
   assert.deepEqual(
     Object.keys(excluded).filter(name => !captures.includes(name)),
     [],
@@ -74,7 +74,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
     const facts = factsOf[name] ?? {}
     const conversation = readConversation(name, facts.loss)
     const pairs = pairsOf(conversation)
-    test('somebody talks to somebody', () => assert.notEqual(pairs.length, 0))
+    test('at least one pair of queue pairs is connected', () => assert.notEqual(pairs.length, 0))
     for (const side of [0, 1] as const) {
       const what = side === 0 ? 'as the client' : 'as the server'
       const recorded = recordedStreams(conversation, pairs, side, facts)
@@ -89,14 +89,14 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         assert.deepEqual(faultsOf(conversation, side, facts, recorded, burst, true), [])
       })
 
-      test(`${what}: twins of the recording are found wrong`, () => {
+      test(`${what}: mutated recordings fail`, () => {
         const twins = recordedTwins(name, recorded, isSpared(name, side))
         for (const [twin, streams] of twins)
           assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, twin)
         twinsFound += twins.length
       })
 
-      test(`${what}: twins of what comes in are found wrong`, () => {
+      test(`${what}: mutated input fails`, () => {
         if (facts.gone?.side === side && facts.gone.from === 1) return
         const incoming = performance.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared

@@ -52,7 +52,7 @@ for (const linux of ['6.1', '6.12'] as const) {
       const result = run(linux, c.name, c.frames)
       test(c.name, () => assert.deepEqual(faultsOf(linux, c, c.after, c.replies, result), []))
 
-      test(`${c.name}: twins are found wrong`, () => {
+      test(`${c.name}: mutants fail`, () => {
         const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
         const spared = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
         const stream = { qpn: 0, answers: c.replies, requests: [] }

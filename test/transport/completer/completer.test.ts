@@ -7,7 +7,7 @@ import { data, ERR, FAA, joined, MTU, NAK, READ, RTS, rnr, type Script, SEND, sg
 import { SQ, startScript } from '../script.ts'
 
 describe('a completion', () => {
-  it('comes with the ACK, in order, also for what one ACK covers', () => {
+  it('comes with the ACK, in order; one ACK may complete several', () => {
     const t = startScript()
     t.post(
       { id: 1, opcode: SEND, ...sge(0, 1) },
@@ -32,7 +32,7 @@ describe('a completion', () => {
       ],
     )
   })
-  it('of every request comes when the QP signals all', () => {
+  it('of every request comes if the QP signals all', () => {
     const t = startScript({}, { signalAll: true })
     t.post({ id: 1, opcode: SEND, flags: 0 }, { id: 2, opcode: SEND, flags: 0 })
     t.sent()
@@ -61,7 +61,7 @@ describe('a completion', () => {
     assert.deepEqual(t.node.memory.slice(5000, 6000), payload.slice(1500))
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('of an atomic brings the old value in host order, and leaves the packet as it was', () => {
+  it('of an atomic returns the old value in host order, and leaves the packet unchanged', () => {
     const t = startScript()
     t.post({ id: 1, opcode: FAA, remote: 8, ...sge(16, 8), compare: 1n })
     t.sent()
@@ -96,7 +96,7 @@ describe('a completion', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.equal(t.node.engine.query(t.row).sqPsn, SQ + 1)
   })
-  it('lets the program post again at once: the slot is free when it is seen', () => {
+  it('lets the program post again at once: a polled completion has freed its slot', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -106,7 +106,7 @@ describe('a completion', () => {
 })
 
 describe('a NAK', () => {
-  it('sequence error: goes back to its PSN, into the middle of a message', () => {
+  it('sequence error: retransmits from its PSN, also in the middle of a message', () => {
     const t = startScript()
     const bytes = data(t, 0, 3 * MTU + 5)
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
@@ -120,7 +120,7 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('sequence error: what is sent again', () => {
+  it('sequence error: the packets that are retransmitted', () => {
     const t = startScript()
     t.post({ id: 1, opcode: WRITE, ...sge(0, 3 * MTU + 5) }, { id: 2, opcode: SEND })
     t.sent()
@@ -139,7 +139,7 @@ describe('a NAK', () => {
     t.response('ACKNOWLEDGE', 4)
     assert.equal(t.node.engine.counters.sends, 1, 'the WRITE is none')
   })
-  it('sequence error: is nothing once the PSN is acknowledged, or was never sent', () => {
+  it('sequence error: is ignored if the PSN is acknowledged or was never sent', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     t.sent()
@@ -165,7 +165,7 @@ describe('a NAK', () => {
     ['remote operation', NAK.OPERATION, 'REM_OP'],
     ['invalid RD request', NAK.INVALID_RD, 'REM_INV_RD'],
   ] as const)
-    it(`${what}: what is before is good, its request ends, the rest is flushed`, () => {
+    it(`${what}: earlier requests succeed, this one fails, later ones are flushed`, () => {
       const t = startScript()
       t.receives(2, 10)
       t.post(
@@ -187,7 +187,7 @@ describe('a NAK', () => {
 })
 
 describe('a receiver that is not ready', () => {
-  it('is waited for as long as its timer says', () => {
+  it('is retried after the time of its RNR timer', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
     t.sent()
@@ -202,7 +202,7 @@ describe('a receiver that is not ready', () => {
     const { receivedRnr, retries, retransmissions } = t.node.engine.counters
     assert.deepEqual([receivedRnr, retries, retransmissions], [1, 0, 1])
   })
-  it('is tried rnr_retry times more', () => {
+  it('is retried rnr_retry times', () => {
     const t = startScript({ rnrRetry: 2 })
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 3; i++) {
@@ -248,7 +248,7 @@ describe('a receiver that is not ready', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('has timer code 0 mean the longest time', () => {
+  it('timer code 0 means the longest time', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -260,8 +260,8 @@ describe('a receiver that is not ready', () => {
   })
 })
 
-describe('silence of the peer', () => {
-  it('makes everything unacknowledged go again after the timeout, retry_cnt times; 7 means seven', () => {
+describe('a peer that does not answer', () => {
+  it('has every unacknowledged packet retransmitted after the timeout, retry_cnt times; 7 means seven', () => {
     for (const retryCnt of [0, 3, 7]) {
       const t = startScript({ retryCnt })
       t.post({ id: 1, opcode: SEND, ...sge(0, MTU + 1) }, { id: 2, opcode: SEND })
@@ -277,7 +277,7 @@ describe('silence of the peer', () => {
       assert.equal(t.state, ERR)
     }
   })
-  it('counts from the last progress, and the count starts again with it', () => {
+  it('is timed from the last progress, which resets the retry count', () => {
     const t = startScript({ retryCnt: 1 })
     t.post(...[1, 2, 3, 4].map(id => ({ id, opcode: SEND })))
     t.sent()
@@ -294,7 +294,7 @@ describe('silence of the peer', () => {
     t.sleep(T14)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 RETRY_EXC', '4 FLUSH'])
   })
-  it('counts from the first packet that is out, not from the last', () => {
+  it('is timed from the first packet in flight, not from the last', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND })
     t.sent()
@@ -339,7 +339,7 @@ describe('silence of the peer', () => {
       assert.equal(engine.nextTimeout(), Number.POSITIVE_INFINITY)
     }
   })
-  it('is over when an ACK comes late, for more than was sent again', () => {
+  it('may send a late ACK that covers more than was retransmitted', () => {
     const t = startScript()
     t.post(...[1, 2, 3].map(id => ({ id, opcode: SEND })))
     t.sent()
@@ -355,7 +355,7 @@ describe('silence of the peer', () => {
 
 describe('a lost response', () => {
   const read = { id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU) }
-  it('of a READ makes it ask for the rest', () => {
+  it('of a READ makes the requester read the rest', () => {
     const t = startScript()
     t.post(read, { id: 2, opcode: SEND })
     t.sent()
@@ -368,7 +368,7 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 5)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('may be answered from FIRST on, as hardware does', () => {
+  it('may be repeated from FIRST on, as hardware does', () => {
     const t = startScript()
     t.post(read)
     t.sent()
@@ -393,7 +393,7 @@ describe('a lost response', () => {
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
   })
-  it('is waited for after the timeout too', () => {
+  it('is retried after the timeout too', () => {
     const t = startScript()
     t.post(read)
     t.sent()
@@ -403,7 +403,7 @@ describe('a lost response', () => {
   })
 })
 
-describe('a response that makes no sense', () => {
+describe('an invalid response', () => {
   for (const [what, post, respond] of [
     [
       'a READ response that is too short',

@@ -59,7 +59,7 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
 const write = (id: number, length: number) => ({ id, opcode: WRITE, sges: [{ at: 0, length }], remote: 0x1_0000 })
 const read = (id: number, length: number) => ({ id, opcode: READ, sges: [{ at: 0, length }], remote: 0x1_0000 })
 
-describe('a window that queue pairs share', () => {
+describe('a window shared by queue pairs', () => {
   it('is not exceeded, however many send', () => {
     const t = start(40)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), write(row, 3))
@@ -72,14 +72,14 @@ describe('a window that queue pairs share', () => {
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
-  it('gives one alone all that its own window allows', () => {
+  it('gives a single QP all that its own window allows', () => {
     const t = start(1)
     t.node.post(t.rows[0], write(1, 64 * MTU))
     t.run(1)
     assert.ok(t.most() > WINDOW - MTU && t.most() <= WINDOW + 2 * MTU, String(t.most()))
   })
 
-  it('serves all in turn: none is done twice before each was done once', () => {
+  it('is round-robin: nobody gets a second turn before everybody had one', () => {
     const t = start(20)
     for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
     t.run(160)
@@ -91,7 +91,7 @@ describe('a window that queue pairs share', () => {
     }
   })
 
-  it('lets READs wait for the room that they need, and others do not pass them', () => {
+  it('READs wait for room, and others do not overtake them', () => {
     const t = start(6)
     for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
     t.run(12)
@@ -99,7 +99,7 @@ describe('a window that queue pairs share', () => {
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
-  it('is not held up by queue pairs that nobody answers', () => {
+  it('is not blocked by queue pairs whose peer does not answer', () => {
     const dead = [0, 1, 2, 3]
     const t = start(8, dead)
     for (const i of dead) t.node.post(t.rows[i], write(i, 64 * MTU))
@@ -124,14 +124,14 @@ describe('a window that queue pairs share', () => {
     assert.equal(t.cqes.filter(({ status }) => status === SUCCESS).length, 4)
   })
 
-  it('survives loss', () => {
+  it('recovers from loss', () => {
     const t = start(30, [], {}, { drop: 0.05, reorder: 0.05 })
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU), read(row, 5000))
     t.run(60)
     assert.ok(t.cqes.length === 60 && t.cqes.every(({ status }) => status === SUCCESS))
   })
 
-  it('is less after losses, once for all that were out, and grows again', () => {
+  it('shrinks once per loss event, and grows again', () => {
     const link = { drop: 0 }
     const large = { sharedWindowBytes: 0x10_0000, windowBytes: 0x2_0000, memoryBytes: 0x8_0000, maxPackets: 64 }
     const t = start(30, [], large, link)
@@ -157,7 +157,7 @@ describe('a window that queue pairs share', () => {
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 
-  it('keeps the place of who finds the port full', () => {
+  it('keeps the turn of a QP that finds the port full', () => {
     const t = start(10)
     for (const row of t.rows) t.node.post(row, write(row, 20 * MTU))
     t.node.port.room = 2

@@ -46,7 +46,7 @@ describe('a local request', () => {
       { qp: 0x11, window: KEY, key: 0x12, at: 4096, length: 512, lkey: 0x1111, access: 6 },
     ])
   })
-  it('LOCAL_INV tells its opcode too', () => {
+  it('LOCAL_INV completes with its own opcode', () => {
     const t = withKey(KEY)
     t.post(invalidate(1, KEY))
     t.sent()
@@ -54,14 +54,14 @@ describe('a local request', () => {
     assert.equal(t.node.cqes[0].opcode, 6)
     assert.deepEqual(t.node.invalidated, [KEY])
   })
-  it('unsignaled has its effect and no completion', () => {
+  it('unsignaled takes effect without a completion', () => {
     const t = startScript()
     t.post(bind(1, { flags: 0 }))
     t.sent()
     assert.deepEqual(t.completions(), [])
     assert.equal(t.node.bound.length, 1)
   })
-  it('is done when what is before it was sent, and completes after it', () => {
+  it('runs when earlier requests have been sent, and completes after them', () => {
     const t = startScript()
     t.post(write(1), bind(2), write(3), bind(4))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]', 'WRITE_ONLY@1 ackreq reth +0:4 [4]'])
@@ -72,7 +72,7 @@ describe('a local request', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['3 ok', '4 ok'])
   })
-  it('between answered requests: one acknowledgement ends all', () => {
+  it('between acknowledged requests: one ACK completes all', () => {
     const t = startScript()
     t.post(write(1), bind(2), bind(3), write(4))
     t.sent()
@@ -86,7 +86,7 @@ describe('a local request', () => {
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('thousands in a row end their turn and go on', () => {
+  it('thousands in a row yield the turn and continue', () => {
     const t = startScript()
     t.post(...Array.from({ length: 5000 }, (_, i) => bind(i)), write(5000))
     assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
@@ -95,7 +95,7 @@ describe('a local request', () => {
 })
 
 describe('after a loss', () => {
-  it('a local request is passed over, not done again', () => {
+  it('a local request is skipped, not repeated', () => {
     const t = startScript({ timeout: 14, retryCnt: 3 })
     t.post(write(1), bind(2), write(3))
     t.sent()
@@ -105,7 +105,7 @@ describe('after a loss', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok'])
   })
-  it('an acknowledgement that overtakes the repetition ends it too', () => {
+  it('an ACK that overtakes the retransmission completes it too', () => {
     const t = startScript({ timeout: 14, retryCnt: 3 })
     t.post(write(1), bind(2), write(3))
     t.sent()
@@ -147,13 +147,13 @@ describe('fences', () => {
   })
 })
 
-describe('a local request that may not be done', () => {
+describe('a refused local request', () => {
   const wrong: [string, SendSpec, string][] = [
     ['a bind', bind(2, { rkey: 0 }), 'MW_BIND'],
     ['an invalidation', invalidate(2, 0xbad), 'LOC_QP_OP'],
   ]
   for (const [what, spec, status] of wrong)
-    it(`${what}: ${status} after what is before it, and the queue pair is in error`, () => {
+    it(`${what}: ${status} after earlier requests, and the queue pair is in error`, () => {
       const t = startScript()
       t.post(write(1), spec, write(3))
       assert.deepEqual(t.sent(), ['WRITE_ONLY@0 ackreq reth +0:4 [4]'])
@@ -162,7 +162,7 @@ describe('a local request that may not be done', () => {
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
       assert.equal(t.state, ERR)
     })
-  it('done but not complete when the queue pair fails: flushed', () => {
+  it('executed but not completed when the queue pair fails: flushed', () => {
     const t = startScript()
     t.post({ id: 1, opcode: SEND, ...sge(0, 4) }, bind(2), write(3))
     t.sent()
@@ -171,7 +171,7 @@ describe('a local request that may not be done', () => {
   })
 })
 
-it('among anything else over a bad link: each is done once, in order, and completes in its place', () => {
+it('among other requests over a bad link: each runs once, in order, and completes in order', () => {
   const random = createRandom(7)
   const nodes: [TestNode, TestNode] = [createNode(), createNode()]
   const wire = joinNodes(nodes, { drop: 0.05, duplicate: 0.05, reorder: 0.1 }, random)
@@ -214,7 +214,7 @@ it('among anything else over a bad link: each is done once, in order, and comple
   })
 })
 
-it('SQD ends after a local request that stood fenced', () => {
+it('SQD drains after a fenced local request', () => {
   const t = withKey(KEY)
   t.post(write(1), invalidate(2, KEY, { flags: FENCE | SIGNALED }))
   t.sent()

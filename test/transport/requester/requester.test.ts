@@ -66,7 +66,7 @@ describe('packets of a message', () => {
       assert.deepEqual(t.sent(), [])
     })
 
-  it('carry the data, pads are zero', () => {
+  it('carry the data, and pads are zero', () => {
     const t = startScript()
     const bytes = data(t, 100, 3001)
     t.post({ id: 1, opcode: SEND, ...sge(100, 3001) })
@@ -75,7 +75,7 @@ describe('packets of a message', () => {
     const last = t.node.sent[2].bytes
     assert.deepEqual([...last.slice(-7, -4)], [0, 0, 0])
   })
-  it('carry data of several elements, cut anywhere', () => {
+  it('carry data gathered from several SGEs at any boundary', () => {
     for (const cuts of [
       [0, 3000],
       [1, 1023, 0, 1976],
@@ -98,7 +98,7 @@ describe('packets of a message', () => {
       assert.deepEqual(joined(t), bytes)
     }
   })
-  it('carry inline data, read when they are sent, in pieces too', () => {
+  it('carry inline data, read when they are sent, in several chunks too', () => {
     const t = startScript()
     const inline = Uint8Array.from({ length: 2500 }, (_, i) => i)
     t.post({ id: 1, opcode: SEND, inline })
@@ -106,7 +106,7 @@ describe('packets of a message', () => {
     assert.deepEqual(joined(t), inline)
     assert.equal(t.node.calls.reads, 0)
   })
-  it('are read from memory at once and lie in runs of equal packets, a WRITE FIRST in its own', () => {
+  it('are read from memory at once and form runs of equal packets, with a WRITE FIRST in a run of its own', () => {
     for (const [opcode, runs] of [
       [SEND, 1],
       [WRITE, 2],
@@ -133,7 +133,7 @@ describe('packets of a message', () => {
     )
     assert.deepEqual(t.sent().slice(2), ['READ_REQUEST@2 ackreq reth +0:3000', 'SEND_ONLY@5 ackreq [1]'])
   })
-  it('ask for an acknowledgement inside a long message before the window is full', () => {
+  it('request an acknowledgement within a long message before the window is full', () => {
     const t = startScript({}, { windowBytes: 16 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 40 * MTU) })
     const sent = t.sent()
@@ -150,7 +150,7 @@ describe('packets of a message', () => {
 })
 
 describe('order', () => {
-  it('READs and atomics are as many as agreed on', () => {
+  it('at most max_rd_atomic READs and atomics are in flight', () => {
     const t = startScript({ maxRdAtomic: 2 })
     t.post(
       { id: 1, opcode: READ, ...sge(0, 4) },
@@ -169,7 +169,7 @@ describe('order', () => {
     t.response('READ_RESP_ONLY', 0, { payload: 4 })
     assert.deepEqual(t.sent(), ['SEND_ONLY@1 ackreq'])
   })
-  it('a READ of 2 GiB uses half the PSNs; nothing follows until it has begun', () => {
+  it('a READ of 2 GiB uses half the PSNs; nothing follows until its first response', () => {
     const t = startScript({ pathMtu: 256 }, {})
     t.node.regions.push({ key: 0x99, pd: 1, offset: -0x8000_0000, length: 0x1_0000_0000, access: 15 })
     t.post({ id: 1, opcode: READ, sges: [{ at: 0, length: 0x8000_0000, key: 0x99 }] }, { id: 2, opcode: SEND })
@@ -196,7 +196,7 @@ describe('order', () => {
   })
 })
 
-describe('a local mistake', () => {
+describe('a local error', () => {
   const good = (id: number): SendSpec => ({ id, opcode: SEND, ...sge(0, 4) })
   const wrong: [string, Omit<SendSpec, 'id'>, string][] = [
     ['a wrong key', { opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }] }, 'LOC_PROT'],
@@ -227,7 +227,7 @@ describe('a local mistake', () => {
     ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],
   ]
   for (const [what, spec, status] of wrong)
-    it(`${what}: ${status}, after what is before it, and nothing of it is sent`, () => {
+    it(`${what}: ${status}, after earlier requests, and nothing of it is sent`, () => {
       const t = startScript({}, { maxSge: 4 })
       t.post(good(1), { id: 2, ...spec }, good(3))
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq [4]'])
@@ -236,7 +236,7 @@ describe('a local mistake', () => {
       assert.deepEqual(t.completions(), ['1 ok', `2 ${status}`, '3 FLUSH'])
       assert.equal(t.state, ERR)
     })
-  it('a READ or atomic into a wrong key is sent, and ends with its response, or as the peer says', () => {
+  it("a READ or atomic with a wrong local key is sent, and ends with its response or the peer's NAK", () => {
     for (const [opcode, answer, more] of [
       [READ, 'READ_RESP_ONLY', { payload: 8 }],
       [FAA, 'ATOMIC_ACK', {}],
@@ -252,13 +252,13 @@ describe('a local mistake', () => {
         assert.deepEqual(t.completions(), [`2 ${says}`, '3 FLUSH'])
       }
   })
-  it('alone ends at once', () => {
+  it('alone completes at once', () => {
     const t = startScript()
     t.post({ id: 2, opcode: SEND, sges: [{ at: 0, length: 4, key: 0xbad }], flags: 0 })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['2 LOC_PROT'])
   })
-  it('READ or atomic where none is agreed on', () => {
+  it('READ or atomic with max_rd_atomic 0', () => {
     const t = startScript({ maxRdAtomic: 0 })
     t.post({ id: 2, opcode: READ, ...sge(0, 4) })
     assert.deepEqual(t.sent(), [])
@@ -288,7 +288,7 @@ describe('a local mistake', () => {
 
 describe('READs in parts', () => {
   const bounded = { windowBytes: 4 * (MTU + 64), boundReads: true }
-  it('ask for half a window at a time, and for no more than a window at once', () => {
+  it('request half a window at a time, and at most one window in flight', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU - 10) }, { id: 2, opcode: SEND })
     const ask = (psn: number, packets: number, bytes = packets * MTU): string =>
@@ -305,7 +305,7 @@ describe('READs in parts', () => {
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
     assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY)
   })
-  it('count as so many on their way', () => {
+  it('count as several in flight', () => {
     const t = startScript({ maxRdAtomic: 1 }, bounded)
     t.post({ id: 1, opcode: READ, ...sge(0, 3 * MTU) })
     assert.equal(t.sent().length, 1)
@@ -314,7 +314,7 @@ describe('READs in parts', () => {
     t.response('READ_RESP_LAST', 1, { payload: MTU })
     assert.deepEqual(t.sent(), [`READ_REQUEST@2 ackreq reth +${2 * MTU}:${MTU}`])
   })
-  it('are asked for again to the end of the part, and what was asked for before may still come', () => {
+  it('are retried to the end of the part, and earlier responses still count', () => {
     const t = startScript({}, { windowBytes: 8 * (MTU + 64), boundReads: true })
     t.post({ id: 1, opcode: READ, ...sge(0, 8 * MTU) })
     assert.equal(t.sent().length, 2)
@@ -331,7 +331,7 @@ describe('READs in parts', () => {
       t.response(`READ_RESP_${name}`, 4 + i, { payload: MTU })
     assert.deepEqual(t.completions(), ['1 ok'])
   })
-  it('end the queue pair when a part ends where it does not', () => {
+  it('end the queue pair when a part ends at the wrong PSN', () => {
     const t = startScript({}, bounded)
     t.post({ id: 1, opcode: READ, ...sge(0, 5 * MTU) })
     t.sent()
@@ -341,7 +341,7 @@ describe('READs in parts', () => {
 })
 
 describe('the window', () => {
-  it('is halved by a loss, down to eight packets, and grows with what is acknowledged', () => {
+  it('is halved by a loss, down to eight packets, and grows with acknowledged packets', () => {
     const t = startScript({}, { windowBytes: 64 * (MTU + 64) })
     t.post({ id: 1, opcode: SEND, ...sge(0, 127 * MTU) })
     assert.equal(t.sent().length, 64)

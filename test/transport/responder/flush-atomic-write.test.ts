@@ -31,7 +31,7 @@ const atomicWrite = (id: number, more: Partial<SendSpec> = {}): SendSpec => ({
 })
 
 describe('the requester', () => {
-  it('FLUSH: one packet without payload, ended by a READ response without payload', () => {
+  it('FLUSH: one packet without payload, completed by a READ response without payload', () => {
     const t = startScript()
     t.post(flush(1))
     assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 0 plt 1 reth +4096:100'])
@@ -45,7 +45,7 @@ describe('the requester', () => {
     t.post(flush(1, { swap: (1n << 32n) | PERSISTENT }))
     assert.deepEqual(t.sent(), ['FLUSH@0 ackreq sel 1 plt 2 reth +4096:100'])
   })
-  it('ATOMIC WRITE: 8 bytes as they lie in memory, inline or from an element', () => {
+  it('ATOMIC WRITE: 8 bytes in memory order, inline or from an SGE', () => {
     const t = startScript({ maxRdAtomic: 1 })
     t.node.memory.set(word, 200)
     t.post(atomicWrite(1), { id: 2, opcode: ATOMIC_WRITE, remote: 72, ...sge(200, 8) })
@@ -70,7 +70,7 @@ describe('the requester', () => {
     u.response('READ_RESP_ONLY', 0)
     assert.equal(u.sent().length, 1)
   })
-  it('an ACK does not end one; what is after it tells that the answer was lost', () => {
+  it('an ACK completes neither; an ACK of a later PSN shows that the response was lost', () => {
     const t = startScript({ maxRdAtomic: 2, timeout: 14 })
     t.post(flush(1), { id: 2, opcode: WRITE, ...sge(0, 4) })
     const both = t.sent()
@@ -81,7 +81,7 @@ describe('the requester', () => {
     t.response('ACKNOWLEDGE', 1)
     assert.deepEqual(t.completions(), ['1 ok', '2 ok'])
   })
-  it('a timeout repeats an ATOMIC WRITE with its data', () => {
+  it('a timeout retransmits an ATOMIC WRITE with its data', () => {
     const t = startScript({ timeout: 14, retryCnt: 1 })
     t.post(atomicWrite(1))
     const first = t.sent()
@@ -123,7 +123,7 @@ describe('the requester', () => {
       assert.deepEqual(t.sent(), [])
       assert.deepEqual(t.completions(), [`1 ${status}`])
     })
-  it('neither goes where no READ may be outstanding', () => {
+  it('neither is sent if no READ may be outstanding', () => {
     for (const request of [flush(1), atomicWrite(1)]) {
       const t = startScript({ maxRdAtomic: 0 })
       t.post(request)
@@ -149,13 +149,13 @@ describe('the responder: FLUSH', () => {
     t.request('SEND_ONLY', 2, { ackReq: true })
     assert.deepEqual(t.sent(), ['RNR(12)@2 msn 2'])
   })
-  it('in the middle of a WRITE under way is out of place', () => {
+  it('in the middle of a WRITE is out of sequence', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: 1024, dmaLen: 1028 })
     t.request('FLUSH', 1, { dmaLen: 100 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@1 msn 0'])
   })
-  it('of a region: the address means nothing, the key does', () => {
+  it('of a region: the address is ignored, the key is checked', () => {
     const t = start()
     t.request('FLUSH', 0, { sel: 1, remote: 0x7000_0000, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
@@ -163,7 +163,7 @@ describe('the responder: FLUSH', () => {
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@1 msn 1'])
     assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
   })
-  it('of no bytes looks at nothing', () => {
+  it('of no bytes checks nothing', () => {
     const t = start()
     t.request('FLUSH', 0, { rkey: 5, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
@@ -195,7 +195,7 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@0 msn 0'])
   })
-  it('again: answered from its resource', () => {
+  it('duplicate: answered from its resource', () => {
     const t = start()
     t.request('FLUSH', 0, { dmaLen: 8 })
     t.request('FLUSH', 1, { dmaLen: 8 })
@@ -203,7 +203,7 @@ describe('the responder: FLUSH', () => {
     t.request('FLUSH', 0, { dmaLen: 8 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
   })
-  it('again, but forgotten: silence', () => {
+  it('duplicate after its resource was reused: dropped', () => {
     const t = start()
     for (let psn = 0; psn < 3; psn++) {
       t.request('FLUSH', psn, { dmaLen: 8 })
@@ -221,7 +221,7 @@ describe('the responder: ATOMIC WRITE', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     assert.deepEqual(t.node.memory.slice(60, 76), Uint8Array.from([0, 0, 0, 0, ...word, 0, 0, 0, 0]))
   })
-  it('again: answered, not written again', () => {
+  it('duplicate: answered, not written again', () => {
     const t = start()
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })
     t.sent()
@@ -230,7 +230,7 @@ describe('the responder: ATOMIC WRITE', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     assert.equal(t.node.memory[64], 9)
   })
-  it('after a WRITE to the same place is what stays', () => {
+  it('after a WRITE to the same address wins', () => {
     const t = start()
     t.run(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
     t.sent()

@@ -11,7 +11,7 @@ import { assertRefused, data, flushed, inMemory, MTU, type Script, start } from 
 import { packet, RQ, startScript } from '../script.ts'
 
 describe('a SEND', () => {
-  it('is delivered and acknowledged when asked', () => {
+  it('is delivered, and acknowledged on request', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
@@ -19,13 +19,13 @@ describe('a SEND', () => {
     assert.deepEqual(inMemory(t, 0, 6), Uint8Array.of(1, 8, 15, 22, 29, 0))
     assert.equal(t.node.cqes[0].flags, 0, 'only datagrams have a GRH')
   })
-  it('is not acknowledged unasked', () => {
+  it('is not acknowledged without a request', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 5 })
     assert.deepEqual(t.sent(), [])
     assert.deepEqual(t.completions(), ['100 ok recv 5'])
   })
-  it('of several packets is one message, written in one piece', () => {
+  it('of several packets is one message, written contiguously', () => {
     const t = start()
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])
@@ -40,7 +40,7 @@ describe('a SEND', () => {
     assert.deepEqual(inMemory(t, MTU, MTU), data(MTU))
     assert.deepEqual(inMemory(t, 3 * MTU, 4), Uint8Array.of(1, 8, 15, 0))
   })
-  it('goes to all elements of the receive request, empty ones too', () => {
+  it('is scattered to all SGEs of the receive WQE, empty ones too', () => {
     const t = startScript()
     const sges = [
       { at: 10, length: 3 },
@@ -79,27 +79,27 @@ describe('a SEND', () => {
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
     assert.deepEqual(t.sent(), [], 'nor when it comes again')
   })
-  it('longer than the buffer is an invalid request, and a local length error here', () => {
+  it('longer than the buffer is an invalid request, and a local length error at the responder', () => {
     const t = startScript()
     t.receives(2, MTU + 10)
     t.request('SEND_FIRST', 0, { payload: MTU })
     t.request('SEND_LAST', 1, { payload: 11, ackReq: true })
     assertRefused(t, ['NAK(INVALID_REQUEST)@1 msn 0'], ['100 LOC_LEN', '101 FLUSH'])
   })
-  it('into a receive request with more elements than there may be finds no room', () => {
+  it('into a receive WQE with more SGEs than allowed has no room', () => {
     const t = startScript({}, { maxSge: 1 })
     const element = { at: 0, length: 8 }
     t.node.postReceive(t.row, { id: 1, sges: [element, element] })
     t.request('SEND_ONLY', 0, { payload: 10 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], ['1 LOC_LEN'])
   })
-  it('into memory that is not ours is a remote operational error', () => {
+  it('into memory outside the region is a remote operational error', () => {
     const t = startScript()
     t.node.postReceive(t.row, { id: 1, sges: [{ at: 0, length: 100, key: 0xbad }] })
     t.request('SEND_ONLY', 0, { payload: 10 })
     assertRefused(t, ['NAK(REMOTE_OPERATION)@0 msn 0'], ['1 LOC_PROT'])
   })
-  it('into memory that has gone is a remote operational error, for the first packet that is not in memory', () => {
+  it('into memory that was unmapped is a remote operational error, from the first packet that does not fit', () => {
     const t = startScript()
     t.receives(2, 4 * MTU)
     t.request('SEND_FIRST', 0, { payload: MTU, ackReq: true })
@@ -126,7 +126,7 @@ describe('a SEND', () => {
       assert.equal(t.node.engine.query(t.row).state, QpState.values.ERR, opcode)
     }
   })
-  it('waits for a receive request: RNR NAK, once per try, and silence about what follows', () => {
+  it('without a receive WQE gets one RNR NAK per try; the following packets are dropped', () => {
     const t = startScript({ minRnrTimer: 14 })
     t.request('SEND_ONLY', 0, { payload: 5 })
     t.request('SEND_ONLY', 1, { payload: 6 })
@@ -140,7 +140,7 @@ describe('a SEND', () => {
     assert.deepEqual(t.completions(), ['100 ok recv 5', '101 ok recv 6'])
     assert.equal(t.node.engine.counters.sentRnr, 2)
   })
-  it('that comes while the RNR NAK has not left is just taken', () => {
+  it('that arrives before the RNR NAK has left is accepted', () => {
     const t = startScript()
     t.request('SEND_ONLY', 0, { payload: 5, ackReq: true })
     t.receives(1, 100)
@@ -150,7 +150,7 @@ describe('a SEND', () => {
 })
 
 describe('a WRITE', () => {
-  it('goes to memory, all its packets in one piece, and is seen by nobody', () => {
+  it('goes to memory contiguously, without a completion', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9001, dmaLen: 2 * MTU + 9 })
     t.request('WRITE_MIDDLE', 1, { payload: MTU })
@@ -171,7 +171,7 @@ describe('a WRITE', () => {
     assert.deepEqual(t.sent(), ['ACK@3 msn 2'])
     assert.deepEqual(inMemory(t, line - MTU, 2 * MTU), Uint8Array.from([...data(MTU), ...data(MTU)]))
   })
-  it('with immediate takes a receive request and completes it', () => {
+  it('with immediate consumes and completes a receive WQE', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
     t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5, solicited: true })
@@ -179,7 +179,7 @@ describe('a WRITE', () => {
     assert.deepEqual(t.completions(), ['100 ok recv-imm 1025 imm 5', '101 ok recv-imm 0 imm 6'])
     assert.deepEqual(t.sent(), ['ACK@2 msn 2'])
   })
-  it('with immediate waits for a receive request, at its last packet', () => {
+  it('with immediate waits for a receive WQE at its last packet', () => {
     const t = startScript({ minRnrTimer: 1 })
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: MTU + 1 })
     t.request('WRITE_LAST_IMM', 1, { payload: 1, imm: 5 })
@@ -404,7 +404,7 @@ describe('a PSN', () => {
   })
 })
 
-describe('silence', () => {
+describe('packets dropped without an answer', () => {
   const dropped: [string, (t: Script) => void][] = [
     ['another partition', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, pkey: 0x1234 })],
     ['another version', t => t.request('SEND_ONLY', 0, { payload: 1, ackReq: true, tver: 1 })],

@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { assertRefused, data, ERR, flushed, MTU, start, word } from '../responding.ts'
 
 describe('an ACK', () => {
-  it('is one for a burst, for the last of it', () => {
+  it('is sent once per burst, for its last packet', () => {
     const t = start()
     for (let i = 0; i < 5; i++) t.request('SEND_ONLY', i, { payload: 1, ackReq: i < 4 })
     assert.deepEqual(t.sent(), ['ACK@4 msn 5'])
@@ -35,7 +35,7 @@ describe('a READ', () => {
     const got = t.payloads().slice(0, 3)
     assert.deepEqual(Uint8Array.from(got.flatMap(p => [...p])), data(2500))
   })
-  it('ends in the run in which the next begins, where runs are messages', () => {
+  it('may end in the run in which the next begins', () => {
     const runsOf = (soonPackets?: number): number[][] => {
       const t = start({}, { maxBytes: 0x8000, ...(soonPackets !== undefined && { soonPackets }) })
       t.node.memory.set(data(8 * MTU), 0x9000)
@@ -65,7 +65,7 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 1, { rkey: 0xbad, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1 [5]', 'READ_RESP_ONLY@1 msn 2'])
   })
-  it('acknowledges what came before; what comes after is acknowledged behind it', () => {
+  it('acknowledges earlier requests; later ones are acknowledged after it', () => {
     const t = start()
     t.request('SEND_ONLY', 0, { payload: 1, ackReq: true })
     t.request('READ_REQUEST', 1, { dmaLen: 5 })
@@ -74,7 +74,7 @@ describe('a READ', () => {
     t.request('SEND_ONLY', 3, { payload: MTU + 4, ackReq: true })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@2 msn 3 [5]', 'NAK(INVALID_REQUEST)@3 msn 3'])
   })
-  it('repeated is answered again, whole, or its tail', () => {
+  it('duplicate is answered again, whole or from a later PSN', () => {
     const t = start()
     t.node.memory.set(data(2500), 0x9000)
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
@@ -89,7 +89,7 @@ describe('a READ', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_MIDDLE@1 [1024]', 'READ_RESP_LAST@2 msn 1 [452]'])
     assert.deepEqual(t.payloads().at(-2), data(2500).slice(MTU, 2 * MTU))
   })
-  it('repeated with another range or key is not answered', () => {
+  it('duplicate with another range or key is not answered', () => {
     const t = start()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
@@ -103,13 +103,13 @@ describe('a READ', () => {
     t.request('READ_REQUEST', 0, { remote: 0x9004, dmaLen: 8 })
     assert.deepEqual(t.sent(), [])
   })
-  it('repeated while its answer is under way is not answered twice', () => {
+  it('duplicate during its response is not answered twice', () => {
     const t = start()
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 2500 })
     assert.equal(t.sent().length, 3)
   })
-  it('beyond the number agreed on is refused', () => {
+  it('beyond max_dest_rd_atomic is refused', () => {
     const t = start({ maxDestRdAtomic: 2 })
     for (let i = 0; i < 3; i++) t.request('READ_REQUEST', i, { dmaLen: 1 })
     assertRefused(
@@ -119,7 +119,7 @@ describe('a READ', () => {
       ['QP_REQ_ERR'],
     )
   })
-  it('may follow when earlier ones are answered; a repetition that waits gives way', () => {
+  it('may follow when earlier ones are answered; a waiting duplicate gives way', () => {
     const t = start({ maxDestRdAtomic: 1 })
     for (let i = 0; i < 5; i++) {
       t.request('READ_REQUEST', i, { dmaLen: 1 })
@@ -149,7 +149,7 @@ describe('a READ', () => {
     t.node.port.room = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
-  it('is read as the port has room, in turns with others', () => {
+  it('is read as the port has room, in turns with other QPs', () => {
     const t = start({}, { maxBytes: 2 * (MTU + 20) })
     t.node.port.room = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
@@ -177,7 +177,7 @@ describe('an atomic', () => {
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@0 msn 1 = 5', `ATOMIC_ACK@1 msn 2 = ${0x1234_5678_9abc_def0n}`])
     assert.equal(word(t), 0x1234_5678_9abc_def0n)
   })
-  it('repeated has the same answer and no effect, and none when it is forgotten', () => {
+  it('duplicate gets the same response without effect, and none once its resource was reused', () => {
     const t = start()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
     assert.equal(t.state, ERR, 'five at once are more than four')
@@ -199,7 +199,7 @@ describe('an atomic', () => {
     t.request('FETCH_ADD', 2, { remote: 0x8000, swap: 1n })
     assert.deepEqual(t.sent(), ['ATOMIC_ACK@2 msn 2 = 9'])
   })
-  it('at an odd address, without the right, or with a wrong key is refused', () => {
+  it('at an unaligned address, without the right, or with a wrong key is refused', () => {
     const t = start()
     t.request('FETCH_ADD', 0, { remote: 0x8004 })
     assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'])

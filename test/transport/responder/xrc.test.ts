@@ -18,7 +18,7 @@ const OTHER = SHARED_QUEUE + 1
 const initiator = () => startScript({}, { service: Service.XRC_INI })
 const target = () => start({}, { service: Service.XRC_TGT })
 
-test('every request packet names the queue, and the payload is whole', () => {
+test('every request packet names the SRQ, and the payload is whole', () => {
   const cases: [opcode: number, length: number, packets: string[]][] = [
     [SEND, 5, [`SEND_ONLY@0 ackreq srq ${SRQ} [5]`]],
     [SEND, 2 * MTU + 3, ['SEND_FIRST@0', 'SEND_MIDDLE@1', 'SEND_LAST@2']],
@@ -44,7 +44,7 @@ test('every request packet names the queue, and the payload is whole', () => {
   }
 })
 
-test('READs and atomics name it too, and their responses have nothing of it', () => {
+test('READs and atomics name it too; their responses have no XRCETH', () => {
   const t = initiator()
   t.post({ id: 1, opcode: READ, flags: TO, remote: 8, ...sge(0, 100) })
   t.post({ id: 2, opcode: CAS, flags: TO, remote: 16, compare: 5n, swap: 6n, ...sge(512, 8) })
@@ -59,7 +59,7 @@ test('READs and atomics name it too, and their responses have nothing of it', ()
   assert.deepEqual(inMemory(t, 0, 100), data(100))
 })
 
-test('resending names it again', () => {
+test('retransmissions name it again', () => {
   const t = initiator()
   t.post({ id: 1, opcode: SEND, flags: TO, ...sge(0, 2 * MTU) })
   const first = t.sent()
@@ -89,7 +89,7 @@ test('a target serves all operations', () => {
   assert.equal(word(t), 8n)
 })
 
-test('packets of a long WRITE are taken in one step if all name the same queue', () => {
+test('packets of a long WRITE are handled in one step if all name the same SRQ', () => {
   const t = target()
   const middle = ['XRC_WRITE_MIDDLE', { payload: MTU }] as const
   t.request('XRC_WRITE_FIRST', 0, { payload: MTU, remote: 0, dmaLen: 6 * MTU })
@@ -104,7 +104,7 @@ test('packets of a long WRITE are taken in one step if all name the same queue',
   assert.deepEqual(other.sent(), ['NAK(INVALID_REQUEST)@2 msn 0'])
 })
 
-test('a packet shorter than a MIDDLE by the header that names the queue is not taken for one', () => {
+test('a packet shorter than a MIDDLE by the XRCETH is no MIDDLE', () => {
   const t = target()
   t.request('XRC_WRITE_FIRST', 0, { payload: MTU, remote: 0, dmaLen: 6 * MTU })
   const short = packet('XRC_WRITE_MIDDLE', RQ + 1, { payload: MTU - 4 })
@@ -124,7 +124,7 @@ const refusedFor = (name: string, spec: Parameters<typeof packet>[2]): void => {
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
 
-test('a queue that the domain does not have is an invalid request, whatever the operation', () => {
+test('an SRQ outside the domain is an invalid request for every operation', () => {
   refusedFor('XRC_SEND_ONLY', { payload: 4 })
   refusedFor('XRC_WRITE_ONLY', { payload: 4, remote: 0 })
   refusedFor('XRC_READ_REQUEST', { dmaLen: 4, remote: 0 })
@@ -140,7 +140,7 @@ test('a message that continues with another SRQ is an invalid request; its recei
   assert.equal(t.state, ERR)
 })
 
-test('an empty queue makes the requester wait', () => {
+test('an empty SRQ makes the requester wait', () => {
   const t = startScript({ minRnrTimer: 7 }, { service: Service.XRC_TGT })
   t.request('XRC_SEND_ONLY', 0, { payload: 4 })
   assert.deepEqual(t.sent(), ['RNR(7)@0 msn 0'])

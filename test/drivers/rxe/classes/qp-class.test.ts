@@ -53,7 +53,7 @@ const inState = (qp: TestQp, state: number): TestQp => {
   return qp
 }
 
-test('create answers sizes as recorded: what was asked for, and the inline data that fits beside the elements', () => {
+test('create returns sizes as recorded: the requested ones, and the inline data that fits beside the elements', () => {
   const { p, cq } = bench()
   const answered = (more: Partial<Cap>) => makeQp(p, cq, { cap: more }).cap
   const one = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
@@ -63,7 +63,7 @@ test('create answers sizes as recorded: what was asked for, and the inline data 
   assert.deepEqual(answered(none), none)
 })
 
-test('create refuses what is above the limits, and leaves nothing behind', () => {
+test('create refuses values above the limits, and leaves nothing behind', () => {
   const { m, p, cq } = bench()
   const { maxQpWr, maxSge, maxInline } = Limits
   for (const [field, most] of [
@@ -106,7 +106,7 @@ test('a create without memory for either ring leaves nothing behind', () => {
   )
   assert.equal(m.devices[0].state.cqs.size(), 1)
   p.rings.left = Number.POSITIVE_INFINITY
-  // The refused ones used up no handles.
+  // Refused creates use no handles.
   assert.equal(makeQp(p, cq).handle, 2)
   p.close()
   assertNothingLeft(m, [p])
@@ -154,7 +154,7 @@ test('completion queues: limits, vectors, and what a resize refuses', () => {
   assert.equal(p.rings.live.size, before, 'the old ring is gone')
 })
 
-test('query answers RESET as recorded, and each state with what was set', () => {
+test('query returns RESET as recorded, and each state with the attributes set', () => {
   const { qp } = bench()
   const q = qp()
   const reset = query(q)
@@ -193,7 +193,7 @@ test('query answers RESET as recorded, and each state with what was set', () => 
   assert.deepEqual(query(q), reset, 'as new')
 })
 
-test('query: what a program changes afterwards in its own bytes changes nothing', () => {
+test("query: later changes to the program's own bytes change nothing", () => {
   const { qp } = bench()
   const q = inState(qp(), Qps.INIT)
   const dgid = peer.slice()
@@ -202,7 +202,7 @@ test('query: what a program changes afterwards in its own bytes changes nothing'
   assert.deepEqual(query(q).address.dgid, peer)
 })
 
-test('transitions: from every state to every state, with just what the table needs', () => {
+test('transitions: from every state to every state, with exactly the required attributes', () => {
   const needed: Readonly<Record<number, Modify>> = {
     [Qps.INIT]: toInit(),
     [Qps.RTR]: toRtr(42, peer),
@@ -320,7 +320,7 @@ test('paths: empty GID index, no global route, other port, families that differ'
   assert.equal(m.link.stat().flows, 1)
 })
 
-test('alternate paths do not exist: the device does not list them and says why', () => {
+test('alternate paths are unsupported: the device does not list them and says why', () => {
   const { p, qp } = bench()
   const q = inState(qp(), Qps.INIT)
   const alternatePath = { ...path(peer), altPort: 1, pkeyIndex: 0, timeout: 0 }
@@ -334,7 +334,7 @@ test('alternate paths do not exist: the device does not list them and says why',
     assert.deepEqual([create.in.alternatePath, modify.in.alternatePath], [undefined, undefined], name)
     assert.ok(modify.in.address)
   }
-  // Nor is anything that names objects of classes that the device does not have.
+  // Nor is an attribute that names objects of classes that the device lacks.
   for (const { name, methods } of listed)
     for (const [method, { in: into, out }] of Object.entries(methods))
       for (const [attribute, { of }] of Object.entries({ ...into, ...out }))
@@ -345,7 +345,7 @@ test('alternate paths do not exist: the device does not list them and says why',
           )
 })
 
-test('queue pairs of all types are counted together: maxQp is of the device', () => {
+test('queue pairs of all types count towards maxQp of the device', () => {
   const { p } = bench()
   const { limits, attributes, shared } = p.rxe.device
   const limit = limits.get('rc_qp')
@@ -354,7 +354,7 @@ test('queue pairs of all types are counted together: maxQp is of the device', ()
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
 
-test('a flow lives as long as its path: changed in SQD, left in RESET, gone with the QP', () => {
+test('a flow lives as long as its path: changed in SQD, kept in RESET, destroyed with the QP', () => {
   const { m, p, qp } = bench()
   const q = inState(qp(), Qps.SQD)
   modify(q, { address: path(ipv4(127, 0, 0, 3)) })
@@ -369,7 +369,7 @@ test('a flow lives as long as its path: changed in SQD, left in RESET, gone with
   assert.equal(m.link.stat().flows, 0)
 })
 
-test('the doorbell call takes no requests', () => {
+test('the doorbell call accepts no requests', () => {
   const { p, qp } = bench()
   const q = inState(qp(), Qps.RTS)
   const ring = (wrCount?: number) =>
@@ -377,7 +377,7 @@ test('the doorbell call takes no requests', () => {
   assert.deepEqual([ring(), ring(0), ring(1)], ['ok', 'ok', 'EINVAL'])
 })
 
-test('devices at rest stay at rest, however many queue pairs there are', () => {
+test('idle devices stay idle, however many queue pairs there are', () => {
   const { m, p, cq } = bench()
   for (let i = 0; i < 150; i++) makeQp(p, cq, { cap: { maxSendWr: 1, maxRecvWr: 1 } })
   m.settle()

@@ -1,5 +1,5 @@
 /*
- * Class srq of the soft device: which queue pair gets which request, events, and refusals.
+ * Class srq of the soft device: which queue pair gets which WQE, events, and refusals.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -27,7 +27,7 @@ import { makeSharedQp, makeSrq, modifySrq, querySrq } from '../shared.ts'
 const SRQ_LIMIT_REACHED = 15
 const LAST_WQE_REACHED = 16
 
-/** Two senders on one device, and two queue pairs with one shared queue on the other. */
+/** Two senders on one device, and two queue pairs with one SRQ on the other. */
 const bench = () => {
   const m = machine()
   const a = program(m, 0)
@@ -56,7 +56,7 @@ const bench = () => {
   return { m, a, b, cqA, cqB, srq, from, to, receive, send, asyncs, close }
 }
 
-test('requests go to messages in the order in which these begin, whoever they are for', () => {
+test('WQEs go to messages in the order of their first packets, whatever the queue pair', () => {
   const { b, cqB, to, receive, send, close } = bench()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
@@ -68,7 +68,7 @@ test('requests go to messages in the order in which these begin, whoever they ar
   close()
 })
 
-test('an empty queue makes senders wait, and a request posted later serves them', () => {
+test('an empty SRQ makes senders wait, and a later post serves them', () => {
   const { m, cqB, receive, send, close } = bench()
   send(0, 1)
   assert.deepEqual(completions(cqB), [])
@@ -95,7 +95,7 @@ test('the limit event comes once', () => {
   close()
 })
 
-test('another size keeps what waits; senders notice nothing', () => {
+test('a resize keeps waiting WQEs; senders notice nothing', () => {
   const { b, cqB, srq, receive, send, close } = bench()
   for (const id of [1, 2, 3]) receive(id)
   send(0, 1)
@@ -113,7 +113,7 @@ test('another size keeps what waits; senders notice nothing', () => {
   close()
 })
 
-test('a queue pair in error flushes nothing of it, and says that it took its last', () => {
+test('a queue pair in error flushes no WQE of the SRQ, and raises LAST_WQE_REACHED', () => {
   const { cqB, to, receive, send, asyncs, close } = bench()
   for (const id of [1, 2]) receive(id)
   modify(to[0], { state: Qps.ERR })
@@ -133,7 +133,7 @@ test('a queue pair in error flushes nothing of it, and says that it took its las
   close()
 })
 
-test('a queue pair with a shared queue has no receive queue of its own', () => {
+test('a queue pair with an SRQ has no receive queue of its own', () => {
   const { to, close } = bench()
   const { cap } = query(to[0])
   assert.deepEqual([cap.maxRecvWr, cap.maxRecvSge], [0, 0])
@@ -141,7 +141,7 @@ test('a queue pair with a shared queue has no receive queue of its own', () => {
   close()
 })
 
-test('a queue in use cannot be destroyed', () => {
+test('an SRQ in use cannot be destroyed', () => {
   const { b, srq, to, close } = bench()
   const destroy = () => invokeNow(b.context, Srq, 'destroy', srq.handle, {}, b.caller)
   assert.equal(errnoOf(destroy), 'EBUSY')
@@ -180,7 +180,7 @@ test('sizes and limits are those of the device', () => {
   assertNothingLeft(m, [p])
 })
 
-test('queues that match tags are declared, and no device here has them', () => {
+test('tag-matching SRQs are declared, and no device here has them', () => {
   const m = machine()
   const p = program(m)
   const cq = makeCq(p)

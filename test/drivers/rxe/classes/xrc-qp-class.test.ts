@@ -32,7 +32,7 @@ const LAST_WQE_REACHED = 16
 const REM_INV_REQ_ERR = 9
 const REM_ACCESS_ERR = 10
 
-/** A sender on device 0 and a receiver with two queues, each in a protection domain of its own, on device 1. */
+/** A sender on device 0 and a receiver with two SRQs, each in its own protection domain, on device 1. */
 const bench = () => {
   const m = machine()
   const a = program(m, 0)
@@ -63,7 +63,7 @@ const bench = () => {
 
 const asyncs = (p: Program): number[] => p.async.queue.splice(0).map(({ type }) => type)
 
-test('a request takes from the queue that it names and completes to its CQ, with the target’s number', () => {
+test('a request consumes from the SRQ that it names and completes to its CQ, with the target’s number', () => {
   const { cqA, cqB, mrA, mrB, srq, tgt, send, receive, close } = bench()
   receive(srq, 1)
   mrA.bytes.fill(9, 0, 50)
@@ -80,7 +80,7 @@ test('a request takes from the queue that it names and completes to its CQ, with
   close()
 })
 
-test('the queue that a request names decides the protection domain', () => {
+test('the SRQ that a request names decides the protection domain', () => {
   const { b, cqA, cqC, mrB, srq, other, send, receive, close } = bench()
   const write = { opcode: Wr.WRITE, remote: mrB.address, rkey: mrB.rkey }
   send(srq.number, write)
@@ -88,7 +88,7 @@ test('the queue that a request names decides the protection domain', () => {
     completions(cqA).map(({ status }) => status),
     [0],
   )
-  // The same memory by a queue of another domain of protection.
+  // The same memory through an SRQ of another protection domain.
   receive(other, 1)
   send(other.number, write)
   assert.deepEqual(
@@ -100,7 +100,7 @@ test('the queue that a request names decides the protection domain', () => {
   close()
 })
 
-test('READs of two protection domains at once are read in the one of their own queue', () => {
+test('concurrent READs of two protection domains each use the domain of their SRQ', () => {
   const { m, b, cqA, mrA, mrB, srq, other, otherPd, ini, close } = bench()
   const mrOther = register({ ...b, pd: otherPd }, 4096)
   mrB.bytes.fill(3)
@@ -120,7 +120,7 @@ test('READs of two protection domains at once are read in the one of their own q
   close()
 })
 
-test('a queue that is of no domain, of another one, or plain is an invalid request', () => {
+test('an SRQ of no domain, of another one, or a plain one is an invalid request', () => {
   for (const kind of ['none', 'another', 'gone'] as const) {
     const { b, cqA, cqB, srq, send, close } = bench()
     let number = 0x77
@@ -140,7 +140,7 @@ test('a queue that is of no domain, of another one, or plain is an invalid reque
   }
 })
 
-test('a domain is that of its file, as long as anybody has it open', () => {
+test('a domain belongs to its file, as long as anybody has it open', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const open = (from: Program, file: number | undefined, flags: number) => errnoOf(() => openDomain(from, file, flags))
@@ -219,7 +219,7 @@ test('events of a target go to all processes that opened it', () => {
   assertNothingLeft(m, [p, q])
 })
 
-test('a queue that is gone is an invalid request, and its requests leave nothing behind', () => {
+test('a destroyed SRQ is an invalid request, and its WQEs leave nothing behind', () => {
   const { b, cqA, cqB, srq, mrA, receive, send, close } = bench()
   receive(srq, 1, 8192)
   send(srq.number, { sges: [piece(mrA, 0, 3000)] })
@@ -234,7 +234,7 @@ test('a queue that is gone is an invalid request, and its requests leave nothing
   close()
 })
 
-test('what a type does not have cannot be passed', () => {
+test('attributes that a type lacks cannot be passed', () => {
   const { b, tgt, close } = bench()
   assert.equal('recvCq' in XrcTgtQp.methods.create.in, false)
   assert.equal('retryCnt' in XrcTgtQp.methods.modify.in, false)

@@ -67,12 +67,12 @@ test('a completion has the fields of ib_uverbs_wc at their places', () => {
       '01' + // port_num
       '00',
   )
-  // An invalidated key is a number of this machine.
+  // An invalidated key is in host byte order.
   assert.ok(pushCompletion(cq, words(1, { FLAGS: 8, IMM: 0x01020304 })))
   assert.equal(ring.view.getUint32(384 + 128 + 24, true), 0x01020304)
 })
 
-test('a queue holds as many as it says, then it is overrun and dead', () => {
+test('a CQ holds its capacity, then it overruns and is dead', () => {
   const { cq, ring } = queue(3)
   for (let i = 0; i < 3; i++) assert.ok(pushCompletion(cq, words(i)))
   assert.equal(cq.overrun, false)
@@ -108,14 +108,14 @@ test('completions come in order around the ring as long as the program consumes'
   )
 })
 
-test('a consumer that runs ahead makes no false overrun, however often it does', () => {
+test('a consumer that runs ahead causes no false overrun, however often it does', () => {
   // Debian's extended CQ calls advance once too often at the end of a poll.
   const { cq, ring } = queue(7)
   for (let round = 0; round < 100; round++) {
     assert.ok(pushCompletion(cq, words(2 * round)), `round ${round}`)
     assert.ok(pushCompletion(cq, words(2 * round + 1)), `round ${round}`)
     ring.consumer = (ring.producer + 1) & ring.mask
-    // The next one comes up to the consumer, which does not see it.
+    // The next completion fills the consumer's slot, and the consumer does not see it.
     assert.ok(pushCompletion(cq, words(1000 + round)), `round ${round}`)
   }
   for (let burst = 1; burst < ring.mask; burst++)
@@ -123,13 +123,13 @@ test('a consumer that runs ahead makes no false overrun, however often it does',
       for (let i = 0; i < burst; i++) assert.ok(pushCompletion(cq, words(i)), `burst of ${burst}`)
       ring.consumer = (ring.producer + 1) & ring.mask
     }
-  // One that it ran past comes up to it; from there on the whole ring is usable.
+  // A completion in a skipped slot reaches it; from there on the whole ring is usable.
   for (let i = 0; i <= ring.mask; i++) assert.ok(pushCompletion(cq, words(i)), `completion ${i}`)
   assert.equal(pollAll(ring).length, ring.mask)
   assert.equal(cq.overrun, false)
 })
 
-test('whatever a program writes where its index is, nothing is written outside the ring', () => {
+test('whatever a program writes to its index, nothing is written outside the ring', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 9 }),
@@ -151,7 +151,7 @@ test('whatever a program writes where its index is, nothing is written outside t
   )
 })
 
-test('resize moves what waits, in order, up and down and around the end', () => {
+test('resize moves waiting completions, in order, up and down and around the end', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 12 }),
@@ -180,7 +180,7 @@ test('resize moves what waits, in order, up and down and around the end', () => 
           q.ring = mapRing(q.cq.ring.area)
           assert.ok(q.ring.mask >= next)
         }
-        // And it goes on from there.
+        // The ring continues from there.
         while (id - first < q.ring.mask) assert.ok(pushCompletion(q.cq, words(id++)))
         assert.deepEqual(
           pollAll(q.ring).map(one => Number(one.id)),

@@ -22,7 +22,7 @@ const bench = (count: number, slots = 15) => {
     onReceiveScan: (row: number) => told.push(`receive ${row}`),
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => false)
-  /** `empty`: what is told of was changed by a call, and nothing is posted. */
+  /** `empty`: the notified queue was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
     told.length = 0
     const found = posts.scan(where)
@@ -34,7 +34,7 @@ const bench = (count: number, slots = 15) => {
   return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send.ring, to) }
 }
 
-test('a full look finds every post, once', () => {
+test('a full scan finds every post, once', () => {
   const { rings, scan, send } = bench(200)
   assert.deepEqual(scan(Where.ALL), [])
   send(150, 1)
@@ -44,7 +44,7 @@ test('a full look finds every post, once', () => {
   assert.deepEqual(scan(Where.ALL), [])
 })
 
-test('a queue that was used is looked at in between, until it has not been for a while', () => {
+test('a used queue is polled between scans until it has been idle for a while', () => {
   const { scan, send } = bench(3)
   for (let i = 0; i < 20; i++) scan(Where.ALL)
   send(1, 1)
@@ -61,7 +61,7 @@ test('a queue that was used is looked at in between, until it has not been for a
   assert.deepEqual(scan(Where.ALL), ['send 1'])
 })
 
-test('a queue that is used before the first full look is known to be in use', () => {
+test('a queue that is used before the first full scan is known to be in use', () => {
   const { scan, posts, send } = bench(2)
   send(1, 1)
   posts.look(1)
@@ -70,7 +70,7 @@ test('a queue that is used before the first full look is known to be in use', ()
   assert.deepEqual(scan(Where.USED), ['send 1'])
 })
 
-test('what was changed is looked at by every scan, whatever its indices, and is no work if nothing is posted', () => {
+test('a changed queue is polled by every scan, whatever its indices, and is no work if nothing is posted', () => {
   const { rings, posts, scan, send } = bench(2)
   posts.look(1)
   posts.look(1)
@@ -83,7 +83,7 @@ test('what was changed is looked at by every scan, whatever its indices, and is 
   assert.deepEqual(scan(Where.USED), [], 'gone in the meantime')
 })
 
-test('an index that went once around a ring of two slots while the engine took requests by itself is news', () => {
+test('an index that wrapped a ring of two slots while the engine took requests itself is a new post', () => {
   const { rings, scan, send } = bench(1, 1)
   const { loadSend, takeReceive } = ringWork(rings)
   const block = new Uint32Array(64)
@@ -92,7 +92,7 @@ test('an index that went once around a ring of two slots while the engine took r
   receive(1)
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
   assert.ok(loadSend(0, 0, block, 0) && takeReceive(0, block, 0))
-  // The second ones come before the engine is done, and it finds them without a look.
+  // The second ones arrive before the engine is done, which finds them without a poll.
   send(0, 2)
   receive(2)
   assert.ok(loadSend(0, 1, block, 0) && takeReceive(0, block, 0))

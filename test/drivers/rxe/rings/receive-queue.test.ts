@@ -28,7 +28,7 @@ const bench = (requests = 7) => {
     queue,
     told,
     ring: mapRing(queue.ring.area),
-    /** The id taken; undefined if there was none. */
+    /** The consumed id; undefined if the queue was empty. */
     take: (): number | undefined => (takeReceive(queue, into, 0) ? into[Receive.ID_LO] : undefined),
     into,
   }
@@ -38,7 +38,7 @@ const post = (ring: ReturnType<typeof mapRing>, ...ids: number[]): void => {
   for (const id of ids) assert.ok(postReceive(ring, BigInt(id), [{ address: 0x1000 * id, length: id, lkey: 7 }]))
 }
 
-test('the limit is told once, when fewer are left, and is then 0', () => {
+test('the limit event is raised once, when fewer are left, and the limit is then 0', () => {
   const { queue, ring, take, told } = bench()
   post(ring, 1, 2, 3, 4, 5)
   queue.limit = 3
@@ -53,7 +53,7 @@ test('the limit is told once, when fewer are left, and is then 0', () => {
   assert.equal(told.times, 1)
 })
 
-test('a queue of one queue pair has nobody to tell', () => {
+test('a queue of one queue pair raises no limit event', () => {
   const queue = createReceiveQueue(testRings(), 3, 1)
   assert.equal(queue.shared, false)
   assert.equal(createReceiveQueue(testRings(), 3, 1, () => {}).shared, true)
@@ -66,7 +66,7 @@ const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolea
   return true
 }
 
-test('whatever is posted, taken and resized: each request comes once, in order, whole', () => {
+test('random posts, receives and resizes: each request arrives once, in order, whole', () => {
   const step = fc.oneof(
     fc.record({ post: fc.integer({ min: 1, max: 5 }) }),
     fc.record({ take: fc.integer({ min: 1, max: 5 }) }),
@@ -102,7 +102,7 @@ test('whatever is posted, taken and resized: each request comes once, in order, 
   )
 })
 
-test('nonsense in the ring stays inside bounds, at another size too', () => {
+test('garbage in the ring stays inside bounds, at another size too', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(

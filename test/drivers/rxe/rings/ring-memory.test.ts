@@ -1,6 +1,6 @@
 /*
- * Slabs of rings: rings of any size never overlap, are at the offset that calls answer, are empty when new, and waste
- * little memory.
+ * Slabs of rings: rings of any size never overlap, lie at the offset that the call returned, are zero when new, and
+ * waste little memory.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -18,7 +18,7 @@ import {
   storeProducer,
 } from '../../../../src/drivers/rxe/rings/rings.ts'
 
-/** Fills all of a ring with a number, and says whether it is still there. */
+/** Fills a ring with a number, and checks that it is unchanged. */
 const mark = (ring: Ring, value: number): void => {
   for (let i = 0; i <= ring.mask; i++) {
     const at = elementAt(ring, i)
@@ -36,7 +36,7 @@ const isMarked = (ring: Ring, value: number): boolean => {
   )
 }
 
-test('rings of any size, made and freed in any order, keep what is theirs', () => {
+test('rings of any size, allocated and freed in any order, keep their contents', () => {
   const step = fc.record({
     free: fc.option(fc.nat(), { nil: undefined, freq: 2 }),
     elements: fc.integer({ min: 1, max: 40 }),
@@ -72,13 +72,13 @@ test('rings of any size, made and freed in any order, keep what is theirs', () =
   )
 })
 
-test('an offset where no ring lies is our own mistake', () => {
+test('an offset without a ring is an internal error', () => {
   const memory = slabRings()
   createRing(memory, 4, 64)
   for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /no ring lies at/)
 })
 
-test('of many rings an eighth of the memory is free at most, and what is freed is given back', () => {
+test('at most an eighth of the memory of many rings is unused, and freed rings return it', () => {
   const memory = slabRings()
   const rings = Array.from({ length: 5000 }, () => createRing(memory, 16, 64))
   const needed = rings.length * (16 * 64 + 16)
@@ -90,7 +90,7 @@ test('of many rings an eighth of the memory is free at most, and what is freed i
   assert.ok(memory.stat().bytes <= 2 ** 20)
 })
 
-test('a queue that nobody asked for holds nothing and is nobody’s to free', () => {
+test('a queue that was not requested has no memory, and freeing it does nothing', () => {
   const memory = slabRings()
   memory.free(emptyRing)
   assert.deepEqual([emptyRing.capacity, loadProducer(emptyRing), loadConsumer(emptyRing)], [0, 0, 0])

@@ -22,7 +22,7 @@ import { isIntact, testRings } from '../provider.ts'
 const u32 = (bytes: Uint8Array, at: number): number =>
   new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true)
 
-/** The mappings that follow a successful create, and what was asked for. */
+/** The mappings that follow a successful create, and the requested sizes. */
 const mappingsOf = (log: string, object: number): { call: LoggedIoctl; maps: LoggedMmap[] }[] => {
   const found: { call: LoggedIoctl; maps: LoggedMmap[] }[] = []
   let last: { call: LoggedIoctl; maps: LoggedMmap[] } | undefined
@@ -57,7 +57,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 
   test(`${log}: queue pairs are mapped as recorded, the receive queue first`, () => {
-    // Shared receive queues and extended QPs have other mappings; both queues make two.
+    // SRQs and extended QPs have other mappings; both queues make two.
     const all = mappingsOf(log, 4).filter(({ call, maps }) => maps.length === 2 && !attribute(call, 3))
     assert.ok(all.length > 0)
     for (const { call, maps } of all) {
@@ -70,7 +70,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 }
 
-test('a ring holds what was asked for, in elements of a power of two and of at least 64 bytes', () => {
+test('a ring holds the requested number, in power-of-two elements of at least 64 bytes', () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 5000 }), fc.integer({ min: 0, max: 2000 }), (elements, bytes) => {
       const ring = createRing(testRings(), elements, bytes)
@@ -84,7 +84,7 @@ test('a ring holds what was asked for, in elements of a power of two and of at l
   )
 })
 
-test('any index, and whatever the program writes where indices are, stays inside the ring', () => {
+test('any index, whatever the program writes, stays inside the ring', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 0, max: 300 }),
@@ -96,7 +96,7 @@ test('any index, and whatever the program writes where indices are, stays inside
         for (const index of indices) {
           const at = elementAt(ring, index)
           assert.ok(at >= piece.at + RingHeader.DATA && at + 2 ** ring.log2 <= piece.at + piece.length)
-          // The program owns the mapping: header and indices may be anything.
+          // The program owns the mapping: header and indices may hold anything.
           for (const place of [0, 4, RingHeader.PRODUCER, RingHeader.CONSUMER])
             ring.area.view.setInt32(piece.at + place, index | 0, true)
           assert.ok(loadProducer(ring) <= ring.mask && loadProducer(ring) >= 0)

@@ -27,7 +27,7 @@ import {
 const MAX_SGE = 4
 const INLINE = 64
 const ROW = 3
-/** Words before and after the place where a request is copied to, and what they hold. */
+/** Guard words around the copied request, and their contents. */
 const MARGIN = 8
 const MARK = 0xa5a5a5a5
 
@@ -125,7 +125,7 @@ for (const [name, opcode] of Object.entries(Wr)) {
   })
 }
 
-test('the immediate is what its big-endian bytes say, the key to invalidate a number of this machine', () => {
+test('the immediate is in big-endian bytes, the key to invalidate in host order', () => {
   const b = bench()
   writeSend(b.send, { opcode: Wr.SEND_IMM, imm: 0x01020304 })
   const at = RingHeader.DATA + SendWqe.IMM
@@ -134,7 +134,7 @@ test('the immediate is what its big-endian bytes say, the key to invalidate a nu
   assert.deepEqual([...new Uint8Array(b.send.view.buffer, b.send.view.byteOffset + at, 4)], [4, 3, 2, 1])
 })
 
-test('a wrong total length is made right from the elements', () => {
+test('a wrong total length is replaced by the sum of the elements', () => {
   // ibv_wr_set_sge_list of rdma-core 44 multiplies the first element's length by their number.
   const words = post({ opcode: Wr.SEND, sges, claimed: 300 })
   assert.equal(words[Send.LENGTH], 128)
@@ -215,7 +215,7 @@ test('a refused request keeps its identifier for the completion', () => {
   assert.deepEqual([words[Send.SGES], words[Send.LENGTH]], [0, 0])
 })
 
-test('inline data: up to the limit, with or without its flag, copied in pieces', () => {
+test('inline data: up to the limit, with or without its flag, copied in chunks', () => {
   const data = Uint8Array.from({ length: INLINE }, (_, i) => i + 1)
   const b = bench()
   postSend(b.send, { opcode: Wr.SEND, inline: data })
@@ -253,7 +253,7 @@ test('requests are found by number around the ring, and only those that were pos
   }
 })
 
-test('receive requests are taken once, in order, and their slots are free at once', () => {
+test('receive requests are consumed once, in order, and their slots are free at once', () => {
   const b = bench(3)
   for (let round = 0; round < 20; round++) {
     assert.equal(b.take(), undefined)
@@ -278,7 +278,7 @@ test('a receive request with more elements than the queue has is a buffer of no 
   assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'a sum that no message can exceed')
 })
 
-test('garbage in rings and indices is refused or carried out inside bounds', () => {
+test('garbage in rings and indices is refused or executed within bounds', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(
