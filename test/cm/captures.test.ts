@@ -1,6 +1,6 @@
 /*
- * Replay: for every capture of Linux's connection manager, our engine takes the place of each side in turn and must
- * send what that side sent, message by message and field by field, but for the rows of permitted.ts.
+ * Replay: for every capture of Linux's connection manager, our engine replaces each side in turn and must send the
+ * recorded messages, field by field, except for the rows of permitted.ts.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -13,7 +13,7 @@ import { type Difference, messagesIn, replay } from './replay.ts'
 const captures = readdirSync(fixture('wire'))
   .filter(name => name.endsWith('.pcap'))
   .map(name => name.slice(0, -'.pcap'.length))
-  // Forged packets, which no reader of whole captures takes.
+  // Forged packets, which the capture reader skips.
   .filter(name => !name.endsWith('inject') && messagesIn(name).length > 0)
 
 const used = new Set<Row>()
@@ -24,7 +24,7 @@ const notPermitted = (capture: string, side: 0 | 1): Difference[] =>
     return row === undefined
   })
 
-test('there are captures of everything', () => {
+test('every message type has a capture', () => {
   assert.ok(captures.length >= 14, captures.join(', '))
   const names = new Set(captures.flatMap(messagesIn).map(({ message }) => message.name))
   assert.deepEqual([...names].sort(), ['DREP', 'DREQ', 'REJ', 'REP', 'REQ', 'RTU', 'SIDR_REP', 'SIDR_REQ'])
@@ -36,10 +36,10 @@ for (const capture of captures)
     test('our engine as the passive side', () => assert.deepEqual(notPermitted(capture, 1), []))
   })
 
-/** Fields of recorded messages that our engine works out by itself: another value must be found wrong. */
+/** Fields of recorded messages that our engine computes: a changed value must fail. */
 const derived = { REQ: 'localAckTimeout', REP: 'targetAckDelay', DREQ: 'remoteQpn' } as const
 
-test('a recording with another value in one field is found wrong', () => {
+test('a recording with a changed field fails', () => {
   let twins = 0
   for (const recorded of captures.map(messagesIn))
     for (const [i, { from, message }] of recorded.entries()) {
@@ -56,7 +56,7 @@ test('a recording with another value in one field is found wrong', () => {
   assert.ok(twins > 50, `${twins} twins`)
 })
 
-test('each row that is allowed is explained in docs/reference/conformance.md', () => {
+test('each permitted difference is explained in docs/reference/conformance.md', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'conformance.md'), 'utf8')
   const missing = permitted.filter(({ capture }) => !page.includes(`\`test/cm/permitted.ts\` "capture: '${capture}'"`))
   assert.deepEqual(missing, [])

@@ -41,7 +41,7 @@ describe('a connection', () => {
     assert.equal(passive.state, 'REQ_RCVD')
     assert.equal(passive.agreed.remoteQpn, 0x11)
     assert.equal(passive.agreed.sqPsn, 0x1011)
-    // What one end serves at once is what the other may have outstanding.
+    // One end's responder resources are the other's initiator depth.
     assert.equal(passive.agreed.initiatorDepth, 4)
     assert.equal(passive.agreed.responderResources, 2)
 
@@ -116,7 +116,7 @@ describe('a connection', () => {
     assert.equal(one(pair.b).name, 'REQ_RECEIVED')
   })
 
-  test('XRC: the target answers with its queue pair where a context would stand', () => {
+  test('XRC: the target answers with its queue pair in the EE context field', () => {
     const [active, passive] = requested({ transport: 'XRC' })
     assert.equal(passive.agreed.transport, 'XRC')
     pair.b.engine.reply(passive, offer(0x22), pair.now)
@@ -137,7 +137,7 @@ describe('a connection', () => {
 })
 
 describe('losses', () => {
-  test('a REQ is sent again 15 times, every 4.83 s, then it has failed', () => {
+  test('a REQ is retransmitted 15 times, every 4.83 s, then the connection fails', () => {
     start()
     let sent = pair.lose().length
     const times: number[] = []
@@ -183,7 +183,7 @@ describe('losses', () => {
     assert.deepEqual(names(pair.b), ['REP_ERROR'])
   })
 
-  test('a repeated REQ is answered with the REP that waits, and with nothing before', () => {
+  test('a duplicate REQ is answered with the waiting REP, and with nothing before', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
@@ -198,7 +198,7 @@ describe('losses', () => {
     assert.equal(pair.b.engine.counters.duplicates.REQ, 2)
   })
 
-  test('a DREQ whose DREP is lost is answered again, also when the connection is forgotten', () => {
+  test('a DREQ whose DREP is lost is answered again, also after the connection ended', () => {
     const [active, passive] = established(pair)
     pair.a.engine.disconnect(active, pair.now)
     pair.exchange()
@@ -225,7 +225,7 @@ describe('losses', () => {
     assert.equal(active.state, 'TIMEWAIT')
   })
 
-  test('an MRA gives the time that it names, once, and is repeated for a repeated REQ', () => {
+  test('an MRA extends the timeout once, and is repeated for a duplicate REQ', () => {
     const active = start()
     const [req] = pair.collect()
     pair.exchange()
@@ -288,9 +288,9 @@ describe('refusals', () => {
     })
   }
 
-  test('a queue pair that is connected already: the old connection is stale', () => {
+  test('a queue pair that is already connected: the old connection is stale', () => {
     const [, passive] = established(pair)
-    // The peer has forgotten everything and begins anew with the same queue pair.
+    // The peer has rebooted and connects again with the same queue pair.
     const anew = new Host(1, 3)
     const active = anew.engine.create(pathTo(1, 2))
     anew.engine.connect(active, request(0x11), pair.now)
@@ -307,7 +307,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'DREQ_SENT')
   })
 
-  test('a REP for a request that is over', () => {
+  test('a REP for an abandoned request', () => {
     const [active, passive] = requested()
     pair.a.engine.destroy(active, pair.now)
     pair.lose()
@@ -317,7 +317,7 @@ describe('refusals', () => {
     assert.equal(passive.state, 'IDLE')
   })
 
-  test('a request that its sender gives up is over for the listener too', () => {
+  test('a request that its sender cancels ends for the listener too', () => {
     const [active, passive] = requested()
     pair.a.engine.destroy(active, pair.now)
     assert.deepEqual(pair.exchange(), ['1:REJ'])
@@ -344,7 +344,7 @@ describe('refusals', () => {
     assert.equal(actives[0]!.state, 'REQ_SENT')
   })
 
-  test('an alternate path is refused, and one for no connection named as that', () => {
+  test('an alternate path is refused, and one for no connection with its own code', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 5n, localId: active.localId, remoteId: passive.localId }
     inject(pair.b, { name: 'LAP', ...ids })
@@ -400,7 +400,7 @@ describe('resolution of a service id', () => {
   })
 })
 
-describe('peers that lie', () => {
+describe('lying peers', () => {
   test('a DREQ or RTU with a wrong id or queue pair changes nothing', () => {
     const [active, passive] = established(pair)
     const ids = { tid: 1n, localId: active.localId, remoteId: passive.localId }
@@ -444,13 +444,13 @@ describe('peers that lie', () => {
     assert.deepEqual(pair.lose(), [])
   })
 
-  test('two listeners of one service id', () => {
+  test('two listeners on one service id', () => {
     assert.throws(() => pair.b.engine.listen(SERVICE, { device: 3 }), /EADDRINUSE|has a listener/)
     pair.b.engine.listen(SERVICE + 1n, { device: 3 })
     pair.b.engine.listen(SERVICE + 1n, { device: 4 })
   })
 
-  test('a listener to a range of service ids, beside those of one', () => {
+  test('a listener on a range of service ids, beside those on one', () => {
     const { engine } = pair.b
     const range = engine.listen(0x2000n, { serviceMask: ~0xffn & 0xffff_ffff_ffff_ffffn })
     assert.throws(() => engine.listen(0x2012n), /has a listener/)
@@ -470,7 +470,7 @@ describe('peers that lie', () => {
 })
 
 describe('queue pairs of connections', () => {
-  test('one that is connected, or about to be, is not connected again: the peer would end the first as stale', () => {
+  test('a queue pair that is connected, or about to be, is not connected again: the peer would end the first as stale', () => {
     const [active, passive] = established(pair)
     const other = pair.a.engine.create(pathTo(1, 2))
     assert.throws(() => pair.a.engine.connect(other, request(0x11), pair.now), /queue pair 17 is connected already/)
@@ -487,7 +487,7 @@ describe('queue pairs of connections', () => {
     pair.a.engine.connect(pair.a.engine.create(pathTo(1, 2)), request(0x11), pair.now)
   })
 
-  test('numbers of no queue pair may be named by several', () => {
+  test('QPNs of no queue pair may be named by several', () => {
     established(pair, [0, 0])
     established(pair, [0, 0])
   })

@@ -19,7 +19,7 @@ class World {
   readonly random: () => number
   readonly hosts: Host[] = []
   readonly wire: OnWire[] = []
-  /** Connections that a consumer has and has not destroyed, by host. */
+  /** Connections of a consumer that are not destroyed, by host. */
   readonly held: Set<CmConnection>[] = []
   readonly restsUntil = new Map<CmConnection, number>()
   qpn = 0x10
@@ -38,7 +38,7 @@ class World {
     return list[this.below(Math.max(1, list.length))]
   }
 
-  /** A host that has just started, and knows nothing of what it did before. */
+  /** A restarted host, without its earlier state. */
   boot(number: number): void {
     const host = new Host(number, this.random())
     host.engine.listen(SERVICE, { backlog: 4 })
@@ -77,7 +77,7 @@ class World {
     this.hosts[to - 1]?.engine.onMad(mad, pathTo(to, from), this.now)
   }
 
-  /** Lets the earliest timer of any host expire. */
+  /** Expires the earliest timer of any host. */
   expire(): void {
     const next = Math.min(...this.hosts.map(({ engine }) => engine.nextTimeout()))
     if (next === Number.POSITIVE_INFINITY) return
@@ -85,16 +85,16 @@ class World {
     for (const { engine } of this.hosts) engine.onTimeout(this.now)
   }
 
-  /** The other end, if its consumer has it. */
+  /** The other end, if its consumer still has it. */
   peerOf({ path, remoteId }: CmConnection): CmConnection | undefined {
     const peer = path.remoteGid[15] ?? 0
     return [...(this.held[peer - 1] ?? [])].find(({ localId }) => localId === remoteId)
   }
 
-  /** A consumer does something that its connection's state allows. */
+  /** A consumer's action that its connection's state allows. */
   act(host: Host, connection: CmConnection): void {
     const { engine } = host
-    // What leads to a connection is chosen more often than what ends it.
+    // Actions that build a connection are chosen more often than those that end it.
     const commands = Object.keys(cmStates[connection.state].command)
     const forward = commands.filter(name => name === 'REQ' || name === 'REP' || name === 'RTU')
     const command = this.pick([...commands, ...forward, ...forward, ...forward])
@@ -165,7 +165,7 @@ class World {
     assert.equal(new Set(ids).size, ids.length)
   }
 
-  /** Delivers everything, and lets every timer expire that waits for a peer. */
+  /** Delivers everything, and expires every timer that waits for a peer. */
   settle(): void {
     for (let turn = 0; turn < 10_000; turn++) {
       this.collect()
@@ -176,7 +176,7 @@ class World {
     assert.fail('the managers never come to rest')
   }
 
-  /** Both ends of every connection that is established say so of each other. */
+  /** Both ends of every established connection name each other. */
   checkAgreement(): void {
     this.hosts.forEach((host, index) => {
       for (const connection of this.held[index] ?? []) {
@@ -185,7 +185,7 @@ class World {
         const what = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
         assert.ok(other, `${what}: the peer has no such connection`)
         assert.equal(other.remoteId, connection.localId, what)
-        // The passive end hears of it with the RTU, which its REP asks for until then.
+        // The passive end learns of it from the RTU, which its REP requests until then.
         assert.ok(other.state === 'ESTABLISHED', `${what}: the peer is in ${other.state}`)
         assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, what)
         assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, what)

@@ -28,7 +28,7 @@ export interface OnWire {
   readonly mad: Uint8Array
 }
 
-/** A small generator that repeats itself from its seed (mulberry32). */
+/** A small seeded generator (mulberry32). */
 export const randomFrom = (seed: number) => {
   let state = seed >>> 0
   return (): number => {
@@ -54,7 +54,7 @@ export class Host {
     })
   }
 
-  /** All events since the last look. */
+  /** All events since the last call. */
   events(): CmEvent[] {
     const events: CmEvent[] = []
     for (let event = this.engine.pollEvent(); event; event = this.engine.pollEvent()) events.push(event)
@@ -79,7 +79,7 @@ export class Pair {
     return this.wire
   }
 
-  /** Takes all messages off the wire and answers their names, without delivering them. */
+  /** Removes all messages from the wire without delivering them, and returns their names. */
   lose(): string[] {
     this.collect()
     return this.wire.splice(0).map(({ mad }) => parseCm(mad)?.name ?? '?')
@@ -90,7 +90,7 @@ export class Pair {
     host.engine.onMad(mad, pathTo(to, from), this.now)
   }
 
-  /** Delivers until nothing is on the wire; answers what went, as `1:REQ`. */
+  /** Delivers until nothing is on the wire; returns the messages, as `1:REQ`. */
   exchange(): string[] {
     const names: string[] = []
     for (this.collect(); this.wire.length > 0; this.collect()) {
@@ -101,7 +101,7 @@ export class Pair {
     return names
   }
 
-  /** Lets time pass until the next timeout of either side. */
+  /** Advances time to the next timeout of either side. */
   expire(): void {
     this.now = Math.min(this.a.engine.nextTimeout(), this.b.engine.nextTimeout())
     this.a.engine.onTimeout(this.now)

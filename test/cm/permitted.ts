@@ -9,9 +9,12 @@ import type { Difference } from './replay.ts'
 export interface Row {
   readonly capture: string
   readonly side: Side
-  /** Numbers of the messages in the file; 0: messages that the recording lacks. */
+  /** Message numbers in the file; 0: messages that the recording lacks. */
   readonly packets: readonly number[]
-  /** Field → recorded and our value; `packet`: a message that is absent on one side (`-`); `wait`: before it is sent again. */
+  /**
+   * Field → recorded and our value; `packet`: a message that one side lacks (`-`); `wait`: time before a
+   * retransmission.
+   */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
   readonly clause: string
   readonly reason: string
@@ -29,7 +32,7 @@ export const permitted: readonly Row[] = [
   },
 ]
 
-/** The row that allows a difference. */
+/** The row that permits a difference. */
 export const rowFor = (capture: string, side: Side, { number, field, recorded, ours }: Difference): Row | undefined =>
   permitted.find(row => {
     const [theirs, own] = row.fields[field] ?? []

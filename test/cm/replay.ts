@@ -15,7 +15,7 @@ import { factsOf } from '../transport/captures/facts.ts'
 import { randomFrom } from './pair.ts'
 
 export interface RecordedMessage {
-  /** Number of the packet in its file. */
+  /** Packet number in its file. */
   readonly number: number
   /** µs since the first packet of the file. */
   readonly time: number
@@ -34,9 +34,9 @@ export const messagesIn = (capture: string): RecordedMessage[] => {
   })
 }
 
-/** Where our engine did otherwise; `packet`: a message that is absent on one side (`-`). */
+/** Where our engine differs; `packet`: a message that one side lacks (`-`). */
 export interface Difference {
-  /** Of the recorded message; 0 for one that was not recorded. */
+  /** Number of the recorded message; 0 for one that was not recorded. */
   readonly number: number
   readonly field: string
   readonly recorded: string
@@ -54,7 +54,7 @@ const TIMER_TOLERANCE = 0.1
 const seconds = (micros: number): string => `${(micros / 1e6).toFixed(1)} s`
 const text = (value: unknown): string => (value instanceof Uint8Array ? Buffer.from(value).toString('hex') : `${value}`)
 
-/** Ids that are random: those of the recorded side, and ours for them. */
+/** Random ids: those of the recorded side → ours. */
 const ID_FIELDS = ['tid', 'localId', 'remoteId', 'requestId'] as const
 
 class Replay {
@@ -65,7 +65,7 @@ class Replay {
   /** Recorded transactions and ids of this side → ours. */
   readonly #ours = new Map<unknown, bigint | number>()
   readonly #connections = new Map<number, CmConnection>()
-  /** Requests that wait for the consumer, by the peer's id of them. */
+  /** Requests that wait for the consumer, by the peer's id. */
   readonly #requests = new Map<number, CmConnection>()
   readonly #paths = new Map<number, CmPath>()
   readonly #sentAt = new Map<string, { readonly recorded: number; readonly ours: number }>()
@@ -93,7 +93,7 @@ class Replay {
     return this.differences
   }
 
-  /** Whether the recorded consumer listened to the service that a request is for. */
+  /** Whether the recorded consumer listened on the service of a request. */
   #isServed(request: CmMessage): request is Of<'REQ' | 'SIDR_REQ'> {
     if (request.name === 'SIDR_REQ')
       return this.#all.some(
@@ -114,7 +114,7 @@ class Replay {
     try {
       this.#engine.listen(serviceId)
     } catch {
-      // A listener has it already.
+      // A listener already handles it.
     }
   }
 
@@ -126,7 +126,7 @@ class Replay {
     return { device: 0, ...ends, ...rest }
   }
 
-  /** The path of the connection that a message is about; of a SIDR message any will do. */
+  /** The path of a message's connection; any path will do for a SIDR message. */
   #path(message: CmMessage): CmPath {
     if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
     const ids = ID_FIELDS.slice(1).flatMap(field =>
@@ -147,7 +147,7 @@ class Replay {
     return known ?? { device: 0, localGid: gid, remoteGid: gid, ...plain }
   }
 
-  /** A recorded message with our ids where it has the recorded side's. */
+  /** A recorded message with our ids in place of the recorded side's. */
   #translated<M extends CmMessage>(message: M): M {
     const record: Record<string, unknown> = { ...message }
     for (const field of ID_FIELDS) if (field in record) record[field] = this.#ours.get(record[field]) ?? record[field]
@@ -179,7 +179,7 @@ class Replay {
     if (name === 'SIDR_REQ_RECEIVED') this.#requests.set((message as Of<'SIDR_REQ'>).requestId, connection)
   }
 
-  /** Both sides may have sent this message of the end of a connection before they had the other's. */
+  /** Both sides may send this closing message before they receive the other's. */
   #crossing(number: number, { name, remoteId }: Of<'DREQ' | 'DREP'>): void {
     const own = this.#all.find(
       ({ from, message }) => from === this.#side && message.name === name && message.localId === remoteId,
@@ -230,7 +230,7 @@ class Replay {
     this.differences.push({ number, field, recorded, ours })
   }
 
-  /** Our ids for the recorded ones that this side has chosen. */
+  /** Our ids for the recorded ones that this side chose. */
   #learn(recorded: CmMessage, sent: CmMessage): void {
     const isPeers = (id: unknown): boolean =>
       this.#all.some(

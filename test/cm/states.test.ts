@@ -16,7 +16,7 @@ beforeEach(() => {
   pair.b.engine.listen(SERVICE)
 })
 
-/** A connection that the active host has asked for, at both ends. */
+/** A connection that the active host has requested, at both ends. */
 const requested = (): [CmConnection, CmConnection] => {
   const active = pair.a.engine.create(pathTo(1, 2))
   pair.a.engine.connect(active, request(0x11), pair.now)
@@ -100,7 +100,7 @@ const inState: Readonly<Record<CmState, () => [Host, CmConnection]>> = {
 
 for (const state of Object.keys(cmStates) as CmState[]) {
   describe(`in ${state}`, () => {
-    test('commands that the table does not have are refused with those that it has', () => {
+    test('commands that the table lacks are refused, and the error lists the allowed ones', () => {
       const [host, connection] = inState[state]()
       const commands = {
         REQ: () => host.engine.connect(connection, request(0x77), pair.now),
@@ -128,7 +128,7 @@ for (const state of Object.keys(cmStates) as CmState[]) {
       assert.equal(connection.state, state)
     })
 
-    test('destroyed, it is gone or rests, and nothing of it remains in the end', () => {
+    test('destroyed, it ends or rests in TIMEWAIT, and nothing of it remains in the end', () => {
       const [host, connection] = inState[state]()
       pair.lose()
       host.events()
@@ -164,7 +164,7 @@ for (const state of Object.keys(cmStates) as CmState[]) {
       )
     })
 
-    test('a device that goes takes it along without a word', () => {
+    test('device removal destroys it silently', () => {
       const [host, connection] = inState[state]()
       pair.lose()
       assert.deepEqual(host.engine.removeDevice(0), [connection])

@@ -25,7 +25,7 @@ test('an ACK timeout covers twice the life time and the ACK delay, and little mo
   assert.equal(ackTimeout(31, 31), 31)
 })
 
-test('deadlines come in order, however they were set, moved and cleared', () => {
+test('deadlines expire in order, however they were set, moved and cleared', () => {
   const operations = fc.array(fc.tuple(fc.nat(9), fc.option(fc.nat(50))), { maxLength: 60 })
   fc.assert(
     fc.property(operations, list => {

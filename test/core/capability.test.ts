@@ -33,13 +33,13 @@ const setUp = (with_: readonly (typeof testLines)[number][] = [...others, ...lin
 }
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 
-/** A caller who has it, has it not, or does not say. */
+/** A caller with it, without it, or unspecified. */
 const who = (caller: Caller, has: boolean | undefined): Caller => ({
   ...caller,
   ...(has !== undefined && { allows: capability => has && capability === 'NET_RAW' }),
 })
 
-test('a rule of steering and a queue pair of raw packets are for those who may open raw sockets', () => {
+test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
   const { context, caller, qp, device } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, who(caller, false)).object!
   for (const [has, errno] of [
@@ -64,7 +64,7 @@ test('a rule of steering and a queue pair of raw packets are for those who may o
   })
 })
 
-test('a chain is no way round it', () => {
+test('a chain does not bypass it', () => {
   const { context, caller, qp } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, caller).object!
   const method = context.device.schema.className('flow')!.methods.create
@@ -75,7 +75,7 @@ test('a chain is no way round it', () => {
   assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
 })
 
-test('a device that has no rules of steering or raw packets says so first, whoever asks', () => {
+test('a device without flow steering or raw packets reports that first, to every caller', () => {
   const { context, caller, qp } = setUp(
     others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )

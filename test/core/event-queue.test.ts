@@ -49,7 +49,7 @@ const setUp = () => {
   return { ...b, newQueue, asyncFd, channel, cq, qp, attach, detach, read, complete }
 }
 
-test('one queue hears of the device, a port, a CQ and a QP at once, in order, each by its cookie', () => {
+test('one queue receives events of the device, a port, a CQ and a QP, in order, each with its cookie', () => {
   const { device, newQueue, cq, qp, attach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 1n, device: 1 })
@@ -84,7 +84,7 @@ test('one queue hears of the device, a port, a CQ and a QP at once, in order, ea
   )
 })
 
-test('what is attached tells nobody else; detached, it tells those again whom it told before', () => {
+test('an attached object notifies only the queue; detached, it notifies its former listeners again', () => {
   const { newQueue, channel, asyncFd, cq, qp, attach, detach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -100,7 +100,7 @@ test('what is attached tells nobody else; detached, it tells those again whom it
     'EAGAIN',
   )
   assert.deepEqual(read(queue, 1), [[3n, ClassId.cq, cq.handle, COMPLETION]])
-  // The unread one of the queue pair goes with it.
+  // The unread event of the queue pair is dropped with it.
   detach(queue, { rc_qp: qp.handle })
   detach(queue, { cq: cq.handle })
   assert.equal(
@@ -114,7 +114,7 @@ test('what is attached tells nobody else; detached, it tells those again whom it
     { ...invokeNow(context, AsyncFd, 'getEvent', asyncFd.handle, {}, caller).out },
     { element: 8n, type: QP_FATAL },
   )
-  // What was read anywhere is what has to be acknowledged (R35): one of the queue, one of the channel.
+  // Events read anywhere must be acknowledged (R35): one of the queue, one of the channel.
   invokeNow(context, RcQp, 'destroy', qp.handle, {}, caller)
   assert.deepEqual(
     { ...invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out },
@@ -122,7 +122,7 @@ test('what is attached tells nobody else; detached, it tells those again whom it
   )
 })
 
-test('an object that goes takes its unread events along, and so does a queue', () => {
+test('a destroyed object drops its unread events, and so does a queue', () => {
   const { core, newQueue, channel, cq, qp, attach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -138,14 +138,14 @@ test('an object that goes takes its unread events along, and so does a queue', (
   assert.equal(invokeNow(context, Cq, 'destroy', cq.handle, {}, caller).out.compEvents, 2)
 })
 
-test('the device’s end is the last event, and then there will be none any more', () => {
+test('the device’s removal is the last event, and then reads end', () => {
   const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
   const deaf = newQueue()
   attach(queue, { cookie: 1n, device: 1 })
   attach(deaf, { cookie: 2n, cq: cq.handle })
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
-  // Unread: they go with their objects, as from Linux's files.
+  // Unread: dropped with their objects, as in Linux's files.
   complete()
   raiseObjectEvent(qp, COMM_EST)
   unregister(device)
@@ -156,7 +156,7 @@ test('the device’s end is the last event, and then there will be none any more
   assert.equal(deaf.sink.take(9).length, 0)
 })
 
-test('mistakes are told: nothing named, two things, twice, another queue, a port that is none', () => {
+test('mistakes are refused: nothing named, two things, twice, another queue, an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
   const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })

@@ -29,7 +29,7 @@ const setUp = () => {
 }
 const hex = (key: number): string => `0x${key.toString(16)}`
 
-test('a key that is refused', () => {
+test('a refused key', () => {
   const { table, region, key, window1, window2, explain } = setUp()
   const is = (id: CauseName, text: string, ...args: Parameters<typeof explain>): void => {
     const cause = explain(...args)
@@ -64,7 +64,7 @@ test('a key that is refused', () => {
   is('LKEY_NO_RIGHT', `lkey ${hex(table.key[readOnly])} has no LOCAL_WRITE`, table.key[readOnly], LOCAL_WRITE)
 })
 
-test('of keys that are gone the last 1024 are known', () => {
+test('the last 1024 destroyed keys are known', () => {
   const { table, region, key, explain } = setUp()
   removeRegion(table, region)
   const next = () => removeRegion(table, addRegion(table, PD, 0n, AT, 4096, REMOTE_READ, noMemory))
@@ -74,7 +74,7 @@ test('of keys that are gone the last 1024 are known', () => {
   assert.equal(explain(key, REMOTE_READ)?.id, 'RKEY_UNKNOWN')
 })
 
-test('a bind that is refused', () => {
+test('a refused bind', () => {
   const { table, key, window1, window2 } = setUp()
   const plain = addRegion(table, PD, 0n, AT, 4096, REMOTE_READ | MW_BIND, noMemory)
   const unbindable = addRegion(table, PD, 0n, AT, 4096, 0, noMemory)
@@ -111,7 +111,7 @@ test('a bind that is refused', () => {
   is('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
 })
 
-test('what is refused has a reason, and nothing else has', () => {
+test('a refusal has a reason, and nothing else has', () => {
   const { table, key, window1, window2 } = setUp()
   const bind = { window: table.key[window2], key: 9, lkey: key, hi: HI, lo: 0x1100, lengthHi: 0, lengthLo: 64 }
   bindWindow(table, PD, QP, { ...bind, access: REMOTE_READ })

@@ -26,7 +26,7 @@ import { Classes } from '../../src/spec/classes.ts'
 import { CallError, errnoName } from '../../src/spec/errno.ts'
 import { zeroRecord } from '../../src/spec/schema/schema.ts'
 
-/** What the test driver did, in order: class, why and handle of each destroy. */
+/** Calls of the test driver, in order: class, reason and handle of each destroy. */
 export interface TestState {
   readonly log: string[]
 }
@@ -117,7 +117,7 @@ export const bench = (options: Partial<DeviceDescription<TestState>> = {}, drive
   return { core, device, context, caller: testCaller(), log: device.state.log }
 }
 
-/** Errno name of what `call` throws, 'ok' if it does not; anything but a CallError goes on. */
+/** Errno name of the exception of `call`, 'ok' if there is none; anything but a CallError is rethrown. */
 export const errnoOf = (call: () => unknown): string => {
   try {
     call()

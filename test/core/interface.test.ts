@@ -14,7 +14,7 @@ const told = (lines: readonly DriverClass[]): ObjectClass[] => {
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
-test('a device tells all classes of its table, in order of their ids', () => {
+test('a device describes all classes of its table, in order of their ids', () => {
   const classes = told(testLines)
   assert.deepEqual(
     classes.map(cls => cls.name),
@@ -26,7 +26,7 @@ test('a device tells all classes of its table, in order of their ids', () => {
   )
 })
 
-test('what a driver lacks, removes, adds to a method and has of its own is told as it is', () => {
+test('methods that a driver lacks, removes, extends and adds are described as they are', () => {
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
   const own = { create: { in: { colour: u32(0x8000) } } }
   const classes = told([
@@ -41,7 +41,7 @@ test('what a driver lacks, removes, adds to a method and has of its own is told 
   assert.deepEqual(found('ctx'), ctx)
 })
 
-test('what names objects of a class that the device lacks is not told, and refused with the reason', () => {
+test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
   const lines = testLines.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
   const classes = told(lines)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
@@ -57,7 +57,7 @@ test('what names objects of a class that the device lacks is not told, and refus
     code: 'EOPNOTSUPP',
     message: 'cq.create: attribute asyncFd: this device has no class async_fd',
   })
-  // A device that has them shares no table with it, but those of the classes that name none of them.
+  // A device that has them shares only the tables of classes that name none of them.
   const whole = register(core, describeDevice('test1'))
   const tables = [context.device, whole].map(({ shared }) => shared.byName)
   assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)

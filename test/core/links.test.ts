@@ -40,7 +40,7 @@ test('each link has its own addresses, iWARP none', () => {
     assert.deepEqual(on(link).has('rc_qp', 'create'), expected, link)
 })
 
-test('an attribute of another link is refused with what this one takes', () => {
+test("an attribute of another link is refused, and the error names this link's", () => {
   for (const link of ['ib', 'roce', 'iwarp', 'opa'] as const) {
     const { context, caller } = on(link)
     const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object
@@ -57,7 +57,7 @@ test('an attribute of another link is refused with what this one takes', () => {
   assert.ok(Ah.methods.create.in.address)
 })
 
-test('an address handle needs the address of its link, one by one and by the thousand (R25)', () => {
+test("an address handle needs its link's address, one by one and by the thousand (R25)", () => {
   const lids = { ...ethernet, srcPathBits: 0, dlid: 7 }
   for (const [link, name, list, address] of [
     ['ib', 'ibAddress', 'ibAddresses', lids],
@@ -86,14 +86,14 @@ test('an address handle needs the address of its link, one by one and by the tho
   }
 })
 
-test('devices of equal drivers but another link share no table', () => {
+test('devices with equal drivers but different links share no table', () => {
   assert.notEqual(on('ib').device.shared, on('roce').device.shared)
   const { core, device } = on('ib')
   assert.equal(core.tables.devices.size, 1)
   assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
 })
 
-test('a method may differ by link: its version is in place of the one that all have, or there is none', () => {
+test('a method may differ by link: its version replaces the common one, or there is none', () => {
   const answers = (name: string) => () => {
     ran.push(name)
     return {}

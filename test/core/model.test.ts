@@ -68,7 +68,7 @@ const run = (steps: readonly Step[]): void => {
       if (closed && uses(world, object) === 0) world.descriptors.delete(number)
   }
 
-  /** What naming a handle of a class must answer. */
+  /** The expected result of naming a handle of a class. */
   const lookUp = (world: ModelContext, handle: number, cls: string): string | ModelObject => {
     const found = world.handles.get(handle)
     return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
@@ -109,7 +109,7 @@ const run = (steps: readonly Step[]): void => {
       const result = invokeNow(world.context, Classes.comp_channel, 'create', 0, {}, caller)
       world.descriptors.set(result.descriptors![0].object, { object: { class: what, parents: [] }, closed: false })
     } else if (what === 'destroy') {
-      // Mostly the class that the handle has, sometimes another.
+      // Usually the handle's class, sometimes another.
       const actual = classes.find(cls => cls.name === world.handles.get(a)?.class)
       const cls = d > 0 && actual !== undefined ? actual : classes[b2 % 4]
       const found = lookUp(world, a, cls.name)

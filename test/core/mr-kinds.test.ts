@@ -23,7 +23,7 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // Offsets in the file, as a carrier's space has them.
+      // Offsets in the file, as in a carrier's space.
       const base = space.add(file)
       const at = (lo: number): number => base + lo - 2 ** 32
       files.open++
@@ -54,7 +54,7 @@ const setUp = () => {
   const modify = (handle: number, args: In<typeof Mr.methods.modify>) =>
     invokeNow(b.context, Mr, 'modify', handle, args, caller)
   const spaceOf = (row: number) => b.device.memory.spaces[b.device.memory.space[row]]!
-  /** The row that lets a peer read so many bytes at an address; -1 for none. */
+  /** The row for a peer's READ of that many bytes at an address; -1 for none. */
   const find = (key: number, hi: number, lo: number, length: number) =>
     resolve(b.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
   return { ...b, caller, file, files, create, destroy, query, modify, spaceOf, find }
@@ -65,7 +65,7 @@ const room = (size: number): Bytes => {
   return { address: 0, bytes, view: new DataView(bytes.buffer) }
 }
 
-test('pages of a file, from an offset on, at any address; the file is let go of with the region', () => {
+test('pages of a file, from an offset on, at any address; the file is released with the region', () => {
   const { file, files, create, destroy, query, spaceOf, find } = setUp()
   file.fill(3, 4096)
   const { object, out } = create({ kind: FILE, file: 5, start: 4096n, iova: 0x7_0000_1000n })
@@ -81,7 +81,7 @@ test('pages of a file, from an offset on, at any address; the file is let go of 
   assert.deepEqual(files, { open: 1, closed: 1 })
 })
 
-test('a file that is refused is let go of, and so is one whose pages are not there', () => {
+test('a refused file is released, and so is one whose pages do not exist', () => {
   const { context, device, files, create, caller } = setUp()
   assert.equal(
     errnoOf(() => create({ kind: FILE, file: 5, length: 16384n })),
@@ -104,7 +104,7 @@ test('a file that is refused is let go of, and so is one whose pages are not the
   assert.equal(device.memory.live, 0)
 })
 
-test('of nothing: what is written is lost, what is read is zero', () => {
+test('null region: writes are discarded, reads are zero', () => {
   const { create, destroy, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: NULL, iova: 0x5000n, length: 100n })
   assert.deepEqual(
@@ -123,7 +123,7 @@ test('of nothing: what is written is lost, what is read is zero', () => {
   destroy(object!)
 })
 
-test('of everything: memory that comes later is there, at its own address', () => {
+test('whole address space: memory mapped later is accessible, at its own address', () => {
   const { caller, create, query, spaceOf, find } = setUp()
   const { object, out } = create({ kind: IMPLICIT, start: 77n, length: 1n, iova: 3n })
   assert.equal(query(object!).kind, IMPLICIT)
@@ -138,7 +138,7 @@ test('of everything: memory that comes later is there, at its own address', () =
   assert.notEqual(spaceOf(row).read(hi, lo + 4096, to, 0, 64, 64, 64), 0)
 })
 
-test('other kinds keep their place; rights may change', () => {
+test('other kinds cannot be moved; rights may change', () => {
   const { create, modify, query, find } = setUp()
   for (const kind of [NULL, IMPLICIT]) {
     const { object, out } = create({ kind })

@@ -19,7 +19,7 @@ const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
-test('GID entries: filled ones are told, empty ones ENODATA, beyond the table EINVAL', () => {
+test('GID entries: filled ones are returned, empty ones ENODATA, beyond the table EINVAL', () => {
   const { device, context, caller } = bench()
   const [{ gids }] = device.ports
   setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })
@@ -45,7 +45,7 @@ test('GID entries: filled ones are told, empty ones ENODATA, beyond the table EI
   assert.throws(() => setGid(gids, 0, { gid: new Uint8Array(4), type: 2, ifindex: 0 }), /16 bytes, not 4/)
 })
 
-test('a GID is found by its bytes, and by its type if that is asked for', () => {
+test('a GID is found by its bytes, and by its type on request', () => {
   const { device } = bench()
   const [{ gids }] = device.ports
   const bytes = gid(1)
@@ -56,7 +56,7 @@ test('a GID is found by its bytes, and by its type if that is asked for', () => 
   assert.equal(getGid(gids, 5).type, 2)
 })
 
-test('the GID table of the device has the valid entries of all ports, no more than there is room for', () => {
+test('the GID table of the device has the valid entries of all ports, up to the room given', () => {
   const { device, context, caller } = bench()
   setGid(device.ports[0].gids, 0, { gid: gid(1), type: 2, ifindex: 1 })
   setGid(device.ports[0].gids, 4, { gid: gid(2), type: 2, ifindex: 1 })
@@ -75,7 +75,7 @@ test('the GID table of the device has the valid entries of all ports, no more th
   )
 })
 
-test('handles of a class, newest first, as many as there is room for', () => {
+test('handles of a class, newest first, up to the room given', () => {
   const { device, context, caller } = bench()
   const handles = (ids: number[], max?: number) =>
     invokeNow(
@@ -98,7 +98,7 @@ test('handles of a class, newest first, as many as there is room for', () => {
   assert.deepEqual(handles([Pd.id]), [0, 2, 1])
 })
 
-test('what a query answers is a copy of what the driver described', () => {
+test("a query returns a copy of the driver's description", () => {
   const { device, context, caller } = bench()
   const { attributes, extended } = invokeNow(context, Device, 'query', 0, {}, caller).out
   assert.deepEqual([attributes, extended], [device.attributes, device.extended])
@@ -108,7 +108,7 @@ test('what a query answers is a copy of what the driver described', () => {
   assert.equal(invokeNow(context, Port, 'query', 1, {}, caller).out.attributes.state, 4)
 })
 
-test('descriptors of events: whose events come there, how many wait, and which one is the default', () => {
+test('event descriptors: their sources, the number of waiting events, and which one is the default', () => {
   const b = bench()
   const { context, caller } = b
   const fd = (cls: typeof CompChannel | typeof AsyncFd | typeof EventQueue): FdObject =>

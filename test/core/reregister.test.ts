@@ -37,7 +37,7 @@ test('rights change, and with them the rkey', () => {
   assert.ok(reach(first, 8192, REMOTE_WRITE) >= 0)
 })
 
-test('the place changes: other memory, or the same under another address', () => {
+test('the address changes: other memory, or the same at another address', () => {
   const { modify, reach, first, second, device } = setUp()
   modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
   assert.equal(reach(first, 1, 0), -1)
@@ -48,7 +48,7 @@ test('the place changes: other memory, or the same under another address', () =>
   assert.deepEqual(device.memory.spaceUses, [1])
 })
 
-test('the protection domain changes, and is busy in the place of the old one', () => {
+test('the protection domain changes, and the new one is busy instead of the old one', () => {
   const { modify, reach, first, context, caller } = setUp()
   modify({ pd: 1 })
   assert.equal(reach(first, 1, 0, 0), -1)
@@ -58,7 +58,7 @@ test('the protection domain changes, and is busy in the place of the old one', (
   assert.equal(destroy(0), 'ok')
 })
 
-test('all at once; a zero-based region remembers its address', () => {
+test('all at once; a zero-based region keeps its address', () => {
   const { modify, reach, second } = setUp()
   const translation = { start: second, length: 4096n, iova: second }
   modify({ translation, pd: 1, access: REMOTE_READ | ZERO_BASED })
@@ -68,7 +68,7 @@ test('all at once; a zero-based region remembers its address', () => {
   assert.ok(reach(second, 4096, REMOTE_READ, 1) >= 0)
 })
 
-test('what is refused changes nothing', () => {
+test('a refused call changes nothing', () => {
   const { errno, reach, first, second } = setUp()
   assert.equal(errno({}), 'EINVAL')
   assert.equal(errno({ access: REMOTE_WRITE }), 'EINVAL')
@@ -80,7 +80,7 @@ test('what is refused changes nothing', () => {
   assert.ok(reach(first, 8192, LOCAL_WRITE | REMOTE_READ) >= 0)
 })
 
-test('a region with windows stays as it is', () => {
+test('a region with windows does not change', () => {
   const { errno, lkey, first, context, caller, device } = setUp(LOCAL_WRITE | MW_BIND)
   const mw = invokeNow(context, Mw, 'create', 0, { pd: 0, type: MwType.values.TYPE_1 }, caller)
   const window = (mw.out as { rkey: number }).rkey
@@ -92,7 +92,7 @@ test('a region with windows stays as it is', () => {
   assert.equal(errno({ access: LOCAL_WRITE }), 'ok')
 })
 
-test('pages that stay are not looked at again: the program that registered them may be gone', () => {
+test('unchanged pages are not checked again: the program that registered them may have exited', () => {
   const { caller, first, modify, errno, lkey } = setUp(REMOTE_READ)
   caller.memory.remove(Number(first))
   assert.deepEqual({ ...modify({ access: 0 }) }, { lkey, rkey: 0 })

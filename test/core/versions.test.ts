@@ -56,7 +56,7 @@ const next = objectClass('sheet', 0x7000, {
     fold: method(Block.CM + 0, { in: {}, out: {} }),
   },
 })
-/** The same, but for one thing that a device of the next release cannot do without. */
+/** The same, with one attribute that a device of the next release requires. */
 const strict = objectClass('sheet', 0x7000, {
   methods: { ...next.methods, query: method(QUERY, { in: { unit: u8(1) }, out: { area: u32(64) } }) },
 })
@@ -105,7 +105,7 @@ const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (me
   }
 }
 
-/** What a client that knows `cls` gets: the results, or the error with its sentence. */
+/** The result for a client that knows `cls`: the results, or the error with its sentence. */
 const ask = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
   const call = { class: cls, methodName: name, method: cls.methods[name], object: 0, args }
   let answered: Uint8Array | undefined
@@ -127,7 +127,7 @@ const size = { length: 2, width: 3 }
 
 // ---- without asking the device first ----
 
-test('an old client on a newer device: what it knows works, except for answers that have grown', () => {
+test('an old client on a newer device: known calls work, except for answers that have grown', () => {
   const device = deviceOf(next)
   const wantsArea = { rooms: { size: 0 } }
   assert.deepEqual(ask(device, old, 'create', { size }, wantsArea), { area: 6 })
@@ -137,14 +137,14 @@ test('an old client on a newer device: what it knows works, except for answers t
   )
 })
 
-test('an old client on a newer device: a new mandatory attribute and a class that is gone are refused', () => {
+test('an old client on a newer device: a new mandatory attribute and a removed class are refused', () => {
   const device = deviceOf(strict)
   ask(device, old, 'create', { size }, { rooms: { size: 0 } })
   assert.equal(ask(device, old, 'query', {}), 'EINVAL sheet.query: attribute unit is missing')
   assert.equal(ask(device, gone, 'query', {}), 'EOPNOTSUPP this device has no class 28673')
 })
 
-test('a new client on an older device: what is not there is refused, and ignored where the client allows it', () => {
+test('a new client on an older device: missing features are refused, and ignored where the client allows it', () => {
   const device = deviceOf(old)
   const tall = { ...size, height: 4 }
   const flat = { ...size, height: 0 }
@@ -165,13 +165,13 @@ test('a new client on an older device: what is not there is refused, and ignored
   )
 })
 
-// ---- with what the device tells of itself ----
+// ---- with the device's description of itself ----
 
 /** The class as a client that knows `cls` uses it on a device. */
 const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
   agreedClass(cls, device.device.schema.className(cls.name), name)
 
-test('a client that asks the device first sees answers that have grown, and those that are shorter', () => {
+test('a client that asks the device first sees answers that have grown, and shorter ones', () => {
   const newer = deviceOf(next)
   assert.deepEqual(ask(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
     area: 7,
@@ -193,7 +193,7 @@ test('a client that asks the device first sees answers that have grown, and thos
   })
 })
 
-test('it is told before the call what the device lacks', () => {
+test('it learns before the call what the device lacks', () => {
   const older = deviceOf(old)
   const message = (cls: ObjectClass, name: string): string => {
     try {

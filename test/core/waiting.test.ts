@@ -32,12 +32,12 @@ import { cap, describeDevice, testCaller, testDriver, testLines } from './fixtur
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
 
-/** Handlers under way: each ends well, or with EAGAIN. */
+/** Asynchronous handlers in progress: each succeeds, or fails with EAGAIN. */
 interface Gate {
   readonly pending: ((ok: boolean) => void)[]
   /** Whether the next handler waits. */
   waits: boolean
-  /** What the driver has of each class, by object. */
+  /** The driver's objects of each class. */
   readonly held: Set<number>
 }
 
@@ -75,7 +75,8 @@ const waitingLines = (gate: Gate): DriverClass[] => {
         return inner(call, object, args, core)
       }
       if (call.why !== 'call' || !gate.waits) return end()
-      // Who waited looks whether the object is there still: if it went meanwhile, letting go is left to this call.
+      // After waiting, the handler checks that the object still exists: if it was destroyed meanwhile, this call
+      // releases it.
       return pass(gate).then(end, error => {
         if (object.life === Lifecycle.GONE) end()
         throw error
@@ -107,7 +108,7 @@ const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Parti
   ...more,
 })
 
-/** Any call; handles are small numbers that mostly mean something. */
+/** Any call; handles are small numbers that usually exist. */
 const anyCall = ({ caller, start }: World, chance: Chance): [ObjectClass, string, number, AnyValues] => {
   const handle = () => chance.int(6)
   const channel = [...caller.fds.keys()].slice(-1)
@@ -141,7 +142,7 @@ const anyCall = ({ caller, start }: World, chance: Chance): [ObjectClass, string
   ])
 }
 
-/** Only a refusal is a way for a call to fail. */
+/** A call may fail only by a refusal. */
 const refusedOnly = (error: unknown): void => {
   if (!(error instanceof CallError)) throw error
 }
@@ -161,7 +162,7 @@ const call = (world: World, context: Context, chance: Chance): void => {
   }
 }
 
-/** Everything that promises have to do is done. */
+/** All promise callbacks have run. */
 const turn = (): Promise<void> => new Promise(done => setImmediate(done))
 
 const compare = ({ core, gate, device, contexts }: World): void => {
@@ -204,7 +205,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
       closeDescriptor(core, fd)
     } else if (what < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(chance.int(gate.pending.length), 1)
-      // A chain goes on as it began.
+      // A chain continues as it started.
       gate.waits = chance.hits(0.5)
       end(chance.hits(0.7))
     } else call(world, context, chance)
@@ -223,17 +224,17 @@ const run = async (seeds: readonly number[]): Promise<void> => {
   assert.deepEqual([objects, descriptors, waiting, faults, gate.held.size, device.memory.live], [0, 0, 0, 0, 0, 0])
 }
 
-test('calls that wait in any order leave everything right', async () => {
+test('asynchronous calls in any order leave a consistent state', async () => {
   const steps = fc.array(fc.nat(0x7fff_ffff), { minLength: 1, maxLength: 120, size: 'max' })
   await fc.assert(fc.asyncProperty(steps, run), { numRuns: 150 })
 })
 
-test('who cannot wait is told so at once, and hears no more of the call', async () => {
+test('a caller that cannot wait gets an error at once, and no later result', async () => {
   const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
   const lines = testLines.map(line => (line.class === Pd ? waiting : line))
   const context = openContext(register(createCore(), describeDevice('test0', testDriver(lines))), { opened: true })
   assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, testCaller()), /^Error: pd\.create waits: use invoke$/)
-  // A rejection that nobody hears would fail the test.
+  // An unhandled rejection would fail the test.
   await new Promise(setImmediate)
   assert.equal(context.device.counts.pd, 0)
 })

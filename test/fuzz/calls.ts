@@ -70,7 +70,7 @@ const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
   return piece
 }
 
-/** A machine for all inputs of a target: each is a context, with which everything goes. */
+/** One machine for all inputs of a target: each input has a context, which closes at its end. */
 const ground = () => {
   const m = machine(1)
   const p = program(m)
@@ -102,7 +102,7 @@ const calls = (dialect: DialectName): Target => {
         while (pieces.length < SEED_MESSAGES) {
           const names = namesOf(one, chance)
           const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, 14)
-          // Short ones only, and no random chains: those have a target of their own.
+          // Short ones only, and no random chains: those have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
           if (runOne(one, message).ret >= 0) pieces.push(bytesOf(message))
         }

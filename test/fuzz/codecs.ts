@@ -35,7 +35,7 @@ export const recordedPackets = (name: string): Uint8Array[] =>
 
 export { captureNames }
 
-/** A refusal is an Error with a sentence, not what the language throws at mistakes. */
+/** A refusal is an Error with a sentence, not an exception of the language itself. */
 const refuses = (call: () => void): void => {
   try {
     call()
@@ -93,7 +93,7 @@ const packets: Target = {
   },
 }
 
-/** The frame with a right IPv4 header checksum, which chance does not hit; of zero's two forms `zero`. */
+/** The frame with a correct IPv4 header checksum, which random bytes rarely have; `zero` selects the form of zero. */
 const withChecksum = (bytes: Uint8Array, zero: number): Uint8Array => {
   if (bytes.length < 34) return bytes
   const fixed = bytes.slice()

@@ -337,7 +337,7 @@ const mads = (): Uint8Array[] => {
   return scripts.map(pieces => new Uint8Array(Buffer.concat(pieces)))
 }
 
-/** A consumer with a different reaction to each event in turn, which keeps its identifiers. */
+/** A consumer that reacts differently to each event in turn and keeps its identifiers. */
 class Consumer implements IdOwner {
   readonly ids = new Set<Identifier>()
   readonly cm: RdmaCm

@@ -6,9 +6,9 @@
 import { type Profiler, Session } from 'node:inspector'
 
 export interface Coverage {
-  /** Characters of code that ran since the last look and never before. */
+  /** Characters of code that ran since the last call and never before. */
   look(): number
-  /** The same, without noting them: when they run again, they count again. */
+  /** The same without recording them: they count again when they run again. */
   peek(): number
   /** Characters that have run. */
   total(): number
@@ -20,7 +20,7 @@ interface Script {
   now: Uint8Array
 }
 
-/** Starts to watch code whose URL has `part` in it. */
+/** Starts to measure code whose URL contains `part`. */
 export const watchCoverage = (part: string): Coverage => {
   const session = new Session()
   session.connect()
@@ -37,7 +37,7 @@ export const watchCoverage = (part: string): Coverage => {
   const scripts = new Map<string, Script>()
   let known = 0
 
-  /** Marks what ran; an inner range comes after the one around it. */
+  /** Marks the executed ranges; an inner range comes after its outer one. */
   const paint = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
     const end = functions.reduce((most, { ranges }) => Math.max(most, ranges[0].endOffset), 0)
     if (end > script.seen.length) {

@@ -1,8 +1,8 @@
 /*
  * Fuzz targets of management datagrams. `agents`: datagrams of a hostile peer for agents with and without RMPP, between
- * messages that those send themselves, in virtual time (src/mad). `umad`: calls of a hostile program on umad files, with
- * a device that answers (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of pieces, each with a head of
- * eight bytes.
+ * messages that those send themselves, in virtual time (src/mad). `umad`: calls of a hostile program on umad files,
+ * with a device that answers (src/uapi/linux/umad.ts, src/clients/mad). Inputs are programs of records, each with a
+ * header of eight bytes.
  */
 import assert from 'node:assert/strict'
 import { closeContext, dispatch, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -28,13 +28,16 @@ const SA = 3
 
 const agents: readonly Partial<AgentOptions>[] = [{}, { rmpp: false }, { rmpp: false, ownRmpp: true }]
 
-/** Flags of a piece. AGENT: which agent; SEND: it sends a message as long as the bytes; KNOWN: about what was sent last. */
+/**
+ * Flags of a record. AGENT: which agent; SEND: it sends a message as long as the bytes; KNOWN: about the last sent
+ * message.
+ */
 const Flag = { AGENT: 3, SEND: 4, KNOWN: 8 } as const
 const TICK = SECOND / 4
-/** Of a message that is sent, for each byte of the piece. */
+/** Bytes of a sent message per byte of the record. */
 const SPREAD = 16
 
-// ---- agents: {u8 flags, u8 time that passes, u16 bytes, u16 0, u16 0}, bytes ----
+// ---- agents: {u8 flags, u8 time to pass, u16 bytes, u16 0, u16 0}, bytes ----
 
 const piece = (flags: number, bytes: Uint8Array, time = 0): Uint8Array => {
   const made = new Uint8Array(HEADER + bytes.length)
@@ -110,7 +113,7 @@ const target: Target = {
       }
       assert.equal(a.engine.outstanding, 0)
       assert.ok(a.ended.length <= sent)
-      // Each datagram of the peer is answered at most by a window, or by one of ours sent again.
+      // Each datagram of the peer causes at most a window of responses, or one retransmission.
       assert.ok(pair.wire.length <= 100_000, `${pair.wire.length} datagrams sent`)
     }
   },
@@ -121,7 +124,7 @@ const target: Target = {
 const MOST_CALLS = 40
 const MEMORY = 0x10000
 const FILES = [3, 4]
-/** Low bits of the first byte; the next one chooses the file. */
+/** Low bits of the first byte; the next one selects the file. */
 const calls = [
   UmadIoctl.REGISTER_AGENT,
   UmadIoctl.REGISTER_AGENT2,
@@ -207,7 +210,7 @@ const umad: Target = {
       copyOut: (address, bytes) => place(address, bytes.length).set(bytes),
       descriptor: fd => channels.get(fd),
     }
-    // Each file is of a context of its own, as the daemon has it.
+    // Each file has its own context, as in the daemon.
     const files = FILES.map(fd => {
       const context = openContext(device, { opened: true })
       const { object } = invokeNow(context, MadChannel, 'create', 0, {}, caller).descriptors![0]!

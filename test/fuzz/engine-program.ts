@@ -19,25 +19,25 @@ export const Record = {
 } as const
 const RECORDS = 8
 
-/** Bits of a packet record: what is set right. */
+/** Bits of a packet record: the fields to correct. */
 export const Fix = { QPN: 1, PSN: 2, KEY: 4, PKEY: 8, SERVICE: 16, VERSION: 32, JOINS: 64, PEER: 128 } as const
 
-/** Bytes of a packet that a record holds at most: the longest headers and a few of payload. */
+/** Maximum packet bytes in a record: the longest headers and a little payload. */
 export const HEAD_BYTES = 48
 
-/** Bytes of a record without the packet's head: kind and row, then arguments. */
+/** Bytes of a record before the packet's first bytes: kind and row, then arguments. */
 const ARGUMENTS: readonly number[] = [5, 9, 3, 1, 2, 1, 4, 1]
 
 export interface Step {
   readonly kind: number
-  /** Which queue pair. */
+  /** Index of the queue pair. */
   readonly row: number
-  /** Argument bytes; beyond the input's end they are 0. */
+  /** Argument bytes; 0 beyond the input's end. */
   readonly at: number
   readonly end: number
 }
 
-/** Where the records of a program lie. The first byte of each: kind and row. */
+/** Offsets of the records of a program. The first byte of each: kind and row. */
 export const stepsOf = (bytes: Uint8Array): Step[] => {
   const steps: Step[] = []
   for (let at = 0; at < bytes.length; ) {
@@ -54,18 +54,20 @@ export const stepsOf = (bytes: Uint8Array): Step[] => {
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] =>
   stepsOf(bytes).map(({ at, end }) => bytes.slice(at - 1, end))
 
-/** A packet record: fixes, difference of the PSN from the right one, length in four bytes, then the head. */
+/**
+ * A packet record: fixes, PSN difference from the expected one, length in four bytes, then the packet's first bytes.
+ */
 export const packetRecord = (row: number, fixes: number, delta: number, packet: Uint8Array): number[] => {
   const head = packet.subarray(0, HEAD_BYTES)
   const quads = packet.length >> 2
   return [(row << 3) | Record.PACKET, fixes, delta, quads >> 8, quads, head.length, ...head]
 }
 
-/** By transport of a packet: the queue pair of the target (engine.ts) that it is for. */
+/** By packet transport: the destination queue pair of the target (engine.ts). */
 const ROW_OF = [0, 2, 0, 3, 0, 5]
 const ALL_RIGHT = Fix.QPN | Fix.PSN | Fix.KEY | Fix.PKEY | Fix.VERSION
 
-/** A program from a capture: its packets come to queue pairs that have posted what might be answered. */
+/** A program from a capture: its packets go to queue pairs that have posted matching requests. */
 const programOf = (name: string): Uint8Array => {
   const program: number[] = []
   const packets = recordedPackets(name).slice(0, 16)
@@ -80,7 +82,7 @@ const programOf = (name: string): Uint8Array => {
   return Uint8Array.from([...program, Record.TIME, 200, 4, Record.TRANSMIT, 9])
 }
 
-/** Programs to begin with: one from each capture, and each kind of request once. */
+/** Initial programs: one from each capture, and each kind of request once. */
 export const seedPrograms = (): Uint8Array[] => [
   ...captureNames.map(programOf),
   ...Array.from({ length: 17 }, (_, opcode) =>

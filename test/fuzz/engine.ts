@@ -29,7 +29,7 @@ const WINDOWS = 4
 const MTUS = [256, 512, 1024, 2048, 4096]
 const { LOCAL_INV, BIND_MW, SEND_WITH_INV } = WrOpcode.values
 const [RESET, INIT, RTR, RTS, SQD, SQE, ERR] = [0, 1, 2, 3, 4, 5, 6]
-/** States that a program may ask for, by the state before. */
+/** States that a program may request, by the current state. */
 const WAYS: readonly (readonly number[])[] = [
   [INIT, ERR],
   [INIT, RTR, RESET, ERR],
@@ -235,7 +235,7 @@ const start = (feature: (number: number) => void) => {
 
   return {
     perform,
-    /** Whatever happened, all can be put away, and nothing else has changed. */
+    /** In any case everything can be destroyed, and nothing else has changed. */
     finish(): void {
       deliver()
       const { counters } = node.engine

@@ -8,13 +8,13 @@ import { watchCoverage } from './coverage.ts'
 import { Finding, fuzz, keepInput } from './fuzzer.ts'
 import { targets } from './targets.ts'
 
-/** Seconds for each target; the engine is where most can go wrong. */
+/** Seconds per target; the engine gets most. */
 const secondsFor = (name: string): number => (name === 'engine' ? 480 : 30)
 
 describe('fuzzing for long', () => {
   const seed = Date.now() & 0x7fff_ffff
   for (const target of targets)
-    it(`${target.name}: nothing does harm, seed ${seed}`, () => {
+    it(`${target.name}: no findings, seed ${seed}`, () => {
       const coverage = watchCoverage('/dist/src/')
       const end = Date.now() + 1000 * secondsFor(target.name)
       try {

@@ -24,10 +24,10 @@ const DEFAULT_EXECUTIONS = 6000
 describe('fuzzing', () => {
   for (const target of targets) {
     const executions = EXECUTIONS[target.name] ?? DEFAULT_EXECUTIONS
-    it(`${target.name}: the corpus does no harm`, () => {
+    it(`${target.name}: no findings in the corpus`, () => {
       for (const { bytes } of readCorpus(target)) runInput(target, bytes)
     })
-    it(`${target.name}: ${executions} inputs do no harm`, () => {
+    it(`${target.name}: no findings in ${executions} inputs`, () => {
       const coverage = watchCoverage('/dist/src/')
       const result = fuzz(target, 1, coverage, done => done < executions)
       coverage.stop()

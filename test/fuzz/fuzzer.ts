@@ -13,11 +13,11 @@ import { mutate } from './mutate.ts'
 
 export interface Target {
   readonly name: string
-  /** Throws if the input shows something wrong. `feature`: something happened, by a number of its own. */
+  /** Throws if the input shows a fault. `feature`: reports an event, by its own number. */
   run(bytes: Uint8Array, feature: (number: number) => void): void
-  /** Pieces of an input, for changes that keep its structure. */
+  /** Splits an input, for mutations that keep its structure. */
   split?(bytes: Uint8Array): Uint8Array[]
-  /** Inputs to begin with, beside the corpus. */
+  /** Initial inputs, besides the corpus. */
   seeds(): Uint8Array[]
 }
 
@@ -33,7 +33,7 @@ export class Finding extends Error {
 
 const folderOf = (target: Target): string => fixture('corpus', target.name)
 
-/** Inputs that are kept in the repository, by name; sorted. */
+/** Inputs stored in the repository, sorted by name. */
 export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[] => {
   let names: string[] = []
   try {
@@ -44,7 +44,7 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
   return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
 }
 
-/** Keeps an input: its name says what it contains. `regression-…` stays when a corpus is made anew. */
+/** Stores an input under a name made from its contents. `regression-…` stays when a corpus is replaced. */
 export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
   const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
   mkdirSync(folderOf(target), { recursive: true })
@@ -52,7 +52,7 @@ export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): strin
   return name
 }
 
-/** Replaces the corpus, but for regressions. */
+/** Replaces the corpus, except regressions. */
 export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): void => {
   for (const { name } of readCorpus(target)) if (!name.startsWith('regression-')) rmSync(join(folderOf(target), name))
   for (const bytes of inputs) keepInput(target, bytes)
@@ -61,7 +61,7 @@ export const replaceCorpus = (target: Target, inputs: readonly Uint8Array[]): vo
 /** Runs one input; a failure is a `Finding`. */
 export const runInput = (target: Target, bytes: Uint8Array, feature: (number: number) => void = () => {}): void => {
   try {
-    // a copy without anything behind it: reading too far shows
+    // a copy in its own buffer: reading past the end fails
     target.run(bytes.slice(), feature)
   } catch (error) {
     throw new Finding(target, bytes, error)
@@ -73,7 +73,7 @@ const BATCH = 64
 export interface FuzzResult {
   readonly executions: number
   readonly features: number
-  /** Inputs that reached something new, in the order of finding. */
+  /** Inputs that reached something new, in the order of discovery. */
   readonly kept: readonly Uint8Array[]
 }
 
@@ -89,7 +89,7 @@ export const fuzz = (
   const kept: Uint8Array[] = []
   const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
   if (start.length === 0) start.push(new Uint8Array(1))
-  coverage.peek() // what making the seeds has run counts for nothing
+  coverage.peek() // code that making the seeds reached does not count
   let executions = 0
   /** Runs an input; true if it showed a new feature. */
   const execute = (bytes: Uint8Array): boolean => {
@@ -106,7 +106,7 @@ export const fuzz = (
     if (coverage.look() > 0 || isNew) keep(bytes)
   }
   const pool = (): Uint8Array => (chance.hits(0.8) ? chance.pick(kept) : chance.pick(start))
-  /** Of inputs that together reach new code, keeps those that do: runs them again, in halves. */
+  /** From inputs that together reach new code, keeps those responsible: runs them again, in halves. */
   const narrow = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {
@@ -125,7 +125,7 @@ export const fuzz = (
   return { executions, features: features.size, kept }
 }
 
-/** Few small inputs that reach all the code that the given ones reach: smallest first, each only if it adds some. */
+/** A small set of inputs with the same coverage: smallest first, each only if it adds some. */
 export const minimise = (target: Target, inputs: readonly Uint8Array[], coverage: Coverage): Uint8Array[] =>
   [...inputs]
     .sort((a, b) => a.length - b.length)

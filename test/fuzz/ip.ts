@@ -1,9 +1,9 @@
 /*
- * Fuzz target of IP over the device: what a link brings to an interface. Whatever it is, what is kept is bounded, no
- * packet leaves that is longer than the link allows, and in the end nothing is left.
+ * Fuzz target of IP over the device: packets that a link delivers to an interface. For any input, state is bounded, no
+ * sent packet exceeds the link's MTU, and in the end nothing is left.
  *
- * A piece is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: to the interface of IPv6; checksums are put
- * right; an hour passes after it.
+ * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: to the interface of IPv6; checksums are
+ * corrected; an hour passes after it.
  */
 import assert from 'node:assert/strict'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
@@ -78,10 +78,10 @@ const seeds = (): Uint8Array[] =>
     )
   })
 
-/** Where the checksum of a protocol is. */
+/** The offset of a protocol's checksum. */
 const checksumAt: Readonly<Record<number, number>> = { 1: 2, 58: 2, 17: 6 }
 
-/** Puts the checksums of an encapsulated packet right, as far as it is one. */
+/** Corrects the checksums of an encapsulated packet, if it is one. */
 const repair = (frame: Uint8Array): void => {
   const ip = frame.subarray(ENCAPSULATION_BYTES)
   const view = new DataView(ip.buffer, ip.byteOffset, ip.byteLength)

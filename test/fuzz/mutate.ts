@@ -89,7 +89,7 @@ const pieceChanges: readonly PieceChange[] = [
   },
 ]
 
-/** A new input from `bytes` and `other`. `split`: the pieces of an input, which together are all of it. */
+/** A new input from `bytes` and `other`. `split`: the parts of an input, which together are all of it. */
 export const mutate = (
   bytes: Uint8Array,
   other: Uint8Array,

@@ -34,7 +34,7 @@ import type { Target } from './fuzzer.ts'
 
 const { HELLO, OPEN, ATTACH, IOCTL, WRITE, MAP, REFRESH, TOOL, REPLY, TRACE } = MessageType
 
-/** Writes a request that was read, again; undefined for one that only looks like itself (text, versions). */
+/** Encodes a decoded request again; undefined for one that only resembles a request (text, versions). */
 const requestAgain = (to: MessageBuffer, from: Request): number | undefined => {
   if (from.type === OPEN) return writeRequest(to, 'OPEN', from, { node: from.node, wants: from.wants })
   if (from.type === ATTACH) return writeRequest(to, 'ATTACH', from)
@@ -71,7 +71,7 @@ const replies = (): Uint8Array[] => [
   written(to => writeTrace(to, '{}')),
 ]
 
-/** A sentence of the codec about bytes that are no message. */
+/** A sentence of the codec about bytes that are not a message. */
 const assertSentence = (fault: string): void => assert.match(fault, /^(a|message) .+/)
 
 const session: Target = {
@@ -108,7 +108,7 @@ const session: Target = {
 
 const LISTS = Object.entries(Interface.methods.query.out)
 
-/** Each list behind its length, u32. */
+/** Each list has its length before it, u32. */
 const packed = (description: Description): Uint8Array =>
   new Uint8Array(
     Buffer.concat(
@@ -143,7 +143,7 @@ const descriptions: Target = {
     try {
       const found = declare(unpacked(bytes))
       feature(found.length)
-      // What is told of it says the same.
+      // Its description is equal.
       const told = declare(describe(found))
       assert.deepEqual(told, found)
     } catch (error) {

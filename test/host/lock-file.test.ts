@@ -12,7 +12,7 @@ import { scratchFolder } from '../tools.ts'
 const folder = scratchFolder()
 const isRoot = process.geteuid?.() === 0
 
-test('one at a time has it, and its file goes with it', async () => {
+test('one owner at a time, and the file is removed with the lock', async () => {
   const path = join(folder, 'plain')
   const before = process.umask(0o777)
   const first = await takeLock(path).finally(() => process.umask(before))
@@ -26,7 +26,7 @@ test('one at a time has it, and its file goes with it', async () => {
   assert.equal(existsSync(path), false)
 })
 
-test('a lock that was removed while others waited for it keeps them apart all the same', async () => {
+test('a lock file removed while others waited still excludes them', async () => {
   const path = join(folder, 'contended')
   const first = await takeLock(path)
   let isTaken = false
@@ -34,7 +34,7 @@ test('a lock that was removed while others waited for it keeps them apart all th
     isTaken = true
     return lock
   })
-  // As who started before does: its file goes, somebody else makes the next.
+  // As an earlier owner does: it removes its file, and another process creates the next.
   unlinkSync(path)
   const second = await takeLock(path)
   first.release()

@@ -49,7 +49,7 @@ after(() => {
 
 const local = mapArena(PAGE)
 
-/** The program where everybody may execute it, with a mode that may give root's rights. */
+/** A copy of the program that everybody may execute, with a mode that may grant root's rights. */
 const copyOf = (name: string, mode: number): string => {
   const path = join(folder, name)
   if (!existsSync(path)) copyFileSync(program, path)
@@ -95,7 +95,7 @@ for (const [kept, name, mode] of [
         said = line
       })
       client.child.stdin.write('go\n')
-      // While it executes the other program, and after.
+      // During and after exec of the other program.
       for (let left = 20; left > 0; left -= said === undefined ? 0 : 1) {
         const moved = readAt(handle, PLACE, local, 0, PAGE)
         if (moved > 0) assert.notEqual(local.bytes[0], 's'.charCodeAt(0), 'read')
@@ -109,7 +109,7 @@ for (const [kept, name, mode] of [
       assert.equal(isSame(handle), false)
       assert.equal(pidfdGetfd(handle, 0), -EPERM)
       assert.equal(fdFile(handle, 0), undefined)
-      // One that connects before its exec, and is looked at after it.
+      // A client that connects before its exec, and is checked after it.
       const late = openNobodys(client.pid)
       assert.equal(mayAccess(late), false)
       assert.equal(readAt(late, PLACE, local, 0, 8), -EPERM)
@@ -121,7 +121,7 @@ for (const [kept, name, mode] of [
   })
 }
 
-test('a program that is not dumpable is out of reach, as for its own user', { skip }, async () => {
+test('a non-dumpable program is inaccessible, as for its own user', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
   const handle = openNobodys(client.pid)
@@ -143,7 +143,7 @@ test('a program that is not dumpable is out of reach, as for its own user', { sk
   closeProcess(handle)
 })
 
-test('moves that are bound to the address space do what the others do', { skip }, async () => {
+test('moves bound to the address space work like the others', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
   const handle = openNobodys(client.pid)

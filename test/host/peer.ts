@@ -8,19 +8,19 @@ import { createMemfd, fileIdentity } from '../../src/host/memory/memfd.ts'
 import { libcFunctions } from '../../src/host/native.ts'
 import { close, connect, send } from '../../src/host/net/sockets.ts'
 
-/** What a peer can be asked for, and what it answers. */
+/** Orders of a peer, and its answers. */
 export interface PeerCalls {
   /** Maps an arena whose byte i is i % 251; the page at `protect` (if given) loses all but the given PROT_ bits. */
   arena: { ask: { bytes: number; protect?: number; protection?: number }; answer: { address: number } }
   /** Reads bytes of the arena. */
   read: { ask: { offset: number; length: number }; answer: { bytes: number[] } }
-  /** Maps pages that nobody touches, with nothing behind them. */
+  /** Maps untouched pages without backing memory. */
   fresh: { ask: { bytes: number }; answer: { address: number } }
   /** Writes a byte of these. */
   touch: { ask: { offset: number }; answer: object }
-  /** Gives all of these back. */
+  /** Unmaps all of these. */
   drop: { ask: object; answer: object }
-  /** Makes a memory file with the text, keeps it open. */
+  /** Creates a memory file with the text and keeps it open. */
   file: { ask: { text: string }; answer: { fd: number; ino: number } }
   /** Connects, sends one message and (if asked) a memory file's descriptor. */
   say: { ask: { path: string; text: string; withFile: boolean }; answer: { sent: number; ino: number } }
@@ -48,7 +48,7 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
     return { bytes: arena ? [...arena.bytes.subarray(offset, offset + length)] : [] }
   },
   fresh({ bytes }) {
-    // A page that may not be touched, at the end.
+    // An inaccessible page at the end.
     fresh = mapArena(bytes + 4096)
     if (sys().mprotect(fresh.address + bytes, 4096, 0) !== 0) throw new Error('mprotect')
     return { address: fresh.address }
@@ -73,7 +73,7 @@ const handlers: { [K in keyof PeerCalls]: (ask: PeerCalls[K]['ask']) => PeerCall
     const { ino } = fileIdentity(file)
     const sent = send(fd, Buffer.from(text), withFile ? [file] : [])
     close(file)
-    // The connection stays open until this process ends.
+    // The connection stays open until this process exits.
     return { sent, ino }
   },
 }

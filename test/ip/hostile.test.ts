@@ -39,7 +39,7 @@ const victim = (family: 4 | 6) => {
   return { link, host, base, got, addresses, datagram, wrap, udp, echo }
 }
 
-/** What the host counts of one packet. */
+/** The host's counters after one packet. */
 const fateOf = (host: Host, bytes: Uint8Array): string[] => {
   const before = { ...host.ip.counters }
   host.ip.receive(bytes, 1)
@@ -48,7 +48,7 @@ const fateOf = (host: Host, bytes: Uint8Array): string[] => {
   )
 }
 
-/** Nothing of it had an effect. */
+/** It had no effect. */
 const assertUntouched = ({ link, host, got }: ReturnType<typeof victim>): void => {
   assert.deepEqual(link.collect(), [])
   assert.deepEqual([got.length, host.ip.counts.neighbours, host.ip.counts.waiting], [0, 0, 0])
@@ -72,7 +72,7 @@ const arp = (fields: Partial<Parameters<typeof emitArp>[0]> = {}): Uint8Array =>
 
 for (const family of [4, 6] as const)
   describe(`IPv${family}`, () => {
-    it('packets that are cut off at any byte', () => {
+    it('truncated packets', () => {
       const self = victim(family)
       for (const whole of [self.udp, self.echo])
         for (let length = 0; length < whole.length; length++)
@@ -80,12 +80,12 @@ for (const family of [4, 6] as const)
       assertUntouched(self)
     })
 
-    it('packets with any one bit changed are dropped, or were not meant for this host', () => {
+    it('packets with any one bit flipped are dropped, or are for another host', () => {
       const self = victim(family)
       for (const whole of [self.udp, self.echo])
         for (let bit = 0; bit < whole.length * 8; bit++) {
           const at = bit >> 3
-          // Of the encapsulation two bytes are reserved; IPv6 protects neither traffic class, flow label nor hop limit.
+          // The encapsulation has two reserved bytes; IPv6 protects neither traffic class, flow label nor hop limit.
           if (at === 2 || at === 3) continue
           if (family === 6 && (at === 11 || (at >= 4 && at < 8))) continue
           const [fate] = fateOf(self.host, changed(whole, at, whole[at]! ^ (1 << (bit & 7))))
@@ -102,7 +102,7 @@ for (const family of [4, 6] as const)
           const copy = ip.slice()
           const view = new DataView(copy.buffer)
           view.setUint16(6, (flags << 8) | (flags === 0 ? 1 : 0))
-          // The checksum is right.
+          // The checksum is correct.
           view.setUint16(10, 0)
           let sum = 0
           for (let i = 0; i < 20; i += 2) sum += view.getUint16(i)
@@ -113,7 +113,7 @@ for (const family of [4, 6] as const)
       assertUntouched(self)
     })
 
-    it('senders that no neighbour can be', () => {
+    it('impossible source addresses', () => {
       const self = victim(family)
       const sources =
         family === 4
@@ -126,13 +126,13 @@ for (const family of [4, 6] as const)
         const body = new Uint8Array(8)
         fateOf(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
       }
-      // It seems to come from this host.
+      // Its source is this host's address.
       const own = { ...self.addresses, source: self.addresses.destination, destination: address('10.9.0.255') }
       if (family === 4) assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(own, self.datagram))), [])
       assertUntouched(self)
     })
 
-    it('protocols that it does not speak, and answers that it has not asked for', () => {
+    it('unsupported protocols, and unsolicited replies', () => {
       const self = victim(family)
       const packet = { ...self.addresses, protocol: 6, payload: new Uint8Array(40) }
       assert.deepEqual(fateOf(self.host, self.wrap(packet)), ['foreign'])
@@ -142,7 +142,7 @@ for (const family of [4, 6] as const)
       assertUntouched(self)
     })
 
-    it('echoes of hosts that do not exist take bounded memory', () => {
+    it('echo requests from nonexistent hosts use bounded memory', () => {
       const self = victim(family)
       for (let i = 2; i < 250; i++)
         for (let n = 0; n < 40; n++) {
@@ -158,7 +158,7 @@ for (const family of [4, 6] as const)
   })
 
 describe('ARP', () => {
-  it('messages that are cut off, of another link or protocol, or that name no queue pair', () => {
+  it('messages that are truncated, of another link or protocol, or without a queue pair', () => {
     const self = victim(4)
     const whole = arp()
     for (let length = 0; length < whole.length; length++)
@@ -174,14 +174,14 @@ describe('ARP', () => {
     assertUntouched(self)
   })
 
-  it('senders that no neighbour can be, and this host itself', () => {
+  it('impossible source addresses, and this host itself', () => {
     const self = victim(4)
     for (const sender of ['10.9.0.1', '10.9.0.255', '255.255.255.255', '224.0.0.1', '10.8.0.9'])
       assert.deepEqual(fateOf(self.host, arp({ sender: address(sender) })), ['foreign'], sender)
     assertUntouched(self)
   })
 
-  it('replies that nobody asked for, and requests for others, teach nothing', () => {
+  it('unsolicited replies, and requests for others, add no neighbour', () => {
     const self = victim(4)
     fateOf(self.host, arp({ operation: ArpOperation.REPLY }))
     fateOf(self.host, arp({ target: address('10.9.0.2') }))
@@ -189,7 +189,7 @@ describe('ARP', () => {
     assertUntouched(self)
   })
 
-  it('requests from very many hosts are answered, and few are remembered', () => {
+  it('requests from very many hosts are answered, and few are cached', () => {
     const link = new Link()
     const host = link.add('10.0.0.1', 8)
     let answers = 0
@@ -200,7 +200,7 @@ describe('ARP', () => {
     assert.deepEqual([answers, host.ip.counts.neighbours], [5000, 1024])
   })
 
-  it('a host without an address may ask, and is not remembered', () => {
+  it('a host without an address may ask, and is not cached', () => {
     const self = victim(4)
     assert.deepEqual(fateOf(self.host, arp({ sender: address('0.0.0.0') })), [])
     assert.equal(self.link.collect().length, 1)
@@ -220,7 +220,7 @@ describe('neighbour discovery', () => {
       ...fields,
     })
 
-  it('messages from behind a router, of another code, with options that do not end, or that name no queue pair', () => {
+  it('messages from behind a router, of another code, with endless options, or without a queue pair', () => {
     const self = victim(6)
     const wrong = [
       solicitation(self, body(), 254),
@@ -235,7 +235,7 @@ describe('neighbour discovery', () => {
     assertUntouched(self)
   })
 
-  it('advertisements that nobody asked for teach nothing', () => {
+  it('unsolicited advertisements add no neighbour', () => {
     const self = victim(6)
     const type = NeighbourMessage.ADVERTISEMENT
     const message = emitDiscovery({ type, flags: 0x60, target: address('fd00:9::9'), link: peerLink })
@@ -243,7 +243,7 @@ describe('neighbour discovery', () => {
     assertUntouched(self)
   })
 
-  it('a host without an address is answered, but not remembered', () => {
+  it('a host without an address is answered, but not cached', () => {
     const self = victim(6)
     const nameless = { ...self.addresses, source: new Uint8Array(16), hopLimit: 255 }
     const packet = icmpPacket(nameless, {

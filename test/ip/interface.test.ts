@@ -76,7 +76,7 @@ for (const family of [4, 6] as const) {
       assert.equal(b.ip.counters.unclaimed, 1)
     })
 
-    it('asks a silent neighbour three times, a second apart, and drops what waited', () => {
+    it('solicits a silent neighbour three times, a second apart, and drops its queue', () => {
       const { link, a, base } = two(family)
       const { socket } = a.socket(UDP)
       const start = link.now
@@ -89,7 +89,7 @@ for (const family of [4, 6] as const) {
       assert.deepEqual([a.ip.counters.dropped, a.ip.counts.neighbours, a.ip.counts.waiting], [5, 0, 0])
     })
 
-    it('probes a neighbour that it has not heard of for long, and notices when it is another', () => {
+    it('probes a stale neighbour, and notices a change', () => {
       const { link, a, b, base } = two(family)
       const { socket, got } = a.socket(ICMP)
       const ping = (): number => {
@@ -109,7 +109,7 @@ for (const family of [4, 6] as const) {
       assert.equal(ping(), 1)
     })
 
-    it('hears the groups of its sockets and no others', () => {
+    it('receives the groups of its sockets and no others', () => {
       const { link, a, b } = two(family)
       const group = address(family === 4 ? '239.1.2.3' : 'ff02::123')
       const sender = a.socket(UDP)
@@ -150,7 +150,7 @@ for (const family of [4, 6] as const) {
       assert.deepEqual([echo.got.length, receiver.got.length, link.collect().length], [1, 1, 0])
     })
 
-    it('leaves nothing when it is shut down', () => {
+    it('leaves nothing after shutdown', () => {
       const { link, a, base } = two(family)
       const { socket } = a.socket(UDP, 1)
       a.ip.join(socket, address(family === 4 ? '239.1.2.3' : 'ff02::123'))
@@ -213,7 +213,7 @@ describe('an interface', () => {
     for (const text of ['10.9.0.0', '10.9.0.1']) new Host(text, 1, 31)
   })
 
-  it('refuses destinations that are not on its link, or of another family', () => {
+  it('refuses destinations off its link, or of another family', () => {
     const link = new Link()
     const a = link.add('10.9.0.1')
     const { socket } = a.socket(UDP)
@@ -227,7 +227,7 @@ describe('an interface', () => {
     )
   })
 
-  it('has as many sockets as it may, and each port once', () => {
+  it('has a maximum of sockets, and each port once', () => {
     const { ip } = new Host('10.9.0.1', 1)
     const first = ip.open(UDP, 7, () => {})
     ip.open(ICMP, 7, () => {})
@@ -247,7 +247,7 @@ describe('an interface', () => {
     assert.equal(ip.open(UDP, 7, () => {}).port, 7)
   })
 
-  it('keeps its neighbours when very many addresses that nobody has are asked for', () => {
+  it('keeps its neighbours during solicitations for very many unused addresses', () => {
     const link = new Link()
     const [a, b] = [link.add('10.9.0.1', 8), link.add('10.9.0.2', 8)]
     const { socket, got } = a.socket(ICMP)

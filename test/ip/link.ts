@@ -43,7 +43,7 @@ export class Host {
     })
   }
 
-  /** A socket that keeps what it receives. */
+  /** A socket that keeps received datagrams. */
   socket(protocol: 1 | 17, port = 0) {
     const got: { readonly from: IpEnd; readonly payload: Uint8Array }[] = []
     return { socket: this.ip.open(protocol, port, (from, payload) => got.push({ from, payload })), got }
@@ -76,12 +76,12 @@ export class Link {
         host.ip.receive(bytes, this.now)
   }
 
-  /** Delivers until nothing is on the wire; time stands still. */
+  /** Delivers until nothing is on the wire; time does not advance. */
   settle(): void {
     for (let sent = this.collect().shift(); sent !== undefined; sent = this.collect().shift()) this.deliver(sent)
   }
 
-  /** Lets time pass to the next timer; false if there is none. */
+  /** Advances time to the next timer; false if there is none. */
   tick(): boolean {
     const due = Math.min(...this.hosts.map(({ ip }) => ip.nextTimeout()))
     if (due === Number.POSITIVE_INFINITY) return false

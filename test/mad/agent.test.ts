@@ -13,7 +13,7 @@ const { GET } = MadMethod
 const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
 
 describe('an agent', () => {
-  it('finds the response to its request by transaction id, whose upper half is its own', () => {
+  it('matches a response to its request by transaction id, whose upper half is its own', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
@@ -25,7 +25,7 @@ describe('an agent', () => {
     assert.deepEqual(pair.a.ended, [['message', 'answered']])
     assert.equal(pair.a.heard.length, 1)
     assert.equal(pair.a.engine.outstanding, 0)
-    // A second one answers nothing.
+    // A second response matches nothing.
     pair.send(pair.b, respond(message, 0), 0)
     pair.settle()
     assert.equal(pair.a.heard.length, 1)
@@ -45,12 +45,12 @@ describe('an agent', () => {
     pair.a.engine.onMad(foreign, path, 0)
     pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
     assert.equal(pair.a.heard.length, 0)
-    // A response may come from another port than the one that was asked.
+    // A response may come from another port than the request's destination.
     pair.a.engine.onMad(response, { ...path, remoteGid: gid(9) }, 0)
     assert.equal(pair.a.heard.length, 1)
   })
 
-  it('sends again as often as it was told, and then tells that nothing came', () => {
+  it('retries as often as configured, and then reports a timeout', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
     const times: number[] = []
@@ -61,7 +61,7 @@ describe('an agent', () => {
     assert.equal(pair.now, 4 * SECOND)
   })
 
-  it('refuses a request that is like one that waits; responses may share a transaction id with it', () => {
+  it('refuses a request that equals a waiting one; responses may share a transaction id with it', () => {
     const pair = new Pair()
     assert.equal(pair.send(pair.a, request(7)), true)
     assert.equal(pair.send(pair.a, request(7)), false)
@@ -72,7 +72,7 @@ describe('an agent', () => {
     assert.equal(pair.send(pair.a, response), false)
   })
 
-  it('ends all that waits when it is closed', () => {
+  it('completes every waiting request when it is closed', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7), SECOND, 3)
     pair.a.engine.close()

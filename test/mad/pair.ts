@@ -60,7 +60,7 @@ export class Pair {
     return agent === this.a ? this.b : this.a
   }
 
-  /** Where `agent` sends to. */
+  /** The destination of `agent`. */
   pathOf(agent: Agent): MadPath {
     return { localGid: gid(agent.host), remoteGid: gid(this.other(agent).host), qpn: 1 }
   }
@@ -73,12 +73,12 @@ export class Pair {
     to.engine.onMad(mad, this.pathOf(to), this.now)
   }
 
-  /** Delivers all that is sent, but for what is lost. */
+  /** Delivers everything sent, except lost datagrams. */
   settle(isLost: () => boolean = () => false): void {
     for (let one = this.wire.shift(); one !== undefined; one = this.wire.shift()) if (!isLost()) this.deliver(one)
   }
 
-  /** Lets time pass to the next timer; false if there is none. */
+  /** Advances time to the next timer; false if there is none. */
   tick(): boolean {
     const due = Math.min(this.a.engine.nextTimeout(), this.b.engine.nextTimeout())
     if (due === Number.POSITIVE_INFINITY) return false
@@ -96,7 +96,7 @@ export const plainMad = (mgmtClass: number, method: number, tid: number): Uint8A
   return mad
 }
 
-/** A message of subnet administration, as its sender hands it over: headers, then `length` bytes. */
+/** A message of subnet administration, as its sender passes it: headers, then `length` bytes. */
 export const longMessage = (method: number, tid: number, length: number): Uint8Array => {
   const header = plainMad(MadClass.SUBNET_ADMINISTRATION, method, tid).subarray(0, SA_HEADERS)
   const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags: RmppFlag.ACTIVE }

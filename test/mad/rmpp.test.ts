@@ -15,7 +15,7 @@ const RESPONSE_TABLE = GET_TABLE | RESPONSE
 const ROOM = 200
 const SA = 3
 
-/** Delivers everything; what was on the wire, in order. */
+/** Delivers everything; returns what was on the wire, in order. */
 const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): string[] => {
   const seen: string[] = []
   for (let one = pair.wire.shift(); one !== undefined; one = pair.wire.shift()) {
@@ -26,7 +26,7 @@ const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): str
   return seen
 }
 
-/** The headers of what has come are those of its first segment. */
+/** The headers of the received message are those of its first segment. */
 const assertWhole = (came: Uint8Array | undefined, message: Uint8Array): void => {
   assert.ok(came)
   assert.equal(came.length, message.length)
@@ -35,7 +35,7 @@ const assertWhole = (came: Uint8Array | undefined, message: Uint8Array): void =>
 }
 
 describe('a transfer', () => {
-  it('sends a segment, then what the window allows; the last one says how long it is', () => {
+  it('sends a segment, then the window; the last one carries the length', () => {
     const pair = new Pair()
     pair.send(pair.b, plainMad(SA, GET_TABLE, 7), SECOND, 0, 'request')
     pair.settle()
@@ -55,7 +55,7 @@ describe('a transfer', () => {
     assert.deepEqual(pair.b.ended, [['request', 'answered']])
   })
 
-  it('is one segment if the message fits, empty ones too', () => {
+  it('is one segment if the message fits, also an empty one', () => {
     for (const length of [0, 1, ROOM]) {
       const pair = new Pair()
       const message = longMessage(GET_TABLE, 7, length)
@@ -74,7 +74,7 @@ describe('a transfer', () => {
     )
   })
 
-  it('sends again from the last acknowledged segment on when an ACK does not come in 2 seconds', () => {
+  it('retransmits from the last acknowledged segment when no ACK arrives in 2 seconds', () => {
     const pair = new Pair()
     const message = longMessage(GET_TABLE, 7, 3 * ROOM)
     pair.send(pair.a, message, 0, 1)
@@ -93,7 +93,7 @@ describe('a transfer', () => {
     assert.equal(pair.b.heard.length, 1)
   })
 
-  it('ends without an ACK once it was tried again often enough, and with each progress begins to count anew', () => {
+  it('fails without an ACK after the last retry; progress resets the count', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, ROOM), 0, 2)
     do script(pair, () => true)
@@ -126,7 +126,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
   })
 
-  it('tells a receiver that waits for the response how much of it may come at once', () => {
+  it('tells the receiver of the response how much may arrive at once', () => {
     const pair = new Pair()
     const asked = longMessage(GET_TABLE, 7, 2 * ROOM)
     pair.send(pair.a, asked, 10 * SECOND)
@@ -144,7 +144,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
-  it('is whole though a third of all datagrams is lost, whatever the order', () => {
+  it('completes though a third of all datagrams is lost, in any order', () => {
     for (let seed = 1; seed <= 20; seed++) {
       const random = randomFrom(seed)
       const pair = new Pair()
@@ -165,7 +165,7 @@ describe('a transfer', () => {
   })
 })
 
-describe('what breaks the protocol', () => {
+describe('protocol errors', () => {
   const begin = (length = 3 * ROOM) => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, length), 0, 3)
@@ -214,7 +214,7 @@ describe('what breaks the protocol', () => {
     }
   })
 
-  it('segments beyond the window, and of transfers that nobody began, are dropped', () => {
+  it('segments beyond the window, and of unknown transfers, are dropped', () => {
     const { pair, first } = begin()
     const beyond = first.mad.slice()
     beyond[26] = 1

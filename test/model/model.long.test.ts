@@ -5,5 +5,6 @@ import { describe, it } from 'node:test'
 import { runModel } from './run.ts'
 
 describe('a million random operations over a hostile network', () => {
-  for (let seed = 1000; seed < 1100; seed++) it(`keep their meaning, seed ${seed}`, () => void runModel(seed, 10_000))
+  for (let seed = 1000; seed < 1100; seed++)
+    it(`complete as the model says, seed ${seed}`, () => void runModel(seed, 10_000))
 })

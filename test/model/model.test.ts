@@ -12,5 +12,5 @@ const seeds = seed === undefined ? Array.from({ length: 20 }, (_, i) => i + 1) :
 
 describe('random operations over a hostile network', () => {
   for (const one of seeds)
-    it(`keep their meaning, seed ${one}`, () => void runModel(one, Number(operations ?? OPERATIONS)))
+    it(`complete as the model says, seed ${one}`, () => void runModel(one, Number(operations ?? OPERATIONS)))
 })

@@ -99,7 +99,7 @@ const canBeNamed = ({ kind, ...of }: Kind): boolean =>
 
 const allMethods = bench.classes.flatMap(cls => Object.keys(cls.methods).map(name => [cls, name] as const))
 
-describe('what is wrong with a call of the object dialect is told', () => {
+describe('mistakes in a call of the object dialect are reported', () => {
   for (const [cls, methodName] of allMethods)
     it(`${cls.name}.${methodName}`, () => {
       const method = cls.methods[methodName]
@@ -119,7 +119,7 @@ describe('what is wrong with a call of the object dialect is told', () => {
     })
 })
 
-describe('names that are wrong have Linux’s numbers in its dialects', () => {
+describe('wrong names have Linux’s errnos in its dialects', () => {
   /** Every Linux encoding of the call that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, one.context.device.driver.id, AREA).flatMap(way => {
@@ -169,7 +169,7 @@ describe('names that are wrong have Linux’s numbers in its dialects', () => {
   }
 })
 
-it('before the context is opened every call is EINVAL, and once the device is gone EIO', () => {
+it('before the context is opened every call is EINVAL, and after device removal EIO', () => {
   const closed = openContext(one.p.rxe.device as Device)
   const calls = allMethods.map(([cls, name]): [ObjectClass, Call] => [cls, goodCall(cls, name)])
   for (const [cls, call] of calls) {

@@ -7,7 +7,7 @@ import { type DialectName, hostileRun } from './hostile.ts'
 
 const dialects: readonly DialectName[] = ['object', 'write', 'ioctl']
 
-describe('messages that somebody has changed', () => {
+describe('mutated messages', () => {
   for (const dialect of dialects)
     it(`do no harm in the ${dialect} dialect`, () => {
       const tally = hostileRun(dialect, 1, 5000)

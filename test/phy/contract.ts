@@ -1,5 +1,5 @@
 /*
- * What every port does, whatever carries its packets: the same tests for the memory link and for UDP.
+ * The contract of every port: the same tests for the memory link and for UDP.
  */
 import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
@@ -13,9 +13,9 @@ import { collect, flowBetween, ipv6, psns, receiveAll, sendRun } from './helpers
 export interface LinkUnderTest {
   /** A new port with the address number `n`. */
   attach(n: number): Port
-  /** The address number n, from 1. */
+  /** The nth address, from 1. */
   address(n: number): Uint8Array
-  /** A receiver cannot see hop limit and traffic class. */
+  /** A receiver does not see hop limit and traffic class. */
   readonly hidesHeader?: boolean
 }
 
@@ -35,7 +35,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       for (const port of open) port.close()
     })
 
-    it('takes a run to the port that has the destination address, and to no other', async () => {
+    it('delivers a run to the port that has the destination address, and to no other', async () => {
       const [a, b, c] = ports(3)
       assert.ok(sendRun(a, a.openFlow(flowTo(1, 2)), 7, 3, 64, 32))
       const got = await collect(b, 3)
@@ -50,7 +50,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
     })
 
-    it('takes a run to a group to all who joined it, its sender too, and to no others', async () => {
+    it('delivers a run for a group to all members, its sender too, and to no others', async () => {
       const [a, b, c] = ports(3)
       const group = groupAddress(9)
       const flow = a.openFlow(flowBetween(link.address(1), group))
@@ -75,13 +75,13 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(run.from.destination, groupAddress(11))
     })
 
-    it('takes a run back to its sender when the address is its own', async () => {
+    it('delivers a run to its sender when the address is its own', async () => {
       const [a] = ports(1)
       sendRun(a, a.openFlow(flowTo(1, 1)), 5, 2)
       assert.deepEqual(psns(await collect(a, 2)), [5, 6])
     })
 
-    it('seals every packet, and tells the identification that its ICRC was made for', async () => {
+    it('seals every packet, and reports the identification that its ICRC was computed with', async () => {
       const [a, b] = ports(2)
       b.requireSeal(1)
       const address = flowTo(1, 2, { trafficClass: 0x68, hopLimit: 7 })
@@ -121,11 +121,11 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(b.peerOf(link.address(1)), -1)
     })
 
-    it('drops and counts packets with a wrong ICRC, and hands out the others of their run', async () => {
+    it('drops and counts packets with a wrong ICRC, and delivers the others of their run', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       let wrong: readonly number[] = []
-      // The tap sees the run before it leaves, and spoils it there.
+      // The tap sees the run before it is sent, and corrupts it there.
       a.tap = run => {
         for (let i = 0; i < run.count; i++) {
           const at = run.offset + i * run.packetBytes
@@ -146,7 +146,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(fates.length, 48)
     })
 
-    it('sends what was damaged behind its ICRC, which the receiver notices', async () => {
+    it('sends packets corrupted behind their ICRC, which the receiver detects', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       a.requireSeal(1)
@@ -174,7 +174,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => sendRun(a, flow, 3, 1), /not open/)
     })
 
-    it('keeps a flow that is held open until it is closed once more', () => {
+    it('keeps a referenced flow open until its last close', () => {
       const [a] = ports(1)
       const flow = a.openFlow(flowTo(1, 2))
       a.holdFlow(flow)
@@ -187,7 +187,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => a.holdFlow(flow), /not open/)
     })
 
-    it('refuses flow records that no header can hold', () => {
+    it('refuses flow records that do not fit a header', () => {
       const [a] = ports(1)
       assert.throws(() => a.openFlow(flowTo(1, 2, { sourcePort: 65536 })), /sourcePort.*65536/)
       assert.throws(() => a.openFlow(flowTo(1, 2, { flowLabel: -1 })), /flowLabel.*-1/)
@@ -195,7 +195,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.throws(() => a.openFlow(flowBetween(link.address(1), new Uint8Array(4))), /16 bytes/)
     })
 
-    it('refuses a run outside of the room reserved', () => {
+    it('refuses a run outside the reserved room', () => {
       const [a] = ports(1)
       const flow = a.openFlow(flowTo(1, 1))
       assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
@@ -209,7 +209,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       a.commit(at, 64, 1, 64, flow)
     })
 
-    it('may hand out several runs before the first is given back', async () => {
+    it('may deliver several runs before the first is released', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       for (let i = 0; i < 3; i++) sendRun(a, flow, 10 * i, 1)
@@ -231,7 +231,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(psns(await collect(b, 1)), [40])
     })
 
-    it('gives an address back, and takes it again', async () => {
+    it('releases an address, and accepts it again', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       const back = b.openFlow(flowTo(2, 1))
@@ -246,7 +246,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(psns(await collect(a, 1)), [3], 'its flows are as before')
     })
 
-    it('wakes a device when packets come', async () => {
+    it('wakes a device when packets arrive', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       for (let i = 0; i < 2; i++) {
@@ -259,7 +259,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       }
     })
 
-    it('moves runs of every shape, whole', async () => {
+    it('transfers runs of every shape, whole', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       let psn = 0
@@ -285,7 +285,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(a.counters.dropped, 0)
     })
 
-    it('lends room, and takes it back', () => {
+    it('reserves room, and takes it back', () => {
       const [a] = ports(1)
       const rooms: number[] = []
       for (let room = a.takeRoom(a.maxBytes); room >= 0; room = a.takeRoom(a.maxBytes)) rooms.push(room)
@@ -297,7 +297,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       a.giveRoom(again)
     })
 
-    it('takes nothing more when it is closed', () => {
+    it('accepts nothing more once closed', () => {
       const [a] = ports(1)
       a.close()
       a.close()

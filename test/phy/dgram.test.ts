@@ -1,5 +1,5 @@
 /*
- * The port on node:dgram: all that a port does, without native code; and that it refuses ports of another kind.
+ * The port on node:dgram: the port contract without native code, and packets of other kinds of ports refused.
  */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
@@ -43,7 +43,7 @@ describe('node:dgram', () => {
     return [a, b]
   }
 
-  it('refuses packets with an ICRC as the specification has it, and says from whom, once', async () => {
+  it('refuses packets with a standard ICRC, and reports the source once', async () => {
     const [a, b] = pair()
     const stranger = createSocket('udp4')
     await new Promise<void>(resolve => stranger.bind(4791, addressText(loopback(3)), resolve))
@@ -62,7 +62,7 @@ describe('node:dgram', () => {
     assert.deepEqual(foreign, [addressText(loopback(3))])
   })
 
-  it('is understood by no port on UDP, whatever the packet’s length', { skip: !hasNative() }, async () => {
+  it('is understood by no UDP port, whatever the packet’s length', { skip: !hasNative() }, async () => {
     const [a] = pair()
     const other = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
     open.push(other)
@@ -89,7 +89,7 @@ describe('node:dgram', () => {
     }
   })
 
-  it('takes the address of nobody else, and refuses sources that it has not', () => {
+  it('takes no foreign address, and refuses sources that it lacks', () => {
     const [a] = pair()
     const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
     open.push(second)
@@ -102,7 +102,7 @@ describe('node:dgram', () => {
     assert.throws(() => a.openFlow(flowBetween(loopback(9), loopback(2))), /has no address 127\./)
   })
 
-  it('survives what the system does not send and what is no packet', async () => {
+  it('survives unsendable datagrams and non-packets', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, flow, 0, 1, 66000)
@@ -131,7 +131,7 @@ describe('node:dgram', () => {
     assert.equal((await collect(port, 30)).length, 30)
   })
 
-  it('sends again once what was under way has left', async () => {
+  it('sends again once the datagrams in flight have left', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     let runs = 0

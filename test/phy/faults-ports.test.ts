@@ -1,5 +1,5 @@
 /*
- * A fault layer around each kind of port: it is a port like the one inside, and its faults come out on the wire.
+ * A fault layer around each kind of port obeys the port contract, and its faults appear on the wire.
  */
 import assert from 'node:assert/strict'
 import { after, describe, it } from 'node:test'
@@ -11,7 +11,7 @@ import { loopback } from '../loopback.ts'
 import { portContract } from './contract.ts'
 import { collect, flowBetween, ipv4, psns, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
-/** Rules that put both halves of the layer to work, and hit nothing. */
+/** Rules that enable both halves of the layer and match no packet. */
 const idle = 'dir=both,opcode=0xff,drop=1;dir=both,drop=0.00001%,corrupt=0.00001%'
 
 const udpPort = (n: number, rules: string): FaultPort => {
@@ -46,12 +46,12 @@ describe('faults over UDP', { skip: hasNative() ? false : 'koffi is not there' }
     for (const port of open) port.close()
   })
 
-  it('of what is sent are seen by the receiver', async () => {
+  it('on sent packets are seen by the receiver', async () => {
     const a = udpPort(1, '')
     const b = udpPort(2, '')
     open.push(a, b)
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
-    /** What arrives of packets 0 … 39; a last one, without faults, tells that all have come. */
+    /** The packets 0 … 39 that arrive; a last one, without faults, marks the end. */
     const arrived = async (rules: string): Promise<number[]> => {
       a.setFaults(parseFaults(rules))
       for (let psn = 0; psn < 40; psn += 10) assert.ok(sendRun(a, flow, psn, 10))

@@ -1,6 +1,6 @@
 /*
- * The table of flows: equal records are one flow, and a number that is given out again means what it was opened with,
- * whatever its caller has done with the record since.
+ * The flow table: equal records are one flow, and a reused number has the record that it was opened with, even if the
+ * caller has changed its record since.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

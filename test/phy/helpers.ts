@@ -1,6 +1,6 @@
 /*
- * What the tests of phy share: addresses, flows, a port on a memory link, runs with recognisable packets, and what a
- * port received.
+ * Shared by the phy tests: addresses, flows, a port on a memory link, runs with recognizable packets, and received
+ * packets.
  */
 
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes } from '../../src/phy/memory.ts'
@@ -67,7 +67,7 @@ export interface Got {
   bytes: Uint8Array
 }
 
-/** Everything that waits at a port, packet by packet, released; `run` is the last record. */
+/** Receives and releases everything that waits at a port, packet by packet; `run` is the last record. */
 export const receiveAll = (port: Port, run = emptyRun()): Got[] => {
   const got: Got[] = []
   while (port.receive(run)) {
@@ -89,7 +89,7 @@ export const receiveAll = (port: Port, run = emptyRun()): Got[] => {
 
 export const psns = (got: readonly Got[]): number[] => got.map(g => g.psn)
 
-/** What comes until there are `count` packets, and what else is there then; fails if they do not come. */
+/** Receives until `count` packets have arrived, and everything that waits then; fails if they do not arrive. */
 export const collect = async (port: Port, count: number, run = emptyRun()): Promise<Got[]> => {
   const deadline = Date.now() + 5000
   const got: Got[] = []

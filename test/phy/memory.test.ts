@@ -22,7 +22,7 @@ portContract('a port on a memory link', () => {
 })
 
 describe('memory link', () => {
-  it('takes a run to the port that has the destination address, and to no other', () => {
+  it('delivers a run to the port that has the destination address, and to no other', () => {
     const link = smallSwitch()
     const [a, b, c] = ports(link, 3)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -60,7 +60,7 @@ describe('memory link', () => {
     assert.throws(() => a.addAddress(ipv4(2)), /10\.0\.0\.2/)
   })
 
-  it('drops and counts what nobody receives, and has its buffer back', () => {
+  it('drops and counts packets without a receiver, and gets the buffer back', () => {
     const link = smallSwitch()
     const [a] = ports(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
@@ -69,7 +69,7 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('seals every packet with identification 0, 1, 2 … within its run, and tells it', () => {
+  it('seals every packet with identification 0, 1, 2 … within its run, and reports it', () => {
     const [a, b] = ports(smallSwitch(), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { sourcePort: 50000, trafficClass: 0x68 })
     sendRun(a, a.openFlow(address), 100, 5, 276, 52)
@@ -87,13 +87,13 @@ describe('memory link', () => {
     }
   })
 
-  it('drops and counts packets with a wrong ICRC, and hands out the others of their run', () => {
+  it('drops and counts packets with a wrong ICRC, and delivers the others of their run', () => {
     fc.assert(
       fc.property(fc.array(fc.boolean(), { minLength: 1, maxLength: 12 }), wrong => {
         const link = smallSwitch()
         const [a, b] = ports(link, 2)
         const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
-        // The tap sees the run before it is queued, and spoils it there.
+        // The tap sees the run before it is queued, and corrupts it there.
         a.tap = run =>
           wrong.forEach((isWrong, i) => {
             if (isWrong) run.arena.bytes[run.offset + i * run.packetBytes + 20] ^= 4
@@ -119,7 +119,7 @@ describe('memory link', () => {
     )
   })
 
-  it('with sealing on demand makes no ICRC until somebody wants one, then as always', () => {
+  it('with sealing on demand computes no ICRC until a reader needs one, then always', () => {
     const [a, b] = ports(smallSwitch(8, 16, 'demand'), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     const trailer = (): number => {
@@ -156,7 +156,7 @@ describe('memory link', () => {
     assert.equal(link.stat().flows, 2)
   })
 
-  it('refuses a run outside of the room reserved', () => {
+  it('refuses a run outside the reserved room', () => {
     const [a] = ports(smallSwitch(), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
@@ -179,7 +179,7 @@ describe('memory link', () => {
     assert.equal(link.stat().runs + link.stat().smallRuns, 0)
   })
 
-  it('says no when the buffers are used up, and yes again after a release', () => {
+  it('refuses when the buffers are used up, and accepts again after a release', () => {
     const [a, b] = ports(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let sent = 0
@@ -194,7 +194,7 @@ describe('memory link', () => {
     assert.deepEqual(psns(receiveAll(b)), [1, 2, 3, 4, 5, 6])
   })
 
-  it('a port that sends to one that does not receive cannot starve the others', () => {
+  it('a sender to a port that does not receive cannot starve the others', () => {
     const link = smallSwitch(16, 64)
     const all = ports(link, 4)
     const [a, b, c, d] = all
@@ -215,7 +215,7 @@ describe('memory link', () => {
     assert.equal(psns(receiveAll(d)).length, 12)
   })
 
-  it('several runs may be out at once, and one release gives all of them back', () => {
+  it('several runs may be in flight, and one release returns all of them', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -233,7 +233,7 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 0)
   })
 
-  it('sends several runs from one room, which is free when all of them are back and the turn is over', () => {
+  it('sends several runs from one room, which is free when all of them are released and the turn is over', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -260,7 +260,7 @@ describe('memory link', () => {
     assert.throws(() => a.commit(end, 64, 1, 64, flow), /without reserve/)
   })
 
-  it('leaves the sender its room when there is no other', () => {
+  it('lets the sender use its room when there is no other', () => {
     const link = smallSwitch(2, 1)
     const [a] = ports(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
@@ -292,7 +292,7 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('wakes a device when a run arrives where none waited', () => {
+  it('wakes a device when a run arrives at an empty port', () => {
     const [a, b] = ports(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let woken = 0
@@ -305,7 +305,7 @@ describe('memory link', () => {
     assert.equal(woken, 2)
   })
 
-  it('closing a port drops what waits there and leaves nothing behind', () => {
+  it('closing a port drops waiting runs and leaks nothing', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -333,7 +333,7 @@ describe('memory link', () => {
     assert.throws(() => link.attach(), /at most 2 ports/)
   })
 
-  it('loses, repeats and reorders nothing, whatever is sent between whom', () => {
+  it('drops, duplicates and reorders nothing, for random traffic', () => {
     fc.assert(
       fc.property(
         fc.array(

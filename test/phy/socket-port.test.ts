@@ -1,5 +1,5 @@
 /*
- * What ports on sockets share: numbers of addresses, which stay while flows may mean them, and rooms.
+ * Shared parts of socket ports: address numbers, which stay while flows use them, and reservations.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -10,7 +10,7 @@ import { createSenders } from '../../src/phy/udp/senders.ts'
 
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
 
-test('an address keeps its number without a socket; the number of a group that was left is the next one given', () => {
+test('an address keeps its number without a socket; the number of a left group is the next one given', () => {
   const { put, numberOf, numberFor, forget, sockets, addresses } = createAddresses<string>()
   assert.deepEqual([put(address(1), 'a'), put(address(2), 'group'), put(address(3), 'c')], [0, 1, 2])
   sockets[0] = undefined
@@ -20,14 +20,14 @@ test('an address keeps its number without a socket; the number of a group that w
   assert.equal(numberOf(address(2)), -1)
   assert.equal(put(address(1), 'again'), 0)
   assert.equal(numberFor(address(4)), 1)
-  // Nothing is taken by asking.
+  // A query reserves nothing.
   assert.equal(put(address(4), 'd'), 1)
   assert.equal(put(address(5), 'e'), 3)
   assert.deepEqual(sockets, ['again', 'd', 'c', 'e'])
   assert.deepEqual(addresses[1], address(4))
 })
 
-test('rooms lie where they were said to, each is given once, and there are no more', () => {
+test('rooms lie at the reported offsets, each is reserved once, and their number is fixed', () => {
   const flows = createFlowTable()
   const { takeRoom, giveRoom } = socketPortParts(flows, createSenders(flows), 4096)
   const rooms = Array.from({ length: ROOMS_BYTES / RUN_BYTES }, () => takeRoom(RUN_BYTES))

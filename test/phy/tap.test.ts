@@ -5,7 +5,7 @@ import { makeFlow, verifyIcrc } from '../../src/wire/icrc.ts'
 import { flowBetween, ipv4, ports, receiveAll, sendRun, smallSwitch } from './helpers.ts'
 
 describe('tap', () => {
-  it('is shown every run sent and received, sealed, with its flow', () => {
+  it('sees every run sent and received, sealed, with its flow', () => {
     const [a, b] = ports(smallSwitch(8, 16, 'demand'), 2)
     const address = flowBetween(ipv4(1), ipv4(2), { trafficClass: 9 })
     const flow = a.openFlow(address)
@@ -28,7 +28,7 @@ describe('tap', () => {
     ])
   })
 
-  it('several taps share a port, and each goes when it wants', () => {
+  it('several taps share a port, and each may be removed at any time', () => {
     const [a] = ports(smallSwitch(8, 16, 'demand'), 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(99)))
     const seen = [0, 0]

@@ -10,13 +10,12 @@ for (const by of ['linux', 'object'] as const)
   test(`objects.abilog: core and rxe answer as Linux did, ${by} dialect`, () => {
     const { calls, refused, skipped } = replay('objects.abilog', 2, by, {
       skip: true,
-      // Linux takes a path MTU beyond the interface's, we refuse it.
+      // Linux accepts a path MTU beyond the interface's, we refuse it.
       pathMtu: 4096,
-      // Initiators of XRC are what this device has, and Linux's rxe has not.
-      // There is no neighbour discovery here that could fail.
+      // This device has XRC initiators, Linux's rxe does not. Neighbour discovery does not exist here and cannot fail.
       // On-demand regions are EOPNOTSUPP since Linux 6.12, and were EINVAL.
       except: /unreachable|XRC_SEND/,
-      // cur_qp_state: rxe leaves 0 there whatever the state is, we answer the state.
+      // cur_qp_state: rxe always returns 0, we return the state.
       chosen: {
         'port.query': { step: /./, bytes: [[1, 27, 29]] },
         'rc_qp.query': { step: /^query_qp$/, bytes: [[1, 109, 110]] },

@@ -52,7 +52,7 @@ const machine = (last: 2 | 3) => {
   return { ...identity, gids: [...identity.gids, ula] }
 }
 
-/** The program's memory for registration: everything is there but the first pages. */
+/** The program's memory for registration: everything is mapped except the first pages. */
 const space: AddressSpace = {
   check: (hi, lo, length) => length === 0 || hi > 0 || lo >= 0x100000,
   read: () => 14,
@@ -61,10 +61,10 @@ const space: AddressSpace = {
   fetchAdd: () => 14,
 }
 
-/** Bytes of an answer that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
+/** Response bytes that each machine chooses: [from, to) by attribute of an ioctl, or in the response of a write. */
 type Chosen = readonly (readonly [attribute: number, from: number, to: number])[]
 const RESPONSE = -1
-/** The number of a queue pair, and where its queues lie. */
+/** A QPN, and the mmap offsets of its queues. */
 const QP_CHOSEN: Chosen = [
   [14, 0, 4],
   [0x1001, 0, 8],
@@ -73,12 +73,13 @@ const QP_CHOSEN: Chosen = [
 const CHOSEN: Readonly<Record<string, Chosen>> = {
   // The descriptor that a refused GET_CONTEXT leaves in its response.
   'device.query': [[RESPONSE, 0, 4]],
-  // The counter of wrong P_Keys, which is the machine's history; and the speed in full, which newer kernels tell.
+  // The counter of wrong P_Keys, which depends on the machine's history; and the full speed, which newer kernels
+  // report.
   'port.query': [
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys; whether there is an rkey is looked at below.
+  // Keys; whether there is an rkey is checked below.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -88,13 +89,13 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 4, 8],
     [RESPONSE, 4, 8],
   ],
-  // Where in the context's file the queues lie.
+  // The mmap offsets of the queues.
   'cq.create': [
     [0x1001, 0, 8],
     [RESPONSE, 8, 16],
   ],
   'cq.modify': [[0x1001, 0, 8]],
-  // And its requests: rxe answers those that were asked for, we those that there are.
+  // And its size: rxe returns the requested number, we return the actual one.
   'srq.create': [
     [0x1001, 0, 8],
     [0x1001, 16, 20],
@@ -105,7 +106,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
   'rc_qp.create': QP_CHOSEN,
   'uc_qp.create': QP_CHOSEN,
   'ud_qp.create': QP_CHOSEN,
-  // The number that requests name it by.
+  // The number by which requests name it.
   'ah.create': [[0x1001, 0, 4]],
 }
 
@@ -130,7 +131,7 @@ const mask = (bytes: Uint8Array, chosen: Chosen, attribute: number): string => {
   return Buffer.from(masked).toString('hex')
 }
 
-/** What the kernel left at an address that it wrote a descriptor's number to. */
+/** The kernel's bytes at an address to which it wrote a descriptor number. */
 const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): number => {
   const at = (base: bigint, bytes: Uint8Array | undefined): number | undefined => {
     const offset = Number(address - base)
@@ -149,27 +150,27 @@ const recordedNumber = (logged: LoggedIoctl | LoggedWrite, address: bigint): num
 }
 
 export interface Replayed {
-  /** System calls that were compared, those that the kernel refused, and those that this release has no method for. */
+  /** Number of system calls compared, refused by the kernel, and without a method in this release. */
   readonly calls: number
   readonly refused: number
   readonly skipped: readonly string[]
 }
 
-/** Where a log may differ from us. */
+/** Permitted differences from a log. */
 export interface Differences {
-  /** Calls for which there is no method are passed over; their handles are taken by protection domains. */
+  /** Calls without a method are skipped; protection domains take their handles. */
   readonly skip?: boolean
   /** Path MTU of the interface in bytes, 1024 if absent. */
   readonly pathMtu?: number
-  /** Steps that are passed over as a whole. */
+  /** Steps that are skipped as a whole. */
   readonly except?: RegExp
-  /** More bytes that need not be the same: by method, of steps whose name matches. */
+  /** More bytes that may differ: by method, of steps whose name matches. */
   readonly chosen?: Readonly<Record<string, { readonly step: RegExp; readonly bytes: Chosen }>>
 }
 
 const NO_METHOD: readonly number[] = [Errno.EOPNOTSUPP, Errno.EPROTONOSUPPORT]
 
-/** The handle that a recorded call has made; undefined if it made none. */
+/** The handle that a recorded call created; undefined if none. */
 const madeHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
   if (logged.errno !== 0) return undefined
   if (logged.kind === 'write') return undefined
@@ -186,10 +187,7 @@ const madeHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
     : undefined
 }
 
-/**
- * A Linux call as its twin of the object dialect: there and back on both ways, through nothing but the message's bytes
- * (R41).
- */
+/** A Linux call translated to the object dialect: message and answer are encoded and decoded (R41). */
 const twin = (view: CallerView, linux: Decoded): Decoded | Answer => {
   const { call } = linux
   const sent = encodeCall(call, { legacy: linux.legacy() })
@@ -209,7 +207,7 @@ const twin = (view: CallerView, linux: Decoded): Decoded | Answer => {
       if (outcome instanceof CallError) return linux.answer(outcome)
       const { object, out } = decodeResult(call, there.answer(outcome).message)
       const { descriptors } = outcome
-      // The carrier puts descriptors in; until then their places say nothing.
+      // The carrier inserts descriptors; until then their fields are meaningless.
       for (const { attribute } of descriptors ?? []) delete out[attribute]
       return linux.answer({
         out,
@@ -221,7 +219,7 @@ const twin = (view: CallerView, linux: Decoded): Decoded | Answer => {
 }
 
 /**
- * Replays a log of one process; throws an assertion with the line of the first call that is answered otherwise. `by`
+ * Replays a log of one process; throws an assertion with the line of the first call with a different answer. `by`
  * object: every call reaches core as a message of the object dialect.
  */
 export const replay = (
@@ -250,7 +248,7 @@ export const replay = (
   const skipped: string[] = []
   const fillers = new Set<number>()
 
-  /** Makes `handle` the one that comes next, as it was there: what we passed over had handles too. */
+  /** Makes `handle` the next one, as in the recording: skipped calls used handles too. */
   const prepare = (open: Context, handle: number): void => {
     const drop = (filler: number): void => {
       fillers.delete(filler)
@@ -298,7 +296,7 @@ export const replay = (
     if (logged.errno === 0) assert.equal(answer.ret, logged.ret, `${where} ${method}: return value`)
     else refused++
     calls++
-    // Linux puts the handle of a create that it then refuses into the message; nobody may look at it.
+    // Linux writes the handle of a create that it then refuses; clients must ignore it.
     if (differences.skip && logged.errno !== 0) return
     for (const { descriptor, address, width } of answer.installs) {
       const number = recordedNumber(logged, address)
@@ -326,7 +324,7 @@ export const replay = (
       `${where} ${method}: message`,
     )
     for (const { id, data, before, after } of logged.attributes) {
-      // A bigger attribute at the same address says it all.
+      // A larger attribute at the same address covers it.
       if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
         continue
       const now = memory.copyIn(data, before.length)
@@ -367,7 +365,7 @@ export const replay = (
   return { calls, refused, skipped }
 }
 
-/** The same keys are there, though their numbers are others. */
+/** The keys correspond, though their numbers differ. */
 const sameKeys = (now: Uint8Array, then: Uint8Array, where: string): void => {
   const shape = (bytes: Uint8Array): string => {
     const view = new DataView(bytes.buffer, bytes.byteOffset)

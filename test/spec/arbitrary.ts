@@ -17,10 +17,10 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import type { Call, Result } from '../../src/uapi/call.ts'
 
-/** Objects as the codecs make them. */
+/** Objects as the codecs create them. */
 const PLAIN = { noNullPrototype: true } as const
 
-/** Bytes of a list that fit the room that a message has for it if its caller says nothing. */
+/** Bytes of a list that fit the default room of a message. */
 const ROOM = 1000
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
@@ -59,7 +59,7 @@ export const anyValue = (of: Kind): fc.Arbitrary<AnyValue> => {
 export const recordOf = (fields: Fields): fc.Arbitrary<AnyRecord> =>
   fc.record(Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, anyValue(of)])), PLAIN)
 
-/** Any values of a set of attributes: the optional ones may be missing, with `all` none is. */
+/** Values for a set of attributes: optional ones may be missing, with `all` none is. */
 export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyValues> => {
   const optional = Object.entries(attributes).filter(([, attribute]) => attribute.optional)
   return fc
@@ -70,7 +70,7 @@ export const valuesOf = (attributes: Attributes, all = false): fc.Arbitrary<AnyV
     .map(([values, left]) => Object.fromEntries(Object.entries(values).filter(([name]) => !left.includes(name))))
 }
 
-/** Any call of a method, its result with it; descriptors are not in results. */
+/** Any call of a method with its result; results contain no descriptors. */
 export const callsOf = (cls: ObjectClass, methodName: string): fc.Arbitrary<{ call: Call; result: Result }> => {
   const method = cls.methods[methodName]
   const creates = method.call === CREATE || method.call === CREATE_FD

@@ -12,7 +12,7 @@ import { repoRoot } from '../paths.ts'
 
 const names = Object.keys(causes) as CauseName[]
 
-test('codes differ, fit vendor_err, and lead back to their causes', () => {
+test('codes are distinct, fit vendor_err, and map back to their causes', () => {
   assert.equal(new Set(names.map(codeOf)).size, names.length)
   for (const name of names) {
     assert.ok(codeOf(name) > 0 && codeOf(name) < 0x1000, name)
@@ -21,13 +21,13 @@ test('codes differ, fit vendor_err, and lead back to their causes', () => {
   assert.equal(causeOfCode(0), undefined)
 })
 
-test('what a cause fails is a status of completions or an event', () => {
+test('each cause names a completion status or an event', () => {
   for (const name of names)
     for (const failed of causes[name].fails)
       assert.ok(failed in WcStatus.values || failed in AsyncEventType.values, `${name}: ${failed}`)
 })
 
-test('every status of a completion that this device makes has a cause', () => {
+test('every completion status of this device has a cause', () => {
   const never = ['SUCCESS', 'LOC_EEC_OP_ERR', 'LOC_RDD_VIOL_ERR', 'REM_ABORT_ERR', 'INV_EECN_ERR', 'INV_EEC_STATE_ERR']
   const others = ['FATAL_ERR', 'RESP_TIMEOUT_ERR', 'GENERAL_ERR']
   const all = new Set(names.flatMap(name => [...causes[name].fails]))
@@ -35,7 +35,7 @@ test('every status of a completion that this device makes has a cause', () => {
     assert.equal(all.has(status as 'LOC_LEN_ERR'), ![...never, ...others].includes(status), status)
 })
 
-test('sentences name their arguments, as what they are', () => {
+test('sentences name their arguments by kind', () => {
   const { REMOTE_WRITE, REMOTE_ATOMIC } = { REMOTE_WRITE: 2, REMOTE_ATOMIC: 8 }
   assert.equal(
     causeText(because('RKEY_NO_RIGHT', { key: 0x753, right: REMOTE_WRITE | REMOTE_ATOMIC })),

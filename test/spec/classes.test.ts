@@ -1,6 +1,6 @@
 /*
- * The classes as a whole: they are consistent, their numbers are frozen, and the types inferred from them are those
- * that handlers expect.
+ * All classes together: they are consistent, their numbers are frozen, and the inferred types are those that handlers
+ * expect.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'
@@ -27,7 +27,7 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import { fixture } from '../paths.ts'
 
-/** Every number of the object dialect in one text: a line that changes breaks programs that exist. */
+/** Every number of the object dialect as text: a changed line breaks existing programs. */
 const numbers = (): string => {
   const lines = [
     `attribute flags ${JSON.stringify(AttributeFlag)}`,
@@ -59,7 +59,7 @@ const numbers = (): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** The first line of `before` that `after` does not have in the same order; undefined if it only adds some. */
+/** The first line of `before` that `after` lacks in the same order; undefined if it only adds lines. */
 const lostLine = (before: string, after: string): string | undefined => {
   const lines = after.split('\n')
   let at = 0
@@ -70,7 +70,7 @@ const lostLine = (before: string, after: string): string | undefined => {
   })
 }
 
-test('ids, call numbers and layouts of the object dialect are frozen; `npm run docs` takes additions', () => {
+test('ids, call numbers and layouts of the object dialect are frozen; `npm run docs` accepts additions', () => {
   const path = fixture('spec', 'frozen.txt')
   const now = numbers()
   assert.equal(lostLine(readFileSync(path, 'utf8'), now), undefined, 'this is frozen')
@@ -109,7 +109,7 @@ test('records have the sizes of Linux’s structs', () => {
   assert.equal(size(Classes.rc_qp.methods.create.in.cap.of), 20)
 })
 
-test('a fault in a declaration is a sentence with its path', () => {
+test('a mistake in a declaration is a sentence with its path', () => {
   const faulty = (m: ReturnType<typeof method>, extra = {}): (() => void) => {
     return () => checkClasses([{ ...objectClass('a', 1, { methods: { create: m } }), ...extra }])
   }
@@ -137,13 +137,13 @@ test('a fault in a declaration is a sentence with its path', () => {
   assert.throws(() => checkClasses([two, { ...two, name: 'b' }]), /class b: id 1 is that of a/)
 })
 
-// ---- types: this part is tested by the compiler ----
+// ---- types, checked by the compiler ----
 
 interface Thing {
   readonly thing: true
 }
 type Equal<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false
-/** Written out: what a hover shows. */
+/** Written out, as an editor's hover shows it. */
 type Flat<T> = { [K in keyof T]: T[K] }
 const same = <A, B>(_: Equal<Flat<A>, Flat<B>>): void => {}
 

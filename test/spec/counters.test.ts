@@ -1,5 +1,5 @@
 /*
- * Counters by name: Linux's files, and the page that explains them.
+ * Counters by name: Linux's files, and their reference page.
  */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
@@ -29,12 +29,12 @@ const pma =
   'port_rcv_packets port_rcv_remote_physical_errors port_rcv_switch_relay_errors port_xmit_constraint_errors ' +
   'port_xmit_data port_xmit_discards port_xmit_packets symbol_error unicast_rcv_packets unicast_xmit_packets'
 
-test('files have the names that they have on Linux, each once', () => {
+test('files have their Linux names, each once', () => {
   assert.equal(namesIn('hw_counters').sort().join(' '), rxe)
   assert.equal(namesIn('counters').sort().join(' '), pma)
 })
 
-test('what a file is made from is counted', () => {
+test('the counters of each file exist', () => {
   const ports = ['sentBytes', 'receivedBytes', 'sentPackets', 'receivedPackets', 'dropped', 'icrcErrors']
   const known = new Set([
     ...Object.keys(engineCounters).map(name => `engine.${name}`),
@@ -44,7 +44,7 @@ test('what a file is made from is counted', () => {
     for (const source of from) assert.ok(known.has(source.replace('-', '')), `${name} from ${source}`)
 })
 
-test('values are sums and differences, data in words of 4 bytes, and what a port does not count is 0', () => {
+test('values are sums and differences, data in words of 4 bytes, and uncounted values are 0', () => {
   const engine = { sentPackets: 7, retries: 2, multicastSent: 3 }
   const port = { sentPackets: 9, sentBytes: 103, icrcErrors: 1 }
   const hw = counterValues('hw_counters', engine, port)
@@ -57,7 +57,7 @@ test('values are sums and differences, data in words of 4 bytes, and what a port
   assert.equal(counters.port_rcv_errors, 1)
 })
 
-test('what no file shows is told apart', () => {
+test('counters without a file are marked', () => {
   assert.deepEqual(otherCounts('engine', { sentPackets: 1, retransmissions: 2, qkeyViolations: 3 }), {
     retransmissions: 2,
     qkeyViolations: 3,

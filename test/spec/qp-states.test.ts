@@ -51,7 +51,7 @@ describe('the QP state table', () => {
             assert.ok(known.includes(name), `${type} ${from} to ${to}: ${name}`)
     }
   })
-  it('asks of each type what it has', () => {
+  it("requires each type's own attributes", () => {
     const required = (type: QpTypeName, from: QpStateName, to: QpStateName) =>
       transitionOf(type, from, to)?.required.join(' ')
     assert.equal(required('UC', 'RESET', 'INIT'), 'pkeyIndex port accessFlags')
@@ -88,7 +88,7 @@ describe('checkTransition', () => {
     ]),
   ]
   for (const [from, to, attributes, current] of accepted)
-    it(`takes ${states[from]} to ${states[to]} with ${attributes.join(', ')}`, () =>
+    it(`accepts ${states[from]} to ${states[to]} with ${attributes.join(', ')}`, () =>
       assert.equal(checkTransition('RC', from, to, attributes, current), undefined))
 
   const refused: [number, number, string[], RegExp, number?][] = [
@@ -114,12 +114,12 @@ describe('checkTransition', () => {
 
 describe('isTransition', () => {
   const names = ['state', 'address', 'linkAddress', ...Object.keys(RcQp.methods.modify.in), 'unknown']
-  // numbers that are no states too
+  // numbers that are not states too
   const number = fc.oneof({ weight: 7, arbitrary: fc.nat(7) }, { weight: 1, arbitrary: fc.nat(70) })
   const type = fc.constantFrom(...(Object.keys(qpTransitions) as QpTypeName[]))
   const given = fc.shuffledSubarray(names.filter(name => name !== 'curState'))
 
-  it('says what checkTransition says, but for a claimed state', () => {
+  it('agrees with checkTransition, except for a claimed state', () => {
     fc.assert(
       fc.property(type, number, number, given, fc.boolean(), (of, from, to, some, isPlain) => {
         const row = isPlain && from < 7 && to < 7 ? transitionOf(of, states[from], states[to]) : undefined
@@ -134,7 +134,7 @@ describe('isTransition', () => {
       { numRuns: 2000 },
     )
   })
-  it('takes the address of any link', () => {
+  it('accepts the address of any link', () => {
     const args = { pathMtu: 1, destQpn: 1, rqPsn: 1, maxDestRdAtomic: 1, minRnrTimer: 1 }
     for (const { attributes } of Object.values(Links).filter(({ attributes }) => attributes.address !== undefined)) {
       const { address = '', alternatePath = '' } = attributes

@@ -1,7 +1,7 @@
 /*
- * Golden test of the whole packet floor: every frame of every capture (test/fixtures/wire/ORIGIN.md) parses, says what
- * an independent decoder saw, has the right ICRC, and is emitted again as the same bytes. Each check has a twin with a
- * flipped bit, which must fail.
+ * Golden test of the whole packet floor: every frame of every capture (test/fixtures/wire/ORIGIN.md) parses, agrees
+ * with an independent decoder, has a correct ICRC, and is emitted as the same bytes. Each check is repeated with a
+ * flipped bit, and must then fail.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -99,7 +99,7 @@ describe('captures', () => {
         if (lines[i].startsWith('RC_RESERVED_15')) {
           assert.deepEqual(packet, { kind: 'opaque', reason: 'unknown opcode 0x15', bytes: frame.payload })
         } else if (lines[i].startsWith('XRC_')) {
-          // The forged packets of this opcode lack an XRCETH, which the independent decoder does not know of.
+          // The forged packets of this opcode lack an XRCETH, which the independent decoder does not know.
           assert.equal(opcodeByNumber[opcode]!.name, 'XRC_SEND_ONLY', where)
         } else {
           assert.equal(describePacket(frame, packet), lines[i])
@@ -110,7 +110,7 @@ describe('captures', () => {
 })
 
 describe('flipped bits', () => {
-  /** One packet of each opcode, of each IP version, in all captures. */
+  /** One packet of each opcode and IP version in all captures. */
   const samples = new Map<string, Ipv4Frame | Ipv6Frame>()
   for (const file of files) {
     for (const frame of framesOf(file).map(parseFrame).filter(isRoce)) {
@@ -124,7 +124,7 @@ describe('flipped bits', () => {
   test('in a packet: the ICRC is wrong, except in the byte of FECN and BECN; the emitted bytes differ from the original', () => {
     for (const [name, frame] of samples) {
       const { payload } = frame
-      // rdma_rxe's second pass over a FLUSH leaves out nothing.
+      // rdma_rxe's second CRC pass over a FLUSH masks nothing.
       const variableByte = name.endsWith('RC_FLUSH') ? -1 : 4
       for (let bit = 0; bit < payload.length * 8; bit = bit < 512 ? bit + 1 : bit + 61) {
         const mutated = payload.slice()
@@ -137,8 +137,8 @@ describe('flipped bits', () => {
     }
   })
 
-  test('in the headers before it: the frame is refused, or the ICRC is wrong, or the bit is one that may change on the way', () => {
-    /** First bytes and lengths of what the ICRC leaves out, in the frame: MAC addresses, then IP and UDP fields. */
+  test('in the headers before it: the frame is refused, or the ICRC is wrong, or the bit is mutable in flight', () => {
+    /** Offsets and lengths that the ICRC masks in the frame: MAC addresses, then IP and UDP fields. */
     const variant = {
       ipv4: [
         [0, 12],
@@ -168,7 +168,7 @@ describe('flipped bits', () => {
           variant[frame.kind].some(([from, length]) => byte >= from && byte < from + length) ||
           (frame.kind === 'ipv6' && bit >= 14 * 8 + 4 && bit < 16 * 8)
         const accepted = parsed.kind !== 'opaque' && verify(parsed)
-        // A header checksum is put right above, so flipping it alone changes nothing.
+        // The header checksum was corrected above, so flipping it alone changes nothing.
         assert.equal(accepted, mayChange, `${name}, bit ${bit}`)
       }
     }

@@ -1,5 +1,5 @@
 /*
- * All ways to a CRC agree with zlib; an engine is checked before it is used; native/native.c agrees with a bit-by-bit
+ * All CRC implementations agree with zlib; an engine is checked before use; native/native.c agrees with a bit-by-bit
  * CRC.
  */
 import assert from 'node:assert/strict'
@@ -26,7 +26,7 @@ import { repoRoot } from '../paths.ts'
 const random = Uint8Array.from({ length: 70_000 }, (_, i) => Math.imul(i + 1, 0x9e37_79b1) >>> 24)
 const lengths = [...Array.from({ length: 301 }, (_, i) => i), 1023, 1024, 1040, 4095, 4096, 4112, 65_507]
 
-/** An arena that claims an address, and an engine that computes by it, as native code would. */
+/** An arena that claims an address, and an engine that computes by address, as native code would. */
 const addressed = (bytes: Uint8Array): Arena => ({ ...arenaOver(bytes), address: 0x1000 })
 const engineOver = (arena: Arena, spoil = 0): CrcEngine & { calls: number } => ({
   name: 'test',
@@ -58,7 +58,7 @@ describe('CRC-32', () => {
     }
   })
 
-  test('an arena may begin inside its buffer', () => {
+  test('an arena may start inside its buffer', () => {
     const part = random.subarray(1001, 3001)
     assert.equal(crcOfArena(arenaOver(part), 7, 900, 5) >>> 0, zlibCrc32(part.subarray(7, 907), 5))
   })
@@ -72,7 +72,7 @@ describe('CRC-32', () => {
 })
 
 describe('engine', () => {
-  test('serves arenas with an address from its least length on', () => {
+  test('serves arenas with an address from its minimum length on', () => {
     const arena = addressed(random.slice())
     const engine = engineOver(arena)
     useCrcEngine(engine, arena)
@@ -90,7 +90,7 @@ describe('engine', () => {
     assert.equal(engine.calls, 1)
   })
 
-  test('one that gives a wrong answer is refused, and the old one stays', () => {
+  test('one that computes a wrong CRC is refused, and the old one stays', () => {
     const arena = addressed(new Uint8Array(1024))
     assert.throws(() => useCrcEngine(engineOver(arena, 1), arena), /CRC engine test is wrong: 200 bytes from seed 0x/)
     assert.equal(crcEngineName(), 'zlib')
@@ -105,7 +105,9 @@ describe('engine', () => {
 })
 
 const hasCompiler = spawnSync('cc', ['--version']).status === 0
-test('native/native.c: each way equals a bit-by-bit CRC', { skip: hasCompiler ? false : 'no C compiler (cc)' }, t => {
+test('native/native.c: each implementation equals a bit-by-bit CRC', {
+  skip: hasCompiler ? false : 'no C compiler (cc)',
+}, t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const program = join(folder, 'crc32-check')

@@ -1,4 +1,6 @@
-/* Frames: parse and emit are inverse; what is no plain UDP frame is opaque with a reason; wrong records are refused. */
+/*
+ * Frames: parse and emit are inverse; a frame that is not plain UDP is opaque with a reason; wrong records are refused.
+ */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -79,7 +81,7 @@ test('record → bytes → record', () => {
   )
 })
 
-test('bytes → record → bytes, whatever the bytes', () => {
+test('bytes → record → bytes, for any bytes', () => {
   fc.assert(
     fc.property(
       fc.constantFrom(four, six),
@@ -131,10 +133,10 @@ test('reasons for opaque frames', () => {
   assert.equal(reasonOf(six, set(58, 0, 11)), 'UDP length')
 })
 
-test('a checksum of zero in the form that nobody writes is a wrong one, so that the bytes stay', () => {
+test('a zero checksum in the form that nobody emits counts as wrong, so that the bytes stay', () => {
   const bytes = emitFrame({ ...four, identification: 0 })
   const view = new DataView(bytes.buffer)
-  // with the identification that makes the sum of all others 0xffff the right checksum is 0
+  // with the identification that makes the sum of all others 0xffff the correct checksum is 0
   view.setUint16(18, view.getUint16(24))
   view.setUint16(24, 0)
   assert.equal(parseFrame(bytes).kind, 'ipv4')

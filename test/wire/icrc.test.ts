@@ -1,4 +1,4 @@
-/* The ICRC's short cuts against the definition, written out here byte by byte; sealing and verifying. */
+/* The ICRC's shortcuts against its definition, computed here byte by byte; sealing and verifying. */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { crc32 } from 'node:zlib'
@@ -19,7 +19,7 @@ import {
 import { emitPacket } from '../../src/wire/packet.ts'
 import { anyPacket } from './arbitrary.ts'
 
-/** Seals in the way of one of the functions. */
+/** Seals with one of the functions. */
 const sealBy =
   (make: typeof icrcOf): typeof sealIcrc =>
   (arena, offset, length, flow, identification) =>
@@ -133,21 +133,21 @@ describe('seal and verify', () => {
     seal(arena, 0, length, flow, identification)
     assert.deepEqual(arena.bytes.subarray(0, -4), frame.payload.subarray(0, -4))
     const right = verifyIcrc(arena, 0, length, flow, identification)
-    // Any other identification (IPv4), length or bit is noticed.
+    // Any other identification (IPv4), length or bit is detected.
     if (flow.version === 4) assert.ok(!verifyIcrc(arena, 0, length, flow, identification ^ (1 + (flip % 0xffff))))
     assert.ok(!verifyIcrc(arena, 0, length - 1, flow, identification))
     const bit = flip % (length * 8)
     arena.bytes[bit >> 3] ^= 0x80 >> (bit & 7)
-    // The first byte is the opcode: a change may make another kind of ICRC acceptable or not; the fifth is not covered.
+    // The first byte is the opcode: changing it may select another kind of ICRC; the fifth is not covered.
     if (bit >> 3 !== 4 && bit >> 3 !== 0) assert.ok(!verifyIcrc(arena, 0, length, flow, identification), `bit ${bit}`)
     return right
   }
 
-  test('what was sealed is right; a flipped bit, another identification or another length is not', () => {
+  test('a sealed packet is valid; a flipped bit, another identification or another length is not', () => {
     fc.assert(fc.property(anyFrame, fc.nat(), (frame, flip) => assert.ok(check(sealIcrc, frame, flip))))
   })
 
-  test('a FLUSH is sealed as rdma_rxe wants it, and either way is taken', () => {
+  test('a FLUSH is sealed for rdma_rxe, and both forms are accepted', () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), (frame, flip) => {
         const payload = frame.payload.slice()
@@ -163,7 +163,7 @@ describe('seal and verify', () => {
     )
   })
 
-  test("rdma_rxe's way is right for a FLUSH and wrong for everything else", () => {
+  test("rdma_rxe's form is valid for a FLUSH and invalid for everything else", () => {
     fc.assert(
       fc.property(anyFrame, fc.nat(), fc.boolean(), (frame, flip, flush) => {
         const payload = frame.payload.slice()
@@ -177,7 +177,7 @@ describe('seal and verify', () => {
     )
   })
 
-  test('too short to have an ICRC: not right', () => {
+  test('too short for an ICRC: invalid', () => {
     const flow = makeFlow({
       source: new Uint8Array(4),
       destination: new Uint8Array(4),
@@ -187,7 +187,7 @@ describe('seal and verify', () => {
     for (let length = 0; length < 16; length++) assert.equal(verifyIcrc(plainArena(16), 0, length, flow, 0), false)
   })
 
-  test('the identification is found from the ICRC alone, and a wrong packet almost always has none', () => {
+  test('the identification is found from the ICRC alone, and for a wrong packet almost never', () => {
     let passed = 0
     fc.assert(
       fc.property(anyFrame, fc.nat(0xffff), fc.nat(), (frame, expected, flip) => {
@@ -226,7 +226,7 @@ describe('seal and verify', () => {
 
 describe('packets of a run', () => {
   const MOST = 64
-  /** An engine over one arena that pretends to have an address, as native code's has. */
+  /** An engine over one arena with a fake address, like native code's. */
   const engineOver = (arena: Arena): CrcEngine & { readonly calls: { each: number } } => {
     const calls = { each: 0 }
     const registers = new Int32Array(MOST)
@@ -253,7 +253,7 @@ describe('packets of a run', () => {
   const FLUSH = 0x1c
 
   for (const fast of [true, false])
-    test(`are sealed and found right as each alone, ${fast ? 'with one call' : 'without such an engine'}`, t => {
+    test(`are sealed and verified like single packets, ${fast ? 'with one call' : 'without such an engine'}`, t => {
       const arena = { ...plainArena(200 * 200), address: fast ? 0x1000 : 0 }
       if (fast) useCrcEngine(engineOver(arena), arena)
       t.after(() => useCrcEngine(undefined))
@@ -285,7 +285,7 @@ describe('packets of a run', () => {
       )
     })
 
-  test('take one call for as many as there are registers', t => {
+  test('use one call per set of registers', t => {
     const arena = { ...plainArena(200 * 200), address: 0x1000 }
     const engine = engineOver(arena)
     useCrcEngine(engine, arena)
@@ -295,7 +295,7 @@ describe('packets of a run', () => {
     assert.equal(engine.calls.each, 2)
     assert.equal(countRightIcrcs(arena, 0, 100, MOST, flows[0], 0), MOST)
     assert.equal(engine.calls.each, 3)
-    // alone each of them is too short for the engine
+    // each of them alone is too short for the engine
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)
     assert.equal(engine.calls.each, 4)
     sealIcrcs(arena, 0, 32, 2, flows[0], 0)

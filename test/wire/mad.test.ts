@@ -1,7 +1,7 @@
 /*
- * Messages of communication management: every MAD of the captures of Linux parses, says what cm.md says of the
- * connection, and is written again to the same bytes; random records survive the way through bytes; what does not fit
- * is refused with its name.
+ * Messages of communication management: every MAD of the captures of Linux parses, agrees with cm.md about the
+ * connection, and is emitted as the same bytes; random records survive encoding and decoding; a value that does not fit
+ * is refused with its field name.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -46,7 +46,7 @@ const messagesOf = (file: string): CmMessage[] => madsOf(file).map(mad => parseC
 const names = Object.keys(cmMessages) as CmMessageName[]
 
 describe('captures of Linux', () => {
-  test('every MAD is a message, and is written again to the same bytes', () => {
+  test('every MAD is a message, and is emitted as the same bytes', () => {
     const seen = new Set<string>()
     for (const file of readdirSync(fixture('wire')).filter(name => name.endsWith('.pcap'))) {
       for (const mad of madsOf(file)) {
@@ -110,7 +110,7 @@ const anyMessage = (name: CmMessageName): fc.Arbitrary<CmDraft> => {
   return fc.record(parts).map(record => ({ name, ...record }) as CmDraft)
 }
 
-test('records survive the way through bytes', () => {
+test('records survive encoding and decoding', () => {
   for (const name of names) {
     fc.assert(
       fc.property(anyMessage(name), message => {
@@ -141,8 +141,8 @@ test('no two fields of a message share a bit', () => {
   }
 })
 
-describe('what is no message or does not fit', () => {
-  test('other classes, versions, methods, attributes and sizes are no message', () => {
+describe('non-messages and values that do not fit', () => {
+  test('other classes, versions, methods, attributes and sizes are not messages', () => {
     const mad = emitCm({ name: 'RTU', tid: 1n, localId: 1, remoteId: 2 })
     for (const [at, value] of [
       [0, 2],

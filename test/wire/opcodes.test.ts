@@ -21,7 +21,7 @@ test('opcodes and headers are those of the independent list', () => {
     if (name === 'CNP') continue
     const wanted = listed.get(name)
     assert.ok(wanted, name)
-    // That list knows no XRCETH.
+    // That list lacks XRCETH.
     const mine = name.startsWith('XRC_') && role === 'request' ? list.slice(1) : list
     if (name.startsWith('XRC_') && role === 'request') assert.equal(list[0], 'XRCETH')
     assert.deepEqual(
@@ -31,7 +31,7 @@ test('opcodes and headers are those of the independent list', () => {
     )
     assert.equal(opcode, wanted.number, name)
   }
-  // Of what the rule allows, UC has no responses, READs, atomics and invalidates, and UD only SEND_ONLY.
+  // UC has no responses, READs, atomics and invalidates, and UD only SEND_ONLY.
   const names = new Set<string>(opcodes.map(o => o.name))
   const absent = [...listed.keys()].filter(name => !names.has(name))
   assert.ok(
@@ -51,7 +51,7 @@ test('known opcodes', () => {
   assert.equal(opcodeByNumber[0x15], undefined)
 })
 
-test('dense tables say what the records say, and nothing about opcodes that do not exist', () => {
+test('dense tables agree with the records, and have no unknown opcodes', () => {
   for (let number = 0; number < 256; number++) {
     const opcode = opcodeByNumber[number]
     const flags = opcodeFlags[number]
@@ -91,7 +91,7 @@ test('dense tables say what the records say, and nothing about opcodes that do n
   }
 })
 
-test('the solicited-event bit belongs to what completes a receive request', () => {
+test('the solicited-event bit belongs to packets that complete a receive WQE', () => {
   const names = opcodes.filter(o => o.solicited && o.transport === 'RC').map(o => o.name)
   assert.deepEqual(names, [
     'RC_SEND_LAST',

@@ -53,7 +53,7 @@ test('bytes → record → bytes, for packets with a byte changed or the end cut
   )
 })
 
-test('a changed record gives other bytes', () => {
+test('a changed record gives different bytes', () => {
   fc.assert(
     fc.property(anyPacket, packet => {
       const changed = { ...packet, BTH: { ...packet.BTH, psn: packet.BTH.psn ^ 1 } }
@@ -118,7 +118,7 @@ test('opaque records keep bytes and reason', () => {
   assert.equal(reasonOf(packet(0x11, 0x10, 24)), packetFaults[5])
 })
 
-test('checkPacket passes exactly what parses', () => {
+test('checkPacket accepts exactly the packets that parse', () => {
   fc.assert(
     fc.property(fc.oneof(anyPacket.map(emitPacket), fc.uint8Array({ maxLength: 60 })), bytes => {
       const fault = checkPacket(arenaOver(bytes).view, 0, bytes.length)

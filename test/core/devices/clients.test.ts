@@ -1,5 +1,5 @@
 /*
- * R31, R32, R33: clients are told of every device in the right order, handlers of every event.
+ * R31, R32, R33: clients are notified of every device in the right order, handlers of every event.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -39,12 +39,12 @@ const subsystem = () => {
       log.push(`${name}-${device.name}`)
     },
   })
-  /** What happened since the last look. */
+  /** Calls since the last check. */
   const seen = () => log.splice(0).join(' ')
   return { core, log, plug, client, seen }
 }
 
-test('registering tells of what exists, unregistering of what remains, both within the call', () => {
+test('registering reports existing devices, unregistering remaining ones, both within the call', () => {
   const { core, plug, client, seen } = subsystem()
   const one = plug('d1')
   plug('d2')
@@ -59,7 +59,7 @@ test('registering tells of what exists, unregistering of what remains, both with
   assert.equal(seen(), '')
 })
 
-test('a new device calls add in order of registration, a removed one remove in the opposite order', () => {
+test('a new device calls add in order of registration, a removed one remove in the reverse order', () => {
   const { core, plug, client, seen } = subsystem()
   for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
   const device = plug('d1')
@@ -68,7 +68,7 @@ test('a new device calls add in order of registration, a removed one remove in t
   assert.equal(seen(), 'ipoib-d1 cm-d1 mad-d1')
 })
 
-test('a client that has no use for a device does not hear of its end', () => {
+test('a client that declines a device is not notified of its removal', () => {
   const { core, plug, client, seen } = subsystem()
   registerClient(
     core,
@@ -81,7 +81,7 @@ test('a client that has no use for a device does not hear of its end', () => {
   assert.equal(seen(), 'a+d1 a+d2 a-d2')
 })
 
-test('in remove the device answers EIO, and what the client had there it can let go of', () => {
+test('in remove the device answers EIO, and the client can release its objects there', () => {
   const { core, plug } = subsystem()
   const codes: string[] = []
   let live: () => number = () => -1
@@ -106,7 +106,7 @@ test('in remove the device answers EIO, and what the client had there it can let
   assert.deepEqual([codes, live()], [['EIO'], 0])
 })
 
-test('a client that fails: at registration it is none, later the others go on', () => {
+test('a client that throws: at registration it is not registered, later the others continue', () => {
   const { core, plug, client, seen } = subsystem()
   const device = plug('d1')
   const broken = { ...client('b'), add: () => assert.fail('no room') }
@@ -129,9 +129,9 @@ test('a client that fails: at registration it is none, later the others go on', 
   assert.equal(core.faults, 7, 'd at three devices, c at the end of four')
 })
 
-test('callbacks may change who and what is there: each client hears of each device that lives, and of its end', () => {
+test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
   const { core, plug, client, seen } = subsystem()
-  /** A client with something to do when it hears of a device. */
+  /** A client that acts when it is notified of a device. */
   const busy = (name: string, then: (device: Device) => void): Client => ({
     ...client(name),
     add(device) {
@@ -173,7 +173,7 @@ test('callbacks may change who and what is there: each client hears of each devi
   third()
 })
 
-test('a client cannot unregister in a callback of its own, after another one that ran within it neither', () => {
+test('a client cannot unregister in its own callback, nor after another callback that ran within it', () => {
   const { core, plug } = subsystem()
   let leave: () => void = () => {}
   const refused: string[] = []
@@ -195,7 +195,7 @@ test('a client cannot unregister in a callback of its own, after another one tha
   assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
 })
 
-test('handlers hear of the events of ports and device until they are taken away', () => {
+test('handlers are called for events of ports and device until they are removed', () => {
   const { plug, log, seen } = subsystem()
   const device = plug('d1')
   const handler = ({ type, port }: { type: number; port: number | undefined }) => void log.push(`${type}@${port}`)
@@ -211,7 +211,7 @@ test('handlers hear of the events of ports and device until they are taken away'
   assert.equal(seen(), '')
 })
 
-test('a handler that fails is counted, the others are called', () => {
+test('a handler that throws is counted, the others are called', () => {
   const { core, plug, log, seen } = subsystem()
   const device = plug('d1')
   addEventHandler(device, () => assert.fail())
@@ -220,7 +220,7 @@ test('a handler that fails is counted, the others are called', () => {
   assert.deepEqual([seen(), core.faults], ['9', 1])
 })
 
-test('who brings handlers when an object is made is called for its events, with the context given (R33)', () => {
+test("handlers passed at an object's creation are called for its events, with the context given (R33)", () => {
   const { context, caller } = bench()
   const heard: string[] = []
   const handlers = {
@@ -240,7 +240,7 @@ test('who brings handlers when an object is made is called for its events, with 
   assert.deepEqual(heard, ['completion 77', 'event 77 0'])
 })
 
-test('a handler of an object that fails is counted, and the device works on (R33)', () => {
+test("an object's handler that throws is counted, and the device continues (R33)", () => {
   const { context, caller } = bench()
   const handlers = { completion: () => assert.fail(), event: () => assert.fail() }
   invokeNow(context, Classes.cq, 'create', 0, { cqe: 4, userHandle: 1n, compVector: 0 }, { ...caller, handlers })

@@ -55,7 +55,7 @@ const setUp = (): Bench & { readonly closes: string[] } => {
 
 const open = (b: Bench, text: string) => install(b, invokeNow(b.context, Ops, 'create', 0, name(text), b.caller))
 
-test('interfaces are listed newest first, and had by their versioned names (R28)', () => {
+test('interfaces are listed newest first, and opened by their versioned names (R28)', () => {
   const b = setUp()
   const { names } = invokeNow(b.context, Device, 'queryDriverOps', 0, {}, b.caller).out
   assert.equal(new TextDecoder().decode(names), 'test.userdma.2\0test.userdma.1\0test\0')
@@ -64,7 +64,7 @@ test('interfaces are listed newest first, and had by their versioned names (R28)
   assert.equal(new TextDecoder().decode(asked.name), 'test.userdma.1')
 })
 
-test('an unknown name is ENOENT and names those that there are; without any interface it is EOPNOTSUPP', () => {
+test('an unknown name is ENOENT and the error lists the existing ones; without any interface it is EOPNOTSUPP', () => {
   const b = setUp()
   for (const unknown of ['test.userdma.3', '', 'toString', 'test.userdma.2\0'])
     assert.throws(
@@ -86,7 +86,7 @@ test('without a name it is the provider channel, the interface named like the dr
   assert.equal(new TextDecoder().decode(invokeNow(b.context, Ops, 'query', fd.handle, {}, b.caller).out.name), 'test')
 })
 
-test('ioctl uses objects of the context, which are busy until the descriptor goes', () => {
+test('ioctl uses objects of the context, which are busy until the descriptor is closed', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   const pd = invokeNow(b.context, Pd, 'create', 0, {}, b.caller).object as number
@@ -108,7 +108,7 @@ test('ioctl uses objects of the context, which are busy until the descriptor goe
   invokeNow(b.context, Pd, 'destroy', pd, {}, b.caller)
 })
 
-test('what is posted is read record by record, and poll’s wake is the sink’s', () => {
+test('posted records are read one by one, and the sink’s wake is poll’s', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   assert.equal(
@@ -127,7 +127,7 @@ test('what is posted is read record by record, and poll’s wake is the sink’s
   )
 })
 
-test('mmap wants whole pages of what is there', () => {
+test('mmap needs whole existing pages', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   assert.equal(opsMap(fd, b.caller, 4096, 100, true).length, 4096)
@@ -143,7 +143,7 @@ test('mmap wants whole pages of what is there', () => {
     )
 })
 
-test('an interface without a call answers as a Linux file without it, and so does another class', () => {
+test('an interface without a call answers like a Linux file without it, and so does another class', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.1')
   const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))
@@ -156,7 +156,7 @@ test('an interface without a call answers as a Linux file without it, and so doe
   assert.deepEqual(answers(asyncFd), ['ENOTTY', 'EINVAL', 'EINVAL'])
 })
 
-test('once the context closes or the device goes, calls are EIO and the descriptor hangs up', () => {
+test('once the context closes or the device is removed, calls are EIO and the descriptor hangs up', () => {
   for (const end of [
     (b: Bench) => closeContext(b.context),
     (b: Bench) => unregister(b.device),

@@ -21,7 +21,7 @@ import { bench, cap, describeDevice, errnoOf, install, testCaller, testDriver, t
 
 const { pd: Pd, cq: Cq, rc_qp: RcQp, async_fd: AsyncFd, device: Device } = Classes
 
-test('a device has a name of its own while it is registered', () => {
+test('a device has a unique name while it is registered', () => {
   const core = createCore()
   const first = register(core, describeDevice('rxe0'))
   assert.equal(
@@ -39,7 +39,7 @@ test('a device has a name of its own while it is registered', () => {
   assert.throws(() => register(core, describeDevice('two', testDriver(), { ports: [] })), /physPortCnt is 1, but 0/)
 })
 
-test('a device gets another name, and what uses it goes on', () => {
+test('a device is renamed, and its users continue', () => {
   const { core, device, context, caller } = bench()
   register(core, describeDevice('other'))
   const before = device.name
@@ -62,7 +62,7 @@ test('a device gets another name, and what uses it goes on', () => {
   assert.deepEqual([...core.devices.keys()].sort(), ['other', before].sort())
 })
 
-test('devices of one driver share their tables, and give them back (R20)', () => {
+test('devices of one driver share their tables, and release them (R20)', () => {
   const core = createCore()
   const devices = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.equal(devices[0].table, devices[2].table)
@@ -72,7 +72,7 @@ test('devices of one driver share their tables, and give them back (R20)', () =>
   assert.deepEqual(stat(core).tables, { classes: 0, devices: 0 })
 })
 
-test('a removed device: EIO, objects released in order in every context, the driver told last', () => {
+test('a removed device: EIO, objects destroyed in order in every context, the driver called last', () => {
   const order: string[] = []
   const driver = {
     ...testDriver(),
@@ -108,7 +108,7 @@ test('a removed device: EIO, objects released in order in every context, the dri
   assert.equal(order.length, 3)
 })
 
-test('a device that goes while a call runs leaves nothing of the call', () => {
+test('a device removed during a call leaves nothing of the call', () => {
   for (const what of ['create', 'destroy'] as const) {
     const { core, device, context, caller, log } = bench()
     const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
@@ -124,7 +124,7 @@ test('a device that goes while a call runs leaves nothing of the call', () => {
   }
 })
 
-test('contexts of a removed device end newest first', () => {
+test('contexts of a removed device close newest first', () => {
   const ended: number[] = []
   const { device, context } = bench({}, { ...testDriver(), closed: ({ id }) => ended.push(id) })
   const others = [openContext(device), openContext(device)]
@@ -132,7 +132,7 @@ test('contexts of a removed device end newest first', () => {
   assert.deepEqual(ended, [others[1].id, others[0].id, context.id])
 })
 
-test('a device of private classes only has no verbs at all (R29)', () => {
+test('a device with only private classes has no verbs (R29)', () => {
   const Odd = objectClass('odd', 0x8001, { methods: {} })
   const core = createCore()
   const device = register(core, describeDevice('odd0', testDriver([driverClass(Odd)])))
@@ -147,7 +147,7 @@ test('a device of private classes only has no verbs at all (R29)', () => {
 
 // ---- hooks (R24) ----
 
-test('hooks see calls before and after, with what they were about and how they ended', async () => {
+test('hooks see calls before and after, with their object and their result', async () => {
   const { device, context, caller } = bench()
   const seen: string[] = []
   const hook = (name: string): Hook => ({
@@ -176,7 +176,7 @@ test('hooks see calls before and after, with what they were about and how they e
   ])
 })
 
-test('without hooks a device runs the shared table again', () => {
+test('without hooks a device uses the shared table again', () => {
   const { device } = bench()
   const remove = addHook(device, { pre() {} })
   assert.notEqual(device.table, device.shared)
@@ -184,7 +184,7 @@ test('without hooks a device runs the shared table again', () => {
   assert.equal(device.table, device.shared)
 })
 
-test('a hook refuses a call, and nothing is left of it; what core destroys by itself it cannot refuse', () => {
+test("a call refused by a hook leaves nothing; core's own destroys cannot be refused", () => {
   const b = bench()
   const { core, device, context, caller, log } = b
   invokeNow(context, Cq, 'create', 0, { cqe: 3, userHandle: 0n, compVector: 0 }, caller)
@@ -209,7 +209,7 @@ test('a hook refuses a call, and nothing is left of it; what core destroys by it
   assert.deepEqual([log, stat(core).faults], [['close cq 0'], 0])
 })
 
-test('a hook sees the end of a call that waits', async () => {
+test('a hook sees the end of an asynchronous call', async () => {
   const line = driverClass(Pd, {
     create: async () => ({}),
     destroy: async () => {
@@ -227,7 +227,7 @@ test('a hook sees the end of a call that waits', async () => {
   assert.deepEqual(ends, [undefined, 'EBUSY'])
 })
 
-test('statistics count what lives', () => {
+test('statistics count live objects', () => {
   const { core, context, caller, device } = bench()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Device, 'query', 0, {}, caller)

@@ -59,7 +59,7 @@ test('it has the global classes, and needs no opening call', () => {
   assert.equal(systemDevice(core), context.device)
 })
 
-test('it tells each device with what a library needs to find its driver', () => {
+test('it reports each device with the facts that a library needs to find its driver', () => {
   const { core, query } = system()
   const nodeGuid = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8)
   const attributes = { ...zeroRecord(DeviceAttributes), nodeGuid, physPortCnt: 1 }
@@ -100,7 +100,7 @@ test('it tells each device with what a library needs to find its driver', () => 
   assert.equal(had.filter(({ index }) => index === 0).length, testLines.length)
 })
 
-test('a device that goes gives its index back, the lowest free one is the next device’s', () => {
+test('a removed device returns its index, and the next device gets the lowest free one', () => {
   const { core, query, names } = system()
   const [a, b, c] = ['a', 'b', 'c'].map(name => register(core, describeDevice(name)))
   assert.deepEqual([a.index, b.index, c.index], [0, 1, 2])
@@ -117,7 +117,7 @@ test('a device that goes gives its index back, the lowest free one is the next d
   )
 })
 
-test('changes are events of it: every listener gets each, in order, until it closes', () => {
+test('changes are its events: every listener gets each, in order, until it closes', () => {
   const { core, device, context } = system()
   const other = openContext(device)
   const fds = [context, other].map(one => {
@@ -170,7 +170,7 @@ test('an event queue to which it is attached gets the changes, with the index as
   )
 })
 
-test('a core in which nobody asks for it holds nothing of it', () => {
+test('a core without listeners keeps no state for it', () => {
   const core = createCore()
   unregister(register(core, describeDevice('a')))
   assert.equal(core.system, undefined)

@@ -43,7 +43,7 @@ const handleOf = (entry: ChainEntry): number =>
 const live = ({ context }: Bench): string[] =>
   context.handles.slots.flatMap(object => (object === undefined ? [] : [`${object.class.name} ${object.handle}`]))
 
-test('later entries use what earlier ones have made, and each is answered', () => {
+test('later entries use objects of earlier ones, and each has an answer', () => {
   const b = bench()
   const { done, error, entries } = run(b, [pd(), cq(), qp(0, 1), pd()])
   assert.deepEqual([done, error, live(b)], [4, 0, ['pd 0', 'cq 1', 'rc_qp 2', 'pd 3']])
@@ -56,7 +56,7 @@ test('later entries use what earlier ones have made, and each is answered', () =
   )
 })
 
-test('a method can be called on what the chain has made', () => {
+test('a method can be called on an object that the chain created', () => {
   const b = bench()
   const { done, error } = run(b, [cq(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { object: 0 })])
   assert.deepEqual([done, error, b.context.handles.slots[0]?.events?.armed], [2, 0, 2])
@@ -64,7 +64,7 @@ test('a method can be called on what the chain has made', () => {
   assert.deepEqual(live(b), ['cq 0', 'pd 1'])
 })
 
-test('the first failure stops the chain: what came before stays, what comes after does not run', () => {
+test('the first failure stops the chain: earlier results stay, later entries do not run', () => {
   const b = bench()
   const { done, error, reason, entries } = run(b, [pd(), link(Pd, 'destroy', {}, { handle: 77 }), pd()])
   assert.deepEqual([done, error, live(b)], [1, Errno.ENOENT, ['pd 0']])
@@ -72,7 +72,7 @@ test('the first failure stops the chain: what came before stays, what comes afte
   assert.equal(entries[2].message[12], 0, 'not answered')
 })
 
-test('UNDO leaves nothing of a chain that fails, in reverse order', () => {
+test('UNDO leaves nothing of a failed chain, in reverse order', () => {
   const b = bench()
   const before = live(b)
   const { done, error } = run(b, [pd(), cq(), qp(0, 1), link(Channel, 'create', {}), pd(), qp(3, 1)], UNDO)
@@ -81,7 +81,7 @@ test('UNDO leaves nothing of a chain that fails, in reverse order', () => {
   assert.equal(b.context.descriptors.size, 0)
 })
 
-test('UNDO goes by what needs what: a region that was moved to a newer domain goes before it', () => {
+test('UNDO follows dependencies: a region moved to a newer domain is destroyed before it', () => {
   const b = bench()
   const start = BigInt(b.caller.memory.add(new Uint8Array(64)))
   const gone: string[] = []
@@ -97,11 +97,11 @@ test('UNDO goes by what needs what: a region that was moved to a newer domain go
   const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
   const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(b)], [4, []])
-  // Each while what it needs lives.
+  // Each while its dependency lives.
   assert.deepEqual(gone, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
-test('UNDO refuses before anything runs what could not be undone', () => {
+test('UNDO refuses before the first entry what could not be undone', () => {
   const b = bench()
   run(b, [cq()])
   assert.throws(
@@ -121,7 +121,7 @@ test('UNDO refuses before anything runs what could not be undone', () => {
   assert.equal(run(b, [link(Port, 'queryGidEntry', { index: 0 }, { handle: 1 })], UNDO).error, Errno.ENODATA)
 })
 
-test('references: to an entry to come, to one that made nothing, to one that is gone, of another class', () => {
+test('invalid references: to a later entry, to one that created nothing, to a destroyed object, of another class', () => {
   const codes = (links: Link[]) => {
     const { done, error, reason } = run(bench(), links)
     return `${done} ${error} ${reason}`
@@ -140,7 +140,7 @@ test('references: to an entry to come, to one that made nothing, to one that is 
   assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*makes its object/)
 })
 
-test('an entry is named in chains only, and only by references', () => {
+test('an entry is named only in chains, and only by references', () => {
   const b = bench()
   const marked = encodeChain([pd(), cq(), qp(0, 1)])
   const alone = chainEntries(marked)[2].message
@@ -161,7 +161,7 @@ test('a chain in a chain is refused', () => {
   assert.match(reason ?? '', /a chain in a chain/)
 })
 
-/** Runs a chain as a program does: its message and its entries lie in memory, answers are written over them. */
+/** Runs a chain as a program does: its message and its entries lie in memory, answers overwrite them. */
 const asProgram = (b: Bench, links: readonly Link[], writable = true) => {
   const entries = encodeChain(links)
   const at = 0x10000n

@@ -50,7 +50,7 @@ test('a class listed without methods is core’s, an unlisted one is absent (R19
   assert.equal(findEntry(table, 0xffff, 255), undefined)
 })
 
-test('an override replaces core’s method and is given it; null removes one; what nobody provides is absent', () => {
+test('an override replaces core’s method and receives it; null removes one; a method without a provider is absent', () => {
   const create = () => ({ size: 7 })
   const table = build(driverClass(Box, { create, query: null }))
   const entry = findEntry(table, Box.id, CREATE)!
@@ -61,7 +61,7 @@ test('an override replaces core’s method and is given it; null removes one; wh
   assert.deepEqual(Object.keys(table.byName.get('box')!.class.methods), ['create', 'destroy'])
 })
 
-test('a driver’s attributes join the method’s, for codecs too', () => {
+test('a driver’s attributes are added to the method’s, for codecs too', () => {
   const table = build(
     driverClass(Box, { create: () => ({ size: 1, hint: 2 }) }, { create: { out: { hint: u32(0x8000) } } }),
   )
@@ -71,7 +71,7 @@ test('a driver’s attributes join the method’s, for codecs too', () => {
   assert.deepEqual(Object.keys(Box.methods.create.out), ['size'])
 })
 
-test('private classes have a bank of their own (R12, R22)', () => {
+test('private classes have their own bank (R12, R22)', () => {
   const create = () => ({})
   const table = build(driverClass(Box), driverClass(Secret, { create }))
   assert.equal(findEntry(table, 0x8003, CREATE)?.handler, create)
@@ -88,7 +88,7 @@ test('a driver adds methods to a common class', () => {
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
 })
 
-test('an experimental method is one like all others; the other blocks are not a driver’s (R5)', () => {
+test('an experimental method is like any other; a driver has no other blocks (R5)', () => {
   const open = () => ({})
   const at = (call: number) =>
     build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))
@@ -100,7 +100,7 @@ test('an experimental method is one like all others; the other blocks are not a 
   assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
 })
 
-test('optional arguments that a driver cannot do are not there, and refused with the reason', () => {
+test('optional arguments that a driver does not support are absent, and refused with the reason', () => {
   const Pot = objectClass('pot', 0x8001, {
     methods: { create: method(CREATE, { in: { size: u32(1), lid: optional(u32(2)) }, out: {} }) },
   })
@@ -127,7 +127,7 @@ test('tables are dense: a block ends at its highest method, an unused class cost
   assert.equal(tableSlots(table), 5 + 8 + 4 + 3)
 })
 
-test('equal tables are shared between devices and given back (R20)', () => {
+test('equal tables are shared between devices and released (R20)', () => {
   const pool = createPool()
   const shake = () => ({})
   const first = compile(pool, core, driver(driverClass(Box), driverClass(Lid)))
@@ -145,7 +145,7 @@ test('equal tables are shared between devices and given back (R20)', () => {
   assert.deepEqual([pool.devices.size, pool.classes.size], [0, 0])
 })
 
-test('a driver’s table that cannot be is refused with a sentence', () => {
+test('an invalid driver table is refused with a sentence', () => {
   const Other = objectClass('other', 12, { methods: {} })
   const Moved = objectClass('box', 5, { methods: {} })
   assert.throws(() => build(driverClass(Other)), /no common class other.*0x8000, not 12/)
@@ -165,7 +165,7 @@ test('a driver’s table that cannot be is refused with a sentence', () => {
   assert.throws(() => build(driverClass(Lost, { create: () => ({}) })), /lost.create.*no class nil/)
 })
 
-test('hooks rebuild only the classes that they name, and none leave the table as it is (R24)', () => {
+test('hooks rebuild only the classes that they name; no hooks leave the table unchanged (R24)', () => {
   const table = build(driverClass(Box), driverClass(Lid))
   assert.equal(withHooks(table, []), table)
   const hooked = withHooks(table, [{ class: 'box', method: 'query', pre() {} }])

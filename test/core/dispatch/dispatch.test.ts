@@ -58,7 +58,7 @@ test('a message is decoded, run and answered', () => {
   assert.match((call({ class: 'pd', method: 'destroy', object: 5 }) as Answer).reason!, /no object with handle 5/)
 })
 
-test('codecs get the device’s classes, the classes of handles, and whether the context is open', () => {
+test('codecs see the device’s classes, the classes of handles, and whether the context is open', () => {
   const { device, context, caller, ret } = setUp()
   const view = callerView(context, caller)
   assert.equal(callerView(context, caller), view)
@@ -101,7 +101,7 @@ test('a destroy takes effect even if its answer cannot be written', () => {
   assert.equal(ret({ class: 'pd', method: 'destroy' }), -2)
 })
 
-test('after the end of the context or the device every message is EIO', () => {
+test('once the context is closed or the device removed, every message is EIO', () => {
   const { context, device, ret, caller } = setUp()
   const other = openContext(device, { opened: true })
   closeContext(context)

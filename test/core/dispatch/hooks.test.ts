@@ -30,12 +30,12 @@ const quota = (className: string, most: number): Hook => ({
   method: 'create',
   pre({ context }) {
     const held = context.handles.slots.filter(object => object?.class.name === className).length
-    // The new one has its handle already.
+    // The new object already has its handle.
     if (held > most) throw new CallError('ENOMEM', `${className}: this context may have ${most}`)
   },
 })
 
-test('a policy: each context may have so many domains, and a context may be kept from a class', () => {
+test('a policy: each context has a limit of domains, and a context may be denied a class', () => {
   const { device, context, caller } = bench()
   const other = openContext(device, { opened: true })
   addHook(device, quota('pd', 2))
@@ -59,7 +59,7 @@ test('a policy: each context may have so many domains, and a context may be kept
   )
 })
 
-test('it holds for the calls of a chain too: the entry that is refused is told', () => {
+test('it applies to the calls of a chain too: the refused entry is reported', () => {
   const { core, device, context, caller } = bench()
   addHook(device, quota('pd', 2))
   const call = { class: Pd, methodName: 'create', method: Pd.methods.create, object: 0, args: {} }
@@ -73,7 +73,7 @@ test('it holds for the calls of a chain too: the entry that is refused is told',
   }
 })
 
-test('faults injected into any calls: the caller is told, nothing is left, and the rest works on', () => {
+test('faults injected into any call: the caller gets the error, nothing is left, and everything else works', () => {
   fc.assert(
     fc.property(fc.infiniteStream(fc.boolean()), faults => {
       const { core, device, context, caller, log } = bench()
@@ -110,7 +110,7 @@ test('faults injected into any calls: the caller is told, nothing is left, and t
   )
 })
 
-test('private classes and a driver’s descriptors are seen as all others', () => {
+test('hooks see private classes and a driver’s descriptors like all others', () => {
   const { core, caller } = bench()
   const seen: string[] = []
   const watch: Hook = { post: ({ entry }) => seen.push(`${entry.class.name}.${entry.name}`) }
@@ -125,7 +125,7 @@ test('private classes and a driver’s descriptors are seen as all others', () =
   assert.deepEqual(seen, ['pd.create', 'sink.create', 'sink.take', 'driver_ops.create'])
 })
 
-test('what looks afterwards cannot change how a call ended', () => {
+test("an after-hook cannot change a call's result", () => {
   const { core, device, context, caller } = bench()
   addHook(device, {
     post() {
@@ -140,7 +140,7 @@ test('what looks afterwards cannot change how a call ended', () => {
   )
 })
 
-test('who looks afterwards sees every call once, also one that is refused for its arguments or its object', () => {
+test('an after-hook sees every call once, also one that is refused for its arguments or its object', () => {
   const { device, context, caller } = bench()
   const before: string[] = []
   const ended: unknown[] = []
@@ -174,7 +174,7 @@ test('who looks afterwards sees every call once, also one that is refused for it
   assert.equal(ended.length, 6)
 })
 
-test('a call in bytes that is refused for an object is seen as well', () => {
+test('a call in bytes that is refused for an object is seen too', () => {
   const { device, context, caller } = bench()
   const seen: string[] = []
   addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(`${object} ${error}`) })

@@ -41,7 +41,7 @@ test('handles: one number space for all classes, the lowest free from 0', () => 
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
 })
 
-test('a wrong handle: of another class EINVAL, of nothing ENOENT, in use EBUSY', () => {
+test('a wrong handle: of another class EINVAL, unused ENOENT, in use EBUSY', () => {
   const b = bench()
   const { context, caller } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -78,7 +78,7 @@ test('a wrong handle: of another class EINVAL, of nothing ENOENT, in use EBUSY',
   assert.equal(stat(b.core).objects, 0)
 })
 
-test('handles of one context mean nothing in another', () => {
+test('handles of one context are invalid in another', () => {
   const { context, device, caller } = bench()
   const other = openContext(device, { opened: true })
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -149,7 +149,7 @@ test('arguments are checked: missing, out of range, of another type', () => {
   )
 })
 
-test('names that every object answers to are no methods and no attributes', () => {
+test('names from Object.prototype are not methods and not attributes', () => {
   const { core, context, caller } = bench()
   const call = (method: string, args: unknown) =>
     errnoOf(() => invokeNow(context, Pd, method as never, 0, args as never, caller))
@@ -161,7 +161,7 @@ test('names that every object answers to are no methods and no attributes', () =
   assert.equal(stat(core).objects, 0)
 })
 
-test('records, lists, bytes and 64-bit numbers are checked too, with the path to what is wrong', () => {
+test('records, lists, bytes and 64-bit numbers are checked too, with the path to the wrong value', () => {
   const { context, caller } = bench()
   invokeNow(context, Pd, 'create', 0, {}, caller)
   invokeNow(context, Cq, 'create', 0, cq, caller)
@@ -270,7 +270,7 @@ test('a create handler that throws leaves nothing behind', () => {
   assert.equal(b.context.handles.count, 0)
 })
 
-test('an override is given core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
+test('an override receives core’s version, and core’s answers EOPNOTSUPP where there is none', () => {
   const line = driverClass<typeof Cq, { made: boolean }>(Cq, {
     create: (call, object, args, core) => core(call, object, args),
     reqNotify: (call, object, args, core) => core(call, object, args),
@@ -282,7 +282,7 @@ test('an override is given core’s version, and core’s answers EOPNOTSUPP whe
   )
 })
 
-test('a destroy that refuses leaves its object alive', () => {
+test('a refused destroy leaves its object alive', () => {
   let willing = false
   const line = driverClass(Pd, {
     destroy: () => {
@@ -360,7 +360,7 @@ const rejection = async (promise: unknown): Promise<string | undefined> => {
   }
 }
 
-test('a handler that waits pins what it works with, and its new object is not there before it ends', async () => {
+test('an asynchronous handler pins its objects, and its new object does not exist before it ends', async () => {
   const { opened, release } = gate()
   const line = driverClass(RcQp, {
     create: async () => {
@@ -391,7 +391,7 @@ test('a handler that waits pins what it works with, and its new object is not th
   assert.deepEqual([stat(b.core).waiting, context.handles.slots[1]?.uses], [0, 0])
 })
 
-test('a destroy that waits makes its object busy; if it is refused the object lives on', async () => {
+test('an asynchronous destroy makes its object busy; if it is refused the object lives on', async () => {
   const { opened, release } = gate()
   const line = driverClass(Pd, {
     destroy: async () => {
@@ -415,7 +415,7 @@ for (const [name, end] of [
   ['its client dies', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
   ['its device goes', ({ device }: ReturnType<typeof bench>) => unregister(device)],
 ] as const)
-  test(`a handler that waits while ${name} is told, answers EIO, and leaves nothing`, async () => {
+  test(`an asynchronous handler during the notification of ${name} answers EIO, and leaves nothing`, async () => {
     const released: string[] = []
     const line = driverClass(Pd, {
       create: ({ context }) =>

@@ -47,7 +47,7 @@ const setUp = () => {
 const hex = (events: readonly EventRecord[]) => events.map(({ bytes }) => Buffer.from(bytes).toString('hex'))
 const waiting = (fd: FdObject) => errnoOf(() => readEvents(fd))
 
-test('arming makes exactly one event of the next completion (R35)', () => {
+test('arming raises exactly one event for the next completion (R35)', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(0x1122334455667788n)
   completed(cq.events!, true)
@@ -59,7 +59,7 @@ test('arming makes exactly one event of the next completion (R35)', () => {
   assert.equal(waiting(channel), 'EAGAIN')
 })
 
-test('armed for solicited completions only those make an event; a weaker arming does not weaken', () => {
+test('armed for solicited completions only those raise an event; a weaker arming does not weaken', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 1)
@@ -73,7 +73,7 @@ test('armed for solicited completions only those make an event; a weaker arming 
   assert.equal(readEvents(channel, 9).length, 1)
 })
 
-test('a destroy counts the events that were read, and takes back those that were not', () => {
+test('a destroy counts the events read, and drops the others', () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [mine, other] = [newCq(5n), newCq(5n)]
   for (const cq of [mine, other, mine, mine]) {
@@ -86,7 +86,7 @@ test('a destroy counts the events that were read, and takes back those that were
   assert.deepEqual(destroy(other.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test('async events: Linux’ 16 bytes, to the first async fd, or to the one that the object was made with', () => {
+test("async events: Linux’ 16 bytes, to the first async fd, or to the one named at the object's creation", () => {
   const b = setUp()
   const { context, caller, asyncFd, newCq, destroy } = b
   const second = install(b, invokeNow(context, AsyncFd, 'create', 0, {}, caller))
@@ -114,7 +114,7 @@ test('events of a port go to every async fd of its device', () => {
   assert.equal(waiting(b.channel), 'EAGAIN')
 })
 
-test('a device that goes says so on every async fd, then reads end with EIO', () => {
+test('a removed device raises an event on every async fd, then reads end with EIO', () => {
   const { device, asyncFd, channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 0)
@@ -151,7 +151,7 @@ test('unread events of the objects of a removed device is discarded with them; e
   assert.equal(waiting(channel), 'EIO')
 })
 
-test('a closed descriptor gets nothing; what it had not read does not count', () => {
+test('a closed descriptor gets nothing; its unread events do not count', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   for (let i = 0; i < 3; i++) {
@@ -165,7 +165,7 @@ test('a closed descriptor gets nothing; what it had not read does not count', ()
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test('what a port has told can be read after its context is closed; what objects have told cannot', () => {
+test('events of a port can be read after its context is closed; events of objects cannot', () => {
   const { context, device, asyncFd, newCq } = setUp()
   raiseObjectEvent(newCq(1n), AsyncEventType.values.CQ_ERR)
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
@@ -205,7 +205,7 @@ test('a sink is not asked for an element that has sent nothing, and for all at o
   assert.deepEqual(asked, [loud[0]!.events, Number.POSITIVE_INFINITY])
 })
 
-test('a carrier’s sink takes over what waits, and core asks it what was read', () => {
+test('a carrier’s sink takes over waiting events, and core asks it which were read', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -249,7 +249,7 @@ test('a queue that nobody reads stays bounded, and still wakes for every element
   assert.deepEqual(destroy(busy.handle), { compEvents: 65_536, asyncEvents: 0 })
 })
 
-test('whoever waits for a queue is woken by an event and by its end', () => {
+test('a waiter on a queue is woken by an event and by its end', () => {
   let woken = 0
   const b = setUp()
   attachSink(
@@ -262,7 +262,7 @@ test('whoever waits for a queue is woken by an event and by its end', () => {
   assert.equal(woken, 1)
   closeContext(b.context)
   assert.equal(woken, 2)
-  // A sink that comes too late is told so.
+  // A late sink gets an error.
   attachSink(
     b.asyncFd,
     createEventQueue(() => woken++),

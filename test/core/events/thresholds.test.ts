@@ -38,7 +38,7 @@ const setUp = () => {
     invokeNow(context, Cq, 'modify', handle, args, caller)
   const notify = (handle: number, more: { count?: number; period?: number } = {}, solicitedOnly = 0) =>
     invokeNow(context, Cq, 'reqNotify', handle, { solicitedOnly, ...more }, caller)
-  /** How many events came since it was asked last. */
+  /** The number of events since the last call. */
   const events = () => queue.queue.splice(0).length
   const wait = (microseconds: number) => {
     clock.now += microseconds
@@ -47,7 +47,7 @@ const setUp = () => {
   return { core, context, caller, clock, newCq, set, notify, events, wait }
 }
 
-test('an event comes after so many completions', () => {
+test('an event is raised after a number of completions', () => {
   const { core, newCq, set, notify, events } = setUp()
   const cq = newCq()
   set(cq.handle, { count: 3 })
@@ -58,7 +58,7 @@ test('an event comes after so many completions', () => {
     assert.equal(events(), expected)
   }
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
-  // Counting begins with the arming.
+  // Counting starts with the arming.
   notify(cq.handle)
   for (const expected of [0, 0, 1]) {
     completed(cq.events!, false)
@@ -66,7 +66,7 @@ test('an event comes after so many completions', () => {
   }
 })
 
-test('or so many microseconds after the first of them, whichever comes first', () => {
+test('or a number of microseconds after the first of them, whichever is earlier', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { count: 2, period: 50 })
@@ -84,7 +84,7 @@ test('or so many microseconds after the first of them, whichever comes first', (
   completed(cq.events!, false)
   completed(cq.events!, false)
   assert.equal(events(), 1)
-  // The time of the event that came by count is over without another one.
+  // The period of the event raised by count ends without another one.
   wait(50)
   assert.equal(events(), 0)
   assert.equal(nextDue(core), Number.POSITIVE_INFINITY)
@@ -104,14 +104,14 @@ test('one arming may have a threshold of its own, and only solicited completions
   assert.equal(events(), 1)
 })
 
-test('an arming that waits is never weakened: what it has seen counts, and what is asked for later only hastens it', () => {
+test('an armed request is never weakened: its count stays, and later requests only advance it', () => {
   const { core, clock, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   const { handle } = cq
   const complete = (times: number) => {
     for (let i = 0; i < times; i++) completed(cq.events!, false)
   }
-  // A threshold that is lowered to what was seen, taken away, or raised.
+  // A threshold that is lowered to the current count, removed, or raised.
   set(handle, { count: 10 })
   notify(handle)
   complete(5)
@@ -128,7 +128,7 @@ test('an arming that waits is never weakened: what it has seen counts, and what 
   complete(1)
   assert.equal(events(), 1)
 
-  // A time runs from the first completion, whatever is asked for after it.
+  // A period starts with the first completion, whatever is requested later.
   set(handle, { count: 0, period: 50 })
   notify(handle)
   complete(1)
@@ -139,7 +139,7 @@ test('an arming that waits is never weakened: what it has seen counts, and what 
   wait(20)
   assert.equal(events(), 1)
 
-  // Somebody else waits for more.
+  // Another CQ has a higher threshold.
   set(handle, { count: 0, period: 0 })
   notify(handle)
   notify(handle, { count: 3 })
@@ -153,7 +153,7 @@ test('an arming that waits is never weakened: what it has seen counts, and what 
   assert.equal(events(), 1)
 })
 
-test('a queue that goes leaves no event behind; its driver resizes, core does not', () => {
+test('a destroyed queue leaves no event; its driver resizes, core does not', () => {
   const { context, caller, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { period: 50 })
@@ -168,7 +168,7 @@ test('a queue that goes leaves no event behind; its driver resizes, core does no
   )
 })
 
-test('any armings, thresholds and completions at any times: an event comes when the first of what was asked for has', () => {
+test('random armings, thresholds and completions: an event is raised when the first request is met', () => {
   const rule = fc.record({ count: fc.nat(4), period: fc.nat(60) })
   const step = fc.oneof(
     fc.record({ wait: fc.nat(40) }),
@@ -176,7 +176,7 @@ test('any armings, thresholds and completions at any times: an event comes when 
     fc.record({ arm: fc.option(rule) }),
     fc.record({ set: rule }),
   )
-  /** What one queue is asked for: every rule since it was armed, and when completions came since. */
+  /** Requests of one CQ: every rule since it was armed, and the times of completions since. */
   const model = () => ({
     rule: { count: 0, period: 0 },
     asked: [] as { count: number; period: number }[],
@@ -217,7 +217,7 @@ test('any armings, thresholds and completions at any times: an event comes when 
             if (one.asked.length > 0) one.at.push(clock.now)
             look(one)
           }
-        // What came by time is seen when somebody looks at the clock.
+        // An event by time is noticed when the clock is read.
         wait(0)
         for (const each of models) look(each)
         assert.equal(events(), expected)

@@ -28,7 +28,7 @@ test('buffers have page-aligned addresses from 2^32 with a hole behind each', ()
   assert.ok(space.add(new Uint8Array(1)) > c)
 })
 
-test('strided pieces move as one run of bytes, in both directions', () => {
+test('strided elements move as one run of bytes, in both directions', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
       const space = createLocalSpace()
@@ -46,14 +46,14 @@ test('strided pieces move as one run of bytes, in both directions', () => {
   )
 })
 
-test('bytes move within one buffer as if they were put aside first', () => {
+test('bytes move within one buffer like memmove', () => {
   const most = 400
   fc.assert(
     fc.property(fc.nat(most), fc.nat(most), fc.nat(most), (from, to, size) => {
       const buffer = new ArrayBuffer(2 * most + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
-      // two views of it: who moves does not see that they share it
+      // two views of it: the mover does not see that they share it
       const half = (offset: number): Bytes => ({
         address: 0,
         bytes: new Uint8Array(buffer, offset),
@@ -68,7 +68,7 @@ test('bytes move within one buffer as if they were put aside first', () => {
   )
 })
 
-test('atomics: 64 bits, carry over, answer what was there', () => {
+test('atomics: 64 bits, with carry, return the old value', () => {
   const space = createLocalSpace()
   const memory = new Uint8Array(24)
   const view = new DataView(memory.buffer)
@@ -104,7 +104,7 @@ test('a detached buffer faults, a resizable one is refused', () => {
   )
 })
 
-test('nobody’s memory faults everywhere', () => {
+test('a null space faults everywhere', () => {
   const original = new Uint32Array(2)
   const there = arena(1)
   assert.deepEqual(

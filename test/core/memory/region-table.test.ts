@@ -23,7 +23,7 @@ const setUp = () => {
   return { ...b, base, register, errno }
 }
 
-test('registration takes and refuses what Linux does (abi/raw.out)', () => {
+test('registration accepts and refuses like Linux (abi/raw.out)', () => {
   const { base, errno, register } = setUp()
   assert.equal(errno(base, 8192n, base, 1, 99), 'ENOENT')
   assert.equal(errno(base, 8192n, base, 0xf), 'ok')
@@ -47,7 +47,7 @@ test('registration takes and refuses what Linux does (abi/raw.out)', () => {
   assert.notEqual(optional.lkey, 0)
 })
 
-test('rkey is lkey where there is remote access, else 0; query tells it again', () => {
+test('rkey is lkey where there is remote access, else 0; query returns it again', () => {
   const { base, register, context, caller } = setUp()
   const both = register(base + 8n, 100n, 8n, ALL)
   assert.equal(both.out.rkey, both.out.lkey)
@@ -56,7 +56,7 @@ test('rkey is lkey where there is remote access, else 0; query tells it again', 
   assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
 })
 
-test('a region keeps its protection domain busy, and its key dies with it', () => {
+test('a region keeps its protection domain busy, and its key ends with it', () => {
   const { base, register, context, device, caller } = setUp()
   const { object, out } = register(base, 4096n, base, ALL)
   const pd = context.handles.slots[0]!.id
@@ -77,7 +77,7 @@ test('a region keeps its protection domain busy, and its key dies with it', () =
   assert.deepEqual(device.memory.spaces, [undefined])
 })
 
-test('whether pages permit the access is asked of the caller’s memory', () => {
+test('the caller’s memory decides whether pages permit the access', () => {
   const b = setUp()
   const asked: unknown[] = []
   const memory = { ...noMemory, check: (...args: unknown[]) => asked.push(args) > 0 }
@@ -130,7 +130,7 @@ test('resolve agrees with arithmetic on big integers', () => {
   )
 })
 
-test('what was found once is found again as long as it is there and granted, and no longer', () => {
+test('a lookup result is reused while the region exists with its rights, and no longer', () => {
   const SIZE = 4096
   const pick = fc.nat(20)
   const range = fc.record({ at: fc.integer({ min: -2, max: SIZE }), length: fc.nat(SIZE + 2) })
@@ -149,7 +149,7 @@ test('what was found once is found again as long as it is there and granted, and
       const buffers = [0, 1].map(() => new Uint8Array(SIZE))
       const starts = buffers.map(buffer => space.add(buffer))
       const rows: number[] = []
-      /** Keys of all that ever were. */
+      /** Keys of all regions ever registered. */
       const keys: number[] = []
       const [found, wanted] = [new Float64Array(1), new Float64Array(1)]
       for (const { do: what, pick, range, rights } of steps) {
@@ -184,7 +184,7 @@ test('what was found once is found again as long as it is there and granted, and
   )
 })
 
-test('the buffer of a region that is gone, or lies elsewhere, is held by nobody', () => {
+test('the buffer of a region that is destroyed or moved is not retained', () => {
   const table = createMemoryTable(() => 0)
   const space = createLocalSpace()
   const [one, two] = [0, 1].map(() => BigInt(space.add(new Uint8Array(64))))
@@ -202,7 +202,7 @@ test('the buffer of a region that is gone, or lies elsewhere, is held by nobody'
   assert.equal(find(two), undefined)
 })
 
-test('a freed key names nothing for as long as keys last: no key comes again in 70,000 registrations, live ones beside', () => {
+test('a freed key is not reused within 70,000 registrations beside live ones', () => {
   const table = createMemoryTable(() => 0)
   const kept = [1, 2, 3].map(() => addRegion(table, 1, 0n, 0n, 1, 0, noMemory))
   const seen = new Set<number>()
@@ -217,11 +217,11 @@ test('a freed key names nothing for as long as keys last: no key comes again in 
   for (const row of kept) assert.equal(findKey(table, table.key[row]), row)
   assert.equal(table.live, 3)
   assert.ok(table.rows <= 4)
-  // That of the live ones, and that of the next key.
+  // Those of the live regions, and the next key.
   assert.equal(table.pages.filter(page => page !== undefined).length, 2)
 })
 
-test('after all indices were used they come again in turn, live ones left out, with another key byte', () => {
+test('after all indices were used they are reused in turn, except live ones, with another key byte', () => {
   const table = createMemoryTable(() => 0)
   const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)

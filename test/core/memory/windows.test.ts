@@ -79,7 +79,7 @@ test('a window grants nothing until it is bound, then exactly its range and righ
   }
 })
 
-test('a window is no lkey, whatever it grants', () => {
+test('a window is no lkey, whatever its rights', () => {
   const { bind, reach } = setUp(TYPE_1)
   assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'as programs ask that think of a region')
   assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
@@ -97,7 +97,7 @@ test('type 1 serves every queue pair of its domain, type 2 the one that bound it
   assert.equal(two.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), false)
 })
 
-test('type 1: a bind replaces the one before, length 0 unbinds, and the old key is stale', () => {
+test('type 1: a bind replaces the previous one, length 0 unbinds, and the old key is stale', () => {
   const { bind, reach, table, window, region } = setUp(TYPE_1)
   bind()
   const old = table.key[window]
@@ -120,7 +120,7 @@ test('type 2: bound only when free (o10-37.2.30), never with length 0 (o10-37.2.
   assert.equal(reach(LO + 100, 50), true, 'a refused bind changes nothing')
 })
 
-test('what a bind needs of region, domain and rights (C10-72 to C10-75)', () => {
+test('requirements of a bind on region, domain and rights (C10-72 to C10-75)', () => {
   for (const type of [TYPE_1, TYPE_2]) {
     const free = setUp(type)
     assert.equal(free.bind({}, QP, PD + 1), false, 'queue pair of another domain')
@@ -170,7 +170,7 @@ test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-3
   assert.equal(bind({ key: 0x77 }), true, 'free again')
 })
 
-test('a queue pair takes its windows of type 2 along, and only them', () => {
+test('a destroyed queue pair frees its type 2 windows, and only them', () => {
   const { table, bind, reach, window } = setUp(TYPE_2)
   bind()
   unbindWindowsOf(table, QP + 1)
@@ -182,7 +182,7 @@ test('a queue pair takes its windows of type 2 along, and only them', () => {
   assert.deepEqual(table.spaceUses, [1])
 })
 
-test('a region that goes in spite of windows takes their rights', () => {
+test('a region destroyed in spite of windows ends their rights', () => {
   const { table, bind, reach, region, window } = setUp(TYPE_1)
   const second = addWindow(table, PD, TYPE_2)
   bind()
@@ -262,7 +262,7 @@ test('closing a context ends regions and bound windows in any order', () => {
   assert.deepEqual(device.memory.spaces, [undefined])
 })
 
-test('whatever is bound, invalidated and freed, counts and spaces come out right', () => {
+test('random binds, invalidations and frees leave correct counts and spaces', () => {
   const step = fc.record({ act: fc.nat(5), a: fc.nat(3), b: fc.nat(3), length: fc.nat(200), qp: fc.nat(2) })
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
@@ -302,7 +302,7 @@ test('whatever is bound, invalidated and freed, counts and spaces come out right
   )
 })
 
-test('a region or queue pair that goes looks at its own windows, not at those of all', () => {
+test('destroying a region or queue pair visits its own windows, not all', () => {
   const { table, region, window, bind } = setUp(TYPE_2)
   const others = 1000
   for (let i = 0; i < others; i++) {

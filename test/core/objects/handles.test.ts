@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { createHandles, findHandle, freeHandle, takeHandle } from '../../../src/core/objects/handles.ts'
 
-test('handles are the lowest free number, as a set of numbers would have it', () => {
+test('a handle is the lowest free number, as in a set of numbers', () => {
   fc.assert(
     fc.property(fc.array(fc.oneof(fc.constant(-1), fc.nat(40)), { maxLength: 300 }), steps => {
       const table = createHandles<string>()
@@ -28,14 +28,14 @@ test('handles are the lowest free number, as a set of numbers would have it', ()
   )
 })
 
-test('numbers that are no handles find nothing', () => {
+test('numbers that are not handles find nothing', () => {
   const table = createHandles<string>()
   takeHandle(table, 'x')
   for (const wrong of [-1, 0.5, Number.NaN, 2 ** 32 - 1, 1]) assert.equal(findHandle(table, wrong), undefined)
   assert.throws(() => freeHandle(table, 1), /not taken/)
 })
 
-test('a table that is empty again holds no memory of how large it was', () => {
+test('an emptied table keeps no memory of its former size', () => {
   const table = createHandles<number>()
   for (let i = 0; i < 10_000; i++) takeHandle(table, i)
   for (let i = 0; i < 10_000; i++) freeHandle(table, i)

@@ -16,7 +16,7 @@ import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
-test('a context that closes destroys everything, users before what they use', () => {
+test('a closing context destroys everything, users before their dependencies', () => {
   const b = bench()
   const { context, caller, log } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -30,7 +30,7 @@ test('a context that closes destroys everything, users before what they use', ()
   closeContext(context)
 })
 
-test('the order is that of dependency, not of creation: a dependency that was added later counts', () => {
+test('the order is that of dependency, not of creation: a later dependency counts', () => {
   const { context, caller, log } = bench()
   for (let i = 0; i < 3; i++) invokeNow(context, Cq, 'create', 0, cq, caller)
   const [first, second, third] = context.handles.slots
@@ -46,7 +46,7 @@ test('the order is that of dependency, not of creation: a dependency that was ad
   assert.deepEqual(log, ['close cq 0', 'close cq 2', 'close cq 1'])
 })
 
-test('handlers that throw, and even dependencies in a ring, do not stop the destruction', () => {
+test('handlers that throw, and even cyclic dependencies, do not stop the destruction', () => {
   const seen: number[] = []
   const line = driverClass(Pd, {
     destroy: (_call, object) => {
@@ -65,7 +65,7 @@ test('handlers that throw, and even dependencies in a ring, do not stop the dest
   assert.deepEqual([stat(b.core).objects, stat(b.core).faults], [0, 4])
 })
 
-test('a CQ keeps its channel after the descriptor is closed, and takes it along', () => {
+test('a CQ keeps its channel after the descriptor is closed, and destroys it with itself', () => {
   const b = bench()
   const { context, caller, core } = b
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
@@ -82,7 +82,7 @@ test('a CQ keeps its channel after the descriptor is closed, and takes it along'
   closeDescriptor(core, channel.handle)
 })
 
-test('a descriptor that nothing uses goes when it is closed; all go with their context', () => {
+test('an unused descriptor is destroyed when it is closed; all are destroyed with their context', () => {
   const b = bench()
   const { context, caller, core } = b
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))
@@ -93,7 +93,7 @@ test('a descriptor that nothing uses goes when it is closed; all go with their c
   assert.deepEqual([stat(core).descriptors, stat(core).objects], [0, 0])
 })
 
-test('ten thousand objects come and go, and the context that closes leaves others alone', () => {
+test('ten thousand objects are created and destroyed, and a closing context leaves others alone', () => {
   const b = bench()
   const { context, caller, core, device } = b
   const other = openContext(device, { opened: true })

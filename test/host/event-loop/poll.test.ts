@@ -191,7 +191,7 @@ test('a hang-up is readable and reads as the end; an error is readable and reads
   assert.deepEqual(results, [-104, 0])
 })
 
-test('what cannot be watched is refused: twice, closed, a file', t => {
+test('unwatchable descriptors are refused: twice, closed, a file', t => {
   const [a] = pair(t)
   const watching = watch(a, {}, () => {})
   assert.throws(() => watch(a, {}, () => {}), { code: 'EEXIST' })
@@ -228,7 +228,7 @@ test('an exception in a callback is the process’s uncaughtException, and the w
   assert.equal(status, 0)
 })
 
-test('a watch that nobody holds survives garbage collection, and keeps the process alive unless unref’ed', () => {
+test('a watch without references survives garbage collection, and keeps the process alive unless unref’ed', () => {
   const kept = run(`
     const [a, b] = sockets.socketPair()
     ;(() => { const w = poll.watch(b, { readable: true }, () => { console.log('ready'); w.stop() }) })()

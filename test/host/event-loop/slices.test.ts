@@ -14,7 +14,7 @@ const fail = (error: unknown): never => {
   throw error
 }
 
-test('a turn has a number of slices for all jobs, which have them in turn; the first turn is this one', async () => {
+test('a turn has a number of slices, shared by all jobs in turns; the first turn is this one', async () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 3)
   slices.begin(job('a', 5, seen), fail)
@@ -26,7 +26,7 @@ test('a turn has a number of slices for all jobs, which have them in turn; the f
   assert.equal(seen.join(''), 'aaaabab')
 })
 
-test('a job that is awaited begins in the next turn, with one slice in each', async () => {
+test('an awaited job starts in the next turn, with one slice in each', async () => {
   const seen: string[] = []
   let turns = 0
   const slices = createSlices(() => turns++)
@@ -36,7 +36,7 @@ test('a job that is awaited begins in the next turn, with one slice in each', as
   assert.equal(turns, 4)
 })
 
-test('a job that throws is told of, and the others go on', async () => {
+test('a job that throws is reported, and the others continue', async () => {
   const seen: string[] = []
   const errors: unknown[] = []
   const slices = createSlices(undefined, 2)
@@ -52,7 +52,7 @@ test('a job that throws is told of, and the others go on', async () => {
   assert.deepEqual([errors, seen], [['Error: a bug'], ['b']])
 })
 
-test('jobs that begin others, and all to their ends at once', () => {
+test('jobs that start others, and running all to completion', () => {
   const seen: string[] = []
   const slices = createSlices(undefined, 1)
   slices.begin(

@@ -18,7 +18,7 @@ const sys = libcFunctions({
 const PROT_READ_WRITE = 3
 const MAP_SHARED = 1
 const PAGE = 4096
-/** File systems whose mappings show the device that is mounted: ext, XFS, btrfs. */
+/** File systems whose mappings show the mounted device: ext, XFS, btrfs. */
 const ON_DISK = new Set([0xef53, 0x58465342, 0x9123683e])
 const skip = !ON_DISK.has(statfsSync(repoRoot).type) && `${repoRoot} is on no file system that this test knows`
 
@@ -26,7 +26,7 @@ for (const [how, ask] of [
   ['one by one', mappingAt],
   ['by text', (): 'unsupported' => 'unsupported'],
 ] as const)
-  test(`a file on a disk may keep a writer waiting, one in memory not (${how})`, { skip }, t => {
+  test(`a disk file may block a writer, a memory file not (${how})`, { skip }, t => {
     const folder = mkdtempSync(join(repoRoot, 'build', 'mapped-'))
     t.after(() => rmSync(folder, { recursive: true }))
     const path = join(folder, 'file')

@@ -39,7 +39,7 @@ test('an arena is zero, rounded up to pages, and its views are one memory', () =
   assert.equal(arena.view.getInt32(4, true), arena.i32[1])
 })
 
-test('a file that is sealed against writing can be looked at', t => {
+test('a write-sealed file can be mapped for reading', t => {
   const fd = newFile(t, PAGE, 'x')
   const writer = createRingPool()
   const written = writer.map(fd, 0, PAGE)
@@ -75,7 +75,7 @@ test('the address of a buffer is where its bytes are, small ones on V8’s heap 
   assert.equal(addressOf(new Uint8Array(0)), 0n)
 })
 
-test('an arena of a senseless size is refused', () => {
+test('an arena of an invalid size is refused', () => {
   for (const size of [0, -1, 1.5, Number.NaN]) assert.throws(() => mapArena(size), RangeError)
 })
 
@@ -114,7 +114,7 @@ test('after release old views show zeros, and writing through them reaches no fi
   assert.equal(byteAt(fd, 2 * PAGE - 1), 'f')
 })
 
-test('a range is used again for the next file of its size class, with the same ArrayBuffer', t => {
+test('a range is reused for the next file of its size class, with the same ArrayBuffer', t => {
   const [first, second] = [newFile(t, 4 * PAGE, 'a'), newFile(t, 4 * PAGE, 'b')]
   const pool = createRingPool()
   const old = pool.map(first, 0, 4 * PAGE)
@@ -188,7 +188,7 @@ test('mapping and releasing a thousand times leaves the process’s mappings and
   assert.ok(process.memoryUsage().external - external < 1 << 20)
 })
 
-test('what cannot be mapped safely is refused with a sentence, and nothing is taken', t => {
+test('unsafe mappings are refused with a sentence, and nothing is allocated', t => {
   const pool = createRingPool()
   const fd = newFile(t, 2 * PAGE)
   const unsealed = createMemfd('unsealed', PAGE)
@@ -208,7 +208,7 @@ test('what cannot be mapped safely is refused with a sentence, and nothing is ta
   assert.deepEqual(pool.counters, { mapped: 0, mappedBytes: 0, idle: 0 })
 })
 
-test('a mapping that was released, or is another pool’s, cannot be released', t => {
+test('a mapping that was released, or belongs to another pool, cannot be released', t => {
   const fd = newFile(t, PAGE)
   const [pool, other] = [createRingPool(), createRingPool()]
   const mapping = pool.map(fd, 0, PAGE)

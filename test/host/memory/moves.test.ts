@@ -28,7 +28,7 @@ const handleOf = (pid: number): ProcessHandle => {
   return handle
 }
 
-test('pages that were touched are there, others not; what is known grows old', { skip }, async () => {
+test('touched pages are present, others not; results age', { skip }, async () => {
   const { address } = await peer.ask('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
@@ -47,13 +47,13 @@ test('pages that were touched are there, others not; what is known grows old', {
   pages.close()
 })
 
-test('first touches: bytes in pieces, both ways, as far as the pages permit', { skip }, async () => {
+test('first touches: bytes in elements, both ways, as far as the pages permit', { skip }, async () => {
   const { address } = await peer.ask('fresh', { bytes: 700 * PAGE })
   const handle = handleOf(peer.pid)
   const moves = createMoves(handle)
   const local = mapArena(1024 * PAGE)
   for (let i = 0; i < local.length; i++) local.bytes[i] = i % 253
-  // 300 pieces of 5000 bytes every 6000: more than a mover's room.
+  // 300 elements of 5000 bytes every 6000: more than a mover's buffer.
   const total = 299 * 5000 + 77
   assert.equal(moves.write(hi(address), lo(address), local, 10, 5000, 6000, total, 0), total)
   const back = mapArena(1024 * PAGE)
@@ -68,7 +68,7 @@ test('first touches: bytes in pieces, both ways, as far as the pages permit', { 
   closeProcess(handle)
 })
 
-test('a mover that is killed is replaced; a process that has ended is told', { skip }, async () => {
+test('a killed mover is replaced; an exited process is reported', { skip }, async () => {
   const other = startPeer()
   const { address } = await other.ask('fresh', { bytes: PAGE })
   const mover = createMover()

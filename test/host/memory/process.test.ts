@@ -63,7 +63,7 @@ test('reads and writes another process', async () => {
   writeAt(handle, remote + 10, local, 0, 3)
 })
 
-test('reads into pieces, whatever their size, gap and number', () => {
+test('reads into elements of any size, gap and number', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 300 }),
@@ -94,7 +94,7 @@ test('reads into pieces, whatever their size, gap and number', () => {
   )
 })
 
-test('writes from pieces, over more than one system call', async () => {
+test('writes from elements, over more than one system call', async () => {
   const [chunk, stride, pieces, at] = [3, 7, 2500, 8 * PAGE]
   for (let i = 0; i < SIZE; i++) local.bytes[i] = i % 253
   assert.equal(writev(handle, ...words(remote + at), local, 5, chunk, stride, pieces * chunk - 1), pieces * chunk - 1)
@@ -115,7 +115,7 @@ test('a page without permission: -EFAULT at its start, the bytes before it other
   const { bytes } = await peer.ask('read', { offset: READ_ONLY - 101, length: 103 })
   assert.deepEqual([bytes[0], bytes[1], bytes[100]], [(READ_ONLY - 101) % 251, 1, 1])
   assert.deepEqual([bytes[101], bytes[102]], [READ_ONLY % 251, (READ_ONLY + 1) % 251])
-  // Pieces: the fault lies in the second system call, and the first one's bytes are reported.
+  // Elements: the fault lies in the second system call, and the first one's bytes are reported.
   const before = 2 * 1024 + 100
   assert.equal(writev(handle, ...words(remote + READ_ONLY - before), local, 0, 2, 4, before + 50), before)
   assert.equal(writev(handle, ...words(remote + READ_ONLY - 2048), local, 0, 2, 4, 2100), 2048)
@@ -123,7 +123,7 @@ test('a page without permission: -EFAULT at its start, the bytes before it other
   writeAt(handle, remote + READ_ONLY - before, local, 0, before)
 })
 
-test('addresses that nobody has are -EFAULT, up to the last one', () => {
+test('unmapped addresses are -EFAULT, up to the last one', () => {
   assert.equal(readAt(handle, 0, local, 0, 8), -14)
   assert.equal(readv(handle, 0xffffffff, 0xfffffff8, local, 0, 8, 8, 8), -14)
   assert.equal(readv(handle, 0xffffffff, 0xffffffff, local, 0, 8, 8, 8), -14)
@@ -144,7 +144,7 @@ test('an address space is crossed at 2^32 with a carry', () => {
   closeProcess(own)
 })
 
-test('nothing to move is 0, and pieces outside the arena are our own mistake', () => {
+test('zero bytes return 0, and elements outside the arena are an internal error', () => {
   assert.equal(readv(handle, 0, 0, local, 0, 0, 0, 0), 0)
   const refused: [number, number, number, number][] = [
     [SIZE - 7, 8, 8, 8],
@@ -159,7 +159,7 @@ test('nothing to move is 0, and pieces outside the arena are our own mistake', (
   assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
 })
 
-test('this very process works as well', () => {
+test('its own process works too', () => {
   const own = opened(process.pid)
   const other = mapArena(PAGE)
   other.bytes.set([1, 2, 3])
@@ -169,7 +169,7 @@ test('this very process works as well', () => {
   closeProcess(own)
 })
 
-/** What a search in one slice finds. */
+/** The result of a search in one slice. */
 const found = (target: string): number | undefined => {
   const { done, value } = searchFd(peer.pid, target).next()
   assert.ok(done)
@@ -203,7 +203,7 @@ test('a process of another user: the kernel refuses, nothing else does', {
   closeProcess(init)
 })
 
-test('whether a process lets us at its memory is known without an address of it', () => {
+test('whether a process permits access to its memory is known without an address of it', () => {
   assert.equal(mayAccess(handle), true)
   const own = opened(process.pid)
   assert.equal(mayAccess(own), true)
@@ -236,7 +236,7 @@ test('a process that replaced its program is not the same', async () => {
   const held = opened(child.pid ?? 0)
   assert.equal(isSame(held), true)
   child.stdin.write('go\necho\n')
-  // cat's echo: by now exec has happened.
+  // cat's echo: exec has happened by now.
   await once(child.stdout, 'data')
   assert.equal(isSame(held), false)
   closeProcess(held)
@@ -245,7 +245,7 @@ test('a process that replaced its program is not the same', async () => {
   await exit
 })
 
-test('a process has the capabilities that the kernel says, and one that is gone has none', () => {
+test("a process has the kernel's capabilities for it, and an exited one has none", () => {
   const says = BigInt(`0x${/CapEff:\s*([0-9a-f]+)/.exec(readFileSync('/proc/self/status', 'latin1'))?.[1]}`)
   for (let number = 0; number < 41; number++)
     assert.equal(hasCapability(process.pid, number), ((says >> BigInt(number)) & 1n) === 1n)

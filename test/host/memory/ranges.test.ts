@@ -11,7 +11,7 @@ import { startPeer } from '../peer-control.ts'
 
 const PAGE = 4096
 const PAGES = 8
-/** May only be read. */
+/** Read-only. */
 const READ_ONLY = 3
 const { READ, WRITE } = Rights
 const peer = startPeer()
@@ -25,7 +25,7 @@ after(() => peer.kill())
 const ways = { text: textRanges, ioctl: queriedRanges }
 
 for (const [name, open] of Object.entries(ways))
-  test(`what is mapped, by ${name}`, t => {
+  test(`mapped ranges, by ${name}`, t => {
     const ranges = open(peer.pid)
     if (ranges === undefined) return t.skip('this kernel answers no queries of mappings')
     const permits = (from: number, to: number, rights: number) => ranges.permits(base + from, base + to, rights, 0)
@@ -71,7 +71,7 @@ test('both ways agree on any range of the process', t => {
   text.close()
 })
 
-test('text is read once in a turn, and anew in the next', async () => {
+test('text is read once per turn, and again in the next', async () => {
   const other = startPeer()
   const ranges = textRanges(other.pid)
   const { address } = await other.ask('arena', { bytes: PAGE })
@@ -84,7 +84,7 @@ test('text is read once in a turn, and anew in the next', async () => {
   ranges.close()
 })
 
-test('of a process that ends nothing is mapped, and of none either', async () => {
+test('an exiting process has no mappings, and no process has none', async () => {
   const other = startPeer()
   const { address } = await other.ask('arena', { bytes: PAGE })
   const ranges = mappedRanges(other.pid)
@@ -106,10 +106,10 @@ const sys = libcFunctions({
 })
 
 for (const [name, open] of Object.entries(ways))
-  test(`a look at very many mappings is cut into slices, and answers as \`permits\` does, by ${name}`, t => {
+  test(`a scan of very many mappings is cut into slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
-    // Each second page may be written.
+    // Every second page is writable.
     const start = sys().mmap(0, MANY * PAGE, PROT.READ, 0x22, -1, 0) as number
     for (let i = 0; i < MANY; i += 2) sys().mprotect(start + i * PAGE, PAGE, PROT.READ | PROT.WRITE)
     const end = start + MANY * PAGE
@@ -126,7 +126,7 @@ for (const [name, open] of Object.entries(ways))
     assert.equal(look(WRITE, 2).answer, false)
     assert.equal(own.permits(start, end, READ, 1), true)
     assert.equal(own.permits(start, end, WRITE, 2), false)
-    // What was found in a turn holds in that turn.
+    // A result stays valid within its turn.
     look(READ, 3)
     sys().munmap(start, MANY * PAGE)
     assert.equal(own.permits(start, end, READ, 3), true)

@@ -24,7 +24,7 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
 const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
-/** A table that has seen the two dumps, and what it has told since. */
+/** A table after the two dumps, and its notifications since. */
 const startTable = () => {
   const table = createInterfaceTable()
   table.begin()
@@ -40,7 +40,7 @@ const startTable = () => {
       if (index === v0.index) told.push(`${present ? '+' : '-'}${text(address)}`)
     },
   })
-  /** What the messages with a label make the table tell; those about v0 only. */
+  /** The notifications that labelled messages cause, limited to v0. */
   const change = (wanted: string): string[] => {
     told.length = 0
     for (const { label, datagram } of recorded) if (label === wanted) table.apply(datagram)
@@ -50,7 +50,7 @@ const startTable = () => {
 }
 
 describe('interfaces', () => {
-  it('reads links and addresses from what the system lists', () => {
+  it('parses links and addresses from the dumps', () => {
     const { table, ends, v0 } = startTable()
     assert.deepEqual(ends, [0, 0], 'each list has its end')
     assert.deepEqual(
@@ -69,7 +69,7 @@ describe('interfaces', () => {
     assert.equal(table.withAddress(new Uint8Array(16)), undefined)
   })
 
-  it('knows a bond, and tells of its next MAC', () => {
+  it('knows a bond, and reports its next MAC', () => {
     const { table, told, v0 } = startTable()
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
     const bond = datagram.slice()
@@ -86,7 +86,7 @@ describe('interfaces', () => {
     assert.deepEqual(told, ['v0 9000 true true'])
   })
 
-  it('tells each change once, in order', () => {
+  it('reports each change once, in order', () => {
     const { change, table, v0 } = startTable()
     const linkLocal = text(table.addresses(v0.index)[1])
     assert.deepEqual(change('add-ipv4'), [`+${mapped(10, 99, 0, 7)}`])
@@ -98,10 +98,10 @@ describe('interfaces', () => {
     assert.deepEqual(change('peer-up'), ['v0 9000 true true'])
     const down = change('down')
     assert.deepEqual(down.slice().sort(), [`-fd990000000000000000000000000007`, `-${linkLocal}`, 'v0 9000 false false'])
-    // Its new link-local address cannot be used before the system has looked for duplicates.
+    // Its new link-local address is unusable until duplicate address detection has finished.
     assert.deepEqual(change('up').at(-1), 'v0 9000 true true')
     assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
-    // Only now that address could be used.
+    // Only now is that address usable.
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
     assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the end of an interface')
     const gone = change('gone')
@@ -110,7 +110,7 @@ describe('interfaces', () => {
     assert.deepEqual(table.addresses(v0.index), [])
   })
 
-  it('finds by a new list what it has missed', () => {
+  it('finds missed changes in a new dump', () => {
     const { table, v0, told, change } = startTable()
     change('add-ipv4')
     told.length = 0
@@ -145,7 +145,7 @@ describe('interfaces', () => {
     )
   })
 
-  it('asks for lists as rtnetlink wants it', () => {
+  it('requests dumps as rtnetlink expects', () => {
     assert.equal(Buffer.from(dumpRequest(RTM_GETADDR)).toString('hex'), '1400000016000103000000000000000000000000')
   })
 

@@ -107,7 +107,7 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   setBuffers(a, { send: 1 << 20 })
   const long = new Uint8Array(MAX_MESSAGE).map((_, i) => i * 7)
   const sent = send(a, long)
-  // A small net.core.wmem_max may refuse it, but never truncate it.
+  // A small net.core.wmem_max may cause a refusal, but never truncation.
   if (sent === -EMSGSIZE) return
   assert.equal(sent, MAX_MESSAGE)
   assert.equal(recv(b, room).length, MAX_MESSAGE)
@@ -144,7 +144,7 @@ test('descriptors arrive as duplicates that close on exec', t => {
   }
 })
 
-test('descriptors that nobody takes are closed', t => {
+test('unclaimed descriptors are closed', t => {
   const [a, b] = pair(t)
   const file = createMemfd('passed', 4096)
   t.after(() => close(file))
@@ -181,7 +181,7 @@ test('listen, connect, accept', t => {
   assert.equal(close(served), -9)
 })
 
-test('a path that is served is EADDRINUSE; one left behind by a dead server is taken over', () => {
+test('a path in use is EADDRINUSE; one left behind by a dead server is taken over', () => {
   const path = join(folder, 'again')
   const first = listen(path)
   assert.throws(() => listen(path), { code: 'EADDRINUSE' })

@@ -67,7 +67,7 @@ test('messages arrive with their sender, hop limit and traffic class', async t =
   assert.equal(memory.bufferAt(1) % 16, 4)
 })
 
-test('a long message is cut into datagrams, and they come joined', async t => {
+test('a long message is segmented into datagrams, and they arrive coalesced', async t => {
   const a = open(t, loopback(1))
   const b = open(t, loopback(2))
   const memory = batches()
@@ -85,7 +85,7 @@ test('a long message is cut into datagrams, and they come joined', async t => {
   assert.equal(memory.hopLimits[1], 64, 'of an earlier message in the same place nothing is left')
 })
 
-test('what cannot be sent is said of the first message only', t => {
+test('an unsendable message is reported only if it is the first', t => {
   const a = open(t, loopback(1))
   const memory = batches()
   memory.setDestination(0, loopback(1), PORT, 0)
@@ -97,7 +97,7 @@ test('what cannot be sent is said of the first message only', t => {
   assert.equal(memory.send(a, 2, 1), 1)
 })
 
-test('IPv6 works as IPv4 does', async t => {
+test('IPv6 works like IPv4', async t => {
   const own = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1)
   let socket: UdpSocket
   try {
@@ -119,7 +119,7 @@ test('IPv6 works as IPv4 does', async t => {
   assert.deepEqual([...memory.addresses.subarray(0, 4)], [0, 0, 0, 1])
 })
 
-test('an address is taken once, and must be there', t => {
+test('an address is bound once, and must exist', t => {
   open(t, loopback(1))
   assert.throws(() => openUdpSocket(loopback(1), PORT), { code: 'EADDRINUSE' })
   const elsewhere = loopback(1)
@@ -127,7 +127,7 @@ test('an address is taken once, and must be there', t => {
   assert.throws(() => openUdpSocket(elsewhere, PORT), { code: 'EADDRNOTAVAIL' })
 })
 
-test('a watched socket is not closed', async t => {
+test('a watched socket cannot be closed', async t => {
   const a = openUdpSocket(loopback(3), PORT)
   const watching = watch(a.fd, { readable: true }, () => {})
   assert.throws(() => closeUdpSocket(a), /stop the watch first/)
@@ -135,7 +135,7 @@ test('a watched socket is not closed', async t => {
   t.after(() => closeUdpSocket(a))
 })
 
-test('interfaces tell the size of their packets', () => {
+test('interfaces report their MTU', () => {
   assert.equal(interfaceMtu('lo'), 65536)
   assert.equal(interfaceMtu('no-such-device0'), undefined)
   assert.equal(interfaceMtu('a name that is far too long'), undefined)

@@ -37,8 +37,8 @@ const actionsOf = (chance: FaultDice, packets: readonly Header[], size = packets
 const sends = (count: number): Header[] => Array.from({ length: count }, () => ({ opcode: RC_SEND_ONLY, qp: 0x11 }))
 const { drop: DROP, dup: DUP } = faultBits
 
-describe('what fault rules decide', () => {
-  it('a rule is for one device, one direction, some queue pairs, some opcodes', () => {
+describe('decisions of fault rules', () => {
+  it('a rule selects a device, a direction, queue pairs and opcodes', () => {
     const packets = [
       { opcode: RC_SEND_ONLY, qp: 0x11 },
       { opcode: RC_ACKNOWLEDGE, qp: 0x11 },
@@ -68,7 +68,7 @@ describe('what fault rules decide', () => {
       assert.equal(chanceOf(text, device, direction).active, active, `${text} ${device} ${direction}`)
   })
 
-  it('every rule that fits acts: actions and delays add up, and each counts for itself', () => {
+  it('every matching rule acts: actions and delays add up, and each has its own counters', () => {
     const chance = chanceOf('drop=1;qp=0x11,dup=1,delay=3;delay=2;device=rxe9,drop=1')
     assert.deepEqual(actionsOf(chance, sends(2)), [DROP | DUP | WAIT, DROP | DUP | WAIT])
     assert.deepEqual(Array.from(chance.decisions.waits.subarray(0, 2)), [5000, 5000])
@@ -76,7 +76,7 @@ describe('what fault rules decide', () => {
     assert.deepEqual(chance.counts, [{ ...nothing, dropped: 2 }, { ...nothing, duplicated: 2 }, nothing])
   })
 
-  it('is the same for the same packets, however they are cut into runs', () => {
+  it('are equal for equal packets, however they are cut into runs', () => {
     const text = 'drop=0.2,dup=0.2,reorder=0.1,corrupt=0.1,seed=3;opcode=RC_ACKNOWLEDGE,drop=0.5'
     const header = fc.record({ opcode: fc.constantFrom(RC_SEND_ONLY, RC_ACKNOWLEDGE), qp: fc.nat(3) })
     fc.assert(
@@ -91,7 +91,7 @@ describe('what fault rules decide', () => {
     )
   })
 
-  it('does not depend on other rules, nor on packets that the rule is not for', () => {
+  it('do not depend on other rules, nor on packets that the rule does not select', () => {
     const rule = 'opcode=RC_ACKNOWLEDGE,drop=0.3,seed=5'
     const acks = Array.from({ length: 500 }, () => ({ opcode: RC_ACKNOWLEDGE, qp: 1 }))
     const mixed = acks.flatMap((ack, i) => (i % 3 === 0 ? [...sends(2), ack] : [ack]))
@@ -104,7 +104,7 @@ describe('what fault rules decide', () => {
     )
   })
 
-  it('differs by device, direction, seed, and between rules of one seed', () => {
+  it('differ by device, direction, seed, and between rules of one seed', () => {
     const packets = sends(300)
     const once = actionsOf(chanceOf('dir=both,drop=0.5'), packets)
     assert.deepEqual(actionsOf(chanceOf('dir=both,drop=0.5'), packets), once)
@@ -117,7 +117,7 @@ describe('what fault rules decide', () => {
     assert.ok(both > 37 && both < 113, `${both}`)
   })
 
-  it('shares are met, whatever the seed', () => {
+  it('percentages are met for every seed', () => {
     for (const share of [0.01, 0.2, 0.9])
       for (const seed of [0, 1, 2, 4294967295]) {
         const count = 20000
@@ -127,7 +127,7 @@ describe('what fault rules decide', () => {
       }
   })
 
-  it('a rate lets bytes pass one after the other, and a millisecond of them at once after a pause', () => {
+  it('a rate sends bytes one after the other, with a burst of one millisecond after a pause', () => {
     // 1000 bytes in 1000 µs.
     const chance = chanceOf('rate=8mbit')
     actionsOf(chance, sends(1))
@@ -135,7 +135,7 @@ describe('what fault rules decide', () => {
     assert.notEqual(limits[0], 0)
     const leave = (time: number): number => chance.departure(limits[0], time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
-    // The bytes of 4000 µs have passed: at 3500 there is room for half a millisecond of them, not for more.
+    // 4000 µs worth of bytes have been sent: at 3500 there is room for half a millisecond of them, not for more.
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
     const slower = chanceOf('rate=8mbit;rate=4mbit')
     actionsOf(slower, sends(1))
@@ -143,7 +143,7 @@ describe('what fault rules decide', () => {
     assert.equal(times[49] - times[48], 2000, 'the narrower limit counts')
   })
 
-  it('every opcode can be chosen by its name', () => {
+  it('every opcode can be selected by its name', () => {
     for (const { name, opcode } of opcodes)
       assert.deepEqual(actionsOf(chanceOf(`opcode=${name},drop=1`), [{ opcode, qp: 1 }]), [DROP], name)
   })

@@ -24,7 +24,9 @@ const bench = (spec: FaultRule | string): Bench => {
   return { link, from, to, flow: from.openFlow(flowBetween(ipv4(1), ipv4(2))) }
 }
 
-/** Sends packets 0 … total - 1 in runs of the given sizes, over and over; everything that arrived, after all timers. */
+/**
+ * Sends packets 0 … total - 1 in runs of the given sizes, repeated; returns everything that arrived after all timers.
+ */
 const transfer = ({ from, to, flow }: Bench, total: number, sizes: readonly number[] = [16]): Got[] => {
   const got: Got[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
@@ -45,7 +47,7 @@ const transfer = ({ from, to, flow }: Bench, total: number, sizes: readonly numb
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 describe('faults', () => {
-  it('with all rates 0 loses, repeats, reorders and cuts nothing', () => {
+  it('with all rates 0 drops, duplicates, reorders and corrupts nothing', () => {
     const b = bench(noFaults)
     sendRun(b.from, b.flow, 0, 20)
     const run = emptyRun()
@@ -57,7 +59,7 @@ describe('faults', () => {
     assert.deepEqual(Object.values(b.to.faults), [0, 0, 0, 0, 0, 0])
   })
 
-  it('each fault happens about as often as asked, alone', () => {
+  it('each fault happens about as often as requested, alone', () => {
     const total = 10000
     for (const [name, counter] of [
       ['drop', 'dropped'],
@@ -68,7 +70,7 @@ describe('faults', () => {
       const b = bench(`${name}=0.05,seed=7`)
       const got = transfer(b, total)
       const hits = b.to.faults[counter]
-      // Five standard deviations about the mean of 500.
+      // Five standard deviations around the mean of 500.
       assert.ok(hits > 390 && hits < 610, `${name}: ${hits}`)
       const others = Object.entries(b.to.faults).filter(([key]) => key !== counter)
       assert.ok(others.every(([, count]) => count === 0))
@@ -84,7 +86,7 @@ describe('faults', () => {
     }
   })
 
-  it('the same seed gives the same faults, however packets are cut into runs; another seed others', () => {
+  it('the same seed gives the same faults, however packets are cut into runs; another seed different ones', () => {
     const spec = 'drop=0.05,dup=0.05,reorder=0.05,corrupt=0.05,seed=11'
     const once = psns(transfer(bench(spec), 3000, [16]))
     assert.deepEqual(psns(transfer(bench(spec), 3000, [16])), once)
@@ -93,7 +95,7 @@ describe('faults', () => {
     assert.notDeepEqual(psns(transfer(bench(spec.replace('11', '12')), 3000, [16])), once)
   })
 
-  it('every packet arrives as it was sent, once or twice, or is counted as lost', () => {
+  it('every packet arrives unchanged, once or twice, or is counted as lost', () => {
     const rate = fc.constantFrom(0, 0.02, 0.3, 1)
     const spec = fc.record({
       drop: rate,
@@ -131,7 +133,7 @@ describe('faults', () => {
     )
   })
 
-  it('no packet is passed by many', () => {
+  it('no packet is overtaken by many', () => {
     const got = psns(transfer(bench('reorder=0.2,seed=3'), 5000))
     let most = 0
     got.forEach((psn, i) => {
@@ -202,7 +204,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(late.to)), order, 'the order does not depend on when somebody looks')
   })
 
-  it('a change of faults holds for the rest of a run that is being handed on', () => {
+  it('a change of faults applies to the rest of a run being delivered', () => {
     const b = bench('drop=0.3,seed=4')
     sendRun(b.from, b.flow, 0, 30)
     const run = emptyRun()
@@ -214,7 +216,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(b.to)), range(30).slice(next))
   })
 
-  it('more delayed packets than there is room for are lost and counted', () => {
+  it('delayed packets beyond the room are lost and counted', () => {
     const b = bench('delay=1000')
     for (let i = 0; i < 80; i++) {
       sendRun(b.from, b.flow, i * 16, 16)
@@ -228,7 +230,7 @@ describe('faults', () => {
     assert.equal(receiveAll(b.to).length, delayed)
   })
 
-  it('can be changed while packets flow; what was held back leaves', () => {
+  it('can be changed during traffic; held packets leave', () => {
     const b = bench('delay=1000')
     sendRun(b.from, b.flow, 0, 2)
     assert.deepEqual(receiveAll(b.to), [])
@@ -245,7 +247,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(b.to)), [])
   })
 
-  it('wants real ICRCs only while it corrupts', () => {
+  it('needs real ICRCs only while it corrupts', () => {
     const link = smallSwitch(16, 16, 'demand')
     const [from, inner] = ports(link, 2)
     const to = withFaults(inner, 'rxe1', parseFaults('corrupt=1'))
@@ -257,7 +259,7 @@ describe('faults', () => {
     assert.equal(receiveAll(to)[0].bytes[63], 0, 'not sealed')
   })
 
-  it('a tap sees what became of every packet', () => {
+  it('a tap sees the fate of every packet', () => {
     const b = bench('drop=0.2,dup=0.2,corrupt=0.2,reorder=0.2,seed=5')
     const seen: Record<string, number> = {}
     const remove = addTap(b.to, run => {

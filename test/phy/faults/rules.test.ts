@@ -15,7 +15,7 @@ import {
 import { opcodes } from '../../../src/spec/wire/opcodes.ts'
 
 describe('fault rules', () => {
-  it('are read with their selectors and effects', () => {
+  it('are parsed with their selectors and effects', () => {
     assert.deepEqual(parseRule('drop=0.01,dup=.02,reorder=0.5,corrupt=1,delay=2.5,jitter=1,seed=7'), {
       ...noFaults,
       drop: 0.01,
@@ -38,7 +38,7 @@ describe('fault rules', () => {
     assert.deepEqual(parseRule(''), noFaults)
   })
 
-  it('take the units of tc', () => {
+  it('use the units of tc', () => {
     for (const [text, name, value] of [
       ['drop=0.1%', 'drop', 0.001],
       ['drop=100%', 'drop', 1],
@@ -52,13 +52,13 @@ describe('fault rules', () => {
       assert.equal(parseRule(text)[name], value, text)
   })
 
-  it('of many digits are written as they read: twelve digits behind the point count', () => {
+  it('with many digits keep their value: twelve decimal places count', () => {
     const rules = parseFaults('drop=1.32542949673%,delay=0.0123456789012345')
     assert.deepEqual(parseFaults(formatFaults(rules)), rules)
     assert.equal(rules[0].drop, 0.013254294967)
   })
 
-  it('several are divided by semicolons; those without an effect are left out', () => {
+  it('are separated by semicolons; those without an effect are omitted', () => {
     const rules = parseFaults('drop=1%; opcode=RC_ACKNOWLEDGE,delay=1;drop=0,seed=4;')
     assert.deepEqual(rules.map(formatRule), ['drop=0.01', 'opcode=RC_ACKNOWLEDGE,delay=1'])
     assert.deepEqual(parseFaults(''), [])
@@ -80,7 +80,7 @@ describe('fault rules', () => {
     assert.deepEqual(opcodeNumbers(parseRule('drop=1')), [])
   })
 
-  it('say what was wrong, with which value, and what is allowed', () => {
+  it('report the wrong value and the allowed ones', () => {
     const refused: [string, RegExp][] = [
       ['drop=2', /drop: "2" is not a share from 0 to 1 or from 0% to 100%/],
       ['drop=-0.1', /drop: "-0\.1" is not a share/],

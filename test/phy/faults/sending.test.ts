@@ -25,7 +25,7 @@ const bench = (spec: string): Bench => {
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
-/** Lets time go on from one timeout to the next, until there is none; what arrives. */
+/** Advances time from timeout to timeout until there is none; returns what arrived. */
 const wait = ({ from, to }: Bench): Got[] => {
   const got: Got[] = []
   for (let now = 0; from.nextTimeout() < Infinity; ) {
@@ -47,8 +47,8 @@ const transfer = (b: Bench, total: number, sizes: readonly number[] = [16]): Got
   return [...got, ...wait(b)]
 }
 
-describe('faults of what is sent', () => {
-  it('runs without a hit stay whole', () => {
+describe('faults on sent packets', () => {
+  it('runs without a fault stay whole', () => {
     const b = bench('dir=sent,opcode=UD_*,drop=1')
     sendRun(b.from, b.flow, 0, 20)
     const run = emptyRun()
@@ -57,11 +57,11 @@ describe('faults of what is sent', () => {
     b.to.release()
   })
 
-  it('rules for what is received leave it alone', () => {
+  it('rules for received packets do not apply', () => {
     assert.deepEqual(psns(transfer(bench('drop=1,dup=1'), 40)), range(40))
   })
 
-  it('each fault happens about as often as asked', () => {
+  it('each fault happens about as often as requested', () => {
     const total = 4000
     for (const [name, counter] of [
       ['drop', 'dropped'],
@@ -87,7 +87,7 @@ describe('faults of what is sent', () => {
     }
   })
 
-  it('every packet arrives as it was sent, or is counted, and no buffer stays behind', () => {
+  it('every packet arrives unchanged, or is counted, and no buffer leaks', () => {
     const share = fc.constantFrom(0, 0.1, 0.5, 1)
     const rule = fc.record({ drop: share, dup: share, reorder: share, delay: fc.constantFrom(0, 0, 1, 3) })
     const sizes = fc.array(fc.integer({ min: 1, max: 16 }), { minLength: 1, maxLength: 4 })
@@ -110,7 +110,7 @@ describe('faults of what is sent', () => {
     )
   })
 
-  it('a delayed packet leaves when its time has come, even if its flow was closed meanwhile', () => {
+  it('a delayed packet leaves on time, even if its flow was closed meanwhile', () => {
     const b = bench('dir=sent,delay=2ms')
     sendRun(b.from, b.flow, 0, 3)
     b.from.closeFlow(b.flow)
@@ -125,7 +125,7 @@ describe('faults of what is sent', () => {
     assert.equal(b.link.stat().flows, 0)
   })
 
-  it('a rate spreads packets over time, headers counted, and what the queue does not hold is lost', () => {
+  it("a rate spreads packets over time, headers included, and the queue's overflow is lost", () => {
     // 64 bytes and 28 of IP and UDP: 92 µs each.
     const b = bench('dir=sent,rate=8mbit')
     sendRun(b.from, b.flow, 0, 15)
@@ -146,7 +146,7 @@ describe('faults of what is sent', () => {
     assert.equal(b.from.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
-  it('can be changed while packets flow; what was held back leaves with the next turn of sending', () => {
+  it('can be changed during traffic; held packets leave with the next turn of sending', () => {
     const b = bench('dir=both,delay=1s')
     sendRun(b.from, b.flow, 0, 2)
     let woken = 0
@@ -180,7 +180,7 @@ describe('faults of what is sent', () => {
     assert.ok(same().every(Boolean))
   })
 
-  it('a tap sees what leaves, when it leaves, with its ICRC', () => {
+  it('a tap sees each packet when it leaves, with its ICRC', () => {
     const b = bench('dir=sent,drop=0.3,corrupt=0.3,dup=0.3,seed=5')
     let seen = 0
     const remove = addTap(b.from, run => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes, SHORTEST_PACKET } from '../../../src/phy/runs/limits.ts'
 
-test('a run ends where its packets end, inside the room reserved', () => {
+test('a run ends where its packets end, inside the reserved room', () => {
   assert.equal(requireRun(100, 64, 3, 32, 100, 260), 260)
   assert.equal(requireRun(100, 64, 1, SHORTEST_PACKET, 90, 260), 116)
   const wrong: readonly (readonly [string, Parameters<typeof requireRun>])[] = [

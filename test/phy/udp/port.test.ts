@@ -38,7 +38,7 @@ describe('UDP', { skip }, () => {
     return [a, b, a.openFlow(flowBetween(loopback(1), loopback(2))), b.openFlow(flowBetween(loopback(2), loopback(1)))]
   }
 
-  it('cuts runs to a peer once it has shown identifications that count from 0, not before', async () => {
+  it('segments runs to a peer once its identifications count from 0, not before', async () => {
     const [a, b, there, back] = pair()
     sendRun(a, there, 0, 10, 1040)
     assert.equal(a.counters.cutMessages, 0)
@@ -63,7 +63,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
   })
 
-  it('uses the same few buffers again, however much waits', async () => {
+  it('reuses the same few buffers, however much waits', async () => {
     const [a, b, there, back] = pair()
     sendRun(b, back, 0, 1)
     await collect(a, 1)
@@ -78,7 +78,7 @@ describe('UDP', { skip }, () => {
     assert.equal(places.size, 8, 'those of a turn, two calls of the system')
   })
 
-  it('never cuts when it was told not to', async () => {
+  it('never segments when told not to', async () => {
     const [a, b, there, back] = pair({ cut: 'never' })
     sendRun(b, back, 0, 1)
     await collect(a, 1)
@@ -87,7 +87,7 @@ describe('UDP', { skip }, () => {
     assert.equal(a.counters.cutMessages, 0)
   })
 
-  it('knows neither for a peer of the same number later', async () => {
+  it('does not assume either for a later peer with the same number', async () => {
     const [a, b, there, back] = pair()
     sendRun(b, back, 0, 1)
     await collect(a, 1)
@@ -98,13 +98,14 @@ describe('UDP', { skip }, () => {
     await collect(b, 2)
   })
 
-  it('takes packets with identifications that it cannot expect, and counts them', async () => {
+  it('accepts packets with unpredictable identifications, and counts them', async () => {
     const [, b] = pair()
     const stranger = openUdpSocket(loopback(3), 4791)
     const batches = createUdpBatches({ staging: 4096, messages: 8, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)
     const flow = makeFlow({ source: loopback(3), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
-    // As rdma_rxe does: one counter for all, whatever goes to us. The header really says 0; only the ICRC knows.
+    // As rdma_rxe does: one identification counter for all local traffic. The header says 0; only the ICRC was computed
+    // with the counter.
     const identifications = [0x1234, 0x1235, 0x1236, 0x8000, 0x8001]
     for (const [i, identification] of identifications.entries()) {
       putBth(batches.arena.view, 64 * i, 4, 0, 0xffff, 17, i)
@@ -122,7 +123,7 @@ describe('UDP', { skip }, () => {
     assert.equal(b.counters.icrcErrors, 0)
   })
 
-  it('survives datagrams that are no packets at all', async () => {
+  it('survives datagrams that are not packets', async () => {
     const [a, b, there] = pair()
     const stranger = openUdpSocket(loopback(3), 0)
     const batches = createUdpBatches({ staging: 70000, messages: 8, destinations: 1, receives: 1 })
@@ -136,7 +137,7 @@ describe('UDP', { skip }, () => {
     assert.equal(b.counters.dropped, 1, 'the empty one')
   })
 
-  it('loses what the interface cannot carry, and counts it', async () => {
+  it("drops packets that exceed the interface's MTU, and counts them", async () => {
     const [a, b, there, back] = pair()
     sendRun(b, back, 0, 1)
     await collect(a, 1)
@@ -148,7 +149,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('takes the address of nobody else, and link-local ones only where they exist', () => {
+  it('takes no foreign address, and link-local ones only where they exist', () => {
     const [a] = pair()
     const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
     open.push(second)
@@ -161,7 +162,7 @@ describe('UDP', { skip }, () => {
     a.addAddress(loopback(1))
   })
 
-  it('loses what leaves from an address that is gone', async () => {
+  it('drops packets from a removed address', async () => {
     const [a, b, there] = pair()
     a.removeAddress(loopback(1))
     sendRun(a, there, 0, 5)
@@ -172,7 +173,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('yields an address that it has to spare to who wants it for his own, and gets it back', async () => {
+  it('yields a spare address to its owner, and gets it back', async () => {
     const [a, b] = pair()
     const [first, second] = [0, 1].map(() => createUdpPort({ mtu: 65536, interfaceIndex: 1 }))
     open.push(first, second)
@@ -214,7 +215,7 @@ describe('UDP', { skip }, () => {
     assert.ok(port.counters.cutMessages > 0, 'nothing depends on identifications over IPv6')
   })
 
-  it('forgets old senders rather than keep a table that strangers can fill', async () => {
+  it('forgets old senders instead of keeping a table that strangers can fill', async () => {
     const [, b] = pair()
     const batches = createUdpBatches({ staging: 4096, messages: 256, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)
@@ -223,7 +224,7 @@ describe('UDP', { skip }, () => {
     putBth(batches.arena.view, 0, 4, 0, 0xffff, 17, 1)
     sealIcrc(batches.arena, 0, 64, flow, 0)
     let received = 0
-    // A sender is also its hop limit and traffic class: 5,000 of them.
+    // Hop limit and traffic class count as part of a sender: 5,000 of them.
     for (let hops = 1; hops <= 20; hops++) {
       for (let i = 0; i < 250; i++) batches.putMessage(i, 0, 64, 0, 0, hops, i)
       assert.equal(batches.send(stranger, 0, 250), 250)
@@ -233,13 +234,13 @@ describe('UDP', { skip }, () => {
     assert.equal(received, 5000)
   })
 
-  it('tells how much one sender may have under way: less than half of the socket buffer', () => {
+  it('reports how much one sender may have in flight: less than half of the socket buffer', () => {
     const [a] = pair()
     assert.ok((a.windowBytes ?? 0) >= 16384)
     assert.ok((a.windowBytes ?? 0) <= 0x10_0000)
   })
 
-  it('gets a path MTU from the interface as Linux does', () => {
+  it('derives a path MTU from the interface like Linux', () => {
     assert.deepEqual(
       [65536, 9000, 4192, 4191, 1500, 1119, 576, 68].map(pathMtuOf),
       [4096, 4096, 4096, 2048, 1024, 512, 256, 256],

@@ -15,11 +15,11 @@ const EMSGSIZE = 90
 const EADDRNOTAVAIL = 99
 const ENETUNREACH = 101
 
-/** A sending half over a kernel that the test plays: `answer` says what becomes of a message, 0 for sent. */
+/** The send half over a fake kernel: `answer` gives the result of a message, 0 for sent. */
 const start = (answer: (segment: number, bytes: number) => number) => {
   const arena = plainArena(STAGING)
   const slots = Array.from({ length: ALL_MESSAGES }, () => ({ offset: 0, bytes: 0, segment: 0 }))
-  /** Sent: offset, bytes, segment. */
+  /** Sent messages: offset, bytes, segment. */
   const sent: (readonly [number, number, number])[] = []
   const blocked: boolean[] = []
   const batches: Pick<UdpBatches, 'arena' | 'putMessage' | 'send'> = {
@@ -75,7 +75,7 @@ const start = (answer: (segment: number, bytes: number) => number) => {
 }
 
 describe('sending over UDP', () => {
-  it('cuts runs, sealed for identifications that count', () => {
+  it('segments runs, sealed for identifications that count', () => {
     const t = start(() => 0)
     assert.ok(t.sendRun(130))
     assert.deepEqual(t.sent, [
@@ -86,7 +86,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.sendCalls, 1)
   })
 
-  it('cuts into fewer at once, sealed anew, for a kernel that cannot cut into so many', () => {
+  it('uses smaller batches, sealed again, for a kernel with a lower segment limit', () => {
     const t = start((segment, bytes) => (segment > 0 && bytes > 64 * segment ? EINVAL : 0))
     t.sendRun(70)
     const fewer = [
@@ -100,7 +100,7 @@ describe('sending over UDP', () => {
     assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
   })
 
-  it('sends many packets one by one when the kernel will not cut at all', () => {
+  it('sends many packets one by one when the kernel does not segment', () => {
     const t = start(segment => (segment > 0 ? EINVAL : 0))
     t.sendRun(64)
     assert.deepEqual(
@@ -111,7 +111,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it("sends many small packets while more are built, but never what is still the sender's to damage", () => {
+  it('sends many small packets while more are built, but never those that the sender may still corrupt', () => {
     const t = start(() => 0)
     const at = t.sending.reserve(200 * 64)
     t.sending.commit(at, 64, 62, 64, t.flow)
@@ -126,7 +126,7 @@ describe('sending over UDP', () => {
   })
 
   for (const errno of [EIO, EINVAL])
-    it(`sends one by one, sealed anew, when the kernel will not cut (${errno}), and cuts no more`, () => {
+    it(`sends one by one, sealed again, when the kernel refuses to segment (${errno}), and segments no more`, () => {
       const t = start(segment => (segment > 0 ? errno : 0))
       t.sendRun(3)
       assert.deepEqual(t.sent, [
@@ -140,7 +140,7 @@ describe('sending over UDP', () => {
       assert.deepEqual([t.sent.length, t.counters.dropped], [6, 0])
     })
 
-  it('loses what cannot be sent in any way, and goes on with the next', () => {
+  it('drops packets that cannot be sent in any way, and continues with the next', () => {
     let broken = true
     const t = start(() => (broken ? EINVAL : 0))
     t.sendRun(3)
@@ -150,7 +150,7 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [[0, 192, 64]], 'cutting was not to blame')
   })
 
-  it('loses a run with one call when the network is gone, and what leaves from an address that is', () => {
+  it('drops a run with one call when the network is down, and packets from a removed address', () => {
     let errno = ENETUNREACH
     const t = start(() => errno)
     t.sendRun(3)
@@ -162,7 +162,7 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [])
   })
 
-  it('cuts again once an interface takes long packets again', () => {
+  it('segments again once an interface accepts long packets again', () => {
     let mtu = 100
     const t = start(segment => (segment > mtu || mtu < 64 ? EMSGSIZE : 0))
     mtu = 50
@@ -173,7 +173,7 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, [[0, 192, 64]])
   })
 
-  it('keeps what a full socket does not take, says so, and sends it in order later', () => {
+  it('keeps packets that a full socket refuses, reports it, and sends them in order later', () => {
     let full = true
     const t = start(() => (full ? EAGAIN : 0))
     assert.ok(t.sendRun(1))

@@ -11,11 +11,11 @@ import { CallError } from '../../../src/spec/errno.ts'
 import { type Description, declare, describe } from '../../../src/spec/schema/description.ts'
 import { CREATE, method, objectClass } from '../../../src/spec/schema/schema.ts'
 
-test('all classes come back as they were declared', () => {
+test('all classes survive encoding and decoding', () => {
   assert.deepEqual(declare(describe(classes)), classes)
 })
 
-test('a private class with a driver’s attributes comes back', () => {
+test('a private class with a driver’s attributes survives encoding and decoding', () => {
   const cls = objectClass('ctx', 0x8001, {
     identity: 'fd',
     methods: { create: method(CREATE, { in: {}, out: RxeAttributes.rc_qp.create.out, driverAttributes: true }) },
@@ -23,7 +23,7 @@ test('a private class with a driver’s attributes comes back', () => {
   assert.deepEqual(declare(describe([cls])), [cls])
 })
 
-test('types, enumerations and names that are equal are told once', () => {
+test('equal types, enumerations and names are described once', () => {
   const { types, enumerations, names } = describe(classes)
   assert.equal(new Set(types.map(row => JSON.stringify(row))).size, types.length)
   assert.equal(new Set(enumerations.map(row => row.name)).size, enumerations.length)
@@ -31,7 +31,7 @@ test('types, enumerations and names that are equal are told once', () => {
   assert.equal(new Set(words).size, words.length)
 })
 
-/** A copy of the description of all classes in which one number of one row is another one. */
+/** A copy of the description of all classes with one number of one row changed. */
 const changed = (list: number, row: number, field: number, value: number): Description => {
   const copy = structuredClone(describe(classes))
   const rows = [copy.classes, copy.methods, copy.attributes, copy.types, copy.fields, copy.enumerations, copy.values]
@@ -41,7 +41,7 @@ const changed = (list: number, row: number, field: number, value: number): Descr
   return copy
 }
 
-test('rows with any number changed describe something, or are refused with EINVAL', () => {
+test('rows with any number changed are valid, or refused with EINVAL', () => {
   let refused = 0
   fc.assert(
     fc.property(
@@ -70,14 +70,14 @@ test('a type cannot contain itself', () => {
   assert.throws(() => declare(copy), /there is no type before this one/)
 })
 
-test('what no program could use is refused: names that are none, types without end', () => {
+test('unusable descriptions are refused: invalid names, endless types', () => {
   const names = structuredClone(describe(classes))
   names.names[0] = 0xff
   assert.throws(() => declare(names), /the bytes at 0 are not a name of letters, digits and _/)
   const wide = structuredClone(describe(classes))
   wide.types.find(({ kind }) => kind === KindNumber.values.bytes)!.size = 0xffff_ffff
   assert.throws(() => declare(wide), /type \d+ has \d+ bytes, at most 1048576 are allowed/)
-  // Each record has the one before it twice.
+  // Each record contains the previous one twice.
   const [first] = wide.fields
   const row = { kind: KindNumber.values.record, width: 0, flags: 0, size: 0, count: 2, min: 0, max: 0 }
   const nested: Description = {

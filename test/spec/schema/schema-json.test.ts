@@ -1,5 +1,6 @@
 /*
- * R13: the JSON schema says everything that the declarations say, and what is no schema is refused with a sentence.
+ * R13: the JSON schema contains everything that the declarations contain, and an invalid schema is refused with a
+ * sentence.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -12,15 +13,15 @@ import { classesOf, schemaOf } from '../../../src/spec/schema/schema-json.ts'
 
 const travel = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
 
-test('all classes come back from JSON as they were declared', () => {
+test('all classes survive the way through JSON', () => {
   assert.deepEqual(classesOf(travel(schemaOf(classes))), classes)
 })
 
-test('what a device tells makes the same JSON as its declarations', () => {
+test("a device's description makes the same JSON as its declarations", () => {
   assert.deepEqual(schemaOf(declare(describe(classes))), schemaOf(classes))
 })
 
-test('the format is what docs/reference/schema.md shows', () => {
+test('the format is that of docs/reference/schema.md', () => {
   const Colour = enumeration('colour', { RED: 1, BLUE: 2 })
   const Other = enumeration('colour', { RED: 1 << 31 })
   const cls = objectClass('lamp', 0x8000, {
@@ -65,7 +66,7 @@ type Node = Record<string, unknown>
 const nodesOf = (value: unknown): Node[] =>
   typeof value === 'object' && value !== null ? [value as Node, ...Object.values(value).flatMap(nodesOf)] : []
 
-test('a schema with any part changed describes something, or is refused with EINVAL', () => {
+test('a schema with any part changed is valid, or refused with EINVAL', () => {
   const count = nodesOf(schemaOf(classes)).length
   let refused = 0
   fc.assert(

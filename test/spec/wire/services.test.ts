@@ -1,5 +1,5 @@
 /*
- * Services of queue pairs: which work requests each has, as the opcodes that exist say (IBA table 38).
+ * Services of queue pairs: the work requests of each follow from the existing opcodes (IBA table 38).
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
