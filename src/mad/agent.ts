@@ -6,7 +6,6 @@
  * A response belongs to the request with its transaction id, its class and its path. Which datagrams are an agent's is
  * decided before (registrations.ts, and the upper half of the transaction id).
  */
-import { MAD_BYTES } from '../spec/wire/mad.ts'
 import {
   RMPP_ABORT_FIRST,
   RMPP_ABORT_LAST,
@@ -393,12 +392,4 @@ export class MadAgentEngine<P extends MadPath, T> {
     for (const { segments } of this.#receiving) bytes += segments.bytes
     return bytes
   }
-}
-
-/** A message of one datagram, with zeros up to its size. */
-export const padded = (message: Uint8Array): Uint8Array => {
-  if (message.length >= MAD_BYTES) return message
-  const mad = new Uint8Array(MAD_BYTES)
-  mad.set(message)
-  return mad
 }

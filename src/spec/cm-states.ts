@@ -156,6 +156,3 @@ export const cmStates: Readonly<Record<CmState, CmStateRules>> = {
   },
   SIDR_REQ_RCVD: { receive: {}, command: { SIDR_REP: 'IDLE' }, destroy: { send: 'SIDR_REP' } },
 }
-
-/** States in which an unanswered message is retransmitted. */
-export const awaitsAnswer = (state: CmState): boolean => state !== 'TIMEWAIT' && cmStates[state].timeout !== undefined

@@ -90,12 +90,6 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
-/** RNR NAKs that the oldest PSN has had. */
-export const rnrNakCount = (s: EngineState, row: number): number => {
-  const seen = s.notReady.get(row)
-  return seen !== undefined && seen.psn === s.rows[row * QP.WORDS + QP.COMP_PSN] ? seen.times : 0
-}
-
 /** RESET or destroy. */
 export const forgetCauses = (s: EngineState, row: number): void => {
   if (s.stopped.size > 0) s.stopped.delete(row)

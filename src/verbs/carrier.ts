@@ -57,7 +57,7 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `take` with each record of at most `most` bytes, valid only during the call; `ended`: none can follow. Once
+   * Calls `take` with each record of at most `most` bytes, valid only during the call; `ended`: no more can follow. Once
    * per descriptor.
    */
   read(fd: number, most: number, take: (record: DataView) => void, ended: () => void): void

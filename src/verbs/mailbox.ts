@@ -35,7 +35,7 @@ export const checkUntil = (call: string, options: Until): void => {
 export interface Arrivals<T> {
   /** Takes the oldest value; undefined if there is none. */
   poll(): T | undefined
-  /** Resolves when `poll` may find a value, or when none can follow. */
+  /** Resolves when `poll` may find a value, or when no more can follow. */
   wait(options?: Until): Promise<void>
   /** Yields values until the signal is aborted, the object is closed, or the device is gone. */
   arrivals(options?: Until): AsyncIterableIterator<T>

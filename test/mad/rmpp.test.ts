@@ -3,7 +3,6 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { padded } from '../../src/mad/agent.ts'
 import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
@@ -231,7 +230,7 @@ describe('protocol errors', () => {
     const { pair } = begin()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
     const half = (tid: number, remoteGid: Uint8Array) => {
-      const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(padded(mad)), flags: 3, segment: 1 })
+      const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: 3, segment: 1 })
       new DataView(first.buffer).setUint32(12, tid)
       pair.b.engine.onMad(first, { ...path, remoteGid }, 0)
       return pair.wire.splice(0).map(told)

@@ -8,7 +8,7 @@ import type { CoreObject, DriverClass, FdObject, MadAddress } from '../../core/m
 import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
 import { methodsOf } from '../../mad/registrations.ts'
 import { MadAgent as MadAgentClass } from '../../spec/classes/mad_agent.ts'
-import { MadChannel } from '../../spec/classes/mad_channel.ts'
+import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad_channel.ts'
 import type { QpAddress } from '../../spec/classes/qp.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -30,8 +30,7 @@ import { madFields } from '../../wire/management.ts'
 import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
-/** Maximum agents of one channel, and unfinished sends of one agent. */
-const MOST_AGENTS = 32
+/** Maximum unfinished sends of one agent. */
 const MOST_OUTSTANDING = 1024
 /** Versions of classes are below. */
 const CLASS_VERSIONS = 0x83
@@ -151,8 +150,11 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const channel = args.channel as FdObject<MadQueue>
       const { state: queue } = channel
       const options = optionsOf(args)
-      if (queue.agents >= MOST_AGENTS)
-        throw new CallError('ENOMEM', `mad_agent.create: the channel has ${MOST_AGENTS} agents, the most it can have`)
+      if (queue.agents >= MAD_CHANNEL_AGENTS)
+        throw new CallError(
+          'ENOMEM',
+          `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents, the most it can have`,
+        )
       const agent = layer().createAgent<Uint8Array>(device, options, {
         receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),
         ended(tag, outcome, message) {

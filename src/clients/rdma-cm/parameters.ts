@@ -11,7 +11,7 @@ import { rdmaCmHeader } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
 import { emitRdmaCmHeader } from '../../wire/mad.ts'
 import type { ConnectionParameters, DatagramParameters, Identifier } from './identifier.ts'
-import { Family, headerAddress } from './socket-address.ts'
+import { areZeros, Family, headerAddress } from './socket-address.ts'
 
 /** The default Q_Key of datagrams in port spaces UDP and IPOIB (RDMA_UDP_QKEY). */
 export const UDP_QKEY = 0x0123_4567
@@ -22,11 +22,6 @@ export const headerBytes = ({ source }: Identifier): number => (source?.family =
 /** Shared: these arrays are never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
-
-const areZeros = (bytes: Uint8Array): boolean => {
-  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false
-  return true
-}
 
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
   // Most of it is padding.

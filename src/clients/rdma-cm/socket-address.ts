@@ -105,15 +105,14 @@ export const emitAddress = (from: SocketAddress): Uint8Array => {
   return bytes
 }
 
-/** Whether the bytes from `first` to before `end` are zero. */
-const areZeros = (address: Uint8Array, first: number, end: number): boolean => {
-  for (let i = first; i < end; i++) if (address[i] !== 0) return false
+/** Whether the bytes from `first` to before `end` are zeros. */
+export const areZeros = (bytes: Uint8Array, first = 0, end = bytes.length): boolean => {
+  for (let i = first; i < end; i++) if (bytes[i] !== 0) return false
   return true
 }
 
 /** Whether it is a wildcard address. */
-export const isAny = ({ family, address }: SocketAddress): boolean =>
-  areZeros(address, family === Family.INET ? 12 : 0, 16)
+export const isAny = ({ family, address }: SocketAddress): boolean => areZeros(address, family === Family.INET ? 12 : 0)
 
 export const isLoopback = ({ family, address }: SocketAddress): boolean =>
   family === Family.INET ? address[12] === 127 : address[15] === 1 && areZeros(address, 0, 15)

@@ -5,45 +5,41 @@
  */
 import type { MemoryTable } from './region-table.ts'
 
-/** Adds a window to the list of its region. */
-export const linkToRegion = (
-  { firstOfRegion, nextOfRegion, previousOfRegion }: MemoryTable,
-  window: number,
-  region: number,
-): void => {
-  const next = firstOfRegion[region]
-  nextOfRegion[window] = next
-  previousOfRegion[window] = 0
-  if (next !== 0) previousOfRegion[next - 1] = window + 1
-  firstOfRegion[region] = window + 1
+type Links = MemoryTable['nextOfQp']
+
+/** Adds a window before the first of a list, whose first it becomes. Links are rows + 1; 0 for none. */
+const link = (next: Links, previous: Links, window: number, first: number): number => {
+  next[window] = first
+  previous[window] = 0
+  if (first !== 0) previous[first - 1] = window + 1
+  return window + 1
 }
 
-export const unlinkFromRegion = (
-  { firstOfRegion, nextOfRegion, previousOfRegion }: MemoryTable,
-  window: number,
-  region: number,
-): void => {
-  const next = nextOfRegion[window]
-  const previous = previousOfRegion[window]
-  if (next !== 0) previousOfRegion[next - 1] = previous
-  if (previous !== 0) nextOfRegion[previous - 1] = next
-  else firstOfRegion[region] = next
+/** Takes a window out of its list; returns the list's first, which was `first`. */
+const unlink = (next: Links, previous: Links, window: number, first: number): number => {
+  const after = next[window]
+  const before = previous[window]
+  if (after !== 0) previous[after - 1] = before
+  if (before !== 0) next[before - 1] = after
+  return before === 0 ? after : first
 }
 
-/** Adds a window to the list of its queue pair. */
+export const linkToRegion = (table: MemoryTable, window: number, region: number): void => {
+  const { firstOfRegion, nextOfRegion, previousOfRegion } = table
+  firstOfRegion[region] = link(nextOfRegion, previousOfRegion, window, firstOfRegion[region])
+}
+
+export const unlinkFromRegion = (table: MemoryTable, window: number, region: number): void => {
+  const { firstOfRegion, nextOfRegion, previousOfRegion } = table
+  firstOfRegion[region] = unlink(nextOfRegion, previousOfRegion, window, firstOfRegion[region])
+}
+
 export const linkToQp = ({ firstOfQp, nextOfQp, previousOfQp }: MemoryTable, window: number, qp: number): void => {
-  const next = firstOfQp.get(qp) ?? 0
-  nextOfQp[window] = next
-  previousOfQp[window] = 0
-  if (next !== 0) previousOfQp[next - 1] = window + 1
-  firstOfQp.set(qp, window + 1)
+  firstOfQp.set(qp, link(nextOfQp, previousOfQp, window, firstOfQp.get(qp) ?? 0))
 }
 
 export const unlinkFromQp = ({ firstOfQp, nextOfQp, previousOfQp }: MemoryTable, window: number, qp: number): void => {
-  const next = nextOfQp[window]
-  const previous = previousOfQp[window]
-  if (next !== 0) previousOfQp[next - 1] = previous
-  if (previous !== 0) nextOfQp[previous - 1] = next
-  else if (next !== 0) firstOfQp.set(qp, next)
+  const first = unlink(nextOfQp, previousOfQp, window, firstOfQp.get(qp) ?? 0)
+  if (first !== 0) firstOfQp.set(qp, first)
   else firstOfQp.delete(qp)
 }

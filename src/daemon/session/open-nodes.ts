@@ -40,6 +40,10 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   const refuseOpen = (errno: number): void =>
     reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
 
+  /** Reports about the context name its program. */
+  const own = (context: Context): void =>
+    daemon.failures.own(context, { pid: process.pid, command: client.name(), tag: client.tag })
+
   const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
     client.contexts.add(open)
     const { number: context, node, memory } = open
@@ -73,7 +77,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
     opened.add(open.number)
-    daemon.failures.own(open.context, { pid: process.pid, command: client.name(), tag: client.tag })
+    own(open.context)
     try {
       const file = open.memory.share()
       grantOpen(open, doorbell, [file])
@@ -91,7 +95,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   const openChannel = (): void => {
     if (channels === undefined || channels.closed) {
       channels = openContext(systemDevice(daemon.core), { opened: true, account })
-      daemon.failures.own(channels, { pid: process.pid, command: client.name(), tag: client.tag })
+      own(channels)
     }
     if (channels.descriptors.size >= MOST_DESCRIPTORS)
       throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
@@ -106,7 +110,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     if (standing !== 'owner')
       throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user whose daemon this is`)
     const context = openContext(device, { opened: true, account })
-    daemon.failures.own(context, { pid: process.pid, command: client.name(), tag: client.tag })
+    own(context)
     try {
       grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
     } catch (error) {

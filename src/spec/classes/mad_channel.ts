@@ -19,6 +19,8 @@ import {
 import { CallNumber, ClassId } from './ids.ts'
 import { QpAddress } from './qp.ts'
 
+/** Maximum agents of a channel, as of a umad file on Linux. */
+export const MAD_CHANNEL_AGENTS = 32
 /** Most bytes of a message. */
 export const MAD_MESSAGE_BYTES = 2 ** 20
 /** Bytes that come back with what became of a send. */

@@ -48,5 +48,3 @@ export const flowHeaders = {
   GRE: { flags: number(0, 2), protocol: number(2, 2), key: number(4, 4) },
   MPLS: { tag: number(0, 4) },
 } as const satisfies Partial<Record<keyof typeof FlowSpecType.values, Readonly<Record<string, FlowField>>>>
-
-export type FlowHeaderName = keyof typeof flowHeaders

@@ -3,7 +3,7 @@
  * header. Handles of agents are the numbers that Linux gives them, for a file has nothing else. Errors are those of
  * Linux's user_mad.c.
  */
-import { MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad_channel.ts'
+import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { RegisterAgent, RegisterAgent2, UmadHeader, UmadIoctl } from '../../spec/linux/umad.ts'
@@ -106,9 +106,6 @@ const requireAgent = (view: CallerView, id: number, code: 'EINVAL' | 'EIO'): voi
   if (view.classOf(id)?.name !== 'mad_agent') throw new CallError(code, `umad: the file has no agent ${id}`)
 }
 
-/** Agents of a file: what is beyond cannot be one. */
-const MOST_AGENTS = 32
-
 const unregister = (view: CallerView, argument: bigint): Decoded => {
   const id = viewOf(view.copyIn(argument, 4)).getUint32(0, true)
   requireAgent(view, id, 'EINVAL')
@@ -167,7 +164,8 @@ export const decodeUmadWrite = (
     const written = view.copyIn(address, length)
     const header = viewOf(written)
     const id = header.getUint32(UmadHeader.id, true)
-    if (id >= MOST_AGENTS) throw new CallError('EINVAL', `umad: agent ${id}; a file has 0 to ${MOST_AGENTS - 1}`)
+    if (id >= MAD_CHANNEL_AGENTS)
+      throw new CallError('EINVAL', `umad: agent ${id}; a file has 0 to ${MAD_CHANNEL_AGENTS - 1}`)
     requireAgent(view, id, 'EIO')
     const tag = new Uint8Array(MAD_TAG_BYTES)
     tag.set(written.subarray(0, room))
@@ -244,8 +242,7 @@ export const decodeUmadRead = (
           view.copyOut(address, bytes)
           if (data.length === out.length) return { ret: bytes.length, installs: [] }
           // The caller finds in the header how long it is, and reads again.
-          const { message } = new CallError('ENOSPC', `umad: the message has ${out.length} bytes`)
-          return { ret: -new CallError('ENOSPC', message).errno, installs: [], reason: message }
+          return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
         }),
     }
   })
