@@ -6,7 +6,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { Clients, classesWithClients, clientNames } from '../clients/clients.ts'
-import { closeContext, createCore, untilEnded } from '../core/devices/registry.ts'
+import { closeContext, createCore, ENDED_IN_TURN, untilEnded } from '../core/devices/registry.ts'
 import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
@@ -128,9 +128,6 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
 
 /** Milliseconds within which the first client of a daemon that ends with its last one must connect. */
 const PATIENCE = 10_000
-
-/** Objects of ended programs and devices that are destroyed in one turn of the event loop: some 0.3 ms. */
-const ENDED_IN_TURN = 32
 
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
 export const startDaemon = async ({

@@ -8,7 +8,7 @@
  */
 
 import { Clients, classesWithClients } from '../../clients/clients.ts'
-import { createCore, unregister } from '../../core/devices/registry.ts'
+import { createCore, ENDED_IN_TURN, unregister } from '../../core/devices/registry.ts'
 import { expire } from '../../core/events/events.ts'
 import { nextDue } from '../../core/events/thresholds.ts'
 import type { Core, Device as CoreDevice } from '../../core/model.ts'
@@ -280,8 +280,6 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   return { drive, kick, touch, mindTimes, pause, isResting: () => resting, stop: disarm }
 }
 
-/** Objects of devices that were closed, destroyed in one turn of the event loop: some 0.3 ms. */
-const ENDED_IN_TURN = 32
 const throwOn = (error: unknown): never => {
   throw error
 }
