@@ -71,8 +71,8 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
   const facts = ({ port: { port, gid }, ip }: DeviceInterface) => ({ qpn: port.qpn, gid: gid.slice(), mtu: ip.mtu })
 
   const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
-    create({ device }, object, { address, prefixLength }) {
-      object.state = service().begin(device, address.slice(), prefixLength)
+    create({ context }, object, { address, prefixLength }) {
+      object.state = service().begin(context, address.slice(), prefixLength)
       return facts(object.state)
     },
     query(_call, { state: one }) {

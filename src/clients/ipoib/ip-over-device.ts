@@ -4,7 +4,7 @@
  * device that goes ends its interfaces. Time is the caller's.
  */
 import { registerClient } from '../../core/devices/clients.ts'
-import type { Core, DatagramPort, Device } from '../../core/model.ts'
+import type { Context, Core, DatagramPort, Device } from '../../core/model.ts'
 import { IpError } from '../../ip/error.ts'
 import { IpInterface } from '../../ip/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -22,7 +22,8 @@ export interface IpEnvironment {
 /** Of the default partition, as a full member. */
 const PKEY = 0xffff
 const HOP_LIMIT = 64
-const MOST_INTERFACES = 256
+/** Of one user's programs. */
+const MOST_INTERFACES = 64
 
 /**
  * The GID under which packets to a multicast GID travel. RoCE sends a GID of IPv4 in a header of IPv4, which has no room
@@ -82,6 +83,8 @@ class IpPort {
 /** An interface of a device. */
 export interface DeviceInterface {
   readonly device: Device
+  /** Whose program made it; undefined in a process of its own. */
+  readonly user: number | undefined
   readonly ip: IpInterface
   readonly port: IpPort
 }
@@ -141,11 +144,18 @@ export class IpOverDevice {
   // ---- interfaces ----
 
   /** Throws CallError. */
-  begin(device: Device, address: Uint8Array, prefixLength = isMappedIpv4(address) ? 24 : 64): DeviceInterface {
+  begin(
+    { device, account }: Pick<Context, 'device' | 'account'>,
+    address: Uint8Array,
+    prefixLength = isMappedIpv4(address) ? 24 : 64,
+  ): DeviceInterface {
     if (!this.#devices.has(device))
       throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no datagrams for clients`)
-    if (this.size >= MOST_INTERFACES)
-      throw new CallError('ENOMEM', `ip_interface.create: there are ${MOST_INTERFACES} interfaces, as many as can be`)
+    const user = account?.user
+    let held = 0
+    for (const one of this.#interfaces) if (one.user === user) held++
+    if (held >= MOST_INTERFACES)
+      throw new CallError('ENOMEM', `ip_interface.create: the user has ${held} interfaces, the most that one may have`)
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
@@ -163,7 +173,7 @@ export class IpOverDevice {
         join: group => port.join(group),
         leave: group => port.leave(group),
       })
-      made = { device, ip, port }
+      made = { device, user, ip, port }
     } catch (error) {
       port.port.close()
       throw asCallError('ip_interface.create', error)

@@ -227,6 +227,20 @@ describe('an interface', () => {
     one.destroy()
   })
 
+  it('is one of at most 64 of its user', () => {
+    const { a } = twoHosts()
+    const stackOf = (user: number, i: number): Stack =>
+      new Stack(deviceOf(a, 1), `10.9.${user}.${i + 1}`, 24, { user, charge: () => {}, release: () => {} })
+    const [first] = Array.from({ length: 64 }, (_, i) => stackOf(1, i))
+    assert.equal(
+      errnoOf(() => stackOf(1, 64)),
+      'ENOMEM',
+    )
+    for (const user of [2, 3, 4, 5]) for (let i = 0; i < 64; i++) stackOf(user, i)
+    first?.destroy()
+    stackOf(1, 64)
+  })
+
   it('reaches others of the same device', () => {
     const { world, a, base, one } = two()
     const third = new Stack(deviceOf(a, 1), `${base}3`)

@@ -10,12 +10,13 @@ import { CallError } from '../../../spec/errno.ts'
 import { addressText, isMulticastGid } from '../../../wire/address.ts'
 
 export interface MulticastLimits {
-  /** Groups of a device, queue pairs of one group, memberships of a device. */
+  /** Groups of a device, queue pairs of programs in one group, memberships of a device. */
   readonly groups: number
   readonly members: number
   readonly memberships: number
 }
 
+/** Rows are those of the engine, or negative for queue pairs of core, which a full group of programs does not keep out. */
 export interface Groups {
   /** EINVAL for a GID that is no group, ENOMEM beyond the limits, EADDRNOTAVAIL if the network refuses the group. */
   attach(row: number, gid: Uint8Array, mlid: number): void
@@ -36,7 +37,7 @@ interface Group {
 const nobody: readonly number[] = []
 const keyOf = (gid: Uint8Array): string => gid.join('.')
 
-export const createGroups = (port: Port, limits: MulticastLimits): Groups => {
+export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
   const groups = new Map<string, Group>()
   /** By row: multicast LIDs by group. */
   const memberships = new Map<number, Map<string, Set<number>>>()
@@ -88,7 +89,8 @@ export const createGroups = (port: Port, limits: MulticastLimits): Groups => {
       if (total >= limits.memberships)
         throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
       if (lids === undefined) {
-        if ((groups.get(key)?.rows.length ?? 0) >= limits.members)
+        const members = groups.get(key)?.rows.filter(one => one >= 0) ?? nobody
+        if (row >= 0 && members.length >= limits.members)
           throw new CallError(
             'ENOMEM',
             `ud_qp.attachMcast: group ${addressText(gid)} has ${limits.members} queue pairs already`,
