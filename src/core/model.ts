@@ -218,6 +218,8 @@ export interface CallContext {
   descriptors: FdObject[] | undefined
   /** Further objects created by the call, for its answer (a chain). */
   made: CreatedObjects | undefined
+  /** Puts back what the handler has taken for an answer that cannot be delivered (`onUndelivered`). */
+  undelivered?: () => void
 }
 
 /** Objects that a call has made beside the one that its method creates. */

@@ -32,6 +32,8 @@ export interface Result {
   readonly also?: readonly number[]
   /** New file descriptors for the caller; the daemon makes and passes them. */
   readonly descriptors?: readonly NewDescriptor[]
+  /** Called by core if the answer cannot be delivered: puts back what the call has taken, an event for example. */
+  readonly undelivered?: () => void
 }
 
 /**

@@ -14,6 +14,7 @@
  *   ioctl NUMBER           another one, without an argument
  *   write LENGTH HEX       these bytes, zeros behind them up to LENGTH
  *   read LENGTH
+ *   fault LENGTH           read to an address that the program does not have
  *   poll MILLISECONDS      for reading; the events come out as HEX
  *   fork                   a child does the steps that follow; the parent waits, and ends as it does
  */
@@ -93,6 +94,8 @@ static int step(void)
     } else if (sscanf(line, "read %ld", &number) == 1) {
         long result = read(file, bytes, (size_t)number);
         answer(result, bytes, result);
+    } else if (sscanf(line, "fault %ld", &number) == 1) {
+        answer(read(file, (void *)16, (size_t)number), NULL, 0);
     } else if (sscanf(line, "poll %ld", &number) == 1) {
         struct pollfd wanted = {.fd = file, .events = POLLIN | POLLOUT};
         if (number != 0)

@@ -11,7 +11,7 @@ import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 const NOBODY = 65534
 const PORT = 7471
 const QUEUE_PAIR = 0x33
-const [EPERM, ENOENT, EINVAL, EADDRINUSE] = [-1, -2, -22, -98]
+const [EPERM, ENOENT, EFAULT, EINVAL, EADDRINUSE] = [-1, -2, -14, -22, -98]
 
 const missing = lacking(UCMA_PROGRAM)
 const needsRoot = missing || (process.geteuid?.() !== 0 && "needs root: only root's daemon has guests")
@@ -70,6 +70,33 @@ describe('programs', { skip: missing }, () => {
     assert.deepEqual(asked.ece, { vendorId: 0x15b3, attrMod: 7 })
     assert.ok((await server.accept(asked.id, QUEUE_PAIR + 1, { vendorId: 0x1234, attrMod: 9 })) >= 0)
     assert.deepEqual((await client.until('CONNECT_RESPONSE')).ece, { vendorId: 0x1234, attrMod: 9 })
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('an event', { skip: missing }, () => {
+  it('is kept when it is read into a bad buffer, and read by the next call', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create(7n)
+    await server.bind(listener, PORT)
+    await server.listen(listener, 1)
+    const ids = [await client.create(), await client.create()]
+    for (const [i, id] of ids.entries()) {
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, QUEUE_PAIR + i)) >= 0)
+    }
+    for (let tries = 0; tries < 3; tries++) assert.equal(await server.eventInto(16n), EFAULT)
+    const request = await server.event()
+    assert.deepEqual([request?.name, request?.userHandle], ['CONNECT_REQUEST', 7n])
+    // Failed reads make no room in the backlog, and do not count as read.
+    assert.equal(await server.event(), undefined)
+    assert.equal(await server.destroy(listener), 1)
+    for (let tries = 0; tries < 3; tries++) assert.equal(await client.eventInto(16n), EFAULT)
+    const names: unknown[] = []
+    for (let i = 0; i < 4; i++) names.push((await client.event())?.name)
+    assert.deepEqual(names, ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
   })

@@ -144,6 +144,16 @@ export class UcmaProgram extends StepProgram {
     }
   }
 
+  /** GET_EVENT with this address of the response. */
+  async eventInto(address: bigint): Promise<number> {
+    const message = body(16)
+    message.setUint32(0, 12, true)
+    message.setUint16(4, 8, true)
+    message.setUint16(6, 336, true)
+    message.setBigUint64(8, address, true)
+    return (await this.say(`raw 16 ${bytesOf(message).toString('hex')}`)).result
+  }
+
   /** Waits for an event, skipping the ones before it. */
   async until(name: string): Promise<UcmaEvent> {
     for (let tries = 0; tries < 20_000; tries++) {

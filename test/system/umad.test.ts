@@ -21,7 +21,8 @@ import {
 import { StepProgram } from './steps.ts'
 import { ipGid, madOf, type Registration, UMAD_PROGRAM, UmadProgram } from './umad.ts'
 
-const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EINVAL, ENOTTY, ENODATA] = [-5, -6, -11, -12, -13, -22, -25, -61]
+const [EIO, ENXIO, EAGAIN, ENOMEM, EACCES, EFAULT] = [-5, -6, -11, -12, -13, -14]
+const [EINVAL, ENOTTY, ENODATA] = [-22, -25, -61]
 const EPROTONOSUPPORT = -93
 const ETIMEDOUT = 110
 const NOBODY = 65534
@@ -245,6 +246,21 @@ describe('umad files', { skip: missing }, () => {
     assert.equal((await server.say('poll 30000')).result, 1)
     assert.equal((await server.say('unregister 0')).result, 0)
     assert.deepEqual([(await server.receive()).agent, (await server.receive()).agent], [0, 1])
+    for (const one of [client, server]) await one.close()
+  })
+
+  it('keep a message that is read into a bad buffer for the next read', async t => {
+    const client = await UmadProgram.start(t, daemon, 0)
+    const server = await UmadProgram.start(t, daemon, 1)
+    assert.equal(await client.register({}), 0)
+    assert.equal(await server.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
+    for (const attribute of [1, 2])
+      assert.equal(await client.send({ data: madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, attribute }) }), 320)
+    assert.equal((await server.say('poll 30000')).result, 1)
+    for (let tries = 0; tries < 3; tries++) assert.equal((await server.say('fault 320')).result, EFAULT)
+    for (const attribute of [1, 2]) assert.equal(Buffer.from((await server.receive()).data).readUInt16BE(16), attribute)
+    assert.equal(await server.read(), EAGAIN)
+    assert.equal((await server.say('poll 1')).result, 0)
     for (const one of [client, server]) await one.close()
   })
 

@@ -17,10 +17,11 @@ export interface WaitingMessage {
   readonly tag: Uint8Array | undefined
 }
 
-/** A taken message: the whole message or, without room for it, its first datagram. */
+/** A taken message, or without room for it its first datagram: then it stays. */
 export interface TakenMessage {
   readonly message: WaitingMessage
   readonly data: Uint8Array
+  readonly isTaken: boolean
 }
 
 /** Maximum bytes of waiting messages of a program that does not read, and of its sends. */
@@ -85,11 +86,20 @@ export class MadQueue {
         'EINVAL',
         `mad_channel.receive: attribute room: ${room} bytes; the next message needs ${first} at least`,
       )
-    if (room < data.length) return { message, data: data.subarray(0, MAD_BYTES) }
+    if (room < data.length) return { message, data: data.subarray(0, MAD_BYTES), isTaken: false }
     this.#waiting.shift()
     this.#release(sizeOf(message))
     this.#channel.sink.take(1)
-    return { message, data }
+    return { message, data, isTaken: true }
+  }
+
+  /** The message that was just taken could not be delivered: it is the oldest one again. */
+  putBack(message: WaitingMessage): void {
+    const bytes = sizeOf(message)
+    this.#channel.context.account?.charge(bytes)
+    this.#bytes += bytes
+    this.#waiting.unshift(message)
+    postRecord(this.#channel, RECORD)
   }
 
   /** Drops the unread messages. */

@@ -6,6 +6,7 @@ import { driverClass } from '../../core/devices/driver.ts'
 import { findGid, getGid } from '../../core/devices/gids.ts'
 import type { CoreObject, DriverClass, FdObject, MadAddress } from '../../core/model.ts'
 import { destroyNow, dropParent } from '../../core/objects/lifetime.ts'
+import { onUndelivered } from '../../core/undelivered.ts'
 import { methodsOf } from '../../mad/registrations.ts'
 import { MadAgent as MadAgentClass } from '../../spec/classes/mad_agent.ts'
 import { MAD_CHANNEL_AGENTS, MadChannel } from '../../spec/classes/mad_channel.ts'
@@ -131,8 +132,10 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       return {}
     },
     query: (_call, { state }) => ({ unread: state.unread }),
-    receive(_call, object, { room }) {
-      const { message, data } = object.state.take(room)
+    receive(call, object, { room }) {
+      const { state } = object
+      const { message, data, isTaken } = state.take(room)
+      if (isTaken) onUndelivered(call, () => state.putBack(message))
       const { agent, from, tag, data: whole } = message
       const received = from && { address: ipOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
       const status = from === undefined ? Errno.ETIMEDOUT : 0

@@ -3,10 +3,11 @@
  * device.
  */
 import { driverClass } from '../../core/devices/driver.ts'
-import { affiliate, readEvents, withdrawEvents } from '../../core/events/events.ts'
+import { affiliate, readEventsFor, withdrawEvents } from '../../core/events/events.ts'
 import type { CallContext, CoreObject, DriverClass, FdObject } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { destroyNow, dropParent, objectsDownwards } from '../../core/objects/lifetime.ts'
+import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
 import type { CmAddresses } from '../../spec/classes/cm_parameters.ts'
@@ -104,11 +105,17 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       core.run(destroyIdsOf(object as FdObject))
       return {}
     },
-    getEvent(_call, object) {
-      const [event] = readEvents(object as FdObject) as CmEventRecord[]
+    getEvent(call, object) {
+      const [event] = readEventsFor(call, object as FdObject) as CmEventRecord[]
       const { details, element, about, type, id, request } = event!
       if (id !== undefined) id.waiting--
+      const listener = request?.listener
       request?.noticed()
+      onUndelivered(call, () => {
+        if (id !== undefined) id.waiting++
+        if (request !== undefined) request.listener = listener
+        if (request !== undefined) listener?.unread.add(request)
+      })
       const { status = 0, connection, datagram, ece } = details
       return {
         userHandle: element.userHandle,

@@ -8,7 +8,14 @@ import { EVENT_SOURCES, EventQueue } from '../../spec/classes/event_queue.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
-import { type AttachedPorts, attachEvents, attachPort, detachEvents, detachPort, readEvents } from '../events/events.ts'
+import {
+  type AttachedPorts,
+  attachEvents,
+  attachPort,
+  detachEvents,
+  detachPort,
+  readEventsFor,
+} from '../events/events.ts'
 import type { CallContext, CoreObject, EventRecord, FdObject } from '../model.ts'
 
 const viewOf = ({ bytes: { buffer } }: EventRecord): DataView => new DataView(buffer)
@@ -23,8 +30,8 @@ export const compChannelClass = driverClass(CompChannel, {
     )
     return { cqs, unread: unreadOf(object) }
   },
-  getEvent(_call, object) {
-    const [event] = readEvents(object as FdObject)
+  getEvent(call, object) {
+    const [event] = readEventsFor(call, object as FdObject)
     return { userHandle: viewOf(event).getBigUint64(0, true) }
   },
 })
@@ -36,8 +43,8 @@ export const asyncFdClass = driverClass(AsyncFd, {
     return {}
   },
   query: ({ context }, object) => ({ unread: unreadOf(object), isDefault: context.asyncFd === object ? 1 : 0 }),
-  getEvent(_call, object) {
-    const [event] = readEvents(object as FdObject)
+  getEvent(call, object) {
+    const [event] = readEventsFor(call, object as FdObject)
     return { element: viewOf(event).getBigUint64(0, true), type: event.type }
   },
 })
@@ -115,8 +122,8 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     return {}
   },
 
-  getEvents(_call, object, { max }) {
-    const events = readEvents(object as FdObject, max).map(event => {
+  getEvents(call, object, { max }) {
+    const events = readEventsFor(call, object as FdObject, max).map(event => {
       const view = viewOf(event)
       return {
         cookie: view.getBigUint64(0, true),

@@ -16,6 +16,7 @@ import { decodeMessage } from '../../uapi/object/dialect.ts'
 import { creates, methodByCall } from '../../uapi/object/format.ts'
 import { type CallContext, type Caller, type CoreObject, Lifecycle } from '../model.ts'
 import { undoObjects } from '../objects/lifetime.ts'
+import { onUndelivered } from '../undelivered.ts'
 import { callerView } from './dispatch.ts'
 import { execute, methodOf } from './invoke.ts'
 import { recordCreated } from './undo.ts'
@@ -178,6 +179,7 @@ export const runChain = (
         const entry = methodOf(context, found.class, number, found.methodName)
         const answered = (result: Result): void => {
           made[index] = recordCreated(context, result, more)
+          if (result.undelivered !== undefined) onUndelivered(call, result.undelivered)
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }

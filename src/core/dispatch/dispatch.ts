@@ -3,7 +3,7 @@
  * answer.
  *
  * Core knows no byte format: a dialect is a function, and a tracer wraps it. If an answer cannot be delivered (EFAULT),
- * what the call created is rolled back, as on Linux: the caller could not name it. Refusals become answers; an
+ * what the call created or took is rolled back, as on Linux: the caller could not name it. Refusals become answers; an
  * exception of a handler that is no CallError is our own mistake and stays an exception.
  */
 import { CallError } from '../../spec/errno.ts'
@@ -40,13 +40,14 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** The caller does not learn of what a call created: rolls it back, newest first. */
-const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [] }: Result): void => {
+/** The caller does not learn of what a call created or took: rolls it back, newest first. */
+const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [], undelivered }: Result): void => {
   const { core } = context.device
   const handles = object === undefined ? also : [...also, object]
   const fds = descriptors.map(({ object: number }) => core.descriptors.get(number))
   undoObjects(context, [...handles.map(handle => findHandle(context.handles, handle)), ...fds])
   if (entry.kind === 'open') context.opened = false
+  undelivered?.()
 }
 
 /**

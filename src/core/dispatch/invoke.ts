@@ -194,6 +194,11 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
 // ---- results ----
 
 const resultOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
+  const result = contentOf(call, created, returned)
+  return call.undelivered === undefined ? result : { ...result, undelivered: call.undelivered }
+}
+
+const contentOf = (call: CallContext, created: CoreObject | undefined, returned: AnyResult): Result => {
   const { entry } = call
   let out = (returned ?? {}) as AnyValues
   let descriptors: NewDescriptor[] | undefined

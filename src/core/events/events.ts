@@ -15,6 +15,7 @@ import { reportFailure } from '../failures.ts'
 import type {
   Affiliation,
   Attachment,
+  CallContext,
   Context,
   Core,
   CoreObject,
@@ -29,6 +30,7 @@ import type {
   FdObject,
   Threshold,
 } from '../model.ts'
+import { onUndelivered } from '../undelivered.ts'
 import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThreshold } from './thresholds.ts'
 
 /** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
@@ -93,6 +95,18 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
     throw new CallError('EIO', 'no event will come any more: the context or its device is gone')
   throw new CallError('EAGAIN', 'no event is there now')
+}
+
+/** Puts events that were taken from an fd object back in front of the others. */
+const restoreEvents = ({ sink }: FdObject, events: readonly EventRecord[]): void => {
+  for (const event of [...events, ...sink.take(Number.POSITIVE_INFINITY)]) sink.post(event)
+}
+
+/** The same for a call: the events are put back if its answer cannot be delivered. */
+export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): readonly EventRecord[] => {
+  const events = readEvents(fd, limit)
+  onUndelivered(call, () => restoreEvents(fd, events))
+  return events
 }
 
 /** Attaches the carrier's sink; events that wait move to it. */

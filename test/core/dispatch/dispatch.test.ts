@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import {
+  arm,
   type Caller,
   callerView,
   closeContext,
+  completed,
   type Dialect,
   dispatch,
   driverClass,
@@ -11,6 +13,7 @@ import {
   stat,
   unregister,
 } from '../../../src/core/index.ts'
+import { findHandle } from '../../../src/core/objects/handles.ts'
 import { Classes } from '../../../src/spec/classes.ts'
 import { CallError } from '../../../src/spec/errno.ts'
 import type { AnyValues } from '../../../src/spec/schema/schema.ts'
@@ -133,4 +136,26 @@ test('another process with the same context has its own view', () => {
   const child: Caller = { ...caller, copyIn: () => new Uint8Array([7]) }
   assert.notEqual(callerView(context, child), callerView(context, caller))
   assert.deepEqual(callerView(context, child).copyIn(0n, 1), new Uint8Array([7]))
+})
+
+test('events taken for an answer that cannot be written are put back, before later ones', () => {
+  const { context, core, caller, call, ret } = setUp()
+  assert.ok(ret({ class: 'comp_channel', method: 'create' }) >= 0)
+  const [channel] = core.descriptors.keys()
+  caller.fds.set(3, channel!)
+  const complete = (userHandle: bigint): void => {
+    const cq = ret({ class: 'cq', method: 'create', args: { cqe: 1, userHandle, compVector: 0, channel: 3 } })
+    const object = findHandle(context.handles, cq)!
+    arm(object, false)
+    completed(object.events!, false)
+  }
+  const read = (lost = false): unknown => {
+    const { ret } = call({ class: 'comp_channel', method: 'getEvent', lost }, channel) as Answer
+    return ret < 0 ? ret : (outcomes.at(-1) as Result).out.userHandle
+  }
+  complete(7n)
+  complete(8n)
+  assert.deepEqual([read(true), read(true)], [-14, -14])
+  complete(9n)
+  assert.deepEqual([read(), read(), read(), read()], [7n, 8n, 9n, -11])
 })
