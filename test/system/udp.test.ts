@@ -10,7 +10,7 @@ import { loopbackText } from '../loopback.ts'
 import { fixture } from '../paths.ts'
 import { findTool, missing } from '../tools.ts'
 import { canMakeNamespaces, twoNamespaces } from './namespaces.ts'
-import { assertGoodPair, caseName, type PingpongCase, runCase, runPair } from './pingpong.ts'
+import { assertGoodPair, caseName, type PingpongCase, runCase, runPair, startPair } from './pingpong.ts'
 import {
   isEmpty,
   lacking,
@@ -181,7 +181,8 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
   it('refuses a path from a missing address with EADDRNOTAVAIL', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(54)}`], link: 'udp' })
     // GID 0 is link-local, and loopback has no such address.
-    const { client, server } = await runPair(t, daemon, ['-g', '0', '-n', '4'])
+    const pair = await startPair(t, daemon, ['-g', '0', '-n', '4'])
+    const [client, server] = [await pair.client.ended, await pair.server.ended]
     assert.deepEqual([client.status, server.status], [1, 1])
     assert.match(client.stderr + server.stderr, /Failed to modify QP to RTR/)
   })

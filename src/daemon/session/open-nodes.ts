@@ -31,6 +31,12 @@ export interface NodeOpening {
   attach(): void
 }
 
+/** The hang-ups that are known to the kernel by now are handled: those of this poll phase of the event loop, and the next. */
+const afterHangUps = (): Promise<void> =>
+  new Promise(resolve => {
+    setImmediate(() => setImmediate(resolve))
+  })
+
 export const createNodeOpening = (client: Client): NodeOpening => {
   const { daemon, process, share, account, standing, caller, request, outgoing, reply } = client
   /** Numbers of the contexts that the session opened and did not close. */
@@ -135,19 +141,18 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   /**
-   * On Linux a program that has ended has released everything: opening waits until that is true of the user's programs.
+   * On Linux a program that has ended, or closed a device, has released everything by the next open: opening waits until
+   * that is true of the user's programs.
    */
-  const openingLater = (how: () => void): void => {
-    const ended = daemon.untilEnded(account.user)
-    if (ended === undefined) opening(how)
-    else
-      client.answerLater(
-        { ...request },
-        ended.then(() => {
+  const openingLater = (how: () => void): void =>
+    client.answerLater(
+      { ...request },
+      afterHangUps()
+        .then(() => daemon.untilEnded(account.user))
+        .then(() => {
           if (!client.closed) opening(how)
         }),
-      )
-  }
+    )
 
   const opening = (how: () => void): void => {
     try {
