@@ -161,7 +161,10 @@ export const startDaemon = async ({
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
-    routing: config.link === 'memory' ? { closed: true } : { sourceOf: sourceAddress },
+    routing:
+      config.link === 'memory'
+        ? { closed: true }
+        : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
     // Guests may not name arbitrary numbers, which might become another program's queue pair.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
@@ -313,9 +316,10 @@ export const startDaemon = async ({
       if (before !== undefined) notifyMoved(daemon.netlink, device, before)
     }
     if (interfaces)
-      follow = followInterfaces(interfaces, devices.rxe, changed, fail, ({ device }, mac) =>
-        daemon.cm.hardwareAddress(device, mac),
-      )
+      follow = followInterfaces(interfaces, devices.rxe, changed, fail, {
+        own: ({ device }, mac) => daemon.cm.hardwareAddress(device, mac),
+        neighbour: ({ device }, address, mac) => daemon.cm.neighbourChanged(device, address, mac),
+      })
   } catch (error) {
     loop.stop()
     interfaces?.close()

@@ -5,7 +5,17 @@ import assert from 'node:assert/strict'
 import { before, describe, it } from 'node:test'
 import { loopbackText } from '../loopback.ts'
 import { canMakeNamespaces, indexOf, ip, twoNamespaces } from './namespaces.ts'
-import { isEmpty, lacking, ownProgram, run, start, startDaemon, suiteScope, type TestDaemon } from './programs.ts'
+import {
+  freePort,
+  isEmpty,
+  lacking,
+  ownProgram,
+  run,
+  start,
+  startDaemon,
+  suiteScope,
+  type TestDaemon,
+} from './programs.ts'
 import { assertGoodRdmacm, type RdmacmCase, rdmacmCases, rpingCases, runRdmacm } from './rdmacm.ts'
 
 const closedChannel = ownProgram('closed_channel')
@@ -81,6 +91,30 @@ describe('programs of rdma_cm in two namespaces', { skip: lacking('rping') }, ()
     const elsewhere = start(t, 'rping', ['-c', '-a', `fe80::1%${index + 1}`, '-C', '1'], { env: client.env })
     assert.match((await elsewhere.ended).stderr, /RDMA_CM_EVENT_ADDR_ERROR, error -19/)
   })
+})
+
+describe('a neighbour that gets another MAC', { skip: lacking('rping') }, () => {
+  for (const [family, at] of [
+    ['IPv4', '10.99.0.1'],
+    ['IPv6', 'fd99::1'],
+  ] as const)
+    it(`makes connections to it UNREACHABLE, as on Linux: ${family}`, async t => {
+      if (!canMakeNamespaces(t)) return
+      const namespaces = twoNamespaces(t, 1500, true)
+      const [server, client] = [
+        await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.1'], netns: namespaces[0] }),
+        await startDaemon(t, { link: 'udp', devices: ['rxe0@10.99.0.2'], netns: namespaces[1] }),
+      ]
+      const port = await freePort()
+      const words = ['-a', at, '-p', String(port), '-C', '100000000']
+      const there = start(t, 'rping', ['-s', ...words], { env: server.env })
+      await Promise.race([server.settled(({ connections }) => connections.listeners === 1), there.ended])
+      const here = start(t, 'rping', ['-c', ...words], { env: client.env })
+      await Promise.race([client.settled(({ devices }) => devices[0]!.port.sentPackets > 1000), here.ended])
+      ip('-n', namespaces[1], 'neigh', 'replace', at, 'lladdr', '02:00:00:00:00:99', 'dev', 'v0', 'nud', 'permanent')
+      assert.match((await here.ended).stderr, /RDMA_CM_EVENT_UNREACHABLE, error -110/)
+      there.child.kill()
+    })
 })
 
 describe('a channel that is closed while a thread waits on it', { skip: lacking(closedChannel) }, () => {

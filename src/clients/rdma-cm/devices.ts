@@ -7,7 +7,7 @@ import type { Device } from '../../core/model.ts'
 import { GidType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import { isLinkLocal, isLoopbackIpv4, isMappedIpv4, isMulticastGid } from '../../wire/address.ts'
-import type { CmDevice } from './identifier.ts'
+import type { CmDevice, Neighbour } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
 export interface Route {
@@ -20,6 +20,8 @@ export interface Route {
 export interface Routing {
   /** The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
+  /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined: the system knows none. */
+  neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Only the devices here are reachable: a memory link. */
   readonly closed?: boolean
 }
@@ -64,6 +66,14 @@ export class CmDevices {
       if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return one
     }
     return undefined
+  }
+
+  /** The neighbour by which a path between two GIDs begins; undefined without neighbours. */
+  neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
+    if (this.#routing.neighbourOf === undefined) return undefined
+    const { gids } = device.ports[0]!
+    const entry = gids.entries[findGid(gids, localGid, GidType.values.ROCE_V2)]
+    return { mac: entry && this.#routing.neighbourOf(entry.ifindex, remoteGid) }
   }
 
   hasGid(number: number, gid: Uint8Array): boolean {

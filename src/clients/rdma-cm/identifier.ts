@@ -27,6 +27,12 @@ export interface CmDevice {
   readonly caGuid: bigint
 }
 
+/** An address on the link of a device. */
+export interface Neighbour {
+  /** Undefined while the system has not asked for it. */
+  mac: string | undefined
+}
+
 export type ConnectionParameters = RecordOf<typeof CmConnectionParameters>
 export type DatagramParameters = RecordOf<typeof CmDatagramParameters>
 export type Ece = RecordOf<typeof CmEce>
@@ -71,6 +77,8 @@ export class Identifier implements PortHolder {
   flowLabel = 0
   /** MAC of the device when the identifier was bound to it; undefined where it cannot change. */
   mac: string | undefined
+  /** Its neighbour when the route was resolved; undefined where MACs are not known. */
+  neighbour: Neighbour | undefined
   /** The path set by its consumer, instead of a resolved one. */
   route: ChosenPath | undefined
   connection: CmConnection | undefined

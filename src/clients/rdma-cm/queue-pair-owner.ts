@@ -19,7 +19,7 @@ import type { SocketAddress } from './socket-address.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
-const { DISCONNECTED, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
+const { DISCONNECTED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 /** 0.64 ms, the default here: Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
@@ -137,7 +137,10 @@ class QueuePairOwner implements IdOwner {
       return
     }
     if (type === DISCONNECTED || type === DEVICE_REMOVAL) this.#fail()
-    if (type !== ESTABLISHED && type !== ADDR_CHANGE) this.release()
+    // After UNREACHABLE of a neighbour that has moved (`neighbourChanged`) the connection continues.
+    const continues =
+      type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
+    if (!continues) this.release()
     this.#owner.event(type, details)
   }
 

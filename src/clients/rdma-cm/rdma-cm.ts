@@ -10,8 +10,9 @@ import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
-import { CallError } from '../../spec/errno.ts'
+import { CallError, Errno } from '../../spec/errno.ts'
 import { CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
+import { isSameAddress } from '../../wire/address.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
@@ -55,7 +56,7 @@ const MOST_RETRIES = 7
 const MOST_BACKLOG = 1024
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
-const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
+const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 
 const transports: Readonly<Record<number, CmTransport>> = {
   [QpType.values.RC]: 'RC',
@@ -193,6 +194,8 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_RESOLVED')
       throw new CallError('EINVAL', `cm_id.resolveRoute: it is in state ${id.state}, not ADDR_RESOLVED`)
     id.state = 'ROUTE_RESOLVED'
+    const { device, localGid, remoteGid } = id
+    if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
     this.#tell(id, ROUTE_RESOLVED, {})
   }
 
@@ -366,14 +369,32 @@ export class RdmaCm implements EventHost {
     const text = mac.join(':')
     if (this.#macs.get(known) === text) return
     this.#macs.set(known, text)
-    this.#core.run(this.#tellChange(known, text))
+    const bound = [...(this.#bound.get(known) ?? [])].filter(({ mac }) => mac !== undefined && mac !== text)
+    this.#core.run(this.#tellBound(known, bound, ADDR_CHANGE, {}))
+  }
+
+  /**
+   * A device reaches `address` by this MAC from now on. Identifiers whose route was resolved with another one are told:
+   * their peer may be another host (Linux: cma_netevent_callback).
+   */
+  neighbourChanged(device: Device, address: Uint8Array, mac: string): void {
+    const known = this.devices.of(device)
+    if (known === undefined) return
+    const moved: Identifier[] = []
+    for (const id of this.#bound.get(known) ?? []) {
+      const { neighbour, remoteGid } = id
+      if (neighbour === undefined || remoteGid === undefined || !isSameAddress(remoteGid, address)) continue
+      if (neighbour.mac !== undefined && neighbour.mac !== mac) moved.push(id)
+      neighbour.mac = mac
+    }
+    if (moved.length > 0) this.#core.run(this.#tellBound(known, moved, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
   }
 
   /** Yields after each: they may be very many. */
-  *#tellChange(device: CmDevice, mac: string): Generator<void> {
-    for (const id of [...(this.#bound.get(device) ?? [])]) {
+  *#tellBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
+    for (const id of ids) {
       // it may be destroyed by now, or its device gone
-      if (id.mac !== undefined && id.mac !== mac && this.#bound.get(device)?.has(id)) this.#tell(id, ADDR_CHANGE, {})
+      if (this.#bound.get(device)?.has(id)) this.#tell(id, type, details)
       yield
     }
   }

@@ -30,18 +30,25 @@ const GONE = { up: false, carrier: false }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
+/** MACs that connections depend on. */
+export interface MacListener {
+  /** Of a device on a bond, at the start and when it becomes another one. */
+  own(device: Followed, mac: Uint8Array): void
+  /** Of an address on the link of a device, when it becomes known or another one. */
+  neighbour(device: Followed, address: Uint8Array, mac: string): void
+}
+
 /**
  * Starts following; calls `changed` when a device's port or GIDs have changed, before programs are notified; with the
  * old name if its interface is another one or was renamed. `devices` may grow and shrink; the returned function must be
- * called for each new one. `failed`: updating a device threw, which is a bug. `hardware` is called with the MAC of a
- * device on a bond.
+ * called for each new one. `failed`: updating a device threw, which is a bug.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
   devices: readonly Followed[],
   changed: (device: Followed, before?: Identity) => void,
   failed: (device: Followed, error: unknown) => void,
-  hardware: (device: Followed, mac: Uint8Array) => void,
+  macs: MacListener,
 ): ((added: Followed) => void) => {
   const indexOf = ({ state }: Followed): number => state.identity.interfaceIndex
   const on = (index: number): readonly Followed[] => devices.filter(device => indexOf(device) === index)
@@ -123,15 +130,18 @@ export const followInterfaces = (
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
       const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
       tell(followed, setLink(followed.device, link))
-      if (now?.bond) hardware(followed, now.mac)
+      if (now?.bond) macs.own(followed, now.mac)
     })
   }
+
+  const onNeighbour = (index: number, address: Uint8Array, mac: string): void =>
+    each(on(index), followed => macs.neighbour(followed, address, mac))
 
   const begin = (index: number): void => {
     onLink(index, interfaces.links().get(index))
     for (const address of interfaces.addresses(index)) onAddress(index, address, true)
   }
   for (const index of new Set(devices.map(indexOf))) begin(index)
-  interfaces.listen({ link: onLink, address: onAddress })
+  interfaces.listen({ link: onLink, address: onAddress, neighbour: onNeighbour })
   return device => begin(indexOf(device))
 }

@@ -1,5 +1,5 @@
 /*
- * Network interfaces of this network namespace and their addresses, kept current by a rtnetlink socket. At the start,
+ * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At the start,
  * and whenever the socket has dropped messages, everything is dumped; in between each change is applied as it comes, so
  * that a short time down is noticed too.
  *
@@ -9,7 +9,16 @@ import { EAGAIN, ENOBUFS, SystemError } from '../errno.ts'
 import { type Watch, watch } from '../event-loop/poll.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
 import { check, libcFunctions, orErrno } from '../native.ts'
-import { dumpRequest, type LinkMessage, parseRouteMessages, RTM_GETADDR, RTM_GETLINK } from './route-messages.ts'
+import {
+  type Dump,
+  dumpRequest,
+  type LinkMessage,
+  type NeighbourMessage,
+  parseRouteMessages,
+  RTM_GETADDR,
+  RTM_GETLINK,
+  RTM_GETNEIGH,
+} from './route-messages.ts'
 
 const sys = libcFunctions({
   socket: 'int socket(int family, int type, int protocol)',
@@ -22,8 +31,8 @@ const sys = libcFunctions({
 const AF_NETLINK = 16
 const SOCK_RAW_NONBLOCK_CLOEXEC = 3 | 0o4000 | 0o2000000
 const NETLINK_ROUTE = 0
-// RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-const GROUPS = 0x1 | 0x10 | 0x100
+// RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+const GROUPS = 0x1 | 0x4 | 0x10 | 0x100
 const SOCKADDR = 12
 /** A dump comes in datagrams of at most 32 KiB. */
 const ROOM = 0x1_0000
@@ -36,6 +45,8 @@ export interface InterfaceListener {
   link(index: number, now: NetworkInterface | undefined): void
   /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
   address(index: number, address: Uint8Array, present: boolean): void
+  /** An address on the link of an interface (16 bytes) has this MAC, and had none or another one before. */
+  neighbour(index: number, address: Uint8Array, mac: string): void
 }
 
 export interface Interfaces {
@@ -45,6 +56,8 @@ export interface Interfaces {
   addresses(index: number): Uint8Array[]
   /** The interface that has an address, if one does. */
   withAddress(address: Uint8Array): NetworkInterface | undefined
+  /** The MAC of an address (16 bytes) on the link of an interface, as text; undefined: the system knows none. */
+  neighbourOf(index: number, address: Uint8Array): string | undefined
   /** Reports every change from now on. */
   listen(listener: InterfaceListener): void
   /** Must be called before the process can end. */
@@ -52,6 +65,7 @@ export interface Interfaces {
 }
 
 const keyOf = (address: Uint8Array): string => Buffer.from(address).toString('hex')
+const placeOf = (index: number, address: Uint8Array): string => `${index} ${keyOf(address)}`
 const sameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
   a.name === b.name && a.mtu === b.mtu && a.up === b.up && a.carrier === b.carrier && keyOf(a.mac) === keyOf(b.mac)
 
@@ -59,6 +73,8 @@ const sameLink = (a: NetworkInterface, b: NetworkInterface): boolean =>
 export const createInterfaceTable = () => {
   const links = new Map<number, NetworkInterface>()
   const addresses = new Map<number, Map<string, Uint8Array>>()
+  /** MACs by interface and address. */
+  const neighbours = new Map<string, string>()
   const listeners: InterfaceListener[] = []
   /** Interfaces listed by the current dump; undefined between dumps. */
   let named: Set<string> | undefined
@@ -71,6 +87,16 @@ export const createInterfaceTable = () => {
     if (present) own.set(key, address)
     else own.delete(key)
     for (const listener of listeners) listener.address(index, address, present)
+  }
+  const setNeighbour = ({ index, address, present, mac }: NeighbourMessage): void => {
+    const place = placeOf(index, address)
+    if (!present) neighbours.delete(place)
+    else named?.add(place)
+    const now = keyOf(mac)
+    // While it is looked for again it keeps its MAC.
+    if (!present || mac.length === 0 || neighbours.get(place) === now) return
+    neighbours.set(place, now)
+    for (const listener of listeners) listener.neighbour(index, address, now)
   }
   const removeLink = (index: number): void => {
     for (const address of [...(addresses.get(index)?.values() ?? [])]) setAddress(index, address, false)
@@ -92,6 +118,7 @@ export const createInterfaceTable = () => {
       return undefined
     },
     addresses: (index: number): Uint8Array[] => [...(addresses.get(index)?.values() ?? [])],
+    neighbourOf: (index: number, address: Uint8Array): string | undefined => neighbours.get(placeOf(index, address)),
     listen: (listener: InterfaceListener): void => void listeners.push(listener),
     begin: (): void => {
       named = new Set()
@@ -106,8 +133,9 @@ export const createInterfaceTable = () => {
         if (message.kind === 'done') ended = message.errno
         else if (message.kind === 'address') {
           setAddress(message.index, message.address, message.present)
-          if (message.present) named?.add(`${message.index} ${keyOf(message.address)}`)
-        } else if (message.present) {
+          if (message.present) named?.add(placeOf(message.index, message.address))
+        } else if (message.kind === 'neighbour') setNeighbour(message)
+        else if (message.present) {
           const { kind: _kind, present: _present, ...link } = message
           setLink(link)
           named?.add(String(message.index))
@@ -119,7 +147,9 @@ export const createInterfaceTable = () => {
     end: (): void => {
       for (const index of [...links.keys()]) if (!named?.has(String(index))) removeLink(index)
       for (const [index, own] of addresses)
-        for (const [key, address] of [...own]) if (!named?.has(`${index} ${key}`)) setAddress(index, address, false)
+        for (const address of [...own.values()])
+          if (!named?.has(placeOf(index, address))) setAddress(index, address, false)
+      for (const place of [...neighbours.keys()]) if (!named?.has(place)) neighbours.delete(place)
       named = undefined
     },
   }
@@ -140,7 +170,7 @@ export const openInterfaces = (): Interfaces | undefined => {
   const receive = (): number => orErrno(sys().recv(fd, address, ROOM, 0))
 
   /** One dump: the kernel answers while we read, so there is no wait. */
-  const dump = (type: typeof RTM_GETLINK | typeof RTM_GETADDR): void => {
+  const dump = (type: Dump): void => {
     const request = dumpRequest(type)
     bytes.set(request)
     check('netlink: send', sys().send(fd, address, request.length, 0))
@@ -151,6 +181,8 @@ export const openInterfaces = (): Interfaces | undefined => {
       if (length <= 0) throw new SystemError('netlink: recv', -length)
       const ended = table.apply(bytes.subarray(0, length))
       if (ended === 0) return
+      // Sandboxes may list no neighbours.
+      if (ended !== undefined && type === RTM_GETNEIGH) return
       if (ended !== undefined) throw new SystemError('netlink: list of interfaces', ended)
     }
   }
@@ -158,6 +190,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     table.begin()
     dump(RTM_GETLINK)
     dump(RTM_GETADDR)
+    dump(RTM_GETNEIGH)
     table.end()
   }
 
@@ -197,6 +230,6 @@ export const openInterfaces = (): Interfaces | undefined => {
     close()
     return undefined
   }
-  const { links, addresses, withAddress, listen } = table
-  return { links: () => links, addresses, withAddress, listen, close }
+  const { links, addresses, withAddress, neighbourOf, listen } = table
+  return { links: () => links, addresses, withAddress, neighbourOf, listen, close }
 }

@@ -1,7 +1,8 @@
 /*
- * Messages of rtnetlink: network interfaces and their addresses, from dumps and changes (rtnetlink(7), netlink(7);
- * numbers of linux/rtnetlink.h, if_link.h and if_addr.h). Only what a device needs is read: name, MAC, MTU, whether it
- * is up and has a carrier, and addresses. Lengths are checked, so that any bytes can be parsed.
+ * Messages of rtnetlink: network interfaces, their addresses and their neighbours, from dumps and changes
+ * (rtnetlink(7), netlink(7); numbers of linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device
+ * needs is read: name, MAC, MTU, whether it is up and has a carrier, addresses, and MACs of neighbours. Lengths are
+ * checked, so that any bytes can be parsed.
  */
 
 export interface LinkMessage {
@@ -31,8 +32,24 @@ export interface AddressMessage {
   readonly address: Uint8Array
 }
 
+/** The MAC of an address on the link. */
+export interface NeighbourMessage {
+  readonly kind: 'neighbour'
+  /** False when the system has forgotten it. */
+  readonly present: boolean
+  readonly index: number
+  /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+  readonly address: Uint8Array
+  /** Empty while it is not known. */
+  readonly mac: Uint8Array
+}
+
 /** `done`: a dump has ended, with an error number if it failed. */
-export type RouteMessage = LinkMessage | AddressMessage | { readonly kind: 'done'; readonly errno: number }
+export type RouteMessage =
+  | LinkMessage
+  | AddressMessage
+  | NeighbourMessage
+  | { readonly kind: 'done'; readonly errno: number }
 
 const HEADER = 16
 const NLMSG_ERROR = 2
@@ -43,6 +60,9 @@ const RTM_NEWADDR = 20
 const RTM_DELADDR = 21
 export const RTM_GETLINK = 18
 export const RTM_GETADDR = 22
+const RTM_NEWNEIGH = 28
+const RTM_DELNEIGH = 29
+export const RTM_GETNEIGH = 30
 const NLM_F_REQUEST_DUMP = 0x301
 
 const AF_UNSPEC = 0
@@ -65,6 +85,12 @@ const IFA_FLAGS = 8
 const IFA_F_OPTIMISTIC = 4
 const IFA_F_DADFAILED = 8
 const IFA_F_TENTATIVE = 0x40
+
+const NEIGHBOUR_BODY = 12
+const NDA_DST = 1
+const NDA_LLADDR = 2
+
+const isIp = (family: number): boolean => family === AF_INET || family === AF_INET6
 
 const align4 = (length: number): number => (length + 3) & ~3
 
@@ -105,6 +131,15 @@ const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, pres
   }
 }
 
+/** An address of a family as 16 bytes; undefined if its length is another one. */
+const ipOf = (family: number, bytes: Uint8Array | undefined): Uint8Array | undefined => {
+  if (bytes === undefined || bytes.length !== (family === AF_INET ? 4 : 16)) return undefined
+  const address = new Uint8Array(16)
+  if (family === AF_INET) address.set([0xff, 0xff, ...bytes], 10)
+  else address.set(bytes)
+  return address
+}
+
 const addressOf = (
   bytes: Uint8Array,
   view: DataView,
@@ -115,15 +150,26 @@ const addressOf = (
   const attributes = attributesOf(bytes, at + ADDRESS_BODY, end)
   // on a point-to-point interface IFA_ADDRESS is the other end
   const own = attributes.get(IFA_LOCAL) ?? attributes.get(IFA_ADDRESS)
-  const family = view.getUint8(at)
-  if (own === undefined || own.length !== (family === AF_INET ? 4 : 16)) return undefined
-  const address = new Uint8Array(16)
-  if (family === AF_INET) address.set([0xff, 0xff, ...own], 10)
-  else address.set(own)
+  const address = ipOf(view.getUint8(at), own)
+  if (address === undefined) return undefined
   const flags = u32Of(attributes.get(IFA_FLAGS)) ?? view.getUint8(at + 2)
   const usable =
     (flags & IFA_F_DADFAILED) === 0 && ((flags & IFA_F_TENTATIVE) === 0 || (flags & IFA_F_OPTIMISTIC) !== 0)
   return { kind: 'address', present: present && usable, index: view.getUint32(at + 4, true), address }
+}
+
+const neighbourOf = (
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  end: number,
+  present: boolean,
+): NeighbourMessage | undefined => {
+  const attributes = attributesOf(bytes, at + NEIGHBOUR_BODY, end)
+  const address = ipOf(view.getUint8(at), attributes.get(NDA_DST))
+  if (address === undefined) return undefined
+  const mac = attributes.get(NDA_LLADDR) ?? new Uint8Array()
+  return { kind: 'neighbour', present, index: view.getInt32(at + 4, true), address, mac }
 }
 
 const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): RouteMessage | undefined => {
@@ -138,8 +184,12 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   }
   if (type === RTM_NEWADDR || type === RTM_DELADDR) {
     if (body + ADDRESS_BODY > end) return undefined
-    const family = view.getUint8(body)
-    if (family === AF_INET || family === AF_INET6) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
+    if (isIp(view.getUint8(body))) return addressOf(bytes, view, body, end, type === RTM_NEWADDR)
+  }
+  if (type === RTM_NEWNEIGH || type === RTM_DELNEIGH) {
+    // of another family: entry of a bridge
+    if (body + NEIGHBOUR_BODY > end || !isIp(view.getUint8(body))) return undefined
+    return neighbourOf(bytes, view, body, end, type === RTM_NEWNEIGH)
   }
   return undefined
 }
@@ -158,8 +208,11 @@ export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   return found
 }
 
-/** A request for all interfaces (RTM_GETLINK) or all their addresses (RTM_GETADDR): 20 bytes. */
-export const dumpRequest = (type: typeof RTM_GETLINK | typeof RTM_GETADDR): Uint8Array => {
+/** What can be listed. */
+export type Dump = typeof RTM_GETLINK | typeof RTM_GETADDR | typeof RTM_GETNEIGH
+
+/** A request for all interfaces, all their addresses, or all their neighbours: 20 bytes. */
+export const dumpRequest = (type: Dump): Uint8Array => {
   const bytes = new Uint8Array(20)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, bytes.length, true)

@@ -511,6 +511,52 @@ describe('a bond failover', () => {
   })
 })
 
+describe('a neighbour that gets another MAC', () => {
+  const routing = (macs: Map<number, string>) => ({
+    routing: { neighbourOf: (_index: number, { 15: last }: Uint8Array) => macs.get(last!) },
+  })
+
+  it('makes the identifiers with a route to it UNREACHABLE, once for each MAC; connections continue', () => {
+    const world = new World()
+    const macs = new Map([[2, 'aa']])
+    const [a, b] = [world.host(routing(macs)), world.host()]
+    a.plug(1)
+    b.plug(2)
+    b.plug(3)
+    const { device } = a.devices.get('rxe1')!
+    const listener = b.listen(any4(PORT))
+    const { active, passive } = establish(world, a, b, listener, [0x11, 0x22], ip4(2, PORT))
+    const elsewhere = establish(world, a, b, listener, [0x12, 0x23], ip4(3, PORT))
+    const resolved = a.create()
+    a.cm.resolveAddress(resolved, ip4(2, PORT), undefined)
+    const own = bound(a, ip4(1, PORT + 1))
+    const all = [active, elsewhere.active, resolved, own]
+    const heard = (): string[][] => all.map(id => a.heard(id))
+    const change = (last: number, mac: string): string[][] => {
+      macs.set(last, mac)
+      a.cm.neighbourChanged(device, ip4(last, 0).address, mac)
+      return heard()
+    }
+    heard()
+    assert.deepEqual(change(2, 'aa'), [[], [], [], []])
+    macs.set(2, 'bb')
+    a.cm.neighbourChanged(device, ip4(2, 0).address, 'bb')
+    assert.deepEqual(
+      a.take(active).map(({ name, details }) => [name, details.status]),
+      [['UNREACHABLE', -110]],
+    )
+    assert.deepEqual(heard(), [[], [], [], []])
+    assert.deepEqual(change(2, 'bb'), [[], [], [], []])
+    // The system asked for this one after the route was resolved.
+    assert.deepEqual(change(3, 'cc'), [[], [], [], []])
+    assert.deepEqual(change(3, 'dd'), [[], ['UNREACHABLE'], [], []])
+    assert.equal(active.connection?.state, 'ESTABLISHED')
+    for (const id of all) a.cm.destroy(id)
+    for (const id of [passive, elsewhere.passive, listener]) b.cm.destroy(id)
+    assertNothingLeft(world)
+  })
+})
+
 describe('datagrams', () => {
   it('resolve an address by SIDR', () => {
     const { world, a, b } = twoHosts()

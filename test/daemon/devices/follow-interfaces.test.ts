@@ -15,7 +15,7 @@ import { ipv4 } from '../../drivers/rxe/machine.ts'
 
 const INDEX = 7
 
-it('the MAC of a bond is reported at the start and on failover; that of other interfaces is not', () => {
+it('MACs of a bond and of neighbours are reported; that of other interfaces is not', () => {
   const link = createMemorySwitch({ arena: plainArena(memorySwitchBytes()) })
   const rxe = createRxeDevice(createCore(), {
     name: 'rxe0',
@@ -40,6 +40,7 @@ it('the MAC of a bond is reported at the start and on failover; that of other in
     links: () => links,
     addresses: () => [],
     withAddress: () => undefined,
+    neighbourOf: () => undefined,
     listen(one) {
       listener = one
     },
@@ -49,15 +50,16 @@ it('the MAC of a bond is reported at the start and on failover; that of other in
   const fail = (_device: object, error: unknown): void => {
     throw error
   }
-  followInterfaces(
-    interfaces,
-    [rxe],
-    () => {},
-    fail,
-    (_device, { 5: last }) => told.push(last!),
-  )
+  const neighbours: string[] = []
+  followInterfaces(interfaces, [rxe], () => {}, fail, {
+    own: (_device, { 5: last }) => told.push(last!),
+    neighbour: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
+  })
   assert.deepEqual(told, [1])
   listener?.link(INDEX, { ...bond, mac: mac(2) })
   listener?.link(INDEX, { ...bond, mac: mac(3), bond: false })
   assert.deepEqual(told, [1, 2])
+  listener?.neighbour(INDEX, ipv4(10, 0, 0, 9), 'aa')
+  listener?.neighbour(INDEX + 1, ipv4(10, 0, 0, 9), 'bb')
+  assert.deepEqual(neighbours, ['rxe0 9 aa'])
 })

@@ -24,6 +24,23 @@ const recorded = gunzipSync(readFileSync(fixture('netlink', 'interfaces.txt.gz')
 const text = (address: Uint8Array): string => Buffer.from(address).toString('hex')
 const mapped = (...ip: number[]): string => text(Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, ...ip))
 
+/** RTM_NEWNEIGH or RTM_DELNEIGH. */
+const neighbourMessage = (type: number, index: number, address: Uint8Array, mac?: Uint8Array): Uint8Array => {
+  const attribute = (kind: number, value: Uint8Array): number[] => [
+    ...new Uint8Array(Uint16Array.of(4 + value.length, kind).buffer),
+    ...value,
+    ...new Uint8Array(-value.length & 3),
+  ]
+  const body = [...new Uint8Array(12), ...attribute(1, address), ...(mac ? attribute(2, mac) : [])]
+  const bytes = Uint8Array.of(...new Uint8Array(16), ...body)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(0, bytes.length, true)
+  view.setUint16(4, type, true)
+  view.setUint8(16, address.length === 4 ? 2 : 10)
+  view.setInt32(20, index, true)
+  return bytes
+}
+
 /** A table after the two dumps, and its notifications since. */
 const startTable = () => {
   const table = createInterfaceTable()
@@ -39,6 +56,7 @@ const startTable = () => {
     address: (index, address, present) => {
       if (index === v0.index) told.push(`${present ? '+' : '-'}${text(address)}`)
     },
+    neighbour: (index, address, mac) => told.push(`${index} ${text(address)} at ${mac}`),
   })
   /** The notifications that labelled messages cause, limited to v0. */
   const change = (wanted: string): string[] => {
@@ -84,6 +102,32 @@ describe('interfaces', () => {
     bond[at + 5] ^= 1
     table.apply(bond)
     assert.deepEqual(told, ['v0 9000 true true'])
+  })
+
+  it('reports MACs of neighbours when they become known or change', () => {
+    const { table, told } = startTable()
+    const [NEW, GONE] = [28, 29]
+    const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
+    const say = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
+      void table.apply(neighbourMessage(type, 3, address, mac))
+    const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
+    const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
+    say(NEW, four)
+    assert.deepEqual([told, table.neighbourOf(3, key)], [[], undefined], 'the system asks for it')
+    for (const last of [1, 1, 2]) say(NEW, four, mac(last))
+    say(NEW, four)
+    assert.equal(table.neighbourOf(3, key), text(mac(2)))
+    say(NEW, six, mac(3))
+    assert.deepEqual(told, [
+      `3 ${text(key)} at ${text(mac(1))}`,
+      `3 ${text(key)} at ${text(mac(2))}`,
+      `3 ${text(six)} at ${text(mac(3))}`,
+    ])
+    say(GONE, four, mac(2))
+    assert.deepEqual([table.neighbourOf(3, key), table.neighbourOf(3, six)], [undefined, text(mac(3))])
+    table.begin()
+    table.end()
+    assert.equal(table.neighbourOf(3, six), undefined, 'a dump has not named it')
   })
 
   it('reports each change once, in order', () => {
