@@ -127,6 +127,8 @@ export class CmConnection implements Timed {
   /** The last RTU, MRA or DREP, repeated for duplicates of the message that it answers. */
   lastReply: CmSent | undefined
   listener: CmListener | undefined
+  /** The peer has offered an alternate path, which the REP declines. */
+  hasAlternatePath = false
   /** The consumer has destroyed it: it is gone, or in TIMEWAIT. */
   destroyed = false
   readonly agreed: CmAgreement = {

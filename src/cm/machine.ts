@@ -235,9 +235,10 @@ export class CmMachine {
     this.send(connection, messages.rej(connection, reason === rejReason.TIMEOUT ? { ...rejection, info } : rejection))
   }
 
-  /** Rejects a message without a connection; for INVALID_GID it names a valid GID. */
+  /** Rejects a message without a connection; for an invalid GID it names a valid one. */
   refuse(message: Received<'REQ' | 'REP'>, from: CmPath, reason: number): void {
-    const info = reason === rejReason.INVALID_GID ? from.localGid : new Uint8Array(0)
+    const isGid = reason === rejReason.INVALID_GID || reason === rejReason.INVALID_ALT_GID
+    const info = isGid ? from.localGid : new Uint8Array(0)
     this.transmit(from, 'REJ', emitCm(messages.refusal(message, reason, info)), 'sent')
   }
 

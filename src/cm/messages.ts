@@ -3,7 +3,7 @@
  * value that does not fit its field. Also the mapping between a REQ's fields and the transport (RC, UC, XRC), in both
  * directions.
  */
-import { cmAnswered, transportType } from '../spec/wire/mad.ts'
+import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad.ts'
 import type { CmConnection, CmEce, CmOffer, CmPath, CmRequest, CmTransport, Received } from './connection.ts'
 
@@ -50,6 +50,9 @@ export const transportOf = (message: Received<'REQ'>): CmTransport | undefined =
     ? 'XRC'
     : undefined
 }
+
+/** Whether a REQ offers a second path, for failover. */
+export const hasAlternatePath = ({ alternateLocalLid }: Received<'REQ'>): boolean => alternateLocalLid !== 0
 
 /** The responder's limits; an XRC initiator has no responder, and its target no requester. */
 const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) => ({
@@ -128,6 +131,7 @@ export const rep = (
   ...header(connection),
   startingPsn: offer.startingPsn,
   targetAckDelay,
+  failoverAccepted: connection.hasAlternatePath ? failoverAccepted.UNSUPPORTED : failoverAccepted.ACCEPTED,
   caGuid,
   ...responder(offer),
   ...(connection.agreed.transport === 'XRC'

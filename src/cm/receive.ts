@@ -2,33 +2,47 @@
  * Messages received by queue pair 1: the connection of each, its contents, and reasons to reject it (clauses 12.6 and
  * 12.9.8). spec/cm-states.ts says how it changes the connection's state.
  */
-import { cmStates } from '../spec/cm-states.ts'
+import { type CmState, cmStates } from '../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
+import { isSameAddress } from '../wire/address.ts'
+import { isSamePartition } from '../wire/bth.ts'
 import { emitCm, viewCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type CmTransport, type Received } from './connection.ts'
 import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/** The listener and the transport of a REQ for a new connection, or the reason of its rejection. */
+/** The connection if a message for it came from its peer's address: ids alone could be guessed or overheard. */
+const fromPeer = (connection: CmConnection | undefined, from: CmPath): CmConnection | undefined =>
+  connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
+
+/**
+ * The listener and the transport of a REQ for a new connection, or the reason of its rejection. As in Linux, a P_Key of
+ * another partition counts as an invalid GID.
+ */
 const accept = (
-  machine: CmMachine,
+  { environment, registry }: CmMachine,
   message: Received<'REQ'>,
   from: CmPath,
 ): { readonly listener: CmListener; readonly transport: CmTransport } | number => {
+  const listener = registry.listenerFor(message.serviceId, from.device)
+  if (listener === undefined) return rejReason.INVALID_SERVICE_ID
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
-  if (!machine.environment.hasGid(from.device, message.remoteGid)) return rejReason.INVALID_GID
+  const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
+  // The replies must reach the sender, and nobody else.
+  const isPath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
+  if (!isPath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
+  if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
+    return rejReason.INVALID_ALT_GID
   // ibv_mtu: 256 to 4096 bytes.
-  if (message.pathMtu < 1 || message.pathMtu > 5) return rejReason.INVALID_MTU
-  const listener = machine.registry.listenerFor(message.serviceId, from.device)
-  return listener === undefined ? rejReason.INVALID_SERVICE_ID : { listener, transport }
+  return pathMtu < 1 || pathMtu > 5 ? rejReason.INVALID_MTU : { listener, transport }
 }
 
 const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: number): void => {
   const known = machine.registry.byRemoteId(message.caGuid, message.localId)
   if (known !== undefined) {
-    machine.follow(known, message, now)
+    machine.follow(fromPeer(known, from), message, now)
     return
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
@@ -58,13 +72,14 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   agreed.rnrRetryCount = message.rnrRetryCount
   agreed.transport = transport
   agreed.ackTimeout = message.localAckTimeout
+  connection.hasAlternatePath = messages.hasAlternatePath(message)
   machine.registry.addPeer(connection)
   connection.state = 'REQ_RCVD'
   machine.request(connection, listener, 'REQ_RECEIVED', message)
 }
 
 const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: number): void => {
-  const connection = machine.registry.local(message.remoteId)
+  const connection = fromPeer(machine.registry.local(message.remoteId), from)
   const isOther = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
   if (connection === undefined || connection.state === 'IDLE' || isOther) {
     machine.refuse(message, from, rejReason.INVALID_COMM_ID)
@@ -91,13 +106,24 @@ const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: 
   machine.follow(connection, message, now)
 }
 
-const onRej = (machine: CmMachine, message: Received<'REJ'>, now: number): void => {
+/** States in which the peer may not know our id yet. */
+const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SENT']
+
+/**
+ * The connection that a REJ names. The sender of a REQ that timed out does not know our id: its CA GUID and its own id
+ * identify the connection (clause 12.6.7.2).
+ */
+const rejected = ({ registry }: CmMachine, message: Received<'REJ'>): CmConnection | undefined => {
   const { info, localId, remoteId } = message
-  const isTimeout = message.reason === rejReason.TIMEOUT
-  // The sender of a REQ that timed out does not know our id: its CA GUID and its own id identify the connection.
-  const connection = isTimeout
-    ? machine.registry.byRemoteId(new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
-    : machine.registry.find(remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+  if (message.reason !== rejReason.TIMEOUT)
+    return registry.find(remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+  const found = registry.byRemoteId(new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
+  if (found === undefined || remoteId === found.localId) return found
+  return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
+}
+
+const onRej = (machine: CmMachine, message: Received<'REJ'>, from: CmPath, now: number): void => {
+  const connection = fromPeer(rejected(machine, message), from)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
     // The peer's packets of the connection may still be in flight: TIMEWAIT protects the queue pair.
@@ -107,8 +133,9 @@ const onRej = (machine: CmMachine, message: Received<'REJ'>, now: number): void 
   machine.follow(connection, message, now)
 }
 
-const onMra = (machine: CmMachine, message: Received<'MRA'>, now: number): void => {
-  const connection = machine.registry.find(message.remoteId, message.message === cmAnswered.REQ ? 0 : message.localId)
+const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: number): void => {
+  const named = machine.registry.find(message.remoteId, message.message === cmAnswered.REQ ? 0 : message.localId)
+  const connection = fromPeer(named, from)
   const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
   const pending = connection?.pending
   const step = connection && cmStates[connection.state].receive.MRA
@@ -124,7 +151,7 @@ const onMra = (machine: CmMachine, message: Received<'MRA'>, now: number): void 
 
 const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now: number): void => {
   const { tid, localId, remoteId, remoteQpn } = message
-  const connection = machine.registry.find(remoteId, localId)
+  const connection = fromPeer(machine.registry.find(remoteId, localId), from)
   if (connection === undefined) {
     // The connection is gone here, so our DREP was lost: repeat it for the waiting peer.
     machine.counters.duplicates.DREQ++
@@ -159,7 +186,7 @@ const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPa
 
 /** Alternate paths are not accepted, so the peer gets an APR; Linux ignores a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
-  const known = machine.registry.find(remoteId, localId) !== undefined
+  const known = fromPeer(machine.registry.find(remoteId, localId), from) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
   machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')
 }
@@ -180,23 +207,23 @@ export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: 
       onRep(machine, message, from, now)
       break
     case 'REJ':
-      onRej(machine, message, now)
+      onRej(machine, message, from, now)
       break
     case 'MRA':
-      onMra(machine, message, now)
+      onMra(machine, message, from, now)
       break
     case 'DREQ':
       onDreq(machine, message, from, now)
       break
     case 'RTU':
     case 'DREP':
-      machine.follow(machine.registry.find(message.remoteId, message.localId), message, now)
+      machine.follow(fromPeer(machine.registry.find(message.remoteId, message.localId), from), message, now)
       break
     case 'SIDR_REQ':
       onSidrReq(machine, message, from)
       break
     case 'SIDR_REP':
-      machine.follow(machine.registry.local(message.requestId), message, now)
+      machine.follow(fromPeer(machine.registry.local(message.requestId), from), message, now)
       break
     case 'LAP':
       onLap(machine, message, from)

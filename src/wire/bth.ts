@@ -34,6 +34,9 @@ export const bthVersion = (view: DataView, at: number): number => view.getUint8(
 
 export const bthPkey = (view: DataView, at: number): number => view.getUint16(at + 2)
 
+/** Whether two P_Keys name the same partition; the first bit is the kind of membership. */
+export const isSamePartition = (a: number, b: number): boolean => ((a ^ b) & 0x7fff) === 0
+
 export const bthFecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x80) !== 0
 
 export const bthBecn = (view: DataView, at: number): boolean => (view.getUint8(at + 4) & 0x40) !== 0

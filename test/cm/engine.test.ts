@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
 import type { CmConnection, CmPath } from '../../src/cm/connection.ts'
 import { fromExponent } from '../../src/cm/timeout.ts'
-import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
+import { aprStatus, cmAnswered, failoverAccepted, rejReason, sidrStatus } from '../../src/spec/wire/mad.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
 import { established, gid, Host, offer, Pair, parsed, pathTo, request, SERVICE } from './pair.ts'
 
@@ -32,6 +32,8 @@ const requested = (over = {}): [CmConnection, CmConnection] => {
   pair.exchange()
   return [active, one(pair.b).connection]
 }
+/** The additional information of a REJ for a timeout. */
+const caGuidBytes = (host: number): Uint8Array => Uint8Array.of(0, 0, 0, 0, 0, 0, 1, host)
 const inject = (to: Host, message: CmDraft, from: CmPath = pathTo(to.number, 3 - to.number)): void =>
   to.engine.onMad(emitCm(message), from, pair.now)
 
@@ -272,8 +274,17 @@ describe('refusals', () => {
   })
 
   for (const [what, over, reason] of [
+    ['a service without a listener, before anything else', { serviceId: 1n, pathMtu: 6 }, rejReason.INVALID_SERVICE_ID],
     ['a transport that is none', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
+    ['an extended transport other than XRC', { transportType: 3 }, rejReason.INVALID_TRANSPORT_TYPE],
     ['a GID of somebody else', { remoteGid: gid(9) }, rejReason.INVALID_GID],
+    ['a source GID that is not the sender', { localGid: gid(9) }, rejReason.INVALID_GID],
+    ['a P_Key of another partition', { pkey: 0x9234 }, rejReason.INVALID_GID],
+    [
+      'an alternate path to a GID of somebody else',
+      { alternateLocalLid: 0xffff, alternateRemoteGid: gid(9) },
+      rejReason.INVALID_ALT_GID,
+    ],
     ['an MTU that is none', { pathMtu: 6 }, rejReason.INVALID_MTU],
   ] as const) {
     test(what, () => {
@@ -282,9 +293,63 @@ describe('refusals', () => {
       pair.lose()
       assert.ok(req?.name === 'REQ')
       inject(pair.b, { ...req, ...over })
+      const [rej] = parsed(pair.collect())
+      assert.ok(rej?.name === 'REJ' && rej.message === cmAnswered.REQ && rej.localId === 0)
+      const named = rej.infoLength === 0 ? undefined : rej.info.subarray(0, rej.infoLength)
+      const isGid = reason === rejReason.INVALID_GID || reason === rejReason.INVALID_ALT_GID
+      assert.deepEqual(named, isGid ? gid(2) : undefined)
       pair.exchange()
       assert.equal(refusedWith(), reason)
       assert.deepEqual(names(pair.b), [])
+    })
+  }
+
+  test('a limited member of the partition is accepted', () => {
+    start()
+    const [req] = parsed(pair.collect())
+    pair.lose()
+    assert.ok(req?.name === 'REQ')
+    inject(pair.b, { ...req, pkey: 0x7fff })
+    assert.equal(one(pair.b).name, 'REQ_RECEIVED')
+  })
+
+  test('a REP declines the alternate path of a REQ', () => {
+    for (const [i, alternateLocalLid] of [0, 0xffff].entries()) {
+      const active = start({ qpn: 0x11 + i })
+      const [req] = parsed(pair.collect())
+      pair.lose()
+      assert.ok(req?.name === 'REQ')
+      inject(pair.b, { ...req, alternateLocalLid, alternateRemoteGid: gid(2) })
+      pair.b.engine.reply(one(pair.b).connection, offer(0x22 + i), pair.now)
+      const [rep] = parsed(pair.collect())
+      assert.ok(rep?.name === 'REP')
+      assert.equal(rep.failoverAccepted, alternateLocalLid === 0 ? 0 : failoverAccepted.UNSUPPORTED)
+      pair.exchange()
+      pair.a.engine.destroy(active, pair.now)
+      pair.exchange()
+      names(pair.a)
+      names(pair.b)
+    }
+  })
+
+  for (const [name, reason] of Object.entries(rejReason)) {
+    test(`reason ${name} of a REJ reaches the consumer`, () => {
+      const [active, passive] = requested()
+      const peer = { localId: passive.localId, remoteId: active.localId, message: cmAnswered.REQ }
+      const info = reason === rejReason.TIMEOUT ? caGuidBytes(2) : Uint8Array.of(1, 2, 3)
+      const rej = { name: 'REJ', tid: active.tid, ...peer, reason, info, infoLength: info.length } as const
+      if (reason === rejReason.TIMEOUT) {
+        // The peer sends it when nobody answers its REP.
+        pair.b.engine.reply(passive, offer(0x22), pair.now)
+        pair.exchange()
+        one(pair.a)
+      }
+      inject(pair.a, { ...rej, privateData: Uint8Array.of(7) })
+      const { name: event, message } = one(pair.a)
+      assert.equal(event, 'REJ_RECEIVED')
+      assert.ok(message?.name === 'REJ' && message.reason === reason && message.privateData[0] === 7)
+      const rests = reason === rejReason.STALE_CONN || reason === rejReason.TIMEOUT
+      assert.equal(active.state, rests ? 'TIMEWAIT' : 'IDLE')
     })
   }
 
@@ -408,6 +473,24 @@ describe('lying peers', () => {
     inject(pair.b, { name: 'DREQ', ...ids, localId: 77, remoteQpn: passive.agreed.localQpn })
     assert.equal(passive.state, 'ESTABLISHED')
     assert.deepEqual(names(pair.b), [])
+  })
+
+  test('a REJ for a timeout names our id unless its sender may not know it', () => {
+    const about = { reason: rejReason.TIMEOUT, message: cmAnswered.OTHER, info: caGuidBytes(1), infoLength: 8 }
+    const [active, passive] = established(pair)
+    const rej = { name: 'REJ', tid: 1n, localId: active.localId, ...about } as const
+    inject(pair.b, { ...rej, remoteId: 0 })
+    inject(pair.b, { ...rej, remoteId: passive.localId ^ 1 })
+    assert.equal(passive.state, 'ESTABLISHED')
+    assert.deepEqual(names(pair.b), [])
+    inject(pair.b, { ...rej, remoteId: passive.localId })
+    assert.equal(passive.state, 'TIMEWAIT')
+    names(pair.b)
+
+    const [other, waiting] = requested({ qpn: 0x33 })
+    pair.b.engine.reply(waiting, offer(0x44), pair.now)
+    inject(pair.b, { ...rej, localId: other.localId, remoteId: 0 })
+    assert.equal(waiting.state, 'IDLE')
   })
 
   test('a REJ of another message than the state expects changes nothing', () => {

@@ -4,11 +4,11 @@
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
-import type { CmConnection } from '../../src/cm/connection.ts'
 import { CmError } from '../../src/cm/error.ts'
-import { type CmState, cmStates } from '../../src/spec/cm-states.ts'
+import { cmStates } from '../../src/spec/cm-states.ts'
 import { type CmDraft, emitCm } from '../../src/wire/mad.ts'
-import { established, type Host, offer, Pair, pathTo, request, SERVICE } from './pair.ts'
+import { enter, statesAndRoles } from './in-state.ts'
+import { offer, Pair, pathTo, request, SERVICE } from './pair.ts'
 
 let pair: Pair
 beforeEach(() => {
@@ -16,92 +16,10 @@ beforeEach(() => {
   pair.b.engine.listen(SERVICE)
 })
 
-/** A connection that the active host has requested, at both ends. */
-const requested = (): [CmConnection, CmConnection] => {
-  const active = pair.a.engine.create(pathTo(1, 2))
-  pair.a.engine.connect(active, request(0x11), pair.now)
-  pair.exchange()
-  return [active, pair.b.events()[0]!.connection]
-}
-
-/** A connection of host 1 or 2 in each state, and its host. */
-const inState: Readonly<Record<CmState, () => [Host, CmConnection]>> = {
-  IDLE: () => [pair.a, pair.a.engine.create(pathTo(1, 2))],
-  REQ_SENT: () => {
-    const active = pair.a.engine.create(pathTo(1, 2))
-    pair.a.engine.connect(active, request(0x11), pair.now)
-    return [pair.a, active]
-  },
-  MRA_REQ_RCVD: () => {
-    const [active, passive] = requested()
-    pair.b.engine.delay(passive, 20)
-    pair.exchange()
-    return [pair.a, active]
-  },
-  REQ_RCVD: () => [pair.b, requested()[1]],
-  MRA_REQ_SENT: () => {
-    const [, passive] = requested()
-    pair.b.engine.delay(passive, 20)
-    return [pair.b, passive]
-  },
-  REP_RCVD: () => {
-    const [active, passive] = requested()
-    pair.b.engine.reply(passive, offer(0x22), pair.now)
-    pair.exchange()
-    return [pair.a, active]
-  },
-  MRA_REP_SENT: () => {
-    const [host, active] = inState.REP_RCVD()
-    host.engine.delay(active, 20)
-    return [host, active]
-  },
-  REP_SENT: () => {
-    const [, passive] = requested()
-    pair.b.engine.reply(passive, offer(0x22), pair.now)
-    return [pair.b, passive]
-  },
-  MRA_REP_RCVD: () => {
-    const [active, passive] = requested()
-    pair.b.engine.reply(passive, offer(0x22), pair.now)
-    pair.exchange()
-    pair.a.engine.delay(active, 20)
-    pair.exchange()
-    return [pair.b, passive]
-  },
-  ESTABLISHED: () => [pair.a, established(pair)[0]],
-  DREQ_SENT: () => {
-    const [active] = established(pair)
-    pair.a.engine.disconnect(active, pair.now)
-    return [pair.a, active]
-  },
-  DREQ_RCVD: () => {
-    const [active, passive] = established(pair)
-    pair.a.engine.disconnect(active, pair.now)
-    pair.exchange()
-    return [pair.b, passive]
-  },
-  TIMEWAIT: () => {
-    const [host, passive] = inState.DREQ_RCVD()
-    host.engine.confirmDisconnect(passive, pair.now)
-    return [host, passive]
-  },
-  SIDR_REQ_SENT: () => {
-    const resolution = pair.a.engine.create(pathTo(1, 2))
-    const path = pathTo(1, 2)
-    pair.a.engine.resolve(resolution, { path, serviceId: SERVICE, responseTimeout: 20, maxCmRetries: 3 }, pair.now)
-    return [pair.a, resolution]
-  },
-  SIDR_REQ_RCVD: () => {
-    inState.SIDR_REQ_SENT()
-    pair.exchange()
-    return [pair.b, pair.b.events()[0]!.connection]
-  },
-}
-
-for (const state of Object.keys(cmStates) as CmState[]) {
-  describe(`in ${state}`, () => {
+for (const [state, role] of statesAndRoles) {
+  describe(`in ${state}, ${role}`, () => {
     test('commands that the table lacks are refused, and the error lists the allowed ones', () => {
-      const [host, connection] = inState[state]()
+      const [host, connection] = enter(pair, state, role)
       const commands = {
         REQ: () => host.engine.connect(connection, request(0x77), pair.now),
         MRA: () => host.engine.delay(connection, 20),
@@ -129,7 +47,7 @@ for (const state of Object.keys(cmStates) as CmState[]) {
     })
 
     test('destroyed, it ends or rests in TIMEWAIT, and nothing of it remains in the end', () => {
-      const [host, connection] = inState[state]()
+      const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
       host.engine.destroy(connection, pair.now)
@@ -149,7 +67,7 @@ for (const state of Object.keys(cmStates) as CmState[]) {
     })
 
     test('messages for other ids change nothing', () => {
-      const [host, connection] = inState[state]()
+      const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
       const peer = pathTo(host.number, 3 - host.number)
@@ -165,7 +83,7 @@ for (const state of Object.keys(cmStates) as CmState[]) {
     })
 
     test('device removal destroys it silently', () => {
-      const [host, connection] = inState[state]()
+      const [host, connection] = enter(pair, state, role)
       pair.lose()
       assert.deepEqual(host.engine.removeDevice(0), [connection])
       assert.deepEqual(pair.lose(), [])

@@ -275,6 +275,8 @@ const ucma: Target = {
 const IDS = { LOCAL: 1, REMOTE: 2 }
 const LOCAL_ID = 24
 const REMOTE_ID = 28
+/** The address of peer 1, to which the active identifier connects. */
+const PEER = 9
 
 const mads = (): Uint8Array[] => {
   const data = emitRdmaCmHeader(
@@ -283,7 +285,7 @@ const mads = (): Uint8Array[] => {
   )
   const ids = { tid: 5n, localId: 77, remoteId: 0 }
   const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
-  const gids = { localGid: ipv4(10, 0, 0, 9), remoteGid: ipv4(10, 0, 0, 1) }
+  const gids = { localGid: ipv4(10, 0, 0, PEER), remoteGid: ipv4(10, 0, 0, 1) }
   const req = emitCm({
     ...plainRequest,
     tid: 5n,
@@ -422,7 +424,7 @@ const datagrams: Target = {
       cm.listen(listener, BACKLOG)
     }
     const active = consumer.create(CmPortSpace.values.TCP)
-    cm.resolveAddress(active, ip4(9, PORT), undefined)
+    cm.resolveAddress(active, ip4(PEER, PORT), undefined)
     cm.resolveRoute(active)
     cm.connect(active, parametersOf(0x11))
     const pieces = splitProgram(bytes)
@@ -436,7 +438,7 @@ const datagrams: Target = {
       if (known !== undefined && one[1]! & IDS.LOCAL) mad.set(known.subarray(REMOTE_ID, REMOTE_ID + 4), LOCAL_ID)
       const from: MadAddress = {
         localGid: ipv4(10, 0, 0, 1),
-        remoteGid: ipv4(10, 0, 0, one[0]!),
+        remoteGid: ipv4(10, 0, 0, one[0] === 1 ? PEER : one[0]!),
         qpn: 1,
         pkey: 0xffff,
         flowLabel: 1,

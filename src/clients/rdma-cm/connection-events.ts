@@ -6,7 +6,7 @@ import type { CmConnection } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
 import type { CmEvent } from '../../cm/machine.ts'
 import { eceOf } from '../../cm/messages.ts'
-import { CmEventType } from '../../spec/enums.ts'
+import { CmEventType, QpType } from '../../spec/enums.ts'
 import { Errno } from '../../spec/errno.ts'
 import { rejReason, sidrStatus } from '../../spec/wire/mad.ts'
 import type { CmMessage } from '../../wire/mad.ts'
@@ -70,15 +70,18 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
   return ece === undefined ? {} : { ece }
 }
 
-/** A request without a listener. */
-const refuse = (cm: EventHost, event: CmEvent, reason: number): void => {
-  const { connection } = event
-  if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status: sidrStatus.UNSUPPORTED })
+/** A request for none of our listeners. */
+const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: number): void => {
+  if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status })
   else {
     cm.engine.reject(connection, { reason }, cm.now())
     cm.engine.destroy(connection, cm.now())
   }
 }
+
+/** Whether a request is for the kind of queue pair that the listener's identifiers have (cma_ib_check_req_qp_type). */
+const isForKind = ({ qpType, transport }: Identifier, { connection }: CmEvent): boolean =>
+  connection.state === 'SIDR_REQ_RCVD' ? qpType === QpType.values.UD : transport === connection.agreed.transport
 
 const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   const { connection } = event
@@ -90,7 +93,12 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
   )
   const listener = device && addresses && cm.listenerFor(connection.serviceId, addresses.local, device)
   if (device === undefined || addresses === undefined || listener === undefined) {
-    refuse(cm, event, addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID)
+    const reason = addresses === undefined ? rejReason.CONSUMER_DEFINED : rejReason.INVALID_SERVICE_ID
+    refuse(cm, event, reason, sidrStatus.UNSUPPORTED)
+    return
+  }
+  if (!isForKind(listener, event)) {
+    refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
   // The peer repeats it, and then there may be room.

@@ -1,9 +1,10 @@
 /*
  * An identifier of rdma_cm: its binding, the state of its connection, and its options. rdma-cm.ts changes it.
  */
-import type { CmConnection, CmPath } from '../../cm/connection.ts'
+import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
 import type { CoreObject, Device } from '../../core/model.ts'
 import type { CmConnectionParameters, CmDatagramParameters, CmEce } from '../../spec/classes/cm_parameters.ts'
+import { QpType } from '../../spec/enums.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
@@ -58,6 +59,14 @@ export interface IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void
   /** An identifier for a peer's request, with the same owner; undefined if there is no room for it. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
+}
+
+/** The transport of a connection, by ibv_qp_type. */
+const transports: Readonly<Record<number, CmTransport>> = {
+  [QpType.values.RC]: 'RC',
+  [QpType.values.UC]: 'UC',
+  [QpType.values.XRC_INI]: 'XRC',
+  [QpType.values.XRC_TGT]: 'XRC',
 }
 
 export class Identifier implements PortHolder {
@@ -119,6 +128,11 @@ export class Identifier implements PortHolder {
     this.qpType = qpType
     this.startingPsn = startingPsn
     this.qkey = qkey
+  }
+
+  /** Undefined: its queue pairs have no connections. */
+  get transport(): CmTransport | undefined {
+    return transports[this.qpType]
   }
 
   get isListening(): boolean {

@@ -4,15 +4,17 @@
  * including later ones; a removed device ends what was bound to it. Rules, events and errors are Linux's (cma.c). The
  * MAD layer carries messages; the caller supplies the time.
  */
-import type { CmConnection, CmPath, CmTransport } from '../../cm/connection.ts'
+import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
 import { CmError } from '../../cm/error.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
+import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
 import { isSameAddress } from '../../wire/address.ts'
+import { isSamePartition } from '../../wire/bth.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { MadLayer } from '../mad/layer.ts'
 import { type EventHost, handleEvent } from './connection-events.ts'
@@ -51,19 +53,11 @@ const MAX_RETRIES = 15
 const PACKET_LIFE_TIME = 16
 const ACK_DELAY = 15
 const HOP_LIMIT = 64
-const DEFAULT_PKEY = 0xffff
 const MOST_RETRIES = 7
 const MOST_BACKLOG = 1024
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
-
-const transports: Readonly<Record<number, CmTransport>> = {
-  [QpType.values.RC]: 'RC',
-  [QpType.values.UC]: 'UC',
-  [QpType.values.XRC_INI]: 'XRC',
-  [QpType.values.XRC_TGT]: 'XRC',
-}
 
 export class RdmaCm implements EventHost {
   readonly engine: CmEngine
@@ -233,7 +227,7 @@ export class RdmaCm implements EventHost {
           {
             path,
             serviceId,
-            transport: transports[id.qpType] ?? 'RC',
+            transport: id.transport ?? 'RC',
             ...offerOf(id, parameters),
             retryCount: Math.min(MOST_RETRIES, parameters.retryCount),
             privateData: requestData(id, own, privateDataBytes.REQ, 'cm_id.connect'),
@@ -487,6 +481,11 @@ export class RdmaCm implements EventHost {
     if (route !== undefined) {
       if (!this.devices.hasGid(device.number, route.path.localGid))
         throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is none of ${device.device.name}`)
+      if (!isSamePartition(route.path.pkey, DEFAULT_PKEY))
+        throw new CallError(
+          'ENOENT',
+          `cm_id.connect: ${device.device.name} is not in the partition of the path's P_Key 0x${route.path.pkey.toString(16)}; its P_Key is 0xffff`,
+        )
       return { device: device.number, ...route.path }
     }
     return pathThrough(device, { localGid, remoteGid, flowLabel, trafficClass, pkey: DEFAULT_PKEY })

@@ -8,7 +8,7 @@ import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.
 import type { FlowAddress } from '../../phy/port.ts'
 import { counterValues } from '../../spec/counters.ts'
 import { CallError } from '../../spec/errno.ts'
-import { ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
+import { DEFAULT_PKEY, ICRC_BYTES, MULTICAST_QPN } from '../../spec/wire/headers.ts'
 import { GSI_QKEY, GSI_QPN, MAD_BYTES } from '../../spec/wire/mad.ts'
 import { opcodeNumber } from '../../spec/wire/opcodes.ts'
 import { isSameAddress } from '../../wire/address.ts'
@@ -21,6 +21,7 @@ import {
   bthPadCount,
   bthPkey,
   bthVersion,
+  isSamePartition,
   putBth,
 } from '../../wire/bth.ts'
 import { dethQkey, dethSrcQp, putDeth } from '../../wire/extensions.ts'
@@ -144,6 +145,12 @@ class DatagramQueue implements CoreQueue {
       counters.dropped++
       return
     }
+    const pkey = bthPkey(view, at)
+    if (!isSamePartition(pkey, DEFAULT_PKEY)) {
+      counters.pkeyViolations++
+      counters.dropped++
+      return
+    }
     if (dethQkey(view, deth) !== qkey) {
       counters.qkeyViolations++
       counters.dropped++
@@ -157,7 +164,7 @@ class DatagramQueue implements CoreQueue {
       localGid: this.#localGid,
       remoteGid: this.#remoteGid,
       qpn: dethSrcQp(view, deth),
-      pkey: bthPkey(view, at),
+      pkey,
       flowLabel: from.flowLabel,
       trafficClass: from.trafficClass,
       hopLimit: from.hopLimit,

@@ -261,6 +261,9 @@ export const aprStatus = {
   INVALID_SL: 13,
 } as const
 
+/** `failoverAccepted` of a REP: the alternate path of the REQ, if it has one (clause 12.6.8). */
+export const failoverAccepted = { ACCEPTED: 0, UNSUPPORTED: 1, REJECTED: 2 } as const
+
 /** `transportType` of a REQ; 3 refers to `extendedTransportType` (1: XRC). */
 export const transportType = { RC: 0, UC: 1, RD: 2, EXTENDED: 3 } as const
 

@@ -81,6 +81,16 @@ describe('the MAD layer', () => {
     assert.equal(new DataView(client.heard[1]!.buffer).getUint16(4), 0x0c)
   })
 
+  it('gets nothing of another partition, and counts it', () => {
+    const { world, a, b, first, second } = begin()
+    const gets = listen(b.mads, second, SUBNET_ADMINISTRATION, [GET])
+    for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
+      a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, pkey), { ...pathTo(1, 2), pkey })
+    world.settle()
+    assert.equal(gets.heard.length, 2)
+    assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
+  })
+
   it('answers unclaimed Get and Set, and nothing else', () => {
     const { a, first, send } = begin()
     const client = listen(a.mads, first)

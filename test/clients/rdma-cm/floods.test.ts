@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { CmPortSpace } from '../../../src/spec/enums.ts'
-import { CM_CLASS, MAD_BYTES } from '../../../src/spec/wire/mad.ts'
+import { CM_CLASS, MAD_BYTES, transportType } from '../../../src/spec/wire/mad.ts'
 import { emitCm, emitRdmaCmHeader, rdmaCmServiceId } from '../../../src/wire/mad.ts'
 import { randomFrom } from '../../cm/pair.ts'
 import { plainRequest } from '../../cm/request.ts'
@@ -25,13 +25,20 @@ const noHeader = new Uint8Array(36).fill(0xee)
 const req = (
   number: number,
   caGuid: bigint,
-  { port = PORT, privateData = header, remoteGid = ipv4(10, 0, 0, 2) } = {},
+  {
+    port = PORT,
+    portSpace = TCP as number,
+    privateData = header,
+    remoteGid = ipv4(10, 0, 0, 2),
+    transportType: type = transportType.RC as number,
+  } = {},
 ) =>
   emitCm({
     ...plainRequest,
     tid: BigInt(number),
     localId: number,
-    serviceId: rdmaCmServiceId(TCP, port),
+    serviceId: rdmaCmServiceId(portSpace, port),
+    transportType: type,
     caGuid,
     qpn: 2 + (number % 0xff_fff0),
     localGid: ipv4(10, 0, 0, 1),
@@ -40,13 +47,13 @@ const req = (
     privateData,
   })
 
-const sidrReq = (requestId: number, privateData = header) =>
+const sidrReq = (requestId: number, privateData = header, portSpace: number = UDP) =>
   emitCm({
     name: 'SIDR_REQ',
     tid: BigInt(requestId),
     requestId,
     pkey: 0xffff,
-    serviceId: rdmaCmServiceId(UDP, PORT),
+    serviceId: rdmaCmServiceId(portSpace, PORT),
     privateData,
   })
 
@@ -127,6 +134,24 @@ describe('a flood', () => {
     world.settle()
     const { passive } = establish(world, a, b, listener, [0x11, 0x22])
     assert.equal(passive.connection?.state, 'ESTABLISHED')
+  })
+})
+
+describe('a listener', () => {
+  it('hears no request for another kind of queue pair: it is rejected, as by Linux', () => {
+    const { world, a, b } = twoHosts()
+    const connected = b.listen(ip4(2, PORT))
+    const datagrams = b.listen(ip4(2, PORT), { portSpace: UDP })
+    const send = sender(world, a)
+    send(sidrReq(1, header, TCP))
+    send(req(2, 7n, { portSpace: UDP }))
+    send(req(3, 7n, { transportType: transportType.UC }))
+    world.settle()
+    assert.deepEqual([b.requests(connected), b.requests(datagrams)], [[], []])
+    const { sent } = b.cm.engine.counters
+    assert.deepEqual([sent.REJ, sent.SIDR_REP], [2, 1])
+    for (const id of [connected, datagrams]) b.cm.destroy(id)
+    assertNothingLeft(world)
   })
 })
 

@@ -95,6 +95,20 @@ describe('a path that is set', () => {
     assertNothingLeft(world)
   })
 
+  it('is in the partition of the device', () => {
+    const { a } = twoHosts()
+    const id = a.create()
+    a.cm.resolveAddress(id, ip4(2, PORT), undefined)
+    const path = pathOption(PRIMARY)
+    new DataView(path.buffer).setUint16(58, 0x9234)
+    assert.equal(set(a, id, IB, IB_PATH, path), 'ok')
+    assert.equal(
+      errnoOf(() => a.cm.connect(id, parametersOf(0x11))),
+      'ENOENT',
+    )
+    a.cm.destroy(id)
+  })
+
   it('starts at an address of the device', () => {
     const { a } = twoHosts()
     const id = a.create()
