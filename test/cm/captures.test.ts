@@ -64,5 +64,5 @@ test('each permitted difference is explained in docs/reference/conformance.md', 
 
 after(() => {
   const unused = permitted.filter(row => !used.has(row))
-  assert.deepEqual(unused, [], 'rows that nothing needs')
+  assert.deepEqual(unused, [], 'unused rows')
 })

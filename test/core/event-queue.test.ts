@@ -1,6 +1,6 @@
 /*
  * Event queues (R38): device, port, CQ, QP and SRQ attached together; and the methods that read events from a
- * descriptor (R37, R39), object 0 on the descriptor itself.
+ * descriptor (R37, R39), called on object 0 of the descriptor.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -84,7 +84,7 @@ test('one queue receives events of the device, a port, a CQ and a QP, in order, 
   )
 })
 
-test('an attached object notifies only the queue; detached, it notifies its former listeners again', () => {
+test('an attached object notifies only the queue; after detach it notifies its former listeners again', () => {
   const { newQueue, channel, asyncFd, cq, qp, attach, detach, read, complete, context, caller } = setUp()
   const queue = newQueue()
   attach(queue, { cookie: 3n, cq: cq.handle })
@@ -156,7 +156,7 @@ test('the device’s removal is the last event, and then reads end', () => {
   assert.equal(deaf.sink.take(9).length, 0)
 })
 
-test('mistakes are refused: nothing named, two things, twice, another queue, an unknown port', () => {
+test('mistakes are refused: no object, two objects, attaching twice, another queue, an unknown port', () => {
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
   const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })

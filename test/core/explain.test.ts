@@ -111,7 +111,7 @@ test('a refused bind', () => {
   is('BIND_BOUND', `window ${hex(bound)} is bound already; invalidate it first`, { window: bound })
 })
 
-test('a refusal has a reason, and nothing else has', () => {
+test('every refusal has a reason, and accepted accesses have none', () => {
   const { table, key, window1, window2 } = setUp()
   const bind = { window: table.key[window2], key: 9, lkey: key, hi: HI, lo: 0x1100, lengthHi: 0, lengthLo: 64 }
   bindWindow(table, PD, QP, { ...bind, access: REMOTE_READ })

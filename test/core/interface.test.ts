@@ -57,7 +57,7 @@ test('attributes naming objects of classes that the device lacks are not describ
     code: 'EOPNOTSUPP',
     message: 'cq.create: attribute asyncFd: this device has no class async_fd',
   })
-  // A device that has them shares only the tables of classes that name none of them.
+  // A device with these classes shares only the tables of classes that name none of them.
   const whole = register(core, describeDevice('test1'))
   const tables = [context.device, whole].map(({ shared }) => shared.byName)
   assert.ok(tables[1].get('cq')?.class.methods.create.in.asyncFd)

@@ -1,5 +1,5 @@
 /*
- * What differs by link (R10, R27): a device has and describes only the address attributes of its own link, and refuses
+ * Differences by link (R10, R27): a device has and describes only the address attributes of its own link, and refuses
  * others with the reason.
  */
 import assert from 'node:assert/strict'
@@ -57,7 +57,7 @@ test("an attribute of another link is refused, and the error names this link's",
   assert.ok(Ah.methods.create.in.address)
 })
 
-test("an address handle needs its link's address, one by one and by the thousand (R25)", () => {
+test("an address handle needs its link's address, for one and for a thousand (R25)", () => {
   const lids = { ...ethernet, srcPathBits: 0, dlid: 7 }
   for (const [link, name, list, address] of [
     ['ib', 'ibAddress', 'ibAddresses', lids],
@@ -93,7 +93,7 @@ test('devices with equal drivers but different links share no table', () => {
   assert.equal(device.schema.className('rc_qp')?.methods.create?.in.address, undefined)
 })
 
-test('a method may differ by link: its version replaces the common one, or there is none', () => {
+test('a method may differ by link: a version of its own, or none', () => {
   const answers = (name: string) => () => {
     ran.push(name)
     return {}

@@ -1,5 +1,5 @@
 /*
- * Random programs in several contexts compared with a simple model: sets of handles and lists of parents.
+ * Random programs in several contexts are compared with a simple model: sets of handles and lists of parents.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -63,12 +63,12 @@ const run = (steps: readonly Step[]): void => {
     const { key } = world.handles.get(handle)!
     if (key !== undefined) stale.add(key)
     world.handles.delete(handle)
-    // A closed channel goes with the last CQ that needs it.
+    // A closed channel is destroyed with the last CQ that needs it.
     for (const [number, { object, closed }] of world.descriptors)
       if (closed && uses(world, object) === 0) world.descriptors.delete(number)
   }
 
-  /** The expected result of naming a handle of a class. */
+  /** The expected result of using a handle as one of a class. */
   const lookUp = (world: ModelContext, handle: number, cls: string): string | ModelObject => {
     const found = world.handles.get(handle)
     return found === undefined ? 'ENOENT' : found.class === cls ? found : 'EINVAL'
@@ -86,7 +86,7 @@ const run = (steps: readonly Step[]): void => {
     assert.equal(errno, refused ?? 'ok', `${cls.name}.create`)
     if (refused !== undefined) return
     assert.equal(handle, lowest(world.handles))
-    if (key !== undefined) assert.ok(!stale.has(key), 'a key came again')
+    if (key !== undefined) assert.ok(!stale.has(key), 'a key was used twice')
     const parents = named as ModelObject[]
     world.handles.set(handle!, { class: cls.name, parents, ...(key === undefined ? {} : { key }) })
   }

@@ -23,7 +23,7 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // Offsets in the file, as in a carrier's space.
+      // Offsets in the file, as in a file of a carrier.
       const base = space.add(file)
       const at = (lo: number): number => base + lo - 2 ** 32
       files.open++
@@ -54,7 +54,7 @@ const setUp = () => {
   const modify = (handle: number, args: In<typeof Mr.methods.modify>) =>
     invokeNow(b.context, Mr, 'modify', handle, args, caller)
   const spaceOf = (row: number) => b.device.memory.spaces[b.device.memory.space[row]]!
-  /** The row for a peer's READ of that many bytes at an address; -1 for none. */
+  /** The row for a peer's READ of that many bytes at an address; -1 if there is none. */
   const find = (key: number, hi: number, lo: number, length: number) =>
     resolve(b.device.memory, pdId, key, hi, lo, length, REMOTE_READ, 0)
   return { ...b, caller, file, files, create, destroy, query, modify, spaceOf, find }

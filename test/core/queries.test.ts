@@ -19,7 +19,7 @@ const { pd: Pd, cq: Cq, device: Device, port: Port } = Classes
 const { comp_channel: CompChannel, async_fd: AsyncFd, event_queue: EventQueue } = Classes
 const gid = (last: number) => new Uint8Array(16).fill(0xfe, 0, 1).fill(last, 15)
 
-test('GID entries: filled ones are returned, empty ones ENODATA, beyond the table EINVAL', () => {
+test('GID entries: filled ones are returned, empty ones are ENODATA, those beyond the table EINVAL', () => {
   const { device, context, caller } = bench()
   const [{ gids }] = device.ports
   setGid(gids, 1, { gid: gid(1), type: 2, ifindex: 3 })

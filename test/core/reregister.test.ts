@@ -37,7 +37,7 @@ test('rights change, and with them the rkey', () => {
   assert.ok(reach(first, 8192, REMOTE_WRITE) >= 0)
 })
 
-test('the address changes: other memory, or the same at another address', () => {
+test('the address changes: to other memory, or another address for the same memory', () => {
   const { modify, reach, first, second, device } = setUp()
   modify({ translation: { start: second, length: 100n, iova: 0x5000n } })
   assert.equal(reach(first, 1, 0), -1)

@@ -125,7 +125,7 @@ const ask = (context: Context, cls: ObjectClass, name: string, args: AnyValues, 
 
 const size = { length: 2, width: 3 }
 
-// ---- without asking the device first ----
+// ---- without querying the device first ----
 
 test('an old client on a newer device: known calls work, except for answers that have grown', () => {
   const device = deviceOf(next)
@@ -171,7 +171,7 @@ test('a new client on an older device: missing features are refused, and ignored
 const agreed = (device: Context, cls: ObjectClass, name: string): ObjectClass =>
   agreedClass(cls, device.device.schema.className(cls.name), name)
 
-test('a client that asks the device first sees answers that have grown, and shorter ones', () => {
+test('a client that queries the device first gets longer and shorter answers', () => {
   const newer = deviceOf(next)
   assert.deepEqual(ask(newer, agreed(newer, old, 'create'), 'create', { size: { ...size, height: 5 }, colour: 1 }), {
     area: 7,
@@ -193,7 +193,7 @@ test('a client that asks the device first sees answers that have grown, and shor
   })
 })
 
-test('it learns before the call what the device lacks', () => {
+test('it knows before the call what the device lacks', () => {
   const older = deviceOf(old)
   const message = (cls: ObjectClass, name: string): string => {
     try {

@@ -55,7 +55,7 @@ const waitingLines = (gate: Gate): DriverClass[] => {
     gate.held.add(id)
   }
   const drop = (id: number): void => {
-    assert.ok(gate.held.delete(id), 'let go of twice')
+    assert.ok(gate.held.delete(id), 'released twice')
   }
   const create =
     (inner: AnyHandler): AnyHandler =>
@@ -142,7 +142,7 @@ const anyCall = ({ caller, start }: World, chance: Chance): [ObjectClass, string
   ])
 }
 
-/** A call may fail only by a refusal. */
+/** A call may fail only because it was refused. */
 const refusedOnly = (error: unknown): void => {
   if (!(error instanceof CallError)) throw error
 }
@@ -170,14 +170,14 @@ const compare = ({ core, gate, device, contexts }: World): void => {
     ...handles.slots.filter(object => object !== undefined),
     ...descriptors,
   ])
-  for (const object of objects) assert.ok(object.uses >= 0, 'used less than never')
+  for (const object of objects) assert.ok(object.uses >= 0, 'the use count is negative')
   if (gate.pending.length > 0) return
   assert.equal(stat(core).waiting, 0)
   for (const object of objects) {
     const needed = objects.reduce((n, { parents }) => n + parents.filter(parent => parent === object).length, 0)
     assert.equal(object.uses, needed, `${object.class.name} ${object.handle}`)
     assert.equal(object.life, Lifecycle.LIVE)
-    for (const parent of object.parents) assert.notEqual(parent.life, Lifecycle.GONE, 'it needs what is gone')
+    for (const parent of object.parents) assert.notEqual(parent.life, Lifecycle.GONE, 'it needs a destroyed object')
   }
   const own = objects.filter(({ class: { name } }) => name === 'cq' || name === 'rc_qp')
   assert.deepEqual([...gate.held].sort(), own.map(({ id }) => id).sort())
@@ -205,7 +205,7 @@ const run = async (seeds: readonly number[]): Promise<void> => {
       closeDescriptor(core, fd)
     } else if (what < 9 && gate.pending.length > 0) {
       const [end] = gate.pending.splice(chance.int(gate.pending.length), 1)
-      // A chain continues as it started.
+      // A chain continues in the way in which it started.
       gate.waits = chance.hits(0.5)
       end(chance.hits(0.7))
     } else call(world, context, chance)

@@ -31,7 +31,7 @@ const core = exportsOf('core')
 const spec = exportsOf('spec')
 
 for (const driver of ['null', 'ctx'])
-  test(`${driver} imports nothing but what userdma/core and userdma/spec export`, () => {
+  test(`${driver} imports only what userdma/core and userdma/spec export`, () => {
     const files = readdirSync(join(repoRoot, 'src/drivers', driver))
     assert.ok(files.length > 0)
     for (const file of files)

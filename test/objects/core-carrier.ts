@@ -90,7 +90,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       for (const device of devices.values()) progress = device.poll(now) || progress
       if (!progress) return
     }
-    assert.fail('the devices do not come to rest')
+    assert.fail('the devices still have work after many polls')
   }
 
   const begin = (process: Process): Own => {

@@ -50,7 +50,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual([b.counters.receivedPackets, b.counters.receivedBytes], [3, 160])
     })
 
-    it('delivers a run for a group to all members, its sender too, and to no others', async () => {
+    it('delivers a run for a group to all members, the sender included, and to no others', async () => {
       const [a, b, c] = ports(3)
       const group = groupAddress(9)
       const flow = a.openFlow(flowBetween(link.address(1), group))
@@ -105,7 +105,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(
         (await collect(b, 1)).map(g => g.peer),
         [-1],
-        'b talks to nobody yet',
+        'no flow from b yet',
       )
       const back = b.openFlow(flowTo(2, 1))
       sendRun(a, flow, 1, 1)
@@ -219,7 +219,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       while (offsets.length < 3) {
         if (b.receive(run)) offsets.push(run.offset)
         else await new Promise(setImmediate)
-        assert.ok(Date.now() < deadline, `only ${offsets.length} runs came`)
+        assert.ok(Date.now() < deadline, `only ${offsets.length} runs arrived`)
       }
       assert.equal(new Set(offsets).size, 3)
       assert.deepEqual(
@@ -231,7 +231,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.deepEqual(psns(await collect(b, 1)), [40])
     })
 
-    it('releases an address, and accepts it again', async () => {
+    it('removes an address, and accepts it again', async () => {
       const [a, b] = ports(2)
       const flow = a.openFlow(flowTo(1, 2))
       const back = b.openFlow(flowTo(2, 1))
@@ -243,7 +243,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       sendRun(a, flow, 2, 1)
       assert.deepEqual(psns(await collect(b, 1)), [2])
       sendRun(b, back, 3, 1)
-      assert.deepEqual(psns(await collect(a, 1)), [3], 'its flows are as before')
+      assert.deepEqual(psns(await collect(a, 1)), [3], 'flows to it work again')
     })
 
     it('wakes a device when packets arrive', async () => {
@@ -285,7 +285,7 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
       assert.equal(a.counters.dropped, 0)
     })
 
-    it('reserves room, and takes it back', () => {
+    it('reserves room, and cancels a reservation', () => {
       const [a] = ports(1)
       const rooms: number[] = []
       for (let room = a.takeRoom(a.maxBytes); room >= 0; room = a.takeRoom(a.maxBytes)) rooms.push(room)

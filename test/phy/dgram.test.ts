@@ -1,5 +1,5 @@
 /*
- * The port on node:dgram: the port contract without native code, and packets of other kinds of ports refused.
+ * The port on node:dgram: the port contract without native code, and packets of other kinds of ports are refused.
  */
 import assert from 'node:assert/strict'
 import { createSocket } from 'node:dgram'
@@ -62,7 +62,7 @@ describe('node:dgram', () => {
     assert.deepEqual(foreign, [addressText(loopback(3))])
   })
 
-  it('is understood by no UDP port, whatever the packet’s length', { skip: !hasNative() }, async () => {
+  it('sends packets that no UDP port accepts, whatever their length', { skip: !hasNative() }, async () => {
     const [a] = pair()
     const other = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
     open.push(other)
@@ -79,7 +79,7 @@ describe('node:dgram', () => {
     assert.deepEqual([other.counters.icrcErrors, a.counters.foreignPackets], [5, 5])
   })
 
-  it('has a mark that no identification explains', () => {
+  it('has a mark that no identification produces', () => {
     const arena = plainArena(4300)
     const flow = makeFlow({ source: loopback(1), destination: loopback(2), sourcePort: 4791, destinationPort: 4791 })
     for (let length = 16; length <= 4300; length += 4) {
@@ -89,7 +89,7 @@ describe('node:dgram', () => {
     }
   })
 
-  it('takes no foreign address, and refuses sources that it lacks', () => {
+  it('refuses local addresses of other hosts, and sources that it lacks', () => {
     const [a] = pair()
     const second = createDgramPort({ mtu: 1500, interfaceName: 'lo' })
     open.push(second)
@@ -102,7 +102,7 @@ describe('node:dgram', () => {
     assert.throws(() => a.openFlow(flowBetween(loopback(9), loopback(2))), /has no address 127\./)
   })
 
-  it('survives unsendable datagrams and non-packets', async () => {
+  it('continues after datagrams that cannot be sent and datagrams that are not packets', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     sendRun(a, flow, 0, 1, 66000)
@@ -116,7 +116,7 @@ describe('node:dgram', () => {
     assert.deepEqual([b.counters.dropped, b.counters.icrcErrors], [1, 4])
   })
 
-  it('talks IPv6, to itself where loopback has one address only', async t => {
+  it('sends over IPv6, also to itself', async t => {
     const address = new Uint8Array(16)
     address[15] = 1
     const port = createDgramPort({ mtu: 65536, interfaceName: 'lo' })
@@ -131,7 +131,7 @@ describe('node:dgram', () => {
     assert.equal((await collect(port, 30)).length, 30)
   })
 
-  it('sends again once the datagrams in flight have left', async () => {
+  it('sends again when the datagrams in flight have left', async () => {
     const [a, b] = pair()
     const flow = a.openFlow(flowBetween(loopback(1), loopback(2)))
     let runs = 0

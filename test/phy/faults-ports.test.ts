@@ -21,7 +21,7 @@ const udpPort = (n: number, rules: string): FaultPort => {
 }
 
 for (const rules of ['', idle]) {
-  const name = rules === '' ? 'no rules' : 'rules that hit nothing'
+  const name = rules === '' ? 'no rules' : 'rules that match no packet'
   portContract(`a port on a memory link with ${name}`, () => {
     const link = smallSwitch(16, 64)
     return {
@@ -35,8 +35,8 @@ for (const rules of ['', idle]) {
   })
 }
 
-describe('faults over UDP', { skip: hasNative() ? false : 'koffi is not there' }, () => {
-  portContract('a port on UDP with rules that hit nothing', () => ({
+describe('faults over UDP', { skip: hasNative() ? false : 'koffi is missing' }, () => {
+  portContract('a port on UDP with rules that match no packet', () => ({
     address: loopback,
     attach: n => udpPort(n, idle),
   }))

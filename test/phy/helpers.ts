@@ -97,7 +97,7 @@ export const collect = async (port: Port, count: number, run = emptyRun()): Prom
     got.push(...receiveAll(port, run))
     if (got.length >= count) return got
     if (Date.now() > deadline)
-      throw new Error(`${got.length} of ${count} packets came: ${JSON.stringify(port.counters)}`)
+      throw new Error(`${got.length} of ${count} packets arrived: ${JSON.stringify(port.counters)}`)
     await new Promise(setImmediate)
   }
 }

@@ -18,7 +18,7 @@ describe('key table', () => {
           if (take) {
             const number = table.take(words, 1)
             if (known) assert.equal(number, known.number)
-            else assert.ok(![...model.values()].some(m => m.number === number), 'the number of a live key')
+            else assert.ok(![...model.values()].some(m => m.number === number), 'the number of a key in use')
             model.set(key, { number, holders: (known?.holders ?? 0) + 1 })
           } else if (known) {
             assert.equal(table.drop(known.number), known.holders === 1)

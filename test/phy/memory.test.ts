@@ -127,7 +127,7 @@ describe('memory link', () => {
       return receiveAll(b)[0].bytes[63]
     }
     const before = trailer()
-    assert.equal(before, 0, 'as it was filled')
+    assert.equal(before, 0, 'as it was written')
     sendRun(a, flow, 0, 1)
     b.requireSeal(1)
     const late = receiveAll(b)[0].bytes
@@ -179,12 +179,12 @@ describe('memory link', () => {
     assert.equal(link.stat().runs + link.stat().smallRuns, 0)
   })
 
-  it('refuses when the buffers are used up, and accepts again after a release', () => {
+  it('refuses when all buffers are in use, and accepts again after a release', () => {
     const [a, b] = ports(smallSwitch(), 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
     let sent = 0
     while (sendRun(a, flow, sent, 1, 4096)) sent++
-    assert.equal(sent, 6, 'eight buffers, two of them kept for b')
+    assert.equal(sent, 6, 'eight buffers, two of them reserved for b')
     assert.equal(a.reserve(64) >= 0, true, 'small runs have buffers of their own')
     const run = emptyRun()
     assert.ok(b.receive(run))
@@ -233,7 +233,7 @@ describe('memory link', () => {
     assert.equal(link.stat().smallRuns, 0)
   })
 
-  it('sends several runs from one room, which is free when all of them are released and the turn is over', () => {
+  it('sends several runs from one reservation, which is free when all of them are released and the turn is over', () => {
     const link = smallSwitch()
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))
@@ -254,13 +254,13 @@ describe('memory link', () => {
     })
     assert.deepEqual(offsets, [at, at + 2000, at + 3040])
     b.release()
-    assert.equal(link.stat().runs, 1, 'the sender may go on in it')
+    assert.equal(link.stat().runs, 1, 'the sender may continue in it')
     a.flush()
     assert.equal(link.stat().runs, 0)
     assert.throws(() => a.commit(end, 64, 1, 64, flow), /without reserve/)
   })
 
-  it('lets the sender use its room when there is no other', () => {
+  it('lets the sender use its reservation when no other buffer is free', () => {
     const link = smallSwitch(2, 1)
     const [a] = ports(link, 1)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
@@ -275,7 +275,7 @@ describe('memory link', () => {
     assert.equal(link.stat().runs, 0)
   })
 
-  it('keeps any number of runs in a room apart', () => {
+  it('keeps any number of runs in a reservation apart', () => {
     const link = smallSwitch(2, 4)
     const [a, b] = ports(link, 2)
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(2)))

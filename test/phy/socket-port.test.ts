@@ -10,7 +10,7 @@ import { createSenders } from '../../src/phy/udp/senders.ts'
 
 const address = (last: number): Uint8Array => Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? last : 0xfd))
 
-test('an address keeps its number without a socket; the number of a left group is the next one given', () => {
+test('an address keeps its number without a socket; the number of a left group is reused first', () => {
   const { put, numberOf, numberFor, forget, sockets, addresses } = createAddresses<string>()
   assert.deepEqual([put(address(1), 'a'), put(address(2), 'group'), put(address(3), 'c')], [0, 1, 2])
   sockets[0] = undefined
@@ -27,7 +27,7 @@ test('an address keeps its number without a socket; the number of a left group i
   assert.deepEqual(addresses[1], address(4))
 })
 
-test('rooms lie at the reported offsets, each is reserved once, and their number is fixed', () => {
+test('reservations lie at the reported offsets, each is taken once, and their number is fixed', () => {
   const flows = createFlowTable()
   const { takeRoom, giveRoom } = socketPortParts(flows, createSenders(flows), 4096)
   const rooms = Array.from({ length: ROOMS_BYTES / RUN_BYTES }, () => takeRoom(RUN_BYTES))

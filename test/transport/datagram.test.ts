@@ -104,7 +104,7 @@ describe('a sender of datagrams', () => {
       assert.equal(t.node.engine.query(t.row).state, SQE)
     }
   })
-  it('obeys its pace', () => {
+  it('sends one window per interval', () => {
     const t = start({ windowBytes: 4 * (MTU + 64), pace: 100 })
     t.post(...Array.from({ length: 6 }, (_, id) => ({ id, opcode: SEND, ...to(0x22), ...sge(0, MTU) })))
     assert.equal(t.sent().length, 4)
@@ -116,7 +116,7 @@ describe('a sender of datagrams', () => {
 })
 
 describe('a receiver of datagrams', () => {
-  it('gets the route header, the payload and the source', () => {
+  it('writes the route header, the payload and the source', () => {
     const t = start()
     t.receives(2, 500)
     t.arrives('SEND_ONLY', { payload: 101 })
@@ -135,10 +135,10 @@ describe('a receiver of datagrams', () => {
     assert.equal((memory[22] << 8) | memory[23], 28 + 12 + 8 + 101 + 3 + 4)
     assert.deepEqual(memory.slice(40, 141), data(101))
     assert.equal(memory[141], 0)
-    assert.equal(t.node.calls.writes, 2, 'one move each')
+    assert.equal(t.node.calls.writes, 2, 'one DMA write each')
     assert.deepEqual(t.sent(), [])
   })
-  it('learns from the service level that a datagram is IPv6', () => {
+  it('reports in the service level that a datagram is IPv6', () => {
     const t = start()
     t.node.routeVersion.is = 6
     t.receives(1, 100)
@@ -217,7 +217,7 @@ describe('a receiver of datagrams', () => {
     t.node.engine.modify(t.row, RTR, { pathMtu: MTU })
     t.arrives('SEND_ONLY', { qkey: 9 })
     assert.equal(t.node.cqes.length, 3)
-    assert.deepEqual(t.node.events, [], 'nothing is established')
+    assert.deepEqual(t.node.events, [], 'no COMM_EST')
   })
   it('goes to error if its own buffer is not writable', () => {
     const t = start()

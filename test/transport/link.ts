@@ -55,7 +55,7 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
   }
   const rowFor = (to: number, bytes: Uint8Array): number => {
     const row = rowOf[to].get((bytes[5] << 16) | (bytes[6] << 8) | bytes[7])
-    if (row === undefined) throw new Error('a packet for nobody')
+    if (row === undefined) throw new Error('a packet for an unknown QP')
     return row
   }
   const deliver = (): void => {

@@ -142,7 +142,7 @@ describe('a run of READ responses', () => {
     assert.deepEqual(t.sent(), [`READ_REQUEST@3 ackreq reth +${3 * MTU}:${3 * MTU}`])
     t.responses(['READ_RESP_FIRST', 3, full])
     t.responses(['READ_RESP_MIDDLE', 4, full], ['READ_RESP_MIDDLE', 5, full])
-    assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'where the answer should end')
+    assert.deepEqual(t.completions(), ['1 BAD_RESP'], 'where the response should end')
   })
   it('for a request not sent yet is dropped', () => {
     // half of the window is two packets: the READ is sent in parts of two, with one part in flight

@@ -89,7 +89,7 @@ export interface SentPacket {
 export const LOCAL_KEY = 0x1111
 export const REMOTE_KEY = 0x8000_2222
 export const ALL_ACCESS = 15
-/** Number of the XRC target's SRQ; its WQEs are the row's. */
+/** Number of the XRC target's SRQ, whose WQEs are those of the row. */
 export const SHARED_QUEUE = 0x5a
 
 /** Behind the receive area: where datagrams are assembled. */
@@ -147,7 +147,7 @@ export const createNode = (options: NodeOptions = {}) => {
   ): void => {
     if (regions[region] === undefined) throw new Error(`region ${region} was not resolved`)
     let address = word(hi, lo)
-    if (address < 0 || address + total > memoryBytes) throw new Error(`move of ${total} bytes at ${address}`)
+    if (address < 0 || address + total > memoryBytes) throw new Error(`DMA of ${total} bytes at ${address}`)
     for (let left = total, piece = at; left > 0; piece += stride) {
       const n = Math.min(left, chunk)
       if (out) arena.bytes.set(memory.subarray(address, address + n), piece)
@@ -449,7 +449,8 @@ export const createNode = (options: NodeOptions = {}) => {
       const all = new Uint8Array(total)
       const size = packets[0].length
       packets.forEach((bytes, i) => {
-        if (i < packets.length - 1 ? bytes.length !== size : bytes.length > size) throw new Error('this is no run')
+        if (i < packets.length - 1 ? bytes.length !== size : bytes.length > size)
+          throw new Error('the packets do not form a run')
         all.set(bytes, i * size)
       })
       let at = place(all, now)

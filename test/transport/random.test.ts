@@ -154,7 +154,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
         `${side === sides[0] ? 'first' : 'second'} side: request ${c.id} has status ${c.status}`,
       )
       if (c.id < 1_000_000) {
-        assert.ok(c.id >= side.sendsDone, `request ${c.id} completes after ${side.sendsDone - 1}`)
+        assert.ok(c.id >= side.sendsDone, `request ${c.id} completes out of order, after ${side.sendsDone - 1}`)
         side.sendsDone = c.id + 1
         side.checks[c.id](side)
       } else {
@@ -190,7 +190,7 @@ const run = (seed: number, mtu: number, operations: number, link: LinkOptions, o
   sides.forEach((side, i) => {
     const queue = side.node.queues[side.row]
     assert.equal(queue.retired, side.posted, `all requests of side ${i} are complete`)
-    assert.equal(side.received, side.expected.length, `all messages to side ${i} came`)
+    assert.equal(side.received, side.expected.length, `all messages to side ${i} arrived`)
     assert.deepEqual(slice(side, TARGET, AREA), side.target, `memory of side ${i}`)
     assert.deepEqual(new BigUint64Array(side.node.memory.slice(WORDS, WORDS + 128).buffer), side.words)
     assert.equal(side.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'no timer is left')

@@ -18,7 +18,7 @@ const READ = 4
 const sge = (at: number, length: number) => ({ sges: [{ at, length }] })
 
 describe('SQD', () => {
-  it('finishes started requests, starts none, and reports when it is drained', () => {
+  it('finishes requests in flight, fetches no others, and reports when it is drained', () => {
     const t = startScript({}, { windowBytes: 2000 })
     t.post({ id: 1, opcode: SEND, ...sge(0, 3000) }, { id: 2, opcode: SEND })
     assert.equal(t.sent().length, 2)
@@ -260,7 +260,7 @@ describe('a hostile program', () => {
       assert.ok(statuses.length <= 3 && statuses.every(status => status > 0))
     }
   })
-  it('that posts faster than its requests are flushed blocks nobody', () => {
+  it('that posts faster than its requests are flushed blocks no other queue pair', () => {
     let loads = 0
     const { engine, row } = start({
       loadSend(_row, _index, into, at) {
@@ -297,7 +297,7 @@ describe('a hostile program', () => {
     })
     engine.onDoorbell(row)
     for (let i = 0; i < 100 && engine.pollTransmit(sink, 0); i++) {}
-    assert.ok(loads < 5000, `${loads} requests are out`)
+    assert.ok(loads < 5000, `${loads} requests were fetched`)
     sent.length = 0
   })
 })

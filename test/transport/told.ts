@@ -1,5 +1,5 @@
 /*
- * The failures that an engine reports, and a check for every test: each has a cause that the table lists for it.
+ * The failures that an engine reports, and a check for every test: spec/causes.ts lists the cause for that failure.
  */
 import { type Cause, type CauseName, causeOfCode, causes } from '../../src/spec/causes.ts'
 import { AsyncEventType } from '../../src/spec/enums.ts'
@@ -11,7 +11,7 @@ const nameIn = (values: Readonly<Record<string, number>>, value: number): string
 
 const check = (what: string, cause: CauseName | undefined): void => {
   if (cause === undefined || !causes[cause].fails.some(name => name === what))
-    throw new Error(`${what} for ${cause}, which is no cause of it in spec/causes.ts`)
+    throw new Error(`${what} was reported with cause ${cause}, which spec/causes.ts does not list for it`)
 }
 
 /** The cause of a completion's vendor_err. */
@@ -23,7 +23,7 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
 }
 
 export const createTold = () => {
-  /** Of failures and events, in order. */
+  /** The causes of failures and events, in order. */
   const told: Cause[] = []
   /** Causes of NAKs by PSN, and the peer's if known. */
   const naks = new Map<number, Cause>()

@@ -51,7 +51,7 @@ describe('a requester of UC', () => {
     assert.deepEqual(t.completions(), ['1 ok', '2 ok', '3 ok', '4 ok', '5 ok'])
     for (const { bytes } of t.node.sent) assert.match(parsePacket(bytes).kind === 'packet' ? 'UC' : '', /UC/)
     assert.ok(t.node.sent.every(({ bytes }) => (bytes[0] & 0xe0) === 0x20))
-    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'nothing is waited for')
+    assert.equal(t.node.engine.nextTimeout(), Number.POSITIVE_INFINITY, 'no response is awaited')
   })
   it('sends more than a window without a response', () => {
     const t = start({ windowBytes: 4096 })
@@ -67,7 +67,7 @@ describe('a requester of UC', () => {
     node.transmit(0)
     const order = node.sent.map(({ bytes }) => bytes[7])
     const first = order.lastIndexOf(rows[0] + 0x40)
-    assert.ok(order.indexOf(rows[1] + 0x40) < 80, 'the second one waits for no more than a turn')
+    assert.ok(order.indexOf(rows[1] + 0x40) < 80, 'the second one waits at most one turn')
     assert.ok(first > 256)
   })
   it('has no READ, atomic or invalidate: local QP operation error, and the rest is flushed', () => {
@@ -159,7 +159,7 @@ describe('the pace of UC', () => {
     }
     const sentTo: number[] = []
     for (let now = 1000; node.cqes.length < 15; now = node.engine.nextTimeout()) {
-      assert.ok(now < 3000, 'nobody waits for ever')
+      assert.ok(now < 3000, 'no queue pair starves')
       node.engine.onTimeout(now)
       node.transmit(now)
       assert.ok(node.sent.length <= 9, `${node.sent.length} packets in one interval`)
@@ -170,7 +170,7 @@ describe('the pace of UC', () => {
     const half = rows.map(row => sentTo.slice(0, 40).filter(qpn => qpn === 0x40 + row).length)
     assert.ok(Math.min(...half) > 0, `of the first 40 packets: ${half.join(' ')}`)
   })
-  it('resumes exactly at the requested time, however fractions of µs round', () => {
+  it('resumes exactly at the requested time, whatever the fractions of µs', () => {
     const node = createNode({ windowBytes: 8 * (MTU + 64), pace: 524.288, memoryBytes: 0x10_0000 })
     const row = node.createQp(0x20, { service: Service.UC })
     node.connect(row, { destQpn: 0x40 })
@@ -235,7 +235,7 @@ describe('a responder of UC', () => {
     assert.deepEqual(t.completions(), [`100 ok recv ${MTU + 2}`])
     assert.deepEqual(inMemory(t, 0x8000, MTU), data(MTU))
   })
-  it('drops a MIDDLE or LAST that continues nothing', () => {
+  it('drops a MIDDLE or LAST that does not continue a message', () => {
     const t = receiving()
     request(t, 'SEND_LAST', 0, { payload: 1 })
     request(t, 'WRITE_FIRST', 0, { payload: MTU, remote: 0x8000, dmaLen: MTU + 1 })

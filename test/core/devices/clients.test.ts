@@ -59,7 +59,7 @@ test('registering reports existing devices, unregistering remaining ones, both w
   assert.equal(seen(), '')
 })
 
-test('a new device calls add in order of registration, a removed one remove in the reverse order', () => {
+test('a new device calls add in order of registration; a removed one calls remove in reverse order', () => {
   const { core, plug, client, seen } = subsystem()
   for (const name of ['mad', 'cm', 'ipoib']) registerClient(core, client(name))
   const device = plug('d1')
@@ -81,7 +81,7 @@ test('a client that declines a device is not notified of its removal', () => {
   assert.equal(seen(), 'a+d1 a+d2 a-d2')
 })
 
-test('in remove the device answers EIO, and the client can release its objects there', () => {
+test('in remove the device answers EIO, and the client can release its objects', () => {
   const { core, plug } = subsystem()
   const codes: string[] = []
   let live: () => number = () => -1
@@ -126,7 +126,7 @@ test('a client that throws: at registration it is not registered, later the othe
   plug('d4')
   seen()
   leave()
-  assert.equal(core.faults, 7, 'd at three devices, c at the end of four')
+  assert.equal(core.faults, 7, 'd at three devices, c after the fourth')
 })
 
 test('callbacks may add and remove clients and devices: each client is notified of each live device, and of its removal', () => {
@@ -145,7 +145,7 @@ test('callbacks may add and remove clients and devices: each client is notified 
     core,
     busy('a', device => device === one && unregister(two)),
   )
-  assert.equal(seen(), 'a+d1', 'd2 went before its turn')
+  assert.equal(seen(), 'a+d1', 'd2 was removed before its turn')
   first()
   unregister(one)
   seen()
@@ -157,7 +157,7 @@ test('callbacks may add and remove clients and devices: each client is notified 
   )
   leave = registerClient(core, client('c'))
   unregister(plug('d3'))
-  assert.equal(seen(), 'b+d3 b-d3', 'c had left before its turn')
+  assert.equal(seen(), 'b+d3 b-d3', 'c was removed before its turn')
 
   const system = openContext(systemDevice(core))
   const told: number[] = []
@@ -191,7 +191,7 @@ test('a client cannot unregister in its own callback, nor after another callback
     remove: () => {},
   })
   plug('d1')
-  const why = 'client a unregisters in a callback of its own'
+  const why = 'client a unregisters in its own callback'
   assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
 })
 

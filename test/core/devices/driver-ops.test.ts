@@ -108,7 +108,7 @@ test('ioctl uses objects of the context, which are busy until the descriptor is 
   invokeNow(b.context, Pd, 'destroy', pd, {}, b.caller)
 })
 
-test('posted records are read one by one, and the sink’s wake is poll’s', () => {
+test('posted records are read one by one, and the sink’s wake makes poll return', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.2')
   assert.equal(
@@ -143,7 +143,7 @@ test('mmap needs whole existing pages', () => {
     )
 })
 
-test('an interface without a call answers like a Linux file without it, and so does another class', () => {
+test('an interface without a call answers as a Linux file without it, and so does another class', () => {
   const b = setUp()
   const fd = open(b, 'test.userdma.1')
   const asyncFd = install(b, invokeNow(b.context, Classes.async_fd, 'create', 0, {}, b.caller))

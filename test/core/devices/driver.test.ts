@@ -11,7 +11,7 @@ const same = <T extends true>(_yes?: T): void => {}
 
 const added = { create: { out: { queue: optional(record(0x8000, { offset: at(0, u64(0)) })) } } }
 
-test("the compiler knows a handler's arguments and its result", () => {
+test("a handler's arguments and result are typed by its method's declaration", () => {
   interface CqState {
     depth: number
   }

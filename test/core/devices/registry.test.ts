@@ -39,7 +39,7 @@ test('a device has a unique name while it is registered', () => {
   assert.throws(() => register(core, describeDevice('two', testDriver(), { ports: [] })), /physPortCnt is 1, but 0/)
 })
 
-test('a device is renamed, and its users continue', () => {
+test('a device is renamed, and clients continue to use it', () => {
   const { core, device, context, caller } = bench()
   register(core, describeDevice('other'))
   const before = device.name

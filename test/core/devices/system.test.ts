@@ -1,5 +1,5 @@
 /*
- * R13 and R18: the system-wide device lists the devices, reports added and removed ones, and has exactly the global
+ * R13 and R18: the system-wide device lists the devices, reports added and removed ones, and has only the global
  * classes.
  */
 import assert from 'node:assert/strict'
@@ -29,7 +29,7 @@ const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 const caller = testCaller()
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 
-/** A core, a client of its system-wide device, and what that client sees. */
+/** A core, a client of its system-wide device, and the events that this client gets. */
 const system = () => {
   const core = createCore()
   const device = systemDevice(core)
@@ -117,7 +117,7 @@ test('a removed device returns its index, and the next device gets the lowest fr
   )
 })
 
-test('changes are its events: every listener gets each, in order, until it closes', () => {
+test('changes are events: every listener gets each, in order, until it closes', () => {
   const { core, device, context } = system()
   const other = openContext(device)
   const fds = [context, other].map(one => {

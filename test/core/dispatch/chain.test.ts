@@ -97,11 +97,11 @@ test('UNDO follows dependencies: a region moved to a newer domain is destroyed b
   const moved = link(Mr, 'modify', {}, { object: 1, refs: { pd: 2 } })
   const { done } = run(b, [pd(), mr, pd(), moved, link(Pd, 'destroy', {}, { object: 2 })], UNDO)
   assert.deepEqual([done, live(b)], [4, []])
-  // Each while its dependency lives.
+  // Each is destroyed while its dependency exists.
   assert.deepEqual(gone, [`mr 1 of ${Lifecycle.LIVE}`, 'pd 0 of ', 'pd 2 of '])
 })
 
-test('UNDO refuses before the first entry what could not be undone', () => {
+test('UNDO refuses, before the first entry runs, what could not be undone', () => {
   const b = bench()
   run(b, [cq()])
   assert.throws(
@@ -211,7 +211,7 @@ test('descriptors are used within the chain and installed where their entries li
   assert.deepEqual([events?.to.channel?.id, events?.to.asyncFd?.id], numbers)
 })
 
-test('any bytes as a chain: refused or run, and nothing else', () => {
+test('any bytes as a chain are refused or run, without other effects', () => {
   const good = encodeChain([pd(), cq(), qp(0, 1), link(Cq, 'reqNotify', { solicitedOnly: 1 }, { object: 1 })])
   fc.assert(
     fc.property(

@@ -88,7 +88,7 @@ test('a driver adds methods to a common class', () => {
   assert.equal(findEntry(table, Box.id, CREATE)?.handler, boxCore.handlers.create)
 })
 
-test('an experimental method is like any other; a driver has no other blocks (R5)', () => {
+test('an experimental method is like any other; a driver cannot add other blocks (R5)', () => {
   const open = () => ({})
   const at = (call: number) =>
     build(withMethods(driverClass(Box), { open: method(call, { in: {}, out: {} }) }, { open }))
@@ -114,7 +114,7 @@ test('optional arguments that a driver does not support are absent, and refused 
   assert.deepEqual(Object.keys(without.in), ['size'])
   assert.deepEqual(without.refused, { lid: { id: 2, code: 'EOPNOTSUPP', why: 'attribute lid: no lids' } })
   assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'lid'])
-  assert.throws(() => table({ size: 'any will do' }), /driver d: pot\.create: attribute size cannot be lacking/)
+  assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size cannot be lacking/)
 })
 
 test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {

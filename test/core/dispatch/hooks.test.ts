@@ -42,7 +42,7 @@ test('a policy: each context has a limit of domains, and a context may be denied
   addHook(device, {
     class: 'cq',
     pre(call) {
-      if (call.context === other) throw new CallError('EPERM', 'no completion queues for you')
+      if (call.context === other) throw new CallError('EPERM', 'no completion queues for this context')
     },
   })
   const create = (of: Context) => errnoOf(() => invokeNow(of, Pd, 'create', 0, {}, caller))
@@ -73,7 +73,7 @@ test('it applies to the calls of a chain too: the refused entry is reported', ()
   }
 })
 
-test('faults injected into any call: the caller gets the error, nothing is left, and everything else works', () => {
+test('faults can be injected into any call: the caller gets the error, nothing is left, and other calls work', () => {
   fc.assert(
     fc.property(fc.infiniteStream(fc.boolean()), faults => {
       const { core, device, context, caller, log } = bench()
@@ -100,7 +100,7 @@ test('faults injected into any call: the caller gets the error, nothing is left,
       const queue = trying(() => invokeNow(context, Cq, 'create', 0, cq, caller))
       const args = { pd, sendCq: queue, recvCq: queue, cap, userHandle: 0n }
       const qp = trying(() => invokeNow(context, RcQp, 'create', 0, args, caller))
-      assert.deepEqual([pd, queue, qp], [0, 1, 2], 'what was refused keeps no handle')
+      assert.deepEqual([pd, queue, qp], [0, 1, 2], 'refused calls keep no handle')
       trying(() => invokeNow(context, RcQp, 'destroy', qp, {}, caller))
       assert.equal(refused, injected)
       closeContext(context)
@@ -125,7 +125,7 @@ test('hooks see private classes and a driver’s descriptors like all others', (
   assert.deepEqual(seen, ['pd.create', 'sink.create', 'sink.take', 'driver_ops.create'])
 })
 
-test("an after-hook cannot change a call's result", () => {
+test("a post-hook cannot change a call's result", () => {
   const { core, device, context, caller } = bench()
   addHook(device, {
     post() {
@@ -140,7 +140,7 @@ test("an after-hook cannot change a call's result", () => {
   )
 })
 
-test('an after-hook sees every call once, also one that is refused for its arguments or its object', () => {
+test('a post-hook sees every call once, also one refused for its arguments or its object', () => {
   const { device, context, caller } = bench()
   const before: string[] = []
   const ended: unknown[] = []

@@ -342,7 +342,7 @@ test('classes may share a limit: a device has so many queue pairs, whatever thei
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)
 })
 
-// ---- handlers that wait ----
+// ---- asynchronous handlers ----
 
 const gate = () => {
   let release = (): void => {}
@@ -412,8 +412,8 @@ test('an asynchronous destroy makes its object busy; if it is refused the object
 })
 
 for (const [name, end] of [
-  ['its client dies', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
-  ['its device goes', ({ device }: ReturnType<typeof bench>) => unregister(device)],
+  ['its client is closed', ({ context }: ReturnType<typeof bench>) => closeContext(context)],
+  ['its device is removed', ({ device }: ReturnType<typeof bench>) => unregister(device)],
 ] as const)
   test(`an asynchronous handler during the notification of ${name} answers EIO, and leaves nothing`, async () => {
     const released: string[] = []

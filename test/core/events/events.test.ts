@@ -59,7 +59,7 @@ test('arming raises exactly one event for the next completion (R35)', () => {
   assert.equal(waiting(channel), 'EAGAIN')
 })
 
-test('armed for solicited completions only those raise an event; a weaker arming does not weaken', () => {
+test('armed for solicited completions, only those raise an event; a later weaker arming changes nothing', () => {
   const { channel, newCq, notify } = setUp()
   const cq = newCq(1n)
   notify(cq.handle, 1)
@@ -124,7 +124,7 @@ test('a removed device raises an event on every async fd, then reads end with EI
   assert.equal(waiting(channel), 'EIO')
 })
 
-test('unread events of the objects of a removed device is discarded with them; events of a port can be read', () => {
+test('unread events of the objects of a removed device are discarded; events of a port can be read', () => {
   const { device, asyncFd, channel, newCq } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -165,7 +165,7 @@ test('a closed descriptor gets nothing; its unread events do not count', () => {
   assert.deepEqual(destroy(cq.handle), { compEvents: 1, asyncEvents: 0 })
 })
 
-test('events of a port can be read after its context is closed; events of objects cannot', () => {
+test('events of a port can be read after their context is closed; events of objects cannot', () => {
   const { context, device, asyncFd, newCq } = setUp()
   raiseObjectEvent(newCq(1n), AsyncEventType.values.CQ_ERR)
   raisePort(device, 1, AsyncEventType.values.PORT_ERR)
@@ -177,7 +177,7 @@ test('events of a port can be read after its context is closed; events of object
   assert.equal(waiting(asyncFd), 'EIO')
 })
 
-test('a sink is not asked for an element that has sent nothing, and for all at once when its descriptor is closed', () => {
+test('a sink is not asked about an element without events, and is asked once for all when its descriptor is closed', () => {
   const { core, channel, newCq, notify, destroy } = setUp()
   const asked: unknown[] = []
   attachSink(channel, {
@@ -205,7 +205,7 @@ test('a sink is not asked for an element that has sent nothing, and for all at o
   assert.deepEqual(asked, [loud[0]!.events, Number.POSITIVE_INFINITY])
 })
 
-test('a carrier’s sink takes over waiting events, and core asks it which were read', () => {
+test('a carrier’s sink takes over waiting events, and core asks it which ones were read', () => {
   const { context, channel, newCq, notify, destroy } = setUp()
   const cq = newCq(1n)
   const fire = () => {
@@ -234,7 +234,7 @@ test('a carrier’s sink takes over waiting events, and core asks it which were 
   assert.equal(ended, 1)
 })
 
-test('a queue that nobody reads stays bounded, and still wakes for every element', () => {
+test('a queue that is not read stays bounded, and still wakes its reader for every element', () => {
   const { channel, newCq, notify, destroy } = setUp()
   const [busy, late] = [newCq(1n), newCq(2n)]
   const fire = (cq: typeof busy) => {
@@ -262,7 +262,7 @@ test('a waiter on a queue is woken by an event and by its end', () => {
   assert.equal(woken, 1)
   closeContext(b.context)
   assert.equal(woken, 2)
-  // A late sink gets an error.
+  // A sink attached later gets an error.
   attachSink(
     b.asyncFd,
     createEventQueue(() => woken++),

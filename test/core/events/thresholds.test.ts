@@ -1,6 +1,6 @@
 /*
- * Moderation of completion events (R36), in virtual time: by count or by time, whichever comes first, without help of
- * the driver.
+ * Moderation of completion events (R36), in virtual time: by count or by time, whichever comes first, without the
+ * driver's help.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -111,7 +111,7 @@ test('an armed request is never weakened: its count stays, and later requests on
   const complete = (times: number) => {
     for (let i = 0; i < times; i++) completed(cq.events!, false)
   }
-  // A threshold that is lowered to the current count, removed, or raised.
+  // The threshold is lowered to the current count, removed, or raised.
   set(handle, { count: 10 })
   notify(handle)
   complete(5)
@@ -128,7 +128,7 @@ test('an armed request is never weakened: its count stays, and later requests on
   complete(1)
   assert.equal(events(), 1)
 
-  // A period starts with the first completion, whatever is requested later.
+  // A period starts with the first completion; later requests do not change it.
   set(handle, { count: 0, period: 50 })
   notify(handle)
   complete(1)
@@ -153,7 +153,7 @@ test('an armed request is never weakened: its count stays, and later requests on
   assert.equal(events(), 1)
 })
 
-test('a destroyed queue leaves no event; its driver resizes, core does not', () => {
+test('a destroyed queue leaves no event; the driver resizes it, core does not', () => {
   const { context, caller, newCq, set, notify, events, wait } = setUp()
   const cq = newCq()
   set(cq.handle, { period: 50 })

@@ -12,7 +12,7 @@ const arena = (size: number): Bytes => {
 }
 const split = (address: number): [number, number] => [Math.floor(address / 2 ** 32), address >>> 0]
 
-test('buffers have page-aligned addresses from 2^32 with a hole behind each', () => {
+test('buffers have page-aligned addresses from 2^32 with a gap behind each', () => {
   const space = createLocalSpace()
   const [a, b, c] = [1, 4096, 0].map(size => space.add(new Uint8Array(size)))
   assert.deepEqual([a, b, c], [2 ** 32, 2 ** 32 + 4096, 2 ** 32 + 3 * 4096])
@@ -28,7 +28,7 @@ test('buffers have page-aligned addresses from 2^32 with a hole behind each', ()
   assert.ok(space.add(new Uint8Array(1)) > c)
 })
 
-test('strided elements move as one run of bytes, in both directions', () => {
+test('strided elements are copied as one run of bytes, in both directions', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 40 }), fc.nat(20), fc.nat(200), fc.nat(30), (chunk, gap, total, at) => {
       const space = createLocalSpace()

@@ -39,7 +39,7 @@ test('registration accepts and refuses like Linux (abi/raw.out)', () => {
   assert.equal(errno(base, 16385n, base, 1), 'EFAULT')
   assert.equal(errno(base, 2n ** 60n, base, 1), 'EFAULT')
   assert.equal(errno(base + 8n, 0n, base + 8n, 1), 'ok')
-  assert.equal(errno(base, 0n, base, 1), 'EINVAL', 'no page at all')
+  assert.equal(errno(base, 0n, base, 1), 'EINVAL', 'no page')
   assert.equal(errno(base, 2n ** 64n - 1n, base, 1), 'EINVAL')
   assert.equal(errno(base, 8192n, 2n ** 64n - 4096n, 1), 'EINVAL')
   const optional = register(base, 8192n, base, 1 | (1 << 20)).out
@@ -56,7 +56,7 @@ test('rkey is lkey where there is remote access, else 0; query returns it again'
   assert.equal(register(base, 100n, base, LOCAL_WRITE).out.rkey, 0)
 })
 
-test('a region keeps its protection domain busy, and its key ends with it', () => {
+test('a region keeps its protection domain busy, and its key ends with the region', () => {
   const { base, register, context, device, caller } = setUp()
   const { object, out } = register(base, 4096n, base, ALL)
   const pd = context.handles.slots[0]!.id
@@ -91,7 +91,7 @@ test('the caller’s memory decides whether pages permit the access', () => {
   ])
 })
 
-test('resolve agrees with arithmetic on big integers', () => {
+test('resolve agrees with arithmetic in BigInt', () => {
   const u64 = fc.oneof(
     fc.bigInt(0n, 2n ** 64n - 1n),
     fc.bigInt(0n, 0x3000n),
@@ -221,7 +221,7 @@ test('a freed key is not reused within 70,000 registrations beside live ones', (
   assert.equal(table.pages.filter(page => page !== undefined).length, 2)
 })
 
-test('after all indices were used they are reused in turn, except live ones, with another key byte', () => {
+test('after all indices were used they are reused in turn, except those in use, with another key byte', () => {
   const table = createMemoryTable(() => 0)
   const live = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)
   const old = addRegion(table, 1, 0n, 0n, 1, 0, noMemory)

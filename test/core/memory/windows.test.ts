@@ -79,9 +79,9 @@ test('a window grants nothing until it is bound, then exactly its range and righ
   }
 })
 
-test('a window is no lkey, whatever its rights', () => {
+test("a window's key is no lkey, whatever its rights", () => {
   const { bind, reach } = setUp(TYPE_1)
-  assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'as programs ask that think of a region')
+  assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'flags that programs pass for regions')
   assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
   assert.equal(reach(LO + 100, 50, 0), false)
   assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
@@ -125,13 +125,13 @@ test('requirements of a bind on region, domain and rights (C10-72 to C10-75)', (
     const free = setUp(type)
     assert.equal(free.bind({}, QP, PD + 1), false, 'queue pair of another domain')
     assert.equal(free.bind({ lkey: free.lkey ^ 1 }), false)
-    assert.equal(free.bind({ lkey: free.table.key[free.window] }), false, 'a window is no region')
-    assert.equal(free.bind({ window: free.lkey }), false, 'a region is no window')
+    assert.equal(free.bind({ lkey: free.table.key[free.window] }), false, 'a window instead of a region')
+    assert.equal(free.bind({ window: free.lkey }), false, 'a region instead of a window')
     assert.equal(free.bind({ lo: LO - 1 }), false)
     assert.equal(free.bind({ lengthLo: 8093 }), false)
     assert.equal(free.bind({ lengthHi: 1, lengthLo: 0 }), false)
     assert.equal(free.bind({ hi: HI + 1, lo: 0, lengthLo: 4097 }), false)
-    assert.equal(free.bind({ access: 1 << 20 }), false, 'only rights of a peer')
+    assert.equal(free.bind({ access: 1 << 20 }), false, 'only rights of the peer')
     assert.equal(setUp(type, LOCAL_WRITE).bind(), false, 'C10-73')
     assert.equal(setUp(type, MW_BIND).bind(), false, 'C10-74: writing without local write')
     assert.equal(setUp(type, MW_BIND).bind({ access: REMOTE_READ | FLUSH_GLOBAL }), true)
@@ -158,7 +158,7 @@ test('invalidation: type 2 that is bound to this queue pair, nothing else (o10-3
   assert.equal(invalidateWindow(one.table, PD, QP, one.table.key[one.window]), NOTHING)
   assert.equal(invalidateWindow(one.table, PD, QP, one.lkey), NOTHING, 'a region that was registered by a call')
   const { bind, reach, table, window, region } = setUp(TYPE_2)
-  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOTHING, 'it is free')
+  assert.equal(invalidateWindow(table, PD, QP, table.key[window]), NOTHING, 'it is unbound')
   bind()
   assert.equal(invalidateWindow(table, PD, QP + 1, table.key[window]), FOREIGN)
   assert.equal(invalidateWindow(table, PD + 1, QP, table.key[window]), NOTHING)
@@ -182,7 +182,7 @@ test('a destroyed queue pair frees its type 2 windows, and only them', () => {
   assert.deepEqual(table.spaceUses, [1])
 })
 
-test('a region destroyed in spite of windows ends their rights', () => {
+test('a region destroyed although windows are bound ends their rights', () => {
   const { table, bind, reach, region, window } = setUp(TYPE_1)
   const second = addWindow(table, PD, TYPE_2)
   bind()
@@ -262,7 +262,7 @@ test('closing a context ends regions and bound windows in any order', () => {
   assert.deepEqual(device.memory.spaces, [undefined])
 })
 
-test('random binds, invalidations and frees leave correct counts and spaces', () => {
+test('random binds, invalidations and frees keep counts and spaces consistent', () => {
   const step = fc.record({ act: fc.nat(5), a: fc.nat(3), b: fc.nat(3), length: fc.nat(200), qp: fc.nat(2) })
   fc.assert(
     fc.property(fc.array(step, { maxLength: 60 }), steps => {
@@ -302,7 +302,7 @@ test('random binds, invalidations and frees leave correct counts and spaces', ()
   )
 })
 
-test('destroying a region or queue pair visits its own windows, not all', () => {
+test('destroying a region or queue pair visits only its own windows', () => {
   const { table, region, window, bind } = setUp(TYPE_2)
   const others = 1000
   for (let i = 0; i < others; i++) {

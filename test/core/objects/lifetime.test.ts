@@ -16,7 +16,7 @@ import { bench, cap, errnoOf, install, testDriver, testLines } from '../fixture.
 const { pd: Pd, cq: Cq, rc_qp: RcQp, comp_channel: CompChannel, async_fd: AsyncFd } = Classes
 const cq = { cqe: 1, userHandle: 1n, compVector: 0 }
 
-test('a closing context destroys everything, users before their dependencies', () => {
+test('a closing context destroys everything, objects before those that they depend on', () => {
   const b = bench()
   const { context, caller, log } = b
   invokeNow(context, Pd, 'create', 0, {}, caller)
@@ -65,7 +65,7 @@ test('handlers that throw, and even cyclic dependencies, do not stop the destruc
   assert.deepEqual([stat(b.core).objects, stat(b.core).faults], [0, 4])
 })
 
-test('a CQ keeps its channel after the descriptor is closed, and destroys it with itself', () => {
+test("a CQ keeps its channel after the channel's descriptor is closed, and both are destroyed together", () => {
   const b = bench()
   const { context, caller, core } = b
   const channel = install(b, invokeNow(context, CompChannel, 'create', 0, {}, caller))

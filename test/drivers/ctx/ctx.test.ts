@@ -169,7 +169,7 @@ test('descriptor and private class access the same object (R28)', () => {
   closeDescriptor(core, a.fd.handle)
   assert.equal(destroy(a.handle), 'ENOENT')
 
-  // Created through the class, used by the descriptor, and it outlives the descriptor.
+  // Created through the class and used by the descriptor; it exists longer than the descriptor.
   const made = invokeNow(b.context, CtxContext, 'create', 0, SHAPE, b.caller).object as number
   const name = { name: new TextEncoder().encode(CtxInterface.V1) }
   const number = invokeNow(b.context, Classes.driver_ops, 'create', 0, name, b.caller).descriptors?.[0].object as number
@@ -188,7 +188,7 @@ test('descriptor and private class access the same object (R28)', () => {
   )
 })
 
-test('a client of the class alone sends, and is notified on the descriptor that it passed', () => {
+test('a client that uses only the class sends, and is notified on the descriptor that it passed', () => {
   const core = createCore()
   const context = openContext(createCtxDevice(core, 'ctx0'), { opened: true })
   const caller = flatCaller()
@@ -205,7 +205,7 @@ test('a client of the class alone sends, and is notified on the descriptor that 
   assert.equal(core.events, 1)
 })
 
-test('the provider channel has statistics and nothing else (R30)', () => {
+test('the provider channel has only statistics (R30)', () => {
   const { core, a, b } = pair()
   a.send(b.mapped.info.number, 0n, bytes(10))
   assert.equal(
@@ -222,7 +222,7 @@ test('the provider channel has statistics and nothing else (R30)', () => {
   assert.equal(errnoOf(channel.map), 'ENODEV')
 })
 
-test('contexts run out, are found by number, and a departed client leaves nothing', () => {
+test('contexts are limited, are found by number, and a client that closes leaves nothing', () => {
   const { core, device, a, b } = pair()
   const many = { ...SHAPE, eagerCount: 1, expectedCount: 0 }
   const create = () => errnoOf(() => invokeNow(a.context, CtxContext, 'create', 0, many, a.caller))
@@ -251,7 +251,7 @@ test('a ctx device reports what it supports: its own class and interfaces, no ve
   )
 })
 
-test('a client that corrupts its words harms only itself', () => {
+test('a client that corrupts its queue words harms only itself', () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ at: fc.nat(2), value: fc.integer(), sends: fc.nat(6) }), { maxLength: 20 }),

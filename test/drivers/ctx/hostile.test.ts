@@ -38,14 +38,14 @@ import { flatCaller, openClient, receive } from './client.ts'
 const ROUNDS = 12
 const CALLS = 250
 
-/** Limited memory, and blocks that are not freed. */
+/** Limited memory, and the blocks that are not freed yet. */
 const scarce = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()
   return {
     live,
     allocate(bytes) {
-      if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test allows no piece of ${bytes} bytes`)
+      if (bytes > 1 << 19) throw new CallError('ENOMEM', `the test has no room for ${bytes} bytes`)
       const piece = plain.allocate(bytes)
       live.add(piece)
       return piece
@@ -172,7 +172,7 @@ const run = (seed: number): Record<string, number> => {
     )
     const data = Uint8Array.from({ length: 64 }, () => chance.int(256))
     a.send(b.mapped.info.number, BigInt(round), data)
-    const { data: come, tag } = receive(b.mapped) ?? assert.fail('an honest message is lost')
+    const { data: come, tag } = receive(b.mapped) ?? assert.fail('a message of an honest client was lost')
     assert.deepEqual([come, tag], [data, BigInt(round)])
   }
   for (const { context } of [a, b]) closeContext(context)
@@ -182,7 +182,7 @@ const run = (seed: number): Record<string, number> => {
 
 describe('hostile clients of a ctx device', () => {
   for (const seed of [1, 2])
-    it(`affect nobody else, seed ${seed}`, () => {
+    it(`affect no other client, seed ${seed}`, () => {
       const tally = run(seed)
       assert.ok(tally.ok > 400 && tally.EINVAL > 100, JSON.stringify(tally))
     })

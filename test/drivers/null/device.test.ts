@@ -16,7 +16,7 @@ test('it is at most 70 lines', () => {
   assert.ok(source.split('\n').length - 1 <= 70)
 })
 
-test('it accepts bytes and counts them; domains are core’s; everything else is absent', () => {
+test('it accepts bytes and counts them; domains are core’s; it supports nothing else', () => {
   const core = createCore()
   const device = createNullDevice(core, 'null0')
   const context = openContext(device, { opened: true })

@@ -40,7 +40,7 @@ import { type Mapped, mapRing, postReceive, postSend, Wr } from './provider.ts'
 import { joinXrc, makeInitiator, makeSharedQp, makeSrq, makeTarget, makeXrcSrq, openDomain } from './shared.ts'
 
 const QKEY = 0x77
-/** More than the buffers of a port of `machine`. */
+/** More than all buffers of a port of `machine`. */
 const BUFFERS = 90
 
 interface Thing {
@@ -199,7 +199,7 @@ const play = (steps: readonly Step[], route: Path, windowBytes: number | undefin
   for (const one of steps) {
     if (one.do === 'post') for (let i = 0; i < one.count; i++) at(senders, one.which).post(one.length)
     else if (one.do === 'flood') {
-      // One by one, so that each takes a buffer of the port that is never returned; later posts then wait.
+      // One by one: each takes a buffer of the port, and none is returned, so later posts wait.
       const sender = at(senders, one.which)
       for (let i = 0; i < BUFFERS; i++) {
         sender.post(one.length)

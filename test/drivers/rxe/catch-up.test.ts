@@ -48,7 +48,7 @@ test('a query of a queue pair includes earlier sends and failures', () => {
   assert.equal(query(b.qp).state, Qps.ERR)
 })
 
-test('a posted message leaves before its queue pair is modified or destroyed', () => {
+test('a posted message is sent before its queue pair is modified or destroyed', () => {
   for (const leave of [
     ({ qp }: End) => modify(qp, { state: Qps.ERR }),
     ({ qp }: End) => modify(qp, { state: Qps.RESET }),

@@ -28,7 +28,7 @@ const messages = {
 } as const
 type MessageName = keyof typeof messages
 
-/** Successive armings, each with the completions that then raise an event. */
+/** Armings in order, each with the completions that then raise an event. */
 const armings: Readonly<Record<string, { readonly calls: readonly number[]; readonly makes: readonly MessageName[] }>> =
   {
     none: { calls: [], makes: [] },
@@ -112,7 +112,7 @@ describe('every combination', () => {
             for (const other of ['A', 'B'] as const)
               assert.deepEqual(readAll(channels[other].queue), other === channel ? expected : [], where)
             if (name !== 'failing') {
-              // The event disarmed it; armed for solicited completions, only those raise one.
+              // The event disarmed the CQ. If it was armed for solicited completions, only those raise an event.
               one.send(name)
               assert.deepEqual(channels.A.queue.queue.length + channels.B.queue.queue.length, 0, where)
             }
@@ -137,12 +137,12 @@ test('any number of CQs share a vector and a channel, and each counts its own re
     }
   const isOnB = (i: number): boolean => i % 3 === 0
   const onA = all.flatMap((_, i) => (isOnB(i) ? [] : [BigInt(100 + i)]))
-  // One round of the first channel is read, and half of the next; nothing of the other channel.
+  // Reads one round of events of the first channel and half of the next; none of the other channel.
   const read = readAll(A.queue, onA.length + 4)
   assert.deepEqual(read, [...onA, ...onA.slice(0, 4)])
   all.forEach((one, i) => {
     const mine = read.filter(cookie => cookie === BigInt(100 + i)).length
     assert.deepEqual(one.destroy(), { compEvents: mine, asyncEvents: 0 }, `queue ${i}`)
   })
-  assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'what was not read went with its queue')
+  assert.deepEqual([A.queue.queue.length, B.queue.queue.length], [0, 0], 'unread events were dropped with their queue')
 })

@@ -1,6 +1,6 @@
 /*
- * Kinds of completion queues of the soft device: a counting one works wherever a CQ does (R11), and an extended one has
- * timestamps. And all vectors and channels in every combination (R34).
+ * Kinds of completion queues of the soft device: a counting CQ works wherever a CQ does (R11), an extended one has
+ * timestamps; and all combinations of vectors and channels (R34).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -59,7 +59,7 @@ const pairWith = (m: Machine, kind: number, channel = false) => {
   return { a, b, theirs, events, send, far }
 }
 
-test('a counting CQ counts more completions than any ring would hold, and never overruns', () => {
+test('a counting CQ counts more completions than any ring holds, and never overruns', () => {
   const m = machine()
   const { a, b, theirs, send } = pairWith(m, COUNTING)
   send(100)
@@ -116,7 +116,7 @@ test('an extended CQ has a timestamp per completion, in nanoseconds of the devic
   assert.equal(completions(theirs).length, 2)
 })
 
-test('vectors and channels are orthogonal: each combination of both, and of none, and shared ones (R34)', () => {
+test('vectors and channels are independent: each combination of both, none, and shared ones (R34)', () => {
   const m = machine()
   const p = program(m)
   const channels = [undefined, makeChannel(p), makeChannel(p)]

@@ -127,7 +127,7 @@ describe('a datagram', () => {
     assert.deepEqual([...bytes.slice(0, 8)], [0x60, 0x01, 0x23, 0x45, 0, 8 + 12 + 8 + 8 + 4, 17, 64])
     assert.deepEqual(bytes.slice(8, 40), Uint8Array.from([...ipv6(1), ...ipv6(2)]))
   })
-  it('goes to a queue pair of the same device, to the sender itself too', () => {
+  it('goes to a queue pair of the same device, also to the sender', () => {
     const m = machine(1)
     const a = peer(m, 0)
     const { number } = ah(a.p, gidOf(a))
@@ -160,7 +160,7 @@ describe('a datagram', () => {
 })
 
 describe('address handles', () => {
-  it('have numbers that a request may name, and that are invalid after destroy', () => {
+  it('have numbers that requests name, and that are invalid after destroy', () => {
     const { m, a, b } = pair()
     const one = ah(a.p, gidOf(b))
     const two = ah(a.p, gidOf(b))
@@ -179,7 +179,7 @@ describe('address handles', () => {
     m.settle()
     assert.deepEqual(polled(a), [[1, 2, 0, 0]])
   })
-  it('are refused as Linux refuses them', () => {
+  it('are refused where Linux refuses them', () => {
     const { a } = pair()
     assert.equal(
       errnoOf(() => ah(a.p, ipv4(10, 0, 0, 1), { port: 2 })),
@@ -209,7 +209,7 @@ describe('address handles', () => {
     m.settle()
     assert.deepEqual(polled(b), [[100, 0, 104, a.qpn]])
   })
-  it('may be whole address vectors in the request, as older providers write them', () => {
+  it('may be given as whole address vectors in the request, as older providers do', () => {
     const { m, a, b } = pair()
     receives(b)
     const vector = new Uint8Array(88)
@@ -274,12 +274,12 @@ describe('the path of a datagram that waits in the send queue', () => {
     it(`stays open when its address handle is destroyed${fault && ', also behind a fault layer'}`, () => {
       const { m, a, b, c, handle } = waiting(fault)
       invokeNow(a.p.context, Ah, 'destroy', handle, {}, a.p.caller)
-      // would reuse the number of the closed path
+      // this open would reuse the number of the closed path
       ah(a.p, gidOf(c))
       settleAll(m)
       const sent = statuses(a)
       const good = sent.lastIndexOf(0) + 1
-      assert.ok(good > 1 && good < 12, `${good} were fetched before the handle was destroyed`)
+      assert.ok(good > 1 && good < 12, `${good} WQEs were fetched before the handle was destroyed`)
       assert.deepEqual(sent.slice(good), [2, ...new Array(11 - good).fill(5)])
       assert.equal(statuses(b).length, good)
       assert.deepEqual(statuses(c), [])
@@ -294,7 +294,7 @@ describe('the path of a datagram that waits in the send queue', () => {
     assert.deepEqual(statuses(a), new Array(12).fill(0))
     const there = statuses(b).length
     assert.ok(there > 1 && there < 12)
-    assert.equal(c.qpn, b.qpn, 'numbers are those of each device')
+    assert.equal(c.qpn, b.qpn, 'has a number per device')
     assert.equal(statuses(c).length, 12 - there)
   })
   it('is closed with the queue pair', () => {
@@ -336,7 +336,7 @@ describe('a multicast group', () => {
   const detach = ({ p, handle }: Peer, gid = GROUP, mlid = 0): string =>
     errnoOf(() => invokeNow(p.context, UdQp, 'detachMcast', handle, { gid, mlid }, p.caller))
 
-  it('is reached by one request, on all devices, the sender’s too, and the sender itself', () => {
+  it('is reached by one request, on all devices, the sender’s included', () => {
     const { m, a, b } = pair()
     const c = peer(m, 1)
     const outside = peer(m, 1)
@@ -382,7 +382,7 @@ describe('a multicast group', () => {
     m.settle()
     assert.deepEqual(polled(b), [])
   })
-  it('follows Linux: attaching twice is once, with another LID two memberships, EINVAL, EBUSY', () => {
+  it('follows Linux: attaching twice is one membership, with another LID a second one; EINVAL, EBUSY', () => {
     const { a } = pair()
     assert.equal(attach(a, ipv4(10, 0, 0, 1)), 'EINVAL')
     assert.equal(attach(a), 'ok')
@@ -439,7 +439,7 @@ describe('the queue pair of the general services', () => {
     assert.deepEqual(polled(b), [[100, 0, 296, 1]])
     assert.equal(invokeNow(a.p.context, GsiQp, 'query', a.handle, {}, a.p.caller).out.qkey, 0x8001_0000)
   })
-  it('exists once per port, and not for programs', () => {
+  it('exists once per port, and programs cannot create it', () => {
     const m = machine(1)
     assert.equal(
       errnoOf(() => make(program(m), GsiQp)),

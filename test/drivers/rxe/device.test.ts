@@ -294,7 +294,7 @@ test('completion events: one per arming, with the CQ’s user handle; solicited 
   postReceive(a.receive, 1n, [])
   m.settle()
   assert.equal(channel.queue.queue.length, 3, 'a failed one counts as solicited')
-  // None of three events was read: the destroy reports that and discards them.
+  // None of the three events was read: destroy reports that and discards them.
   invokeNow(p.context, RcQp, 'destroy', a.handle, {}, p.caller)
   const { compEvents, asyncEvents } = invokeNow(p.context, Cq, 'destroy', cq.handle, {}, p.caller).out
   assert.deepEqual([compEvents, asyncEvents, channel.queue.queue.length], [0, 0, 0])
@@ -322,7 +322,7 @@ test('a CQ overrun is reported once, and ends the queue pairs that complete ther
   postReceive(b.qp.receive, 1n, [])
   postSend(a.qp.send, { opcode: Wr.SEND, id: 8n })
   m.settle()
-  assert.equal(completions(a.cq).length, 1, 'other queues are not concerned')
+  assert.equal(completions(a.cq).length, 1, 'queues that complete elsewhere are not affected')
 })
 
 test('a wrong remote key ends the connection: status at the requester, event at the responder, both in ERR', () => {

@@ -49,7 +49,7 @@ test('a region deregistered during a transfer is not accessed', () => {
   assert.ok(b.mr.bytes.every(byte => byte === 0))
 })
 
-test('contexts close with everything in flight, and nothing is left', () => {
+test('contexts close with requests in flight, and nothing is left', () => {
   const { m, a, b } = pair()
   const more = [end(m, 0), end(m, 1)]
   join(more[0].qp, more[1].qp)
@@ -73,7 +73,7 @@ test('contexts close with everything in flight, and nothing is left', () => {
   )
 })
 
-test('a closed context is destroyed in steps; its queue pairs are silent from the first step on', () => {
+test('a closed context is destroyed in steps; its queue pairs send nothing from the first step on', () => {
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
@@ -83,7 +83,7 @@ test('a closed context is destroyed in steps; its queue pairs are silent from th
   const [job] = jobs
   assert.ok(job)
   job.next()
-  assert.ok(b.p.context.handles.count > 0, 'its objects are there')
+  assert.ok(b.p.context.handles.count > 0, 'its objects still exist')
   pattern(a.mr.bytes, 1)
   postSend(a.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(a.mr, 0, 100)] })
   m.settle()
@@ -137,7 +137,7 @@ test('a removed device closes its contexts; the other one continues', () => {
   assert.deepEqual(m.link.stat(), { ports: 1, runs: 0, smallRuns: 0, flows: 0 })
 })
 
-test('a program that fills its rings with garbage during processing harms no neighbour', () => {
+test('a program that fills its rings with garbage while they are processed affects no other program', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(

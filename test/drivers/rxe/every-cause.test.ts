@@ -325,5 +325,5 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 for (const name of Object.keys(causes) as CauseName[])
   it(name, () => {
     const told = raises[name]()
-    assert.ok(told.includes(name), `nothing raises it; told was: ${told.join(', ') || 'nothing'}`)
+    assert.ok(told.includes(name), `no test raises it; reported were: ${told.join(', ') || 'none'}`)
   })

@@ -1,6 +1,6 @@
 /*
- * Failures reported by two soft devices: each line with its numbers, the peer's own cause, and the last failure kept
- * per queue pair.
+ * Failures reported by two soft devices: each report with its numbers, the peer's own cause, and the last failure of
+ * each queue pair.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -17,7 +17,7 @@ import { pollAll, postReceive, postSend, Wr } from './provider.ts'
 const hex = (value: number | bigint): string => `0x${value.toString(16)}`
 const { LOCAL_WRITE } = AccessFlags.values
 
-/** A pair whose failures are recorded, except those that are nobody's mistake. */
+/** A pair whose failures are recorded, without events that are not failures. */
 const noted = (...args: Parameters<typeof pair>) => {
   const p = pair(...args)
   const all: Failure[] = []

@@ -1,5 +1,6 @@
 /*
- * An acknowledgement waits at most one turn for a possible response of the program, where sending costs a system call.
+ * An acknowledgement is delayed by at most one turn, to be sent together with a response of the program, where sending
+ * costs a system call.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -24,8 +25,8 @@ const start = (windowBytes?: number) => {
 describe('the turn after a message', () => {
   it('sends acknowledgement and response together', () => {
     const { m, a, b, sent } = start(0x4_0000)
-    assert.equal(m.devices[1].poll(0), true, 'there is more to do')
-    assert.equal(completions(b.cq).length, 1, 'the program sees the message at once')
+    assert.equal(m.devices[1].poll(0), true, 'more work is pending')
+    assert.equal(completions(b.cq).length, 1, 'delivers the message to the program at once')
     assert.equal(sent(), 0)
     postSend(b.qp.send, { opcode: Wr.SEND, id: 4n, sges: [piece(b.mr, 0, 64)], flags: Flag.SIGNALED })
     m.devices[1].poll(0)
@@ -35,7 +36,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(b.cq).length, 1)
   })
 
-  it('is the longest wait for a response', () => {
+  it('is the longest delay', () => {
     const { m, a, sent } = start(0x4_0000)
     m.devices[1].poll(0)
     assert.equal(m.devices[1].poll(0), true)
@@ -44,7 +45,7 @@ describe('the turn after a message', () => {
     assert.equal(completions(a.cq).length, 1)
   })
 
-  it('is not awaited where sending costs no system call', () => {
+  it('is no delay where sending costs no system call', () => {
     const { m, sent } = start()
     m.devices[1].poll(0)
     assert.equal(sent(), 1)

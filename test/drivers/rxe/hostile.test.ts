@@ -154,5 +154,5 @@ const run = (seed: number, operations: number): void => {
 }
 
 describe('programs that write arbitrary data into their rings', () => {
-  for (const seed of [1, 2, 3, 4]) it(`affect nobody else, seed ${seed}`, () => run(seed, OPERATIONS / 4))
+  for (const seed of [1, 2, 3, 4]) it(`affect no other program, seed ${seed}`, () => run(seed, OPERATIONS / 4))
 })

@@ -96,7 +96,7 @@ test('it sends like one that was modified step by step', () => {
   assert.deepEqual(to.bytes, from.bytes)
 })
 
-test('a refusal is a sentence and leaves nothing: an impossible plan, a value, a path', () => {
+test('a refusal has a sentence and leaves nothing: an impossible path of states, a value, a route', () => {
   const { m, p, create } = bench()
   const before = stat(m.core).objects
   const numbers = m.devices[0].state.qpns.count()
@@ -115,7 +115,7 @@ test('a refusal is a sentence and leaves nothing: an impossible plan, a value, a
   invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)
   refused({ accessFlags: 1 }, /attribute state is missing/)
   refused({ ...everything(), state: Qps.ERR }, /a new queue pair cannot be in ERR/)
-  // The device's own transition refuses these halfway.
+  // The device refuses these during its own transitions.
   refused(
     { ...everything(), pathMtu: 5, maxRdAtomic: 200 },
     /^rc_qp.create: attribute maxRdAtomic: 200 is not in 0 to 128$/,
@@ -125,7 +125,7 @@ test('a refusal is a sentence and leaves nothing: an impossible plan, a value, a
   assertNothingLeft(m, [p])
 })
 
-test('each type takes its own transitions', () => {
+test('each type has its own transitions', () => {
   const { p, base } = bench()
   const ud = { ...base, state: Qps.RTS, pkeyIndex: 0, port: 1, qkey: 0x1111, sqPsn: 7 }
   const { object } = invokeNow(p.context, UdQp, 'create', 0, ud, p.caller)
@@ -149,10 +149,10 @@ test('a LID on a RoCE queue pair is refused with a sentence, through the library
   assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message: sentence })
   const { rxe } = p
   assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
-  // A client built for all links uses its own attribute names.
+  // A client that supports all links uses its own attribute names.
   const args = { ...toInit(), ibAddress }
   const call = { class: RcQp, methodName: 'modify', method: RcQp.methods.modify, object: 0, args }
-  // The attribute is known, so it is not ignored where the client marked it optional.
+  // The device knows the attribute, so it does not ignore it, although the client marked it optional.
   for (const ignorable of [[], ['ibAddress']]) {
     const message = encodeCall(call, { ignorable })
     assert.throws(() => decodeMessage(callerView(p.context, p.caller), call.method.call, message), {

@@ -1,6 +1,6 @@
 /*
- * Devices in one process with packet loss, or whose process is not scheduled for a while: the necessary retransmissions
- * occur, and few others (IBA 9.7.5.1.1, 9.7.6).
+ * Devices in one process with packet loss, or a process that is not scheduled for a while: the necessary
+ * retransmissions occur, and few others (IBA 9.7.5.1.1, 9.7.6).
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import { postReceive, postSend, Wr } from './provider.ts'
 const MTU = 1024
 const BYTES = 0x20_0000
 
-test('a long READ over a lossy link is not answered from each loss to its end', () => {
+test('a long READ over a lossy link is not repeated to its end after each loss', () => {
   const { m, a, b } = pair([0, 1], 'drop=1%,seed=3')
   const [to, from] = [register(a.p, BYTES), register(b.p, BYTES)]
   pattern(from.bytes, 11)
@@ -24,7 +24,7 @@ test('a long READ over a lossy link is not answered from each loss to its end', 
   assert.deepEqual(completions(a.cq), [{ id: 5, status: 0, opcode: 2, bytes: BYTES }])
   assert.ok(Buffer.compare(to.bytes, from.bytes) === 0)
   const { sentPackets } = m.devices[1].state.engine().counters
-  assert.ok(sentPackets > BYTES / MTU, 'some are lost')
+  assert.ok(sentPackets > BYTES / MTU, 'packets are lost')
   assert.ok(sentPackets < (3 * BYTES) / MTU, `${sentPackets} answers`)
 })
 
@@ -58,7 +58,7 @@ test('a sender that misses the last ACK completes with RETRY_EXC, although the m
   )
 })
 
-test('packets held by a fault leave when the faults are cleared, even if nothing else is sent', () => {
+test('packets held by a fault are delivered when the faults are cleared, even if nothing else is sent', () => {
   const { m, a, b } = pair([0, 1], 'dir=sent,delay=5s')
   assert.ok(postReceive(b.qp.receive, 1n, [piece(b.mr, 0, 64)]))
   assert.ok(postSend(a.qp.send, { opcode: Wr.SEND, id: 2n, sges: [piece(a.mr, 0, 64)] }))

@@ -43,7 +43,7 @@ export interface Machine {
   readonly devices: readonly RxeDevice[]
   /** Microseconds. */
   now: number
-  /** Polls all devices until none has work, without advancing time. Fails if that does not end. */
+  /** Polls all devices until none has work, without advancing time. Throws if that does not end. */
   settle(): void
   /** Advances time to the next timer of any device, and settles; false if no timer is set. */
   tick(): boolean
@@ -75,7 +75,7 @@ export const machine = (count = 2, fault = '', path: Path = 'packets', windowByt
         for (const device of self.devices) progress = device.poll(self.now) || progress
         if (!progress) return
       }
-      assert.fail('the devices do not come to rest')
+      assert.fail('the devices still have work after many polls')
     },
     tick() {
       const due = Math.min(...self.devices.map(device => device.nextTimeout()))
@@ -135,7 +135,7 @@ export const program = (on: Machine, device = 0): Program => {
   }
 }
 
-/** The descriptor's number and its records. */
+/** The descriptor's number, and the records read from it. */
 export const makeChannel = (p: Program): { fd: number; queue: EventQueue } => {
   const number = invokeNow(p.context, CompChannel, 'create', 0, {}, p.caller).descriptors![0].object
   p.fds.set(number, number)
@@ -297,7 +297,7 @@ export const errnoOf = (call: () => unknown): string => {
   }
 }
 
-/** Checks that closed contexts left nothing: objects, keys, rings, numbers, flows, buffers. */
+/** Checks that closed contexts left nothing: objects, keys, rings, QP numbers, flows, buffers. */
 export const assertNothingLeft = (on: Machine, programs: readonly Program[] = []): void => {
   on.settle()
   const { objects, descriptors, contexts, faults, waiting } = stat(on.core)

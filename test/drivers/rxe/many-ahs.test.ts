@@ -40,7 +40,7 @@ test('10,000 in one call, each with its own handle and number, and all destroyed
   assertNothingLeft(m, [p])
 })
 
-test('if one cannot be created none is; if one cannot be destroyed none is', () => {
+test('all are created or none, and all are destroyed or none', () => {
   const { m, p, create, destroy } = bench()
   const { ahs } = m.devices[0].state
   assert.throws(() => create([...peers(5), path(ipv4(10, 0, 0, 1), { port: 9 })]), {
@@ -60,7 +60,7 @@ test('if one cannot be created none is; if one cannot be destroyed none is', () 
   assert.deepEqual(create([]).out.handles, [])
 })
 
-test('each is a call: hooks see it, and may refuse it', () => {
+test('hooks see a call for each, and may refuse it', () => {
   const { m, p, create } = bench()
   let seen = 0
   const remove = addHook(p.rxe.device, {
@@ -76,7 +76,7 @@ test('each is a call: hooks see it, and may refuse it', () => {
   assert.equal(create(peers(4)).out.handles.length, 4)
 })
 
-test('those created in a chain are rolled back with it, and so are those whose handles have no room', () => {
+test('handles created in a chain are undone with it, and so are those whose numbers cannot be returned for lack of room', () => {
   const { m, p } = bench()
   const { UNDO, STOP } = ChainErrors.values
   const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Partial<Link> = {}): Link => ({

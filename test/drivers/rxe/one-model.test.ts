@@ -1,7 +1,7 @@
 /*
- * Write commands, INVOKE_WRITE, ioctl methods and the object dialect are views of one object model (R43): an object
- * created through one can be named, is in use and can be destroyed through each of the others, and its events do not
- * depend on the one used.
+ * Write commands, INVOKE_WRITE, ioctl methods and the object dialect share one object model (R43): an object created
+ * through one can be named, is in use and can be destroyed through each of the others, and its events do not depend on
+ * the interface.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -37,7 +37,7 @@ const interfacesOf = (call: Call): string[] => [
   ...new Set(encodings(call, RXE_DRIVER_ID, ARENA).map(({ by }) => by)),
 ]
 
-/** Makes a call through one of them; returns 'OK' or the errno. */
+/** Makes a call through one interface; returns 'OK' or the errno. */
 const perform = (by: string, call: Call): string => {
   const memory = arena()
   const caller = { ...p.caller, copyIn: memory.copyIn, copyOut: memory.copyOut }

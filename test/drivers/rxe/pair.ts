@@ -1,5 +1,5 @@
 /*
- * Two programs on a machine with connected queue pairs, and an exchange that checks that they work.
+ * Two programs on a machine with connected queue pairs, and an exchange that shows that they work.
  */
 import assert from 'node:assert/strict'
 import {
@@ -66,7 +66,7 @@ export const exchange = (m: Machine, from: End, to: End, seed: number): void => 
   assert.deepEqual(
     completions(from.cq).map(({ status }) => status),
     [0, 0],
-    'an honest program is disturbed',
+    'an honest program is affected',
   )
   assert.deepEqual(
     completions(to.cq).map(({ status, bytes }) => [status, bytes]),

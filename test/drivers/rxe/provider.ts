@@ -36,7 +36,7 @@ export const testRings = (): TestRings => {
       throw new Error(`no ring lies at ${offset}`)
     },
     allocate(bytes) {
-      if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no further ring')
+      if (this.left-- <= 0) throw new CallError('ENOMEM', 'the test allows no more rings')
       const length = Math.ceil((RingHeader.DATA + bytes) / PAGE) * PAGE
       const buffer = new ArrayBuffer(length + 2 * PAGE)
       const all = new Uint8Array(buffer).fill(0xa5)
@@ -54,7 +54,7 @@ export const testRings = (): TestRings => {
       return { area, head: PAGE, data: PAGE + RingHeader.DATA }
     },
     free({ area }) {
-      if (!live.delete(area)) throw new Error('a ring is freed that is not there')
+      if (!live.delete(area)) throw new Error('a ring is freed that was not allocated')
     },
   }
 }

@@ -1,7 +1,7 @@
 /*
- * A soft device is removed during traffic (R23): every request of its users completes, their last event is
- * DEVICE_FATAL, and every call is EIO; peers on other devices run into their retries, all others continue, and nothing
- * is left. At many points of the same exchange.
+ * A soft device is removed during traffic (R23), at many points of the same exchange: every request of its users
+ * completes, their last event is DEVICE_FATAL, and every call is EIO; peers on other devices exceed their retries, all
+ * others continue, and nothing is left.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -88,7 +88,7 @@ const run = (turns: number, seed: number): void => {
     assert.ok(p.async.ended)
   }
 
-  // A peer with requests in flight finds out when its retries run out.
+  // A peer with requests in flight fails when its retries are exceeded.
   m.settle()
   for (let left = 200; left > 0 && m.tick(); left--);
   const statuses = completions(pair[0].cq).map(({ status }) => status)
@@ -106,13 +106,13 @@ const run = (turns: number, seed: number): void => {
   assert.equal(gone.device.memory.live, 0)
 }
 
-describe('a device is removed in the middle of an exchange', () => {
+describe('a device removed in the middle of an exchange', () => {
   for (const seed of [1, 2])
-    it(`at every point of it, seed ${seed}`, () => {
+    it(`ends its users' requests at every point of it, seed ${seed}`, () => {
       for (let turns = 0; turns < 40; turns++) run(turns, seed)
     })
 
-  it('and wakes programs that wait for completions', () => {
+  it('wakes programs that wait for completions', () => {
     const m = machine(1)
     const p = program(m)
     const { fd, queue } = makeChannel(p)

@@ -47,7 +47,7 @@ for (const path of ['packets', 'direct'] as const)
   describe(path, () => {
     for (const { name, opcode, length, completion, more } of operations) {
       const isAtomic = length === 8
-      it(`${name} with a wrong local key: the peer answers, and then the request fails`, () => {
+      it(`${name} with a wrong local key: the peer executes it, and then the request fails`, () => {
         for (const wrong of ['key', 'right', 'second element'] as const) {
           const { m, cq, from, to, here, readOnly, there } = bench(path)
           const good = piece(here, 0, length)
@@ -78,7 +78,7 @@ for (const path of ['packets', 'direct'] as const)
             ],
           )
           const word = new DataView(there.bytes.buffer).getBigUint64(0, true)
-          assert.equal(word, isAtomic ? 5n : 0n, 'what the peer has done')
+          assert.equal(word, isAtomic ? 5n : 0n, "the result of the peer's operation")
           assert.deepEqual([query(from).state, query(to).state], [Qps.ERR, Qps.RTS])
           assert.ok(readOnly.bytes.every(byte => byte === 0))
         }

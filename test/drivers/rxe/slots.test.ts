@@ -1,5 +1,6 @@
 /*
- * Object numbers of hot code, and QP numbers, which late packets of an old connection must not match again.
+ * Object numbers of hot code; and QP numbers, which must differ from those of recently destroyed QPs because of late
+ * packets.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -50,8 +51,8 @@ test('QP numbers: from 17 on, in turn, unique while alive, 24 bits', () => {
   assert.equal(numbers.rowOf(18), -1)
   numbers.free(17)
   assert.equal(numbers.rowOf(17), -1)
-  assert.equal(numbers.take(), 18, 'the freed one is not given out next')
-  // One full round: 0, 1, the multicast number 0xffffff and the live one never come.
+  assert.equal(numbers.take(), 18, 'the freed number is not used next')
+  // One full round: 0, 1, the multicast number 0xffffff and the number in use never occur.
   let number = 0
   for (let i = 0; i < 0xfffffe - 18; i++) {
     number = numbers.take()

@@ -49,7 +49,7 @@ const bench = (fault: string) => {
   return { m, a, b, cqA, cqB, mrA, srq, receives }
 }
 
-test('a WQE consumed by an incomplete UC message serves the next one of its queue pair', () => {
+test('a WQE consumed by an incomplete UC message serves the next message of its queue pair', () => {
   const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('opcode=UC_SEND_LAST,drop=100%')
   const gid = (p: Program): Uint8Array => p.rxe.state.identity.gids[1]
   const connect = (p: Program, { handle }: Qp, destQpn: number, dgid: Uint8Array): void => {
@@ -75,7 +75,7 @@ test('a WQE consumed by an incomplete UC message serves the next one of its queu
   receives(5, 4096)
   send(0, MTU + 1)
   assert.deepEqual(came(), [])
-  // others take the next one; its own next message takes no other, however often messages are lost
+  // other queue pairs take the next WQE; this one's next message takes none, however often messages are lost
   send(1, 10)
   assert.deepEqual(came(), [[2, 0, 10]])
   send(0, MTU + 2)
@@ -99,7 +99,7 @@ test('a WQE consumed by an incomplete UC message serves the next one of its queu
   assert.deepEqual(came(), [[5, 0, 30]])
 })
 
-test('a WQE that is too short for a datagram serves the next one of its queue pair', () => {
+test('a WQE that is too short for a datagram serves the next datagram of its queue pair', () => {
   const { m, a, b, cqA, cqB, mrA, srq, receives } = bench('')
   const ready = (p: Program, qp: Qp): Qp => {
     const modify = (args: Parameters<typeof invokeNow<typeof UdQp, 'modify'>>[4]): void => {

@@ -34,7 +34,7 @@ type Posted = Extract<Step, { do: 'send' }>
 const rarely = (value: fc.Arbitrary<number>, weight: number) =>
   fc.oneof({ arbitrary: fc.constant(0), weight }, { arbitrary: value, weight: 1 })
 /**
- * A wrong local key of a READ is found when the response is placed: how much was sent by then depends on timing
+ * A wrong local key of a READ is found when the response is placed: how much was sent until then depends on timing
  * (response-keys.test.ts covers these).
  */
 const comparable = (one: Request): Request =>
@@ -43,7 +43,7 @@ const comparable = (one: Request): Request =>
 const length = fc.oneof(fc.nat(80), fc.nat(80), fc.integer({ min: 1000, max: 1100 }), fc.nat(9000), fc.nat(150_000))
 const side = fc.nat(1)
 
-/** Requests that are batched (transport/loopback/fast-path.ts), rarely with another in between. */
+/** Requests of the fast path (transport/loopback/fast-path.ts), rarely with another in between. */
 const plain: fc.Arbitrary<Request> = fc.record({
   opcode: fc.oneof(
     { weight: 40, arbitrary: fc.constantFrom(SEND, RDMA_WRITE, RDMA_READ) },
@@ -104,7 +104,7 @@ const world = (kind: Kind, many: boolean): fc.Arbitrary<World> => {
     devices: fc.constantFrom([0, 1] as const, [0, 0] as const, [1, 0] as const),
     mtu: fc.constantFrom(1, 3, 5),
     rnrRetry: fc.constantFrom(1, 7, 7),
-    // as many as are served: beyond that, timing decides whether too many are in flight
+    // limited to max_dest_rd_atomic: beyond it, timing decides whether too many are in flight
     reads: rarely(fc.nat(4), 5).map(n => 4 - n),
     answers: fc.constant(4),
     steps: fc.array(step(requests, many ? 30 : 1), { maxLength: 25, size: 'max' }),
@@ -121,7 +121,7 @@ describe('results are equal with packets and without', () => {
     ['XRC', false],
   ] as const
   for (const [kind, many] of cases) {
-    it(many ? `${kind}, many at a time` : kind, () => {
+    it(many ? `${kind}, many requests` : kind, () => {
       const runs = { packets: 0, direct: 0 }
       fc.assert(
         fc.property(world(kind, many), one => {
@@ -136,7 +136,7 @@ describe('results are equal with packets and without', () => {
         }),
         { numRuns: many ? 20 : 40 },
       )
-      assert.ok(runs.direct < runs.packets / 2, `${runs.direct} runs of packets, with packets alone ${runs.packets}`)
+      assert.ok(runs.direct < runs.packets / 2, `${runs.direct} runs of packets, with packets only ${runs.packets}`)
     })
   }
 })
@@ -189,7 +189,7 @@ it("READs beyond the responder's limit are refused", () => {
   assert.ok(direct.seen[0][0].sends.some(([, status]) => status === 9))
 })
 
-it('a READ whose last responses come in a later turn is counted whole', () => {
+it('a READ whose last responses come in a later turn is counted once, with all its bytes', () => {
   const counted = (path: Path, packets: number) => {
     const m = machine(2, '', path)
     const [a, b] = [0, 1].map(device => {

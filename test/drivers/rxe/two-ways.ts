@@ -245,8 +245,8 @@ const wait = (m: Machine, microseconds: number): void => {
 const RNR_STEP = 10
 
 /**
- * Each side posts at times of its own: which of two timers that expire at the same time acts first is not specified,
- * and with it not which of two queue pairs that both fail sends once more.
+ * Each side posts at different times: which of two timers with the same expiry acts first is not specified, and so
+ * neither is which of two queue pairs that both fail sends once more.
  */
 const waitForTurn = (m: Machine, side: number): void => {
   const turn = (side * RNR_STEP) / 2
@@ -271,7 +271,7 @@ const doStep = (m: Machine, sides: readonly [Side, Side], step: Step): void => {
   waitForTurn(m, step.side)
   for (const request of step.requests) {
     if (((one.send.producer + 1) & one.send.mask) === one.send.consumer) break
-    // a local operation may run before earlier requests are acknowledged: here they are
+    // a local operation may run before earlier requests are acknowledged: here it waits for them
     const isLocal = request.opcode === wr.BIND_MW || request.opcode === wr.LOCAL_INV
     if (isLocal && one.send.producer !== one.send.consumer) continue
     if (OTHERS.includes(request.opcode)) postOther(one, sides[1 - step.side], request)

@@ -5,7 +5,7 @@ import { nowMicroseconds } from '../../../src/host/event-loop/clock.ts'
 import { createTimer } from '../../../src/host/event-loop/timer.ts'
 import { hasNative } from '../../../src/host/native.ts'
 
-describe('a timer', { skip: hasNative() ? false : 'koffi is not there' }, () => {
+describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
   it('calls back once, not early, at the time that was set last', async () => {
     let calls = 0
     let called = (): void => {}

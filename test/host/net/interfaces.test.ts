@@ -193,7 +193,7 @@ describe('interfaces', () => {
     assert.equal(Buffer.from(dumpRequest(RTM_GETADDR)).toString('hex'), '1400000016000103000000000000000000000000')
   })
 
-  it('knows the interfaces of this system', { skip: hasNative() ? false : 'koffi is not there' }, t => {
+  it('knows the interfaces of this system', { skip: hasNative() ? false : 'koffi is missing' }, t => {
     const interfaces = openInterfaces()
     if (interfaces === undefined) return t.skip('no netlink here')
     try {

@@ -18,7 +18,7 @@ interface Header {
 const chanceOf = (text: string, device = 'rxe0', direction: 'sent' | 'received' = 'received'): FaultDice =>
   createFaultDice(parseFaults(text), device, direction, 4)
 
-/** The actions for packets with these headers, decided in runs of `size`. */
+/** What the rules decide for packets with these headers, in runs of `size`. */
 const actionsOf = (chance: FaultDice, packets: readonly Header[], size = packets.length): number[] => {
   const view = new DataView(new ArrayBuffer(packets.length * BYTES))
   packets.forEach(({ opcode, qp }, i) => {
@@ -113,7 +113,7 @@ describe('decisions of fault rules', () => {
     assert.notDeepEqual(actionsOf(chanceOf('dir=both,drop=0.5,seed=2'), packets), once)
     const two = actionsOf(chanceOf('dir=both,drop=0.5;dup=0.5'), packets)
     const both = two.filter(action => action === (DROP | DUP)).length
-    // Independent: a quarter of 300, five standard deviations of 7.5 either way.
+    // Independent decisions: a quarter of 300, plus or minus five standard deviations of 7.5.
     assert.ok(both > 37 && both < 113, `${both}`)
   })
 
@@ -135,12 +135,12 @@ describe('decisions of fault rules', () => {
     assert.notEqual(limits[0], 0)
     const leave = (time: number): number => chance.departure(limits[0], time, 1000)
     assert.deepEqual([0, 0, 0, 0].map(leave), [0, 0, 1000, 2000])
-    // 4000 µs worth of bytes have been sent: at 3500 there is room for half a millisecond of them, not for more.
+    // 4000 µs worth of bytes have been sent. At 3500 µs half a millisecond's worth fits, not more.
     assert.deepEqual([3500, 3500, 10000, 10000, 10000].map(leave), [3500, 4000, 10000, 10000, 11000])
     const slower = chanceOf('rate=8mbit;rate=4mbit')
     actionsOf(slower, sends(1))
     const times = Array.from({ length: 50 }, () => slower.departure(slower.decisions.limits[0], 0, 1000))
-    assert.equal(times[49] - times[48], 2000, 'the narrower limit counts')
+    assert.equal(times[49] - times[48], 2000, 'the lower limit applies')
   })
 
   it('every opcode can be selected by its name', () => {

@@ -133,7 +133,7 @@ describe('faults', () => {
     )
   })
 
-  it('no packet is overtaken by many', () => {
+  it('no packet is overtaken by more than a few', () => {
     const got = psns(transfer(bench('reorder=0.2,seed=3'), 5000))
     let most = 0
     got.forEach((psn, i) => {
@@ -146,7 +146,7 @@ describe('faults', () => {
     const b = bench('reorder=1')
     sendRun(b.from, b.flow, 5, 1)
     assert.deepEqual(receiveAll(b.to), [])
-    assert.equal(b.to.nextTimeout(), 0, 'it needs to know the time')
+    assert.equal(b.to.nextTimeout(), 0, 'it requires the time')
     b.to.onTimeout(70)
     assert.deepEqual(receiveAll(b.to), [])
     assert.equal(b.to.nextTimeout(), 1070)
@@ -201,7 +201,7 @@ describe('faults', () => {
     assert.notDeepEqual(order, range(30))
     const late = held()
     late.to.onTimeout(1e6)
-    assert.deepEqual(psns(receiveAll(late.to)), order, 'the order does not depend on when somebody looks')
+    assert.deepEqual(psns(receiveAll(late.to)), order, 'the order does not depend on when the port is polled')
   })
 
   it('a change of faults applies to the rest of a run being delivered', () => {
@@ -216,7 +216,7 @@ describe('faults', () => {
     assert.deepEqual(psns(receiveAll(b.to)), range(30).slice(next))
   })
 
-  it('delayed packets beyond the room are lost and counted', () => {
+  it('delayed packets beyond the delay queue’s room are lost and counted', () => {
     const b = bench('delay=1000')
     for (let i = 0; i < 80; i++) {
       sendRun(b.from, b.flow, i * 16, 16)
@@ -230,7 +230,7 @@ describe('faults', () => {
     assert.equal(receiveAll(b.to).length, delayed)
   })
 
-  it('can be changed during traffic; held packets leave', () => {
+  it('can be changed during traffic; held packets are then delivered', () => {
     const b = bench('delay=1000')
     sendRun(b.from, b.flow, 0, 2)
     assert.deepEqual(receiveAll(b.to), [])
@@ -241,7 +241,7 @@ describe('faults', () => {
     assert.equal(woken, 1)
     sendRun(b.from, b.flow, 2, 2)
     assert.deepEqual(psns(receiveAll(b.to)), [0, 1, 2, 3])
-    assert.equal(b.link.stat().runs, 0, 'the room for held packets is given back')
+    assert.equal(b.link.stat().runs, 0, 'the room of held packets is freed')
     b.to.setFaults(parseFaults('drop=1'))
     sendRun(b.from, b.flow, 4, 2)
     assert.deepEqual(psns(receiveAll(b.to)), [])
@@ -259,7 +259,7 @@ describe('faults', () => {
     assert.equal(receiveAll(to)[0].bytes[63], 0, 'not sealed')
   })
 
-  it('a tap sees the fate of every packet', () => {
+  it('a tap sees what happens to every packet', () => {
     const b = bench('drop=0.2,dup=0.2,corrupt=0.2,reorder=0.2,seed=5')
     const seen: Record<string, number> = {}
     const remove = addTap(b.to, run => {

@@ -111,7 +111,7 @@ describe('fault rules', () => {
     for (const [text, message] of refused) assert.throws(() => parseRule(text), message, text)
   })
 
-  it('text and record are inverse', () => {
+  it('parse and format are inverse', () => {
     const share = fc.integer({ min: 0, max: 1e9 }).map(n => n / 1e9)
     const rule: fc.Arbitrary<FaultRule> = fc
       .record({

@@ -76,7 +76,7 @@ describe('faults on sent packets', () => {
       assert.equal(
         Object.values(b.from.faults).reduce((a, c) => a + c),
         hits,
-        'nothing else happens',
+        'no other fault happens',
       )
       const lost = name === 'drop' ? hits : b.to.counters.icrcErrors
       assert.equal(got.length, total - lost + (name === 'dup' ? hits : 0))
@@ -125,7 +125,7 @@ describe('faults on sent packets', () => {
     assert.equal(b.link.stat().flows, 0)
   })
 
-  it("a rate spreads packets over time, headers included, and the queue's overflow is lost", () => {
+  it('a rate spreads packets over time, headers included, and packets beyond the queue are lost', () => {
     // 64 bytes and 28 of IP and UDP: 92 µs each.
     const b = bench('dir=sent,rate=8mbit')
     sendRun(b.from, b.flow, 0, 15)
@@ -146,7 +146,7 @@ describe('faults on sent packets', () => {
     assert.equal(b.from.faults.overflowed, 80 * 16 - MAX_DELAYED)
   })
 
-  it('can be changed during traffic; held packets leave with the next turn of sending', () => {
+  it('can be changed during traffic; held packets are sent with the next turn', () => {
     const b = bench('dir=both,delay=1s')
     sendRun(b.from, b.flow, 0, 2)
     let woken = 0

@@ -17,7 +17,7 @@ const attach = (n: number, options: Partial<UdpPortOptions> = {}): UdpPort => {
   return port
 }
 
-const skip = hasNative() ? false : 'koffi is not there'
+const skip = hasNative() ? false : 'koffi is missing'
 
 describe('UDP', { skip }, () => {
   portContract('a port on UDP', () => ({ address: loopback, attach: n => attach(n) }))
@@ -52,18 +52,18 @@ describe('UDP', { skip }, () => {
     assert.equal(a.counters.cutMessages, 6, '60 packets in a message')
     const run = emptyRun()
     await collect(b, 60, run)
-    assert.equal(run.count, 60, 'they come joined')
+    assert.equal(run.count, 60, 'they arrive joined')
     b.requireSeal(1)
     sendRun(a, there, 134, 20, 4112)
     assert.deepEqual(
       (await collect(b, 20)).map(g => g.identification),
       Array.from({ length: 20 }, (_, i) => i % 15),
-      'ICRCs are for the identifications of datagrams that the kernel cuts',
+      'ICRCs match the identifications of datagrams that the kernel segments',
     )
     assert.deepEqual([a.counters.sendErrors, b.counters.unexpectedIdentifications], [0, 0])
   })
 
-  it('reuses the same few buffers, however much waits', async () => {
+  it('reuses the same few buffers, however many packets wait', async () => {
     const [a, b, there, back] = pair()
     sendRun(b, back, 0, 1)
     await collect(a, 1)
@@ -75,7 +75,7 @@ describe('UDP', { skip }, () => {
       b.release()
       for (let i = 0; i < 3; i++) sendRun(a, there, 120 + 45 * turn + 15 * i, 15, 4112)
     }
-    assert.equal(places.size, 8, 'those of a turn, two calls of the system')
+    assert.equal(places.size, 8, 'those of a turn, two system calls')
   })
 
   it('never segments when told not to', async () => {
@@ -123,7 +123,7 @@ describe('UDP', { skip }, () => {
     assert.equal(b.counters.icrcErrors, 0)
   })
 
-  it('survives datagrams that are not packets', async () => {
+  it('continues after datagrams that are not packets', async () => {
     const [a, b, there] = pair()
     const stranger = openUdpSocket(loopback(3), 0)
     const batches = createUdpBatches({ staging: 70000, messages: 8, destinations: 1, receives: 1 })
@@ -149,7 +149,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('takes no foreign address, and link-local ones only where they exist', () => {
+  it('refuses foreign addresses, and uses link-local ones only where they exist', () => {
     const [a] = pair()
     const second = createUdpPort({ mtu: 1500, interfaceIndex: 1 })
     open.push(second)
@@ -173,7 +173,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(psns(await collect(b, 1)), [5])
   })
 
-  it('yields a spare address to its owner, and gets it back', async () => {
+  it('releases a spare address to its owner, and takes it again later', async () => {
     const [a, b] = pair()
     const [first, second] = [0, 1].map(() => createUdpPort({ mtu: 65536, interfaceIndex: 1 }))
     open.push(first, second)
@@ -193,7 +193,7 @@ describe('UDP', { skip }, () => {
     assert.deepEqual(receiveAll(b), [])
   })
 
-  it('talks IPv6, to itself where loopback has one address only', async t => {
+  it('sends over IPv6, also to itself', async t => {
     const address = new Uint8Array(16)
     address[15] = 1
     const port = createUdpPort({ mtu: 65536, interfaceIndex: 1 })
@@ -215,7 +215,7 @@ describe('UDP', { skip }, () => {
     assert.ok(port.counters.cutMessages > 0, 'nothing depends on identifications over IPv6')
   })
 
-  it('forgets old senders instead of keeping a table that strangers can fill', async () => {
+  it('forgets old senders, so that strangers cannot fill a table', async () => {
     const [, b] = pair()
     const batches = createUdpBatches({ staging: 4096, messages: 256, destinations: 1, receives: 1 })
     batches.setDestination(0, loopback(2), 4791, 0)

@@ -96,7 +96,7 @@ describe('sending over UDP', () => {
     assert.deepEqual(t.sent, fewer)
     for (let i = 0; i < 70; i++) assert.ok(t.isSealed(64 * i, i % 62), `packet ${i}`)
     t.sendRun(70)
-    assert.deepEqual(t.sent, [...fewer, ...fewer], 'at once from then on')
+    assert.deepEqual(t.sent, [...fewer, ...fewer], 'immediately, from then on')
     assert.deepEqual([t.counters.cutMessages, t.counters.sendCalls, t.counters.dropped], [3, 4, 0])
   })
 
@@ -111,7 +111,7 @@ describe('sending over UDP', () => {
     assert.equal(t.counters.dropped, 0)
   })
 
-  it('sends many small packets while more are built, but never those that the sender may still corrupt', () => {
+  it('sends many small packets while more are built, but not those that the sender may still corrupt', () => {
     const t = start(() => 0)
     const at = t.sending.reserve(200 * 64)
     t.sending.commit(at, 64, 62, 64, t.flow)
@@ -126,7 +126,7 @@ describe('sending over UDP', () => {
   })
 
   for (const errno of [EIO, EINVAL])
-    it(`sends one by one, sealed again, when the kernel refuses to segment (${errno}), and segments no more`, () => {
+    it(`sends one by one, sealed again, when the kernel refuses to segment (${errno}), and does not segment again`, () => {
       const t = start(segment => (segment > 0 ? errno : 0))
       t.sendRun(3)
       assert.deepEqual(t.sent, [
@@ -147,7 +147,7 @@ describe('sending over UDP', () => {
     assert.deepEqual([t.counters.dropped, t.counters.sendErrors, t.counters.lastSendError], [3, 3, EINVAL])
     broken = false
     t.sendRun(3)
-    assert.deepEqual(t.sent, [[0, 192, 64]], 'cutting was not to blame')
+    assert.deepEqual(t.sent, [[0, 192, 64]], 'segmentation was not the reason')
   })
 
   it('drops a run with one call when the network is down, and packets from a removed address', () => {
@@ -178,7 +178,7 @@ describe('sending over UDP', () => {
     const t = start(() => (full ? EAGAIN : 0))
     assert.ok(t.sendRun(1))
     assert.deepEqual(t.blocked, [true])
-    assert.equal(t.sendRun(1), false, 'nothing more is taken meanwhile')
+    assert.equal(t.sendRun(1), false, 'no more is accepted meanwhile')
     assert.equal(t.sending.sendQueued(), false)
     full = false
     assert.equal(t.sending.sendQueued(), true)

@@ -116,11 +116,11 @@ after(() => {
   assert.deepEqual(
     permitted.filter(row => !used.has(row)),
     [],
-    'rows that nothing needs',
+    'unused rows',
   )
   assert.deepEqual(
     permittedOutcomes.filter(row => !usedOutcomes.has(row)),
     [],
-    'outcomes that nothing needs',
+    'unused outcomes',
   )
 })

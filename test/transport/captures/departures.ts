@@ -11,7 +11,7 @@ export interface Departure {
   readonly linux?: Linux
   /** Fields of the only reply → recorded and our value; `packet`: a reply that rxe did not send. */
   readonly fields: Readonly<Record<string, readonly [recorded: string, ours: string]>>
-  /** Our completions, state and word, if they differ. */
+  /** Our completions, the final state and the value of the atomic word, if they differ. */
   readonly after?: string
   readonly clause: string
   readonly reason: string
@@ -29,7 +29,7 @@ export const departures: readonly Departure[] = [
     name: 'duplicate_very_old',
     fields: { 'BTH.psn': ['16777215', '511'] },
     clause: '9.7.5.1',
-    reason: 'a duplicate is acknowledged with the PSN before the expected one, also before anything came; rxe says -1',
+    reason: 'a duplicate is acknowledged with PSN ePSN - 1, even before the first request; rxe sends PSN -1',
   },
   {
     name: 'first_shorter_than_mtu',
@@ -37,7 +37,7 @@ export const departures: readonly Departure[] = [
     fields: { 'AETH.syndrome': INVALID },
     after: REFUSED,
     clause: '9.7.4.1',
-    reason: 'packets inside a message are as long as the path MTU; rxe 6.1 does not look, 6.12 does',
+    reason: 'FIRST and MIDDLE packets are as long as the path MTU; rxe 6.1 does not check this, 6.12 does',
   },
   {
     name: 'first_shorter_than_mtu',
@@ -45,7 +45,7 @@ export const departures: readonly Departure[] = [
     fields: {},
     after: REFUSED,
     clause: '9.7.4.1',
-    reason: 'lengths are checked before a receive request is taken, so that none ends with status 9',
+    reason: 'the length is checked before a receive WQE is consumed, so none completes with status 9',
   },
   {
     name: 'only_longer_than_mtu',
@@ -53,7 +53,7 @@ export const departures: readonly Departure[] = [
     fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
     after: REFUSED,
     clause: '9.7.4.1',
-    reason: 'no packet is longer than the path MTU; rxe 6.1 does not look, 6.12 does',
+    reason: 'no packet is longer than the path MTU; rxe 6.1 does not check this, 6.12 does',
   },
   {
     name: 'only_longer_than_mtu',
@@ -61,7 +61,7 @@ export const departures: readonly Departure[] = [
     fields: {},
     after: REFUSED,
     clause: '9.7.4.1',
-    reason: 'lengths are checked before a receive request is taken',
+    reason: 'the length is checked before a receive WQE is consumed',
   },
   {
     name: 'last_empty',
@@ -69,14 +69,14 @@ export const departures: readonly Departure[] = [
     fields: { 'AETH.syndrome': INVALID, 'AETH.msn': NOT_COUNTED },
     after: `status 9; ${flushed(7)}; state 6 rq_psn 0x000201; word 5`,
     clause: '9.7.4.1',
-    reason: 'the last packet of several has at least one byte; rxe 6.1 does not look, 6.12 does',
+    reason: 'a LAST packet carries at least one byte; rxe 6.1 does not check this, 6.12 does',
   },
   {
     name: 'write_over_2gib',
     linux: '6.1',
     fields: { 'AETH.syndrome': ['98', '97'] },
     clause: '9.4.3, 9.9.3',
-    reason: 'a message is 2 GiB at most: an invalid request before it is a question of rights, as for rxe 6.12',
+    reason: 'the limit of 2 GiB is checked before the access rights, as in rxe 6.12',
   },
   {
     name: 'read_huge',
@@ -89,7 +89,7 @@ export const departures: readonly Departure[] = [
     name: 'invalidate_unknown',
     fields: { packet: ['RC_ACKNOWLEDGE', '-'] },
     clause: '9.9.6.3',
-    reason: 'class J: a SEND whose key cannot be invalidated is not acknowledged',
+    reason: 'class J error: a SEND whose key cannot be invalidated is not acknowledged',
   },
   {
     name: 'opcode_atomic_write',
@@ -97,7 +97,7 @@ export const departures: readonly Departure[] = [
     fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
     after: 'state 3 rq_psn 0x000201; word 9',
     clause: 'A19',
-    reason: 'rxe 6.1 has no ATOMIC WRITE and drops it; we have it, as 6.12',
+    reason: 'rxe 6.1 has no ATOMIC WRITE and drops it; we support it, as 6.12 does',
   },
   {
     name: 'opcode_flush',
@@ -105,21 +105,22 @@ export const departures: readonly Departure[] = [
     fields: { packet: ['-', 'RC_ACKNOWLEDGE'] },
     after: REFUSED,
     clause: 'A19',
-    reason: 'rxe 6.1 has no FLUSH and drops it; we refuse one that the queue pair was not given the right for',
+    reason: 'rxe 6.1 has no FLUSH and drops it; we refuse it, because the queue pair lacks the right',
   },
   {
     name: 'flush_standard_icrc',
     fields: { packet: ['-', 'RC_READ_RESP_ONLY'] },
     after: 'state 3 rq_psn 0x000201; word 5',
     clause: '7.8.1, A19',
-    reason: 'the ICRC of the specification is right; rxe takes only its own kind, we take both',
+    reason: 'we accept the ICRC of the specification and that of rxe; rxe accepts only its own',
   },
   {
     name: 'too_long_for_buffer',
     fields: { 'AETH.syndrome': ['99', '97'] },
     after: `status 1; ${flushed(7)}; state 6 rq_psn 0x000204; word 5`,
     clause: '9.7.4.1, 9.9.3',
-    reason: 'longer than the receive buffer is an invalid request and a local length error; rxe says operation errors',
+    reason:
+      'a message longer than the receive buffer is an invalid request and a local length error; rxe reports operation errors',
   },
 ]
 
@@ -133,6 +134,6 @@ export const malformedDepartures: readonly {
     name: 'pad_more_than_body',
     clause: '9.2, 9.6',
     reason:
-      'a packet whose length is not a multiple of four bytes is no packet: dropped; rxe takes it for an empty SEND',
+      'a packet whose length is not a multiple of four bytes is dropped as malformed; rxe takes it for an empty SEND',
   },
 ]

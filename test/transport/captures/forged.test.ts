@@ -116,6 +116,6 @@ after(() => {
   assert.deepEqual(
     departures.filter(row => !used.has(row)),
     [],
-    'rows that nothing needs',
+    'unused rows',
   )
 })

@@ -92,7 +92,7 @@ export const readCases = (linux: Linux): Case[] => {
       const frame = frames[at]
       if (frame.destination.join() === ATTACKER.join()) {
         const packet = parsePacket(frame.payload)
-        if (packet.kind === 'opaque') throw new Error(`reply ${at + 1} is no packet`)
+        if (packet.kind === 'opaque') throw new Error(`reply ${at + 1} is not a valid packet`)
         replies.push({ packet, timing: 'at once', waited: 0, number: at + 1 })
       } else if (sent.length < told.sent) sent.push(frame)
       else break
@@ -163,7 +163,7 @@ export const run = (linux: Linux, name: string, frames: readonly Ipv4Frame[]): R
   }
   const replies = node.sent.map(({ bytes }): Sent => {
     const packet = parsePacket(bytes)
-    if (packet.kind === 'opaque') throw new Error(`our engine sent what is no packet: ${packet.reason}`)
+    if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
     return { packet: packet as WellFormedPacket, timing: 'at once', waited: 0, at: 0 }
   })
   const { state, rqPsn } = node.engine.query(row)

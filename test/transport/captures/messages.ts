@@ -153,5 +153,5 @@ export const workOpcode = (message: Message): number => {
   if (kind === OP_ATOMIC_WRITE) return ATOMIC_WRITE
   if (kind === OP_ATOMIC)
     return message.entry.packet.name.endsWith('COMPARE_SWAP') ? ATOMIC_CMP_AND_SWP : ATOMIC_FETCH_AND_ADD
-  throw new Error(`no work request becomes ${message.entry.packet.name}`)
+  throw new Error(`no work request starts with a packet ${message.entry.packet.name}`)
 }

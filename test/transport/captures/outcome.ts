@@ -44,7 +44,7 @@ export const outcomeFaults = (
   })
   const { dropped, outOfSequence } = node.engine.counters
   const isReliable = ends.some(end => reliableService[(end.asks ?? end.asked)!.service] !== 0)
-  if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were passed over`)
+  if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were not accepted`)
   faults.push(...performance.early, ...writeFaults(performance, facts))
   if (facts.log === true && facts.gone?.side !== side) {
     const log = readLog(conversation.name, side)
@@ -78,7 +78,7 @@ const receiveFaults = (end: Work, cqes: readonly Cqe[], memory: Uint8Array): str
     if (cqe.solicited !== message.solicited) faults.push(`receive ${k}: solicited ${cqe.solicited}`)
     const { at } = end.receives[k]
     if (isSend && hex(memory.subarray(at + route, at + length)) !== hex(message.payload))
-      faults.push(`receive ${k}: other bytes than the message's`)
+      faults.push(`receive ${k}: its data differs from the message`)
     return faults
   })
 }
@@ -106,7 +106,7 @@ const sendFaults = (conversation: Conversation, end: Work, cqes: readonly Cqe[],
     if (!complete || cqe[0]?.status !== SUCCESS || (message.flags & (OP_READ | OP_ATOMIC)) === 0) return []
     const wanted = brought(conversation, end, message, end.asks!.mtu)
     if (hex(memory.subarray(place, place + message.length)) === hex(wanted)) return []
-    return [`request ${k}: other bytes than the answers'`]
+    return [`request ${k}: its data differs from the responses`]
   })
 
 /** Compares completions with those that the program printed, one by one. */
@@ -147,7 +147,7 @@ const writeFaults = ({ node, memory, ends }: Performance, facts: Facts): string[
       message.completeAt !== Number.POSITIVE_INFINITY &&
       hex(image.subarray(at, end)) !== hex(node.memory.subarray(at, end))
     )
-      faults.push(`WRITE ${k}: other bytes in memory`)
+      faults.push(`WRITE ${k}: its data is not in memory`)
   }
   return faults
 }

@@ -44,7 +44,7 @@ export const permitted: readonly Row[] = [
     packets: MADS,
     fields: { 'BTH.ackReq': ['true', 'false'] },
     clause: '9.8.3',
-    reason: 'nothing acknowledges datagrams; the kernel asks for it in its own all the same',
+    reason: 'datagrams are not acknowledged; the kernel sets AckReq in its own nevertheless',
   },
   {
     capture: 'send_80_packets',
@@ -54,14 +54,14 @@ export const permitted: readonly Row[] = [
     fields: { 'BTH.ackReq': ['true', 'false'] },
     clause: '9.7.3',
     reason:
-      'when to ask for an acknowledgement inside a message is the requester’s choice: rxe counts packets, we bytes of the window',
+      'when to request an acknowledgement within a message is the requester’s choice: rxe counts packets, we count bytes of the window',
   },
   {
     ...LATE_RESEND,
     capture: 'loss_send_requests',
     packets: [22, 28],
     reason:
-      'rxe resends once per timeout, also when a NAK has acknowledged more; we go back on each NAK that brings news',
+      'rxe retransmits once per timeout, even if a NAK has acknowledged more since then; we retransmit after each NAK that makes progress',
   },
   {
     ...LATE_RESEND,
@@ -74,7 +74,7 @@ export const permitted: readonly Row[] = [
     capture: 'loss_read_responses',
     packets: [10, 15],
     clause: '9.7.6',
-    reason: 'a gap in the responses of a READ tells of the loss: we ask again at once, rxe after its timeout',
+    reason: 'a gap in the responses of a READ shows a loss: we repeat the READ at once, rxe after its timeout',
   },
   {
     capture: 'retry_exceeded',
@@ -83,7 +83,7 @@ export const permitted: readonly Row[] = [
     packets: [2],
     fields: { waited: 'any' },
     clause: '9.7.6.1',
-    reason: 'rxe’s first wait is up to twice the ACK timeout, which may be up to four times as long',
+    reason: 'the first wait of rxe is up to twice the ACK timeout; the specification allows four times',
   },
   {
     capture: 'rnr_nak',
@@ -92,7 +92,7 @@ export const permitted: readonly Row[] = [
     packets: [4, 8],
     fields: { packet: 'any' },
     clause: '9.7.5.2',
-    reason: 'after an RNR NAK the packets behind it are passed over in silence; rxe adds a NAK for their sequence',
+    reason: 'after an RNR NAK the following packets are dropped silently; rxe also sends a sequence error NAK for them',
   },
   { ...TOO_LONG, capture: 'nak_operation_too_long', packets: [2] },
   { ...TOO_LONG, capture: 'nak_operation_too_long_multi', packets: [4] },
@@ -103,7 +103,7 @@ export const permitted: readonly Row[] = [
     packets: [2],
     fields: { packet: ['RC_ACKNOWLEDGE', '-'] },
     clause: '9.9.6.3',
-    reason: 'class J: a SEND whose key cannot be invalidated is not acknowledged; rxe acknowledges it',
+    reason: 'class J error: a SEND whose key cannot be invalidated is not acknowledged; rxe acknowledges it',
   },
   {
     capture: 'memory_window_type1',
@@ -112,7 +112,7 @@ export const permitted: readonly Row[] = [
     packets: [6],
     fields: { 'AETH.syndrome': ['31', '98'], 'AETH.msn': ['3', '2'] },
     clause: '9.7.4.1, 10.6',
-    reason: 'a WRITE past the end of a memory window is refused; rxe looks at the bounds of the memory region only',
+    reason: 'a WRITE past the end of a memory window is refused; rxe checks only the bounds of the memory region',
   },
 ]
 
@@ -120,7 +120,7 @@ export const permitted: readonly Row[] = [
 export const permittedOutcomes: readonly { readonly capture: string; readonly side: Side; readonly says: string }[] = [
   { capture: 'nak_operation_too_long', side: 1, says: 'completion 0: status 1, the program had 2' },
   { capture: 'nak_operation_too_long_multi', side: 1, says: 'completion 0: status 1, the program had 2' },
-  { capture: 'memory_window_type1', side: 1, says: 'WRITE 1: other bytes in memory' },
+  { capture: 'memory_window_type1', side: 1, says: 'WRITE 1: its data is not in memory' },
   { capture: 'memory_window_type1', side: 1, says: 'the state is 6, the program says 3' },
 ]
 

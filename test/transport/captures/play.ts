@@ -167,7 +167,7 @@ export const play = (
     if (fresh === undefined) return undefined
     seen++
     const packet = parsePacket(fresh.bytes)
-    if (packet.kind === 'opaque') throw new Error(`our engine sent what is no packet: ${packet.reason}`)
+    if (packet.kind === 'opaque') throw new Error(`our engine sent an invalid packet: ${packet.reason}`)
     const end = ends.find(e => peerOf((e.asks ?? e.asked)!, side) === packet.BTH.destQp)
     if (end === undefined) throw new Error(`our engine sent to QP ${packet.BTH.destQp}`)
     return { end, sent: { packet, timing, waited, at } }
@@ -229,7 +229,7 @@ export const play = (
       if (mayReceive(entry)) burst.cut(now)
       if (isRequest(entry.packet) && mayReceive(entry) && !isRefusedForNow(entries, i, end)) receive(node, end, take)
       if (facts.programWrites === true && isRead(entry.packet)) refresh(entry, end)
-      if (facts.postedAtOnce === true && drain('at once', 0)) early.push(`packet ${at} was not waited for`)
+      if (facts.postedAtOnce === true && drain('at once', 0)) early.push(`packet ${at} was not expected`)
       if (inBursts) burst.add(end.row, bytes, now)
       else {
         node.inject(end.row, bytes, now)

@@ -137,7 +137,7 @@ describe('a NAK', () => {
     const { receivedSequenceErrors, retries, retransmissions, sends } = t.node.engine.counters
     assert.deepEqual([receivedSequenceErrors, retries, retransmissions, sends], [4, 3, 3, 0])
     t.response('ACKNOWLEDGE', 4)
-    assert.equal(t.node.engine.counters.sends, 1, 'the WRITE is none')
+    assert.equal(t.node.engine.counters.sends, 1, 'a WRITE is not counted as a SEND')
   })
   it('sequence error: is ignored if the PSN is acknowledged or was never sent', () => {
     const t = startScript()
@@ -213,7 +213,7 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(t.completions(), ['1 RNR_RETRY_EXC'])
     assert.equal(t.state, ERR)
   })
-  it('is retried for ever with 7; progress resets the count', () => {
+  it('is retried without limit if rnr_retry is 7; progress resets the count', () => {
     const t = startScript({ rnrRetry: 7 })
     t.post({ id: 1, opcode: SEND })
     for (let i = 0; i < 50; i++) {
@@ -232,7 +232,7 @@ describe('a receiver that is not ready', () => {
     assert.deepEqual(u.completions(), ['1 ok'])
     assert.equal(u.state, RTS)
   })
-  it('costs no retries, although Linux adds a sequence NAK each time, and late', () => {
+  it('does not count as a retry, although Linux adds a late sequence NAK each time', () => {
     const t = startScript({ rnrRetry: 7, retryCnt: 1 })
     t.post({ id: 1, opcode: SEND }, { id: 2, opcode: SEND })
     for (let i = 0; i < 5; i++) {
@@ -355,7 +355,7 @@ describe('a peer that does not answer', () => {
 
 describe('a lost response', () => {
   const read = { id: 1, opcode: READ, remote: 9, ...sge(0, 5 * MTU) }
-  it('of a READ makes the requester read the rest', () => {
+  it('of a READ: the requester reads the rest', () => {
     const t = startScript()
     t.post(read, { id: 2, opcode: SEND })
     t.sent()
@@ -388,7 +388,7 @@ describe('a lost response', () => {
     assert.deepEqual(t.completions(), ['1 ok'])
     assert.deepEqual(t.sent(), ['FETCH_ADD@1 ackreq +0 swap 0 cmp 0', 'SEND_ONLY@2 ackreq'])
     t.response('ACKNOWLEDGE', 2)
-    assert.deepEqual(t.sent(), [], 'once, until something moves')
+    assert.deepEqual(t.sent(), [], 'one retransmission until there is progress')
     t.response('ATOMIC_ACK', 1)
     t.response('ACKNOWLEDGE', 2)
     assert.deepEqual(t.completions(), ['2 ok', '3 ok'])
@@ -411,12 +411,12 @@ describe('an invalid response', () => {
       (t: Script) => t.response('READ_RESP_FIRST', 0, { payload: MTU - 4 }),
     ],
     [
-      'a LAST before its time',
+      'a LAST too early',
       { opcode: READ, ...sge(0, 2 * MTU) },
       (t: Script) => t.response('READ_RESP_ONLY', 0, { payload: MTU }),
     ],
     [
-      'a MIDDLE at the end',
+      'a MIDDLE instead of the LAST',
       { opcode: READ, ...sge(0, MTU) },
       (t: Script) => t.response('READ_RESP_MIDDLE', 0, { payload: MTU }),
     ],

@@ -66,9 +66,9 @@ describe('a window shared by queue pairs', () => {
     t.run(80)
     assert.equal(t.cqes.length, 80)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
-    assert.ok(t.most() > BUDGET / 2, 'it is used')
+    assert.ok(t.most() > BUDGET / 2, 'the window is used')
     // The last run may exceed the window by one packet, and WRITE responses have headers of their own.
-    assert.ok(t.most() <= BUDGET + 2 * (MTU + 64), `${t.most()} bytes were under way`)
+    assert.ok(t.most() <= BUDGET + 2 * (MTU + 64), `${t.most()} bytes were in flight`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
@@ -79,7 +79,7 @@ describe('a window shared by queue pairs', () => {
     assert.ok(t.most() > WINDOW - MTU && t.most() <= WINDOW + 2 * MTU, String(t.most()))
   })
 
-  it('is round-robin: nobody gets a second turn before everybody had one', () => {
+  it('is round-robin: no QP gets a second turn before every QP has had one', () => {
     const t = start(20)
     for (const row of t.rows) for (let i = 0; i < 8; i++) t.node.post(row, write(row, 8 * MTU))
     t.run(160)
@@ -91,7 +91,7 @@ describe('a window shared by queue pairs', () => {
     }
   })
 
-  it('READs wait for room, and others do not overtake them', () => {
+  it('READs wait for room, and later requests do not overtake them', () => {
     const t = start(6)
     for (const row of t.rows) t.node.post(row, row % 2 ? read(row, 32 * MTU) : write(row, 32 * MTU), read(row, 10))
     t.run(12)
@@ -143,17 +143,17 @@ describe('a window shared by queue pairs', () => {
       return t.most()
     }
     const first = round(60, 1)
-    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: half a megabyte to begin with`)
+    assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: it starts at half a megabyte`)
     const second = round(60, 10)
-    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: all of it after a while`)
+    assert.ok(second > 0xf_0000 && second < 0x11_0000, `${second}: later it is the full window`)
     link.drop = 1
     for (const row of t.rows) t.node.post(row, write(row, 60 * MTU))
     t.run(Number.POSITIVE_INFINITY, t.joined.now + 100_000)
     link.drop = 0
     t.forget()
     t.run(t.cqes.length + 30)
-    assert.ok(t.most() < 0xb_0000, `${t.most()}: half of it, however many have lost something`)
-    assert.ok(t.most() > 0x4_0000, `${t.most()}: and no less`)
+    assert.ok(t.most() < 0xb_0000, `${t.most()}: it is halved once, although many QPs lost packets`)
+    assert.ok(t.most() > 0x4_0000, `${t.most()}: it is not reduced further`)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 

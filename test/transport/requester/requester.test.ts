@@ -220,14 +220,14 @@ describe('a local error', () => {
     ['an atomic of four bytes', { opcode: FAA, ...sge(0, 4) }, 'LOC_LEN'],
     ['more than 2 GiB', { opcode: SEND, sges: [sge(0, 0x8000_0000).sges[0], sge(0, 1).sges[0]] }, 'LOC_LEN'],
     ['an unknown opcode', { opcode: 77 }, 'LOC_QP_OP'],
-    ['an opcode beyond all', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
-    ['an operation that is not ours', { opcode: 10 }, 'LOC_QP_OP'],
+    ['an opcode above the highest', { opcode: 0xffff_ffff }, 'LOC_QP_OP'],
+    ['an operation that is not supported', { opcode: 10 }, 'LOC_QP_OP'],
     ['an inline READ', { opcode: READ, inline: new Uint8Array(4) }, 'LOC_QP_OP'],
-    ['what the queue refuses', { opcode: SEND, refused: 1 }, 'LOC_LEN'],
+    ['a request that the work queue refuses', { opcode: SEND, refused: 1 }, 'LOC_LEN'],
     ['too many elements', { opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }, 'LOC_QP_OP'],
   ]
   for (const [what, spec, status] of wrong)
-    it(`${what}: ${status}, after earlier requests, and nothing of it is sent`, () => {
+    it(`${what}: ${status}, after earlier requests, and none of its packets is sent`, () => {
       const t = startScript({}, { maxSge: 4 })
       t.post(good(1), { id: 2, ...spec }, good(3))
       assert.deepEqual(t.sent(), ['SEND_ONLY@0 ackreq [4]'])

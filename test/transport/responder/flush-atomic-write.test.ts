@@ -105,13 +105,13 @@ describe('the requester', () => {
       }
     })
   const refused: [string, SendSpec, string][] = [
-    ['a FLUSH of no placement', flush(1, { swap: 0n }), 'LOC_QP_OP'],
+    ['a FLUSH with placement 0', flush(1, { swap: 0n }), 'LOC_QP_OP'],
     ['a FLUSH of an unknown placement', flush(1, { swap: 4n }), 'LOC_QP_OP'],
     ['a FLUSH of an unknown selectivity', flush(1, { swap: (2n << 32n) | GLOBAL }), 'LOC_QP_OP'],
     ['an ATOMIC WRITE of 4 bytes', atomicWrite(1, { inline: word.slice(4) }), 'LOC_LEN'],
     ['an ATOMIC WRITE of 16 bytes', { id: 1, opcode: ATOMIC_WRITE, remote: 64, ...sge(0, 16) }, 'LOC_LEN'],
     [
-      'an ATOMIC WRITE from no region',
+      'an ATOMIC WRITE from unregistered memory',
       { id: 1, opcode: ATOMIC_WRITE, remote: 64, sges: [{ at: 0, length: 8, key: 1 }] },
       'LOC_PROT',
     ],
@@ -163,7 +163,7 @@ describe('the responder: FLUSH', () => {
     assert.deepEqual(t.sent(), ['NAK(REMOTE_ACCESS)@1 msn 1'])
     assert.deepEqual(t.node.events, ['QP_ACCESS_ERR'])
   })
-  it('of no bytes checks nothing', () => {
+  it('of zero bytes checks neither address nor key', () => {
     const t = start()
     t.request('FLUSH', 0, { rkey: 5, dmaLen: 0 })
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
@@ -171,14 +171,14 @@ describe('the responder: FLUSH', () => {
   const refused: [string, PacketSpec, string, object?][] = [
     ['persistent', { plt: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['global and persistent', { plt: 3, dmaLen: 8 }, 'INVALID_REQUEST'],
-    ['of no placement', { plt: 0, dmaLen: 8 }, 'INVALID_REQUEST'],
-    ['of an unknown selectivity', { sel: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['with placement 0', { plt: 0, dmaLen: 8 }, 'INVALID_REQUEST'],
+    ['with an unknown selectivity', { sel: 2, dmaLen: 8 }, 'INVALID_REQUEST'],
     ['of more than 2 GiB', { dmaLen: 0x8000_0001 }, 'INVALID_REQUEST'],
     ['that the queue pair does not allow', { dmaLen: 8 }, 'INVALID_REQUEST', { access: 14 }],
     ['without resources', { dmaLen: 8 }, 'INVALID_REQUEST', { maxDestRdAtomic: 0 }],
-    ['persistent, which the queue pair allows and no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
+    ['persistent, which the queue pair allows but no region', { plt: 2, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
     ['global and persistent, likewise', { plt: 3, dmaLen: 8 }, 'REMOTE_ACCESS', PERSISTING],
-    ['of a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', PERSISTING],
+    ['with a placement that is not specified', { plt: 4, dmaLen: 8 }, 'INVALID_REQUEST', PERSISTING],
     ['with a wrong key', { dmaLen: 8, rkey: 5 }, 'REMOTE_ACCESS'],
     ['beyond the region', { dmaLen: 8, remote: 0x2_0000 - 7 }, 'REMOTE_ACCESS'],
   ]
@@ -230,7 +230,7 @@ describe('the responder: ATOMIC WRITE', () => {
     assert.deepEqual(t.sent(), ['READ_RESP_ONLY@0 msn 1'])
     assert.equal(t.node.memory[64], 9)
   })
-  it('after a WRITE to the same address wins', () => {
+  it('replaces what an earlier WRITE to the same address wrote', () => {
     const t = start()
     t.run(['WRITE_ONLY', 0, { remote: 64, payload: 8 }], ['ATOMIC_WRITE', 1, { remote: 64, payload: word }])
     t.sent()

@@ -77,7 +77,7 @@ describe('a SEND', () => {
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
     assertRefused(t, ['ACK@0 msn 1'], ['100 ok recv 3', '101 REM_INV_REQ', ...flushed(102, 107)])
     t.request('SEND_ONLY_INV', 1, { payload: 3, imm: 0x78, ackReq: true })
-    assert.deepEqual(t.sent(), [], 'nor when it comes again')
+    assert.deepEqual(t.sent(), [], 'nor is its retransmission')
   })
   it('longer than the buffer is an invalid request, and a local length error at the responder', () => {
     const t = startScript()
@@ -233,12 +233,12 @@ describe('a WRITE', () => {
       'NAK(INVALID_REQUEST)@0 msn 0',
     ],
     [
-      'a FIRST that is all',
+      'a FIRST with the whole message',
       t => t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: MTU }),
       'NAK(INVALID_REQUEST)@0 msn 0',
     ],
     [
-      'a MIDDLE that is the rest',
+      'a MIDDLE with all remaining bytes',
       t => {
         t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: 2 * MTU })
         t.request('WRITE_MIDDLE', 1, { payload: MTU })
@@ -246,7 +246,7 @@ describe('a WRITE', () => {
       'NAK(INVALID_REQUEST)@1 msn 0',
     ],
     [
-      'a LAST that is not the rest',
+      'a LAST without all remaining bytes',
       t => {
         t.request('WRITE_FIRST', 0, { payload: MTU, dmaLen: 2 * MTU })
         t.request('WRITE_LAST', 1, { payload: MTU - 4 })
@@ -265,7 +265,7 @@ describe('a WRITE', () => {
     t.request('WRITE_ONLY', 0, { payload: 1 })
     assertRefused(t, ['NAK(INVALID_REQUEST)@0 msn 0'], flushed(100, 107), ['QP_REQ_ERR'])
   })
-  it('whose region is deregistered half way is refused: nothing more is written, earlier requests are acknowledged', () => {
+  it('whose region is deregistered in the middle is refused: nothing more is written, earlier requests are acknowledged', () => {
     const t = start()
     t.request('WRITE_FIRST', 0, { payload: MTU, remote: 0x9000, dmaLen: 3 * MTU, ackReq: true })
     assert.deepEqual(t.sent(), ['ACK@0 msn 0'])

@@ -119,7 +119,7 @@ describe('a READ', () => {
       ['QP_REQ_ERR'],
     )
   })
-  it('may follow when earlier ones are answered; a waiting duplicate gives way', () => {
+  it('may follow when earlier ones are answered; its resource may be that of a duplicate not answered yet', () => {
     const t = start({ maxDestRdAtomic: 1 })
     for (let i = 0; i < 5; i++) {
       t.request('READ_REQUEST', i, { dmaLen: 1 })
@@ -149,12 +149,12 @@ describe('a READ', () => {
     t.node.port.room = 9
     assertRefused(t, ['NAK(REMOTE_ACCESS)@1 msn 1'], flushed(100, 107), ['QP_ACCESS_ERR'])
   })
-  it('is read as the port has room, in turns with other QPs', () => {
+  it('is read as fast as the port has room, in turns with other QPs', () => {
     const t = start({}, { maxBytes: 2 * (MTU + 20) })
     t.node.port.room = 2
     t.request('READ_REQUEST', 0, { remote: 0x9000, dmaLen: 10 * MTU })
     assert.equal(t.sent().length, 2)
-    assert.equal(t.node.calls.reads, 1, 'the first response and those behind it at once')
+    assert.equal(t.node.calls.reads, 1, 'the first response and the following ones at once')
     t.node.port.room = 1
     assert.equal(t.sent().length, 2)
     t.node.port.room = 100
@@ -180,7 +180,7 @@ describe('an atomic', () => {
   it('duplicate gets the same response without effect, and none once its resource was reused', () => {
     const t = start()
     for (let i = 0; i < 5; i++) t.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })
-    assert.equal(t.state, ERR, 'five at once are more than four')
+    assert.equal(t.state, ERR, 'the fifth exceeds four')
     const u = start()
     for (let i = 0; i < 5; i++) {
       u.request('FETCH_ADD', i, { remote: 0x8000, swap: 1n })

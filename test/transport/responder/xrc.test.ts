@@ -119,7 +119,7 @@ const refusedFor = (name: string, spec: Parameters<typeof packet>[2]): void => {
   assert.deepEqual(t.sent(), ['NAK(INVALID_REQUEST)@0 msn 0'], name)
   assert.equal(t.state, ERR)
   assert.deepEqual(t.node.events, ['LAST_WQE_REACHED', 'QP_REQ_ERR'])
-  // WQEs that wait in the SRQ belong to others.
+  // The WQEs of an SRQ are not flushed: they may serve other queue pairs.
   assert.deepEqual(t.completions(), [])
   assert.equal(t.node.queues[t.row].receives.length, 8)
 }
@@ -131,7 +131,7 @@ test('an SRQ outside the domain is an invalid request for every operation', () =
   refusedFor('XRC_FETCH_ADD', { remote: 0x8000 })
 })
 
-test('a message that continues with another SRQ is an invalid request; its receive request ends', () => {
+test('a message that continues with another SRQ is an invalid request; its receive WQE completes with an error', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.request('XRC_SEND_LAST', 1, { payload: 4, srq: OTHER })
@@ -149,7 +149,7 @@ test('an empty SRQ makes the requester wait', () => {
   assert.deepEqual(t.sent(), ['ACK@0 msn 1'])
 })
 
-test('an SRQ destroyed in the middle of a message ends it: nothing completes, and what comes is refused', () => {
+test('an SRQ destroyed in the middle of a message ends it: nothing completes, and later packets are refused', () => {
   const t = target()
   t.request('XRC_SEND_FIRST', 0, { payload: MTU })
   t.node.engine.forgetShared(SHARED_QUEUE)

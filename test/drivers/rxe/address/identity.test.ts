@@ -32,7 +32,7 @@ test('an interface without a MAC gives a locally administered one, which differs
         const of = (four: Uint8Array) => identify(mapped(...four), { name: 'lo', index: 1 })
         const same = hex(a) === hex(b)
         assert.equal(hex(of(a).guid) === hex(of(b).guid), same)
-        assert.equal(of(a).mac[0] & 3, 2, 'local, and no group')
+        assert.equal(of(a).mac[0] & 3, 2, 'locally administered, not a group address')
       },
     ),
   )

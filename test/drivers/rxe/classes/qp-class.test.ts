@@ -53,7 +53,7 @@ const inState = (qp: TestQp, state: number): TestQp => {
   return qp
 }
 
-test('create returns sizes as recorded: the requested ones, and the inline data that fits beside the elements', () => {
+test('create returns the recorded sizes: those requested, and the inline data that fits into the SGE space', () => {
   const { p, cq } = bench()
   const answered = (more: Partial<Cap>) => makeQp(p, cq, { cap: more }).cap
   const one = { maxSendWr: 1, maxRecvWr: 500, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
@@ -106,7 +106,7 @@ test('a create without memory for either ring leaves nothing behind', () => {
   )
   assert.equal(m.devices[0].state.cqs.size(), 1)
   p.rings.left = Number.POSITIVE_INFINITY
-  // Refused creates use no handles.
+  // Refused creates take no handles.
   assert.equal(makeQp(p, cq).handle, 2)
   p.close()
   assertNothingLeft(m, [p])
@@ -151,7 +151,7 @@ test('completion queues: limits, vectors, and what a resize refuses', () => {
   assert.equal(resize(100), 'ENOMEM')
   p.rings.left = Number.POSITIVE_INFINITY
   assert.equal(resize(100), 'ok')
-  assert.equal(p.rings.live.size, before, 'the old ring is gone')
+  assert.equal(p.rings.live.size, before, 'the old ring is freed')
 })
 
 test('query returns RESET as recorded, and each state with the attributes set', () => {
@@ -315,7 +315,7 @@ test('paths: empty GID index, no global route, other port, families that differ'
   assert.equal(to(path(ipv6(2))), 'EINVAL')
   assert.equal(to(path(peer, { sgidIndex: 2 })), 'EINVAL')
   assert.equal(to(path(ipv6(2), { isGlobal: 2 })), 'EINVAL')
-  assert.equal(m.link.stat().flows, 0, 'refusals leave no flow')
+  assert.equal(m.link.stat().flows, 0, 'refused calls leave no flow')
   assert.equal(to(path(ipv6(2), { sgidIndex: 2 })), 'ok')
   assert.equal(m.link.stat().flows, 1)
 })
@@ -334,7 +334,7 @@ test('alternate paths are unsupported: the device does not list them and says wh
     assert.deepEqual([create.in.alternatePath, modify.in.alternatePath], [undefined, undefined], name)
     assert.ok(modify.in.address)
   }
-  // Nor is an attribute that names objects of classes that the device lacks.
+  // An attribute that names objects of a class that the device lacks is not listed either.
   for (const { name, methods } of listed)
     for (const [method, { in: into, out }] of Object.entries(methods))
       for (const [attribute, { of }] of Object.entries({ ...into, ...out }))
@@ -354,7 +354,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })
 
-test('a flow lives as long as its path: changed in SQD, kept in RESET, destroyed with the QP', () => {
+test('a flow exists as long as its path: changed in SQD, kept in RESET, destroyed with the QP', () => {
   const { m, p, qp } = bench()
   const q = inState(qp(), Qps.SQD)
   modify(q, { address: path(ipv4(127, 0, 0, 3)) })
@@ -369,7 +369,7 @@ test('a flow lives as long as its path: changed in SQD, kept in RESET, destroyed
   assert.equal(m.link.stat().flows, 0)
 })
 
-test('the doorbell call accepts no requests', () => {
+test('the doorbell call refuses requests in its arguments', () => {
   const { p, qp } = bench()
   const q = inState(qp(), Qps.RTS)
   const ring = (wrCount?: number) =>
@@ -377,7 +377,7 @@ test('the doorbell call accepts no requests', () => {
   assert.deepEqual([ring(), ring(0), ring(1)], ['ok', 'ok', 'EINVAL'])
 })
 
-test('idle devices stay idle, however many queue pairs there are', () => {
+test('idle devices do no work, however many queue pairs they have', () => {
   const { m, p, cq } = bench()
   for (let i = 0; i < 150; i++) makeQp(p, cq, { cap: { maxSendWr: 1, maxRecvWr: 1 } })
   m.settle()

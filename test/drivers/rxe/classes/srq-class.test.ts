@@ -56,7 +56,7 @@ const bench = () => {
   return { m, a, b, cqA, cqB, srq, from, to, receive, send, asyncs, close }
 }
 
-test('WQEs go to messages in the order of their first packets, whatever the queue pair', () => {
+test('messages consume WQEs in the order of their first packets, whatever the queue pair', () => {
   const { b, cqB, to, receive, send, close } = bench()
   for (const id of [1, 2, 3, 4]) receive(id)
   for (const i of [1, 0, 0, 1]) send(i, 9)
@@ -81,7 +81,7 @@ test('an empty SRQ makes senders wait, and a later post serves them', () => {
   close()
 })
 
-test('the limit event comes once', () => {
+test('the limit event is raised once', () => {
   const { srq, receive, send, asyncs, close } = bench()
   for (const id of [1, 2, 3, 4, 5]) receive(id)
   modifySrq(srq, { limit: 4 })
@@ -95,7 +95,7 @@ test('the limit event comes once', () => {
   close()
 })
 
-test('a resize keeps waiting WQEs; senders notice nothing', () => {
+test('a resize keeps the posted WQEs; senders notice nothing', () => {
   const { b, cqB, srq, receive, send, close } = bench()
   for (const id of [1, 2, 3]) receive(id)
   send(0, 1)
@@ -180,7 +180,7 @@ test('sizes and limits are those of the device', () => {
   assertNothingLeft(m, [p])
 })
 
-test('tag-matching SRQs are declared, and no device here has them', () => {
+test('tag-matching SRQs are declared, but no device here supports them', () => {
   const m = machine()
   const p = program(m)
   const cq = makeCq(p)

@@ -88,7 +88,7 @@ test('the SRQ that a request names decides the protection domain', () => {
     completions(cqA).map(({ status }) => status),
     [0],
   )
-  // The same memory through an SRQ of another protection domain.
+  // The same memory, through an SRQ of another protection domain.
   receive(other, 1)
   send(other.number, write)
   assert.deepEqual(
@@ -140,7 +140,7 @@ test('an SRQ of no domain, of another one, or a plain one is an invalid request'
   }
 })
 
-test('a domain belongs to its file, as long as anybody has it open', () => {
+test('a domain belongs to its file, and exists as long as a context has it open', () => {
   const m = machine()
   const [p, q] = [program(m), program(m)]
   const open = (from: Program, file: number | undefined, flags: number) => errnoOf(() => openDomain(from, file, flags))
@@ -156,7 +156,7 @@ test('a domain belongs to its file, as long as anybody has it open', () => {
   assert.equal(
     errnoOf(() => makeTarget(q, openDomain(q), makeTarget(p, one).qpn)),
     'EINVAL',
-    'the target of another domain',
+    'a target of another domain',
   )
   const tgt = makeTarget(p, one)
   assert.equal(makeTarget(q, two, tgt.qpn).qpn, tgt.qpn)
@@ -171,7 +171,7 @@ test('a domain belongs to its file, as long as anybody has it open', () => {
   assertNothingLeft(m, [p, q])
 })
 
-test('a target is one queue pair for all processes that opened it, and lives until the last closes it', () => {
+test('a target is one queue pair for all processes that opened it, and exists until the last one closes it', () => {
   const { m, b, cqA, ini, tgt, send, close } = bench()
   const c = program(m, 1)
   const cq = makeCq(c)

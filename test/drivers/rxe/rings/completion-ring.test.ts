@@ -72,7 +72,7 @@ test('a completion has the fields of ib_uverbs_wc at their places', () => {
   assert.equal(ring.view.getUint32(384 + 128 + 24, true), 0x01020304)
 })
 
-test('a CQ holds its capacity, then it overruns and is dead', () => {
+test('a CQ holds its capacity; one more overruns it, and it accepts no others', () => {
   const { cq, ring } = queue(3)
   for (let i = 0; i < 3; i++) assert.ok(pushCompletion(cq, words(i)))
   assert.equal(cq.overrun, false)
@@ -108,7 +108,7 @@ test('completions come in order around the ring as long as the program consumes'
   )
 })
 
-test('a consumer that runs ahead causes no false overrun, however often it does', () => {
+test("a consumer index beyond the producer's causes no false overrun, however often", () => {
   // Debian's extended CQ calls advance once too often at the end of a poll.
   const { cq, ring } = queue(7)
   for (let round = 0; round < 100; round++) {

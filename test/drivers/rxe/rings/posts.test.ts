@@ -1,5 +1,5 @@
 /*
- * Which queues are polled when: changed ones, recently used ones, all; and the notifications.
+ * Which queues are polled when: changed ones, recently used ones, or all; and the notifications.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -48,7 +48,7 @@ test('a used queue is polled between scans until it has been idle for a while', 
   const { scan, send } = bench(3)
   for (let i = 0; i < 20; i++) scan(Where.ALL)
   send(1, 1)
-  assert.deepEqual(scan(Where.USED), [], 'not known to be in use')
+  assert.deepEqual(scan(Where.USED), [], 'not yet marked as used')
   assert.deepEqual(scan(Where.ALL), ['send 1'])
   for (let n = 2; n < 40; n++) {
     send(1, n & 15)
@@ -61,7 +61,7 @@ test('a used queue is polled between scans until it has been idle for a while', 
   assert.deepEqual(scan(Where.ALL), ['send 1'])
 })
 
-test('a queue that is used before the first full scan is known to be in use', () => {
+test('a queue that is used before the first full scan is marked as used', () => {
   const { scan, posts, send } = bench(2)
   send(1, 1)
   posts.look(1)
@@ -70,7 +70,7 @@ test('a queue that is used before the first full scan is known to be in use', ()
   assert.deepEqual(scan(Where.USED), ['send 1'])
 })
 
-test('a changed queue is polled by every scan, whatever its indices, and is no work if nothing is posted', () => {
+test('a changed queue is polled by every scan, whatever its indices, and counts as no work if nothing is posted', () => {
   const { rings, posts, scan, send } = bench(2)
   posts.look(1)
   posts.look(1)
@@ -80,7 +80,7 @@ test('a changed queue is polled by every scan, whatever its indices, and is no w
   assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'])
   posts.look(0)
   rings[0] = undefined
-  assert.deepEqual(scan(Where.USED), [], 'gone in the meantime')
+  assert.deepEqual(scan(Where.USED), [], 'destroyed in the meantime')
 })
 
 test('an index that wrapped a ring of two slots while the engine took requests itself is a new post', () => {

@@ -66,7 +66,7 @@ const moved = (memory: TestRings, queue: ReceiveQueue, requests: number): boolea
   return true
 }
 
-test('random posts, receives and resizes: each request arrives once, in order, whole', () => {
+test('random posts, receives and resizes: each request is consumed once, in order, complete', () => {
   const step = fc.oneof(
     fc.record({ post: fc.integer({ min: 1, max: 5 }) }),
     fc.record({ take: fc.integer({ min: 1, max: 5 }) }),
@@ -102,7 +102,7 @@ test('random posts, receives and resizes: each request arrives once, in order, w
   )
 })
 
-test('garbage in the ring stays inside bounds, at another size too', () => {
+test('garbage in the ring leads to no access outside it, also after a resize', () => {
   const u32 = fc.integer({ min: 0, max: 2 ** 32 - 1 })
   fc.assert(
     fc.property(

@@ -1,6 +1,6 @@
 /*
- * Slabs of rings: rings of any size never overlap, lie at the offset that the call returned, are zero when new, and
- * waste little memory.
+ * Slabs of rings: rings of any size never overlap, lie at the returned offset, are zero when new, and waste little
+ * memory.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -78,7 +78,7 @@ test('an offset without a ring is an internal error', () => {
   for (const offset of [8n, 16n, 1n << 32n]) assert.throws(() => memory.at(offset), /no ring lies at/)
 })
 
-test('at most an eighth of the memory of many rings is unused, and freed rings return it', () => {
+test('at most an eighth of the memory of many rings is unused, and freeing rings releases it', () => {
   const memory = slabRings()
   const rings = Array.from({ length: 5000 }, () => createRing(memory, 16, 64))
   const needed = rings.length * (16 * 64 + 16)

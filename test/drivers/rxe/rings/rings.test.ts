@@ -57,7 +57,7 @@ for (const log of ['ibv_rc_pingpong.client.abilog', 'objects.abilog']) {
   })
 
   test(`${log}: queue pairs are mapped as recorded, the receive queue first`, () => {
-    // SRQs and extended QPs have other mappings; both queues make two.
+    // SRQs and extended QPs have other mappings; a QP with both queues has two.
     const all = mappingsOf(log, 4).filter(({ call, maps }) => maps.length === 2 && !attribute(call, 3))
     assert.ok(all.length > 0)
     for (const { call, maps } of all) {

@@ -60,7 +60,7 @@ const bench = (elements = 7): Bench => {
     if (there) return into.slice(MARGIN, MARGIN + words)
     assert.ok(
       into.every(word => word === MARK),
-      'without a request nothing is written',
+      'nothing is written if there is no request',
     )
     return undefined
   }
@@ -125,7 +125,7 @@ for (const [name, opcode] of Object.entries(Wr)) {
   })
 }
 
-test('the immediate is in big-endian bytes, the key to invalidate in host order', () => {
+test('immediate data is big-endian, the key to invalidate is in host order', () => {
   const b = bench()
   writeSend(b.send, { opcode: Wr.SEND_IMM, imm: 0x01020304 })
   const at = RingHeader.DATA + SendWqe.IMM
@@ -135,7 +135,7 @@ test('the immediate is in big-endian bytes, the key to invalidate in host order'
 })
 
 test('a wrong total length is replaced by the sum of the elements', () => {
-  // ibv_wr_set_sge_list of rdma-core 44 multiplies the first element's length by their number.
+  // ibv_wr_set_sge_list of rdma-core 44 stores the first element's length times the number of elements.
   const words = post({ opcode: Wr.SEND, sges, claimed: 300 })
   assert.equal(words[Send.LENGTH], 128)
   assert.equal(words[Send.REFUSED], 0)
@@ -152,7 +152,7 @@ test('elements that sum to more than 2^31 bytes are a length error, and their su
   assert.equal(post({ opcode: Wr.WRITE, sges: [most, { ...most, length: 1 }] })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
 })
 
-test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their elements say', () => {
+test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGEs say', () => {
   const loaded = (opcode: number, fill: (view: DataView, at: number) => void): Uint32Array => {
     const b = bench()
     writeSend(b.send, { opcode, sges, flags: Flag.SIGNALED | Flag.INLINE, count: MAX_SGE + 7 })
@@ -237,7 +237,7 @@ test('inline data: up to the limit, with or without its flag, copied in chunks',
   assert.deepEqual([empty[Send.FLAGS] & Flag.INLINE, empty[Send.LENGTH], empty[Send.REFUSED]], [0, 0, 0])
 })
 
-test('requests are found by number around the ring, and only those that were posted', () => {
+test('requests are found by number around the ring, but only posted ones', () => {
   const b = bench(3)
   let index = 0xffff_fff0 // numbers count modulo 2^32, and so do the slots
   b.send.producer = index & b.send.mask
@@ -249,7 +249,7 @@ test('requests are found by number around the ring, and only those that were pos
     assert.equal(b.load(index)![Send.ID_LO], round)
     b.work.retireSend(ROW, 1)
     index = (index + 1) >>> 0
-    assert.equal(b.send.consumer, index & b.send.mask, 'the program sees room again')
+    assert.equal(b.send.consumer, index & b.send.mask, 'the program sees free slots again')
   }
 })
 
@@ -268,14 +268,14 @@ test('receive requests are consumed once, in order, and their slots are free at 
   }
 })
 
-test('a receive request with more elements than the queue has is a buffer of no bytes', () => {
+test('a receive request with more SGEs than the queue allows is a buffer of zero bytes', () => {
   const b = bench()
   postReceive(b.receive, 1n, sges, MAX_SGE + 1)
   const words = b.take()!
   assert.deepEqual([words[Receive.SGES], words[Receive.LENGTH], words[Receive.ID_LO]], [0, 0, 1])
   const big = { address: 0, length: 0xffffffff, lkey: 1 }
   postReceive(b.receive, 2n, [big, big])
-  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'a sum that no message can exceed')
+  assert.equal(b.take()![Receive.LENGTH], 0xffffffff, 'a sum greater than any message')
 })
 
 test('garbage in rings and indices is refused or executed within bounds', () => {
@@ -324,7 +324,7 @@ test('garbage in rings and indices is refused or executed within bounds', () => 
   )
 })
 
-test('a reset empties both queues for both sides', () => {
+test('a reset empties both queues for device and program', () => {
   const b = bench()
   for (let i = 0; i < 3; i++) {
     postSend(b.send, { opcode: Wr.SEND })
