@@ -16,9 +16,9 @@ interface Folder {
   /** Modules of Node: a list, or all of them. */
   readonly node: readonly string[] | 'all'
   readonly packages?: readonly string[]
-  /** Time and randomness are arguments here, never asked for. */
+  /** Time and randomness are arguments here. */
   readonly timeless?: boolean
-  /** Its subfolders do not know each other. */
+  /** Its subfolders do not import each other. */
   readonly separate?: boolean
 }
 
@@ -50,7 +50,7 @@ const LOOKING_AWAY = /@ts-(?:ignore|expect-error|nocheck)|biome-ignore/
 const TIME_AND_CHANCE =
   /\b(?:Date\.now|new Date|performance\.now|Math\.random|setTimeout|setInterval|setImmediate|process\.\w+)\b/
 
-/** The source with comments blanked out, so that words in them count for nothing; lines stay where they are. */
+/** The source with comments blanked out, so that words in them do not count; line numbers stay the same. */
 const withoutComments = (source: string): string =>
   source.replace(
     /'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[\s\S]*?\*\//g,
@@ -58,10 +58,10 @@ const withoutComments = (source: string): string =>
   )
 
 const PATH = /(?<![\w./<*-])(?:[\w-]+\/)+[\w.-]*\.(?:ts|c|h|mjs|md|txt|json|out)\b/g
-/** Headers of the system, and names that stand for any. */
+/** Headers of the system, and placeholders for any file. */
 const NOT_OURS = /^(?:asm-generic|infiniband|linux|rdma|sys)\/|\bNAME\b/
 
-/** Files of ours that comments name by a path with a folder, as `spec/session.ts`. */
+/** Files of ours that comments name by a path with a folder, for example `spec/session.ts`. */
 const namedFiles = (source: string): string[] => {
   const code = withoutComments(source)
   const comments = Array.from(source, (char, i) => (code[i] === char ? ' ' : char)).join('')
@@ -99,7 +99,7 @@ const wrongImport = (path: string, module: string): string | undefined => {
   return undefined
 }
 
-/** One cycle of imports as a list of paths that ends where it began, or undefined. */
+/** One cycle of imports as a list of paths whose last is its first, or undefined. */
 const findCycle = (graph: ReadonlyMap<string, readonly string[]>): string[] | undefined => {
   const done = new Set<string>()
   const trail: string[] = []
@@ -130,7 +130,7 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
     if (!path.startsWith('src/')) continue
     const rules = FOLDERS[folderOf(path)]
     if (rules === undefined || path.split('/').length < 3) {
-      found.push(`${path}: stands on no floor: the folders are ${Object.keys(FOLDERS).join(', ')}`)
+      found.push(`${path}: is in no folder of the table: ${Object.keys(FOLDERS).join(', ')}`)
       continue
     }
     const modules = importsOf(source)
@@ -145,12 +145,12 @@ const findViolations = (sources: ReadonlyMap<string, string>): string[] => {
     )
     const code = withoutComments(source)
     const clock = rules.timeless && TIME_AND_CHANCE.exec(code)
-    if (clock) found.push(`${path}: uses ${clock[0]}; time, chance and the process are its caller's`)
+    if (clock) found.push(`${path}: uses ${clock[0]}; time, randomness and process are arguments here`)
     const away = UNTYPED.exec(code) ?? LOOKING_AWAY.exec(source)
     if (away) found.push(`${path}: has "${away[0]}"`)
   }
   const cycle = findCycle(graph)
-  if (cycle) found.push(`imports go round: ${cycle.join(' → ')}`)
+  if (cycle) found.push(`imports form a cycle: ${cycle.join(' → ')}`)
   return found
 }
 
@@ -241,8 +241,8 @@ describe('the check itself', () => {
     ['src/drivers/rxe/a.ts', "import koffi from 'koffi'", /may not use the package koffi/],
     ['src/daemon/a.ts', "const koffi = createRequire(import.meta.url)('koffi')", /may not use the package koffi/],
     ['src/cli/a.ts', "import x from 'left-pad'", /may not use the package left-pad/],
-    ['src/util/a.ts', '', /stands on no floor/],
-    ['src/a.ts', '', /stands on no floor/],
+    ['src/util/a.ts', '', /is in no folder of the table/],
+    ['src/a.ts', '', /is in no folder of the table/],
     ['src/transport/a.ts', 'const now = Date.now()', /uses Date\.now/],
     ['src/transport/a.ts', 'if (Math.random() < 0.5) drop()', /uses Math\.random/],
     ['src/core/a.ts', 'const a = process.env.HOME', /uses process\.env/],
@@ -274,7 +274,7 @@ describe('the check itself', () => {
     })
   }
 
-  it('refuses imports that go round, through any number of files', () => {
+  it('refuses import cycles through any number of files', () => {
     const sources = new Map([
       ['src/core/a.ts', "import { b } from './b.ts'"],
       ['src/core/b.ts', "import { c } from './c.ts'\nimport { d } from './d.ts'"],
@@ -284,7 +284,7 @@ describe('the check itself', () => {
     assert.deepEqual(findViolations(sources), [])
     sources.set('src/core/d.ts', "import type { A } from './a.ts'")
     assert.deepEqual(findViolations(sources), [
-      'imports go round: src/core/a.ts → src/core/b.ts → src/core/c.ts → src/core/d.ts → src/core/a.ts',
+      'imports form a cycle: src/core/a.ts → src/core/b.ts → src/core/c.ts → src/core/d.ts → src/core/a.ts',
     ])
   })
 })

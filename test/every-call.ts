@@ -10,12 +10,12 @@ export const EVERY_CALL = ['every_call', 'every_region_call', 'every_queue_call'
 
 const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
 
-/** A line for each call: what it is, and how it ends. */
+/** A line for each call: its name and its result. */
 export const onLinux = linesOf('every-call.txt')
 
 export interface Departure {
   readonly why: string
-  /** Lines of Linux, and the last word of the same line here. */
+  /** Lines of Linux, and the last word of the corresponding line here. */
   readonly lines: readonly (readonly [linux: string, here: string])[]
 }
 
@@ -31,5 +31,5 @@ export const departures: readonly Departure[] = linesOf('every-call.here.txt')
 const here = new Map(departures.flatMap(({ lines }) => lines))
 const lastWord = /\S+$/
 
-/** What is expected here. */
+/** The expected result here. */
 export const expectedHere = onLinux.map(line => line.replace(lastWord, word => here.get(line) ?? word))

@@ -1,7 +1,7 @@
 /*
- * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): where they are
- * not, the test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs
- * compiled for a test.
+ * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): without them the
+ * test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs compiled for a
+ * test.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
@@ -26,12 +26,12 @@ export const findTool = (name: string): string | undefined =>
         const found = statSync(path)
         return found.isFile() && (found.mode & 0o111) !== 0
       } catch {
-        // Not there, or in a folder that we may not look into.
+        // Missing, or in a folder that we may not read.
         return false
       }
     })
 
-/** Skips the test with a sentence; in CI throws it. Answers false, for `if (!need(…)) return`. */
+/** Skips the test with a sentence; in CI throws it. Returns false, for `if (!need(…)) return`. */
 export const missing = (t: TestContext, sentence: string): false => {
   if (inCi()) throw new Error(sentence)
   t.skip(sentence)
@@ -59,7 +59,7 @@ export const scratchFolder = (): string => {
 /** Compiler options that the build uses (scripts/build.mjs), warnings as errors. */
 const FLAGS = ['-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror']
 
-/** Compiles C sources to `output`; throws what the compiler says. */
+/** Compiles C sources to `output`; throws the compiler's message. */
 export const compileC = (output: string, sources: readonly string[], options: readonly string[] = []): string => {
   const { status, stderr, error } = spawnSync(
     findTool('cc') ?? 'cc',
@@ -72,8 +72,8 @@ export const compileC = (output: string, sources: readonly string[], options: re
 }
 
 /**
- * What the build has made of C sources (all files of their folder), if nothing has changed there since; a path below
- * build/.
+ * The program that the build has made of C sources (all files of their folder), if nothing has changed there since; a
+ * path below build/.
  */
 export const currentBuild = (output: string, folder: string): string | undefined => {
   const built = join(repoRoot, 'build', output)

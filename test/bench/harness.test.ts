@@ -80,7 +80,7 @@ describe('measure', () => {
     assert.equal(order.join(''), 'ob ob bo ob bo ob'.replaceAll(' ', ''))
   })
 
-  it('repeats noisy rounds and leaves them out', async () => {
+  it('repeats noisy rounds and omits them', async () => {
     const probes = [noisy, quiet]
     const bench = { ours: values(1, 100, 1), beside: () => 1 }
     const outcome = await measure(row({ prepare: () => bench }), () => probes.shift() ?? quiet, silent)
@@ -91,7 +91,7 @@ describe('measure', () => {
     assert.deepEqual([outcome.ours, outcome.noisy], [1, 0])
   })
 
-  it('counts all rounds, and says so, if the machine stays noisy', async () => {
+  it('counts all rounds, and reports it, if the machine stays noisy', async () => {
     const outcome = await measure(row({}), () => noisy, silent)
     assert.deepEqual([outcome.rounds.length, outcome.noisy, outcome.ratio], [10, 10, 0.75])
     assert.match(table([outcome])[1], /floor held, 10 of 10 rounds noisy$/)
@@ -119,7 +119,7 @@ describe('measure', () => {
     assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, beside 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
   })
 
-  it('says what is missing when a row cannot be measured, and cleans up', async () => {
+  it('prints what is missing when a row cannot be measured, and cleans up', async () => {
     const missing = () => {
       throw new Unavailable('ib_write_bw is not installed')
     }

@@ -1,7 +1,7 @@
 /*
  * Programs as users call them, with documented and undocumented option combinations: the rows of
  * docs/reference/programs.md. A row is a single program or a server and its client. A case that does not work gives the
- * reason, and the test fails if it works after all.
+ * reason, and the test fails if it works nevertheless.
  */
 import type { RdmacmCase } from '../system/rdmacm.ts'
 

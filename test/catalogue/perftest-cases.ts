@@ -48,10 +48,9 @@ const latency = LATENCY.flatMap(program => {
   ]
 })
 
-const NO_CM = 'the program has it not over rdma_cm'
-const GROUP_IPV6 =
-  'its group is one of IPv6 unless -M names another, which the program refuses beside an address of IPv4'
-const ODP = 'no memory on demand, as rxe of Linux 6.12'
+const NO_CM = 'the program does not support it over rdma_cm'
+const GROUP_IPV6 = 'its group is an IPv6 one unless -M names another, which the program refuses with an IPv4 address'
+const ODP = 'no on-demand paging, as rxe of Linux 6.12'
 
 const asCase = ({ program, args }: MatrixCase): ProgramCase => perftest(program, args.join(' '))
 

@@ -55,7 +55,7 @@ for (const userland of userlands) {
             )
             record(one, userland, works ? 'works' : 'fails')
             if (why === undefined) await ending
-            else assert.ok(!works, `it works now: take its reason out of the catalogue`)
+            else assert.ok(!works, `it works now: remove its reason from the catalogue`)
           })
         }
       })

@@ -34,8 +34,8 @@ const gid = (program: string, options: string): ProgramCase => ({
 })
 
 const NO_GID =
-  'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe it ends so too'
-const CMTIME_13 = 'the program of rdma-core 56 knows no IPv6'
+  'rsockets of datagrams name no GID in their addresses, which every RoCE device requires; on rxe the result is the same'
+const CMTIME_13 = 'the program of rdma-core 56 does not support IPv6'
 
 export const rdmacmPrograms: readonly ProgramCase[] = [
   ...rdmacmCases.filter(({ client }) => !client.startsWith('ib_') && !client.startsWith('cmtime')),
@@ -77,7 +77,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   mckey('-m 239.77.0.1', '-m 239.77.0.1 -o'),
   { server: 'mckey -m ff0e::7701 -b SERVER6', client: 'mckey -m ff0e::7701 -b SERVER6 -s' },
   but(mckey('-m 239.77.0.1 -l'), {
-    fails: 'it asks for a queue pair that does not hear its own datagrams (BLOCK_SELF_MCAST_LB), which rxe refuses too',
+    fails:
+      'it requests a queue pair that does not receive its own multicast datagrams (BLOCK_SELF_MCAST_LB), which rxe refuses too',
   }),
   { server: 'rdma_server -p PORT', client: 'rdma_client -s SERVER -p PORT' },
   { server: 'rdma_server', client: 'rdma_client' },
@@ -91,7 +92,8 @@ export const rdmacmPrograms: readonly ProgramCase[] = [
   cmtime('-b SERVER -c 20', '-s SERVER -b CLIENT -c 20'),
   cmtime('-c 20', '-s SERVER -b CLIENT -c 20 -r 5 -t 1000'),
   but(cmtime('-b SERVER6 -c 20', '-s SERVER6 -c 20'), { fails: { 'Debian 13': CMTIME_13 } }),
-  // Without queue pairs it makes up queue pair numbers: if both ends use one device, they must differ, as on Linux.
+  // Without queue pairs it invents queue pair numbers: if both ends use one device, the numbers must differ, as on
+  // Linux.
   but(cmtime('-b SERVER -c 20 -q 5000', '-s SERVER -c 20 -q 1000'), { only: 'Debian 13' }),
   but(cmtime('-b SERVER -c 20 -n 4', '-s SERVER -b CLIENT -c 20 -n 4'), { only: 'Debian 13' }),
   { server: 'rcopy -p PORT', client: 'rcopy FILE SERVER:COPY -p PORT', endless: true },

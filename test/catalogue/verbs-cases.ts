@@ -9,8 +9,8 @@ const pair = (program: string, options: string, fails?: string): ProgramCase => 
   ...(fails !== undefined && { fails }),
 })
 
-const ODP = 'no memory on demand, as rxe of Linux 6.12'
-const TIMESTAMPS = 'no timestamps of completions, as rxe'
+const ODP = 'no on-demand paging, as rxe of Linux 6.12'
+const TIMESTAMPS = 'no completion timestamps, as rxe'
 const NO_GID = 'RoCE needs a GID (-g), as on rxe'
 
 export const ibverbsPrograms: readonly ProgramCase[] = [
@@ -30,7 +30,7 @@ export const ibverbsPrograms: readonly ProgramCase[] = [
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o', ODP),
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -O', ODP),
   pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -o -P', ODP),
-  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -j', 'no memory of the device, as rxe'),
+  pair('ibv_rc_pingpong', '-d rxe0 -g 1 -n 200 -j', 'no device memory, as rxe'),
   pair('ibv_uc_pingpong', '-d rxe0 -g 1 -n 200 -c'),
   pair('ibv_uc_pingpong', '-d rxe0 -g 1 -n 200 -e -m 512'),
   pair('ibv_ud_pingpong', '-d rxe0 -g 1 -n 200 -s 1000 -c'),

@@ -99,7 +99,7 @@ describe('a tool’s session', () => {
     await assert.rejects(openSession(socket), own)
   })
 
-  it('refuses a daemon that refuses', async () => {
+  it('reports why a daemon refuses', async () => {
     const refusing = (error: number): string =>
       serve((request, say) => say(writeHelloReply(out, request, { error, root: '' })))
     await assert.rejects(openSession(refusing(71)), /refused the session: EPROTO/)

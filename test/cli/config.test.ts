@@ -24,7 +24,7 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('survives it with packets everywhere and no memory limit', async () => {
+  it('survives it with path=packets and without a memory limit', async () => {
     const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
@@ -72,7 +72,7 @@ describe('whether a program can join a daemon', () => {
       else assert.equal(found, undefined)
     })
 
-  it('says so if faults are requested and the daemon has none', async () => {
+  it('gives the reason if faults are requested and the daemon has none', async () => {
     assert.equal(
       await difference(await wantedConfig({ fault: ['dup=0.5'] }), fullConfig({})),
       'has no faults, not dup=0.5',

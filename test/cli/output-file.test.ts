@@ -31,7 +31,7 @@ test('a file is created, or truncated, with mode 0600', () => {
     writeSync(fd, 'text')
     closeSync(fd)
     assert.equal(statSync(path).mode & 0o777, 0o600)
-    writeFileSync(path, 'a longer text from before')
+    writeFileSync(path, 'a longer text written before')
   }
 })
 

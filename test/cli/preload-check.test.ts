@@ -15,7 +15,7 @@ const preloadProblem = (path: string, args: readonly string[]): string | undefin
   preloadProblems(path, args).find(({ name }) => name === path)?.problem
 after(() => removeFolder(folder))
 
-test('no problem is reported for system programs, scripts, and files that are no programs', () => {
+test('no problem is reported for system programs, scripts, and files that are not programs', () => {
   for (const path of ['/bin/sh', process.execPath, '/nothing', folder])
     assert.equal(preloadProblem(path, []), undefined)
   const script = join(folder, 'script')
@@ -48,7 +48,7 @@ test('an emptied environment and another user', () => {
   assert.equal(preloadProblem(own, []), undefined, 'of this user')
 })
 
-test('scripts, and what launchers and shells start', t => {
+test('scripts, and programs that launchers and shells start', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const source = join(folder, 'none.c')
   writeFileSync(source, 'int main(void) { return 0; }\n')

@@ -57,7 +57,7 @@ describe('a program that runs', () => {
   it('gets signals that arrive during its start', async t => {
     const { spawn } = childProcess
     t.mock.method(childProcess, 'spawn', (...args: Parameters<typeof spawn>) => {
-      assert.equal(process.listenerCount('SIGTERM'), 1, 'a signal would end us, and leave the program')
+      assert.equal(process.listenerCount('SIGTERM'), 1, 'a signal would end us, but not the program')
       process.kill(process.pid, 'SIGTERM')
       return spawn(...args)
     })
@@ -70,7 +70,7 @@ describe('a program that runs', () => {
     assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 
-  it('is refused with a sentence when the system does not take it', async () => {
+  it('is refused with a sentence if the system does not start it', async () => {
     const tooLong = 'x'.repeat(1 << 20)
     await assert.rejects(
       runProgram('true', [tooLong], process.env),
@@ -82,7 +82,7 @@ describe('a program that runs', () => {
 })
 
 describe('the environment of a program', { skip: lacking() }, () => {
-  it('has library and socket, keeps other preloaded libraries, and repeats nothing', () => {
+  it('has library and socket, keeps other preloaded libraries, and has no duplicates', () => {
     process.env.LD_PRELOAD = '/lib/other.so /elsewhere/libuserdma_shim.so:/lib/third.so'
     process.env.USERDMA_TAG = 'old'
     const env = programEnvironment('/run/sock')

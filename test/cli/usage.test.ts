@@ -5,7 +5,7 @@ import { describe, it } from 'node:test'
 import { repoRoot } from '../paths.ts'
 import { cleanEnvironment, runUserdma, start, temporaryFolder, userdma } from '../system/programs.ts'
 
-/** Wrong usage, the exit status, and the message on standard error; nothing goes to standard output. */
+/** Wrong usage, the exit status, and the message on standard error; standard output stays empty. */
 const wrong: readonly (readonly [args: readonly string[], status: number, message: RegExp])[] = [
   [[], 2, /^Usage: userdma \[options\] \[command\]\n/],
   [['rum'], 2, /^userdma: unknown command 'rum'\n\(Did you mean run\?\)\n/],

@@ -1,6 +1,6 @@
 /*
- * The order of clients (R31, R40): mad, rdma_cm and ipoib begin with a device in this order and end in the reverse one,
- * under load, and one that fails leaves the others alone.
+ * The order of clients (R31, R40): mad, rdma_cm and ipoib are started on a device in this order and stopped in reverse
+ * order, also under load; a client that fails does not affect the others.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'
@@ -10,7 +10,7 @@ import { errnoOf, ipv4 } from '../drivers/rxe/machine.ts'
 import { Stack } from './ipoib/stack.ts'
 import { establish, type Host, ip4, twoHosts, World } from './rdma-cm/world.ts'
 
-/** Records when each client is told of a device, and can make it fail. */
+/** Records when each client is notified of a device, and can make it fail. */
 const watchClients = ({ clients }: Core, fails: (client: string, device: Device) => boolean = () => false) => {
   const log: string[] = []
   for (const { client } of clients) {
@@ -76,7 +76,7 @@ it('is kept for devices added and removed under load', () => {
   assert.deepEqual([a.core.faults, b.core.faults], [0, 0])
 })
 
-it('a client that fails with a device leaves the others alone', () => {
+it('a client that fails on a device does not affect the others', () => {
   for (const name of clientNames) {
     const world = new World()
     const host = begun(world.host())
@@ -103,7 +103,7 @@ it('a client that fails with a device leaves the others alone', () => {
   }
 })
 
-it('a client that fails to start leaves the others alone, and is retried', () => {
+it('a client that fails to start does not affect the others, and is retried', () => {
   const world = new World()
   const host = world.host({}, false)
   const device = host.plug(1)

@@ -1,6 +1,6 @@
 /*
  * The connection manager in virtual time: messages and events in normal operation, with lost and duplicate messages,
- * stale and refused connections, destruction in any state, and lying peers.
+ * stale and refused connections, destruction in any state, and peers that send false messages.
  */
 import assert from 'node:assert/strict'
 import { beforeEach, describe, test } from 'node:test'
@@ -77,7 +77,7 @@ describe('a connection', () => {
     assert.equal(active.state, 'IDLE')
   })
 
-  test('transactions are those of Linux: repeated by answers, one per side for its DREQ', () => {
+  test('transaction ids are those of Linux: answers repeat them, and each side has its own for its DREQ', () => {
     const active = start()
     const [req] = parsed(pair.collect())
     pair.exchange()
@@ -148,7 +148,7 @@ describe('losses', () => {
       pair.expire()
       times.push(pair.now - before)
       const lost = pair.lose()
-      // The last message tells the peer that nobody waits for it any more.
+      // The last message tells the peer that the connection attempt has ended.
       if (pair.a.engine.nextTimeout() === Number.POSITIVE_INFINITY) assert.deepEqual(lost, ['REJ'])
       else sent += lost.length
     }
@@ -167,14 +167,14 @@ describe('losses', () => {
     assert.deepEqual(pair.lose(), ['RTU'])
     const before = pair.now
     pair.expire()
-    assert.equal(pair.now - before, fromExponent(20), 'the timeout that the REQ names')
+    assert.equal(pair.now - before, fromExponent(20), 'the timeout follows from the REQ')
     assert.deepEqual(pair.exchange(), ['2:REP', '1:RTU'])
     assert.equal(passive.state, 'ESTABLISHED')
     assert.deepEqual(names(pair.a), ['REP_RECEIVED'])
     assert.equal(pair.a.engine.counters.duplicates.REP, 1)
   })
 
-  test('a REP that is never answered fails', () => {
+  test('a REP that gets no RTU fails', () => {
     const [, passive] = requested({ maxCmRetries: 2 })
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.lose()
@@ -275,9 +275,9 @@ describe('refusals', () => {
 
   for (const [what, over, reason] of [
     ['a service without a listener, before anything else', { serviceId: 1n, pathMtu: 6 }, rejReason.INVALID_SERVICE_ID],
-    ['a transport that is none', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
+    ['an unknown transport', { transportType: 2 }, rejReason.INVALID_TRANSPORT_TYPE],
     ['an extended transport other than XRC', { transportType: 3 }, rejReason.INVALID_TRANSPORT_TYPE],
-    ['a GID of somebody else', { remoteGid: gid(9) }, rejReason.INVALID_GID],
+    ['the GID of another device', { remoteGid: gid(9) }, rejReason.INVALID_GID],
     ['a source GID that is not the sender', { localGid: gid(9) }, rejReason.INVALID_GID],
     ['a P_Key of another partition', { pkey: 0x9234 }, rejReason.INVALID_GID],
     [
@@ -285,7 +285,7 @@ describe('refusals', () => {
       { alternateLocalLid: 0xffff, alternateRemoteGid: gid(9) },
       rejReason.INVALID_ALT_GID,
     ],
-    ['an MTU that is none', { pathMtu: 6 }, rejReason.INVALID_MTU],
+    ['an unknown MTU', { pathMtu: 6 }, rejReason.INVALID_MTU],
   ] as const) {
     test(what, () => {
       start()
@@ -445,7 +445,7 @@ describe('resolution of a service id', () => {
     assert.equal(pair.b.engine.size, 0)
   })
 
-  test('nobody listens; the consumer refuses; nobody answers', () => {
+  test('no listener; refusal by the consumer; no answer', () => {
     resolve(SERVICE + 1n)
     pair.exchange()
     const unsupported = one(pair.a).message
@@ -506,7 +506,7 @@ describe('lying peers', () => {
     assert.equal(passive.state, 'ESTABLISHED')
   })
 
-  test('an MRA of the wrong message changes no timeout', () => {
+  test('an MRA for another message than the outstanding one changes no timeout', () => {
     const active = start()
     pair.lose()
     const before = pair.a.engine.nextTimeout()
@@ -553,7 +553,7 @@ describe('lying peers', () => {
 })
 
 describe('queue pairs of connections', () => {
-  test('a queue pair that is connected, or about to be, is not connected again: the peer would end the first as stale', () => {
+  test('a queue pair that is connected, or about to be, is not connected again, because the peer would end the first connection as stale', () => {
     const [active, passive] = established(pair)
     const other = pair.a.engine.create(pathTo(1, 2))
     assert.throws(() => pair.a.engine.connect(other, request(0x11), pair.now), /queue pair 17 is connected already/)
@@ -570,12 +570,12 @@ describe('queue pairs of connections', () => {
     pair.a.engine.connect(pair.a.engine.create(pathTo(1, 2)), request(0x11), pair.now)
   })
 
-  test('QPNs of no queue pair may be named by several', () => {
+  test('QPNs that are no queue pair may be named by several connections', () => {
     established(pair, [0, 0])
     established(pair, [0, 0])
   })
 
-  test('rest for at most 8.6 s, whatever ACK timeout the peer names', () => {
+  test('stay in TIMEWAIT for at most 8.6 s, whatever ACK timeout the peer names', () => {
     const [, passive] = established(pair)
     passive.agreed.ackTimeout = 31
     pair.b.engine.destroy(passive, 0)

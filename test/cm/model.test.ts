@@ -1,7 +1,7 @@
 /*
  * Random connects, accepts, refusals, disconnects, deaths, losses, duplicates and waits between three connection
  * managers. Invariants: no connection leaves TIMEWAIT early; a consumer gets only events that the state table allows;
- * once nothing is lost any more, both ends of a connection agree; and when all is destroyed nothing is left.
+ * when no more messages are lost, both ends of a connection agree; and when all are destroyed nothing is left.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -56,7 +56,7 @@ class World {
         if (name === 'TIMEWAIT_EXIT') {
           assert.ok(this.now >= (this.restsUntil.get(connection) ?? 0), 'TIMEWAIT ended early')
           this.restsUntil.delete(connection)
-        } else assert.ok(!connection.destroyed, `${name} for a connection that is destroyed`)
+        } else assert.ok(!connection.destroyed, `${name} for a destroyed connection`)
         if (!connection.destroyed) this.held[index]?.add(connection)
         if (connection.state === 'ESTABLISHED') this.established++
       }
@@ -173,7 +173,7 @@ class World {
       else if (this.hosts.every(({ engine }) => engine.nextTimeout() === Number.POSITIVE_INFINITY)) return
       else this.expire()
     }
-    assert.fail('the managers never come to rest')
+    assert.fail('the connection managers still send after many steps')
   }
 
   /** Both ends of every established connection name each other. */
@@ -185,7 +185,7 @@ class World {
         const what = `host ${host.number}, connection 0x${connection.localId.toString(16)}`
         assert.ok(other, `${what}: the peer has no such connection`)
         assert.equal(other.remoteId, connection.localId, what)
-        // The passive end learns of it from the RTU, which its REP requests until then.
+        // The passive end is established by the RTU; until then its REP is repeated.
         assert.ok(other.state === 'ESTABLISHED', `${what}: the peer is in ${other.state}`)
         assert.equal(other.agreed.remoteQpn, connection.agreed.localQpn, what)
         assert.equal(other.agreed.sqPsn, connection.agreed.rqPsn, what)
@@ -225,10 +225,10 @@ const each = (name: string, steps: number, faults: boolean): void => {
   })
 }
 
-each('a network that loses nothing', 1500, false)
-each('a network that loses, repeats and reorders, and hosts that start anew', 1500, true)
+each('a network without losses', 1500, false)
+each('a network that loses, duplicates and reorders, and hosts that restart', 1500, true)
 
-test('hostile messages: random fields for existing ids break nothing', () => {
+test('hostile messages: random fields with existing ids do no harm', () => {
   const world = new World(7)
   for (let step = 0; step < 3000; step++) {
     world.step(true)

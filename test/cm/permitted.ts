@@ -28,7 +28,7 @@ export const permitted: readonly Row[] = [
     fields: { packet: ['-', 'DREP'] },
     clause: '12.9.8',
     reason:
-      'a DREQ that comes again in TIMEWAIT is answered again; the recorded side, about to end, answered the first only',
+      'a repeated DREQ in TIMEWAIT is answered again; the recorded side, near its end, answered only the first one',
   },
 ]
 

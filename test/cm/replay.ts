@@ -126,7 +126,7 @@ class Replay {
     return { device: 0, ...ends, ...rest }
   }
 
-  /** The path of a message's connection; any path will do for a SIDR message. */
+  /** The path of a message's connection; any path for a SIDR message. */
   #path(message: CmMessage): CmPath {
     if (message.name === 'REQ') this.#paths.set(message.localId, this.#pathOf(message))
     const ids = ID_FIELDS.slice(1).flatMap(field =>
@@ -251,7 +251,10 @@ class Replay {
     return found
   }
 
-  /** What the recorded consumer did for the first message of its kind; nothing for an answer that comes by itself. */
+  /**
+   * The recorded consumer's action for the first message of its kind; none for an answer that is sent without a
+   * consumer.
+   */
   #command(message: CmMessage): void {
     const engine = this.#engine
     const now = this.#now
@@ -311,6 +314,6 @@ class Replay {
   }
 }
 
-/** Our engine in the place of `side`: where it did otherwise. */
+/** Our engine in place of `side`: the differences from the recording. */
 export const replay = (messages: readonly RecordedMessage[], side: Side): Difference[] =>
   new Replay(messages, side).run()

@@ -46,7 +46,7 @@ for (const [state, role] of statesAndRoles) {
       assert.equal(connection.state, state)
     })
 
-    test('destroyed, it ends or rests in TIMEWAIT, and nothing of it remains in the end', () => {
+    test('when destroyed, it ends or waits in TIMEWAIT, and nothing of it is left', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       host.events()
@@ -82,7 +82,7 @@ for (const [state, role] of statesAndRoles) {
       )
     })
 
-    test('device removal destroys it silently', () => {
+    test('device removal destroys it without messages', () => {
       const [host, connection] = enter(pair, state, role)
       pair.lose()
       assert.deepEqual(host.engine.removeDevice(0), [connection])

@@ -10,13 +10,13 @@ test('an exponent is 4.096 µs times a power of two', () => {
   assert.equal(Math.round(fromExponent(20)), 4294967)
 })
 
-test('an ACK timeout covers twice the life time and the ACK delay, and little more', () => {
+test('an ACK timeout covers twice the packet life time and the ACK delay, rounded up little', () => {
   for (let delay = 0; delay < 32; delay++) {
     for (let life = 0; life < 32; life++) {
       const needed = 2 * 2 ** life + 2 ** delay
       const timeout = 2 ** ackTimeout(delay, life)
       if (ackTimeout(delay, life) === 31) continue
-      // Linux leaves out a part that is less than a quarter of the whole.
+      // Linux ignores a part that is less than a quarter of the whole.
       assert.ok(timeout >= needed * 0.75, `${delay} ${life}`)
       assert.ok(timeout < needed * 2, `${delay} ${life}`)
     }

@@ -194,7 +194,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   const ask = async (length: number, fds: readonly number[] = []): Promise<Heard> => {
     assert.ok(self.say(outgoing.bytes.slice(0, length), fds) > 0)
     const message = await self.next()
-    assert.ok(message, 'the session ended instead of an answer')
+    assert.ok(message, 'the session ended before the answer')
     return message
   }
   t.after(() => self.close())

@@ -35,7 +35,7 @@ const journal = () => {
 
 /** An error that reaches the process fails the test. */
 const noStray = (t: TestContext): void => {
-  const stray = (error: unknown): void => assert.fail(`it reached the process: ${String(error)}`)
+  const stray = (error: unknown): void => assert.fail(`an error reached the process: ${String(error)}`)
   for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
     process.on(event, stray)
     t.after(() => process.off(event, stray))
@@ -71,7 +71,7 @@ const isServed = async (client: Client, context: number): Promise<void> => {
 }
 
 for (const where of ['poll', 'nextTimeout'] as const)
-  test(`a device whose ${where} throws is removed with DEVICE_FATAL; the others go on`, async t => {
+  test(`a device whose ${where} throws is removed with DEVICE_FATAL; other devices continue`, async t => {
     const { lines, log } = journal()
     let broken = false
     const daemon = await daemonWith(t, {
@@ -107,7 +107,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
     broken = true
     await isServed(client, healthy)
     assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -Errno.EIO)
-    assert.equal(readFileSync(fds[0]).readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end')
+    assert.equal(readFileSync(fds[0]).readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end of events')
     assert.equal(lines.length, 1)
     assert.match(lines[0], /device rxe1.*injected into the device\n\s+at /s)
     assert.equal(existsSync(`${daemon.socket}.tree/sys/class/infiniband/rxe1`), false)
@@ -122,7 +122,7 @@ for (const where of ['poll', 'nextTimeout'] as const)
     await isServed(client, await client.context(1))
   })
 
-test('a call that fails in an unforeseen way answers EIO, now or later; its session and the others go on', async t => {
+test('a call that throws answers EIO, immediately or later; its session and others continue', async t => {
   const { lines, log } = journal()
   let fault: 'none' | 'throws' | 'rejects' = 'none'
   const daemon = await daemonWith(t, {
@@ -171,10 +171,10 @@ test('a message that hits a bug in the daemon ends only its session', async t =>
   broken = false
   assert.match(lines[0], /a session: Error: injected into the statistics\n\s+at /)
   await isServed(other, others)
-  assert.equal((await other.stat()).sessions, 0, 'beside the one that asks')
+  assert.equal((await other.stat()).sessions, 0, 'beside the client that sends the request')
 })
 
-test('the loop stops, whatever throws', async () => {
+test('stop ends the loop, whatever throws', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
   const told: unknown[] = []
   let polls = 0
@@ -213,7 +213,7 @@ test('the loop stops, whatever throws', async () => {
   assert.ok(polls > before)
   loop.stop()
 
-  // A callback that throws itself: the loop recovers alone.
+  // A callback that throws itself: the loop continues by itself.
   const again = createLoop(words, [broken], () => {})
   assert.throws(() => again.kick(), /injected/)
   fault = false
@@ -221,7 +221,7 @@ test('the loop stops, whatever throws', async () => {
   again.stop()
 })
 
-test('errors in a timer and a doorbell are logged, and the context still ends', async t => {
+test('errors in a timer and in a doorbell are logged, and the context still ends', async t => {
   noStray(t)
   const { lines, log } = journal()
   const m = machine(1)
@@ -233,7 +233,7 @@ test('errors in a timer and a doorbell are logged, and the context still ends', 
     () => {
       looks++
       seen()
-      throw new Error('injected into what comes after')
+      throw new Error('injected into the following step')
     },
     createContainment(log),
   )
@@ -267,7 +267,7 @@ test('a device is removed completely although its driver throws', () => {
   assert.deepEqual([m.core.faults, m.core.devices.size, context.closed, device.contexts.size], [1, 0, true, 0])
 })
 
-test('a repeated fault is logged at its 1st, 2nd, 4th … occurrence', () => {
+test('a repeated error is logged at its 1st, 2nd, 4th … occurrence', () => {
   const { lines, log } = journal()
   const containment = createContainment(log)
   const guarded = containment.guard('a test', () => {

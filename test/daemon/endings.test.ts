@@ -1,6 +1,7 @@
 /*
- * The end of a program or device with very many objects: a few are destroyed in each turn of the event loop, others are
- * served in between, and the user's next program finds everything released. The test counts objects, not time.
+ * The end of a program or device with very many objects: a few are destroyed in each turn of the event loop, other
+ * clients are served in between, and the user's next program finds everything released. The test counts objects, not
+ * time.
  */
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
@@ -83,7 +84,7 @@ test('a program exits: a few of its objects are destroyed in each turn', async t
   assert.ok(most <= MOST, `${most} in one turn`)
 })
 
-test('others are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
+test('other clients are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
   const { daemon, core } = await setUp(t)
   const device = deviceOf(core, 'rxe0')
   const [client, neighbour, next] = [await greeted(t, daemon), await greeted(t, daemon), await greeted(t, daemon)]
@@ -91,7 +92,7 @@ test('others are served meanwhile, and the user’s next open finds all objects 
   await withPds(client, 0)
   client.close()
   assert.equal((await neighbour.command(theirs, Command.ALLOC_PD, [], 1)).ret, 16)
-  assert.ok(device.counts.pd > 0, 'the call was answered before the end')
+  assert.ok(device.counts.pd > 0, 'the call was answered before the objects were destroyed')
   await next.context(0)
   assert.equal(device.counts.pd, 0)
 })

@@ -70,7 +70,7 @@ test('one client’s flood of failures is rate-limited with a count of those lef
   assert.match(lines[20], /\(2, program2\)/)
   clock.now += 1_000_000
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
-  assert.equal(lines.length, 24, 'two more, and a line about the others')
+  assert.equal(lines.length, 24, 'two more, and a line about the omitted ones')
   assert.equal(lines[21], 'userdma daemon: 980 more failures of process 1 (program1) were not logged')
   desk.leave(2)
   assert.equal(lines.length, 24)

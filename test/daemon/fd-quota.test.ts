@@ -1,5 +1,5 @@
 /*
- * Quotas of the daemon's descriptors: a new client always finds some, whatever others took before.
+ * Quotas of the daemon's descriptors: a new client always gets some, whatever others have taken.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -33,7 +33,7 @@ test('a process gets a quarter of all, over all its sessions; the sentence says 
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 10, code: 'EMFILE' })
 })
 
-test('each new process gets a quarter of the rest, and at least a few while there are any', () => {
+test('each new process gets a quarter of the rest, and at least a few while any are left', () => {
   const shares = createFdQuotas(200, OWNER)
   const taken = Array.from({ length: 10 }, (_, pid) => takeAll(shares.of(pid, OWNER)))
   assert.deepEqual(

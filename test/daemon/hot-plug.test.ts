@@ -82,7 +82,7 @@ test('a context of a removed device answers EIO, its events say why, and nothing
   assert.equal((await client.command(other, 3, [], 1)).ret, 16)
   const event = readFileSync(fds[0])
   assert.equal(event.length, ASYNC_EVENT)
-  assert.equal(event.readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end')
+  assert.equal(event.readUInt32LE(8), 8, 'DEVICE_FATAL, and then the end of events')
   client.close()
   const last = await greeted(t, daemon)
   await eventually(last, stat => stat.contexts === 0 && stat.descriptors === 0 && stat.mappings.count === 0)
@@ -122,7 +122,7 @@ test('a driver’s descriptor takes ioctl, write and mmap; other descriptors are
   }
   // The program's end, and the daemon's, which is in this process.
   const fd = Number(sockets[answers.indexOf(0)])
-  assert.ok(fd > 0, `one of ${sockets.join(', ')} is it: ${answers.join(', ')}`)
+  assert.ok(fd > 0, `one of ${sockets.join(', ')} is the daemon's end: ${answers.join(', ')}`)
   const { ret, descriptors } = await client.mapOn(fd, 0n, 4096n)
   client.keep(descriptors)
   assert.ok(ret >= 4096n && descriptors.length === 1)

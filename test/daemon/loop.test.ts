@@ -44,7 +44,7 @@ test('work found by the poll after parking is done, and the loop is awake for it
   const { loop, parked } = bench({
     poll: () => {
       seen.push(parked())
-      // A program that read the word before posts just as the loop parks.
+      // A program that read the word earlier posts just as the loop parks.
       if (parked() === 1 && late < 2) {
         late++
         return true
@@ -61,7 +61,7 @@ test('work found by the poll after parking is done, and the loop is awake for it
   loop.stop()
 })
 
-test('a deadline that is near or past is left to the timer: calls are answered meanwhile', () => {
+test('a deadline that is near or past is left to the timer, and calls are answered meanwhile', () => {
   for (const due of [100, 0, -1000]) {
     const begin = nowMicroseconds()
     let polls = 0
@@ -107,18 +107,18 @@ test('a busy loop is never parked, and lets the event loop run', async () => {
   })
   loop.kick()
   for (let turns = 0; turns < 5; turns++) {
-    assert.equal(parked(), 0, 'nobody rings while it is busy')
+    assert.equal(parked(), 0, 'no doorbell rings while it is busy')
     assert.equal(loop.awake, true)
     const before = polls
     await new Promise(done => setImmediate(done))
-    assert.ok(polls > before, 'it comes back by itself')
+    assert.ok(polls > before, 'it continues by itself')
   }
   busy = false
   await new Promise(done => setImmediate(done))
   assert.equal(parked(), 1)
   const still = polls
   await new Promise(done => setImmediate(done))
-  assert.equal(polls, still, 'and is quiet then')
+  assert.equal(polls, still, 'and is then idle')
   assert.equal(loop.awake, false)
   loop.stop()
 })

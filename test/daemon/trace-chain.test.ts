@@ -49,7 +49,7 @@ test('attributes stored elsewhere are shown by value, with their bytes', () => {
   const lists = Object.keys(Interface.methods.query.out).map((name, i) => [name, { address: at(i), length: 0x8000 }])
   const entries = encodeChain([
     { call: take, options: { elsewhere: { data: BigInt(DATA) } } },
-    // Writes where the next entry reads.
+    // Writes to the memory that the next entry reads.
     {
       call: query,
       options: { rooms: { ...Object.fromEntries(lists), classes: { address: BigInt(DATA), length: 0x1000 } } },
@@ -89,7 +89,7 @@ test('attributes stored elsewhere are shown by value, with their bytes', () => {
   assert.equal(shown.length, 4)
   assert.equal(shown[0].args.data, 'ab'.repeat(600))
   assert.equal(shown[1].out?.classes?.length, device.shared.byName.size)
-  assert.match(shown[2].args.data ?? '', /^(?!abab)/, 'what the entry before it wrote')
+  assert.match(shown[2].args.data ?? '', /^(?!abab)/, 'what the previous entry wrote')
   assert.equal(shown[2].args.data?.length, 1200)
   assert.equal(shown[3].error, 'ENOENT')
   assert.ok(shown.every(one => !('undecoded' in one)))

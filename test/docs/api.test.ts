@@ -19,5 +19,5 @@ test('the reference of the library is current, and every public member is docume
   }
   assert.deepEqual(page.undocumented, [], 'write a comment above each of these, with units and errors')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page.text)
-  assert.ok(page.text === readFileSync(path, 'utf8'), '`npm run docs` makes docs/reference/api.md anew')
+  assert.ok(page.text === readFileSync(path, 'utf8'), '`npm run docs` regenerates docs/reference/api.md')
 })

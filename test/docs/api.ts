@@ -44,7 +44,7 @@ export const apiPage = (): ApiPage | undefined => {
   const checker = program.getTypeChecker()
   const source = program.getSourceFile(entry)
   const module = source && checker.getSymbolAtLocation(source)
-  if (module === undefined) throw new Error(`${entry} is no module: build first`)
+  if (module === undefined) throw new Error(`${entry} is not a module: build first`)
 
   const undocumented: string[] = []
   const said = (symbol: TypeScript.Symbol | undefined, name: string): string => {

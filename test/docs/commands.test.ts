@@ -50,7 +50,7 @@ test('docs/reference/provider-faults.md matches the installed provider', {
   const daemon = await startDaemon(t)
   const { status, stdout, stderr } = await run(t, ownProgram('provider_faults'), [], { env: daemon.env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
-  // Newer versions of the provider have fewer faults; the page shows a version before all repairs.
+  // Newer versions of the provider have fewer faults; the page shows a version with all of them.
   const repaired = promised.map(line => line.replace(/\d+ of (\d+)/, '$1 of $1'))
   const lines = stdout.trim().split('\n')
   assert.equal(lines.length, promised.length)

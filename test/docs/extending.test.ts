@@ -1,6 +1,6 @@
 /*
  * docs/how-to/extending.md: its diffs are applied to a copy of the sources, which is built; its programs print what the
- * page says, and the schema has the additions.
+ * page shows, and the schema has the additions.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -56,7 +56,8 @@ const apply = (root: string, diff: string): void => {
           .map(row => `${row.slice(1)}\n`)
           .join('')
       const before = side('-')
-      if (before !== '') assert.equal(text.split(before).length, 2, `${to}: these lines are not there once:\n${before}`)
+      if (before !== '')
+        assert.equal(text.split(before).length, 2, `${to}: these lines are not found exactly once:\n${before}`)
       text = before === '' ? text + side('+') : text.replace(before, () => side('+'))
     }
     mkdirSync(dirname(path), { recursive: true })
@@ -72,7 +73,7 @@ const run = (cwd: string, program: string, ...args: string[]): string => {
   return stdout
 }
 
-test('the diffs apply, the programs print what the page says, and the schema has what was added', t => {
+test('the diffs apply, the programs print what the page shows, and the schema has the additions', t => {
   const root = temporaryFolder(t)
   for (const name of ['src', 'package.json', 'tsconfig.json'])
     cpSync(join(repoRoot, name), join(root, name), { recursive: true })
@@ -98,7 +99,7 @@ test('the diffs apply, the programs print what the page says, and the schema has
   })
 })
 
-test('each change stays where the page says: the declarations, core’s handler, the driver', () => {
+test('each change is in the files that the page names: the declarations, core’s handler, the driver', () => {
   const touched = parts.map(({ diff }) => [...diff.matchAll(/^\+\+\+ b\/(.+)$/gm)].map(match => match[1]))
   assert.deepEqual(touched, [
     ['src/spec/classes/system.ts', 'src/core/base/system.ts'],

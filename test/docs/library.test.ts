@@ -20,7 +20,7 @@ test('the program on the library’s page runs and prints what the page shows', 
   const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   const promised = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
   assert.equal(promised.length, 11)
-  for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in:\n${said}`)
+  for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in the output:\n${said}`)
 })
 
 test('the program on the first page runs', () => {
@@ -31,7 +31,7 @@ test('the program on the first page runs', () => {
   execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
 })
 
-test('a device of the null driver is used as the page about drivers says', () => {
+test('a device of the null driver is used as the page about drivers shows', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'how-to', 'drivers.md'), 'utf8')
   const block = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)]
     .map(match => match[1])

@@ -52,7 +52,7 @@ test('code refers to existing documents', () => {
   assert.deepEqual(wrong, [])
 })
 
-test('each page is in the index, each decision in that of the decisions', () => {
+test('each page is in the index, each decision in the index of decisions', () => {
   const index = read('docs/README.md')
   const decisions = read('docs/decisions/README.md')
   for (const document of documents) {

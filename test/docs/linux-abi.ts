@@ -86,15 +86,15 @@ Netlink has a table of its own, with all commands of Linux 6.12.
 This page is made from \`src/spec/linux/\` (\`UPDATE_GOLDEN=1 npm test -- linux-abi\` writes it anew).`
 
 const LIBRARY_ONLY = [
-  '## What is no call',
+  '## Functions that are not calls',
   '',
-  'Some functions of libibverbs are none of the kernel. They are the business of the provider, which for these devices is',
-  'the one of rxe: it has no parent and thread domains, no reading of the clock (`ibv_query_rt_values_ex`), no completion',
+  'Some functions of libibverbs make no call. Only the provider decides about them, which for these devices is',
+  'that of rxe: it has no parent and thread domains, no reading of the clock (`ibv_query_rt_values_ex`), no completion',
   'timestamps, no `ibv_rereg_mr`, `ibv_advise_mr`, `ibv_modify_cq`, and no `ibv_import_device`, `ibv_import_pd`,',
-  "`ibv_import_mr`; each ends with EOPNOTSUPP within the library, here as with Linux. The kernel's side of an import is",
-  'there: a program that was given the descriptor of a context (`SCM_RIGHTS`, or across exec) asks `QUERY_CONTEXT` and',
-  "`QUERY_MR`, and uses the objects of the context by their handles. The objects are the context's, whoever",
-  'made them; but a region is of the memory of the program that registered it and ends with that, where Linux keeps pages.',
+  "`ibv_import_mr`; each returns EOPNOTSUPP within the library, here as with Linux. The kernel's side of an import",
+  'exists: a program that received the descriptor of a context (`SCM_RIGHTS`, or across exec) calls `QUERY_CONTEXT` and',
+  '`QUERY_MR`, and uses the objects of the context by their handles. The objects belong to the context, whichever program',
+  'created them; but a region belongs to the memory of the program that registered it and ends with it, where Linux keeps pages.',
   '',
 ]
 
@@ -129,8 +129,8 @@ const netlink = (): string[] => {
   return [
     '## Netlink',
     '',
-    'Commands of RDMA_NLDEV on sockets of NETLINK_RDMA. Those that change something need what CAP_NET_ADMIN is in Linux:',
-    'here to be root or the user whose daemon it is. Members of group 4 are told when devices come, get another name and go.',
+    'Commands of RDMA_NLDEV on sockets of NETLINK_RDMA. Those that change something require CAP_NET_ADMIN on Linux;',
+    'here root or the user of the daemon may use them. Members of group 4 are notified when devices are added, renamed and removed.',
     '',
     ...table(['command', 'Linux', 'asked for', 'CAP_NET_ADMIN', 'here'], rows),
     '',
@@ -170,7 +170,7 @@ export const linuxAbiPage = (has: Has): string => {
     ...netlink(),
     '## Commands of rdma_cm',
     '',
-    'Written to /dev/infiniband/rdma_cm. Each opening is a channel; identifiers rest with it.',
+    'Written to /dev/infiniband/rdma_cm. Each open file is a channel, to which its identifiers belong.',
     '',
     ...table(
       ['command', 'Linux', 'here'],
@@ -184,8 +184,8 @@ export const linuxAbiPage = (has: Has): string => {
     '',
     '## Calls on umad files',
     '',
-    'Of /dev/infiniband/umadN. Each opening is a channel; its agents have the lowest free numbers from 0 to 31.',
-    '[Management datagrams](management-datagrams.md) says what else they do.',
+    'On /dev/infiniband/umadN. Each open file is a channel; its agents have the lowest free numbers from 0 to 31.',
+    '[Management datagrams](management-datagrams.md) describes them further.',
     '',
     ...table(
       ['call', 'here', 'with'],

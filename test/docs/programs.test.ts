@@ -15,7 +15,7 @@ const PYVERBS = '## pyverbs'
 
 test('the page lists the commands of the tests and their verdicts', () => {
   const [programs] = page.split(PYVERBS)
-  assert.equal(programs, render(expected, PYVERBS).split(PYVERBS)[0], '`npm run docs:programs` writes the page anew')
+  assert.equal(programs, render(expected, PYVERBS).split(PYVERBS)[0], '`npm run docs:programs` regenerates the page')
 })
 
 test('no command is run twice, and a failing one has a reason', () => {

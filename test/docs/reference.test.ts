@@ -14,13 +14,13 @@ import { referencePages } from './reference.ts'
 const folder = join(repoRoot, 'docs', 'reference', 'classes')
 const pages = referencePages()
 
-test('the pages are current, none is missing and none is left over', () => {
+test('the pages are current, none is missing and none is superfluous', () => {
   if (process.env.UPDATE_GOLDEN) {
     mkdirSync(folder, { recursive: true })
     for (const name of readdirSync(folder)) if (!pages.has(name)) rmSync(join(folder, name))
     for (const [name, page] of pages) writeFileSync(join(folder, name), page)
   }
-  const hint = '`npm run docs` makes docs/reference/classes anew'
+  const hint = '`npm run docs` regenerates docs/reference/classes'
   assert.deepEqual(existsSync(folder) ? readdirSync(folder).sort() : [], [...pages.keys()].sort(), hint)
   for (const [name, page] of pages) assert.equal(readFileSync(join(folder, name), 'utf8'), page, `${name}: ${hint}`)
 })

@@ -145,7 +145,7 @@ const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions:
     ...(method.drivers?.join() === cls.drivers?.join() ? [] : [`Drivers: ${driversText(method.drivers ?? [])}.`]),
     ...(twins.length === 0 ? ['Linux has no such call.'] : [`In Linux: ${twins.join(', ')}.`]),
     ...(method.needs ? [`The caller must have CAP_${method.needs}; else EPERM.`] : []),
-    ...(method.undoable ? ['Chains that are undone may have it about any object.'] : []),
+    ...(method.undoable ? ['The entries of a chain with UNDO may name any object.'] : []),
     ...(method.driverAttributes ? ['A driver may have attributes of its own.'] : []),
   ]
   const rows = [...attributeRows('in', method, words, additions), ...attributeRows('out', method, words, additions)]
@@ -155,12 +155,16 @@ const methodPart = (cls: JsonClass, method: JsonMethod, words: Words, additions:
     '',
     ...wrapped([facts.join(' '), ...(words.method(method.name) ?? [])]),
     ...(rows.length === 0
-      ? ['It takes nothing and answers nothing.', '']
+      ? ['It has no arguments and no results.', '']
       : table(['', 'attribute', 'id', 'type', '', ''], rows)),
     ...structs(method, words, additions),
     ...(errors.length === 0
       ? []
-      : ['Errors, beside those of every call:', '', ...wrapped([errors.map(error => `- ${error}`).join('\n')])]),
+      : [
+          'Errors, in addition to those of every call:',
+          '',
+          ...wrapped([errors.map(error => `- ${error}`).join('\n')]),
+        ]),
   ]
 }
 

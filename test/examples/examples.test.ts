@@ -14,7 +14,7 @@ import { startDaemon } from '../system/programs.ts'
 /** The examples, compiled with the tests. */
 const compiled = (name: string): string => fileURLToPath(new URL(`../../examples/${name}.js`, import.meta.url))
 
-/** The output of an example; without the runner's own environment, which it would take for its own. */
+/** The output of an example. Its environment lacks the variables of the test runner, which it would react to. */
 const run = (name: string, args: readonly string[] = [], options: readonly string[] = []): string => {
   const { NODE_TEST_CONTEXT: _, ...env } = process.env
   return execFileSync(process.execPath, [...options, compiled(name), ...args], { encoding: 'utf8', env })

@@ -120,7 +120,7 @@ const calls = (dialect: DialectName): Target => {
       }
       m.settle()
       closeContext(one.context)
-      assert.deepEqual([stat(m.core).devices.rxe0, one.rings.live.size], [before, 0], 'something is left')
+      assert.deepEqual([stat(m.core).devices.rxe0, one.rings.live.size], [before, 0], 'objects are left')
       assert.equal(stat(m.core).faults, 0, 'a destroy handler threw')
     },
   }
@@ -162,7 +162,7 @@ const chains = (): Target => {
         }
         m.settle()
         closeContext(context)
-        assert.deepEqual([stat(m.core).devices.rxe0, rings.live.size], [before, 0], 'something is left')
+        assert.deepEqual([stat(m.core).devices.rxe0, rings.live.size], [before, 0], 'objects are left')
       }
       assert.equal(stat(m.core).faults, 0, 'a destroy handler threw')
     },

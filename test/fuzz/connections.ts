@@ -454,7 +454,7 @@ const datagrams: Target = {
     assert.ok(cm.counts.connections <= 1 + pieces.length)
     for (const id of consumer.ids) cm.destroy(id)
     for (let turns = 0; cm.nextTimeout() !== Number.POSITIVE_INFINITY; turns++) {
-      assert.ok(turns < 1000, 'timers without end')
+      assert.ok(turns < 1000, 'timers do not end')
       now = cm.nextTimeout()
       cm.onTimeout(now)
     }

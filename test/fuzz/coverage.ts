@@ -8,7 +8,7 @@ import { type Profiler, Session } from 'node:inspector'
 export interface Coverage {
   /** Characters of code that ran since the last call and never before. */
   look(): number
-  /** The same without recording them: they count again when they run again. */
+  /** The same without recording them: they count again the next time. */
   peek(): number
   /** Characters that have run. */
   total(): number

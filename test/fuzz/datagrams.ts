@@ -107,7 +107,7 @@ const target: Target = {
     for (const pair of pairs) {
       const { a } = pair
       for (let turns = 0; a.engine.nextTimeout() !== Number.POSITIVE_INFINITY; turns++) {
-        assert.ok(turns < 10_000, 'timers without end')
+        assert.ok(turns < 10_000, 'timers do not end')
         pair.now = Math.max(pair.now, a.engine.nextTimeout())
         a.engine.onTimeout(pair.now)
       }

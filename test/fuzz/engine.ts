@@ -70,7 +70,7 @@ const start = (feature: (number: number) => void) => {
       event: (_row, type) => feature(0x5000 | type),
       sent(bytes) {
         const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-        assert.equal(checkPacket(view, 0, bytes.length), 0, 'a packet of ours is malformed')
+        assert.equal(checkPacket(view, 0, bytes.length), 0, 'a packet of our engine is malformed')
         feature(0x6000 | (last << 16) | bytes[0])
       },
     },
@@ -235,7 +235,7 @@ const start = (feature: (number: number) => void) => {
 
   return {
     perform,
-    /** In any case everything can be destroyed, and nothing else has changed. */
+    /** Everything can be destroyed in any state, and nothing else has changed. */
     finish(): void {
       deliver()
       const { counters } = node.engine
@@ -256,7 +256,7 @@ const start = (feature: (number: number) => void) => {
       const after = node.memory.bytes
       outside.set(after.subarray(area, area + AREA), area)
       outside.set(after.subarray(remote, remote + AREA), remote)
-      assert.ok(Buffer.compare(outside, after) === 0, 'memory outside of the regions has changed')
+      assert.ok(Buffer.compare(outside, after) === 0, 'memory outside the regions has changed')
     },
   }
 }

@@ -44,7 +44,7 @@ export const readCorpus = (target: Target): { name: string; bytes: Uint8Array }[
   return names.map(name => ({ name, bytes: new Uint8Array(readFileSync(join(folderOf(target), name))) }))
 }
 
-/** Stores an input under a name made from its contents. `regression-…` stays when a corpus is replaced. */
+/** Stores an input under a name made from its contents. `regression-…` is kept when a corpus is replaced. */
 export const keepInput = (target: Target, bytes: Uint8Array, prefix = ''): string => {
   const name = prefix + createHash('sha256').update(bytes).digest('hex').slice(0, 12)
   mkdirSync(folderOf(target), { recursive: true })
@@ -77,7 +77,7 @@ export interface FuzzResult {
   readonly kept: readonly Uint8Array[]
 }
 
-/** Fuzzes until `more` says no (asked once per batch, with the executions so far). */
+/** Fuzzes until `more` returns false (called once per batch, with the executions so far). */
 export const fuzz = (
   target: Target,
   seed: number,
@@ -106,7 +106,7 @@ export const fuzz = (
     if (coverage.look() > 0 || isNew) keep(bytes)
   }
   const pool = (): Uint8Array => (chance.hits(0.8) ? chance.pick(kept) : chance.pick(start))
-  /** From inputs that together reach new code, keeps those responsible: runs them again, in halves. */
+  /** From inputs that together reach new code, keeps those that reach it: runs them again, in halves. */
   const narrow = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
     if (inputs.length === 1) {

@@ -2,8 +2,8 @@
  * Fuzz target of IP over the device: packets that a link delivers to an interface. For any input, state is bounded, no
  * sent packet exceeds the link's MTU, and in the end nothing is left.
  *
- * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: to the interface of IPv6; checksums are
- * corrected; an hour passes after it.
+ * A record is {u8 flags, u8 0, u16 bytes, u16 0, u16 0} and a packet. Flags: the packet goes to the IPv6 interface; its
+ * checksums are corrected; an hour passes after it.
  */
 import assert from 'node:assert/strict'
 import { NeighbourLimits } from '../../src/ip/neighbours.ts'
@@ -139,7 +139,7 @@ export const ipTarget: Target = {
         ip.onTimeout(link.now)
       }
     }
-    for (let turns = 0; link.tick(); turns++) assert.ok(turns < 1000, 'timers without end')
+    for (let turns = 0; link.tick(); turns++) assert.ok(turns < 1000, 'timers do not end')
     for (const { ip, groups } of hosts) {
       assert.equal(ip.counts.waiting, 0)
       ip.shutDown()

@@ -66,7 +66,7 @@ test('an absent or unusable library is undefined', t => {
   assert.equal(loadNativeCrc('libc.so.6'), undefined, 'a library without the symbol')
 })
 
-test('the library is looked for up to the package’s folder', t => {
+test('the library is searched up to the package’s folder', t => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-crc-'))
   t.after(() => rmSync(folder, { recursive: true }))
   const start = join(folder, 'dist', 'src', 'host')

@@ -3,7 +3,7 @@ import { constants } from 'node:os'
 import { test } from 'node:test'
 import { errnoName, errnoNumber, SystemError } from '../../src/host/errno.ts'
 
-test('names and numbers are each other’s inverse', () => {
+test('names and numbers are inverse', () => {
   for (const name of Object.keys(constants.errno)) {
     const number = errnoNumber(name)
     assert.ok(number !== undefined && number > 0, name)
@@ -18,7 +18,7 @@ test('of two names the customary one is given', () => {
   assert.equal(errnoName(-5), 'EIO')
 })
 
-test('numbers that node:os lacks have names, unknown ones say so', () => {
+test('numbers that node:os lacks have names, unknown ones a text that says so', () => {
   assert.equal(errnoName(121), 'EREMOTEIO')
   assert.equal(errnoNumber('ESHUTDOWN'), 108)
   assert.equal(errnoName(4095), 'errno 4095')

@@ -27,7 +27,7 @@ test('a folder that only its user can write to is safe, also below one like /tmp
   assert.equal(exposure(join(folder, 'link')), undefined)
 })
 
-test('one that others may write to is not, sticky or not, nor what is below one without sticky bit', () => {
+test('one that others may write to is not safe, sticky or not, nor is a folder below one without the sticky bit', () => {
   for (const mode of [0o777, 0o1777, 0o770, 0o1770]) {
     const path = make('open', mode)
     const shown = `0${mode.toString(8)}`.slice(-4)
@@ -39,7 +39,7 @@ test('one that others may write to is not, sticky or not, nor what is below one 
   assert.match(exposure(join(folder, 'detour')) ?? '', /^others may write to .*loose \(mode 0777\)$/)
 })
 
-test("another user's folder or link on the way is not", { skip }, () => {
+test("a path through another user's folder or link is not safe", { skip }, () => {
   const path = make('theirs/own', 0o700)
   chownSync(join(folder, 'theirs'), OTHER, OTHER)
   assert.equal(exposure(path), `${join(folder, 'theirs')} belongs to user ${OTHER}`)

@@ -16,7 +16,7 @@ test('one owner at a time, and the file is removed with the lock', async () => {
   const path = join(folder, 'plain')
   const before = process.umask(0o777)
   const first = await takeLock(path).finally(() => process.umask(before))
-  assert.equal(statSync(path).mode & 0o777, 0o600, 'whatever the umask')
+  assert.equal(statSync(path).mode & 0o777, 0o600, 'with any umask')
   await assert.rejects(takeLock(path, 0), {
     message: `${path} is locked by process ${process.pid}, which starts at the same place; end it and try again`,
   })
@@ -38,14 +38,14 @@ test('a lock file removed while others waited still excludes them', async () => 
   unlinkSync(path)
   const second = await takeLock(path)
   first.release()
-  assert.ok(existsSync(path), "the file of the second one is not the first one's to remove")
+  assert.ok(existsSync(path), 'the first owner does not remove the file of the second one')
   assert.equal(isTaken, false)
   second.release()
   ;(await waiting).release()
   assert.equal(existsSync(path), false)
 })
 
-test('a symbolic link is not followed, and what it points to is left alone', async () => {
+test('a symbolic link is not followed, and its target is not changed', async () => {
   const target = join(folder, 'precious')
   writeFileSync(target, 'text')
   const path = join(folder, 'link')
@@ -56,7 +56,7 @@ test('a symbolic link is not followed, and what it points to is left alone', asy
 
 test('a FIFO is refused, without waiting for its other end', async t => {
   const path = join(folder, 'fifo')
-  if (spawnSync('mkfifo', [path]).status !== 0) return t.skip('there is no mkfifo')
+  if (spawnSync('mkfifo', [path]).status !== 0) return t.skip('mkfifo is missing')
   await assert.rejects(takeLock(path), /is not a file of user \d+, which a lock has to be; remove it$/)
 })
 

@@ -15,7 +15,7 @@ const sys = libcFunctions({
   strlen: 'uint64_t strlen(const char *s)',
 })
 
-test('functions of the C library take and give Numbers', () => {
+test('functions of the C library take and return Numbers', () => {
   assert.equal(hasNative(), true)
   assert.equal(sys().getpid(), process.pid)
   assert.equal(sys().strlen('userdma'), 7)

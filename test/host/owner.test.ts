@@ -1,6 +1,6 @@
 /*
- * What root's daemon may access of another user's program: the address space that connected, as long as its user could
- * access it too, and never a program that it becomes by exec.
+ * Which memory root's daemon may access of another user's program: the address space that connected, as long as its
+ * user could access it too, and never that of a program that it becomes by exec.
  */
 import assert from 'node:assert/strict'
 import { type ChildProcessByStdio, spawn } from 'node:child_process'
@@ -82,7 +82,7 @@ for (const [kept, name, mode] of [
   ['', 'a set-gid program', 0o2755],
   ['', 'a program that may be executed and not read', 0o711],
 ] as const) {
-  test(`40 clients become ${name}: not a byte of it is read or written`, { skip }, async context => {
+  test(`40 clients become ${name}: none of its bytes is read or written`, { skip }, async context => {
     const path = copyOf(`victim-${mode.toString(8)}`, mode)
     for (let i = 0; i < 40; i++) {
       const client = startClient(...['client', kept, path].filter(arg => arg !== ''))
@@ -143,7 +143,7 @@ test('a non-dumpable program is inaccessible, as for its own user', { skip }, as
   closeProcess(handle)
 })
 
-test('moves bound to the address space work like the others', { skip }, async () => {
+test('copies bound to the address space work like the others', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
   const handle = openNobodys(client.pid)

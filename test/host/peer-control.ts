@@ -29,7 +29,7 @@ export const startPeer = (): Peer => {
       child.send({ call, ask })
       const [value] = await Promise.race([
         answer,
-        once(child, 'exit').then(() => Promise.reject(new Error(`the peer ended instead of answering "${call}"`))),
+        once(child, 'exit').then(() => Promise.reject(new Error(`the peer ended before it answered "${call}"`))),
       ])
       return value
     },

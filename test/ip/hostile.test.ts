@@ -1,6 +1,6 @@
 /*
- * Packets that no honest neighbour sends: each is dropped and counted for its reason, nothing is learned from it,
- * nothing is answered, and no socket sees it.
+ * Packets that no honest neighbour sends: each is dropped and counted by its reason, changes no neighbour entry, gets
+ * no answer, and reaches no socket.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -158,7 +158,7 @@ for (const family of [4, 6] as const)
   })
 
 describe('ARP', () => {
-  it('messages that are truncated, of another link or protocol, or without a queue pair', () => {
+  it('truncated messages, and those of another link or protocol, or without a queue pair', () => {
     const self = victim(4)
     const whole = arp()
     for (let length = 0; length < whole.length; length++)
@@ -200,7 +200,7 @@ describe('ARP', () => {
     assert.deepEqual([answers, host.ip.counts.neighbours], [5000, 1024])
   })
 
-  it('a host without an address may ask, and is not cached', () => {
+  it('a host without an address may send requests, and is not cached', () => {
     const self = victim(4)
     assert.deepEqual(fateOf(self.host, arp({ sender: address('0.0.0.0') })), [])
     assert.equal(self.link.collect().length, 1)

@@ -1,6 +1,6 @@
 /*
- * IP interfaces on a link of RFC 4391: addresses are found by ARP and by neighbour discovery, echoes are answered,
- * datagrams arrive, groups are heard, and what is wrong is dropped and counted.
+ * IP interfaces on a link of RFC 4391: addresses are resolved by ARP and by neighbour discovery, echoes are answered,
+ * datagrams arrive, groups are joined, and wrong packets are dropped and counted.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -102,7 +102,7 @@ for (const family of [4, 6] as const) {
       link.hosts.splice(link.hosts.indexOf(b), 1)
       const heir = link.add(`${base}2`)
       assert.notEqual(heir.link.qpn, b.link.qpn)
-      assert.equal(ping(), 0, 'it is still believed to be where it was')
+      assert.equal(ping(), 0, 'its old address is still used')
       link.now += 31 * SECOND
       assert.equal(ping(), 0)
       while (link.tick());
@@ -175,7 +175,7 @@ describe('an interface', () => {
     assert.equal(addressText(multicastLink(address('239.1.2.3'), PKEY).gid), 'ff12:401b:ffff:0:0:0:f01:203')
   })
 
-  it('sends to all hosts of its prefix; echoes to all are not answered', () => {
+  it('sends to all hosts of its prefix; echo requests to all are not answered', () => {
     const link = new Link()
     const [a, b, c] = [link.add('10.9.0.1'), link.add('10.9.0.2'), link.add('10.9.0.3')]
     const sender = a.socket(UDP)
@@ -227,7 +227,7 @@ describe('an interface', () => {
     )
   })
 
-  it('has a maximum of sockets, and each port once', () => {
+  it('has a maximum number of sockets, and one socket per port', () => {
     const { ip } = new Host('10.9.0.1', 1)
     const first = ip.open(UDP, 7, () => {})
     ip.open(ICMP, 7, () => {})
@@ -247,7 +247,7 @@ describe('an interface', () => {
     assert.equal(ip.open(UDP, 7, () => {}).port, 7)
   })
 
-  it('keeps its neighbours during solicitations for very many unused addresses', () => {
+  it('keeps its neighbours despite solicitations for very many unused addresses', () => {
     const link = new Link()
     const [a, b] = [link.add('10.9.0.1', 8), link.add('10.9.0.2', 8)]
     const { socket, got } = a.socket(ICMP)

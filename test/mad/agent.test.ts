@@ -13,7 +13,7 @@ const { GET } = MadMethod
 const request = (tid: number) => plainMad(PERFORMANCE, GET, tid)
 
 describe('an agent', () => {
-  it('matches a response to its request by transaction id, whose upper half is its own', () => {
+  it("matches a response to its request by transaction id, whose upper half is the agent's", () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
@@ -25,7 +25,7 @@ describe('an agent', () => {
     assert.deepEqual(pair.a.ended, [['message', 'answered']])
     assert.equal(pair.a.heard.length, 1)
     assert.equal(pair.a.engine.outstanding, 0)
-    // A second response matches nothing.
+    // A second response matches no request.
     pair.send(pair.b, respond(message, 0), 0)
     pair.settle()
     assert.equal(pair.a.heard.length, 1)

@@ -100,7 +100,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 6 * SECOND])
   })
 
-  it('sends at most 64 segments at once, whatever window the peer allows, and the rest at once when it is called again', () => {
+  it('sends at most 64 segments at once, whatever window the peer allows, and the rest immediately when it is called again', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 200 * ROOM), 0, 0)
     const first = pair.wire.splice(0)[0]!
@@ -113,7 +113,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.now, pair.a.ended], [2 * SECOND, [['message', 'timeout']]])
   })
 
-  it('is not kept alive by ACKs of what was acknowledged before', () => {
+  it('is not prolonged by repeated ACKs', () => {
     const pair = new Pair()
     pair.send(pair.a, longMessage(GET_TABLE, 7, 9 * ROOM), 0, 1)
     const first = pair.wire.splice(0)[0]!
@@ -125,7 +125,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.now], [[['message', 'timeout']], 4 * SECOND])
   })
 
-  it('tells the receiver of the response how much may arrive at once', () => {
+  it("announces the window in the sender's response", () => {
     const pair = new Pair()
     const asked = longMessage(GET_TABLE, 7, 2 * ROOM)
     pair.send(pair.a, asked, 10 * SECOND)
@@ -143,7 +143,7 @@ describe('a transfer', () => {
     assert.deepEqual([pair.a.ended, pair.b.ended], [[['message', 'answered']], [['response', 'sent']]])
   })
 
-  it('completes though a third of all datagrams is lost, in any order', () => {
+  it('completes although a third of all datagrams is lost, in any order', () => {
     for (let seed = 1; seed <= 20; seed++) {
       const random = randomFrom(seed)
       const pair = new Pair()
@@ -175,8 +175,12 @@ describe('protocol errors', () => {
     ['an unknown version', { version: 2, type: RmppType.ACK }, RmppStatus.BAD_VERSION],
     ['an unknown type', { type: 9 }, RmppStatus.BAD_TYPE],
     ['an ACK with a status', { type: RmppType.ACK, status: 1, lengthOrWindow: 1 }, RmppStatus.BAD_STATUS],
-    ['a window behind its segment', { type: RmppType.ACK, segment: 1 }, RmppStatus.WINDOW_TOO_SMALL],
-    ['an ACK of what was not sent', { type: RmppType.ACK, segment: 2, lengthOrWindow: 9 }, RmppStatus.SEGMENT_TOO_BIG],
+    ['a window that ends before its segment', { type: RmppType.ACK, segment: 1 }, RmppStatus.WINDOW_TOO_SMALL],
+    [
+      'an ACK of a segment that was not sent',
+      { type: RmppType.ACK, segment: 2, lengthOrWindow: 9 },
+      RmppStatus.SEGMENT_TOO_BIG,
+    ],
     ['a STOP for no reason', { type: RmppType.STOP, status: 9 }, RmppStatus.BAD_STATUS],
     ['an ABORT for no reason', { type: RmppType.ABORT, status: 9 }, RmppStatus.BAD_STATUS],
   ]
@@ -226,7 +230,7 @@ describe('protocol errors', () => {
     assert.equal(pair.wire.length, 0)
   })
 
-  it('many half messages of one peer do not keep those of others out: one of them makes room', () => {
+  it('many unfinished messages of one peer do not exclude those of other peers: one of them is aborted', () => {
     const { pair } = begin()
     const { path, mad } = { path: pair.pathOf(pair.b), mad: longMessage(GET_TABLE, 7, 0) }
     const half = (tid: number, remoteGid: Uint8Array) => {
@@ -238,12 +242,12 @@ describe('protocol errors', () => {
     for (let tid = 0; tid < 256; tid++) assert.deepEqual(half(tid, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(half(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
     assert.deepEqual(half(0, gid(4)), [`STOP ${RmppStatus.RESX}`, 'ACK 1 window 65'])
-    // The newest of those is gone, the first one is still there.
+    // The newest of them is aborted, the first one is kept.
     assert.deepEqual(half(0, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(half(255, gid(3)), [`STOP ${RmppStatus.RESX}`])
   })
 
-  it('a message that is not whole after 40 seconds is given up with ABORT, too many of them with STOP', () => {
+  it('a message that is incomplete after 40 seconds is ended with ABORT, too many of them with STOP', () => {
     const { pair, first } = begin()
     pair.deliver(first)
     pair.wire.length = 0
@@ -258,7 +262,7 @@ describe('protocol errors', () => {
     assert.equal(pair.wire.filter(one => told(one) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
   })
 
-  it('a message of more than a mebibyte and a half is stopped', () => {
+  it('a message of more than 1.5 MiB is stopped', () => {
     const { pair, first } = begin()
     let stopped = 0
     const segment = first.mad.slice()

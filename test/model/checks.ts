@@ -81,11 +81,11 @@ const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   if (pair.loose !== undefined) return
   if (operation.binds !== undefined) assert.ok(operation.binds.live, `${about(end, operation)}: it is not bound`)
   if (operation.invalidates !== undefined)
-    assert.ok(!operation.invalidates.live, `${about(end, operation)}: the key lives`)
-  assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} went well, though it cannot`)
+    assert.ok(!operation.invalidates.live, `${about(end, operation)}: the key is still valid`)
+  assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} succeeded, although it cannot`)
   if (operation.fatal !== 'no' || !isReliable(pair)) return
   if (message !== undefined)
-    assert.ok(peer.came > operation.place!, `${about(end, operation)} is complete before its message has come`)
+    assert.ok(peer.came > operation.place!, `${about(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
     peer.base.set(write.data, write.at - peer.areas.target)
     const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
@@ -109,10 +109,10 @@ const failed = (end: End, operation: Operation, status: number, tally: Tally): v
   if (pair.loose !== undefined) return
   const what = `${about(end, operation)} has status ${status}`
   if (status === WR_FLUSH_ERR) {
-    assert.ok(end.askedError || peer.fatalAt < peer.sends.length, `${what}, and nothing was wrong`)
+    assert.ok(end.askedError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
-    // nobody answers in the error state; otherwise the network exhausted the retries
+    // a peer in the error state does not answer; otherwise the network exhausted the retries
     if (stateOf(peer) !== ERR) tally.lost++
   }
 }
@@ -139,11 +139,14 @@ export const finishSilent = (end: End, tally: Tally): void => {
 
 export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
   const operation = end.sends[c.id]
-  assert.ok(operation !== undefined && c.id >= end.done, `${end.name}: request ${c.id} completes after ${end.done - 1}`)
+  assert.ok(
+    operation !== undefined && c.id >= end.done,
+    `${end.name}: request ${c.id} completes out of order, after ${end.done - 1}`,
+  )
   assert.equal(c.qpn, end.qpn)
   passSilent(end, c.id, tally)
   if (c.status === SUCCESS) {
-    assert.ok(!end.failed, `${about(end, operation)} goes well after one that did not`)
+    assert.ok(!end.failed, `${about(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
     assert.ok(end.pair.signalAll || (flags & SIGNALED) !== 0, `${about(end, operation)} has a completion`)
     assert.equal(c.opcode, sendOperations[opcode].completion)
@@ -180,11 +183,14 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
     const { peer } = end
     const bad = peer.sends[peer.fatalAt]
     const expected = bad?.message?.status ?? LOC_ACCESS_ERR
-    assert.ok(bad !== undefined && c.status === expected, `${what} has status ${c.status}, and nothing was wrong`)
+    assert.ok(
+      bad !== undefined && c.status === expected,
+      `${what} has status ${c.status}, although no request was wrong`,
+    )
     if (bad.message !== undefined) assert.equal(bad.place, end.came, `${what}: messages before it are missing`)
     return
   }
-  assert.ok(!end.receiveFailed, `${what} goes well after one that did not`)
+  assert.ok(!end.receiveFailed, `${what} succeeds after one that failed`)
   tally.messages++
   if (!isReliable(end.pair)) {
     end.came++
@@ -192,27 +198,27 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
       end.pair.loose !== undefined ||
       // usually one of the newest
       end.past.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !== undefined
-    assert.ok(known, `${what} is no message that was sent`)
+    assert.ok(known, `${what} is not a message that was sent`)
     return
   }
   const operation = end.incoming[end.came++]
   if (end.pair.loose !== undefined) return
-  assert.ok(operation !== undefined, `${what}: a message that nobody sent`)
+  assert.ok(operation !== undefined, `${what}: this message was not sent`)
   const wrong = wrongMessage(end, operation, request, c)
   assert.equal(wrong, undefined, `${what} of ${about(end.peer, operation)}`)
-  assert.ok(operation.request.id >= end.peer.good, `${what}: after its request is complete`)
+  assert.ok(operation.request.id >= end.peer.good, `${what}: after its request completed`)
 }
 
 /** What is wrong with a received message of `operation`. */
 const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c: Completed): string | undefined => {
   const { data, imm, opcode, status, invalidates, source } = operation.message!
-  if (status !== SUCCESS) return 'it cannot go well'
+  if (status !== SUCCESS) return 'it cannot succeed'
   const before = isDatagram(end.pair) ? ROUTE_BYTES : 0
   if (source !== undefined && c.sourceQpn !== source) return 'source'
   if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
   if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
   if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
-  if (end.lent.some(window => window.key === invalidates && window.live)) return 'the invalidated key lives'
+  if (end.lent.some(window => window.key === invalidates && window.live)) return 'the invalidated key is still valid'
   if (c.opcode !== opcode) return 'opcode'
   if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
@@ -224,17 +230,17 @@ const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c
 export const onEvent = (end: End, type: number): void => {
   if (type === COMM_EST) return
   if (type === SQ_DRAINED) {
-    assert.ok(end.draining, `${end.name}: drained, which nobody asked for`)
+    assert.ok(end.draining, `${end.name}: drained, which was not requested`)
     end.draining = false
     return
   }
   const { peer, pair } = end
   if (type === QP_LAST_WQE_REACHED) {
-    assert.ok(pair.shared && stateOf(end) === ERR, `${end.name}: the last request of a shared queue`)
+    assert.ok(pair.shared && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
     return
   }
   const explained = pair.loose !== undefined || peer.fatalAt < peer.sends.length
-  assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, and nothing was wrong`)
+  assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, although no request was wrong`)
 }
 
 // ---- memory ----
@@ -276,7 +282,7 @@ const wroteTarget = (end: End, at: number, length: number): void => {
     }
     assert.ok(
       reached > from,
-      `${end.name}: byte ${from - end.areas.target} of the target is none that was to be written`,
+      `${end.name}: byte ${from - end.areas.target} of the target is not one that was to be written`,
     )
     from = reached
   }
@@ -285,22 +291,22 @@ const wroteTarget = (end: End, at: number, length: number): void => {
 export const onWrote = (end: End, region: Region, at: number, length: number): void => {
   if (region === end.local) wroteLocal(end, at, length)
   else {
-    assert.ok(region === end.target || region.window, `${end.name}: a write through a key that is for reading`)
+    assert.ok(region === end.target || region.window, `${end.name}: a write through a key for reading`)
     if (end.pair.loose === undefined) wroteTarget(end, at, length)
   }
 }
 
 export const onAtomic = (end: End, region: Region, at: number, before: bigint): void => {
-  assert.ok(region === end.target, `${end.name}: an atomic through a key that is for reading`)
+  assert.ok(region === end.target, `${end.name}: an atomic through a key for reading`)
   const after = end.host.memory.words.getBigUint64(at, true)
   const index = (at - end.areas.words) / 8
   if (end.pair.loose === undefined) {
     const operation = end.atomics[end.executed]
-    assert.ok(operation !== undefined, `${end.name}: an atomic that nobody asked for`)
+    assert.ok(operation !== undefined, `${end.name}: an atomic that was not requested`)
     const what = about(end.peer, operation)
     const { request } = operation
-    assert.ok(request.id >= end.peer.good && request.id < end.peer.fatalAt, `${what} is executed late`)
-    assert.equal(at, request.remote, `${what} is executed elsewhere, or another one again`)
+    assert.ok(request.id >= end.peer.good && request.id < end.peer.fatalAt, `${what} is executed too late`)
+    assert.equal(at, request.remote, `${what} is executed on another word, or another atomic twice`)
     assert.equal(before, end.words[index], `${what}: the word before`)
     const swaps = operation.kind === 'CMP_AND_SWP'
     const sum = BigInt.asUintN(64, before + request.compare)
@@ -321,13 +327,13 @@ const started = (end: End): Operation[] => {
 export const onBound = (end: End, region: Region): void =>
   assert.ok(
     started(end).some(operation => operation.binds === region),
-    `${end.name}: a window is bound that no request names`,
+    `${end.name}: a bound window that no request names`,
   )
 
 export const onInvalidated = (end: End, region: Region): void => {
   if (started(end).some(operation => operation.invalidates === region) || end.pair.loose !== undefined) return
   const expected = end.incoming[end.came]?.message?.invalidates
-  assert.equal(region.key, expected, `${end.name}: a key is invalidated that the next message does not name`)
+  assert.equal(region.key, expected, `${end.name}: an invalidated key that the next message does not name`)
 }
 
 /** Whether the target is the result of the successful requests and of part of the next ones. */
@@ -354,17 +360,17 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
   if (flushed) {
     assert.equal(outstanding(end), 0, `${end.name}: requests that never complete`)
     const { sends, receives } = host.queues[end.row]
-    assert.equal(sends.length, 0, `${end.name}: requests that nobody took`)
+    assert.equal(sends.length, 0, `${end.name}: requests that were never fetched`)
     // WQEs of an SRQ are not flushed
     const left = pair.shared ? receives.length : 0
-    assert.equal(receives.length, left, `${end.name}: receive requests that nobody took`)
+    assert.equal(receives.length, left, `${end.name}: receive requests that were never consumed`)
     assert.equal(end.received + left, end.receives.length, `${end.name}: receive requests that never complete`)
   }
   if (pair.loose !== undefined) return
   // some are lost, and some find no receive WQE, but not nearly all
   const few = !isReliable(pair) && end.left >= 60 && end.came < end.left / 10
-  assert.ok(!few, `${end.name}: ${end.came} of ${end.left} messages have come`)
-  assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target is not what the requests say`)
+  assert.ok(!few, `${end.name}: ${end.came} of ${end.left} messages have arrived`)
+  assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target differs from the result of the requests`)
   for (let i = 0; i < WORDS; i++)
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
 }
@@ -375,6 +381,6 @@ export const checkQuiet = (pair: Pair, tally: Tally): void => {
   if (pair.loose !== undefined || pair.failing || !isReliable(pair)) return
   for (const end of pair.ends) {
     const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
-    assertSame(memory, end.planned, () => `${end.name}: the target, when all has ended`)
+    assertSame(memory, end.planned, () => `${end.name}: the target at the end`)
   }
 }

@@ -32,27 +32,27 @@ const readOnly = (spec: PacketSpec, end: End): void => {
 }
 const attacks: readonly Attack[] = [
   { name: 'WRITE', packet: 'WRITE_ONLY', effect: 'write', psn: 0 },
-  { name: 'WRITE of the past', packet: 'WRITE_ONLY', effect: 'none', psn: -1 },
-  { name: 'WRITE of the future', packet: 'WRITE_ONLY', effect: 'none', psn: 1 },
-  { name: 'WRITE far away', packet: 'WRITE_ONLY', effect: 'none', psn: 0x80_0000 },
+  { name: 'WRITE with an earlier PSN', packet: 'WRITE_ONLY', effect: 'none', psn: -1 },
+  { name: 'WRITE with a later PSN', packet: 'WRITE_ONLY', effect: 'none', psn: 1 },
+  { name: 'WRITE with a distant PSN', packet: 'WRITE_ONLY', effect: 'none', psn: 0x80_0000 },
   { name: 'WRITE, wrong key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: wrongKey },
   { name: 'WRITE, read-only key', packet: 'WRITE_ONLY', effect: 'error', psn: 0, change: readOnly },
-  { name: 'WRITE, wrong key, of the past', packet: 'WRITE_ONLY', effect: 'none', psn: -3, change: wrongKey },
-  { name: 'MIDDLE of nothing', packet: 'WRITE_MIDDLE', effect: 'error', psn: 0 },
+  { name: 'WRITE, wrong key, with an earlier PSN', packet: 'WRITE_ONLY', effect: 'none', psn: -3, change: wrongKey },
+  { name: 'MIDDLE without a FIRST', packet: 'WRITE_MIDDLE', effect: 'error', psn: 0 },
   { name: 'SEND', packet: 'SEND_ONLY', effect: 'message', psn: 0 },
-  { name: 'SEND of the past', packet: 'SEND_ONLY', effect: 'none', psn: -1 },
+  { name: 'SEND with an earlier PSN', packet: 'SEND_ONLY', effect: 'none', psn: -1 },
   { name: 'FETCH_ADD', packet: 'FETCH_ADD', effect: 'word', psn: 0 },
-  { name: 'FETCH_ADD of the past', packet: 'FETCH_ADD', effect: 'none', psn: -1 },
+  { name: 'FETCH_ADD with an earlier PSN', packet: 'FETCH_ADD', effect: 'none', psn: -1 },
   { name: 'FETCH_ADD, wrong key', packet: 'FETCH_ADD', effect: 'error', psn: 0, change: wrongKey },
   { name: 'READ', packet: 'READ_REQUEST', effect: 'read', psn: 0 },
   { name: 'READ, wrong key', packet: 'READ_REQUEST', effect: 'error', psn: 0, change: wrongKey },
-  { name: 'an answer to nothing', packet: 'READ_RESP_ONLY', effect: 'none', psn: 0 },
-  { name: 'an acknowledgement of nothing', packet: 'ACKNOWLEDGE', effect: 'none', psn: 5 },
+  { name: 'a response without a request', packet: 'READ_RESP_ONLY', effect: 'none', psn: 0 },
+  { name: 'an acknowledgement without a request', packet: 'ACKNOWLEDGE', effect: 'none', psn: 5 },
 ]
 
 const ADDED = 0x1_0000_0001n
 
-/** A packet for `end`, and a check of its effect after delivery. */
+/** Sends a packet to `end`, and returns a check of its effect after delivery. */
 export const attack = (end: End, chance: Chance) => {
   const chosen = chance.pick(attacks)
   const { memory, engine } = end.host

@@ -168,7 +168,7 @@ export const opens = (packet: Packet, end: End): string | undefined => {
   }
   if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD)) {
     const behind = (psn - end.psn) & PSN_MASK
-    if (behind >= end.ackedPsns && behind < ((sqPsn - end.psn) & PSN_MASK)) return `${name} to what is out`
+    if (behind >= end.ackedPsns && behind < ((sqPsn - end.psn) & PSN_MASK)) return `${name} for a request in flight`
   }
   return undefined
 }

@@ -155,7 +155,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
       else if (chance.hits(weather.corrupt)) {
         const bad = bytes.slice()
         const covered = spoil(bad)
-        assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC finds spoilt packets')
+        assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
         counts.spoilt++
         fly({ ...packet, bytes: bad }, self.now + LATENCY + late)
       } else fly(packet, self.now + LATENCY + late)

@@ -51,7 +51,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
   const use = (index: number, hi: number, lo: number, total: number): number => {
     const region = regions[index]
     const at = offsetOf(hi, lo)
-    assert.ok(region?.live, `region ${index} is used, which was not resolved`)
+    assert.ok(region?.live, `region ${index} is used, but was not resolved`)
     assert.ok(
       at >= region.offset && at + total <= region.offset + region.length,
       `a move of ${total} bytes at ${at} leaves its region ${region.offset}+${region.length}`,
@@ -132,7 +132,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
     },
   }
   const add = (region: Region): Region => {
-    assert.ok(!byKey.has(region.key), `key ${region.key} is given out twice`)
+    assert.ok(!byKey.has(region.key), `key ${region.key} is allocated twice`)
     byKey.set(region.key, regions.push(region) - 1)
     return region
   }
@@ -150,7 +150,7 @@ export const createMemory = (size: number, watcher: Watcher) => {
     register(key: number, pd: number, offset: number, length: number, access: number): Region {
       return add({ key, pd, offset, length, access, window: false, live: true })
     },
-    /** A window, unbound or with `bound` of length 0. */
+    /** A window, unbound or bound; `bound` of length 0 counts as bound. */
     addWindow: (key: number, pd: number, bound: boolean): Region =>
       add({ key, pd, offset: 0, length: 0, access: 0, window: true, live: bound }),
     /** The key may be reused. */

@@ -1,5 +1,5 @@
 /*
- * As model.test.ts, 1,000,000 operations in worlds of other seeds.
+ * As model.test.ts: 1,000,000 operations with other seeds.
  */
 import { describe, it } from 'node:test'
 import { runModel } from './run.ts'

@@ -289,7 +289,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     },
     receive(packets, rowOf, peer, now) {
       if (arrivals.bytes.length < 64 + packets.length * packets[0].length + ROUTE_ROOM)
-        throw new Error('too much at once')
+        throw new Error('too many packets at once')
       const size = packets[0].length
       let end = 64
       for (const bytes of packets) {

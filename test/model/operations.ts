@@ -65,12 +65,12 @@ const locally =
   (kind: string, status: number, request: (end: End, chance: Chance) => SendRequest): make.Make =>
   (end, chance) => ({ kind, request: request(end, chance), fatal: 'local', statuses: [status] })
 
-const sendOfWrongKey = locally('SEND of a wrong key', LOC_PROT_ERR, (end, chance) => {
+const sendOfWrongKey = locally('SEND with a wrong key', LOC_PROT_ERR, (end, chance) => {
   const length = 1 + make.lengthOf(end, chance)
   const key = chance.pick([badKey(chance), end.peer.sourceKey])
   return plain(end, chance, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
 })
-const readIntoSource = locally('READ into what is not to be written', LOC_PROT_ERR, (end, chance) =>
+const readIntoSource = locally('READ into memory without the right', LOC_PROT_ERR, (end, chance) =>
   plain(end, chance, wr.RDMA_READ, {
     sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, chance), key: end.sourceKey }],
     remote: end.peer.areas.source,
@@ -91,7 +91,7 @@ const bindNothing = locally('BIND_MW of a wrong key', MW_BIND_ERR, (end, chance)
 const tooLong: make.Make = (end, chance) => {
   const { data, more } = make.payload(end, chance, make.bufferBytes(end) + 1 + chance.int(end.pair.mtu))
   return {
-    kind: 'SEND of too much',
+    kind: 'SEND that is too long',
     request: plain(end, chance, wr.SEND, more),
     fatal: 'remote',
     statuses: [REM_INV_REQ_ERR],
@@ -113,16 +113,16 @@ const fatalKinds: readonly Kind[] = [
   { name: 'ATOMIC_WRITE, read-only key', weight: 1, make: remotely(make.atomicWrite, REM_ACCESS_ERR, readOnlyKey) },
   { name: 'ATOMIC_WRITE, misaligned', weight: 1, make: remotely(make.atomicWrite, REM_INV_REQ_ERR, misaligned) },
   { name: 'FLUSH, persistent', weight: 1, make: make.flush(flushPlacement.PERSISTENT) },
-  { name: 'SEND of too much', weight: 2, make: tooLong },
+  { name: 'SEND that is too long', weight: 2, make: tooLong },
   { name: 'SEND_WITH_INV of a wrong key', weight: 1, make: make.sendInvalidate(false) },
-  { name: 'SEND of a wrong key', weight: 2, make: sendOfWrongKey, everywhere: true },
-  { name: 'READ into what is not to be written', weight: 1, make: readIntoSource },
+  { name: 'SEND with a wrong key', weight: 2, make: sendOfWrongKey, everywhere: true },
+  { name: 'READ into memory without the right', weight: 1, make: readIntoSource },
   { name: 'unknown opcode', weight: 1, make: nonsense, everywhere: true },
   { name: 'LOCAL_INV of a wrong key', weight: 1, make: invalidateNothing, everywhere: true },
   { name: 'BIND_MW of a wrong key', weight: 1, make: bindNothing, everywhere: true },
 ]
 
-/** Requests that a reliable service would refuse: here they have no effect, and the sender does not learn of it. */
+/** Requests that a reliable service would refuse. Here they have no effect, and the sender is not notified. */
 const unheard =
   (refused: make.Make): make.Make =>
   (end, chance) => {
@@ -134,7 +134,7 @@ const unreliableKinds: readonly Kind[] = [
   { name: 'WRITE, wrong key', weight: 1, make: unheard(remotely(make.write(false), 0, wrongKey)) },
   { name: 'WRITE, outside', weight: 1, make: unheard(remotely(make.write(false), 0, outside)) },
   { name: 'WRITE, private key', weight: 1, make: unheard(remotely(make.write(false), 0, privateKey)) },
-  { name: 'SEND of too much', weight: 1, make: unheard(tooLong) },
+  { name: 'SEND that is too long', weight: 1, make: unheard(tooLong) },
 ]
 /** Requests that this service lacks. */
 const refusedHere =
@@ -157,7 +157,7 @@ const unreliableFatalKinds: readonly Kind[] = [
 const datagramKinds: readonly Kind[] = [
   { name: 'datagram', weight: 20, make: make.datagram(false) },
   { name: 'datagram, wrong Q_Key', weight: 2, make: make.datagram(true) },
-  { name: 'datagram of too much', weight: 1, make: make.longDatagram },
+  { name: 'datagram that is too long', weight: 1, make: make.longDatagram },
 ]
 /** Of a connection's requests, datagrams have only SEND. */
 const datagramFatalKinds: readonly Kind[] = [
@@ -170,9 +170,14 @@ const datagramFatalKinds: readonly Kind[] = [
 const elsewhere: make.Make = (end, chance) => {
   const request = plain(end, chance, wr.SEND)
   const flags = request.flags | ((end.peer.srqn + 1 + chance.int(1000)) << 8)
-  return { kind: 'SEND to no queue', request: { ...request, flags }, fatal: 'remote', statuses: [REM_INV_REQ_ERR] }
+  return {
+    kind: 'SEND to an unknown SRQ',
+    request: { ...request, flags },
+    fatal: 'remote',
+    statuses: [REM_INV_REQ_ERR],
+  }
 }
-const xrcFatalKinds = [...fatalKinds, { name: 'SEND to no queue', weight: 4, make: elsewhere }]
+const xrcFatalKinds = [...fatalKinds, { name: 'SEND to an unknown SRQ', weight: 4, make: elsewhere }]
 
 /** Valid and invalid operations by service. */
 const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: readonly Kind[]]>> = {

@@ -127,7 +127,7 @@ export const longDatagram: Make = (end, chance) => {
   const { qpn, qkey, node } = end.peer
   const { more } = payload(end, chance, end.pair.mtu + 1 + chance.int(1000))
   const request = plain(end, chance, wr.SEND, { ...more, datagram: { qpn, qkey, node } })
-  return { kind: 'datagram of too much', request, ...none }
+  return { kind: 'datagram that is too long', request, ...none }
 }
 
 /** Sometimes a window that the peer has bound for this end. */
@@ -241,7 +241,7 @@ export const flush =
     const selectivity = chance.hits(0.5) ? flushSelectivity.RANGE : flushSelectivity.REGION
     const isGlobal = placement === flushPlacement.GLOBAL
     return {
-      kind: isGlobal ? 'FLUSH' : 'FLUSH to what is not persistent',
+      kind: isGlobal ? 'FLUSH' : 'FLUSH to memory that is not persistent',
       request: plain(end, chance, wr.FLUSH, {
         remote: peer.areas.target + chance.int(TARGET_BYTES - length + 1),
         rkey: peer.target.key,
@@ -265,7 +265,7 @@ export const bindWindow: Make = (end, chance) => {
   return { kind: 'BIND_MW', request: plain(end, chance, wr.BIND_MW, { bind }), ...none, binds: window }
 }
 
-/** Invalidates a key of its own that nobody uses. */
+/** Invalidates a key of its own that no request uses. */
 export const localInvalidate: Make = (end, chance) => {
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
   end.lent.push(window)

@@ -108,7 +108,7 @@ export const createWorld = (options: WorldOptions) => {
   const createHost = (index: number): ModelNode => {
     const endOf = (pd: number): End => {
       const end = byPd[pd]
-      assert.ok(end?.node === index, `node ${index}: a write to the memory of another`)
+      assert.ok(end?.node === index, `node ${index}: a write to the memory of another queue pair`)
       return end
     }
     return createNode(
@@ -198,7 +198,7 @@ export const createWorld = (options: WorldOptions) => {
         if (end.node === i)
           for (const { offset, length } of [end.target, end.local])
             expected.set(node.memory.bytes.subarray(offset, offset + length), offset)
-      assert.ok(Buffer.compare(expected, node.memory.bytes) === 0, `node ${i}: memory outside of all areas has changed`)
+      assert.ok(Buffer.compare(expected, node.memory.bytes) === 0, `node ${i}: memory outside all areas has changed`)
     })
   }
 
@@ -320,7 +320,7 @@ export const createWorld = (options: WorldOptions) => {
     if (pair.dying > 0) pair.dying--
     if (pair.dying === 0) renew(pair)
     else if (posting && chance.hits(0.0005)) {
-      say(`pair ${pair.name}: ended by chance`)
+      say(`pair ${pair.name}: ended at random`)
       if (chance.hits(0.5)) toError(chance.pick(pair.ends))
       else renew(pair)
     }
@@ -368,7 +368,7 @@ export const createWorld = (options: WorldOptions) => {
       for (let turns = 0; !pairs.every(isQuiet); turns++) {
         assert.ok(
           turns < 200_000,
-          `no end is in sight of ${pairs.filter(pair => !isQuiet(pair)).map(pair => pair.name)}`,
+          `these pairs do not finish: ${pairs.filter(pair => !isQuiet(pair)).map(pair => pair.name)}`,
         )
         turn(chance.pick(pairs), false)
         step()
@@ -382,7 +382,10 @@ export const createWorld = (options: WorldOptions) => {
         assert.deepEqual([queuePairs, poolWords, engine.nextTimeout()], [alive, 0, Number.POSITIVE_INFINITY], 'leaks')
       }
       // eight losses in a row are rare, even in a storm
-      assert.ok(tally.lost <= operations / 5000, `${tally.lost} requests were given up, with a receiver that was there`)
+      assert.ok(
+        tally.lost <= operations / 5000,
+        `${tally.lost} requests exceeded their retries, although the receiver existed`,
+      )
     },
   }
 }

@@ -19,7 +19,7 @@ export interface Entry {
 }
 
 export interface ChainResult {
-  /** Error of the chain as a whole: refused before any entry ran. */
+  /** Error of the chain as a whole: refused before any entry was executed. */
   readonly code: Code
   readonly done: number
   readonly error: number

@@ -79,7 +79,10 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const contexts = new Map<Opening, Context>()
   const objects = new Map<Thing, CoreObject>()
   const rings = new Map<Opening, TestRings>()
-  /** Readable records of a descriptor, by core's number; the client may still have it after core released it. */
+  /**
+   * Readable records of a descriptor, by core's number. The client may still have the descriptor after core released
+   * it.
+   */
   const sinks = new Map<number, EventQueue>()
   let now = 0
   let nextFd = 3
@@ -181,7 +184,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
       assert.deepEqual(counted[device.name].objects, counts)
       const { memory } = (devices.get(device) as RxeDevice).device
       assert.equal(memory.live, (counts.mr ?? 0) + (counts.mw ?? 0), 'keys')
-      for (const key of device.stale) assert.equal(findKey(memory, key), -1, 'a key of what is gone')
+      for (const key of device.stale) assert.equal(findKey(memory, key), -1, 'a key of a destroyed object')
       assert.equal((devices.get(device) as RxeDevice).state.domains.size, device.domains.size, 'domains')
     }
     for (const opening of openings) compareOpening(opening)

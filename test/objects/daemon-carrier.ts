@@ -94,7 +94,7 @@ export const daemonCarrier = async (
     })
     assert.ok(client.say(outgoing.bytes.slice(0, length)) > 0)
     const heard = await client.next()
-    assert.ok(heard, 'the session ended instead of an answer')
+    assert.ok(heard, 'the session ended before the answer')
     return { ...heard, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
   }
 
@@ -218,7 +218,7 @@ export const daemonCarrier = async (
         return OK
       }
       default:
-        throw new Error(`a daemon's devices do what they do: ${op.do}`)
+        throw new Error(`an operation of core's own devices, not of a daemon's: ${op.do}`)
     }
   }
   const facts: Facts = {

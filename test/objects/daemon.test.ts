@@ -14,7 +14,7 @@ const folder = scratchFolder()
 const STEPS = 400
 
 for (const seed of [1, 2, 3])
-  it(`sessions agree with the reference, seed ${seed}`, { skip: !hasNative() && 'there is no koffi' }, async t => {
+  it(`sessions agree with the reference, seed ${seed}`, { skip: !hasNative() && 'koffi is missing' }, async t => {
     const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
     const { facts, perform } = await daemonCarrier(t, daemon)
     const chance = createChance(seed)

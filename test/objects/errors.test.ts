@@ -115,7 +115,7 @@ describe('mistakes in a call of the object dialect are reported', () => {
       assert.ok(wrongs.length >= 4)
       const fd = descriptorOf(cls, method.call)
       for (const wrong of wrongs) assertRefused(make(method.call, wrong.bytes, one.context, fd), wrong)
-      assert.equal(JSON.stringify(stat(m.core).devices), before, 'something has changed')
+      assert.equal(JSON.stringify(stat(m.core).devices), before, 'the state has changed')
     })
 })
 
@@ -145,7 +145,7 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
     const other = handleOf(cls.name === 'pd' ? 'mr' : 'pd')
     const wrong: [title: string, code: string, change: (call: Call) => Call, attribute?: string][] = []
     if (cls.identity === 'handle' && !isCreate(cls.methods[methodName].call)) {
-      wrong.push(['a handle that is gone', 'ENOENT', call => ({ ...call, object: 4000 })])
+      wrong.push(['a handle of a destroyed object', 'ENOENT', call => ({ ...call, object: 4000 })])
       wrong.push(['a handle of another class', 'EINVAL', call => ({ ...call, object: other })])
     }
     for (const [name, { of }] of Object.entries(inputs)) {

@@ -11,7 +11,7 @@ describe('mutated messages', () => {
   for (const dialect of dialects)
     it(`do no harm in the ${dialect} dialect`, () => {
       const tally = hostileRun(dialect, 1, 5000)
-      // Enough of them reach core, and enough fail there.
+      // Enough messages reach core, and enough calls fail there.
       assert.ok(tally.ok > 1000 && tally.EINVAL > 500 && tally.EBUSY > 10, JSON.stringify(tally))
     })
 })

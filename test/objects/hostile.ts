@@ -90,7 +90,7 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): T
       exchange(m, ...(chance.hits(0.5) ? honest : ([honest[1], honest[0]] as const)), seed)
       const { objects } = stat(m.core).devices[one.context.device.name]
       const before = rest[one.context.device.name].objects
-      assert.deepEqual([objects, one.rings.live.size], [before, 0], 'something is left')
+      assert.deepEqual([objects, one.rings.live.size], [before, 0], 'objects are left')
     }
     for (const p of [...programs, ...honest.map(({ p }) => p)]) p.close()
     assertNothingLeft(m)

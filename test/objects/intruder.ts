@@ -154,7 +154,7 @@ export interface Intruder {
   readonly address: bigint
 }
 
-/** Rings are small: larger requests fail like a shortage of memory. */
+/** Rings are small: larger requests fail as without memory. */
 const LARGEST_RING = 1 << 18
 
 /** A client with the memory of `p`, in its own context; `address`: its registrable part. */
@@ -171,7 +171,7 @@ export const intrude = (
     rings: {
       ...rings,
       allocate(bytes: number) {
-        if (bytes > LARGEST_RING) throw new CallError('ENOMEM', `the test allows no ring of ${bytes} bytes`)
+        if (bytes > LARGEST_RING) throw new CallError('ENOMEM', `the test has no room for a ring of ${bytes} bytes`)
         return allocate(bytes)
       },
     },
@@ -220,7 +220,7 @@ export const runOne = (one: Intruder, message: Message): Answer => {
     assert.equal(answer.installs.length, 0)
   }
   for (const { descriptor: made } of answer.installs) {
-    assert.ok(m.core.descriptors.has(made.object), 'a descriptor of nothing')
+    assert.ok(m.core.descriptors.has(made.object), 'a closed descriptor')
     fds.set(freeFd(fds), made.object)
   }
   return answer

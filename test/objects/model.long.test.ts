@@ -1,5 +1,5 @@
 /*
- * As model.test.ts, thousands of programs, others each time.
+ * As model.test.ts, with thousands of programs, different ones in each run.
  */
 import { it } from 'node:test'
 import { checkPrograms } from './run.ts'

@@ -110,7 +110,7 @@ export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
 const record = (names: Names, fields: Fields): AnyRecord =>
   Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, likelyValue(names, name, of)]))
 
-/** Optional attributes are rare: most of them request something special. */
+/** Optional attributes are rare: most of them request special behaviour. */
 const SELDOM = 0.12
 
 const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {

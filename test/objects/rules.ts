@@ -36,7 +36,7 @@ interface Asked {
 }
 
 interface Rule {
-  /** Refusals beyond names and uses. Must not change anything. */
+  /** Refusals beyond names and uses; changes nothing. */
   refuse?(asked: Asked, thing: Thing | undefined): Code | undefined
   /** The effect of the call; returns the predictable results. */
   does?(asked: Asked, thing: Thing): AnyValues | undefined

@@ -52,7 +52,7 @@ const assertOut = (expected: Answer['out'], actual: Answer['out'], where: string
 const learn = (thing: Thing, out: Answer['out'], where: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
-    assert.ok(!thing.home.device.stale.has(key), `${where}: key ${key} came again`)
+    assert.ok(!thing.home.device.stale.has(key), `${where}: key ${key} was used twice`)
     thing.key = key
   }
   if (thing.qp !== undefined && thing.qp.qpn === 0) {
@@ -269,7 +269,7 @@ function* step(world: World, seed: number): Run {
     if (devices[index] === undefined || there.length > 1) yield* plug(world, index)
     return
   }
-  // A process whose device was removed can do little.
+  // A process whose device was removed has few possible actions.
   const living = [...process.openings].filter(one => !one.ended)
   const wants = living.length === 0 || what === 'open'
   if (process.openings.size === 0 || (wants && process.openings.size < MOST_OPENINGS)) {

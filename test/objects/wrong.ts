@@ -261,7 +261,7 @@ export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
       bytes: changed(view => view.setUint16(2, 32_000, true)),
     },
     {
-      title: 'a length that is none',
+      title: 'an impossible length',
       code: 'EINVAL',
       says: /the message says that it has \d+ bytes|at least 16 bytes/,
       bytes: changed(view => view.setUint16(0, 17, true)),
@@ -271,7 +271,7 @@ export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
     found.push({ title, code, says: new RegExp(where + says), bytes: changed(view => view.setUint32(4, number, true)) })
   }
   if (isCreate(call.method.call))
-    object('an object to be made', 'EINVAL', 'object_id is 3; it is 0 for what is yet to be made', 3)
+    object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for what is yet to be made', 3)
   else if (cls.identity === 'handle') {
     object('gone', 'ENOENT', 'there is no object with handle 4000', 4000)
     object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(names.handles, cls.name))

@@ -1,6 +1,6 @@
 /*
  * The package as a program gets it: packed, unpacked into a node_modules folder, and used with import, require, a
- * bundler, a browser's globals and the oldest TypeScript, and as the linters of packages see it.
+ * bundler, a browser's globals and the oldest TypeScript; and checked by the linters of packages.
  */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'

@@ -88,7 +88,7 @@ const rping = (options: string): RdmacmCase => ({
 })
 
 export interface ConnectionCase extends RdmacmCase {
-  /** The host's programs are of the guest's Debian release too, in a separate userland. */
+  /** The host's programs are those of the guest's Debian release, in a separate userland. */
   readonly ofGuest?: true
 }
 

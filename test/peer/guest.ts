@@ -55,8 +55,8 @@ export interface Guest {
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
   withItsLibraries(scope: Scope, program: string): readonly string[]
   /**
-   * Lets the guest's IP accept this group until the scope ends: its rxe does not join groups, and gets only packets
-   * that IP accepts. Meanwhile the guest's packets to the group stay in the guest.
+   * The guest's IP accepts this group until the scope ends: its rxe does not join groups, and gets only packets that IP
+   * accepts. Meanwhile the guest's packets to the group stay in the guest.
    */
   joinGroup(scope: Scope, group: string): Promise<void>
   /** The guest drops this percentage of the packets that it sends. */

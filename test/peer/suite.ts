@@ -239,7 +239,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           const retries = later.retries - earlier.retries
           assert.ok(
             missing >= 0 && missing <= retries * again,
-            `${missing} of ${sentPackets} not taken, ${retries} retries`,
+            `${missing} of ${sentPackets} packets were not accepted, ${retries} retries`,
           )
         })
       })
@@ -279,7 +279,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
     }
 
     for (const version of plan.outcomes)
-      withDaemon(`what cannot be granted, over IPv${version}`, version, { counts: false }, test => {
+      withDaemon(`requests without the right, over IPv${version}`, version, { counts: false }, test => {
         for (const guestServes of [true, false])
           test(direction(guestServes), async (t, ends) => {
             const { client, server } = await runOwn(t, { ...ends, guestServes }, { name: 'outcomes', limit: 100 })
@@ -331,7 +331,8 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
         for (const guestServes of [true, false])
           test(`${bytes} bytes each way, ${percent} % lost each way: ${direction(guestServes)}`, async (t, ends) => {
             await guest.lose(t, percent)
-            // A stalled guest outlasts seven short timeouts; long ones are waited for when an answer is lost.
+            // Seven short timeouts may expire while the guest is not scheduled; long ones are waited for when a
+            // response is lost.
             const args = ['-b', String(bytes), '-T', '16', '-S', guestServes ? '1' : '2']
             const { client } = await runOwn(
               t,
@@ -343,7 +344,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
             await guest.lose(t, 0)
             if (percent > 0) {
               const { transport } = (await ends.daemon.stat()).devices[0]
-              assert.ok(transport.retransmissions > 0, 'something was lost')
+              assert.ok(transport.retransmissions > 0, 'packets were lost')
             }
           })
       })

@@ -1,8 +1,8 @@
 /*
- * Control calls in a row: what a program pays for a call that needs nothing but an answer.
+ * Control calls in a row: the cost of a call that only needs an answer.
  *
- *   calls COUNT        asks COUNT times for a GID, and prints microseconds per call
- *   calls endless      asks until it is killed, and says so after the first call
+ *   calls COUNT        queries a GID COUNT times, and prints microseconds per call
+ *   calls endless      repeats the query until it is killed; prints a line after the first call
  */
 #include <infiniband/verbs.h>
 #include <stdio.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-/* Called before the clock starts: the first run of code is slower. */
+/* One call before the clock starts: the first run of code is slower. */
 #define WARM_UP 2000
 
 static struct ibv_context *context;

@@ -1,6 +1,7 @@
 /*
- * Cases for programs with libibverbs: each one gets two fresh queue pairs of one process, joined, and says what must
- * come of it. A line per case, and status 1 if any differs. A program lists its cases in `cases` and calls `run_cases`.
+ * Test cases for programs with libibverbs. Each case gets two fresh queue pairs of one process, connected to each
+ * other, and states the expected results. Prints one line per case; the exit status is 1 if a result differs. A program
+ * lists its cases in `cases` and calls `run_cases`.
  *
  *   PROGRAM [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  */
@@ -127,7 +128,7 @@ static bool run_case(const struct test_case *test, unsigned i)
 /* The program's main. */
 static int run_cases(const struct test_case *cases, size_t count, int argc, char **argv)
 {
-    /* One retry after 16 ms, no RNR retry: errors should come soon. */
+    /* One retry after 16 ms, no RNR retry: errors should be reported soon. */
     options = default_options;
     options.timeout = 12;
     options.retry_count = 1;

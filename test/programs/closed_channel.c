@@ -1,9 +1,9 @@
 /*
- * A thread waits for an rdma_cm event on a channel that another thread closes after the call has begun: as on Linux,
- * where the call holds the channel, it keeps waiting until a signal arrives.
+ * A thread waits for an rdma_cm event on a channel, and another thread closes the channel after the call has started.
+ * As on Linux, where the call holds a reference to the channel, the thread keeps waiting until a signal arrives.
  *
- * userfaultfd makes sure that the channel is closed at the right moment: half of the message is on a page that is
- * missing until the daemon, which reads the message, has faulted on it.
+ * userfaultfd closes the channel at the right moment: half of the message is on a page that is missing until the
+ * daemon, which reads the message, has faulted on it.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

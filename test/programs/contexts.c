@@ -1,12 +1,12 @@
 /*
- * A device without verbs from C (src/spec/drivers/ctx.ts): finds it in sysfs, asks for the driver's interface by its
- * newest name and falls back, and uses the descriptor's ioctl, write, read, poll, epoll and mmap.
+ * A device without verbs, used from C (src/spec/drivers/ctx.ts): finds it in sysfs, requests the driver's newest
+ * interface or an older one, and uses the descriptor's ioctl, write, read, poll, epoll and mmap.
  *
  *   contexts [messages N]     two processes send each other N messages through queues in shared memory (default 1000)
- *   contexts wait             has a context, and tells when the device is taken away
- *   contexts measure          what calls on the descriptor cost
+ *   contexts wait             holds a context, and reports when the device is removed
+ *   contexts measure          the cost of calls on the descriptor
  *
- * The first answer that is not right is printed and the status is 1.
+ * The first wrong answer is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -371,7 +371,7 @@ static void behaves_as_a_file(void)
     EXPECT(fcntl(ops, F_SETFL, 0) == 0 && receive_message(EAGER, 100) == 5);
     EXPECT(ioctl(ops, RESET) == 0 && load(HEADER_PRODUCER) == 0);
 
-    /* The older interface, on the same device. */
+    /* The older interface on the same device. */
     EXPECT(close(ops) == 0 && munmap(memory, info.bytes) == 0);
     REFUSED(ioctl(ops, INFO, &again), EBADF);
     ops = open_interface("ctx.userdma.1");

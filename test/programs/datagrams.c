@@ -3,8 +3,8 @@
  *
  *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX]
  *
- * Everything in one process: end 0 on the first device sends, end 1 on the second one (or the same) receives. A line
- * for each case, status 1 if any differs.
+ * All in one process: end 0 on the first device sends, end 1 on the second device (or the same) receives. Prints one
+ * line per case; the exit status is 1 if a result differs.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

@@ -1,6 +1,6 @@
 /*
- * A program of plain TCP sockets, which knows nothing of RDMA: `echo server ADDRESS PORT` sends back what it receives,
- * `echo client ADDRESS PORT BYTES` sends so many bytes, takes them back at the same time, and compares them. With
+ * A program with plain TCP sockets and no RDMA code. `echo server ADDRESS PORT` returns what it receives; `echo client
+ * ADDRESS PORT BYTES` sends this number of bytes, receives them back at the same time, and compares them. With
  * librspreload its sockets are rsockets.
  */
 #include <arpa/inet.h>
@@ -22,7 +22,7 @@ static void fail(const char *what)
     exit(1);
 }
 
-/* A byte that differs from its neighbours, near and far. */
+/* A byte that differs from those near it and from those far away. */
 static unsigned char byte_at(size_t at)
 {
     return (unsigned char)(at * 31 + (at >> 8) * 7 + (at >> 16));

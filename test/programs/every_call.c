@@ -1,8 +1,10 @@
 /*
- * Every call of uverbs that Linux numbers, and how it ends: a line "NAME = OK" or "NAME = ERRNO" each. This program has
- * what exists, contexts, ports, and what soft devices lack; every_region_call.c and every_queue_call.c have the others.
+ * Makes every uverbs call that Linux numbers and prints its result: a line "NAME = OK" or "NAME = ERRNO" each. This
+ * program covers which calls exist, contexts, ports, and features that soft devices lack; every_region_call.c and
+ * every_queue_call.c cover the others.
  *
- * What Linux's own rxe says is recorded (test/fixtures/abi/every-call.txt); test/system/every-call.test.ts compares.
+ * The results of Linux's own rxe are recorded (test/fixtures/abi/every-call.txt); test/system/every-call.test.ts
+ * compares.
  */
 #include "uverbs_calls.h"
 
@@ -254,7 +256,7 @@ static void others(void)
     add_pointer(&message, UVERBS_ATTR_READ_COUNTERS_BUFF, counts, sizeof counts);
     add(&message, UVERBS_ATTR_READ_COUNTERS_FLAGS, 4, 0);
     step(call(&message), "COUNTERS_READ of a PD");
-    /* Handles of every kind of object, destroyed as every kind. */
+    /* Handles of every kind of object, destroyed as objects of every kind. */
     static const struct {
         const char *what;
         int object, method, response;

@@ -1,6 +1,6 @@
 /*
- * Functions of libibverbs that not every provider or device has, and how they end: a line "NAME = OK" or "NAME = ERRNO"
- * each, as every_call.c has it for the calls below them.
+ * Calls the functions of libibverbs that some providers or devices lack, and prints their results: a line "NAME = OK"
+ * or "NAME = ERRNO" each, like every_call.c.
  */
 #define _GNU_SOURCE
 #include <netinet/in.h>

@@ -1,6 +1,6 @@
 /*
- * Every call of uverbs about completion queues, queue pairs and shared receive queues, and how it ends, as every_call.c
- * has it for the rest.
+ * Makes every uverbs call about completion queues, queue pairs and shared receive queues, and prints its result like
+ * every_call.c.
  */
 #include "uverbs_calls.h"
 

@@ -1,5 +1,5 @@
 /*
- * Every call of uverbs about memory, and how it ends, as every_call.c has it for the rest.
+ * Makes every uverbs call about memory, and prints its result like every_call.c.
  */
 #include "uverbs_calls.h"
 

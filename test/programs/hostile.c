@@ -1,15 +1,15 @@
 /*
- * A client that breaks every rule: random and mutated calls, wild pointers and handles, garbage in its mapped rings.
+ * A hostile client: random and mutated calls, wild pointers and handles, garbage in its mapped rings.
  *
  *   hostile [-S SEED] [-n CALLS] [-d DEVICE] [-k]
  *
- *   -k  ends by SIGKILL in the middle of it all
+ *   -k  ends by SIGKILL during the calls
  *
- * A proper set-up by libibverbs comes first; its calls are recorded on their way (this file's ioctl), and then played
- * back with fields changed. Between them come calls made of noise, in every dialect, noise in the rings, and
- * doorbells. Nothing of it may end this program or hurt the daemon: at the end a fresh context must work. Pointers
- * that are handed out lie in a scratch area of ours or nowhere, so that what the daemon rightly writes there breaks
- * nothing here. Prints how calls ended, by errno.
+ * First libibverbs sets up objects; its calls are recorded (by this file's ioctl), and then repeated with changed
+ * fields. Between them the program makes random calls in every dialect, writes random bytes into the rings, and rings
+ * doorbells. None of this may end this program or harm the daemon: at the end a new context must work. Pointers in the
+ * calls point to a scratch area or to unmapped memory, so that what the daemon legitimately writes there does no damage
+ * here. Prints the number of results per errno.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -93,7 +93,7 @@ static uint64_t pointer(void)
     }
 }
 
-/* A number that is a limit or meaningful somewhere. */
+/* A number that is a limit or has a meaning in some field. */
 static uint64_t number(void)
 {
     static const uint64_t edges[] = {0, 1, 2, 7, 8, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fffffff, 0x80000000u, 0xffffffffu,
@@ -138,7 +138,7 @@ static void record(const struct message *message)
     }
 }
 
-/* Overrides the shim's ioctl, so that libibverbs' calls pass through here. */
+/* Overrides the shim's ioctl, to record the calls of libibverbs. */
 int ioctl(int fd, unsigned long request, ...)
 {
     static int (*next)(int, unsigned long, ...);
@@ -295,7 +295,7 @@ static void doorbell(void)
     note(write(device, command, sizeof command));
 }
 
-/* Noise in the rings; preferably in their headers, indices and first elements. */
+/* Random bytes in the rings; preferably in their headers, indices and first elements. */
 static void scribble(void)
 {
     for (uint32_t i = 1 + below(16); i > 0; i--) {
@@ -317,7 +317,7 @@ static void odd_request(void)
     note(ioctl(device, one_in(3) ? 0x1b00 | (draw() & 0xffff00ff) : requests[below(8)], (void *)(uintptr_t)pointer()));
 }
 
-/* ---- a context worth attacking ---- */
+/* ---- a context to attack ---- */
 
 static struct options options;
 

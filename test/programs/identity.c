@@ -1,10 +1,10 @@
 /*
- * A client that becomes another program, for test/host/owner.test.ts. One page lies at PLACE in each of its programs.
+ * A client that becomes another program by exec, for test/host/owner.test.ts. Each of its programs has a page at PLACE.
  *
- *   identity client [keep] PROGRAM    says "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
- *                                     shares its address space and outlives the exec
- *   identity victim                   says "victim UID"; at the end of its input says whether its page is "intact"
- *   identity alone                    says "ready"; for each line turns being dumpable off and on, and says "done"
+ *   identity client [keep] PROGRAM    prints "ready", waits for a line, then executes "PROGRAM victim"; `keep`: a child
+ *                                     shares its address space and exists longer than the exec
+ *   identity victim                   prints "victim UID"; at the end of its input prints whether its page is "intact"
+ *   identity alone                    prints "ready"; for each line turns being dumpable off and on, and prints "done"
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -34,7 +34,7 @@ static char *page(char fill)
     return memset(at, fill, PAGE);
 }
 
-/* Until the other end of standard input is closed. */
+/* Waits until the other end of standard input is closed. */
 static int keeper(void *unused)
 {
     struct pollfd input = {.fd = 0};

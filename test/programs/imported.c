@@ -1,13 +1,13 @@
 /*
- * A context that two programs use: one opens it with libibverbs and passes its descriptor over a socket; the other
- * asks what it is (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. That is what the library's
- * ibv_import_device, _pd and _mr do in the kernel, which rxe's provider does not have.
+ * A context used by two programs: one opens it with libibverbs and passes its descriptor over a socket; the other
+ * queries it (QUERY_CONTEXT, QUERY_MR), and uses its objects by their handles. These are the kernel calls of
+ * ibv_import_device, ibv_import_pd and ibv_import_mr, which rxe's provider lacks.
  *
- *   imported share [USER]  both at once, the importer as that user; it ends before the exporter
+ *   imported share [USER]  both at the same time, the importer as that user; it ends before the exporter
  *   imported outlive       the exporter is killed first
  *   imported take …        the importer
  *
- * The first answer that is not right is printed and the status is 1.
+ * The first wrong answer is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <signal.h>
@@ -118,8 +118,8 @@ static void connect_to_itself(uint32_t qp)
 }
 
 /*
- * The importer maps the queues that it creates in the other's context: it writes from one half of its region to the
- * other, with the other's protection domain.
+ * The importer maps the queues that it creates in the other program's context. It writes from one half of its region to
+ * the other, with the other program's protection domain.
  */
 static void write_by_own_queues(uint32_t protection, const struct region *own, uint8_t *memory)
 {
@@ -209,7 +209,7 @@ static void take(int socket, const char *how)
     }
     see(&given);
     see_nothing_of_others(&given);
-    /* A region of our memory, in the other's PD; our own PD in its context. */
+    /* A region of our memory, in the other program's PD; our own PD in its context. */
     uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memset(memory, PATTERN, PAGE);
     own = (struct region){.pd = alloc_pd(), .address = (uintptr_t)memory};
@@ -220,7 +220,7 @@ static void take(int socket, const char *how)
     say(socket, &own);
     hear(socket, &given);
     NEED(memory[0] == ANSWER && memory[PAGE - 1] == ANSWER, "the other's WRITE is not here");
-    /* The library's unimport does nothing in the kernel: only the descriptor is closed. */
+    /* The library's unimport makes no kernel call: only the descriptor is closed. */
     close(device);
 }
 
@@ -293,7 +293,7 @@ int main(int argc, char **argv)
     fflush(stdout);
     const pid_t other = fork();
     NEED(other >= 0, "fork: %s", strerror(errno));
-    /* If the importer is to outlive the exporter, the killed process is the child. */
+    /* For `outlive` the process that is killed is the child. */
     if ((other == 0) != outlive) {
         char socket[16];
         snprintf(socket, sizeof socket, "%d", pair[0]);

@@ -1,11 +1,11 @@
 /*
- * Decides on bytes that came from outside into memory that the program itself has never written: valgrind must find
- * nothing wrong with that, except in the last case.
+ * Branches on received bytes in memory that the program itself has never written: valgrind must report nothing, except
+ * in the last case.
  *
  *   initialised recv|extended|read|write|beyond
  *
  * recv: a SEND, polled; extended: the same with ibv_start_poll and ibv_next_poll; read: an RDMA READ; write: an RDMA
- * WRITE that the program hears of by its own completion only; beyond: a byte behind those that came.
+ * WRITE of which the program sees only its own completion; beyond: a byte behind the received ones.
  */
 #include "endpoint.h"
 

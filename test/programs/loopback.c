@@ -1,6 +1,6 @@
 /*
- * The smallest program that moves data: two queue pairs of one process, one SEND into memory that nobody has written
- * before. It takes no arguments, so that tools (debuggers, sanitizers) can be tried on it.
+ * The smallest program that transfers data: two queue pairs of one process, and one SEND into memory that was never
+ * written before. It takes no arguments, so that tools (debuggers, sanitizers) can be tried on it.
  *
  *   loopback [-d DEVICE] [-g GID-INDEX]
  */

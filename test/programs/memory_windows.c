@@ -1,11 +1,11 @@
 /*
- * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: what they let a peer do, when that ends,
- * and the statuses of what is not allowed.
+ * Memory windows, invalidation, ATOMIC WRITE and FLUSH with plain libibverbs: what they allow a peer, until when, and
+ * the statuses of what they do not allow.
  *
  *   memory_windows [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * End 1 binds windows to part of its region, end 0 uses them. FLUSH is not in the library yet: it is a WRITE whose ring
- * entry is changed before the doorbell.
+ * End 1 binds windows to part of its region, end 0 uses them. This libibverbs has no FLUSH: the program posts a WRITE
+ * and changes its ring entry before the doorbell.
  */
 #define _GNU_SOURCE
 #include "cases.h"
@@ -360,7 +360,7 @@ static void atomic_write(void)
     atomic_write_at(3, 68, IBV_WC_REM_INV_REQ_ERR);
 }
 
-/* The ring entry with this wr_id: rings are the shared mappings of a program that has no others. */
+/* The ring entry with this wr_id. The program has no other shared mappings than rings. */
 static uint8_t *ring_entry(uint64_t id)
 {
     FILE *maps = fopen("/proc/self/maps", "r");
@@ -381,7 +381,7 @@ static uint8_t *ring_entry(uint64_t id)
     return found;
 }
 
-/* struct rxe_send_wr of Linux 6.2: the union for flush; its length stays 0, the data's length counts. */
+/* struct rxe_send_wr of Linux 6.2: the union for FLUSH; the entry's own length stays 0, the data's length counts. */
 static void flush_range(uint64_t id, uint32_t rkey, uint64_t offset, uint32_t length, uint8_t type, int status)
 {
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(ends[0].qp);

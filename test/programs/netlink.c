@@ -1,10 +1,11 @@
 /*
- * Sockets of NETLINK_RDMA as programs use them: everything that netlink(7) says of one, copies, fork, exec, passing on.
+ * Sockets of NETLINK_RDMA as programs use them: everything in netlink(7), duplicates, fork, exec, passing to another
+ * program.
  *
- *   netlink              all of it
- *   netlink child FD     the other program, which has got a socket
+ *   netlink              all cases
+ *   netlink child FD     the other program, which has received a socket
  *
- * The first answer that is not right is printed, and the status is 1.
+ * The first wrong answer is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -206,7 +207,7 @@ static void sending_and_receiving(void)
     EXPECT(send(fd, two, sizeof two, 0) == sizeof two);
     for (int i = 0; i < 3; i++)
         EXPECT(recv(fd, &answer, sizeof answer, MSG_DONTWAIT) > 0);
-    /* Invalid requests, and destinations that nobody may send to. */
+    /* Invalid requests, and destinations to which no program may send. */
     FAILS(send(fd, two, 0, 0), ENODATA);
     FAILS(send(fd, (void *)4096, 100, 0), EFAULT);
     struct sockaddr_nl other = {.nl_family = AF_NETLINK, .nl_pid = 12345};

@@ -1,12 +1,12 @@
 /*
- * The object dialect from C (src/uapi/object/dialect.ts): opens the device node and makes calls on it without any RDMA
+ * The object dialect from C (src/uapi/object/dialect.ts): opens the device node and makes calls without any RDMA
  * library.
  *
  *   object_dialect [NODE]          NODE: /dev/infiniband/uverbs0
  *
- * A call is ioctl(fd, _IOWR(0xdb, call, u64), message); the message is a header and attributes, and is answered in
- * place. Creates a PD, an MR, a CQ with its channel, queries the device, maps the CQ's ring, and makes the mistakes
- * that have an error of their own. Prints what the device is; the first answer that is not right is printed and the
+ * A call is ioctl(fd, _IOWR(0xdb, call, u64), message); the message is a header and attributes, and the answer
+ * overwrites it. Creates a PD, an MR, a CQ with its channel, queries the device, maps the CQ's ring, and makes the
+ * mistakes that have their own errno. Prints the device's attributes; the first wrong answer is printed, and the exit
  * status is 1.
  */
 #define _GNU_SOURCE
@@ -150,7 +150,7 @@ static void query_device(void)
     begin(DEVICE, 0);
     const uint64_t *indirect = add(64, MANDATORY | OUT | INDIRECT, pointer, sizeof pointer);
     EXPECT(call(QUERY) == 0 && indirect[1] >= 172 && elsewhere[171] == 1 && memcmp(elsewhere + 8, &guid, 8) == 0);
-    /* A short buffer: nothing is written, and the needed length is returned. */
+    /* The buffer is too short: nothing is written, and the needed length is returned. */
     begin(DEVICE, 0);
     attributes = add_out(64, 8);
     REFUSED(call(QUERY), ENOSPC);

@@ -1,14 +1,15 @@
 /*
- * How requests between two machines end: what is refused, what finds no receive, what nobody answers.
+ * The results of requests between two machines: refused requests, requests without a receive, requests without an
+ * answer.
  *
  *   outcomes [options]        server: the responder of every case
  *   outcomes [options] HOST   client: the requester
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -t SECONDS (give up; 120)
  *
- * Each case has a fresh queue pair at both ends, one request, and for RC a SEND behind it. Each end prints one line per
- * case, with the statuses of its completions in their order and the state of its queue pair; judging is for the caller,
- * since implementations differ.
+ * Each case has a new queue pair at both ends, one request, and for RC a SEND behind it. Each end prints one line per
+ * case, with the statuses of its completions in order and the state of its queue pair. The caller judges them, since
+ * implementations differ.
  */
 #define _GNU_SOURCE
 #include <time.h>
@@ -150,7 +151,7 @@ static void run(const struct scenario *s, int peer, bool requests, struct option
         }
         meet(peer, 1);
         if (s->receive == LATE_RECEIVE) {
-            /* The requests are in flight by then, or soon: both orders are valid. */
+            /* By now the requests are in flight, or will be soon: both orders are valid. */
             usleep(20000);
             post_receives(LENGTH);
         }
@@ -168,7 +169,8 @@ int main(int argc, char **argv)
     unsigned patience = 120;
     struct options options = default_options;
     /*
-     * Errors should come, but not because the machine is slow: 0.27 s, seven times. Some treat 7 retries as unlimited.
+     * Timeouts short enough for errors, and long enough for a slow machine: 0.27 s, seven times. Some implementations
+     * treat 7 retries as unlimited.
      */
     options.timeout = 16;
     options.retry_count = 6;

@@ -1,12 +1,12 @@
 /*
- * A device that one program opens and another one uses (R28, R37): the opener passes the descriptors over a socket, or
- * leaves them to the other across exec, closes all of its own, and only then the other looks at them.
+ * A device that one program opens and another one uses (R28, R37): the first program passes the descriptors over a
+ * socket or across exec, and closes all of its own; only then the second program uses them.
  *
- *   passing              with every way and every first call
- *   passing nobody       the other program finds no daemon at the socket that PASSING_OTHER names
- *   passing take …       the other program
+ *   passing              all ways of passing, and all first calls
+ *   passing nobody       the second program finds no daemon at the socket that PASSING_OTHER names
+ *   passing take …       the second program
  *
- * The first answer that is not right is printed and the status is 1.
+ * The first wrong answer is printed, and the exit status is 1.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -33,7 +33,7 @@ static void allocate_pd(int device)
 /* The receiver's possible first calls, each alone on a freshly opened device. */
 enum { FIRST_IMPORT, FIRST_WRITE, FIRST_STAT, FIRST_READ, FIRST_EVENT, FIRSTS, NOBODY };
 
-/* No daemon serves us: every call has its own errno, and none is that of a memory file or a socket. */
+/* No daemon serves us: every call has its specific errno, never that of a memory file or a socket. */
 static void find_nobody(const int *fds)
 {
     char text[64];
@@ -70,7 +70,7 @@ static void take(int socket, const char *numbers, int first)
         find_nobody(fds);
         return;
     }
-    /* Then everything on a device. (rxe's provider has no ibv_import_device.) */
+    /* Afterwards all calls of a device work. (rxe's provider has no ibv_import_device.) */
     NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode);
     allocate_pd(fds[DEVICE]);
     uint64_t unknown[8] = {0};
@@ -112,7 +112,7 @@ static void open_and_pass(const char *self, bool over_socket, int first)
     close(pair[0]);
     if (over_socket)
         pass(pair[1], fds, DESCRIPTORS, false);
-    /* Not destroyed: a program that exits or closes leaves that to the holders of the device. */
+    /* Not destroyed: when a program exits or closes, the holders of the device keep its objects. */
     for (int i = 0; i < DESCRIPTORS; i++)
         close(fds[i]);
     close(closed[0]);

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* A bijection; neighbouring inputs give unrelated outputs. */
+/* A bijection: neighbouring inputs give unrelated outputs. */
 static uint64_t mix(uint64_t x)
 {
     x ^= x >> 30;

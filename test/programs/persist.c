@@ -1,15 +1,15 @@
 /*
- * FLUSH and ATOMIC WRITE between two machines: a block is written, flushed, and then named by an atomic write of its
- * number; who sees the number must find the whole block.
+ * FLUSH and ATOMIC WRITE between two machines: a block is written and flushed, then its number is published by an
+ * atomic write; a server that sees the number must find the whole block.
  *
  *   persist [options]        server, whose memory is written
  *   persist [options] HOST   client
  *
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -n BLOCKS  -s BYTES of a block  -t SECONDS (give up; 60)
  *
- * Every third FLUSH is of the whole region, the others of the block. Last comes what is not granted: a FLUSH beyond
- * the region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at run time;
- * what older headers lack is declared here.
+ * Every third FLUSH is of the whole region, the others of the block. The last requests are not permitted: a FLUSH
+ * beyond the region, and one of a region without that right. The client needs libibverbs of rdma-core 47 or newer at
+ * run time; declarations that older headers lack are in this file.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -128,7 +128,7 @@ static void write_blocks(int peer)
         expect(3 * number, IBV_WC_SUCCESS, IBV_WC_RDMA_WRITE);
         expect(3 * number + 1, IBV_WC_SUCCESS, WC_FLUSH);
         expect(3 * number + 2, IBV_WC_SUCCESS, WC_ATOMIC_WRITE);
-        /* The server has seen all blocks before slots are reused. */
+        /* The server has read all blocks before slots are reused. */
         uint32_t step = (uint32_t)number, theirs;
         if (number % SLOTS == 0)
             exchange(peer, &step, &theirs, sizeof step);

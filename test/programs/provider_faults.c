@@ -84,7 +84,7 @@ static void sge_list(void)
     printf("ibv_wr_set_sge_list: %d of %d bytes\n", received(), 3 * BYTES);
 }
 
-/* One completion is queued: how many does a program get that polls as ibv_start_poll(3) says? */
+/* One completion is queued: how many does a program get that polls as ibv_start_poll(3) describes? */
 static void next_poll(void)
 {
     struct ibv_cq_init_attr_ex init = {.cqe = 15};

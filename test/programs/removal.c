@@ -1,11 +1,11 @@
 /*
- * A program whose receive requests are all shared ones, when its device is taken away: what it can still read, what
- * its queue says, and whether everything can be destroyed (R23; IBA 10.2.9, 11.6.3).
+ * A program whose receive requests are all in an SRQ, when its device is removed: what it can still read, what its
+ * queue reports, and whether all objects can be destroyed (R23; IBA 10.2.9, 11.6.3).
  *
- *   removal [-d DEVICE]      says "ready", waits for a line of input, by which the device is gone, looks and cleans up
+ *   removal [-d DEVICE]      prints "ready" and waits for a line of input; by then the device is removed. It then checks and cleans up.
  *
- * Nothing of a shared receive queue is flushed. What nobody has read of the objects' events goes with them. The first
- * answer that is not right is printed and the status is 1.
+ * Requests of an SRQ are not flushed. Unread events of objects are dropped with them. The first wrong answer is
+ * printed, and the exit status is 1.
  */
 #include <fcntl.h>
 
@@ -25,7 +25,7 @@ static void set_up(const char *device)
     struct ibv_context *context = open_named(options.device);
     for (int who = 0; who < 2; who++)
         create_endpoint(&ends[who], context, &options, 4096, 100 + (uint32_t)who);
-    /* The receiver's queue pair, and its shared queue; the first message reaches the limit. */
+    /* The receiver's queue pair, and its SRQ; the first message reaches the limit. */
     struct ibv_srq_init_attr wanted = {.attr = {.max_wr = REQUESTS, .max_sge = 1}};
     srq = ibv_create_srq(ends[1].pd, &wanted);
     NEED(srq, "ibv_create_srq: %s", strerror(errno));
@@ -83,7 +83,7 @@ static void look(void)
         NEED(fcntl(ends[1].channel->fd, F_SETFL, nonblocking ? O_NONBLOCK : 0) == 0, "fcntl: %s", strerror(errno));
         NEED(ibv_get_cq_event(ends[1].channel, &cq, &own) < 0 && errno == EIO, "ibv_get_cq_event: %s", strerror(errno));
     }
-    /* Earlier receptions can be polled; after them no flushed request, but the error. */
+    /* Earlier receives can be polled; then comes the error, without a flushed request. */
     struct ibv_wc wc;
     int found;
     NEED(ibv_poll_cq(ends[1].cq, 1, &wc) == 1 && wc.status == IBV_WC_SUCCESS && wc.wr_id == 100, "no completion");

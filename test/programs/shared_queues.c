@@ -1,10 +1,10 @@
 /*
- * Shared receive queues and XRC with plain libibverbs: who gets which request, what the queues tell, and what two
- * processes share.
+ * Shared receive queues and XRC with plain libibverbs: which queue pair gets which request, which events the queues
+ * raise, and what two processes share.
  *
  *   shared_queues [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * End 1 receives, end 0 sends. The queue pairs of the cases' own frame are not used.
+ * End 1 receives, end 0 sends. The two queue pairs that cases.h creates are not used.
  */
 #define _GNU_SOURCE
 #include "cases.h"
@@ -447,7 +447,7 @@ static void two_processes(void)
     NEED(file >= 0 && pipe(to_child) == 0 && pipe(from_child) == 0, "pipe: %s", strerror(errno));
     const pid_t child = fork();
     NEED(child >= 0, "fork: %s", strerror(errno));
-    /* Another descriptor of the file: the file counts. */
+    /* Another descriptor of the same file: domains belong to the file. */
     if (child == 0) {
         close(to_child[1]);
         close(from_child[0]);

@@ -1,13 +1,13 @@
 /*
- * A program whose memory keeps whoever touches it waiting for ever: a WRITE between two queue pairs of its own goes to
- * pages that nobody provides. It says how the WRITE completed, and lives on until its standard input ends.
+ * A program whose memory blocks every access for ever: a WRITE between two of its queue pairs accesses pages that are
+ * never provided. It prints how the WRITE completed, and runs until its standard input ends.
  *
  *   slow_memory fuse           a mapping of a file system in user space that takes a request and never answers (root)
- *   slow_memory late           the same, but it answers the first time; then the pages are thrown away
- *   slow_memory dirty          the same, shared, and what is written to it never gets to its disk
- *   slow_memory userfaultfd    memory whose missing pages are userfaultfd's to provide
+ *   slow_memory late           the same, but it answers the first time; then the pages are dropped
+ *   slow_memory dirty          the same, shared; written pages never reach its disk
+ *   slow_memory userfaultfd    memory whose missing pages userfaultfd would have to provide
  *   slow_memory argument       the same, as the argument of a call on the device
- *   slow_memory descriptor     none: the file is that of an XRC domain
+ *   slow_memory descriptor     no memory: the file is that of an XRC domain
  *   slow_memory lock           a page of a file system that never answers keeps the lock of its own address space, while
  *                              other memory is registered
  *
@@ -47,7 +47,7 @@ static void *anonymous(void)
     return memory;
 }
 
-/* From now on nobody provides the missing pages of `memory`. */
+/* From now on the missing pages of `memory` are never provided. */
 static void neglect(void *memory)
 {
     const int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
@@ -126,11 +126,11 @@ static void *file_mapping(const char *user, int times, int flags)
     return memory;
 }
 
-/* Threads that are about to sleep in the kernel, and which of them may. */
+/* Threads that are about to sleep in the kernel, and those that may. */
 static _Atomic pid_t sleeper[2];
 static atomic_int turn;
 
-/* Reads such that the lock is held meanwhile; page faults do not hold it. */
+/* A read that holds the lock meanwhile; page faults do not hold it. */
 static void *hold_lock(void *memory)
 {
     char byte;
@@ -261,7 +261,7 @@ int main(int count, char **arguments)
     char byte;
     while (read(0, &byte, 1) > 0)
         ;
-    /* First: whatever still waits for it could not end. */
+    /* First, because threads that still wait for it could not end. */
     if (server)
         kill(server, SIGKILL);
     return 0;

@@ -1,5 +1,6 @@
 /*
- * A stream of RC operations each way at once, for links that lose packets: every byte and every old value is checked.
+ * A stream of RC operations in each direction at the same time, for links that lose packets: every byte and every
+ * result of an atomic is checked.
  *
  *   soak [options]        server: waits for a client on the TCP port
  *   soak [options] HOST   client
@@ -7,11 +8,11 @@
  *   -d DEVICE  -g GID-INDEX  -p TCP-PORT  -m MTU  -b BYTES (each way, at least)  -s LARGEST block  -S SEED
  *   -T EXPONENT (local ACK timeout, 4.096 us * 2^EXPONENT)  -R RETRIES  -t SECONDS (give up; 300)
  *
- * Each end draws the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a SEND
- * behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are on their way. A block's
- * bytes follow from its number, so a block that is lost, doubled or out of place is a wrong block. Atomics count: an
- * old value tells whether each was done exactly once. Room in the far slots is told by WRITEs to a word of the sender,
- * so nothing waits for a receiver that is not ready, and nothing but the queue pair keeps order.
+ * Each end generates the same script for both streams from the seed: SEND, WRITE with immediate, plain WRITE with a
+ * SEND behind it, READ, compare-and-swap, fetch-and-add; up to WINDOW operations of a stream are in flight. A block's
+ * bytes follow from its number, so a block that is lost, duplicated or in the wrong place has wrong contents. Atomics
+ * count: the old value shows whether each was executed exactly once. WRITEs to a word of the sender announce free slots
+ * of the receiver, so no sender meets a receiver that is not ready, and only the queue pair keeps the order.
  */
 #define _GNU_SOURCE
 #include <sched.h>
@@ -244,7 +245,10 @@ static void run(void)
     int telling = 0;
     draw_all(their_key, &their_rooms);
     while (done.next < total || received < their_rooms || telling) {
-        /* The next block may need a slot whose previous block is not yet known to be complete: at most WINDOW. */
+        /*
+         * The next block may need a slot whose previous block may not be complete yet: waits until at most WINDOW are
+         * outstanding.
+         */
         while (posted.next < total && posted.next - done.next < WINDOW && taken - shared_word(CREDIT) < WINDOW) {
             struct stream look = posted;
             const bool needs = takes_room(advance(&look)->kind);

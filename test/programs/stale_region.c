@@ -1,11 +1,11 @@
 /*
- * Regions whose memory goes away under them: what a peer writes then must not land in what lies there later. The peer
- * is a second queue pair of this program.
+ * Regions whose memory is unmapped: later writes of a peer must not reach memory that is mapped there afterwards. The
+ * peer is a second queue pair of this program.
  *
  *   stale_region munmap|fixed|mremap|part|window|twice
- *                            how it goes; each prints what two WRITEs come to, one to the old region and one to a new
- *                            one at the same place
- *   stale_region limit BYTES   registers BYTES as often as it may, and says how often
+ *                            how the memory is unmapped; each prints the results of two WRITEs, one to the old region and
+ *                            one to a new region at the same address
+ *   stale_region limit BYTES   registers BYTES as often as allowed, and prints how often
  */
 #define _GNU_SOURCE
 #include "endpoint.h"

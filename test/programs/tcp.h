@@ -66,7 +66,7 @@ static void on_alarm(int number)
         _exit(3);
 }
 
-/* The program exits with status 3 if it still runs then. */
+/* The program exits with status 3 if it still runs after this time. */
 UNUSED static void give_up_after(unsigned seconds)
 {
     signal(SIGALRM, on_alarm);

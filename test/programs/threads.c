@@ -1,13 +1,13 @@
 /*
- * Many threads on one context, as servers have them: each makes two ends of a connection, writes between them, waits
- * for the event and takes all down again, over and over, while another thread opens and closes the device and, if
- * asked to, one forks.
+ * Many threads on one context, as in a server: each creates two ends of a connection, writes between them, waits for
+ * the event and destroys everything, repeatedly, while another thread opens and closes the device and, with -f, one
+ * forks.
  *
  *   threads [options]
  *
  *   -d DEVICE  -g GID-INDEX  -t THREADS (1 to 64; 4)  -n ROUNDS (10)  -f (fork)
  *
- * What fails ends the program with a sentence and status 1.
+ * A failure ends the program with a sentence and exit status 1.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

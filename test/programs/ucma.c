@@ -1,13 +1,13 @@
 /*
- * A program that writes to rdma_cm files whatever a test tells it to, for test/system/connections.test.ts.
+ * Writes to rdma_cm files as a test requests, for test/system/connections.test.ts.
  *
- * Each line of its input is one step; each answer is one line: "RESULT HEX", RESULT as of write(2) or minus an errno,
- * HEX what is in the response.
+ * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of write(2) or minus an errno, HEX
+ * is the response.
  *
- *   open                              another channel, which later lines write to; its number is its descriptor
+ *   open                              opens another channel, to which later lines write; its number is its descriptor
  *   use FD                            later lines write to that one
  *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
- *   raw LENGTH HEX                    writes these bytes and says that there are LENGTH
+ *   raw LENGTH HEX                    writes these bytes with LENGTH as the length
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,22 +1,22 @@
 /*
- * A program that does to umad files what a test tells it to, for test/system/umad.test.ts.
+ * Makes calls on umad files as a test requests, for test/system/umad.test.ts.
  *
- * Each line of its input is one step; each answer is one line: "RESULT HEX", RESULT as of the system call or minus an
- * errno, HEX what came out.
+ * Each input line is one step; each answer is one line: "RESULT HEX". RESULT is that of the system call or minus an
+ * errno, HEX is the output.
  *
- *   open PATH [wait]       another file, which later lines are about; its number is its descriptor; without O_NONBLOCK
- *   use FD                 later lines are about that one
- *   close                  it is closed
+ *   open PATH [wait]       opens another file, which later lines use; its number is its descriptor; O_NONBLOCK unless `wait`
+ *   use FD                 later lines use that one
+ *   close                  closes it
  *   pkeys                  IB_USER_MAD_ENABLE_PKEY
- *   register HEX           IB_USER_MAD_REGISTER_AGENT with that struct, which comes out
+ *   register HEX           IB_USER_MAD_REGISTER_AGENT with that struct, which is the output
  *   register2 HEX          IB_USER_MAD_REGISTER_AGENT2
  *   unregister ID          IB_USER_MAD_UNREGISTER_AGENT
  *   ioctl NUMBER           another one, without an argument
- *   write LENGTH HEX       these bytes, zeros behind them up to LENGTH
+ *   write LENGTH HEX       these bytes, followed by zeros up to LENGTH
  *   read LENGTH
- *   fault LENGTH           read to an address that the program does not have
- *   poll MILLISECONDS      for reading; the events come out as HEX
- *   fork                   a child does the steps that follow; the parent waits, and ends as it does
+ *   fault LENGTH           read to an unmapped address
+ *   poll MILLISECONDS      for reading; HEX is the events
+ *   fork                   a child executes the following steps; the parent waits, and exits with its status
  */
 #define _GNU_SOURCE
 #include <errno.h>

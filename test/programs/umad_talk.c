@@ -1,14 +1,14 @@
 /*
- * Two programs of libibumad that talk: one asks for bytes, the other answers with as many, in a message of several
- * datagrams (RMPP) if they are many. For test/system/umad.test.ts.
+ * Two programs of libibumad: one requests a number of bytes, the other answers with this number, in a message of
+ * several datagrams (RMPP) if necessary. For test/system/umad.test.ts.
  *
- *   umad_talk server CA                      answers until its input ends, or it is told to stop; says "ready" first
+ *   umad_talk server CA                      prints "ready" and answers until its input ends or a client stops it
  *   umad_talk client CA GID BYTES [RETRIES [INDEX]]
- *                                            GID: 32 hex digits; INDEX of the client's own (1); says how many bytes have
- *                                            come, and checks them
+ *                                            GID: 32 hex digits; INDEX of the client's own GID (1); prints how many bytes
+ *                                            arrived, and checks them
  *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
  *
- * The library is loaded at run time: that works too, and needs no headers of it.
+ * The library is loaded at run time, which tests that too, and needs no headers of it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 /*
- * Destroys a completion queue or a queue pair of which it has read an event that it has not acknowledged: libibverbs
- * waits. A line on standard input makes another thread acknowledge it. A second argument makes it acknowledge at once,
- * as a program should. "layout" says where the structures of libibverbs have what the daemon looks at.
+ * Destroys a completion queue or a queue pair whose event it has read but not acknowledged: libibverbs waits. A line on
+ * standard input makes another thread acknowledge it. With a second argument it acknowledges immediately, as a correct
+ * program does. "layout" prints the offsets in libibverbs' structures that the daemon reads.
  */
 #include "endpoint.h"
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /*
- * Calls of uverbs made by hand: ioctls with their attributes, write commands within INVOKE_WRITE, and the objects that
- * such programs need. Nothing of libibverbs is used: what its provider would refuse reaches the kernel here.
+ * Calls of uverbs without libibverbs: ioctls with their attributes, write commands within INVOKE_WRITE, and the objects
+ * that such programs need. The library's provider would refuse some of them before the kernel.
  */
 #ifndef UVERBS_CALLS_H
 #define UVERBS_CALLS_H
@@ -28,7 +28,7 @@
 #define RXE 14
 #define PAGE 4096
 #define EXTENDED 0x80000000u
-/* The user-space headers leave these to libibverbs. */
+/* The user-space headers lack these. */
 enum { IB_MR_REREG_TRANS = 1, IB_MR_REREG_PD = 2, IB_MR_REREG_ACCESS = 4, IB_SRQ_LIMIT = 2 };
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 

@@ -1,5 +1,5 @@
 /*
- * Moves data by every RC operation and compares every byte on both sides.
+ * Transfers data by every RC operation and compares every byte on both sides.
  *
  *   verbs_check [options]          server: waits for a client on the TCP port
  *   verbs_check [options] HOST     client
@@ -8,10 +8,10 @@
  *   -d DEVICE  -x DEVICE (second end, with -1)  -g GID-INDEX  -p TCP-PORT  -m MTU  -s LARGEST  -n OPERATIONS  -S SEED
  *   -e (completion events)  -t SECONDS (give up; 60)  -v (every operation)
  *
- * Both ends draw the same pseudo-random script from the seed: who starts which operation, of which size, in which
- * pieces. Each keeps a model of both buffers and applies the script to it; after each batch the buffers must equal
- * the models, gaps between pieces included. Every operation of a batch has a slot of its own, so that the outcome
- * does not depend on timing. Completions are checked too: order, status, opcode, length, immediate data.
+ * Both ends generate the same pseudo-random script from the seed: which end posts which operation, its size, its
+ * scatter/gather elements. Each end keeps a model of both buffers and applies the script to it; after each batch the
+ * buffers must equal the models, including the gaps between elements. Every operation of a batch has its own slot, so
+ * the result does not depend on timing. Completions are checked too: order, status, opcode, length, immediate data.
  */
 #define _GNU_SOURCE
 
@@ -300,7 +300,7 @@ static void take_completions(const struct operation *batch)
         for (int who = 0; who < 2; who++) {
             struct waiting *w = &waiting[who];
             struct ibv_wc wc;
-            /* With both ends in one process an end without work would wait for events that never come. */
+            /* With both ends in one process an end without work would wait for events that never arrive. */
             const bool idle = w->done[0] + w->done[1] == w->count[0] + w->count[1];
             if (!is_mine[who] || idle || next_completion(&ends[who], &wc) == 0)
                 continue;

@@ -1,11 +1,11 @@
 /*
- * What goes wrong on RC must go wrong with the status that the InfiniBand specification gives it, and flush what
- * comes after.
+ * Errors on RC complete with the status that the InfiniBand specification defines, and flush later requests.
  *
  *   verbs_errors [-d DEVICE] [-g GID-INDEX] [-m MTU] [CASE]
  *
- * Each case joins two fresh queue pairs of one process and provokes one error; the statuses at both ends, the states
- * of the queue pairs and the flushed work requests are checked. Prints one line per case; status 1 if any differs.
+ * Each case connects two new queue pairs of one process and causes one error; it checks the statuses at both ends, the
+ * states of the queue pairs and the flushed work requests. Prints one line per case; the exit status is 1 if a result
+ * differs.
  */
 #define _GNU_SOURCE
 #include "cases.h"
@@ -13,8 +13,8 @@
 /* ---- cases ---- */
 
 /*
- * The first request of end 0 fails with `status`, the two after it are flushed, and so is a request posted to a queue
- * in error.
+ * The first request of end 0 fails with `status`, the next two are flushed, and so is a request posted to a queue in
+ * error.
  */
 static void first_fails(int status)
 {
@@ -143,7 +143,7 @@ static void nobody_answers(void)
     first_fails(IBV_WC_RETRY_EXC_ERR);
 }
 
-/* Requested by the program itself. */
+/* The program itself moves the queue pair to the error state. */
 static void flush(void)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
@@ -177,7 +177,7 @@ static void reset(void)
     wait_for(1, 100, IBV_WC_SUCCESS);
 }
 
-/* Before RTS nothing can be sent by any interface: EINVAL at once (IBA 10.8.3.1), nothing later. */
+/* Before RTS nothing can be sent by any interface: EINVAL immediately (IBA 10.8.3.1), and no completion later. */
 static void not_ready(void)
 {
     struct ibv_qp_init_attr_ex init = {.send_cq = ends[0].cq,

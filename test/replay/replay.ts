@@ -79,7 +79,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [1, 8, 12],
     [1, 44, 48],
   ],
-  // Keys; whether there is an rkey is checked below.
+  // Keys; below it is checked whether there is an rkey.
   'mr.create': [
     [1, 4, 12],
     [RESPONSE, 4, 12],
@@ -324,7 +324,7 @@ export const replay = (
       `${where} ${method}: message`,
     )
     for (const { id, data, before, after } of logged.attributes) {
-      // A larger attribute at the same address covers it.
+      // A larger attribute at the same address contains it.
       if (before === undefined || logged.attributes.some(a => a.data === data && a.before!.length > before.length))
         continue
       const now = memory.copyIn(data, before.length)
@@ -361,7 +361,11 @@ export const replay = (
   }
   if (context !== undefined) closeContext(context)
   const { objects, descriptors: fds, faults } = stat(core)
-  assert.deepEqual({ objects, fds, faults }, { objects: 0, fds: 0, faults: 0 }, 'what is left when the process is gone')
+  assert.deepEqual(
+    { objects, fds, faults },
+    { objects: 0, fds: 0, faults: 0 },
+    'objects are left when the process has ended',
+  )
   return { calls, refused, skipped }
 }
 

@@ -21,7 +21,7 @@ const files: Readonly<Record<string, string>> = {
   empty: '',
 }
 
-test('files without a test that ran are detected, whatever their contents', async () => {
+test('files without a test that ran are detected, whatever they contain', async () => {
   const folder = scratchFolder()
   mkdirSync(join(folder, 'dist', 'test'), { recursive: true })
   const paths = Object.entries(files).map(([name, text]) => {

@@ -1,7 +1,7 @@
 /*
  * A daemon that implements the session protocol and no RDMA, for the shim's tests. It keeps a small device tree, opens
  * contexts with real memory files and doorbell sockets, and answers calls by the request number (see Order and
- * scenarios.c), so that a program under the shim can control it. `log` has everything received.
+ * scenarios.c), so that a program under the shim can control it. `log` records everything received.
  */
 import { mkdirSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -60,8 +60,8 @@ const Order = {
 } as const
 
 /**
- * Bytes from a call's argument, or from the buffer of a write of this length, to the place where EVENT_BEHIND wants a
- * number.
+ * Copies bytes from a call's argument, or from the buffer of a write of this length, to the address to which
+ * EVENT_BEHIND writes a number.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n
@@ -90,7 +90,7 @@ export interface FakeDaemon {
   readonly log: string[]
   readonly contexts: ReadonlyMap<number, Context>
   sessions(): number
-  /** Closes everything at once, like a crash. */
+  /** Closes everything at once, as in a crash. */
   die(): void
 }
 
@@ -197,7 +197,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     return sent
   }
 
-  /** The context whose memory file the process actually has under this number. */
+  /** The context whose memory file is behind this descriptor number of the process. */
   const shown = (pid: number, fd: number): Context | undefined => {
     const found = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false })
     return [...contexts.values()].find(context => context.inode === found?.ino)
@@ -218,7 +218,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     const argument = Number(request.argument)
     const answer = (ret: number): number => reply(fd, writeCallReply(buffer, request, ret))
     /*
-     * Messages that arrived on other sockets before this request are handled first: the event loop gets a whole turn.
+     * Messages that arrived on other sockets before this request are handled first: the event loop gets a full turn.
      */
     const answerLater = (count: () => number): number => {
       const to = { ...request }
@@ -264,7 +264,7 @@ export const startFakeDaemon = (folder: string, refusal = 0): FakeDaemon => {
     }
   }
 
-  /** The only socket of NETLINK_RDMA. A sent datagram comes back as the same number of bytes 7. */
+  /** The only socket of NETLINK_RDMA. A sent datagram is answered with the same number of bytes 7. */
   let netlink: number | undefined
   const answerNetlink = (fd: number): number => {
     const { operation, extra, argument } = request

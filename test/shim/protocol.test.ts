@@ -40,7 +40,7 @@ test('every field of every message is naturally aligned, and messages are whole 
   }
 })
 
-test('a C compiler lays the structs out as the table says', t => {
+test('a C compiler lays out the structs as the table says', t => {
   if (!requireTool('cc', t, 'gcc libc6-dev')) return
   const folder = scratchFolder()
   const source = join(folder, 'layout.c')

@@ -48,7 +48,7 @@ static void paths(void)
     struct statx sx;
     EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
 
-    /* Other paths are untouched. */
+    /* Other paths are not changed. */
     EXPECT(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3));
     EXPECT(realpath("/dev/../dev/null", text) && strcmp(text, "/dev/null") == 0);
     FAILS(open("/dev/infini", O_RDONLY), ENOENT);
@@ -77,7 +77,7 @@ static void inert(void)
 
 /* ---- netlink ---- */
 
-/* Answers come from the kernel, whatever process is at the other end. */
+/* Answers come from the kernel, whichever process is at the other end. */
 static void hear_sevens(int fd, size_t length)
 {
     char bytes[64];
@@ -185,7 +185,7 @@ static void bell(void)
     EXPECT(write(copy, command, 32) == 32 && order(copy, TOKENS, 0) == 2);
 }
 
-/* A program whose calls are traced hides none: no token, even though the daemon is parked, but a call. */
+/* The program's calls are traced, so a doorbell without a token is a call, even while the daemon is parked. */
 static void bell_traced(void)
 {
     int fd = open_device();
@@ -233,7 +233,7 @@ static void events(void)
     EXPECT(read((int)wide, bytes, 4) == 4);
 }
 
-/* ---- a daemon that tries to store where no call asked it to ---- */
+/* ---- a daemon that tries to store where no call expects it ---- */
 
 #define BEHIND 16 /* EVENT_BEHIND, and an answer to a write of 40 bytes, in words of 4 bytes */
 
@@ -306,7 +306,7 @@ static void death(void)
     EXPECT(close(fd) == 0 && open("/dev/null", O_RDONLY) == fd);
 }
 
-/* It lives, but does not answer: signals still end the program. */
+/* The daemon runs but does not answer: signals still end the program. */
 static void silence(void)
 {
     int fd = open_device();

@@ -315,14 +315,14 @@ void passed(void)
     pass(pair[0], -1, true, &received);
     EXPECT(write(received, "mine", 4) == 4 && lseek(received, 0, SEEK_END) == 4);
     FAILS(order(forged, ECHO, 1), ENOTTY);
-    /* Nor is a socket, whatever its timeout. */
+    /* Nor is a socket, even if it has a timeout. */
     EXPECT(setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &(struct timeval){.tv_sec = 5}, sizeof(struct timeval)) == 0);
     pass(pair[0], pair[0], false, NULL);
     pass(pair[1], -1, true, &received);
     EXPECT(write(received, "x", 1) == 1 && read(pair[1], &(char){0}, 1) == 1);
 }
 
-/* A daemon that does not serve us: each call on a received context says so, and leaves its file unchanged. */
+/* The daemon does not serve us: each call on a received context reports so, and leaves its file unchanged. */
 /* A receiver that never queries the daemon: the numbers that it received and closed are free. */
 void passed_and_closed(void)
 {
@@ -410,7 +410,7 @@ void threads(void)
     pthread_t thread[4];
     for (int i = 0; i < 4; i++)
         EXPECT(pthread_create(&thread[i], NULL, call_often, &fd) == 0);
-    /* Forks meanwhile, whatever locks the other threads hold. */
+    /* Forks while other threads hold any locks. */
     for (int i = 0; i < 20; i++)
         child_ends_well(fork() ?: (order(fd, ECHO, 1) == 1 ? _exit(0) : _exit(1), 0));
     for (int i = 0; i < 4; i++)

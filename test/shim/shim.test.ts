@@ -88,7 +88,7 @@ test('events are read and polled by io_uring as well; devices are not opened by 
 const nobodyServes = (socket: string): string =>
   `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
-test('a dead daemon is EIO for calls, events and doorbells, and no device for discovery', async t => {
+test('a dead daemon means EIO for calls, events and doorbells, and no devices for discovery', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
@@ -109,7 +109,7 @@ for (const scope of ['verbs_global', 'verbs_private']) {
   })
 }
 
-test('without a daemon there is no device, and one line says why', async t => {
+test('without a daemon there is no device, and one line gives the reason', async t => {
   if (!shimIsPossible(t)) return
   const USERDMA_SOCKET = join(folder, 'nobody')
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
@@ -118,14 +118,14 @@ test('without a daemon there is no device, and one line says why', async t => {
   assert.deepEqual(daemon.log, [])
 })
 
-test('a daemon that may not access the program provides no device, and one line says why', async t => {
+test('a daemon that may not access the program provides no device, and one line gives the reason', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], {}, 13)
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
   assert.match(stderr, new RegExp(`^userdma: the daemon at ${daemon.socket}: the system does not let it access .*\n$`))
 })
 
-test('a full descriptor table is EMFILE from the first access on, here and in the daemon', async t => {
+test('a full descriptor table is EMFILE from the first access on, in the program and in the daemon', async t => {
   if (!shimIsPossible(t)) return
   for (const [name, refusal] of [
     ['full_table', 0],

@@ -1,8 +1,8 @@
 /*
- * The scenarios with the shim and their program built with ThreadSanitizer: no data races, no misused locks.
+ * The scenarios, with the shim and their program built with ThreadSanitizer: no data races, no misused locks.
  *
- * Its runtime is preloaded before the shim, which is instrumented and needs it at once; its versions of the C library's
- * functions then call ours.
+ * Its runtime is preloaded before the shim, which is instrumented and needs it from its start; the runtime's versions
+ * of C library functions then call ours.
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
@@ -18,7 +18,7 @@ const folder = scratchFolder()
 /** It runs signal handlers later, with its own masks. */
 const WITHOUT: readonly string[] = ['left_by_longjmp']
 
-/** It does not understand fences; the doorbell's is no lock. */
+/** It does not understand fences; the doorbell's fence is no lock. */
 const OPTIONS = ['-g', '-fsanitize=thread', '-Wno-tsan']
 
 const runtime = (): string | undefined => {

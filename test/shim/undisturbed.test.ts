@@ -1,6 +1,6 @@
 /*
- * Non-RDMA programs behave the same with and without the shim: same output, same status, no message of ours. The socket
- * has no server, so that any attempt to connect would be visible.
+ * Programs without RDMA behave the same with and without the shim: same output, same status, no message of ours. No
+ * daemon serves the socket, so any attempt to connect would be visible.
  */
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, writeFileSync } from 'node:fs'
@@ -96,11 +96,11 @@ for (const [sentence, [tool, script]] of Object.entries(commands)) {
   test(`undisturbed: ${sentence}`, async t => {
     if (!shimIsPossible(t) || !requireTool(tool, t)) return
     const { stdout } = await both(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
-    assert.ok(stdout.length > 0, 'the commands show something')
+    assert.ok(stdout.length > 0, 'the commands print something')
   })
 }
 
-/** A program that treats its descriptors more roughly than shells do. */
+/** A program that handles its descriptors in more unusual ways than shells do. */
 const ROUGH = `
 #define _GNU_SOURCE
 #include <errno.h>
@@ -156,7 +156,7 @@ int main(void)
 }
 `
 
-test('undisturbed: a program that closes, copies and spawns unusually', async t => {
+test('unchanged: a program that closes, copies and spawns unusually', async t => {
   if (!shimIsPossible(t)) return
   const source = join(folder, 'rough.c')
   writeFileSync(source, ROUGH)

@@ -63,7 +63,7 @@ const page = (): string => {
     "Linux's rxe. Codes keep their meaning from version to version. The sentence with its numbers is in `userdma trace`, in",
     "the daemon's log and in `userdma stat --qps` ([the command line](cli.md#why-something-failed)).",
     '',
-    'A requester has the cause that its peer had (0x4…, 0x5…, or 0x2… for a bad receive buffer) if the peer is a queue pair',
+    'A requester has the cause of its peer (0x4…, 0x5…, or 0x2… for a bad receive buffer) if the peer is a queue pair',
     "of the same daemon or process; otherwise what the peer's NAK says (0x301 to 0x304), and the daemon of the peer logs its",
     'own cause.',
     '',
@@ -76,5 +76,5 @@ const page = (): string => {
 test('docs/reference/vendor-errors.md is the table', () => {
   const path = join(repoRoot, 'docs', 'reference', 'vendor-errors.md')
   if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
-  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` makes it anew')
+  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
 })

@@ -65,7 +65,7 @@ test('counters without a file are marked', () => {
   assert.deepEqual(otherCounts('port', { sentBytes: 1, cutMessages: 2 }), { cutMessages: 2 })
 })
 
-test('docs/reference/counters.md has all of them, with these words', () => {
+test('docs/reference/counters.md has all of them, with the same descriptions', () => {
   const page = readFileSync(join(repoRoot, 'docs', 'reference', 'counters.md'), 'utf8')
   for (const { folder, name, unit, from, means } of portCounterFiles) {
     const source = from.length === 0 ? '–' : from.map(one => `\`${one}\``).join(' ')

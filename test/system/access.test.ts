@@ -54,7 +54,7 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
     assert.match(stdout, /^open: the daemon at .* may not access this program's memory \(EACCES\); start the daemon as/)
   })
 
-  it('is told so once, if it is not dumpable', { skip: isRoot && 'root may look' }, async t => {
+  it('is reported once, if it is not dumpable', { skip: isRoot && 'root may look' }, async t => {
     const daemon = await startDaemon(t)
     const script =
       'import ctypes, os; ctypes.CDLL(None).prctl(4, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))'

@@ -1,6 +1,6 @@
 /*
- * Third-party applications on librdmacm and libibverbs, a server and a client each; docs/reference/applications.md also
- * lists what was tried by hand.
+ * Third-party applications on librdmacm and libibverbs, each with a server and a client; docs/reference/applications.md
+ * also lists what was tried by hand.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -41,7 +41,8 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
         `identifier ${id}`,
       )
     }
-    // Guests use their own queue pairs or none: with another's number the peer would end a connection of that one.
+    // Guests use their own queue pairs or none: the number of another user's queue pair would make the peer end that
+    // connection.
     assert.ok((await guest.resolve(own, PORT)) >= 0)
     assert.equal(await guest.connect(own, QUEUE_PAIR), EPERM)
     assert.ok((await guest.connect(own, 0)) >= 0)
@@ -57,7 +58,7 @@ describe("programs of two users on root's daemon", { skip: needsRoot }, () => {
 })
 
 describe('programs', { skip: missing }, () => {
-  it('exchange vendor options (ECE) by the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
+  it('exchange vendor options (ECE) in the fields of CONNECT, ACCEPT and GET_EVENT', async t => {
     const daemon = await startDaemon(t)
     const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
     const listener = await server.create()
@@ -103,7 +104,7 @@ describe('an event', { skip: missing }, () => {
 })
 
 describe('a program that rejects', { skip: missing }, () => {
-  it('may use the reasons that Linux leaves to programs', async t => {
+  it('may use the reject reasons that Linux leaves to programs', async t => {
     const daemon = await startDaemon(t)
     const program = await UcmaProgram.start(t, daemon)
     const listener = await program.create()
@@ -133,7 +134,7 @@ describe('dead programs', { skip: missing }, () => {
     await dieInEveryState(t, await startDaemon(t), 8)
   })
 
-  it('release their port and backlog at once: 20 listeners on one port', async t => {
+  it('release their port and backlog immediately: 20 listeners on one port', async t => {
     const daemon = await startDaemon(t)
     for (let turn = 0; turn < 20; turn++) {
       const program = await UcmaProgram.start(t, daemon)
@@ -145,7 +146,7 @@ describe('dead programs', { skip: missing }, () => {
     }
   })
 
-  it('or stopped ones block nobody: requests beyond their backlog are dropped, other listeners continue', async t => {
+  it('that are stopped do not block others: requests beyond their backlog are dropped, other listeners continue', async t => {
     const daemon = await startDaemon(t)
     const deaf = await UcmaProgram.start(t, daemon)
     const other = await UcmaProgram.start(t, daemon)

@@ -37,7 +37,7 @@ const fullDisk = (folder: string): string => `
   kill $daemon; wait $daemon`
 
 describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
-  it('cannot be read while a full disk keeps them from being updated', async t => {
+  it('cannot be read while a full disk prevents updates', async t => {
     if (process.getuid?.() !== 0 || findTool('unshare') === undefined)
       return void missing(t, 'a small file system needs root and unshare')
     const folder = join(temporaryFolder(t), 'full')
@@ -57,7 +57,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
       assert.deepEqual([status, stderr], [0, ''], script)
       return stdout
     }
-    // From here on values are current, not 10 ms old.
+    // From here on values are current; before, they are up to 10 ms old.
     assert.equal(
       await read(`cd ${PORT}/hw_counters; cat lifespan sent_pkts; echo 0 > lifespan; cat lifespan`),
       '10\n0\n0\n',
@@ -79,7 +79,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
     assert.equal(await read(script), '100\n110\n')
   })
 
-  it('are refreshed until nobody reads them', async t => {
+  it('are refreshed until no program reads them', async t => {
     const daemon = await startDaemon(t, {})
     const watching = start(t, userdma, ['stat', '--watch', '0.1', '--socket', daemon.socket])
     const json = start(t, 'sh', ['-c', `"${userdma}" stat --watch 0.1 --json --socket ${daemon.socket} | head -n 2`])

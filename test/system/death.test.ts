@@ -53,7 +53,7 @@ describe('when a process dies', { skip: lacking('ibv_rc_pingpong', 'ib_write_bw'
       }
     })
 
-  it('a program started afterwards is told that there is no daemon', async t => {
+  it('a program started afterwards reports that there is no daemon', async t => {
     const daemon = await startDaemon(t)
     daemon.running.child.kill('SIGKILL')
     await daemon.running.ended

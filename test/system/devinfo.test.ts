@@ -15,7 +15,7 @@ const differences: readonly (readonly [line: RegExp, ours: RegExp])[] = [
   // XRC, which rxe lacks; FLUSH and ATOMIC WRITE, which the recorded kernel did not have yet.
   [/^\tdevice_cap_flags:/, /^\tdevice_cap_flags:\t\t0x01323c76$/],
   [/^\tdevice_cap_flags_ex:/, /^\tdevice_cap_flags_ex:\t\t0x14001323C76$/],
-  // rxe reports limits that no machine has memory for.
+  // rxe reports limits that exceed any machine's memory.
   [/^\tmax_qp:/, /^\tmax_qp:\t\t\t\t131072$/],
   [/^\tmax_qp_wr:/, /^\tmax_qp_wr:\t\t\t1048575$/],
   [/^\tmax_cq:/, /^\tmax_cq:\t\t\t\t131072$/],
@@ -62,7 +62,7 @@ describe('device programs', { skip: lacking('ibv_devinfo', 'ibv_devices') }, () 
     ])
   })
 
-  it('sees no device after the daemon has exited, and is told why', async t => {
+  it('sees no device after the daemon has exited, and prints why', async t => {
     const daemon = await startDaemon(t, { devices: ONE_DEVICE })
     daemon.running.child.kill('SIGTERM')
     assert.equal((await daemon.running.ended).status, 0)

@@ -13,7 +13,7 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  it('ibstat shows every device, one of them, names and GUIDs', async t => {
+  it('ibstat shows all devices, one device, names and GUIDs', async t => {
     const said = async (...args: string[]): Promise<string> => {
       const { status, stdout, stderr } = await run(t, 'ibstat', args, { env: daemon.env })
       assert.equal(status, 0, stdout + stderr)

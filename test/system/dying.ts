@@ -8,7 +8,7 @@ import { UcmaProgram } from './ucma.ts'
 
 /** The state in which a program dies, and the event that its peer gets. */
 const deaths = {
-  'with a request that it has not read': 'REJECTED',
+  'with an unread request': 'REJECTED',
   'before its request is answered': 'REJECTED',
   'as client of a connection': 'DISCONNECTED',
   'as server of a connection': 'DISCONNECTED',
@@ -21,7 +21,7 @@ let nextQpn = 0x1000
 
 /** Returns the survivor's identifier. */
 const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death, ports: Ports): Promise<number> => {
-  if (death === 'with a request that it has not read' || death === 'as server of a connection') {
+  if (death === 'with an unread request' || death === 'as server of a connection') {
     const port = ports.next++
     const listener = await victim.create()
     await victim.bind(listener, port)
@@ -29,7 +29,7 @@ const prepare = async (survivor: UcmaProgram, victim: UcmaProgram, death: Death,
     const id = await survivor.create()
     await survivor.resolve(id, port)
     assert.ok((await survivor.connect(id, nextQpn++)) >= 0)
-    if (death === 'with a request that it has not read') return id
+    if (death === 'with an unread request') return id
     const { id: request } = await victim.until('CONNECT_REQUEST')
     await victim.accept(request, nextQpn++)
     await survivor.until('CONNECT_RESPONSE')
@@ -54,7 +54,7 @@ interface Ports {
   next: number
 }
 
-/** Runs one program for each way to die, `rounds` times; afterwards nothing is left. */
+/** Runs one program for each way to end, `rounds` times; afterwards nothing is left. */
 export const dieInEveryState = async (t: Scope, daemon: TestDaemon, rounds: number): Promise<void> => {
   const survivor = await UcmaProgram.start(t, daemon)
   const ports: Ports = { survivor: 7000, next: 7001 }

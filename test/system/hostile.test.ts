@@ -14,7 +14,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     daemon = await startDaemon(suite, { devices: TWO_DEVICES })
   })
 
-  /** Runs beside it: a standard program, and one that checks every byte. */
+  /** Run at the same time: a standard program, and one that checks every byte. */
   const neighbours: readonly PairOptions[] = [
     { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] },
     { program: ownProgram('verbs_check'), devices: ['rxe0', 'rxe0'] },
@@ -26,7 +26,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
       : ['-g', '1', '-s', '8192', '-m', '1024', '-n', '6000', '-S', '9']
 
   neighbours.forEach((neighbour, seed) => {
-    it(`hurts nobody with ${CALLS} random and mutated calls (seed ${seed})`, async t => {
+    it(`affects no other program with ${CALLS} random and mutated calls (seed ${seed})`, async t => {
       const pair = await startPair(t, daemon, argumentsOf(neighbour), neighbour)
       const { status, signal, stdout, stderr } = await run(t, hostile, ['-S', String(seed), '-n', String(CALLS)], {
         env: daemon.env,
@@ -43,7 +43,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     await daemon.settled(isEmpty)
   })
 
-  it('gets only its share of a daemon’s few descriptors, and others keep theirs', async t => {
+  it('gets only its share of a daemon’s few descriptors, and others can still get theirs', async t => {
     const small = await startDaemon(t, { descriptors: 300 })
     const greedy = await open({ socket: small.socket })
     t.after(() => greedy.close())
@@ -58,7 +58,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     const pair = await startPair(t, small, ['-g', '1', '-e'], { program: 'ibv_rc_pingpong', devices: ['rxe0', 'rxe0'] })
     assertGoodPair(await pair.ended())
     await assert.rejects(small.stat(), /has no sessions or descriptors left for this process or user/)
-    // It may have again what it releases, once the daemon has noticed.
+    // The descriptors that it releases are available to it again, once the daemon has noticed.
     const before = taken.length
     for (const queue of taken.splice(0, 5)) queue.close()
     for (const deadline = Date.now() + 10_000; taken.length < before; ) {
@@ -68,7 +68,7 @@ describe('a hostile client', { skip: lacking(hostile, ownProgram('verbs_check'),
     assert.doesNotMatch(small.running.output(), /unforeseen|Error/)
   })
 
-  it('has revealed no bug of the daemon', () => {
+  it('has caused no exception in the daemon', () => {
     assert.equal(daemon.running.child.exitCode, null)
     assert.doesNotMatch(daemon.running.output(), /unforeseen|Error/)
   })

@@ -70,7 +70,7 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
     const listed = await run(t, 'ibv_devices', [], { env: daemon.env })
     assert.match(listed.stdout, /rxe0/)
     assert.doesNotMatch(listed.stdout, /rxe1/)
-    assert.equal(other.output().includes('event_type'), false, 'programs of other devices are not disturbed')
+    assert.equal(other.output().includes('event_type'), false, 'programs of other devices continue')
 
     assert.equal(await device(t, daemon, 'add', 'rxe1@127.0.0.2'), '')
     await runCase(t, daemon, pingpong, 50)

@@ -1,6 +1,6 @@
 /*
  * A device's interface changes while programs use it: addresses are added as GIDs and removed, the link goes down and
- * up, the MTU grows, and programs get events. The daemon survives all of it.
+ * up, the MTU grows, and programs get events. The daemon continues throughout.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -23,7 +23,7 @@ const gidsOf = async (t: Scope, daemon: TestDaemon): Promise<Readonly<Record<num
 const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> =>
   assertGoodPair(await runPair(t, a, GOOD, { clientDaemon: b }))
 
-/** A program that prints events; `next` resolves when one more of a kind has arrived. */
+/** A program that prints events; `next` resolves when another event of a kind has arrived. */
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
   await watching.said(/async event FD/)
@@ -36,7 +36,7 @@ const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: stri
 
 const completion = async (cq: CompletionQueue): Promise<Completion> => {
   for await (const wc of cq) return wc
-  throw new Error('the queue was closed')
+  throw new Error('the event queue was closed')
 }
 
 describe('a device follows its interface', {
@@ -84,7 +84,7 @@ describe('a device follows its interface', {
     await next('GID_CHANGE')
     await next('GID_CHANGE')
     const { 1: _own, ...rest } = before
-    assert.deepEqual(await gidsOf(t, daemon), { ...rest, 4: 'fd99::7' }, 'the others keep their index')
+    assert.deepEqual(await gidsOf(t, daemon), { ...rest, 4: 'fd99::7' }, 'the other GIDs keep their index')
     assert.deepEqual(readdirSync(join(port, 'gids')).sort(), ['0', '2', '4'])
     const failed = await Promise.race([cut.client.ended, cut.server.ended])
     assert.match(failed.stderr, /transport retry counter exceeded/)
@@ -111,11 +111,11 @@ describe('a device follows its interface', {
     ip('-n', name, 'link', 'delete', 'v0')
     await next('PORT_ERR')
     linkIs('1: DOWN', '3: Disabled')
-    assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon lives')
+    assert.deepEqual((await daemon.stat()).devices.length, 1, 'the daemon still runs')
   })
 
   it('that is deleted and created again, also under another name: link, GIDs, connections and groups are restored', {
-    skip: !hasNative() && 'there is no koffi',
+    skip: !hasNative() && 'koffi is missing',
   }, async t => {
     if (!canMakeNamespaces(t)) return
     const two = twoNamespaces(t, 1500, true)
@@ -171,7 +171,7 @@ describe('a device follows its interface', {
     }
   })
 
-  it('and leaves other addresses to other devices, of its daemon and of others', async t => {
+  it('and leaves other addresses to other devices, of its own daemon and of others', async t => {
     if (!canMakeNamespaces(t)) return
     const [name] = twoNamespaces(t, 1500, true)
     ip('-n', name, 'address', 'add', '10.99.0.8/24', 'dev', 'v0')

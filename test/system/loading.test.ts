@@ -60,7 +60,7 @@ describe('libraries loaded at run time', { skip: lacking('cc', 'ibv_devices') },
       assert.deepEqual(await load(t, 'plainly', library), { stdout: '1\n', stderr: '' })
     })
 
-  it('without RDMA are found and bound as usual', async t => {
+  it('libraries without RDMA are found and bound as usual', async t => {
     for (const mode of ['plainly', 'deep', 'dlmopen'])
       assert.deepEqual(await load(t, mode, 'other.so'), { stdout: '77\n', stderr: '' })
     const { stdout } = await load(t, 'deep', './none.so')

@@ -32,7 +32,7 @@ describe('two daemons, every service', { skip }, () => {
     for (const daemon of two) await daemon.settled(isEmpty)
   })
 
-  it('a soak: every byte and every atomic result is right while each side loses packets', async t => {
+  it('a soak test: every byte and every atomic result is right while each side loses packets', async t => {
     const fault = 'drop=0.02,dup=0.01,reorder=0.01,seed=9'
     const bad = await startTwo(t, { addresses: [loopbackText(63), loopbackText(64)], link: 'udp', fault })
     const args = ['-g', '1', '-b', '5000000', '-T', '14']

@@ -2,9 +2,9 @@
  * Debian's RDMA programs of every transport service between two of our daemons: the cases, and the networks they run
  * on. Each case runs to its end on both sides with the same options.
  *
- * Unreliable services lose what overflows a receiver's socket buffer, and their programs wait for it forever: their
- * cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so that a round takes
- * as long as the scheduler decides: few rounds.
+ * Unreliable services lose what overflows a receiver's socket buffer, and their programs would wait for it forever:
+ * their cases send less than such a buffer holds. ib_write_lat polls memory without calling the device, so a round
+ * takes as long as the scheduler decides; its cases have few rounds.
  */
 import assert from 'node:assert/strict'
 import { assertGoodPair, runPair } from './pingpong.ts'
@@ -89,7 +89,7 @@ export const fewCases: readonly MatrixCase[] = [
   'ib_send_bw -s 65536 -n 200 --use-srq -q 4',
 ].map(one)
 
-/** The machine's requirements for the cases. */
+/** What the cases need of the machine. */
 export const matrixPrograms: readonly string[] = [
   ...new Set([...reliableCases, ...unreliableCases].map(({ program }) => program)),
 ]

@@ -28,7 +28,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
   it('is notified of devices that are added, renamed and removed', { skip }, async t => {
     const daemon = await startDaemon(t)
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
-    // It listens once it has printed something.
+    // It is subscribed once it has printed something.
     let listens = false
     const renamed = monitor.said(/\[RENAME\]/).then(() => {
       listens = true

@@ -193,7 +193,7 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
       const datagram = writeMessage({ ...request, body: encodeAttributes(entries) })
       assert.equal(await talk.send(datagram), datagram.length)
       const answer = all.slice(at + 1, end < 0 ? undefined : end)
-      // The program did not read some answers to the end.
+      // The program did not read some answers completely.
       const heard = talk.heard().slice(0, answer.length)
       assert.deepEqual(answerOf(heard), answerOf(answer), request.command)
       compared++
@@ -203,7 +203,7 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
 })
 
 describe('the interface of a device', () => {
-  it('is renamed, and another takes its place: listeners are notified', async t => {
+  it('is renamed, and another one gets its name: listeners are notified', async t => {
     if (!canMakeNamespaces(t)) return
     const [netns] = twoNamespaces(t, 1500, true)
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })

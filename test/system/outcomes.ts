@@ -1,6 +1,6 @@
 /*
  * The output of test/programs/outcomes at each end, case by case: with userdma as the responder as the InfiniBand
- * specification says, with Linux's rxe what that does instead (docs/reference/conformance.md lists the departures).
+ * specification says, with Linux's rxe as that behaves (docs/reference/conformance.md lists the departures).
  */
 import assert from 'node:assert/strict'
 
@@ -50,6 +50,6 @@ const outcomes = (responder: Responder): Readonly<Record<string, Outcome>> => ({
 export const assertOutcomes = (responder: Responder, requesterSaid: string, responderSaid: string): void => {
   const expected = Object.entries(outcomes(responder))
   const lines = (end: keyof Outcome): string => expected.map(([name, one]) => `${name}: ${one[end]}\n`).join('')
-  assert.equal(requesterSaid, lines('requester'), 'the requester, with status 0 at both ends')
+  assert.equal(requesterSaid, lines('requester'), 'the requester, if both ends exit with status 0')
   assert.equal(responderSaid, lines('responder'), 'the responder')
 }

@@ -1,6 +1,6 @@
 /*
- * Descriptors of a device passed from one program to another (R28, R37): across exec and over a socket, by an opener
- * that has closed all its own before they are used. Those of drivers: hot-plug.test.ts.
+ * Descriptors of a device passed from one program to another (R28, R37), across exec and over a socket; the sender
+ * closes its own copies before they are used. For descriptors of drivers see hot-plug.test.ts.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -13,7 +13,7 @@ const OTHER = 65534
 const notRoot = process.getuid?.() === 0 ? false : 'only root can run a program as another user'
 
 describe('passed descriptors', { skip: lacking(passing) }, () => {
-  it('work from their first call on, whichever it is, and leave nothing behind', async t => {
+  it('work from the first call on, whichever it is, and leave nothing behind', async t => {
     const daemon = await startDaemon(t)
     const { status, stdout, stderr } = await run(t, passing, [], { env: daemon.env })
     assert.equal(stderr, '')
@@ -22,7 +22,7 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
     await daemon.settled(isEmpty)
   })
 
-  it('answer EIO without a daemon that serves the receiver, whose event descriptor reports the end', async t => {
+  it('answer EIO if no daemon serves the receiver; the event descriptor then reports the end', async t => {
     const daemon = await startDaemon(t)
     const env = { ...daemon.env, PASSING_OTHER: `${daemon.socket}.none` }
     const { status, stderr } = await run(t, passing, ['nobody'], { env })
@@ -32,8 +32,8 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
   })
 })
 
-describe('a context that two programs use', { skip: lacking(imported) }, () => {
-  it('shares its objects with both, and nobody else; they stay when either exits', async t => {
+describe('a context used by two programs', { skip: lacking(imported) }, () => {
+  it('shares its objects with both and no others; they remain when one of them exits', async t => {
     const daemon = await startDaemon(t)
     for (const how of ['share', 'outlive']) {
       const { status, stdout, stderr } = await run(t, imported, [how], { env: daemon.env })

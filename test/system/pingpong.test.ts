@@ -12,7 +12,7 @@ describe('ibv_rc_pingpong', { skip: lacking('ibv_rc_pingpong') }, () => {
 
   for (const one of pairwise()) it(caseName(one), t => runCase(t, daemon, one))
 
-  it('moves messages of an odd length, and of more than the queue holds', async t => {
+  it('transfers messages of an odd length, and more of them than the queue holds', async t => {
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-s', '1027', '-m', '256', '-n', '1200', '-r', '10', '-c']))
   })
 

@@ -1,5 +1,5 @@
 /*
- * ibv_rc_pingpong, a pair of processes at a time: the cases, and what must hold for each.
+ * ibv_rc_pingpong as pairs of processes: the cases, and what is checked for each.
  */
 import assert from 'node:assert/strict'
 import {
@@ -44,7 +44,7 @@ export const matrix = (): PingpongCase[] =>
 const pairsOf = (one: PingpongCase): string[] =>
   names.flatMap((a, i) => names.slice(i + 1).map(b => `${a}=${one[a]} ${b}=${one[b]}`))
 
-/** A few of the combinations, so that each pair of values of two factors occurs in one of them. */
+/** A few of the combinations: each pair of values of two factors occurs in one of them. */
 export const pairwise = (): PingpongCase[] => {
   const all = matrix()
   const open = new Set(all.flatMap(pairsOf))
@@ -91,7 +91,7 @@ export interface PairOptions {
 export interface StartedPair {
   readonly server: Running
   readonly client: Running
-  /** Waits for both. A server whose client failed may wait forever: it is stopped. */
+  /** Waits for both ends. A server whose client failed may wait forever, so it is stopped. */
   ended(): Promise<Pair>
 }
 

@@ -46,7 +46,7 @@ export const userdma = join(repoRoot, 'bin', 'userdma')
 export const ownProgram = (name: string): string => join(repoRoot, 'build', 'programs', name)
 
 /**
- * Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI nothing may be
+ * Why a test with these programs (names, or paths) cannot run here, for the option `skip`. In CI no test may be
  * skipped.
  */
 export const lacking = (...programs: readonly string[]): string | false => {
@@ -131,11 +131,11 @@ export const start = (
       clearTimeout(timer)
       over = true
       changed()
-      if (late) reject(new Error(`${command} did not end within ${limit} ms; it said:\n${stdout}${stderr}`))
+      if (late) reject(new Error(`${command} did not end within ${limit} ms; its output:\n${stdout}${stderr}`))
       else resolve({ status, signal, stdout, stderr })
     })
   })
-  // A caller that waits for it gets the failure; others are not ended by it.
+  // A caller that awaits it gets the failure; others are not affected.
   ended.catch(() => {})
   scope.after(kill)
   return {
@@ -147,7 +147,8 @@ export const start = (
         const look = (): void => {
           const match = pattern.exec(stdout) ?? pattern.exec(stderr)
           if (match) resolve(match)
-          else if (over) reject(new Error(`${command} ended without saying ${pattern}; it said:\n${stdout}${stderr}`))
+          else if (over)
+            reject(new Error(`${command} ended without printing ${pattern}; its output:\n${stdout}${stderr}`))
           else return
           watchers.delete(look)
         }
@@ -250,7 +251,7 @@ export const startDaemon = async (
       for (;;) {
         const found = await stat()
         if (fits(found)) return found
-        assert.ok(Date.now() < deadline, `the daemon never came to rest: ${JSON.stringify(found, null, 2)}`)
+        assert.ok(Date.now() < deadline, `the daemon still has objects: ${JSON.stringify(found, null, 2)}`)
       }
     },
   }

@@ -42,7 +42,7 @@ const unpack = (scope: Scope, shipped: string): string => {
 
 const RESULT = /^(pass|skip|fail) (\S+) ?(.*)$/
 
-/** Runs all tests; rejects if the interpreter crashes. */
+/** Runs all tests; rejects if the Python interpreter crashes. */
 export const runPyverbs = async (
   scope: Scope,
   { root, command }: { readonly root: string; command(words: readonly [string, ...string[]]): readonly string[] },
@@ -63,7 +63,7 @@ export const runPyverbs = async (
 }
 
 /**
- * None failed, and every listed test passes: all that pass with Linux's soft device, and more. Another version of
+ * None failed, and every listed test passed: all that pass with Linux's soft device, and more. Another version of
  * rdma-core has other tests.
  */
 export const assertGoodPyverbs = (tests: readonly PyverbsResult[], userland: keyof typeof LISTS): void => {

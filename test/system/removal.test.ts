@@ -1,6 +1,6 @@
 /*
- * A device is removed while programs load it (R23): each of them notices and exits, whether it polls or waits for
- * events, or has posted only shared receive requests, which are not flushed. Programs on other devices:
+ * A device is removed while programs load it (R23): each of them notices and exits, whether it polls, waits for events,
+ * or has only posted shared receive requests, which are not flushed. Programs on other devices:
  * test/drivers/rxe/removal.test.ts.
  */
 import assert from 'node:assert/strict'
@@ -19,7 +19,7 @@ import {
   TWO_DEVICES,
 } from './programs.ts'
 
-/** Far more than can be done before the removal. */
+/** Many more than can complete before the removal. */
 const WITHOUT_END = '100000000'
 
 /** Under full load. */
@@ -59,7 +59,7 @@ describe('a device removed under load', { skip: lacking('ibv_rc_pingpong') }, ()
 const removal = ownProgram('removal')
 
 describe('a device removed with shared receive requests', { skip: lacking(removal) }, () => {
-  it('flushes none, leaves no events of its objects, and the program notices and cleans up', async t => {
+  it('flushes none, drops the events of its objects, and the program notices and cleans up', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
     const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })

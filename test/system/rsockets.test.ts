@@ -55,7 +55,7 @@ for (const { name, hosts, fault } of networks)
         assertGoodRdmacm(one, await finish())
       })
 
-    it('all of them at once', async t => {
+    it('all of them concurrently', async t => {
       const started: (() => Promise<void>)[] = []
       for (const one of verifying) {
         const finish = await begin(t, one)
@@ -69,7 +69,7 @@ for (const { name, hosts, fault } of networks)
       if (fault === undefined) return
       for (const daemon of daemons) {
         const { transport } = (await daemon.stat()).devices[0]!
-        assert.ok(transport.retransmissions! > 0, 'something was lost')
+        assert.ok(transport.retransmissions! > 0, 'packets were lost')
       }
     })
   })

@@ -30,7 +30,7 @@ const NAMESPACES = ['--user', '--map-root-user', '--pid', '--fork', '--mount-pro
 
 const lacksNamespaces = (): string | false =>
   lacking('unshare', ownProgram('loopback')) ||
-  (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system gives no namespaces to programs')
+  (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
 /** Resolves when the daemon has exited and its socket is removed; a query would keep it alive. */
 const untilGone = async (path: string): Promise<void> => {
@@ -58,7 +58,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await runUserdma(t, ['run', ...shell('kill -15 $$')], { env })).status, 143)
   })
 
-  it('passes options after the program to the program', async t => {
+  it('leaves options after the program to the program', async t => {
     const { env } = freshUser(t)
     const { stdout } = await runUserdma(t, ['run', 'echo', '--private', '-v', '--', 'x'], { env })
     assert.equal(stdout, '--private -v -- x\n')
@@ -153,7 +153,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.equal((await join()).stdout, 'joined\n')
   })
 
-  it('starts a private daemon, and removes it', async t => {
+  it('starts a private daemon, which it stops and removes', async t => {
     const { env, folder } = freshUser(t)
     const tmp = temporaryFolder(t)
     const args = ['run', '--private', '--device', 'rxe7@127.0.0.7', '--fault', 'seed=3,drop=0.5']
@@ -222,7 +222,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
 })
 
 describe('userdma daemon', { skip: lacking() }, () => {
-  it('says when it is ready and with which devices, and ends with status 0', async t => {
+  it('prints that it is ready and its devices, and ends with status 0', async t => {
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       const folder = temporaryFolder(t)
       const socket = join(folder, 'sock')
@@ -273,7 +273,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     assert.equal((await second.ended).status, 0)
   })
 
-  it('continues when nobody reads its output any more', async t => {
+  it('continues when its output is no longer read', async t => {
     const { env, socket, folder } = freshUser(t)
     await run(t, 'mkdir', ['-m', '700', join(folder, 'userdma')])
     const running = start(t, userdma, ['daemon'], { env })

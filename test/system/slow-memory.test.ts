@@ -1,6 +1,6 @@
 /*
- * Memory that never answers: its program is disconnected, and says why; neighbours continue, and the daemon stops when
- * told to.
+ * Memory whose access never completes: its program is disconnected, with a reason in the log; other programs continue,
+ * and the daemon stops on SIGTERM.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -59,10 +59,10 @@ const stuckMoversOf = (daemon: number): number =>
     }
   }).length
 
-describe('memory that never answers', { skip }, () => {
+describe('memory whose access never completes', { skip }, () => {
   for (const { kind, said, guest, cutOff } of cases) {
     const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
-    it(`${kind}, ${whose}: neighbours continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
+    it(`${kind}, ${whose}: other programs continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
       const slow = startSlow(t, daemon, kind, guest)
@@ -83,7 +83,7 @@ describe('memory that never answers', { skip }, () => {
     })
   }
 
-  it('a guest blocks few mover threads that cannot be killed', { skip: needsRoot(NOBODY) }, async t => {
+  it('a guest can block only a few mover threads that cannot be killed', { skip: needsRoot(NOBODY) }, async t => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)

@@ -1,5 +1,5 @@
 /*
- * A failed start says why: no space, no /proc, too few descriptors.
+ * A failed start gives the reason: no space, no /proc, too few descriptors.
  */
 import assert from 'node:assert/strict'
 import { chmodSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
@@ -11,10 +11,10 @@ import { cleanEnvironment, run, temporaryFolder, userdma } from './programs.ts'
 
 const isRoot = process.getuid?.() === 0
 
-describe('a failed start', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
   const own = (script: string) => ['-m', 'sh', '-c', script]
 
-  it('without disk space says so, and leaves nothing', async t => {
+  it('without disk space gives the reason, and leaves nothing', async t => {
     if (!isRoot || findTool('unshare') === undefined)
       return void missing(t, 'a small file system needs root and unshare')
     const folder = temporaryFolder(t)
@@ -30,7 +30,7 @@ describe('a failed start', { skip: !hasNative() && 'there is no koffi' }, () => 
     assert.deepEqual(readdirSync(folder), [])
   })
 
-  it('without /proc says so', async t => {
+  it('without /proc gives the reason', async t => {
     if (!isRoot || findTool('unshare') === undefined) return void missing(t, 'another /proc needs root and unshare')
     const script = `mount -t tmpfs none /proc && ${userdma} run --private -- true; echo "status $?"`
     const { stdout, stderr } = await run(t, 'unshare', own(script), { env: cleanEnvironment() })
@@ -42,7 +42,7 @@ describe('a failed start', { skip: !hasNative() && 'there is no koffi' }, () => 
   })
 
   for (const most of [20, 40, 100])
-    it(`without enough descriptors says so: ${most}`, async t => {
+    it(`without enough descriptors gives the reason: ${most}`, async t => {
       const script = `ulimit -n ${most}; ${userdma} run --private -- true; echo "status $?"`
       const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
       assert.match(
@@ -90,7 +90,7 @@ describe('a failed start', { skip: !hasNative() && 'there is no koffi' }, () => 
       assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
   })
 
-  it('whatever the umask, a private daemon starts', async t => {
+  it('a private daemon starts with any umask', async t => {
     const as =
       isRoot && findTool('setpriv') !== undefined
         ? 'setpriv --reuid 65534 --regid 65534 --clear-groups env HOME=/ '

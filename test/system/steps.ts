@@ -29,7 +29,7 @@ export class StepProgram {
   async say(line: string): Promise<Said> {
     this.running.child.stdin?.write(`${line}\n`)
     const { value, done } = await this.#lines.next()
-    assert.ok(!done, `the program ended instead of an answer to ${line}`)
+    assert.ok(!done, `the program ended before it answered ${line}`)
     const [result = '', hex = ''] = (value as string).split(' ')
     const bytes = new Uint8Array(Buffer.from(hex, 'hex'))
     return { result: Number(result), view: new DataView(bytes.buffer) }

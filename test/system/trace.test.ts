@@ -80,7 +80,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     assert.match(calls, /async_fd\.create\(\) = 0 \{object fd \d+\} </)
   })
 
-  it('shows everything on demand', async t => {
+  it('shows more on request', async t => {
     const daemon = await startDaemon(t)
     const query = async (...options: string[]): Promise<string> => {
       const { stderr } = await run(t, userdma, ['trace', ...options, '--socket', daemon.socket, '--', 'ibv_devinfo'])
@@ -140,7 +140,7 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
     ])
     assert.equal(status, 0, stdout + stderr)
     assert.match(stderr, /comp_channel\.create\(\) = 0 \{object fd \d+\}/)
-    assert.equal(stderr.split('interface.query(').length - 1, 1, 'what the device has is asked for once')
+    assert.equal(stderr.split('interface.query(').length - 1, 1, 'attributes of the device are queried once')
     const [made, refused] = stderr.split('\n').filter(line => line.includes('interface.chain('))
     assert.match(
       made,

@@ -128,7 +128,7 @@ export class UcmaProgram extends StepProgram {
     return (await this.write(10, view)).result
   }
 
-  /** Undefined if there is none now. */
+  /** Undefined if no event is pending. */
   async event(): Promise<UcmaEvent | undefined> {
     const { result, view } = await this.write(12, body(8), 0, 336)
     if (result === -11) return undefined

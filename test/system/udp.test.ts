@@ -169,7 +169,7 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
     assert.equal(status, 1)
   })
 
-  it('is not joined by a program that wants another link', async t => {
+  it('is not joined by a program that requests another link', async t => {
     const daemon = await startDaemon(t, { devices: [`rxe0@${loopbackText(53)}`], link: 'udp' })
     const refused = await runUserdma(t, ['run', '--socket', daemon.socket, '--link', 'memory', '--', 'true'])
     assert.match(refused.stderr, /has link udp, not memory; use --private/)
@@ -189,8 +189,8 @@ describe('the daemon over UDP', { skip: lacking('ibv_devinfo') }, () => {
 })
 
 /**
- * Waits until a capture in progress has this number of packets, checking whenever it has grown; the caller detects that
- * it has fewer.
+ * Waits until a capture in progress has this number of packets, checking whenever it has grown; the caller detects a
+ * capture with fewer.
  */
 const untilCaptured = async (path: string, count: number): Promise<void> => {
   const captured = (): number => {
@@ -225,7 +225,7 @@ describe('two network namespaces', { skip }, () => {
     { mtu: 1500, link: 'udp-plain', hardware: true, version: 6 },
   ] as const
   for (const { mtu, link, hardware, version } of cases)
-    it(`MTU ${mtu}, --link ${link}, IPv${version}${hardware ? '' : ', cut by the kernel'}`, async t => {
+    it(`MTU ${mtu}, --link ${link}, IPv${version}${hardware ? '' : ', segmented by the kernel'}`, async t => {
       if (!canMakeNamespaces(t)) return
       const netns = twoNamespaces(t, mtu, hardware)
       const addresses = version === 4 ? (['10.99.0.1', '10.99.0.2'] as const) : (['fd99::1', 'fd99::2'] as const)
@@ -239,7 +239,7 @@ describe('two network namespaces', { skip }, () => {
       await perftest(t, two, 'ib_write_bw', '-s', '65536', '-n', '200')
       await assertNothingLost(two)
       const { cutMessages, unexpectedIdentifications } = await portOf(two[0])
-      if (link === 'udp') assert.ok(cutMessages > 10, `${cutMessages} messages were cut`)
+      if (link === 'udp') assert.ok(cutMessages > 10, `${cutMessages} messages were segmented`)
       if (version === 6) assert.equal(unexpectedIdentifications, 0)
     })
 

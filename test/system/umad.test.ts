@@ -73,12 +73,12 @@ describe('umad files', { skip: missing }, () => {
       ['queue pair 0 for sending', { qpn: 0 }, EPROTONOSUPPORT],
       ['another queue pair', { qpn: 2 }, EINVAL],
       ['messages of the CM, which have an agent', { mgmtClass: COMMUNICATION, version: 2, methods: [SEND] }, EINVAL],
-      ['those of another version', { mgmtClass: COMMUNICATION, version: 1, methods: [SEND] }, 0],
+      ['those of another class version', { mgmtClass: COMMUNICATION, version: 1, methods: [SEND] }, 0],
       ['RMPP for a class without it', { ...pm, rmpp: 1 }, EINVAL],
       ['another version of RMPP', { ...sa, rmpp: 2 }, EINVAL],
       ["a vendor's class without an OUI", { ...vendor, methods: [GET] }, EINVAL],
       ['an OUI of 25 bits', { ...vendor, oui: 0x100_0000 }, EINVAL],
-      ['a class that is none', { mgmtClass: 80, version: 1 }, EINVAL],
+      ['an invalid class', { mgmtClass: 80, version: 1 }, EINVAL],
       ['the last class', { mgmtClass: 79, version: 1, oui: OUI }, 1],
       ['version 8', { ...pm, version: 8 }, 2],
       ['subnet management', { mgmtClass: 1, version: 1 }, EINVAL],
@@ -105,7 +105,7 @@ describe('umad files', { skip: missing }, () => {
       assert.equal(await program.register({}), agent)
     assert.equal(await program.register({}), ENOMEM)
 
-    // Another file of the same port: methods belong to the port.
+    // Another file of the same port: a port's methods belong to one agent.
     assert.ok((await program.open(0)) >= 0)
     assert.deepEqual([(await program.say('pkeys')).result, (await program.say('pkeys')).result], [0, 0])
     assert.equal(await program.register({ ...pm, methods: [SET] }), EINVAL)
@@ -155,7 +155,7 @@ describe('umad files', { skip: missing }, () => {
     // A read that blocks.
     const waiting = server.read()
     assert.equal(await client.send({ data, timeout: 10_000 }), 320)
-    assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction again')
+    assert.equal(await client.send({ data, timeout: 10_000 }), EINVAL, 'the same transaction ID again')
     const request = await waiting
     assert.ok(typeof request === 'object')
     assert.deepEqual(
@@ -286,7 +286,7 @@ describe('umad files', { skip: missing }, () => {
     assert.match(said, /mad_agent\.destroy\(object 0\) = 0/)
   })
 
-  it('are shared with a child, which reads and sends like its parent', async t => {
+  it('are shared with a forked child, which reads and sends like its parent', async t => {
     const program = await UmadProgram.start(t, daemon)
     assert.equal(await program.register({ mgmtClass: PERFORMANCE, version: 1 }), 0)
     const data = madOf({ mgmtClass: PERFORMANCE, method: GET })
@@ -365,7 +365,7 @@ describe('umad files under failures', { skip: missing }, () => {
     assert.equal(await survivor.register({ mgmtClass: VENDOR, version: 1, oui: OUI }), 0)
     for (let round = 0; round < 20; round++) {
       const victim = await UmadProgram.start(t, daemon, 1)
-      // The same method each time: the last agent is gone.
+      // The same method each time: the last agent no longer exists.
       assert.equal(await victim.register({ mgmtClass: VENDOR, version: 1, oui: OUI, methods: [GET] }), 0)
       const data = madOf({ mgmtClass: VENDOR, method: GET, oui: OUI, tid: round })
       assert.equal(await survivor.send({ data }), 320)

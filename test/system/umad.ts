@@ -77,10 +77,10 @@ export const madOf = (
 export const ipGid = (last: number): Uint8Array => Uint8Array.of(...new Uint8Array(10), 0xff, 0xff, 127, 0, 0, last)
 
 export class UmadProgram extends StepProgram {
-  /** Size of its files' headers in bytes. */
+  /** Size of the header in its files, in bytes. */
   header: number = UmadHeader.bytes
 
-  /** With a file of node `umadN` open; `how`: "wait" for one without O_NONBLOCK. */
+  /** Opens a file of node `umadN`; `how`: "wait" for one without O_NONBLOCK. */
   static async start(t: Scope, daemon: TestDaemon, node = 0, how = ''): Promise<UmadProgram> {
     const self = new UmadProgram(t, UMAD_PROGRAM, daemon)
     assert.ok((await self.open(node, how)) >= 0)

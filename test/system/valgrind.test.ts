@@ -1,5 +1,5 @@
 /*
- * valgrind treats received bytes as initialised, and other bytes of the same buffer as uninitialised.
+ * valgrind treats received bytes as initialised, but not the other bytes of the buffer.
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'

@@ -56,7 +56,7 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
     })
   }
 
-  it('errors have the statuses of the specification', async t => {
+  it('errors complete with the statuses of the specification', async t => {
     assertGood(await run(t, ownProgram('verbs_errors'), ['-d', 'rxe0', '-g', '1'], { env: daemon.env }))
   })
 

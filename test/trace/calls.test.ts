@@ -153,7 +153,7 @@ describe('call lines', () => {
     assert.match(callLine(long, { verbose: true }), /attribute 0x4d (aa){40}\)/)
   })
 
-  it('objects that need no number have none', () => {
+  it('objects without numbers have none', () => {
     const query = recordOf(Device, Device.methods.query, 0, [], { out: [[66, '02000000']] })
     assert.match(callLine(query), /device\.query\(\) = 0 {numCompVectors 2} /)
     const channel = recordOf(CompChannel, CompChannel.methods.create, 0, [])
@@ -168,7 +168,7 @@ describe('call lines', () => {
     assert.match(callLine(destroy), /cq\.destroy\(object 0\) = 0 {compEvents 3} /)
   })
 
-  it('says how many calls were not traced, and keeps the terminal safe', () => {
+  it('reports how many calls were not traced, and prints no control characters', () => {
     const [first, second] = callLine({ ...base, lost: 7, command: 'a\u001b[2J\nb' }).split('\n')
     assert.match(first, /7 calls were not traced/)
     assert.equal(second, '[pid 123 a [2J b] fd 3 ioctl(?) = 0 <0.000034>')

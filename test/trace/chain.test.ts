@@ -148,7 +148,7 @@ describe('a chain', () => {
     )
   })
 
-  it('that is malformed stays bytes; an unknown class in it too', () => {
+  it('that is malformed stays bytes; so does one with an unknown class', () => {
     assert.match(callLine(recordOf(Uint8Array.of(1, 2, 3), { done: 0, error: 0 })), /chain\(entries 010203, onError/)
     const strange = entries.slice()
     strange[10] = 0x77

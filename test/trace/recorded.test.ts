@@ -1,6 +1,6 @@
 /*
- * The calls of recorded programs (test/fixtures/abi) as the tracer shows them. UPDATE_GOLDEN=1 rewrites the golden
- * file. calls.test.ts covers outputs: here the calls are decoded, not answered.
+ * The calls of recorded programs (test/fixtures/abi) as the tracer prints them. UPDATE_GOLDEN=1 rewrites the golden
+ * file. The calls are decoded, not answered; calls.test.ts covers outputs.
  */
 import assert from 'node:assert/strict'
 import { readFileSync, writeFileSync } from 'node:fs'

@@ -44,7 +44,7 @@ describe('values as text', () => {
     )
   })
 
-  it('bytes are bounded', () => {
+  it('byte arrays are abridged', () => {
     assert.equal(bytesText(Uint8Array.of(1, 255)), '01ff')
     assert.equal(bytesText(new Uint8Array(0)), '(no bytes)')
     assert.equal(bytesText(new Uint8Array(100), 2), '0000… (100 bytes)')
@@ -69,7 +69,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(flagsOf(1, color).of, 0), [])
   })
 
-  it('records without zero fields, and bounded', () => {
+  it('records without zero fields, and abridged', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     assert.equal(valueText('r', record(1, fields).of, values), '{f1 1, f2 2, f4 1, f5 2, f7 1, f8 2, f10 1, f11 2}')
@@ -81,7 +81,7 @@ describe('values as text', () => {
     assert.deepEqual(valueJson(record(1, fields).of, ones), ones)
   })
 
-  it('complete on demand: zeros, all fields, all records, all bytes', () => {
+  it('complete on request: zeros, all fields, all records, all bytes', () => {
     const fields = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, at(i, u8(0))]))
     const values = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, i % 3]))
     const whole = Object.entries(values).map(([name, value]) => `${name} ${value}`)

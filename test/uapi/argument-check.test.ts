@@ -82,7 +82,7 @@ it('accepts arguments without a problem, and nothing else', () => {
   fc.assert(
     fc.property(names, fc.array(value, { minLength: 15, maxLength: 15 }), fc.nat(), (order, values, wrong) => {
       const args: Record<string, unknown> = {}
-      // Mostly valid values; otherwise hardly any case would pass.
+      // Mostly valid values; otherwise few cases would be accepted.
       for (const [i, name] of order.entries())
         Object.defineProperty(args, name, {
           value: wrong % 3 === 0 || i === wrong % 15 ? values[i] : plainly[name],

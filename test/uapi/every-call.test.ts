@@ -76,7 +76,7 @@ describe('names and numbers', () => {
 })
 
 describe('every call', () => {
-  it('is a method of classes that exist, or is absent for a reason, and never both', () => {
+  it('is a method of existing classes, or absent for a reason, and never both', () => {
     for (const call of linuxCalls) {
       assert.notEqual(isMapped(call), call.absent !== undefined, titleOf(call))
       for (const name of call.classes) {
@@ -87,7 +87,7 @@ describe('every call', () => {
     }
   })
 
-  it('is in one table only, and the tables have nothing that Linux lacks', () => {
+  it('is in one table only, and the tables have no other calls', () => {
     const names = new Set(linuxCalls.map(({ name }) => name))
     for (const name of [...Object.keys(absentCommands), ...Object.keys(absentIoctls)]) assert.ok(names.has(name), name)
     const numbers = new Set(
@@ -161,7 +161,7 @@ const assertRefused = (decoded: Decoded | Answer, code: string, { name, absent }
 describe('absent calls', () => {
   const WRITE_CMD = InvokeWrite.WRITE_CMD
   for (const call of linuxCalls.filter(({ absent }) => absent !== undefined))
-    it(`${titleOf(call)} is refused as Linux refuses what a driver lacks, and says why`, () => {
+    it(`${titleOf(call)} is refused as Linux refuses calls that a driver lacks, with the reason`, () => {
       if (call.dialect === 'write') {
         assertRefused(byWrite([...u32(call.number), ...u16(2), ...u16(0)]), 'EOPNOTSUPP', call)
         const core = attribute(InvokeWrite.CORE_IN, 4, 0)
@@ -200,7 +200,7 @@ describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   }
   const ADDRESS = Number(ARENA)
 
-  it('survive the object dialect, with any arguments', () => {
+  it('survive the object dialect with any arguments', () => {
     for (const object of Object.keys(LinuxObjectClasses))
       for (const count of [1, 7, 500]) {
         const asked = [attribute(0, 8, Number(object)), attribute(1, 4, ADDRESS), attribute(2, 4 * count, ADDRESS + 8)]
@@ -222,7 +222,7 @@ const sourcesBelow = (folder: string): string[] =>
     .map(name => join(folder, name))
 
 describe('one implementation', () => {
-  it('no method of core or of a driver knows a dialect of Linux', () => {
+  it('no method of core or of a driver depends on a dialect of Linux', () => {
     for (const path of [...sourcesBelow('src/core'), ...sourcesBelow('src/drivers')]) {
       const source = readFileSync(join(repoRoot, path), 'utf8')
       assert.doesNotMatch(source, /from '[./]*(?:uapi|spec)\/linux[-/]/, path)

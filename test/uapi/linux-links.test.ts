@@ -1,5 +1,5 @@
 /*
- * Linux's calls on devices of every link (R10, R27): its structs hold the addresses of all links in one place. Fields
+ * Linux's calls on devices of every link (R10, R27): its structs have one place for the addresses of all links. Fields
  * of the device's link reach the driver, others are ignored as on Linux, and a round trip loses no byte. Also devices
  * of drivers that use another driver's id.
  */
@@ -20,7 +20,7 @@ import { bench, cap, type TestState, testDriver, testLines } from '../core/fixtu
 
 const { ah: Ah, cq: Cq, pd: Pd, rc_qp: RcQp } = Classes
 const LINKS = ['ib', 'roce', 'iwarp', 'opa'] as const
-/** A driver unknown to Linux has no structs of its own after those of the calls. */
+/** A driver unknown to Linux has no driver structs behind those of the calls. */
 const NO_DRIVER = 0
 
 const DLID = 0x1234

@@ -126,7 +126,7 @@ test('QUERY_QP of a new queue pair', () => {
   assert.equal(out.pathMtu, 1)
 })
 
-test('MODIFY_QP to INIT, RTR and RTS: the masked attributes and nothing else', () => {
+test('MODIFY_QP to INIT, RTR and RTS: exactly the masked attributes', () => {
   const [init, rtr, rts] = named('rc_qp.modify').map(s => s.decoded.call.args)
   assert.deepEqual(init, { state: 1, pkeyIndex: 0, port: 1, accessFlags: 0 })
   const { address, ...rest } = rtr

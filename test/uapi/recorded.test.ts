@@ -98,7 +98,7 @@ for (const name of PROGRAM_LOGS) {
       const { result, numbers } = recordedResult(call, logged)
       const { message } = there.answer(result)
       const back = decodeResult(call, message)
-      // The carrier inserts descriptor numbers.
+      // The carrier inserts the descriptor numbers.
       for (const attribute of numbers.keys()) delete back.out[attribute]
       assert.deepEqual(back.out, result.out, `${where}: result`)
       if (result.object !== undefined) assert.equal(back.object, result.object, `${where}: handle`)
@@ -151,7 +151,7 @@ test('the legacy part has no arguments: zeroing its permitted contents leaves no
           if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)
         })
     }
-  // Pointers to responses, and fields of MODIFY_QP outside its attribute mask.
+  // Pointers to responses, and fields of MODIFY_QP that its mask does not select.
   const response = /^(mr\.create|ah\.create|.._qp\.(query|postSend)) [0-7]$/
   const ignored = [...left].filter(entry => !response.test(entry) && !/^.._qp\.modify /.test(entry))
   assert.deepEqual(ignored, [])
@@ -253,16 +253,16 @@ test('raw.abilog: hand-made calls, most of them wrong, are answered as the kerne
     if (logged.errno !== 0) {
       const name = byLine.get(logged.line)!
       // Both check cqe 0 and handles.
-      assert.ok(CORE_DECIDES.has(name), `${title}: the codec let it through`)
+      assert.ok(CORE_DECIDES.has(name), `${title}: the codec accepted it`)
     }
     const { recorded, outcome } = outcomeOf(decoded, logged)
     assertAnswered(logged, view, decoded.answer(outcome), recorded, title)
     assertImage(logged, encodeLinux(decoded.call, decoded.legacy()!), title)
   }
-  assert.ok(settled >= 25, `only ${settled} settled by the codec`)
+  assert.ok(settled >= 25, `the codec answered only ${settled} calls`)
 })
 
-test('an ioctl that is neither dialect’s is ENOTTY', () => {
+test('an ioctl of neither dialect is ENOTTY', () => {
   const unknown = readAbilog('raw.abilog').find(call => call.kind === 'request' && onUverbs(call))
   assert.ok(unknown?.kind === 'request')
   assert.equal(unknown.errno, 25)

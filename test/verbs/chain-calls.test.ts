@@ -46,16 +46,16 @@ const buffer = new Uint8Array(64)
 const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
   'another class': chain => chain.register(chain.cq(), buffer),
   'a method of another class': chain => chain.call(RcQp, 'query', {}, chain.pd()),
-  'what is gone': chain => {
+  'a destroyed object': chain => {
     const pd = chain.pd()
     chain.call(Pd, 'destroy', {}, pd)
     chain.register(pd, buffer)
   },
-  'what made no object': (chain, { qp }) => {
+  'a reference to a call that created no object': (chain, { qp }) => {
     chain.pd()
     chain.register(chain.call(RcQp, 'query', {}, qp) as Named, buffer)
   },
-  'what cannot be undone': (chain, { qp }) => {
+  'a call that cannot be undone': (chain, { qp }) => {
     chain.pd()
     chain.call(RcQp, 'modify', { state: QpState.values.ERR }, qp)
   },
@@ -63,17 +63,17 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
     chain.pd()
     chain.call(Interface, 'chain', { entries: new Uint8Array(0), onError: 1 }, chain.call(RcQp, 'query', {}, qp))
   },
-  'a creation that is about an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
-  'a mistake after a question about the device': (chain, { pd, cq }) => {
+  'a creation that names an object': chain => chain.call(Pd, 'create', {}, chain.pd()),
+  'a mistake after a query of the device': (chain, { pd, cq }) => {
     chain.call(Device, 'queryGidTable', {})
     chain.call(Pd, 'createAhs', { addresses: [] }, pd)
     chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
-  'a value out of its limits': (chain, { pd, cq }) => {
+  'a value out of range': (chain, { pd, cq }) => {
     chain.pd()
     chain.rcQp(pd, { sendCq: cq, maxSendWr: 1 << 30 })
   },
-  'many by the way, and then a mistake': (chain, { pd, cq }) => {
+  'many objects in a list, and then a mistake': (chain, { pd, cq }) => {
     const dgid = new Uint8Array([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 10, 0, 0, 1])
     const one = { dgid, sgidIndex: 1, port: 1, isGlobal: 1, hopLimit: 1, trafficClass: 0, flowLabel: 0 }
     chain.call(Pd, 'createAhs', { addresses: [{ ...one, sl: 0, staticRate: 0 }] }, chain.pd())
@@ -121,7 +121,7 @@ test('both ways create the same objects', async () => {
   await device.close()
 })
 
-test('a chain returns an object that it was given unchanged', async () => {
+test('a chain returns an object that was passed to it unchanged', async () => {
   const { device } = await opened()
   const given = device.create(Pd)
   assert.equal(device.chain(chain => ({ made: chain.pd(), given })).given, given as unknown)

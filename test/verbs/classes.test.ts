@@ -18,7 +18,7 @@ eachCarrier(openTwo => {
     return { a, b, from, to }
   }
 
-  test('a datagram arrives with its sender, who can be answered', async () => {
+  test('a datagram arrives with its sender, to whom a reply can be sent', async () => {
     const { a, b, from, to } = await datagrams()
     from.activate()
     to.activate({ qkey: 0x1234 })
@@ -173,7 +173,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a counting queue is never full and wakes waiters when it grows; thresholds work', async () => {
+  test('a counting queue is never full and wakes waiters when its count grows; thresholds work', async () => {
     const [one, two] = await openTwo()
     const [a, b] = [place(one), place(two)]
     const counting = b.device.cq({ kind: 'counting' })
@@ -261,7 +261,7 @@ test('a message may consume a receive request while its queue is resized', async
   from.connect(to.endpoint)
   to.connect(from.endpoint)
   for (let id = 1; id <= 3; id++) srq.receive(b.mr.slice(id * 16, 16), id)
-  // The daemon does this when the program asks for more room.
+  // The daemon does this when the program requests more room.
   const { carrier } = (srq as unknown as { kit: DeviceContext }).kit
   const { call } = carrier
   const sendFirst: AnyCall = (...args) => {

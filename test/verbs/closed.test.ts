@@ -1,6 +1,6 @@
 /*
- * Closed objects stay closed: the handle may belong to another object by now, and a call must not reach that one.
- * Closing is harmless when there is nothing to close: twice, or on a removed device.
+ * Closed objects stay closed: their handles may belong to other objects by now, and calls must not reach those. Closing
+ * has no effect if there is nothing to close: twice, or on a removed device.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -133,7 +133,7 @@ eachCarrier(openTwo => {
 })
 
 eachCarrier(openTwo => {
-  test('a closed device completes nothing more and leaves its rings alone', async () => {
+  test('a closed device completes no more requests and does not access its rings', async () => {
     const [device, other] = await openTwo()
     const a = end(device)
     const b = end(other)
@@ -152,7 +152,7 @@ eachCarrier(openTwo => {
     await assert.rejects(walk, { code: 'EIO' })
     for (let i = 0; i < 300; i++)
       try {
-        assert.ok(!a.cq.poll(), `completion ${a.cq.completion.id} of nothing`)
+        assert.ok(!a.cq.poll(), `completion ${a.cq.completion.id} of no request`)
       } catch (error) {
         assert.ok(error instanceof RdmaError && error.code === 'EIO', String(error))
       }

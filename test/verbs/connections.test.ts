@@ -58,7 +58,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await two?.close()
   })
 
-  it('a message arrives, and the peer learns of the close', async () => {
+  it('a message arrives, and the peer is notified of the close', async () => {
     const [here, there] = await pair(server, url, two)
     assert.equal(text(there.privateData), 'asks')
     assert.equal(text(here.privateData), 'answers')
@@ -133,7 +133,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(listen(`rdma://0.0.0.0:${server.port}`, { device: one }), { code: /^EADDR/ })
   })
 
-  it('a signal ends the wait, and the peer finds the connection gone', async () => {
+  it('a signal ends the wait, and the peer sees the connection end', async () => {
     const controller = new AbortController()
     const asking = connect(url, { device: two, signal: controller.signal })
     const request = await nextOf(server)

@@ -13,7 +13,7 @@ import { createNetwork, open, RdmaError } from '../../src/verbs/index.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { plainMad } from '../mad/pair.ts'
 
-test('an agent asks the other device for its counters', async () => {
+test("an agent queries the other device's counters", async () => {
   const network = createNetwork()
   await using asking = await open({ network, address: '10.0.0.1' })
   await using _asked = await open({ network, address: '10.0.0.2' })
@@ -26,7 +26,7 @@ test('an agent asks the other device for its counters', async () => {
   agent.send({ address, qpn: 1, timeout: 60_000, data })
   let answer: ReturnType<typeof channel.receive> | undefined
   for (let turns = 0; answer === undefined; turns++) {
-    assert.ok(turns < 1000, 'no response has come')
+    assert.ok(turns < 1000, 'no response has arrived')
     try {
       answer = channel.receive({ room: 256 })
     } catch (error) {

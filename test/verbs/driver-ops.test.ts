@@ -75,8 +75,8 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
       }
       assert.equal(take(memory, info), 'hello')
 
-      // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that it was
-      // given.
+      // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that was
+      // passed to it.
       using receiver = device.create(CtxContext, shape)
       using theirs = device.driverOps(CtxInterface.V1)
       theirs.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
@@ -166,7 +166,7 @@ describe('in this process', () => {
   })
 })
 
-describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
   let socket = ''
   before(async () => {

@@ -29,16 +29,16 @@ export const openTwoHere =
 export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
   describe('in this process', () => tests(openTwoHere()))
   describe('in this process, with the rings of rxe', () => tests(openTwoHere(undefined, { rings: 'rxe' })))
-  describe('on a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+  describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     const scope = suiteScope()
     let socket = ''
     before(async () => {
       const daemon = await startDaemon(scope, { devices: TWO_DEVICES })
       socket = daemon.socket
-      // Nothing may be left, whatever the tests did.
+      // No object may be left, whatever the tests did.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
-    // A failed test leaves its devices open; the daemon would never be empty.
+    // A failed test leaves its devices open, and the daemon would never have no objects.
     const opened: Device[] = []
     afterEach(async () => {
       for (const device of opened.splice(0)) await device.close()

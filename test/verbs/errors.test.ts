@@ -24,7 +24,7 @@ const messageOf = (body: () => unknown): string => {
     assert.ok(error instanceof RdmaError, String(error))
     return error.message
   }
-  return 'nothing was thrown'
+  return 'no error was thrown'
 }
 
 eachCarrier(openTwo => {

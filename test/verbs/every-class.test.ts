@@ -1,7 +1,8 @@
 /*
  * R8 from the library: for every class and method of a device here the library has a method of its own, besides the
  * generic `device.create` and `device.call`. Each row runs it, and the test checks that it makes exactly that call on a
- * device that has the class; rows without one give the reason. What the soft device lacks is refused by name.
+ * device that has the class; rows without a method give the reason. Calls that the soft device lacks are refused with
+ * their names.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -19,9 +20,9 @@ type Words = (device: Device) => unknown
 /** The row of a method: the library call, or the reason why there is none. */
 type Row = Words | string
 
-const DOORBELL = 'the ring of the queue pair and its doorbell do it: qp.send, qp.write, …'
-const CHANNEL = 'the library has its own, or needs none: cq.wait, device.events, device.eventQueue'
-const ELSEWHERE = 'events are read as they come, by one reader: device.events, cq.wait'
+const DOORBELL = 'done by the ring of the queue pair and its doorbell: qp.send, qp.write, …'
+const CHANNEL = 'the library has its own way, or needs none: cq.wait, device.events, device.eventQueue'
+const ELSEWHERE = 'events are read as they arrive, by one reader: device.events, cq.wait'
 
 const rcQp = (device: Device) => {
   const { pd, cq } = place(device)
@@ -58,7 +59,7 @@ const queuePairRows = (make: (device: Device) => ReturnType<typeof rcQp> | Retur
   modify: (device: Device) => make(device).modify(RESET),
   destroy: (device: Device) => make(device).close(),
 })
-/** There is one per port, so each is closed again. */
+/** There is one per port, so it is closed again immediately. */
 const gsi =
   (use: (qp: GsiQueuePair) => unknown): Words =>
   device => {
@@ -72,10 +73,10 @@ const smiQp = (device: Device) => {
 }
 /** Classes that no device of the project has. */
 const WITHOUT_WORDS = ['tm_srq', 'raw_packet_qp', 'rd_qp', 'flow', 'counters', 'dm', 'wq', 'rwq_ind_table']
-const GENERIC = 'no device of the project has it: device.create, device.call'
+const GENERIC = 'no device of the project supports it: device.create, device.call'
 const CONNECTIONS = ['cm_channel', 'cm_id', 'cm_multicast']
 const DATAGRAMS = ['mad_channel', 'mad_agent']
-const FOR_ANY = 'those for any class: device.create, device.call'
+const FOR_ANY = 'the generic methods: device.create, device.call'
 const RDMA_CM = 'programs of librdmacm use it, on the system-wide device'
 
 /** Rows of classes with one reason for all their methods. */
@@ -95,7 +96,7 @@ const rows: Readonly<Record<string, Readonly<Record<string, Row>>>> = {
     chain: device => device.chain(chain => chain.pd()),
   },
   device: {
-    open: 'the library opens a device that is a daemon’s; in this process core does',
+    open: 'the library opens a device of a daemon; in this process core does it',
     query: device => device.query(),
     queryHandles: device => device.handles(Classes.pd),
     queryGidTable: device => device.gids(),
@@ -223,7 +224,7 @@ const OF_WHOLE = ['smi_qp']
 
 /** The device without its generic methods. */
 const ownWordsOnly = (device: Device): Device => {
-  const generic = (): never => assert.fail('these are words for any class')
+  const generic = (): never => assert.fail('these are the generic methods')
   return { ...device, create: generic, call: generic }
 }
 
@@ -249,11 +250,11 @@ test('every method of every class has a method in the library, or a reason', asy
       try {
         await row(device)
       } catch (error) {
-        // Refused, with the name of that call.
+        // Refused with the name of that call.
         assert.ok(error instanceof RdmaError && called.has(call), `${call}: ${error}`)
         assert.deepEqual([error.class, error.method], [name, method])
       }
-      assert.ok(called.has(call), `${call} is not what the library has called, but ${[...called].join(', ')}`)
+      assert.ok(called.has(call), `the row says ${call}, but the library made ${[...called].join(', ')}`)
     }
   }
   using system = openSystem({ network })

@@ -46,7 +46,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('ids that a completion cannot carry, and immediate with invalidate, are refused', async () => {
+  test('ids that a completion cannot contain, and immediate with invalidate, are refused', async () => {
     const { a, b } = await pair(openTwo)
     for (const id of [-1, 1.5, Number.NaN, 2 ** 60, Number.POSITIVE_INFINITY])
       for (const post of [() => a.qp.send(new Uint8Array(1), { id }), () => a.qp.receive(undefined, id)])
@@ -72,7 +72,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('an unconnected queue pair does not keep requests for later', async () => {
+  test('an unconnected queue pair refuses requests', async () => {
     const { a, b } = await pair(openTwo)
     const qp = a.pd.rcQp({ sendCq: a.cq })
     refuses('qp.send', /^the queue pair is in RESET: it cannot send$/, () => qp.send(new Uint8Array(1)))
@@ -109,7 +109,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('a waiter is told that its queue overflowed', async () => {
+  test('a wait reports that its queue overflowed', async () => {
     const { a, b } = await pair(openTwo)
     const cq = a.device.cq({ entries: 1 })
     const qp = a.pd.rcQp({ sendCq: cq, recvCq: a.cq, maxSendWr: 600 })
@@ -175,7 +175,7 @@ test('a method called without its object says so', async () => {
   await device.close()
 })
 
-test('a long message does not starve others', async () => {
+test('a long message does not starve other queue pairs', async () => {
   const network: Network = createNetwork()
   const { a, b } = await pair(async () => [await open({ network }), await open({ network })])
   const mebibytes = 256
@@ -200,7 +200,7 @@ test('a long message does not starve others', async () => {
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(come, mebibytes)
-  // what the fastest memory copies in a millisecond
+  // what the fastest memory can copy in a millisecond
   assert.ok(most <= 64, `${most} MiB in one turn`)
   await closeAll(a, b)
 })

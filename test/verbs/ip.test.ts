@@ -146,7 +146,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     })()
     await one.close()
     assert.deepEqual(await waiting, [])
-    // A daemon closes it a moment later.
+    // A daemon closes it later.
     const pings = async (): Promise<never> => {
       for (;;) await right.ping('10.9.0.1', { timeout: 20 })
     }

@@ -168,7 +168,7 @@ describe('requests', () => {
       )
     })
 
-  it('to receive do so too', () => {
+  it('of receives become the same words too', () => {
     fc.assert(
       fc.property(fc.array(fc.record({ id: fc.nat({ max: 2 ** 53 - 1 }), local }), { maxLength: 12 }), requests => {
         const queues = names.map(name => sendQueue(name))

@@ -42,7 +42,7 @@ test('a signal ends a drain that does not finish, and the device stays open', as
   await closeAll(a, b)
 })
 
-test('a device dropped without close causes a warning, a closed one does not', () => {
+test('a device dropped without close causes a warning, a closed device does not', () => {
   const drop = (name: string, close: string) => `{ await (async () => {
     const device = await userdma.open({ network, name: '${name}' })
     device.cq()

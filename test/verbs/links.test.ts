@@ -112,7 +112,7 @@ test('iwarp: addresses belong to the connection', async () => {
   assert.deepEqual(said, [])
 })
 
-test('the soft device accepts and returns a MAC address; it tags no frames', async () => {
+test('the soft device accepts and returns a MAC address; it adds no VLAN tags', async () => {
   await using device = await open()
   const pd = device.pd()
   const cq = device.cq()

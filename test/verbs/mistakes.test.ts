@@ -73,7 +73,7 @@ eachCarrier(openTwo => {
     assert.throws(() => qp.send(slice), { ...gone, call: 'qp.send' })
     assert.throws(() => qp.receive(slice), { ...gone, call: 'qp.receive' })
     assert.throws(() => srq.receive(slice), { ...gone, call: 'srq.receive' })
-    assert.equal(qp.pending, 0, 'nobody works on what was posted')
+    assert.equal(qp.pending, 0, 'no engine processes the request')
     await other.close()
   })
 })
@@ -134,7 +134,7 @@ test('invalid signals, invalid attributes, and objects without events are refuse
   await device.close()
 })
 
-test('an event handler that throws stops no other one; an iterator gets events from its creation on', async () => {
+test('an event handler that throws does not stop others; an iterator gets events from its creation on', async () => {
   const network = createNetwork()
   const owner = await open({ network, name: 'rxe7' })
   const device = await open({ network, device: 'rxe7' })

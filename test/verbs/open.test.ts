@@ -28,7 +28,7 @@ for (const link of ['dgram', 'udp', 'udp-plain'] as const)
     await closeAll(a, b)
   })
 
-test("first keys and numbers: unforeseeable, and repeatable with a source of random numbers of one's own", async () => {
+test("first keys and numbers: unpredictable, or repeatable with one's own source of random numbers", async () => {
   const firstOf = async (random?: () => number): Promise<string> => {
     const { pd, qp, device } = end(await open({ network: createNetwork(random ? { random } : {}) }))
     const text = `${pd.register(new Uint8Array(8)).rkey} ${qp.qpn}`
@@ -55,8 +55,8 @@ test('a device that cannot be opened is refused with a sentence', async t => {
   await assert.rejects(open({ socket }), { code: 'ECONNREFUSED', hint: /userdma daemon --socket/ })
 })
 
-describe('a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
-  test('that ends: calls are refused, waiters are woken, polling reports it', async t => {
+describe('a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
+  test('that ends: calls are refused, waiters are woken, polling reports the end', async t => {
     const daemon = await startDaemon(t)
     const device = await open({ socket: daemon.socket })
     await assert.rejects(open({ socket: daemon.socket, device: 'rxe7' }), /no device rxe7; there are rxe0/)

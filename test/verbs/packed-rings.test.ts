@@ -48,7 +48,7 @@ const size = fc.oneof(
 )
 
 for (const packed of [true, false])
-  test(`both ends see the same elements, ${packed ? 'packed' : 'each ring by itself'}`, native, () => {
+  test(`both ends see the same elements, ${packed ? 'packed' : 'each ring separately'}`, native, () => {
     const step = fc.record({ free: fc.option(fc.nat(), { nil: undefined, freq: 2 }), of: size })
     fc.assert(
       fc.property(fc.array(step, { maxLength: 60 }), steps => {
@@ -96,7 +96,7 @@ test('headers of packed rings share pages, separate from their elements', native
   end()
 })
 
-test('a program’s writes to its header move no element of the device', native, () => {
+test("a program’s writes to its header do not move the device's elements", native, () => {
   const { rings, find, end } = bothEnds(true)
   const ring = createRing(rings, 15, 64)
   const before = elementAt(ring, 3)
@@ -110,7 +110,7 @@ test('a program’s writes to its header move no element of the device', native,
 
 test('a slab beyond the end of the shared mapping is mapped separately', native, () => {
   const { rings, find, end } = bothEnds(true)
-  // A long ring shifts what follows by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
+  // A long ring shifts those behind it by a page; then rings of 193, 3 × 18, 6 and 3 pages fill a chunk of 256.
   const counts = [
     [1, 20_000, 128],
     [1, 2047, 128],

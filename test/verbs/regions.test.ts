@@ -105,7 +105,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('remote memory survives JSON and structuredClone, is a bound, and has parts', async () => {
+test('remote memory survives JSON and structuredClone, limits accesses, and can be sliced', async () => {
   const { a, b } = await pair()
   const original = b.mr.remote(8, 16)
   assert.equal(JSON.stringify({ ...original.toJSON() }), JSON.stringify(original))

@@ -11,7 +11,7 @@ import { closeAll, end } from './ends.ts'
 
 const RECEIVES = 20
 
-describe('a removed device', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () => {
   const suite = suiteScope()
   let daemon: TestDaemon
   before(async () => {

@@ -45,7 +45,7 @@ test('devices of this process are listed, with events as they are added and remo
   assert.equal(changes.length, 3)
 })
 
-test('it names the owner of its devices, and reports nothing once it is closed', () => {
+test('it names the owner of its devices, and reports no events once it is closed', () => {
   const refused = (body: () => unknown, code: string, reason: RegExp): void =>
     assert.throws(body, error => error instanceof RdmaError && error.code === code && reason.test(error.reason))
   refused(() => openSystem({}), 'EINVAL', /say whose devices/)
@@ -56,7 +56,7 @@ test('it names the owner of its devices, and reports nothing once it is closed',
   refused(() => system.devices(), 'EIO', /closed/)
 })
 
-describe('in a daemon', { skip: !hasNative() && 'there is no koffi' }, () => {
+describe('in a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
   const scope = suiteScope()
   test('devices are listed', async () => {
     const daemon = await startDaemon(scope, { devices: TWO_DEVICES })

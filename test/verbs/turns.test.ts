@@ -24,7 +24,7 @@ test('messages and their answers need no turn of the event loop', async () => {
   await closeAll(a, b)
 })
 
-test('two loops that keep each other busy do not starve timers and signals', async () => {
+test('two loops that reply to each other do not starve timers and signals', async () => {
   const { a, b } = await pair()
   const stop = AbortSignal.timeout(20)
   let rounds = 0

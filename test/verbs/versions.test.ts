@@ -110,7 +110,7 @@ const refusal = (body: () => unknown): string => {
   }
 }
 
-const native = { skip: !hasNative() && 'there is no koffi' }
+const native = { skip: !hasNative() && 'koffi is missing' }
 
 test('an old library on a newer device uses what it knows', native, () => {
   const tint = method(Block.CM + 5, { in: {}, out: { tint: u32(64) } })
@@ -129,7 +129,7 @@ test('an old library on a newer device uses what it knows', native, () => {
   end()
 })
 
-test('an old library on a newer device is told which required attribute it lacks', native, () => {
+test('an old library on a newer device reports which required attribute it lacks', native, () => {
   const { create } = Pd.methods
   const strict = changed(Pd, { create: method(create.call, { in: { shade: u32(1) }, out: {} }) })
   const { device, end } = library(deviceOf([strict], ['xrcd']))
@@ -149,7 +149,7 @@ test('an old library on a newer device is told which required attribute it lacks
   end()
 })
 
-test('a new library on an older device is told what the device lacks', native, () => {
+test('a new library on an older device reports what the device lacks', native, () => {
   const { flags: _, ...without } = Xrcd.methods.create.in
   const older = [
     changed(Xrcd, { create: method(Xrcd.methods.create.call, { in: without, out: {} }) }),
@@ -168,7 +168,7 @@ test('a new library on an older device is told what the device lacks', native, (
   end()
 })
 
-test('names inherited from Object.prototype are no methods or attributes of a device', native, () => {
+test('names inherited from Object.prototype are not methods or attributes of a device', native, () => {
   const { device, end } = library(deviceOf([]))
   for (const name of ['constructor', 'toString']) {
     assert.equal(
@@ -183,7 +183,7 @@ test('names inherited from Object.prototype are no methods or attributes of a de
   end()
 })
 
-test('a library that needs an output which the device lacks says so before the call', native, () => {
+test('a library that needs an output which the device lacks reports this before the call', native, () => {
   const { create } = Pd.methods
   const newer = changed(Pd, { create: method(create.call, { in: {}, out: { depth: u32(64) } }) })
   const { device, end } = library(deviceOf([]))

@@ -30,7 +30,7 @@ const Slow = objectClass('slow', 0x8000, {
 })
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, pd: Pd } = Classes
 
-/** A device whose `slow` objects block: each call ends when the test lets it succeed or fail. */
+/** A device whose `slow` objects block: each call ends when the test makes it succeed or fail. */
 const opened = async () => {
   const pending: ((error?: CallError) => void)[] = []
   let live = 0
@@ -80,7 +80,7 @@ const opened = async () => {
     core: core as unknown as CoreDevice,
     pd: device.pd(),
     live: () => live,
-    /** Lets all waiting calls go on, and everything that follows. */
+    /** Resumes all waiting calls, and everything that follows. */
     async pass(error?: CallError) {
       for (const go of pending.splice(0)) go(error)
       await new Promise(setImmediate)
@@ -129,7 +129,7 @@ test('a synchronous call is refused, and what the driver creates later is destro
   await world.pass()
   assert.deepEqual([live(), core.counts.slow], [0, 0])
   assert.throws(() => device.create(Slow, { pd: pd.handle }), takesTime)
-  await world.pass(new CallError('EAGAIN', 'nobody hears of it'))
+  await world.pass(new CallError('EAGAIN', 'the result is discarded'))
   const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }))
   assert.throws(() => one.add({ value: 1 }), takesTime)
   await world.pass()
@@ -141,7 +141,7 @@ test('a synchronous call is refused, and what the driver creates later is destro
   await device.close()
 })
 
-test('a chain that would wait is refused, and nothing of it is left', async () => {
+test('a chain that would wait is refused, and leaves no objects', async () => {
   const world = await opened()
   const { device, core, live } = world
   const before = { ...core.counts }
@@ -177,7 +177,7 @@ test('a signal ends the wait, and what is created later is destroyed', async () 
   const one = await ending(world, device.createAsync(Slow, { pd: pd.handle }, { signal: second.signal }))
   second.abort()
   await world.pass()
-  assert.equal(live(), 1, 'what was answered stays')
+  assert.equal(live(), 1, 'answered calls keep their results')
   const adding = device.callAsync(Slow, 'add', { value: 1 }, one)
   await Promise.all([assert.rejects(adding, { code: 'EIO' }), device.close(), world.pass()])
   assert.equal(live(), 0)

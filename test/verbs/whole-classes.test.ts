@@ -1,5 +1,5 @@
 /*
- * Classes that no driver here has, on a device whose driver has them (whole-driver.ts): the library's generic methods
+ * Classes that no driver here supports, on a device whose driver does (whole-driver.ts): the library's generic methods
  * serve them (R8, R9), alone, in a chain, and on an event queue.
  */
 import assert from 'node:assert/strict'
@@ -12,7 +12,7 @@ import { refuses, untyped } from './mistakes.ts'
 import { createWholeDevice } from './whole-driver.ts'
 
 /**
- * A device of that driver, a protection domain, memory and a completion queue; the test closes all of it at its end.
+ * A device of that driver, a protection domain, memory and a completion queue; all are closed at the end of the test.
  */
 const place = async (body: (on: ReturnType<typeof placeOn>) => Promise<void> | void): Promise<void> => {
   const network = createNetwork()

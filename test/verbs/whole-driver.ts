@@ -1,6 +1,6 @@
 /*
- * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`, that has what no driver of the
- * project has: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
+ * A third-party driver, made with the exports of `userdma/core` and `userdma/spec`, that supports what no driver of the
+ * project does: queue pairs of raw packets, of subnet management and of reliable datagrams, work queues and tables of
  * them, flow steering rules, counters, device memory, tag-matching receive queues.
  *
  * A sent frame is looped back: to the queue pair of the first rule that matches its headers, into its own receive queue
@@ -76,7 +76,7 @@ const take = (ring: Ring): number => {
   return element(ring, oldest)
 }
 
-/** Drops what was posted; the program starts at 0 too. */
+/** Drops posted requests; the program's index starts at 0 too. */
 const empty = ({ piece }: Ring): void => {
   for (const at of [RingHeader.PRODUCER, RingHeader.CONSUMER]) piece.view.setUint32(piece.at + at, 0, true)
 }
@@ -342,7 +342,7 @@ const others = [
     destroy: () => ({}),
   }),
   driverClass(ah, { create: () => ({}), modify: () => ({}) }),
-  /** Regions of any kind; nobody checks their keys. */
+  /** Regions of any kind; their keys are not checked. */
   driverClass<typeof mr, { length: bigint; iova: bigint }>(mr, {
     create(_call, object, given) {
       object.state = given

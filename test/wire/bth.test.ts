@@ -30,7 +30,7 @@ test('each accessor reads its field of any packet', () => {
   )
 })
 
-test('putBth writes what the table-driven codec writes, and not a byte more', () => {
+test('putBth writes what the table-driven codec writes, and no other bytes', () => {
   fc.assert(
     fc.property(anyPacket, fc.nat({ max: 99 }), (packet, at) => {
       const BTH = { ...packet.BTH, tver: 0, fecn: false, becn: false, resv6: 0, resv7: 0 }

@@ -124,7 +124,7 @@ describe('flipped bits', () => {
   test('in a packet: the ICRC is wrong, except in the byte of FECN and BECN; the emitted bytes differ from the original', () => {
     for (const [name, frame] of samples) {
       const { payload } = frame
-      // rdma_rxe's second CRC pass over a FLUSH masks nothing.
+      // rdma_rxe computes the second CRC pass over a FLUSH without masking.
       const variableByte = name.endsWith('RC_FLUSH') ? -1 : 4
       for (let bit = 0; bit < payload.length * 8; bit = bit < 512 ? bit + 1 : bit + 61) {
         const mutated = payload.slice()

@@ -90,13 +90,13 @@ describe('engine', () => {
     assert.equal(engine.calls, 1)
   })
 
-  test('one that computes a wrong CRC is refused, and the old one stays', () => {
+  test('one that computes a wrong CRC is refused, and the previous one is kept', () => {
     const arena = addressed(new Uint8Array(1024))
     assert.throws(() => useCrcEngine(engineOver(arena, 1), arena), /CRC engine test is wrong: 200 bytes from seed 0x/)
     assert.equal(crcEngineName(), 'zlib')
   })
 
-  test('its check needs an arena with an address', () => {
+  test('the check needs an arena with an address', () => {
     const engine = engineOver(addressed(new Uint8Array(1024)))
     assert.throws(() => useCrcEngine(engine), /needs an arena of at least 1024 bytes that has an address/)
     assert.throws(() => useCrcEngine(engine, plainArena(4096)), /that has an address/)

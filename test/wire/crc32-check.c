@@ -1,7 +1,7 @@
 /*
- * Compares every way to a CRC in native/native.c that this processor can go with a bit-by-bit CRC, at all lengths to
- * 1200 and some larger ones, in buffers of exactly that size, so that the address sanitizer sees a read past either
- * end. Prints the ways; 1 on a difference.
+ * Compares every CRC implementation in native/native.c that this processor supports with a bit-by-bit CRC, at all
+ * lengths to 1200 and some larger ones, in buffers of exactly that size, so that the address sanitizer detects a read
+ * beyond either end. Prints the implementations; exits with 1 on a difference.
  */
 #include "../../native/native.c"
 #include <stdio.h>

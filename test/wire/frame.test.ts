@@ -133,7 +133,7 @@ test('reasons for opaque frames', () => {
   assert.equal(reasonOf(six, set(58, 0, 11)), 'UDP length')
 })
 
-test('a zero checksum in the form that nobody emits counts as wrong, so that the bytes stay', () => {
+test('a zero checksum in the form that no sender emits counts as wrong, so that encoding keeps the bytes', () => {
   const bytes = emitFrame({ ...four, identification: 0 })
   const view = new DataView(bytes.buffer)
   // with the identification that makes the sum of all others 0xffff the correct checksum is 0

@@ -187,7 +187,7 @@ describe('seal and verify', () => {
     for (let length = 0; length < 16; length++) assert.equal(verifyIcrc(plainArena(16), 0, length, flow, 0), false)
   })
 
-  test('the identification is found from the ICRC alone, and for a wrong packet almost never', () => {
+  test('the identification is found from the ICRC alone, and almost never for a wrong packet', () => {
     let passed = 0
     fc.assert(
       fc.property(anyFrame, fc.nat(0xffff), fc.nat(), (frame, expected, flip) => {
@@ -253,7 +253,7 @@ describe('packets of a run', () => {
   const FLUSH = 0x1c
 
   for (const fast of [true, false])
-    test(`are sealed and verified like single packets, ${fast ? 'with one call' : 'without such an engine'}`, t => {
+    test(`are sealed and verified like single packets, ${fast ? 'with one call' : 'without an engine'}`, t => {
       const arena = { ...plainArena(200 * 200), address: fast ? 0x1000 : 0 }
       if (fast) useCrcEngine(engineOver(arena), arena)
       t.after(() => useCrcEngine(undefined))

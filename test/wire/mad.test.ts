@@ -141,7 +141,7 @@ test('no two fields of a message share a bit', () => {
   }
 })
 
-describe('non-messages and values that do not fit', () => {
+describe('invalid messages, and values that do not fit', () => {
   test('other classes, versions, methods, attributes and sizes are not messages', () => {
     const mad = emitCm({ name: 'RTU', tid: 1n, localId: 1, remoteId: 2 })
     for (const [at, value] of [

@@ -45,7 +45,7 @@ const remove = (entry: ClientEntry, device: Device): void => {
 export const registerClient = (core: Core, client: Client): (() => void) => {
   const entry: ClientEntry = { client, devices: new Set(), running: 0 }
   const unregister = (): void => {
-    if (entry.running > 0) throw new Error(`client ${client.name} unregisters in a callback of its own`)
+    if (entry.running > 0) throw new Error(`client ${client.name} unregisters in its own callback`)
     const at = core.clients.indexOf(entry)
     if (at < 0) return
     core.clients.splice(at, 1)

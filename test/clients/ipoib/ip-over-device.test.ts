@@ -1,6 +1,6 @@
 /*
  * IP over the device between hosts in virtual time: interfaces and sockets as programs call them, over links that lose
- * packets and devices that come and go (R31, R40).
+ * packets and devices that are added and removed (R31, R40).
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
@@ -128,7 +128,7 @@ const transfer = (world: World, from: Stack, to: Stack, destination: string, dur
 }
 
 for (const family of [4, 6] as const)
-  it(`1,000,000 bytes of UDP arrive over a link that loses, doubles and reorders, while a device comes and goes, IPv${family}`, () => {
+  it(`1,000,000 bytes of UDP arrive over a link that loses, duplicates and reorders, while a device is removed and added, IPv${family}`, () => {
     const { world, a, b, base, one, other } = two(family, 'drop=5%,dup=2%,reorder=2%,seed=7')
     let plugged = 0
     const { transmissions, chunks } = transfer(world, one, other, `${base}2`, step => {
@@ -142,8 +142,8 @@ for (const family of [4, 6] as const)
       if (step % 7 === 6 && a.devices.has('rxe9')) a.unplug(9)
     })
     if (a.devices.has('rxe9')) a.unplug(9)
-    assert.ok(plugged > 5, `a device came only ${plugged} times`)
-    assert.ok(transmissions > chunks * 1.02, 'nothing was lost')
+    assert.ok(plugged > 5, `a device was added only ${plugged} times`)
+    assert.ok(transmissions > chunks * 1.02, 'packets were lost')
     one.close()
     other.close()
     for (const host of [a, b]) assertNothingLeft(host)
@@ -179,7 +179,7 @@ describe('a removed device', () => {
     for (const host of [a, b]) assertNothingLeft(host)
   })
 
-  it('and returns a thousand times leaves nothing', () => {
+  it('and returns a thousand times, leaving no objects', () => {
     const { world, a, b, base, other } = two()
     const flows = () => world.link.stat().flows
     other.udp(1)
@@ -192,7 +192,7 @@ describe('a removed device', () => {
       if (i === 10) before = flows()
     }
     world.rest()
-    assert.ok(flows() <= before, `${flows()} flows, ${before} at first`)
+    assert.ok(flows() <= before, `${flows()} flows, ${before} initially`)
     assert.equal(other.query().neighbours, 1)
     a.unplug(1)
     b.unplug(2)
@@ -241,7 +241,7 @@ describe('an interface', () => {
     stackOf(1, 64)
   })
 
-  it('reaches others of the same device', () => {
+  it('reaches other interfaces of the same device', () => {
     const { world, a, base, one } = two()
     const third = new Stack(deviceOf(a, 1), `${base}3`)
     const echo = third.echo()
@@ -268,7 +268,7 @@ it('a process is charged for the buffers that peers may fill, until they are rel
   const ofInterface = charged
   assert.ok(ofInterface >= 256 * 4096, 'packets that wait for neighbours')
   const socket = stack.udp()
-  assert.ok(charged - ofInterface >= 212_992, 'datagrams that nobody reads')
+  assert.ok(charged - ofInterface >= 212_992, 'datagrams that are not read')
   socket.close()
   assert.equal(charged, ofInterface)
   stack.close()
@@ -276,7 +276,7 @@ it('a process is charged for the buffers that peers may fill, until they are rel
 })
 
 describe('a socket', () => {
-  it('that nobody reads keeps 212,992 bytes and drops the rest', () => {
+  it('that is not read keeps 212,992 bytes and drops the rest', () => {
     const { world, base, one, other } = two()
     const [sender, receiver] = [one.udp(), other.udp(7)]
     for (let i = 0; i < 1000; i++) {

@@ -122,7 +122,7 @@ describe('the MAD layer', () => {
     )
   })
 
-  it('does a bounded part of what is due at once, of each agent in turn', () => {
+  it('does a bounded part of the due work at once, of each agent in turn', () => {
     const { a, first, world } = begin()
     const ended: string[] = []
     const agentOf = (name: string) =>
@@ -220,7 +220,7 @@ describe('the classes of management datagrams', () => {
     assert.equal(first.counts.mad_agent, 0)
   })
 
-  it('charge what waits to the memory of the program, sends and unread messages', () => {
+  it('charge sends and unread messages to the memory quota of the program', () => {
     const { world, first } = begin()
     let charged = 0
     const limit = 100_000
@@ -250,7 +250,7 @@ describe('the classes of management datagrams', () => {
     })
     assert.equal(charged, before + sent * 256)
     world.rest()
-    // Each has left its header, which nobody reads.
+    // Each left an unread header.
     assert.ok(charged > limit - 300 && charged <= limit, `${charged} bytes`)
     closeContext(context)
     assert.equal(charged, 0)

@@ -192,11 +192,11 @@ describe('a channel', () => {
     end()
   })
 
-  it('that nobody reads queues few events per identifier: calls that would add more are refused', () => {
+  it('that is not read queues few events per identifier: calls that would add more are refused', () => {
     const { client, end } = two()
     const channel = client.channel()
     const id = client.create(channel)
-    // No interface has this index: it fails each time, and may be retried.
+    // No interface has this index: each call fails, and may be retried.
     const nowhere = { ...ipAddress(Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 1), PORT), scope: 99 }
     const outcomes = Array.from({ length: 1000 }, () => errnoOf(() => client.resolve(id, nowhere)))
     assert.deepEqual([outcomes[0], outcomes.at(-1)], ['ok', 'ENOMEM'])

@@ -21,7 +21,7 @@ const local = Uint8Array.of(...new Uint8Array(12), 10, 0, 0, 2)
 const header = emitRdmaCmHeader({ ipVersion: 4, port: 9, source: local, destination: local }, Uint8Array.of(1))
 const noHeader = new Uint8Array(36).fill(0xee)
 
-/** A REQ of a peer that needs no host for it. */
+/** A REQ from a peer that is not simulated by a host. */
 const req = (
   number: number,
   caGuid: bigint,
@@ -74,7 +74,7 @@ describe('a flood', () => {
     ['one peer', () => 7n],
     ['many peers', (i: number) => 0x1000n + BigInt(i)],
   ] as const)
-    it(`of requests from ${name} makes as many as the backlog has room for; other listeners go on`, () => {
+    it(`of requests from ${name} creates as many as the backlog allows; other listeners continue`, () => {
       const { world, a, b } = twoHosts()
       const victim = b.listen(ip4(2, PORT), { backlog: BACKLOG })
       const other = b.listen(ip4(2, PORT + 1))
@@ -104,7 +104,7 @@ describe('a flood', () => {
     assertNothingLeft(world)
   })
 
-  it('of rejected requests leaves nothing', () => {
+  it('of rejected requests leaves no objects', () => {
     const { world, a, b } = twoHosts()
     const victim = b.listen(ip4(2, PORT))
     const send = sender(world, a)
@@ -169,7 +169,7 @@ describe('a connection', () => {
       send(emitCm({ name: 'REJ', ...guess, message: 2, reason: 4 }))
       send(emitCm({ name: 'DREQ', ...guess, localId: remoteId, remoteId: random(), remoteQpn: 0x22 }))
     }
-    // Nor from a program on the same host that names its queue pair.
+    // Nor by a program on the same host that names its queue pair.
     const intruder = a.create()
     a.resolve(intruder, ip4(2, PORT))
     assert.throws(() => a.cm.connect(intruder, parametersOf(0x11)), /queue pair 17 is connected already/)

@@ -32,7 +32,7 @@ const bound = (host: Host, ...[address, reuse]: [ReturnType<typeof ip4>, boolean
   return id
 }
 
-/** The long jobs of a host from now on, which `run` runs. */
+/** The long jobs of a host from now on; `run` runs them. */
 const jobsOf = ({ core }: Host) => {
   const jobs: Iterator<unknown>[] = []
   const { run } = core
@@ -65,7 +65,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('is disconnected by both sides at once: each gets DISCONNECTED once', () => {
+  it('is disconnected by both sides at the same time, and each gets DISCONNECTED once', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
@@ -89,7 +89,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('whose one end is destroyed gives the other DISCONNECTED', () => {
+  it('whose one end is destroyed reports DISCONNECTED at the other', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
@@ -164,7 +164,7 @@ describe('a connection', () => {
     assertNothingLeft(world)
   })
 
-  it('to a silent host finally is UNREACHABLE', () => {
+  it('to a silent host ends with UNREACHABLE', () => {
     const { world, a, b } = twoHosts()
     const active = a.connect(ip4(2, PORT), 0x11)
     b.unplug(2)
@@ -242,7 +242,7 @@ describe('listeners', () => {
     assertNothingLeft(world)
   })
 
-  it('at two addresses of a device each get their own requests', () => {
+  it('at two addresses of a device each get only their own requests', () => {
     const { world, a, b } = twoHosts()
     const four = b.listen(ip4(2, PORT))
     const six = b.listen(ip6(2, PORT))
@@ -288,7 +288,7 @@ describe('listeners', () => {
     const first = b.requests(listener)
     assert.equal(first.length, 2)
     world.tick()
-    assert.equal(b.requests(listener).length, 0, 'nobody has answered yet')
+    assert.equal(b.requests(listener).length, 0, 'no request has been answered yet')
     for (const [i, request] of first.entries()) b.cm.accept(request, parametersOf(0x20 + i))
     // The REPs are resent before the third REQ.
     world.tick()
@@ -302,7 +302,7 @@ describe('listeners', () => {
 })
 
 describe('ports', () => {
-  it('are chosen if none is named, and are unique', () => {
+  it('are assigned if none is named, and are unique', () => {
     const { world, a } = twoHosts()
     const ids = Array.from({ length: 200 }, () => bound(a, ip4(1, 0)))
     const ports = ids.map(({ source }) => source?.port ?? 0)
@@ -365,7 +365,7 @@ describe('ports', () => {
     assert.deepEqual([four.source?.port, six.source?.port], [PORT, PORT])
   })
 
-  it('cannot be taken by their service ids: nobody gets requests for another’s address', () => {
+  it('cannot be reserved through their service ids, so no identifier gets requests for another’s address', () => {
     const { world, a, b } = twoHosts()
     const serviceId = rdmaCmServiceId(CmPortSpace.values.TCP, PORT)
     const byGid = ({ address }: SocketAddress): SocketAddress => ({
@@ -429,7 +429,7 @@ describe('a removed device', () => {
       () => b.cm.resolveAddress(passive, ip4(3, PORT), undefined),
     ])
       assert.equal(errnoOf(use), 'EINVAL')
-    // A peer learns that a host is silent only when it sends to it.
+    // A peer detects that a host is silent only when it sends to it.
     a.cm.disconnect(active)
     world.rest()
     assert.deepEqual(a.heard(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
@@ -599,7 +599,7 @@ describe('datagrams', () => {
 })
 
 describe('hosts', () => {
-  it('on one network may also be three', () => {
+  it('may be three on one network', () => {
     const world = new World()
     const hosts = [1, 2, 3].map(last => {
       const host = world.host()

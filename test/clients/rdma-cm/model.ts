@@ -2,7 +2,7 @@
  * A model of rdma_cm's identifiers: three hosts whose consumers connect, accept, reject, disconnect, destroy and die at
  * random, with and without packet loss. Each event of an identifier must be legal in its state; once all timers have
  * expired it is in a stable state, both ends of a connection agree, and when all are destroyed nothing is left. Queue
- * pairs are reused after TIMEWAIT, and only when they are unused everywhere.
+ * pairs are reused after TIMEWAIT, and only when no host uses them any more.
  */
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
@@ -88,11 +88,11 @@ export class CmModel {
       return
     }
     const thing = this.#things.get(id)
-    assert.ok(thing, `${name} of an identifier that is destroyed`)
+    assert.ok(thing, `${name} of a destroyed identifier`)
     const to = hears[thing.stage][name]
-    assert.ok(to !== undefined, `${name} of an identifier that is ${thing.stage}`)
+    assert.ok(to !== undefined, `${name} of an identifier in stage ${thing.stage}`)
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
-    assert.ok(!isStale || this.#loses, 'a queue pair that has rested is in use')
+    assert.ok(!isStale || this.#loses, 'a queue pair after TIMEWAIT is still in use')
     thing.stage = isStale ? 'down' : to
     if (to === 'up') this.connections++
     if (to === 'failed' || to === 'over') this.#release(thing)
@@ -178,12 +178,12 @@ export class CmModel {
   end(): void {
     this.#settle()
     for (let turns = 0; this.#world.tick(); turns++) {
-      assert.ok(turns < 100_000, 'timers without end')
+      assert.ok(turns < 100_000, 'timers do not end')
       this.#settle()
     }
     for (const thing of this.#things.values()) {
       const isLost = this.#loses && UNTOLD.includes(thing.stage)
-      assert.ok(isLost || LASTING.includes(thing.stage), `in the end an identifier is ${thing.stage}`)
+      assert.ok(isLost || LASTING.includes(thing.stage), `at the end an identifier is ${thing.stage}`)
       if (thing.stage === 'up' && !this.#loses) this.#assertPeer(thing)
     }
     for (const thing of [...this.#things.values()]) this.#destroy(thing)

@@ -68,7 +68,7 @@ const pathOption = (flags: number, from = ipv4(10, 0, 0, 1)): Uint8Array => {
 }
 const PRIMARY = 0x2b
 
-describe('a path that is set', () => {
+describe('a path set by the program', () => {
   it('is the route: the request is sent along it and carries it', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))

@@ -163,7 +163,7 @@ export class World {
   readonly link = createMemorySwitch({ arena: plainArena(memorySwitchBytes(64, 256)), runs: 64, smallRuns: 256 })
   readonly hosts: Host[] = []
 
-  /** `beginsAtOnce`: rdma_cm starts at once, before any device exists. */
+  /** `beginsAtOnce`: rdma_cm starts immediately, before any device exists. */
   host(more: Partial<RdmaCmEnvironment> = {}, beginsAtOnce = true): Host {
     const host = new Host(this, 2 * this.hosts.length + 1, more, beginsAtOnce)
     this.hosts.push(host)
@@ -180,7 +180,7 @@ export class World {
       }
       if (!progress) return
     }
-    assert.fail('the hosts do not come to rest')
+    assert.fail('the hosts still have work after many polls')
   }
 
   /** Advances time to the next timer, and settles; false if no timer runs. */
@@ -199,7 +199,7 @@ export class World {
   /** Runs until no timer is left. */
   rest(): void {
     this.settle()
-    for (let turn = 0; this.tick(); turn++) assert.ok(turn < 10_000_000, 'timers without end')
+    for (let turn = 0; this.tick(); turn++) assert.ok(turn < 10_000_000, 'timers do not end')
   }
 }
 
@@ -231,7 +231,7 @@ export const establish = (
   const active = a.connect(to, qpns[0])
   world.settle()
   const [passive] = b.requests(listener)
-  assert.ok(passive, 'no request has come')
+  assert.ok(passive, 'no request has arrived')
   b.cm.accept(passive, parametersOf(qpns[1]))
   world.settle()
   a.cm.accept(active, undefined)

@@ -82,7 +82,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
         }
         for (const piece of live.splice(0)) memory.free(piece)
         assert.equal(pool.counters.mapped, 0, 'chunks without rings are not mapped')
-        assert.equal(fstatSync(memory.fd).blocks, 0, 'and take no memory')
+        assert.equal(fstatSync(memory.fd).blocks, 0, 'and use no memory')
       }),
     ),
     { numRuns: 50 },

@@ -42,7 +42,7 @@ const bench = () => {
   }
 }
 
-test('closing the last doorbell ends the context, its objects and its memory; earlier ones do not', async () => {
+test('closing the last doorbell ends the context, its objects and its memory; closing others does not', async () => {
   const self = openProcess(process.pid) as ProcessHandle
   const before = openDescriptors()
   const b = bench()
@@ -52,13 +52,13 @@ test('closing the last doorbell ends the context, its objects and its memory; ea
   open.memory.allocate(5000)
   open.memory.free(open.memory.allocate(100))
   open.memory.allocate(100)
-  assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, of which several share a mapping')
+  assert.deepEqual(b.contexts.rings, { count: 2, bytes: 12288 }, 'rings, several of which share a mapping')
   assert.deepEqual([b.contexts.count, stat(b.m.core).contexts, b.pool.counters.mapped], [1, 1, 1])
   close(second)
   const first = b.rung()
   close(doorbell)
   await first
-  assert.equal(b.contexts.byNumber(open.number), open, 'a copy is left')
+  assert.equal(b.contexts.byNumber(open.number), open, 'a copy exists')
   const last = b.rung()
   close(copy)
   await last
@@ -76,24 +76,24 @@ test('a context whose file is held survives without doorbells, gets new ones, an
   const left = b.rung()
   close(doorbell)
   await left
-  assert.equal(b.contexts.byNumber(open.number), open, 'on its way to another program')
+  assert.equal(b.contexts.byNumber(open.number), open, 'in transit to another program')
   const again = b.contexts.addDoorbell(open, unbounded)
   // The next poll finds the doorbell.
   await b.rung()
   close(held)
-  assert.equal(b.contexts.count, 1, 'the doorbell is enough')
+  assert.equal(b.contexts.count, 1, 'the doorbell is sufficient')
   const kept = open.memory.share()
   const adrift = b.rung()
   close(again)
   await adrift
   await b.rung()
-  assert.equal(b.contexts.count, 1, 'nobody has closed it')
+  assert.equal(b.contexts.count, 1, 'no process has closed it')
   close(kept)
   while (b.contexts.count > 0) await b.rung()
   b.contexts.closeAll()
 })
 
-test('tokens of any size ring; context numbers are not reused', async () => {
+test('a token of any size rings the doorbell; context numbers are not reused', async () => {
   const b = bench()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
   for (const size of [4, 1, 5, 1000]) {
@@ -102,7 +102,7 @@ test('tokens of any size ring; context numbers are not reused', async () => {
     await rung
     assert.equal(b.contexts.count, 1)
   }
-  assert.deepEqual(b.tokens, [0], 'the handle that a whole token names')
+  assert.deepEqual(b.tokens, [0], 'the handle in a complete token')
   // More than one read takes.
   for (let i = 0; i < 100; i++) sendSmall(doorbell, new Uint8Array(4))
   await b.rung()

@@ -112,7 +112,7 @@ test('a record is one packet with exactly its bytes', () => {
 })
 
 for (const passed of [true, false])
-  test(`a withdrawal counts what was not read, the rest stays in order (${passed ? 'passed on' : 'still ours'})`, () => {
+  test(`a withdrawal counts unread records, and the others stay in order (${passed ? 'passed on' : 'still ours'})`, () => {
     const step = fc.oneof(
       fc.record({ post: fc.nat(2) }),
       fc.record({ read: fc.nat(5) }),
@@ -183,7 +183,7 @@ test('a full socket: everything arrives in order once the program reads, and cou
   b.close()
 })
 
-test('a program that always leaves something unread does not make the daemon remember what it read', () => {
+test('a program that always leaves something unread does not make the daemon remember all that it has read', () => {
   const b = bench()
   const a = element(1n)
   b.socket.post(record(a, 0))
@@ -195,7 +195,7 @@ test('a program that always leaves something unread does not make the daemon rem
   b.close()
 })
 
-test('a program that never reads costs bounded memory, and dropped events count as never posted', () => {
+test('a program that never reads costs bounded memory, and dropped events count as never raised', () => {
   const b = bench()
   const [a, c] = [element(1n), element(2n)]
   for (let i = 0; i < 70_000; i++) {
@@ -206,7 +206,7 @@ test('a program that never reads costs bounded memory, and dropped events count 
   b.socket.post(record(c))
   const { asyncs } = eventStateOf(a)
   assert.ok(asyncs < 70_000 && asyncs >= 65_536)
-  assert.equal(eventStateOf(c).asyncs, 1, 'the first of another element still comes')
+  assert.equal(eventStateOf(c).asyncs, 1, 'the first event of another element still arrives')
   assert.equal(b.socket.withdraw(c).length, 1)
   assert.equal(b.socket.withdraw(a).length, asyncs)
   b.close()
@@ -233,7 +233,7 @@ test('closing the last copy is reported once, and later calls are harmless', asy
   socket.close()
 })
 
-test('the end of file comes after the sent records', () => {
+test('end of file comes after the sent records', () => {
   const b = bench()
   const a = element(3n)
   b.socket.post(record(a))
@@ -253,7 +253,7 @@ test('a program that shuts its end down instead of reading causes no busy loop',
   b.socket.post(record(element(1n)))
   // A watch for writability would fire in every turn of the event loop: a broken socket is always writable.
   const before = loopTurns()
-  // Until another process has started and exited; a busy loop takes hundreds of turns meanwhile.
+  // Waits until another process has started and exited; a busy loop takes hundreds of turns meanwhile.
   await once(spawn('true'), 'close')
   assert.ok(loopTurns() - before < 20, `${loopTurns() - before} turns while nothing happens`)
   b.close()
@@ -321,7 +321,7 @@ const unseen = (t: TestContext, many: number) => {
 test('the end of a program with few descriptors is found at once, and its number is remembered', t => {
   const { socket } = unseen(t, 0)
   const a = element(1n)
-  assert.equal(socket.reach?.(), undefined, 'nothing is unread')
+  assert.equal(socket.reach?.(), undefined, 'no record is unread')
   socket.post(record(a))
   assert.equal(socket.reach?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
@@ -341,11 +341,11 @@ test('the end of a program with many descriptors is searched in slices, one per 
   assert.equal(socket.reach?.(), undefined)
   assert.equal(socket.withdraw(a).length, 1)
   socket.post(record(a))
-  assert.equal(socket.reach?.(), undefined, 'known from now on')
+  assert.equal(socket.reach?.(), undefined, 'its number is known from now on')
   assert.equal(turns(), after)
 })
 
-test('an end that a call has named is not searched; one that has moved is', async t => {
+test('an end that a call has named is not searched; one that has got another number is', async t => {
   const { socket, theirs, turns } = unseen(t, 2 * FDS_PER_SLICE)
   const self = openProcess(process.pid) as ProcessHandle
   const a = element(1n)

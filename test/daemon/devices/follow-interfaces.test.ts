@@ -1,5 +1,5 @@
 /*
- * Devices that follow an interface, with a table of interfaces made up.
+ * Devices that follow an interface, with a simulated table of interfaces.
  */
 import assert from 'node:assert/strict'
 import { it } from 'node:test'

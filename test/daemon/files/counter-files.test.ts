@@ -36,7 +36,7 @@ const bench = (name: string) => {
   }
 }
 
-test('every counter has a file that all may read and nobody may write', () => {
+test('every counter has a file that all users may read and none may write', () => {
   const b = bench('a')
   for (const part of ['hw_counters', 'counters'] as const) {
     const names = portCounterFiles.filter(one => one.folder === part).map(({ name }) => name)
@@ -87,21 +87,21 @@ test('a value younger than lifespan is not refreshed; programs may change lifesp
   assert.equal(b.read('hw_counters/sent_pkts'), '6\n')
 })
 
-test('a value that cannot be written is absent until it can', () => {
+test('a value that cannot be written has no file until it can', () => {
   const b = bench('d')
   const blocked = join(folder, 'd', 'new')
   mkdirSync(blocked)
   b.engine.sentPackets = 4
   assert.throws(() => b.at(100), { code: 'EEXIST' })
   assert.ok(!existsSync(b.path('hw_counters/sent_pkts')), 'an old value is not shown')
-  assert.ok(existsSync(b.path('hw_counters/rcvd_pkts')), 'one that holds is')
+  assert.ok(existsSync(b.path('hw_counters/rcvd_pkts')), 'a current value is')
   assert.throws(() => b.at(100), { code: 'EEXIST' })
   rmdirSync(blocked)
   b.at(100)
   assert.equal(b.read('hw_counters/sent_pkts'), '4\n')
 })
 
-test('a daemon refreshes them when a client asks, and survives the removal of its tree', async t => {
+test('a daemon refreshes them when a client asks, and continues when its tree is removed', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const { root } = await client.hello()

@@ -56,7 +56,7 @@ test('a stale tree is replaced, and removed completely', () => {
   mkdirSync(join(root, 'sys/class/infiniband/rxe9'), { recursive: true })
   writeFileSync(join(root, 'sys/class/infiniband/rxe9/node_type'), 'old')
   writeTree(root, [])
-  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')), [], 'no device is a list that is there')
+  assert.deepEqual(readdirSync(join(root, 'sys/class/infiniband')), [], 'without devices the list exists and is empty')
   removeTree(root)
   assert.equal(existsSync(root), false)
   removeTree(root)

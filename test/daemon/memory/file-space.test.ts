@@ -1,5 +1,5 @@
 /*
- * Programs' memory files: read and written at offsets, never extended, whatever their owner does to them.
+ * Programs' memory files: read and written at offsets, never extended, whatever their owner does.
  */
 import assert from 'node:assert/strict'
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs'

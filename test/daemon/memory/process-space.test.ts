@@ -40,7 +40,7 @@ test('registration checks that every page is mapped and writable', async () => {
   assert.equal(check(100, 1, true), true)
   // Nothing is mapped in the first page, at the end of user space, or beyond it.
   assert.equal(space.check(0, 0x10, 1, false), false)
-  assert.equal(space.check(0, 0, 0, true), true, 'no bytes are everywhere')
+  assert.equal(space.check(0, 0, 0, true), true, 'an empty range is valid everywhere')
   assert.equal(space.check(0x7fff, 0xfffff000, 2 * PAGE, false), false)
   assert.equal(space.check(0xffffffff, 0xfffff000, PAGE, false), false)
   assert.equal(space.check(hi(address), lo(address), 2 ** 50, false), false)
@@ -75,7 +75,7 @@ test('copies obey page protection, and atomics are those of the verbs', async ()
   assert.equal(await value(), '0000000007000000', '64-bit sum with carry, modulo 2^64')
   assert.equal(space.compareSwap(hi(address), lo(address), 7, 1, 9, 9, original), 0)
   assert.deepEqual([...original], [0, 7])
-  assert.equal(await value(), '0000000007000000', 'another value stays')
+  assert.equal(await value(), '0000000007000000', 'with another value the word is unchanged')
   assert.equal(space.compareSwap(hi(address), lo(address), 7, 0, 0xfedcba98, 0x76543210, original), 0)
   assert.equal(await value(), '1032547698badcfe')
   const page = address + READ_ONLY * PAGE
@@ -84,7 +84,7 @@ test('copies obey page protection, and atomics are those of the verbs', async ()
   closeProcess(handle)
 })
 
-test('structs of a call: copied in and out, or EFAULT', async () => {
+test('structs of a call are copied in and out, or the call is EFAULT', async () => {
   const { address } = await peer.ask('arena', { bytes: 8 * PAGE, protect: READ_ONLY * PAGE, protection: 1 })
   const { space, handle } = spaceOf(peer.pid)
   assert.deepEqual([...space.copyIn(BigInt(address) + 250n, 3)], [250, 0, 1])
@@ -120,7 +120,7 @@ test('an exited process: nothing can be copied from this turn on', async () => {
   closeProcess(handle)
 })
 
-test('a closed space faults although the process lives', async () => {
+test('a closed space faults although the process still runs', async () => {
   const { address } = await peer.ask('arena', { bytes: PAGE })
   const { space, handle } = spaceOf(peer.pid)
   space.close()

@@ -258,7 +258,7 @@ describe('objects', () => {
 })
 
 describe('a program that misbehaves', () => {
-  it('and reads no answers loses them, gets an error, and blocks nobody', async t => {
+  it('and reads no answers loses them, gets an error, and blocks no others', async t => {
     const { client, talk } = await begin(t)
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
@@ -308,7 +308,7 @@ describe('a program that misbehaves', () => {
     assert.deepEqual(talk.heard().map(errnoOf), [0])
   })
 
-  it('sends random bytes: each request gets one result, and the daemon survives', async t => {
+  it('sends random bytes: each request gets one result, and the daemon continues', async t => {
     const { client, talk } = await begin(t, ['127.0.0.1', '127.0.0.2'])
     const context = await client.context()
     assert.ok((await client.command(context, CREATE_CQ, [0, 0, 16, 0, 0xffffffff, 0], 6)).ret > 0)
@@ -343,7 +343,7 @@ describe('a program that misbehaves', () => {
   })
 })
 
-it('a socket ends with its last copy, and releases its port and descriptors', async t => {
+it('a socket exists until its last copy is closed, and then releases its port and descriptors', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const watcher = dial(t, daemon)

@@ -45,7 +45,7 @@ const bystander = async (t: TestContext, daemon: Daemon) => {
   return {
     client,
     context,
-    /** Still served, with all its objects. */
+    /** Still served, and all its objects exist. */
     async isWell(): Promise<void> {
       const { ret, response } = await client.command(context, Command.ALLOC_PD, [], 1)
       assert.deepEqual([ret, response], [16, [1]])
@@ -116,7 +116,7 @@ test('before HELLO nothing is answered', async t => {
   }
 })
 
-test('another protocol version is told so, and then ignored', async t => {
+test('another protocol version is refused with our version, and its later messages are ignored', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   const hello = message(MessageType.HELLO, HEADER + Messages.hello.size)
@@ -143,7 +143,7 @@ test('random messages, before and after HELLO', async t => {
         bytes.set(body, HEADER)
         client.say(bytes)
       }
-      // The bystander's answer comes after all of these were handled.
+      // The bystander's answer comes after all of these have been handled.
       await other.client.stat()
       for (let heard = client.next(); ; heard = client.next()) {
         const one = await Promise.race([heard, other.client.stat().then(() => 'quiet' as const)])
@@ -205,7 +205,7 @@ test('a context may be used by a client that passes its memory file, and with no
   assert.equal(attached.descriptors.length, 1)
   client.keep(attached.descriptors)
   assert.equal((await client.command(context, 0, [], 2)).ret, 16)
-  // The context lives as long as any copy of any of its doorbells.
+  // The context exists as long as any copy of any of its doorbells.
   owner.close()
   await eventually(client, ({ sessions }) => sessions === 1)
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, 16)
@@ -290,7 +290,7 @@ test('unexpected descriptors are closed', async t => {
   const greedy = dial(t, daemon)
   await greedy.hello()
   greedy.say(message(MessageType.ATTACH), new Array(SessionLimits.descriptors + 1).fill(extra))
-  assert.equal(await greedy.next(), undefined, 'more than a message may have')
+  assert.equal(await greedy.next(), undefined, 'more than a message may carry')
   greedy.close()
   assert.equal(openDescriptors(), before)
   closeSync(extra)
@@ -305,7 +305,7 @@ const openUntilRefused = async (client: Client, most: number): Promise<number> =
       return i
     }
   }
-  return assert.fail('nothing stops it')
+  return assert.fail('nothing stops the thread')
 }
 
 test('the contexts of a session are limited; closed ones may be opened again', async t => {
@@ -343,7 +343,7 @@ test('the event descriptors of a context are limited', async t => {
     }
     made.push(...fds)
   }
-  // rsockets and rdma_create_ep need one per connection. One more is the context's own, for async events.
+  // rsockets and rdma_create_ep need one per connection. The context itself has one more, for async events.
   assert.ok(made.length > 1024 && made.length <= 8191, `${made.length}`)
   for (const fd of made.splice(0)) close(fd)
   await eventually(
@@ -396,5 +396,5 @@ test('a daemon that stops closes everything, and its clients notice', async t =>
   await daemon.close()
   assert.equal(await client.next(), undefined)
   client.close()
-  assert.ok(openDescriptors() <= before + 1, 'at most the descriptor of the folder that counts them')
+  assert.ok(openDescriptors() <= before + 1, 'at most the descriptor of the folder in which they are counted')
 })

@@ -55,7 +55,7 @@ test('identifiers belong to a channel: other channels, of any program, cannot us
   const b = await program(t, daemon)
   const id = await create(a)
   const foreign = await create(b)
-  assert.equal(foreign, id, 'numbers are those of a process')
+  assert.equal(foreign, id, 'numbers are per process')
   assert.equal(await destroy(second, id), ENOENT)
   // With the other program's descriptors, to its channel and to our own.
   for (const [to, from] of [

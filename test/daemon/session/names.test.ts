@@ -59,5 +59,5 @@ test('a call of a program that has ended is traced with its name', { skip: !hasN
   await tool.stat()
   const last = records.at(-1)
   assert.deepEqual([last?.pid, last?.command], [Number(pid), 'caller'])
-  assert.ok((last?.ret ?? 0) < 0, 'its memory has gone')
+  assert.ok((last?.ret ?? 0) < 0, 'its memory is gone')
 })

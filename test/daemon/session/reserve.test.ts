@@ -55,7 +55,7 @@ test('a connection without free descriptors is refused with EMFILE and logged; l
   const give = takeAll(t)
   for (const client of clients) {
     assert.equal((await client.hello()).error, Errno.EMFILE)
-    assert.equal(await client.next(), undefined, 'it is hung up')
+    assert.equal(await client.next(), undefined, 'the connection is hung up')
   }
   assert.deepEqual(
     lines.map(line => /no descriptors left.*EMFILE(, 2 so far)?; end some programs.*ulimit -n/.test(line)),

@@ -185,7 +185,7 @@ test('only the daemon’s own user may trace calls of all users', () => {
   assert.equal(stranger.subscribers.size, 0)
   const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user whose daemon this is may set faults/)
-  assert.ok('config' in stranger.ask({ what: 'config' }), 'the rest is for everybody')
+  assert.ok('config' in stranger.ask({ what: 'config' }), 'any user may make the other requests')
 })
 
 test('a slow tool gets its records later, in order, and lost ones are counted', () => {

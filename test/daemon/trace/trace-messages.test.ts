@@ -80,7 +80,7 @@ test('private classes and driver attributes of common classes are shown by name'
   )
 })
 
-test('and also within a chain', () => {
+test('also within a chain', () => {
   const entries = encodeChain([
     { call: callOf('pd', 'create') },
     { call: callOf('sink', 'create', 0, { pd: 0 }), refs: { pd: 0 } },
@@ -117,7 +117,7 @@ test('long values are sent beside the messages, and are shown like others', () =
   assert.equal(((callJson(table).out as AnyValues).entries as unknown[]).length, 900)
 })
 
-test('a refused call, and one that does not encode, are reported without an answer', () => {
+test('a refused call, and one whose answer does not encode, are reported without an answer', () => {
   const refused = recordOf(callOf('sink', 'query', 3), new CallError('ENOENT', 'gone'))
   assert.equal(refused.call?.answer, '')
   assert.match(callLine(refused), /sink\.query\(object 3\) = -1 ENOENT/)

@@ -23,7 +23,7 @@ const pair = (t: { after(fn: () => void): void }): [number, number] => {
   return sockets
 }
 
-test('readability calls back, again and again until drained', async t => {
+test('readability calls back repeatedly until drained', async t => {
   const [a, b] = pair(t)
   let calls = 0
   const watching = watch(b, { readable: true }, (readable, writable) => {
@@ -43,7 +43,7 @@ test('readability calls back, again and again until drained', async t => {
   watching.stop()
 })
 
-test('a callback learns whether other watched descriptors are ready', async t => {
+test('a callback is passed whether other watched descriptors are ready', async t => {
   const [a, b] = pair(t)
   const [c, d] = pair(t)
   const seen: boolean[] = []
@@ -64,7 +64,7 @@ test('a callback learns whether other watched descriptors are ready', async t =>
   second.stop()
 })
 
-test('a promise that the callback fulfils goes on in the same turn', async t => {
+test('code that awaits a promise resolved by the callback continues in the same turn', async t => {
   const [a, b] = pair(t)
   const order: string[] = []
   const arrived = new Promise<void>(resolve => {
@@ -213,7 +213,7 @@ const run = (program: string): { status: number | null; stdout: string; stderr: 
   })
 }
 
-test('an exception in a callback is the process’s uncaughtException, and the watch goes on', () => {
+test('an exception in a callback is the process’s uncaughtException, and the watch continues', () => {
   const { stdout, status, stderr } = run(`
     const [a, b] = sockets.socketPair()
     process.on('uncaughtException', error => console.log('caught', error.message))

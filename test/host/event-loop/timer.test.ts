@@ -34,7 +34,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
     timer.close()
   })
 
-  it('is silent when it is closed, and leaves no descriptor', async () => {
+  it('does not fire when it is closed, and leaves no descriptor', async () => {
     const descriptors = (): number => readdirSync('/proc/self/fd').length
     const before = descriptors()
     let calls = 0
@@ -48,7 +48,7 @@ describe('a timer', { skip: hasNative() ? false : 'koffi is missing' }, () => {
       const timer = createTimer(done)
       other.set(1e9)
       timer.set(2000)
-      // A handle closed by the event loop is gone by the next turn.
+      // The event loop releases a closed handle by the next turn.
     }).then(() => new Promise(setImmediate))
     other.close()
     assert.equal(calls, 0)

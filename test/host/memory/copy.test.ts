@@ -1,4 +1,4 @@
-/* Copies by native code compared with copies piece by piece. */
+/* Copies by native code compared with copies element by element. */
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ const copier = existsSync(built) ? loadNativeCopier(built) : undefined
 const random = (size: number, seed: number) =>
   Uint8Array.from({ length: size }, (_, i) => Math.imul(i + seed, 0x9e37_79b1) >>> 24)
 
-test('a local space with a copier moves what one without moves, and nothing else', {
+test('a local space with a copier copies what one without copies, and nothing else', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(0x2_0000)
@@ -46,7 +46,7 @@ test('a local space with a copier moves what one without moves, and nothing else
   )
 })
 
-test('buffers that lie inside others, and shared ones, have their own place', {
+test('buffers that lie inside others, and shared buffers, have their own addresses', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(4096)
@@ -63,7 +63,7 @@ test('buffers that lie inside others, and shared ones, have their own place', {
   }
 })
 
-test('memory that was transferred away faults instead of being written to', {
+test('memory that was transferred faults instead of being written', {
   skip: copier === undefined && 'not built',
 }, () => {
   const arena = mapArena(4096)

@@ -5,7 +5,7 @@ import { loadWord, setWord } from '../../../src/host/memory/fence.ts'
 import { createRingPool } from '../../../src/host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_SHRINK } from '../../../src/host/memory/memfd.ts'
 
-test('words of a mapping are the words of the file', t => {
+test('words of a mapping are words of the file', t => {
   const fd = createMemfd('words', 4096)
   t.after(() => closeSync(fd))
   addSeals(fd, SEAL_SHRINK)

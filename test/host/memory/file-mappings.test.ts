@@ -1,5 +1,5 @@
 /*
- * Distinguishes shared mappings of disk files from those in memory, by every interface of the kernel.
+ * Distinguishes shared mappings of disk files from those of memory files, with each kernel interface.
  */
 import assert from 'node:assert/strict'
 import { closeSync, mkdtempSync, openSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
@@ -38,7 +38,7 @@ for (const [how, ask] of [
     assert.deepEqual(waits, [true, false])
     const [onDisk = 0] = places
     assert.equal(mappings.mayWait(onDisk + PAGE, onDisk + PAGE + 1, 0), true, 'a part of it')
-    assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is there')
+    assert.equal(mappings.mayWait(0x1000, 0x2000, 0), false, 'nothing is mapped there')
     mappings.close()
     for (const address of places) sys().munmap(address, 2 * PAGE)
     for (const fd of files) closeSync(fd)

@@ -52,7 +52,7 @@ test('a write-sealed file can be mapped for reading', t => {
   writer.release(written)
 })
 
-test('the address of a buffer is where its bytes are, small ones on V8’s heap too', () => {
+test('the address of a buffer is that of its bytes, for small ones on V8’s heap too', () => {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
   const small = Uint8Array.of(1, 2, 3)
@@ -92,7 +92,7 @@ test('a mapping and its file are one memory', t => {
   pool.release(mapping)
 })
 
-test('the mapping outlives the descriptor', t => {
+test('the mapping exists longer than the descriptor', t => {
   const fd = newFile(t, PAGE, 'f')
   const again = openSync(`/proc/self/fd/${fd}`, 'r+')
   const pool = createRingPool()
@@ -103,7 +103,7 @@ test('the mapping outlives the descriptor', t => {
   pool.release(mapping)
 })
 
-test('after release old views show zeros, and writing through them reaches no file', t => {
+test('after release old views show zeros, and writes through them reach no file', t => {
   const fd = newFile(t, 2 * PAGE, 'f')
   const pool = createRingPool()
   const mapping = pool.map(fd, 0, 2 * PAGE)
@@ -170,7 +170,7 @@ test('counters follow ranges and bytes', t => {
   assert.deepEqual(pool.counters, { mapped: 1, mappedBytes: 4 * PAGE, idle: 1 })
 })
 
-test('mapping and releasing a thousand times leaves the process’s mappings and external memory as they were', t => {
+test('a thousand mappings and releases leave the process’s mappings and external memory unchanged', t => {
   const fd = newFile(t, 64 * PAGE)
   const pool = createRingPool()
   const cycle = (i: number): void => {

@@ -19,7 +19,7 @@ const newFile = (t: { after(fn: () => void): void }, size: number): number => {
   return fd
 }
 
-test('a memory file has its size, costs nothing yet, and closes on exec', t => {
+test('a memory file has its size, uses no memory yet, and closes on exec', t => {
   const fd = newFile(t, 1 << 30)
   assert.equal(fstatSync(fd).size, 1 << 30)
   assert.equal(fstatSync(fd).blocks, 0)
@@ -35,7 +35,7 @@ test('identity is the same through another descriptor, and differs between files
   assert.notEqual(fileIdentity(b).ino, fileIdentity(a).ino)
 })
 
-test('shrink and grow seals refuse, each its own direction', t => {
+test('shrink and grow seals each refuse their own direction', t => {
   const fd = newFile(t, 8192)
   addSeals(fd, SEAL_SHRINK)
   assert.throws(() => ftruncateSync(fd, 4096), { code: 'EPERM' })
@@ -52,7 +52,7 @@ test('the seal on seals refuses further ones', t => {
   assert.throws(() => addSeals(fd, SEAL_GROW), { code: 'EPERM', call: 'fcntl(F_ADD_SEALS)' })
 })
 
-test('after the future-write seal our mapping still writes and nobody else can', t => {
+test('after the future-write seal our mapping still writes, and no other can', t => {
   const fd = newFile(t, 4096)
   const pool = createRingPool()
   addSeals(fd, SEAL_SHRINK)
@@ -67,7 +67,7 @@ test('after the future-write seal our mapping still writes and nobody else can',
   pool.release(mapping)
 })
 
-test('a file without seals support is told by -EINVAL', t => {
+test('a file that does not support seals is reported as -EINVAL', t => {
   const fd = openSync('/proc/self/exe', 'r')
   t.after(() => closeSync(fd))
   assert.equal(sealsOf(fd), -22)

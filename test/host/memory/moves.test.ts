@@ -18,7 +18,7 @@ const hi = (address: number): number => Math.floor(address / TWO_32)
 const lo = (address: number): number => address % TWO_32
 const MINUTE = 60_000_000
 
-const skip = nativeLibraryPath() === undefined && 'the native library was not built: moves are made at once'
+const skip = nativeLibraryPath() === undefined && 'the native library was not built, so no copy waits'
 const peer = startPeer()
 after(() => peer.kill())
 
@@ -28,7 +28,7 @@ const handleOf = (pid: number): ProcessHandle => {
   return handle
 }
 
-test('touched pages are present, others not; results age', { skip }, async () => {
+test('touched pages are present, others are not; results age', { skip }, async () => {
   const { address } = await peer.ask('arena', { bytes: 8 * PAGE })
   const pages = residentPages(peer.pid)
   assert.ok(pages)
@@ -40,9 +40,9 @@ test('touched pages are present, others not; results age', { skip }, async () =>
   assert.equal(holds(0, 1, 0), false)
   await peer.ask('touch', { offset: PAGE })
   assert.equal(holds(PAGE, PAGE, 0), true)
-  assert.equal(holds(2 * PAGE - 1, 2, 0), false, 'the second page is not there')
+  assert.equal(holds(2 * PAGE - 1, 2, 0), false, 'the second page is not present')
   await peer.ask('drop', {})
-  assert.equal(holds(PAGE, PAGE, 500), true, 'not looked at again so soon')
+  assert.equal(holds(PAGE, PAGE, 500), true, 'pages are not queried again so soon')
   assert.equal(holds(PAGE, PAGE, 5000), false)
   pages.close()
 })
@@ -80,6 +80,6 @@ test('a killed mover is replaced; an exited process is reported', { skip }, asyn
   await other.kill()
   assert.equal(write(), -ESRCH)
   mover.close()
-  assert.equal(write(), -ESRCH, 'closed: the next move makes a new one')
+  assert.equal(write(), -ESRCH, 'closed: the next copy starts a new one')
   mover.close()
 })

@@ -130,7 +130,7 @@ test('unmapped addresses are -EFAULT, up to the last one', () => {
   assert.equal(readv(handle, -1, -8, local, 0, 8, 8, 8), -14)
 })
 
-test('an address space is crossed at 2^32 with a carry', () => {
+test('an address range may cross 2^32', () => {
   const sys = libcFunctions({ mmap: 'int64_t mmap(int64_t a, uint64_t n, int p, int f, int fd, int64_t o)' })
   const MAP_FIXED_NOREPLACE = 0x100000
   const at = 2 ** 32 - PAGE
@@ -159,7 +159,7 @@ test('zero bytes return 0, and elements outside the arena are an internal error'
   assert.equal(readv(handle, ...words(remote), local, SIZE - 8, 4, 4, 8), 8)
 })
 
-test('its own process works too', () => {
+test('the own process works too', () => {
   const own = opened(process.pid)
   const other = mapArena(PAGE)
   other.bytes.set([1, 2, 3])
@@ -203,7 +203,7 @@ test('a process of another user: the kernel refuses, nothing else does', {
   closeProcess(init)
 })
 
-test('whether a process permits access to its memory is known without an address of it', () => {
+test('whether a process permits access to its memory is known without one of its addresses', () => {
   assert.equal(mayAccess(handle), true)
   const own = opened(process.pid)
   assert.equal(mayAccess(own), true)
@@ -214,7 +214,7 @@ test('whether a process permits access to its memory is known without an address
   closeProcess(init)
 })
 
-test('a dead process is not the same, cannot be opened, read or asked', async () => {
+test('a dead process is not the same, and cannot be opened, read or queried', async () => {
   const mortal = startPeer()
   const { address } = await mortal.ask('arena', { bytes: PAGE })
   const held = opened(mortal.pid)
@@ -230,7 +230,7 @@ test('a dead process is not the same, cannot be opened, read or asked', async ()
   closeProcess(held)
 })
 
-test('a process that replaced its program is not the same', async () => {
+test('a process after exec is not the same', async () => {
   const child = spawn('sh', ['-c', 'echo ready; read line; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] })
   await once(child.stdout, 'data')
   const held = opened(child.pid ?? 0)

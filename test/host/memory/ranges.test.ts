@@ -35,8 +35,8 @@ for (const [name, open] of Object.entries(ways))
     assert.equal(permits(0, READ_ONLY * PAGE + 1, WRITE), false)
     assert.equal(permits(READ_ONLY * PAGE + 5, READ_ONLY * PAGE + 6, READ), true)
     assert.equal(permits((READ_ONLY + 1) * PAGE, PAGES * PAGE, WRITE), true)
-    assert.equal(ranges.permits(16, 17, READ, 0), false, 'nothing lies in the first page')
-    assert.equal(ranges.permits(2 ** 55, 2 ** 55 + 1, READ, 0), false, 'nor behind user space')
+    assert.equal(ranges.permits(16, 17, READ, 0), false, 'nothing is mapped in the first page')
+    assert.equal(ranges.permits(2 ** 55, 2 ** 55 + 1, READ, 0), false, 'nor beyond user space')
     assert.equal(ranges.permits(base, 2 ** 55, READ, 0), false)
     ranges.close()
   })
@@ -84,7 +84,7 @@ test('text is read once per turn, and again in the next', async () => {
   ranges.close()
 })
 
-test('an exiting process has no mappings, and no process has none', async () => {
+test('an exiting process has no mappings, and no PID has none', async () => {
   const other = startPeer()
   const { address } = await other.ask('arena', { bytes: PAGE })
   const ranges = mappedRanges(other.pid)
@@ -106,7 +106,7 @@ const sys = libcFunctions({
 })
 
 for (const [name, open] of Object.entries(ways))
-  test(`a scan of very many mappings is cut into slices, and agrees with \`permits\`, by ${name}`, t => {
+  test(`a scan of very many mappings runs in slices, and agrees with \`permits\`, by ${name}`, t => {
     const own = open(process.pid)
     if (own === undefined) return t.skip('this kernel answers no queries of mappings')
     // Every second page is writable.

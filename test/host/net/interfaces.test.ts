@@ -70,7 +70,7 @@ const startTable = () => {
 describe('interfaces', () => {
   it('parses links and addresses from the dumps', () => {
     const { table, ends, v0 } = startTable()
-    assert.deepEqual(ends, [0, 0], 'each list has its end')
+    assert.deepEqual(ends, [0, 0], 'each list ends with NLMSG_DONE')
     assert.deepEqual(
       [...table.links.values()].map(({ name, mtu, up, carrier, loopback }) => [name, mtu, up, carrier, loopback]),
       [
@@ -87,7 +87,7 @@ describe('interfaces', () => {
     assert.equal(table.withAddress(new Uint8Array(16)), undefined)
   })
 
-  it('knows a bond, and reports its next MAC', () => {
+  it('recognises a bond, and reports its next MAC', () => {
     const { table, told, v0 } = startTable()
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
     const bond = datagram.slice()
@@ -147,7 +147,7 @@ describe('interfaces', () => {
     assert.deepEqual(change('point-to-point'), [`+${mapped(10, 1, 1, 1)}`])
     // Only now is that address usable.
     assert.deepEqual(change('bridge'), [`+${linkLocal}`])
-    assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the end of an interface')
+    assert.deepEqual(change('unbridge'), [], 'leaving a bridge is not the removal of an interface')
     const gone = change('gone')
     assert.ok(gone.includes(`${v0.index} gone`) && gone.includes(`-${mapped(10, 99, 0, 1)}`), gone.join(', '))
     assert.equal(table.links.has(v0.index), false)
@@ -168,7 +168,7 @@ describe('interfaces', () => {
     assert.equal(table.links.has(v0.index), false)
   })
 
-  it('survives any bytes', () => {
+  it('accepts any bytes without an exception', () => {
     const whole = recorded.map(({ datagram }) => datagram)
     const mutated = fc
       .record({
@@ -193,9 +193,9 @@ describe('interfaces', () => {
     assert.equal(Buffer.from(dumpRequest(RTM_GETADDR)).toString('hex'), '1400000016000103000000000000000000000000')
   })
 
-  it('knows the interfaces of this system', { skip: hasNative() ? false : 'koffi is missing' }, t => {
+  it('lists the interfaces of this system', { skip: hasNative() ? false : 'koffi is missing' }, t => {
     const interfaces = openInterfaces()
-    if (interfaces === undefined) return t.skip('no netlink here')
+    if (interfaces === undefined) return t.skip('netlink is not available')
     try {
       const names = [...interfaces.links().values()].map(({ name }) => name)
       for (const name of Object.keys(networkInterfaces())) assert.ok(names.includes(name), name)

@@ -115,7 +115,7 @@ test('the longest message passes, a longer one is -EMSGSIZE', t => {
   assert.equal(send(a, new Uint8Array(MAX_MESSAGE + 1)), -EMSGSIZE)
 })
 
-test('a message longer than the buffer is dropped whole', t => {
+test('a message longer than the buffer is dropped as a whole', t => {
   const [a, b] = pair(t)
   const small = new Uint8Array(4)
   for (const receive of [() => recv(b, small).length, () => recvSmall(b, small)]) {
@@ -201,7 +201,7 @@ test('failures leave no descriptor behind', () => {
   assert.throws(() => listen(join(folder, 'absent', 'sock')), { code: 'ENOENT' })
   writeFileSync(join(folder, 'file'), 'precious')
   assert.throws(() => listen(join(folder, 'file')), { code: 'EEXIST' })
-  assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is left alone')
+  assert.equal(statSync(join(folder, 'file')).size, 8, 'a file that is not a socket is not removed')
   assert.equal(openFds(), before)
 })
 

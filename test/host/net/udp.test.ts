@@ -32,7 +32,7 @@ const receive = async (to: UdpBatches, socket: UdpSocket, count: number): Promis
     if (now > 0) got += now
     else {
       assert.equal(now, -EAGAIN)
-      assert.ok(Date.now() < deadline, `${got} of ${count} messages came`)
+      assert.ok(Date.now() < deadline, `${got} of ${count} messages arrived`)
       await new Promise(setImmediate)
     }
   }
@@ -82,7 +82,7 @@ test('a long message is segmented into datagrams, and they arrive coalesced', as
   assert.ok(content(memory, 0).equals(bytes))
   assert.deepEqual([memory.hopLimits[0], memory.trafficClasses[0]], [9, 4])
   assert.deepEqual([memory.lengths[1], memory.segments[1]], [100, 100])
-  assert.equal(memory.hopLimits[1], 64, 'of an earlier message in the same place nothing is left')
+  assert.equal(memory.hopLimits[1], 64, 'an earlier message in the same place leaves no bytes')
 })
 
 test('an unsendable message is reported only if it is the first', t => {

@@ -1,5 +1,6 @@
 /*
- * Classes as rows and back: nothing is lost, and rows that describe nothing are refused with a sentence.
+ * Encodes classes as rows and decodes them: nothing is lost, and rows that are not a description are refused with a
+ * sentence.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

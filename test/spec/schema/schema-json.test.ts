@@ -13,7 +13,7 @@ import { classesOf, schemaOf } from '../../../src/spec/schema/schema-json.ts'
 
 const travel = (schema: unknown): unknown => JSON.parse(JSON.stringify(schema))
 
-test('all classes survive the way through JSON', () => {
+test('all classes survive encoding and decoding as JSON', () => {
   assert.deepEqual(classesOf(travel(schemaOf(classes))), classes)
 })
 

@@ -124,7 +124,7 @@ describe('a message of the object dialect', () => {
     assert.match(lines.at(-1) as string, /^ {2}answer length 16, class 7, call 4, object 0, then fd 12, op_ctrl 0, /)
   })
 
-  it('that was refused is shown too, by the call number of its request', () => {
+  it('of a refused call is shown too, by the call number of its request', () => {
     const wrong = encodeCall(cq)
     // Attribute cqe is 0.
     wrong[24] = 0
@@ -139,7 +139,7 @@ describe('a message of the object dialect', () => {
     assert.ok(linesOf(tooShort).includes('    queue 0x8000 out, needs 12 bytes, has 4'), linesOf(tooShort).join('\n'))
   })
 
-  it('shows what it cannot read as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
+  it('shows what it cannot decode as bytes: unknown classes, attributes and flags, lengths that do not fit', () => {
     const strange = encodeCall(cq)
     const view = new DataView(strange.buffer)
     view.setUint16(18, 0x77, true)
@@ -191,7 +191,7 @@ describe('the bytes of a chain', () => {
     assert.equal(answer.at(-1), '    reason 0x43 out filled, 6 of 1024 bytes: 6e6f20776179 = "no way"')
   })
 
-  it('are abridged, and end where they cannot be read', () => {
+  it('are abridged, and end where they cannot be decoded', () => {
     const many = encodeChain(Array.from({ length: 9 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, encodeCall({ ...chain, args: { entries: many, onError: 0 } })))
     assert.ok(lines.includes('    … 5 more entries'))
@@ -201,7 +201,7 @@ describe('the bytes of a chain', () => {
     assert.match(shown[3], /^ {4}undecodable 00000000030000.*… \(192 bytes\) \(its size is 3; a multiple of 8 from 16 /)
   })
 
-  it('of more than the tracer keeps say so', () => {
+  it('of more than the tracer keeps show that they are cut', () => {
     const many = encodeChain(Array.from({ length: 1000 }, () => links[0]))
     const lines = linesOf(recordOf(CHAIN, chainMessage(many), undefined, {}, chainMemory(many)), WHOLE)
     assert.ok(lines.some(line => line.startsWith('    entry 681 pd.create')))

@@ -96,7 +96,7 @@ const kinds: readonly { name: string; by: Encoding['by']; classes: readonly stri
 ]
 
 for (const { name, by, classes, method } of kinds)
-  test(`${by} ${name}: any call and any result come back`, () => {
+  test(`${by} ${name}: any call and any result survive the round trip`, () => {
     for (const className of classes) {
       const cls = rxeSchema.className(className)!
       const change = fc.tuple(fc.nat(0xffff), fc.nat(255))

@@ -181,40 +181,40 @@ test('a rule that Linux refuses', () => {
   const word = spec(ACTION_TAG, zeros(8))
   const cases: readonly [string, Rule, string][] = [
     ['nothing', {}, 'OK'],
-    ['a mask of the struct', { compMask: 1 }, 'EINVAL'],
-    ['flags that are none', { flags: 8 }, 'EINVAL'],
+    ["the struct's own mask", { compMask: 1 }, 'EINVAL'],
+    ['unknown flags', { flags: 8 }, 'EINVAL'],
     ['a default rule that does not trap', { type: 1, flags: 2 }, 'EINVAL'],
-    ['for multicast too', { type: 2, flags: 2 }, 'EINVAL'],
-    ['a type that is none', { type: 4 }, 'EINVAL'],
+    ['a default rule for multicast that does not trap', { type: 2, flags: 2 }, 'EINVAL'],
+    ['an unknown type', { type: 4 }, 'EINVAL'],
     ['port 0', { port: 0 }, 'EINVAL'],
     ['reserved', { reserved: 1 }, 'EINVAL'],
     ['ten specs', { specs: new Array(10).fill(UDP_4791) }, 'OK'],
     ['eleven', { specs: new Array(11).fill(UDP_4791) }, 'EINVAL'],
-    ['bytes and no specs', { specs: [UDP_4791], count: 0 }, 'EINVAL'],
-    ['more specs than there are', { specs: [UDP_4791], count: 2 }, 'EINVAL'],
+    ['bytes without specs', { specs: [UDP_4791], count: 0 }, 'EINVAL'],
+    ['a count above the number of specs', { specs: [UDP_4791], count: 2 }, 'EINVAL'],
     ['fewer', { specs: [UDP_4791, UDP_4791], count: 1 }, 'EINVAL'],
-    ['more bytes than there are', { specs: [UDP_4791], size: 24 }, 'ENOSPC'],
+    ['a length beyond the specs', { specs: [UDP_4791], size: 24 }, 'ENOSPC'],
     ['bytes behind', { specs: [UDP_4791], after: ones(8) }, 'EOPNOTSUPP'],
     ['zeros behind', { specs: [UDP_4791], after: zeros(8) }, 'OK'],
-    ['reserved in a spec', { specs: [spec(UDP, zeros(8), 16, 1)] }, 'EINVAL'],
+    ['a nonzero reserved field in a spec', { specs: [spec(UDP, zeros(8), 16, 1)] }, 'EINVAL'],
     ['a spec longer than the rest', { specs: [spec(UDP, zeros(8), 24)] }, 'EINVAL'],
     ['a spec shorter than its header', { specs: [spec(UDP, [], 4)] }, 'EINVAL'],
     ['no filter', { specs: [spec(UDP, [])] }, 'EINVAL'],
     ['a filter of 2 bytes', { specs: [spec(UDP, zeros(4))] }, 'EINVAL'],
     ['InfiniBand', { specs: [spec(IB, zeros(8))] }, 'EINVAL'],
-    ['a header that is none', { specs: [spec(0x70, zeros(8))] }, 'EINVAL'],
-    ['an action that is none', { specs: [spec(0x1004, zeros(8))] }, 'EINVAL'],
+    ['an unknown header', { specs: [spec(0x70, zeros(8))] }, 'EINVAL'],
+    ['an unknown action', { specs: [spec(0x1004, zeros(8))] }, 'EINVAL'],
     ['an action within a tunnel', { specs: [spec(ACTION_TAG | INNER, zeros(8))] }, 'EINVAL'],
     ['a tag without padding', { specs: [spec(ACTION_TAG, zeros(4)), word] }, 'EINVAL'],
-    ['a drop with a word', { specs: [spec(ACTION_DROP, zeros(8))] }, 'EINVAL'],
+    ['a drop with a payload', { specs: [spec(ACTION_DROP, zeros(8))] }, 'EINVAL'],
     ['counters without a handle', { specs: [spec(COUNT, [])] }, 'EINVAL'],
     ['counters twice', { specs: [spec(COUNT, zeros(8)), spec(COUNT, zeros(8))] }, 'EINVAL'],
-    ['an object that is an action', { specs: [spec(HANDLE, zeros(8))] }, 'EINVAL'],
-    ['the same, of another size', { specs: [spec(HANDLE, zeros(16))] }, 'EOPNOTSUPP'],
+    ['an action that names an object', { specs: [spec(HANDLE, zeros(8))] }, 'EINVAL'],
+    ['the same, with another size', { specs: [spec(HANDLE, zeros(16))] }, 'EOPNOTSUPP'],
     ['a flow label of 21 bits', { specs: [ipv6(32)] }, 'EINVAL'],
-    ['and its mask', { specs: [ipv6(72)] }, 'EINVAL'],
+    ['its mask', { specs: [ipv6(72)] }, 'EINVAL'],
     ['a tunnel of 25 bits', { specs: [spec(VXLAN_TUNNEL, [1, ...zeros(7)])] }, 'EINVAL'],
-    ['and its mask', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
+    ['its mask', { specs: [spec(VXLAN_TUNNEL, [...zeros(4), 1, ...zeros(3)])] }, 'EINVAL'],
   ]
   for (const [what, of, expected] of cases) assert.equal(errorOf(of), expected, what)
 })
@@ -254,7 +254,7 @@ test('a legacy part with random bytes is encoded or is EINVAL', () => {
   const { decoded } = decode(rule({ specs }))
   assert.ok(!isAnswer(decoded))
   const legacy = decoded.legacy()!
-  // The command number is not changed; other tests cover that.
+  // The command number is not changed here; other tests cover that.
   const start = legacy.indexOf(0x32) + 4
   const changes = fc.array(fc.tuple(fc.integer({ min: start, max: legacy.length - 1 }), fc.nat(255)), { maxLength: 6 })
   fc.assert(

@@ -14,13 +14,13 @@ import { ARENA, rxeSchema } from '../fake-view.ts'
 
 const { WRITE, IOCTL } = EntryPoint
 
-test('a forged legacy part is EINVAL, never anything else', () => {
+test('a forged legacy part is EINVAL, never another error', () => {
   const cls = rxeSchema.className('rc_qp')!
   const call: Call = { class: cls, methodName: 'modify', method: cls.methods.modify, object: 3, args: { state: 1 } }
   const seeds = encodings(call, RXE_DRIVER_ID, ARENA).map(way => way.legacy)
   for (const [number, seed] of [0, 3, 5, 12, 18].flatMap(number => seeds.map(seed => [number, seed] as const)))
     for (let at = 0; at + 4 <= seed.length; at += 4) {
-      // Another command, at every place of the original one.
+      // Another command, in every place of the original one.
       const bytes = seed.slice()
       new DataView(bytes.buffer).setUint32(at, number, true)
       try {

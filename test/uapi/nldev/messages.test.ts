@@ -21,7 +21,7 @@ const isControl = ({ type }: Message): boolean => type < NlmsgType.FIRST
 
 describe('messages that Linux sent and received', () => {
   for (const name of logs)
-    it(`are read, and written to the same bytes: ${name}`, () => {
+    it(`are decoded, and encoded to the same bytes: ${name}`, () => {
       const messages = recorded(name)
       assert.ok(messages.length > 5)
       for (const message of messages.filter(one => !isControl(one))) {
@@ -31,7 +31,7 @@ describe('messages that Linux sent and received', () => {
       }
     })
 
-  it('are answered with the same acknowledgements and ends of dumps', () => {
+  it('are answered with the same acknowledgements and DONE messages', () => {
     for (const name of logs) {
       const requests = new Map<string, Recorded>()
       for (const message of recorded(name)) {
@@ -52,7 +52,7 @@ describe('messages that Linux sent and received', () => {
     }
   })
 
-  it('have only commands and attributes of the tables', () => {
+  it('contain only commands and attributes of the tables', () => {
     const known = new Set(Object.values(NldevCommands).map(({ number }) => nldevType(number)))
     for (const message of logs.slice(0, 2).flatMap(recorded)) {
       if (isControl(message) || !message.sent) continue

@@ -64,7 +64,7 @@ const plus = (message: Uint8Array, ...more: Uint8Array[]): Uint8Array => {
 }
 
 for (const { cls, name } of everyMethod(rxeClasses)) {
-  test(`${cls.name}.${name}: any call and any result come back`, () => {
+  test(`${cls.name}.${name}: any call and any result survive the round trip`, () => {
     fc.assert(
       fc.property(callsOf(cls, name), fc.option(fc.uint8Array({ maxLength: 40 })), ({ call, result }, legacy) => {
         const message = encodeCall(call, legacy === null ? {} : { legacy })
@@ -254,7 +254,7 @@ test('outputs are filled in, with their length; a longer buffer is padded with z
   assert.deepEqual(decodeResult(call, bytes), { object: 9, out: { lkey: 0x1234 } })
 })
 
-test('a short buffer: ENOSPC before anything is done, the needed length in the message, nothing else changed', () => {
+test('a short buffer: ENOSPC before the call runs, the needed length in the message, nothing else changed', () => {
   const call = callOf('device', 'query', {})
   const message = encodeCall(call, { rooms: { extended: 8 } })
   const memory = fakeMemory()
@@ -279,7 +279,7 @@ test('a list that does not fit is ENOSPC after the call', () => {
   assert.equal(new DataView(bytes.buffer).getUint32(find(message, 64) + 4, true) >>> 16, 12)
 })
 
-test('a descriptor without a place in the message is not created', () => {
+test('a descriptor without an attribute for it is not created', () => {
   const message = encodeCall(callOf('device', 'open', { wantAsyncFd: 1 }), { rooms: { asyncFd: 0 } })
   const descriptors = [{ object: 78, attribute: 'asyncFd' }]
   const { answer } = run(message, 32, { out: { numCompVectors: 2, coreSupport: 1n }, descriptors })

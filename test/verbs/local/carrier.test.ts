@@ -65,7 +65,7 @@ test('polling and reading queued completions allocates nothing', async () => {
     await cq.wait()
     while (from.pending > 0) a.cq.poll()
     const before = process.memoryUsage().heapUsed
-    // One stays, so that no poll finds an empty queue.
+    // One completion stays, so that no poll finds an empty queue.
     for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
     const grown = process.memoryUsage().heapUsed - before
     if (grown >= 0) least = Math.min(least, grown)

@@ -29,7 +29,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('WRITE, READ and atomics reach the peer’s memory without it', async () => {
+  test('WRITE, READ and atomics access the peer’s memory without its program', async () => {
     const { a, b } = await pair(openTwo)
     a.buffer.fill(0x5a, 0, 3000)
     a.qp.write(a.mr.slice(0, 3000), b.mr.remote(1000), { id: 1 })
@@ -213,7 +213,7 @@ eachCarrier(openTwo => {
     assert.equal(b.device.address, '127.0.0.2')
   })
 
-  test('a closed queue says so, and its memory may be reused', async () => {
+  test('a closed queue reports that it is closed, and its memory may be reused', async () => {
     const [device, other] = await openTwo()
     const { pd, mr, cq } = place(device)
     const srq = pd.srq()

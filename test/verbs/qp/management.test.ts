@@ -1,6 +1,6 @@
 /*
- * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services are exchanged with the
- * well-known Q_Key, and each port has one.
+ * Queue pair 1 of soft devices in this process (IBA 13.5): datagrams of the general services use the well-known Q_Key,
+ * and each port has one such queue pair.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -23,13 +23,13 @@ describe("the user's own socket", () => {
     else process.env.TMPDIR = TMPDIR
   })
 
-  it('lies in the runtime folder if that is ours', () => {
+  it('is in the runtime folder if that belongs to this user', () => {
     process.env.XDG_RUNTIME_DIR = join(folder, 'run')
     mkdirSync(process.env.XDG_RUNTIME_DIR)
     assert.equal(userSocket(), join(folder, 'run', 'userdma', 'sock'))
   })
 
-  it('lies in the temporary folder otherwise', () => {
+  it('is in the temporary folder otherwise', () => {
     const expected = join(folder, `userdma-${uid}`, 'sock')
     assert.equal(userSocket(), expected)
     process.env.XDG_RUNTIME_DIR = join(folder, 'missing')
@@ -38,14 +38,14 @@ describe("the user's own socket", () => {
     assert.equal(userSocket(), expected)
   })
 
-  it("does not lie in another user's runtime folder", { skip: uid !== 0 && 'only root can give files away' }, () => {
+  it("is not in another user's runtime folder", { skip: uid !== 0 && 'only root can give files away' }, () => {
     process.env.XDG_RUNTIME_DIR = join(folder, 'run')
     mkdirSync(process.env.XDG_RUNTIME_DIR)
     chownSync(process.env.XDG_RUNTIME_DIR, NOBODY, NOBODY)
     assert.equal(userSocket(), join(folder, `userdma-${uid}`, 'sock'))
   })
 
-  it('gets a folder that nobody else may enter, once', () => {
+  it('gets a folder that other users may not enter, once', () => {
     assert.ok(!existsSync(join(folder, `userdma-${uid}`)))
     const socket = makeUserSocket()
     assert.equal(makeUserSocket(), socket)
@@ -55,7 +55,7 @@ describe("the user's own socket", () => {
   const own = (): string => join(folder, `userdma-${uid}`)
   const unsafe: readonly (readonly [name: string, make: () => void, message: RegExp, root?: boolean])[] = [
     [
-      'others may enter it',
+      'others may enter the folder',
       () => mkdirSync(own(), { mode: 0o755 }),
       /has mode 0755, so that others may use it; run `chmod 700 /,
     ],
@@ -78,19 +78,19 @@ describe("the user's own socket", () => {
       assert.throws(() => makeUserSocket(), message)
     })
 
-  it('cannot be made where nothing can', { skip: uid === 0 && 'root can write everywhere' }, () => {
+  it('cannot be created where no folder can', { skip: uid === 0 && 'root can write everywhere' }, () => {
     chmodSync(folder, 0o500)
     assert.throws(() => makeUserSocket(), /cannot make .*EACCES.*--socket PATH/)
     chmodSync(folder, 0o700)
   })
 
-  it('is where a daemon is by itself; others must be named', () => {
+  it('is the default place of a daemon; other places must be named', () => {
     assert.equal(daemonCommand(userSocket()), 'userdma daemon')
     assert.equal(daemonCommand('/x/y'), 'userdma daemon --socket /x/y')
     assert.equal(daemonCommand("/it's here"), "userdma daemon --socket '/it'\\''s here'")
   })
 
-  it('is not used if another one is named, or is that of the daemon that we run under', () => {
+  it('is not used if another one is named, or if this program runs under a daemon', () => {
     assert.equal(namedSocket(undefined), undefined)
     assert.equal(namedSocket('/a/b'), '/a/b')
     assert.equal(namedSocket('b'), join(process.cwd(), 'b'))
