@@ -101,7 +101,7 @@ int session_open(unsigned node, int flags)
         if (result == 0) {
             if (node == USERDMA_CM_NODE)
                 result = take_channel(&reply, FD_CM, flags);
-            else if (node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE)
+            else if (node_is_umad(node))
                 result = take_channel(&reply, FD_UMAD, flags);
             else
                 result = take_context(&reply, flags);

@@ -237,7 +237,12 @@ EXPORT int getpeername(int fd, struct sockaddr *address, socklen_t *length)
 EXPORT int setsockopt(int fd, int level, int option, const void *value, socklen_t length)
 {
     uint32_t number;
-    if (level != SOL_NETLINK || !is_netlink(fd))
+    if (LIKELY(!is_netlink(fd)))
+        return REAL(setsockopt)(fd, level, option, value, length);
+    /* Sending never waits, and a program that receives the socket recognises it by this value. */
+    if (level == SOL_SOCKET && option == SO_SNDTIMEO)
+        return length < sizeof(struct timeval) ? fail(EINVAL) : 0;
+    if (level != SOL_NETLINK)
         return REAL(setsockopt)(fd, level, option, value, length);
     if (length < sizeof number)
         return fail(EINVAL);
@@ -254,6 +259,21 @@ static int store_number(void *value, socklen_t *length, uint32_t number)
     return 0;
 }
 
+/* The peer is the kernel, and sending never waits; the socket pair's own values are for the daemon. */
+static int store_zeros(int fd, int option, void *value, socklen_t *length)
+{
+    const int result = REAL(getsockopt)(fd, SOL_SOCKET, option, value, length);
+    if (result == 0)
+        memset(value, 0, *length);
+    return result;
+}
+
+/* There is no connection to shut down. */
+EXPORT int shutdown(int fd, int how)
+{
+    return is_netlink(fd) ? fail(EOPNOTSUPP) : REAL(shutdown)(fd, how);
+}
+
 EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *length)
 {
     if (!is_netlink(fd))
@@ -267,6 +287,8 @@ EXPORT int getsockopt(int fd, int level, int option, void *value, socklen_t *len
         answer = NETLINK_RDMA;
     else if (level == SOL_SOCKET && option == SO_TYPE)
         answer = ask(fd, USERDMA_NETLINK_TYPE, 0, 0);
+    else if (level == SOL_SOCKET && (option == SO_PEERCRED || option == SO_SNDTIMEO))
+        return store_zeros(fd, option, value, length);
     else
         return REAL(getsockopt)(fd, level, option, value, length);
     return answer < 0 ? -1 : store_number(value, length, (uint32_t)answer);

@@ -1,8 +1,9 @@
 /*
  * RDMA paths and their redirection: the same path below the daemon's folder.
  *
- * A path matches by its first components, with any number of slashes between them; relative paths are not redirected,
- * since their directory was opened by a redirected path and is already in that folder.
+ * A path matches by its first components, with any number of slashes between them. Most relative paths need no
+ * redirection: their directory was opened by a redirected path and is already in that folder. Others lead there from a
+ * folder above (/dev, /sys/class), or name a device node, which is more than the file in the tree.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -105,7 +106,8 @@ void path_folder_changed(void)
     char folder[PATH_ROOM];
     int saved = errno;
     /* Only the daemon knows the tree's location; this is the common name of all trees. */
-    shim_in_tree = getcwd(folder, sizeof folder) && strstr(folder, ".tree/sys/class/infiniband/");
+    shim_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
+                   strstr(folder, ".tree/sys/class/infiniband/");
     errno = saved;
 }
 
@@ -138,7 +140,7 @@ dev_t path_node_rdev(unsigned node)
     char path[64], room[PATH_ROOM], text[32];
     if (node == USERDMA_CM_NODE)
         strcpy(path, "/sys/class/misc/" USERDMA_CM_NAME "/dev");
-    else if (node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE)
+    else if (node_is_umad(node))
         snprintf(path, sizeof path, "/sys/class/infiniband_mad/" USERDMA_UMAD_NAME "%u/dev", node - USERDMA_UMAD_NODES);
     else
         snprintf(path, sizeof path, "/sys/class/infiniband_verbs/uverbs%u/dev", node);
@@ -155,13 +157,54 @@ dev_t path_node_rdev(unsigned node)
     return sscanf(text, "%u:%u", &major_number, &minor_number) == 2 ? makedev(major_number, minor_number) : 0;
 }
 
-void path_strip_root(char *path)
+size_t path_root_length(const char *path)
 {
     char root[sizeof(((struct userdma_hello_reply *)0)->root)];
-    if (!shim_active || !session_root(root))
-        return;
-    const size_t length = strlen(root);
     const char *rest;
-    if (strncmp(path, root, length) == 0 && find(path + length, &rest))
+    /* Only the daemon knows the tree's location; this is the common name of all trees. */
+    if (!shim_active || !strstr(path, ".tree/") || !session_root(root))
+        return 0;
+    const size_t length = strlen(root);
+    return strncmp(path, root, length) == 0 && find(path + length, &rest) ? length : 0;
+}
+
+void path_strip_root(char *path)
+{
+    const int saved = errno;
+    const size_t length = path_root_length(path);
+    if (length > 0)
         memmove(path, path + length, strlen(path + length) + 1);
+    errno = saved;
+}
+
+/* ---- relative paths ---- */
+
+/* Whether a relative path may lead to an RDMA path: it contains a name that these have. */
+static bool has_our_name(const char *path)
+{
+    if (path[0] == '.' && path[1] == '/')
+        path += 2;
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strcmp(path, USERDMA_SYSTEM_NAME) == 0 ||
+           number_after(path, "uverbs") >= 0 || number_after(path, USERDMA_UMAD_NAME) >= 0;
+}
+
+const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
+{
+    if (!has_our_name(path))
+        return NULL;
+    const int saved = errno;
+    char name[32];
+    snprintf(name, sizeof name, "/proc/self/fd/%d", dir);
+    const ssize_t length = dir == AT_FDCWD ? early_syscall(SYS_getcwd, (long)room, PATH_ROOM, 0, 0, 0, 0) - 1
+                                           : early_syscall(SYS_readlinkat, AT_FDCWD, (long)name, (long)room, PATH_ROOM, 0, 0);
+    errno = saved;
+    const size_t more = strlen(path) + 2;
+    if (length <= 0 || (size_t)length + more > PATH_ROOM || room[0] != '/')
+        return NULL;
+    room[length] = 0;
+    path_strip_root(room);
+    const size_t folder = strlen(room);
+    room[folder] = '/';
+    memcpy(room + folder + 1, path, more - 1);
+    return path_matches(room) ? room : NULL;
 }

@@ -12,6 +12,7 @@
  *   device.c       calls without a request: doorbells, reading events, checking the daemon
  *   paths.c        redirected paths
  *   files.c        interposed calls with paths
+ *   walks.c        those that walk over many files: glob, ftw
  *   stat.c         the stat family
  *   descriptors.c  interposed calls on descriptors
  *   loading.c      libraries that are loaded without the shim
@@ -33,6 +34,8 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -44,6 +47,8 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -75,6 +80,7 @@ ssize_t __read_chk(int fd, void *buffer, size_t count, size_t room);
 ssize_t __readlink_chk(const char *path, char *buffer, size_t size, size_t room);
 ssize_t __readlinkat_chk(int dir, const char *path, char *buffer, size_t size, size_t room);
 char *__realpath_chk(const char *path, char *resolved, size_t room);
+char *__getcwd_chk(char *buffer, size_t size, size_t room);
 int __xstat(int version, const char *path, struct stat *out);
 int __xstat64(int version, const char *path, struct stat64 *out);
 int __lxstat(int version, const char *path, struct stat *out);
@@ -93,7 +99,9 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
 /* Every function that we interpose. */
 #define INTERPOSED(X)                                                                                                  \
     X(open) X(open64) X(openat) X(openat64) X(openat2) X(__open_2) X(__open64_2) X(__openat_2) X(__openat64_2) X(creat)           \
-    X(creat64) X(fopen) X(fopen64) X(opendir) X(scandir) X(scandir64) X(access) X(faccessat) X(euidaccess) X(eaccess)  \
+    X(creat64) X(fopen) X(fopen64) X(freopen) X(freopen64) X(opendir) X(scandir) X(scandir64) X(scandirat)             \
+    X(scandirat64) X(glob) X(glob64) X(ftw) X(ftw64) X(nftw) X(nftw64) X(statfs) X(statfs64) X(statvfs) X(statvfs64)   \
+    X(getcwd) X(__getcwd_chk) X(get_current_dir_name) X(fchdir) X(access) X(faccessat) X(euidaccess) X(eaccess)        \
     X(stat) X(stat64) X(lstat) X(lstat64) X(fstat) X(fstat64) X(fstatat) X(fstatat64) X(statx) X(__xstat)              \
     X(__xstat64) X(__lxstat) X(__lxstat64) X(__fxstat) X(__fxstat64) X(__fxstatat) X(__fxstatat64) X(readlink)         \
     X(readlinkat) X(__readlink_chk) X(__readlinkat_chk) X(realpath) X(__realpath_chk) X(canonicalize_file_name)        \
@@ -101,7 +109,7 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
-    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(dlopen) X(dlmopen) X(syscall)
+    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(syscall)
 
 /* ---- init.c ---- */
 
@@ -368,6 +376,33 @@ bool path_matches(const char *path);
 /* The program has changed its current folder. */
 void path_folder_changed(void);
 
+/*
+ * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `room`; NULL if it leads
+ * elsewhere.
+ */
+const char *path_absolute(int dir, const char *path, char room[PATH_ROOM]);
+
+/* Whether a relative path has the initial of one that may lead to an RDMA path: most have not. */
+static inline bool path_may_lead(const char *path)
+{
+    if (UNLIKELY((uintptr_t)path < 4096))
+        return false;
+    switch (*path) {
+    case 'c': /* class */
+    case 'd': /* dev, devices */
+    case 'i': /* infiniband */
+    case 'm': /* misc */
+    case 'r': /* rdma_cm */
+    case 's': /* sys */
+    case 'u': /* umad, userdma, uverbs */
+    case 'v': /* virtual */
+    case '.':
+        return shim_active;
+    default:
+        return false;
+    }
+}
+
 /* Whether a path is redirected. Costs two comparisons for most others. */
 static inline bool path_is_ours(const char *path)
 {
@@ -392,8 +427,23 @@ const char *path_rewrite(const char *path, char room[PATH_ROOM]);
  * -1.
  */
 int path_device_node(const char *path);
+static inline bool node_is_umad(unsigned node)
+{
+    return node >= USERDMA_UMAD_NODES && node != USERDMA_SYSTEM_NODE && node != USERDMA_CM_NODE;
+}
 /* Device number of a node in the tree; 0 if it has none. */
 dev_t path_node_rdev(unsigned node);
+/* Replaces a relative path that leads to an RDMA path by that one. Uses stack only then. */
+#define ABSOLUTE(dir, path)                                                                                            \
+    do {                                                                                                               \
+        if (UNLIKELY(path_may_lead(path))) {                                                                           \
+            char *room = alloca(PATH_ROOM);                                                                            \
+            const char *absolute = path_absolute(dir, path, room);                                                     \
+            if (absolute)                                                                                              \
+                path = absolute;                                                                                       \
+        }                                                                                                              \
+    } while (0)
+
 /*
  * Replaces `path` if it is an RDMA path; returns `failure` (and ENOENT) from the function if there is no daemon. Uses
  * stack only then: handlers on small signal stacks call open() and stat() too.
@@ -408,7 +458,21 @@ dev_t path_node_rdev(unsigned node);
         }                                                                                                              \
     } while (0)
 
-/* Removes our root from a result of realpath, in place, if the rest is a path that we would redirect. */
+/* The same for a path that is relative to the folder `dir`. */
+#define REWRITE_AT(dir, path, failure)                                                                                 \
+    do {                                                                                                               \
+        ABSOLUTE(dir, path);                                                                                           \
+        REWRITE(path, failure);                                                                                        \
+    } while (0)
+
+/* How many bytes of a path in the daemon's tree name the tree; 0 for another path. */
+size_t path_root_length(const char *path);
+/* Removes them, in place. */
 void path_strip_root(char *path);
+
+/* ---- stat.c ---- */
+
+/* Shows the file at an RDMA path, absolute and not redirected, as the device that it stands for, if it is a node. */
+void stat_show_node(const char *path, struct stat *out);
 
 #endif

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <linux/magic.h>
 #include <sys/sysmacros.h>
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
@@ -26,24 +27,39 @@ static void show_device(struct stat *out, dev_t rdev)
     out->st_blocks = 0;
 }
 
-static int seen_fd(int result, int fd, void *out)
+/* Whether a descriptor is an opened device; its number. */
+static bool is_device(int fd, dev_t *rdev)
 {
-    if (LIKELY(fd_kind(fd) == FD_OTHER) || result != 0)
-        return result;
+    if (LIKELY(fd_kind(fd) == FD_OTHER))
+        return false;
     const int kind = fd_used(fd);
     if (kind == FD_CONTEXT || kind == FD_UMAD)
-        show_device(out, fd_table[fd].rdev);
+        *rdev = fd_table[fd].rdev;
     else if (kind == FD_CM)
-        show_device(out, path_node_rdev(USERDMA_CM_NODE));
+        *rdev = path_node_rdev(USERDMA_CM_NODE);
+    return kind == FD_CONTEXT || kind == FD_UMAD || kind == FD_CM;
+}
+
+static int seen_fd(int result, int fd, void *out)
+{
+    dev_t rdev;
+    if (result == 0 && is_device(fd, &rdev))
+        show_device(out, rdev);
     return result;
+}
+
+void stat_show_node(const char *path, struct stat *out)
+{
+    const int node = path_device_node(path);
+    if (node >= 0)
+        show_device(out, path_node_rdev((unsigned)node));
 }
 
 /* `path` as given by the program. */
 static int seen_path(int result, const char *path, void *out)
 {
-    int node;
-    if (result == 0 && UNLIKELY(path_is_ours(path)) && (node = path_device_node(path)) >= 0)
-        show_device(out, path_node_rdev((unsigned)node));
+    if (result == 0 && UNLIKELY(path_is_ours(path)))
+        stat_show_node(path, out);
     return result;
 }
 
@@ -57,6 +73,7 @@ static int seen_at(int result, int dir, const char *path, void *out, int flags)
 #define STAT(name, type)                                                                                               \
     EXPORT int name(const char *path, struct type *out)                                                                \
     {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
         const char *given = path;                                                                                      \
         REWRITE(path, -1);                                                                                             \
         return seen_path(REAL(name)(path, out), given, out);                                                           \
@@ -64,6 +81,7 @@ static int seen_at(int result, int dir, const char *path, void *out, int flags)
 #define XSTAT(name, type)                                                                                              \
     EXPORT int name(int version, const char *path, struct type *out)                                                   \
     {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
         const char *given = path;                                                                                      \
         REWRITE(path, -1);                                                                                             \
         return seen_path(REAL(name)(version, path, out), given, out);                                                  \
@@ -81,6 +99,7 @@ static int seen_at(int result, int dir, const char *path, void *out, int flags)
 #define FSTATAT(name, type)                                                                                            \
     EXPORT int name(int dir, const char *path, struct type *out, int flags)                                            \
     {                                                                                                                  \
+        ABSOLUTE(dir, path);                                                                                           \
         const char *given = path;                                                                                      \
         REWRITE(path, -1);                                                                                             \
         return seen_at(REAL(name)(dir, path, out, flags), dir, given, out, flags);                                     \
@@ -88,6 +107,7 @@ static int seen_at(int result, int dir, const char *path, void *out, int flags)
 #define FXSTATAT(name, type)                                                                                           \
     EXPORT int name(int version, int dir, const char *path, struct type *out, int flags)                               \
     {                                                                                                                  \
+        ABSOLUTE(dir, path);                                                                                           \
         const char *given = path;                                                                                      \
         REWRITE(path, -1);                                                                                             \
         return seen_at(REAL(name)(version, dir, path, out, flags), dir, given, out, flags);                            \
@@ -112,6 +132,7 @@ FXSTATAT(__fxstatat64, stat64)
 
 EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct statx *out)
 {
+    ABSOLUTE(dir, path);
     const char *given = path;
     REWRITE(path, -1);
     const int result = REAL(statx)(dir, path, flags, mask, out);
@@ -119,10 +140,10 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
         return result;
     int node;
     dev_t rdev;
-    const int kind = fd_used(dir);
-    if (UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) && (flags & AT_EMPTY_PATH) && (!given || !given[0]))
-        rdev = fd_table[dir].rdev;
-    else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
+    if ((flags & AT_EMPTY_PATH) && (!given || !given[0])) {
+        if (LIKELY(!is_device(dir, &rdev)))
+            return result;
+    } else if (UNLIKELY(path_is_ours(given)) && (node = path_device_node(given)) >= 0)
         rdev = path_node_rdev((unsigned)node);
     else
         return result;
@@ -133,3 +154,35 @@ EXPORT int statx(int dir, const char *path, int flags, unsigned mask, struct sta
     out->stx_blocks = 0;
     return result;
 }
+
+/* ---- file systems ---- */
+
+/* The file system at an RDMA path: sysfs, or a tmpfs of /dev. */
+static int seen_file_system(int result, const char *path, struct statfs *out)
+{
+    if (result == 0 && UNLIKELY(path_is_ours(path)))
+        out->f_type = path[1] == 's' ? SYSFS_MAGIC : TMPFS_MAGIC;
+    return result;
+}
+
+_Static_assert(sizeof(struct statfs) == sizeof(struct statfs64), "64-bit systems only");
+
+#define STATFS(name, type)                                                                                             \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        ABSOLUTE(AT_FDCWD, path);                                                                                      \
+        const char *given = path;                                                                                      \
+        REWRITE(path, -1);                                                                                             \
+        return seen_file_system(REAL(name)(path, out), given, (struct statfs *)out);                                   \
+    }
+#define STATVFS(name, type)                                                                                            \
+    EXPORT int name(const char *path, struct type *out)                                                                \
+    {                                                                                                                  \
+        REWRITE_AT(AT_FDCWD, path, -1);                                                                                \
+        return REAL(name)(path, out);                                                                                  \
+    }
+
+STATFS(statfs, statfs)
+STATFS(statfs64, statfs64)
+STATVFS(statvfs, statvfs)
+STATVFS(statvfs64, statvfs64)

@@ -139,6 +139,13 @@ static void options(void)
     FAILS(set_option(fd, NETLINK_ADD_MEMBERSHIP, 1000), EINVAL);
     FAILS(set_option(fd, 12345, 1), ENOPROTOOPT);
     FAILS(setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &room, 1), EINVAL);
+    EXPECT(set_option(fd, NETLINK_LISTEN_ALL_NSID, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID) == 1);
+    struct ucred peer = {.pid = -1};
+    struct timeval limit = {.tv_sec = -1};
+    socklen_t bytes = sizeof peer, more = sizeof limit;
+    EXPECT(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 && bytes == sizeof peer && peer.pid == 0);
+    EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &more) == 0 && limit.tv_sec == 0 && limit.tv_usec == 0);
+    FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
     refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
     refusal(fd, true, false);

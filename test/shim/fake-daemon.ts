@@ -115,6 +115,7 @@ const TREE: Readonly<Record<string, string>> = {
   '/sys/class/infiniband_verbs/uverbs0/dev': '231:192\n',
   '/sys/class/infiniband_verbs/uverbs0/abi_version': '2\n',
   '/sys/class/infiniband/rxe0/node_type': '1: CA\n',
+  '/sys/class/infiniband/rxe0/node_desc': 'rxe\n',
   '/sys/class/infiniband/rxe0/node_guid': '5054:00ff:fe77:0002\n',
   '/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts': '7\n',
   '/sys/class/infiniband/rxe0/ports/1/counters/port_xmit_data': '8\n',

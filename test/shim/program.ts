@@ -39,6 +39,9 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
 /** Scenarios of scenarios.c that need only a daemon, and their titles. */
 export const scenarioSentences = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
+  relative_paths: 'relative paths lead to devices as absolute ones do',
+  walks: 'functions that walk over many files find devices',
+  written: 'attributes can be read, and few written',
   device: 'a device node opens as a character device whose calls are forwarded',
   bell: 'the doorbell rings only while the daemon is parked',
   events: "event descriptors read like Linux's",
@@ -66,7 +69,7 @@ export const compileScenarios = (folder: string, more: readonly string[] = []): 
   const key = more.join(' ')
   const known = programs.get(key)
   if (known !== undefined) return known
-  const sources = ['scenarios.c', 'scenarios_processes.c', 'scenarios_bare.c']
+  const sources = ['scenarios.c', 'scenarios_paths.c', 'scenarios_processes.c', 'scenarios_bare.c']
   const made = compileC(
     join(folder, more.length === 0 ? 'scenarios' : 'scenarios-with'),
     sources.map(name => join(repoRoot, 'test/shim', name)),

@@ -5,59 +5,6 @@
  */
 #include "scenarios.h"
 
-/* ---- paths ---- */
-
-static void paths(void)
-{
-    char text[512];
-    struct stat st;
-    DIR *dir = opendir("/sys/class/infiniband_verbs");
-    EXPECT(dir);
-    bool seen = false;
-    for (struct dirent *e; (e = readdir(dir));)
-        seen |= strcmp(e->d_name, "uverbs0") == 0;
-    EXPECT(seen);
-    int fd = openat(dirfd(dir), "uverbs0", O_DIRECTORY | O_RDONLY);
-    EXPECT(fd >= 0);
-    int file = openat(fd, "ibdev", O_RDONLY);
-    EXPECT(file >= 0 && read(file, text, sizeof text) == 5 && memcmp(text, "rxe0\n", 5) == 0);
-    close(file);
-    close(fd);
-    closedir(dir);
-
-    FILE *stream = fopen("//sys/./class//infiniband/rxe0/node_type", "r");
-    EXPECT(stream && fgets(text, sizeof text, stream) && strcmp(text, "1: CA\n") == 0);
-    EXPECT(fclose(stream) == 0);
-    EXPECT(access("/sys/class/infiniband/rxe0", R_OK) == 0 && faccessat(AT_FDCWD, NODE, R_OK | W_OK, 0) == 0);
-    EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
-    FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
-    FAILS(open("/dev/infiniband/issm0", O_RDWR), ENOENT);
-    EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
-    struct dirent **list;
-    EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3);
-    EXPECT(realpath("/sys/class/infiniband/../infiniband/rxe0", text));
-    EXPECT(strcmp(text, "/sys/class/infiniband/rxe0") == 0);
-    char *canonical = canonicalize_file_name("/dev/infiniband");
-    EXPECT(canonical && strcmp(canonical, "/dev/infiniband") == 0);
-    FAILS(readlink("/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
-    EXPECT(chdir("/sys/class/infiniband/rxe0") == 0 && access("node_guid", R_OK) == 0);
-
-    EXPECT(stat(NODE, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
-    EXPECT(lstat(NODE, &st) == 0 && S_ISCHR(st.st_mode));
-    EXPECT(fstatat(AT_FDCWD, NODE, &st, 0) == 0 && S_ISCHR(st.st_mode));
-    struct statx sx;
-    EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
-
-    /* Other paths are not changed. */
-    EXPECT(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3));
-    EXPECT(realpath("/dev/../dev/null", text) && strcmp(text, "/dev/null") == 0);
-    FAILS(open("/dev/infini", O_RDONLY), ENOENT);
-    EXPECT((fd = open("/sys/class", O_RDONLY)) >= 0);
-    EXPECT(openat(fd, "no such file", O_RDONLY) == -1);
-    const char *volatile nowhere = NULL;
-    FAILS(open(nowhere, O_RDONLY), EFAULT);
-}
-
 static void no_daemon(void)
 {
     struct stat st;
@@ -378,7 +325,8 @@ int main(int argc, char **argv)
         const char *name;
         void (*run)(void);
     } scenarios[] = {
-        {"paths", paths},   {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
+        {"paths", paths},   {"relative_paths", relative_paths}, {"walks", walks}, {"written", written},
+        {"no_daemon", no_daemon}, {"inert", inert},   {"netlink", netlink},
         {"device", device}, {"bell", bell},           {"bell_traced", bell_traced}, {"events", events}, {"copies", copies},
         {"stray_stores", stray_stores},
         {"hidden_sockets", hidden_sockets},           {"low_limit", low_limit},

@@ -107,6 +107,13 @@ UNUSED static const uint32_t *doorbell(uint32_t handle)
     return command;
 }
 
+/* ---- scenarios_paths.c ---- */
+
+void paths(void);
+void relative_paths(void);
+void walks(void);
+void written(void);
+
 /* ---- scenarios_processes.c ---- */
 
 void copies(void);

@@ -109,6 +109,8 @@ const setMode = (found: DaemonDevice, { attributes }: Asked): void => {
     return
   }
   const qpn = required(attributes, 'RES_LQPN')
+  if (autoMasks.has(found.device))
+    throw new CallError('EINVAL', `counters of device ${found.device.name} are bound automatically; set auto off first`)
   if (found.rxe === undefined || qpOfNumber(found.rxe.state, qpn) === undefined)
     throw new CallError('ENOENT', `device ${found.device.name} has no queue pair ${qpn}`)
   throw new CallError('ENOMEM', 'the driver has no counters of single queue pairs')

@@ -29,6 +29,8 @@ export const NetlinkOption = {
   DROP_MEMBERSHIP: 2,
   BROADCAST_ERROR: 4,
   NO_ENOBUFS: 5,
+  /** Messages are the same for all network namespaces. */
+  LISTEN_ALL_NSID: 8,
   LIST_MEMBERSHIPS: 9,
   CAP_ACK: 10,
   EXT_ACK: 11,

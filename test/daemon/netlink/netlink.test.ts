@@ -180,7 +180,11 @@ describe('devices', () => {
     assert.equal(await set(CounterMask.PID), 0)
     assert.deepEqual(await mode(), [CounterMode.AUTO, CounterMask.PID])
     assert.equal(await set(4), Errno.EINVAL)
+    const bind = async (): Promise<number> =>
+      (await talk.ask('STAT_SET', [...ofQps, ['STAT_MODE', CounterMode.MANUAL], ['RES_LQPN', 999]])).errno
+    assert.equal(await bind(), Errno.EINVAL)
     assert.equal(await set(0), 0)
+    assert.equal(await bind(), Errno.ENOENT)
     assert.deepEqual(await mode(), [CounterMode.NONE, undefined])
     const values = attributeOf((await talk.ask('STAT_GET', place)).entries[0], 'STAT_HWCOUNTERS') as Entries
     const known = attributeOf((await talk.ask('STAT_GET_STATUS', place)).entries[0], 'STAT_HWCOUNTERS') as Entries

@@ -1,0 +1,183 @@
+/*
+ * Scenarios of programs that look at RDMA paths: by name, from a folder, with functions that walk over many files.
+ */
+#include "scenarios.h"
+
+#include <ftw.h>
+#include <glob.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
+
+void paths(void)
+{
+    char text[512];
+    struct stat st;
+    DIR *dir = opendir("/sys/class/infiniband_verbs");
+    EXPECT(dir);
+    bool seen = false;
+    for (struct dirent *e; (e = readdir(dir));)
+        seen |= strcmp(e->d_name, "uverbs0") == 0;
+    EXPECT(seen);
+    int fd = openat(dirfd(dir), "uverbs0", O_DIRECTORY | O_RDONLY);
+    EXPECT(fd >= 0);
+    int file = openat(fd, "ibdev", O_RDONLY);
+    EXPECT(file >= 0 && read(file, text, sizeof text) == 5 && memcmp(text, "rxe0\n", 5) == 0);
+    close(file);
+    close(fd);
+    closedir(dir);
+
+    FILE *stream = fopen("//sys/./class//infiniband/rxe0/node_type", "r");
+    EXPECT(stream && fgets(text, sizeof text, stream) && strcmp(text, "1: CA\n") == 0);
+    EXPECT(fclose(stream) == 0);
+    EXPECT(access("/sys/class/infiniband/rxe0", R_OK) == 0 && faccessat(AT_FDCWD, NODE, R_OK | W_OK, 0) == 0);
+    EXPECT(euidaccess("/sys/class/infiniband", X_OK) == 0);
+    FAILS(access("/sys/class/infiniband/rxe1", F_OK), ENOENT);
+    FAILS(open("/dev/infiniband/issm0", O_RDWR), ENOENT);
+    EXPECT(stat("/sys/class/infiniband/rxe0", &st) == 0 && S_ISDIR(st.st_mode));
+    struct dirent **list;
+    EXPECT(scandir("/sys/class/infiniband", &list, NULL, alphasort) == 3);
+    EXPECT(realpath("/sys/class/infiniband/../infiniband/rxe0", text));
+    EXPECT(strcmp(text, "/sys/class/infiniband/rxe0") == 0);
+    char *canonical = canonicalize_file_name("/dev/infiniband");
+    EXPECT(canonical && strcmp(canonical, "/dev/infiniband") == 0);
+    FAILS(readlink("/sys/class/infiniband/rxe0", text, sizeof text), EINVAL);
+    EXPECT(chdir("/sys/class/infiniband/rxe0") == 0 && access("node_guid", R_OK) == 0);
+
+    EXPECT(stat(NODE, &st) == 0 && st.st_mode == (S_IFCHR | 0666) && st.st_rdev == makedev(231, 192));
+    EXPECT(lstat(NODE, &st) == 0 && S_ISCHR(st.st_mode));
+    EXPECT(fstatat(AT_FDCWD, NODE, &st, 0) == 0 && S_ISCHR(st.st_mode));
+    struct statx sx;
+    EXPECT(statx(AT_FDCWD, NODE, 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode) && sx.stx_rdev_minor == 192);
+
+    /* Other paths are not changed. */
+    EXPECT(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3));
+    EXPECT(realpath("/dev/../dev/null", text) && strcmp(text, "/dev/null") == 0);
+    FAILS(open("/dev/infini", O_RDONLY), ENOENT);
+    EXPECT((fd = open("/sys/class", O_RDONLY)) >= 0);
+    EXPECT(openat(fd, "no such file", O_RDONLY) == -1);
+    const char *volatile nowhere = NULL;
+    FAILS(open(nowhere, O_RDONLY), EFAULT);
+}
+
+#define ATTRIBUTE "infiniband/rxe0/node_type"
+#define IS_NODE(st) ((st).st_mode == (S_IFCHR | 0666) && (st).st_rdev == makedev(231, 192))
+
+static bool reads(int fd, const char *expected)
+{
+    char text[64] = "";
+    EXPECT(fd >= 0 && read(fd, text, sizeof text - 1) >= 0 && close(fd) == 0);
+    return strcmp(text, expected) == 0;
+}
+
+/* A node that is opened from its folder is the device, and not the file in the tree. */
+static void expect_device(int fd)
+{
+    struct stat st;
+    EXPECT(fd >= 0 && fstat(fd, &st) == 0 && IS_NODE(st) && order(fd, ECHO, 9) == 9 && close(fd) == 0);
+}
+
+void relative_paths(void)
+{
+    char text[512];
+    struct stat st;
+    struct statx sx;
+    int dir = open("/dev/infiniband", O_RDONLY | O_DIRECTORY);
+    EXPECT(fstatat(dir, "uverbs0", &st, 0) == 0 && IS_NODE(st));
+    EXPECT(statx(dir, "uverbs0", 0, STATX_ALL, &sx) == 0 && S_ISCHR(sx.stx_mode));
+    expect_device(openat(dir, "uverbs0", O_RDWR | O_CLOEXEC));
+    EXPECT(faccessat(dir, "uverbs0", R_OK | W_OK, 0) == 0);
+    EXPECT(fchdir(dir) == 0 && stat("./uverbs0", &st) == 0 && IS_NODE(st));
+    expect_device(open("uverbs0", O_RDWR));
+    EXPECT(getcwd(text, sizeof text) && strcmp(text, "/dev/infiniband") == 0);
+    EXPECT(realpath("uverbs0", text) && strcmp(text, NODE) == 0);
+    close(dir);
+
+    EXPECT((dir = open("/dev", O_RDONLY)) >= 0);
+    expect_device(openat(dir, "infiniband/uverbs0", O_RDWR));
+    close(dir);
+    EXPECT((dir = open("/sys/class", O_RDONLY)) >= 0 && reads(openat(dir, ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    close(dir);
+    EXPECT((dir = open("/", O_RDONLY)) >= 0 && reads(openat(dir, "sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    close(dir);
+    EXPECT(chdir("/sys/class") == 0 && reads(open(ATTRIBUTE, O_RDONLY), "1: CA\n") && chdir("infiniband/rxe0") == 0);
+    char *folder = get_current_dir_name();
+    EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && reads(open("node_type", O_RDONLY), "1: CA\n"));
+
+    /* The same names elsewhere are files like others. */
+    char own[] = "/tmp/shim-XXXXXX";
+    EXPECT(mkdtemp(own) && chdir(own) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);
+    FILE *made = fopen("uverbs0", "w");
+    EXPECT(made && fputs("mine", made) > 0 && fclose(made) == 0 && reads(open("uverbs0", O_RDONLY), "mine"));
+    EXPECT(stat("uverbs0", &st) == 0 && S_ISREG(st.st_mode) && getcwd(text, sizeof text) && strstr(text, own) == text);
+    EXPECT(unlink("uverbs0") == 0 && chdir("/") == 0 && rmdir(strcat(strcpy(text, own), "/infiniband")) == 0);
+    EXPECT(rmdir(own) == 0);
+}
+
+static int visits, nodes;
+
+static int visit(const char *path, const struct stat *found, int kind, struct FTW *place)
+{
+    EXPECT(strncmp(path, "/dev/infiniband", 15) == 0 && kind != FTW_NS);
+    EXPECT(strcmp(path + place->base, place->level == 0 ? "infiniband" : path + 16) == 0);
+    nodes += IS_NODE(*found);
+    visits++;
+    return 0;
+}
+
+static int visit_plainly(const char *path, const struct stat *found, int kind)
+{
+    (void)found;
+    EXPECT(strncmp(path, "/sys/class/infiniband_verbs", 27) == 0 && kind != FTW_NS);
+    visits++;
+    return 0;
+}
+
+void walks(void)
+{
+    char text[64];
+    glob_t found;
+    EXPECT(glob("/sys/class/infiniband/*", 0, NULL, &found) == 0 && found.gl_pathc == 1);
+    EXPECT(strcmp(found.gl_pathv[0], "/sys/class/infiniband/rxe0") == 0);
+    EXPECT(glob("/dev/infiniband/uverbs?", GLOB_APPEND, NULL, &found) == 0 && found.gl_pathc == 2);
+    EXPECT(strcmp(found.gl_pathv[1], NODE) == 0);
+    globfree(&found);
+    EXPECT(glob("/dev/infiniband/x*", GLOB_NOCHECK, NULL, &found) == 0 && found.gl_pathc == 1);
+    EXPECT(strcmp(found.gl_pathv[0], "/dev/infiniband/x*") == 0);
+    EXPECT(glob("/dev/infiniband/x*", 0, NULL, &found) == GLOB_NOMATCH);
+    EXPECT(glob("/dev/nul[l]", 0, NULL, &found) == 0 && strcmp(found.gl_pathv[0], "/dev/null") == 0);
+
+    EXPECT(nftw("/dev/infiniband", visit, 8, FTW_PHYS) == 0 && visits == 2 && nodes == 1);
+    visits = 0;
+    EXPECT(ftw("/sys/class/infiniband_verbs", visit_plainly, 8) == 0 && visits == 6);
+
+    struct dirent **list;
+    EXPECT(scandirat(AT_FDCWD, "/sys/class/infiniband", &list, NULL, alphasort) == 3);
+    FILE *stream = fopen("/dev/null", "r");
+    EXPECT((stream = freopen("/sys/class/" ATTRIBUTE, "r", stream)) && fgets(text, sizeof text, stream));
+    EXPECT(strcmp(text, "1: CA\n") == 0);
+    struct statfs system;
+    EXPECT(statfs("/sys/class/infiniband", &system) == 0 && system.f_type == SYSFS_MAGIC);
+    EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
+}
+
+/* The program's user owns the tree, and still writes only what sysfs lets everybody's root write. */
+void written(void)
+{
+    FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY), EACCES);
+    FAILS(open("/sys/class/" ATTRIBUTE, O_RDONLY | O_TRUNC), EACCES);
+    FAILS(creat("/sys/class/infiniband/rxe0/new", 0600), EACCES);
+    FAILS(open("/sys/class/infiniband/rxe0/new", O_WRONLY), ENOENT);
+    FAILS(open("/sys/class/infiniband/rxe0", O_WRONLY), EISDIR);
+    EXPECT(!fopen("/sys/class/" ATTRIBUTE, "r+") && errno == EACCES);
+    EXPECT(!fopen("/sys/class/infiniband/new", "w") && errno == EACCES);
+    EXPECT(!freopen("/sys/class/" ATTRIBUTE, "a", fopen("/dev/null", "r")) && errno == EACCES);
+    EXPECT(reads(open("/sys/class/" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    int fd = open("/sys/class/infiniband/rxe0/node_desc", O_WRONLY | O_TRUNC);
+    EXPECT(fd >= 0 && write(fd, "mine\n", 5) == 5 && close(fd) == 0);
+    EXPECT(reads(open("/sys/class/infiniband/rxe0/node_desc", O_RDONLY), "mine\n"));
+    EXPECT(access(NODE, R_OK | W_OK) == 0);
+    FAILS(access(NODE, X_OK), EACCES);
+    FILE *device = fopen(NODE, "r+");
+    EXPECT(device && order(fileno(device), ECHO, 3) == 3 && order(fileno(device), CONTEXTS, 0) == 1);
+    EXPECT(fclose(device) == 0);
+}
