@@ -12,11 +12,12 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+/* The first two have the counters. */
 static const char *const prefixes[] = {
     "/sys/class/infiniband",
+    "/sys/devices/virtual/infiniband",
     "/sys/class/misc/rdma_cm",
     "/dev/infiniband",
-    "/sys/devices/virtual/infiniband",
     "/sys/devices/virtual/misc/rdma_cm",
 };
 
@@ -64,7 +65,7 @@ bool path_matches(const char *path)
  */
 static bool leads_to_counters(const char *prefix, const char *rest)
 {
-    if (prefix != prefixes[0] || (*rest != 0 && *rest != '/'))
+    if ((prefix != prefixes[0] && prefix != prefixes[1]) || (*rest != 0 && *rest != '/'))
         return false;
     if (strstr(rest, "counters"))
         return true;
@@ -107,7 +108,7 @@ void path_folder_changed(void)
     int saved = errno;
     /* Only the daemon knows the tree's location; this is the common name of all trees. */
     shim_in_tree = early_syscall(SYS_getcwd, (long)folder, sizeof folder, 0, 0, 0, 0) > 0 &&
-                   strstr(folder, ".tree/sys/class/infiniband/");
+                   strstr(folder, ".tree/sys/") && strstr(folder, "/infiniband/");
     errno = saved;
 }
 

@@ -179,7 +179,7 @@ describe('the daemon’s folder', () => {
     for (const path of ['', 'dev', 'dev/infiniband', 'sys/class/infiniband/rxe0/ports/1/hw_counters'])
       assert.equal(mode('sock.tree', path), 0o755, path)
     assert.equal(mode('sock.tree/dev/infiniband/uverbs0'), 0o644)
-    assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/node_guid'), 0o644)
+    assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/node_guid'), 0o444)
     assert.equal(mode('sock.tree/sys/class/infiniband/rxe0/ports/1/hw_counters/sent_pkts'), 0o444)
   })
 

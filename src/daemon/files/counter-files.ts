@@ -11,6 +11,7 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { type CounterFolder, counterValues } from '../../spec/counters.ts'
+import { portFolder } from './tree.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
 
 /** The sources of one device's counters, by name as in spec/counters.ts. */
@@ -41,8 +42,7 @@ export const createCounterFiles = (
   devices: readonly CountedDevice[],
   now: () => number,
 ): CounterFiles => {
-  const folderOf = (device: CountedDevice, folder: CounterFolder): string =>
-    join('sys/class/infiniband', device.name, 'ports/1', folder)
+  const folderOf = (device: CountedDevice, folder: CounterFolder): string => join(portFolder(device), folder)
   const write = (path: string, value: number, mode: number): void => replaceFile(root, path, `${value}\n`, mode)
   const partOf = (device: CountedDevice): (() => void) => {
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')

@@ -38,7 +38,7 @@ export const writeNewFile = (path: string, text: string, mode = 0o644): void => 
 }
 
 /** Replaces the text of the file `path` below `root` atomically. */
-export const replaceFile = (root: string, path: string, text: string, mode = 0o644): void => {
+export const replaceFile = (root: string, path: string, text: string, mode: number): void => {
   const fresh = join(root, 'new')
   writeNewFile(fresh, text, mode)
   try {

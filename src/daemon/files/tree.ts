@@ -3,10 +3,10 @@
  * daemon.
  *
  * The shim rewrites paths into it (docs/decisions/interception.md). The contents come from the device; what a device
- * lacks (unused GIDs, the connection manager's nodes) has no file. Nodes are empty files: programs check their
- * existence; sessions open them.
+ * lacks (unused GIDs, the connection manager's nodes) has no file. As in Linux, a class has links to the folders of its
+ * devices. Nodes are empty files: programs check their existence; sessions open them.
  */
-import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType, PortState } from '../../spec/enums.ts'
@@ -48,8 +48,26 @@ const PHYS_STATE_TEXTS: Readonly<Record<number, string>> = { 2: 'Polling', 3: 'D
 const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[state] ?? '<unknown>'}`
 
 const { uverbs, rdma_cm: cm, umad } = CharDevices
+
+/** A device of a class, as files: `class/name`. */
+const rdmaPlace = (name: string): string => `infiniband/${name}`
+const verbsPlace = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
+const madPlace = (node: number): string => `infiniband_mad/${umad.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
-const cmFolder = `sys/class/misc/${cm.node}`
+const cmPlace = `misc/${cm.node}`
+
+/** Its folder; the link of the class to it; its link back. */
+const folderOf = (place: string): string => `sys/devices/virtual/${place}`
+const classLink = (place: string): string => `sys/class/${place}`
+const linkDevice = (root: string, place: string): void => {
+  symlinkSync(`../../../../class/${dirname(place)}`, join(root, folderOf(place), 'subsystem'))
+  makeFolder(join(root, dirname(classLink(place))))
+  symlinkSync(`../../devices/virtual/${place}`, join(root, classLink(place)))
+}
+const removeDevice = (root: string, place: string): void => {
+  for (const path of [classLink(place), folderOf(place)]) rmSync(join(root, path), { recursive: true, force: true })
+}
+
 /** st_rdev of a node; the system-wide device has none. */
 export const nodeRdev = (node: number): number => {
   if (node === SYSTEM_NODE) return 0
@@ -64,7 +82,8 @@ const groups = (bytes: Uint8Array): string =>
 
 type Files = Record<string, string>
 
-const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `sys/class/infiniband/${name}/ports/1`
+/** The folder of a device's port, below the tree's root. */
+export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaPlace(name))}/ports/1`
 
 /** The files that can change. */
 const changingFiles = (device: TreeDevice): Files => {
@@ -84,8 +103,6 @@ const changingFiles = (device: TreeDevice): Files => {
   }
 }
 
-const verbsFolder = (node: number): string => `sys/class/infiniband_verbs/uverbs${node}`
-const madFolder = (node: number): string => `sys/class/infiniband_mad/${umad.node}${node}`
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
 /** As Linux makes the node: its user sends as the system itself. */
@@ -112,12 +129,12 @@ const portFiles = (whole: TreeDevice): Files => {
   }
 }
 
-const uevent = ({ major, minor, node }: CharDevice, number: number): string =>
-  `MAJOR=${major}\nMINOR=${minor + number}\nDEVNAME=infiniband/${node}${number}`
+const uevent = ({ major, minor, node }: CharDevice, number?: number): string =>
+  `MAJOR=${major}\nMINOR=${minor + (number ?? 0)}\nDEVNAME=infiniband/${node}${number ?? ''}`
 
 const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
   if (!hasMads) return {}
-  const folder = madFolder(node)
+  const folder = folderOf(madPlace(node))
   return {
     [`${folder}/dev`]: `${umad.major}:${umad.minor + node}`,
     [`${folder}/uevent`]: uevent(umad, node),
@@ -126,17 +143,17 @@ const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
   }
 }
 
-/** In the order of writing: what programs look for first is written last. */
 const deviceFiles = (whole: TreeDevice): Files => {
   const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
-  const device = `sys/class/infiniband/${name}`
-  const verbs = verbsFolder(node)
+  const device = folderOf(rdmaPlace(name))
+  const verbs = folderOf(verbsPlace(node))
   return {
     [`${device}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
     [`${device}/node_guid`]: groups(guid),
     [`${device}/sys_image_guid`]: groups(guid),
     [`${device}/node_desc`]: driver,
     [`${device}/fw_ver`]: '',
+    [`${device}/uevent`]: `NAME=${name}`,
     ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
     ...portFiles(whole),
     ...madFiles(whole),
@@ -147,34 +164,45 @@ const deviceFiles = (whole: TreeDevice): Files => {
   }
 }
 
+/** As in Linux, programs may write a device's description. */
+const ATTRIBUTE_MODE = 0o444
+const DESCRIPTION_MODE = 0o644
+
 const writeFiles = (root: string, files: Files): void => {
   for (const [path, value] of Object.entries(files)) {
     const full = join(root, path)
     makeFolder(dirname(full))
-    writeNewFile(full, `${value}\n`)
+    writeNewFile(full, `${value}\n`, path.endsWith('/node_desc') ? DESCRIPTION_MODE : ATTRIBUTE_MODE)
   }
 }
 
-/** Adds a device. */
+/** Adds a device. What programs look for first is written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
-  writeNewFile(join(root, nodePath(device.node)), '')
-  if (device.hasMads) writeNewFile(join(root, umadPath(device.node)), '', UMAD_MODE)
+  const { name, node, hasMads } = device
+  writeNewFile(join(root, nodePath(node)), '')
+  if (hasMads) writeNewFile(join(root, umadPath(node)), '', UMAD_MODE)
   writeFiles(root, deviceFiles(device))
+  linkDevice(root, rdmaPlace(name))
+  if (hasMads) linkDevice(root, madPlace(node))
+  linkDevice(root, verbsPlace(node))
 }
 
 /** Takes a device out. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
-  const paths = [verbsFolder(node), nodePath(node), madFolder(node), umadPath(node), `sys/class/infiniband/${name}`]
-  for (const path of paths) rmSync(join(root, path), { recursive: true, force: true })
+  for (const place of [verbsPlace(node), madPlace(node), rdmaPlace(name)]) removeDevice(root, place)
+  for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })
 }
 
 /** A device was renamed; readers of an open file continue. */
 export const renameInTree = (root: string, before: string, device: TreeDevice): void => {
   const { name, node, hasMads } = device
-  const devices = join(root, 'sys/class/infiniband')
-  renameSync(join(devices, before), join(devices, name))
-  replaceFile(root, `${verbsFolder(node)}/ibdev`, `${name}\n`)
-  if (hasMads) replaceFile(root, `${madFolder(node)}/ibdev`, `${name}\n`)
+  rmSync(join(root, classLink(rdmaPlace(before))))
+  renameSync(join(root, folderOf(rdmaPlace(before))), join(root, folderOf(rdmaPlace(name))))
+  rmSync(join(root, folderOf(rdmaPlace(name)), 'subsystem'))
+  linkDevice(root, rdmaPlace(name))
+  replaceFile(root, `${folderOf(rdmaPlace(name))}/uevent`, `NAME=${name}\n`, ATTRIBUTE_MODE)
+  replaceFile(root, `${folderOf(verbsPlace(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
+  if (hasMads) replaceFile(root, `${folderOf(madPlace(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
 /** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
@@ -186,10 +214,12 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
   writeNewFile(join(root, nodePath(SYSTEM_NODE)), '')
   writeNewFile(join(root, nodePath(CM_NODE)), '')
   writeFiles(root, {
-    [`${cmFolder}/dev`]: `${cm.major}:${cm.minor}`,
-    [`${cmFolder}/abi_version`]: String(cm.abi),
+    [`${folderOf(cmPlace)}/dev`]: `${cm.major}:${cm.minor}`,
+    [`${folderOf(cmPlace)}/abi_version`]: String(cm.abi),
+    [`${folderOf(cmPlace)}/uevent`]: uevent(cm),
     'sys/class/infiniband_mad/abi_version': String(umad.abi),
   })
+  linkDevice(root, cmPlace)
   for (const device of devices) addToTree(root, device)
 }
 
@@ -204,7 +234,7 @@ export const updateTree = (root: string, device: TreeDevice): void => {
     for (const name of readdirSync(join(root, path)))
       if (files[`${path}/${name}`] === undefined) rmSync(join(root, path, name))
   }
-  for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`)
+  for (const [path, value] of Object.entries(files)) replaceFile(root, path, `${value}\n`, ATTRIBUTE_MODE)
 }
 
 export const removeTree = (root: string): void => rmSync(root, { recursive: true, force: true })

@@ -24,7 +24,7 @@ const bench = (name: string) => {
     return { engine, port }
   }
   const files = createCounterFiles(root, [{ name: 'rxe0', counted }], () => time)
-  const path = (file: string): string => join(root, 'sys/class/infiniband/rxe0/ports/1', file)
+  const path = (file: string): string => join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1', file)
   return {
     ...{ files, engine, port, path },
     asked: () => asked,
@@ -106,5 +106,8 @@ test('a daemon refreshes them when a client asks, and continues when its tree is
   const client = dial(t, daemon)
   const { root } = await client.hello()
   assert.equal((await client.refresh()).ret, 0n)
-  assert.equal(readFileSync(join(root, 'sys/class/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'), 'utf8'), '0\n')
+  assert.equal(
+    readFileSync(join(root, 'sys/devices/virtual/infiniband/rxe0/ports/1/hw_counters/rcvd_pkts'), 'utf8'),
+    '0\n',
+  )
 })

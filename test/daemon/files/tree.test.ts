@@ -3,12 +3,22 @@
  * tree.
  */
 import assert from 'node:assert/strict'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import {
   hasNode,
   nodeRdev,
+  removeFromTree,
   removeTree,
   renameInTree,
   type TreeDevice,
@@ -49,6 +59,30 @@ test('libibverbs finds a device', () => {
   assert.ok(existsSync(join(root, 'dev/infiniband/uverbs0')) && existsSync(join(root, 'dev/infiniband/uverbs1')))
   assert.ok(existsSync(join(root, 'dev/infiniband/userdma')))
   assert.equal(nodeRdev(1), 231 * 256 + 193)
+})
+
+test('classes link to their devices, whose attributes are not writable', () => {
+  const root = join(folder, 'e')
+  writeTree(root, [device('rxe0', 0)])
+  renameInTree(root, 'rxe0', device('mlx5_0', 0))
+  const places = ['infiniband/mlx5_0', 'infiniband_verbs/uverbs0', 'infiniband_mad/umad0', 'misc/rdma_cm']
+  for (const place of places) {
+    assert.equal(readlinkSync(join(root, 'sys/class', place)), `../../devices/virtual/${place}`)
+    const parent = realpathSync(join(root, 'sys/class', place, 'subsystem'))
+    assert.equal(parent, join(realpathSync(root), 'sys/class', dirname(place)))
+  }
+  const attribute = (path: string) => join(root, 'sys/class', path)
+  assert.equal(readFileSync(attribute('infiniband/mlx5_0/uevent'), 'latin1'), 'NAME=mlx5_0\n')
+  const cm = 'MAJOR=10\nMINOR=122\nDEVNAME=infiniband/rdma_cm\n'
+  assert.equal(readFileSync(attribute('misc/rdma_cm/uevent'), 'latin1'), cm)
+  const modes = ['infiniband/mlx5_0/node_guid', 'infiniband_verbs/uverbs0/ibdev', 'infiniband/mlx5_0/node_desc']
+  assert.deepEqual(
+    modes.map(path => statSync(attribute(path)).mode & 0o777),
+    [0o444, 0o444, 0o644],
+  )
+  removeFromTree(root, { name: 'mlx5_0', node: 0 })
+  for (const folder of ['sys/class', 'sys/devices/virtual'])
+    assert.deepEqual(readdirSync(join(root, folder, 'infiniband')), [])
 })
 
 test('a stale tree is replaced, and removed completely', () => {
