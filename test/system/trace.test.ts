@@ -201,13 +201,37 @@ describe('userdma trace', { skip: lacking('ibv_rc_pingpong', 'ibv_devinfo') }, (
   })
 })
 
-describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'editcap', 'python3') }, () => {
-  const tshark = async (t: Scope, pcap: string, ...args: readonly string[]): Promise<string[]> => {
-    const { status, stdout, stderr } = await run(t, 'tshark', ['-r', pcap, ...args])
-    assert.equal(status, 0, stderr)
-    return stdout.trimEnd().split('\n')
-  }
+/** The lines that tshark prints about a capture. */
+const tshark = async (t: Scope, pcap: string, ...args: readonly string[]): Promise<string[]> => {
+  const { status, stdout, stderr } = await run(t, 'tshark', ['-r', pcap, ...args])
+  assert.equal(status, 0, stderr)
+  return stdout.trimEnd().split('\n')
+}
 
+describe('a connection of rdma_cm', { skip: lacking('rping', 'tshark') }, () => {
+  for (const address of ['127.0.0.1', '::1'])
+    it(`is read by tshark from REQ to DREP (${address})`, async t => {
+      const daemon = await startDaemon(t, { devices: [`rxe0@${address}`] })
+      const pcap = join(temporaryFolder(t), 'packets.pcapng')
+      const ends = ['-a', address, '-p', String(await freePort()), '-C', '2']
+      // The server is traced: it sends the last message, the DREP.
+      const options = ['trace', '--socket', daemon.socket, '-o', '/dev/null', '--pcap', pcap]
+      const server = start(t, userdma, [...options, '--', 'rping', '-s', ...ends])
+      await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
+      const client = await run(t, 'rping', ['-c', ...ends], { env: daemon.env })
+      assert.equal(client.status, 0, client.stdout + client.stderr)
+      await server.ended
+      const lines = await tshark(t, pcap, '-Y', 'infiniband.mad.mgmtclass == 7')
+      // On a busy machine a message may come twice.
+      assert.deepEqual(
+        [...new Set(lines.map(line => /CM: (\w+)/.exec(line)?.[1]))],
+        ['ConnectRequest', 'ConnectReply', 'ReadyToUse', 'DisconnectRequest', 'DisconnectReply'],
+      )
+      assert.deepEqual(await tshark(t, pcap, '-Y', '_ws.malformed'), [''])
+    })
+})
+
+describe('userdma trace --pcap', { skip: lacking('ibv_rc_pingpong', 'tshark', 'editcap', 'python3') }, () => {
   const verify = async (t: Scope, pcap: string): Promise<string> => {
     const classic = `${pcap}.pcap`
     const converted = await run(t, 'editcap', ['-F', 'pcap', pcap, classic])
