@@ -5,7 +5,6 @@
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
-import { isSameAddress } from '../wire/address.ts'
 import { type CmDraft, type CmMessage, emitCm } from '../wire/mad.ts'
 import { CmConnection, type CmListener, type CmPath, type Received } from './connection.ts'
 import { CmError } from './error.ts'
@@ -244,9 +243,8 @@ export class CmMachine {
 
   /** Rejects a message whose queue pair is connected already, and ends that connection: the peer has lost it. */
   refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
-    const stale = this.registry.byRemoteQpn(message.caGuid, qpn)
-    // The peer chooses its GUID, so only a message from its own address may make a connection stale.
-    if (stale === undefined || !isSameAddress(stale.path.remoteGid, from.remoteGid)) return false
+    const stale = this.registry.byRemoteQpn(from, message.caGuid, qpn)
+    if (stale === undefined) return false
     this.refuse(message, from, rejReason.STALE_CONN)
     if (stale.state === 'ESTABLISHED') this.disconnect(stale, now)
     return true

@@ -216,14 +216,16 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
   }
 }
 
-/** The path of a requested connection: the source of its REQ, with the REQ's fields about it. */
+/**
+ * The path of a requested connection: the source of its REQ, with the REQ's fields about it. The hop limit is our own:
+ * the way back may be longer.
+ */
 export const pathOf = (message: Received<'REQ'>, from: CmPath): CmPath => ({
   ...from,
   localGid: message.remoteGid,
   remoteGid: message.localGid,
   flowLabel: message.flowLabel,
   trafficClass: message.trafficClass,
-  hopLimit: message.hopLimit,
   sl: message.sl,
   pkey: message.pkey,
   mtu: message.pathMtu,

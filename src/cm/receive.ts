@@ -12,10 +12,6 @@ import type { CmMachine } from './machine.ts'
 import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
-/** The connection if a message for it came from its peer's address: ids alone could be guessed or overheard. */
-const fromPeer = (connection: CmConnection | undefined, from: CmPath): CmConnection | undefined =>
-  connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
-
 /**
  * The listener and the transport of a REQ for a new connection, or the reason of its rejection. As in Linux, a P_Key of
  * another partition counts as an invalid GID.
@@ -40,9 +36,9 @@ const accept = (
 }
 
 const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: number): void => {
-  const known = machine.registry.byRemoteId(message.caGuid, message.localId)
+  const known = machine.registry.byRemoteId(from, message.caGuid, message.localId)
   if (known !== undefined) {
-    machine.follow(fromPeer(known, from), message, now)
+    machine.follow(known, message, now)
     return
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
@@ -79,7 +75,7 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
 }
 
 const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: number): void => {
-  const connection = fromPeer(machine.registry.local(message.remoteId), from)
+  const connection = machine.registry.local(from, message.remoteId)
   const isOther = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
   if (connection === undefined || connection.state === 'IDLE' || isOther) {
     machine.refuse(message, from, rejReason.INVALID_COMM_ID)
@@ -113,17 +109,17 @@ const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SE
  * The connection that a REJ names. The sender of a REQ that timed out does not know our id: its CA GUID and its own id
  * identify the connection (clause 12.6.7.2).
  */
-const rejected = ({ registry }: CmMachine, message: Received<'REJ'>): CmConnection | undefined => {
+const rejected = ({ registry }: CmMachine, message: Received<'REJ'>, from: CmPath): CmConnection | undefined => {
   const { info, localId, remoteId } = message
   if (message.reason !== rejReason.TIMEOUT)
-    return registry.find(remoteId, message.message === cmAnswered.REQ ? 0 : localId)
-  const found = registry.byRemoteId(new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
+    return registry.find(from, remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+  const found = registry.byRemoteId(from, new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
   if (found === undefined || remoteId === found.localId) return found
   return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
 }
 
 const onRej = (machine: CmMachine, message: Received<'REJ'>, from: CmPath, now: number): void => {
-  const connection = fromPeer(rejected(machine, message), from)
+  const connection = rejected(machine, message, from)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
     // The peer's packets of the connection may still be in flight: TIMEWAIT protects the queue pair.
@@ -134,8 +130,8 @@ const onRej = (machine: CmMachine, message: Received<'REJ'>, from: CmPath, now: 
 }
 
 const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: number): void => {
-  const named = machine.registry.find(message.remoteId, message.message === cmAnswered.REQ ? 0 : message.localId)
-  const connection = fromPeer(named, from)
+  const remoteId = message.message === cmAnswered.REQ ? 0 : message.localId
+  const connection = machine.registry.find(from, message.remoteId, remoteId)
   const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
   const pending = connection?.pending
   const step = connection && cmStates[connection.state].receive.MRA
@@ -151,7 +147,7 @@ const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: 
 
 const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now: number): void => {
   const { tid, localId, remoteId, remoteQpn } = message
-  const connection = fromPeer(machine.registry.find(remoteId, localId), from)
+  const connection = machine.registry.find(from, remoteId, localId)
   if (connection === undefined) {
     // The connection is gone here, so our DREP was lost: repeat it for the waiting peer.
     machine.counters.duplicates.DREQ++
@@ -186,7 +182,7 @@ const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPa
 
 /** Alternate paths are not accepted, so the peer gets an APR; Linux ignores a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
-  const known = fromPeer(machine.registry.find(remoteId, localId), from) !== undefined
+  const known = machine.registry.find(from, remoteId, localId) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
   machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')
 }
@@ -217,13 +213,13 @@ export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: 
       break
     case 'RTU':
     case 'DREP':
-      machine.follow(fromPeer(machine.registry.find(message.remoteId, message.localId), from), message, now)
+      machine.follow(machine.registry.find(from, message.remoteId, message.localId), message, now)
       break
     case 'SIDR_REQ':
       onSidrReq(machine, message, from)
       break
     case 'SIDR_REP':
-      machine.follow(fromPeer(machine.registry.local(message.requestId), from), message, now)
+      machine.follow(machine.registry.local(from, message.requestId), message, now)
       break
     case 'LAP':
       onLap(machine, message, from)

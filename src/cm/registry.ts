@@ -2,13 +2,16 @@
  * Lookup tables: connections by our id, by the peer's id and by the peer's queue pair; datagram requests by their
  * sender; listeners by service id. Ids come from the caller's random source, so that they are unpredictable.
  */
+import { isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
 /** Kinds of keys beside the connection's own id; each has its own map. */
 type KeyName = keyof CmConnection['keys']
 
-const peerKey = (caGuid: bigint, number: number): string => `${caGuid}/${number}`
+/** A peer chooses its CA GUID, so its address is part of the key: no peer is taken for another. */
+const peerKey = ({ remoteGid }: CmPath, caGuid: bigint, number: number): string =>
+  `${remoteGid.join('.')}/${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
 /** Queue pairs 0 and 1 are for management and cannot be connected. */
 const isQueuePair = (qpn: number): boolean => qpn > 1
@@ -29,9 +32,9 @@ export class CmRegistry {
   readonly #random: () => number
   readonly #byLocalId = new Map<number, CmConnection>()
   readonly #maps: Readonly<Record<KeyName, Map<string, CmConnection>>> = {
-    /** By the peer's CA GUID and its communication id: finds duplicates of a REQ. */
+    /** By the peer's address, CA GUID and communication id: finds duplicates of a REQ. */
     remoteId: new Map(),
-    /** By the peer's CA GUID and QPN: finds stale connections. */
+    /** By the peer's address, CA GUID and QPN: finds stale connections. */
     remoteQpn: new Map(),
     /** By our device and queue pair: connections that are neither ended nor in TIMEWAIT. */
     localQpn: new Map(),
@@ -87,9 +90,9 @@ export class CmRegistry {
 
   /** Records the peer's id and queue pair. */
   addPeer(connection: CmConnection): void {
-    const { remoteCaGuid, remoteId, agreed } = connection
-    this.#set('remoteId', connection, peerKey(remoteCaGuid, remoteId))
-    if (isQueuePair(agreed.remoteQpn)) this.#set('remoteQpn', connection, peerKey(remoteCaGuid, agreed.remoteQpn))
+    const { path, remoteCaGuid, remoteId, agreed } = connection
+    this.#set('remoteId', connection, peerKey(path, remoteCaGuid, remoteId))
+    if (isQueuePair(agreed.remoteQpn)) this.#set('remoteQpn', connection, peerKey(path, remoteCaGuid, agreed.remoteQpn))
   }
 
   /**
@@ -133,22 +136,25 @@ export class CmRegistry {
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
   }
 
-  local(localId: number): CmConnection | undefined {
-    return this.#byLocalId.get(localId)
+  /** The connection with our id `localId`, if `from` leads to its peer: ids alone could be guessed or overheard. */
+  local(from: CmPath, localId: number): CmConnection | undefined {
+    const connection = this.#byLocalId.get(localId)
+    return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
   }
 
   /** The connection with our id `localId` and the peer's id `remoteId`; 0: a peer that has not sent its own yet. */
-  find(localId: number, remoteId: number): CmConnection | undefined {
-    const connection = this.#byLocalId.get(localId)
-    return connection !== undefined && connection.remoteId === remoteId ? connection : undefined
+  find(from: CmPath, localId: number, remoteId: number): CmConnection | undefined {
+    const connection = this.local(from, localId)
+    return connection?.remoteId === remoteId ? connection : undefined
   }
 
-  byRemoteId(caGuid: bigint, remoteId: number): CmConnection | undefined {
-    return this.#maps.remoteId.get(peerKey(caGuid, remoteId))
+  /** `from`: the path back to the sender. */
+  byRemoteId(from: CmPath, caGuid: bigint, remoteId: number): CmConnection | undefined {
+    return this.#maps.remoteId.get(peerKey(from, caGuid, remoteId))
   }
 
-  byRemoteQpn(caGuid: bigint, qpn: number): CmConnection | undefined {
-    return this.#maps.remoteQpn.get(peerKey(caGuid, qpn))
+  byRemoteQpn(from: CmPath, caGuid: bigint, qpn: number): CmConnection | undefined {
+    return this.#maps.remoteQpn.get(peerKey(from, caGuid, qpn))
   }
 
   byRequest(from: CmPath, requestId: number): CmConnection | undefined {

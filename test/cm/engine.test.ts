@@ -110,12 +110,47 @@ describe('a connection', () => {
 
   test('both sides connect to each other at once: two connections', () => {
     pair.a.engine.listen(SERVICE)
-    start()
-    const other = pair.b.engine.create(pathTo(2, 1))
-    pair.b.engine.connect(other, request(0x33, { path: pathTo(2, 1) }), pair.now)
+    const first = start()
+    const second = pair.b.engine.create(pathTo(2, 1))
+    pair.b.engine.connect(second, request(0x33, { path: pathTo(2, 1) }), pair.now)
+    assert.deepEqual(pair.exchange(), ['1:REQ', '2:REQ'])
+    const [third, fourth] = [one(pair.a).connection, one(pair.b).connection]
+    pair.a.engine.reply(third, offer(0x12), pair.now)
+    pair.b.engine.reply(fourth, offer(0x34), pair.now)
+    assert.deepEqual(pair.exchange(), ['1:REP', '2:REP'])
+    pair.a.engine.ready(first)
+    pair.b.engine.ready(second)
+    assert.deepEqual(pair.exchange(), ['1:RTU', '2:RTU'])
+    const ends = [first, second, third, fourth]
+    for (const { state } of ends) assert.equal(state, 'ESTABLISHED')
+    assert.deepEqual(
+      ends.map(({ agreed }) => [agreed.localQpn, agreed.remoteQpn]),
+      [
+        [0x11, 0x34],
+        [0x33, 0x12],
+        [0x12, 0x33],
+        [0x34, 0x11],
+      ],
+    )
+  })
+
+  test('both sides connect to each other at once, and the queue pair of the first request answers the second: refused', () => {
+    pair.a.engine.listen(SERVICE)
+    const first = start()
+    pair.b.engine.connect(pair.b.engine.create(pathTo(2, 1)), request(0x33, { path: pathTo(2, 1) }), pair.now)
     pair.exchange()
-    assert.equal(one(pair.a).name, 'REQ_RECEIVED')
-    assert.equal(one(pair.b).name, 'REQ_RECEIVED')
+    const third = one(pair.a).connection
+    assert.throws(() => pair.a.engine.reply(third, offer(0x11), pair.now), /queue pair 17 is connected already/)
+    assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
+  })
+
+  test('both sides connect to each other at once and nobody listens: both are rejected', () => {
+    pair = new Pair()
+    const first = start()
+    const second = pair.b.engine.create(pathTo(2, 1))
+    pair.b.engine.connect(second, request(0x33, { path: pathTo(2, 1) }), pair.now)
+    assert.deepEqual(pair.exchange(), ['1:REQ', '2:REQ', '2:REJ', '1:REJ'])
+    assert.deepEqual([first.state, second.state], ['IDLE', 'IDLE'])
   })
 
   test('XRC: the target answers with its queue pair in the EE context field', () => {
@@ -243,6 +278,48 @@ describe('losses', () => {
     pair.b.engine.reply(passive, offer(0x22), pair.now)
     pair.exchange()
     assert.equal(active.state, 'REP_RCVD')
+  })
+})
+
+describe('a peer that asks for patience with MRAs', () => {
+  const LONGEST = 31
+
+  /** Each message of the waiting host is answered with an MRA; answers the number of messages and the time in total. */
+  const stall = (host: Host, mra: CmDraft<'MRA'>): { messages: number; wait: number } => {
+    pair.lose()
+    const begin = pair.now
+    let messages = 1
+    for (inject(host, mra); host.engine.nextTimeout() < Number.POSITIVE_INFINITY; inject(host, mra)) {
+      pair.now = host.engine.nextTimeout()
+      host.engine.onTimeout(pair.now)
+      messages += pair.lose().filter(name => name !== 'REJ').length
+    }
+    return { messages, wait: Math.round(pair.now - begin) }
+  }
+  const longest = (tries: number, ackTimeout: number): number =>
+    Math.round(tries * (fromExponent(LONGEST) + fromExponent(ackTimeout)))
+
+  test('the active side waits as long as its retries say, each the longest time once', () => {
+    const active = start()
+    const mra = { name: 'MRA', tid: 1n, localId: 5, remoteId: active.localId, message: cmAnswered.REQ } as const
+    assert.deepEqual(stall(pair.a, { ...mra, serviceTimeout: LONGEST }), { messages: 16, wait: longest(16, 17) })
+    assert.deepEqual(names(pair.a), ['MRA_RECEIVED', 'REQ_ERROR'])
+    assert.equal(active.state, 'IDLE')
+  })
+
+  test('so does the passive side', () => {
+    const [active, passive] = requested({ maxCmRetries: 3 })
+    pair.b.engine.reply(passive, offer(0x22), pair.now)
+    const ids = { localId: active.localId, remoteId: passive.localId, message: cmAnswered.REP }
+    const { ackTimeout } = passive.agreed
+    assert.deepEqual(stall(pair.b, { name: 'MRA', tid: 1n, ...ids, serviceTimeout: LONGEST }), {
+      messages: 4,
+      wait: longest(4, ackTimeout),
+    })
+    assert.deepEqual(names(pair.b), ['MRA_RECEIVED', 'REP_ERROR'])
+    assert.equal(pair.b.engine.size, 1)
+    pair.b.engine.destroy(passive, pair.now)
+    assert.equal(pair.b.engine.size, 0)
   })
 })
 
@@ -493,6 +570,24 @@ describe('lying peers', () => {
     assert.equal(waiting.state, 'IDLE')
   })
 
+  test('a peer that names the CA GUID and the ids of another takes nothing from it', () => {
+    start()
+    const [req] = parsed(pair.collect())
+    assert.ok(req?.name === 'REQ')
+    // The stranger is first, and has its own connection.
+    inject(pair.b, { ...req, localGid: gid(3) }, pathTo(2, 3))
+    const forged = one(pair.b).connection
+    pair.exchange()
+    const { name, connection } = one(pair.b)
+    assert.equal(name, 'REQ_RECEIVED')
+    assert.notEqual(connection, forged)
+    // A retransmission from another address is another request, whose GID is not the sender's.
+    inject(pair.b, req, pathTo(2, 4))
+    const [rej] = parsed(pair.collect())
+    assert.ok(rej?.name === 'REJ' && rej.reason === rejReason.INVALID_GID)
+    assert.deepEqual(names(pair.b), [])
+  })
+
   test('a REJ of another message than the state expects changes nothing', () => {
     const [active, passive] = established(pair)
     inject(pair.b, {
@@ -550,6 +645,13 @@ describe('lying peers', () => {
     assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
     assert.equal(refused.state, 'IDLE')
   })
+})
+
+test('local ids are numbers of the random source, which a peer cannot guess; 0 and ids in use are skipped', () => {
+  const numbers = [0xaaaa, 7, 0, 7, 0x8000_0000, 9]
+  const { engine } = new Host(1, 1, () => numbers.shift() ?? 0)
+  const ids = [0, 1, 2].map(() => engine.create(pathTo(1, 2)).localId)
+  assert.deepEqual(ids, [7, 0x8000_0000, 9])
 })
 
 describe('queue pairs of connections', () => {

@@ -44,10 +44,10 @@ export class Host {
   readonly engine: CmEngine
   readonly number: number
 
-  constructor(number: number, seed = number) {
+  constructor(number: number, seed = number, random = randomFrom(seed)) {
     this.number = number
     this.engine = new CmEngine({
-      random: randomFrom(seed),
+      random,
       caGuid: () => BigInt(0x100 + number),
       ackDelay: () => 15,
       hasGid: (_device, other) => other.every((byte, i) => byte === gid(number)[i]),

@@ -89,7 +89,9 @@ describe('a path set by the program', () => {
     const [request] = b.requests(listener)
     assert.ok(request?.connection)
     const { flowLabel, hopLimit, trafficClass, sl, mtu } = request.connection.path
-    assert.deepEqual([flowLabel, hopLimit, trafficClass, sl, mtu], [0x12345, 9, 0x60, 3, 2])
+    // As on Linux, each side has its own hop limit.
+    assert.deepEqual([flowLabel, hopLimit, trafficClass, sl, mtu], [0x12345, 64, 0x60, 3, 2])
+    assert.equal(id.connection?.path.hopLimit, 9)
     a.cm.destroy(id)
     for (const one of [request, listener]) b.cm.destroy(one)
     assertNothingLeft(world)
