@@ -78,7 +78,7 @@ const connected = (maker: Maker): Maker => ({
     return () => {
       const qp = one() as number
       const { init, rtr, rts } = connectSteps(path, 1, { qpn: 0x123456, gid: place.device.address, psn: 1 })
-      const { answering, asking } = reliableSteps()
+      const { responder: answering, requester: asking } = reliableSteps()
       carrier.call(RcQp, 'modify', qp, init)
       carrier.call(RcQp, 'modify', qp, { ...rtr, ...answering })
       carrier.call(RcQp, 'modify', qp, { ...rts, ...asking })

@@ -35,7 +35,7 @@
 #define UDP_GRO 104
 #endif
 
-enum { BATCH = 16, PLAIN_BATCH = 64, ROOM = 65536, MOST_SEGMENTS = 62, MOST_BYTES = 65000 };
+enum { BATCH = 16, PLAIN_BATCH = 64, ROOM = 65536, MAX_SEGMENTS = 62, MAX_BYTES = 65000 };
 
 static int spins;
 
@@ -108,7 +108,7 @@ static void receive(int fd, const struct sockaddr_in *peer, uint64_t total, int 
 }
 
 /* Reads the receiver's reports; waits for one if `wait`. */
-static uint64_t told(int fd, uint64_t before, int wait)
+static uint64_t acknowledged(int fd, uint64_t before, int wait)
 {
     uint64_t got = before, news;
     while (recv(fd, &news, sizeof news, wait ? 0 : MSG_DONTWAIT) == (ssize_t)sizeof news) {
@@ -120,8 +120,8 @@ static uint64_t told(int fd, uint64_t before, int wait)
 
 static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int gso, uint64_t segment, uint64_t window)
 {
-    uint64_t segments = gso ? MOST_BYTES / segment : 1;
-    segments = segments > MOST_SEGMENTS ? MOST_SEGMENTS : segments;
+    uint64_t segments = gso ? MAX_BYTES / segment : 1;
+    segments = segments > MAX_SEGMENTS ? MAX_SEGMENTS : segments;
     const int batch = gso ? 4 : PLAIN_BATCH;
     const uint64_t step = segments * segment;
     char *data = calloc(1, ROOM);
@@ -151,7 +151,7 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
     }
     uint64_t got = 0;
     for (uint64_t sent = 0; sent < total;) {
-        got = told(fd, got, !spins && sent - got + step > window);
+        got = acknowledged(fd, got, !spins && sent - got + step > window);
         uint64_t many = (window - (sent - got)) / step;
         const uint64_t left = (total - sent + step - 1) / step;
         many = many > left ? left : many;
@@ -164,7 +164,7 @@ static void stream(int fd, const struct sockaddr_in *peer, uint64_t total, int g
         sent += (uint64_t)n * step;
     }
     while (got < total)
-        got = told(fd, got, !spins);
+        got = acknowledged(fd, got, !spins);
 }
 
 static double seconds_now(void)

@@ -84,16 +84,16 @@ export const startInBackground = async (
 const untilReady = (child: ChildProcess, log: string): Promise<void> =>
   new Promise((resolve, reject) => {
     const failed = (error: Error): void => reject(new StartError(`the daemon cannot be started: ${error.message}`))
-    let said = ''
+    let text = ''
     const ended = (status: number | null, signal: NodeJS.Signals | null): void => {
-      const why = said.startsWith(FAILED) ? said.slice(FAILED.length).trim() : lastLines(log)
+      const why = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
       reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
     // After `close` the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
-      said += chunk
-      if (!said.includes('\n') || said.startsWith(FAILED)) return
+      text += chunk
+      if (!text.includes('\n') || text.startsWith(FAILED)) return
       child.off('error', failed).off('close', ended)
       child.stdout?.destroy()
       child.unref()

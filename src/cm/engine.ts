@@ -131,7 +131,7 @@ export class CmEngine {
   }
 
   /** The same, but sends the MRA only when the peer repeats its message (Linux: IB_CM_MRA_FLAG_DELAY). */
-  delayWhenAskedAgain(connection: CmConnection, serviceTimeout: number): void {
+  delayOnDuplicate(connection: CmConnection, serviceTimeout: number): void {
     this.#machine.check(connection, 'MRA')
     connection.serviceTimeout = serviceTimeout
     this.#machine.apply(connection, 'MRA')

@@ -157,7 +157,7 @@ export const startDaemon = async ({
   })
   const trace = createTraceHub(nowMicroseconds)
   // Between devices of a memory link the loop itself moves packets.
-  const woken = config.link === 'memory' ? undefined : () => loopOrNone?.kick()
+  const woken = config.link === 'memory' ? undefined : () => startedLoop?.kick()
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -171,14 +171,14 @@ export const startDaemon = async ({
       const qp = rxe && qpOfNumber(rxe.state, qpn)
       return (qp === undefined ? process.geteuid?.() : qp.context?.account?.user) === account?.user
     },
-    wake: () => loopOrNone?.advance(),
+    wake: () => startedLoop?.advance(),
   })
   for (const name of clientNames) clients.use(name)
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   const polled = [thresholds, clientTimers]
   const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
-  let loopOrNone: Loop | undefined
+  let startedLoop: Loop | undefined
   let listening: number
   try {
     // Addresses may be in use or missing: this is checked before anything else is created.
@@ -216,7 +216,7 @@ export const startDaemon = async ({
       else fail(device, error)
     },
   )
-  loopOrNone = loop
+  startedLoop = loop
   const pool = createRingPool()
   const sessions = new Set<Session>()
   const posted = (context: Context, handle: number): void => {
@@ -372,7 +372,7 @@ export const startDaemon = async ({
   // The command that started us may have died before it connected.
   const unused = setTimeout(endIfUnused, PATIENCE)
 
-  const greet = (fd: number): void => {
+  const startSession = (fd: number): void => {
     const session = createSession(daemon, fd, () => {
       if (session) sessions.delete(session)
       endIfUnused()
@@ -381,10 +381,10 @@ export const startDaemon = async ({
     sessions.add(session)
   }
 
-  const guardedGreet = containment.guard('a new session', greet)
+  const startSessionGuarded = containment.guard('a new session', startSession)
   const onConnection = (): void => {
     let fd = accept(listening)
-    for (; fd >= 0; fd = accept(listening)) guardedGreet(fd)
+    for (; fd >= 0; fd = accept(listening)) startSessionGuarded(fd)
     if (fd === -EMFILE || fd === -ENFILE) reserve.use()
   }
   const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))

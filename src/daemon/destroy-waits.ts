@@ -26,7 +26,7 @@ export interface DestroyWait {
 /** Milliseconds that a program has to acknowledge before the wait is logged. */
 const PATIENCE = 1000
 /** Maximum watched destroys of one client. */
-const MOST_WAITS = 64
+const MAX_WAITS = 64
 
 // struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: offsets of the handle, of the number that people know, and, after
 // a mutex and a condition variable, of the counts of acknowledged events.
@@ -72,7 +72,7 @@ const causeOf = ({ object, read, caller }: Watched) => {
 
 /** `tell` is called once for each destroy that still waits after this time. */
 export const createDestroyWaits = (
-  tell: (wait: DestroyWait) => void,
+  report: (wait: DestroyWait) => void,
   later: (run: () => void) => void = run => void setTimeout(run, PATIENCE).unref(),
 ): DestroyWaits => {
   const watched = new Set<Watched>()
@@ -97,11 +97,11 @@ export const createDestroyWaits = (
   return {
     add(object, read, caller) {
       const one = { object, read, caller }
-      if (causeOf(one) === undefined || countOf(caller) >= MOST_WAITS) return
+      if (causeOf(one) === undefined || countOf(caller) >= MAX_WAITS) return
       watched.add(one)
       later(() => {
         const wait = watched.has(one) ? look(one) : undefined
-        if (wait !== undefined) tell(wait)
+        if (wait !== undefined) report(wait)
       })
     },
     drop(caller) {

@@ -28,7 +28,7 @@ const MICROSECONDS = 1e6
 const OF_CLIENT = { burst: 20, perSecond: 2 }
 const OF_ALL = { burst: 200, perSecond: 20 }
 /** Clients whose lines are counted; the oldest is dropped. */
-const MOST_CLIENTS = 1024
+const MAX_CLIENTS = 1024
 
 /** Whether one more line may be logged at `time`. */
 const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, begin: number) => {
@@ -71,7 +71,7 @@ export const createFailureDesk = (
   const clients = new Map<number, Client>()
   const mayLog = createLimit(OF_ALL, now())
 
-  const tellSuppressed = (client: Client): void => {
+  const logSuppressed = (client: Client): void => {
     if (client.suppressed > 0)
       log(`userdma daemon: ${client.suppressed} more failures of ${client.name} were not logged`)
     client.suppressed = 0
@@ -79,14 +79,14 @@ export const createFailureDesk = (
   const leave = (pid: number): void => {
     const client = clients.get(pid)
     clients.delete(pid)
-    if (client !== undefined) tellSuppressed(client)
+    if (client !== undefined) logSuppressed(client)
   }
   const clientOf = (owner: Owner | undefined, time: number): Client => {
     const pid = owner?.pid ?? 0
     const known = clients.get(pid)
     if (known !== undefined) return known
     const [oldest] = clients.keys()
-    if (oldest !== undefined && clients.size === MOST_CLIENTS) leave(oldest)
+    if (oldest !== undefined && clients.size === MAX_CLIENTS) leave(oldest)
     const name = owner === undefined ? 'devices' : `process ${pid} (${owner.command})`
     const made = { mayLog: createLimit(OF_CLIENT, time), name, suppressed: 0 }
     clients.set(pid, made)
@@ -99,7 +99,7 @@ export const createFailureDesk = (
       client.suppressed++
       return
     }
-    tellSuppressed(client)
+    logSuppressed(client)
     log(`userdma daemon: ${line}`)
   }
 

@@ -45,7 +45,7 @@ export interface Loop {
 const SLICE = 500
 const LINGER = 20
 /** Rounds of work that no program posted, before everything else has its turn. */
-const MOST_TURNS = 8
+const MAX_TURNS = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
   throw error
@@ -72,14 +72,14 @@ export const createLoop = (
 
   /** Devices that threw in the current round; undefined if none did. */
   let thrown: Map<Pollable, unknown> | undefined
-  const note = (device: Pollable, error: unknown): void => {
+  const noteThrown = (device: Pollable, error: unknown): void => {
     thrown ??= new Map()
     thrown.set(device, error)
   }
-  const tellThrown = (): void => {
-    const told = thrown
+  const reportThrown = (): void => {
+    const reported = thrown
     thrown = undefined
-    for (const [device, error] of told ?? []) failed(device, error)
+    for (const [device, error] of reported ?? []) failed(device, error)
   }
 
   const pollAll = (where: Where): boolean => {
@@ -89,9 +89,9 @@ export const createLoop = (
       try {
         progress = devices[i]!.poll(now, where) || progress
       } catch (error) {
-        note(devices[i]!, error)
+        noteThrown(devices[i]!, error)
       }
-    if (thrown !== undefined) tellThrown()
+    if (thrown !== undefined) reportThrown()
     return progress
   }
 
@@ -117,9 +117,9 @@ export const createLoop = (
       try {
         due = Math.min(due, devices[i]!.nextTimeout())
       } catch (error) {
-        note(devices[i]!, error)
+        noteThrown(devices[i]!, error)
       }
-    if (thrown !== undefined) tellThrown()
+    if (thrown !== undefined) reportThrown()
     if (due >= timerDue) return
     timerDue = due
     timer.set(due - nowMicroseconds())
@@ -170,7 +170,7 @@ export const createLoop = (
     if (running || stopped || immediate !== undefined) return
     turn()
     for (let turns = 0; pollAll(Where.CHANGED); turns++)
-      if (turns === MOST_TURNS) {
+      if (turns === MAX_TURNS) {
         kick()
         return
       }

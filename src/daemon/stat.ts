@@ -36,7 +36,7 @@ export const waitsOf = ({ destroyWaits, failures }: DaemonState): readonly WaitS
   })
 
 /** Maximum processes listed by `stat`. */
-const MOST_PROCESSES = 10
+const MAX_PROCESSES = 10
 
 export const statOf = (daemon: DaemonState): Stat => {
   const counts = coreStat(daemon.core)
@@ -51,7 +51,7 @@ export const statOf = (daemon: DaemonState): Stat => {
     mappings: { count: mapped, bytes: mappedBytes },
     descriptors: daemon.events.count + daemon.netlink.count,
     memory: { resident: memory.rss, heap: memory.heapUsed },
-    charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MOST_PROCESSES) },
+    charged: { bytes: daemon.memory.bytes, processes: daemon.memory.processes().slice(0, MAX_PROCESSES) },
     connections: daemon.cm.counts,
     devices: daemon.devices.listed.map(({ name, address }): DeviceStat => {
       const rxe = daemon.devices.find(name)?.rxe

@@ -4,7 +4,7 @@
  * prefix: there are no routers, and nothing is forwarded. It answers ARP, neighbour solicitations and echo requests, and
  * has sockets of UDP and of echoes. Fragments are neither made nor accepted.
  *
- * Whatever peers send, memory is bounded: by NeighbourLimits, SocketLimits and MOST_FRAMES.
+ * Whatever peers send, memory is bounded: by NeighbourLimits, SocketLimits and MAX_FRAMES.
  */
 import { addressText, isMappedIpv4, isMulticastGid } from '../wire/address.ts'
 import { UDP_BYTES } from '../wire/ip.ts'
@@ -35,9 +35,9 @@ import {
   type LinkAddress,
   multicastLink,
   NeighbourMessage,
-  nobodysLink,
   parseArp,
   parseDiscovery,
+  unspecifiedLink,
 } from '../wire/ipoib.ts'
 import { IpError } from './error.ts'
 import { NeighbourCache, type NeighbourHost } from './neighbours.ts'
@@ -60,13 +60,13 @@ export interface IpOptions {
 }
 
 /** What became of a received packet: it was delivered to a socket, or why it was dropped. */
-type Fate = IpFault | 'delivered' | 'foreign' | 'unclaimed'
+type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 
 /**
  * Packets. `foreign`: for another host, from a host that is not on the link, or of a protocol that is not spoken;
  * `unclaimed`: for a port without a socket; `dropped`: could not leave.
  */
-export type IpCounters = Record<Fate | 'received' | 'sent' | 'dropped', number>
+export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
 /** An encapsulated packet that leaves. */
 export interface Frame {
@@ -75,7 +75,7 @@ export interface Frame {
 }
 
 /** Frames that wait for `pollTransmit`. */
-const MOST_FRAMES = 1024
+const MAX_FRAMES = 1024
 const HOP_LIMIT = 64
 /** RFC 4861, 7.1: no router has passed it on. */
 const DISCOVERY_HOP_LIMIT = 255
@@ -228,45 +228,45 @@ export class IpInterface implements NeighbourHost {
     else this.#count('foreign')
   }
 
-  #count(fate: Fate | undefined): void {
-    if (fate !== undefined) this.counters[fate]++
+  #count(verdict: Verdict | undefined): void {
+    if (verdict !== undefined) this.counters[verdict]++
   }
 
-  #onArp(bytes: Uint8Array, now: number): Fate | undefined {
+  #onArp(bytes: Uint8Array, now: number): Verdict | undefined {
     const arp = parseArp(bytes)
     if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
     const { operation, sender, senderLink, target } = arp
-    const isAsked = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
+    const isForThisHost = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
     // RFC 5227: a host without an address asks for the one that it wants.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
-      this.#neighbours.learn(sender, senderLink, isAsked, now)
+      this.#neighbours.learn(sender, senderLink, isForThisHost, now)
     }
-    if (!isAsked) return undefined
+    if (!isForThisHost) return undefined
     const reply = { operation: ArpOperation.REPLY, senderLink: this.#options.link, sender: this.prefix.address }
     this.transmit(emitArp({ ...reply, targetLink: senderLink, target: sender }), senderLink)
     return undefined
   }
 
-  #onIp(bytes: Uint8Array, now: number): Fate | undefined {
+  #onIp(bytes: Uint8Array, now: number): Verdict | undefined {
     const packet = parseIp(bytes)
     if (isFault(packet)) return packet
     const { source, destination, protocol } = packet
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
-    const isMine = prefix.isOwn(destination)
+    const isToThisHost = prefix.isOwn(destination)
     // What this interface has sent to a group comes back.
-    if (prefix.isOwn(source) && !isMine) return undefined
+    if (prefix.isOwn(source) && !isToThisHost) return undefined
     // RFC 4862, 5.4: a host without an address asks for the one that it wants.
     const isNameless = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
-    const isHeard = isMine || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
-    if (!isHeard || !(isNameless || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
+    const isForThisHost = isToThisHost || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
+    if (!isForThisHost || !(isNameless || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
     if (protocol === IpProtocolNumber.UDP) return this.#onUdp(packet)
     const isIcmp = protocol === (this.#isIpv4 ? IpProtocolNumber.ICMP : IpProtocolNumber.ICMPV6)
-    return isIcmp ? this.#onIcmp(packet, isMine, now) : 'foreign'
+    return isIcmp ? this.#onIcmp(packet, isToThisHost, now) : 'foreign'
   }
 
-  #onUdp(packet: IpPacket): Fate {
+  #onUdp(packet: IpPacket): Verdict {
     const datagram = parseUdp(packet)
     if (isFault(datagram)) return datagram
     const { source, destination } = packet
@@ -277,7 +277,7 @@ export class IpInterface implements NeighbourHost {
     return 'delivered'
   }
 
-  #onIcmp(packet: IpPacket, isMine: boolean, now: number): Fate | undefined {
+  #onIcmp(packet: IpPacket, isToThisHost: boolean, now: number): Verdict | undefined {
     const message = parseIcmp(packet)
     if (isFault(message)) return message
     const { type, code, body } = message
@@ -291,11 +291,11 @@ export class IpInterface implements NeighbourHost {
     if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
     if (type === reply) return this.#onEchoReply(packet, body)
     // RFC 1122, 3.2.2.6: not to a group, whose members would all answer.
-    if (isMine) this.#sendIp(icmpPacket(this.#to(packet.source), { type: reply, code: 0, body }), now)
+    if (isToThisHost) this.#sendIp(icmpPacket(this.#to(packet.source), { type: reply, code: 0, body }), now)
     return undefined
   }
 
-  #onEchoReply({ source }: IpPacket, body: Uint8Array): Fate {
+  #onEchoReply({ source }: IpPacket, body: Uint8Array): Verdict {
     const view = new DataView(body.buffer, body.byteOffset)
     const socket = this.#sockets.find(IpProtocolNumber.ICMP, view.getUint16(0))
     if (socket === undefined) return 'unclaimed'
@@ -303,7 +303,7 @@ export class IpInterface implements NeighbourHost {
     return 'delivered'
   }
 
-  #onDiscovery({ source }: IpPacket, { type, target, link }: Discovery, now: number): Fate | undefined {
+  #onDiscovery({ source }: IpPacket, { type, target, link }: Discovery, now: number): Verdict | undefined {
     if (link !== undefined && !isUnicastLink(link)) return 'malformed'
     if (type === NeighbourMessage.ADVERTISEMENT) {
       if (link !== undefined && this.prefix.isNeighbour(target)) this.#neighbours.learn(target, link, false, now)
@@ -348,7 +348,7 @@ export class IpInterface implements NeighbourHost {
   // ---- for the neighbour cache ----
 
   transmit(bytes: Uint8Array, to: LinkAddress): void {
-    if (this.#frames.length < MOST_FRAMES) this.#frames.push({ bytes, to })
+    if (this.#frames.length < MAX_FRAMES) this.#frames.push({ bytes, to })
     else this.counters.dropped++
   }
 
@@ -360,7 +360,7 @@ export class IpInterface implements NeighbourHost {
     const { link, pkey } = this.#options
     if (this.#isIpv4) {
       const request = { operation: ArpOperation.REQUEST, senderLink: link, sender: this.prefix.address, target }
-      this.transmit(emitArp({ ...request, targetLink: known ?? nobodysLink }), known ?? broadcastLink(pkey))
+      this.transmit(emitArp({ ...request, targetLink: known ?? unspecifiedLink }), known ?? broadcastLink(pkey))
       return
     }
     const group = solicitedNode(target)

@@ -7,7 +7,7 @@ import type { LinkAddress } from '../wire/ipoib.ts'
 
 /** RFC 4861, 10: RETRANS_TIMER, MAX_MULTICAST_SOLICIT and MAX_UNICAST_SOLICIT, REACHABLE_TIME. */
 const RETRANSMIT = 1_000_000
-const MOST_TRIES = 3
+const MAX_TRIES = 3
 const REACHABLE = 30_000_000
 
 export const NeighbourLimits = { entries: 1024, waiting: 256, waitingEach: 16 } as const
@@ -59,7 +59,7 @@ export class NeighbourCache {
   onTimeout(now: number): void {
     for (const entry of [...this.#solicited]) {
       if (entry.deadline > now) return
-      if (entry.tries >= MOST_TRIES) this.#remove(entry)
+      if (entry.tries >= MAX_TRIES) this.#remove(entry)
       else this.#solicit(entry, now)
     }
   }

@@ -29,11 +29,11 @@ const TRANSFER_TIMEOUT = 40_000_000
 /** For so long segments of a message that is whole are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
 /** Maximum segments of a transfer in one burst, whatever window the peer allows. */
-const MOST_AT_ONCE = 64
+const MAX_AT_ONCE = 64
 /** Messages that are being received, and those that are whole. */
-const MOST_TRANSFERS = 256
+const MAX_TRANSFERS = 256
 /** Bytes of messages that are being received. */
-const MOST_RECEIVING = 4 << 20
+const MAX_RECEIVING = 4 << 20
 
 /** How a send ended; aborted: by the peer, or since the agent is closed. */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
@@ -201,7 +201,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (segments === undefined) {
       this.#owner.transmit(message, to)
       sent = 1
-    } else for (; sent < MOST_AT_ONCE && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
+    } else for (; sent < MAX_AT_ONCE && segments.hasNext; sent++) this.#owner.transmit(segments.next(), to)
     const isWaiting = segments === undefined || segments.isDone
     const wait = isWaiting ? options.timeout : Math.min(options.timeout || ACK_TIMEOUT, ACK_TIMEOUT)
     sending.deadline = segments?.hasNext ? now : now + wait
@@ -341,7 +341,7 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   /** A new transfer, if there is room for one. */
   #begin(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
-    if (this.#receiving.size >= MOST_TRANSFERS) {
+    if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
       if (oldest !== undefined) this.#receiving.delete(oldest)
       else if (!this.#makeRoom(from, () => 1)) {
@@ -367,7 +367,7 @@ export class MadAgentEngine<P extends MadPath, T> {
       this.#wakeAt(receiving.deadline)
       this.#deliver(message, fields, from)
     } else
-      while (this.#receiving.has(receiving) && this.#bytesReceiving() > MOST_RECEIVING)
+      while (this.#receiving.has(receiving) && this.#bytesReceiving() > MAX_RECEIVING)
         if (!this.#makeRoom(from, one => one.segments.bytes)) {
           this.#receiving.delete(receiving)
           this.#refuseMore(mad, from)

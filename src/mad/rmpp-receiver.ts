@@ -9,7 +9,7 @@ import { answerRmpp, parseRmpp } from '../wire/management.ts'
 /** Segments that a sender may send ahead: an eighth of the receive queue that Linux gives queue pair 1. */
 export const WINDOW = 64
 /** Segments of the longest message that is taken: 1 MiB and more. */
-export const MOST_SEGMENTS = 8192
+export const MAX_SEGMENTS = 8192
 
 /** The result of a segment: an answer to its sender, and the message if it is complete. */
 export interface SegmentOutcome {
@@ -44,7 +44,7 @@ export class SegmentReceiver {
   onData(mad: Uint8Array, segment: number): SegmentOutcome {
     if (this.isComplete || segment <= this.#acknowledged) return { reply: this.#ack(mad) }
     if (segment > this.#window) return {}
-    if (segment > MOST_SEGMENTS)
+    if (segment > MAX_SEGMENTS)
       return { failed: true, reply: answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }) }
     this.#segments[segment - 1] ??= mad
     const before = this.#received

@@ -1,6 +1,6 @@
 /*
  * The sending side of one RMPP transfer (IBA 13.6.6): a message in segments, within the window that the receiver's ACKs
- * open. Timers and the fate of the transfer are the agent's (agent.ts); the counting is Linux's.
+ * open. Timers and the result of the transfer are the agent's (agent.ts); the counting is Linux's.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'

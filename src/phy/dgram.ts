@@ -56,7 +56,7 @@ const RECEIVED_BYTES = 4 << 20
 /** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
 const PHASE = 4
 /** Addresses of peers that are cached as bytes, and those that were reported. */
-const MOST_KNOWN = 4096
+const MAX_KNOWN = 4096
 
 interface Waiting {
   readonly offset: number
@@ -138,14 +138,14 @@ export const createDgramPort = ({
   const tapped = { sent: emptyTappedRun(arena, 'sent'), received: emptyTappedRun(arena, 'received') }
   const show = (
     direction: 'sent' | 'received',
-    fate: TapOutcome,
+    outcome: TapOutcome,
     flow: typeof noAddress,
     at: number,
     length: number,
   ): void => {
     if (port.tap === null) return
     const run = tapped[direction]
-    Object.assign(run, { fate, flow, offset: at, packetBytes: length, count: 1, lastBytes: length })
+    Object.assign(run, { outcome, flow, offset: at, packetBytes: length, count: 1, lastBytes: length })
     port.tap(run)
   }
 
@@ -181,7 +181,7 @@ export const createDgramPort = ({
   const bytesOf = (text: string): Uint8Array => {
     let bytes = known.get(text)
     if (bytes === undefined) {
-      if (known.size >= MOST_KNOWN) known.clear()
+      if (known.size >= MAX_KNOWN) known.clear()
       bytes = parseAddress(text.split('%')[0]) ?? new Uint8Array(16)
       known.set(text, bytes)
     }
@@ -190,7 +190,7 @@ export const createDgramPort = ({
 
   const refuse = (from: string): void => {
     counters.foreignPackets++
-    if (refused.has(from) || refused.size >= MOST_KNOWN) return
+    if (refused.has(from) || refused.size >= MAX_KNOWN) return
     refused.add(from)
     onForeign?.(bytesOf(from))
   }

@@ -187,13 +187,13 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     const showTap = (
       direction: 'sent' | 'received',
-      fate: TapOutcome,
+      outcome: TapOutcome,
       run: number,
       from: number,
       end: number,
     ): void => {
       tapped.direction = direction
-      tapped.fate = fate
+      tapped.outcome = outcome
       tapped.arena = arena
       tapped.offset = placeOf(run, from)
       tapped.packetBytes = records.packetBytes[run]

@@ -71,7 +71,7 @@ export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'du
 /** A run as a tap sees it; the port refills one such record, so keep neither it nor the bytes. */
 export interface TappedRun {
   direction: 'sent' | 'received'
-  fate: TapOutcome
+  outcome: TapOutcome
   arena: Arena
   offset: number
   packetBytes: number
@@ -84,7 +84,7 @@ export interface TappedRun {
 /** A record for the run that a port shows its tap. */
 export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']): TappedRun => ({
   direction,
-  fate: 'passed',
+  outcome: 'passed',
   arena,
   offset: 0,
   packetBytes: 0,

@@ -222,7 +222,7 @@ export const checkTransition = (
   const after = nameOf(to)
   if (before === undefined || after === undefined)
     return `QP state ${before === undefined ? from : to} does not exist; states are 0 (RESET) to 6 (ERR)`
-  const asked = transitionOf(type, before, after)
+  const requested = transitionOf(type, before, after)
   const given = new Set(attributes.filter(name => !besideAddresses.has(name)).map(inTable))
   const alone = given.has('address') ? undefined : attributes.find(name => besideAddresses.has(name))
   if (alone !== undefined) return `${alone} is part of the destination: give it together with address`
@@ -233,13 +233,13 @@ export const checkTransition = (
       return `curState is ${claimed ?? curState}; it may be ${CURRENT.join(', ')}`
     if (claimed !== before) return `curState is ${claimed}, but the ${type} queue pair is in ${before}`
   }
-  if (asked === undefined) {
+  if (requested === undefined) {
     const allowed = names.filter(name => transitionOf(type, before, name) !== undefined)
     return `${type} queue pairs cannot go from ${before} to ${after}; from ${before} it can go to ${allowed.join(', ')}`
   }
-  const missing = asked.required.filter(name => !given.has(name))
+  const missing = requested.required.filter(name => !given.has(name))
   if (missing.length > 0) return `${before} to ${after} of ${type} queue pairs needs ${missing.join(', ')} as well`
-  const legal = [...asked.required, ...asked.optional]
+  const legal = [...requested.required, ...requested.optional]
   const extra = [...given].filter(name => !legal.includes(name))
   if (extra.length > 0) {
     const list = legal.length === 0 ? 'no attributes' : legal.join(', ')
@@ -260,7 +260,7 @@ const WAY: readonly QpStateName[] = ['INIT', 'RTR', 'RTS', 'SQD']
 
 /** Recently computed plans: programs create many queue pairs in the same way. Cleared when it grows large. */
 const plans = new Map<string, readonly Step[] | string>()
-const MOST_PLANS = 256
+const MAX_PLANS = 256
 
 /**
  * The steps that move a new queue pair of `type` to state `to` (a number of `QpState`) with these attributes (R7): each
@@ -276,7 +276,7 @@ export const planTransitions = (
   let plan = plans.get(key)
   if (plan === undefined) {
     plan = makePlan(type, to, attributes)
-    if (plans.size === MOST_PLANS) plans.clear()
+    if (plans.size === MAX_PLANS) plans.clear()
     plans.set(key, plan)
   }
   return plan

@@ -4,10 +4,10 @@
 import { isMappedIpv4 } from '../wire/address.ts'
 
 /** Bytes shown of a longer byte string by default. */
-export const MOST_BYTES = 32
+export const MAX_BYTES = 32
 
 /** Bytes in hexadecimal, at most `most` of them, followed by their number if there are more. */
-export const bytesText = (bytes: Uint8Array, most: number = MOST_BYTES): string => {
+export const bytesText = (bytes: Uint8Array, most: number = MAX_BYTES): string => {
   const shown = Array.from(bytes.subarray(0, most), byte => byte.toString(16).padStart(2, '0')).join('')
   return bytes.length > most ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }

@@ -51,13 +51,13 @@ const pointedOf = ({ call }: TraceRecord) => {
 
 /** The chain in a call; undefined if the call has none, or its bytes are invalid. */
 export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord): DecodedChain | undefined => {
-  const asked = isChain(call) ? entriesOf(call.args.values.entries) : undefined
-  if (asked === undefined) return undefined
+  const requested = isChain(call) ? entriesOf(call.args.values.entries) : undefined
+  if (requested === undefined) return undefined
   const { results, done, error, reason } = call.result.values
   const answered = entriesOf(results)
   const count = answered === undefined ? 0 : Number(done ?? 0)
   const pointed = pointedOf(record)
-  const entries = asked.map((entry, index) => {
+  const entries = requested.map((entry, index) => {
     const { classId, call: number, message } = entry
     const answer = index < count ? (answered?.[index]?.message ?? new Uint8Array()) : new Uint8Array()
     const memory = pointed(index, 'in')

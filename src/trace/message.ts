@@ -8,7 +8,7 @@ import { CallError } from '../spec/errno.ts'
 import { type AnyValue, type Attributes, type Kind, recordSize, sizeOf } from '../spec/schema/schema.ts'
 import { ATTRIBUTE, HEADER, INDIRECT, type Item, itemAt, WRITTEN } from '../uapi/object/format.ts'
 import { readRecord, readScalar, viewOf } from '../uapi/scalar.ts'
-import { bytesText, MOST_BYTES } from './bytes.ts'
+import { bytesText, MAX_BYTES } from './bytes.ts'
 
 export interface ReadMessage {
   /** The header's object; undefined if there is no header. */
@@ -64,7 +64,7 @@ export const readMessage = (
   bytes: Uint8Array,
   attributes: Attributes,
   direction: 'in' | 'out',
-  most: number = MOST_BYTES,
+  most: number = MAX_BYTES,
   memory: ReadonlyMap<bigint, Uint8Array> = new Map(),
 ): ReadMessage => {
   if (bytes.length < HEADER)

@@ -7,7 +7,7 @@
  */
 import type { AnyRecord, AnyValue, Attributes, Enumeration, Fields, Kind } from '../spec/schema/schema.ts'
 
-import { bytesText, gidText, groups, MOST_BYTES } from './bytes.ts'
+import { bytesText, gidText, groups, MAX_BYTES } from './bytes.ts'
 
 /** Keys, QP numbers, PSNs and masks are usually written in hexadecimal; recognised by their 24 bits or their names. */
 const HEX_NAME = /(key|Qpn|Psn|qpNum|Mask)$/
@@ -20,7 +20,7 @@ export interface Style {
   readonly zeros: boolean
 }
 
-export const ABRIDGED: Style = { fields: 8, records: 4, bytes: MOST_BYTES, zeros: false }
+export const ABRIDGED: Style = { fields: 8, records: 4, bytes: MAX_BYTES, zeros: false }
 export const WHOLE: Style = {
   fields: Number.POSITIVE_INFINITY,
   records: Number.POSITIVE_INFINITY,

@@ -21,13 +21,13 @@ const QpLayout = {
 } as const
 
 /** Largest maxSendSge and maxRecvSge. */
-const MOST_ELEMENTS = 63
+const MAX_ELEMENTS = 63
 const BLOCK_MASK = 31
 
 export const maxSendSge = (w: Int32Array, base: number): number =>
-  (w[base + QP.LAYOUT] >> QpLayout.MAX_SEND_SGE) & MOST_ELEMENTS
+  (w[base + QP.LAYOUT] >> QpLayout.MAX_SEND_SGE) & MAX_ELEMENTS
 export const maxRecvSge = (w: Int32Array, base: number): number =>
-  (w[base + QP.LAYOUT] >> QpLayout.MAX_RECV_SGE) & MOST_ELEMENTS
+  (w[base + QP.LAYOUT] >> QpLayout.MAX_RECV_SGE) & MAX_ELEMENTS
 export const sendBlock = (w: Int32Array, base: number): number =>
   (w[base + QP.LAYOUT] >> QpLayout.SEND_BLOCK) & BLOCK_MASK
 export const recvBlock = (w: Int32Array, base: number): number =>
@@ -43,8 +43,8 @@ export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP
 
 /** QP.LAYOUT of a new queue pair. Throws an Error for more elements than an engine takes. */
 export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
-  if (sends > MOST_ELEMENTS || receives > MOST_ELEMENTS)
-    throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MOST_ELEMENTS}`)
+  if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
+    throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MAX_ELEMENTS}`)
   return (
     (sends << QpLayout.MAX_SEND_SGE) |
     (receives << QpLayout.MAX_RECV_SGE) |

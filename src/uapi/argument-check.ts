@@ -46,7 +46,7 @@ export interface Check {
   readonly shape: ArgumentShape | undefined
 }
 
-const MOST_WIDE = (1n << 64n) - 1n
+const MAX_WIDE = (1n << 64n) - 1n
 
 const plain = (type: number, least = 0, most = 0): Check => ({ type, least, most, values: undefined, shape: undefined })
 
@@ -110,7 +110,7 @@ export const isValid = (check: Check, value: unknown): boolean => {
     case CHOICE:
       return (check.values as ReadonlySet<unknown>).has(value)
     case WIDE:
-      return typeof value === 'bigint' && value >= 0n && value <= MOST_WIDE
+      return typeof value === 'bigint' && value >= 0n && value <= MAX_WIDE
     case BYTES:
       return value instanceof Uint8Array && value.length >= check.least && value.length <= check.most
     case RECORD:

@@ -321,10 +321,10 @@ export const writeCallReply = (
     view.setUint32(where + INSTALL_KIND, installs[i]!.kind ?? InstallKind.EVENT, true)
   }
   const end = CALL_REPLY + count * INSTALL
-  const said = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written
+  const written = reason === '' ? 0 : encoder.encodeInto(reason, bytes.subarray(end, end + REASON)).written
   writeReply<'IOCTL'>(buffer, to, { ret, installCount: count })
-  view.setUint32(SIZE, end + said, true)
-  return end + said
+  view.setUint32(SIZE, end + written, true)
+  return end + written
 }
 
 const RANGE = Messages.range.size

@@ -225,7 +225,7 @@ export interface TraceRecord {
 // ---- records as texts ----
 
 /** Maximum characters of one text: in any encoding they fit in a message. */
-const MOST_CHARACTERS = 16_000
+const MAX_CHARACTERS = 16_000
 /** Maximum characters of a record; a longer one is sent without its bytes. */
 const LONGEST = 4_000_000
 /** First character of a text that continues in the next one. */
@@ -242,10 +242,10 @@ export const traceTexts = (record: TraceEvent): string[] => {
     text = JSON.stringify({ ...rest, reason: 'too long to trace' })
   }
   const texts: string[] = []
-  while (text.length > MOST_CHARACTERS) {
+  while (text.length > MAX_CHARACTERS) {
     // Surrogate pairs stay together.
-    const isPair = /[\ud800-\udbff]/.test(text[MOST_CHARACTERS - 1]!)
-    const end = isPair ? MOST_CHARACTERS - 1 : MOST_CHARACTERS
+    const isPair = /[\ud800-\udbff]/.test(text[MAX_CHARACTERS - 1]!)
+    const end = isPair ? MAX_CHARACTERS - 1 : MAX_CHARACTERS
     texts.push(MORE + text.slice(0, end))
     text = text.slice(end)
   }

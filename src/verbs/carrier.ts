@@ -129,7 +129,7 @@ export interface Carrier {
    */
   pause(): Promise<void> | undefined
   /** The device has more work for the next turn of the event loop: waiters should yield. */
-  isResting(): boolean
+  isIdle(): boolean
   /** Gives a buffer an address that the device can use; the same buffer always gets the same one. */
   addressOf(buffer: Uint8Array): bigint
   /** The buffer is no longer registered. */

@@ -101,13 +101,13 @@ interface SystemAccess {
   describe(device: DeviceEntry): Description
   close(): void
 }
-type Tell = (type: number, index: number) => void
+type Report = (type: number, index: number) => void
 
-const reachHere = (network: LocalNetwork, tell: Tell): SystemAccess => {
+const reachHere = (network: LocalNetwork, report: Report): SystemAccess => {
   const device = systemDevice(network.core)
   const context: Context = openContext(device)
   const caller = callerWithoutMemory('the library')
-  const unsubscribe = addEventHandler(device, ({ type, port }) => tell(type, port ?? 0))
+  const unsubscribe = addEventHandler(device, ({ type, port }) => report(type, port ?? 0))
   return {
     call: (cls, method) =>
       rethrow(`${cls.name}.${method}`, () => invokeNow(context, cls, method, 0, {}, caller).out as AnyValues),
@@ -145,7 +145,7 @@ const describeThere = (session: Session, { index, name, classes }: DeviceEntry):
   }
 }
 
-const reachThere = (socket: string, tell: Tell): SystemAccess => {
+const reachThere = (socket: string, report: Report): SystemAccess => {
   const session = joinDaemon(socket)
   const fds: number[] = []
   let events: Watch | undefined
@@ -159,7 +159,7 @@ const reachThere = (socket: string, tell: Tell): SystemAccess => {
     fds.push(...passed)
     const { object: channel } = send(AsyncFd, 'create', 0, {})
     fds.push(channel)
-    const take = (record: DataView): void => tell(record.getUint32(8, true), record.getUint32(0, true))
+    const take = (record: DataView): void => report(record.getUint32(8, true), record.getUint32(0, true))
     events = readRecords(channel, ASYNC_RECORD, take, () => session.check())
     events.unref()
     return {
@@ -196,7 +196,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
       'say whose devices: those of a network of this process, or those of the daemon at socket',
     )
   const handlers = new Set<(change: DeviceChange) => void>()
-  const tell: Tell = (type, index) => {
+  const report: Report = (type, index) => {
     if (type !== DEVICE_ADDED && type !== DEVICE_REMOVED) return
     const change: DeviceChange = { type: type === DEVICE_ADDED ? 'added' : 'removed', index }
     // The device is in the middle of its work: handlers run afterwards.
@@ -205,7 +205,7 @@ export const openSystem = (options: SystemOptions = {}): System => {
     })
   }
   const path = socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket ?? '')
-  const reach = network === undefined ? reachThere(path, tell) : reachHere(network as LocalNetwork, tell)
+  const reach = network === undefined ? reachThere(path, report) : reachHere(network as LocalNetwork, report)
   let open = true
   const call = (cls: ObjectClass, method: string): AnyValues => {
     if (!open) throw refused('EIO', `${cls.name}.${method}`, 'the system-wide device is closed')

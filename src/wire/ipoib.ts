@@ -96,7 +96,7 @@ export interface Arp {
   readonly target: Uint8Array
 }
 
-export const nobodysLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
+export const unspecifiedLink: LinkAddress = { qpn: 0, gid: new Uint8Array(16) }
 
 /** The message with its encapsulation header. */
 export const emitArp = ({ operation, senderLink, sender, targetLink, target }: Arp): Uint8Array => {

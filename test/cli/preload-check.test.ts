@@ -58,7 +58,7 @@ test('scripts, and programs that launchers and shells start', t => {
     writeFileSync(path, `${line}\n`, { mode: 0o755 })
     return path
   }
-  const told = (program: string, ...args: readonly string[]): readonly string[] =>
+  const problemsOf = (program: string, ...args: readonly string[]): readonly string[] =>
     preloadProblems(program, args).map(({ name, problem }) => `${name}: ${problem}`)
   const why = 'it is linked statically, so nothing can be preloaded'
   const direct = [`${fixed}: ${why}`]
@@ -66,18 +66,18 @@ test('scripts, and programs that launchers and shells start', t => {
   const interpreted = script('interpreted', `#!${fixed} -x`)
   const outer = script('outer', `#! ${interpreted}`)
   const byEnv = script('by-env', `#!/usr/bin/env ${fixed}`)
-  assert.deepEqual(told(interpreted), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(told(outer), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(told(byEnv), [`${byEnv}: of its interpreter ${fixed}: ${why}`])
-  assert.deepEqual(told(script('endless', `#!${join(folder, 'endless')}`)), [])
-  assert.deepEqual(told(script('plain', '#!/bin/sh -e')), [])
+  assert.deepEqual(problemsOf(interpreted), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(outer), [`${interpreted}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(byEnv), [`${byEnv}: of its interpreter ${fixed}: ${why}`])
+  assert.deepEqual(problemsOf(script('endless', `#!${join(folder, 'endless')}`)), [])
+  assert.deepEqual(problemsOf(script('plain', '#!/bin/sh -e')), [])
 
-  assert.deepEqual(told('sh', '-c', fixed), direct)
-  assert.deepEqual(told('sh', '-ec', `cd /; A=1 exec ${fixed} --flag && true`), direct)
-  assert.deepEqual(told('bash', '-c', `if ${fixed}; then ${fixed}; fi`), direct)
-  assert.deepEqual(told('sh', '-c', `echo '; ${fixed}' "\\"; ${fixed}" \\; true ${fixed}`), [])
-  assert.deepEqual(told('sh', '-c', '"$0" x', fixed), [])
-  assert.deepEqual(told('sh', script('-c', ''), fixed), [])
-  assert.deepEqual(told('timeout', '-k', '1', '5', fixed, 'x'), direct)
-  assert.deepEqual(told('env', 'A=1', 'sh', '-c', `nice ${fixed}`), direct)
+  assert.deepEqual(problemsOf('sh', '-c', fixed), direct)
+  assert.deepEqual(problemsOf('sh', '-ec', `cd /; A=1 exec ${fixed} --flag && true`), direct)
+  assert.deepEqual(problemsOf('bash', '-c', `if ${fixed}; then ${fixed}; fi`), direct)
+  assert.deepEqual(problemsOf('sh', '-c', `echo '; ${fixed}' "\\"; ${fixed}" \\; true ${fixed}`), [])
+  assert.deepEqual(problemsOf('sh', '-c', '"$0" x', fixed), [])
+  assert.deepEqual(problemsOf('sh', script('-c', ''), fixed), [])
+  assert.deepEqual(problemsOf('timeout', '-k', '1', '5', fixed, 'x'), direct)
+  assert.deepEqual(problemsOf('env', 'A=1', 'sh', '-c', `nice ${fixed}`), direct)
 })

@@ -90,10 +90,10 @@ it('a client that fails on a device does not affect the others', () => {
     else open().close()
     host.unplug(9)
     // rdma_cm ignores a device whose queue pair 1 the MAD layer does not own.
-    const told = clientNames.filter(one => one !== name && !(name === 'mad' && one === 'rdma_cm'))
+    const notified = clientNames.filter(one => one !== name && !(name === 'mad' && one === 'rdma_cm'))
     assert.equal(
       seen(),
-      [...told]
+      [...notified]
         .reverse()
         .map(one => `${one}-rxe9`)
         .join(' '),

@@ -21,7 +21,7 @@ class World {
   readonly wire: OnWire[] = []
   /** Connections of a consumer that are not destroyed, by host. */
   readonly held: Set<CmConnection>[] = []
-  readonly restsUntil = new Map<CmConnection, number>()
+  readonly timewaitEnd = new Map<CmConnection, number>()
   qpn = 0x10
   established = 0
 
@@ -54,8 +54,8 @@ class World {
       for (let event = engine.pollEvent(); event; event = engine.pollEvent()) {
         const { name, connection } = event
         if (name === 'TIMEWAIT_EXIT') {
-          assert.ok(this.now >= (this.restsUntil.get(connection) ?? 0), 'TIMEWAIT ended early')
-          this.restsUntil.delete(connection)
+          assert.ok(this.now >= (this.timewaitEnd.get(connection) ?? 0), 'TIMEWAIT ended early')
+          this.timewaitEnd.delete(connection)
         } else assert.ok(!connection.destroyed, `${name} for a destroyed connection`)
         if (!connection.destroyed) this.held[index]?.add(connection)
         if (connection.state === 'ESTABLISHED') this.established++
@@ -65,8 +65,8 @@ class World {
   }
 
   noteRest(connection: CmConnection): void {
-    if (connection.state !== 'TIMEWAIT' || this.restsUntil.has(connection)) return
-    this.restsUntil.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
+    if (connection.state !== 'TIMEWAIT' || this.timewaitEnd.has(connection)) return
+    this.timewaitEnd.set(connection, this.now + fromExponent(connection.agreed.ackTimeout))
   }
 
   deliver(index: number, keep = false): void {

@@ -141,9 +141,9 @@ test('a destroyed object drops its unread events, and so does a queue', () => {
 test('the device’s removal is the last event, and then reads end', () => {
   const { device, newQueue, attach, cq, qp, complete } = setUp()
   const queue = newQueue()
-  const deaf = newQueue()
+  const unreadQueue = newQueue()
   attach(queue, { cookie: 1n, device: 1 })
-  attach(deaf, { cookie: 2n, cq: cq.handle })
+  attach(unreadQueue, { cookie: 2n, cq: cq.handle })
   attach(queue, { cookie: 3n, rc_qp: qp.handle })
   // Unread: dropped with their objects, as in Linux's files.
   complete()
@@ -153,7 +153,7 @@ test('the device’s removal is the last event, and then reads end', () => {
   assert.deepEqual(more, [])
   assert.equal(new DataView(event.bytes.buffer).getUint32(16, true), DEVICE_FATAL)
   assert.equal(event.bytes.length, 24)
-  assert.equal(deaf.sink.take(9).length, 0)
+  assert.equal(unreadQueue.sink.take(9).length, 0)
 })
 
 test('mistakes are refused: no object, two objects, attaching twice, another queue, an unknown port', () => {

@@ -9,13 +9,13 @@ import { declare } from '../../src/spec/schema/description.ts'
 import { CREATE, method, type ObjectClass, objectClass, u32 } from '../../src/spec/schema/schema.ts'
 import { bench, describeDevice, testDriver, testLines } from './fixture.ts'
 
-const told = (lines: readonly DriverClass[]): ObjectClass[] => {
+const described = (lines: readonly DriverClass[]): ObjectClass[] => {
   const { context, caller } = bench({}, testDriver(lines))
   return declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
 }
 
 test('a device describes all classes of its table, in order of their ids', () => {
-  const classes = told(testLines)
+  const classes = described(testLines)
   assert.deepEqual(
     classes.map(cls => cls.name),
     testLines.map(line => line.class.name).sort((a, b) => Classes[a as 'pd'].id - Classes[b as 'pd'].id),
@@ -29,7 +29,7 @@ test('a device describes all classes of its table, in order of their ids', () =>
 test('methods that a driver lacks, removes, extends and adds are described as they are', () => {
   const ctx = objectClass('ctx', 0x8000, { methods: { create: method(CREATE, { in: {}, out: {} }) } })
   const own = { create: { in: { colour: u32(0x8000) } } }
-  const classes = told([
+  const classes = described([
     ...testLines.filter(line => !['mr', 'pd'].includes(line.class.name)),
     driverClass(Classes.pd, { create: () => ({}), destroy: null }, own),
     driverClass(ctx, { create: () => ({}) }),
@@ -43,7 +43,7 @@ test('methods that a driver lacks, removes, extends and adds are described as th
 
 test('attributes naming objects of classes that the device lacks are not described, and refused with the reason', () => {
   const lines = testLines.filter(line => !['srq', 'wq', 'async_fd'].includes(line.class.name))
-  const classes = told(lines)
+  const classes = described(lines)
   const methods = (name: string) => classes.find(cls => cls.name === name)!.methods
   assert.deepEqual(
     Object.keys(methods('rc_qp').create.in).filter(name => ['srq', 'asyncFd'].includes(name)),

@@ -34,7 +34,7 @@ export const daemonOf = async (t: TestContext, folder: string, devices = ['127.0
   return daemon
 }
 
-export interface Heard extends Reply {
+export interface ReceivedReply extends Reply {
   readonly descriptors: readonly number[]
 }
 
@@ -42,11 +42,11 @@ export interface Client {
   /** Length or -errno. */
   say(bytes: Uint8Array, fds?: readonly number[]): number
   /** The next message; undefined if the session has ended. */
-  next(): Promise<Heard | undefined>
-  hello(): Promise<Heard>
+  next(): Promise<ReceivedReply | undefined>
+  hello(): Promise<ReceivedReply>
   /** Sends OPEN; returns its reply and descriptors: memory file, doorbell. */
-  open(node?: number): Promise<Heard>
-  attach(fd: number): Promise<Heard>
+  open(node?: number): Promise<ReceivedReply>
+  attach(fd: number): Promise<ReceivedReply>
   /**
    * Opens a node and makes the opening call; returns the context's number. The descriptors are closed with the client.
    */
@@ -67,11 +67,11 @@ export interface Client {
   ioctlOn(fd: number, request: number, argument: bigint): Promise<number>
   writeOn(fd: number, buffer: bigint, length: bigint): Promise<number>
   /** Sends MAP of PROT_READ | PROT_WRITE; returns its reply and descriptor. */
-  mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<Heard>
+  mapOn(fd: number, offset: bigint, length: bigint, context?: number): Promise<ReceivedReply>
   /** Sends NETLINK about a descriptor of this process; returns its reply, and the program's end of a new socket. */
-  netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<Heard>
+  netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Announces that counter files are about to be read. */
-  refresh(): Promise<Heard>
+  refresh(): Promise<ReceivedReply>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
   /** Keeps a descriptor until the client closes. */
@@ -87,16 +87,16 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const memory = mapArena(65536)
-  const heard: (Heard | undefined)[] = []
-  const waiters: ((message: Heard | undefined) => void)[] = []
+  const received: (ReceivedReply | undefined)[] = []
+  const waiters: ((message: ReceivedReply | undefined) => void)[] = []
   const kept: number[] = []
   let open = true
   let ended = false
 
-  const deliver = (message: Heard | undefined): void => {
+  const deliver = (message: ReceivedReply | undefined): void => {
     const waiter = waiters.shift()
     if (waiter) waiter(message)
-    else heard.push(message)
+    else received.push(message)
   }
   const watcher = watch(fd, { readable: true }, () => {
     while (!ended) {
@@ -118,7 +118,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     memory,
     say: (bytes, fds = []) => send(fd, bytes, fds),
     next: () => {
-      if (heard.length > 0) return Promise.resolve(heard.shift())
+      if (received.length > 0) return Promise.resolve(received.shift())
       if (ended) return Promise.resolve(undefined)
       return new Promise(done => waiters.push(done))
     },
@@ -191,7 +191,7 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
       for (const one of kept.splice(0)) close(one)
     },
   }
-  const ask = async (length: number, fds: readonly number[] = []): Promise<Heard> => {
+  const ask = async (length: number, fds: readonly number[] = []): Promise<ReceivedReply> => {
     assert.ok(self.say(outgoing.bytes.slice(0, length), fds) > 0)
     const message = await self.next()
     assert.ok(message, 'the session ended before the answer')

@@ -176,7 +176,7 @@ test('a message that hits a bug in the daemon ends only its session', async t =>
 
 test('stop ends the loop, whatever throws', async () => {
   const words = new Int32Array(ParkedPage.bytes / 4)
-  const told: unknown[] = []
+  const reported: unknown[] = []
   let polls = 0
   let fault = true
   const healthy: Pollable = {
@@ -199,14 +199,14 @@ test('stop ends the loop, whatever throws', async () => {
     devices,
     () => {},
     device => {
-      told.push(device)
+      reported.push(device)
       devices.splice(devices.indexOf(device), 1)
       // Removing a device calls the loop.
       loop.kick()
     },
   )
   loop.kick()
-  assert.deepEqual(told, [broken])
+  assert.deepEqual(reported, [broken])
   assert.equal(words[ParkedPage.PARKED], 1)
   const before = polls
   loop.kick()

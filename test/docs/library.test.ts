@@ -17,10 +17,11 @@ test('the program on the library’s page runs and prints what the page shows', 
   const blocks = [...page.matchAll(/^```js\n([\s\S]*?)^```$/gm)].map(match => match[1])
   assert.ok(blocks.length >= 8)
   const program = blocks.join('\n').replaceAll("from 'userdma'", `from '${library}'`)
-  const said = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
   const promised = [...program.matchAll(/console\.log\(.*\) \/\/ (.*)$/gm)].map(match => match[1])
   assert.equal(promised.length, 11)
-  for (const line of promised) assert.ok(said.split('\n').includes(line), `"${line}" is not in the output:\n${said}`)
+  for (const line of promised)
+    assert.ok(output.split('\n').includes(line), `"${line}" is not in the output:\n${output}`)
 })
 
 test('the program on the first page runs', () => {
@@ -37,6 +38,8 @@ test('a device of the null driver is used as the page about drivers shows', () =
     .map(match => match[1])
     .find(one => /addDevice/.test(one))
   const imports = `import { createNetwork, open } from '${library}'\nimport { createNullDevice, Sink } from '${drivers}'\n`
-  const said = execFileSync(process.execPath, ['--input-type=module', '-e', `${imports}${block}`], { encoding: 'utf8' })
-  assert.equal(said, '3n\n')
+  const output = execFileSync(process.execPath, ['--input-type=module', '-e', `${imports}${block}`], {
+    encoding: 'utf8',
+  })
+  assert.equal(output, '3n\n')
 })

@@ -70,18 +70,20 @@ const attributeRows = (
 ): string[][] => {
   const own = method[direction].map(attribute => ({
     attribute,
-    said: words.attribute(method.name, attribute.name) ?? '',
+    comment: words.attribute(method.name, attribute.name) ?? '',
   }))
   const added = additions.flatMap(({ driver, method: theirs }) =>
-    theirs[direction].filter(({ id }) => id >= 0x8000).map(attribute => ({ attribute, said: `of driver ${driver}` })),
+    theirs[direction]
+      .filter(({ id }) => id >= 0x8000)
+      .map(attribute => ({ attribute, comment: `of driver ${driver}` })),
   )
-  return [...own, ...added].map(({ attribute: { name, id, optional, type }, said }) => [
+  return [...own, ...added].map(({ attribute: { name, id, optional, type }, comment }) => [
     direction,
     code(name),
     idText(id),
     linked(type),
     optional ? 'optional' : '',
-    said,
+    comment,
   ])
 }
 
@@ -238,12 +240,12 @@ const enumerationsPage = (enumerations: Readonly<Record<string, Readonly<Record<
   ...Object.keys(enumerations)
     .sort()
     .flatMap(name => {
-      const said = wordsAboutEnumeration(name)
+      const comment = wordsAboutEnumeration(name)
       const value = (number: number): string => (number < 1024 ? String(number) : `0x${number.toString(16)}`)
       return [
         `## ${name}`,
         '',
-        ...wrapped(said === undefined ? [] : [said]),
+        ...wrapped(comment === undefined ? [] : [comment]),
         ...table(
           ['value', 'name'],
           Object.entries(enumerations[name]).map(([word, number]) => [value(number), code(word)]),

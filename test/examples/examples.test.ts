@@ -40,9 +40,9 @@ test('ping-pong: under 60 lines, and it plays all rounds', () => {
 })
 
 test('key-value: all keys are found by one-sided reads', () => {
-  const said = run('key-value', ['300'])
-  assert.match(said, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)
-  assert.match(said, /\nkey 7 is "another value", key x is undefined\n$/)
+  const output = run('key-value', ['300'])
+  assert.match(output, /^300 of 300 keys found, [\d.]+ µs each, \d+ packets sent\n/)
+  assert.match(output, /\nkey 7 is "another value", key x is undefined\n$/)
 })
 
 test('connect-by-address: clients read the server’s memory', () => {
@@ -57,8 +57,8 @@ test('ping: two stacks ping each other, and every byte arrives over a lossy link
 })
 
 test('network-double: a user’s test passes', () => {
-  const said = run('network-double.test', [], ['--test', '--test-reporter=tap'])
-  assert.match(said, /# pass 3\n# fail 0\n/)
+  const output = run('network-double.test', [], ['--test', '--test-reporter=tap'])
+  assert.match(output, /# pass 3\n# fail 0\n/)
 })
 
 test('many-connections: 1,000 queue pairs are served from one loop', () => {
@@ -77,17 +77,17 @@ test('chained-set-up: one call creates all objects, here and in a daemon', async
 })
 
 test('decode-pcap: a capture of Linux packet by packet', () => {
-  const said = run('decode-pcap', [fixture('wire', 'atomics.pcap')])
-  assert.match(said, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
-  assert.match(said, /\n {5}0 {2}with a wrong ICRC\n$/)
+  const output = run('decode-pcap', [fixture('wire', 'atomics.pcap')])
+  assert.match(output, /µs {2}[\d.]+ → [\d.]+ {2}COMPARE_SWAP qp 0x/)
+  assert.match(output, /\n {5}0 {2}with a wrong ICRC\n$/)
 })
 
 test('ctx-messages: messages between contexts of a device without verbs', () => {
-  const said = run('ctx-messages').trim().split('\n')
-  assert.deepEqual(said.slice(0, 3), [
+  const output = run('ctx-messages').trim().split('\n')
+  assert.deepEqual(output.slice(0, 3), [
     'context 0 got "contexts", tag 0, from context 1',
     'context 0 got "without", tag 1, from context 1',
     'context 0 got "verbs", tag 2, from context 1',
   ])
-  assert.deepEqual(said.slice(3), ['context 1 got "answer", tag 9, from context 0'])
+  assert.deepEqual(output.slice(3), ['context 1 got "answer", tag 9, from context 0'])
 })

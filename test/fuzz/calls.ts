@@ -29,7 +29,7 @@ import type { Target } from './fuzzer.ts'
 // ---- programs in bytes: {u8 descriptor, u8 call, u16 bytes of the message, u16 bytes of the area, u16 0}, both ----
 
 export const HEADER = 8
-const MOST_MESSAGES = 16
+const MAX_MESSAGES = 16
 
 export const splitProgram = (bytes: Uint8Array): Uint8Array[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -71,16 +71,16 @@ const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
 }
 
 /** One machine for all inputs of a target: each input has a context, which closes at its end. */
-const ground = () => {
+const createSetup = () => {
   const m = machine(1)
   const p = program(m)
   return { m, p, address: BigInt(register(p, 8192).address), before: stat(m.core).devices.rxe0 }
 }
-type Ground = ReturnType<typeof ground>
-const lazily = (): (() => Ground) => {
-  let made: Ground | undefined
+type Setup = ReturnType<typeof createSetup>
+const lazily = (): (() => Setup) => {
+  let made: Setup | undefined
   return () => {
-    made ??= ground()
+    made ??= createSetup()
     return made
   }
 }
@@ -112,7 +112,7 @@ const calls = (dialect: DialectName): Target => {
     run(bytes, feature) {
       const { m, before } = on()
       const one = start()
-      for (const piece of splitProgram(bytes).slice(0, MOST_MESSAGES)) {
+      for (const piece of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
         const message = messageOf(dialect, piece)
         if (message === undefined || message.bytes.length === 0) continue
         const { ret } = runOne(one, message)

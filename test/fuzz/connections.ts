@@ -37,7 +37,7 @@ const PORT = 7471
 
 // ---- programs: {u8 channel, u8 0, u16 bytes written, u16 bytes of the area, u16 0}, both ----
 
-const MOST_MESSAGES = 40
+const MAX_MESSAGES = 40
 const MESSAGE = 0x10000
 const AREA = 0x20000
 const AREA_BYTES = 4096
@@ -197,7 +197,7 @@ const programs = (): Uint8Array[] =>
     ],
   ].map(pieces => new Uint8Array(Buffer.concat(pieces)))
 
-interface Ground {
+interface Setup {
   readonly world: World
   readonly host: Host
   readonly caller: Caller
@@ -210,7 +210,7 @@ const efault = (): never => {
   throw new CallError('EFAULT', 'there is no such memory')
 }
 
-const makeGround = (): Ground => {
+const createSetup = (): Setup => {
   const world = new World()
   const host = world.host()
   host.plug(1)
@@ -219,7 +219,7 @@ const makeGround = (): Ground => {
     const from = Number(address) - start
     return from < 0 || from + length > bytes.length ? efault() : bytes.subarray(from, from + length)
   }
-  const self: Ground = {
+  const self: Setup = {
     world,
     host,
     area: new Uint8Array(AREA_BYTES),
@@ -235,20 +235,20 @@ const makeGround = (): Ground => {
   return self
 }
 
-let ground: Ground | undefined
+let ground: Setup | undefined
 
 const ucma: Target = {
   name: 'ucma',
   split: splitProgram,
   seeds: programs,
   run(bytes, feature) {
-    ground ??= makeGround()
+    ground ??= createSetup()
     const { world, host, caller, area } = ground
     const context = openContext(systemDevice(host.core), { opened: true })
     ground.fds = new Map(
       CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
     )
-    for (const one of splitProgram(bytes).slice(0, MOST_MESSAGES)) {
+    for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
       if (one.length < HEADER) continue
       const view = new DataView(one.buffer, one.byteOffset, one.length)
       const length = view.getUint16(2, true)

@@ -102,7 +102,7 @@ const target: Target = {
       const before = pair.wire.length
       a.engine.onMad(mad, pair.pathOf(a), pair.now)
       const answer = pair.wire.length > before ? parseRmpp(pair.wire.at(-1)!.mad) : undefined
-      feature(((answer?.type ?? 0) << 8) | ((answer?.status ?? 0) & 0xff) | (Math.min(a.heard.length, 3) << 12))
+      feature(((answer?.type ?? 0) << 8) | ((answer?.status ?? 0) & 0xff) | (Math.min(a.received.length, 3) << 12))
     }
     for (const pair of pairs) {
       const { a } = pair
@@ -121,7 +121,7 @@ const target: Target = {
 
 // ---- calls: {u8 call, u8 room of a read in 16 bytes, u16 bytes of memory, u16 0, u16 0}, memory ----
 
-const MOST_CALLS = 40
+const MAX_CALLS = 40
 const MEMORY = 0x10000
 const FILES = [3, 4]
 /** Low bits of the first byte; the next one selects the file. */
@@ -217,7 +217,7 @@ const umad: Target = {
       channels.set(fd, object)
       return { context, dialects: umadDialects(findDescriptor(host.core, object), fd) }
     })
-    for (const one of splitProgram(bytes).slice(0, MOST_CALLS)) {
+    for (const one of splitProgram(bytes).slice(0, MAX_CALLS)) {
       if (one.length < HEADER) continue
       const call = calls[one[0]! & 7]!
       const { context, dialects } = files[(one[0]! >> 3) & 1]!

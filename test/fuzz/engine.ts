@@ -39,7 +39,7 @@ const WAYS: readonly (readonly number[])[] = [
   [RTS, RESET, ERR],
   [RESET],
 ]
-const MOST_PACKET = 4096 + 60
+const MAX_PACKET = 4096 + 60
 const PEER = 1
 
 const arrivals = plainArena(0x1_0000)
@@ -137,7 +137,7 @@ const start = (feature: (number: number) => void) => {
     const delta = (argument(1) << 24) >> 24
     const quads = (argument(2) << 8) | argument(3)
     const head = bytes.subarray(at + 5, end)
-    const length = Math.min(MOST_PACKET, Math.max(16, quads * 4))
+    const length = Math.min(MAX_PACKET, Math.max(16, quads * 4))
     const packet = new Uint8Array(length).fill(0xcd)
     packet.set(head.subarray(0, Math.min(HEAD_BYTES, length)))
     const view = new DataView(packet.buffer)

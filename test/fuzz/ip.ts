@@ -16,7 +16,7 @@ import {
   emitArp,
   emitDiscovery,
   NeighbourMessage,
-  nobodysLink,
+  unspecifiedLink,
 } from '../../src/wire/ipoib.ts'
 import { address, Link, MTU } from '../ip/link.ts'
 import { HEADER, splitProgram } from './calls.ts'
@@ -60,7 +60,7 @@ const seeds = (): Uint8Array[] =>
         operation,
         senderLink: link,
         sender: addresses.source,
-        targetLink: nobodysLink,
+        targetLink: unspecifiedLink,
         target: addresses.destination,
       })
     const asked =

@@ -144,8 +144,8 @@ const descriptions: Target = {
       const found = declare(unpacked(bytes))
       feature(found.length)
       // Its description is equal.
-      const told = declare(describe(found))
-      assert.deepEqual(told, found)
+      const declared = declare(describe(found))
+      assert.deepEqual(declared, found)
     } catch (error) {
       if (!(error instanceof CallError)) throw error
       assert.equal(error.code, 'EINVAL')

@@ -51,8 +51,8 @@ test('without koffi importing works, and the first call names the package', asyn
   for (const file of ['native.js', 'errno.js']) {
     copyFileSync(fileURLToPath(new URL(`../../src/host/${file}`, import.meta.url)), join(folder, 'host', file))
   }
-  const lonely = (await import(join(folder, 'host', 'native.js'))) as typeof import('../../src/host/native.ts')
-  const getpid = lonely.libcFunctions({ getpid: 'int getpid()' })
-  assert.equal(lonely.hasNative(), false)
+  const withoutKoffi = (await import(join(folder, 'host', 'native.js'))) as typeof import('../../src/host/native.ts')
+  const getpid = withoutKoffi.libcFunctions({ getpid: 'int getpid()' })
+  assert.equal(withoutKoffi.hasNative(), false)
   assert.throws(getpid, /npm package "koffi".*npm install koffi@3\.3\.4/)
 })

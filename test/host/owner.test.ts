@@ -70,7 +70,7 @@ const startClient = (...args: string[]) => {
   return { child, pid: child.pid ?? 0, next: async (): Promise<string> => (await lines.next()).value ?? '(ended)' }
 }
 
-const openNobodys = (pid: number): ProcessHandle => {
+const openOtherUsers = (pid: number): ProcessHandle => {
   const handle = openProcess(pid, { owner: { uid: NOBODY, gid: NOBODY } })
   if (!('pid' in handle)) throw handle
   return handle
@@ -87,30 +87,31 @@ for (const [kept, name, mode] of [
     for (let i = 0; i < 40; i++) {
       const client = startClient(...['client', kept, path].filter(arg => arg !== ''))
       assert.equal(await client.next(), 'ready')
-      const handle = openNobodys(client.pid)
+      const handle = openOtherUsers(client.pid)
       assert.equal(readAt(handle, PLACE, local, 0, PAGE), PAGE)
       assert.equal(local.bytes[5], 'c'.charCodeAt(0))
-      let said: string | undefined
+      let output: string | undefined
       client.next().then(line => {
-        said = line
+        output = line
       })
       client.child.stdin.write('go\n')
       // During and after exec of the other program.
-      for (let left = 20; left > 0; left -= said === undefined ? 0 : 1) {
+      for (let left = 20; left > 0; left -= output === undefined ? 0 : 1) {
         const moved = readAt(handle, PLACE, local, 0, PAGE)
         if (moved > 0) assert.notEqual(local.bytes[0], 's'.charCodeAt(0), 'read')
         local.bytes.fill('w'.charCodeAt(0))
         writeAt(handle, PLACE, local, 0, PAGE)
         await new Promise(setImmediate)
       }
-      if (mode === 0o4755 && said !== 'victim 0') context.skip(`${folder} is on a file system without set-uid programs`)
-      assert.match(String(said), /^victim/)
+      if (mode === 0o4755 && output !== 'victim 0')
+        context.skip(`${folder} is on a file system without set-uid programs`)
+      assert.match(String(output), /^victim/)
       assert.equal(isStillOwned(handle), false)
       assert.equal(isSame(handle), false)
       assert.equal(pidfdGetfd(handle, 0), -EPERM)
       assert.equal(fdFile(handle, 0), undefined)
       // A client that connects before its exec, and is checked after it.
-      const late = openNobodys(client.pid)
+      const late = openOtherUsers(client.pid)
       assert.equal(mayAccess(late), false)
       assert.equal(readAt(late, PLACE, local, 0, 8), -EPERM)
       closeProcess(late)
@@ -124,14 +125,14 @@ for (const [kept, name, mode] of [
 test('a non-dumpable program is inaccessible, as for its own user', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
-  const handle = openNobodys(client.pid)
+  const handle = openOtherUsers(client.pid)
   assert.equal(mayAccess(handle), true)
   assert.equal(isSame(handle), true)
   client.child.stdin.write('off\n')
   assert.equal(await client.next(), 'done')
   assert.equal(isSame(handle), false)
   assert.equal(mayAccess(handle), false)
-  const other = openNobodys(client.pid)
+  const other = openOtherUsers(client.pid)
   assert.equal(mayAccess(other), false)
   closeProcess(other)
   client.child.stdin.write('on\n')
@@ -146,7 +147,7 @@ test('a non-dumpable program is inaccessible, as for its own user', { skip }, as
 test('copies bound to the address space work like the others', { skip }, async () => {
   const client = startClient('alone')
   assert.equal(await client.next(), 'ready')
-  const handle = openNobodys(client.pid)
+  const handle = openOtherUsers(client.pid)
   local.bytes.fill(7, 0, 100)
   assert.equal(writeAt(handle, PLACE + PAGE - 60, local, 0, 100), 60, 'up to the end of what is mapped')
   assert.equal(readAt(handle, PLACE + PAGE - 60, local, 200, 60), 60)

@@ -13,7 +13,7 @@ import {
   emitArp,
   emitDiscovery,
   NeighbourMessage,
-  nobodysLink,
+  unspecifiedLink,
 } from '../../src/wire/ipoib.ts'
 import { address, type Host, Link } from './link.ts'
 
@@ -65,7 +65,7 @@ const arp = (fields: Partial<Parameters<typeof emitArp>[0]> = {}): Uint8Array =>
     operation: ArpOperation.REQUEST,
     senderLink: peerLink,
     sender: address('10.9.0.9'),
-    targetLink: nobodysLink,
+    targetLink: unspecifiedLink,
     target: address('10.9.0.1'),
     ...fields,
   })

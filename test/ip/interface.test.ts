@@ -100,8 +100,8 @@ for (const family of [4, 6] as const) {
       }
       assert.equal(ping(), 1)
       link.hosts.splice(link.hosts.indexOf(b), 1)
-      const heir = link.add(`${base}2`)
-      assert.notEqual(heir.link.qpn, b.link.qpn)
+      const successor = link.add(`${base}2`)
+      assert.notEqual(successor.link.qpn, b.link.qpn)
       assert.equal(ping(), 0, 'its old address is still used')
       link.now += 31 * SECOND
       assert.equal(ping(), 0)
@@ -180,13 +180,13 @@ describe('an interface', () => {
     const [a, b, c] = [link.add('10.9.0.1'), link.add('10.9.0.2'), link.add('10.9.0.3')]
     const sender = a.socket(UDP)
     const echo = a.socket(ICMP)
-    const heard = [b.socket(UDP, 67), c.socket(UDP, 67)]
+    const receivers = [b.socket(UDP, 67), c.socket(UDP, 67)]
     for (const text of ['255.255.255.255', '10.9.0.255']) {
       a.ip.send(sender.socket, { address: address(text), port: 67 }, bytes(1), link.now)
       a.ip.send(echo.socket, { address: address(text), port: 1 }, bytes(1), link.now)
       link.settle()
     }
-    assert.deepEqual([...heard.map(({ got }) => got.length), echo.got.length], [2, 2, 0])
+    assert.deepEqual([...receivers.map(({ got }) => got.length), echo.got.length], [2, 2, 0])
   })
 
   it('refuses addresses that no host of a link has', () => {

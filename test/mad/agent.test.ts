@@ -17,18 +17,18 @@ describe('an agent', () => {
     const pair = new Pair()
     pair.send(pair.a, request(7))
     pair.settle()
-    const message = pair.b.heard[0]!.message
+    const message = pair.b.received[0]!.message
     assert.equal(tidHigh(madFields(message).tid), 1)
     pair.send(pair.b, respond(message, 0), 0, 0, 'response')
     assert.deepEqual(pair.b.ended, [['response', 'sent']])
     pair.settle()
     assert.deepEqual(pair.a.ended, [['message', 'answered']])
-    assert.equal(pair.a.heard.length, 1)
+    assert.equal(pair.a.received.length, 1)
     assert.equal(pair.a.engine.outstanding, 0)
     // A second response matches no request.
     pair.send(pair.b, respond(message, 0), 0)
     pair.settle()
-    assert.equal(pair.a.heard.length, 1)
+    assert.equal(pair.a.received.length, 1)
   })
 
   it('drops responses of another transaction, another class, and to another address', () => {
@@ -44,10 +44,10 @@ describe('an agent', () => {
     pair.a.engine.onMad(other, path, 0)
     pair.a.engine.onMad(foreign, path, 0)
     pair.a.engine.onMad(response, { ...path, localGid: gid(9) }, 0)
-    assert.equal(pair.a.heard.length, 0)
+    assert.equal(pair.a.received.length, 0)
     // A response may come from another port than the request's destination.
     pair.a.engine.onMad(response, { ...path, remoteGid: gid(9) }, 0)
-    assert.equal(pair.a.heard.length, 1)
+    assert.equal(pair.a.received.length, 1)
   })
 
   it('retries as often as configured, and then reports a timeout', () => {

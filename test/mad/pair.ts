@@ -17,14 +17,14 @@ export interface OnWire {
   readonly mad: Uint8Array
 }
 
-export interface Heard {
+export interface ReceivedMessage {
   readonly message: Uint8Array
   readonly from: MadPath
 }
 
 export class Agent {
   readonly engine: MadAgentEngine<MadPath, string>
-  readonly heard: Heard[] = []
+  readonly received: ReceivedMessage[] = []
   readonly ended: (readonly [tag: string, outcome: SendOutcome])[] = []
   readonly host: number
 
@@ -37,7 +37,7 @@ export class Agent {
           pair.wire.push({ to: pair.other(this), mad: mad.slice() })
         },
         wakeAt: () => {},
-        deliver: (message, from) => void this.heard.push({ message, from }),
+        deliver: (message, from) => void this.received.push({ message, from }),
         ended: (tag, outcome) => void this.ended.push([tag, outcome]),
       },
     )
@@ -107,7 +107,7 @@ export const longMessage = (method: number, tid: number, length: number): Uint8A
 }
 
 /** "DATA 3 of … ", for packet scripts: type, segment, and flags or window. */
-export const told = ({ mad }: Pick<OnWire, 'mad'>): string => {
+export const segmentText = ({ mad }: Pick<OnWire, 'mad'>): string => {
   const { type, segment, lengthOrWindow, status, flags } = parseRmpp(mad)
   const [name = String(type)] = Object.entries(RmppType).find(([, value]) => value === type) ?? []
   if (type === RmppType.DATA) {

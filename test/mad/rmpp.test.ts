@@ -6,7 +6,7 @@ import { describe, it } from 'node:test'
 import { MadMethod, RmppStatus, RmppType } from '../../src/spec/wire/management.ts'
 import { answerRmpp, emitRmpp, parseRmpp } from '../../src/wire/management.ts'
 import { gid, randomFrom } from '../cm/pair.ts'
-import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, told } from './pair.ts'
+import { longMessage, type OnWire, Pair, plainMad, SA_HEADERS, SECOND, segmentText } from './pair.ts'
 
 const { GET_TABLE, RESPONSE } = MadMethod
 const RESPONSE_TABLE = GET_TABLE | RESPONSE
@@ -19,7 +19,7 @@ const script = (pair: Pair, isLost: (one: OnWire) => boolean = () => false): str
   const seen: string[] = []
   for (let one = pair.wire.shift(); one !== undefined; one = pair.wire.shift()) {
     const lost = isLost(one)
-    seen.push(`${one.to === pair.b ? '→' : '←'} ${told(one)}${lost ? ' lost' : ''}`)
+    seen.push(`${one.to === pair.b ? '→' : '←'} ${segmentText(one)}${lost ? ' lost' : ''}`)
     if (!lost) pair.deliver(one)
   }
   return seen
@@ -49,7 +49,7 @@ describe('a transfer', () => {
       '→ DATA 4 last of 30',
       '← ACK 4 window 65',
     ])
-    assertWhole(pair.b.heard[0]?.message, message)
+    assertWhole(pair.b.received[0]?.message, message)
     assert.deepEqual(pair.a.ended, [['message', 'sent']])
     assert.deepEqual(pair.b.ended, [['request', 'answered']])
   })
@@ -60,7 +60,7 @@ describe('a transfer', () => {
       const message = longMessage(GET_TABLE, 7, length)
       pair.send(pair.a, message, 0)
       assert.deepEqual(script(pair), [`→ DATA 1 first last of ${20 + length}`, '← ACK 1 window 1'])
-      assertWhole(pair.b.heard[0]?.message, message)
+      assertWhole(pair.b.received[0]?.message, message)
     }
   })
 
@@ -78,7 +78,7 @@ describe('a transfer', () => {
     const message = longMessage(GET_TABLE, 7, 3 * ROOM)
     pair.send(pair.a, message, 0, 1)
     let lost = 0
-    const isLost = (one: OnWire) => told(one) === 'DATA 2' && lost++ === 0
+    const isLost = (one: OnWire) => segmentText(one) === 'DATA 2' && lost++ === 0
     assert.deepEqual(script(pair, isLost), [
       '→ DATA 1 first of 660',
       '← ACK 1 window 65',
@@ -88,8 +88,8 @@ describe('a transfer', () => {
     pair.tick()
     assert.equal(pair.now, 2 * SECOND)
     assert.deepEqual(script(pair), ['→ DATA 2', '→ DATA 3 last of 220', '← ACK 3 window 65', '← ACK 3 window 65'])
-    assertWhole(pair.b.heard[0]?.message, message)
-    assert.equal(pair.b.heard.length, 1)
+    assertWhole(pair.b.received[0]?.message, message)
+    assert.equal(pair.b.received.length, 1)
   })
 
   it('fails without an ACK after the last retry; progress resets the count', () => {
@@ -158,8 +158,8 @@ describe('a transfer', () => {
         }
         pair.settle(() => random() % 3 === 0)
       } while (pair.a.ended.length === 0 && pair.tick())
-      assert.equal(pair.b.heard.length, 1, `seed ${seed}`)
-      assertWhole(pair.b.heard[0]?.message, message)
+      assert.equal(pair.b.received.length, 1, `seed ${seed}`)
+      assertWhole(pair.b.received[0]?.message, message)
     }
   })
 })
@@ -188,7 +188,7 @@ describe('protocol errors', () => {
     it(`${what} is answered with ABORT ${status}, and ends the transfer`, () => {
       const { pair, first, path } = begin()
       pair.a.engine.onMad(answerRmpp(first.mad, fields), path, 0)
-      assert.deepEqual(pair.wire.map(told), [`ABORT ${status}`])
+      assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${status}`])
       assert.deepEqual(pair.a.ended, [['message', 'aborted']])
     })
 
@@ -213,7 +213,7 @@ describe('protocol errors', () => {
       mad[31] = segment
       mad[26] = flags
       pair.deliver({ to: pair.b, mad })
-      assert.deepEqual(pair.wire.map(told), [`ABORT ${RmppStatus.BAD_SEGMENT}`])
+      assert.deepEqual(pair.wire.map(segmentText), [`ABORT ${RmppStatus.BAD_SEGMENT}`])
     }
   })
 
@@ -237,7 +237,7 @@ describe('protocol errors', () => {
       const first = emitRmpp(mad.subarray(0, SA_HEADERS), { ...parseRmpp(mad), flags: 3, segment: 1 })
       new DataView(first.buffer).setUint32(12, tid)
       pair.b.engine.onMad(first, { ...path, remoteGid }, 0)
-      return pair.wire.splice(0).map(told)
+      return pair.wire.splice(0).map(segmentText)
     }
     for (let tid = 0; tid < 256; tid++) assert.deepEqual(half(tid, gid(3)), ['ACK 1 window 65'])
     assert.deepEqual(half(256, gid(3)), [`STOP ${RmppStatus.RESX}`])
@@ -253,13 +253,13 @@ describe('protocol errors', () => {
     pair.wire.length = 0
     pair.now = 40 * SECOND
     pair.b.engine.onTimeout(pair.now)
-    assert.deepEqual(pair.wire.splice(0).map(told), [`ABORT ${RmppStatus.TIME_TOO_LONG}`])
+    assert.deepEqual(pair.wire.splice(0).map(segmentText), [`ABORT ${RmppStatus.TIME_TOO_LONG}`])
     for (let tid = 0; tid < 300; tid++) {
       const mad = first.mad.slice()
       new DataView(mad.buffer).setUint32(8, tid)
       pair.deliver({ to: pair.b, mad })
     }
-    assert.equal(pair.wire.filter(one => told(one) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
+    assert.equal(pair.wire.filter(one => segmentText(one) === `STOP ${RmppStatus.RESX}`).length, 300 - 256)
   })
 
   it('a message of more than 1.5 MiB is stopped', () => {

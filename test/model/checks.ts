@@ -122,7 +122,7 @@ const nextSend = (end: End): void => {
 }
 
 /** Unsignaled requests before `id` that have completed. */
-const passSilent = (end: End, id: number, tally: Tally): void => {
+const passUnsignaled = (end: End, id: number, tally: Tally): void => {
   while (end.done < id) {
     const silent = end.sends[end.done]
     const visible = end.failed || end.pair.signalAll || (silent.request.flags & SIGNALED) !== 0
@@ -134,7 +134,7 @@ const passSilent = (end: End, id: number, tally: Tally): void => {
 
 /** The queue is empty: requests without a completion succeeded silently. */
 export const finishSilent = (end: End, tally: Tally): void => {
-  if (!end.failed && end.host.queues[end.row].sends.length === 0) passSilent(end, end.sends.length, tally)
+  if (!end.failed && end.host.queues[end.row].sends.length === 0) passUnsignaled(end, end.sends.length, tally)
 }
 
 export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
@@ -144,7 +144,7 @@ export const onSendCompleted = (end: End, c: Completed, tally: Tally): void => {
     `${end.name}: request ${c.id} completes out of order, after ${end.done - 1}`,
   )
   assert.equal(c.qpn, end.qpn)
-  passSilent(end, c.id, tally)
+  passUnsignaled(end, c.id, tally)
   if (c.status === SUCCESS) {
     assert.ok(!end.failed, `${about(end, operation)} succeeds after one that failed`)
     const { flags, opcode } = operation.request
@@ -376,7 +376,7 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
 }
 
 /** After only successes: the target is the result of everything posted. */
-export const checkQuiet = (pair: Pair, tally: Tally): void => {
+export const checkFinished = (pair: Pair, tally: Tally): void => {
   for (const end of pair.ends) finishSilent(end, tally)
   if (pair.loose !== undefined || pair.failing || !isReliable(pair)) return
   for (const end of pair.ends) {

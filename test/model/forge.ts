@@ -43,7 +43,7 @@ export interface Knowledge {
   find(node: number, qpn: number): End | undefined
 }
 
-interface Trick {
+interface Mutation {
   readonly name: string
   readonly weight: number
   /** Changes the packet in place, or returns another one. */
@@ -51,7 +51,7 @@ interface Trick {
 }
 
 const change =
-  (edit: (bytes: Uint8Array, chance: Chance) => unknown): Trick['play'] =>
+  (edit: (bytes: Uint8Array, chance: Chance) => unknown): Mutation['play'] =>
   (packet, _knowledge, chance) => {
     edit(packet.bytes, chance)
     return packet
@@ -64,7 +64,7 @@ const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offse
     else put32(bytes, at + offset, chance.hits(0.5) ? chance.u32() : chance.int(64))
   })
 /** The PSN that the receiver expects. */
-const rightPsn: Trick['play'] = (packet, { find }) => {
+const rightPsn: Mutation['play'] = (packet, { find }) => {
   const end = find(packet.to, qpnOf(packet.bytes))
   if (end === undefined) return undefined
   const flags = opcodeFlags[packet.bytes[0]]
@@ -73,7 +73,7 @@ const rightPsn: Trick['play'] = (packet, { find }) => {
   return packet
 }
 
-const tricks: readonly Trick[] = [
+const mutations: readonly Mutation[] = [
   { name: 'same', weight: 2, play: packet => packet },
   {
     name: 'near PSN',
@@ -136,7 +136,7 @@ const tricks: readonly Trick[] = [
 export const forge = (seen: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
   for (let left = 1 + chance.int(2); left > 0 && packet !== undefined; left--)
-    packet = chance.weighted(tricks).play(packet, knowledge, chance)
+    packet = chance.weighted(mutations).play(packet, knowledge, chance)
   return packet
 }
 

@@ -9,7 +9,7 @@ import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.t
 import type { Chance } from './random.ts'
 
 /** Fractions of packets, 0 to 1. */
-export interface Weather {
+export interface Quality {
   readonly name: string
   readonly weight: number
   readonly drop: number
@@ -22,7 +22,7 @@ export interface Weather {
 }
 
 const calm = { drop: 0, duplicate: 0, reorder: 0, corrupt: 0, replay: 0, forge: 0 }
-export const weathers: readonly Weather[] = [
+export const qualities: readonly Quality[] = [
   { name: 'calm', weight: 2, ...calm },
   { name: 'lossy', weight: 4, ...calm, drop: 0.02, duplicate: 0.02, reorder: 0.03, corrupt: 0.01 },
   { name: 'hostile', weight: 3, ...calm, drop: 0.01, duplicate: 0.02, corrupt: 0.02, replay: 0.05, forge: 0.02 },
@@ -33,7 +33,7 @@ export const weathers: readonly Weather[] = [
 const LATENCY = 10
 /** Packets that the network remembers for replay. */
 const MEMORY = 256
-const MOST_IN_RUN = 20
+const MAX_IN_RUN = 20
 
 export interface Packet {
   readonly from: number
@@ -43,7 +43,7 @@ export interface Packet {
   readonly number: number
 }
 
-interface Flying extends Packet {
+interface InFlight extends Packet {
   readonly at: number
   readonly order: number
   readonly forged: boolean
@@ -58,14 +58,14 @@ export interface LinkHooks {
   forge(seen: Packet): Packet | undefined
 }
 
-const isBefore = (a: Flying, b: Flying): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
+const isBefore = (a: InFlight, b: InFlight): boolean => a.at < b.at || (a.at === b.at && a.order < b.order)
 
 /** Priority queue of packets by time, then by order. */
 const createHeap = () => {
-  const heap: Flying[] = []
+  const heap: InFlight[] = []
   return {
     heap,
-    push(item: Flying): void {
+    push(item: InFlight): void {
       let i = heap.push(item) - 1
       while (i > 0 && isBefore(item, heap[(i - 1) >> 1])) {
         heap[i] = heap[(i - 1) >> 1]
@@ -73,7 +73,7 @@ const createHeap = () => {
       }
       heap[i] = item
     },
-    pop(): Flying {
+    pop(): InFlight {
       const top = heap[0]
       const item = heap.pop()!
       if (heap.length === 0) return top
@@ -114,7 +114,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
   const { heap, push, pop } = createHeap()
   const seen: Packet[] = []
   let order = 0
-  let weather = weathers[0]
+  let quality = qualities[0]
   const counts = { sent: 0, dropped: 0, spoilt: 0, replayed: 0, forged: 0 }
 
   const fly = (packet: Packet, at: number, forged = false): void => {
@@ -134,11 +134,11 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
   const self = {
     now: 0,
     counts,
-    get weather() {
-      return weather
+    get quality() {
+      return quality
     },
-    change(to: Weather): void {
-      weather = to
+    change(to: Quality): void {
+      quality = to
     },
     /** When the next packet arrives; Infinity if none is in flight. */
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
@@ -150,21 +150,21 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes, number: counts.sent }
       seen[counts.sent++ % MEMORY] = packet
-      const late = chance.hits(weather.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
-      if (chance.hits(weather.drop)) counts.dropped++
-      else if (chance.hits(weather.corrupt)) {
+      const late = chance.hits(quality.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
+      if (chance.hits(quality.drop)) counts.dropped++
+      else if (chance.hits(quality.corrupt)) {
         const bad = bytes.slice()
         const covered = spoil(bad)
         assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
         counts.spoilt++
         fly({ ...packet, bytes: bad }, self.now + LATENCY + late)
       } else fly(packet, self.now + LATENCY + late)
-      if (chance.hits(weather.duplicate)) fly(packet, self.now + LATENCY * (1 + chance.int(20)))
-      if (chance.hits(weather.replay)) {
+      if (chance.hits(quality.duplicate)) fly(packet, self.now + LATENCY * (1 + chance.int(20)))
+      if (chance.hits(quality.replay)) {
         counts.replayed++
         fly(chance.pick(seen), self.now + LATENCY + chance.int(100))
       }
-      if (chance.hits(weather.forge)) {
+      if (chance.hits(quality.forge)) {
         const forged = hooks.forge(chance.pick(seen))
         if (forged !== undefined) self.inject(forged, LATENCY + chance.int(100))
       }
@@ -177,7 +177,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
     },
     /** Delivers everything that is due, with runs as long as possible. */
     deliver(): void {
-      let run: Flying[] = []
+      let run: InFlight[] = []
       const flush = (): void => {
         if (run.length === 0) return
         const bytes = run.map(packet => packet.bytes)
@@ -198,7 +198,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
           !packet.forged &&
           head.to === packet.to &&
           head.from === packet.from &&
-          run.length < MOST_IN_RUN &&
+          run.length < MAX_IN_RUN &&
           run[run.length - 1].bytes.length === head.bytes.length &&
           packet.bytes.length <= head.bytes.length
         if (!joins) flush()

@@ -294,7 +294,7 @@ export const forgetPast = (end: End, sent: number, oldest: number): void => {
 }
 
 /** Whether every posted request has ended: some end without a completion. */
-export const isQuiet = (pair: Pair): boolean =>
+export const isFinished = (pair: Pair): boolean =>
   pair.ends.every(end => outstanding(end) === 0 || end.host.queues[end.row].sends.length === 0)
 
 /** All rights of a peer: write, read, atomics, flush. */

@@ -252,11 +252,11 @@ export const flush =
   }
 
 /** Maximum number of windows that an end has bound for its peer. */
-const MOST_WINDOWS = 4
+const MAX_WINDOWS = 4
 
 /** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */
 export const bindWindow: Make = (end, chance) => {
-  if (end.windows.length >= MOST_WINDOWS) return undefined
+  if (end.windows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
   end.lent.push(window)
   const length = 1 + chance.int(TARGET_BYTES)

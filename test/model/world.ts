@@ -8,7 +8,7 @@ import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import {
   checkEnd,
-  checkQuiet,
+  checkFinished,
   createTally,
   onAtomic,
   onBound,
@@ -20,7 +20,7 @@ import {
 } from './checks.ts'
 import { attack, canBeAttacked } from './exact.ts'
 import { forge, opens, qpnOf } from './forge.ts'
-import { createLink, type Link, weathers } from './link.ts'
+import { createLink, type Link, qualities } from './link.ts'
 import { createNode, type ModelNode } from './node.ts'
 import { chooseKind, post, postReceive } from './operations.ts'
 import {
@@ -33,7 +33,7 @@ import {
   END_BYTES,
   type End,
   forgetPast,
-  isQuiet,
+  isFinished,
   isReliable,
   outstanding,
   type Pair,
@@ -60,7 +60,7 @@ export interface WorldOptions {
 const SERVICES = [Service.RC, Service.RC, Service.UC, Service.UD, Service.XRC_INI]
 
 /** Maximum requests in flight per end. */
-const MOST_OUT = 24
+const MAX_OUT = 24
 const KEPT_LINES = 60
 /** µs; ACK timeouts are 1 to 4 ms. */
 const LONGEST_SLEEP = 10_000
@@ -252,7 +252,7 @@ export const createWorld = (options: WorldOptions) => {
 
   const postSome = (end: End): number => {
     let posted = 0
-    for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MOST_OUT; left--) {
+    for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MAX_OUT; left--) {
       const fatal = end.pair.dying < 0 && chance.hits(0.006)
       const operation = post(end, chooseKind(end, fatal, chance), chance)
       if (operation === undefined) continue
@@ -276,7 +276,7 @@ export const createWorld = (options: WorldOptions) => {
   }
 
   /** A forged packet with a known effect, sent to an idle pair. */
-  const attackQuiet = (pair: Pair): void => {
+  const attackIdle = (pair: Pair): void => {
     const end = chance.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
     link.deliver()
@@ -310,10 +310,10 @@ export const createWorld = (options: WorldOptions) => {
       if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
     }
     if (pair.dying < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.dying = 2000
-    if (isQuiet(pair)) {
-      checkQuiet(pair, tally)
+    if (isFinished(pair)) {
+      checkFinished(pair, tally)
       const strict = pair.service === Service.RC && pair.loose === undefined && pair.dying < 0
-      if (posting && strict && pair.resting) attackQuiet(pair)
+      if (posting && strict && pair.resting) attackIdle(pair)
       pair.resting = false
       if (pair.dying > 10) pair.dying = 10
     }
@@ -356,24 +356,24 @@ export const createWorld = (options: WorldOptions) => {
       let left = operations
       for (let turns = 0; left > 0; turns++) {
         if (turns % 400 === 0) {
-          link.change(chance.weighted(weathers))
-          say(`the network is ${link.weather.name}`)
+          link.change(chance.weighted(qualities))
+          say(`the network is ${link.quality.name}`)
           checkStill()
           for (const end of ends) forgetPast(end, link.counts.sent, link.oldest())
         }
         left -= turn(chance.pick(pairs), true)
         if (chance.hits(0.7)) step()
       }
-      link.change(weathers[0])
-      for (let turns = 0; !pairs.every(isQuiet); turns++) {
+      link.change(qualities[0])
+      for (let turns = 0; !pairs.every(isFinished); turns++) {
         assert.ok(
           turns < 200_000,
-          `these pairs do not finish: ${pairs.filter(pair => !isQuiet(pair)).map(pair => pair.name)}`,
+          `these pairs do not finish: ${pairs.filter(pair => !isFinished(pair)).map(pair => pair.name)}`,
         )
         turn(chance.pick(pairs), false)
         step()
       }
-      for (const pair of pairs) checkQuiet(pair, tally)
+      for (const pair of pairs) checkFinished(pair, tally)
       checkStill()
       for (const end of ends) end.host.engine.modify(end.row, RESET, {})
       for (const { engine } of nodes) {

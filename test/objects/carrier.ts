@@ -5,11 +5,11 @@
  */
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Entry } from './chain.ts'
-import type { Code, ModelDevice, Opening, Thing } from './reference.ts'
+import type { Code, ModelDevice, ModelObject, Opening } from './reference.ts'
 
 /** A program: its descriptors by number, and its open contexts. */
 export interface Process {
-  readonly fds: Map<number, Thing>
+  readonly fds: Map<number, ModelObject>
   readonly openings: Set<Opening>
 }
 
@@ -47,10 +47,10 @@ export type Op =
   | { readonly do: 'remove'; readonly device: ModelDevice }
   | { readonly do: 'add'; readonly device: ModelDevice }
   /** Device events, only where `Facts.acts`. */
-  | { readonly do: 'complete'; readonly thing: Thing; readonly solicited: boolean }
-  | { readonly do: 'raise'; readonly thing: Thing; readonly type: number }
+  | { readonly do: 'complete'; readonly thing: ModelObject; readonly solicited: boolean }
+  | { readonly do: 'raise'; readonly thing: ModelObject; readonly type: number }
   | { readonly do: 'port'; readonly device: ModelDevice; readonly type: number }
-  | { readonly do: 'bind'; readonly window: Thing; readonly region: Thing }
+  | { readonly do: 'bind'; readonly window: ModelObject; readonly region: ModelObject }
   /** Compares everything with the reference. */
   | { readonly do: 'compare'; readonly devices: readonly ModelDevice[] }
 

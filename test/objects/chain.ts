@@ -4,7 +4,7 @@
  */
 import { Errno } from '../../src/spec/errno.ts'
 import { type AnyValues, type ObjectClass, QUERY } from '../../src/spec/schema/schema.ts'
-import { type Code, forget, isCreate, type Names, type Thing } from './reference.ts'
+import { type Code, forget, isCreate, type ModelObject, type Names } from './reference.ts'
 import { type Outcome, perform } from './rules.ts'
 
 /** One call of a chain; the arguments in `refs` are objects created by those entries. */
@@ -31,7 +31,10 @@ export interface ChainResult {
 const UNNUMBERED = 0x8000_0000
 
 /** The arguments after resolving an entry's references, or the error. */
-const resolve = ({ cls, methodName, args, refs }: Entry, made: readonly (Thing | undefined)[]): AnyValues | Code => {
+const resolve = (
+  { cls, methodName, args, refs }: Entry,
+  made: readonly (ModelObject | undefined)[],
+): AnyValues | Code => {
   const resolved: AnyValues = { ...args }
   for (const [name, { of }] of Object.entries(cls.methods[methodName].in)) {
     const entry = refs[name]
@@ -45,7 +48,7 @@ const resolve = ({ cls, methodName, args, refs }: Entry, made: readonly (Thing |
   return resolved
 }
 
-const one = (names: Names, entry: Entry, made: readonly (Thing | undefined)[]): Outcome => {
+const one = (names: Names, entry: Entry, made: readonly (ModelObject | undefined)[]): Outcome => {
   const refused = (code: Code): Outcome => ({ code, out: {} })
   const args = resolve(entry, made)
   if (typeof args === 'string') return refused(args)
@@ -67,7 +70,7 @@ export const performChain = (names: Names, entries: readonly Entry[], undo: bool
     return !isCreate(method) && method.call !== QUERY && method.undoable !== true && from === undefined
   }
   if (undo && entries.some(isLasting)) return ended('EINVAL')
-  const made: (Thing | undefined)[] = []
+  const made: (ModelObject | undefined)[] = []
   const fds = new Map(names.fds)
   for (const entry of entries) {
     const outcome = one({ ...names, fds }, entry, made)

@@ -37,7 +37,7 @@ import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import type { Entry } from './chain.ts'
 import { onErrorOf } from './draw.ts'
-import { COMPLETION, type ModelDevice, type Opening, type Thing, uses } from './reference.ts'
+import { COMPLETION, type ModelDevice, type ModelObject, type Opening, uses } from './reference.ts'
 
 interface Own {
   readonly caller: Caller
@@ -77,7 +77,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
   const devices = new Map<ModelDevice, RxeDevice>()
   const processes = new Map<Process, Own>()
   const contexts = new Map<Opening, Context>()
-  const objects = new Map<Thing, CoreObject>()
+  const objects = new Map<ModelObject, CoreObject>()
   const rings = new Map<Opening, TestRings>()
   /**
    * Readable records of a descriptor, by core's number. The client may still have the descriptor after core released
@@ -139,7 +139,7 @@ export const coreCarrier = (): { facts: Facts; perform(op: Op): Answer } => {
     }
   }
 
-  const objectOf = (thing: Thing): CoreObject => {
+  const objectOf = (thing: ModelObject): CoreObject => {
     const { slots } = contexts.get(thing.home)!.handles
     const object = thing.handle >= 0 ? slots[thing.handle] : objects.get(thing)
     assert.ok(object)

@@ -18,7 +18,7 @@ import { decodeResult, type EncodeOptions, encodeCall } from '../../src/uapi/obj
 import { ioctlRequest } from '../../src/uapi/object/format.ts'
 import { messageBuffer, writeRequest } from '../../src/uapi/session-codec.ts'
 import type { ListedDevice } from '../../src/uapi/tool.ts'
-import { type Client, dial, eventually, type Heard } from '../daemon/client.ts'
+import { type Client, dial, eventually, type ReceivedReply } from '../daemon/client.ts'
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
@@ -84,7 +84,7 @@ export const daemonCarrier = async (
     from: object,
     call: Call,
     options: EncodeOptions = {},
-  ): Promise<Heard & { message: Uint8Array }> => {
+  ): Promise<ReceivedReply & { message: Uint8Array }> => {
     const { memory } = client
     const bytes = encodeCall(call, options)
     memory.bytes.set(bytes, MESSAGE)
@@ -93,9 +93,9 @@ export const daemonCarrier = async (
       argument: BigInt(memory.address + MESSAGE),
     })
     assert.ok(client.say(outgoing.bytes.slice(0, length)) > 0)
-    const heard = await client.next()
-    assert.ok(heard, 'the session ended before the answer')
-    return { ...heard, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
+    const reply = await client.next()
+    assert.ok(reply, 'the session ended before the answer')
+    return { ...reply, message: memory.bytes.slice(MESSAGE, MESSAGE + bytes.length) }
   }
 
   const callOf = (cls: ObjectClass, methodName: string, object: number, args: AnyValues): Call => ({

@@ -3,7 +3,7 @@
  * another process's descriptor, or a refused value.
  */
 
-import { MOST_EVENTS } from '../../src/spec/classes/event_queue.ts'
+import { MAX_EVENTS } from '../../src/spec/classes/event_queue.ts'
 import { ChainErrors } from '../../src/spec/classes/interface.ts'
 import { QpTypes } from '../../src/spec/classes/qp.ts'
 import { Classes, ClassId } from '../../src/spec/classes.ts'
@@ -13,10 +13,10 @@ import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import type { Chance } from '../model/random.ts'
 import type { Facts, Process } from './carrier.ts'
 import type { Entry } from './chain.ts'
-import { isCreate, type Opening, type Thing } from './reference.ts'
+import { isCreate, type ModelObject, type Opening } from './reference.ts'
 import { isKnown } from './rules.ts'
 
-export interface Scene {
+export interface CallSite {
   readonly chance: Chance
   readonly facts: Facts
   readonly process: Process
@@ -36,18 +36,18 @@ export const classOf = (name: string): ObjectClass => (Classes as Readonly<Recor
 const ABSENT = 4000
 
 /** A handle of the class, usually; else any, or an unused one. */
-const handleOf = ({ chance, opening }: Scene, cls: string): number => {
+const handleOf = ({ chance, opening }: CallSite, cls: string): number => {
   const right = [...opening.handles].filter(([, thing]) => thing.class === cls)
   if (right.length > 0 && chance.hits(0.93)) return chance.pick(right)[0]
   const any = [...opening.handles.keys()]
   return any.length > 0 && chance.hits(0.6) ? chance.pick(any) : ABSENT
 }
 
-const fdsOf = ({ process }: Scene, is: (thing: Thing) => boolean): number[] =>
+const fdsOf = ({ process }: CallSite, is: (thing: ModelObject) => boolean): number[] =>
   [...process.fds].flatMap(([fd, thing]) => (is(thing) ? [fd] : []))
 
 /** A descriptor of a class, usually of this context. */
-const fdOf = (scene: Scene, cls: string): number | undefined => {
+const fdOf = (scene: CallSite, cls: string): number | undefined => {
   const { chance, opening } = scene
   if (chance.hits(0.5)) return undefined
   const right = fdsOf(scene, thing => thing.class === cls && thing.home === opening)
@@ -56,7 +56,7 @@ const fdOf = (scene: Scene, cls: string): number | undefined => {
   return any.length === 0 || chance.hits(0.7) ? undefined : chance.pick(any)
 }
 
-const address = ({ chance, facts, opening }: Scene) => ({
+const address = ({ chance, facts, opening }: CallSite) => ({
   dgid: facts.gid(opening.device),
   flowLabel: 0,
   sgidIndex: 1,
@@ -80,7 +80,7 @@ const gid = (chance: Chance): Uint8Array => {
 }
 
 /** Values for the attributes that a transition needs. */
-const transition: Readonly<Record<string, (scene: Scene) => number | AnyValues>> = {
+const transition: Readonly<Record<string, (scene: CallSite) => number | AnyValues>> = {
   pkeyIndex: () => 0,
   port: () => 1,
   accessFlags: () => 15,
@@ -100,7 +100,7 @@ const transition: Readonly<Record<string, (scene: Scene) => number | AnyValues>>
 
 const { RESET, RTS, SQD } = QpState.values
 
-const modifyQp = (scene: Scene, cls: string, target: Thing | undefined): AnyValues => {
+const modifyQp = (scene: CallSite, cls: string, target: ModelObject | undefined): AnyValues => {
   const { chance } = scene
   const names = Object.entries(QpState.values)
   const from = target?.qp?.state ?? RESET
@@ -118,7 +118,7 @@ const modifyQp = (scene: Scene, cls: string, target: Thing | undefined): AnyValu
   } as AnyValues
 }
 
-const source = (scene: Scene): AnyValues => {
+const source = (scene: CallSite): AnyValues => {
   const { chance } = scene
   const one = (): AnyValues => {
     const which = chance.int(8)
@@ -130,9 +130,9 @@ const source = (scene: Scene): AnyValues => {
   return chance.hits(0.95) ? one() : { ...one(), ...one() }
 }
 
-type Maker = (scene: Scene, target: Thing | undefined, cls: string) => AnyValues
+type Maker = (scene: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
 
-const qpNames = (scene: Scene): AnyValues => ({ pd: handleOf(scene, 'pd'), sendCq: handleOf(scene, 'cq') })
+const qpNames = (scene: CallSite): AnyValues => ({ pd: handleOf(scene, 'pd'), sendCq: handleOf(scene, 'cq') })
 const connected: Maker = scene => ({
   ...qpNames(scene),
   recvCq: handleOf(scene, 'cq'),
@@ -228,7 +228,7 @@ const makers: Readonly<Record<string, Maker>> = {
     const { class: cls, handle } = scene.chance.pick(mine)
     return { [cls]: handle }
   },
-  'event_queue.getEvents': ({ chance }) => ({ max: chance.hits(0.5) ? 1 : MOST_EVENTS >> 6 }),
+  'event_queue.getEvents': ({ chance }) => ({ max: chance.hits(0.5) ? 1 : MAX_EVENTS >> 6 }),
   'device.queryHandles': ({ chance }) => ({
     classes: ['pd', 'mr', 'cq', 'ah', 'rc_qp', 'srq']
       .filter(() => chance.hits(0.5))
@@ -240,7 +240,12 @@ const compact = (args: AnyValues): AnyValues =>
   Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined))
 
 /** Arguments for a call on `target`. In a chain some references name entries. */
-export const drawArguments = (scene: Scene, cls: ObjectClass, method: string, target: Thing | undefined): Drawn => {
+export const drawArguments = (
+  scene: CallSite,
+  cls: ObjectClass,
+  method: string,
+  target: ModelObject | undefined,
+): Drawn => {
   const { chance, planned } = scene
   const args = compact(makers[`${cls.name}.${method}`]?.(scene, target, cls.name) ?? {})
   const refs: Record<string, number> = {}
@@ -285,7 +290,7 @@ export interface DrawnCall extends Drawn {
 }
 
 /** Whether there is an object of each class that the call needs. */
-const isPossible = ({ opening, planned = [] }: Scene, { cls, method }: Weighted): boolean => {
+const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weighted): boolean => {
   const there = new Set([...[...opening.handles.values()].map(thing => thing.class), ...planned])
   const needed = Object.values(cls.methods[method].in).flatMap(({ of, optional }) =>
     of.kind === 'ref' && !optional ? [of.class] : [],
@@ -295,13 +300,13 @@ const isPossible = ({ opening, planned = [] }: Scene, { cls, method }: Weighted)
 }
 
 /** Usually a possible one of these. */
-const choose = (scene: Scene, from: readonly Weighted[]): Weighted => {
+const choose = (scene: CallSite, from: readonly Weighted[]): Weighted => {
   const possible = from.filter(one => isPossible(scene, one))
   return scene.chance.weighted(possible.length > 0 && scene.chance.hits(0.96) ? possible : from)
 }
 
 /** A call on a context: of any class of the device. */
-export const drawCall = (scene: Scene): DrawnCall => {
+export const drawCall = (scene: CallSite): DrawnCall => {
   const { cls, method } = choose(scene, onContext)
   const creates = isCreate(cls.methods[method])
   // Usually the handle's class, because the call names the class.
@@ -310,7 +315,7 @@ export const drawCall = (scene: Scene): DrawnCall => {
 }
 
 /** A call on a descriptor of the process; undefined if it has none. */
-export const drawOnDescriptor = (scene: Scene): DrawnCall | undefined => {
+export const drawOnDescriptor = (scene: CallSite): DrawnCall | undefined => {
   const { chance, process } = scene
   if (process.fds.size === 0) return undefined
   const full = [...process.fds].filter(([, thing]) => thing.unread.length > 0)
@@ -321,7 +326,7 @@ export const drawOnDescriptor = (scene: Scene): DrawnCall | undefined => {
 }
 
 /** A chain of up to eight calls. */
-export const drawChain = (scene: Scene): { entries: Entry[]; undo: boolean } => {
+export const drawChain = (scene: CallSite): { entries: Entry[]; undo: boolean } => {
   const { chance } = scene
   const undo = chance.hits(0.6)
   const planned: (string | undefined)[] = []
@@ -348,7 +353,7 @@ export const drawChain = (scene: Scene): { entries: Entry[]; undo: boolean } => 
 }
 
 const creates = onContext.filter(({ method }) => method === 'create')
-const drawCreate = (scene: Scene): DrawnCall => {
+const drawCreate = (scene: CallSite): DrawnCall => {
   const { cls, method } = choose(scene, creates)
   return { cls, method, object: 0, ...drawArguments(scene, cls, method, undefined) }
 }

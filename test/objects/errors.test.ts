@@ -22,14 +22,14 @@ import {
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createChance } from '../model/random.ts'
-import { asSaid } from '../uapi/said.ts'
+import { expressible } from '../uapi/said.ts'
 import { AREA, AT, intrude, namesOf, objectMessage, runOne } from './intruder.ts'
 import { isCreate, likelyValue, type Names } from './plausible.ts'
 import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './wrong.ts'
 
 // ---- a context that has one object of each class ----
 
-const furnish = () => {
+const createObjects = () => {
   const m = machine(1)
   const one = intrude(m, program(m), true)
   const chance = createChance(1)
@@ -50,7 +50,7 @@ const furnish = () => {
   return { m, one, names, classes: wanted.concat(['device', 'port', 'interface'].map(name => schema.className(name)!)) }
 }
 
-const bench = furnish()
+const bench = createObjects()
 const { m, one, names } = bench
 const handleOf = (cls: string): number => [...names.handles].find(([, name]) => name === cls)![0]
 const fdOf = (cls: string): number => [...names.fds].find(([, name]) => name === cls)![0]
@@ -105,16 +105,16 @@ describe('mistakes in a call of the object dialect are reported', () => {
       const method = cls.methods[methodName]
       const before = JSON.stringify(stat(m.core).devices)
       const call = goodCall(cls, methodName)
-      const wrongs = [
+      const wrongValues = [
         ...Object.entries(method.in).flatMap(([name, { of }]) =>
           canBeNamed(of) ? wrongInput(bench, goodCall(cls, methodName, name), name) : [],
         ),
         ...Object.keys(method.out).flatMap(name => wrongOutput(call, name)),
         ...wrongCalls(bench, call),
       ]
-      assert.ok(wrongs.length >= 4)
+      assert.ok(wrongValues.length >= 4)
       const fd = descriptorOf(cls, method.call)
-      for (const wrong of wrongs) assertRefused(make(method.call, wrong.bytes, one.context, fd), wrong)
+      for (const wrong of wrongValues) assertRefused(make(method.call, wrong.bytes, one.context, fd), wrong)
       assert.equal(JSON.stringify(stat(m.core).devices), before, 'the state has changed')
     })
 })
@@ -123,12 +123,12 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
   /** Every Linux encoding of the call that can carry `attribute`. */
   const run = (call: Call, attribute: string | undefined): string[] =>
     encodings(call, one.context.device.driver.id, AREA).flatMap(way => {
-      const said = asSaid(way, call)
-      const again = encodings(said, one.context.device.driver.id, AREA).find(
+      const expressed = expressible(way, call)
+      const again = encodings(expressed, one.context.device.driver.id, AREA).find(
         ({ name, by }) => name === way.name && by === way.by,
       )
       if (again === undefined || (attribute !== undefined && !expressibleArguments(way).has(attribute))) return []
-      const { door, bytes, memory } = encodeLinux(said, again.legacy)
+      const { entryPoint: door, bytes, memory } = encodeLinux(expressed, again.legacy)
       one.memory.message.set(bytes)
       for (const { address, bytes: more } of memory) one.memory.copyOut(address, more)
       const { ret, reason } = answerOf(

@@ -12,11 +12,11 @@ import { type End, end, exchange } from '../drivers/rxe/pair.ts'
 import { mutate } from '../fuzz/mutate.ts'
 import { type Chance, createChance } from '../model/random.ts'
 import {
+  correctLengths,
   type DialectName,
   intrude,
   linuxMessage,
   type Message,
-  mend,
   namesOf,
   objectMessage,
   runOne,
@@ -42,7 +42,7 @@ const changed = (dialect: DialectName, message: Message, last: Uint8Array, chanc
       : chance.hits(0.01)
         ? chance.u32()
         : message.request
-  const whole = chance.hits(0.8) ? mend(dialect, bytes) : bytes
+  const whole = chance.hits(0.8) ? correctLengths(dialect, bytes) : bytes
   return { ...message, request, bytes: whole.length === 0 ? message.bytes : whole }
 }
 

@@ -18,7 +18,7 @@ import { type Machine, type Program, register } from '../drivers/rxe/machine.ts'
 import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { mutate } from '../fuzz/mutate.ts'
 import type { Chance } from '../model/random.ts'
-import { asSaid } from '../uapi/said.ts'
+import { expressible } from '../uapi/said.ts'
 import { type Names, plausibleCall } from './plausible.ts'
 
 // ---- the memory of a client ----
@@ -88,7 +88,7 @@ export const splitChain = (bytes: Uint8Array): Uint8Array[] =>
   pieces(bytes, 0, (view, at) => ENTRY + pad(view.getUint32(at + 4, true) & 0xffff))
 
 /** Corrects the lengths in a header, so that the rest of the message is parsed. */
-export const mend = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
+export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Array => {
   if (bytes.length < 24) return bytes
   const whole = dialect === 'write' ? bytes.subarray(0, bytes.length & ~3) : bytes.subarray(0, bytes.length & ~7)
   const view = new DataView(whole.buffer, whole.byteOffset, whole.length)
@@ -132,11 +132,11 @@ export const linuxMessage = (names: Names, door: 'write' | 'ioctl', driverId: nu
   const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (door === 'write'))
   if (wanted.length === 0) return undefined
   const way = chance.pick(wanted)
-  const said = asSaid(way, call)
-  const again = encodings(said, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
+  const expressed = expressible(way, call)
+  const again = encodings(expressed, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
   if (again === undefined) return undefined
-  const image = encodeLinux(said, again.legacy)
-  assert.equal(image.door === EntryPoint.WRITE, door === 'write')
+  const image = encodeLinux(expressed, again.legacy)
+  assert.equal(image.entryPoint === EntryPoint.WRITE, door === 'write')
   return { door, request: RDMA_VERBS_IOCTL, bytes: image.bytes, memory: image.memory, title: `${way.by} ${way.name}` }
 }
 

@@ -10,7 +10,7 @@ export type Code = string
 
 export interface Event {
   /** A port's number, 0 for the device; or an object. */
-  readonly source: Thing | number
+  readonly source: ModelObject | number
   /** ibv_event_type; COMPLETION for a completion. */
   readonly type: number
 }
@@ -20,7 +20,7 @@ export const COMPLETION = 0x100
 export interface QpFacts {
   state: number
   qpn: number
-  readonly openers: Thing[]
+  readonly openers: ModelObject[]
 }
 
 export interface Domain {
@@ -29,7 +29,7 @@ export interface Domain {
   readonly targets: Map<number, QpFacts>
 }
 
-export interface Thing {
+export interface ModelObject {
   /** Order of creation. */
   readonly id: number
   /** Identifies it in events. */
@@ -38,18 +38,18 @@ export interface Thing {
   readonly home: Opening
   /** Handle in its context; unused for a descriptor. */
   handle: number
-  parents: Thing[]
+  parents: ModelObject[]
   gone: boolean
   /** Of a descriptor: the client has closed its last copy. */
   closed: boolean
   /** Of a descriptor: unread events, oldest first. */
   readonly unread: Event[]
-  readonly channel: Thing | undefined
-  readonly asyncFd: Thing | undefined
+  readonly channel: ModelObject | undefined
+  readonly asyncFd: ModelObject | undefined
   armed: 0 | 1 | 2
   /** Events that the client has read. */
   read: { completions: number; asyncs: number }
-  attached: { readonly queue: Thing; readonly cookie: bigint } | undefined
+  attached: { readonly queue: ModelObject; readonly cookie: bigint } | undefined
   /** Of an event queue: cookies of the device (0) and ports. */
   readonly ports: Map<number, bigint>
   // Fields of single classes.
@@ -60,15 +60,15 @@ export interface Thing {
   readonly groups: Set<string>
   domain?: Domain
   /** Of a window: its region. */
-  bound?: Thing | undefined
+  bound?: ModelObject | undefined
 }
 
 export interface Opening {
   readonly device: ModelDevice
-  readonly handles: Map<number, Thing>
-  readonly descriptors: Set<Thing>
+  readonly handles: Map<number, ModelObject>
+  readonly descriptors: Set<ModelObject>
   /** The first async fd. */
-  asyncFd: Thing | undefined
+  asyncFd: ModelObject | undefined
   /** Processes that have it open. */
   holders: number
   ended: boolean
@@ -116,9 +116,9 @@ const lowest = (handles: ReadonlyMap<number, unknown>): number => {
 export const newThing = (
   home: Opening,
   cls: ObjectClass,
-  named: Readonly<Record<string, Thing | undefined>>,
-): Thing => {
-  const thing: Thing = {
+  named: Readonly<Record<string, ModelObject | undefined>>,
+): ModelObject => {
+  const thing: ModelObject = {
     id: ++made,
     userHandle: 0n,
     class: cls.name,
@@ -141,22 +141,22 @@ export const newThing = (
   return thing
 }
 
-export const everything = ({ handles, descriptors }: Opening): Thing[] => [...handles.values(), ...descriptors]
+export const everything = ({ handles, descriptors }: Opening): ModelObject[] => [...handles.values(), ...descriptors]
 
 /** How many objects need this one, counting each reference. */
-export const uses = (thing: Thing): number =>
+export const uses = (thing: ModelObject): number =>
   everything(thing.home).reduce((n, { parents }) => n + parents.filter(parent => parent === thing).length, 0)
 
 // ---- events ----
 
-const post = (fd: Thing | undefined, event: Event): void => {
+const post = (fd: ModelObject | undefined, event: Event): void => {
   if (fd !== undefined && !fd.closed && !fd.gone) fd.unread.push(event)
 }
 
-export const raise = (thing: Thing, type: number): void =>
+export const raise = (thing: ModelObject, type: number): void =>
   post(thing.attached?.queue ?? thing.asyncFd, { source: thing, type })
 
-export const complete = (thing: Thing, solicited: boolean): void => {
+export const complete = (thing: ModelObject, solicited: boolean): void => {
   if (thing.armed === 0 || (thing.armed === 1 && !solicited)) return
   thing.armed = 0
   post(thing.attached?.queue ?? thing.channel, { source: thing, type: COMPLETION })
@@ -168,24 +168,24 @@ export const raisePort = (device: ModelDevice, source: number, type: number): vo
     for (const fd of descriptors) if (fd.class === 'async_fd' || fd.ports.has(source)) post(fd, { source, type })
 }
 
-const withdraw = (fd: Thing | undefined, source: Thing | number): void => {
+const withdraw = (fd: ModelObject | undefined, source: ModelObject | number): void => {
   if (fd === undefined) return
   const kept = fd.unread.filter(event => event.source !== source)
   fd.unread.splice(0, fd.unread.length, ...kept)
 }
 
-export const detach = (thing: Thing): void => {
+export const detach = (thing: ModelObject): void => {
   withdraw(thing.attached?.queue, thing)
   thing.attached = undefined
 }
 
-export const detachPort = (queue: Thing, port: number): void => {
+export const detachPort = (queue: ModelObject, port: number): void => {
   withdraw(queue, port)
   queue.ports.delete(port)
 }
 
 /** The client reads the oldest event. */
-export const readEvent = (fd: Thing): Event | undefined => {
+export const readEvent = (fd: ModelObject): Event | undefined => {
   const event = fd.unread.shift()
   if (event !== undefined && typeof event.source !== 'number') {
     if (event.type === COMPLETION) event.source.read.completions++
@@ -197,7 +197,7 @@ export const readEvent = (fd: Thing): Event | undefined => {
 // ---- destruction ----
 
 /** Destroys the object; a closed descriptor is destroyed with its last user. */
-export const forget = (thing: Thing): void => {
+export const forget = (thing: ModelObject): void => {
   if (thing.gone) return
   thing.gone = true
   const { home, parents } = thing
@@ -218,14 +218,14 @@ export const forget = (thing: Thing): void => {
 }
 
 /** A descriptor reports no more: attached objects report to their former listeners again. */
-const silence = (fd: Thing): void => {
+const silence = (fd: ModelObject): void => {
   fd.closed = true
   fd.unread.length = 0
   for (const thing of fd.home.handles.values()) if (thing.attached?.queue === fd) thing.attached = undefined
 }
 
 /** The last copy of a descriptor is closed. */
-export const closeFd = (fd: Thing): void => {
+export const closeFd = (fd: ModelObject): void => {
   if (fd.gone || fd.closed) return
   silence(fd)
   if (uses(fd) === 0) forget(fd)
@@ -256,17 +256,17 @@ export const endDevice = (device: ModelDevice, fatal: number): void => {
 export interface Names {
   readonly opening: Opening
   /** Descriptors of the calling process. */
-  readonly fds: ReadonlyMap<number, Thing>
+  readonly fds: ReadonlyMap<number, ModelObject>
 }
 
 /** The expected result of naming a handle of a class. */
-export const byHandle = ({ opening }: Names, handle: number, cls: string): Code | Thing => {
+export const byHandle = ({ opening }: Names, handle: number, cls: string): Code | ModelObject => {
   const found = opening.handles.get(handle)
   if (found === undefined) return 'ENOENT'
   return found.class === cls ? found : 'EINVAL'
 }
 
-const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | Thing => {
+const byFd = ({ opening, fds }: Names, fd: number, cls: string): Code | ModelObject => {
   const found = fds.get(fd)
   if (found === undefined || found.home !== opening || found.closed || found.gone) return 'EBADF'
   return found.class === cls ? found : 'EBADF'
@@ -277,8 +277,8 @@ export const lookUp = (
   names: Names,
   method: Method,
   args: Readonly<Record<string, unknown>>,
-): Code | Record<string, Thing | undefined> => {
-  const named: Record<string, Thing | undefined> = {}
+): Code | Record<string, ModelObject | undefined> => {
+  const named: Record<string, ModelObject | undefined> = {}
   for (const [name, { of }] of Object.entries(method.in)) {
     const value = args[name] as number | undefined
     if (value === undefined || (of.kind !== 'ref' && of.kind !== 'fd')) continue

@@ -17,13 +17,13 @@ import {
   isCreate,
   isDestroy,
   lookUp,
+  type ModelObject,
   type Names,
   newThing,
   type Opening,
   type QpFacts,
   raise,
   readEvent,
-  type Thing,
   uses,
 } from './reference.ts'
 
@@ -32,14 +32,14 @@ interface Asked {
   readonly opening: Opening
   readonly cls: ObjectClass
   readonly args: AnyValues
-  readonly named: Readonly<Record<string, Thing | undefined>>
+  readonly named: Readonly<Record<string, ModelObject | undefined>>
 }
 
 interface Rule {
   /** Refusals beyond names and uses; changes nothing. */
-  refuse?(asked: Asked, thing: Thing | undefined): Code | undefined
+  refuse?(asked: Asked, thing: ModelObject | undefined): Code | undefined
   /** The effect of the call; returns the predictable results. */
-  does?(asked: Asked, thing: Thing): AnyValues | undefined
+  does?(asked: Asked, thing: ModelObject): AnyValues | undefined
 }
 
 export interface Outcome {
@@ -47,8 +47,8 @@ export interface Outcome {
   /** Predictable results. */
   readonly out: AnyValues
   /** The created object and any others. */
-  readonly thing?: Thing
-  readonly also?: readonly Thing[]
+  readonly thing?: ModelObject
+  readonly also?: readonly ModelObject[]
 }
 
 const { CREAT, EXCL } = XrcdFlags.values
@@ -57,7 +57,7 @@ const { RESET, ERR, RTS, SQD } = QpState.values
 
 // ---- classes ----
 
-const destroyed = (_asked: Asked, { read }: Thing): AnyValues => ({ events: read.asyncs })
+const destroyed = (_asked: Asked, { read }: ModelObject): AnyValues => ({ events: read.asyncs })
 
 /** A valid address of this device; a test invalidates it with another port. */
 const isGood = (address: unknown): boolean => (address as { port: number }).port === 1
@@ -121,12 +121,12 @@ const qp = (name: (typeof QP_CLASSES)[number]): Readonly<Record<string, Rule>> =
 })
 
 /** An XRC target's receives belong to its domain. */
-const sharesReceives = ({ class: name, parents }: Thing): boolean =>
+const sharesReceives = ({ class: name, parents }: ModelObject): boolean =>
   name === 'xrc_tgt_qp' || parents.some(parent => parent.class === 'srq')
 
 const membership = ({ args }: Asked): string => `${(args.gid as Uint8Array).join('.')} ${args.mlid}`
 
-const sourceOf = ({ args, named: names }: Asked): Thing | number | Code => {
+const sourceOf = ({ args, named: names }: Asked): ModelObject | number | Code => {
   const objects = Object.values(names).filter(one => one !== undefined)
   const given = objects.length + Number(args.port !== undefined) + Number(args.device !== undefined)
   if (given !== 1 || ((args.port as number | undefined) ?? 1) > 1) return 'EINVAL'
@@ -275,7 +275,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
     },
     getEvent: {
       refuse: (_asked, fd) => (fd!.unread.length > 0 ? undefined : 'EAGAIN'),
-      does: (_asked, fd) => ({ userHandle: (readEvent(fd)!.source as Thing).userHandle }),
+      does: (_asked, fd) => ({ userHandle: (readEvent(fd)!.source as ModelObject).userHandle }),
     },
   },
   async_fd: {
@@ -305,7 +305,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         return taken ? 'EBUSY' : undefined
       },
       does(asked, queue) {
-        const source = sourceOf(asked) as Thing | number
+        const source = sourceOf(asked) as ModelObject | number
         const cookie = asked.args.cookie as bigint
         if (typeof source === 'number') queue.ports.set(source, cookie)
         else source.attached = { queue, cookie }
@@ -320,7 +320,7 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
         return isThere ? undefined : 'ENOENT'
       },
       does(asked, queue) {
-        const source = sourceOf(asked) as Thing | number
+        const source = sourceOf(asked) as ModelObject | number
         if (typeof source === 'number') detachPort(queue, source)
         else detach(source)
         return {}
@@ -345,10 +345,10 @@ const rules: Readonly<Record<string, Readonly<Record<string, Rule>>>> = {
   },
 }
 
-const boundTo = ({ handles }: Opening, mr: Thing | undefined): number =>
+const boundTo = ({ handles }: Opening, mr: ModelObject | undefined): number =>
   [...handles.values()].filter(({ bound }) => bound === mr).length
 
-const asRecord = (fd: Thing) => {
+const asRecord = (fd: ModelObject) => {
   const { source, type } = fd.unread[0]
   const about =
     typeof source === 'number'
@@ -359,7 +359,7 @@ const asRecord = (fd: Thing) => {
 }
 
 /** The result of read(2) on a descriptor: the oldest event in bytes. */
-export const readRecord = (fd: Thing): { code: Code; bytes?: Uint8Array } => {
+export const readRecord = (fd: ModelObject): { code: Code; bytes?: Uint8Array } => {
   if (fd.unread.length === 0) return { code: fd.gone ? 'EIO' : 'EAGAIN' }
   if (fd.class === 'event_queue') {
     const { cookie, object, class: cls, type } = asRecord(fd)
@@ -385,7 +385,7 @@ export const perform = (
   names: Names,
   cls: ObjectClass,
   methodName: string,
-  object: number | Thing,
+  object: number | ModelObject,
   args: AnyValues,
 ): Outcome => {
   const { opening } = names

@@ -11,19 +11,19 @@ import { AsyncEventType } from '../../src/spec/enums.ts'
 import { createChance } from '../model/random.ts'
 import type { Answer, Facts, Op, Process } from './carrier.ts'
 import { type Entry, performChain } from './chain.ts'
-import { drawCall, drawChain, drawOnDescriptor, type Scene } from './draw.ts'
+import { type CallSite, drawCall, drawChain, drawOnDescriptor } from './draw.ts'
 import {
   closeFd,
   complete,
   endDevice,
   endOpening,
   type ModelDevice,
+  type ModelObject,
   newDevice,
   newOpening,
   type Opening,
   raise,
   raisePort,
-  type Thing,
 } from './reference.ts'
 import { type Outcome, perform, readRecord } from './rules.ts'
 
@@ -31,8 +31,8 @@ type Run = Generator<Op, void, Answer>
 
 const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, CQ_ERR, QP_FATAL, COMM_EST } = AsyncEventType.values
 const DEVICES = ['rxe0', 'rxe1']
-const MOST_PROCESSES = 4
-const MOST_OPENINGS = 3
+const MAX_PROCESSES = 4
+const MAX_OPENINGS = 3
 
 interface World {
   readonly facts: Facts
@@ -49,7 +49,7 @@ const assertOut = (expected: Answer['out'], actual: Answer['out'], where: string
 }
 
 /** Takes over values that only the real side knows: keys and numbers. */
-const learn = (thing: Thing, out: Answer['out'], where: string): void => {
+const learn = (thing: ModelObject, out: Answer['out'], where: string): void => {
   const key = out.lkey ?? out.rkey
   if (typeof key === 'number') {
     assert.ok(!thing.home.device.stale.has(key), `${where}: key ${key} was used twice`)
@@ -75,7 +75,7 @@ const compareCall = (process: Process, expected: Outcome, actual: Answer, where:
   }
 }
 
-function* call(scene: Scene, onDescriptor: boolean): Run {
+function* call(scene: CallSite, onDescriptor: boolean): Run {
   const { process, opening } = scene
   const drawn = onDescriptor ? drawOnDescriptor(scene) : drawCall(scene)
   if (drawn === undefined) return
@@ -97,7 +97,7 @@ function* call(scene: Scene, onDescriptor: boolean): Run {
   compareCall(process, expected, actual, `${cls.name}.${method} ${fd === undefined ? object : `on ${fd}`}`)
 }
 
-function* chain(scene: Scene): Run {
+function* chain(scene: CallSite): Run {
   const { process, opening } = scene
   const { entries, undo } = drawChain(scene)
   const expected = performChain({ opening, fds: process.fds }, entries, undo)
@@ -124,11 +124,11 @@ const nameOf = ({ cls, methodName, from, refs }: Entry): string =>
 
 // ---- processes ----
 
-const copies = ({ processes }: World, thing: Thing): number =>
+const copies = ({ processes }: World, thing: ModelObject): number =>
   processes.reduce((n, { fds }) => n + [...fds.values()].filter(one => one === thing).length, 0)
 
 function* closeOne(world: World, process: Process, fd: number): Run {
-  const thing = process.fds.get(fd) as Thing
+  const thing = process.fds.get(fd) as ModelObject
   const last = copies(world, thing) === 1
   process.fds.delete(fd)
   if (last) closeFd(thing)
@@ -149,7 +149,7 @@ function* end(world: World, process: Process): Run {
   yield { do: 'end', process }
 }
 
-function* readOne({ chance, facts, process }: Scene): Run {
+function* readOne({ chance, facts, process }: CallSite): Run {
   // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
   const fds = [...process.fds].filter(([, { gone }]) => facts.acts || !gone)
   const full = fds.filter(([, { unread }]) => unread.length > 0)
@@ -184,14 +184,14 @@ function* start(world: World): Run {
 
 // ---- device events ----
 
-const thingsOf = ({ devices }: World, classes: readonly string[]): Thing[] =>
+const thingsOf = ({ devices }: World, classes: readonly string[]): ModelObject[] =>
   devices.flatMap(device =>
     [...(device?.openings ?? [])].flatMap(({ handles }) =>
       [...handles.values()].filter(thing => classes.includes(thing.class)),
     ),
   )
 
-function* act(world: World, { chance }: Scene): Run {
+function* act(world: World, { chance }: CallSite): Run {
   const which = chance.int(10)
   if (which < 6) {
     const armed = thingsOf(world, ['cq']).filter(
@@ -272,19 +272,19 @@ function* step(world: World, seed: number): Run {
   // A process whose device was removed has few possible actions.
   const living = [...process.openings].filter(one => !one.ended)
   const wants = living.length === 0 || what === 'open'
-  if (process.openings.size === 0 || (wants && process.openings.size < MOST_OPENINGS)) {
+  if (process.openings.size === 0 || (wants && process.openings.size < MAX_OPENINGS)) {
     yield* open(process, chance.pick(there))
     return
   }
   const opening = chance.pick(living.length > 0 && chance.hits(0.95) ? living : [...process.openings])
-  const scene: Scene = { chance, facts, process, opening }
+  const scene: CallSite = { chance, facts, process, opening }
   if (what === 'call') yield* call(scene, false)
   else if (what === 'chain') yield* chain(scene)
   else if (what === 'on descriptor') yield* call(scene, true)
   else if (what === 'read') yield* readOne(scene)
   else if (what === 'act' && facts.acts) yield* act(world, scene)
   else if (what === 'close') yield* closeOpening(process, opening)
-  else if (what === 'fork' && processes.length < MOST_PROCESSES) yield* fork(world, process)
+  else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(world, process)
   else if (what === 'end' && processes.length > 1) yield* end(world, process)
   else if (process.fds.size > 0 && what === 'close descriptor')
     yield* closeOne(world, process, chance.pick([...process.fds.keys()]))

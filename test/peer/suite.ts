@@ -82,7 +82,7 @@ const talk = async (t: Scope, { guest, daemon, guestServes }: Ends): Promise<voi
   // Without standard input, whose end would stop the server.
   const serving = ['-c', `sleep 1000 | ${guestServes ? there : own} server rxe0`]
   const server = guestServes ? guest.start(t, 'sh', serving) : guest.startHere(t, 'sh', serving, daemon.env)
-  await server.said(/ready/)
+  await server.printed(/ready/)
   const gid = Buffer.from(parseAddress((guestServes ? GUEST : HOST)[6]) ?? []).toString('hex')
   const ask = async (bytes: string): Promise<string> => {
     const index = guestServes ? 1 : GUEST_GID[6]

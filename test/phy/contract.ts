@@ -132,8 +132,8 @@ export const portContract = (name: string, makeLink: () => LinkUnderTest): void 
           if (wrong.includes(run.arena.view.getUint32(at + 8) & 0xffffff)) run.arena.bytes[at + 20] ^= 4
         }
       }
-      const fates: TappedRun['fate'][] = []
-      b.tap = run => fates.push(...Array.from({ length: run.count }, () => run.fate))
+      const fates: TappedRun['outcome'][] = []
+      b.tap = run => fates.push(...Array.from({ length: run.count }, () => run.outcome))
       let errors = 0
       for (wrong of [[0], [11], [3, 4, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]) {
         sendRun(a, flow, 0, 12)

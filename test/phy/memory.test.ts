@@ -98,8 +98,8 @@ describe('memory link', () => {
           wrong.forEach((isWrong, i) => {
             if (isWrong) run.arena.bytes[run.offset + i * run.packetBytes + 20] ^= 4
           })
-        const seen: TappedRun['fate'][] = []
-        b.tap = run => seen.push(...Array.from({ length: run.count }, () => run.fate))
+        const seen: TappedRun['outcome'][] = []
+        b.tap = run => seen.push(...Array.from({ length: run.count }, () => run.outcome))
         sendRun(a, flow, 0, wrong.length)
         const expected = wrong.flatMap((isWrong, i) => (isWrong ? [] : [i]))
         const got = receiveAll(b)

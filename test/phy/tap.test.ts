@@ -15,7 +15,7 @@ describe('tap', () => {
       addTap(port, run =>
         forEachPacket(run, (offset, length, identification) => {
           const right = verifyIcrc(run.arena, offset, length, icrcFlow, identification)
-          lines.push(`${run.direction} ${run.fate} ${length} ${identification} ${run.flow.trafficClass} ${right}`)
+          lines.push(`${run.direction} ${run.outcome} ${length} ${identification} ${run.flow.trafficClass} ${right}`)
         }),
       )
     sendRun(a, flow, 0, 2, 64, 20)

@@ -8,14 +8,14 @@
 
 #include "endpoint.h"
 
-#define MOST_PASSED 4
+#define MAX_PASSED 4
 
 /* Sends `count` descriptors, or receives as many. */
 static void pass(int socket, int *fds, int count, bool receive)
 {
     union {
         struct cmsghdr header;
-        char room[CMSG_SPACE(MOST_PASSED * sizeof(int))];
+        char room[CMSG_SPACE(MAX_PASSED * sizeof(int))];
     } control = {0};
     char byte = 0;
     struct iovec iov = {&byte, 1};

@@ -106,7 +106,7 @@ static int set_option(int fd, int option, int value)
     return setsockopt(fd, SOL_NETLINK, option, &value, sizeof value);
 }
 
-static void refusal(int fd, bool capped, bool told)
+static void refusal(int fd, bool capped, bool has_text)
 {
     struct {
         struct nlmsghdr header;
@@ -119,8 +119,8 @@ static void refusal(int fd, bool capped, bool told)
     const struct nlmsgerr *error = NLMSG_DATA(&answer.header);
     EXPECT(answer.header.nlmsg_type == NLMSG_ERROR && error->error == -EINVAL && error->msg.nlmsg_seq == ask.header.nlmsg_seq);
     EXPECT(!(answer.header.nlmsg_flags & NLM_F_CAPPED) == !capped);
-    EXPECT(!(answer.header.nlmsg_flags & NLM_F_ACK_TLVS) == !told);
-    EXPECT(told ? length > 52 : length == (capped ? 36 : 52));
+    EXPECT(!(answer.header.nlmsg_flags & NLM_F_ACK_TLVS) == !has_text);
+    EXPECT(has_text ? length > 52 : length == (capped ? 36 : 52));
 }
 
 static void options(void)

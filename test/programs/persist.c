@@ -151,7 +151,7 @@ static void see_blocks(int peer)
         NEED(number > seen && number <= blocks, "number %lu after %lu", (unsigned long)number, (unsigned long)seen);
         for (uint64_t i = seen + 1; i <= number; i++) {
             fill(right, block, i);
-            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was told, but is not there",
+            NEED(memcmp(end.buffer + slot_of(i), right, block) == 0, "block %lu was announced, but is not there",
                  (unsigned long)i);
             uint32_t step = (uint32_t)i, theirs;
             if (i % SLOTS == 0)

@@ -393,26 +393,26 @@ static void domain_flags(void)
 }
 
 /* Data exchanged with the other process. */
-struct told {
+struct numbers {
     uint32_t srqn, value;
 };
 
-static void tell(int fd, struct told told)
+static void send_numbers(int fd, struct numbers numbers)
 {
-    NEED(write(fd, &told, sizeof told) == sizeof told, "write: %s", strerror(errno));
+    NEED(write(fd, &numbers, sizeof numbers) == sizeof numbers, "write: %s", strerror(errno));
 }
 
-static struct told hear(int fd)
+static struct numbers receive_numbers(int fd)
 {
-    struct told told;
-    NEED(read(fd, &told, sizeof told) == sizeof told, "the other process has ended");
-    return told;
+    struct numbers numbers;
+    NEED(read(fd, &numbers, sizeof numbers) == sizeof numbers, "the other process has ended");
+    return numbers;
 }
 
 /* The other process: its own queue in the file's domain, and the target created by the first process. */
 static int other_process(int file, int in, int out)
 {
-    const uint32_t qpn = hear(in).value;
+    const uint32_t qpn = receive_numbers(in).value;
     context = open_named(options.device);
     create_endpoint(&ends[1], context, &options, LENGTH, 5);
     struct ibv_xrcd *xrcd = open_domain(file, 0);
@@ -427,14 +427,14 @@ static int other_process(int file, int in, int out)
     NEED(qp, "the other process: ibv_open_qp: %s", strerror(errno));
     post_shared(srq, 100);
     post_shared(srq, 101);
-    tell(out, (struct told){.srqn = number});
+    send_numbers(out, (struct numbers){.srqn = number});
     received(100, 61, qp);
-    tell(out, (struct told){.value = ends[1].buffer[0]});
+    send_numbers(out, (struct numbers){.value = ends[1].buffer[0]});
     received(101, 62, qp);
     free_qp(qp);
     free_srq(srq);
     close_domain(xrcd);
-    tell(out, (struct told){.value = right});
+    send_numbers(out, (struct numbers){.value = right});
     return 0;
 }
 
@@ -461,16 +461,16 @@ static void two_processes(void)
     NEED(xrcd, "ibv_open_xrcd: %s", strerror(errno));
     struct ibv_qp *from = make_qp(0, IBV_QPT_XRC_SEND, NULL, NULL), *to = make_qp(1, IBV_QPT_XRC_RECV, NULL, xrcd);
     join_both(from, to);
-    tell(to_child[1], (struct told){.value = to->qp_num});
-    const uint32_t srqn = hear(from_child[0]).srqn;
+    send_numbers(to_child[1], (struct numbers){.value = to->qp_num});
+    const uint32_t srqn = receive_numbers(from_child[0]).srqn;
     send_byte(from, 1, 61, srqn);
     completion(0, 1, IBV_WC_SUCCESS);
-    check("byte that the other process got", (int)hear(from_child[0]).value, 61);
+    check("byte that the other process got", (int)receive_numbers(from_child[0]).value, 61);
     free_qp(to);
     close_domain(xrcd);
     send_byte(from, 2, 62, srqn);
     completion(0, 2, IBV_WC_SUCCESS);
-    check("what the other process saw", (int)hear(from_child[0]).value, 1);
+    check("what the other process saw", (int)receive_numbers(from_child[0]).value, 1);
     int status;
     NEED(waitpid(child, &status, 0) == child, "waitpid: %s", strerror(errno));
     check("status of the other process", status, 0);

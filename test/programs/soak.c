@@ -222,7 +222,7 @@ static uint64_t shared_word(int index)
     return __atomic_load_n((uint64_t *)(end.buffer + at.words) + index, __ATOMIC_ACQUIRE);
 }
 
-static void tell_room(uint64_t received)
+static void announce_room(uint64_t received)
 {
     __atomic_store_n((uint64_t *)(end.buffer + at.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
     post_request(IBV_WR_RDMA_WRITE, ~0ull, at.words + 8 * CREDIT_OUT, 8, at.words + 8 * CREDIT, 0, true, 0, 0);
@@ -240,11 +240,11 @@ static uint64_t draw_all(uint64_t key, uint64_t *rooms)
 static void run(void)
 {
     struct stream posted = {.state = my_key}, done = {.state = my_key}, theirs = {.state = their_key};
-    uint64_t rooms, their_rooms, taken = 0, received = 0, told = 0;
+    uint64_t rooms, their_rooms, taken = 0, received = 0, announced = 0;
     const uint64_t total = draw_all(my_key, &rooms);
-    int telling = 0;
+    int announcing = 0;
     draw_all(their_key, &their_rooms);
-    while (done.next < total || received < their_rooms || telling) {
+    while (done.next < total || received < their_rooms || announcing) {
         /*
          * The next block may need a slot whose previous block may not be complete yet: waits until at most WINDOW are
          * outstanding.
@@ -259,10 +259,10 @@ static void run(void)
         const int found = ibv_poll_cq(end.cq, 1, &wc);
         NEED(found >= 0, "ibv_poll_cq: %d", found);
         if (found == 0) {
-            if (received > told && !telling) {
-                told = received;
-                telling = 1;
-                tell_room(received);
+            if (received > announced && !announcing) {
+                announced = received;
+                announcing = 1;
+                announce_room(received);
             } else {
                 sched_yield();
             }
@@ -276,7 +276,7 @@ static void run(void)
             post_receive(received + WINDOW);
             received++;
         } else if (wc.wr_id == ~0ull) {
-            telling = 0;
+            announcing = 0;
         } else {
             check_done(&done, &wc);
         }

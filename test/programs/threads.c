@@ -15,7 +15,7 @@
 
 #include "endpoint.h"
 
-#define MOST_THREADS 64
+#define MAX_THREADS 64
 #define LENGTH 8192
 
 static struct options options;
@@ -110,9 +110,9 @@ int main(int count, char **arguments)
         case 'f': forks = true; break;
         default: fail("usage: %s [-d DEVICE] [-g GID-INDEX] [-t THREADS] [-n ROUNDS] [-f]", arguments[0]);
         }
-    NEED(threads >= 1 && threads <= MOST_THREADS, "%d threads: 1 to %d are allowed", threads, MOST_THREADS);
+    NEED(threads >= 1 && threads <= MAX_THREADS, "%d threads: 1 to %d are allowed", threads, MAX_THREADS);
     context = open_named(options.device);
-    pthread_t users[MOST_THREADS];
+    pthread_t users[MAX_THREADS];
     for (int i = 0; i < threads; i++)
         users[i] = start(use, (uintptr_t)i + 1);
     const pthread_t opener = start(open_and_close, 0);

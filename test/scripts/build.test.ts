@@ -21,7 +21,7 @@ const build = (folder: string, ...args: string[]) => {
   const { status, stdout, stderr } = spawnSync(process.execPath, [join(folder, 'scripts', 'build.mjs'), ...args], {
     encoding: 'utf8',
   })
-  return { status, said: stdout + stderr }
+  return { status, output: stdout + stderr }
 }
 
 test('what `npm start` needs is built although tests are broken', () => {
@@ -35,23 +35,23 @@ test('what `npm start` needs is built although tests are broken', () => {
   const session = join(folder, 'dist', 'src', 'spec', 'session.js')
 
   const start = build(folder, '--for', 'start')
-  assert.equal(start.status, 0, start.said)
+  assert.equal(start.status, 0, start.output)
   assert.ok(existsSync(session))
   assert.equal(existsSync(join(folder, 'dist', 'test')), false)
 
   const all = build(folder)
   assert.equal(all.status, 1)
-  assert.match(all.said, /broken\.test\.ts\(2,14\): error TS2322/)
+  assert.match(all.output, /broken\.test\.ts\(2,14\): error TS2322/)
 
   writeFileSync(source, "import '../src/spec/session.ts'\n")
   writeFileSync(join(folder, 'test', 'programs', 'broken.c'), 'int main(void) { return 0; }\n')
   const mended = build(folder, '--for', 'test')
-  assert.equal(mended.status, 0, mended.said)
+  assert.equal(mended.status, 0, mended.output)
   assert.ok(existsSync(join(folder, 'dist', 'test', 'broken.test.js')))
 })
 
 test('a purpose that does not exist is refused', () => {
-  const { status, said } = build(repoRoot, '--for', 'fun')
+  const { status, output } = build(repoRoot, '--for', 'fun')
   assert.equal(status, 1)
-  assert.equal(said, 'userdma: usage: node scripts/build.mjs [--for start|test|long|bench]; got: --for fun\n')
+  assert.equal(output, 'userdma: usage: node scripts/build.mjs [--for start|test|long|bench]; got: --for fun\n')
 })

@@ -20,7 +20,7 @@ const bareCheckout = () => {
   cpSync(join(repoRoot, 'node_modules', '@koromix'), join(folder, 'node_modules', '@koromix'), { recursive: true })
   const run = (...args: string[]) => {
     const { status, stderr } = spawnSync(join(folder, 'bin', 'userdma'), args, { encoding: 'utf8' })
-    return { status, said: stderr }
+    return { status, output: stderr }
   }
   return { folder, run }
 }
@@ -30,10 +30,10 @@ test('`userdma run` needs one file', { skip }, () => {
   const socket = join(folder, 'sock')
   assert.deepEqual(run('run', '--socket', socket, '--', 'true'), {
     status: 1,
-    said: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
+    output: `userdma: no daemon at ${socket}; start one with \`userdma daemon --socket ${socket}\`\n`,
   })
   assert.equal(run('run', '--bogus', 'true').status, 2)
-  assert.deepEqual(run('run', '--', './none'), { status: 127, said: 'userdma: ./none: there is no such program\n' })
+  assert.deepEqual(run('run', '--', './none'), { status: 127, output: 'userdma: ./none: there is no such program\n' })
 })
 
 test('its compiled build output is used', { skip }, () => {
@@ -44,7 +44,7 @@ test('its compiled build output is used', { skip }, () => {
 
 test('other commands, and `run` without that file, use the compiled modules', { skip }, () => {
   const { folder, run } = bareCheckout()
-  const unbuilt = { status: 1, said: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
+  const unbuilt = { status: 1, output: 'userdma: it is not built yet; run `npm run build` in the checkout\n' }
   assert.deepEqual(run('stat'), unbuilt)
   rmSync(join(folder, 'dist', 'run.cache'))
   assert.deepEqual(run('run', '--', 'true'), unbuilt)

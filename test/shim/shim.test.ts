@@ -85,14 +85,14 @@ test('events are read and polled by io_uring as well; devices are not opened by 
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
 })
 
-const nobodyServes = (socket: string): string =>
+const noDaemonLine = (socket: string): string =>
   `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
 test('a dead daemon means EIO for calls, events and doorbells, and no devices for discovery', async t => {
   if (!shimIsPossible(t)) return
   const { status, stdout, stderr, daemon } = await run(['death'])
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.equal(stderr, nobodyServes(daemon.socket))
+  assert.equal(stderr, noDaemonLine(daemon.socket))
 })
 
 test('a signal interrupts a call to a daemon that does not answer', async t => {
@@ -114,7 +114,7 @@ test('without a daemon there is no device, and one line gives the reason', async
   const USERDMA_SOCKET = join(folder, 'nobody')
   const { status, stdout, stderr, daemon } = await run(['no_daemon'], { USERDMA_SOCKET })
   assert.deepEqual({ status, stdout }, { status: 0, stdout: '' })
-  assert.equal(stderr, nobodyServes(USERDMA_SOCKET))
+  assert.equal(stderr, noDaemonLine(USERDMA_SOCKET))
   assert.deepEqual(daemon.log, [])
 })
 

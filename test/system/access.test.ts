@@ -36,7 +36,7 @@ const apart = async (t: TestContext): Promise<{ socket: string; options: SpawnOp
   const socket = join(folder, 'sock')
   const env = cleanEnvironment({ HOME: folder, TMPDIR: folder })
   const other = { uid: NOBODY, gid: NOBODY }
-  await start(t, userdma, ['daemon', '--socket', socket], { ...other, env }).said(new RegExp(READY))
+  await start(t, userdma, ['daemon', '--socket', socket], { ...other, env }).printed(new RegExp(READY))
   return { socket, options: { ...other, env: { ...env, NODE_OPTIONS } } }
 }
 

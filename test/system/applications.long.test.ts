@@ -116,7 +116,7 @@ describe('applications', () => {
       }
       const { listeners } = (await daemon.stat()).connections
       const server = begin(serverLine)
-      if (meets instanceof RegExp) await server.said(meets)
+      if (meets instanceof RegExp) await server.printed(meets)
       else if (meets === 'tcp') await untilListening(port, server.ended)
       else await Promise.race([daemon.settled(({ connections }) => connections.listeners > listeners), server.ended])
       for (const line of clients) {
@@ -142,7 +142,7 @@ describe('applications', () => {
     // Not a python3 wrapper script: its shell would create the first sockets.
     const python = findTool('python3')!
     const server = start(t, python, ['-m', 'http.server', `${port}`, '--bind', '127.0.0.1'], options)
-    await server.said(/Serving HTTP/)
+    await server.printed(/Serving HTTP/)
     const url = `http://127.0.0.1:${port}/bytes`
     const { status, stderr } = await start(t, 'curl', ['-s', '-S', '-o', 'got', url], options).ended
     assert.equal(status, 0, stderr)

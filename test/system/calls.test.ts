@@ -12,7 +12,7 @@ test('programs that call in a loop do not starve others', { skip: lacking(calls)
   const daemon = await startDaemon(t)
   const { env } = daemon
   const endless = [1, 2].map(() => start(t, calls, ['endless'], { env }))
-  for (const { said } of endless) await said(/asking/)
+  for (const { printed: said } of endless) await said(/asking/)
   const { status, stdout, stderr } = await run(t, calls, ['100'], { env })
   assert.deepEqual({ status, stderr }, { status: 0, stderr: '' })
   assert.match(stdout, /^[\d.]+ usec\/call\n$/)

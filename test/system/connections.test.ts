@@ -148,18 +148,18 @@ describe('dead programs', { skip: missing }, () => {
 
   it('that are stopped do not block others: requests beyond their backlog are dropped, other listeners continue', async t => {
     const daemon = await startDaemon(t)
-    const deaf = await UcmaProgram.start(t, daemon)
+    const stopped = await UcmaProgram.start(t, daemon)
     const other = await UcmaProgram.start(t, daemon)
     const client = await UcmaProgram.start(t, daemon)
     for (const [program, port] of [
-      [deaf, PORT],
+      [stopped, PORT],
       [other, PORT + 1],
     ] as const) {
       const listener = await program.create()
       await program.bind(listener, port)
       await program.listen(listener, 4)
     }
-    deaf.running.child.kill('SIGSTOP')
+    stopped.running.child.kill('SIGSTOP')
     for (let qpn = 0x100; qpn < 0x180; qpn++) {
       const id = await client.create()
       await client.resolve(id, PORT)
@@ -175,7 +175,7 @@ describe('dead programs', { skip: missing }, () => {
     const { id: request } = await other.until('CONNECT_REQUEST')
     assert.ok((await other.accept(request, 0x201)) >= 0)
     await client.until('CONNECT_RESPONSE')
-    for (const { running } of [client, deaf, other]) running.child.kill('SIGKILL')
+    for (const { running } of [client, stopped, other]) running.child.kill('SIGKILL')
     await daemon.settled(stat => isEmpty(stat) && stat.connections.connections === 0)
   })
 })

@@ -88,7 +88,7 @@ describe('counter files', { skip: lacking('ibv_rc_pingpong') }, () => {
     const [first] = stdout.split('\n').map(line => JSON.parse(line || '{}') as Stat)
     assert.equal(first.devices[0].hw_counters.sent_pkts, 0)
     assertGoodPair(await runPair(t, daemon, ['-g', '1', '-n', '50']))
-    await watching.said(/^\d\d:\d\d:\d\d {2}rxe0 {2}out \S+ \w+\/s, in \S+ \w+\/s, sent_pkts \S+\/s, /m)
+    await watching.printed(/^\d\d:\d\d:\d\d {2}rxe0 {2}out \S+ \w+\/s, in \S+ \w+\/s, sent_pkts \S+\/s, /m)
     daemon.running.child.kill('SIGTERM')
     assert.equal((await watching.ended).status, 0)
   })

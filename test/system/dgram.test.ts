@@ -29,7 +29,7 @@ describe('--link dgram', { skip }, () => {
   it('refuses a daemon with --link udp with a sentence', async t => {
     const [a, b] = [await begin(t, 3, 'dgram'), await begin(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
-    await a.running.said(
+    await a.running.printed(
       /rxe0 refuses packets from 127\.\S+: .*--link dgram speaks to --link dgram only; use --link udp/,
     )
     const [{ port }] = (await a.stat()).devices

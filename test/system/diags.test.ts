@@ -14,18 +14,18 @@ describe('infiniband-diags', { skip: lacking('ibstat', 'ibstatus') }, () => {
   })
 
   it('ibstat shows all devices, one device, names and GUIDs', async t => {
-    const said = async (...args: string[]): Promise<string> => {
+    const output = async (...args: string[]): Promise<string> => {
       const { status, stdout, stderr } = await run(t, 'ibstat', args, { env: daemon.env })
       assert.equal(status, 0, stdout + stderr)
       return stdout
     }
-    const all = await said()
+    const all = await output()
     assert.deepEqual(all.match(/^CA '\w+'/gm), ["CA 'rxe0'", "CA 'rxe1'"])
     assert.equal(all.match(/State: Active\n\t\tPhysical state: LinkUp/g)?.length, 2)
     assert.match(all, /Link layer: Ethernet/)
-    assert.equal(await said('-l'), 'rxe0\nrxe1\n')
-    assert.match(await said('rxe1'), /^CA 'rxe1'/)
-    assert.match(await said('-p'), /^(0x[0-9a-f]{16}\n){2}$/)
+    assert.equal(await output('-l'), 'rxe0\nrxe1\n')
+    assert.match(await output('rxe1'), /^CA 'rxe1'/)
+    assert.match(await output('-p'), /^(0x[0-9a-f]{16}\n){2}$/)
   })
 
   it('ibstatus shows the ports', async t => {

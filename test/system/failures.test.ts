@@ -25,7 +25,7 @@ it('a failed request is in the log, and stat lists its queue pair', { skip: !has
   a.write(new Uint8Array(8), { address: 0n, rkey: 5, length: 8 }, { id: 7 })
   while (a.state !== 'ERR' || b.state !== 'ERR') await cq.wait()
 
-  const said = await daemon.running.said(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
+  const said = await daemon.running.printed(/userdma daemon: rxe0: (QP .* WRITE wr_id 7: .*)\n/)
   const process = `(${globalThis.process.pid}, node)`
   assert.ok(said[1].startsWith(`QP 0x${a.qpn.toString(16)} ${process} WRITE wr_id 7: REM_ACCESS_ERR: peer QP`), said[1])
 
@@ -84,7 +84,7 @@ describe('a destroy that waits for acknowledgements', { skip: lacking(unacknowle
     it(`destroy_${kind} is in the log and in stat while it waits, with its program`, async t => {
       const daemon = await startDaemon(t)
       const waiting = start(t, unacknowledged, [kind], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
-      const [, pid, text] = await daemon.running.said(
+      const [, pid, text] = await daemon.running.printed(
         /userdma daemon: rxe0: \((\d+), unacknowledged\) (destroy_.* waits: .*)\n/,
       )
       assert.equal(Number(pid), waiting.child.pid)

@@ -26,11 +26,11 @@ const pingpong = async (t: Scope, [a, b]: readonly TestDaemon[]): Promise<void> 
 /** A program that prints events; `next` resolves when another event of a kind has arrived. */
 const startWatching = async (t: Scope, daemon: TestDaemon): Promise<(event: string) => Promise<void>> => {
   const watching = start(t, 'stdbuf', ['-oL', 'ibv_asyncwatch'], { env: daemon.env })
-  await watching.said(/async event FD/)
+  await watching.printed(/async event FD/)
   const seen: Record<string, number> = {}
   return async event => {
     seen[event] = (seen[event] ?? 0) + 1
-    await watching.said(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${seen[event]}}`))
+    await watching.printed(new RegExp(`(IBV_EVENT_${event} [^]*?port 1\\n[^]*?){${seen[event]}}`))
   }
 }
 

@@ -30,7 +30,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
     const monitor = start(t, 'stdbuf', ['-oL', join(path, 'rdma'), 'monitor'], { env: daemon.env })
     // It is subscribed once it has printed something.
     let listens = false
-    const renamed = monitor.said(/\[RENAME\]/).then(() => {
+    const renamed = monitor.printed(/\[RENAME\]/).then(() => {
       listens = true
     })
     for (let [is, next] = ['rxe0', 'other']; !listens; [is, next] = [next, is])
@@ -47,7 +47,7 @@ describe("Debian 13's rdma", { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pingpon
     ] as const
     for (const [command, pattern] of steps) {
       assert.deepEqual(await shell(t, daemon, command, path), { status: 0, output: '' }, command)
-      await monitor.said(pattern)
+      await monitor.printed(pattern)
     }
   })
 })

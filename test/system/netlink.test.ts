@@ -10,7 +10,7 @@ import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } fr
 import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '../../src/uapi/nldev/attributes.ts'
 import { type Message, writeMessage } from '../../src/uapi/nldev/messages.ts'
 import { dial } from '../daemon/client.ts'
-import { attributeOf, errnoOf, openTalk } from '../daemon/netlink/talk.ts'
+import { attributeOf, errnoOf, openTestSocket } from '../daemon/netlink/talk.ts'
 import { recorded } from '../uapi/nldev/recorded.ts'
 import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'
@@ -122,15 +122,15 @@ describe('rdma', { skip: lacking('rdma', 'ibv_rc_pingpong', 'ibv_srq_pingpong') 
       return t.skip('other users may not read this checkout')
     const daemon = await startDaemon(t, { guest: 65534 })
     await startServers(t, daemon)
-    const asNobody = (command: string) =>
+    const asOtherUser = (command: string) =>
       shell(t, daemon, `setpriv --reuid=65534 --regid=65534 --clear-groups ${command}`)
     assert.match((await shell(t, daemon, 'rdma -d res show mr')).output, /rkey 0x[0-9a-f]+ lkey 0x/)
-    const { output } = await asNobody('rdma -d res show mr')
+    const { output } = await asOtherUser('rdma -d res show mr')
     assert.match(output, /^dev rxe0 mrn \d+ mrlen 4096 pdn \d+ pid \d+ comm ibv_/m)
     assert.doesNotMatch(output, /key/)
     for (const command of ['link add rxe1 type rxe netdev lo', 'link del rxe0', 'dev set rxe0 name rxe1'])
-      assert.match((await asNobody(`rdma ${command}`)).output, /error: Operation not permitted/, command)
-    assert.match((await asNobody('rdma dev')).output, /^0: rxe0: /)
+      assert.match((await asOtherUser(`rdma ${command}`)).output, /error: Operation not permitted/, command)
+    assert.match((await asOtherUser('rdma dev')).output, /^0: rxe0: /)
   })
 })
 
@@ -157,8 +157,8 @@ const withoutNumbers = (entries: Entries): unknown[] =>
       ([, entry]) =>
         name === 'RES_QP' || !(Array.isArray(entry) && (entry as Entries).some(([one]) => one === 'RES_KERN_NAME')),
     )
-    const told = withoutNumbers(inner)
-    return [name, isFlagged, TABLES.has(name) ? told.map(one => inspect(one, { depth: 9 })).sort() : told]
+    const shown = withoutNumbers(inner)
+    return [name, isFlagged, TABLES.has(name) ? shown.map(one => inspect(one, { depth: 9 })).sort() : shown]
   })
 
 /** The answer to a request: messages, and the errno at its end. */
@@ -176,7 +176,7 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
     await startServers(t, daemon)
     const client = dial(t, daemon)
     await client.hello()
-    const talk = await openTalk(client)
+    const talk = await openTestSocket(client)
     const all = recorded('nldev-6.12.abilog.gz')
     const [qp] = (await talk.ask('RES_QP_GET', [['DEV_INDEX', 0]], NlmsgFlags.DUMP)).entries
     const [, first] = (attributeOf(qp, 'RES_QP') as Entries)[0]
@@ -194,8 +194,8 @@ describe('requests of iproute2', { skip: lacking('ibv_rc_pingpong', 'ibv_srq_pin
       assert.equal(await talk.send(datagram), datagram.length)
       const answer = all.slice(at + 1, end < 0 ? undefined : end)
       // The program did not read some answers completely.
-      const heard = talk.heard().slice(0, answer.length)
-      assert.deepEqual(answerOf(heard), answerOf(answer), request.command)
+      const answers = talk.received().slice(0, answer.length)
+      assert.deepEqual(answerOf(answers), answerOf(answer), request.command)
       compared++
     }
     assert.ok(compared > 50, `${compared}`)
@@ -209,13 +209,13 @@ describe('the interface of a device', () => {
     const daemon = await startDaemon(t, { devices: ['mlx5_0@10.99.0.1'], link: 'udp', netns })
     const client = dial(t, daemon)
     await client.hello()
-    const talk = await openTalk(client)
+    const talk = await openTestSocket(client)
     assert.equal(await talk.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
     const events: string[] = []
-    const told = async (last: string): Promise<void> => {
+    const shown = async (last: string): Promise<void> => {
       while (events.at(-1) !== last) {
         await client.stat()
-        for (const { body } of talk.heard()) {
+        for (const { body } of talk.received()) {
           const entries = decodeAttributes(body)
           const type = attributeOf(entries, 'EVENT_TYPE')
           const [name] = Object.entries(MonitorEvent).find(([, number]) => number === type) ?? ['?']
@@ -225,11 +225,11 @@ describe('the interface of a device', () => {
     }
     ip('-n', netns, 'link', 'set', 'v0', 'down')
     ip('-n', netns, 'link', 'set', 'v0', 'name', 'v9')
-    await told('NETDEV_RENAME mlx5_0 v9')
+    await shown('NETDEV_RENAME mlx5_0 v9')
     ip('-n', netns, 'link', 'delete', 'v9')
     ip('-n', netns, 'link', 'add', 'v8', 'type', 'veth', 'peer', 'name', 'v7')
     ip('-n', netns, 'address', 'add', '10.99.0.1/24', 'dev', 'v8')
-    await told('NETDEV_ATTACH mlx5_0 v8')
+    await shown('NETDEV_ATTACH mlx5_0 v8')
     assert.deepEqual(events, ['NETDEV_RENAME mlx5_0 v9', 'NETDEV_DETACH mlx5_0 v9', 'NETDEV_ATTACH mlx5_0 v8'])
   })
 })

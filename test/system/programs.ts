@@ -70,7 +70,7 @@ export interface Running {
   readonly child: ChildProcess
   readonly ended: Promise<Finished>
   /** Resolves when standard output or error has text that matches; rejects if the program ends first. */
-  said(pattern: RegExp): Promise<RegExpExecArray>
+  printed(pattern: RegExp): Promise<RegExpExecArray>
   output(): string
 }
 
@@ -142,7 +142,7 @@ export const start = (
     child,
     ended,
     output: () => stdout + stderr,
-    said: pattern =>
+    printed: pattern =>
       new Promise((resolve, reject) => {
         const look = (): void => {
           const match = pattern.exec(stdout) ?? pattern.exec(stderr)
@@ -231,7 +231,7 @@ export const startDaemon = async (
   if (descriptors !== undefined) command.unshift('sh', '-c', `ulimit -n ${descriptors}; exec "$0" "$@"`)
   const running = start(scope, command[0], [...command.slice(1), ...args], { env: cleanEnvironment(), limit })
   started = running
-  await running.said(new RegExp(READY))
+  await running.printed(new RegExp(READY))
   const stat = async (): Promise<Stat> => {
     const client = await openSession(socket)
     try {

@@ -60,9 +60,9 @@ describe('programs of rdma_cm between two daemons over UDP', { skip: lacking('rp
     const killed = start(t, 'rping', ['-s', '-a', loopbackText(71), '-p', '19999', '-v'], { env: server.env })
     await server.settled(({ connections }) => connections.listeners > listeners)
     const peer = start(t, 'rping', ['-c', '-a', loopbackText(71), '-p', '19999', '-v'], { env: client.env })
-    await peer.said(/ping data/)
+    await peer.printed(/ping data/)
     killed.child.kill('SIGKILL')
-    await peer.said(/DISCONNECT EVENT/)
+    await peer.printed(/DISCONNECT EVENT/)
     await peer.ended
   })
 

@@ -120,7 +120,7 @@ export interface RdmacmResult {
 
 /** perftest's output for a REJ and a SIDR_REP of a service without a listener. */
 const NOBODY_LISTENS = /REJECTED; error: 8\b|UNREACHABLE; error: 1\b/
-const MOST_TRIES = 20
+const MAX_TRIES = 20
 
 /** Runs a case to its end on both sides. */
 export const runRdmacm = async (
@@ -132,7 +132,7 @@ export const runRdmacm = async (
   for (let tries = 1; ; tries++) {
     const finish = await startRdmacm(scope, daemon, one, options)
     const result = await finish()
-    if (!one.listensTwice || tries === MOST_TRIES || !NOBODY_LISTENS.test(result.client.stderr)) return result
+    if (!one.listensTwice || tries === MAX_TRIES || !NOBODY_LISTENS.test(result.client.stderr)) return result
   }
 }
 
@@ -202,9 +202,9 @@ export const assertGoodRdmacm = (
   { endless, status }: Pick<RdmacmCase, 'endless' | 'status'>,
   { server, client }: RdmacmResult,
 ): void => {
-  const said = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
+  const output = `client:\n${client.stdout}${client.stderr}\nserver:\n${server.stdout}${server.stderr}`
   const check = (side: string, { status: ended, signal }: Finished) =>
-    assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${said}`)
+    assert.ok(ended === 0 || ended === status, `${side}: status ${ended}, signal ${signal}\n${output}`)
   check('client', client)
   if (!endless) check('server', server)
 }

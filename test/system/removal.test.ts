@@ -63,7 +63,7 @@ describe('a device removed with shared receive requests', { skip: lacking(remova
     const daemon = await startDaemon(t, { devices: TWO_DEVICES })
     const env = { ...daemon.env, RDMAV_ALLOW_DISASSOC_DESTROY: '1' }
     const program = start(t, removal, ['-d', 'rxe1'], { env, stdio: ['pipe', 'pipe', 'pipe'] })
-    await program.said(/ready/)
+    await program.printed(/ready/)
     await remove(t, daemon, 'rxe1')
     program.child.stdin?.end('\n')
     const { status, stdout, stderr } = await program.ended

@@ -33,7 +33,7 @@ const lacksNamespaces = (): string | false =>
   (spawnSync('unshare', [...NAMESPACES, 'true']).status !== 0 && 'this system allows programs no namespaces')
 
 /** Resolves when the daemon has exited and its socket is removed; a query would keep it alive. */
-const untilGone = async (path: string): Promise<void> => {
+const untilRemoved = async (path: string): Promise<void> => {
   const deadline = Date.now() + 10_000
   while (existsSync(path)) {
     assert.ok(Date.now() < deadline, `${path} is still there`)
@@ -76,7 +76,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
         detached: true,
         limit: 20_000,
       })
-      await running.said(/ready/)
+      await running.printed(/ready/)
       running.child.kill(signal)
       const { status, stdout } = await running.ended
       assert.match(stdout, new RegExp(`got ${signal}`))
@@ -96,14 +96,14 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
     assert.match(stdout, /rxe0 +\t00007ffffe000001/)
     assert.match(stdout, /\nrxe0 .* 127\.0\.0\.1\n$/)
     assert.ok(stdout.includes(socket))
-    await untilGone(socket)
+    await untilRemoved(socket)
     assert.equal(statSync(join(socket, '..')).mode & 0o777, 0o700)
   })
 
   it('does not keep a pipeline waiting for the daemon', async t => {
     const { env } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
-    await holder.said(/here/)
+    await holder.printed(/here/)
     // The daemon, started by the holder, outlives this program, whose pipes it does not hold.
     const { stdout } = await run(t, 'sh', ['-c', '"$0" run -- echo quick | cat', userdma], { env })
     assert.equal(stdout, 'quick\n')
@@ -114,7 +114,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
   it('joins a running daemon, and starts only one', async t => {
     const { env, socket } = freshUser(t)
     const holder = start(t, userdma, ['run', ...shell('echo here; read x')], { env, stdio: ['pipe', 'pipe', 'pipe'] })
-    await holder.said(/here/)
+    await holder.printed(/here/)
     const client = await openSession(socket)
     const pids = await Promise.all(
       Array.from({ length: 4 }, () => runUserdma(t, ['run', ...shell(`"${userdma}" stat --json`)], { env })),
@@ -136,7 +136,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       return (JSON.parse(stdout) as { pid: number }).pid
     })
     assert.equal(new Set(pids).size, 1, pids.join(' '))
-    await untilGone(socket)
+    await untilRemoved(socket)
   })
 
   it('refuses a running daemon with other devices or faults, and says what it has', async t => {
@@ -173,10 +173,10 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
       env,
       stdio: ['pipe', 'pipe', 'pipe'],
     })
-    const [socket] = await running.said(/\/.*sock/)
+    const [socket] = await running.printed(/\/.*sock/)
     running.child.kill('SIGKILL')
     await running.ended
-    await untilGone(join(socket, '..'))
+    await untilRemoved(join(socket, '..'))
     assert.deepEqual(readdirSync(tmp), [])
   })
 
@@ -213,7 +213,7 @@ describe('userdma run', { skip: lacking('ibv_devices') }, () => {
   it('refuses a socket folder that others may use', async t => {
     const { env, socket } = freshUser(t)
     await runUserdma(t, ['run', '--', 'true'], { env })
-    await untilGone(socket)
+    await untilRemoved(socket)
     chmodSync(join(socket, '..'), 0o777)
     const { status, stderr } = await runUserdma(t, ['run', '--', 'true'], { env })
     assert.equal(status, 1)
@@ -238,7 +238,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
         'dup=.5',
       ]
       const running = start(t, userdma, args, { env: cleanEnvironment() })
-      await running.said(/\n/)
+      await running.printed(/\n/)
       assert.equal(running.output(), `${READY}${socket} (rxe_a@127.0.0.1, rxe_b@::1, faults dup=0.5)\n`)
       running.child.kill(signal)
       const { status, stderr } = await running.ended
@@ -263,12 +263,12 @@ describe('userdma daemon', { skip: lacking() }, () => {
     const folder = temporaryFolder(t)
     const args = ['daemon', '--socket', join(folder, 'sock')]
     const first = start(t, userdma, args, { env: cleanEnvironment() })
-    await first.said(/ready/)
+    await first.printed(/ready/)
     first.child.kill('SIGKILL')
     await first.ended
     assert.ok(existsSync(join(folder, 'sock')))
     const second = start(t, userdma, args, { env: cleanEnvironment() })
-    await second.said(/ready/)
+    await second.printed(/ready/)
     second.child.kill('SIGTERM')
     assert.equal((await second.ended).status, 0)
   })
@@ -277,7 +277,7 @@ describe('userdma daemon', { skip: lacking() }, () => {
     const { env, socket, folder } = freshUser(t)
     await run(t, 'mkdir', ['-m', '700', join(folder, 'userdma')])
     const running = start(t, userdma, ['daemon'], { env })
-    await running.said(/ready/)
+    await running.printed(/ready/)
     running.child.stdout?.destroy()
     running.child.stderr?.destroy()
     const client = await openSession(socket)

@@ -147,7 +147,7 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
     const args = ['trace', '--private', ...device, '--', ownProgram('shared_queues'), '-g', '1']
     const finished = await run(t, userdma, args)
     assertGood(finished)
-    const said = finished.stdout + finished.stderr
+    const output = finished.stdout + finished.stderr
     for (const name of [
       'srq.modify(object',
       'xrcd.create(file',
@@ -155,6 +155,6 @@ describe('shared receive queues and XRC', { skip: lacking(...programs, ownProgra
       'srqNum',
       'xrc_tgt_qp.create(xrcd',
     ])
-      assert.ok(said.includes(name), `the trace does not say ${name}`)
+      assert.ok(output.includes(name), `the trace does not say ${name}`)
   })
 })

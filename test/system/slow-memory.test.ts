@@ -27,16 +27,16 @@ const NOBODY = 65534
 const SLOW = /remote operation error, vendor_err 0x50c/
 
 /** A guest's DMA goes through /proc/PID/mem, where the kernel refuses userfaultfd's missing pages at once. */
-const cases: readonly { kind: string; guest?: number; said: RegExp; cutOff: boolean }[] = [
-  { kind: 'fuse', said: SLOW, cutOff: true },
-  { kind: 'userfaultfd', said: SLOW, cutOff: true },
-  { kind: 'late', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
-  { kind: 'dirty', said: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
-  { kind: 'argument', said: /write: (?!done)/, cutOff: true },
-  { kind: 'descriptor', said: /ibv_open_xrcd: done/, cutOff: false },
-  { kind: 'fuse', guest: NOBODY, said: SLOW, cutOff: true },
-  { kind: 'lock', guest: NOBODY, said: /ibv_reg_mr: (?!done)/, cutOff: true },
-  { kind: 'userfaultfd', guest: NOBODY, said: /remote operation error, vendor_err 0x509/, cutOff: false },
+const cases: readonly { kind: string; guest?: number; printed: RegExp; cutOff: boolean }[] = [
+  { kind: 'fuse', printed: SLOW, cutOff: true },
+  { kind: 'userfaultfd', printed: SLOW, cutOff: true },
+  { kind: 'late', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'dirty', printed: /success.*\n.*remote operation error, vendor_err 0x50c/, cutOff: true },
+  { kind: 'argument', printed: /write: (?!done)/, cutOff: true },
+  { kind: 'descriptor', printed: /ibv_open_xrcd: done/, cutOff: false },
+  { kind: 'fuse', guest: NOBODY, printed: SLOW, cutOff: true },
+  { kind: 'lock', guest: NOBODY, printed: /ibv_reg_mr: (?!done)/, cutOff: true },
+  { kind: 'userfaultfd', guest: NOBODY, printed: /remote operation error, vendor_err 0x509/, cutOff: false },
 ]
 
 const needsRoot = (guest?: number): string | false =>
@@ -60,22 +60,22 @@ const stuckMoversOf = (daemon: number): number =>
   }).length
 
 describe('memory whose access never completes', { skip }, () => {
-  for (const { kind, said, guest, cutOff } of cases) {
+  for (const { kind, printed, guest, cutOff } of cases) {
     const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
     it(`${kind}, ${whose}: other programs continue, and SIGTERM works`, { skip: needsRoot(guest) }, async t => {
       const daemon = await startDaemon(t, guest === undefined ? {} : { guest })
       const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
       const slow = startSlow(t, daemon, kind, guest)
-      const outcome = await Promise.race([slow.said(said), slow.said(CANNOT)])
+      const outcome = await Promise.race([slow.printed(printed), slow.printed(CANNOT)])
       if (CANNOT.test(outcome[0])) {
         t.skip(outcome[0])
         return
       }
-      if (cutOff) await daemon.running.said(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is cut off`))
+      if (cutOff) await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is cut off`))
       const { sentPackets } = (await daemon.stat()).devices[0].transport
       await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
       assert.equal(neighbours.client.child.exitCode, null)
-      if (said === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
+      if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
       daemon.running.child.kill('SIGTERM')
       assert.deepEqual((await daemon.running.ended).signal, null)
       slow.child.stdin?.end()
@@ -87,7 +87,7 @@ describe('memory whose access never completes', { skip }, () => {
     const daemon = await startDaemon(t, { guest: NOBODY })
     for (let i = 0; i < 12; i++) {
       const slow = startSlow(t, daemon, 'fuse', NOBODY)
-      await slow.said(/vendor_err|: /)
+      await slow.printed(/vendor_err|: /)
       const [cannot] = CANNOT.exec(slow.output()) ?? []
       if (cannot !== undefined) {
         t.skip(cannot)

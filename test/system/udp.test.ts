@@ -276,7 +276,7 @@ describe('two network namespaces', { skip }, () => {
         const capture = start(t, 'ip', [
           ...['netns', 'exec', netns[1], 'dumpcap', '-q', '-P', '-i', 'v0', '-f', 'udp port 4791', '-w', pcap],
         ])
-        await capture.said(/^File: /m)
+        await capture.printed(/^File: /m)
         assertGoodPair(await runPair(t, two[0], ['-g', '1', '-s', '9000', '-n', '20', '-c'], { clientDaemon: two[1] }))
         const { sentPackets, receivedPackets } = await portOf(two[1])
         await untilCaptured(pcap, sentPackets + receivedPackets)

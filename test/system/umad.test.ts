@@ -279,11 +279,11 @@ describe('umad files', { skip: missing }, () => {
       '-c',
       line,
     ])
-    const said = stdout + stderr
-    assert.match(said, /umad\] fd 3 mad_agent\.create\(channel fd 3, mgmtClass 0, .*\) = 0 \{object 0\}/)
-    assert.match(said, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
-    assert.match(said, /mad_channel\.receive\(.*room 0\) = -1 EAGAIN/)
-    assert.match(said, /mad_agent\.destroy\(object 0\) = 0/)
+    const output = stdout + stderr
+    assert.match(output, /umad\] fd 3 mad_agent\.create\(channel fd 3, mgmtClass 0, .*\) = 0 \{object 0\}/)
+    assert.match(output, /\n {4}umad\n {6}in .*0x[0-9a-f]+.*\n/)
+    assert.match(output, /mad_channel\.receive\(.*room 0\) = -1 EAGAIN/)
+    assert.match(output, /mad_agent\.destroy\(object 0\) = 0/)
   })
 
   it('are shared with a forked child, which reads and sends like its parent', async t => {
@@ -306,7 +306,7 @@ describe('umad files', { skip: missing }, () => {
     const line = `exec 3<>/dev/infiniband/umad1; printf '${steps}' | ${UMAD_PROGRAM}`
     const { stdout, stderr } = await run(t, 'sh', ['-c', line], { env: daemon.env })
     assert.deepEqual(
-      stdout.split('\n').map(said => said.split(' ')[0]),
+      stdout.split('\n').map(output => output.split(' ')[0]),
       ['0', '0', '1', ''],
       stderr,
     )
@@ -314,7 +314,7 @@ describe('umad files', { skip: missing }, () => {
 
   it('carry long messages of libibumad, and report the buffer size they need', async t => {
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
-    await server.said(/ready/)
+    await server.printed(/ready/)
     const gid = Buffer.from(ipGid(2)).toString('hex')
     for (const bytes of [0, 216, 217, 10_000, 500_000]) {
       const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, String(bytes), '3'], { env: daemon.env })
@@ -331,7 +331,7 @@ describe('umad files under failures', { skip: missing }, () => {
   it('carry long messages over a lossy network', async t => {
     const daemon = await startDaemon(t, { devices: TWO_DEVICES, fault: 'drop=3%,seed=5' })
     const server = start(t, TALK, ['server', 'rxe1'], { env: daemon.env, stdio: ['pipe', 'pipe', 'pipe'] })
-    await server.said(/ready/)
+    await server.printed(/ready/)
     const gid = Buffer.from(ipGid(2)).toString('hex')
     const { stdout, stderr } = await run(t, TALK, ['client', 'rxe0', gid, '12000', '20'], { env: daemon.env })
     assert.equal(stdout, '12000 bytes\n', stderr)

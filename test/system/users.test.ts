@@ -47,7 +47,7 @@ const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []):
     env: cleanEnvironment(),
   })
   process.umask(before)
-  await daemon.said(new RegExp(READY))
+  await daemon.printed(new RegExp(READY))
   return socket
 }
 
@@ -62,7 +62,7 @@ const nobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-gr
 const outside = ['setpriv', `--reuid=${GROUP}`, `--regid=${GROUP}`, '--clear-groups', 'unshare', '--map-root-user']
 const member = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, `--groups=${GROUP}`]
 
-const asNobody = (t: Scope, args: readonly string[]): Promise<Finished> =>
+const asOtherUser = (t: Scope, args: readonly string[]): Promise<Finished> =>
   runUserdma(t, args, { uid: NOBODY, gid: NOBODY })
 
 const TURNED_AWAY = `does not serve user ${NOBODY}; root's daemon does if it is started with \`--allow-user ${NOBODY}\``
@@ -76,7 +76,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
       { ...program, signal: null },
       { status: 0, signal: null, stdout: 'False\n', stderr: `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n` },
     )
-    const tool = await asNobody(t, ['stat', '--socket', socket])
+    const tool = await asOtherUser(t, ['stat', '--socket', socket])
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY} (EACCES)\n`])
     const script = "import('userdma').then(m => m.open({ socket: process.argv[1] })).catch(e => console.log(e.message))"
     const { stdout } = await run(t, process.execPath, ['-e', script, socket], {
@@ -94,9 +94,9 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
         const { stdout, stderr } = await look(t, socket, ...prefix)
         assert.deepEqual([stdout, stderr], ['True\n', ''])
       }
-      const stat = await asNobody(t, ['stat', '--socket', socket])
+      const stat = await asOtherUser(t, ['stat', '--socket', socket])
       assert.equal(stat.status, 0)
-      const fault = await asNobody(t, ['fault', 'set', 'drop=1%', '--socket', socket])
+      const fault = await asOtherUser(t, ['fault', 'set', 'drop=1%', '--socket', socket])
       assert.match(fault.stderr, /only the user whose daemon this is may set faults/)
     }
   })
@@ -109,7 +109,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
       [program.stdout, program.stderr],
       ['False\n', `userdma: the daemon at ${socket}: it ${TURNED_AWAY}\n`],
     )
-    const tool = await asNobody(t, ['stat', '--socket', socket])
+    const tool = await asOtherUser(t, ['stat', '--socket', socket])
     assert.deepEqual([tool.status, tool.stderr], [1, `userdma: the daemon at ${socket} ${TURNED_AWAY}\n`])
   })
 
@@ -149,7 +149,7 @@ describe('a daemon of another user', { skip: oneUserOnly() }, () => {
   })
 
   it('may not be shared', async t => {
-    const { status, stderr } = await asNobody(t, ['daemon', '--allow-user', '0'])
+    const { status, stderr } = await asOtherUser(t, ['daemon', '--allow-user', '0'])
     assert.equal(status, 2)
     assert.match(stderr, /^userdma: --allow-user and --allow-group are for root's daemon/)
   })
@@ -173,7 +173,7 @@ describe('the daemon’s folder', () => {
     const before = process.umask(0o777)
     const daemon = start(t, userdma, ['daemon', '--socket', join(folder, 'sock')], { env: cleanEnvironment() })
     process.umask(before)
-    await daemon.said(new RegExp(READY))
+    await daemon.printed(new RegExp(READY))
     const mode = (...path: readonly string[]): number => statSync(join(folder, ...path)).mode & 0o777
     assert.equal(mode('sock'), 0o600)
     for (const path of ['', 'dev', 'dev/infiniband', 'sys/class/infiniband/rxe0/ports/1/hw_counters'])

@@ -77,9 +77,9 @@ describe('our own programs with libibverbs', { skip: lacking(...own) }, () => {
     const args = ['trace', '--private', '--link', 'udp', '--device', `rxe0@${loopbackText(61)}`, '--']
     const finished = await run(t, userdma, [...args, ownProgram('memory_windows'), '-g', '1'])
     assertGood(finished)
-    const said = finished.stdout + finished.stderr
+    const output = finished.stdout + finished.stderr
     for (const name of ['mw.create(pd', 'type TYPE_2', 'mw.destroy', 'access LOCAL_WRITE|MW_BIND'])
-      assert.ok(said.includes(name), `the trace does not say ${name}`)
+      assert.ok(output.includes(name), `the trace does not say ${name}`)
   })
 
   it('leave nothing behind', async () => {

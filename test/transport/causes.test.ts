@@ -18,14 +18,14 @@ describe('a request fails with its cause:', () => {
       const t = startScript()
       play(t)
       t.sent()
-      assert.deepEqual(t.node.told.map(causeText), [text])
+      assert.deepEqual(t.node.reported.map(causeText), [text])
       assert.equal(t.node.cqes[0].cause, id)
     })
   it('NO_READS', () => {
     const t = startScript({ maxRdAtomic: 0 })
     t.post({ id: 1, opcode: READ, ...sge(0, 8) })
     assert.deepEqual(t.sent(), [])
-    assert.match(t.node.told.map(causeText).join(), /^max_rd_atomic of the queue pair is 0/)
+    assert.match(t.node.reported.map(causeText).join(), /^max_rd_atomic of the queue pair is 0/)
     assert.equal(t.node.cqes[0].cause, 'NO_READS')
   })
 })
@@ -37,25 +37,25 @@ describe('a responder refuses with a cause:', () => {
       t.receives(1, 8)
       play(t)
       t.sent()
-      const [{ id: found }] = t.node.told
-      assert.deepEqual([found, causeText(t.node.told[0])], [id, text])
+      const [{ id: found }] = t.node.reported
+      assert.deepEqual([found, causeText(t.node.reported[0])], [id, text])
       // the peer's request
-      if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.told[0])
+      if (id !== 'NOT_INVALIDATED') assert.equal([...t.node.naks.values()][0], t.node.reported[0])
     })
   it('NO_SRQ', () => {
     const t = startScript({ access: 0x10e }, { service: Service.XRC_TGT })
     t.raw(packet('XRC_SEND_ONLY', RQ, { payload: 4, srq: 0x99 }))
     t.sent()
-    assert.deepEqual(t.node.told.map(causeText).slice(-1), [
+    assert.deepEqual(t.node.reported.map(causeText).slice(-1), [
       'its XRC domain has no SRQ 0x99, or the packets of one message name different SRQs',
     ])
-    assert.equal(t.node.told.at(-1)?.id, 'NO_SRQ')
+    assert.equal(t.node.reported.at(-1)?.id, 'NO_SRQ')
   })
   it('without acknowledgements a message is dropped with its cause', () => {
     const t = startScript({ access: 0x10e }, { service: Service.UC })
     t.raw(packet('UC_WRITE_ONLY', RQ, { payload: 8, remote: 64, rkey: UNKNOWN_KEY }))
     t.sent()
-    assert.deepEqual(t.node.told.map(causeText).slice(-1), [ranged(UNKNOWN_KEY, 64, 8)])
+    assert.deepEqual(t.node.reported.map(causeText).slice(-1), [ranged(UNKNOWN_KEY, 64, 8)])
   })
 })
 
@@ -67,7 +67,7 @@ describe('exhausted retries report', () => {
       t.sent()
       t.sleep(T14)
     }
-    assert.deepEqual(t.node.told.map(causeText), ['no answer: sent 3 times, retry_cnt is 2'])
+    assert.deepEqual(t.node.reported.map(causeText), ['no answer: sent 3 times, retry_cnt is 2'])
     assert.equal(t.node.cqes[0].cause, 'NO_ANSWER')
   })
   it('PACKETS_LOST, if the peer reported losses', () => {
@@ -75,7 +75,7 @@ describe('exhausted retries report', () => {
     t.post({ id: 1, opcode: SEND, ...sge(0, 1) })
     t.sent()
     t.response('ACKNOWLEDGE', 0, { syndrome: NAK.SEQUENCE })
-    assert.deepEqual(t.node.told.map(causeText), ['packets were lost repeatedly: sent 1 times, retry_cnt is 0'])
+    assert.deepEqual(t.node.reported.map(causeText), ['packets were lost repeatedly: sent 1 times, retry_cnt is 0'])
     assert.equal(t.node.cqes[0].cause, 'PACKETS_LOST')
   })
   it('RNR_EXCEEDED, with the number of RNR NAKs', () => {
@@ -86,7 +86,9 @@ describe('exhausted retries report', () => {
       t.response('ACKNOWLEDGE', 0, { syndrome: rnr(1) })
       t.sleep(1000)
     }
-    assert.deepEqual(t.node.told.map(causeText), ['the peer has no receive posted: RNR NAK 3 times, rnr_retry is 2'])
+    assert.deepEqual(t.node.reported.map(causeText), [
+      'the peer has no receive posted: RNR NAK 3 times, rnr_retry is 2',
+    ])
     assert.equal(t.node.cqes[0].cause, 'RNR_EXCEEDED')
   })
 })
@@ -110,7 +112,7 @@ describe('a queue pair in error', () => {
       other.node.cqes.map(({ cause }) => cause),
       ['MODIFIED', 'MODIFIED', 'MODIFIED'],
     )
-    assert.deepEqual(other.node.told, [])
+    assert.deepEqual(other.node.reported, [])
   })
   it('is flushed with the cause that its device gives', () => {
     const t = startScript()
@@ -134,7 +136,7 @@ it('events that are not failures have a cause: ESTABLISHED, DRAINED, LAST_WQE', 
   const t = startScript()
   t.node.engine.modify(t.row, 4, {})
   assert.deepEqual(
-    [...node.told, ...t.node.told].map(({ id }) => id),
+    [...node.reported, ...t.node.reported].map(({ id }) => id),
     ['ESTABLISHED', 'LAST_WQE', 'DRAINED'],
   )
 })
@@ -150,6 +152,6 @@ it('a peer in the same process reports why it refused', () => {
   nodes[0].peer.naks = nodes[1].naks
   nodes[0].post(0, { id: 1, opcode: WRITE, ...sge(0, 10) }, { id: 2, opcode: WRITE, ...sge(0, 10), rkey: UNKNOWN_KEY })
   while (wire.step()) {}
-  assert.deepEqual(nodes[0].told.map(causeText), [ranged(UNKNOWN_KEY, 0, 10)])
+  assert.deepEqual(nodes[0].reported.map(causeText), [ranged(UNKNOWN_KEY, 0, 10)])
   assert.equal(nodes[0].cqes[1].cause, 'RKEY_REFUSED')
 })

@@ -25,7 +25,7 @@ export const createRandom = (seed: number): (() => number) => {
   }
 }
 
-interface Flying {
+interface InFlight {
   readonly at: number
   readonly order: number
   readonly to: number
@@ -34,12 +34,12 @@ interface Flying {
 
 export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOptions, random: () => number) => {
   const latency = options.latency ?? 10
-  const flying: Flying[] = []
+  const inFlight: InFlight[] = []
   const rowOf: Map<number, number>[] = [new Map(), new Map()]
   let now = 0
   let order = 0
   const fly = (to: number, bytes: Uint8Array, delay: number): void => {
-    flying.push({ at: now + delay, order: order++, to, bytes })
+    inFlight.push({ at: now + delay, order: order++, to, bytes })
   }
   const send = (from: number): void => {
     const node = nodes[from]
@@ -59,11 +59,11 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
     return row
   }
   const deliver = (): void => {
-    const due = flying.filter(p => p.at <= now).sort((a, b) => a.at - b.at || a.order - b.order)
+    const due = inFlight.filter(p => p.at <= now).sort((a, b) => a.at - b.at || a.order - b.order)
     if (due.length === 0) return
-    const rest = flying.filter(p => p.at > now)
-    flying.length = 0
-    flying.push(...rest)
+    const rest = inFlight.filter(p => p.at > now)
+    inFlight.length = 0
+    inFlight.push(...rest)
     // equal packets form one run, whatever the destination QP
     for (let i = 0; i < due.length; ) {
       const { to, bytes } = due[i]
@@ -90,7 +90,7 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
       send(0)
       send(1)
       let next = Math.min(nodes[0].engine.nextTimeout(), nodes[1].engine.nextTimeout())
-      for (const p of flying) next = Math.min(next, p.at)
+      for (const p of inFlight) next = Math.min(next, p.at)
       if (next === Number.POSITIVE_INFINITY) return false
       if (next > until) {
         now = until
@@ -101,6 +101,6 @@ export const joinNodes = (nodes: readonly [TestNode, TestNode], options: LinkOpt
       deliver()
       return true
     },
-    flying,
+    inFlight,
   }
 }

@@ -20,7 +20,7 @@ import {
   type WorkSource,
 } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
-import { checkCompletion, createTold } from './told.ts'
+import { checkCompletion, createReports } from './told.ts'
 
 /** Client memory starts here, so that regions cross the 4 GiB line. */
 export const MEMORY_BASE = 0x7f01_ffff_c000n
@@ -124,7 +124,7 @@ export const createNode = (options: NodeOptions = {}) => {
   const cqes: Cqe[] = []
   const events: string[] = []
   const sent: SentPacket[] = []
-  const said = createTold()
+  const reports = createReports()
   const calls = { reads: 0, writes: 0 }
   /** Set to an errno to make reads or writes fail. */
   const faults = { read: 0, write: 0 }
@@ -322,10 +322,10 @@ export const createNode = (options: NodeOptions = {}) => {
       events: {
         qp(_row, type, cause) {
           events.push(EVENTS[type] ?? String(type))
-          said.event(type, cause)
+          reports.event(type, cause)
         },
       },
-      causes: said.causes,
+      causes: reports.causes,
     },
     {
       ...(options.windowBytes !== undefined && { windowBytes: options.windowBytes }),
@@ -390,9 +390,9 @@ export const createNode = (options: NodeOptions = {}) => {
     regions,
     cqes,
     events,
-    told: said.told,
-    naks: said.naks,
-    peer: said.peer,
+    reported: reports.reported,
+    naks: reports.naks,
+    peer: reports.peer,
     sent,
     calls,
     faults,

@@ -22,23 +22,23 @@ export const checkCompletion = (status: number, code: number): CauseName | undef
   return cause
 }
 
-export const createTold = () => {
+export const createReports = () => {
   /** The causes of failures and events, in order. */
-  const told: Cause[] = []
+  const reported: Cause[] = []
   /** Causes of NAKs by PSN, and the peer's if known. */
   const naks = new Map<number, Cause>()
   const peer: { naks?: ReadonlyMap<number, Cause> } = {}
   const causes: Causes = {
-    send: (_row, _words, _at, _status, cause) => told.push(cause),
-    receive: (_row, _hi, _lo, _status, cause) => told.push(cause),
+    send: (_row, _words, _at, _status, cause) => reported.push(cause),
+    receive: (_row, _hi, _lo, _status, cause) => reported.push(cause),
     flushed() {},
     nak: (_row, psn, cause) => naks.set(psn, cause),
-    dropped: (_row, cause) => told.push(cause),
+    dropped: (_row, cause) => reported.push(cause),
     ofPeer: (_row, psn) => peer.naks?.get(psn),
   }
   const event = (type: number, cause: Cause): void => {
     check(nameIn(AsyncEventType.values, type), cause.id)
-    told.push(cause)
+    reported.push(cause)
   }
-  return { told, naks, peer, causes, event }
+  return { reported, naks, peer, causes, event }
 }

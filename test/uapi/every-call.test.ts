@@ -192,7 +192,7 @@ describe('absent calls', () => {
 describe('INFO_HANDLES and QUERY_GID_TABLE', () => {
   const survives = (bytes: readonly number[], name: string): void => {
     const view = memoryOf(bytes)
-    const image = { door: EntryPoint.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
+    const image = { entryPoint: EntryPoint.IOCTL, bytes: Uint8Array.from(bytes), memory: [] }
     const decoded = decode(view, image)
     assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
     assert.equal(decoded.call.methodName, name)

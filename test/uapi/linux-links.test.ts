@@ -34,8 +34,8 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
     given.push(args)
     return {}
   }
-  let told: AnyRecord = {}
-  const query = () => told
+  let passed: AnyRecord = {}
+  const query = () => passed
   const own = { [RcQp.name]: { modify: note, query }, [Ah.name]: { create: note } }
   const classes = testLines.map(line => {
     const handlers = (own as Record<string, object>)[line.class.name]
@@ -48,10 +48,10 @@ const deviceOn = (link: LinkName, id = NO_DRIVER) => {
   const pd = make(Pd, {})
   const cq = make(Cq, { cqe: 1, userHandle: 0n, compVector: 0 })
   const qp = make(RcQp, { pd, sendCq: cq, recvCq: cq, cap, userHandle: 0n })
-  const tell = (what: AnyRecord): void => {
-    told = what
+  const pass = (what: AnyRecord): void => {
+    passed = what
   }
-  return { ...b, pd, qp, given, tell }
+  return { ...b, pd, qp, given, pass }
 }
 
 /** A command of `length` bytes after its header, with a response of `room` words. */
@@ -142,8 +142,8 @@ for (const link of LINKS)
 
 for (const link of ['ib', 'roce', 'opa'] as const)
   test(`${link}: QUERY_QP returns the driver’s path`, () => {
-    const { context, caller, qp, tell } = deviceOn(link)
-    tell({ ...expected[link].modify, state: 2 })
+    const { context, caller, qp, pass } = deviceOn(link)
+    pass({ ...expected[link].modify, state: 2 })
     let answered: Uint8Array | undefined
     const copyOut = (_address: bigint, bytes: Uint8Array): void => {
       answered = bytes

@@ -15,16 +15,16 @@ const fixed = ({ by, name }: Pick<Encoding, 'name' | 'by'>): AnyValues =>
   [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
 
 /** The bytes of a filter that Linux knows, followed by zeros; bits beyond a field's width are 0. */
-const filterAsSaid = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
+const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
   return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
 }
 
-const specAsSaid = (spec: AnyRecord): AnyRecord[] => {
+const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
   const { type, value, mask, flags } = spec
   const filter = flowFilters[type as number]
   if (filter !== undefined) {
-    const said = { type, value: filterAsSaid(value, filter), mask: filterAsSaid(mask, filter), tag: 0 }
+    const said = { type, value: expressibleFilter(value, filter), mask: expressibleFilter(mask, filter), tag: 0 }
     return [{ ...said, flags: filter.outermost ? 0 : flags }]
   }
   const { ACTION_TAG, IB } = FlowSpecType.values
@@ -33,15 +33,15 @@ const specAsSaid = (spec: AnyRecord): AnyRecord[] => {
 }
 
 /** A rule has one queue pair and at most ten specs, one of which may be the counters. */
-const ruleAsSaid = (args: AnyValues): void => {
+const expressibleRule = (args: AnyValues): void => {
   if (args.rawQp === undefined) args.udQp ??= 1
   else delete args.udQp
   if (args.type !== FlowType.values.NORMAL) args.flags = 0
-  args.specs = (args.specs as AnyRecord[]).flatMap(specAsSaid).slice(0, 9)
+  args.specs = (args.specs as AnyRecord[]).flatMap(expressibleSpec).slice(0, 9)
 }
 
 /** A generated call as this dialect can express it. */
-export const asSaid = (way: Pick<Encoding, 'name' | 'by'>, call: Call): Call => {
+export const expressible = (way: Pick<Encoding, 'name' | 'by'>, call: Call): Call => {
   const { by } = way
   const room = expressibleArguments(way)
   const kept = Object.entries(call.args).filter(([attribute]) => room.has(attribute))
@@ -58,7 +58,7 @@ export const asSaid = (way: Pick<Encoding, 'name' | 'by'>, call: Call): Call => 
   // The table's length is encoded as a logarithm.
   if (Array.isArray(args.queues))
     args.queues = [{ wq: 1 }, ...args.queues].slice(0, 1 << Math.log2(args.queues.length + 1))
-  if (way.name === 'CREATE_FLOW') ruleAsSaid(args)
+  if (way.name === 'CREATE_FLOW') expressibleRule(args)
   let { object } = call
   if (call.class.identity === 'fixed') object = call.class.name !== 'port' ? 0 : by === 'ioctl' ? object : object & 0xff
   return { ...call, args, object }

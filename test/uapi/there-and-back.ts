@@ -14,7 +14,7 @@ import { AT, type FakeView } from './fake-view.ts'
 
 /** Decodes an image at `AT`. */
 export const decode = (view: FakeView, image: LinuxImage): Decoded | Answer =>
-  image.door === EntryPoint.WRITE
+  image.entryPoint === EntryPoint.WRITE
     ? decodeWrite(view, AT, image.bytes.length)
     : decodeVerbsIoctl(view, RDMA_VERBS_IOCTL, AT)
 
@@ -24,7 +24,7 @@ export const assertSurvives = (view: FakeView, decoded: Decoded, image: LinuxIma
   const there = decodeMessage(view, call.method.call, encodeCall(call, { legacy: decoded.legacy() }))
   assert.deepEqual(there.call, call)
   const again = encodeLinux(there.call, there.legacy!)
-  assert.equal(again.door, image.door)
+  assert.equal(again.entryPoint, image.entryPoint)
   assert.deepEqual(again.bytes, image.bytes)
   for (const { address, bytes } of again.memory) assert.deepEqual(bytes, view.copyIn(address, bytes.length))
 }

@@ -12,20 +12,20 @@ test('each address handle sends to its own address, and its attributes are its o
   const pd = device.pd()
   const texts = ['10.0.0.7', '10.0.0.7', '10.0.0.8', '10.0.0.7']
   const handles = texts.map((gid, trafficClass) => pd.addressHandle({ gid, trafficClass }))
-  const told = () => handles.map(ah => addressText(ah.query().address.dgid))
-  assert.deepEqual(told(), texts)
+  const destinations = () => handles.map(ah => addressText(ah.query().address.dgid))
+  assert.deepEqual(destinations(), texts)
   handles[0].query().address.dgid.fill(9)
   handles[3].query().address.sl = 9
   assert.deepEqual(
     handles.map(ah => ah.query().address.trafficClass),
     [0, 1, 2, 3],
   )
-  assert.deepEqual(told(), texts)
+  assert.deepEqual(destinations(), texts)
   assert.equal(handles[3].query().address.sl, 0)
   const { address } = pd.addressHandle({ gid: '10.0.0.7', trafficClass: 3 }).query()
   assert.deepEqual(address, handles[3].query().address)
   handles[1].modify({ gid: '10.0.0.9' })
-  assert.deepEqual(told().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
+  assert.deepEqual(destinations().slice(1), ['10.0.0.9', '10.0.0.8', '10.0.0.7'])
   assert.throws(() => pd.addressHandle({ gid: '10.0.0' }), { code: 'EINVAL', reason: 'gid "10.0.0" is not an address' })
   assert.equal(addressText(pd.addressHandle({ gid: '10.0.0.7' }).query().address.dgid), '10.0.0.7')
 })

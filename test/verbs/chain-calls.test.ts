@@ -83,7 +83,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
 
 test('both ways refuse with the same sentences and leave nothing behind', async () => {
   const base = await opened()
-  const said = (wrong: (chain: Chain, base: Base) => unknown): string => {
+  const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
     const before = { ...base.core.counts }
     try {
       base.device.chain(chain => wrong(chain, base))
@@ -95,8 +95,8 @@ test('both ways refuse with the same sentences and leave nothing behind', async 
     return 'nothing'
   }
   for (const [what, wrong] of Object.entries(bad)) {
-    const straight = said(wrong)
-    const { out, bytes } = watched(base, () => said(wrong))
+    const straight = refusalOf(wrong)
+    const { out, bytes } = watched(base, () => refusalOf(wrong))
     assert.notEqual(straight, 'nothing', what)
     assert.ok(bytes > 0, what)
     assert.equal(straight, out, what)

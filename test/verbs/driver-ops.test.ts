@@ -122,9 +122,9 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
     assert.equal(sink.query().taken, 111n)
     assert.throws(() => pd.close(), { code: 'EBUSY' })
     // Like a program that knows the class only from the device's description.
-    const told = device.interface().find(({ name }) => name === 'sink')
-    assert.ok(told !== undefined)
-    assert.deepEqual(device.call(told, 'query', {}, sink), { taken: 111n })
+    const described = device.interface().find(({ name }) => name === 'sink')
+    assert.ok(described !== undefined)
+    assert.deepEqual(device.call(described, 'query', {}, sink), { taken: 111n })
     const { sinks } = device.chain(chain => ({
       sinks: [1, 2].map(() => chain.create(Sink, { pd: pd.handle })),
     }))

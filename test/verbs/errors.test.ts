@@ -33,7 +33,7 @@ eachCarrier(openTwo => {
     const { device, pd, cq, qp } = a
     qp.modify({ state: 'RESET' })
     const peer = b.qp.endpoint
-    const said = [
+    const messages = [
       () => device.cq({ entries: 0 }),
       () => device.cq({ vector: 99 }),
       () => cq.resize(-1),
@@ -49,7 +49,7 @@ eachCarrier(openTwo => {
       () => device.chain(chain => chain.cq({ entries: 0 })),
     ].map(messageOf)
     assert.deepEqual(
-      said.map(one => one.replace(' (entry 0 of a chain)', '')),
+      messages.map(one => one.replace(' (entry 0 of a chain)', '')),
       [
         'cq.create: entries: 0 is below 1 (EINVAL)',
         `cq.create: vector: 99: the device has vectors 0 to ${device.numCompVectors - 1} (EINVAL)`,
@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
         'cq.reqNotify: microseconds: "x" is not a whole number from 0 to 4294967295 (EINVAL)',
         'rc_qp.create: maxSendWr: -1 is not a whole number from 0 to 4294967295 (EINVAL)',
         'rc_qp.create: maxSendWr: "5" is not a whole number from 0 to 4294967295 (EINVAL)',
-        said[7],
+        messages[7],
         'rc_qp.modify: timeout: 99 is above 31 (EINVAL)',
         'rc_qp.modify: retryCount: 8 is above 7 (EINVAL)',
         'rc_qp.modify: rnrRetryCount: 8 is above 7 (EINVAL)',
@@ -66,7 +66,7 @@ eachCarrier(openTwo => {
         'cq.create: entries: 0 is below 1 (EINVAL)',
       ],
     )
-    assert.match(said[7], /^rc_qp\.create: maxInlineData: 1048576 /)
+    assert.match(messages[7], /^rc_qp\.create: maxInlineData: 1048576 /)
     // A refused connection does not change the queue pair.
     assert.equal(qp.state, 'RESET')
     qp.connect(peer)

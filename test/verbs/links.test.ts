@@ -20,7 +20,7 @@ const noGid = new Uint8Array(16)
 /** A device of a link, and the addresses that its calls carried. */
 const on = async (link: LinkName) => {
   const network = createNetwork()
-  const said: object[] = []
+  const passed: object[] = []
   network.addDevice(core => {
     const device = createWholeDevice(core, 'whole0', link, 3)
     setGid(device.ports[0].gids, 1, { gid, type: 0, ifindex: 0 })
@@ -28,14 +28,14 @@ const on = async (link: LinkName) => {
       pre({ entry: { class: cls, name } }, _object, args) {
         const names = Object.keys(args).filter(one => /address|dmac|vlan/i.test(one))
         if (names.length > 0)
-          said.push(Object.fromEntries([['call', `${cls.name}.${name}`], ...names.map(n => [n, args[n]])]))
+          passed.push(Object.fromEntries([['call', `${cls.name}.${name}`], ...names.map(n => [n, args[n]])]))
       },
     })
     return device
   })
   const device = await open({ network, device: 'whole0' })
   const pd = device.pd()
-  return { device, pd, cq: device.cq({ entries: 7 }), said }
+  return { device, pd, cq: device.cq({ entries: 7 }), passed }
 }
 
 for (const [link, name, list] of [
@@ -43,7 +43,7 @@ for (const [link, name, list] of [
   ['opa', 'opaAddress', 'opaAddresses'],
 ] as const)
   test(`${link}: a peer is known by its LID, and by a GID if it is reached through routers`, async () => {
-    const { device, pd, cq, said } = await on(link)
+    const { device, pd, cq, passed } = await on(link)
     await using _ = device
     const qp = pd.rcQp({ sendCq: cq })
     assert.deepEqual({ ...qp.endpoint, psn: 0 }, { qpn: qp.qpn, gid: GID, lid: 3, psn: 0 })
@@ -51,20 +51,20 @@ for (const [link, name, list] of [
     qp.connect({ ...qp.endpoint, lid: 9 }, { global: true, srcPathBits: 1 })
     const near = { ...plain, dgid: noGid, isGlobal: 0, srcPathBits: 0, dlid: 9 }
     const far = { ...near, dgid: gid, isGlobal: 1, srcPathBits: 1 }
-    assert.deepEqual(said.splice(0), [
+    assert.deepEqual(passed.splice(0), [
       { call: 'rc_qp.modify', [name]: { ...near, sl: 2 } },
       { call: 'rc_qp.modify', [name]: far },
     ])
     // Created connected, with one call.
     pd.ucQp({ sendCq: cq, peer: { ...qp.endpoint, lid: 9 } })
-    assert.deepEqual(said.splice(0)[0], { call: 'uc_qp.create', [name]: near })
+    assert.deepEqual(passed.splice(0)[0], { call: 'uc_qp.create', [name]: near })
 
     const ud = pd.udQp({ sendCq: cq })
     assert.equal(ud.endpoint.lid, 3)
     const ah = pd.addressHandle({ lid: 9 })
     ah.modify({ lid: 9, gid: GID, global: true, srcPathBits: 1 })
     assert.equal(pd.addressHandles([{ lid: 9 }, { lid: 9 }]).length, 2)
-    assert.deepEqual(said, [
+    assert.deepEqual(passed, [
       { call: 'ah.create', [name]: near },
       { call: 'ah.modify', [name]: far },
       { call: 'pd.createAhs', [list]: [near, near] },
@@ -82,7 +82,7 @@ for (const [link, name, list] of [
   })
 
 test('roce: a GID, and an explicit MAC address and VLAN', async () => {
-  const { device, pd, cq, said } = await on('roce')
+  const { device, pd, cq, passed } = await on('roce')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
   assert.deepEqual(Object.keys(qp.endpoint), ['qpn', 'gid', 'psn'])
@@ -92,7 +92,7 @@ test('roce: a GID, and an explicit MAC address and VLAN', async () => {
   assert.equal(pd.addressHandles([{ gid: GID }, { gid: GID, dmac }]).length, 2)
   const address = { ...plain, dgid: gid, isGlobal: 1 }
   const mac = Uint8Array.of(2, 0, 0, 0, 0, 255)
-  assert.deepEqual(said, [
+  assert.deepEqual(passed, [
     { call: 'rc_qp.modify', address, dmac: mac, vlan: 7 },
     { call: 'ah.create', address, vlan: 0 },
     { call: 'ah.modify', address, dmac: mac },
@@ -105,11 +105,11 @@ test('roce: a GID, and an explicit MAC address and VLAN', async () => {
 })
 
 test('iwarp: addresses belong to the connection', async () => {
-  const { device, pd, cq, said } = await on('iwarp')
+  const { device, pd, cq, passed } = await on('iwarp')
   await using _ = device
   const qp = pd.rcQp({ sendCq: cq })
   qp.connect(qp.endpoint)
-  assert.deepEqual(said, [])
+  assert.deepEqual(passed, [])
 })
 
 test('the soft device accepts and returns a MAC address; it adds no VLAN tags', async () => {

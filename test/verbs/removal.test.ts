@@ -42,7 +42,7 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
       return types
     }
     const walked = walk()
-    const heard = listen()
+    const events = listen()
     a.qp.send(a.mr.slice(0, 8), { id: 1 })
     await a.cq.wait()
     const { status, stderr } = await runUserdma(t, ['device', 'remove', 'rxe1', '--socket', socket])
@@ -51,7 +51,7 @@ describe('a removed device', { skip: !hasNative() && 'koffi is missing' }, () =>
     const { names, end: last } = await walked
     assert.deepEqual(names, ['SUCCESS', ...Array(RECEIVES - 1).fill('WR_FLUSH_ERR')])
     assert.ok(last instanceof RdmaError && last.code === 'EIO', String(last))
-    assert.deepEqual(await heard, ['DEVICE_FATAL'])
+    assert.deepEqual(await events, ['DEVICE_FATAL'])
     assert.throws(() => b.device.pd(), { code: 'EIO' })
     assert.throws(() => b.cq.query(), { code: 'EIO' })
 

@@ -88,11 +88,11 @@ const logStrayFaults = (): void => {
 
 const stopSignal = (): Promise<undefined> =>
   new Promise(resolve => {
-    let asked = false
+    let isStopping = false
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.on(signal, () => {
-        if (asked) process.exit(1)
-        asked = true
+        if (isStopping) process.exit(1)
+        isStopping = true
         resolve(undefined)
       })
     }

@@ -32,7 +32,7 @@ import { blank, cut, heading, paragraph } from '../demo-format.ts'
 
 const BYTES = 2000
 /** An upper bound on the turns of any exchange in this demo. */
-const MOST_TURNS = 1000
+const MAX_TURNS = 1000
 
 /** One of the two simulated programs. */
 interface Side {
@@ -165,7 +165,7 @@ export const demoInside = async (): Promise<void> => {
   })
   postReceive(to)
   postSend(from)
-  for (let turn = 0; turn < MOST_TURNS && !(completion(from) && completion(to)); turn++) rxe.poll(nowMicroseconds())
+  for (let turn = 0; turn < MAX_TURNS && !(completion(from) && completion(to)); turn++) rxe.poll(nowMicroseconds())
 
   heading('2. The packets')
   for (const packet of packets) cut(packet)

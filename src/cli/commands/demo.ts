@@ -61,20 +61,20 @@ interface Started {
 const start = (joined: Joined, tag: string | undefined, program: string, args: readonly string[]): Started => {
   const env = programEnvironment(joined.client.socket, tag)
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
-  let said = ''
+  let text = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (chunk: string) => {
-      said += chunk
+      text += chunk
     })
   const ended = new Promise<Finished>((resolve, reject) => {
     child.once('error', reject)
-    child.once('close', status => resolve({ pid: child.pid ?? 0, status, output: said }))
+    child.once('close', status => resolve({ pid: child.pid ?? 0, status, output: text }))
   })
   return { ended, kill: () => child.kill('SIGKILL') }
 }
 
-const requireSuccess = (program: string, { status, output: said }: Finished): void => {
-  if (status !== 0) throw new Error(`${program} failed (status ${status}):\n${said}`)
+const requireSuccess = (program: string, { status, output: text }: Finished): void => {
+  if (status !== 0) throw new Error(`${program} failed (status ${status}):\n${text}`)
 }
 
 const showDevice = async (joined: Joined): Promise<void> => {

@@ -23,14 +23,14 @@ export interface IpEnvironment {
 const PKEY = 0xffff
 const HOP_LIMIT = 64
 /** Of one user's programs. */
-const MOST_INTERFACES = 64
+const MAX_INTERFACES = 64
 
 /**
  * The GID under which packets to a multicast GID travel. RoCE sends a GID of IPv4 in a header of IPv4, which has no room
  * for an MGID of RFC 4391: 239.255.0.0/16 and its last two bytes (RFC 2365, 6.1). Groups that meet there are told apart
  * by the IP address within.
  */
-export const travelGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
+export const wireGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
   isMappedIpv4(own) ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!) : mgid
 
 /** The queue pair of an interface, and the groups that it is in. */
@@ -52,7 +52,7 @@ class IpPort {
   }
 
   join({ gid }: LinkAddress): void {
-    const group = travelGid(gid, this.gid)
+    const group = wireGid(gid, this.gid)
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
     if (uses === 0) this.port.join(group)
@@ -60,7 +60,7 @@ class IpPort {
   }
 
   leave({ gid }: LinkAddress): void {
-    const group = travelGid(gid, this.gid)
+    const group = wireGid(gid, this.gid)
     const key = addressText(group)
     const uses = this.#groups.get(key) ?? 0
     if (uses > 1) this.#groups.set(key, uses - 1)
@@ -70,7 +70,7 @@ class IpPort {
   send(bytes: Uint8Array, { qpn, gid }: LinkAddress): boolean {
     return this.port.send(bytes, {
       localGid: this.gid,
-      remoteGid: isMulticastGid(gid) ? travelGid(gid, this.gid) : gid,
+      remoteGid: isMulticastGid(gid) ? wireGid(gid, this.gid) : gid,
       qpn,
       pkey: PKEY,
       flowLabel: 0,
@@ -154,7 +154,7 @@ export class IpOverDevice {
     const user = account?.user
     let held = 0
     for (const one of this.#interfaces) if (one.user === user) held++
-    if (held >= MOST_INTERFACES)
+    if (held >= MAX_INTERFACES)
       throw new CallError('ENOMEM', `ip_interface.create: the user has ${held} interfaces, the most that one may have`)
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))

@@ -25,7 +25,7 @@ export interface TakenMessage {
 }
 
 /** Maximum bytes of waiting messages of a program that does not read, and of its sends. */
-const MOST_BYTES = 8 << 20
+const MAX_BYTES = 8 << 20
 
 /** Contents of its record: programs read messages, not records. */
 const RECORD = new Uint8Array(8)
@@ -49,7 +49,7 @@ export class MadQueue {
 
   /** Counts a send until `endSend`. Throws CallError ENOMEM. */
   beginSend({ length }: Uint8Array): void {
-    if (this.#sending + length > MOST_BYTES)
+    if (this.#sending + length > MAX_BYTES)
       throw new CallError('ENOMEM', `mad_agent.send: ${this.#sending} bytes wait for their responses`)
     this.#channel.context.account?.charge(length)
     this.#sending += length
@@ -63,7 +63,7 @@ export class MadQueue {
   /** Adds a message; it is dropped, like any datagram, if the program's unread messages leave no room. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
-    if (this.#channel.closed || this.#bytes + bytes > MOST_BYTES) return
+    if (this.#channel.closed || this.#bytes + bytes > MAX_BYTES) return
     try {
       this.#channel.context.account?.charge(bytes)
     } catch (error) {

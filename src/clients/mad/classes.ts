@@ -32,7 +32,7 @@ import { MadQueue } from './channel.ts'
 import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
 /** Maximum unfinished sends of one agent. */
-const MOST_OUTSTANDING = 1024
+const MAX_OUTSTANDING = 1024
 /** Versions of classes are below. */
 const CLASS_VERSIONS = 0x83
 const MILLISECOND = 1000
@@ -182,7 +182,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const { queue, agent } = object.state
       const to = pathOf(object, qpn, address)
       const message = messageOf(data, object.state)
-      if (agent.outstanding >= MOST_OUTSTANDING)
+      if (agent.outstanding >= MAX_OUTSTANDING)
         throw new CallError('ENOMEM', `mad_agent.send: ${agent.outstanding} sends wait for their response`)
       queue.beginSend(message)
       if (agent.send(message, to, { timeout: timeout * MILLISECOND, retries, tag })) return {}

@@ -63,9 +63,9 @@ interface MadPort {
 }
 
 /** Maximum datagrams that the agents of a port repeat, and sends that end, in one turn of the loop: some 0.3 ms. */
-const MOST_DUE = 64
+const MAX_DUE = 64
 /** Number of upper halves of transaction ids, as in Linux. */
-const MOST_AGENTS = 2 ** 24
+const MAX_AGENTS = 2 ** 24
 
 export class MadLayer {
   readonly #environment: MadEnvironment
@@ -161,12 +161,12 @@ export class MadLayer {
     return this.#due
   }
 
-  /** True if a timer was due. What is due beyond MOST_DUE is done by the next call. */
+  /** True if a timer was due. What is due beyond MAX_DUE is done by the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#due) return false
     this.#due = Number.POSITIVE_INFINITY
     for (const { agents } of this.#ports.values()) {
-      let left = MOST_DUE
+      let left = MAX_DUE
       for (const [tid, agent] of [...agents]) {
         if (left > 0 && agent.nextTimeout() <= now) {
           left -= agent.onTimeout(now, left)
@@ -188,7 +188,7 @@ export class MadLayer {
   }
 
   #freeTid({ agents }: MadPort): number {
-    do this.#nextTid = (this.#nextTid % (MOST_AGENTS - 1)) + 1
+    do this.#nextTid = (this.#nextTid % (MAX_AGENTS - 1)) + 1
     while (agents.has(this.#nextTid))
     return this.#nextTid
   }

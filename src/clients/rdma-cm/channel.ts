@@ -75,11 +75,11 @@ export const postGroupEvent = ({ events, handle }: CoreObject, type: number, det
 }
 
 /** Maximum waiting events of one identifier whose program does not read; calls that would cause more are refused. */
-const MOST_WAITING = 8
+const MAX_WAITING = 8
 
 /** Throws CallError ENOMEM. */
 export const requireReader = ({ events, state: id }: CmIdObject): void => {
-  if (id.waiting < MOST_WAITING) return
+  if (id.waiting < MAX_WAITING) return
   // Programs that read only records are not counted.
   if (events?.to.channel?.sink.unread() === 0) id.waiting = 0
   else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)

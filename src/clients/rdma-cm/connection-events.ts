@@ -60,9 +60,9 @@ const addressesOf = (
 const SERVICE_TIMEOUT = 24
 
 /** The owner has been told of a REQ or REP and has not answered yet: a peer that repeats its message gets an MRA. */
-const thinks = ({ engine }: EventHost, connection: CmConnection): void => {
+const awaitOwner = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
-    engine.delayWhenAskedAgain(connection, SERVICE_TIMEOUT)
+    engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
 }
 
 const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails, 'ece'> => {
@@ -129,7 +129,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
         },
     request,
   )
-  thinks(cm, connection)
+  awaitOwner(cm, connection)
 }
 
 const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
@@ -160,7 +160,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   switch (message?.name) {
     case 'REP':
       id.owner.event(CONNECT_RESPONSE, { connection: replyParameters(message, connection), ...eceDetails(message) })
-      thinks(cm, connection)
+      awaitOwner(cm, connection)
       break
     case 'RTU':
       // Without its private data, as in Linux's cma: that is how consumers distinguish the two sides.

@@ -24,7 +24,7 @@ const LOOPBACK = 3
 const EXACT = 4
 
 /** How well a listener matches a request to `local` that arrived at `device`. */
-const fitOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
+const matchOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
   if (source === undefined || (only !== undefined && only !== to)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB
   if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
@@ -74,7 +74,7 @@ export class Listeners {
     let best: Identifier | undefined
     let fit = NONE
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
-      const found = fitOf(id, local, device)
+      const found = matchOf(id, local, device)
       if (found > fit) [best, fit] = [id, found]
     }
     return best

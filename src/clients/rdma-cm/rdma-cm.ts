@@ -53,8 +53,8 @@ const MAX_RETRIES = 15
 const PACKET_LIFE_TIME = 16
 const ACK_DELAY = 15
 const HOP_LIMIT = 64
-const MOST_RETRIES = 7
-const MOST_BACKLOG = 1024
+const MAX_QP_RETRIES = 7
+const MAX_BACKLOG = 1024
 
 const { TCP, UDP, IPOIB } = CmPortSpace.values
 const { ADDR_RESOLVED, ADDR_ERROR, ROUTE_RESOLVED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
@@ -177,10 +177,10 @@ export class RdmaCm implements EventHost {
       id.remoteGid = remoteGid
       id.flowLabel = this.#environment.random() & 0xf_ffff || 1
       id.state = 'ADDR_RESOLVED'
-      this.#tell(id, ADDR_RESOLVED, {})
+      this.#notify(id, ADDR_RESOLVED, {})
     } catch (error) {
       if (!(error instanceof CallError)) throw error
-      this.#tell(id, ADDR_ERROR, { status: -error.errno })
+      this.#notify(id, ADDR_ERROR, { status: -error.errno })
     }
   }
 
@@ -190,7 +190,7 @@ export class RdmaCm implements EventHost {
     id.state = 'ROUTE_RESOLVED'
     const { device, localGid, remoteGid } = id
     if (device && localGid && remoteGid) id.neighbour = this.devices.neighbourOf(device, localGid, remoteGid)
-    this.#tell(id, ROUTE_RESOLVED, {})
+    this.#notify(id, ROUTE_RESOLVED, {})
   }
 
   /** Sets a route known to the consumer. */
@@ -229,7 +229,7 @@ export class RdmaCm implements EventHost {
             serviceId,
             transport: id.transport ?? 'RC',
             ...offerOf(id, parameters),
-            retryCount: Math.min(MOST_RETRIES, parameters.retryCount),
+            retryCount: Math.min(MAX_QP_RETRIES, parameters.retryCount),
             privateData: requestData(id, own, privateDataBytes.REQ, 'cm_id.connect'),
             remoteResponseTimeout: RESPONSE_TIMEOUT,
             localResponseTimeout: RESPONSE_TIMEOUT,
@@ -255,7 +255,7 @@ export class RdmaCm implements EventHost {
       throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
     this.#listeners.add(id, source)
-    id.backlog = backlog > 0 && backlog < MOST_BACKLOG ? backlog : MOST_BACKLOG
+    id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
     id.state = 'LISTEN'
   }
 
@@ -388,7 +388,7 @@ export class RdmaCm implements EventHost {
   *#tellBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
     for (const id of ids) {
       // it may be destroyed by now, or its device gone
-      if (this.#bound.get(device)?.has(id)) this.#tell(id, type, details)
+      if (this.#bound.get(device)?.has(id)) this.#notify(id, type, details)
       yield
     }
   }
@@ -446,7 +446,7 @@ export class RdmaCm implements EventHost {
 
   // ---- steps ----
 
-  #tell(id: Identifier, type: number, details: EventDetails): void {
+  #notify(id: Identifier, type: number, details: EventDetails): void {
     id.owner.event(type, details)
   }
 
@@ -514,7 +514,7 @@ export class RdmaCm implements EventHost {
   *#tellRemoval(ids: Iterable<Identifier>): Generator<void> {
     for (const id of ids) {
       // it may be destroyed by now
-      if (id.state === 'DEVICE_REMOVAL') this.#tell(id, DEVICE_REMOVAL, {})
+      if (id.state === 'DEVICE_REMOVAL') this.#notify(id, DEVICE_REMOVAL, {})
       yield
     }
   }
@@ -547,7 +547,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   responderResources: parameters.responderResources,
   initiatorDepth: parameters.initiatorDepth,
   flowControl: parameters.flowControl !== 0,
-  rnrRetryCount: Math.min(MOST_RETRIES, parameters.rnrRetryCount),
+  rnrRetryCount: Math.min(MAX_QP_RETRIES, parameters.rnrRetryCount),
   srq: parameters.srq !== 0,
 })
 

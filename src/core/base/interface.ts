@@ -11,7 +11,7 @@ import type { DispatchTable } from '../model.ts'
 /** Tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
-const told = ({ results, done, error, reason }: ChainOutcome) => ({
+const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({
   results,
   done,
   error,
@@ -31,6 +31,6 @@ export const interfaceClass = driverClass(Interface, {
 
   chain(call, _object, { entries, onError }) {
     const outcome = runChain(call, entries, onError)
-    return outcome instanceof Promise ? outcome.then(told) : told(outcome)
+    return outcome instanceof Promise ? outcome.then(chainAnswer) : chainAnswer(outcome)
   },
 })

@@ -190,8 +190,8 @@ const register = (
 }
 
 /** Awaited before the pages are checked. */
-const survey = (
-  { survey: look }: AddressSpace,
+const prepareCheck = (
+  { prepareCheck: look }: AddressSpace,
   { start, length }: Place,
   access: number,
 ): Promise<unknown> | undefined => {
@@ -213,7 +213,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
         throw error
       }
     }
-    const looking = source.other === undefined ? survey(source.memory, source.place, args.access) : undefined
+    const looking = source.other === undefined ? prepareCheck(source.memory, source.place, args.access) : undefined
     return looking === undefined ? finish() : looking.then(finish)
   },
 

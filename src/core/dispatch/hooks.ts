@@ -32,7 +32,7 @@ const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
   }
 }
 
-const wrap = (handler: AnyHandler, hooks: readonly Hook[], tell: ReturnType<typeof endingOf>): AnyHandler => {
+const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<typeof endingOf>): AnyHandler => {
   const before = hooks.filter(hook => hook.pre !== undefined)
   const begin = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
     for (const hook of before)
@@ -49,7 +49,7 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], tell: ReturnType<type
       return handler(call, object, args, core)
     }
   return (call, object, args, core) => {
-    const ended = (out: AnyResult, error: unknown): void => tell(call, object, args, out, error)
+    const ended = (out: AnyResult, error: unknown): void => notify(call, object, args, out, error)
     let out: ReturnType<AnyHandler>
     try {
       begin(call, object, args)
@@ -85,11 +85,11 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
         (hook.method === undefined || hook.method === entry?.name),
     )
     if (entry === undefined || named.length === 0) return entry
-    const tell = endingOf(named)
+    const notify = endingOf(named)
     return {
       ...entry,
-      run: wrap(entry.handler, named, tell),
-      refused: (call, args, error) => tell(call, undefined, args, undefined, error),
+      run: wrap(entry.handler, named, notify),
+      refused: (call, args, error) => notify(call, undefined, args, undefined, error),
     }
   }
   const hookBlock = (block: Block | undefined): Block | undefined => block?.map(hookEntry)

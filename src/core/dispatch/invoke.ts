@@ -367,7 +367,7 @@ const objectOfCall = (
 }
 
 /** Descriptors that may have events of one object. */
-const MOST_SINKS = 3
+const MAX_SINKS = 3
 
 /** Awaited before the call: whether its client has read certain events must be determined. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
@@ -385,7 +385,7 @@ const run = (
   check: typeof checkNumbers,
   reached = 0,
 ): MaybePromise<Result> => {
-  const found = reached < MOST_SINKS ? reach(context, entry, number) : undefined
+  const found = reached < MAX_SINKS ? reach(context, entry, number) : undefined
   if (found !== undefined) return found.then(() => run(context, entry, number, args, caller, check, reached + 1))
   const { device } = context
   const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }

@@ -182,7 +182,7 @@ export const RECORD_BYTES = 256
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
     throw new Error(`a record has 1 to ${RECORD_BYTES} bytes, not ${bytes.length}`)
-  fd.events ??= nobody(0n)
+  fd.events ??= affiliationOf(0n)
   post(fd, { element: fd.events, bytes: bytes.slice(), type: -1 })
 }
 
@@ -340,7 +340,7 @@ export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => 
   else postAbout(attached?.queue ?? events.to.asyncFd, recordOf(events, type))
 }
 
-const nobody = (userHandle: bigint, attached?: Attachment): Affiliation => {
+const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation => {
   const events: Affiliation = { userHandle, to: noRoute, armed: 0, more: undefined }
   if (attached !== undefined) eventStateOf(events).attached = attached
   return events
@@ -352,7 +352,7 @@ export type AttachedPorts = Map<number, Affiliation>
 /** `source`: what must be attached to an event queue for it to get the event. */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
-  const record = recordOf(nobody(BigInt(event.port ?? 0)), event.type)
+  const record = recordOf(affiliationOf(BigInt(event.port ?? 0)), event.type)
   for (const context of contexts)
     for (const fd of context.descriptors) {
       if (fd.class.id === ClassId.async_fd) post(fd, record)
@@ -479,7 +479,7 @@ export const detachEvents = (events: Affiliation): void => {
 
 /** The device, or a port of it, as a source of events for one queue. */
 export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment): void => {
-  queue.state.set(attached.object, nobody(attached.cookie, attached))
+  queue.state.set(attached.object, affiliationOf(attached.cookie, attached))
 }
 
 /** False if it was not attached. */

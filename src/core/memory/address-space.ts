@@ -33,7 +33,7 @@ export interface AddressSpace {
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
   /** Awaited before a slow `check` of the same bytes; undefined: nothing. */
-  survey?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
+  prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any
    * time. `lost` is called once if the owner unmaps some of it: later accesses must not reach what is mapped there

@@ -101,15 +101,15 @@ export interface MemoryTable {
 
 /** Recently used regions that are cached: those of a sender and a receiver, and some more. */
 const RECENT = 8
-const nobodysBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
-const nothingRecent = (): RecentRegion => ({
+const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
+const noRecentRegion = (): RecentRegion => ({
   key: 0,
   pd: 0.5,
   access: 0,
   iovaHi: 0,
   iovaLo: 0,
   length: 0,
-  holder: nobodysBytes,
+  holder: noBytes,
   at: 0.5,
   size: 0,
 })
@@ -139,7 +139,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   pages: new Array<Int32Array | undefined>(INDICES / PAGE_SIZE).fill(undefined),
   pageUses: new Int32Array(INDICES / PAGE_SIZE),
   freeRows: [],
-  recent: Array.from({ length: RECENT }, nothingRecent),
+  recent: Array.from({ length: RECENT }, noRecentRegion),
   windows: 0,
   gone: undefined,
   rows: 0,
@@ -242,7 +242,7 @@ const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[
 /** The region with this key is gone or changed: `findBuffer` looks it up again. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
-  if (recent.key === key) Object.assign(recent, nothingRecent())
+  if (recent.key === key) Object.assign(recent, noRecentRegion())
 }
 
 // ---- keys that are gone, for explain.ts ----

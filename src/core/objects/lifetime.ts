@@ -32,7 +32,7 @@ const fault = (what: string): never => {
 }
 
 /** The caller of calls that core makes itself. */
-const nobody: Caller = {
+const noCaller: Caller = {
   memory: noMemory,
   copyIn: () => fault('copyIn'),
   copyOut: () => fault('copyOut'),
@@ -204,7 +204,7 @@ export const runDestroy = (
   const { device } = context
   const { core } = device
   const none = { descriptors: undefined, made: undefined }
-  const call: CallContext = { context, device, caller: nobody, why, entry, ...none }
+  const call: CallContext = { context, device, caller: noCaller, why, entry, ...none }
   try {
     const out = entry.run(call, object, noArguments, entry.core)
     if (out instanceof Promise) out.catch(error => noteFault(core, error))

@@ -115,13 +115,16 @@ export const createContexts = (
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
     adrift.delete(open)
-    const bells = doorbells.get(open)
+    const contextDoorbells = doorbells.get(open)
     doorbells.delete(open)
     const giveBack = files.get(open)
     files.delete(open)
     const ended = (): void =>
       containment.runAll('the end of a context', [() => open.memory.close(), () => giveBack?.(), rung])
-    containment.runAll('the end of a context', [...(bells?.values() ?? []), () => closeContext(open.context, ended)])
+    containment.runAll('the end of a context', [
+      ...(contextDoorbells?.values() ?? []),
+      () => closeContext(open.context, ended),
+    ])
   }
 
   /** Empties the socket; false once the client's side is closed. */
@@ -136,19 +139,19 @@ export const createContexts = (
   }
 
   const addDoorbell = (open: OpenContext, share: FdQuota): number => {
-    const bells = doorbells.get(open)
-    if (!bells) throw new Error(`context ${open.number} is closed`)
+    const contextDoorbells = doorbells.get(open)
+    if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
     const giveBack = share.take(1)
     const [ours, theirs] = orRelease(giveBack, socketPair)
     const hangUp = (): void => {
-      if (!bells.delete(ours)) return
+      if (!contextDoorbells.delete(ours)) return
       watcher.stop()
       close(ours)
       giveBack()
     }
     const hungUp = (): void => {
       hangUp()
-      if (bells.size === 0) leave(open)
+      if (contextDoorbells.size === 0) leave(open)
       rung()
     }
     const watcher = watch(
@@ -166,7 +169,7 @@ export const createContexts = (
         hangUp,
       ),
     )
-    bells.set(ours, hangUp)
+    contextDoorbells.set(ours, hangUp)
     if (!open.context.device.alive) shutdown(ours, 'write')
     return theirs
   }
@@ -197,8 +200,8 @@ export const createContexts = (
     addDoorbell,
     byNumber: number => contexts.get(number),
     hangUp(device) {
-      for (const [{ context }, bells] of doorbells)
-        if (context.device === device) for (const fd of bells.keys()) shutdown(fd, 'write')
+      for (const [{ context }, contextDoorbells] of doorbells)
+        if (context.device === device) for (const fd of contextDoorbells.keys()) shutdown(fd, 'write')
     },
     of(context) {
       for (const open of contexts.values()) if (open.context === context) return open

@@ -37,7 +37,7 @@ export interface EventSocketParts {
 
 export interface EventSocket extends EventSink {
   /** The program's end, until it has been passed on. */
-  readonly theirs: number
+  readonly peerEnd: number
   /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
   readonly target: string
   /** The program's end was passed on: closes our copy. */
@@ -51,12 +51,12 @@ const LONGEST_RECORD = 24
 /** Room for some hundred records in the kernel, which charges almost a KiB for each; further ones wait here. */
 const BUFFER_BYTES = 64 * 1024
 /** More records than that buffer can hold: earlier ones must have been read. */
-const MOST_UNREAD = 1024
+const MAX_UNREAD = 1024
 /**
  * Maximum waiting records of a program that does not read; beyond it one per element and kind is kept, which still
  * wakes the program.
  */
-const MOST_WAITING = 65536
+const MAX_WAITING = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
@@ -69,14 +69,14 @@ export const createEventSocket = (
   hungUp: () => void,
   { containment = createContainment(), slices = createSlices() }: Partial<EventSocketParts> = {},
 ): EventSocket => {
-  const [ours, theirs] = socketPair()
+  const [ownEnd, peerEnd] = socketPair()
   // The program's end blocks, like Linux's event files; our reads from it never do (MSG_DONTWAIT).
-  setBlocking(theirs)
-  setBuffers(ours, { send: BUFFER_BYTES })
-  const { dev, ino } = fstatSync(theirs)
+  setBlocking(peerEnd)
+  setBuffers(ownEnd, { send: BUFFER_BYTES })
+  const { dev, ino } = fstatSync(peerEnd)
   const target = `socket:[${ino}]`
   const scratch = new Uint8Array(LONGEST_RECORD)
-  let theirsOpen = true
+  let isPeerEndOpen = true
   let closed = false
   /** Closed, or the program has closed its end: nothing is sent or searched. */
   let over = false
@@ -85,27 +85,27 @@ export const createEventSocket = (
   let waiting: EventRecord[] = []
 
   const push = (): void => {
-    if (sent.length > 0 && outstandingBytes(ours) === 0) sent = []
+    if (sent.length > 0 && outstandingBytes(ownEnd) === 0) sent = []
     let count = 0
     let result = 1
     while (count < waiting.length && result > 0) {
-      result = sendSmall(ours, waiting[count]!.bytes)
+      result = sendSmall(ownEnd, waiting[count]!.bytes)
       if (result > 0) count++
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
-    if (sent.length > 2 * MOST_UNREAD) sent = sent.slice(-MOST_UNREAD)
+    if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
     // A program that shut down its end never reads again: its socket stays writable, and waiting for writability would
     // never end.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
   const watcher = watch(
-    ours,
+    ownEnd,
     { readable: true },
     containment.guard(
       'an event socket',
       (readable: boolean) => {
-        if (readable && recvSmall(ours, scratch) === 0) leave()
+        if (readable && recvSmall(ownEnd, scratch) === 0) leave()
         else push()
       },
       () => leave(),
@@ -131,8 +131,8 @@ export const createEventSocket = (
     close(end)
     return -1
   }
-  const isAtHand = (): boolean => {
-    if (theirsOpen) return true
+  const isPeerEndFound = (): boolean => {
+    if (isPeerEndOpen) return true
     const end = fetch()
     if (end >= 0) close(end)
     return end >= 0
@@ -143,25 +143,25 @@ export const createEventSocket = (
       const number = yield* searchFd(process.pid, target)
       if (number === undefined) continue
       place = { process, number }
-      if (isAtHand()) return
+      if (isPeerEndFound()) return
     }
   }
 
-  const isAllRead = (): boolean => sent.length === 0 || outstandingBytes(ours) === 0
+  const isAllRead = (): boolean => sent.length === 0 || outstandingBytes(ownEnd) === 0
 
   /** Runs `body` on the program's end; undefined if it cannot be reached. */
-  const onTheirs = <T>(body: (end: number) => T): T | undefined => {
-    const end = theirsOpen ? theirs : fetch()
+  const withPeerEnd = <T>(body: (end: number) => T): T | undefined => {
+    const end = isPeerEndOpen ? peerEnd : fetch()
     if (end < 0) return undefined
     const result = body(end)
     // Its number may equal that of `theirs`, which is closed.
-    if (!theirsOpen) close(end)
+    if (!isPeerEndOpen) close(end)
     return result
   }
 
   /** Takes unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
   const drain = (limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined =>
-    onTheirs(end => {
+    withPeerEnd(end => {
       const packets: Uint8Array[] = []
       while (packets.length < limit) {
         const length = recvSmall(end, scratch)
@@ -227,14 +227,14 @@ export const createEventSocket = (
   }
 
   return {
-    theirs,
+    peerEnd,
     target,
     passed() {
-      if (theirsOpen) close(theirs)
-      theirsOpen = false
+      if (isPeerEndOpen) close(peerEnd)
+      isPeerEndOpen = false
     },
     post(event) {
-      if (over || (waiting.length >= MOST_WAITING && !makeRoom(event))) return
+      if (over || (waiting.length >= MAX_WAITING && !makeRoom(event))) return
       waiting.push(event)
       push()
     },
@@ -242,7 +242,7 @@ export const createEventSocket = (
       place = { process, number }
     },
     reach() {
-      if (over || isAllRead() || isAtHand()) return undefined
+      if (over || isAllRead() || isPeerEndFound()) return undefined
       const job = search()
       // Most programs have few descriptors: the first slice suffices.
       return job.next().done ? undefined : slices.run(job)
@@ -257,7 +257,7 @@ export const createEventSocket = (
     unread() {
       if (over) return 0
       // Counting takes nothing out: a concurrent reader still gets its records.
-      let bytes = isAllRead() ? 0 : (onTheirs(unreadBytes) ?? 0)
+      let bytes = isAllRead() ? 0 : (withPeerEnd(unreadBytes) ?? 0)
       let count = 0
       for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length
       return count + waiting.length
@@ -270,14 +270,14 @@ export const createEventSocket = (
       return taken
     },
     end() {
-      if (!closed) shutdown(ours, 'write')
+      if (!closed) shutdown(ownEnd, 'write')
     },
     close() {
       if (closed) return
       closed = true
       over = true
       watcher.stop()
-      close(ours)
+      close(ownEnd)
       this.passed()
     },
   }

@@ -56,7 +56,7 @@ export const createEventSockets = (
     create(fd, share) {
       const giveBack = share.take(1)
       const socket = orRelease(giveBack, () => createEventSocket(holders, () => core.run(oneSlice(leave)), parts))
-      setSendTimeout(socket.theirs, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
+      setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
       const leave = (): void => {
         closeDescriptor(core, fd.handle)
         drop()

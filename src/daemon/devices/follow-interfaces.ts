@@ -68,7 +68,7 @@ export const followInterfaces = (
     return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
   }
 
-  const tell = (followed: Followed, event: PortEvent | undefined): void => {
+  const notify = (followed: Followed, event: PortEvent | undefined): void => {
     if (event === undefined) return
     changed(followed)
     if (event !== NO_EVENT) raisePort(followed.device, 1, event)
@@ -120,7 +120,7 @@ export const followInterfaces = (
       const claim = claimOf(followed, index, address)
       if (claim === undefined) return
       if (!present) followed.state.port.removeAddress(address)
-      tell(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
+      notify(followed, present ? appeared(followed, address, claim) : removeGid(followed.device, address))
     })
   }
 
@@ -129,7 +129,7 @@ export const followInterfaces = (
     each(on(index), followed => {
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
       const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
-      tell(followed, setLink(followed.device, link))
+      notify(followed, setLink(followed.device, link))
       if (now?.bond) macs.own(followed, now.mac)
     })
   }

@@ -43,11 +43,11 @@ interface Range {
 
 const CAP_IPC_LOCK = 14
 /** Each takes up to two of the program's 65,530 mappings. */
-const MOST_WATCHED = 1024
+const MAX_WATCHED = 1024
 /**
  * A larger range stays watched when its region ends: to stop watching takes longer than the event when it is unmapped.
  */
-const MOST_UNWATCHED = 2 ** 20
+const MAX_UNWATCHED = 2 ** 20
 
 const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
 const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
@@ -60,7 +60,7 @@ export const createHeldRanges = (
 ): HeldRanges => {
   const { pid } = process
   let locked = 0
-  let told = false
+  let isLogged = false
   const watched = new Set<Range>()
   /** -1 for none. */
   let given = -1
@@ -95,8 +95,8 @@ export const createHeldRanges = (
     const limit = lockLimit(pid)
     if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return
     const sentence = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and asks for ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
-    if (!told) log(sentence)
-    told = true
+    if (!isLogged) log(sentence)
+    isLogged = true
     throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', sentence)
   }
 
@@ -113,10 +113,10 @@ export const createHeldRanges = (
       if (!ignoreLimit) requireUnlimited(bytes)
       locked += bytes
       const range = { start, end, lost }
-      if (bytes > 0 && watched.size < MOST_WATCHED && watch()?.add(start, end)) watched.add(range)
+      if (bytes > 0 && watched.size < MAX_WATCHED && watch()?.add(start, end)) watched.add(range)
       return () => {
         locked -= bytes
-        if (watched.delete(range) && bytes <= MOST_UNWATCHED && !overlapsAny(start, end)) watch()?.remove(start, end)
+        if (watched.delete(range) && bytes <= MAX_UNWATCHED && !overlapsAny(start, end)) watch()?.remove(start, end)
       }
     },
     learnBy(fd) {

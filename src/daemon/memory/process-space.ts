@@ -115,7 +115,7 @@ export const createProcessSpace = (
       const start = hi * TWO_32 + lo
       return rangesFor(start, length)?.permits(start, start + length, rightsOf(writable), turn()) ?? false
     },
-    survey(hi, lo, length, writable) {
+    prepareCheck(hi, lo, length, writable) {
       const start = hi * TWO_32 + lo
       const look = rangesFor(start, length)?.look(start, start + length, rightsOf(writable), turn)
       // Most programs have few mappings: the first slice suffices.

@@ -15,7 +15,7 @@ export interface WrittenRanges {
 }
 
 /** No query for a long time: the oldest are dropped. */
-const MOST = 65536
+const MAX_RANGES = 65536
 
 export const createWrittenRanges = (): WrittenRanges => {
   /** Lengths by address: the same buffers are written repeatedly. */
@@ -25,7 +25,7 @@ export const createWrittenRanges = (): WrittenRanges => {
       const known = lengths.get(address)
       if (known !== undefined && known >= length) return
       lengths.set(address, length)
-      if (lengths.size <= MOST) return
+      if (lengths.size <= MAX_RANGES) return
       for (const oldest of lengths.keys()) {
         lengths.delete(oldest)
         return

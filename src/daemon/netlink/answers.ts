@@ -9,7 +9,7 @@ import { MESSAGE_HEADER } from '../../uapi/nldev/messages.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
 
-export interface Asked {
+export interface ParsedRequest {
   readonly command: NldevCommandName
   readonly attributes: Attributes
   /** The program has what Linux requires as CAP_NET_ADMIN. */
@@ -23,10 +23,10 @@ export type Work<T> = Generator<undefined, T>
  * The answer to a `doit`: the attributes of a message; undefined if an acknowledgement suffices. Throws CallError to
  * refuse.
  */
-export type One = (daemon: DaemonState, asked: Asked) => Entries | undefined | Work<Entries>
+export type One = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
 /** The bodies of a list's messages; undefined between steps. Throws CallError to refuse or abort. */
-export type List = (daemon: DaemonState, asked: Asked) => Generator<Uint8Array | undefined>
+export type List = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
 
 export type Answers = Readonly<Partial<Record<NldevCommandName, { readonly one?: One; readonly list?: List }>>>
 
@@ -39,7 +39,7 @@ export const required = <K extends NldevAttributeName>(attributes: Attributes, n
   attributes[name] ?? missing(name)
 
 /** The device named in a request. */
-export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<Asked, 'attributes'>): DaemonDevice => {
+export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<ParsedRequest, 'attributes'>): DaemonDevice => {
   const index = required(attributes, 'DEV_INDEX')
   const found = devices.all.find(({ device }) => device.index === index)
   if (found === undefined) throw new CallError('EINVAL', `there is no device with index ${index}`)
@@ -47,7 +47,10 @@ export const deviceOf = ({ devices }: DaemonState, { attributes }: Pick<Asked, '
 }
 
 /** The port named in a request; undefined if there is none. */
-export const portOf = ({ device }: DaemonDevice, { attributes }: Pick<Asked, 'attributes'>): number | undefined => {
+export const portOf = (
+  { device }: DaemonDevice,
+  { attributes }: Pick<ParsedRequest, 'attributes'>,
+): number | undefined => {
   const { PORT_INDEX: port } = attributes
   if (port !== undefined && (port < 1 || port > device.ports.length))
     throw new CallError(
@@ -57,8 +60,8 @@ export const portOf = ({ device }: DaemonDevice, { attributes }: Pick<Asked, 'at
   return port
 }
 
-export const requiredPort = (device: DaemonDevice, asked: Asked): number =>
-  portOf(device, asked) ?? missing('PORT_INDEX')
+export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): number =>
+  portOf(device, parsed) ?? missing('PORT_INDEX')
 
 /** The first attributes of all answers about a device. */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [

@@ -26,7 +26,7 @@ export interface NetlinkAnswer {
 }
 
 /** Maximum datagram of programs, larger than any request. */
-const MOST_BYTES = 65536
+const MAX_BYTES = 65536
 
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
 
@@ -36,8 +36,8 @@ const send = (
   socket: NetlinkSocket,
   { extra: length, argument, pid }: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
-  if (length > MOST_BYTES)
-    throw new CallError('EMSGSIZE', `${length} bytes in a datagram of netlink; ${MOST_BYTES} are allowed`)
+  if (length > MAX_BYTES)
+    throw new CallError('EMSGSIZE', `${length} bytes in a datagram of netlink; ${MAX_BYTES} are allowed`)
   const datagram = caller.copyIn(argument, length)
   const later = netlink.receive(socket, { pid, admin: caller.admin }, datagram)
   return later === undefined ? { ret: length } : later.then(() => ({ ret: length }))

@@ -8,15 +8,15 @@ import type { Device } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
 import { deviceName } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
-import { type Answers, type Asked, deviceOf, required } from './answers.ts'
+import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
 
 /** Adaptive moderation of a device's kernel clients: Linux's rxe accepts the mode too, and never uses it. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
-const set = (daemon: DaemonState, asked: Asked): undefined => {
-  const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = asked.attributes
-  const { device } = deviceOf(daemon, asked)
+const set = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+  const { DEV_NAME: name, NET_NS_FD: namespace, DEV_DIM: moderation } = parsed.attributes
+  const { device } = deviceOf(daemon, parsed)
   if (name !== undefined) daemon.rename(device.name, name)
   else if (namespace !== undefined)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
@@ -36,7 +36,7 @@ const addressOf = (name: string): string => {
   return first.address
 }
 
-const add = (daemon: DaemonState, { attributes }: Asked): undefined => {
+const add = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
   const name = required(attributes, 'DEV_NAME')
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
@@ -57,14 +57,14 @@ const add = (daemon: DaemonState, { attributes }: Asked): undefined => {
   }
 }
 
-const remove = (daemon: DaemonState, asked: Asked): undefined => {
-  const { device, rxe } = deviceOf(daemon, asked)
+const remove = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
+  const { device, rxe } = deviceOf(daemon, parsed)
   if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not made on a link`)
   daemon.unplug(device.name)
 }
 
-const noSubDevices = (daemon: DaemonState, asked: Asked): never => {
-  const { device } = deviceOf(daemon, asked)
+const noSubDevices = (daemon: DaemonState, parsed: ParsedRequest): never => {
+  const { device } = deviceOf(daemon, parsed)
   throw new CallError('EOPNOTSUPP', `device ${device.name} has no devices below it`)
 }
 

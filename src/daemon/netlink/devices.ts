@@ -13,7 +13,7 @@ import { viewOf } from '../../uapi/scalar.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import { hasNode } from '../files/tree.ts'
 import type { DaemonState } from '../state.ts'
-import { type Answers, type Asked, deviceOf, handleOf, portOf, required, requiredPort } from './answers.ts'
+import { type Answers, deviceOf, handleOf, type ParsedRequest, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
 /** A GUID in netlink's form: a number. */
@@ -64,8 +64,8 @@ function* listDevices({ devices }: DaemonState): Generator<Uint8Array> {
   for (const found of [...devices.all]) yield encodeAttributes(aboutDevice(found))
 }
 
-function* listPorts(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
-  const found = deviceOf(daemon, asked)
+function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8Array> {
+  const found = deviceOf(daemon, parsed)
   for (const { number } of found.device.ports) yield encodeAttributes(aboutPort(found, number))
 }
 
@@ -74,13 +74,13 @@ function* listPorts(daemon: DaemonState, asked: Asked): Generator<Uint8Array> {
 const kinds: Readonly<Record<string, CharDevice>> = CharDevices
 
 /** The node of a type, and of a device or port if the type has one for each. */
-const aboutNode = (daemon: DaemonState, asked: Asked): Entries => {
-  const { attributes } = asked
+const aboutNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+  const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')
-  const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, asked)
+  const found = attributes.DEV_INDEX === undefined ? undefined : deviceOf(daemon, parsed)
   if (found === undefined && attributes.PORT_INDEX !== undefined)
     throw new CallError('EINVAL', 'attribute PORT_INDEX needs DEV_INDEX')
-  const port = found && portOf(found, asked)
+  const port = found && portOf(found, parsed)
   const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined
   const absent = (): never => {
     throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)} here`)
@@ -115,7 +115,7 @@ const aboutSystem = ({ core }: DaemonState): Entries => [
   ['SYS_COPY_ON_FORK', 1],
 ]
 
-const setSystem = ({ core }: DaemonState, { attributes }: Asked): undefined => {
+const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   if (mode === undefined && qkey === undefined)
     throw new CallError('EINVAL', 'there is nothing to set: SYS_NETNS_MODE, SYS_PRIVILEGED_QKEY_MODE')
@@ -126,11 +126,11 @@ const setSystem = ({ core }: DaemonState, { attributes }: Asked): undefined => {
 }
 
 export const deviceAnswers: Answers = {
-  GET: { one: (daemon, asked) => aboutDevice(deviceOf(daemon, asked)), list: listDevices },
+  GET: { one: (daemon, parsed) => aboutDevice(deviceOf(daemon, parsed)), list: listDevices },
   PORT_GET: {
-    one: (daemon, asked) => {
-      const found = deviceOf(daemon, asked)
-      return aboutPort(found, requiredPort(found, asked))
+    one: (daemon, parsed) => {
+      const found = deviceOf(daemon, parsed)
+      return aboutPort(found, requiredPort(found, parsed))
     },
     list: listPorts,
   },

@@ -37,13 +37,13 @@ export const notifyMoved = (
   { device, state }: Pick<RxeDevice, 'device' | 'state'>,
   before: Identity,
 ): void => {
-  const tell = (event: MonitorEventName, identity: Identity): void =>
+  const send = (event: MonitorEventName, identity: Identity): void =>
     notify(netlink, event, [...handleOf({ device }), ['PORT_INDEX', 1], ...aboutInterface(identity)])
   const { identity } = state
-  if (before.interfaceIndex === identity.interfaceIndex) tell('NETDEV_RENAME', identity)
+  if (before.interfaceIndex === identity.interfaceIndex) send('NETDEV_RENAME', identity)
   else {
-    tell('NETDEV_DETACH', before)
-    tell('NETDEV_ATTACH', identity)
+    send('NETDEV_DETACH', before)
+    send('NETDEV_ATTACH', identity)
   }
 }
 

@@ -107,7 +107,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
   function* rest(): Generator<undefined, void> {
     while (advance()) yield
   }
-  const goOn = (): void => {
+  const continueSending = (): void => {
     if (working || !advance()) {
       listen()
       return
@@ -146,7 +146,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
   }
   const onReady = (readable: boolean, writable: boolean): void => {
     if (writable && lost) lost = !fits(OVERRUN)
-    if (writable) goOn()
+    if (writable) continueSending()
     if (readable) onReadable()
   }
   const watcher: Watch = watch(
@@ -177,7 +177,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
     },
     sendList(datagrams) {
       list = datagrams
-      goOn()
+      continueSending()
     },
     close() {
       if (closed) return

@@ -46,7 +46,7 @@ export interface Netlink {
 }
 
 /** Linux has 32 groups and names for 4; more than 20 have no room beside the port in an answer to NAME. */
-const MOST_GROUPS = 20
+const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
 /** Ports assigned while a process's own number is in use: as in Linux, above process ids. */
@@ -118,14 +118,14 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
       if (socket.port === 0 && port !== 0 && ports.has(port))
         throw new CallError('EADDRINUSE', `another socket has port ${port}`)
       if (socket.port === 0) takePort(socket, port === 0 ? anyPort(pid) : port)
-      socket.groups = groups & ((1 << MOST_GROUPS) - 1)
+      socket.groups = groups & ((1 << MAX_GROUPS) - 1)
     },
     setOption(socket, option, value) {
       const isMembership = option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP
       if (!KNOWN_OPTIONS.has(option) || option === LIST_MEMBERSHIPS)
         throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be set here`)
-      if (isMembership && (value < 1 || value > MOST_GROUPS))
-        throw new CallError('EINVAL', `group ${value} is not in 1 to ${MOST_GROUPS}`)
+      if (isMembership && (value < 1 || value > MAX_GROUPS))
+        throw new CallError('EINVAL', `group ${value} is not in 1 to ${MAX_GROUPS}`)
       const bit = 1 << (value - 1)
       if (option === ADD_MEMBERSHIP) socket.groups |= bit
       else if (option === DROP_MEMBERSHIP) socket.groups &= ~bit

@@ -16,7 +16,7 @@ import {
 import { type Entries, encodeAttributes, readAttributes } from '../../uapi/nldev/attributes.ts'
 import { type Message, writeAcknowledgement, writeDone, writeMessage } from '../../uapi/nldev/messages.ts'
 import type { DaemonState } from '../state.ts'
-import type { Answers, Asked, Work } from './answers.ts'
+import type { Answers, ParsedRequest, Work } from './answers.ts'
 import { changeAnswers } from './changes.ts'
 import { deviceAnswers } from './devices.ts'
 import type { AnswerMessage } from './netlink.ts'
@@ -58,7 +58,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
   const answerOf = (socket: NetlinkSocket, { type, sequence }: Message, flags: number, body: Uint8Array): Uint8Array =>
     writeMessage({ type, flags, sequence, port: socket.port, body })
 
-  const askedOf = (name: NldevCommandName, command: NldevCommand, message: Message, admin: boolean): Asked => {
+  const parsedOf = (name: NldevCommandName, command: NldevCommand, message: Message, admin: boolean): ParsedRequest => {
     const attributes = readAttributes(message.body, command.strict === true)
     if (typeof attributes === 'string') throw new CallError('EINVAL', attributes)
     return { command: name, attributes, admin }
@@ -118,13 +118,13 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       const body = message.body.slice()
       socket.sendList(
         datagramsOf(socket, { ...message, body }, () =>
-          list(daemon(), askedOf(name, command, { ...message, body }, admin)),
+          list(daemon(), parsedOf(name, command, { ...message, body }, admin)),
         ),
       )
       return undefined
     }
     if (one === undefined) throw new CallError('EINVAL', `${name} answers lists only`)
-    const answer = one(daemon(), askedOf(name, command, message, admin))
+    const answer = one(daemon(), parsedOf(name, command, message, admin))
     if (answer !== undefined && 'next' in answer) return finish(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined

@@ -30,11 +30,11 @@ import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
 import {
   type Answers,
-  type Asked,
   deviceOf,
   handleOf,
   type List,
   type One,
+  type ParsedRequest,
   portOf,
   required,
   tables,
@@ -151,7 +151,7 @@ const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
 }
 
 /** Number ranges that fit in one message beside the rest of an entry: each takes at most 20 bytes. */
-const MOST_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
+const MAX_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
 
 /** Numbers as ranges, lowest first; those that exceed a message are omitted. */
 const rangesOf = (numbers: readonly number[]): Entry[] => {
@@ -161,7 +161,7 @@ const rangesOf = (numbers: readonly number[]): Entry[] => {
     if (last !== undefined && number === last.max + 1) last.max = number
     else ranges.push({ min: number, max: number })
   }
-  return ranges.slice(0, MOST_RANGES).map(({ min, max }) => [
+  return ranges.slice(0, MAX_RANGES).map(({ min, max }) => [
     'RES_QP_ENTRY',
     {
       flagged:
@@ -223,28 +223,28 @@ function* everyOne(place: Place, kind: NldevResourceName, port?: number): Genera
     return
   }
   for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
-    const told = object && (yield* worked(describe[kind](place, object)))
-    const isOfPort = port === undefined || told?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
+    const described = object && (yield* worked(describe[kind](place, object)))
+    const isOfPort = port === undefined || described?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
     if (object === undefined) yield undefined
-    else if (told !== undefined && isOfPort) yield told
+    else if (described !== undefined && isOfPort) yield described
   }
   if (kind === 'qp') yield* aboutCoreQueues(place)
 }
 
-const placeOf = (daemon: DaemonState, asked: Asked): Place => ({
+const placeOf = (daemon: DaemonState, parsed: ParsedRequest): Place => ({
   daemon,
-  found: deviceOf(daemon, asked),
-  admin: asked.admin,
+  found: deviceOf(daemon, parsed),
+  admin: parsed.admin,
 })
 
 /** `pick`: the attributes of an object in the answer. */
-const listOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): List =>
-  function* (daemon, asked) {
-    const place = placeOf(daemon, asked)
+const listOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): List =>
+  function* (daemon, parsed) {
+    const place = placeOf(daemon, parsed)
     const { table, entry } = NldevResources[kind]
-    const port = portOf(place.found, asked)
+    const port = portOf(place.found, parsed)
     const entries = function* (): Generator<Entry | undefined> {
-      for (const told of everyOne(place, kind, port)) yield told && [entry, pick(told)]
+      for (const described of everyOne(place, kind, port)) yield described && [entry, pick(described)]
     }
     yield* tables(handleOf(place.found), table, entries())
   }
@@ -258,21 +258,21 @@ function* candidates(place: Place, kind: NldevResourceName, id: number): Generat
   else yield* aboutCoreQueues(place)
 }
 
-const oneOf = (kind: NldevResourceName, pick: (told: Entries) => Entries = told => told): One =>
-  function* (daemon, asked): Work<Entries> {
-    const place = placeOf(daemon, asked)
+const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): One =>
+  function* (daemon, parsed): Work<Entries> {
+    const place = placeOf(daemon, parsed)
     const resource = NldevResources[kind]
-    const id = required(asked.attributes, resource.id)
-    const port = portOf(place.found, asked)
+    const id = required(parsed.attributes, resource.id)
+    const port = portOf(place.found, parsed)
     if ((port !== undefined) !== 'ofPort' in resource)
       throw new CallError(
         'EINVAL',
         `attribute PORT_INDEX ${port === undefined ? 'is missing' : `does not belong to a ${kind}`}`,
       )
-    for (const told of candidates(place, kind, id)) {
-      if (told?.some(([name, value]) => name === resource.id && value === id))
-        return [...handleOf(place.found), ...pick(told)]
-      if (told === undefined) yield
+    for (const described of candidates(place, kind, id)) {
+      if (described?.some(([name, value]) => name === resource.id && value === id))
+        return [...handleOf(place.found), ...pick(described)]
+      if (described === undefined) yield
     }
     throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
   }
@@ -291,8 +291,8 @@ function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResou
   return sum
 }
 
-function* summary(daemon: DaemonState, asked: Asked): Work<Entries> {
-  const found = deviceOf(daemon, asked)
+function* summary(daemon: DaemonState, parsed: ParsedRequest): Work<Entries> {
+  const found = deviceOf(daemon, parsed)
   const counted: Entry[] = []
   for (const { name } of Object.values(NldevResources))
     counted.push([
@@ -305,10 +305,10 @@ function* summary(daemon: DaemonState, asked: Asked): Work<Entries> {
   return [...handleOf(found), ['RES_SUMMARY', counted]]
 }
 
-function* summaries(daemon: DaemonState, asked: Asked): Generator<Uint8Array | undefined> {
+function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8Array | undefined> {
   for (const { device } of [...daemon.devices.all]) {
-    const attributes = { ...asked.attributes, DEV_INDEX: device.index }
-    yield encodeAttributes(yield* summary(daemon, { ...asked, attributes }))
+    const attributes = { ...parsed.attributes, DEV_INDEX: device.index }
+    yield encodeAttributes(yield* summary(daemon, { ...parsed, attributes }))
   }
 }
 
@@ -320,7 +320,7 @@ const raw = (): never => {
 const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 
 /** Memory regions have no counters: their statistics are the number alone. */
-const numberAlone = (told: Entries): Entries => told.filter(([name]) => name === 'RES_MRN')
+const numberAlone = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
 export const mrStatistic = oneOf('mr', numberAlone)
 export const mrStatistics = listOf('mr', numberAlone)
 

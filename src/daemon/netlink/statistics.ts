@@ -10,7 +10,7 @@ import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nlde
 import type { Entries, Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
-import { type Answers, type Asked, deviceOf, handleOf, type List, required, requiredPort } from './answers.ts'
+import { type Answers, deviceOf, handleOf, type List, type ParsedRequest, required, requiredPort } from './answers.ts'
 import { mrStatistic, mrStatistics } from './resources.ts'
 
 const { RES_QP, RES_MR } = NldevAttributes
@@ -23,15 +23,15 @@ const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [stri
   return Object.entries(countersOf(rxe).hw_counters)
 }
 
-const place = (daemon: DaemonState, asked: Asked) => {
-  const found = deviceOf(daemon, asked)
-  const port = requiredPort(found, asked)
+const place = (daemon: DaemonState, parsed: ParsedRequest) => {
+  const found = deviceOf(daemon, parsed)
+  const port = requiredPort(found, parsed)
   const head: Entries = [...handleOf(found), ['PORT_INDEX', port]]
   return { found, head }
 }
 
-const values = (daemon: DaemonState, asked: Asked): Entries => {
-  const { found, head } = place(daemon, asked)
+const values = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+  const { found, head } = place(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name, value]): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -46,8 +46,8 @@ const values = (daemon: DaemonState, asked: Asked): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
-const names = (daemon: DaemonState, asked: Asked): Entries => {
-  const { found, head } = place(daemon, asked)
+const names = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+  const { found, head } = place(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name], index): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -62,12 +62,12 @@ const names = (daemon: DaemonState, asked: Asked): Entries => {
   return [...head, ['STAT_HWCOUNTERS', { flagged }]]
 }
 
-const ofQps = (daemon: DaemonState, asked: Asked): Entries => {
-  const { attributes } = asked
+const ofQps = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+  const { attributes } = parsed
   if (attributes.STAT_COUNTER_ID !== undefined)
     throw new CallError('ENOENT', `there is no counter ${attributes.STAT_COUNTER_ID}`)
   required(attributes, 'STAT_MODE')
-  const { found, head } = place(daemon, asked)
+  const { found, head } = place(daemon, parsed)
   const mask = autoMasks.get(found.device)
   return mask === undefined
     ? [...head, ['STAT_MODE', CounterMode.NONE]]
@@ -81,24 +81,24 @@ const otherKind = (kind: number | undefined): never => {
   )
 }
 
-const get = (daemon: DaemonState, asked: Asked) => {
-  const { STAT_RES: kind } = asked.attributes
-  if (kind === undefined) return values(daemon, asked)
-  if (kind === RES_QP.number) return ofQps(daemon, asked)
-  return kind === RES_MR.number ? mrStatistic(daemon, asked) : otherKind(kind)
+const get = (daemon: DaemonState, parsed: ParsedRequest) => {
+  const { STAT_RES: kind } = parsed.attributes
+  if (kind === undefined) return values(daemon, parsed)
+  if (kind === RES_QP.number) return ofQps(daemon, parsed)
+  return kind === RES_MR.number ? mrStatistic(daemon, parsed) : otherKind(kind)
 }
 
 function* nothing(): Generator<Uint8Array> {}
 
-const list: List = (daemon, asked) => {
-  const kind = required(asked.attributes, 'STAT_RES')
-  if (kind === RES_MR.number) return mrStatistics(daemon, asked)
-  deviceOf(daemon, asked)
+const list: List = (daemon, parsed) => {
+  const kind = required(parsed.attributes, 'STAT_RES')
+  if (kind === RES_MR.number) return mrStatistics(daemon, parsed)
+  deviceOf(daemon, parsed)
   return kind === RES_QP.number ? nothing() : otherKind(kind)
 }
 
 /** Sets the mode for new queue pairs, or binds a counter to an existing one. */
-const setMode = (found: DaemonDevice, { attributes }: Asked): void => {
+const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   if (attributes.STAT_RES !== RES_QP.number) otherKind(attributes.STAT_RES)
   if (attributes.STAT_MODE === CounterMode.AUTO) {
     const mask = attributes.STAT_AUTO_MODE_MASK ?? 0
@@ -116,19 +116,19 @@ const setMode = (found: DaemonDevice, { attributes }: Asked): void => {
   throw new CallError('ENOMEM', 'the driver has no counters of single queue pairs')
 }
 
-const set = (daemon: DaemonState, asked: Asked): Entries => {
-  const { found, head } = place(daemon, asked)
-  const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = asked.attributes
+const set = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
+  const { found, head } = place(daemon, parsed)
+  const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
   if (mode === undefined && counters === undefined)
     throw new CallError('EINVAL', 'there is nothing to set: STAT_MODE, STAT_HWCOUNTERS')
-  if (mode !== undefined) setMode(found, asked)
+  if (mode !== undefined) setMode(found, parsed)
   if (counters !== undefined && counters.length > 0)
     throw new CallError('EINVAL', 'none of the counters is optional: all are always on')
   return head
 }
 
-const unbind = (daemon: DaemonState, asked: Asked): never => {
-  place(daemon, asked)
+const unbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
+  place(daemon, parsed)
   throw new CallError('EINVAL', 'no queue pair has a counter of its own')
 }
 

@@ -20,7 +20,7 @@ import { installKindOf } from '../context/event-sockets.ts'
 import { type NetlinkAnswer, type NetlinkCaller, netlinkCall } from '../netlink/calls.ts'
 import type { CallerFacts } from '../trace/trace-hub.ts'
 import { recordingCaller } from '../trace/trace-messages.ts'
-import { type Client, MOST_DESCRIPTORS } from './client.ts'
+import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 
@@ -73,15 +73,15 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     try {
       for (const { descriptor, address, width } of installs) {
         const made = findDescriptor(daemon.core, descriptor.object)
-        if (made.context.descriptors.size > MOST_DESCRIPTORS)
-          throw new CallError('EMFILE', `a context has at most ${MOST_DESCRIPTORS} event descriptors`)
+        if (made.context.descriptors.size > MAX_DESCRIPTORS)
+          throw new CallError('EMFILE', `a context has at most ${MAX_DESCRIPTORS} event descriptors`)
         sockets.push(daemon.events.create(made, share))
         places.push({ address, width, kind: installKindOf(made) })
       }
       made = sockets.map(({ target }) => target)
       reply(
         writeCallReply(outgoing, to, ret, places),
-        sockets.map(({ theirs }) => theirs),
+        sockets.map(({ peerEnd: theirs }) => theirs),
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error

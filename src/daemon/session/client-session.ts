@@ -56,7 +56,7 @@ const BURST = 16
 /** Microseconds of polling for the next call after a call. */
 const LINGER = 20
 /** Sessions of one process: a shim needs one, a tool in a traced program another. */
-const MOST_SESSIONS = 16
+const MAX_SESSIONS = 16
 /**
  * Descriptors of a session itself: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
  */
@@ -79,7 +79,7 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const { pid, uid, gid } = peer
   const share = daemon.shares.of(pid, uid)
   const account = daemon.memory.of(pid, uid)
-  const giveBack = daemon.sessionsOf(pid) < MOST_SESSIONS ? takeOrNone(share) : undefined
+  const giveBack = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(share) : undefined
   if (giveBack === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.turnAway(fd, Errno.EMFILE)

@@ -12,7 +12,7 @@ import type { DaemonState } from '../state.ts'
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
 /** Maximum event descriptors of a context: more than programs need, fewer than the daemon has. */
-export const MOST_DESCRIPTORS = 8192
+export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
   readonly daemon: DaemonState

@@ -19,10 +19,10 @@ import { writeOpenReply } from '../../uapi/session-codec.ts'
 import type { OpenContext } from '../context/contexts.ts'
 import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
-import { type Client, MOST_DESCRIPTORS } from './client.ts'
+import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
 /** Maximum open contexts of a session: more than programs need, fewer than the daemon has. */
-const MOST_CONTEXTS = 256
+const MAX_CONTEXTS = 256
 
 export interface NodeOpening {
   /** Opens the node of the request. */
@@ -70,7 +70,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
       closeDescriptor(daemon.core, number)
       throw error
     }
-    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.theirs])
+    reply(writeOpenReply(outgoing, request, { error: 0, context: 0, rdev: nodeRdev(node), inode: 0 }), [socket.peerEnd])
     socket.passed()
   }
 
@@ -78,8 +78,8 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     const device = request.node === SYSTEM_NODE ? systemDevice(daemon.core) : daemon.devices.atNode(request.node)
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
-    if (opened.size >= MOST_CONTEXTS)
-      throw new CallError('EMFILE', `this process has ${MOST_CONTEXTS} contexts open, which is the limit`)
+    if (opened.size >= MAX_CONTEXTS)
+      throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open, which is the limit`)
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
     opened.add(open.number)
@@ -103,8 +103,8 @@ export const createNodeOpening = (client: Client): NodeOpening => {
       channels = openContext(systemDevice(daemon.core), { opened: true, account })
       own(channels)
     }
-    if (channels.descriptors.size >= MOST_DESCRIPTORS)
-      throw new CallError('EMFILE', `this process has ${MOST_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
+    if (channels.descriptors.size >= MAX_DESCRIPTORS)
+      throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
     grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
   }
 

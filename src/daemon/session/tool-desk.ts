@@ -35,7 +35,7 @@ export interface ToolDesk {
 }
 
 /** Maximum texts of records that wait for a slow tool; more are dropped and counted. */
-const MOST_WAITING = 10_000
+const MAX_WAITING = 10_000
 
 type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
 
@@ -82,7 +82,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   }
 
   const post = (record: TraceEvent): void => {
-    if (waiting.length >= MOST_WAITING) {
+    if (waiting.length >= MAX_WAITING) {
       lost++
       return
     }

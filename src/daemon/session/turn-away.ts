@@ -10,7 +10,7 @@ import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../u
 import type { Containment } from '../containment.ts'
 
 /** Maximum connections that wait for their HELLO. */
-const MOST_WAITING = 8
+const MAX_WAITING = 8
 
 /** Milliseconds. */
 const PATIENCE = 1000
@@ -34,7 +34,7 @@ export const createTurnAway = (containment: Containment): TurnAway => {
   }
 
   return (fd, error, ended = () => {}) => {
-    if (answer(fd, error) || waiting === MOST_WAITING) {
+    if (answer(fd, error) || waiting === MAX_WAITING) {
       close(fd)
       ended()
       return

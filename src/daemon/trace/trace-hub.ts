@@ -152,9 +152,9 @@ export const createTraceHub = (now: () => number): TraceHub => {
     },
     settle(numbers) {
       for (const key of numbers ? [numbers] : [...waiting.keys()]) {
-        const tell = waiting.get(key)
+        const deliver = waiting.get(key)
         waiting.delete(key)
-        tell?.()
+        deliver?.()
       }
     },
   }

@@ -21,7 +21,7 @@ import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
 /** Longer values are beside the message. */
 const LONG = 4096
 /** Maximum shown bytes of one piece of memory. */
-const MOST_RAW = 16384
+const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
   Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')
@@ -230,7 +230,7 @@ export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => (
 type Piece = readonly [bytes: Uint8Array, length: number]
 
 const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
-  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MOST_RAW)), length])
+  [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), length])
 
 /** A view of a caller, the memory read and written so far, and the same for a record. */
 export interface RecordingView {

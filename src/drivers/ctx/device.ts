@@ -50,7 +50,7 @@ const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
 /** Tells the client that asked to be told. */
-const tell = (to: Assigned): void => {
+const notify = (to: Assigned): void => {
   if (!to.armed || to.ops === undefined) return
   to.armed = false
   postRecord(to.ops, encodeRecords(CtxRecord, [{ number: to.number, producer: to.queues.produced }]))
@@ -110,7 +110,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
     }
     counts.messages++
     counts.bytes += data.length
-    tell(to)
+    notify(to)
     return {}
   },
 
@@ -118,7 +118,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
     if (state.ops === undefined)
       throw new CallError('EINVAL', 'ctx_context.arm: there is no descriptor to tell, give one to create, or USE it')
     state.armed = true
-    if (hasUnread(state.queues)) tell(state)
+    if (hasUnread(state.queues)) notify(state)
     return {}
   },
 })

@@ -22,14 +22,14 @@ import {
   zeroRecord,
 } from '../../spec/schema/schema.ts'
 
-const MOST = 1 << 16
+const MAX_BYTES = 1 << 16
 
 /** A class of the driver's own: ids from 0x8000. */
 export const Sink = objectClass('sink', 0x8000, {
   methods: {
     create: method(CREATE, { in: { pd: ref(1, 'pd') }, out: {} }),
     query: method(QUERY, { in: {}, out: { taken: u64(64) } }),
-    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MOST) }, out: {} }),
+    take: method(Block.DRIVER_FAST + 0, { in: { data: blob(1, MAX_BYTES) }, out: {} }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })
@@ -41,7 +41,7 @@ const sinkClass = driverClass<typeof Sink, { taken: bigint }>(Sink, {
   },
   query: (_call, { state }) => ({ taken: state.taken }),
   take(_call, { state }, { data }) {
-    if (data.length === 0) throw new CallError('EINVAL', `sink.take: there is nothing to take, give 1 to ${MOST} bytes`)
+    if (data.length === 0) throw new CallError('EINVAL', `sink.take: no data, give 1 to ${MAX_BYTES} bytes`)
     state.taken += BigInt(data.length)
     return {}
   },

@@ -112,17 +112,17 @@ const SDR = 1
 const GRH_REQUIRED = 1
 
 /** PortInfo's counters of violations have 16 bits and saturate (IBA 14.2.5.6). */
-const MOST_VIOLATIONS = 0xffff
+const MAX_VIOLATIONS = 0xffff
 
 /** `activeMtu`: enumeration 1 (256) … 5 (4096), from the link. `counters`: those of the device's engine. */
 export const portAttributes = (activeMtu: number, counters: () => Counters): RecordOf<typeof PortAttributes> => ({
   portCapFlags: IP_BASED_CM,
   maxMsgSz: Limits.maxMsgSize,
   get badPkeyCntr() {
-    return Math.min(counters().pkeyViolations, MOST_VIOLATIONS)
+    return Math.min(counters().pkeyViolations, MAX_VIOLATIONS)
   },
   get qkeyViolCntr() {
-    return Math.min(counters().qkeyViolations, MOST_VIOLATIONS)
+    return Math.min(counters().qkeyViolations, MAX_VIOLATIONS)
   },
   gidTblLen: Limits.gidTable,
   pkeyTblLen: 1,

@@ -40,7 +40,7 @@ import { createGroups } from './address/multicast.ts'
 import { routeOf } from './address/route.ts'
 import { deviceAttributes, extendedAttributes, Limits, portAttributes } from './attributes.ts'
 import { ahClass, pdClass } from './classes/ah-class.ts'
-import { cqClass, cqCompletions, failStranded } from './classes/cq-class.ts'
+import { cqClass, cqCompletions, failOverrunQps } from './classes/cq-class.ts'
 import { datagramQpClasses } from './classes/datagram-qp-classes.ts'
 import { qpClasses } from './classes/qp-class.ts'
 import { srqClass, xrcSrqClass } from './classes/srq-class.ts'
@@ -196,7 +196,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     lastAddress: undefined,
     rings: [],
     released: [],
-    stranded: [],
+    overrunQps: [],
     failures: createFailures(
       () => state,
       () => device as Device,
@@ -367,7 +367,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }
     if (!held && (mayHold || !engine.isIdle() || coreQueues.waiting > 0)) progress = transmit(time) || progress
     while (released.length > 0) port.closeFlow(released.pop() as number)
-    if (state.stranded.length > 0) failStranded(state)
+    if (state.overrunQps.length > 0) failOverrunQps(state)
     return progress
   }
 
@@ -384,12 +384,12 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       if (row !== undefined && state.qps[row] === object) posts.look(row)
     },
     hasWork: () =>
-      posts.isAsked() ||
+      posts.hasChanges() ||
       !engine.isIdle() ||
       coreQueues.waiting > 0 ||
       port.isWaiting === undefined ||
       port.isWaiting() ||
-      state.stranded.length > 0,
+      state.overrunQps.length > 0,
     nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
   }
 }

@@ -23,7 +23,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_INVALID_RD',
 ])
 /** NAKs that are kept until the peer asks for their causes. */
-const MOST_NAKS = 64
+const MAX_NAKS = 64
 
 interface Nak {
   readonly qpn: number
@@ -63,7 +63,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     return { peer: { qpn, address }, state: undefined }
   }
 
-  const tell = (failure: Omit<Failure, 'device'>, context: Context | undefined): void => {
+  const report = (failure: Omit<Failure, 'device'>, context: Context | undefined): void => {
     const device = deviceOf()
     reportFailure({ ...failure, device: device.name }, device, context)
   }
@@ -74,7 +74,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const whole: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
     // an event repeats what a request has reported
     if (!isNote(whole) && whole.what !== 'drop' && lasts.get(row)?.cause !== whole.cause) lasts.set(row, whole)
-    tell(whole, object.context)
+    report(whole, object.context)
   }
 
   return {
@@ -101,7 +101,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     nak(row, psn, cause) {
       const object = objectOf(row)
       if (object === undefined) return
-      if (naks.length === MOST_NAKS) naks.shift()
+      if (naks.length === MAX_NAKS) naks.shift()
       naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
     dropped: (row, cause) => about(row, { what: 'drop', cause }),
@@ -111,7 +111,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       return target?.state?.failures.nakOf(target.peer.qpn, own, psn)
     },
     event: (row, type, cause) => about(row, { what: 'event', event: type, cause }),
-    tell,
+    report,
     last: row => lasts.get(row),
     forget: row => lasts.delete(row),
     nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,

@@ -41,11 +41,11 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
   const state = active ? ACTIVE : DOWN
   const physState = active ? LINK_UP : up ? POLLING : DISABLED
   const activeMtu = pathMtu === undefined ? attributes.activeMtu : mtuOf(pathMtu)
-  const toTell = attributes.state !== state || (active && attributes.activeMtu !== activeMtu)
-  const differs = toTell || attributes.activeMtu !== activeMtu || attributes.physState !== physState
+  const isStateEvent = attributes.state !== state || (active && attributes.activeMtu !== activeMtu)
+  const differs = isStateEvent || attributes.activeMtu !== activeMtu || attributes.physState !== physState
   if (attributes.state === ACTIVE && !active) device.state.linkDowned++
   Object.assign(attributes, { state, physState, activeMtu })
-  if (toTell) return active ? PORT_ACTIVE : PORT_ERR
+  if (isStateEvent) return active ? PORT_ACTIVE : PORT_ERR
   return differs ? NO_EVENT : undefined
 }
 

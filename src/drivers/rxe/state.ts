@@ -72,7 +72,7 @@ export interface Failures extends Causes {
   /** An event of a queue pair. */
   event(row: number, type: number, cause: Cause): void
   /** An event of another object, or a call that waits. */
-  tell(failure: Omit<Failure, 'device'>, context: Context | undefined): void
+  report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
   /** The last failure in this row; undefined if there is none. */
   last(row: number): Failure | undefined
   /** The queue pair was destroyed. */
@@ -123,7 +123,7 @@ export interface RxeState {
   /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
   /** Queue pairs whose completions found no room, and the CQ: the next `poll` ends them. */
-  readonly stranded: { readonly qpn: number; readonly cause: Cause }[]
+  readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
   /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }

@@ -24,7 +24,7 @@ interface Found {
 /** Microseconds. */
 const VALID = 1_000_000
 /** Mappings that are remembered where the kernel answers for one by one. */
-const MOST = 64
+const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 
 /** Devices ("8:1") of mounts that a process sees and that are not in memory. */
@@ -75,7 +75,7 @@ export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): Fi
       return Number.POSITIVE_INFINITY
     }
     const { start, end, device, isShared } = mapping
-    known = known.filter(one => one.until >= now && (one.end <= start || one.start >= end)).slice(1 - MOST)
+    known = known.filter(one => one.until >= now && (one.end <= start || one.start >= end)).slice(1 - MAX_MAPPINGS)
     known.push({ start, end, waits: isShared && devices.has(device), until: now + VALID })
     return end
   }

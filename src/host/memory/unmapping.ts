@@ -65,7 +65,7 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
   // Before 5.19 shared memory cannot be watched.
   if (!call(fd, UFFDIO_API, API, features | Feature.WP_SHARED, 0) && !call(fd, UFFDIO_API, API, features, 0))
     return undefined
-  const tell = (at: number): void => {
+  const report = (at: number): void => {
     const event = workArena().bytes[at]
     const from = get(at + 8)
     if (event === Event.UNMAP) unmapped(from, get(at + 16))
@@ -75,7 +75,7 @@ export const watchUnmapping = (fd: number, unmapped: (start: number, end: number
     const { address } = workArena()
     for (let length = EVENT * BATCH; length === EVENT * BATCH; ) {
       length = sys().read(fd, address, EVENT * BATCH)
-      for (let at = 0; at < length; at += EVENT) tell(at)
+      for (let at = 0; at < length; at += EVENT) report(at)
     }
   })
   return {

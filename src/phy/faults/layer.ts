@@ -26,7 +26,7 @@ export interface FaultPort extends Port {
   ruleCounts(): FaultRuleCounts[]
 }
 
-const nobody = (): null => null
+const noReceiver = (): null => null
 const always = (): boolean => true
 
 /** State behind the accessors of a layer. */
@@ -74,9 +74,9 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let name = device
-  const chanceFor = (direction: 'sent' | 'received') => createFaultDice(rules, name, direction, port.maxPackets)
-  let arriving = chanceFor('received')
-  let leaving = chanceFor('sent')
+  const diceFor = (direction: 'sent' | 'received') => createFaultDice(rules, name, direction, port.maxPackets)
+  let arriving = diceFor('received')
+  let leaving = diceFor('sent')
   /** By flow that was ever opened, its record. */
   const flows: FlowAddress[] = []
 
@@ -89,7 +89,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     const outFaulty = leaving.active || !sending.isIdle()
     // faults apply to packets only
     port.receiver = inFaulty ? null : layer.listener
-    layer.receiverOf = outFaulty ? nobody : port.receiverOf
+    layer.receiverOf = outFaulty ? noReceiver : port.receiverOf
     layer.isWaiting = inFaulty ? always : port.isWaiting
     layer.receive = inFaulty ? receiving.receive : port.receive
     layer.release = inFaulty ? release : port.release
@@ -102,7 +102,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
       layer.viewer === null || !inFaulty
         ? layer.viewer
         : run => {
-            if (run.direction === 'sent' || run.fate !== 'passed') layer.viewer?.(run)
+            if (run.direction === 'sent' || run.outcome !== 'passed') layer.viewer?.(run)
           }
   }
   const release = (): void => {
@@ -124,12 +124,12 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     const corrupted = arriving.corrupts || leaving.corrupts
     rules = wanted
     name = device
-    arriving = chanceFor('received')
-    leaving = chanceFor('sent')
+    arriving = diceFor('received')
+    leaving = diceFor('sent')
     const corrupts = arriving.corrupts || leaving.corrupts
     if (corrupts !== corrupted) port.requireSeal(corrupts ? 1 : -1)
-    receiving.setChance(arriving)
-    sending.setChance(leaving)
+    receiving.setDice(arriving)
+    sending.setDice(leaving)
     settle()
   }
 
@@ -184,8 +184,8 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     close: () => {
       if (arriving.corrupts || leaving.corrupts) port.requireSeal(-1)
       rules = []
-      arriving = chanceFor('received')
-      leaving = chanceFor('sent')
+      arriving = diceFor('received')
+      leaving = diceFor('sent')
       receiving.close()
       sending.close()
       port.close()

@@ -27,7 +27,7 @@ export interface FaultyReceiving {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions; those made for the rest of a run are dropped, and delayed packets leave. */
-  setChance(chance: FaultDice): void
+  setDice(chance: FaultDice): void
   /** Nothing is delayed, and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -36,7 +36,7 @@ export interface FaultyReceiving {
 interface Tag {
   readonly from: FlowAddress
   readonly identification: number
-  readonly fate: TapOutcome
+  readonly outcome: TapOutcome
 }
 
 /** `tap`: sees what happened to packets. */
@@ -55,7 +55,7 @@ export const createFaultyReceiving = (
   /** The packet is received a second time. */
   let again = -1
   /** Whether something was received, or taken from the inner port, since the last release. */
-  let handedOn = false
+  let hasDelivered = false
   let innerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
@@ -66,11 +66,11 @@ export const createFaultyReceiving = (
   let used = 0
 
   const tapped = emptyTappedRun(arena, 'received')
-  const showTap = (fate: TapOutcome, run: ReceivedRun): void => {
+  const showTap = (outcome: TapOutcome, run: ReceivedRun): void => {
     const look = tap()
     if (look === null) return
     const { offset, packetBytes, count, lastBytes, from: flow, identification } = run
-    Object.assign(tapped, { fate, offset, packetBytes, count, lastBytes, flow, identification })
+    Object.assign(tapped, { outcome, offset, packetBytes, count, lastBytes, flow, identification })
     look(tapped)
   }
   const lengthOf = (packet: number): number => (packet === packets - 1 ? inner.lastBytes : inner.packetBytes)
@@ -87,10 +87,10 @@ export const createFaultyReceiving = (
     run.identification = inner.identification + from
   }
   const single = emptyRun()
-  const showPacket = (fate: TapOutcome, packet: number): void => {
+  const showPacket = (outcome: TapOutcome, packet: number): void => {
     if (tap() === null) return
     pieceOf(single, packet, packet + 1)
-    showTap(fate, single)
+    showTap(outcome, single)
   }
   const uncount = (length: number): void => {
     counters.receivedPackets--
@@ -102,9 +102,9 @@ export const createFaultyReceiving = (
   }
 
   /** Copies a packet; false if there is no space. */
-  const hold = (packet: number, fate: TapOutcome, passing: number, wait: number, limits: number): boolean => {
+  const hold = (packet: number, outcome: TapOutcome, passing: number, wait: number, limits: number): boolean => {
     if (room < 0) room = port.takeRoom(port.maxBytes)
-    const tag = { from: inner.from, identification: inner.identification + packet, fate }
+    const tag = { from: inner.from, identification: inner.identification + packet, outcome }
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
@@ -119,9 +119,9 @@ export const createFaultyReceiving = (
   }
 
   /** Delays the packet; it is lost if the queue is full. */
-  const delay = (packet: number, fate: TapOutcome, late: number): boolean => {
+  const delay = (packet: number, outcome: TapOutcome, late: number): boolean => {
     const { waits, limits } = chance.decisions
-    const done = hold(packet, fate, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
+    const done = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
     if (!done) faults.overflowed++
     return done
   }
@@ -175,7 +175,7 @@ export const createFaultyReceiving = (
   }
 
   /** Delivers a delayed packet that is ready, in the part of the arena for them; false if that is full now. */
-  const handHeld = (run: ReceivedRun): boolean => {
+  const deliverDelayed = (run: ReceivedRun): boolean => {
     if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
     const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
     run.offset = room + used
@@ -188,12 +188,12 @@ export const createFaultyReceiving = (
     arena.bytes.set(bytes.subarray(offset, offset + length), run.offset)
     used += (length + 63) & ~63
     recount(length)
-    showTap(tag.fate, run)
+    showTap(tag.outcome, run)
     return true
   }
 
   /** Delivers the next part of the inner run; false at its end. */
-  const handPiece = (run: ReceivedRun): boolean => {
+  const deliverPart = (run: ReceivedRun): boolean => {
     if (again >= 0) {
       pieceOf(run, again, again + 1)
       again = -1
@@ -226,13 +226,13 @@ export const createFaultyReceiving = (
   return {
     receive: run => {
       for (;;) {
-        if (handHeld(run) || (held.ready === 0 && handPiece(run))) {
-          handedOn = true
+        if (deliverDelayed(run) || (held.ready === 0 && deliverPart(run))) {
+          hasDelivered = true
           return true
         }
         // ready packets wait for the release that frees the space
         if (held.ready > 0) return false
-        if (!handedOn && innerTaken) {
+        if (!hasDelivered && innerTaken) {
           // nothing of this is in use by the device
           port.release()
           innerTaken = false
@@ -246,7 +246,7 @@ export const createFaultyReceiving = (
       }
     },
     release: () => {
-      handedOn = false
+      hasDelivered = false
       used = 0
       if (next === packets && again < 0 && innerTaken) {
         port.release()
@@ -258,7 +258,7 @@ export const createFaultyReceiving = (
     onTimeout: now => {
       if (held.onTimeout(now)) port.wake?.()
     },
-    setChance: wanted => {
+    setDice: wanted => {
       // the inner port may have been used directly before
       if (wanted.active && !chance.active) innerTaken = true
       chance = wanted
@@ -267,7 +267,7 @@ export const createFaultyReceiving = (
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },
-    isIdle: () => held.count === 0 && used === 0 && next === packets && again < 0 && !innerTaken && !handedOn,
+    isIdle: () => held.count === 0 && used === 0 && next === packets && again < 0 && !innerTaken && !hasDelivered,
     close: () => {
       held.clear()
       used = 0

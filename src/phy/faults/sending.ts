@@ -20,7 +20,7 @@ export interface FaultySending {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions; delayed packets are sent. */
-  setChance(chance: FaultDice): void
+  setDice(chance: FaultDice): void
   /** Nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -118,7 +118,7 @@ export const createFaultySending = (
   }
 
   /** Sends delayed packets that are ready, while the port takes them. */
-  const sendHeld = (): void => {
+  const sendDelayed = (): void => {
     // the second copy is not delayed
     held.pass(0)
     let at = 0
@@ -161,7 +161,7 @@ export const createFaultySending = (
       }
     },
     flush: () => {
-      if (held.count > 0) sendHeld()
+      if (held.count > 0) sendDelayed()
       port.flush()
     },
     closeFlow,
@@ -169,10 +169,10 @@ export const createFaultySending = (
     nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
     onTimeout: now => {
       if (!held.onTimeout(now) && held.ready === 0) return
-      sendHeld()
+      sendDelayed()
       port.flush()
     },
-    setChance: wanted => {
+    setDice: wanted => {
       chance = wanted
       held.readyAll()
       if (held.count > 0) port.wake?.()

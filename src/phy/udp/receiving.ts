@@ -63,7 +63,7 @@ export const createUdpReceiving = (
   /** The socket that was read last. */
   let turn = 0
   /** By socket: the turn in which it was found empty, so that it is not read again in this turn. */
-  let dryIn = new Uint32Array(4)
+  let emptyInTurn = new Uint32Array(4)
   let turnNumber = 1
 
   /** Reads the sockets in turn; false if none has a datagram, or no buffer is free. */
@@ -71,13 +71,13 @@ export const createUdpReceiving = (
     if (got === 0) senders.settle()
     const room = Math.min(AT_ONCE, RECEIVES - got)
     if (room === 0) return false
-    if (dryIn.length < sockets.length) dryIn = new Uint32Array(2 * sockets.length)
+    if (emptyInTurn.length < sockets.length) emptyInTurn = new Uint32Array(2 * sockets.length)
     for (let tries = sockets.length; tries > 0; tries--) {
       turn = turn + 1 < sockets.length ? turn + 1 : 0
       const socket = sockets[turn]
-      if (socket === undefined || dryIn[turn] === turnNumber) continue
+      if (socket === undefined || emptyInTurn[turn] === turnNumber) continue
       const filled = receive(socket, got, room)
-      if (filled < room) dryIn[turn] = turnNumber
+      if (filled < room) emptyInTurn[turn] = turnNumber
       // no datagram, or an ICMP error for one that was sent: neither ends the loop
       if (filled <= 0) continue
       for (const end = got + filled; got < end; got++) {
@@ -143,7 +143,7 @@ export const createUdpReceiving = (
   }
 
   /** Makes packet `index` of the buffer at `cursor` the next one, or the first of the next buffer. */
-  const goTo = (index: number): void => {
+  const moveTo = (index: number): void => {
     packet = index
     if (index < packetsIn[cursor]) return
     cursor++
@@ -151,10 +151,10 @@ export const createUdpReceiving = (
   }
 
   const tapped = emptyTappedRun(arena, 'received')
-  const show = (fate: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
+  const show = (outcome: TapOutcome, buffer: number, from: number, count: number, identification: number): void => {
     const look = tap()
     if (look === null) return
-    tapped.fate = fate
+    tapped.outcome = outcome
     tapped.offset = placeOf(buffer, from)
     tapped.packetBytes = segments[buffer]
     tapped.count = count
@@ -165,7 +165,7 @@ export const createUdpReceiving = (
   }
 
   /** Hands out the packets with right ICRCs from `packet` on; false if the first is wrong, which is counted. */
-  const handOn = (run: ReceivedRun): boolean => {
+  const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor
     const packets = packetsIn[buffer]
     const from = packet
@@ -177,7 +177,7 @@ export const createUdpReceiving = (
         counters.icrcErrors++
         show('wrong icrc', buffer, from, 1, senders.nextIdentification(senderOf[buffer]))
       }
-      goTo(from + 1)
+      moveTo(from + 1)
       return false
     }
     let end = from + (right > 0 ? right : 1 + countRight(buffer, from + 1, (first + 1) & 0xffff))
@@ -201,7 +201,7 @@ export const createUdpReceiving = (
     handed += bytes
     handedPackets += run.count
     show('passed', buffer, from, run.count, first)
-    goTo(end)
+    moveTo(end)
     outstanding = true
     return true
   }
@@ -211,7 +211,7 @@ export const createUdpReceiving = (
       // everything read by one call is handed out: buffers are used again from the first, which is in the cache
       if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
       for (;;) {
-        while (cursor < got) if (handOn(run)) return true
+        while (cursor < got) if (deliver(run)) return true
         startAgain()
         if (fill()) continue
         if (!outstanding) beginTurn()

@@ -36,7 +36,7 @@ export interface Senders {
 }
 
 const WORDS = 6
-const MOST = 4096
+const MAX_SENDERS = 4096
 
 export const createSenders = (flows: FlowTable): Senders => {
   const key = new Uint32Array(WORDS)
@@ -106,7 +106,7 @@ export const createSenders = (flows: FlowTable): Senders => {
       if (peer < counting.length) counting[peer] = 0
     },
     settle: () => {
-      if (table.size < MOST) return
+      if (table.size < MAX_SENDERS) return
       table = createKeyTable(WORDS)
       records = []
       icrcFlows = []

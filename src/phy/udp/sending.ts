@@ -110,7 +110,7 @@ export const createUdpSending = (
    * The kernel has refused message `slot`: sends it with fewer segments, then one by one, if segmentation may be the
    * reason; otherwise it is lost.
    */
-  const sendOtherwise = (socket: UdpSocket, slot: number, errno: number): void => {
+  const resendRefused = (socket: UdpSocket, slot: number, errno: number): void => {
     const bytes = sizes[slot]
     const packet = packetSizes[slot]
     const count = Math.ceil(bytes / packet)
@@ -178,7 +178,7 @@ export const createUdpSending = (
       }
       if (result >= 0) sent += result
       else {
-        sendOtherwise(socket, sent, -result)
+        resendRefused(socket, sent, -result)
         sent++
       }
     }

@@ -7,7 +7,7 @@ import { CountersFlags } from '../enums.ts'
 import { at, CREATE, DESTROY, flagsOf, list, method, objectClass, optional, QUERY, u64 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-const MOST = 1024
+const MAX_COUNTERS = 1024
 
 export const Counters = objectClass('counters', ClassId.counters, {
   methods: {
@@ -15,7 +15,7 @@ export const Counters = objectClass('counters', ClassId.counters, {
     /** PREFER_CACHED: slightly stale values are acceptable. */
     query: method(QUERY, {
       in: { flags: optional(flagsOf(1, CountersFlags)) },
-      out: { values: list(64, { value: at(0, u64(0)) }, MOST) },
+      out: { values: list(64, { value: at(0, u64(0)) }, MAX_COUNTERS) },
     }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },

@@ -52,7 +52,7 @@ export const Event = { ...attached, type: at(16, enumOf(0, EventKind)), reserved
 const MANY = 0xffff
 
 /** Maximum events of one `getEvents`. */
-export const MOST_EVENTS = 1024
+export const MAX_EVENTS = 1024
 
 export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
   identity: 'fd',
@@ -67,8 +67,8 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),
     /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no more can follow. */
     getEvents: method(CallNumber.event_queue.getEvents, {
-      in: { max: u32(1, { min: 1, max: MOST_EVENTS }) },
-      out: { events: list(64, Event, MOST_EVENTS) },
+      in: { max: u32(1, { min: 1, max: MAX_EVENTS }) },
+      out: { events: list(64, Event, MAX_EVENTS) },
     }),
   },
 })

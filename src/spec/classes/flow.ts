@@ -37,7 +37,7 @@ export const FlowSpec = {
   tag: at(8 + 2 * FLOW_HEADER_BYTES, u32(0)),
 }
 
-const MOST_SPECS = 10
+const MAX_SPECS = 10
 
 export const Flow = objectClass('flow', ClassId.flow, {
   methods: {
@@ -50,7 +50,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
         priority: u16(4),
         port: u8(5, { min: 1 }),
         flags: flagsOf(6, FlowFlags),
-        specs: list(7, FlowSpec, MOST_SPECS),
+        specs: list(7, FlowSpec, MAX_SPECS),
         counters: optional(ref(8, 'counters')),
       },
       out: {},
@@ -59,7 +59,7 @@ export const Flow = objectClass('flow', ClassId.flow, {
     }),
     query: method(QUERY, {
       in: {},
-      out: { type: enumOf(64, FlowType), priority: u16(65), port: u8(66), specs: list(67, FlowSpec, MOST_SPECS) },
+      out: { type: enumOf(64, FlowType), priority: u16(65), port: u8(66), specs: list(67, FlowSpec, MAX_SPECS) },
     }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },

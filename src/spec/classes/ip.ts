@@ -31,7 +31,7 @@ const ADDRESS_BYTES = 16
 /** Bytes of datagrams that may wait in a socket, as Linux's net.core.rmem_default. */
 export const SOCKET_ROOM = 212_992
 /** Largest MTU of a device. */
-const MOST_PAYLOAD = 4096
+const MAX_PAYLOAD = 4096
 
 /** Packets of an interface, in both directions; why received ones were dropped; `dropped`: could not leave. */
 export const IpStatistics = {
@@ -108,13 +108,13 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
      * on the link, EMSGSIZE for more than a packet holds. That nobody has the address is not told.
      */
     send: method(CallNumber.ip_socket.send, {
-      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MOST_PAYLOAD) },
+      in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },
       out: {},
     }),
     /** Takes the oldest datagram or answer to an echo, and who sent it. EAGAIN if there is none. */
     receive: method(CallNumber.ip_socket.receive, {
       in: {},
-      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MOST_PAYLOAD) },
+      out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_PAYLOAD) },
     }),
     /** Datagrams to the multicast group come to the socket too. */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),

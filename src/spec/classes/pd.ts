@@ -7,7 +7,7 @@ import { CallNumber, ClassId } from './ids.ts'
 import { IbAddress, OpaAddress, QpAddress } from './qp.ts'
 
 /** Maximum address handles of one call. */
-export const MOST_AHS = 0xffff
+export const MAX_AHS = 0xffff
 
 const handles = { handle: at(0, u32(0)) }
 
@@ -17,15 +17,15 @@ export const Pd = objectClass('pd', ClassId.pd, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     createAhs: method(CallNumber.pd.createAhs, {
       in: {
-        addresses: list(1, QpAddress, MOST_AHS),
+        addresses: list(1, QpAddress, MAX_AHS),
         /** For links with LIDs; each link accepts its own (spec/links.ts). */
-        ibAddresses: optional(list(2, IbAddress, MOST_AHS)),
-        opaAddresses: optional(list(3, OpaAddress, MOST_AHS)),
+        ibAddresses: optional(list(2, IbAddress, MAX_AHS)),
+        opaAddresses: optional(list(3, OpaAddress, MAX_AHS)),
       },
-      out: { handles: list(64, handles, MOST_AHS) },
+      out: { handles: list(64, handles, MAX_AHS) },
       undoable: true,
       driverAttributes: true,
     }),
-    destroyAhs: method(CallNumber.pd.destroyAhs, { in: { handles: list(1, handles, MOST_AHS) }, out: {} }),
+    destroyAhs: method(CallNumber.pd.destroyAhs, { in: { handles: list(1, handles, MAX_AHS) }, out: {} }),
   },
 })

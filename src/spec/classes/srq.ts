@@ -65,7 +65,7 @@ export const XrcSrq = objectClass('xrc_srq', ClassId.xrc_srq, {
 
 /** A scatter/gather element. */
 const Piece = { address: at(0, u64(0)), length: at(8, u32(0)), lkey: at(12, u32(0)) }
-const MOST_PIECES = 256
+const MAX_PIECES = 256
 
 /**
  * Arguments of every operation on tags (ibv_ops_wr). `wrId` identifies its completion, if it has one. `unexpected` is
@@ -86,7 +86,7 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
      * Adds a buffer for the message whose tag equals `tag` in the bits of `mask`; `handle` identifies it for removal.
      */
     tagAdd: method(tagAdd, {
-      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Piece, MOST_PIECES) },
+      in: { ...tagOperation, tag: u64(4), mask: u64(5), recvWrId: u64(6), pieces: list(7, Piece, MAX_PIECES) },
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),

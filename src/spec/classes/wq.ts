@@ -60,17 +60,17 @@ export const Wq = objectClass('wq', ClassId.wq, {
 })
 
 const TABLE = { wq: at(0, u32(0)) }
-const MOST_ENTRIES = 1 << 12
+const MAX_ENTRIES = 1 << 12
 
 export const RwqIndTable = objectClass('rwq_ind_table', ClassId.rwq_ind_table, {
   methods: {
     /** `queues`: handles of objects of class `wq`; their number is a power of two. */
     create: method(CREATE, {
-      in: { queues: list(1, TABLE, MOST_ENTRIES) },
+      in: { queues: list(1, TABLE, MAX_ENTRIES) },
       out: { tableNum: u32(64) },
       driverAttributes: true,
     }),
-    query: method(QUERY, { in: {}, out: { queues: list(64, TABLE, MOST_ENTRIES) } }),
+    query: method(QUERY, { in: {}, out: { queues: list(64, TABLE, MAX_ENTRIES) } }),
     destroy: method(DESTROY, { in: {}, out: {} }),
   },
 })

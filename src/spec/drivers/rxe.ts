@@ -6,7 +6,7 @@
  * attributes; a listed method that is called without room for all of it is EINVAL, as in Linux's driver.
  */
 
-import { MOST_AHS } from '../classes/pd.ts'
+import { MAX_AHS } from '../classes/pd.ts'
 import { embed, type Layout, layout, value } from '../linux/layout.ts'
 import { at, list, optional, record, u32, u64 } from '../schema/schema.ts'
 
@@ -34,7 +34,7 @@ export const RxeAttributes = {
     create: { out: { number: optional(u32(0x8000)) } },
   },
   pd: {
-    createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MOST_AHS)) } },
+    createAhs: { out: { numbers: optional(list(0x8000, { number: at(0, u32(0)) }, MAX_AHS)) } },
   },
   srq: {
     /** `number`: srq_num of Linux's driver; packets do not carry the number of a basic SRQ. */

@@ -185,8 +185,8 @@ const wordOf = (values: Readonly<Record<string, number>>, number: number, what: 
 
 const NAME = /^[A-Za-z]\w*$/
 /** Maximum bytes of a record, and maximum fields including those of nested records; far above any class. */
-const MOST_BYTES = 1 << 20
-const MOST_FIELDS = 4096
+const MAX_BYTES = 1 << 20
+const MAX_FIELDS = 4096
 
 /** The classes that the rows describe. Throws CallError EINVAL with a sentence if the rows are invalid. */
 export const declare = (description: Description): ObjectClass[] => {
@@ -260,10 +260,10 @@ export const declare = (description: Description): ObjectClass[] => {
         break
     }
     const weight = weightOf(row, types[types.length - 1]!)
-    if (weight.bytes > MOST_BYTES)
-      bad(`type ${weights.length} has ${weight.bytes} bytes, at most ${MOST_BYTES} are allowed`)
-    if (weight.fields > MOST_FIELDS)
-      bad(`type ${weights.length} has ${weight.fields} fields, at most ${MOST_FIELDS} are allowed`)
+    if (weight.bytes > MAX_BYTES)
+      bad(`type ${weights.length} has ${weight.bytes} bytes, at most ${MAX_BYTES} are allowed`)
+    if (weight.fields > MAX_FIELDS)
+      bad(`type ${weights.length} has ${weight.fields} fields, at most ${MAX_FIELDS} are allowed`)
     weights.push(weight)
   }
 

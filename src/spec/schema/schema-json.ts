@@ -133,7 +133,7 @@ export const schemaOf = (
   }
   const attributesOf = (attributes: Attributes): JsonAttribute[] =>
     Object.entries(attributes).map(([name, { id, optional, of }]) => ({ name, id, optional, type: typeOf(of) }))
-  const told = classes.map(
+  const described = classes.map(
     (cls): JsonClass => ({
       name: cls.name,
       id: cls.id,
@@ -152,7 +152,7 @@ export const schemaOf = (
       })),
     }),
   )
-  return { format: SCHEMA_FORMAT, ...(device !== undefined && { device }), enumerations, classes: told }
+  return { format: SCHEMA_FORMAT, ...(device !== undefined && { device }), enumerations, classes: described }
 }
 
 // ---- JSON → classes ----

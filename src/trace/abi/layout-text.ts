@@ -160,17 +160,17 @@ const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: St
 // ---- a call ----
 
 interface LaidCall {
-  readonly asked: MessageParts | undefined
+  readonly request: MessageParts | undefined
   readonly answer: MessageParts | undefined
   /** Memory that nothing in the messages points to. */
   readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
 }
 
-const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, request }: TraceRecord): LaidCall => {
+const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, request: number }: TraceRecord): LaidCall => {
   const message = pieces[0]!
   const used = new Set<Piece>([message])
   const source = {
-    call: request === undefined ? call?.call : callOfRequest(request),
+    call: number === undefined ? call?.call : callOfRequest(number),
     declared: call?.declared,
     piece: (address: bigint, isOut: boolean): Piece | undefined => {
       const found = (isOut ? out : pieces).find(one => one.address === address)
@@ -180,12 +180,12 @@ const layCall = (pieces: readonly Piece[], out: readonly Piece[], { call, reques
   }
   const lay = ({ bytes, length }: Piece, answered: boolean): MessageParts | undefined =>
     splitMessage({ ...source, bytes, length, answered } satisfies Source)
-  const asked = lay(message, false)
-  const back = asked === undefined ? undefined : out.find(({ address }) => address === message.address)
+  const request = lay(message, false)
+  const back = request === undefined ? undefined : out.find(({ address }) => address === message.address)
   const answer = back === undefined ? undefined : lay(back, true)
   if (back !== undefined && answer !== undefined) used.add(back)
   const others = (all: readonly Piece[]): Piece[] => all.filter(one => !used.has(one))
-  return { asked, answer, others: { in: others(pieces), out: others(out) } }
+  return { request, answer, others: { in: others(pieces), out: others(out) } }
 }
 
 /** A call of the object dialect: the message, its answer, and any other memory read or written. */
@@ -195,15 +195,15 @@ export const objectLines = (
   style: Style,
   record: TraceRecord,
 ): string[] => {
-  const { asked, answer, others } = layCall(pieces, out, record)
+  const { request, answer, others } = layCall(pieces, out, record)
   const message = pieces[0]!
   const numbers = new Map((record.descriptors ?? []).map(({ attribute, fd }) => [attribute, fd]))
   const head =
-    asked === undefined
+    request === undefined
       ? [`object ${placeText(message, style)}`]
       : [
-          `object ${asked.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(asked)}`,
-          ...indented(bodyLines(asked, false, style)),
+          `object ${request.name} at ${hex(message.address)}, ${message.length} bytes: ${headerText(request)}`,
+          ...indented(bodyLines(request, false, style)),
         ]
   const back =
     answer === undefined
@@ -300,9 +300,9 @@ export const objectJson = (
   record: TraceRecord,
 ): Record<string, unknown> => {
   if (pieces.length === 0) return {}
-  const { asked, answer } = layCall(pieces, out, record)
+  const { request, answer } = layCall(pieces, out, record)
   return {
-    ...(asked !== undefined && { message: messageJson(asked) }),
+    ...(request !== undefined && { message: messageJson(request) }),
     ...(answer !== undefined && { answer: messageJson(answer) }),
   }
 }

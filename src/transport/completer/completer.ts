@@ -385,20 +385,25 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
  * Goes back and counts a retry; the oldest WQE fails when no retry is left. `told`: further signs of this loss are
  * ignored.
  */
-const retry = (s: EngineState, row: number, told: boolean): void => {
+const retry = (s: EngineState, row: number, isReported: boolean): void => {
   const w = s.rows
   const base = row * QP.WORDS
   if (w[base + QP.COMP_RETRIES] === 0) {
     s.counters.retryExceeded++
     const retryCnt = w[base + QP.RETRY_CNT]
-    failOldest(s, row, RETRY_EXC_ERR, because(told ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }))
+    failOldest(
+      s,
+      row,
+      RETRY_EXC_ERR,
+      because(isReported ? 'PACKETS_LOST' : 'NO_ANSWER', { tries: retryCnt + 1, retryCnt }),
+    )
     return
   }
   w[base + QP.COMP_RETRIES]--
   s.counters.retries++
   halveWindow(s, base)
   if (s.shares.budget !== 0) shrinkWindow(s, row)
-  if (told) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
+  if (isReported) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
   else w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
   goBack(s, row)
   schedule(s, row)

@@ -26,7 +26,7 @@ export interface PeerWindows {
   /** By row: its bytes in flight, its peer, and the bytes forgiven; and its links in the queue, if it waits. */
   counted: Int32Array
   peer: Int32Array
-  forgiven: Int32Array
+  writtenOff: Int32Array
   next: Int32Array
   before: Int32Array
   waiting: Uint8Array
@@ -61,7 +61,7 @@ export const createPeerWindows = (budget: number, rows: number): PeerWindows => 
   deadline: Number.POSITIVE_INFINITY,
   counted: new Int32Array(rows),
   peer: new Int32Array(rows).fill(-1),
-  forgiven: new Int32Array(rows),
+  writtenOff: new Int32Array(rows),
   next: new Int32Array(rows),
   before: new Int32Array(rows),
   waiting: new Uint8Array(rows),
@@ -87,7 +87,7 @@ export const growWindows = (shares: PeerWindows, rows: number): void => {
   shares.waiting = waiting
   shares.counted = resized(shares.counted, rows, 0)
   shares.peer = resized(shares.peer, rows, -1)
-  shares.forgiven = resized(shares.forgiven, rows, 0)
+  shares.writtenOff = resized(shares.writtenOff, rows, 0)
   shares.next = resized(shares.next, rows, -1)
   shares.before = resized(shares.before, rows, -1)
 }

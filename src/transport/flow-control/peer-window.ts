@@ -43,8 +43,8 @@ const outstandingOf = (s: EngineState, row: number): number => {
 const countAcknowledged = (s: EngineState, row: number): void => {
   const { shares } = s
   const out = outstandingOf(s, row)
-  if (shares.forgiven[row] > out) shares.forgiven[row] = out
-  count(shares, row, out - shares.forgiven[row])
+  if (shares.writtenOff[row] > out) shares.writtenOff[row] = out
+  count(shares, row, out - shares.writtenOff[row])
 }
 
 /** Begins a new interval, if the last one is over. */
@@ -119,7 +119,7 @@ export const leaveWindow = (s: EngineState, row: number): void => {
   if (!isBounded(shares)) return
   if (shares.waiting[row] !== 0) dequeue(shares, row)
   count(shares, row, 0)
-  shares.forgiven[row] = 0
+  shares.writtenOff[row] = 0
   shares.peer[row] = -1
 }
 
@@ -184,7 +184,7 @@ const forgetOutstanding = (s: EngineState, peer: number): void => {
   const { shares } = s
   for (let row = 0; row < s.rowCount; row++) {
     if (shares.peer[row] !== peer) continue
-    shares.forgiven[row] = outstandingOf(s, row)
+    shares.writtenOff[row] = outstandingOf(s, row)
     shares.counted[row] = 0
   }
   shares.out[peer] = 0

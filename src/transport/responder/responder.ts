@@ -156,9 +156,9 @@ const onDuplicate = (
 // ---- operations ----
 
 /** Packets were accepted: schedules an ACK if one is requested. */
-export const scheduleAck = (s: EngineState, row: number, asked: boolean): void => {
+export const scheduleAck = (s: EngineState, row: number, isRequested: boolean): void => {
   const base = row * QP.WORDS
-  if (!asked || reliableService[s.rows[base + QP.SERVICE]] === 0) return
+  if (!isRequested || reliableService[s.rows[base + QP.SERVICE]] === 0) return
   s.rows[base + QP.RESP_FLAGS] |= RespFlag.ACK_DUE
   schedule(s, row)
 }

@@ -132,11 +132,11 @@ const readMask = (compiled: CompiledLayout, view: DataView, checked: boolean): n
   if (!checked) return bits
   const unknown = (bits & ~(maskBits ?? 0)) >>> 0
   if (unknown !== 0) throw new CallError('EOPNOTSUPP', `attribute mask: bits 0x${unknown.toString(16)} are unknown`)
-  const strange = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
-  if (strange !== 0)
+  const unknownBits = (bits & ~compiled.maskBits & ~compiled.ignoredBits) >>> 0
+  if (unknownBits !== 0)
     throw new CallError(
       'EINVAL',
-      `attribute mask: bits 0x${strange.toString(16)} are of attributes that this class lacks`,
+      `attribute mask: bits 0x${unknownBits.toString(16)} are of attributes that this class lacks`,
     )
   return bits
 }

@@ -19,7 +19,7 @@ import { HEADER, requestStart } from './write.ts'
  * The bytes of a system call: the buffer of write() or the ioctl's message, and the memory that attributes point to.
  */
 export interface LinuxImage {
-  readonly door: EntryPoint
+  readonly entryPoint: EntryPoint
   readonly bytes: Uint8Array
   readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
 }
@@ -30,7 +30,7 @@ const restoreWrite = (call: Call, part: Uint8Array): LinuxImage => {
   const number = viewOf(bytes).getUint32(0, true)
   const found = findCommand(number)
   restoreRequest(found, call, bytes.subarray(requestStart(found.command.extended)))
-  return { door: EntryPoint.WRITE, bytes, memory: [] }
+  return { entryPoint: EntryPoint.WRITE, bytes, memory: [] }
 }
 
 const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
@@ -71,11 +71,11 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
       if (length > 8) memory.push({ address: view.getBigUint64(at + 8, true), bytes: target })
     }
   }
-  return { door: EntryPoint.IOCTL, bytes, memory }
+  return { entryPoint: EntryPoint.IOCTL, bytes, memory }
 }
 
 /** The bytes of the Linux call with this `call` and `legacy` part. Throws CallError EINVAL if the two do not match. */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
-  const { door, parts } = unpackLegacy(legacy)
-  return door === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
+  const { door: entryPoint, parts } = unpackLegacy(legacy)
+  return entryPoint === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
 }

@@ -10,7 +10,7 @@ import { viewOf } from '../scalar.ts'
 /** Offsets in the response, and bytes of a path. */
 const PATHS = 8
 const PATH_BYTES = 64
-const MOST_PATHS = 2
+const MAX_PATHS = 2
 const SOURCE = 136
 const DESTINATION = 164
 const COUNT = 192
@@ -47,7 +47,7 @@ const writePath = (to: Uint8Array, record: Uint8Array): void => {
 export const writeRoute = (bytes: Uint8Array, addresses: AnyRecord, paths: readonly AnyRecord[]): void => {
   const view = viewOf(bytes)
   bytes.set(addresses.nodeGuid as Uint8Array)
-  paths.slice(0, MOST_PATHS).forEach(({ record }, i) => {
+  paths.slice(0, MAX_PATHS).forEach(({ record }, i) => {
     const at = PATHS + i * PATH_BYTES
     writePath(bytes.subarray(at, at + PATH_BYTES), record as Uint8Array)
   })

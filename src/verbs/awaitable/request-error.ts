@@ -48,11 +48,11 @@ export class RequestError extends RdmaError {
   readonly earlier: RequestError | undefined
 
   /** `said`: details of the failure beyond the completion. */
-  constructor(call: string, wc: Completion, said: string | undefined, earlier: RequestError | undefined) {
+  constructor(call: string, wc: Completion, peerCause: string | undefined, earlier: RequestError | undefined) {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'
     const why =
-      earlier === undefined ? (said ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
+      earlier === undefined ? (peerCause ?? generalText(cause)) : `${earlier.call} failed before: ${earlier.reason}`
     super(code, Errno[code], call, `${status}: ${why}`, HINT)
     this.status = status
     this.opcode = opcode

@@ -27,7 +27,7 @@ interface Outstanding {
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
   /** `told`: the program already handles the rejection elsewhere, so an unhandled promise is no mistake. */
-  reject(error: RdmaError, told: boolean): void
+  reject(error: RdmaError, isHandled: boolean): void
 }
 
 const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Completion): CompletedRequest => ({
@@ -48,8 +48,8 @@ const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: u
       call,
       queue,
       resolve: completed => resolve(answer ?? completed),
-      reject(error, told) {
-        if (told) promise.catch(ignore)
+      reject(error, isHandled) {
+        if (isHandled) promise.catch(ignore)
         reject(error)
       },
     }

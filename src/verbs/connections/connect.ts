@@ -28,9 +28,9 @@ import { type ConnectionEvent, connectionEvents } from './events.ts'
 import { resolveUrl, shownAddress } from './url.ts'
 
 /** Bytes of private data; a request also carries rdma_cm's header. */
-const MOST_WITH_REQUEST = privateDataBytes.REQ - rdmaCmHeader.bytes
-const MOST_WITH_ANSWER = privateDataBytes.REP
-const MOST_WITH_REFUSAL = privateDataBytes.REJ
+const MAX_WITH_REQUEST = privateDataBytes.REQ - rdmaCmHeader.bytes
+const MAX_WITH_ANSWER = privateDataBytes.REP
+const MAX_WITH_REFUSAL = privateDataBytes.REJ
 const HIGHEST_REASON = 255
 
 /** The device to use. */
@@ -101,7 +101,7 @@ export function connect(url: string, options: ConnectToOptions<RcQueuePairOption
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
   checkOptions('connect', 'options', options, connectWords)
   const given = options as ConnectToOptions<never>
-  checkConnection('connect', given, MOST_WITH_REQUEST)
+  checkConnection('connect', given, MAX_WITH_REQUEST)
   given.signal?.throwIfAborted()
   const destination = await resolveUrl('connect', url)
   const place = await placeOf('connect', given.device)
@@ -141,7 +141,7 @@ class RequestObject implements ConnectionRequest {
   readonly accept = async (options: object = {}): Promise<never> => {
     checkOptions('request.accept', 'options', options, connectionWords)
     const given = options as ConnectionOptions<never>
-    checkConnection('request.accept', given, MOST_WITH_ANSWER)
+    checkConnection('request.accept', given, MAX_WITH_ANSWER)
     given.signal?.throwIfAborted()
     const id = this.#take('request.accept')
     const end = new ConnectionEnd('request.accept', this.#place.share())
@@ -157,7 +157,7 @@ class RequestObject implements ConnectionRequest {
   readonly reject = (options: RejectOptions = {}): void => {
     checkOptions('request.reject', 'options', options, rejectWords)
     const { privateData = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
-    checkPrivateData('request.reject', privateData, MOST_WITH_REFUSAL)
+    checkPrivateData('request.reject', privateData, MAX_WITH_REFUSAL)
     if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
       throw invalidArgument('request.reject', `reason ${formatValue(reason)}: it is 1 to ${HIGHEST_REASON}`)
     const id = this.#take('request.reject')

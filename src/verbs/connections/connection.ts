@@ -108,7 +108,7 @@ export class ConnectionError extends RdmaError {
 
 const { ADDR_ERROR, CONNECT_ERROR, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, DEVICE_REMOVAL } =
   CmEventType.values
-const MOST_RD_ATOMIC = 128
+const MAX_RD_ATOMIC = 128
 const DEFAULT_RD_ATOMIC = 16
 /** Retries of the queue pair, and RNR retries: 7 means unlimited. */
 const RETRIES = 7
@@ -127,11 +127,8 @@ export const checkConnection = (call: string, options: ConnectionOptions<never>,
   const { privateData, maxRdAtomic, prepare } = options
   if (privateData !== undefined) checkPrivateData(call, privateData, most)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
-  if (
-    maxRdAtomic !== undefined &&
-    !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MOST_RD_ATOMIC)
-  )
-    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)}: it is 0 to ${MOST_RD_ATOMIC}`)
+  if (maxRdAtomic !== undefined && !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MAX_RD_ATOMIC))
+    throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)}: it is 0 to ${MAX_RD_ATOMIC}`)
   checkSignal(call, options)
 }
 
@@ -307,7 +304,7 @@ export class ConnectionEnd {
       while (!this.#isEstablished && this.#failure === undefined && !waiters.over)
         await waiters.wait(this.number, signal)
     } finally {
-      this.#events.letGo()
+      this.#events.release()
     }
     if (this.#failure !== undefined) throw this.#failure
     if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is gone')

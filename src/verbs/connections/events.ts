@@ -41,7 +41,7 @@ export class ConnectionEvents {
     if (this.#awaited++ === 0) this.#keepAlive = setInterval(() => {}, LONGEST_TIMER)
   }
 
-  letGo(): void {
+  release(): void {
     if (--this.#awaited === 0) clearInterval(this.#keepAlive)
   }
 

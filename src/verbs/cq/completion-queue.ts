@@ -113,7 +113,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
   /** The completion found by `poll` keeps its slot until the next poll. */
   #isHeld = false
   /** Reported completions of a counting queue; its ring has them modulo 2^32. */
-  #told = 0
+  #counted = 0
 
   constructor(kit: DeviceContext, number: number, handle: number, { cqe, queue }: Made, kind: keyof typeof kinds) {
     super(kit, handle)
@@ -131,8 +131,8 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   get count(): number {
     if (!this.#isCounting) return Number(this.query().completions)
-    this.#told += this.#uncounted()
-    return this.#told
+    this.#counted += this.#uncounted()
+    return this.#counted
   }
 
   query() {
@@ -177,7 +177,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     // other code in this process often completes something within a few microtasks
     for (let i = 0; i < LOOKS; i++) {
       if (this.#hasNews()) return
-      if (carrier.isResting()) break
+      if (carrier.isIdle()) break
       if (carrier.drive() && this.#hasNews()) return
       if (carrier.remote) break
       await undefined
@@ -201,7 +201,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
       if (!this.#hasNews()) throw error
     }
     // completions before the queue was armed raise no event
-    if (!carrier.isResting()) carrier.drive()
+    if (!carrier.isIdle()) carrier.drive()
     if (this.#hasNews()) waiters.wake(this.number)
     await woken
   }
@@ -257,7 +257,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   #uncounted(): number {
     const ring = this.#ring
-    return ((Atomics.load(ring.words, ring.producer) >>> 0) - (this.#told >>> 0)) >>> 0
+    return ((Atomics.load(ring.words, ring.producer) >>> 0) - (this.#counted >>> 0)) >>> 0
   }
 
   #hasNews(): boolean {
@@ -266,7 +266,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 
   override [SHOWN]() {
     const { handle, entries, isOverrun } = this
-    if (this.#isCounting) return { handle, kind: 'counting', count: this.#told + this.#uncounted() }
+    if (this.#isCounting) return { handle, kind: 'counting', count: this.#counted + this.#uncounted() }
     const waiting = unreadCompletions(this.#ring) - (this.#isHeld ? 1 : 0)
     return { handle, entries, waiting, ...(isOverrun && { isOverrun }) }
   }

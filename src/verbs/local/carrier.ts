@@ -158,7 +158,7 @@ const carrierOn = (
     try {
       return callNow(cls, method, object, args)
     } finally {
-      network.mindTimes()
+      network.scheduleTimers()
     }
   }
   const callAsync: AnyCallAsync = async (cls, method, object, args, signal) => {
@@ -174,7 +174,7 @@ const carrierOn = (
       throw toRdmaError(error, name)
     } finally {
       network.touch()
-      network.mindTimes()
+      network.scheduleTimers()
       network.kick()
     }
   }
@@ -186,7 +186,7 @@ const carrierOn = (
     chain(calls) {
       network.touch()
       const outcome = rethrow('interface.chain', () => runTypedChain(context, calls, caller))
-      network.mindTimes()
+      network.scheduleTimers()
       return outcome && { ...outcome, answers: outcome.results.map(answered) }
     },
     descriptors: localDescriptors(network.core, memory, caller),
@@ -212,7 +212,7 @@ const carrierOn = (
     },
     drive: () => network.drive(),
     pause: () => network.pause(),
-    isResting: () => network.isResting(),
+    isIdle: () => network.isIdle(),
     addressOf(buffer) {
       let area = known.get(buffer)
       if (area === undefined) {

@@ -94,12 +94,12 @@ export interface LocalNetwork extends Network {
   /** A call may have changed something: the next drive polls everything. */
   touch(): void
   /** A call was made: a timer that it may have set must not be missed. */
-  mindTimes(): void
+  scheduleTimers(): void
   drive(): boolean
   /** A promise for the next turn of the event loop, if there has been none for long. */
   pause(): Promise<void> | undefined
   /** The rest of long work runs in the next turn of the event loop. */
-  isResting(): boolean
+  isIdle(): boolean
 }
 
 /** Drives of devices that keep each other busy before the event loop gets a turn. */
@@ -173,7 +173,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     timerDue = Number.POSITIVE_INFINITY
   }
   const armTimer = (): void => {
-    mindClients()
+    scheduleClients()
     let due = nextDue(core)
     for (let i = 0; i < devices.length; i++) due = Math.min(due, devices[i]!.nextTimeout())
     if (due >= timerDue) return
@@ -182,7 +182,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     timer = setTimeout(onTimer, delayTo(due))
   }
   /** Their timer keeps no process alive: nobody may wait for their connections and packets. */
-  const mindClients = (): void => {
+  const scheduleClients = (): void => {
     const due = clients.nextTimeout()
     if (due >= clientsDue) return
     clearTimeout(clientTimer)
@@ -192,10 +192,10 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   const onClientTimer = (): void => {
     clientsDue = Number.POSITIVE_INFINITY
     clients.onTimeout(nowMicroseconds())
-    mindClients()
+    scheduleClients()
   }
-  const mindTimes = (): void => {
-    mindClients()
+  const scheduleTimers = (): void => {
+    scheduleClients()
     if (nextDue(core) < timerDue) armTimer()
   }
   const onTimer = (): void => {
@@ -221,7 +221,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
       driving = false
       // A completion may have started the timer of event moderation, and no other.
       if (called) armTimer()
-      else mindTimes()
+      else scheduleTimers()
       called = false
       return worked
     }
@@ -277,7 +277,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     touched = true
     called = true
   }
-  return { drive, kick, touch, mindTimes, pause, isResting: () => resting, stop: disarm }
+  return { drive, kick, touch, scheduleTimers, pause, isIdle: () => resting, stop: disarm }
 }
 
 const throwOn = (error: unknown): never => {
@@ -285,7 +285,7 @@ const throwOn = (error: unknown): never => {
 }
 
 /** Maximum simultaneous devices of a memory network. */
-const MOST_DEVICES = 64
+const MAX_DEVICES = 64
 
 const networks = new WeakSet<object>()
 /** Whether it was made by `createNetwork`. */
@@ -321,7 +321,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   if (memory === undefined) useNativeCrc()
   const devices: RxeDevice[] = []
   const attached = new Map<string, AttachedDevice>()
-  const { drive, kick, touch, mindTimes, pause, isResting, stop } = createDriver(
+  const { drive, kick, touch, scheduleTimers, pause, isIdle, stop } = createDriver(
     core,
     devices,
     link === 'memory',
@@ -337,11 +337,11 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     const taken = devices.find(({ state }) => state.identity.gids.some(gid => String(gid) === String(bytes)))
     if (taken !== undefined) throw refused('EADDRINUSE', 'open', `${taken.device.name} of this network has ${address}`)
     if (memory !== undefined) {
-      if (memory.stat().ports === MOST_DEVICES)
+      if (memory.stat().ports === MAX_DEVICES)
         throw refused(
           'ENOSPC',
           'open',
-          `the network has ${MOST_DEVICES} devices, the most it can have`,
+          `the network has ${MAX_DEVICES} devices, the most it can have`,
           'close one first',
         )
       return { port: memory.attach(), identity: identify(bytes, { name: 'local', index: 0 }) }
@@ -361,9 +361,9 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     drive,
     kick,
     touch,
-    mindTimes,
+    scheduleTimers,
     pause,
-    isResting,
+    isIdle,
     add(name, address) {
       const { port: bare, identity } = attach(name, address)
       const port = withFaults(bare, name, rules)

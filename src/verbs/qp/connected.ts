@@ -105,8 +105,8 @@ const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
 
 const rcSteps: StepsTo = (path, psn, peer, chosen) => {
   const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-  const { answering, asking } = reliableSteps(chosen)
-  return [init, { ...rtr, ...answering }, { ...rts, ...asking }]
+  const { responder, requester } = reliableSteps(chosen)
+  return [init, { ...rtr, ...responder }, { ...rts, ...requester }]
 }
 
 class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {

@@ -148,8 +148,8 @@ export const qpOptions = {
 export const reliableSteps = (options: RcConnectOptions = {}) => {
   const { timeout = 14, retryCount = 7, rnrRetryCount = 7, minRnrTimer = 12, maxRdAtomic = 16 } = options
   return {
-    answering: { maxDestRdAtomic: maxRdAtomic, minRnrTimer },
-    asking: { timeout, retryCnt: retryCount, rnrRetry: rnrRetryCount, maxRdAtomic },
+    responder: { maxDestRdAtomic: maxRdAtomic, minRnrTimer },
+    requester: { timeout, retryCnt: retryCount, rnrRetry: rnrRetryCount, maxRdAtomic },
     timeout: { timeout },
   }
 }

@@ -65,7 +65,7 @@ const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
 /** The options of each operation. */
 const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
 const WRITE_WORDS = ANY | IMMEDIATE | SRQ
-const ASKING_WORDS = ANY | SRQ
+const READ_ATOMIC_WORDS = ANY | SRQ
 const FLUSH_WORDS = ANY | FLUSH | SRQ
 
 const { REMOTE_READ, REMOTE_WRITE, ZERO_BASED } = AccessFlags.values
@@ -158,7 +158,7 @@ const atomic = (
   checkOriginal(call, local)
   const range = rangeOf(call, remote)
   checkAligned(call, range)
-  const at = beginRequest(self, call, opcode, local, options, ASKING_WORDS)
+  const at = beginRequest(self, call, opcode, local, options, READ_ATOMIC_WORDS)
   putAtomic(ringOf(self), at, range, compareOrAdd, swap)
   endRequest(self)
 }
@@ -171,7 +171,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
   read(local: Slice | readonly Slice[], remote: RemoteMemoryData, options?: SendOptions): void {
     checkTarget('qp.read', local)
     const range = rangeOf('qp.read', remote)
-    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, ASKING_WORDS)
+    const at = beginRequest(this, 'qp.read', wr.RDMA_READ, local, options, READ_ATOMIC_WORDS)
     checkExtent('qp.read', bytesOf(ringOf(this), at), range)
     putRemote(ringOf(this), at, range)
     endRequest(this)
@@ -192,7 +192,7 @@ export abstract class ReliableQp<C extends ObjectClass = ObjectClass>
     const range = rangeOf('qp.atomicWrite', remote)
     checkAligned('qp.atomicWrite', range)
     checkWord('qp.atomicWrite', 'word', word)
-    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, ASKING_WORDS)
+    const at = beginRequest(this, 'qp.atomicWrite', wr.ATOMIC_WRITE, undefined, options, READ_ATOMIC_WORDS)
     putRemote(ringOf(this), at, range)
     putWord(ringOf(this), at, word)
     endRequest(this)

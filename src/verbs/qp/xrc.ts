@@ -99,7 +99,7 @@ const { CREAT, EXCL } = XrcdFlags.values
 
 const targetSteps: StepsTo = (path, psn, peer, chosen) => {
   const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-  const { answering, timeout } = reliableSteps(chosen)
+  const { responder: answering, timeout } = reliableSteps(chosen)
   return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
 }
 
@@ -163,7 +163,7 @@ export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Pl
 
 const initiatorSteps: StepsTo = (path, psn, peer, chosen) => {
   const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
-  return [init, rtr, { ...rts, ...reliableSteps(chosen).asking }]
+  return [init, rtr, { ...rts, ...reliableSteps(chosen).requester }]
 }
 
 class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiator {

@@ -197,7 +197,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     },
     // Events arrive through the event loop anyway.
     pause: () => undefined,
-    isResting: () => false,
+    isIdle: () => false,
     addressOf(buffer) {
       const backing = buffer.buffer as ArrayBufferLike & { resizable?: boolean; growable?: boolean }
       if (backing.resizable || backing.growable)

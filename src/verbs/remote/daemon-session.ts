@@ -139,13 +139,13 @@ const newSession = (socket: string): Session & { join(): Session } => {
 
   allowPtraceBy(pid)
   const tag = process.env[SessionEnv.tag] ?? ''
-  const greet = (passing?: readonly number[]): Answer =>
+  const sendHello = (passing?: readonly number[]): Answer =>
     exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS), passing)
-  let { reply, fds } = greet()
+  let { reply, fds } = sendHello()
   if (reply.version === SESSION_VERSION && reply.error === Errno.EACCES) {
     const { fd: file, memory: bytes } = passedMemory()
     memory = bytes
-    const again = greet([file])
+    const again = sendHello([file])
     reply = again.reply
     fds = again.fds
   }

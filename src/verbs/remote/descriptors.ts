@@ -31,7 +31,7 @@ export interface RemoteDescriptors extends Descriptors {
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
   const open = new Set<number>()
   const watches = new Map<number, Watch>()
-  let someoneWaits = false
+  let hasWaiters = false
 
   type Write = (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number
   const ask = (call: string, write: Write): Answer & { readonly ret: number } => {
@@ -42,7 +42,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
     throw refusal(errnoName(-ret), -ret, call, reply.text || 'refused')
   }
   const keep = (fd: number, one: Watch): void => {
-    if (someoneWaits) one.ref()
+    if (hasWaiters) one.ref()
     else one.unref()
     watches.set(fd, one)
   }
@@ -96,7 +96,7 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
       close(fd)
     },
     waiting(begins) {
-      someoneWaits = begins
+      hasWaiters = begins
       for (const watch of watches.values())
         if (begins) watch.ref()
         else watch.unref()

@@ -25,18 +25,18 @@ const { PERFORMANCE, SUBNET_ADMINISTRATION, COMMUNICATION } = MadClass
 
 interface Listening {
   readonly agent: MadAgent<undefined>
-  readonly heard: Uint8Array[]
+  readonly received: Uint8Array[]
 }
 
 const listen = (mads: MadLayer, device: Device, mgmtClass?: number, methods: readonly number[] = []): Listening => {
-  const heard: Uint8Array[] = []
+  const received: Uint8Array[] = []
   const claim = mgmtClass === undefined ? undefined : { mgmtClass, classVersion: 1, oui: 0, methods }
   const agent = mads.createAgent<undefined>(
     device,
     { claim, rmpp: false, ownRmpp: false },
-    { receive: message => void heard.push(message), ended: () => {} },
+    { receive: message => void received.push(message), ended: () => {} },
   )
-  return { agent, heard }
+  return { agent, received }
 }
 
 const pathTo = (from: number, to: number): MadAddress => ({
@@ -72,13 +72,16 @@ describe('the MAD layer', () => {
     const other = listen(a.mads, first, SUBNET_ADMINISTRATION, [GET])
     send(client, plainMad(SUBNET_ADMINISTRATION, GET, 1))
     send(client, plainMad(SUBNET_ADMINISTRATION, SET, 2))
-    assert.deepEqual([gets.heard.length, sets.heard.length, client.heard.length, other.heard.length], [1, 1, 0, 0])
-    gets.agent.send(respond(gets.heard[0]!, 0), pathTo(2, 1), { timeout: 0, retries: 0, tag: undefined })
+    assert.deepEqual(
+      [gets.received.length, sets.received.length, client.received.length, other.received.length],
+      [1, 1, 0, 0],
+    )
+    gets.agent.send(respond(gets.received[0]!, 0), pathTo(2, 1), { timeout: 0, retries: 0, tag: undefined })
     const version2 = plainMad(SUBNET_ADMINISTRATION, GET, 3)
     version2[2] = 2
     send(client, version2)
-    assert.deepEqual([gets.heard.length, client.heard.length, other.heard.length], [1, 2, 0])
-    assert.equal(new DataView(client.heard[1]!.buffer).getUint16(4), 0x0c)
+    assert.deepEqual([gets.received.length, client.received.length, other.received.length], [1, 2, 0])
+    assert.equal(new DataView(client.received[1]!.buffer).getUint16(4), 0x0c)
   })
 
   it('gets nothing of another partition, and counts it', () => {
@@ -87,7 +90,7 @@ describe('the MAD layer', () => {
     for (const pkey of [0x9234, 0x1234, DEFAULT_PKEY, DEFAULT_PKEY & 0x7fff])
       a.mads.send(first, plainMad(SUBNET_ADMINISTRATION, GET, pkey), { ...pathTo(1, 2), pkey })
     world.settle()
-    assert.equal(gets.heard.length, 2)
+    assert.equal(gets.received.length, 2)
     assert.equal(second.ports[0]!.attributes.badPkeyCntr, 2)
   })
 
@@ -101,7 +104,7 @@ describe('the MAD layer', () => {
     wrongVersion[0] = 2
     send(client, wrongVersion)
     assert.deepEqual(
-      client.heard.map(mad => [madFields(mad).method, madFields(mad).tid & 0xffffn]),
+      client.received.map(mad => [madFields(mad).method, madFields(mad).tid & 0xffffn]),
       [[GET | RESPONSE, 1n]],
     )
   })
@@ -116,7 +119,7 @@ describe('the MAD layer', () => {
     taken.agent.close()
     const again = listen(b.mads, second, PERFORMANCE, [GET])
     send(client, plainMad(PERFORMANCE, GET, 1))
-    assert.deepEqual([taken.heard.length, again.heard.length, sets.heard.length], [0, 1, 0])
+    assert.deepEqual([taken.received.length, again.received.length, sets.received.length], [0, 1, 0])
     refuses(Errno.EBUSY, () =>
       b.mads.register({ mgmtClass: PERFORMANCE, classVersion: 1, oui: 0, methods: [GET], receive: () => {} }),
     )
@@ -157,7 +160,7 @@ describe('the MAD layer', () => {
     const again = listen(a.mads, a.plug(1))
     again.agent.send(plainMad(PERFORMANCE, GET, 1), pathTo(1, 2), { timeout: 1_000_000, retries: 0, tag: undefined })
     world.settle()
-    assert.equal(again.heard.length, 1)
+    assert.equal(again.received.length, 1)
     world.rest()
     assert.equal(b.mads.nextTimeout(), Number.POSITIVE_INFINITY)
   })
@@ -166,15 +169,15 @@ describe('the MAD layer', () => {
 describe('the classes of management datagrams', () => {
   const channelOf = (device: Device, caller?: Partial<Caller>, account?: MemoryAccount) => {
     const context = openContext(device, { opened: true, ...(account && { account }) })
-    const nobody = {
+    const callerWithoutMemory = {
       memory: undefined as never,
       copyIn: () => new Uint8Array(0),
       copyOut: () => {},
       descriptor: (number: number) => number,
       ...caller,
     } as Caller
-    const make = () => invokeNow(context, MadChannel, 'create', 0, {}, nobody).descriptors![0]!.object
-    return { context, nobody, make }
+    const make = () => invokeNow(context, MadChannel, 'create', 0, {}, callerWithoutMemory).descriptors![0]!.object
+    return { context, callerWithoutMemory, make }
   }
 
   it('require CAP_NET_RAW', () => {
@@ -184,7 +187,7 @@ describe('the classes of management datagrams', () => {
 
   it('carry a request and its response, and signal a channel when a message arrives', () => {
     const { world, first } = begin()
-    const { context, nobody, make } = channelOf(first)
+    const { context, callerWithoutMemory, make } = channelOf(first)
     const channel = make()
     const fd = findDescriptor(first.core, channel)
     const methods = new Uint8Array(16)
@@ -194,7 +197,7 @@ describe('the classes of management datagrams', () => {
       'create',
       0,
       { channel, mgmtClass: PERFORMANCE, classVersion: 1, methods },
-      nobody,
+      callerWithoutMemory,
     )
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
     const send = (address_: typeof address) =>
@@ -204,17 +207,17 @@ describe('the classes of management datagrams', () => {
         'send',
         agent,
         { address: address_, qpn: 1, timeout: 1000, data: plainMad(PERFORMANCE, GET, 1) },
-        nobody,
+        callerWithoutMemory,
       )
     refuses(Errno.EINVAL, () => send({ ...address, isGlobal: 0 }))
     send(address)
     refuses(Errno.EINVAL, () => send(address))
-    assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, nobody).out, { outstanding: 1 })
-    refuses(Errno.EAGAIN, () => invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, nobody))
+    assert.deepEqual(invokeNow(context, MadAgentClass, 'query', agent, {}, callerWithoutMemory).out, { outstanding: 1 })
+    refuses(Errno.EAGAIN, () => invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory))
     world.settle()
     assert.equal(fd.sink.unread(), 1)
-    refuses(Errno.EINVAL, () => invokeNow(context, MadChannel, 'receive', channel, { room: 255 }, nobody))
-    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, nobody)
+    refuses(Errno.EINVAL, () => invokeNow(context, MadChannel, 'receive', channel, { room: 255 }, callerWithoutMemory))
+    const { out } = invokeNow(context, MadChannel, 'receive', channel, { room: 256 }, callerWithoutMemory)
     assert.deepEqual([out.agent, out.status, out.length, fd.sink.unread()], [agent, 0, 256, 0])
     closeContext(context)
     assert.equal(first.counts.mad_agent, 0)
@@ -234,15 +237,15 @@ describe('the classes of management datagrams', () => {
         charged -= bytes
       },
     }
-    const { context, nobody, make } = channelOf(first, {}, account)
+    const { context, callerWithoutMemory, make } = channelOf(first, {}, account)
     const channel = make()
     const none = { channel, mgmtClass: 0, classVersion: 0, methods: new Uint8Array(16) }
-    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, none, nobody)
+    const { object: agent = -1 } = invokeNow(context, MadAgentClass, 'create', 0, none, callerWithoutMemory)
     const address = { ...zeroRecord(QpAddress), dgid: ipv4(10, 0, 0, 2), sgidIndex: 1, isGlobal: 1, port: 1 }
     const before = charged
     const send = (tid: number) => {
       const data = plainMad(PERFORMANCE, SEND, tid)
-      invokeNow(context, MadAgentClass, 'send', agent, { address, qpn: 1, timeout: 1, data }, nobody)
+      invokeNow(context, MadAgentClass, 'send', agent, { address, qpn: 1, timeout: 1, data }, callerWithoutMemory)
     }
     let sent = 0
     refuses(Errno.ENOMEM, () => {

@@ -45,7 +45,7 @@ describe('a connection', () => {
     const { world, a, b } = twoHosts()
     const listener = b.listen(ip4(2, PORT))
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
-    assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
+    assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
     // No private data, as on Linux: libfabric distinguishes the two sides by it.
     assert.deepEqual(
       b.take(passive).map(({ name, details }) => [name, details]),
@@ -54,12 +54,12 @@ describe('a connection', () => {
     assert.deepEqual(b.cm.counts, { identifiers: 2, listeners: 1, connections: 1 })
     a.cm.disconnect(active)
     world.settle()
-    assert.deepEqual(b.heard(passive), ['DISCONNECTED'])
+    assert.deepEqual(b.eventNames(passive), ['DISCONNECTED'])
     b.cm.disconnect(passive)
     world.settle()
-    assert.deepEqual(a.heard(active), ['DISCONNECTED'])
+    assert.deepEqual(a.eventNames(active), ['DISCONNECTED'])
     world.rest()
-    assert.deepEqual([a.heard(active), b.heard(passive)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
+    assert.deepEqual([a.eventNames(active), b.eventNames(passive)], [['TIMEWAIT_EXIT'], ['TIMEWAIT_EXIT']])
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
     assertNothingLeft(world)
@@ -78,7 +78,7 @@ describe('a connection', () => {
     b.cm.disconnect(passive)
     world.rest()
     assert.deepEqual(
-      [a.heard(active), b.heard(passive)],
+      [a.eventNames(active), b.eventNames(passive)],
       [
         ['DISCONNECTED', 'TIMEWAIT_EXIT'],
         ['DISCONNECTED', 'TIMEWAIT_EXIT'],
@@ -96,7 +96,7 @@ describe('a connection', () => {
     b.take(passive)
     a.cm.destroy(active)
     world.settle()
-    assert.deepEqual(b.heard(passive), ['DISCONNECTED'])
+    assert.deepEqual(b.eventNames(passive), ['DISCONNECTED'])
     for (const id of [passive, listener]) b.cm.destroy(id)
     assertNothingLeft(world)
   })
@@ -113,18 +113,18 @@ describe('a connection', () => {
     world.tick()
     assert.equal(active.connection?.state, 'MRA_REQ_RCVD')
     assert.equal(a.cm.engine.counters.received.MRA, 1)
-    const asked = world.now
+    const sentAt = world.now
     world.tick()
-    assert.ok(world.now - asked > 60_000_000, `${world.now - asked} µs`)
+    assert.ok(world.now - sentAt > 60_000_000, `${world.now - sentAt} µs`)
     b.cm.accept(passive, parametersOf(0x22))
     world.settle()
-    assert.deepEqual(a.heard(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
+    assert.deepEqual(a.eventNames(active), ['ADDR_RESOLVED', 'ROUTE_RESOLVED', 'CONNECT_RESPONSE'])
     // The active side is slow too.
     world.tick()
     assert.equal(passive.connection?.state, 'MRA_REP_RCVD')
     a.cm.accept(active, undefined)
     world.settle()
-    assert.deepEqual(b.heard(passive), ['ESTABLISHED'])
+    assert.deepEqual(b.eventNames(passive), ['ESTABLISHED'])
     a.cm.destroy(active)
     for (const id of [passive, listener]) b.cm.destroy(id)
     assertNothingLeft(world)
@@ -190,9 +190,9 @@ describe('a connection', () => {
         fits ? 'ok' : 'EINVAL',
       )
       world.settle()
-      const told = b.take(listener)
-      assert.equal(told.length, fits ? 1 : 0)
-      for (const { details, request } of told) {
+      const events = b.take(listener)
+      assert.equal(events.length, fits ? 1 : 0)
+      for (const { details, request } of events) {
         assert.deepEqual(details.connection?.privateData.subarray(0, bytes), data)
         assert.equal(
           errnoOf(() => b.cm.reject(request!, new Uint8Array(149), 28)),
@@ -215,15 +215,15 @@ describe('a connection', () => {
     const { world, a, b } = twoHosts('dir=sent,drop=30%,seed=5')
     const listener = b.listen(ip4(2, PORT))
     const active = a.connect(ip4(2, PORT), 0x11)
-    const heard: string[] = []
-    for (let turn = 0; turn < 200 && !heard.includes('ESTABLISHED'); turn++) {
+    const eventNames: string[] = []
+    for (let turn = 0; turn < 200 && !eventNames.includes('ESTABLISHED'); turn++) {
       world.settle()
       for (const request of b.requests(listener)) b.cm.accept(request, parametersOf(0x22))
       for (const { name } of a.take(active)) if (name === 'CONNECT_RESPONSE') a.cm.accept(active, undefined)
-      heard.push(...b.told.splice(0).map(({ name }) => name))
+      eventNames.push(...b.reported.splice(0).map(({ name }) => name))
       world.tick()
     }
-    assert.ok(heard.includes('ESTABLISHED'))
+    assert.ok(eventNames.includes('ESTABLISHED'))
   })
 })
 
@@ -415,10 +415,10 @@ describe('a removed device', () => {
     const everywhere = b.listen(any4(PORT))
     const here = b.listen(ip4(2, PORT + 1))
     const { active, passive } = establish(world, a, b, here, [0x11, 0x22])
-    for (const host of [a, b]) host.told.length = 0
+    for (const host of [a, b]) host.reported.length = 0
     b.unplug(2)
     assert.deepEqual(
-      [b.heard(here), b.heard(passive), b.heard(everywhere)],
+      [b.eventNames(here), b.eventNames(passive), b.eventNames(everywhere)],
       [['DEVICE_REMOVAL'], ['DEVICE_REMOVAL'], []],
     )
     for (const use of [
@@ -432,7 +432,7 @@ describe('a removed device', () => {
     // A peer detects that a host is silent only when it sends to it.
     a.cm.disconnect(active)
     world.rest()
-    assert.deepEqual(a.heard(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
+    assert.deepEqual(a.eventNames(active), ['DISCONNECTED', 'TIMEWAIT_EXIT'])
     const again = a.connect(ip4(3, PORT), 0x12)
     world.settle()
     const requests = b.requests(everywhere)
@@ -448,7 +448,7 @@ describe('a removed device', () => {
     const ids = Array.from({ length: 10 }, (_, i) => b.listen(ip4(2, PORT + i)))
     b.unplug(2)
     assert.deepEqual(
-      ids.flatMap(id => b.heard(id)),
+      ids.flatMap(id => b.eventNames(id)),
       [],
     )
     assert.equal(
@@ -458,7 +458,7 @@ describe('a removed device', () => {
     b.cm.destroy(ids[9]!)
     for (const job of jobs) run(job)
     assert.deepEqual(
-      ids.map(id => b.heard(id).length),
+      ids.map(id => b.eventNames(id).length),
       [1, 1, 1, 1, 1, 1, 1, 1, 1, 0],
     )
     for (const id of ids.slice(0, 9)) b.cm.destroy(id)
@@ -480,7 +480,7 @@ describe('a bond failover', () => {
     a.cm.destroy(ids[9]!)
     for (const job of jobs) run(job)
     assert.deepEqual(
-      ids.map(id => a.heard(id)),
+      ids.map(id => a.eventNames(id)),
       ids.map((_, i) => (i < 9 ? ['ADDR_CHANGE'] : [])),
     )
     for (const id of ids.slice(0, 9)) a.cm.destroy(id)
@@ -497,13 +497,13 @@ describe('a bond failover', () => {
     const { active, passive } = establish(world, a, b, listener, [0x11, 0x22])
     a.take(active)
     a.cm.hardwareAddress(device, first)
-    assert.deepEqual(a.heard(active), [])
+    assert.deepEqual(a.eventNames(active), [])
     a.cm.hardwareAddress(device, second)
-    assert.deepEqual(a.heard(active), ['ADDR_CHANGE'])
+    assert.deepEqual(a.eventNames(active), ['ADDR_CHANGE'])
     const late = bound(a, ip4(1, PORT + 2))
     // Migrated back: it still knows its connection, but not the later one.
     a.cm.hardwareAddress(device, first)
-    assert.deepEqual([a.heard(active), a.heard(late), a.heard(early)], [[], ['ADDR_CHANGE'], []])
+    assert.deepEqual([a.eventNames(active), a.eventNames(late), a.eventNames(early)], [[], ['ADDR_CHANGE'], []])
     assert.equal(active.connection?.state, 'ESTABLISHED')
     for (const id of [early, late, active]) a.cm.destroy(id)
     for (const id of [passive, listener]) b.cm.destroy(id)
@@ -531,13 +531,13 @@ describe('a neighbour that gets another MAC', () => {
     a.cm.resolveAddress(resolved, ip4(2, PORT), undefined)
     const own = bound(a, ip4(1, PORT + 1))
     const all = [active, elsewhere.active, resolved, own]
-    const heard = (): string[][] => all.map(id => a.heard(id))
+    const eventNames = (): string[][] => all.map(id => a.eventNames(id))
     const change = (last: number, mac: string): string[][] => {
       macs.set(last, mac)
       a.cm.neighbourChanged(device, ip4(last, 0).address, mac)
-      return heard()
+      return eventNames()
     }
-    heard()
+    eventNames()
     assert.deepEqual(change(2, 'aa'), [[], [], [], []])
     macs.set(2, 'bb')
     a.cm.neighbourChanged(device, ip4(2, 0).address, 'bb')
@@ -545,7 +545,7 @@ describe('a neighbour that gets another MAC', () => {
       a.take(active).map(({ name, details }) => [name, details.status]),
       [['UNREACHABLE', -110]],
     )
-    assert.deepEqual(heard(), [[], [], [], []])
+    assert.deepEqual(eventNames(), [[], [], [], []])
     assert.deepEqual(change(2, 'bb'), [[], [], [], []])
     // The system asked for this one after the route was resolved.
     assert.deepEqual(change(3, 'cc'), [[], [], [], []])
@@ -567,9 +567,9 @@ describe('datagrams', () => {
     assert.equal(details.datagram?.privateData[0], 9)
     b.cm.accept(request!, parametersOf(0x33, Uint8Array.of(8)))
     world.settle()
-    const told = a.take(active).at(-1)!
-    assert.equal(told.name, 'ESTABLISHED')
-    assert.deepEqual([told.details.datagram?.qpNum, told.details.datagram?.privateData[0]], [0x33, 8])
+    const events = a.take(active).at(-1)!
+    assert.equal(events.name, 'ESTABLISHED')
+    assert.deepEqual([events.details.datagram?.qpNum, events.details.datagram?.privateData[0]], [0x33, 8])
     a.cm.destroy(active)
     for (const id of [listener, request!]) b.cm.destroy(id)
     assertNothingLeft(world)
@@ -584,13 +584,13 @@ describe('datagrams', () => {
       const [request] = b.requests(listener)
       b.cm.reject(request, new Uint8Array(0), 0)
       world.settle()
-      assert.equal(a.heard(active).at(-1), 'UNREACHABLE')
+      assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
       b.cm.destroy(request)
       a.cm.connect(active, parametersOf(0))
     }
     b.refusing = true
     world.rest()
-    assert.equal(a.heard(active).at(-1), 'UNREACHABLE')
+    assert.equal(a.eventNames(active).at(-1), 'UNREACHABLE')
     a.cm.destroy(active)
     for (const request of b.requests(listener)) b.cm.destroy(request)
     b.cm.destroy(listener)

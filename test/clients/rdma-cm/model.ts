@@ -8,14 +8,14 @@ import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createChance } from '../../model/random.ts'
-import { any4, assertNothingLeft, type Host, ip4, parametersOf, type Told, World } from './world.ts'
+import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, World } from './world.ts'
 
 type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | 'down' | 'over' | 'failed'
 
 const ended = { DISCONNECTED: 'down', REJECTED: 'down' } as const
 
 /** The events that an identifier may get in each stage, and the stage that follows. */
-const hears: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
+const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   asked: { CONNECT_RESPONSE: 'answered', REJECTED: 'failed', UNREACHABLE: 'failed' },
   answered: { REJECTED: 'down' },
   request: { REJECTED: 'failed' },
@@ -32,7 +32,7 @@ const LASTING: readonly Stage[] = ['up', 'over', 'failed']
 /** Stages that wait for the consumer, whose peer has given up and has sent its message once. */
 const UNTOLD: readonly Stage[] = ['request', 'answered']
 
-interface Thing {
+interface ModelId {
   readonly id: Identifier
   readonly host: Host
   readonly isActive: boolean
@@ -43,7 +43,7 @@ interface Thing {
 const HOSTS = 3
 const PORT = 7471
 const BACKLOG = 16
-const MOST_THINGS = 60
+const MAX_THINGS = 60
 /** Longer than any TIMEWAIT. Microseconds. */
 const REST = 9_000_000
 
@@ -51,7 +51,7 @@ export class CmModel {
   readonly #world = new World()
   readonly #chance: ReturnType<typeof createChance>
   readonly #loses: boolean
-  readonly #things = new Map<Identifier, Thing>()
+  readonly #modelIds = new Map<Identifier, ModelId>()
   readonly #listeners: Identifier[] = []
   /** Queue pairs in TIMEWAIT, with the time at which each may be reused, earliest first. */
   readonly #resting: { readonly qpn: number; readonly until: number }[] = []
@@ -76,26 +76,26 @@ export class CmModel {
   }
 
   /** The queue pair enters TIMEWAIT, whatever the state of its connection. */
-  #release(thing: Thing): void {
-    if (thing.qpn !== 0) this.#resting.push({ qpn: thing.qpn, until: this.#world.now + REST })
-    thing.qpn = 0
+  #release(modelId: ModelId): void {
+    if (modelId.qpn !== 0) this.#resting.push({ qpn: modelId.qpn, until: this.#world.now + REST })
+    modelId.qpn = 0
   }
 
-  #hear({ id, name, details, request }: Told, host: Host): void {
+  #onEvent({ id, name, details, request }: ReportedEvent, host: Host): void {
     if (name === 'ADDR_RESOLVED' || name === 'ROUTE_RESOLVED') return
     if (request !== undefined) {
-      this.#things.set(request, { id: request, host, isActive: false, qpn: 0, stage: 'request' })
+      this.#modelIds.set(request, { id: request, host, isActive: false, qpn: 0, stage: 'request' })
       return
     }
-    const thing = this.#things.get(id)
-    assert.ok(thing, `${name} of a destroyed identifier`)
-    const to = hears[thing.stage][name]
-    assert.ok(to !== undefined, `${name} of an identifier in stage ${thing.stage}`)
+    const modelId = this.#modelIds.get(id)
+    assert.ok(modelId, `${name} of a destroyed identifier`)
+    const to = stageAfter[modelId.stage][name]
+    assert.ok(to !== undefined, `${name} of an identifier in stage ${modelId.stage}`)
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
     assert.ok(!isStale || this.#loses, 'a queue pair after TIMEWAIT is still in use')
-    thing.stage = isStale ? 'down' : to
+    modelId.stage = isStale ? 'down' : to
     if (to === 'up') this.connections++
-    if (to === 'failed' || to === 'over') this.#release(thing)
+    if (to === 'failed' || to === 'over') this.#release(modelId)
     // Programs confirm a disconnect when its event arrives.
     if (name === 'DISCONNECTED') host.cm.disconnect(id)
   }
@@ -103,9 +103,9 @@ export class CmModel {
   #settle(): void {
     for (;;) {
       this.#world.settle()
-      const heard = this.#world.hosts.filter(({ told }) => told.length > 0)
-      if (heard.length === 0) return
-      for (const host of heard) for (const told of host.told.splice(0)) this.#hear(told, host)
+      const notified = this.#world.hosts.filter(({ reported: event }) => event.length > 0)
+      if (notified.length === 0) return
+      for (const host of notified) for (const event of host.reported.splice(0)) this.#onEvent(event, host)
     }
   }
 
@@ -113,62 +113,62 @@ export class CmModel {
     const id = host.create()
     const to = 1 + this.#chance.int(HOSTS)
     host.resolve(id, ip4(to, this.#chance.hits(0.95) ? PORT : PORT + 1))
-    const thing: Thing = { id, host, isActive: true, qpn: this.#qpn(), stage: 'asked' }
-    host.cm.connect(id, parametersOf(thing.qpn))
-    this.#things.set(id, thing)
+    const modelId: ModelId = { id, host, isActive: true, qpn: this.#qpn(), stage: 'asked' }
+    host.cm.connect(id, parametersOf(modelId.qpn))
+    this.#modelIds.set(id, modelId)
   }
 
   /** A program's next step with an identifier, by its stage. */
-  #act(thing: Thing): void {
-    const { id, host } = thing
+  #act(modelId: ModelId): void {
+    const { id, host } = modelId
     const { cm } = host
-    if (thing.stage === 'request') {
+    if (modelId.stage === 'request') {
       if (this.#chance.hits(0.1)) {
         cm.reject(id, Uint8Array.of(1), rejReason.CONSUMER_DEFINED)
-        thing.stage = 'failed'
+        modelId.stage = 'failed'
         return
       }
-      thing.qpn = this.#qpn()
-      cm.accept(id, parametersOf(thing.qpn))
-      thing.stage = 'waiting'
-    } else if (thing.stage === 'answered') {
+      modelId.qpn = this.#qpn()
+      cm.accept(id, parametersOf(modelId.qpn))
+      modelId.stage = 'waiting'
+    } else if (modelId.stage === 'answered') {
       if (this.#chance.hits(0.9)) {
         cm.accept(id, undefined)
-        thing.stage = 'up'
+        modelId.stage = 'up'
         this.connections++
-      } else this.#destroy(thing)
-    } else if (thing.stage === 'up') {
+      } else this.#destroy(modelId)
+    } else if (modelId.stage === 'up') {
       if (this.#chance.hits(0.6)) {
         cm.disconnect(id)
-        thing.stage = 'leaving'
-      } else this.#destroy(thing)
-    } else if (thing.stage === 'failed' && thing.isActive && this.#chance.hits(0.5)) {
-      thing.qpn = this.#qpn()
-      cm.connect(id, parametersOf(thing.qpn))
-      thing.stage = 'asked'
-    } else if (thing.stage === 'over' || thing.stage === 'failed') this.#destroy(thing)
+        modelId.stage = 'leaving'
+      } else this.#destroy(modelId)
+    } else if (modelId.stage === 'failed' && modelId.isActive && this.#chance.hits(0.5)) {
+      modelId.qpn = this.#qpn()
+      cm.connect(id, parametersOf(modelId.qpn))
+      modelId.stage = 'asked'
+    } else if (modelId.stage === 'over' || modelId.stage === 'failed') this.#destroy(modelId)
   }
 
-  #destroy(thing: Thing): void {
-    thing.host.cm.destroy(thing.id)
-    this.#things.delete(thing.id)
-    this.#release(thing)
+  #destroy(modelId: ModelId): void {
+    modelId.host.cm.destroy(modelId.id)
+    this.#modelIds.delete(modelId.id)
+    this.#release(modelId)
   }
 
   /** Destroys everything of a host's program, as when it is killed; a new program listens then. */
   #die(host: Host): void {
-    for (const thing of [...this.#things.values()]) if (thing.host === host) this.#destroy(thing)
+    for (const modelId of [...this.#modelIds.values()]) if (modelId.host === host) this.#destroy(modelId)
     const index = this.#world.hosts.indexOf(host)
     host.cm.destroy(this.#listeners[index]!)
     this.#listeners[index] = host.listen(any4(PORT), { backlog: BACKLOG })
   }
 
   step(): void {
-    const things = [...this.#things.values()]
+    const modelIds = [...this.#modelIds.values()]
     const dice = this.#chance.int(1000)
-    if (dice < 250 && things.length < MOST_THINGS) this.#connect(this.#chance.pick(this.#world.hosts))
-    else if (dice < 850 && things.length > 0) this.#act(this.#chance.pick(things))
-    else if (dice < 870 && things.length > 0) this.#destroy(this.#chance.pick(things))
+    if (dice < 250 && modelIds.length < MAX_THINGS) this.#connect(this.#chance.pick(this.#world.hosts))
+    else if (dice < 850 && modelIds.length > 0) this.#act(this.#chance.pick(modelIds))
+    else if (dice < 870 && modelIds.length > 0) this.#destroy(this.#chance.pick(modelIds))
     else if (dice < 872) this.#die(this.#chance.pick(this.#world.hosts))
     else this.#world.tick()
     this.#settle()
@@ -181,23 +181,23 @@ export class CmModel {
       assert.ok(turns < 100_000, 'timers do not end')
       this.#settle()
     }
-    for (const thing of this.#things.values()) {
-      const isLost = this.#loses && UNTOLD.includes(thing.stage)
-      assert.ok(isLost || LASTING.includes(thing.stage), `at the end an identifier is ${thing.stage}`)
-      if (thing.stage === 'up' && !this.#loses) this.#assertPeer(thing)
+    for (const modelId of this.#modelIds.values()) {
+      const isLost = this.#loses && UNTOLD.includes(modelId.stage)
+      assert.ok(isLost || LASTING.includes(modelId.stage), `at the end an identifier is ${modelId.stage}`)
+      if (modelId.stage === 'up' && !this.#loses) this.#assertPeer(modelId)
     }
-    for (const thing of [...this.#things.values()]) this.#destroy(thing)
+    for (const modelId of [...this.#modelIds.values()]) this.#destroy(modelId)
     this.#world.hosts.forEach(({ cm }, i) => {
       cm.destroy(this.#listeners[i]!)
     })
     this.#world.settle()
-    for (const { told } of this.#world.hosts) told.length = 0
+    for (const { reported: event } of this.#world.hosts) event.length = 0
     assertNothingLeft(this.#world)
   }
 
-  #assertPeer({ id }: Thing): void {
+  #assertPeer({ id }: ModelId): void {
     const { localId, remoteId } = id.connection!
-    const peer = [...this.#things.values()].find(other => other.id.connection?.localId === remoteId)
+    const peer = [...this.#modelIds.values()].find(other => other.id.connection?.localId === remoteId)
     assert.ok(peer, 'a connection has no other end')
     assert.deepEqual([peer.stage, peer.id.connection?.remoteId], ['up', localId])
   }

@@ -80,7 +80,7 @@ describe('a path set by the program', () => {
     // The first path that is primary and bidirectional counts.
     const both = Uint8Array.of(...pathOption(1), ...pathOption(PRIMARY))
     assert.equal(set(a, id, IB, IB_PATH, both), 'ok')
-    assert.deepEqual(a.heard(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
+    assert.deepEqual(a.eventNames(id), ['ADDR_RESOLVED', 'ROUTE_RESOLVED'])
     assert.equal(set(a, id, IB, IB_PATH, pathOption(PRIMARY)), 'EINVAL')
     assert.deepEqual(pathRecord(id), [{ flags: PRIMARY, reserved: 0, record: pathOption(PRIMARY).subarray(8) }])
 

@@ -29,7 +29,7 @@ import { ipv4, ipv6 } from '../../drivers/rxe/machine.ts'
 
 const typeNames = Object.fromEntries(Object.entries(CmEventType.values).map(([name, value]) => [value, name]))
 
-export interface Told {
+export interface ReportedEvent {
   readonly id: Identifier
   readonly name: string
   readonly details: EventDetails
@@ -47,7 +47,7 @@ class Consumer implements IdOwner {
 
   event(type: number, details: EventDetails, request?: Identifier): void {
     assert.ok(this.id)
-    this.#host.told.push({ id: this.id, name: typeNames[type] ?? String(type), details, request })
+    this.#host.reported.push({ id: this.id, name: typeNames[type] ?? String(type), details, request })
   }
 
   createRequest({
@@ -70,7 +70,7 @@ export const parametersOf = (qpNum: number, data = new Uint8Array(0)): Connectio
 export class Host {
   readonly core: Core
   readonly clients: Clients
-  readonly told: Told[] = []
+  readonly reported: ReportedEvent[] = []
   readonly devices = new Map<string, RxeDevice>()
   readonly #world: World
   /** Makes the consumer refuse an identifier for each request. */
@@ -142,13 +142,13 @@ export class Host {
   }
 
   /** The names of an identifier's events; clears them. */
-  heard(id: Identifier): string[] {
+  eventNames(id: Identifier): string[] {
     return this.take(id).map(({ name }) => name)
   }
 
-  take(id: Identifier): Told[] {
-    const found = this.told.filter(told => told.id === id)
-    for (const told of found) this.told.splice(this.told.indexOf(told), 1)
+  take(id: Identifier): ReportedEvent[] {
+    const found = this.reported.filter(reported => reported.id === id)
+    for (const reported of found) this.reported.splice(this.reported.indexOf(reported), 1)
     return found
   }
 

@@ -160,8 +160,8 @@ test('callbacks may add and remove clients and devices: each client is notified 
   assert.equal(seen(), 'b+d3 b-d3', 'c was removed before its turn')
 
   const system = openContext(systemDevice(core))
-  const told: number[] = []
-  addEventHandler(system.device, ({ type }) => void told.push(type))
+  const notified: number[] = []
+  addEventHandler(system.device, ({ type }) => void notified.push(type))
   leave = () => {}
   const third = registerClient(
     core,
@@ -169,7 +169,7 @@ test('callbacks may add and remove clients and devices: each client is notified 
   )
   assert.equal(plug('d4').alive, false)
   assert.equal(seen(), 'b+d4 d+d4 d-d4 b-d4')
-  assert.deepEqual(told, [AsyncEventType.values.DEVICE_REMOVED])
+  assert.deepEqual(notified, [AsyncEventType.values.DEVICE_REMOVED])
   third()
 })
 
@@ -222,22 +222,22 @@ test('a handler that throws is counted, the others are called', () => {
 
 test("handlers passed at an object's creation are called for its events, with the context given (R33)", () => {
   const { context, caller } = bench()
-  const heard: string[] = []
+  const events: string[] = []
   const handlers = {
-    completion: (userHandle: bigint) => void heard.push(`completion ${userHandle}`),
-    event: (userHandle: bigint, type: number) => void heard.push(`event ${userHandle} ${type}`),
+    completion: (userHandle: bigint) => void events.push(`completion ${userHandle}`),
+    event: (userHandle: bigint, type: number) => void events.push(`event ${userHandle} ${type}`),
   }
   const args = { cqe: 4, userHandle: 77n, compVector: 1 }
   invokeNow(context, Classes.cq, 'create', 0, args, { ...caller, handlers })
   const cq = context.handles.slots[0]!
   completed(cq.events!, true)
-  assert.deepEqual(heard, [], 'not armed')
+  assert.deepEqual(events, [], 'not armed')
   arm(cq, true)
   completed(cq.events!, false)
   completed(cq.events!, true)
   completed(cq.events!, true)
   raiseObjectEvent(cq, 0)
-  assert.deepEqual(heard, ['completion 77', 'event 77 0'])
+  assert.deepEqual(events, ['completion 77', 'event 77 0'])
 })
 
 test("an object's handler that throws is counted, and the device continues (R33)", () => {

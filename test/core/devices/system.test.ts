@@ -41,12 +41,12 @@ const system = () => {
 test('it has the global classes, and needs no opening call', () => {
   const { core, context, names } = system()
   assert.deepEqual(names(), [])
-  const told = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
+  const described = declare(invokeNow(context, Classes.interface, 'query', 0, {}, caller).out)
   assert.deepEqual(
-    told.map(({ name }) => name),
+    described.map(({ name }) => name),
     classes.filter(cls => cls.global).map(({ name }) => name),
   )
-  assert.ok(told.some(({ name }) => name === 'system'))
+  assert.ok(described.some(({ name }) => name === 'system'))
   assert.equal(
     errnoOf(() => invokeNow(context, Classes.pd, 'create', 0, {}, caller)),
     'EOPNOTSUPP',

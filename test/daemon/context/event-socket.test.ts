@@ -62,7 +62,7 @@ const bench = ({ passed = true }: { passed?: boolean } = {}): Bench => {
       socket.close()
     },
   )
-  const theirs = pidfdGetfd(self, socket.theirs)
+  const theirs = pidfdGetfd(self, socket.peerEnd)
   assert.ok(theirs >= 0)
   if (passed) {
     socket.passed()
@@ -213,15 +213,15 @@ test('a program that never reads costs bounded memory, and dropped events count 
 })
 
 test('closing the last copy is reported once, and later calls are harmless', async () => {
-  let told = (): void => {}
+  let notify = (): void => {}
   const gone = new Promise<void>(done => {
-    told = done
+    notify = done
   })
   const socket = createEventSocket(
     () => [],
     () => {
       socket.close()
-      told()
+      notify()
     },
   )
   socket.post(record(element(1n)))
@@ -280,7 +280,7 @@ test('events can be withdrawn only while some process holds the program’s end'
     () => socket.close(),
   )
   const self = openProcess(process.pid) as ProcessHandle
-  const theirs = pidfdGetfd(self, socket.theirs)
+  const theirs = pidfdGetfd(self, socket.peerEnd)
   socket.passed()
   const a = element(1n)
   socket.post(record(a))
@@ -309,7 +309,7 @@ const unseen = (t: TestContext, many: number) => {
     { slices },
   )
   const others = Array.from({ length: many }, () => openSync('/dev/null', 'r'))
-  const theirs = pidfdGetfd(self, socket.theirs)
+  const theirs = pidfdGetfd(self, socket.peerEnd)
   socket.passed()
   t.after(() => {
     for (const fd of [...others, theirs]) closeSync(fd)
@@ -352,7 +352,7 @@ test('an end that a call has named is not searched; one that has got another num
   socket.seen(self, theirs)
   socket.post(record(a))
   assert.equal(socket.reach?.(), undefined)
-  socket.seen(self, socket.theirs + 1)
+  socket.seen(self, socket.peerEnd + 1)
   await socket.reach?.()
   assert.ok(turns() > 0)
   assert.equal(socket.withdraw(a).length, 1)

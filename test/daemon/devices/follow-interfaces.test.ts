@@ -46,19 +46,19 @@ it('MACs of a bond and of neighbours are reported; that of other interfaces is n
     },
     close() {},
   }
-  const told: number[] = []
+  const reported: number[] = []
   const fail = (_device: object, error: unknown): void => {
     throw error
   }
   const neighbours: string[] = []
   followInterfaces(interfaces, [rxe], () => {}, fail, {
-    own: (_device, { 5: last }) => told.push(last!),
+    own: (_device, { 5: last }) => reported.push(last!),
     neighbour: ({ device: { name } }, { 15: last }, mac) => neighbours.push(`${name} ${last} ${mac}`),
   })
-  assert.deepEqual(told, [1])
+  assert.deepEqual(reported, [1])
   listener?.link(INDEX, { ...bond, mac: mac(2) })
   listener?.link(INDEX, { ...bond, mac: mac(3), bond: false })
-  assert.deepEqual(told, [1, 2])
+  assert.deepEqual(reported, [1, 2])
   listener?.neighbour(INDEX, ipv4(10, 0, 0, 9), 'aa')
   listener?.neighbour(INDEX + 1, ipv4(10, 0, 0, 9), 'bb')
   assert.deepEqual(neighbours, ['rxe0 9 aa'])

@@ -15,7 +15,7 @@ import { ioctlRequest } from '../../../src/uapi/object/dialect.ts'
 import { messageBuffer, writeHello } from '../../../src/uapi/session-codec.ts'
 import { passedMemory } from '../../../src/verbs/remote/call-memory.ts'
 import { scratchFolder } from '../../tools.ts'
-import { daemonOf, dial, eventually, type Heard } from '../client.ts'
+import { daemonOf, dial, eventually, type ReceivedReply } from '../client.ts'
 
 const folder = scratchFolder()
 const SEALS = SEAL_SHRINK | SEAL_GROW
@@ -81,7 +81,7 @@ test('files that can change size, are too large, or are not memory files are clo
 test('a session passes one file, its calls are at offsets in it, and it is closed with the session', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
-  const hello = async (fd: number): Promise<Heard> => {
+  const hello = async (fd: number): Promise<ReceivedReply> => {
     const buffer = messageBuffer()
     assert.ok(client.say(buffer.bytes.slice(0, writeHello(buffer, {})), [fd]) > 0)
     const reply = await client.next()

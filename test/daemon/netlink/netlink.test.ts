@@ -19,17 +19,17 @@ import {
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
-import { type Answer, attributeOf, errnoOf, openTalk, requestOf, type Talk } from './talk.ts'
+import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSocket, requestOf } from './talk.ts'
 
 const folder = scratchFolder()
 const { DUMP, ACK, REQUEST } = NlmsgFlags
 const ALLOC_PD = 3
 const CREATE_CQ = 18
 
-const begin = async (t: TestContext, devices?: string[]): Promise<{ client: Client; talk: Talk }> => {
+const begin = async (t: TestContext, devices?: string[]): Promise<{ client: Client; talk: NetlinkTestSocket }> => {
   const client = dial(t, await daemonOf(t, folder, devices))
   await client.hello()
-  return { client, talk: await openTalk(client) }
+  return { client, talk: await openTestSocket(client) }
 }
 
 /** The entries of a table in an answer. */
@@ -92,7 +92,7 @@ describe('devices', () => {
 
   it('are added, renamed and removed, and members of the group are notified as on Linux', async t => {
     const { client, talk } = await begin(t)
-    const listener = await openTalk(client)
+    const listener = await openTestSocket(client)
     assert.equal(await listener.call('SET', NetlinkOption.ADD_MEMBERSHIP, 4n), 0)
     assert.deepEqual(names(await talk.ask('NEWLINK', [])), [])
     const change = async (command: 'NEWLINK' | 'SET' | 'DELLINK', ...attributes: Entries): Promise<number> =>
@@ -106,12 +106,12 @@ describe('devices', () => {
     assert.equal(await change('NEWLINK', ['DEV_NAME', 'mlx5_0'], ...link), 0)
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0)
     assert.equal(await change('SET', ['DEV_INDEX', 0], ['DEV_NAME', 'bnxt_re0']), 0, 'its own name')
-    const told = listener.heard().map(({ type, port, sequence, body }) => {
+    const notifications = listener.received().map(({ type, port, sequence, body }) => {
       assert.deepEqual({ type, port, sequence }, { type: nldevType(28), port: 0, sequence: 0 })
       return decodeAttributes(body)
     })
     assert.deepEqual(
-      told.map(entries => [attributeOf(entries, 'EVENT_TYPE'), attributeOf(entries, 'DEV_NAME')]),
+      notifications.map(entries => [attributeOf(entries, 'EVENT_TYPE'), attributeOf(entries, 'DEV_NAME')]),
       [
         [MonitorEvent.UNREGISTER, 'rxe0'],
         [MonitorEvent.REGISTER, 'mlx5_0'],
@@ -120,12 +120,12 @@ describe('devices', () => {
       ],
     )
     assert.deepEqual(
-      told[2].map(([name]) => name),
+      notifications[2].map(([name]) => name),
       ['DEV_INDEX', 'DEV_NAME', 'PORT_INDEX', 'NDEV_INDEX', 'NDEV_NAME', 'EVENT_TYPE'],
     )
     assert.equal(await listener.call('SET', NetlinkOption.DROP_MEMBERSHIP, 4n), 0)
     assert.equal(await change('DELLINK', ['DEV_INDEX', 0]), 0)
-    assert.deepEqual(listener.heard(), [])
+    assert.deepEqual(listener.received(), [])
     assert.deepEqual(await client.tool({ what: 'stat' }).then(reply => 'stat' in reply && reply.stat.devices), [])
   })
 
@@ -236,15 +236,15 @@ describe('objects', () => {
     const context = await client.context()
     const most = 1500
     for (let i = 0; i < most; i++) await client.command(context, ALLOC_PD, [], 1)
-    const other = await openTalk(client)
+    const other = await openTestSocket(client)
     const request = requestOf('RES_PD_GET', [['DEV_INDEX', 0]], DUMP)
     const twice = Buffer.concat([request, request])
     assert.equal(await talk.send(twice), twice.length)
     assert.deepEqual(names(await other.ask('GET', [], DUMP)), ['rxe0'])
-    const messages = talk.heard()
+    const messages = talk.received()
     while (messages.at(-1)?.type !== NlmsgType.DONE) {
       await new Promise(setImmediate)
-      messages.push(...talk.heard())
+      messages.push(...talk.received())
     }
     // A second dump while the first is in progress is EBUSY, as on Linux.
     const refused = messages.filter(({ type }) => type === NlmsgType.ERROR)
@@ -267,10 +267,10 @@ describe('a program that misbehaves', () => {
     const request = requestOf('SYS_GET')
     const datagram = Buffer.concat(Array.from({ length: 64 }, () => request))
     for (let i = 0; i < 20; i++) assert.equal(await talk.send(datagram), datagram.length)
-    const first = talk.heard()
+    const first = talk.received()
     assert.ok(first.length > 0 && first.length < 64 * 20)
     await eventually(client, () => true)
-    const [overrun] = talk.heard()
+    const [overrun] = talk.received()
     assert.equal(overrun.type, NlmsgType.OVERRUN)
     assert.deepEqual(await talk.ask('SYS_GET', [], ACK).then(({ errno }) => errno), 0)
   })
@@ -280,7 +280,7 @@ describe('a program that misbehaves', () => {
     const request = requestOf('GET', [], DUMP)
     assert.equal(talk.sendDirectly(request), request.length)
     await eventually(client, () => true)
-    assert.equal(talk.heard().length, 2)
+    assert.equal(talk.received().length, 2)
     assert.ok((await talk.call('NAME')) > 0, 'it is bound')
   })
 
@@ -302,14 +302,14 @@ describe('a program that misbehaves', () => {
     const odd = requestOf('GET', [], DUMP)
     new DataView(odd.buffer).setUint16(4, nldevType(63), true)
     await talk.send(odd)
-    assert.deepEqual(talk.heard().map(errnoOf), [Errno.EINVAL])
+    assert.deepEqual(talk.received().map(errnoOf), [Errno.EINVAL])
     const silent = requestOf('GET', [], DUMP)
     new DataView(silent.buffer).setUint16(6, DUMP, true)
     await talk.send(silent)
-    assert.deepEqual(talk.heard(), [], 'without the flag of a request')
+    assert.deepEqual(talk.received(), [], 'without the flag of a request')
     new DataView(silent.buffer).setUint16(6, DUMP | ACK, true)
     await talk.send(silent)
-    assert.deepEqual(talk.heard().map(errnoOf), [0])
+    assert.deepEqual(talk.received().map(errnoOf), [0])
   })
 
   it('sends random bytes: each request gets one result, and the daemon continues', async t => {
@@ -337,12 +337,12 @@ describe('a program that misbehaves', () => {
           }),
         )
         assert.equal(await talk.send(datagram), datagram.length)
-        talk.heard()
+        talk.received()
       }),
       { numRuns: 300 },
     )
     await eventually(client, () => true)
-    talk.heard()
+    talk.received()
     assert.equal((await talk.ask('SYS_GET')).errno, 0)
   })
 })
@@ -353,13 +353,13 @@ it('a socket exists until its last copy is closed, and then releases its port an
   const watcher = dial(t, daemon)
   await client.hello()
   await watcher.hello()
-  const talk = await openTalk(client)
+  const talk = await openTestSocket(client)
   assert.equal(await talk.call('BIND', 0, 0n), 0)
   assert.equal(await talk.call('NAME'), process.pid)
   assert.equal((await watcher.stat()).descriptors, 1)
   client.close()
   await eventually(watcher, ({ descriptors }) => descriptors === 0)
-  const next = await openTalk(watcher)
+  const next = await openTestSocket(watcher)
   assert.equal(await next.call('BIND', 0, 0n), 0)
   assert.equal(await next.call('NAME'), process.pid)
 })

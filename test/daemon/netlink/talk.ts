@@ -16,7 +16,7 @@ import { decodeAttributes, type Entries, encodeAttributes } from '../../../src/u
 import { type Message, readMessages, writeMessage } from '../../../src/uapi/nldev/messages.ts'
 import type { Client } from '../client.ts'
 
-export interface Talk {
+export interface NetlinkTestSocket {
   readonly fd: number
   /** An operation on this socket; its result, or -errno. */
   call(operation: keyof typeof NetlinkOperation, extra?: number, argument?: bigint): Promise<number>
@@ -25,7 +25,7 @@ export interface Talk {
   /** Sends it directly, without the preload library. */
   sendDirectly(datagram: Uint8Array): number
   /** All messages received. */
-  heard(): Message[]
+  received(): Message[]
   /** Sends a request and returns the answer; dumps to their end. */
   ask(command: NldevCommandName, attributes?: Entries, flags?: number): Promise<Answer>
 }
@@ -55,13 +55,13 @@ export const errnoOf = ({ body }: Message): number =>
 const endsAnswer = ({ type, flags }: Message): boolean => type < NlmsgType.FIRST || !(flags & NlmsgFlags.MULTI)
 
 /** Requires that the session has sent HELLO. */
-export const openTalk = async (client: Client): Promise<Talk> => {
+export const openTestSocket = async (client: Client): Promise<NetlinkTestSocket> => {
   const { ret, descriptors } = await client.netlink(-1, NetlinkOperation.OPEN, 3, 0n)
   assert.equal(ret, 0n)
   assert.equal(descriptors.length, 1)
   client.keep(descriptors)
   const [fd] = descriptors
-  const talk: Talk = {
+  const talk: NetlinkTestSocket = {
     fd,
     call: async (operation, extra = 0, argument = 0n) =>
       Number((await client.netlink(fd, NetlinkOperation[operation], extra, argument)).ret),
@@ -70,7 +70,7 @@ export const openTalk = async (client: Client): Promise<Talk> => {
       return talk.call('SEND', datagram.length, BigInt(client.memory.address))
     },
     sendDirectly: datagram => sendSmall(fd, datagram),
-    heard() {
+    received() {
       const messages: Message[] = []
       for (;;) {
         const length = recvSmall(fd, BUFFER)
@@ -82,11 +82,11 @@ export const openTalk = async (client: Client): Promise<Talk> => {
     async ask(command, attributes = [], flags = 0) {
       const request = requestOf(command, attributes, flags)
       assert.equal(await talk.send(request), request.length)
-      const messages = talk.heard()
+      const messages = talk.received()
       // A dump continues as it is read.
       while (messages.length === 0 || !endsAnswer(messages[messages.length - 1])) {
         await new Promise(setImmediate)
-        messages.push(...talk.heard())
+        messages.push(...talk.received())
       }
       const control = messages.filter(({ type }) => type < NlmsgType.FIRST)
       return {

@@ -145,8 +145,8 @@ test('random messages, before and after HELLO', async t => {
       }
       // The bystander's answer comes after all of these have been handled.
       await other.client.stat()
-      for (let heard = client.next(); ; heard = client.next()) {
-        const one = await Promise.race([heard, other.client.stat().then(() => 'quiet' as const)])
+      for (let reply = client.next(); ; reply = client.next()) {
+        const one = await Promise.race([reply, other.client.stat().then(() => 'quiet' as const)])
         if (one === undefined || one === 'quiet') break
         for (const fd of one.descriptors) close(fd)
       }
@@ -379,9 +379,9 @@ test('a client that sends requests and never reads is disconnected', async t => 
   await client.hello()
   const ask = message(MessageType.TOOL, HEADER + 40, { fill: 0x20 })
   // No turn of the event loop in between: nothing is read meanwhile.
-  let said = 0
-  while (client.say(ask) > 0) said++
-  assert.ok(said > 10)
+  let sent = 0
+  while (client.say(ask) > 0) sent++
+  assert.ok(sent > 10)
   await other.client.stat()
   await other.isWell()
 })

@@ -124,7 +124,7 @@ const alone = (trusted: boolean) => {
     },
   } as unknown as DaemonState
   const buffer = messageBuffer()
-  const heard: string[] = []
+  const records: string[] = []
   let wanted = false
   let room = Number.POSITIVE_INFINITY
   const read = (length: number): string => {
@@ -136,11 +136,11 @@ const alone = (trusted: boolean) => {
   const desk = createToolDesk(daemon, {
     buffer,
     trusted,
-    reply: length => heard.push(read(length)),
+    reply: length => records.push(read(length)),
     send: length => {
       if (room <= 0) return false
       room--
-      heard.push(read(length))
+      records.push(read(length))
       return true
     },
     wantWritable: value => {
@@ -150,14 +150,14 @@ const alone = (trusted: boolean) => {
   return {
     desk,
     subscribers,
-    heard,
+    records,
     wanted: () => wanted,
     setRoom: (value: number) => {
       room = value
     },
     ask(request: unknown): ToolReply {
       desk.handle({ ...newRequest(), text: JSON.stringify(request) }, [])
-      return JSON.parse(heard.pop() as string) as ToolReply
+      return JSON.parse(records.pop() as string) as ToolReply
     },
     record: (more: Partial<TraceRecord>): void => {
       const one = {
@@ -195,12 +195,12 @@ test('a slow tool gets its records later, in order, and lost ones are counted', 
   b.setRoom(0)
   for (let i = 1; i <= 10_050; i++) b.record({ ret: i })
   assert.equal(b.wanted(), true)
-  assert.equal(b.heard.length, 1)
+  assert.equal(b.records.length, 1)
   b.setRoom(Number.POSITIVE_INFINITY)
   b.desk.onWritable()
   assert.equal(b.wanted(), false)
   b.record({ ret: 20_000 })
-  const got = b.heard.map(text => JSON.parse(text) as TraceRecord)
+  const got = b.records.map(text => JSON.parse(text) as TraceRecord)
   assert.deepEqual(
     got.map(({ ret }) => ret),
     [...Array.from({ length: 10_001 }, (_, i) => i), 20_000],
@@ -220,9 +220,9 @@ test('a call too long for one message comes in parts; a longer one without its b
   b.record({ ret: 5, call: call(70_000) })
   b.record({ ret: 6, reason: `${'B'.repeat(31_999)}\u{1f600}` })
   b.record({ ret: 7, call: call(5_000_000) })
-  assert.ok(b.heard.length > 8)
+  assert.ok(b.records.length > 8)
   const read = traceReader()
-  const got = b.heard.map(read).filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
+  const got = b.records.map(read).filter(record => record !== undefined && !('failure' in record)) as TraceRecord[]
   assert.deepEqual(
     got.map(({ ret, reason, call }) => [ret, reason?.length, call?.message.length]),
     [

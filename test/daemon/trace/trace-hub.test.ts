@@ -23,9 +23,9 @@ const answering =
   }
 
 const listen = (hub: ReturnType<typeof createTraceHub>, tag = ''): TraceRecord[] => {
-  const heard: TraceRecord[] = []
-  hub.subscribe({ tag, post: record => heard.push(record) })
-  return heard
+  const records: TraceRecord[] = []
+  hub.subscribe({ tag, post: record => records.push(record) })
+  return records
 }
 
 test('a call is reported at once, to the subscribers of its program', () => {
@@ -71,21 +71,21 @@ test('subscribers of bytes get those that a call read and wrote; all get those o
 
 test('a call that returns descriptors is reported when their numbers are known', () => {
   const hub = createTraceHub(() => 0)
-  const heard = listen(hub)
+  const records = listen(hub)
   const one = () => [5, undefined]
   const other = () => [9]
   hub.watch(answering('object', 'second'), '', facts, one)(view)
   hub.watch(answering('object'), '', facts, other)(view)
-  assert.equal(heard.length, 0)
+  assert.equal(records.length, 0)
   hub.settle(one)
   const expected = [{ attribute: 'object', fd: 5 }, { attribute: 'second' }]
   assert.deepEqual(
-    heard.map(({ descriptors }) => descriptors),
+    records.map(({ descriptors }) => descriptors),
     [expected],
   )
   hub.settle()
-  assert.deepEqual(heard[1].descriptors, [{ attribute: 'object', fd: 9 }])
+  assert.deepEqual(records[1].descriptors, [{ attribute: 'object', fd: 9 }])
   hub.settle()
   hub.settle(one)
-  assert.equal(heard.length, 2, 'each once')
+  assert.equal(records.length, 2, 'each once')
 })

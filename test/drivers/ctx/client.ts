@@ -90,7 +90,7 @@ export interface Client {
   /** `slot`: the bytes are a fragment of an expected message. */
   send(to: number, tag: bigint, data: Uint8Array, slot?: number, offset?: number): number
   /** The next readable record. */
-  told(): RecordOf<typeof CtxRecord>
+  readRecord(): RecordOf<typeof CtxRecord>
 }
 
 /** Opens a device and queries one of its interfaces. */
@@ -123,6 +123,6 @@ export const openClient = (core: Core, device: string, name: string): Client => 
       caller.bytes.set(data, head.length)
       return opsWrite(fd, caller, 0n, head.length + data.length)
     },
-    told: () => read(CtxRecord, readEvents(fd)[0].bytes),
+    readRecord: () => read(CtxRecord, readEvents(fd)[0].bytes),
   }
 }

@@ -114,16 +114,16 @@ test('arming notifies once of the next message, and at once if one waits', () =>
   const { a, b } = pair()
   const { number } = b.mapped.info
   a.send(number, 0n, bytes(1))
-  assert.equal(errnoOf(b.told), 'EAGAIN')
+  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
   b.ioctl(CtxIoctl.ARM)
-  assert.deepEqual(b.told(), { number, producer: 1 })
+  assert.deepEqual(b.readRecord(), { number, producer: 1 })
   receive(b.mapped)
   b.ioctl(CtxIoctl.ARM)
-  assert.equal(errnoOf(b.told), 'EAGAIN')
+  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
   a.send(number, 0n, bytes(1))
   a.send(number, 0n, bytes(1))
-  assert.deepEqual(b.told(), { number, producer: 2 })
-  assert.equal(errnoOf(b.told), 'EAGAIN')
+  assert.deepEqual(b.readRecord(), { number, producer: 2 })
+  assert.equal(errnoOf(b.readRecord), 'EAGAIN')
 })
 
 test('reset empties the queues and drops announcements', () => {

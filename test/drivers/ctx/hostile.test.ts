@@ -31,7 +31,7 @@ import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { mutate } from '../../fuzz/mutate.ts'
 import { type Chance, createChance } from '../../model/random.ts'
-import { mend, splits } from '../../objects/intruder.ts'
+import { correctLengths, splits } from '../../objects/intruder.ts'
 import { type Names, plausibleCall } from '../../objects/plausible.ts'
 import { flatCaller, openClient, receive } from './client.ts'
 
@@ -39,7 +39,7 @@ const ROUNDS = 12
 const CALLS = 250
 
 /** Limited memory, and the blocks that are not freed yet. */
-const scarce = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
+const limitedMemory = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
   const plain = bufferMemory()
   const live = new Set<MappedChunk>()
   return {
@@ -57,7 +57,7 @@ const scarce = (): MappedMemory & { readonly live: Set<MappedChunk> } => {
 interface Intruder {
   readonly context: Context
   readonly caller: Caller & { readonly bytes: Uint8Array }
-  readonly memory: ReturnType<typeof scarce>
+  readonly memory: ReturnType<typeof limitedMemory>
   readonly fds: Map<number, FdObject>
 }
 
@@ -75,7 +75,7 @@ const say = (one: Intruder, chance: Chance): string => {
   const { context, caller, fds } = one
   const call = plausibleCall(namesOf(one, chance))
   const bytes = encodeCall(call)
-  const changed = chance.hits(0.5) ? bytes : mend('object', mutate(bytes, bytes, splits.object, chance))
+  const changed = chance.hits(0.5) ? bytes : correctLengths('object', mutate(bytes, bytes, splits.object, chance))
   caller.bytes.set(changed.subarray(0, 8192))
   const target = call.fd === undefined ? undefined : fds.get(call.fd)?.handle
   const answer = dispatch(context, decodeIoctl, [ioctlRequest(call.method.call), 0n], caller, target) as Answer
@@ -150,7 +150,7 @@ const run = (seed: number): Record<string, number> => {
   const before = JSON.stringify(stat(core).devices)
   const tally: Record<string, number> = {}
   for (let round = 0; round < ROUNDS; round++) {
-    const memory = scarce()
+    const memory = limitedMemory()
     const context = openContext(device as never, { opened: true, mapped: memory }) as Context
     const fds = new Map<number, FdObject>()
     const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }

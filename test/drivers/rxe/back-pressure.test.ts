@@ -43,7 +43,7 @@ const QKEY = 0x77
 /** More than all buffers of a port of `machine`. */
 const BUFFERS = 90
 
-interface Thing {
+interface TestObject {
   readonly p: Program
   readonly cls: ObjectClass
   readonly handle: number
@@ -57,7 +57,7 @@ interface Sender {
 
 /** Two programs on two devices, with queue pairs of every service between them and all the objects that they need. */
 const world = (m: ReturnType<typeof machine>) => {
-  const things: Thing[] = []
+  const things: TestObject[] = []
   const senders: Sender[] = []
   const receivers: { readonly ring: Mapped; readonly mr: Region }[] = []
   const programs = [program(m, 0), program(m, 1)]

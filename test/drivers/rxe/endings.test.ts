@@ -102,15 +102,15 @@ test('a device removed while one of its contexts closes: each object is destroye
   const { m, a, b } = pair()
   const jobs: Iterator<unknown>[] = []
   Object.assign(m.core, { run: (job: Iterator<unknown>) => jobs.push(job) })
-  const told: string[] = []
-  closeContext(b.p.context, () => told.push('context'))
+  const reported: string[] = []
+  closeContext(b.p.context, () => reported.push('context'))
   jobs[0].next()
-  unregister(m.devices[1].device, () => told.push('device'))
-  closeContext(b.p.context, () => told.push('again'))
+  unregister(m.devices[1].device, () => reported.push('device'))
+  closeContext(b.p.context, () => reported.push('again'))
   for (let left = jobs; left.length > 0; ) left = left.filter(job => job.next().done !== true)
-  assert.deepEqual(told, ['context', 'again', 'device'])
-  closeContext(b.p.context, () => told.push('late'))
-  assert.deepEqual(told.slice(3), ['late'])
+  assert.deepEqual(reported, ['context', 'again', 'device'])
+  closeContext(b.p.context, () => reported.push('late'))
+  assert.deepEqual(reported.slice(3), ['late'])
   assert.equal(b.p.rings.live.size, 0)
   assert.equal(m.core.faults, 0)
   a.p.close()

@@ -40,7 +40,7 @@ const scripted = (id: CauseName): Raise => {
     if (ofResponder) t.receives(1, 8)
     ;(ofRequester ?? ofResponder)?.[2](t)
     t.sent()
-    return t.node.told.map(cause => cause.id)
+    return t.node.reported.map(cause => cause.id)
   }
 }
 
@@ -51,7 +51,7 @@ const script =
     const t = startScript(...how)
     play(t)
     t.sent()
-    return t.node.told.map(cause => cause.id)
+    return t.node.reported.map(cause => cause.id)
   }
 
 type Pair = ReturnType<typeof pair>
@@ -61,12 +61,12 @@ const devices =
   (play: (p: Pair) => void, fault = ''): Raise =>
   () => {
     const p = pair([0, 1], fault)
-    const told: CauseName[] = []
-    addFailureHandler(p.m.core, ({ cause }) => told.push(cause.id))
+    const reported: CauseName[] = []
+    addFailureHandler(p.m.core, ({ cause }) => reported.push(cause.id))
     play(p)
     p.m.settle()
-    for (let left = 100; left > 0 && told.length === 0 && p.m.tick(); left--);
-    return told
+    for (let left = 100; left > 0 && reported.length === 0 && p.m.tick(); left--);
+    return reported
   }
 
 /** `a` posts a request; by default a SEND of 8 bytes for which `b` has a receive. */
@@ -151,9 +151,9 @@ const datagram = devices(({ m, a: { p, cq, mr } }) => {
 const unacknowledged: Raise = () => {
   const { a } = pair()
   const { p } = a
-  const told: CauseName[] = []
+  const reported: CauseName[] = []
   const waits = createDestroyWaits(
-    ({ failure }) => told.push(failure.cause.id),
+    ({ failure }) => reported.push(failure.cause.id),
     later => later(),
   )
   const structure = new DataView(new ArrayBuffer(256))
@@ -174,7 +174,7 @@ const unacknowledged: Raise = () => {
   assert.equal(queue.take(9).length, 1)
   invokeNow(p.context, RcQp, 'destroy', qp.handle, {}, p.caller)
   invokeNow(p.context, Cq, 'destroy', cq.handle, {}, caller)
-  return told
+  return reported
 }
 
 const raises: Readonly<Record<CauseName, Raise>> = {
@@ -324,6 +324,6 @@ const raises: Readonly<Record<CauseName, Raise>> = {
 
 for (const name of Object.keys(causes) as CauseName[])
   it(name, () => {
-    const told = raises[name]()
-    assert.ok(told.includes(name), `no test raises it; reported were: ${told.join(', ') || 'none'}`)
+    const reported = raises[name]()
+    assert.ok(reported.includes(name), `no test raises it; reported were: ${reported.join(', ') || 'none'}`)
   })

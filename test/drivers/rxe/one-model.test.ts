@@ -52,7 +52,7 @@ const perform = (by: string, call: Call): string => {
     memory.map(AT, image.bytes)
     for (const { address, bytes } of image.memory) memory.map(address, bytes)
     answer =
-      image.door === EntryPoint.WRITE
+      image.entryPoint === EntryPoint.WRITE
         ? dispatch(p.context, decodeWrite, [AT, image.bytes.length], caller)
         : dispatch(p.context, decodeVerbsIoctl, [RDMA_VERBS_IOCTL, AT], caller)
   }

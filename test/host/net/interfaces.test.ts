@@ -49,22 +49,22 @@ const startTable = () => {
     label.startsWith('dump') ? [table.apply(datagram)].filter(end => end !== undefined) : [],
   )
   table.end()
-  const told: string[] = []
+  const changes: string[] = []
   const [v0] = [...table.links.values()].filter(link => link.name === 'v0')
   table.listen({
-    link: (index, now) => told.push(now ? `${now.name} ${now.mtu} ${now.up} ${now.carrier}` : `${index} gone`),
+    link: (index, now) => changes.push(now ? `${now.name} ${now.mtu} ${now.up} ${now.carrier}` : `${index} gone`),
     address: (index, address, present) => {
-      if (index === v0.index) told.push(`${present ? '+' : '-'}${text(address)}`)
+      if (index === v0.index) changes.push(`${present ? '+' : '-'}${text(address)}`)
     },
-    neighbour: (index, address, mac) => told.push(`${index} ${text(address)} at ${mac}`),
+    neighbour: (index, address, mac) => changes.push(`${index} ${text(address)} at ${mac}`),
   })
   /** The notifications that labelled messages cause, limited to v0. */
   const change = (wanted: string): string[] => {
-    told.length = 0
+    changes.length = 0
     for (const { label, datagram } of recorded) if (label === wanted) table.apply(datagram)
-    return told.filter(line => !/^v1|^br0/.test(line))
+    return changes.filter(line => !/^v1|^br0/.test(line))
   }
-  return { table, ends, change, v0, told }
+  return { table, ends, change, v0, changes }
 }
 
 describe('interfaces', () => {
@@ -88,7 +88,7 @@ describe('interfaces', () => {
   })
 
   it('recognises a bond, and reports its next MAC', () => {
-    const { table, told, v0 } = startTable()
+    const { table, changes, v0 } = startTable()
     const [{ datagram }] = recorded.filter(({ label }) => label === 'mtu')
     const bond = datagram.slice()
     const view = new DataView(bond.buffer)
@@ -96,16 +96,16 @@ describe('interfaces', () => {
     view.setUint32(24, view.getUint32(24, true) | 0x400, true)
     table.apply(bond)
     assert.equal(table.links.get(v0.index)?.bond, true)
-    told.length = 0
+    changes.length = 0
     const mac = v0.mac
     const at = Buffer.from(bond).indexOf(Buffer.from(mac))
     bond[at + 5] ^= 1
     table.apply(bond)
-    assert.deepEqual(told, ['v0 9000 true true'])
+    assert.deepEqual(changes, ['v0 9000 true true'])
   })
 
   it('reports MACs of neighbours when they become known or change', () => {
-    const { table, told } = startTable()
+    const { table, changes } = startTable()
     const [NEW, GONE] = [28, 29]
     const [four, six] = [Uint8Array.of(10, 99, 0, 9), Uint8Array.of(0xfe, 0x80, ...new Uint8Array(13), 9)]
     const say = (type: number, address: Uint8Array, mac?: Uint8Array): void =>
@@ -113,12 +113,12 @@ describe('interfaces', () => {
     const mac = (last: number): Uint8Array => Uint8Array.of(2, 0, 0, 0, 0, last)
     const key = Uint8Array.from(Buffer.from(mapped(...four), 'hex'))
     say(NEW, four)
-    assert.deepEqual([told, table.neighbourOf(3, key)], [[], undefined], 'the system asks for it')
+    assert.deepEqual([changes, table.neighbourOf(3, key)], [[], undefined], 'the system asks for it')
     for (const last of [1, 1, 2]) say(NEW, four, mac(last))
     say(NEW, four)
     assert.equal(table.neighbourOf(3, key), text(mac(2)))
     say(NEW, six, mac(3))
-    assert.deepEqual(told, [
+    assert.deepEqual(changes, [
       `3 ${text(key)} at ${text(mac(1))}`,
       `3 ${text(key)} at ${text(mac(2))}`,
       `3 ${text(six)} at ${text(mac(3))}`,
@@ -155,13 +155,13 @@ describe('interfaces', () => {
   })
 
   it('finds missed changes in a new dump', () => {
-    const { table, v0, told, change } = startTable()
+    const { table, v0, changes, change } = startTable()
     change('add-ipv4')
-    told.length = 0
+    changes.length = 0
     table.begin()
     for (const { label, datagram } of recorded) if (label === 'dump-links') table.apply(datagram)
     table.end()
-    assert.equal(told.length, 3, 'the addresses of v0')
+    assert.equal(changes.length, 3, 'the addresses of v0')
     table.begin()
     for (const { label, datagram } of recorded) if (label === 'dump-addresses') table.apply(datagram)
     table.end()

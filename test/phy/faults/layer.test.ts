@@ -264,7 +264,7 @@ describe('faults', () => {
     const seen: Record<string, number> = {}
     const remove = addTap(b.to, run => {
       assert.equal(run.direction, 'received')
-      seen[run.fate] = (seen[run.fate] ?? 0) + run.count
+      seen[run.outcome] = (seen[run.outcome] ?? 0) + run.count
     })
     const got = transfer(b, 1000)
     const { dropped, duplicated, reordered, corrupted } = b.to.faults

@@ -12,7 +12,7 @@ export const createBurst = (node: TestNode) => {
   let row = -1
   let run: Uint8Array[] = []
   let some = false
-  const handIn = (now: number): void => {
+  const deliver = (now: number): void => {
     if (run.length > 0) node.injectRun(run, () => row, now)
     run = []
   }
@@ -20,16 +20,17 @@ export const createBurst = (node: TestNode) => {
     add(to: number, bytes: Uint8Array, now: number): void {
       const [first] = run
       const last = run.at(-1)
-      if (first !== undefined && (to !== row || last!.length < first.length || bytes.length > first.length)) handIn(now)
+      if (first !== undefined && (to !== row || last!.length < first.length || bytes.length > first.length))
+        deliver(now)
       row = to
       run.push(bytes)
       some = true
     },
     /** The next packet opens another run. */
-    cut: handIn,
+    cut: deliver,
     /** Ends the burst; false if it is empty. */
     finish(now: number): boolean {
-      handIn(now)
+      deliver(now)
       if (some) node.endBurst(now)
       const came = some
       some = false

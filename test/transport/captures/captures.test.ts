@@ -14,10 +14,10 @@ import { type Conversation, readConversation, type Side } from './conversation.t
 import { departures, malformedDepartures } from './departures.ts'
 import { excluded, type Facts, factsOf } from './facts.ts'
 import { takesReceive } from './messages.ts'
-import { handedTwins, recordedTwins } from './mutations.ts'
+import { deliveredMutants, recordedMutants } from './mutations.ts'
 import { outcomeFaults } from './outcome.ts'
 import { pairsOf } from './pairs.ts'
-import { isSpared, permitFor, permitted, permittedOutcomes, type Row } from './permitted.ts'
+import { isExempt, permitFor, permitted, permittedOutcomes, type Row } from './permitted.ts'
 import { type Performance, play } from './play.ts'
 
 const { ERR } = QpState.values
@@ -90,7 +90,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
       })
 
       test(`${what}: mutated recordings fail`, () => {
-        const twins = recordedTwins(name, recorded, isSpared(name, side))
+        const twins = recordedMutants(name, recorded, isExempt(name, side))
         for (const [twin, streams] of twins)
           assert.notEqual(faultsOf(conversation, side, facts, streams, performance).length, 0, twin)
         twinsFound += twins.length
@@ -102,7 +102,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
         // the payload that reaches a queue pair already in error is not compared
         const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)
         const visible = failed ? [] : facts.programWrites === true ? incoming.filter(takesReceive) : incoming
-        for (const [twin, handed] of handedTwins(conversation, side, visible)) {
+        for (const [twin, handed] of deliveredMutants(conversation, side, visible)) {
           const changed = play(conversation, pairs, side, facts, { handed })
           assert.notEqual(faultsOf(conversation, side, facts, recorded, changed).length, 0, twin)
         }

@@ -10,7 +10,7 @@ import { makeFlow, sealIcrc } from '../../../src/wire/icrc.ts'
 import { compareLists, describeDifference, type Permit, type Recorded } from './compare.ts'
 import { type Departure, departures, malformedDepartures } from './departures.ts'
 import { type Case, type Linux, notCaptured, plainAfter, type Result, readCases, run, tableOf } from './forged.ts'
-import { recordedTwins } from './mutations.ts'
+import { recordedMutants } from './mutations.ts'
 
 /** The shortest packet that still has its destination QP. */
 const QPN_END = 8
@@ -34,14 +34,14 @@ const permitFor =
 const faultsOf = (
   linux: Linux,
   { name }: Case,
-  told: string,
+  expected: string,
   replies: readonly Recorded[],
   result: Result,
 ): string[] => {
   const departure = departures.find(d => d.name === name && (d.linux ?? linux) === linux)
   const faults = compareLists(0, 'answers', replies, result.replies, permitFor(departure)).map(describeDifference)
-  const wanted = departure?.after ?? plainAfter(told)
-  if (departure?.after !== undefined && departure.after !== plainAfter(told)) used.add(departure)
+  const wanted = departure?.after ?? plainAfter(expected)
+  if (departure?.after !== undefined && departure.after !== plainAfter(expected)) used.add(departure)
   if (wanted !== result.after) faults.push(`${result.after}, not ${wanted}`)
   return faults
 }
@@ -54,9 +54,9 @@ for (const linux of ['6.1', '6.12'] as const) {
 
       test(`${c.name}: mutants fail`, () => {
         const departure = departures.find(d => d.name === c.name && (d.linux ?? linux) === linux)
-        const spared = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
+        const isExempt = (): boolean => Object.keys(departure?.fields ?? {}).length > 0
         const stream = { qpn: 0, answers: c.replies, requests: [] }
-        for (const [twin, [{ answers }]] of recordedTwins(c.name, [stream], spared))
+        for (const [twin, [{ answers }]] of recordedMutants(c.name, [stream], isExempt))
           assert.notEqual(faultsOf(linux, c, c.after, answers, result).length, 0, twin)
         if (departure?.after === undefined)
           for (const [from, to] of [
@@ -65,8 +65,8 @@ for (const linux of ['6.1', '6.12'] as const) {
             ['rq_psn 0x', 'rq_psn 0x1'],
             ['wc status ', 'wc status 1'],
           ]) {
-            const told = c.after.replace(from, to)
-            if (told !== c.after) assert.notEqual(faultsOf(linux, c, told, c.replies, result).length, 0, to)
+            const expected = c.after.replace(from, to)
+            if (expected !== c.after) assert.notEqual(faultsOf(linux, c, expected, c.replies, result).length, 0, to)
           }
         // the result differs if one of the packets is withheld
         if (c.replies.length === 0) return
@@ -104,9 +104,9 @@ describe('malformed packets, which were not captured', () => {
   for (const name of notCaptured) {
     test(name, () => {
       const { replies, after: end } = run('6.1', name, [packets[name]])
-      const told = tableOf('Linux 6.1.192').find(c => c.name === name)!
+      const expected = tableOf('Linux 6.1.192').find(c => c.name === name)!
       const departs = malformedDepartures.some(d => d.name === name)
-      assert.equal(plainAfter(told.after) !== end, departs)
+      assert.equal(plainAfter(expected.after) !== end, departs)
       assert.deepEqual({ replies, end }, { replies: [], end: 'state 3 rq_psn 0x000200; word 5' })
     })
   }

@@ -108,9 +108,9 @@ export const memoryOf = (conversation: Conversation, pairs: readonly Pair[], sid
   const windows = side === 1 ? (facts.windows ?? []) : []
   for (const { key, offset, length, access } of windows)
     regions.push({ key, pd: 1, offset: space.locate(log!.address) + offset, length, access })
-  const told = regions.map(r => r.key)
+  const keys = regions.map(r => r.key)
   for (const { key, address, length, message, refused } of accesses) {
-    if (refused || length === 0 || told.includes(key)) continue
+    if (refused || length === 0 || keys.includes(key)) continue
     grant(regions, key, space.locate(address), length, rightOf(message.flags))
   }
   return { space, regions, content: contentOf(conversation, accesses, space) }

@@ -8,7 +8,7 @@ import type { WellFormedPacket } from '../../../src/wire/packet.ts'
 import type { Recorded, RecordedStream, StreamKind } from './compare.ts'
 import { type Conversation, type Entry, headersOf, isRequest, type Side } from './conversation.ts'
 import type { Message } from './messages.ts'
-import type { Handed } from './play.ts'
+import type { PacketToDeliver } from './play.ts'
 
 /** Whether to change a packet or to duplicate it. */
 const isSame = (a: Entry, b: Entry): boolean =>
@@ -67,10 +67,10 @@ const same = (a: Recorded, b: Recorded): boolean =>
   a.packet.name === b.packet.name && a.packet.BTH.psn === b.packet.BTH.psn
 
 /** Whether a packet is exempt from a mutation. */
-export type Spared = (recorded: Recorded, what: string) => boolean
+export type Exempt = (recorded: Recorded, what: string) => boolean
 
 /** Mutants of one list of packets. */
-const twinsOf = (list: readonly Recorded[], spared: Spared, salt: string): [string, Recorded[]][] => {
+const mutantsOf = (list: readonly Recorded[], spared: Exempt, salt: string): [string, Recorded[]][] => {
   const positionsFor = (what: string): number[] => list.flatMap((r, i) => (spared(r, what) ? [] : [i]))
   const positions = positionsFor('packet')
   const twins: [string, Recorded[]][] = []
@@ -97,14 +97,14 @@ const twinsOf = (list: readonly Recorded[], spared: Spared, salt: string): [stri
 }
 
 /** Mutants of the recorded packets of a side, each with its name. */
-export const recordedTwins = (
+export const recordedMutants = (
   name: string,
   streams: readonly RecordedStream[],
-  spared: Spared,
+  spared: Exempt,
 ): [string, RecordedStream[]][] =>
   streams.flatMap((stream, s) =>
     (['answers', 'requests'] as const).flatMap((kind: StreamKind) =>
-      twinsOf(stream[kind], spared, name + kind).map(([what, list]): [string, RecordedStream[]] => [
+      mutantsOf(stream[kind], spared, name + kind).map(([what, list]): [string, RecordedStream[]] => [
         `QP ${stream.qpn}, ${kind}: ${what}`,
         streams.with(s, { ...stream, [kind]: list }),
       ]),
@@ -115,13 +115,13 @@ export const recordedTwins = (
  * Mutants of the packets handed to `side`: its peer's first request withheld, its last response withheld, and the
  * payload of the last delivered message of `incoming` (in order) changed.
  */
-export const handedTwins = (
+export const deliveredMutants = (
   { entries }: Conversation,
   side: Side,
   incoming: readonly Message[],
-): [string, Handed][] => {
+): [string, PacketToDeliver][] => {
   const handed = entries.filter(e => e.from !== side && !e.lost)
-  const twins: [string, Handed][] = []
+  const twins: [string, PacketToDeliver][] = []
   const twin = (what: string, entry: Entry | undefined, bytes: (entry: Entry) => Uint8Array | undefined): void => {
     if (entry !== undefined) twins.push([`${what} ${entry.number}`, e => (isSame(e, entry) ? bytes(e) : e.bytes)])
   }

@@ -125,7 +125,7 @@ export const permittedOutcomes: readonly { readonly capture: string; readonly si
 ]
 
 /** Whether mutants skip `field` of a packet because a row for this side covers it. */
-export const isSpared =
+export const isExempt =
   (capture: string, side: Side) =>
   ({ number, packet }: Recorded, field: string): boolean =>
     permitted.some(row =>

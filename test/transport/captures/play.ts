@@ -115,10 +115,10 @@ const rnrTimerOf = (conversation: Conversation, side: Side): number => {
 }
 
 /** The packet that our engine receives for a recorded one; undefined if withheld. */
-export type Handed = (entry: Entry) => Uint8Array | undefined
+export type PacketToDeliver = (entry: Entry) => Uint8Array | undefined
 
 export interface PlayOptions {
-  readonly handed?: Handed
+  readonly handed?: PacketToDeliver
   /** Recorded packets with no packet of `side` between them form one burst, with runs as long as possible. */
   readonly inBursts?: boolean
 }

@@ -34,7 +34,7 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
   const transmit = first.transmit
   first.transmit = now => {
     transmit(now)
-    const under = [...joined.flying.filter(({ to }) => to === 1), ...first.sent]
+    const under = [...joined.inFlight.filter(({ to }) => to === 1), ...first.sent]
     most = Math.max(
       most,
       under.reduce((sum, { bytes }) => sum + bytes.length - 16 + 64, 0),

@@ -19,7 +19,7 @@ import { callsOf } from '../../spec/arbitrary.ts'
 import type { FakeMemory } from '../abilog.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from '../fake-view.ts'
 import { recordedResult } from '../recorded.ts'
-import { asSaid } from '../said.ts'
+import { expressible } from '../said.ts'
 import { assertSurvives, decode } from '../there-and-back.ts'
 
 /** A view with live objects of the right classes for every handle in a call. */
@@ -69,7 +69,7 @@ const changed = (image: LinuxImage, changes: readonly Change[]): LinuxImage => {
 
 const assertAnswers = (view: FakeView, decoded: Decoded, image: LinuxImage, result: Result): void => {
   const answer = decoded.answer(result)
-  if (image.door === EntryPoint.IOCTL) {
+  if (image.entryPoint === EntryPoint.IOCTL) {
     assert.equal(answer.ret, 0, answer.reason)
     return
   }
@@ -103,7 +103,7 @@ for (const { name, by, classes, method } of kinds)
       const some = fc.array(change, { minLength: 1, maxLength: 4 })
       fc.assert(
         fc.property(callsOf(cls, method), some, (generated, changes) => {
-          const call = asSaid({ name, by }, generated.call)
+          const call = expressible({ name, by }, generated.call)
           fc.pre(distinct(call))
           const way = encodings(call, RXE_DRIVER_ID, ARENA).find(one => one.name === name && one.by === by)
           // An ioctl's mandatory attribute may be optional here.

@@ -87,7 +87,7 @@ const argsOf = (of: Rule): Decoded['call']['args'] => {
   const { view, decoded } = decode(bytes)
   assert.ok(!isAnswer(decoded), (decoded as Answer).reason)
   assert.deepEqual(encodeLinux(decoded.call, decoded.legacy()!).bytes, bytes)
-  assertSurvives(view, decoded, { door: EntryPoint.WRITE, bytes, memory: [] })
+  assertSurvives(view, decoded, { entryPoint: EntryPoint.WRITE, bytes, memory: [] })
   return decoded.call.args
 }
 

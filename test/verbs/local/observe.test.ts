@@ -89,8 +89,8 @@ test('diagnostics channels report RNR waits, retransmissions and failures', asyn
   assert.ok(Object.values(metrics).every(Number.isFinite))
   a.qp.write(Uint8Array.of(1), { address: 0n, rkey: 1, length: 1 }, { id: 7 })
   assert.equal(await line(a.cq), '7 REM_ACCESS_ERR')
-  const told = seen.failure as { device: string; status?: string; wrId?: string }[]
-  const failure = told.find(({ status }) => status === 'REM_ACCESS_ERR')
+  const failures = seen.failure as { device: string; status?: string; wrId?: string }[]
+  const failure = failures.find(({ status }) => status === 'REM_ACCESS_ERR')
   assert.deepEqual([failure?.device, failure?.status, failure?.wrId], ['rxe0', 'REM_ACCESS_ERR', '7'])
   for (const stop of listeners) stop()
   await closeAll(a, b)

@@ -42,7 +42,7 @@ export interface Destinations {
 }
 
 /** Cached paths of address vectors of one queue pair. */
-const MOST = 64
+const MAX_VECTORS = 64
 
 /** State of one queue pair; very many have no open flow (R15). */
 interface Fields {
@@ -90,7 +90,7 @@ const methods: Destinations & ThisType<Fields & Destinations> = {
     if (flow === undefined) {
       flow = openVector(this, vector)
       if (flow < 0) return -1
-      if (open.size >= MOST) {
+      if (open.size >= MAX_VECTORS) {
         const [oldest] = open
         open.delete(oldest[0])
         this.released.push(oldest[1])

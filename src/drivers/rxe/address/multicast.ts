@@ -34,7 +34,7 @@ interface Group {
   rows: number[]
 }
 
-const nobody: readonly number[] = []
+const noMembers: readonly number[] = []
 const keyOf = (gid: Uint8Array): string => gid.join('.')
 
 export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limits: MulticastLimits): Groups => {
@@ -44,7 +44,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   let total = 0
   /** The last look-up: runs of one flow come one after another. */
   let lastGid: Uint8Array | undefined
-  let lastRows = nobody
+  let lastRows = noMembers
 
   const join = (gid: Uint8Array): Group => {
     if (groups.size >= limits.groups)
@@ -89,7 +89,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
       if (total >= limits.memberships)
         throw new CallError('ENOMEM', `ud_qp.attachMcast: the device has ${limits.memberships} memberships already`)
       if (lids === undefined) {
-        const members = groups.get(key)?.rows.filter(one => one >= 0) ?? nobody
+        const members = groups.get(key)?.rows.filter(one => one >= 0) ?? noMembers
         if (row >= 0 && members.length >= limits.members)
           throw new CallError(
             'ENOMEM',
@@ -119,7 +119,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
     count: row => [...(memberships.get(row)?.values() ?? [])].reduce((sum, lids) => sum + lids.size, 0),
     rowsOf(gid) {
       if (gid !== lastGid) {
-        lastRows = groups.get(keyOf(gid))?.rows ?? nobody
+        lastRows = groups.get(keyOf(gid))?.rows ?? noMembers
         lastGid = gid
       }
       return lastRows

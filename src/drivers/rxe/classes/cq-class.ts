@@ -100,9 +100,9 @@ export const cqCompletions = (device: RxeState): Completions => ({
       return
     }
     const place = { cq: cq.handle, entries: cq.state.ring.capacity }
-    device.stranded.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
+    device.overrunQps.push({ qpn: words[Completion.QPN], cause: because('COMPLETION_LOST', place) })
     if (wasDead) return
-    device.failures.tell({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
+    device.failures.report({ what: 'event', event: CQ_ERR, cause: because('CQ_FULL', place) }, cq.context)
     raiseObjectEvent(cq, CQ_ERR)
   },
 })
@@ -111,9 +111,9 @@ export const cqCompletions = (device: RxeState): Completions => ({
  * Ends the queue pairs whose completions were lost: they go to ERR with an event (IBA 9.9.2 class F, 11.6.3: local work
  * queue catastrophic error). Linux' rxe goes on and loses completions.
  */
-export const failStranded = (device: RxeState): void => {
-  const { stranded } = device
-  for (let one = stranded.pop(); one !== undefined; one = stranded.pop()) {
+export const failOverrunQps = (device: RxeState): void => {
+  const { overrunQps } = device
+  for (let one = overrunQps.pop(); one !== undefined; one = overrunQps.pop()) {
     const { qpn, cause } = one
     const row = device.qpns.rowOf(qpn)
     const qp = row < 0 ? undefined : device.qps[row]

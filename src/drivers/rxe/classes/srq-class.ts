@@ -49,7 +49,7 @@ const create = (
   const sges = Math.max(1, maxSge)
   const reached = (limit: number): void => {
     const cause = because('SRQ_LIMIT', { srq: object.handle, limit })
-    device.failures.tell({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
+    device.failures.report({ what: 'event', event: SRQ_LIMIT_REACHED, cause }, object.context)
     raiseObjectEvent(object, SRQ_LIMIT_REACHED)
   }
   const queue = createReceiveQueue(ringsOf(call.context), maxWr, sges, reached)

@@ -29,7 +29,7 @@ export interface PostScan {
   /** Whether the row's send queue has requests that no scan has seen. */
   behind(row: number): boolean
   /** Whether `look` was called since the last scan. */
-  isAsked(): boolean
+  hasChanges(): boolean
   /** Passes rows with news to the engine; true if there is anything to send. */
   scan(where: Where): boolean
 }
@@ -130,7 +130,7 @@ export const createPostScan = (
       const producer = loadProducer(queues.send.ring)
       return producer !== queues.send.seen && producer !== queues.send.retired
     },
-    isAsked: () => changed.length > 0,
+    hasChanges: () => changed.length > 0,
     scan: where => (hasWindows() ? scanInOrder(where) : inspectWhere(where)),
   }
 }

@@ -35,7 +35,7 @@ export interface ReceiveQueue {
   readonly reached: (limit: number) => void
 }
 
-const nobody = (): void => {}
+const noHandler = (): void => {}
 
 /** A queue for at least `requests` requests of at most `maxSge` elements. Throws CallError ENOMEM. */
 export const createReceiveQueue = (
@@ -50,7 +50,7 @@ export const createReceiveQueue = (
   taken: 0,
   seen: -1,
   limit: 0,
-  reached: reached ?? nobody,
+  reached: reached ?? noHandler,
 })
 
 /** A queue that does not exist: nothing is ever posted here. */
@@ -61,7 +61,7 @@ export const emptyReceiveQueue: ReceiveQueue = {
   taken: 0,
   seen: -1,
   limit: 0,
-  reached: nobody,
+  reached: noHandler,
 }
 
 /** WQEs that are posted and not taken. */

@@ -57,7 +57,7 @@ interface Pieces {
  * limits.
  */
 const LEAST_ROOMS = 16
-const MOST_BYTES = 1 << 20
+const MAX_BYTES = 1 << 20
 
 /** So many bytes of empty slabs are kept, and one of each size, so that queues that come and go make no slabs. */
 const IDLE_BYTES = 1 << 20
@@ -76,7 +76,7 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   let idle = 0
 
   const addSlab = (size: Size): Slab => {
-    const most = Math.max(1, Math.floor(MOST_BYTES / (header + size.bytes)))
+    const most = Math.max(1, Math.floor(MAX_BYTES / (header + size.bytes)))
     const rooms = Math.min(most, Math.max(LEAST_ROOMS, pieces.costly ? size.used >> 3 : size.used))
     const piece = pieces.add(rooms * (header + size.bytes))
     const next = new Int32Array(rooms)

@@ -16,18 +16,18 @@ const bench = (count: number, slots = 15) => {
     send: createSendQueue(memory, slots, 1, 0),
     receive: createReceiveQueue(memory, slots, 1),
   }))
-  const told: string[] = []
+  const notified: string[] = []
   const engine = {
-    onDoorbell: (row: number) => told.push(`send ${row}`),
-    onReceiveScan: (row: number) => told.push(`receive ${row}`),
+    onDoorbell: (row: number) => notified.push(`send ${row}`),
+    onReceiveScan: (row: number) => notified.push(`receive ${row}`),
   } as unknown as Engine
   const posts = createPostScan(rings, engine, () => false)
   /** `empty`: the notified queue was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
-    told.length = 0
+    notified.length = 0
     const found = posts.scan(where)
-    assert.equal(found, !empty && told.some(line => line.startsWith('send')))
-    return [...told]
+    assert.equal(found, !empty && notified.some(line => line.startsWith('send')))
+    return [...notified]
   }
   for (let row = 0; row < count; row++) posts.look(row)
   scan(Where.CHANGED, true)

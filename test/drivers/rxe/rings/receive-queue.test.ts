@@ -18,15 +18,15 @@ const SGES = 2
 
 const bench = (requests = 7) => {
   const memory = testRings()
-  const told = { times: 0 }
+  const limitEvents = { times: 0 }
   const queue = createReceiveQueue(memory, requests, SGES, () => {
-    told.times++
+    limitEvents.times++
   })
   const into = new Uint32Array(Receive.SGE + SGES * Sge.WORDS)
   return {
     memory,
     queue,
-    told,
+    limitEvents,
     ring: mapRing(queue.ring.area),
     /** The consumed id; undefined if the queue was empty. */
     take: (): number | undefined => (takeReceive(queue, into, 0) ? into[Receive.ID_LO] : undefined),
@@ -39,18 +39,18 @@ const post = (ring: ReturnType<typeof mapRing>, ...ids: number[]): void => {
 }
 
 test('the limit event is raised once, when fewer are left, and the limit is then 0', () => {
-  const { queue, ring, take, told } = bench()
+  const { queue, ring, take, limitEvents } = bench()
   post(ring, 1, 2, 3, 4, 5)
   queue.limit = 3
   take()
   take()
-  assert.equal(told.times, 0)
+  assert.equal(limitEvents.times, 0)
   take()
-  assert.deepEqual([told.times, queue.limit], [1, 0])
+  assert.deepEqual([limitEvents.times, queue.limit], [1, 0])
   take()
   take()
   assert.equal(take(), undefined)
-  assert.equal(told.times, 1)
+  assert.equal(limitEvents.times, 1)
 })
 
 test('a queue of one queue pair raises no limit event', () => {
@@ -110,7 +110,7 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
       u32,
       fc.integer({ min: 1, max: 30 }),
       (noise, to, n) => {
-        const { memory, queue, take, into, told } = bench(3)
+        const { memory, queue, take, into, limitEvents } = bench(3)
         queue.limit = 3
         for (let round = 0; round < 3; round++) {
           const { area: piece } = queue.ring
@@ -123,7 +123,7 @@ test('garbage in the ring leads to no access outside it, also after a resize', (
           assert.ok(isIntact(piece))
           moved(memory, queue, n)
         }
-        assert.ok(told.times <= 1)
+        assert.ok(limitEvents.times <= 1)
       },
     ),
   )
