@@ -224,7 +224,7 @@ export class IpInterface implements NeighbourHost {
     const rest = bytes.subarray(ENCAPSULATION_BYTES)
     if (type < 0) this.#count('malformed')
     else if (type === EtherType.ARP && this.#isIpv4) this.#count(this.#onArp(rest, now))
-    else if (type === (this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)) this.#count(this.#onIp(rest, now))
+    else if (type === (this.#isIpv4 ? EtherType.IPV4 : EtherType.IPV6)) this.#count(this.#onIp(rest, now, false))
     else this.#count('foreign')
   }
 
@@ -248,15 +248,16 @@ export class IpInterface implements NeighbourHost {
     return undefined
   }
 
-  #onIp(bytes: Uint8Array, now: number): Verdict | undefined {
+  /** `isLoop`: this interface has sent it to itself. */
+  #onIp(bytes: Uint8Array, now: number, isLoop: boolean): Verdict | undefined {
     const packet = parseIp(bytes)
     if (isFault(packet)) return packet
     const { source, destination, protocol } = packet
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
     const isToThisHost = prefix.isOwn(destination)
-    // What this interface has sent to a group comes back.
-    if (prefix.isOwn(source) && !isToThisHost) return undefined
+    // What this interface has sent to a group comes back. To its own address nothing of its own comes from the link.
+    if (prefix.isOwn(source) && !isLoop) return isToThisHost ? 'foreign' : undefined
     // RFC 4862, 5.4: a host without an address asks for the one that it wants.
     const isNameless = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
     const isForThisHost = isToThisHost || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
@@ -339,7 +340,7 @@ export class IpInterface implements NeighbourHost {
     const { destination } = packet
     const { pkey } = this.#options
     const frame = this.#frameOf(packet)
-    if (this.prefix.isOwn(destination)) this.#count(this.#onIp(frame.subarray(ENCAPSULATION_BYTES), now))
+    if (this.prefix.isOwn(destination)) this.#count(this.#onIp(frame.subarray(ENCAPSULATION_BYTES), now, true))
     else if (this.prefix.isBroadcast(destination)) this.transmit(frame, broadcastLink(pkey))
     else if (isMulticastGid(destination)) this.transmit(frame, multicastLink(destination, pkey))
     else this.#neighbours.send(destination, frame, now)

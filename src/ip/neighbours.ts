@@ -10,7 +10,8 @@ const RETRANSMIT = 1_000_000
 const MAX_TRIES = 3
 const REACHABLE = 30_000_000
 
-export const NeighbourLimits = { entries: 1024, waiting: 256, waitingEach: 16 } as const
+/** `unresolved`: of the entries, those without a link-layer address once all are in use. */
+export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
 
 /** What the cache asks of its interface. */
 export interface NeighbourHost {
@@ -39,6 +40,8 @@ export class NeighbourCache {
   readonly #host: NeighbourHost
   /** The least recently confirmed ones first. */
   readonly #entries = new Map<string, Neighbour>()
+  /** Those without a link-layer address, the first solicited first. */
+  readonly #unresolved = new Set<Neighbour>()
   /** Solicited ones; all wait equally long, so that the earliest deadline is the first. */
   readonly #solicited = new Set<Neighbour>()
   #waiting = 0
@@ -77,6 +80,7 @@ export class NeighbourCache {
     if (known === undefined && !isNew) return
     const entry = known ?? this.#add(address, link)
     entry.link = link
+    this.#unresolved.delete(entry)
     entry.tries = 0
     entry.confirmedUntil = now + REACHABLE
     this.#solicited.delete(entry)
@@ -91,21 +95,29 @@ export class NeighbourCache {
   }
 
   #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
-    if (this.#entries.size >= NeighbourLimits.entries) {
-      // Unresolved ones first: addresses that nobody has must not push out neighbours that answer.
-      const [unresolved] = this.#solicited
-      const [oldest] = this.#entries.values()
-      this.#remove((unresolved ?? oldest) as Neighbour)
-    }
+    if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#leastUseful())
     const key = keyOf(address)
     const entry: Neighbour = { key, address, link, confirmedUntil: 0, tries: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
+    if (link === undefined) this.#unresolved.add(entry)
     return entry
+  }
+
+  /**
+   * Addresses that nobody has must not push out neighbours that answer, and hosts that ask must not push out those that
+   * are being resolved: each of both has its share.
+   */
+  #leastUseful(): Neighbour {
+    if (this.#unresolved.size < NeighbourLimits.unresolved)
+      for (const entry of this.#entries.values()) if (entry.link !== undefined) return entry
+    const [first] = this.#unresolved
+    return first!
   }
 
   #remove(entry: Neighbour): void {
     this.#entries.delete(entry.key)
     this.#solicited.delete(entry)
+    this.#unresolved.delete(entry)
     this.#waiting -= entry.waiting.length
     if (entry.waiting.length > 0) this.#host.dropped(entry.waiting.splice(0).length)
   }

@@ -126,9 +126,13 @@ for (const family of [4, 6] as const)
         const body = new Uint8Array(8)
         fateOf(self.host, self.wrap(icmpPacket(from, { type: family === 4 ? 8 : 128, code: 0, body })))
       }
-      // Its source is this host's address.
-      const own = { ...self.addresses, source: self.addresses.destination, destination: address('10.9.0.255') }
-      if (family === 4) assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(own, self.datagram))), [])
+      // Its source is this host's address: to a group it may be the host's own packet, which comes back.
+      const own = { ...self.addresses, source: self.addresses.destination }
+      const toAll = { ...own, destination: address('10.9.0.255') }
+      if (family === 4) assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(toAll, self.datagram))), [])
+      assert.deepEqual(fateOf(self.host, self.wrap(udpPacket(own, self.datagram))), ['foreign'])
+      const echo = { type: family === 4 ? 8 : 128, code: 0, body: new Uint8Array(8) }
+      assert.deepEqual(fateOf(self.host, self.wrap(icmpPacket(own, echo))), ['foreign'])
       assertUntouched(self)
     })
 
@@ -206,6 +210,47 @@ describe('ARP', () => {
     assert.equal(self.link.collect().length, 1)
     assert.equal(self.host.ip.counts.neighbours, 0)
   })
+})
+
+describe('a full neighbour cache', () => {
+  const stranger = (i: number): Uint8Array => address(`10.1.${i >> 8}.${i & 255}`)
+  const target = address('10.0.0.1')
+  /** Who asks for the victim's address. */
+  const asking = (i: number): Uint8Array => arp({ sender: stranger(i), target })
+  /** Who wants an echo, and does not exist. */
+  const pinging = (i: number): Uint8Array => {
+    const addresses = { source: stranger(i), destination: target, hopLimit: 64 }
+    return encapsulated(EtherType.IPV4, emitIp(icmpPacket(addresses, { type: 8, code: 0, body: new Uint8Array(8) }), 0))
+  }
+
+  for (const [name, filling, during] of [
+    ['of hosts that ask', asking, asking],
+    ['of hosts that ask, while absent ones want echoes', asking, pinging],
+    ['of absent hosts that want echoes', pinging, pinging],
+  ] as const)
+    it(`${name} keeps no neighbour from being found`, () => {
+      const link = new Link()
+      const [victim, other] = [link.add('10.0.0.1', 8), link.add('10.0.0.2', 8)]
+      let sent = 0
+      const flood = (packet: (i: number) => Uint8Array, count: number): void => {
+        for (const end = sent + count; sent < end; sent++) victim.ip.receive(packet(sent), link.now)
+      }
+      flood(filling, 5000)
+      link.collect().length = 0
+      const { got } = other.socket(UDP, PORT)
+      const { socket } = victim.socket(UDP)
+      // The first datagram may be lost among those that wait.
+      for (let tries = 0; tries < 2; tries++) {
+        victim.ip.send(socket, { address: address('10.0.0.2'), port: PORT }, Uint8Array.of(5), link.now)
+        const solicitations = link.collect().splice(0)
+        flood(during, 200)
+        link.collect().length = 0
+        for (const one of solicitations) link.deliver(one)
+        link.settle()
+      }
+      assert.ok(got.length > 0)
+      assert.ok(victim.ip.counts.neighbours <= 1024)
+    })
 })
 
 describe('neighbour discovery', () => {
