@@ -1,5 +1,5 @@
 /*
- * Calls whose failure must not stop what follows: callbacks of clients, destroys by core itself, the steps of a
+ * Runs code whose failure must not stop its caller: callbacks of clients, destroys by core itself, the steps of a
  * device's removal. An exception is counted and reported (`Core.report`).
  */
 import type { Core } from './model.ts'
@@ -19,7 +19,7 @@ export const attempt = <T>(core: Core, body: () => T): T | undefined => {
   }
 }
 
-/** The steps that `job` makes; an exception is reported, and ends them. */
+/** The steps of `job`; an exception is reported, and ends them. */
 export function* attemptSteps(core: Core, job: () => Iterable<unknown> | undefined): Generator<unknown, void> {
   try {
     yield* job() ?? []

@@ -21,7 +21,7 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = Access
 
 const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
-/** The first address of what a row grants, and the one behind its last. */
+/** The first address that a row grants, and the one behind its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
   const start = addressOf(table.iovaHi[row], table.iovaLo[row])
   return { start, end: start + BigInt(table.length[row]) }
@@ -43,7 +43,7 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
   return because(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
 }
 
-/** Arguments as those of `resolve`; undefined if nothing is wrong with them. */
+/** Arguments as those of `resolve`; undefined if they are valid. */
 export const explainKey = (
   table: MemoryTable,
   pd: number,

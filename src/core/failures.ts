@@ -21,10 +21,10 @@ export const addFailureHandler = (core: Core, handler: FailureHandler): (() => v
   }
 }
 
-/** Whether anybody listens. */
+/** Whether there is a handler. */
 export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
 
-/** Tells everybody; that a handler throws is only reported, since a device is in the middle of its work. */
+/** Calls all handlers; an exception is only reported, since the device is working. */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device
   for (const handler of handlers.get(core) ?? [])

@@ -21,7 +21,7 @@ export type HandlerValues = { [attribute: string]: AnyValue | CoreObject | undef
 
 // ---- objects ----
 
-/** MAKING and GOING last while a create or destroy waits; such an object is busy for other calls. */
+/** MAKING and GOING last while an asynchronous create or destroy runs; such an object is busy for other calls. */
 export const Lifecycle = { MAKING: 0, LIVE: 1, GOING: 2, GONE: 3 } as const
 export type Lifecycle = (typeof Lifecycle)[keyof typeof Lifecycle]
 
@@ -29,7 +29,7 @@ export interface CoreObject<S = unknown> {
   /** Unique in this core and never used again, in order of creation. `MemoryTable` knows protection domains by it. */
   readonly id: number
   readonly class: ObjectClass
-  /** Undefined for the objects that a device has by itself: device, interface, port. */
+  /** Undefined for the objects that a device has from its start: device, interface, port. */
   readonly context: Context | undefined
   /** Handle in its context; number of the fd object; port number; 0 for device and interface. */
   handle: number
@@ -50,7 +50,7 @@ export interface CoreObject<S = unknown> {
 export interface FdObject<S = unknown> extends CoreObject<S> {
   readonly context: Context
   readonly sink: EventSink
-  /** The descriptor is closed, or the context is: nothing is posted any more. */
+  /** The descriptor is closed, or the context is: no events are posted any more. */
   closed: boolean
 }
 
@@ -74,7 +74,7 @@ export interface EventRecord {
  */
 export interface EventSink {
   post(event: EventRecord): void
-  /** Awaited before the next three, if the client's end must be found first. Undefined: nothing. */
+  /** Awaited before the next three, if the client's end must be found first. Undefined: no need to wait. */
   reach?(): Promise<void> | undefined
   /** Withdraws the events of `element` that the client has not read, and returns them. */
   withdraw(element: Affiliation): readonly EventRecord[]
@@ -82,7 +82,7 @@ export interface EventSink {
   unread(): number
   /** Takes the oldest events, at most `limit`: a method of the descriptor reads them (R39). */
   take(limit: number): readonly EventRecord[]
-  /** No event will come any more: after the remaining ones, reads return EIO (hang up). */
+  /** No event will follow: after the remaining ones, reads return EIO (hang up). */
   end(): void
 }
 
@@ -96,7 +96,7 @@ export interface Attachment {
   readonly object: number
 }
 
-/** When completions make an event (core/events/thresholds.ts): the queue's setting, and the state of this arming. */
+/** When completions raise an event (core/events/thresholds.ts): the queue's setting, and the state of this arming. */
 export interface Threshold {
   readonly core: Core
   /** Completions, and microseconds. */
@@ -105,13 +105,13 @@ export interface Threshold {
   /** The same, for the present arming. */
   wanted: number
   wait: number
-  /** Completions since it was armed, when the first of them came, and when the event comes at the latest. */
+  /** Completions since it was armed, when the first of them was counted, and when the event is raised at the latest. */
   seen: number
   first: number
   due: number
 }
 
-/** An event that comes by time. */
+/** An event that is raised by time. */
 export interface Deadline {
   readonly due: number
   readonly events: Affiliation
@@ -126,7 +126,7 @@ export interface EventState {
   record: EventRecord | undefined
   /** Its events go there instead. */
   attached: Attachment | undefined
-  /** Undefined: every event comes at once. */
+  /** Undefined: every event is raised immediately. */
   threshold: Threshold | undefined
 }
 
@@ -152,8 +152,8 @@ export interface EventRoute {
 }
 
 /**
- * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs in the middle of
- * the device's work: it notes what happened and makes no call. An exception is only counted.
+ * Event handlers of a caller in this process (R33), called instead of queueing events. A handler runs while the device
+ * is working: it records what happened and makes no call. An exception is only counted.
  */
 export interface EventHandlers {
   /** The armed CQ that was made with this user handle has a completion. */
@@ -167,7 +167,7 @@ export interface EventHandlers {
 /** A memory file of a caller: addresses are offsets in it. */
 export interface FileMemory {
   readonly space: AddressSpace
-  /** No region uses it any more. */
+  /** No region uses the file any more. */
   close(): void
 }
 
@@ -210,7 +210,7 @@ export interface CallContext {
   readonly caller: Caller
   /**
    * Why it runs: a call; an answer of a create that could not be delivered; the context closes; the device is removed.
-   * In all but the first a destroy cannot refuse and must not wait.
+   * In all but the first a destroy cannot refuse and must be synchronous.
    */
   readonly why: 'call' | 'undo' | 'close' | 'remove'
   readonly entry: Entry
@@ -222,7 +222,7 @@ export interface CallContext {
   undelivered?: () => void
 }
 
-/** Objects that a call has made beside the one that its method creates. */
+/** Objects that a call has created in addition to the one that its method creates. */
 export interface CreatedObjects {
   readonly objects: readonly CoreObject[]
   readonly descriptors: readonly NewDescriptor[]
@@ -285,8 +285,8 @@ export interface Hook {
   /** Runs after the lookup and before the handler; a CallError that it throws refuses the call. */
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
-   * Runs when the call has ended, with its results or with what it threw; an exception of its own is only counted. A
-   * call that was refused for its arguments or its object has no `pre`, no `object`, and `args` as they came.
+   * Runs when the call has ended, with its results or with what it threw; an exception of the hook itself is only
+   * counted. A call that was refused for its arguments or its object has no `pre`, no `object`, and unchecked `args`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }
@@ -306,7 +306,7 @@ export interface ClientEntry {
   readonly client: Client
   /** The devices that it uses. */
   readonly devices: Set<Device>
-  /** Its callbacks that are running: one may lead to another. */
+  /** Its running callbacks: one may lead to another. */
   running: number
 }
 
@@ -330,7 +330,7 @@ export interface Port {
   readonly object: CoreObject
 }
 
-/** How many objects of a class, or of several that share it, there are and may be. */
+/** The number of objects of a class, or of several that share the limit, and its maximum. */
 export interface Limit {
   readonly classes: readonly string[]
   readonly most: number
@@ -341,7 +341,7 @@ export interface Device<D = unknown> {
   readonly core: Core
   /** Changed by `renameDevice` only. */
   name: string
-  /** Its number among the devices that are there, from 0; the system-wide device has none (-1). */
+  /** Its number among the existing devices, from 0; the system-wide device has none (-1). */
   readonly index: number
   readonly driver: Driver<D>
   /** The driver's. */
@@ -382,7 +382,7 @@ export interface DriverClass {
   readonly methods: Methods
   /** Versions of methods for devices of one link, in place of those in `handlers` (R27). */
   readonly variants?: Readonly<Partial<Record<LinkName, DriverClass['handlers']>>>
-  /** Optional arguments, of any method, that the driver cannot do, each with the reason. */
+  /** Optional arguments, of any method, that the driver does not support, each with the reason. */
   readonly lacks?: Readonly<Record<string, string>>
 }
 
@@ -406,13 +406,13 @@ export interface OpsState<S = unknown> {
 
 /**
  * One of a driver's interfaces beside its classes. Everything is optional; a missing function returns what a Linux file
- * returns. A handler throws CallError to refuse, and does not wait: it reports the end of longer work by a record that
+ * returns. A handler throws CallError to refuse, and is synchronous: it reports the end of longer work by a record that
  * the client reads (`postRecord`) and can poll for.
  */
 export interface DriverOps<S = unknown> {
-  /** A descriptor is made; returns the state that calls on it get. */
+  /** A descriptor is created; returns the state for its calls. */
   open?(call: OpsCall<undefined>): S
-  /** The second and third argument of ioctl(2); answers its value, ≥ 0. Without it: ENOTTY. */
+  /** The second and third argument of ioctl(2); returns its value, ≥ 0. Without it: ENOTTY. */
   ioctl?(call: OpsCall<S>, request: number, argument: bigint): number
   /** Bytes that were written, at most 1 MiB; returns how many were taken. Without it: EINVAL. */
   write?(call: OpsCall<S>, bytes: Uint8Array): number
@@ -472,7 +472,7 @@ export interface Driver<D = unknown> {
   readonly id: number
   /** Kind of its devices (`NodeType`); default CA. */
   readonly nodeType?: number
-  /** Version of its part of Linux's ABI; 1 if it is not said. */
+  /** Version of its part of Linux's ABI; default 1. */
   readonly abi?: number
   /** The classes this driver has; one listed without methods is core's own, an unlisted one is absent (R19). */
   readonly classes: readonly DriverClass[]
@@ -481,19 +481,19 @@ export interface Driver<D = unknown> {
   /** Link of its devices: they lack attributes of other links (R10, R27). Without one they have all. */
   readonly link?: LinkName
   /**
-   * The device is being removed, and its objects still exist: waiting programs are released now. Programs that poll
-   * shared memory make no calls that could fail; it stays as it is (`MappedMemory.keep`). May take long: it yields after
-   * each few objects.
+   * The device is being removed, and its objects still exist: waiting programs are woken now. Programs that poll shared
+   * memory make no calls that could fail; the memory stays as it is (`MappedMemory.keep`). May take long: it yields
+   * after a few objects.
    */
   removing?(device: Device<D>): Iterable<unknown>
   /**
-   * Opens queue pair 1 of port 1; `receive` is called for each management datagram, in the middle of the device's work:
-   * it makes no call. It owns `mad` and `from`. Throws CallError EBUSY while it is open.
+   * Opens queue pair 1 of port 1; `receive` is called for each management datagram, while the device is working: it
+   * makes no call. It owns `mad` and `from`. Throws CallError EBUSY while it is open.
    */
   openManagement?(device: Device<D>, receive: (mad: Uint8Array, from: MadAddress) => void): ManagementPort
   /**
    * A context was closed, and its objects will be destroyed: its queue pairs send and answer nothing from now on. May
-   * take long: it yields after each few objects.
+   * take long: it yields after a few objects.
    */
   closing?(context: Context<unknown, D>): Iterable<unknown>
   /**
@@ -513,7 +513,7 @@ export interface Driver<D = unknown> {
 /** A client's use of a device: handles, fd objects, lifetime. One per open device file in Linux' terms. */
 /** The process that is charged for the memory of a context's objects. */
 export interface MemoryAccount {
-  /** Throws CallError ENOMEM if it has no room for so many bytes. */
+  /** Throws CallError ENOMEM if there is no room for this many bytes. */
   charge(bytes: number): void
   release(bytes: number): void
   /** Number of the user whose process it is. */
@@ -566,17 +566,17 @@ export interface Core {
   readonly random: () => number
   /** Earliest first. */
   readonly deadlines: Deadline[]
-  /** Runs what takes long (`CoreOptions.run`). */
+  /** Runs long jobs (`CoreOptions.run`). */
   readonly run: (job: Iterator<unknown>) => void
-  /** Contexts that are closed, and whose objects are not all gone. */
+  /** Closed contexts whose objects are not all destroyed. */
   readonly ending: Set<Context>
   nextObject: number
   nextContext: number
   /** Programs may use controlled Q_Keys without CAP_NET_RAW. */
   privilegedQkeys: boolean
-  /** Calls that run handlers which wait. */
+  /** Calls whose asynchronous handlers run. */
   waiting: number
-  /** Callbacks that threw where that is ignored: of clients and handlers, and destroys by core itself. */
+  /** Callbacks that threw where exceptions are ignored: of clients and handlers, and destroys by core itself. */
   faults: number
   readonly report: (error: unknown) => void
   events: number

@@ -1,8 +1,8 @@
 /*
  * The objects of a device, for lists.
  *
- * There may be very many, and they come and go while a list is made: the generator looks at STEP handles in a step,
- * yields `undefined` between steps, and tolerates any change in between.
+ * There may be very many, and they are created and destroyed while a list is made: the generator looks at STEP handles
+ * in a step, yields `undefined` between steps, and tolerates any change in between.
  */
 import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
 

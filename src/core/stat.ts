@@ -1,5 +1,5 @@
 /*
- * Counts of live objects and calls (for `userdma stat`, and for tests that nothing is left behind).
+ * Counts of live objects and calls (for `userdma stat`, and for tests that check that nothing is left).
  */
 import type { Core } from './model.ts'
 
@@ -16,7 +16,7 @@ export interface CoreCounts {
   readonly contexts: number
   readonly objects: number
   readonly descriptors: number
-  /** Calls whose handlers wait. */
+  /** Calls whose asynchronous handlers run. */
   readonly waiting: number
   /** Events posted since the start. */
   readonly events: number

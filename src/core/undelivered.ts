@@ -4,7 +4,7 @@
  */
 import type { CallContext } from './model.ts'
 
-/** `putBack` is called if the call's answer is not delivered; of several, the last one first. */
+/** `putBack` is called if the call's answer is not delivered; if there are several, in reverse order. */
 export const onUndelivered = (call: CallContext, putBack: () => void): void => {
   const before = call.undelivered
   call.undelivered =

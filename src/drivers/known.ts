@@ -1,6 +1,6 @@
 /*
- * The drivers of spec/drivers/names.ts: what makes a device of each, and one device of every driver in a core of its
- * own, whose description is what documents and `userdma schema` print. Nothing is sent or served there.
+ * The drivers of spec/drivers/names.ts: functions that create a device of each, and one device of every driver in a
+ * separate core, whose description documents and `userdma schema` print. Those devices send and serve nothing.
  */
 
 import { createCore } from '../core/devices/registry.ts'
@@ -14,7 +14,9 @@ import { createNullDevice } from './null/device.ts'
 import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
-/** Drivers whose devices have no port: what makes a device of this name. It throws EEXIST for a name in use. */
+/**
+ * Drivers whose devices have no port: the function creates a device of this name. It throws EEXIST for a name in use.
+ */
 export const deviceMakers: {
   readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device
 } = {

@@ -1,7 +1,7 @@
 /*
  * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination, a
  * FlowAddress; equal records share one number. A peer is a destination address of some flow of a port, and the source
- * address by which the receiver knows that port. A flow that is closed while runs of it are in flight lives until they
+ * address by which the receiver knows that port. A flow that is closed while runs of it are in flight exists until they
  * have arrived, since their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
@@ -81,7 +81,7 @@ export const createFlowTable = (): FlowTable => {
   const records: FlowAddress[] = []
   /** Computed with the first packet that needs it: most flows of the memory link never have an ICRC. */
   const icrcFlows: (Flow | undefined)[] = []
-  /** How often `open` named the flow; its other holders are runs in flight. */
+  /** How often `open` returned the flow; runs in flight hold it too. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)

@@ -19,7 +19,7 @@ export interface KeyTable {
   holders(number: number): number
   /** Keys in the table. */
   readonly size: number
-  /** Grows whenever a key comes or goes, so that results can be cached until then. */
+  /** Increases whenever a key is added or removed, so that results can be cached until then. */
   readonly version: number
 }
 

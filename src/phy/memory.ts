@@ -6,10 +6,10 @@
  *
  * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an
  * ICRC; the receiver drops packets with a wrong one. With sealing on demand, ICRCs are computed and checked only while
- * somebody looks at the bytes.
+ * a tap or a layer reads the bytes.
  *
  * Buffers have two sizes, so that an ACK never waits for a large one, and each port has a share. A receiver that does
- * not read its runs blocks those that send to it, no others.
+ * not read its runs blocks only those that send to it.
  */
 import { addressText } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -161,7 +161,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
   const isRight = (run: number, packet: number): boolean =>
     verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
-  /** The record that taps of all ports are shown; a tap may not keep it. */
+  /** The record that is passed to the taps of all ports; a tap may not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
   /** The receiving side of a port: a list of runs, first those that were handed out and not yet released. */
@@ -225,7 +225,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       reserved = -1
     }
 
-    /** Skips and counts packets with wrong ICRCs. Returns the first right one from `from` on, or the run's end. */
+    /** Skips and counts packets with wrong ICRCs. Returns the first correct one from `from` on, or the run's end. */
     const skipWrong = (run: number, from: number): number => {
       let packet = from
       while (packet < records.count[run] && !isRight(run, packet)) {
@@ -369,7 +369,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
           if (port.tap !== null) showTap('received', 'passed', run, from, end)
-          // wrong packets behind it are skipped now, so that the run can be released with its last good packet
+          // wrong packets behind it are skipped now, so that the run can be released with its last correct packet
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
           outstanding = true

@@ -114,8 +114,8 @@ export interface Port {
   /** Largest path MTU in bytes that fits the link, when the port was made. */
   readonly pathMtu: number
   /**
-   * Most window bytes (payload, and 64 per packet) that a sender should have unacknowledged; absent where nothing can
-   * overflow.
+   * Maximum window bytes (payload, and 64 per packet) that a sender should have unacknowledged; absent where nothing
+   * can overflow.
    */
   readonly windowBytes?: number | undefined
   /** The same for all senders of this port together, to one peer. */
@@ -152,7 +152,7 @@ export interface Port {
   peerOf(address: Uint8Array): number
 
   /**
-   * As `TransmitSink` in transport/types.ts. A run is sealed when `commit` returns; fault layers may damage its bytes
+   * As `TransmitSink` in transport/types.ts. A run is sealed when `commit` returns; fault layers may change its bytes
    * until the next `commit` or `flush`.
    */
   reserve(bytes: number): number
@@ -161,8 +161,8 @@ export interface Port {
   flush(): void
 
   /**
-   * The next run, with right ICRCs; false if there is none, or it has to wait for the next `release`. Its bytes stay
-   * until `release`.
+   * The next run, with correct ICRCs; false if there is none, or it has to wait for the next `release`. Its bytes stay
+   * valid until `release`.
    */
   receive(run: ReceivedRun): boolean
   /** Releases all runs received since the last `release`. */
@@ -179,7 +179,7 @@ export interface Port {
   readonly staging?: number | undefined
   /** The receiver of a flow; null if there is none, or it must be sent packets. */
   receiverOf?: ((flow: number) => object | null) | undefined
-  /** `ReceivedRun.peer` of what that flow carries. */
+  /** `ReceivedRun.peer` of the runs of that flow. */
   peerAt?: ((flow: number) => number) | undefined
   /** Whether runs wait to be received. */
   isWaiting?: (() => boolean) | undefined
@@ -188,7 +188,9 @@ export interface Port {
   tap: PortTap | null
   /** For ports that can omit ICRCs: +1 while a user needs the real bytes, -1 afterwards. */
   requireSeal(change: 1 | -1): void
-  /** Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`: an offset, or -1. */
+  /**
+   * Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`: returns an offset, or -1.
+   */
   takeRoom(bytes: number): number
   giveRoom(offset: number): void
 

@@ -20,9 +20,9 @@ export interface Addresses<S> {
   numberOf(address: Uint8Array): number
   /** The number that the address has, or would get. */
   numberFor(address: Uint8Array): number
-  /** Gives an address its number and the socket. */
+  /** Stores the socket of an address, with a number for the address. */
   put(address: Uint8Array, socket: S): number
-  /** A group was left: its number is free again, as no flow leaves from it. */
+  /** A group was left: its number is free again, since no flow has it as its source. */
   forget(number: number): void
 }
 

@@ -1,12 +1,12 @@
 /*
- * Taps: tracer and pcap see every run that a port sends and receives, with real ICRCs. Taps may come and go at any
- * time; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
+ * Taps: tracer and pcap get every run that a port sends and receives, with real ICRCs. Taps may be added and removed at
+ * any time; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
 const tapsOf = new WeakMap<Port, PortTap[]>()
 
-/** Shows `tap` every run until the returned function is called. */
+/** Passes every run to `tap` until the returned function is called. */
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)

@@ -1,8 +1,8 @@
 /*
- * Causes of failures in the engine (spec/causes.ts). A step that finds memory or a request refused notes the reason in
- * `s.result.cause`; the function that completes the request takes it from there. A request that cannot be sent but is
- * not the oldest keeps its cause with its row: nothing behind it is sent, so there is at most one. Only failing paths
- * run this code; it may allocate.
+ * Causes of failures in the engine (spec/causes.ts). A step that refuses an access or a request sets `s.result.cause`;
+ * the function that completes the request takes it from there. If the next request cannot be sent, but earlier ones are
+ * outstanding, its cause is kept with its row: no later request is sent, so there is at most one per row. Only failing
+ * paths run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QP } from './fields.ts'
@@ -19,7 +19,7 @@ const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   return { key: key >>> 0, from, to: from + BigInt(length) }
 }
 
-/** `resolve` has refused these arguments: notes the reason. */
+/** `resolve` has refused these arguments: sets the cause. */
 export const noteRefusedKey = (
   s: EngineState,
   pd: number,
@@ -35,7 +35,7 @@ export const noteRefusedKey = (
     because((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 
-/** A read or write of memory has failed: notes the reason. */
+/** A read or write of memory has failed: sets the cause. */
 export const noteMemoryFault = (
   s: EngineState,
   key: number,
@@ -53,7 +53,7 @@ export const noteMemoryFault = (
       : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
 
-/** Takes the reason that was noted last. */
+/** Takes the cause that was set last. */
 export const takeCause = (s: EngineState): Cause => {
   const cause = s.result.cause ?? because('REFUSED', {})
   s.result.cause = undefined

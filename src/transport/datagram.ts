@@ -1,11 +1,11 @@
 /*
- * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, goes where
- * its work request says, and is accepted if it has the Q_Key of the queue pair. The 40 bytes of a GRH precede the
- * payload in the receive buffer.
+ * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, is sent to
+ * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The 40 bytes of a GRH
+ * precede the payload in the receive buffer.
  *
- * What does not fit is dropped silently (9.9.3, error class D): a wrong Q_Key, no receive WQE, a buffer that is too
- * short, which then serves the next message. A message longer than the path MTU is not sent, which is no error
- * (C10-93.1.1). The requester's loop, runs and window are those of all services.
+ * Other packets are dropped silently (9.9.3, error class D): a wrong Q_Key, no receive WQE, a buffer that is too short,
+ * which then serves the next message. A message longer than the path MTU is not sent, which is no error (C10-93.1.1).
+ * The requester's loop, runs and window are those of all services.
  */
 import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
@@ -33,7 +33,7 @@ const LONGEST_PAYLOAD = 4096
  */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
-/** A Q_Key with this bit: the queue pair's own is sent (10.2.5, 11.4.1.1). */
+/** A Q_Key with this bit set means: send the queue pair's own (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
 /** Writes the DETH of a packet, at `at`, for the work request at `wr` in the pool. */

@@ -1,11 +1,12 @@
 /*
- * Data between packets and client memory. `gather` reads part of a message into the payloads of a run. Writes are
- * deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, done at a gap,
+ * Copies between packets and client memory. `gather` reads part of a message into the payloads of a run. Writes are
+ * deferred: consecutive packets whose payloads go to consecutive addresses become one strided write, executed at a gap,
  * before a completion, and at the end of a burst. Nothing is acknowledged before it is written
  * (docs/decisions/client-memory.md).
  *
- * Keys are resolved when a DMA begins, which finds a peer's mistake at the right packet, and again when it is done,
- * since the region may be gone by then. The caller, or `onDmaFailed`, decides which side a failure blames.
+ * Keys are resolved when a DMA is queued, so that a peer's mistake is reported for the right packet, and again when it
+ * is executed, since the region may be deregistered by then. The caller, or `onDmaFailed`, decides which side a failure
+ * is attributed to.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -29,7 +30,7 @@ export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 const domainOf = (s: EngineState, row: number, kind: number): number =>
   s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
-/** `Memory.resolve` has refused: notes the reason. */
+/** `Memory.resolve` has refused: sets the cause. */
 const noRegion = (
   s: EngineState,
   pd: number,
@@ -44,7 +45,7 @@ const noRegion = (
   return NO_REGION
 }
 
-/** The memory could not be accessed: notes the reason. */
+/** The memory could not be accessed: sets the cause. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
   noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
@@ -236,7 +237,7 @@ export const writePayloads = (
   return OK
 }
 
-/** The same at once, for one payload: the message is a single packet, or it has no packets. */
+/** The same, executed immediately, for one payload: the message is a single packet, or it has no packets. */
 export const writePayloadNow = (
   s: EngineState,
   row: number,
@@ -257,7 +258,7 @@ export const writePayloadNow = (
   return fault(s, key, hi, lo, bytes, access)
 }
 
-/** Does the pending DMA, if there is one. */
+/** Executes the pending DMA, if there is one. */
 export const flushDma = (s: EngineState): void => {
   const arena = s.dmaArena
   if (arena === undefined) return
@@ -275,7 +276,7 @@ export const flushDma = (s: EngineState): void => {
   if (why !== OK) s.onDmaFailed(s, m[DMA.ROW], m[DMA.KIND], why, m[DMA.PSN], m[DMA.MSN])
 }
 
-/** Does the pending DMA if it is of `row`. */
+/** Executes the pending DMA if it belongs to `row`. */
 export const flushDmaOf = (s: EngineState, row: number): void => {
   if (s.dmaArena !== undefined && s.dma[DMA.ROW] === row) flushDma(s)
 }

@@ -96,7 +96,7 @@ export interface Engine {
     peer: number,
     now: number,
   ): number
-  /** The burst ends: the pending DMA is done. Call before its bytes are reused. */
+  /** The burst ends: the pending DMA is executed. Call before the bytes of the burst are reused. */
   endBurst(now: number): void
   /** Sends. True if the port was full or more is to be sent: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
@@ -111,11 +111,11 @@ export interface Engine {
 
 export interface EngineOptions {
   /**
-   * Most window bytes that one QP has unacknowledged: payload, and 64 per packet. One packet may always be sent.
-   * Default 256 KiB. A loss shrinks it for a while.
+   * Maximum window bytes that one QP has unacknowledged: payload, and 64 per packet. One packet may always be sent.
+   * Default 256 KiB. A loss shrinks the window for a while.
    */
   readonly windowBytes?: number
-  /** Most window bytes that all QPs have unacknowledged to one peer. Default 0: no limit. */
+  /** Maximum window bytes that all QPs have unacknowledged to one peer. Default 0: no limit. */
   readonly sharedWindowBytes?: number
   /**
    * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose

@@ -59,7 +59,7 @@ export const enum QP {
   REQ_BYTES_SINCE_ACKREQ = 31,
   /** Outstanding READ and atomic requests. */
   REQ_RD_ATOMIC = 32,
-  /** Congestion window: the most window bytes in flight. A loss shrinks it, ACKs grow it. */
+  /** Congestion window: maximum window bytes in flight. A loss shrinks it, ACKs grow it. */
   REQ_CWND = 33,
 
   // ---- completer ----
@@ -125,7 +125,7 @@ export const enum ReqFlag {
 export const enum RespFlag {
   ACK_DUE = 1,
   NAK_DUE = 2,
-  /** A NAK was sent for the expected PSN: no other answer until it comes. */
+  /** A NAK was sent for the expected PSN: no other NAK until that PSN arrives. */
   NAK_SENT = 4,
   /** RTR: the event COMM_EST was reported. */
   ESTABLISHED = 8,
@@ -142,7 +142,7 @@ export const enum WQE {
   START = 3,
   /** SendKind. */
   KIND = 4,
-  /** How often it counts in QP.REQ_RD_ATOMIC: once for each part of a READ that is outstanding. */
+  /** Its share of QP.REQ_RD_ATOMIC: for a READ the number of its outstanding parts. */
   COUNTED = 5,
   /** Local error: the status with which it completes once it is the oldest; 0: none. */
   STATUS = 6,

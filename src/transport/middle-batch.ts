@@ -1,9 +1,8 @@
 /*
  * Batches of MIDDLE packets, which are most of a long message: they have only a BTH and lie back to back in a run. As
- * many as are next in the current WRITE, or in the response to the oldest READ, are checked and taken in one step
+ * many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one step
  * (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). Any other packet, also the first that
- * differs, goes through transport/responder/responder.ts or transport/completer/completer.ts, which report what is
- * wrong with it.
+ * differs, is handled by transport/responder/responder.ts or transport/completer/completer.ts, which report errors.
  */
 
 import { QpState } from '../spec/enums.ts'

@@ -6,7 +6,7 @@
 
 export const PSN_MASK = 0xff_ffff
 
-/** Most PSNs that may be outstanding. */
+/** Maximum outstanding PSNs. */
 export const PSN_HALF = 0x80_0000
 
 export const psnAdd = (psn: number, count: number): number => (psn + count) & PSN_MASK

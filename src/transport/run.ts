@@ -72,12 +72,12 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 /**
  * Packets begin at 4 modulo 16, so that the payload behind a BTH, or a BTH and a RETH, begins at 0 modulo 16: copies
  * are 15 % faster (measured, process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets of a full path MTU
- * keep that up.
+ * keep this alignment.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
-/** ACKs and requests without data are at most so long: a small reservation is enough for their runs. */
+/** ACKs and requests without data have at most this length: a small reservation is enough for their runs. */
 const SMALL_PACKET = 64
 const SMALL_ROOM = 2048
 
@@ -138,7 +138,7 @@ const commitRun = (s: EngineState): void => {
   s.runCount = 0
 }
 
-/** End of a turn: the rest of the reservation goes back to the port. */
+/** End of a turn: returns the rest of the reservation to the port. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
   s.roomAt = 0

@@ -76,17 +76,22 @@ export interface Results {
 }
 
 export interface EngineState {
-  // ---- given at creation ----
+  // ---- set at creation ----
   readonly env: Environment
-  /** Most window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the limit of QP.REQ_CWND. */
+  /**
+   * Maximum window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the limit of QP.REQ_CWND.
+   */
   readonly window: number
-  /** A READ is requested in parts of at most so many window bytes, which count in the window; 0: whole, and it does not. */
+  /**
+   * A READ is requested in parts of at most this many window bytes, which count in the window; 0: whole, and not
+   * counted.
+   */
   readonly readBytes: number
   /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
 
-  // ---- kept ----
+  // ---- kept between calls ----
   readonly counters: Counters
   rows: Int32Array
   rowCount: number
@@ -108,7 +113,7 @@ export interface EngineState {
   /** By row: the PSN that was answered with RNR NAKs, and how often. */
   readonly notReady: Map<number, { psn: number; times: number }>
 
-  // ---- kept during a call: one turn of sending, one burst of packets ----
+  // ---- valid during a call: one turn of sending, one burst of packets ----
   /** The free part of the room reserved, and the run being built, see run.ts. */
   sink: TransmitSink | undefined
   /** The sink's `soonPackets`, or `maxPackets`. */
@@ -208,8 +213,8 @@ export const createState = (
 })
 
 /**
- * Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when asked for
- * again.
+ * Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when they are
+ * repeated.
  */
 export const readPart = (s: EngineState, mtu: number): number =>
   s.readBytes === 0 ? 0x80_0000 : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
@@ -230,8 +235,8 @@ export const takeRow = (s: EngineState): number => {
 }
 
 /**
- * How many rows a table has next that is full with `count`: an eighth more, so that of very many little lies idle; what
- * is copied for that is a few microseconds for a queue pair.
+ * The next number of rows of a table that is full with `count`: an eighth more. Little memory is unused then, and
+ * copying costs a few microseconds per queue pair.
  */
 export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
 

@@ -65,7 +65,7 @@ const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   place[row] = i
 }
 
-/** Moves it down from the top. */
+/** Moves the first entry down from the top. */
 const siftDown = (t: Timers, row: number, at: number): void => {
   const { heap, key, place, size } = t
   let i = 0

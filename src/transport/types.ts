@@ -35,14 +35,17 @@ export const Send = {
   RKEY: 7,
   REMOTE_LO: 8,
   REMOTE_HI: 9,
-  /** CMP_SWAP: compare; FETCH_ADD: add. */
+  /** CMP_SWAP: the value to compare; FETCH_ADD: the value to add. */
   COMPARE_LO: 10,
   COMPARE_HI: 11,
   SWAP_LO: 12,
   SWAP_HI: 13,
   /** Where the source keeps inline data; passed back to `copyInline`. */
   INLINE_AT: 14,
-  /** Datagrams, instead of the remote address: 24 bits; top bit set: the QP's own; the port's number for the path. */
+  /**
+   * Datagrams, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own); the port's number for
+   * the path.
+   */
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
@@ -272,7 +275,7 @@ export interface Causes {
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
   /** A receive request with this wr_id. */
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
-  /** So many send or receive WQEs were flushed; `code`: of the cause. */
+  /** This many send or receive WQEs were flushed; `code`: of the cause. */
   flushed(row: number, sends: boolean, count: number, code: number): void
   /** The request with `psn` was answered with a fatal NAK. */
   nak(row: number, psn: number, cause: Cause): void
@@ -383,7 +386,7 @@ export interface QpAttributes {
   readonly timeout?: number
   /** 0–7. */
   readonly retryCnt?: number
-  /** 0–7, 7 endless. */
+  /** 0–7; 7: no limit. */
   readonly rnrRetry?: number
   /** RNR NAK timer code 0–31. */
   readonly minRnrTimer?: number

@@ -51,7 +51,9 @@ export const asyncFdClass = driverClass(AsyncFd, {
 
 type Source = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
 
-/** The one source that arguments name: an object, or a port's number (0: the device). EINVAL for none, or several. */
+/**
+ * The one source that the arguments name: an object, or a port's number (0: the device). EINVAL for none, or several.
+ */
 const sourceOf = (call: CallContext, args: Source): CoreObject | number => {
   const where = `${call.entry.class.name}.${call.entry.name}`
   const named = ['device', 'port', ...EVENT_SOURCES].filter(name => args[name] !== undefined)

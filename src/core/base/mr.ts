@@ -72,7 +72,8 @@ const checkOffsets = (method: string, { start, iova }: Place): void => {
 }
 
 const checkRange = (method: string, { start, length, iova }: Place): void => {
-  // no page, as Linux counts; inside a page a length of 0 is one page (test/fixtures/abi shows both)
+  // zero bytes at the start of a page are no page on Linux; inside a page they are one page (test/fixtures/abi shows
+  // both)
   if (length === 0n && (iova & PAGE_OFFSET) === 0n)
     refuse(method, `length is 0 at iova ${hex(iova)}, the start of a page`)
   if (start + length >= TOP) refuse(method, `${hex(start)} and ${length} bytes reach beyond the last address`)
@@ -91,10 +92,10 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Pla
   return bytes
 }
 
-/** The address of the first byte for work requests. */
+/** The address of the first byte, as work requests use it. */
 const baseOf = ({ iova }: Place, access: number): bigint => (access & ZERO_BASED ? 0n : iova)
 
-/** Registers a region in its address space; an on-demand region follows what is mapped. */
+/** Registers a region in its address space; an on-demand region uses whatever is mapped at access. */
 const hold = (
   memory: AddressSpace,
   { start }: Place,
@@ -131,7 +132,7 @@ export const keysOf = (table: MemoryTable, row: number): { lkey: number; rkey: n
   return { lkey, rkey: table.access[row] & REMOTE_RIGHTS ? lkey : 0 }
 }
 
-/** More than all addresses of a process: an exact Number. */
+/** Above all addresses of a process; an exact Number. */
 const EVERYTHING = BigInt(Number.MAX_SAFE_INTEGER)
 
 type Wanted = In<typeof Mr.methods.create, CoreObject>
@@ -205,7 +206,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const source = sourceOf(call, args)
     const finish = (): ReturnType<typeof register> => {
       try {
-        // context or device may be gone meanwhile
+        // context or device may have been closed meanwhile
         if (object.life !== Lifecycle.MAKING) throw new CallError('EIO', 'mr.create: the context was closed')
         return register(call, object, args, source)
       } catch (error) {
@@ -232,11 +233,11 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     checkAccess('modify', device, rights)
     const isImplicit = other?.kind === IMPLICIT
     if (!isImplicit) checkRange('modify', place)
-    // pages that stay were checked at registration, by a program that may have ended (its child goes on)
+    // unchanged pages were checked at registration, by a program that may have ended (while its child still uses them)
     const isNew = translation !== undefined || ((rights & WRITES) !== 0 && (table.access[row] & WRITES) === 0)
     const bytes = isImplicit || !isNew ? Number(place.length) : checkPages('modify', memory, place, rights)
     const release = translation && hold(memory, place, bytes, rights, device, object)
-    // nothing fails from here on
+    // nothing fails after this line
     if (translation) object.state.release?.()
     relocateRegion(table, row, place.start, baseOf(place, rights), bytes, memory)
     table.access[row] = rights >>> 0

@@ -1,6 +1,6 @@
 /*
- * Core's own protection domains (R22), and batches of address handles (R25): each is made and destroyed by the device's
- * own methods, hooks included, all or none.
+ * Core's own protection domains (R22), and batches of address handles (R25): each handle is created and destroyed by
+ * the device's own methods, hooks included, all or none.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -58,7 +58,7 @@ export const pdClass = driverClass(Pd, {
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // nothing fails from here on
+    // nothing fails after this line
     for (const { handle } of handles) execute(context, entry, handle, {}, caller)
     return {}
   },

@@ -1,6 +1,6 @@
 /*
- * Core's own methods of the classes whose objects are a driver's (R22): what is the same for every driver, such as
- * counting events at a destroy, arming a CQ and its threshold. For classes that no driver has there is only the name.
+ * Core's own methods of the classes whose objects belong to a driver (R22): what every driver needs, such as counting
+ * events at a destroy, arming a CQ and its threshold. Classes that no driver supports have only a name here.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'

@@ -23,8 +23,8 @@ export interface DeviceDescription<D = unknown> {
   readonly ports: readonly RecordOf<typeof PortAttributes>[]
   readonly numCompVectors: number
   /**
-   * Most objects of a class, by class name, or of several together, by their names with spaces between (`'srq
-   * xrc_srq'`); others have no limit.
+   * Maximum objects of a class, by class name, or of several together, by their names with spaces between (`'srq
+   * xrc_srq'`); other classes have no limit.
    */
   readonly limits?: Readonly<Record<string, number>>
 }

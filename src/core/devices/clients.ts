@@ -1,12 +1,12 @@
 /*
  * Clients of the subsystem (R31, R32, R40): parts that use every device, as in Linux' ib_client.
  *
- * `add` and `remove` tell a client of each device: registering a client calls `add` for the existing devices,
+ * `add` and `remove` notify a client of each device: registering a client calls `add` for the existing devices,
  * unregistering calls `remove` for the remaining ones, both before they return. A new device calls `add` in the order
- * in which clients registered, a removed one `remove` in the opposite order, so that a client that builds on another
- * one comes after it and goes before it. Everything here is synchronous: once `unregister` has returned no callback
- * runs. Callbacks may register and remove devices and other clients. For a device's unaffiliated events a client adds a
- * handler.
+ * in which clients registered, a removed one calls `remove` in the reverse order, so that a client that builds on
+ * another one is added after it and removed before it. Everything here is synchronous: once `unregister` has returned
+ * no callback runs. Callbacks may register and remove devices and other clients. For a device's unaffiliated events a
+ * client adds a handler.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
@@ -23,7 +23,7 @@ const callBack = (entry: ClientEntry, run: () => void): void => {
 /** Adds a device to a client, unless `add` throws or returns false. */
 const add = (entry: ClientEntry, device: Device): void =>
   callBack(entry, () => {
-    // before the callback, which may lead back here
+    // before the callback, which may call this function again
     entry.devices.add(device)
     let wanted: boolean | undefined = false
     try {
@@ -39,7 +39,7 @@ const remove = (entry: ClientEntry, device: Device): void => {
 
 /**
  * Registers a client and adds all devices to it, in order of their registration. The returned function unregisters it.
- * If a call of `add` throws, the client is unregistered again and the error is thrown on. Both throw an Error if they
+ * If a call of `add` throws, the client is unregistered again and the error is rethrown. Both throw an Error if they
  * are called in a callback of the same client.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {

@@ -11,7 +11,7 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import type { MappedChunk } from '../memory/mappable-memory.ts'
 import type { Caller, FdObject, OpsCall, OpsState } from '../model.ts'
 
-/** Most bytes of one write. */
+/** Maximum bytes of one write. */
 const WRITE_BYTES = 1 << 20
 
 const callOn = (fd: FdObject, caller: Caller, what: string): OpsCall => {

@@ -1,5 +1,5 @@
 /*
- * How a driver says what it provides (R19, R22): typed handlers per class, written against the class's declaration.
+ * How a driver declares what it provides (R19, R22): typed handlers per class, written against the class's declaration.
  *
  *   const cq = driverClass(Cq, {
  *     create(call, object, args) { …; object.state = {…}; return { cqe: … } },
@@ -7,9 +7,9 @@
  *     resize: null,
  *   }, { create: { out: { mmapInfo: record(0x8001, {…}) } } })
  *
- * Arguments and results are checked by the compiler, the driver's own attributes included; references arrive as
- * objects. A method that is left out is core's, `null` removes it, and an override gets core's version as its last
- * parameter. Core's own classes are written in the same way (base/).
+ * The compiler checks arguments and results, including the driver's own attributes; references arrive as objects. A
+ * method that is omitted is core's, `null` removes it, and an override gets core's version as its last parameter.
+ * Core's own classes are written in the same way (base/).
  */
 import type { LinkName } from '../../spec/links.ts'
 import type { Attributes, In, Method, Methods, ObjectClass, Out } from '../../spec/schema/schema.ts'
@@ -24,7 +24,7 @@ export type Extended<M, A> =
 
 type Answered<O> = Record<never, never> extends O ? O | undefined : O
 
-/** `undefined` is as good as `{}` where a method has no results that must be there. */
+/** `undefined` is allowed instead of `{}` for a method without mandatory results. */
 export type ResultOf<M> = Answered<Out<M, CoreObject>>
 
 /**
@@ -41,7 +41,7 @@ export type Handler<M, S> = (
 /** Core's version of a method, for an override to call. */
 export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
 
-/** The methods that a table provides for class `C`, whose objects' state is an `S`. */
+/** The methods that a driver provides for class `C`, whose objects' state is an `S`. */
 export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never>> = {
   readonly [K in keyof C['methods']]?: Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S> | null
 }
@@ -71,8 +71,8 @@ export const withMethods = <const M extends Methods, S = unknown>(
 })
 
 /**
- * The same with versions of methods that differ by link (R27): on a device of that link they are in place of the ones
- * that all have, `null` removes one there, and what is left out is common. Core's version stays what overrides call.
+ * The same with versions of methods that differ by link (R27): on a device of that link they replace the common ones,
+ * `null` removes one there, and omitted ones are common. Core's version is still what overrides call.
  */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   line: DriverClass,
@@ -81,7 +81,7 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 
 /**
  * The same without optional arguments that the driver does not support, each with the reason: its devices do not list
- * them, and a caller that passes one gets EOPNOTSUPP with the reason.
+ * them, and a call that passes one gets EOPNOTSUPP with the reason.
  */
 export const withoutOptions = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...line,

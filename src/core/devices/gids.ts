@@ -17,7 +17,7 @@ export interface GidTable {
   readonly port: number
   /** One slot per index. */
   readonly entries: (GidTableEntry | undefined)[]
-  /** No index from here on is in use. */
+  /** All indices from here on are empty. */
   end: number
 }
 

@@ -40,7 +40,7 @@ export interface CoreOptions {
   readonly random?: () => number
   /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
-  /** Runs a job that takes long, a few steps at a time; it never throws. Default: to its end, at once. */
+  /** Runs a long job, a few steps at a time; it never throws. Default: runs the whole job immediately. */
   readonly run?: (job: Iterator<unknown>) => void
 }
 
@@ -112,8 +112,9 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
 }
 
 /**
- * Removes a device, whatever its clients are doing. Once this returns its calls are refused and its name is free; `ended`
- * is called once its objects are gone, also if a part of the driver fails, which may be the reason for the removal.
+ * Removes a device, whatever its clients are doing. Once this returns its calls are refused and its name is free;
+ * `ended` is called once its objects are destroyed, also if a part of the driver fails, which may be the reason for the
+ * removal.
  */
 export const unregister = (device: Device, ended: () => void = () => {}): void => {
   const { core } = device
@@ -151,7 +152,8 @@ function* removal(device: Device, ended: () => void): Generator<unknown> {
 }
 
 /**
- * Renames a device in use. EINVAL for an invalid name, EEXIST for that of another device; its own name is no change.
+ * Renames a device in use. EINVAL for an invalid name, EEXIST for that of another device; its current name changes
+ * nothing.
  */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
@@ -167,7 +169,7 @@ const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClas
 
 /**
  * Opens the device for a client. If the device has an opening call (device.open), a dialect makes it later; `opened`:
- * it is made already; `mapped`: memory that the client can map.
+ * that call is already made; `mapped`: memory that the client can map.
  */
 export const openContext = <D>(
   device: Device<D>,
@@ -204,7 +206,7 @@ const beginEnd = (context: Context): void => {
   attempt(core, () => context.abort?.abort())
 }
 
-/** Destroys what is in a context. Two may do it at once, if its device is removed meanwhile. */
+/** Destroys the objects of a context. This may run twice at the same time, if its device is removed meanwhile. */
 function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
   const { core, driver } = device
@@ -218,8 +220,8 @@ function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
 }
 
 /**
- * The last descriptor of a context was closed: it cannot be used any more, and everything in it is destroyed. Never
- * fails; does nothing when repeated, or after the device was removed. `ended` is called once all is gone.
+ * The last descriptor of a context was closed: the context cannot be used any more, and its objects are destroyed.
+ * Never fails; does nothing when repeated, or after the device was removed. `ended` is called once all are destroyed.
  */
 export const closeContext = (context: Context, ended: () => void = () => {}): void => {
   if (context.whenEnded === undefined) ended()
@@ -230,8 +232,8 @@ export const closeContext = (context: Context, ended: () => void = () => {}): vo
 }
 
 /**
- * Resolves once nothing is left of a user's contexts that are closed by now, so that what they had can be had again.
- * Undefined if nothing is left.
+ * Resolves once nothing is left of a user's contexts that are closed by now, so that their resources are available
+ * again. Undefined if nothing is left.
  */
 export const untilEnded = (core: Core, user: number): Promise<void> | undefined => {
   const ending = [...core.ending].filter(({ account }) => account?.user === user)

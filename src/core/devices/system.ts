@@ -12,7 +12,7 @@ import type { Core, Device } from '../model.ts'
 import { assemble } from './assemble.ts'
 import { driverClass } from './driver.ts'
 
-/** It has no driver of Linux's: RDMA_DRIVER_UNKNOWN. */
+/** Linux has no driver for it: RDMA_DRIVER_UNKNOWN. */
 const NO_DRIVER = 0
 
 /** The system-wide device of `core`. */

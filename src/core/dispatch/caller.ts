@@ -1,5 +1,5 @@
 /*
- * Calls that code of this process makes for itself: it has no memory that arguments could point to.
+ * The caller of calls that code of this process makes for itself: it has no memory to which arguments could point.
  */
 import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'

@@ -1,7 +1,7 @@
 /*
- * Chains (R16) of typed calls from this process: no message is written or read. The rules are those of chain.ts, which
- * runs chains in bytes; every call runs as it would outside of a chain. If an entry fails, what the chain has made is
- * rolled back, newest first (UNDO).
+ * Chains (R16) of typed calls from this process: no message is encoded or decoded. The rules are those of chain.ts,
+ * which runs encoded chains; every call runs as it would outside a chain. If an entry fails, the objects that the chain
+ * has created are destroyed, newest first (UNDO).
  */
 import { Interface } from '../../spec/classes/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -18,7 +18,7 @@ import { recordCreated, undoWhenDone } from './undo.ts'
 export interface ChainedCall {
   readonly on: ChainedMethod
   readonly args: AnyValues
-  /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has made. */
+  /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has created. */
   readonly object: number
   /** By attribute: the entry whose object it names; the argument is then ignored. */
   readonly refs: ChainedRefs | undefined
@@ -27,13 +27,13 @@ export interface ChainedCall {
 export interface CallsOutcome {
   /** By entry, of those that succeeded. */
   readonly results: readonly Result[]
-  /** Why the next entry failed; then everything is rolled back. */
+  /** Why the next entry failed; then all entries are undone. */
   readonly error: CallError | undefined
-  /** The reason is that its handler waits, which is not possible in such a chain. */
+  /** The reason is that its handler is asynchronous, which is not possible in such a chain. */
   readonly waits: boolean
 }
 
-/** Conditions for skipping the call that a chain is: no hooks, and no handler of the driver's own. */
+/** Conditions for not making the chain call itself: no hooks, and no handler of the driver for it. */
 const isUnobserved = ({ run, core }: Entry): boolean => run === core
 
 const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
@@ -48,9 +48,9 @@ const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, r
 }
 
 /**
- * Runs a chain, all or none of it; undefined if it has to be encoded, because of hooks or a driver's own handler. For
- * callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a method waits; EINVAL for
- * what cannot be rolled back.
+ * Runs a chain, all entries or none; undefined if it has to be encoded, because of hooks or a driver's own handler. For
+ * callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a method is asynchronous;
+ * EINVAL for calls that cannot be undone.
  */
 export const runTypedChain = (
   context: Context,

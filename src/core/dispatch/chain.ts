@@ -1,11 +1,11 @@
 /*
- * Chains (R16): one call runs a list of calls, of which later ones can use what earlier ones have made.
+ * Chains (R16): one call runs a list of calls; later ones can use objects that earlier ones have created.
  *
  * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry runs as it
- * would outside of a chain (decode, look up, run, answer), with a view of its caller that knows what the chain has
- * made. The first entry that fails ends the chain. With UNDO everything that the chain has made is then rolled back,
- * newest first. Calls that change what existed before cannot be rolled back, so such a chain is refused before anything
- * runs.
+ * would outside a chain (decode, look up, run, answer), with a view of its caller that includes the objects of the
+ * chain. The first entry that fails ends the chain. With UNDO all objects that the chain has created are then
+ * destroyed, newest first. Calls that change earlier objects cannot be undone, so such a chain is refused before
+ * anything runs.
  */
 import { ChainErrors, Interface } from '../../spec/classes/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -31,10 +31,12 @@ export interface ChainOutcome {
   readonly reason?: string
 }
 
-/** Descriptors that the chain has made have no number yet: inside the chain the entry's number, from here on. */
+/**
+ * Descriptors that the chain has created have no number yet: inside the chain they are numbered by entry, from here on.
+ */
 const UNNUMBERED = 0x8000_0000
 
-/** Longest reason in an answer, bytes. */
+/** Maximum length of a reason in an answer, bytes. */
 const REASON = 1000
 
 const refuseEntry = (index: number, reason: string): never => {
@@ -48,14 +50,17 @@ export interface ChainedMethod {
   readonly method: Method
 }
 
-/** Checks that an entry can be rolled back: it makes something, queries, or is about what the chain makes (`isOwn`). */
+/**
+ * Checks that an entry can be undone: it creates an object, is a query, or its object is created by the chain
+ * (`isOwn`).
+ */
 export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
   const { method } = on
   if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
     refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
 }
 
-/** Checks that an entry may be in a chain, and about the object of entry `ref`. */
+/** Checks that an entry may be in a chain, and may be called on the object of entry `ref`. */
 export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
   const { class: cls, name, method } = on
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
@@ -63,7 +68,7 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
     refuseEntry(index, `${cls.name}.${name} makes its object, it cannot be that of entry ${ref}`)
 }
 
-/** The object that an entry has made; `made`: by entry. EINVAL, ENOENT. */
+/** The object that an entry has created; `made`: by entry. EINVAL, ENOENT. */
 export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
   const object = made[entry]
   if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
@@ -87,7 +92,7 @@ export const createdOfClass = (
   return object
 }
 
-/** Refuses a chain that cannot be rolled back. What does not exist fails when its entry runs. */
+/** Refuses a chain that cannot be undone. An object that does not exist is an error when its entry runs. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
@@ -97,17 +102,17 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   })
 }
 
-/** Runs a chain. EINVAL for malformed bytes, or for a chain that cannot be rolled back as requested. */
+/** Runs a chain. EINVAL for malformed bytes, or for a chain that cannot be undone although UNDO is requested. */
 export const runChain = (
   call: CallContext,
   bytes: Uint8Array,
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
-  // answers replace the messages in a copy; the caller's bytes stay
+  // answers replace the messages in a copy; the caller's bytes are not changed
   const results = bytes.slice()
   const entries = chainEntries(results)
-  /** By entry, the object that it has made; and what entries have made in addition (pd.createAhs). */
+  /** By entry, the object that it has created; and objects that entries have created in addition (pd.createAhs). */
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
@@ -122,7 +127,7 @@ export const runChain = (
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
-  /** Descriptors of the caller, who waits for the chain, so each is resolved once. */
+  /** Descriptors of the caller, which waits for the chain, so each is resolved once. */
   const numbers = new Map<number, number | undefined>()
   const numberOf = (fd: number): number | undefined => {
     if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
@@ -161,7 +166,7 @@ export const runChain = (
       const before = more.length
       const failed = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
-        // made, but its answer did not fit: the caller could not name it
+        // created, but its answer did not fit: the caller could not name it
         undoObjects(context, [made[index], ...more.splice(before)])
         made[index] = undefined
         return end(index, error)

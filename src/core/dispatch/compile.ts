@@ -4,9 +4,9 @@
  * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block
  * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
  * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
- * shared between devices: equality is that of the declarations and handlers that went in. What is not of the device's
- * link is left out, what names an object of a class that the device lacks too, and where a method has a version for the
- * link that one is taken (R27).
+ * shared between devices: they are equal if their declarations and handlers are. Attributes of other links are omitted,
+ * and so are attributes that name objects of a class that the device lacks; where a method has a version for the link,
+ * that one is used (R27).
  */
 import { Device } from '../../spec/classes/device.ts'
 import { QpTypes } from '../../spec/classes/qp.ts'
@@ -345,7 +345,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own, has))
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
-  // classes that the device does not have stand for themselves: a method may refer to them
+  // classes that the device lacks are kept as placeholders: a method may refer to them
   const others = [...core.values()].filter(line => !listed.has(line.class.name)).map(line => line.class)
   checkClasses([...tables.map(table => table.class), ...others])
 

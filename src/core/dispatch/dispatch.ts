@@ -3,8 +3,9 @@
  * answer.
  *
  * Core knows no byte format: a dialect is a function, and a tracer wraps it. If an answer cannot be delivered (EFAULT),
- * what the call created or took is rolled back, as on Linux: the caller could not name it. Refusals become answers; an
- * exception of a handler that is no CallError is our own mistake and stays an exception.
+ * the call is undone, as on Linux: created objects are destroyed, since the caller could not name them, and taken
+ * events are put back. Refusals become answers; an exception of a handler that is not a CallError is our own mistake
+ * and stays an exception.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -40,7 +41,7 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** The caller does not learn of what a call created or took: rolls it back, newest first. */
+/** The answer was not delivered: destroys what the call created and puts back what it took, newest first. */
 const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [], undelivered }: Result): void => {
   const { core } = context.device
   const handles = object === undefined ? also : [...also, object]

@@ -1,8 +1,8 @@
 /*
  * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse;
  * `post` runs once for every call whose method was found, also if it is refused before its handler, for its arguments
- * or its object. A device with hooks has a table of its own while it has any, so that a device without hooks pays
- * nothing. Malformed bytes and methods that the device lacks reach no hook.
+ * or its object. A device with hooks has its own table, so that a device without hooks pays nothing. Malformed bytes
+ * and methods that the device lacks reach no hook.
  */
 import { noteFault } from '../attempt.ts'
 import type {

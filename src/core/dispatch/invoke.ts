@@ -1,11 +1,11 @@
 /*
  * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
- * in-process caller ends here.
+ * in-process caller uses it.
  *
  * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
- * the arguments name; runs the handler between its hooks; makes and destroys objects around create and destroy.
- * Synchronous if the handler is. A handler that waits pins its object and the objects of its arguments; the device may
- * be removed meanwhile, then the caller gets EIO. Errors are CallErrors with Linux' numbers: no class or method
+ * the arguments name; runs the handler between its hooks; creates and destroys objects around create and destroy.
+ * Synchronous if the handler is. An asynchronous handler pins its object and the objects of its arguments; if the
+ * device is removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers: no class or method
  * EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY, descriptor of another context or
  * class EBADF, device removed EIO.
  */
@@ -165,7 +165,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    // own names only: every object answers to `constructor`
+    // own names only: every object has `constructor`
     const of = attributes[name]?.of
     if (of === undefined) throw unknownAttribute(nameOf(entry), name)
     const problem = problemOf(of, value, false)
@@ -176,7 +176,7 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
 /** Checks numbers that a codec has read against the device's own limits. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
-  // a call has few of the attributes that exist
+  // a call has few of the existing attributes
   for (const name in args) {
     const of = attributes[name]?.of
     const value = args[name]
@@ -239,14 +239,15 @@ const discard = (call: CallContext, created?: CoreObject): void => {
 }
 
 /**
- * The handler has succeeded: the object becomes visible, or is removed; if context or device are gone meanwhile, the
+ * The handler has succeeded: the object becomes visible, or is removed; if context or device were closed meanwhile, the
  * call fails (EIO).
  */
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
   if (context.closed || !device.alive) {
-    // the caller of a create that succeeded too late does not get the object, so what its handler made must be released
+    // the caller of a create that succeeded too late does not get the object, so what its handler created must be
+    // released
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
     throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
@@ -261,14 +262,14 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   return resultOf(call, undefined, out)
 }
 
-/** The call has failed: rolls back what it made; what it was to destroy stays. */
+/** The call has failed: undoes it; the object of a destroy stays. */
 const refuse = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
   if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
 }
 
-/** A handler waits: its objects are pinned until it ends, and may be destroyed by then. */
+/** An asynchronous handler is running: its objects are pinned until it ends, and may be destroyed by then. */
 const wait = async (
   call: CallContext,
   object: CoreObject,
@@ -342,9 +343,7 @@ const checkedArguments = (
   return resolve(context, caller, entry, args)
 }
 
-/**
- * The object that a call is about: a new one for a create, an unused one, which is now being destroyed, for a destroy.
- */
+/** The object of a call: a new one for a create; for a destroy an unused one, which is now being destroyed. */
 const objectOfCall = (
   context: Context,
   entry: Entry,
@@ -369,7 +368,7 @@ const objectOfCall = (
 /** Descriptors that may have events of one object. */
 const MAX_SINKS = 3
 
-/** Awaited before the call: whether its client has read certain events must be determined. */
+/** Awaited before the call, if core must first find out whether its client has read certain events. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
   if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
@@ -455,7 +454,7 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a method that never waits. If it does, that is our own mistake, and what it makes is rolled back. */
+/** `invoke` for a method that is always synchronous. If it is not, that is our own mistake, and the call is undone. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,

@@ -18,7 +18,7 @@ export const findEntry = (table: DispatchTable, classId: number, call: number): 
 /** A class' destroy method. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Slots of all arrays of a table, one pointer each: what R20 keeps to a few kB per device. */
+/** Slots of all arrays of a table, one pointer each: R20 limits them to a few kB per device. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

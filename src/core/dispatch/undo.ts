@@ -1,6 +1,6 @@
 /*
- * The objects that a call has created, from its result: for chains that are rolled back, and for calls whose caller is
- * gone (R16).
+ * The objects that a call has created, from its result: for chains that are undone, and for calls whose caller has
+ * ended (R16).
  */
 import type { Result } from '../../uapi/call.ts'
 import type { Context, CoreObject } from '../model.ts'
@@ -17,8 +17,8 @@ export const recordCreated = (context: Context, result: Result, more: CoreObject
 }
 
 /**
- * The caller of this call is gone: when it ends, its objects are rolled back, and so are `others`, which may be in use
- * until then. An error is ignored.
+ * The caller of this call has ended: when the call ends, its objects are destroyed, and so are `others`, which may be
+ * in use until then. An error is ignored.
  */
 export const undoWhenDone = (
   context: Context,

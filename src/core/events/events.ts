@@ -33,7 +33,7 @@ import type {
 import { onUndelivered } from '../undelivered.ts'
 import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThreshold } from './thresholds.ts'
 
-/** ibv_event_type: the device is gone (IBV_EVENT_DEVICE_FATAL). */
+/** ibv_event_type: the device was removed (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
 
 /** Core's side of an fd object; only its sink may be replaced. */
@@ -50,7 +50,7 @@ export interface EventQueue extends EventSink {
 }
 
 /**
- * A queue of events in this process; `wake` is called when an event comes and when the queue ends. Bounded: beyond
+ * A queue of events in this process; `wake` is called when an event is queued and when the queue ends. Bounded: beyond
  * 65,536 events it keeps one per object and kind, which still wakes the reader.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
@@ -86,8 +86,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if none will come any more (the
- * context is closed or the device removed).
+ * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if no more can follow (the context
+ * is closed or the device removed).
  */
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
@@ -176,8 +176,8 @@ export const RECORD_BYTES = 256
 
 /**
  * Posts a record of the driver's own on a descriptor; poll(2) reports it, and each read returns one record. If a client
- * leaves very many unread, some are lost (`createEventQueue`), so a record should say that there is something to look
- * at, and not be the data itself.
+ * leaves very many unread, some are lost (`createEventQueue`), so a record should only announce data, and not be the
+ * data itself.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
@@ -196,7 +196,7 @@ export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
   post(element.to.channel, event)
   const queue = element.more?.attached?.queue
-  // Of a type that is not counted among the channel's events.
+  // Its type is not counted among the channel's events.
   if (queue !== undefined) postAbout(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
 }
 
@@ -254,7 +254,7 @@ export const affiliate = (
   return object.events
 }
 
-/** Has a client in this process called for the object's events, if it wants to be. */
+/** Calls a client of this process for the object's events, if it has a handler. */
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.to.handlers === handlers) return
   events.to = { ...events.to, handlers, core: context?.device.core }
@@ -263,8 +263,9 @@ export const handleEvents = ({ context, events }: CoreObject, handlers: EventHan
 
 /**
  * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
- * threshold, so many completions or microseconds do (R36). Without one the queue's threshold applies. A pending arming
- * is not weakened (thresholds.ts), and solicited-only does not replace one for all completions (as on Linux).
+ * threshold, that number of completions or microseconds does (R36). Without one the queue's threshold applies. A
+ * pending arming is not weakened (thresholds.ts), and solicited-only does not replace one for all completions (as on
+ * Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
@@ -296,7 +297,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
 }
 
-/** Calls a handler in the middle of the device's work: an exception is only counted. */
+/** Calls a handler while the device is working: an exception is only counted. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
@@ -418,7 +419,7 @@ const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => 
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
-/** Awaited before events of an object are withdrawn (`EventSink.reach`); undefined: nothing. */
+/** Awaited before events of an object are withdrawn (`EventSink.reach`); undefined: no need to wait. */
 export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
   const more = events?.more
   if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
@@ -448,7 +449,7 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
-/** An fd object gets no events any more; unread ones of objects are gone, all at once: they may be very many. */
+/** An fd object gets no events any more; unread ones of objects are dropped together: they may be very many. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
   if (fd.context.device.alive) forgetObjectEvents(fd)
@@ -468,7 +469,7 @@ export const attachEvents = (events: Affiliation, attached: Attachment): void =>
   more.record = undefined
 }
 
-/** Withdraws unread events of the object; later ones go where they went before. */
+/** Withdraws unread events of the object; later ones are routed as before the attachment. */
 export const detachEvents = (events: Affiliation): void => {
   const { more } = events
   if (more === undefined) return

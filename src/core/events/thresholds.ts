@@ -1,14 +1,14 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
- * the first of them. Drivers take no part: events.ts counts completions, and the owner of core calls `expire` at
+ * the first of them. Drivers are not involved: events.ts counts completions, and the owner of core calls `expire` at
  * `nextDue`, with core's clock.
  *
- * A pending arming is never weakened: another arming or a new threshold can only make its event come sooner, and the
+ * A pending arming is never weakened: another arming or a new threshold can only make its event earlier, and the
  * completions before count. Otherwise a program that waits could wait for ever.
  */
 import type { Affiliation, Core, Deadline, Threshold } from '../model.ts'
 
-/** Every completion makes an event. */
+/** Every completion raises an event. */
 export const createThreshold = (core: Core): Threshold => ({
   core,
   count: 0,
@@ -20,7 +20,7 @@ export const createThreshold = (core: Core): Threshold => ({
   due: Number.POSITIVE_INFINITY,
 })
 
-/** Whether every completion makes an event. */
+/** Whether every completion raises an event. */
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
 /** Arms the queue with these values for one event; counting starts anew. */
@@ -78,7 +78,7 @@ export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Aff
   let any = false
   while (deadlines.length > 0 && deadlines[0].due <= now) {
     const { due, events } = deadlines.shift() as Deadline
-    // its event may have come by count, or it was armed again
+    // its event may have been raised by count, or it was armed again
     if (events.armed === 0 || events.more?.threshold?.due !== due) continue
     any = true
     notify(events)

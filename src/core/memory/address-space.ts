@@ -32,12 +32,12 @@ export interface AddressSpace {
    * true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** Awaited before a slow `check` of the same bytes; undefined: nothing. */
+  /** Awaited before a slow `check` of the same bytes; undefined: no need to wait. */
   prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any
    * time. `lost` is called once if the owner unmaps some of it: later accesses must not reach what is mapped there
-   * then. Throws CallError if the owner may not register so much.
+   * afterwards. Throws CallError if the owner may not register so much.
    */
   hold?(hi: number, lo: number, length: number, isShared: boolean, lost: () => void): () => void
   /** Space → `to`. 0, or an errno, and the bytes are undefined: EFAULT, ESRCH if the owner has ended. */

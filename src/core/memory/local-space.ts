@@ -28,7 +28,7 @@ interface Area {
   readonly length: number
 }
 
-/** Up to so many bytes a loop over words is faster than a view, and allocates nothing. */
+/** Up to this many bytes a loop over words is faster than a view, and allocates nothing. */
 const FEW = 256
 
 /** Copies `size` bytes of this process. */

@@ -1,6 +1,6 @@
 /*
- * Memory that a context's client can map (R28): rings, queues, and other memory shared by a driver. The carrier of the
- * context provides it (a memory file whose descriptor the client has); a caller in this process needs no mapping and
+ * Memory that a context's client can map (R28): rings, queues, and other memory shared by a driver. The context's
+ * carrier provides it (a memory file whose descriptor the client has); a caller in this process needs no mapping and
  * gets plain memory.
  */
 import { wholePages } from '../../spec/memory.ts'
@@ -19,7 +19,7 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Present if the client can find parts by offset: a driver may then put many things into one piece, and counts them
+   * Present if the client can find parts by offset: a driver may then put many objects into one piece, and counts them
    * here.
    */
   readonly packed?: { count: number } | undefined

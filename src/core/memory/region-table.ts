@@ -3,7 +3,7 @@
  * binds and invalidates windows.
  *
  * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are used in turn, so
- * the one that was free longest comes first, and the key byte changes with every round: a freed key names nothing until
+ * the one that was free longest is next, and the key byte changes with every round: a freed key is not reused until
  * 2^32 − (live ones) registrations later. Index 0 is not used, so key 0 is never valid. The first index and the key
  * bytes come from the caller's random numbers. Rows are typed arrays that grow; a two-level directory finds a row by
  * index without hashing. `resolve` makes the checks of every access and allocates nothing.
@@ -183,7 +183,7 @@ export const rowAt = (table: MemoryTable, index: number): number => {
 
 /**
  * The key byte of an index in a round: a hash of the index with a secret (the finalizer of MurmurHash3), so that a key
- * is not guessed from one nearby.
+ * cannot be guessed from a neighbouring one.
  */
 const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: number): number => {
   let mixed = index ^ first
@@ -216,7 +216,7 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
   return at
 }
 
-/** Uncounts a row in space `at`; -1: none. */
+/** Removes the count of a row in space `at`; -1: none. */
 export const releaseSpace = (table: MemoryTable, at: number): void => {
   if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
 }
@@ -239,13 +239,13 @@ export const allocateKeyRow = (table: MemoryTable): number => {
 
 const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
 
-/** The region with this key is gone or changed: `findBuffer` looks it up again. */
+/** The region with this key is removed or changed: `findBuffer` looks it up again. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, noRecentRegion())
 }
 
-// ---- keys that are gone, for explain.ts ----
+// ---- removed keys, for explain.ts ----
 
 const GONE = 1024
 /** `length` of a window. */
@@ -275,14 +275,15 @@ export const findGone = ({ gone }: MemoryTable, key: number) => {
   return { iovaHi: gone.iovaHi[at], iovaLo: gone.iovaLo[at], length: gone.length[at] }
 }
 
-/** Frees the row; its key names nothing any more. */
+/** Frees the row; its key is invalid from now on. */
 export const freeKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
   if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
-  // the directory page of the next key is kept, since it would be allocated again at once; it goes with its last key
+  // the directory page of the next key is kept, since it would be allocated again immediately; it is freed with its
+  // last key
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row])
   rememberGone(table, row)
@@ -293,8 +294,8 @@ export const freeKeyRow = (table: MemoryTable, row: number): void => {
 }
 
 /**
- * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; whether they make
- * sense has been checked (core/base/mr.ts). ENOMEM as `allocateKeyRow`.
+ * Adds a region and returns its row. `start` and `iova` are any u64, `length` is an exact Number; core/base/mr.ts has
+ * checked them. ENOMEM as `allocateKeyRow`.
  */
 export const addRegion = (
   table: MemoryTable,
@@ -342,7 +343,7 @@ export const findKey = (table: MemoryTable, key: number): number => {
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
-/** Remote access rights: an access with one of them comes from the wire. */
+/** Remote access rights: an access with one of them comes from a peer. */
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 

@@ -48,7 +48,7 @@ const clear = (table: MemoryTable, row: number): void => {
   table.qp[row] = 0
 }
 
-/** Unbinds a window; its key stays. No effect on one that is not bound. */
+/** Unbinds a window; its key stays. No effect on an unbound one. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) {

@@ -1,7 +1,7 @@
 /*
- * Creation right into a state (R7): a queue pair is made with all of its attributes, addressing included, and moved to
- * the requested state; if a step fails, everything is rolled back. Core walks the state table (spec/qp-states.ts): each
- * step is the device's own modify with the attributes that the table has for it, so a driver does nothing for it.
+ * Creation directly in a state (R7): a queue pair is created with all of its attributes, addressing included, and moved
+ * to the requested state; if a step fails, everything is undone. Core walks the state table (spec/qp-states.ts): each
+ * step is the device's own modify with the attributes that the table has for it, so a driver needs no code for it.
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -10,7 +10,7 @@ import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
 
-/** The steps of a creation, cached: very many in a row often take the same. */
+/** The steps of a creation, cached: consecutive creations often have the same. */
 interface TransitionPlan {
   /** Names of its arguments, in their order. */
   readonly names: readonly string[]
@@ -20,7 +20,7 @@ interface TransitionPlan {
 
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
-/** Whether arguments have the names that the way was planned for. */
+/** Whether arguments have the names for which the steps were planned. */
 const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
@@ -28,9 +28,9 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
   return i === names.length
 }
 
-/** `create`, which then walks. `initial`: the attributes that are of the walk and not of the creation. */
+/** `create`, followed by the steps. `initial`: the attributes of the steps, not of the creation. */
 export const createInState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
-  /** The last ways of those that were made without a state, and with one. */
+  /** The last steps of objects created without a state, and with one. */
   let without: TransitionPlan = { names: [], state: undefined, steps: [] }
   let into: TransitionPlan = { names: [], state: -1, steps: [] }
 
@@ -54,7 +54,7 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
   }
 
   return (call, object, args, core) => {
-    // nothing is made if there is no plan
+    // nothing is created if there is no plan
     const plan = planFor(call, args)
     if (plan.length === 0) return create(call, object, args, core)
     const { context, device, caller, why } = call
@@ -87,7 +87,7 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
   }
 }
 
-/** Why a step was refused, told as of the call that it is part of: its attributes have the same names. */
+/** Why a step was refused, as an error of the call that contains it: its attributes have the same names. */
 const asCreation = (cls: string, error: unknown): unknown => {
   const own = `${cls}.modify: `
   if (!(error instanceof CallError) || !error.message.startsWith(own)) return error

@@ -1,6 +1,7 @@
 /*
- * Fd objects for carriers (R37): found by the number in `Result.descriptors` and `Install`, given the carrier's sink,
- * and closed with the client's last copy of the descriptor. A closed one stays, without events, while objects use it.
+ * Fd objects for carriers (R37): found by the number in `Result.descriptors` and `Install`, attached to the carrier's
+ * sink, and closed with the client's last copy of the descriptor. A closed one stays, without events, while objects use
+ * it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'

@@ -62,7 +62,7 @@ export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
   table.count--
   if (table.count > 0) pushFree(table.free, handle)
   else {
-    // Nothing is left: give the memory of a once large table back.
+    // The table is empty: frees the memory of a once large table.
     table.slots.length = 0
     table.free.length = 0
   }

@@ -1,11 +1,11 @@
 /*
  * Lifetime of objects (R23): handles, use counts, parents, and destruction of all objects of a context.
  *
- * An object becomes visible when its create handler has succeeded; if it fails, everything is rolled back. An object is
- * a use of its parents (the objects that its arguments named). When a context closes or a device is removed, objects
- * are destroyed in reverse order of dependency: always an unused one, highest handle first. That is more than reverse
- * order of creation, since a modify may add a dependency. There may be very many, so this is done in steps. If a handler
- * throws, that is counted, and its object is removed all the same.
+ * An object becomes visible when its create handler has succeeded; if it fails, everything is undone. An object is a
+ * use of its parents (the objects that its arguments named). When a context closes or a device is removed, objects are
+ * destroyed in reverse order of dependency: always an unused one, highest handle first. That is stricter than reverse
+ * order of creation, since a modify may add a dependency. There may be very many, so this is done in steps. If a
+ * handler throws, that is counted, and its object is removed nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -39,7 +39,7 @@ const noCaller: Caller = {
   descriptor: () => undefined,
 }
 
-// ---- making ----
+// ---- creating ----
 
 /** Counts an object of a class; EINVAL beyond the device's limit, as rxe returns when a pool is full. */
 const admit = (device: Device, cls: ObjectClass): void => {
@@ -127,7 +127,7 @@ export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   releaseUse(parent)
 }
 
-// ---- going ----
+// ---- destroying ----
 
 /** Ends one use. An fd object whose descriptor is closed is removed with its last use. */
 export const releaseUse = (object: CoreObject): void => {
@@ -164,12 +164,12 @@ export const forget = (object: CoreObject): void => {
 
 const noArguments: HandlerValues = {}
 
-/** Destroys an object by core itself: the handler runs, cannot refuse, and is not waited for. */
+/** Destroys an object by core itself: the handler runs, cannot refuse, and must be synchronous. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.GONE) return
   const { device } = context
-  // a create or destroy that waits checks whether the object is alive when it continues, and cleans up itself
+  // an asynchronous create or destroy checks whether the object is alive when it continues, and cleans up itself
   const settled = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
@@ -179,8 +179,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 }
 
 /**
- * Rolls back objects whose caller never learned of them: always an unused one, newest first. One that is in use by now,
- * since a call waited, stays.
+ * Undoes objects whose caller never learned of them: always an unused one, newest first. One that is in use by now,
+ * because a call was asynchronous, stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
   const left = new Set(objects.filter(made => made !== undefined))
@@ -213,7 +213,7 @@ export const runDestroy = (
   }
 }
 
-/** Destroys an object that is not in use, and then those that only it has used; yields after each. */
+/** Destroys an unused object, and then those that only it has used; yields after each. */
 function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
   const ready = [object]
   // the array grows during the loop
@@ -239,7 +239,7 @@ export function* objectsDownwards({ handles: { slots } }: Context): Generator<Co
 
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
-  // a closed context has no reader of events, and withdrawing them for each object is slow
+  // no program reads events of a closed context, and withdrawing them for each object is slow
   if (why === 'close')
     for (const fd of context.descriptors) {
       closeEvents(fd)
@@ -249,7 +249,7 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // the rest is pinned by calls that wait: they will find their objects destroyed
+  // the others are pinned by asynchronous calls: those will find their objects destroyed
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

@@ -1,8 +1,8 @@
 /*
- * A device of contexts and nothing else, like hfi1 (R29): no queue pairs, no verbs. A client has a context assigned,
- * maps its queues, and sends messages from it to other contexts of the device.
+ * A device of contexts, like hfi1 (R29): no queue pairs, no verbs. A client gets a context assigned, maps its queues,
+ * and sends messages from it to other contexts of the device.
  *
- * Shares with every device what core has: discovery, permission, handles, hot removal. Contexts are a private class
+ * Discovery, permission, handles and hot removal are core's, as for every device. Contexts are a private class
  * (spec/drivers/ctx.ts); the same functions are behind the interfaces of interfaces.ts. Uses the public driver
  * interface only.
  */
@@ -49,7 +49,7 @@ const infoOf = ({ number, jobKey, receives, queues }: Assigned): RecordOf<typeof
 
 const stateOf = ({ device }: CallContext): CtxState => device.state as CtxState
 
-/** Tells the client that asked to be told. */
+/** Notifies the client if it has armed. */
 const notify = (to: Assigned): void => {
   if (!to.armed || to.ops === undefined) return
   to.armed = false
@@ -125,7 +125,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
 
-/** One for all devices, so that they share their dispatch table. */
+/** One table for all devices, which they share. */
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
   id: 0,
@@ -134,7 +134,7 @@ const ctxDriver: Driver<CtxState> = {
   interfaces,
 }
 
-/** Makes a device of this driver known. EEXIST for a name that is in use. */
+/** Registers a device of this driver. EEXIST for a name that is in use. */
 export const createCtxDevice = (core: Core, name: string): Device<CtxState> =>
   register(core, {
     name,

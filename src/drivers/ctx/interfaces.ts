@@ -1,10 +1,10 @@
 /*
- * The driver's interfaces (R28, R30): a context by ioctl, write, mmap and read of a descriptor, for programs that know
- * nothing of classes. They come to the methods of the class, so there is one implementation.
+ * The driver's interfaces (R28, R30): a context by ioctl, write, mmap and read of a descriptor, for programs that do
+ * not use classes. They call the methods of the class, so there is one implementation.
  *
- * A descriptor has one context: its own, which ASSIGN makes and which goes with it, or one that was made through
- * the device's descriptor (USE), which it lets go of at the end. `ctx.userdma.2` added expected messages; the version
- * before is kept for programs that ask for it. The provider channel has the device's statistics.
+ * A descriptor has one context: its own, which ASSIGN creates and which is destroyed with it, or one that was created
+ * through the device's descriptor (USE), which it releases at the end. `ctx.userdma.2` added expected messages; the
+ * version before is kept for programs that request it. The provider channel has the device's statistics.
  */
 import {
   addParent,
@@ -34,7 +34,7 @@ import type { Assigned, CtxState } from './state.ts'
 
 interface Bound {
   object: CoreObject<Assigned> | undefined
-  /** ASSIGN made it here. */
+  /** Whether ASSIGN created it here. */
   own: boolean
 }
 type Call = OpsCall<Bound>
@@ -84,7 +84,7 @@ const use = (call: Call, address: bigint): number => {
   return 0
 }
 
-/** By request: each answers the ioctl's value. */
+/** By request: each returns the ioctl's value. */
 const calls: Readonly<Record<number, (call: Call, argument: bigint) => number>> = {
   [CtxIoctl.ASSIGN]: assign,
   [CtxIoctl.USE]: use,
@@ -151,7 +151,7 @@ const contextInterface = (name: string, of: typeof calls, takesExpected: boolean
     if (object === undefined) return
     object.state.ops = undefined
     object.state.armed = false
-    // Otherwise core destroys everything anyway.
+    // At the end of the context core destroys everything itself.
     if (context.closed || !device.alive) return
     dropParent(fd, object)
     if (own && object.uses === 0) invokeNow(context, CtxContext, 'destroy', object.handle, {}, caller)

@@ -1,8 +1,8 @@
 /*
- * The queues of one context, in memory that its client shares and may spoil (spec/drivers/ctx.ts has the layout).
+ * The queues of one context, in memory that its client shares and may corrupt (spec/drivers/ctx.ts has the layout).
  *
- * The device keeps its own counts and sizes, looks at the client's counts only to see how much room there is, and takes
- * a count that cannot be for a full queue. Bytes of a message are there before the count that announces them.
+ * The device keeps its own counts and sizes, reads the client's counts only to compute the free room, and treats an
+ * impossible count as a full queue. Bytes of a message are written before the count that announces them.
  */
 import type { MappedChunk, MappedMemory } from '../../core/index.ts'
 import { CTX_HEADER_BYTES, CtxHeader, type CtxInfo, CtxKind, CtxWord } from '../../spec/drivers/ctx.ts'
@@ -27,7 +27,7 @@ export interface Queues {
   /** Messages so far, and the eager ones among them, modulo 2^32. */
   produced: number
   eager: number
-  /** By expected buffer: bytes announced (0: none), and how many of them have come. */
+  /** By expected buffer: bytes announced (0: none), and how many of them have arrived. */
   readonly announced: Uint32Array
   readonly come: Uint32Array
 }
@@ -56,7 +56,7 @@ export const createQueues = (memory: MappedMemory, shape: Shape): Queues => {
   }
 }
 
-/** How the client finds them. */
+/** Where the client finds them. */
 export const placesOf = (
   queues: Queues,
 ): Omit<RecordOf<typeof CtxInfo>, 'number' | 'jobKey' | 'receives' | keyof Shape> => {
@@ -73,10 +73,10 @@ const roomOf = (length: number, produced: number, consumed: number): number => {
   return used > length ? 0 : length - used
 }
 
-/** Messages that the client has not taken; all that it could have if its count cannot be. */
+/** Messages that the client has not taken; the maximum if its count is impossible. */
 export const hasUnread = (queues: Queues): boolean => countOf(queues, CtxWord.HEADER_CONSUMER) !== queues.produced
 
-/** Empties everything, for the client too. */
+/** Empties all queues, for the client too. */
 export const resetQueues = (queues: Queues): void => {
   queues.produced = 0
   queues.eager = 0
@@ -108,7 +108,7 @@ const putHeader = (queues: Queues, kind: number, source: number, length: number,
   Atomics.store(piece.words, word(queues, CtxWord.HEADER_PRODUCER), queues.produced)
 }
 
-/** A message into the next eager buffer. */
+/** Writes a message into the next eager buffer. */
 export const putEager = (queues: Queues, source: number, tag: bigint, data: Uint8Array): void => {
   const { shape, piece, eagerAt, eager } = queues
   if (data.length > shape.eagerBytes)
@@ -135,7 +135,7 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
   come[slot] = 0
 }
 
-/** A piece of an expected message; true if it was the last one, which has a header then. */
+/** Writes a fragment of an expected message; true if it was the last one, which adds a header. */
 export const putExpected = (
   queues: Queues,
   source: number,

@@ -1,9 +1,9 @@
 /*
- * The smallest useful driver, to learn from (R19, R22, R29; docs/how-to/drivers.md walks through it): a device that
- * takes bytes and forgets them, as /dev/null does, and counts them. It uses the public driver interface only.
+ * The smallest useful driver, as an example (R19, R22, R29; docs/how-to/drivers.md explains it): a device that takes
+ * bytes and discards them, as /dev/null does, and counts them. It uses the public driver interface only.
  *
- * Opening, queries, discovery and domains are core's own; `sink` is a private class; nothing here sees a byte of any
- * dialect, a process or a socket.
+ * Opening, queries, discovery and domains are core's own; `sink` is a private class; this file knows no dialect,
+ * process or socket.
  */
 import { type Core, type Device, driverClass, register } from '../../core/index.ts'
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
@@ -56,7 +56,7 @@ const nullDriver = {
   classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), sinkClass],
 }
 
-/** Makes a device of this driver known. EEXIST for a name that is in use. */
+/** Registers a device of this driver. EEXIST for a name that is in use. */
 export const createNullDevice = (core: Core, name: string): Device =>
   register(core, {
     name,

@@ -1,6 +1,6 @@
 /*
- * The driver's part of a context: memory for rings that its program can map. The carrier brings it (`Context.mapped`,
- * or a library of this process `Context.state`); otherwise it is plain memory.
+ * The driver's part of a context: memory for rings that its program can map. The carrier provides it (`Context.mapped`,
+ * or for a library of this process `Context.state`); otherwise it is plain memory.
  */
 import { bufferMemory } from '../../core/memory/mappable-memory.ts'
 import type { Context } from '../../core/model.ts'
@@ -9,7 +9,7 @@ import type { Ring, RingMemory } from './rings/rings.ts'
 
 export interface RxeContext {
   readonly rings: RingMemory
-  /** The caller is in this process. */
+  /** Whether the caller is in this process. */
   readonly inside?: true
 }
 
@@ -31,7 +31,7 @@ export const ringsOf = (context: Context): RingMemory => {
 export const isInside = (context: Context): boolean =>
   context.state === undefined ? context.mapped === undefined : (context.state as RxeContext).inside === true
 
-/** A number of up to 53 bits as a bigint, in half the time of `BigInt()`; each queue has one. */
+/** Converts a number of up to 53 bits to a bigint, in half the time of `BigInt()`; each queue has one. */
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 

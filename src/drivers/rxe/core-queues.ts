@@ -1,8 +1,8 @@
 /*
  * Datagram queue pairs of clients in core: queue pair 1 of the MAD layer (IBA 3.5.7, 13.4), and those of IP over the
- * device. They have no rings and no completions: a received payload is passed to the client, a sent one waits in a short
- * queue until the port has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, though nobody
- * acknowledges a datagram.
+ * device. They have no rings and no completions: a received payload is passed to the client, a sent one waits in a
+ * short queue until the port has room. Packets are as Linux sends them (test/fixtures/wire): AckReq is set, although
+ * datagrams are not acknowledged.
  */
 import type { DatagramPort, MadAddress, ManagementPort } from '../../core/model.ts'
 import type { FlowAddress } from '../../phy/port.ts'
@@ -47,9 +47,9 @@ interface QueueOptions {
   /** Payload bytes that are accepted, sent and received. */
   readonly fewest: number
   readonly most: number
-  /** Datagrams that wait for room in the port; more are lost, as any datagram may be. */
+  /** Maximum datagrams that wait for room in the port; more are lost, as any datagram may be. */
   readonly mostWaiting: number
-  /** Gets a copy of each payload, in the middle of the device's work. */
+  /** Gets a copy of each payload, while the device is working. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
 

@@ -69,10 +69,10 @@ export interface RxeDevice {
   posted(context: Context, handle: number): void
   /**
    * Whether `poll` has anything to do before the next timer, if every post was reported by `posted`. Ports that cannot
-   * tell count as busy.
+   * report this count as busy.
    */
   hasWork(): boolean
-  /** When `poll` must be called next even if nothing happens; Infinity for never. */
+  /** When `poll` must be called next even if no event occurs; Infinity for never. */
   nextTimeout(): number
 }
 
@@ -84,7 +84,7 @@ export interface RxeOptions {
   readonly now: () => number
 }
 
-/** Classes whose objects have a send queue. */
+/** Classes with a send queue. */
 const qpNames = new Set([...qpClasses, ...datagramQpClasses, ...xrcQpClasses].map(line => line.class.name))
 
 const { SQ_DRAINED } = AsyncEventType.values
@@ -100,7 +100,7 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   }
 }
 
-/** Objects of a context that are looked at in one step. */
+/** Objects of a context that are checked in one step. */
 const SILENCED = 64
 
 /** Resets the queue pairs of a context: they neither send nor answer until they are destroyed. */
@@ -167,8 +167,8 @@ const SENDING_CALLS = 4
 const BURST_BYTES = 1 << 20
 
 /**
- * After at most so many packets the next turn of sending is skipped, once: a program that gets a message may answer it
- * at once, and ACK and answer then leave with one system call, which is the main cost of a small message.
+ * After at most this many packets the next turn of sending is skipped, once: a program that gets a message may answer
+ * it immediately, and ACK and answer then leave with one system call, which is the main cost of a small message.
  */
 const FEW = 4
 
@@ -179,7 +179,7 @@ const FEW = 4
 const PACE = 500
 
 export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
-  // the engine needs the device's memory table, the device its classes, and those the engine: it is set last
+  // the engine needs the device's memory table, the device needs its classes, and those need the engine: it is set last
   let engineOrNone: Engine | undefined
   const state: RxeState = {
     identity,
@@ -269,7 +269,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   })
   engineOrNone = engine
   const posts = createPostScan(state.rings, engine, () => device.memory.windows > 0)
-  // loaded from `state` once: an object with accessors is slow to read, and this is done with every run
+  // loaded from `state` once: an object with accessors is slow to read, and this runs for every run
   const { rowOf } = state.qpns
   const { released, coreQueues } = state
 
@@ -283,7 +283,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       else engine.onPacket(rows[i], port.arena, at, length, -1, time)
   }
 
-  /** A packet of `run` for a QPN without a row: those of clients in core have none. */
+  /** A packet of `run` for a QPN without a row: queue pairs of clients in core have none. */
   const deliverToCore = (to: number, at: number, length: number): void => {
     const queue = coreQueues.byNumber.get(to)
     if (queue === undefined) engine.counters.dropped++
@@ -338,9 +338,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     return true
   }
 
-  /** Sends until nothing is left, the port is full, or the turn is over. */
+  /** Sends until nothing is left, the port is full, or the turn ends. */
   const transmit = (time: number): boolean => {
-    // the engine's counter: faults may drop what the port would count
+    // the engine's counter: faults may drop packets that the port would count
     const { counters } = engine
     const start = counters.sentPackets
     let before: number
@@ -357,7 +357,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     if (time >= port.nextTimeout()) port.onTimeout(time)
     const wasHeld = held
     held = mayHold && !held && !progress
-    // packets that came in time are processed before timeouts: this process may not have been scheduled for a while
+    // packets that arrived in time are processed before timeouts: this process may not have been scheduled for a while
     if (!wasHeld) progress = deliver(time) || progress
     held = held && arrived > 0 && arrived <= FEW
     if (time >= engine.nextTimeout()) {

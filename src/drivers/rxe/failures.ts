@@ -22,7 +22,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** NAKs that are kept until the peer asks for their causes. */
+/** NAKs that are kept until the peer's failure report reads their causes. */
 const MAX_NAKS = 64
 
 interface Nak {
@@ -41,7 +41,7 @@ interface Target {
   readonly state: RxeState | undefined
 }
 
-/** `deviceOf`: the device, which is made after this. */
+/** `deviceOf`: the device, which is created later. */
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
   const lasts = new Map<number, Failure>()
   const naks: Nak[] = []
@@ -72,7 +72,7 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     const object = objectOf(row)
     if (object === undefined) return
     const whole: Failure = { ...failure, device: deviceOf().name, qpn: object.state.qpn }
-    // an event repeats what a request has reported
+    // an event repeats a failure that a request has reported
     if (!isNote(whole) && whole.what !== 'drop' && lasts.get(row)?.cause !== whole.cause) lasts.set(row, whole)
     report(whole, object.context)
   }

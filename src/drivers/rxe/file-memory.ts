@@ -1,7 +1,7 @@
 /*
  * A file as core's AddressSpace (class `mr`, kind FILE): addresses are offsets in the file.
  *
- * It is read and written at offsets and never mapped, so that shortening it makes a fault instead of a signal. The
+ * It is read and written at offsets and never mapped, so that shortening it causes a fault instead of a signal. The
  * carrier decides which files are allowed.
  */
 import { closeSync, fstatSync, readFileSync, readSync, writeSync } from 'node:fs'

@@ -50,8 +50,8 @@ export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: Link
 }
 
 /**
- * Another interface has replaced the device's own, or its name changed. GUID and default GID stay. Throws SystemError
- * if the port cannot move.
+ * Another interface has replaced the device's own, or its name has changed. GUID and default GID stay. Throws
+ * SystemError if the port cannot switch.
  */
 export const replaceInterface = (device: Device<RxeState>, interfaceName: string, interfaceIndex: number): void => {
   const { state } = device

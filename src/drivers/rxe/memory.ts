@@ -1,6 +1,6 @@
 /*
- * Registered memory as the engines want it (transport/types.ts, Memory), on top of core's table of regions: checks are
- * core's, bytes move in the address space of the process that registered them.
+ * Registered memory as the engines use it (transport/types.ts, Memory), on core's table of regions: core makes the
+ * checks, bytes are copied in the address space of the process that registered them.
  */
 
 import { explainBind, explainKey } from '../../core/explain.ts'
@@ -18,7 +18,7 @@ import { Errno } from '../../spec/errno.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { BindMw, type Memory } from '../../transport/types.ts'
 
-/** With which status a LOCAL_INV ends, by `Invalidated`. */
+/** The status with which a LOCAL_INV completes, by `Invalidated`. */
 const { SUCCESS, LOC_QP_OP_ERR, MW_BIND_ERR } = WcStatus.values
 const INVALIDATION_STATUS = {
   [Invalidated.DONE]: SUCCESS,

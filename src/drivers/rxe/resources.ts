@@ -29,7 +29,7 @@ export const qpResource = (state: RxeState, object: CoreObject): QpResource | un
   return { qpn, port: noted & AttributeBits.PORT ? 1 : 0, state: qpState, destQpn, rqPsn, sqPsn }
 }
 
-/** Queue pairs of clients in core, which are no objects. */
+/** Queue pairs of clients in core, which are not objects. */
 export const coreQueueResources = ({ coreQueues }: RxeState): readonly QpResource[] =>
   [...coreQueues.byNumber.values()].map(({ qpn, sqPsn }) => ({
     qpn,

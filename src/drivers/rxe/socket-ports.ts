@@ -39,7 +39,7 @@ const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unk
   )
 }
 
-/** MTU of an interface that does not tell it. */
+/** MTU of an interface that does not report one. */
 const USUAL_MTU = 1500
 
 /** Largest IP packet of an interface, bytes; without native calls from /sys. */

@@ -73,7 +73,7 @@ export interface Failures extends Causes {
   event(row: number, type: number, cause: Cause): void
   /** An event of another object, or a call that waits. */
   report(failure: Omit<Failure, 'device'>, context: Context | undefined): void
-  /** The last failure in this row; undefined if there is none. */
+  /** The last failure of this row; undefined if there is none. */
   last(row: number): Failure | undefined
   /** The queue pair was destroyed. */
   forget(row: number): void
@@ -86,7 +86,7 @@ export interface CoreQueue {
   readonly qpn: number
   /** Of the next packet. */
   readonly sqPsn: number
-  /** Sends what waits, as far as the port has room. */
+  /** Sends waiting packets while the port has room. */
   transmit(): void
   /** A packet for the queue pair, ICRC included, of `length` bytes at `at`; `from`: the record of its run. */
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
@@ -122,7 +122,7 @@ export interface RxeState {
   readonly catchUp: (row?: number) => void
   /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
-  /** Queue pairs whose completions found no room, and the CQ: the next `poll` ends them. */
+  /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
   /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
@@ -160,8 +160,8 @@ const PAGE = 1 << PAGE_BITS
 
 /**
  * Numbers are used in turn, so that a recently freed one is not used again soon, and late packets of an old connection
- * go nowhere. `offset`, a u32, selects the first one. A directory of pages holds their rows, four bytes a number; a
- * page is freed with its last number.
+ * reach no queue pair. `offset`, a u32, selects the first one. A directory of pages holds their rows, four bytes a
+ * number; a page is freed with its last number.
  */
 export const createNumbers = (first: number, offset = 0): Numbers => {
   /** By place: row + 2; 1 for a number without a row yet, 0 for a free one. */
@@ -185,7 +185,7 @@ export const createNumbers = (first: number, offset = 0): Numbers => {
     pages[page][place & (PAGE - 1)] = value
     uses[page] = (uses[page] ?? 0) + change
     count += change
-    // the page of the next number is kept: it would be allocated again at once
+    // the page of the next number is kept: it would be allocated again immediately
     if (uses[page] === 0 && page !== placeOf(next) >>> PAGE_BITS) pages[page] = undefined
   }
   const advance = (): void => {

@@ -1,10 +1,10 @@
 /*
  * Packets that a fault layer delays: copied until enough others have passed them, or until their delay is over and the
- * rate lets them pass. A packet's delay begins with the first `onTimeout` after it was queued. The queue is bounded, as
- * that of any link. `Tag` belongs to a packet.
+ * rate limit admits them. A packet's delay begins with the first `onTimeout` after it was queued. The queue is bounded,
+ * as that of any link. `Tag` belongs to a packet.
  */
 
-/** Most packets in the queue, as tc-netem's limit. */
+/** Maximum packets in the queue, as tc-netem's limit. */
 export const MAX_DELAYED = 1000
 /** Longest packet: path MTU 4096 and all headers. */
 export const MAX_DELAYED_BYTES = 4224
@@ -60,7 +60,7 @@ export interface DelayQueue<Tag> {
   onTimeout(now: number): boolean
 }
 
-/** `departure`: when a packet that comes at `time` has passed the limits (dice.ts). */
+/** `departure`: the time at which a packet that arrives at `time` has passed the limits (dice.ts). */
 export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
@@ -177,7 +177,7 @@ export const createDelayQueue = <Tag>(
       for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
         const packet = timed[0]
         pop()
-        // the delay is over; the rate limits then let packets pass one after the other
+        // the delay is over; the rate limits then admit packets one after the other
         if (packet.limits !== 0) {
           packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
           packet.limits = 0

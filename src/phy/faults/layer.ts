@@ -1,11 +1,11 @@
 /*
  * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to what it sends
- * and receives. Rules may change at any time. While none is for this device, the layer's functions are the port's own,
- * so that it costs nothing; they are replaced when rules come, each direction by itself.
+ * and receives. Rules may change at any time. While no rule applies to this device, the layer's functions are the
+ * port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
  *
- * Each device of a daemon has such a layer. A rule applies to received packets unless it says otherwise, so a packet
- * between two devices of one daemon meets faults once. Randomness comes from seeds (dice.ts), time from the caller
- * through `onTimeout`.
+ * Each device of a daemon has such a layer. A rule applies to received packets unless it names another direction, so a
+ * packet between two devices of one daemon is subject to faults once. Randomness comes from seeds (dice.ts), time from
+ * the caller through `onTimeout`.
  */
 
 import { type FaultCounters, type FaultRuleCounts, noFaultCounts, sumFaultRuleCounts } from '../../spec/faults.ts'
@@ -39,7 +39,7 @@ interface Wrapping {
 
 type Watched = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
-/** Shared by all layers: an object with accessors of its own is slow to read, and ports are read all the time. */
+/** Shared by all layers: an object with its own accessors is slow to read, and ports are read with every run. */
 const accessors: Watched & ThisType<Wrapping> = {
   get windowBytes() {
     return this.port.windowBytes
@@ -97,7 +97,7 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     layer.flush = outFaulty ? flush : port.flush
     layer.nextTimeout = inFaulty || outFaulty ? nextTimeout : port.nextTimeout
     layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
-    // our half shows the tap what the inner port received, once it is decided
+    // our half shows the tap what the inner port received, once its outcome is decided
     port.tap =
       layer.viewer === null || !inFaulty
         ? layer.viewer

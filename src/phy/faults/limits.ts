@@ -4,7 +4,7 @@
 import { isMappedIpv4 } from '../../wire/address.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** Most packets that pass a reordered one. */
+/** Maximum packets that pass a reordered one. */
 export const MAX_REORDER_DISTANCE = 8
 /** Microseconds after which a reordered packet leaves although fewer have passed it. */
 export const REORDER_PATIENCE = 1000

@@ -54,7 +54,7 @@ export const createFaultyReceiving = (
   let packets = 0
   /** The packet is received a second time. */
   let again = -1
-  /** Whether something was received, or taken from the inner port, since the last release. */
+  /** Whether a run was delivered, or taken from the inner port, since the last release. */
   let hasDelivered = false
   let innerTaken = false
 
@@ -108,7 +108,7 @@ export const createFaultyReceiving = (
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
-  /** Changes bytes; true if the ICRC does not notice (bits that it does not cover, or the same bit twice). */
+  /** Changes bytes; true if the ICRC does not detect it (bits that it does not cover, or the same bit twice). */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
@@ -233,7 +233,7 @@ export const createFaultyReceiving = (
         // ready packets wait for the release that frees the space
         if (held.ready > 0) return false
         if (!hasDelivered && innerTaken) {
-          // nothing of this is in use by the device
+          // the device no longer uses any of this
           port.release()
           innerTaken = false
         }
@@ -262,7 +262,7 @@ export const createFaultyReceiving = (
       // the inner port may have been used directly before
       if (wanted.active && !chance.active) innerTaken = true
       chance = wanted
-      // decisions of the old rules do not apply any more
+      // decisions of the old rules no longer apply
       chance.spare(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()

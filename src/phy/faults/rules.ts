@@ -50,13 +50,13 @@ const DECIMALS = 12
 const number = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve digits: 0.1 % is 0.001 then. And no more of them behind the point than `plain` writes.
+  // Twelve digits, so that 0.1 % is 0.001, and at most as many decimals as `plain` writes.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
 const within = (value: number | undefined, least: number, most: number): number | undefined =>
   value !== undefined && value >= least && value <= most ? value : undefined
 
-/** Without an exponent, which `number` does not read. */
+/** Without an exponent, which `number` does not parse. */
 const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
 const probability: Setting<number> = {
@@ -146,7 +146,7 @@ export const noFaults: FaultRule = {
   seed: 1,
 }
 
-/** Most rules at once. */
+/** Maximum rules at a time. */
 export const MAX_RULES = 32
 
 /** Whether the rule has any effect. */

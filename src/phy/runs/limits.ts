@@ -1,5 +1,5 @@
 /*
- * Limits of runs, and checks of what a sender commits: our own mistakes, so they throw. Called once per run.
+ * Limits of runs, and checks of committed runs. A violation is our own mistake, so it throws. Called once per run.
  */
 
 /**

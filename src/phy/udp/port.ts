@@ -118,7 +118,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       closeUdpSocket(socket)
       sockets[number] = undefined
       watches[number] = undefined
-      // packets queued for this socket are lost, and must not block the others
+      // packets queued for this socket are lost, and must not block others
       sending.sendQueued()
     },
     // a group is one more address to receive on; no flow leaves from it, so its number is free when it is left

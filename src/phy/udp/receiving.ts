@@ -1,9 +1,10 @@
 /*
- * The receiving half of a UDP port: messages are read into buffers, several with one system call, each a datagram or
- * many that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers, so
- * it is derived from the ICRC (`findIdentification`); docs/reference/cli.md says what that leaves of the check.
+ * The receiving half of a UDP port: messages are read into buffers, several with one system call; each is a datagram,
+ * or many that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers,
+ * so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check then
+ * still detects.
  *
- * Buffers are used in order, and again from the first once all have been handed out and released.
+ * Buffers are used in order, and again from the first once all have been delivered and released.
  */
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
 import { countRightIcrcs, findIdentification } from '../../wire/icrc.ts'
@@ -19,15 +20,15 @@ export interface UdpReceiving {
   /** As in `Port`. */
   receive(run: ReceivedRun): boolean
   release(): void
-  /** Drops what was received and not handed out. */
+  /** Drops packets that were received and not delivered. */
   clear(): void
 }
 
 export const RECEIVES = 32
-/** Buffers that one call fills at most. */
+/** Maximum buffers that one call fills. */
 const AT_ONCE = 4
 /**
- * Bytes and packets that are handed out in one turn, until the release. ACKs are sent between turns, so a sender that
+ * Bytes and packets that are delivered in one turn, until the release. ACKs are sent between turns, so a sender that
  * gets an ACK for part of its window never stalls. Each ACK costs both ends a system call, and on one processor a
  * context switch: a quarter of the window is worth that (measured: 64 KiB cost a third more processor time per byte).
  */
@@ -43,19 +44,19 @@ export const createUdpReceiving = (
   counters: ReceiveCounters,
   options: {
     readonly tap: () => PortTap | null
-    /** Whether the packets' identifications are wanted: then they count up within a run. */
+    /** Whether the packets' identifications are needed: then they count up within a run. */
     readonly exact: () => boolean
   },
 ): UdpReceiving => {
   const { tap, exact } = options
-  /** Buffers [cursor, got) are filled and not handed out; `packet` is the next packet of the first of them. */
+  /** Buffers [cursor, got) are filled and not delivered; `packet` is the next packet of the first of them. */
   let cursor = 0
   let packet = 0
   let got = 0
   /** Identification of that packet, if it was already checked. */
   let known = UNKNOWN
   let outstanding = false
-  /** Bytes and packets handed out in this turn. */
+  /** Bytes and packets delivered in this turn. */
   let handed = 0
   let handedPackets = 0
   const senderOf = new Int32Array(RECEIVES)
@@ -164,7 +165,7 @@ export const createUdpReceiving = (
     look(tapped)
   }
 
-  /** Hands out the packets with right ICRCs from `packet` on; false if the first is wrong, which is counted. */
+  /** Delivers the packets with correct ICRCs from `packet` on; false if the first is wrong, which is counted. */
   const deliver = (run: ReceivedRun): boolean => {
     const buffer = cursor
     const packets = packetsIn[buffer]
@@ -208,7 +209,7 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // everything read by one call is handed out: buffers are used again from the first, which is in the cache
+      // everything read by one call is delivered: buffers are used again from the first, which is in the cache
       if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
       for (;;) {
         while (cursor < got) if (deliver(run)) return true

@@ -1,7 +1,7 @@
 /*
  * Senders to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the local address) the
- * address record of its runs, the headers that its ICRCs cover, and the IPv4 identification to expect next. Anybody can
- * send, so the table is bounded: it is cleared when it is full.
+ * address record of its runs, the headers that its ICRCs cover, and the IPv4 identification to expect next. Any host
+ * can send, so the table is bounded: it is cleared when it is full.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'

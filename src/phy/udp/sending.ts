@@ -4,8 +4,8 @@
  * IPv4 identification 0, 1, 2 …, a single datagram has 0, and the ICRC is computed for that.
  *
  * A peer that has never sent such an identification may be of another vendor, behind a network card that numbers
- * segments differently: it gets single datagrams. So does everybody when the kernel refuses to segment. Datagrams that
- * the system refuses (no route, interface down, beyond the MTU, address gone) are lost and counted; while the socket
+ * segments differently: it gets single datagrams. So do all peers when the kernel refuses to segment. Datagrams that
+ * the system refuses (no route, interface down, beyond the MTU, address removed) are lost and counted; while the socket
  * buffer is full, the staging area fills up.
  */
 import { EADDRNOTAVAIL, EAGAIN, EINVAL, EIO, EMSGSIZE } from '../../host/errno.ts'
@@ -40,7 +40,7 @@ export interface UdpSending {
 export const STAGING = 2 * RUN_BYTES
 export const FLOWS = 16384
 const MESSAGES = 2048
-/** One more message, for what has to be sent again in smaller parts. */
+/** One more message, for parts that have to be sent again. */
 const SPARE = MESSAGES
 export const ALL_MESSAGES = MESSAGES + 1
 /**
@@ -147,8 +147,8 @@ export const createUdpSending = (
       counters.sendCalls++
       const result = send(socket, SPARE, 1)
       if (result < 0) refused(-result, 1)
-      // single datagrams go: segmentation is the reason, and will be for all messages (the network card or the kernel
-      // cannot). When an MTU shrinks, single datagrams fail too, and segmentation works again once it has grown.
+      // single datagrams are sent: segmentation is the reason, and fails for all messages (because of the network card
+      // or the kernel). When an MTU shrinks, single datagrams fail too, and segmentation works again once it has grown.
       else if (length === packet) cuts = false
     }
   }
@@ -237,7 +237,7 @@ export const createUdpSending = (
       const end = requireRun(offset, size, count, last, filled, roomEnd)
       if (!flows.isOpen(0, flow)) throw new Error(`flow ${flow} is not open`)
       filled = end
-      // not this run, whose bytes the sender may still change
+      // not this run: the sender may still change its bytes
       if (queuedPackets >= FLUSH_EARLY_PACKETS && !blocked) sendQueued()
       counters.sentPackets += count
       counters.sentBytes += end - offset

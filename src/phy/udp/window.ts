@@ -14,7 +14,7 @@ export const pathMtuOf = (mtu: number): number => [4096, 2048, 1024, 512].find(s
  */
 const WINDOW_SHARE = 4.5
 /**
- * Several of a receiver's turns (receiving.ts), so that both ends stay busy when one is not scheduled for some hundred
+ * Several of a receiver's turns (receiving.ts), so that both ends stay busy while one is not scheduled for some hundred
  * microseconds.
  */
 export const MAX_WINDOW_BYTES = 0x10_0000

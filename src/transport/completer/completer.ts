@@ -84,7 +84,7 @@ export const onResponse = (
   const psn = bthPsn(view, at)
   const ahead = psnDistance(w[base + QP.COMP_PSN], psn)
   if (w[base + QP.REQ_HEAD] === 0 || ahead >= psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_MAX_PSN])) {
-    s.counters.dropped++ // old, or a ghost
+    s.counters.dropped++ // acknowledged already, or never sent
     return
   }
   const opcode = bthOpcode(view, at)
@@ -309,8 +309,8 @@ const onPlacementResponse = (s: EngineState, row: number, request: number, isRig
 }
 
 /**
- * One READ, part of a READ or atomic less is outstanding, unless it was given up after a loss and its response came all
- * the same.
+ * One READ, part of a READ or atomic less is outstanding, unless it was given up after a loss and its response arrived
+ * nevertheless.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + WQE.COUNTED] === 0) return
@@ -368,7 +368,7 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-/** A sequence NAK: the PSN asked for and all after it are sent again. */
+/** A sequence NAK: the requested PSN and all after it are sent again. */
 const onSequenceError = (s: EngineState, row: number): void => {
   if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
@@ -382,8 +382,8 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
 }
 
 /**
- * Goes back and counts a retry; the oldest WQE fails when no retry is left. `told`: further signs of this loss are
- * ignored.
+ * Goes back and counts a retry; the oldest WQE fails when no retry is left. `isReported`: the peer reported the loss,
+ * so further reports of it are ignored.
  */
 const retry = (s: EngineState, row: number, isReported: boolean): void => {
   const w = s.rows
@@ -409,7 +409,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   schedule(s, row)
 }
 
-/** Packets that may always be sent before an ACK, however many losses there are. */
+/** Packets that may always be sent before an ACK, whatever the congestion window. */
 const LEAST_PACKETS = 8
 
 /** After a loss the window shrinks: going back sends all of it again. */
@@ -443,9 +443,9 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 /**
  * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
  *
- * A process that was not scheduled finds its timers expired before it has read what came meanwhile; so may a peer in
- * the same process. If the timeout is noticed late, it is extended once, by as much as it was late, at most by its own
- * length: the specification allows between one and four times the timeout (9.7.6.1.3).
+ * A process that was not scheduled finds its timers expired before it has read the packets that arrived meanwhile; the
+ * same holds for a peer in the same process. If the timeout is noticed late, it is extended once, by as much as it was
+ * late, at most by its own length: the specification allows between one and four times the timeout (9.7.6.1.3).
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows

@@ -1,7 +1,7 @@
 /*
  * Completions of send and receive WQEs, and the error state, which completes all of them (InfiniBand Architecture
- * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is given back before its completion is
- * visible, so that a program may post again at once. Flushing is bounded per call, since a hostile program can go on
+ * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is released before its completion is
+ * visible, so that a program may post again immediately. Flushing is bounded per call, since a hostile program can keep
  * filling its queue.
  */
 import { because, type Cause, codeOf } from '../../spec/causes.ts'
@@ -176,7 +176,7 @@ export const flushReceives = (s: EngineState, row: number, before = 0): void => 
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
-/** Returns how many there were. */
+/** Returns how many were flushed. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
   const base = row * QP.WORDS
   const size = recvBlock(s.rows, base)
@@ -228,7 +228,7 @@ export const onDrained = (s: EngineState, row: number): void => {
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
-/** To SQE: posted sends are flushed; receiving goes on (IBA 10.3.1, not RC). */
+/** To SQE: posted sends are flushed; receiving continues (IBA 10.3.1, not RC). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS

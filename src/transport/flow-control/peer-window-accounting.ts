@@ -4,7 +4,7 @@
  */
 
 export interface PeerWindows {
-  /** Most window bytes in flight to one peer; 0: no limit. */
+  /** Maximum window bytes in flight to one peer; 0: no limit. */
   readonly budget: number
   /**
    * By place of a peer: bytes in flight, the window, and the bytes to be acknowledged before another loss shrinks it.
@@ -23,7 +23,7 @@ export interface PeerWindows {
   since: number
   /** When silent peers are checked next, µs; Infinity for never. */
   deadline: number
-  /** By row: its bytes in flight, its peer, and the bytes forgiven; and its links in the queue, if it waits. */
+  /** By row: its bytes in flight, its peer, and the bytes written off; and its links in the queue, if it waits. */
   counted: Int32Array
   peer: Int32Array
   writtenOff: Int32Array
@@ -32,13 +32,13 @@ export interface PeerWindows {
   waiting: Uint8Array
   /** The row that is served from the queue; -1: none. */
   serving: number
-  /** How much the row that has the turn may have in flight, and how much more it wanted: bytes, 0 for nothing. */
+  /** How much the row whose turn it is may have in flight, and how much more it needed: bytes, 0 for nothing. */
   limit: number
   lacked: number
 }
 
 export const NO_LIMIT = 0x7fff_ffff
-/** Most bytes that paced queue pairs send in one interval. */
+/** Maximum bytes that paced queue pairs send in one interval. */
 export const MAX_PACED_BYTES = 0x4_0000
 /** Initial window of a peer. */
 const START = 0x8_0000

@@ -1,13 +1,13 @@
 /*
- * A window for all queue pairs that send to one peer (docs/decisions/peer-window.md): what they have unacknowledged
- * together fits half of the peer's socket buffer. Each queue pair also has a window of its own (QP.REQ_CWND).
+ * A window for all queue pairs that send to one peer (docs/decisions/peer-window.md): their unacknowledged bytes
+ * together fit half of the peer's socket buffer. Each queue pair also has its own congestion window (QP.REQ_CWND).
  *
  * A loss or a timeout halves the peer's window; acknowledged bytes grow it again.
  *
  * A row that finds the window full waits in a queue of the peer. The queue is served in order, a quantum at a time, as
- * room comes free, and newcomers go to its end, so that no row starves. If a peer acknowledges nothing for a while,
- * its bytes in flight are no longer in its buffer: they were lost, or its queue pairs are gone. They are then forgiven,
- * so that they do not block others for ever.
+ * room becomes free, and new rows are appended, so that no row starves. If a peer acknowledges nothing for a while, its
+ * bytes in flight are no longer in its buffer: they were lost, or its queue pairs no longer exist. They are then
+ * written off, so that they do not block other rows for ever.
  *
  * UC and UD have no acknowledgements. All their queue pairs share one window that is free again after an interval,
  * `s.pace`: a burst fits a socket buffer, and receivers have an interval to read it. The memory link loses nothing: it
@@ -29,7 +29,7 @@ import {
 
 /** µs after which a peer that acknowledged nothing has nothing left in its buffer. */
 const STALL = 200_000
-/** Room that is worth a turn: a run rather than a packet. */
+/** Room that is worth a turn: that of a run, not of a packet. */
 const WORTH = 0x8000
 /** Smallest window of a peer, bytes. */
 const LEAST = 0x1_0000
@@ -170,7 +170,7 @@ export const requeueFirst = (s: EngineState, row: number): void => {
   if (shares.waiting[row] === 0 && shares.peer[row] >= 0) enqueue(shares, shares.peer[row], row, true)
 }
 
-/** Forgives the bytes in flight to peers that have acknowledged nothing meanwhile. */
+/** Writes off the bytes in flight to peers that have acknowledged nothing meanwhile. */
 const onStall = (s: EngineState, now: number): void => {
   const { shares } = s
   for (const peer of shares.full) {

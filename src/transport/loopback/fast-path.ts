@@ -1,9 +1,9 @@
 /*
  * Fast path: SENDs, WRITEs and READs between idle RC queue pairs of one process, each with one SGE of memory that
  * JavaScript reaches at both ends, no immediate, and at most WHOLE_BYTES. These WQEs are not put on the list of fetched
- * WQEs. Only success is handled here: everything is checked before anything is done, and a WQE that fails a check goes
- * to transport/requester/requester.ts and slices.ts, which report what is wrong. Counters count what packets would have
- * been.
+ * WQEs. Only success is handled here: everything is checked before anything is executed, and a WQE that fails a check
+ * is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets that
+ * would have been sent.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -223,7 +223,7 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
   )
 }
 
-/** The same for a SEND: takes a receive WQE, which stays taken for the slow path if the message does not fit. */
+/** The same for a SEND: takes a receive WQE, which the slow path uses if the message does not fit. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const t = s.peerState as EngineState
   if (!takeReceive(t, s.peerRow)) return undefined

@@ -1,6 +1,6 @@
 /*
  * Finds the queue pair of this process that takes messages without packets (slices.ts), and counts the packets that
- * they would have been. Both ends must match as they would for packets: flows, peers, QPNs, services, path MTUs,
+ * would have been sent. Both ends must match as they would for packets: flows, peers, QPNs, services, path MTUs,
  * states.
  */
 import { QpState } from '../../spec/enums.ts'
@@ -56,7 +56,7 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
     v[there + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
     (t !== s || other !== row)
   if (!isRight) return false
-  // the peer's ACKs must find the way back
+  // the peer's ACKs must reach this port
   if (reliableService[service] !== 0) {
     const back = v[there + QP.FLOW]
     if (

@@ -1,14 +1,14 @@
 /*
  * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md). The peer's responder gets
- * a slice of at most 64 KiB at a time, and its answer takes effect at once. What programs and peers can observe is the
- * same as with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
+ * a slice of at most 64 KiB at a time, and its answer takes effect immediately. Programs and peers observe the same as
+ * with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
  * (transport/responder/send-write.ts, transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR
  * timers and retries run, counters count packets and their bytes.
  *
  * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: connected to it
- * in return, same service and path MTU, no message in progress. Everything else goes as packets, and so does all
- * traffic while the port says that somebody captures it (`LocalPeerDevice`). Between two slices both ends are in the
- * state that packets would have left, so each slice may go either way.
+ * in return, same service and path MTU, no message in progress. All other messages are sent as packets, and so is all
+ * traffic while the port is captured (`LocalPeerDevice`). Between two slices both ends are in the state that packets
+ * would have left, so each slice may take either path.
  */
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
@@ -388,7 +388,7 @@ const onSliceTaken = (
   return SENT_SOME
 }
 
-/** A NAK: as if the slice's packets were outstanding; nothing is outstanding afterwards. */
+/** A NAK is handled with the slice's packets outstanding; nothing is outstanding afterwards. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -404,7 +404,7 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
 const admits = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
   isAdmitted(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
-/** UC: the packets behind the one that made the responder drop the message arrive all the same. */
+/** UC: the packets behind the one that made the responder drop the message are counted as received. */
 const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
   const there = other * QP.WORDS

@@ -1,8 +1,8 @@
 /*
- * BIND_MW and LOCAL_INV, which make no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3). They are executed in the order of the send queue: nothing posted after one is sent before it is done, so
- * that a peer that learns a key finds the window bound. It completes when all WQEs before it have. After a loss, when
- * the WQEs around it are sent again, it is not executed again. `Memory` implements what they do to keys.
+ * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
+ * 10.8.3.3). They are executed in the order of the send queue: no later request is sent before, so that a peer that
+ * gets a key finds the window bound. Such a WQE completes when all earlier ones have. After a loss, when the WQEs
+ * around it are sent again, it is not executed again. `Memory` implements the effect on keys.
  */
 import { because } from '../../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -33,7 +33,7 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true
-  flushDmaOf(s, row) // data that came before is not refused for a key that goes now
+  flushDmaOf(s, row) // data received before is written before its key is revoked
   const { memory } = s.env
   const base = row * QP.WORDS
   const wr = request + WQE.WR

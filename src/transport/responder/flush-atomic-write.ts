@@ -62,7 +62,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
-  flushDma(s) // this is what it is about
+  flushDma(s) // this is the effect of a FLUSH
   if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
@@ -72,9 +72,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
 }
 
-/**
- * Checks range and rights as for a WRITE. For a whole region the address does not count, for no bytes not even the key.
- */
+/** Checks range and rights as for a WRITE. For a whole region the address is ignored, for zero bytes the key too. */
 const mayFlush = (
   s: EngineState,
   row: number,
@@ -121,7 +119,7 @@ export const onAtomicWrite = (
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
     return
   }
-  flushDma(s) // data before it is there before it
+  flushDma(s) // earlier data must be in memory before
   if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return

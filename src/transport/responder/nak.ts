@@ -34,8 +34,9 @@ export const onGap = (s: EngineState, row: number): void => {
 }
 
 /**
- * Schedules a NAK for the expected PSN; until that comes, further gaps are ignored. If the program has ended, nothing
- * is sent: the peer sees a machine that is gone, whether its request comes before the queue pair is destroyed or after.
+ * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If the program has ended,
+ * nothing is sent: the peer sees a machine that does not answer, whether its request arrives before the queue pair is
+ * destroyed or after.
  */
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
@@ -69,7 +70,7 @@ export const dropMessage = (s: EngineState, row: number): void => {
 /** A fatal NAK. The receive WQE in use completes with `status`; without one the program gets an event. */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
-  flushDma(s) // the NAK acknowledges what came before
+  flushDma(s) // the NAK acknowledges earlier requests
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
     // an error of the program's own buffer ends the queue pair of any service
@@ -90,7 +91,7 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
-/** The pending DMA has failed: nothing from its first packet on is acknowledged, whatever was received since. */
+/** The pending DMA has failed: nothing from its first packet on is acknowledged, whatever was received since then. */
 export const onRequestDmaFailed = (
   s: EngineState,
   row: number,

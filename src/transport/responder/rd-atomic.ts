@@ -1,8 +1,8 @@
 /*
- * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps what a duplicate is
- * answered from, the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1,
- * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
- * are sent (responses.ts).
+ * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps the data to answer
+ * duplicates: the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1, clauses
+ * 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses are sent
+ * (responses.ts).
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -25,7 +25,7 @@ const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
-/** The resource whose request has `psn` in its range; 0 if there is none any more. */
+/** The resource whose request has `psn` in its range; 0 if there is none, or no longer. */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
@@ -104,7 +104,7 @@ const takeResource = (s: EngineState, row: number): number => {
   const resource = w[base + QP.RESP_RESOURCES] + w[base + QP.RESP_RESOURCE_NEXT] * RES.WORDS
   if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) {
     if (p[resource + RES.REPLAY] === 0) return 0
-    w[base + QP.RESP_PENDING]-- // a repetition that is no longer awaited
+    w[base + QP.RESP_PENDING]-- // a repeated response that the peer no longer needs
   }
   w[base + QP.RESP_RESOURCE_NEXT] = (w[base + QP.RESP_RESOURCE_NEXT] + 1) % count
   return resource
@@ -217,7 +217,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
     return
   }
-  flushDma(s) // WRITEs before it are seen
+  flushDma(s) // earlier WRITEs are visible
   if (w[base + QP.STATE] === ERR) return
   const key = ext.atomicRkey(view, at)
   const region = memory.resolve(w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])

@@ -126,13 +126,14 @@ const isExpected = (
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
   if (ahead !== 0) return false
-  // a NAK that was not sent yet is obsolete: the expected PSN is here
+  // a NAK that was not sent yet is obsolete: the expected PSN has arrived
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   return true
 }
 
 /**
- * A duplicate: a SEND or WRITE is acknowledged again, a READ or atomic answered again from its resource, if it has one.
+ * A duplicate: a SEND or WRITE is acknowledged again, a READ or atomic is answered again from its resource, if it still
+ * has one.
  */
 const onDuplicate = (
   s: EngineState,

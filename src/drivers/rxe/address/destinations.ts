@@ -32,10 +32,10 @@ export interface Destinations {
   /** The flow for the address vector at `at`. */
   byVector(bytes: Uint8Array, at: number): number
   /**
-   * A request with this flow is fetched: the flow stays open until the next one is fetched, or `release`. -1: nothing.
+   * A request with this flow is fetched: the flow stays open until the next one is fetched, or `release`. -1: no flow.
    */
   hold(flow: number): void
-  /** The send queue is empty: no request is fetched. */
+  /** The send queue is empty: no request is fetched any more. */
   release(): void
   /** Closes all flows. */
   close(): void

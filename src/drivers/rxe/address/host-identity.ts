@@ -1,6 +1,6 @@
 /*
- * Identity of a soft device on this machine: the interface that has its address gives MAC and index; for an address
- * that no interface has, they are made up.
+ * Identity of a soft device on this machine: the interface that has its address determines MAC and index; for an
+ * address that no interface has, they are generated.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'

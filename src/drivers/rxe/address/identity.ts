@@ -1,9 +1,10 @@
 /*
- * Identity of a soft device: MAC, GUID and GIDs from its address, as Linux's rxe takes them from its network interface.
+ * Identity of a soft device: MAC, GUID and GIDs from its address, as Linux's rxe derives them from its network
+ * interface.
  *
  * The GUID is the EUI-64 of the MAC; GID 0 is the link-local address with that EUI-64, GID 1 the device's own address
  * (IPv4 as ::ffff:a.b.c.d), so `-g 1` means the same as on Linux. Where no interface has a MAC (loopback), a locally
- * administered one is made from the address, so that two devices of one machine differ.
+ * administered one is derived from the address, so that two devices of one machine differ.
  */
 
 export interface Identity {

@@ -1,6 +1,6 @@
 /*
- * A soft device as other devices of this process see it, which send to it without packets (transport/loopback/slices.ts):
- * its port's flows and receivers, and the rows of its QPNs.
+ * A soft device as other devices of this process use it, which send to it without packets
+ * (transport/loopback/slices.ts): its port's flows and receivers, and the rows of its QPNs.
  */
 import type { Port } from '../../../phy/port.ts'
 import type { LocalPeerDevice } from '../../../transport/types.ts'

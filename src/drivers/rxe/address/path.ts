@@ -51,8 +51,8 @@ export const copyAddress = ({
 })
 
 /**
- * Refuses what the soft device does not support. It sends UDP datagrams: the kernel finds the next hop's MAC address,
- * so that a given one is ignored, and tags frames as the interface of the source address does.
+ * Refuses fields that the soft device does not support. It sends UDP datagrams: the kernel finds the next hop's MAC
+ * address, so a given one is ignored, and adds VLAN tags as the interface of the source address does.
  */
 export const NO_VLAN = {
   vlan: 'the device tags no frames; use a GID whose address is that of a VLAN interface, which does',

@@ -1,7 +1,7 @@
 /*
  * The GRH of a received datagram (IBA 11.4.1.2; annex A17): for IPv6 the packet's header, for IPv4 its header in the
- * last 20 of the 40 bytes, as on Linux. Sockets deliver payloads only, so it is made from the port's record of the run,
- * in the port's arena.
+ * last 20 of the 40 bytes, as on Linux. Sockets deliver payloads only, so it is rebuilt from the port's record of the
+ * run, in the port's arena.
  */
 import { type Port, type ReceivedRun, SCRATCH_BYTES } from '../../../phy/port.ts'
 import type { DatagramRoute } from '../../../transport/types.ts'

@@ -89,7 +89,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
 
 /**
  * Writes completions. A CQ that overruns is dead: its program gets one event, and later completions are lost. Queue
- * pairs whose completions are lost are noted for `failStranded`.
+ * pairs whose completions are lost are recorded for `failOverrunQps`.
  */
 export const cqCompletions = (device: RxeState): Completions => ({
   push(number, words, solicited) {
@@ -108,8 +108,8 @@ export const cqCompletions = (device: RxeState): Completions => ({
 })
 
 /**
- * Ends the queue pairs whose completions were lost: they go to ERR with an event (IBA 9.9.2 class F, 11.6.3: local work
- * queue catastrophic error). Linux' rxe goes on and loses completions.
+ * Moves the queue pairs whose completions were lost to ERR, with an event (IBA 9.9.2 class F, 11.6.3: local work queue
+ * catastrophic error). Linux' rxe continues and loses completions.
  */
 export const failOverrunQps = (device: RxeState): void => {
   const { overrunQps } = device

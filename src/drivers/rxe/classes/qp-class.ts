@@ -104,7 +104,7 @@ const recordAttributes = (
   if (address) state.address = storedAddress(device, address, dmac)
 }
 
-/** The queues of a new queue pair; with `shared` it has no receive queue of its own. */
+/** The queues of a new queue pair; with `shared` it has no receive queue. */
 const createRings = (
   context: Context,
   cap: In<Methods['create']>['cap'],
@@ -112,8 +112,8 @@ const createRings = (
   destinations: Destinations | undefined,
 ): QpRings => {
   const memory = ringsOf(context)
-  // rxe's user library maps both queues of every queue pair; callers that count rings get none where they asked for
-  // none
+  // rxe's user library maps both queues of every queue pair; callers in this process get no ring that they did not
+  // request
   const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
@@ -131,7 +131,7 @@ const createRings = (
 
 type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
-/** The results of a creation. Set by name: spreading costs more than all else here. */
+/** The results of a creation. Set by name: spreading costs more than everything else here. */
 const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
@@ -155,7 +155,7 @@ const checkSteps = (type: QpTypeName, before: number, after: number, args: QpMod
 /** Refuses attributes that no type supports, such as an alternate path. */
 export const UNSUPPORTED_ATTRIBUTES = { alternatePath: 'the device has no automatic path migration', ...NO_VLAN }
 
-/** The class of one type of queue pair. `cls` has those of the attributes here that the type has. */
+/** The class of one type of queue pair. `cls` declares those of the attributes here that the type has. */
 export const qpClass = (
   cls: ObjectClass,
   type: QpTypeName,
@@ -175,7 +175,7 @@ export const qpClass = (
         within(createCall, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
-        // only the rings can fail; nothing after them does, so nothing has to be rolled back
+        // only the rings can fail; nothing after them does, so nothing has to be undone
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
@@ -290,7 +290,7 @@ export const qpClass = (
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
-        // a process that has ended need not finish sending
+        // a process that has ended need not complete its sends
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
@@ -322,5 +322,5 @@ export const qpClass = (
   return withoutOptions(line, UNSUPPORTED_ATTRIBUTES)
 }
 
-/** RC and UC. Other types have files of their own. */
+/** RC and UC. Other types have their own files. */
 export const qpClasses: readonly DriverClass[] = [qpClass(RcQp, 'RC', Service.RC), qpClass(UcQp, 'UC', Service.UC)]

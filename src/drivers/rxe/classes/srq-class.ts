@@ -1,10 +1,10 @@
 /*
  * Classes `srq` and `xrc_srq` of the soft device: shared receive queues in rings that the program maps (R8, R22; IBA
- * 10.2.9, annex A14). drivers/rxe/rings/receive-queue.ts hands out the WQEs.
+ * 10.2.9, annex A14). drivers/rxe/rings/receive-queue.ts consumes the WQEs.
  *
  * Limits are checked as by Linux's rxe. A limit at creation is ignored: the specification has none there, and man
- * ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event comes when the next WQE
- * is taken, as with rxe.
+ * ibv_create_srq calls it irrelevant. If a queue is below its limit when it is armed, the event is raised when the next
+ * WQE is taken, as with rxe.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, raiseObjectEvent } from '../../../core/events/events.ts'
@@ -22,7 +22,7 @@ import { type CqObject, type SrqObject, type SrqState, stateOf, type XrcdObject 
 
 const { SRQ_LIMIT_REACHED } = AsyncEventType.values
 
-/** No CQ: queue pairs complete to their own. */
+/** No CQ: completions go to the CQs of the queue pairs. */
 const NO_CQ = -1
 
 const refuse = (object: CoreObject, method: string, reason: string): never => {

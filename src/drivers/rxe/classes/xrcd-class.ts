@@ -1,7 +1,6 @@
 /*
  * Class `xrcd` of the soft device: XRC domains (IBA annex A14), shared by all processes that open the domain of the
- * same file. Errors are Linux's: EAGAIN for a file without a domain, EINVAL for a domain that exists and must not,
- * EBADF.
+ * same file. Errors are Linux's: EAGAIN for a file without a domain, EINVAL for an existing domain with EXCL, EBADF.
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { Xrcd } from '../../../spec/classes/xrcd.ts'

@@ -69,7 +69,8 @@ const settle = (cq: CqRing): void => {
   const consumer = loadConsumer(cq.ring)
   const consumed = ((consumer - cq.consumer) & wrap) >>> 0
   const left = consumed > cq.outstanding ? 0 : cq.outstanding - consumed
-  // a consumer that ran ahead does not take the completions up to its index: they must not count for ever
+  // a consumer index ahead of the producer does not count the skipped completions: they must not stay outstanding for
+  // ever
   cq.outstanding = Math.min(left, ((cq.producer - consumer) & wrap) >>> 0)
   cq.consumer = consumer
 }
@@ -82,7 +83,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     storeCount(ring, cq.completions)
     return true
   }
-  // every time: an index says where the program is, not how often it went around
+  // each time: an index is the program's position, not how often it went around
   settle(cq)
   if (cq.outstanding >= ring.capacity) {
     cq.overrun = true

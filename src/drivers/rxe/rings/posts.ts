@@ -1,18 +1,18 @@
 /*
- * Finds newly posted work requests from the producer indices of the queues, in three scans.
+ * Finds newly posted work requests from the producer indices of the queues, in three kinds of scan.
  *
  * A device may have thousands of queue pairs of which few are busy, and each check of a ring costs two loads. So a
- * doorbell checks the queue pair that it names, a busy loop those that were used lately, and now and then, and before
- * it sleeps, all of them. If the result of a call depends on what was posted before it, the call checks first
+ * doorbell checks the queue pair that it names, a busy loop checks those that were used lately, and occasionally, and
+ * before it sleeps, all of them. If the result of a call depends on what was posted before it, the call checks first
  * (`catchUp` in state.ts).
  *
- * A queue has news if its producer index differs from the one seen last, by a scan or by the engine. The engine fetches
- * further requests by itself; if the scan did not know, an index that has gone once around a small ring would look
- * unchanged, and its request would wait for ever.
+ * A queue has new posts if its producer index differs from the one read last, by a scan or by the engine. The engine
+ * fetches further requests by itself; if the scan did not know, an index that has gone once around a small ring would
+ * look unchanged, and its request would wait for ever.
  *
  * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the device. So
  * while the device has memory windows, a scan passes nothing to the engine until every queue was checked once more:
- * then everything that was posted before the news is found too. Queues with binds or invalidations come first.
+ * then everything that was posted before the new requests is found too. Queues with binds or invalidations come first.
  */
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
@@ -26,11 +26,11 @@ export type Where = (typeof Where)[keyof typeof Where]
 export interface PostScan {
   /** The next scan treats this row as new, whatever its indices. */
   look(row: number): void
-  /** Whether the row's send queue has requests that no scan has seen. */
+  /** Whether the row's send queue has requests that no scan has found. */
   behind(row: number): boolean
   /** Whether `look` was called since the last scan. */
   hasChanges(): boolean
-  /** Passes rows with news to the engine; true if there is anything to send. */
+  /** Passes rows with new posts to the engine; true if there is anything to send. */
   scan(where: Where): boolean
 }
 
@@ -50,7 +50,7 @@ export const createPostScan = (
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
-  /** While the device has windows: rows with news that were not passed to the engine yet. */
+  /** While the device has windows: rows with new posts that were not passed to the engine yet. */
   let isOrdering = false
   const windowOperations: number[] = []
   const others: number[] = []

@@ -28,7 +28,7 @@ export interface ReceiveQueue {
   readonly shared: boolean
   /** Index of the next WQE to take: never read back from the program. */
   taken: number
-  /** The program's index when it was seen last, as in QpRings (work-source.ts). */
+  /** The program's index when it was read last, as in QpRings (work-source.ts). */
   seen: number
   /** Fewer WQEs than this call `reached` and disarm the limit; 0: not armed. */
   limit: number
@@ -78,7 +78,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
   const parts = ring.layout.receive
   const wqe = elementAt(ring, queue.taken)
   const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // an element count above the limit becomes a buffer of no bytes: any payload then makes a length error
+  // an element count above the limit becomes a buffer of zero bytes: any payload then causes a length error
   const count = sges > queue.maxSge ? 0 : sges
   const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
   into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]

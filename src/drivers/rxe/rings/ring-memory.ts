@@ -1,9 +1,10 @@
 /*
  * Memory for rings (docs/decisions/rings.md). Programs map theirs: each is a piece of their context's memory in rxe's
  * layout, header and elements together. Programs of this process map nothing: their rings have the compact layout and
- * come from slabs, so that very many cost little. In a slab headers are apart from elements: of an unused queue only
- * the header is ever touched, and the system allocates only touched pages. Programs that find elements by the header
- * (our library) get slabs too, in rxe's layout: the first touch of a page costs as much as all else that makes a queue.
+ * are allocated from slabs, so that very many cost little. In a slab headers are apart from elements: of an unused
+ * queue only the header is ever touched, and the system allocates only touched pages. Programs that find elements by
+ * the header (our library) get slabs too, in rxe's layout: the first touch of a page costs as much as everything else
+ * about a new queue.
  */
 import type { MappedChunk, MappedMemory } from '../../../core/memory/mappable-memory.ts'
 import { compactLayout } from '../../../spec/drivers/compact-rings.ts'
@@ -46,7 +47,7 @@ interface Size {
 
 /** Where slabs get their memory. */
 interface Pieces {
-  /** The unused part of a piece costs memory, a new piece time. */
+  /** The unused part of a piece costs memory, another piece costs time. */
   readonly costly: boolean
   add(bytes: number): MappedChunk
   remove(piece: MappedChunk): void
@@ -59,7 +60,10 @@ interface Pieces {
 const LEAST_ROOMS = 16
 const MAX_BYTES = 1 << 20
 
-/** So many bytes of empty slabs are kept, and one of each size, so that queues that come and go make no slabs. */
+/**
+ * This many bytes of empty slabs are kept, and one of each size, so that repeated creation and destruction of queues
+ * allocates no slabs.
+ */
 const IDLE_BYTES = 1 << 20
 
 interface Slabs extends RingMemory {
@@ -160,7 +164,7 @@ export const packedRings = (memory: MappedMemory, counted: { count: number }): R
     allocate(bytes) {
       const room = slabs.allocate(bytes)
       counted.count++
-      // written for the program; never read back
+      // written for the program; never read
       room.area.view.setUint32(room.head + PACKED_ELEMENTS, room.data - room.head, true)
       return room
     },

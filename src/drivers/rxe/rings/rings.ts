@@ -3,7 +3,7 @@
  * (spec/drivers/ring-layout.ts).
  *
  * The device trusts nothing that it reads: size and mask are its own copies, its own index is kept elsewhere and only
- * published, and the program's index is masked at every read. Indices are ordered against the elements where the
+ * published, and the program's index is masked at every read. Accesses to indices and elements are ordered where the
  * program is another process (`loadIndex`).
  */
 import type { MappedChunk } from '../../../core/memory/mappable-memory.ts'
@@ -93,7 +93,7 @@ export const copyElements = (ring: Ring, from: number, count: number, next: Ring
 
 const nowhere = new ArrayBuffer(compactLayout.header.DATA)
 
-/** A queue that does not exist: it holds nothing, and nothing can be posted to it. */
+/** A queue that does not exist: it has no slots, and nothing can be posted to it. */
 export const emptyRing: Ring = {
   area: {
     offset: 0,

@@ -51,7 +51,7 @@ export interface SendQueue {
   readonly maxInline: number
   /** The device's own index: never read back from the program. */
   retired: number
-  /** The program's index when it was seen last, by a scan or because the engine found nothing more; or UNSEEN. */
+  /** The program's index when it was read last, by a scan or because the engine found nothing more; or UNSEEN. */
   seen: number
 }
 
@@ -63,7 +63,7 @@ export interface QpRings {
   /** Only of queue pairs that send datagrams. */
   readonly destinations?: Destinations | undefined
 }
-/** No index: any index is news. */
+/** Differs from any index, so that any index is new. */
 export const NO_INDEX = -1
 
 /**
@@ -118,7 +118,7 @@ const loadSend = (rings: QpRings, index: number, into: Uint32Array, at: number):
   const opcode = words[(wqe + parts.OPCODE) >> 2] >>> 0
   const flags = words[(wqe + parts.FLAGS) >> 2]
   const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // an atomic has the length of its element; its operands may stand in this word
+  // an atomic has the length of its element; its operands may occupy this word
   const claimed = isAtomic(opcode) ? 0 : words[(wqe + parts.DMA_LENGTH) >> 2] >>> 0
   const dataless = opcode < 32 && ((DATALESS >>> opcode) & 1) !== 0
   const inline = !dataless && ((flags & INLINE) !== 0 || opcode === ATOMIC_WRITE || (sges === 0 && claimed > 0))
