@@ -180,7 +180,7 @@ EXPORT int64_t userdma_mover_start(int fd, int64_t user)
     return -error;
 }
 
-/* Ends a mover: at once, or when the page that it waits for permits. */
+/* Ends a mover: immediately, or when the page that it waits for permits. */
 EXPORT void userdma_mover_end(struct mover *m, int late)
 {
     m->late = late;
@@ -190,7 +190,7 @@ EXPORT void userdma_mover_end(struct mover *m, int late)
     reap();
 }
 
-/* Microseconds that its copies have waited for pages or locks since the last call. */
+/* Microseconds that its copies have waited for pages or locks since the previous call. */
 EXPORT uint64_t userdma_mover_waited(struct mover *m)
 {
     const uint64_t waited = m->waited;
@@ -246,8 +246,8 @@ void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t
                   uint64_t total);
 
 /*
- * Moves `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local`.
- * Waits at most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes moved, fewer
+ * Copies `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local`.
+ * Waits at most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes copied, fewer
  * if a page does not permit the access, or -errno if none: the kernel's, -ETIMEDOUT, or -ECHILD (the mover was killed).
  */
 EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t remote, uint8_t *local, uint64_t chunk,

@@ -43,7 +43,10 @@ static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = by_table;
 #define SSE __attribute__((target("pclmul,sse4.1")))
 #define AVX __attribute__((target("pclmul,sse4.1,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
-/* Moving a register with `r` fresh bytes to come: from [16 + r] away from them, from [r] towards them. */
+/*
+ * Shuffle masks to move a register by `r` bytes, for `r` new bytes: from [16 + r] away from them, from [r] towards
+ * them.
+ */
 static const uint8_t slide[48] = {
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
@@ -56,7 +59,7 @@ SSE static inline __m128i load(const uint8_t *p)
 }
 
 /*
- * `data` with everything in `x` moved the distance of the constants `k` (low half: 32 bits more, high half: 32 less).
+ * `data` plus `x` moved by the distance of the constants `k` (low half: 32 bits more, high half: 32 less).
  */
 SSE static inline __m128i fold(__m128i x, __m128i k, __m128i data)
 {
@@ -184,7 +187,8 @@ __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registe
  * Copies between a contiguous range and pieces at a stride, like the payloads between the headers of a run of packets:
  * a view and a call from JavaScript for each piece cost more than the copy.
  *
- * `total` bytes in pieces of `chunk`, the last one possibly shorter: piece i goes from from + i * from_stride to to + i
+ * `total` bytes in pieces of `chunk`, the last one possibly shorter: piece i is copied from from + i * from_stride to
+ * to + i
  * * to_stride. Pieces of both sides may only overlap at equal places.
  */
 __attribute__((visibility("default"))) void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from,

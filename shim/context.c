@@ -198,7 +198,7 @@ int session_attach(int fd)
         return -EIO;
     struct fd_entry entry;
     int error = 0;
-    /* Another thread may have been faster. */
+    /* Another thread may have attached it first. */
     if (fd_kind(fd) != FD_CONTEXT) {
         error = session_ensure(&guard, false) ? ask_attach(fd, 0, &entry, &guard) : session_refusal();
         if (error == 0) {

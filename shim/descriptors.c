@@ -59,7 +59,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         kind = recognised(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* A driver's request, on a descriptor that was received unnoticed? */
+        /* Whether this is a driver's request, on a descriptor whose arrival was not noticed. */
         if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
             return result;
     }
@@ -146,7 +146,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
     return UNLIKELY(kind == FD_CONTEXT || kind == FD_UMAD) ? fail(EINVAL) : REAL(readv)(fd, vector, count);
 }
 
-/* A device has none; a receiver of the descriptor need not ask the daemon about it. */
+/* A device has none, so a receiver of the descriptor need not query the daemon. */
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);

@@ -109,8 +109,8 @@ struct cm_header {
 #define PAGE_BYTES 4096
 
 /*
- * Waits for something on a channel of this kind, or for the end of the daemon; false with errno after a signal. As on
- * Linux the call holds the channel from its start: nothing arrives any more on one that another thread has closed.
+ * Waits for data on a channel of this kind, or for the end of the daemon; false with errno after a signal. As on Linux
+ * the call holds the channel from its start: nothing arrives any more on a channel that another thread has closed.
  */
 static bool channel_wait(int fd, int kind)
 {
@@ -150,8 +150,7 @@ static bool cm_is_whole(const void *buffer, size_t count, const struct cm_header
 }
 
 /*
- * RDMA_USER_CM_CMD_GET_EVENT. Waiting here first, for a blocking descriptor, saves the daemon a call that finds
- * nothing.
+ * RDMA_USER_CM_CMD_GET_EVENT. For a blocking descriptor, waiting here first saves the daemon a call without result.
  */
 static ssize_t cm_get_event(int fd, const void *buffer, size_t count, const struct cm_header *header)
 {
@@ -196,7 +195,7 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return -EFAULT;
     const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
     const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
-    /* Through the kernel, so that a bad address of the program is an error and not a crash. */
+    /* By the kernel, so that a bad address of the program is an error and not a crash. */
     const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
     if (moved == (ssize_t)width)
         return 0;

@@ -288,7 +288,7 @@ EXPORT int inotify_add_watch(int fd, const char *path, uint32_t mask)
 
 /* ---- permissions, links ---- */
 
-/* The mode of access(2) for the file in the tree: everybody may read and write nodes, except those of umad. */
+/* The mode of access(2) for the file in the tree: every user may read and write nodes, except those of umad. */
 static int asked(int dir, const char *path, int mode)
 {
     ABSOLUTE(dir, path);

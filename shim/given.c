@@ -3,7 +3,7 @@
  * work from the first call, of whatever kind (R28, R37).
  *
  * They are recognised on arrival, without a request: event and driver sockets by the daemon's mark, contexts by the
- * name of their memory file. A context is made known to our session when it is first used, since a program that only
+ * name of their memory file. A context is attached to our session when it is first used, since a program that only
  * passes it on needs no session. Descriptors that arrive in other ways (a raw system call, pidfd_getfd) are recognised
  * at their first RDMA or driver ioctl.
  */

@@ -2,8 +2,8 @@
  * RDMA paths and their redirection: the same path below the daemon's folder.
  *
  * A path matches by its first components, with any number of slashes between them. Most relative paths need no
- * redirection: their directory was opened by a redirected path and is already in that folder. Others lead there from a
- * folder above (/dev, /sys/class), or name a device node, which is more than the file in the tree.
+ * redirection: their directory was opened by a redirected path and is already in that folder. Others start in a folder
+ * above (/dev, /sys/class), or name a device node, which the file in the tree cannot replace.
  */
 #define _GNU_SOURCE
 #include "shim.h"

@@ -1,6 +1,6 @@
 /*
- * Where a call's answer may be stored. The numbers of new descriptors are the only data that is written here at the
- * daemon's request (it writes the rest itself); a reply may refer only to memory that the call passed.
+ * The memory in which a call's answer may be stored. The shim itself writes only the numbers of new descriptors (the
+ * daemon writes everything else); a reply may refer only to memory that the call passed.
  *
  * A write(2) command names one range in its header. An ioctl passes what its request number declares, its message if it
  * is one of Linux's or of the object dialect, and the memory that the message's attributes point to. The layouts are
@@ -25,7 +25,7 @@ static bool contains(struct span room, struct span wanted)
     return wanted.length <= room.length && offset <= room.length - wanted.length;
 }
 
-/* Through the kernel: the memory that the program passed may not exist. */
+/* By the kernel: the memory that the program passed may not exist. */
 static bool load(uint64_t address, void *to, size_t length)
 {
     const struct iovec local = {.iov_base = to, .iov_len = length};

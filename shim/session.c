@@ -4,13 +4,13 @@
  *
  * A request is one message followed by its reply (protocol.h). Signals are blocked meanwhile, since a handler that
  * called ioctl() would wait for its own thread. If the daemon does not answer for two seconds they are unblocked, so
- * that a hung daemon can be left with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits without the lock, on
- * a connection that it owns until the answer arrives; other threads open another one. After fork the child closes its
- * copy of the socket and opens its own; it makes inherited contexts known to its session (ATTACH) on first use. The
- * socket may also disappear when a program closes all descriptors by raw system calls: its inode is checked before each
- * use.
+ * that a call to a hung daemon can be ended with Ctrl-C, siglongjmp or pthread_cancel. The thread then waits without
+ * the lock, on a connection that it owns until the answer arrives; other threads open another one. After fork the child
+ * closes its copy of the socket and opens its own; it attaches inherited contexts to its session (ATTACH) on first use.
+ * The socket may also disappear when a program closes all descriptors by raw system calls: its inode is checked before
+ * each use.
  *
- * A dead daemon is detected by a failing send or the end of the stream: the call answers EIO. Contexts of a dead daemon
+ * A dead daemon is detected by a failing send or the end of the stream: the call returns EIO. Contexts of a dead daemon
  * stay dead; opening a device or an RDMA path connects again, since another daemon may serve the same path by then.
  */
 #define _GNU_SOURCE
@@ -102,7 +102,7 @@ static void end_wait(struct wait *wait)
     wait->fd = 0;
 }
 
-/* A word of this process's memory, 0 if it is unmapped: the stack of a coroutine may be gone. */
+/* A word of this process's memory, 0 if it is unmapped: the stack of a coroutine may have been freed. */
 static uint64_t word_at(const volatile uint64_t *address)
 {
     uint64_t word = 0;
@@ -194,7 +194,7 @@ void session_own_process(void)
     pthread_atfork(NULL, NULL, after_fork);
 }
 
-/* ---- one message out, one in ---- */
+/* ---- one request, one reply ---- */
 
 void reply_close_all(struct reply *reply)
 {
@@ -416,7 +416,8 @@ static struct ucred server_of(int fd)
 }
 
 /*
- * A daemon can read and change our memory: only root's and our own are trusted. Prints once which user another one has.
+ * A daemon can read and change our memory: only root's and our own are trusted. Prints once to which user another one
+ * belongs.
  */
 static bool is_trusted(const struct ucred *server)
 {

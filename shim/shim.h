@@ -171,7 +171,7 @@ static inline bool shim_foreign(void)
     return shim_pid != getpid();
 }
 
-/* Enables the shim for this process and its forks: called once, before anything of ours exists. */
+/* Enables the shim for this process and its forks: called once, before we have any state. */
 void session_own_process(void);
 
 /* Copies the folder to which paths are redirected. False, with ENOENT in errno, if there is no daemon. */
@@ -273,7 +273,7 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
            : install == USERDMA_INSTALL_UMAD    ? FD_UMAD
                                                 : FD_OTHER;
 }
-/* A context of another program's; `by_exec`: inherited by exec. */
+/* A context of another program; `by_exec`: inherited by exec. */
 int fd_add_given(int fd, bool by_exec);
 /* Removes a descriptor from the table and closes what belongs to it; the descriptor itself stays open. */
 void fd_forget(int fd);
@@ -353,7 +353,7 @@ ssize_t cm_write(int fd, const void *buffer, size_t count);
 ssize_t umad_read(int fd, void *buffer, size_t count);
 /* Wakes the daemon if it sleeps. */
 void device_wake(int fd);
-/* Whether the context is gone: the daemon has ended or the device was removed, which closes its doorbell socket. */
+/* Whether the context has ended: the daemon has ended or the device was removed, which closes its doorbell socket. */
 bool device_dead(int fd);
 /* Stores a descriptor number of `width` bytes at an address of the program; 0, or -EFAULT. */
 int shim_store(uint64_t address, uint32_t width, int value);
@@ -382,7 +382,7 @@ void path_folder_changed(void);
  */
 const char *path_absolute(int dir, const char *path, char room[PATH_ROOM]);
 
-/* Whether a relative path has the initial of one that may lead to an RDMA path: most have not. */
+/* Whether a relative path has the initial of one that may lead to an RDMA path: most do not. */
 static inline bool path_may_lead(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < 4096))

@@ -27,7 +27,7 @@ static void show_device(struct stat *out, dev_t rdev)
     out->st_blocks = 0;
 }
 
-/* Whether a descriptor is an opened device; its number. */
+/* Whether a descriptor is an opened device; stores its number. */
 static bool is_device(int fd, dev_t *rdev)
 {
     if (LIKELY(fd_kind(fd) == FD_OTHER))

@@ -1,8 +1,8 @@
 /*
- * valgrind's memcheck sees only the program's own writes. So it is told which bytes the daemon has written, as soon as
- * the program can know of them: after each call, and after each poll that finds a completion. Memory that peers may
- * write without a notification is reported at registration. valgrind's client requests are instructions without effect
- * elsewhere (valgrind.h); without that header at build time this file does nothing.
+ * valgrind's memcheck sees only the program's own writes. The shim therefore reports the bytes that the daemon has
+ * written, as soon as the program can use them: after each call, and after each poll that finds a completion. Memory
+ * that peers may write without a notification is reported at registration. valgrind's client requests are instructions
+ * without effect elsewhere (valgrind.h); without that header at build time this file does nothing.
  */
 #define _GNU_SOURCE
 #include "session_internal.h"

@@ -58,7 +58,7 @@ static bool idle(const struct ibv_context *context)
         if (++looks % RING_EVERY == 0)
             device_wake(context->cmd_fd);
         const bool dead = device_dead(context->cmd_fd);
-        /* Every further poll of this context checks again: the number may be another context's by then. */
+        /* Every further poll of this context checks again: by then the number may belong to another context. */
         if (dead)
             dead_fd = context->cmd_fd;
         else if (dead_fd == context->cmd_fd)

@@ -1,6 +1,6 @@
 /*
- * Functions that walk over many files. The C library's own calls within them do not reach the shim, so the walk begins
- * in the daemon's tree, and what the program sees of it is shown without the tree's place.
+ * Functions that walk over many files. The C library's own calls within them do not reach the shim, so the walk starts
+ * in the daemon's tree, and the program sees the paths without the tree's folder.
  */
 #define _GNU_SOURCE
 #include "shim.h"

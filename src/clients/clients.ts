@@ -1,7 +1,7 @@
 /*
- * The clients of the subsystem (R31, R40): one table says in which order they begin. Core adds a device to them in that
- * order and removes it in the reverse one, so that a client may use those above it; they end in the reverse order too.
- * A client that fails to begin, as a whole or with one device, leaves the others alone.
+ * The clients of the subsystem (R31, R40): one table defines the order in which they are started. Core adds a device to
+ * them in that order and removes it in reverse order, so that a client may use those above it; they are stopped in
+ * reverse order too. A client that fails to start, as a whole or with one device, does not affect the others.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -27,7 +27,7 @@ const begin: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] 
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('mad'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
 }
-/** In the order in which they begin. */
+/** In the order in which they are started. */
 export const clientNames = Object.keys(begin) as readonly ClientName[]
 
 /** A client that has timers. */
@@ -48,8 +48,8 @@ export class Clients {
   }
 
   /**
-   * A client, which begins now if it has not yet, after those above it. Throws what it throws; one above it that fails
-   * is tried again next time.
+   * A client, which is started now if it was not yet, after those above it. Throws its error; a client above it that
+   * fails is started again next time.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
     const known = this.#begun[name]
@@ -85,13 +85,13 @@ export class Clients {
     return progress
   }
 
-  /** Steps that end them, in reverse order. */
+  /** Steps that stop them, in reverse order. */
   get endings(): readonly (() => void)[] {
     return [...clientNames].reverse().map(name => () => this.#begun[name]?.close())
   }
 }
 
-/** The classes of a core with clients, which are asked for when a call comes. */
+/** The classes of a core with clients, which are started when a call arrives. */
 export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
   ...coreClasses,
   ...madClasses(() => clients().use('mad')),

@@ -165,7 +165,7 @@ export const startDaemon = async ({
       config.link === 'memory'
         ? { closed: true }
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
-    // Guests may not name arbitrary numbers, which might become another program's queue pair.
+    // Guests may not choose arbitrary numbers, which might become another program's queue pair.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
       const qp = rxe && qpOfNumber(rxe.state, qpn)

@@ -28,7 +28,7 @@ const PATIENCE = 1000
 /** Maximum watched destroys of one client. */
 const MAX_WAITS = 64
 
-// struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: offsets of the handle, of the number that people know, and, after
+// struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: offsets of the handle, of the number that users know, and, after
 // a mutex and a condition variable, of the counts of acknowledged events.
 const MUTEX = process.arch === 'arm64' ? 48 : 40
 const CONDITION = 48
@@ -70,7 +70,7 @@ const causeOf = ({ object, read, caller }: Watched) => {
   return undefined
 }
 
-/** `tell` is called once for each destroy that still waits after this time. */
+/** `report` is called once for each destroy that still waits after this time. */
 export const createDestroyWaits = (
   report: (wait: DestroyWait) => void,
   later: (run: () => void) => void = run => void setTimeout(run, PATIENCE).unref(),

@@ -2,24 +2,24 @@
  * Quotas of the daemon's descriptors (docs/decisions/fd-quota.md: programs are hostile).
  *
  * Sessions, contexts, event sockets and files of programs each take a descriptor, so one program could exhaust them for
- * all. A process may hold a quarter of the descriptors that it or nobody holds, and a user other than the daemon's own
- * half: every newcomer finds part of the rest, however many took all that they were given. A minimum is granted to
- * everybody while there are any. Charges go to the requester. Node has raised our soft limit to the hard one before we
- * run.
+ * all. A process may hold a quarter of the descriptors that no other process holds, and a user other than the daemon's
+ * own half: every new process still gets part of the rest, however many have used up their quota. A minimum is granted
+ * to every process while any are left. Charges go to the requester. Node has raised our soft limit to the hard one
+ * before we run.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
 
 export interface FdQuota {
   /**
-   * Charges for `count` new descriptors; the result releases them (once). Throws CallError: EMFILE beyond the share,
-   * ENFILE if there are none left.
+   * Charges for `count` new descriptors; the returned function releases them (once). Throws CallError: EMFILE beyond
+   * the quota, ENFILE if there are none left.
    */
   take(count: number): () => void
 }
 
 export interface FdQuotas {
-  /** The share of a process, common to all its sessions. */
+  /** The quota of a process, common to all its sessions. */
   of(pid: number, uid: number): FdQuota
   /** Descriptors charged to all processes together. */
   readonly held: number
@@ -35,9 +35,9 @@ export const orRelease = <T>(giveBack: () => void, make: () => T): T => {
   }
 }
 
-/** The minimum for everybody: a session, and a context or two with their events. */
+/** The minimum for every process: a session, and a context or two with their events. */
 const FEW = 16
-/** Reserved for the daemon: sockets of devices, captures, both ends of what is passed on. */
+/** Reserved for the daemon: sockets of devices, captures, both ends of descriptors that are passed on. */
 const OWN = 32
 const OF_PROCESS = 4
 const OF_USER = 2

@@ -32,8 +32,8 @@ export interface Loop {
   /** A call may have changed something: polls just that, and wakes only if it produced work. */
   touch(): void
   /**
-   * A device has work that no program posted (messages of the connection manager): does it without polling the queues,
-   * for which programs ring doorbells.
+   * A device has work that no program posted (messages of the connection manager): executes it without polling the
+   * queues, for which programs ring doorbells.
    */
   advance(): void
   /** Work is in progress: return to the event loop soon. */
@@ -44,7 +44,7 @@ export interface Loop {
 /** Maximum time without the event loop, and lingering time before parking. Microseconds. */
 const SLICE = 500
 const LINGER = 20
-/** Rounds of work that no program posted, before everything else has its turn. */
+/** Rounds of work that no program posted, before other work has its turn. */
 const MAX_TURNS = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
@@ -148,7 +148,7 @@ export const createLoop = (
       rests = untilParked(first)
     } finally {
       running = false
-      // Not parked: there are no doorbells, so continue by ourselves and poll every queue then.
+      // Not parked: no doorbells will ring, so continue by ourselves and poll every queue then.
       if (!rests)
         immediate ??= setImmediate(() => {
           immediate = undefined
@@ -159,7 +159,7 @@ export const createLoop = (
   const kick = (): void => run(Where.USED)
 
   const touch = (): void => {
-    // Awake: the next slice follows anyway and sees the change.
+    // Awake: the next slice follows in any case and sees the change.
     if (running || stopped || immediate !== undefined) return
     turn()
     if (pollAll(Where.CHANGED)) kick()

@@ -1,5 +1,5 @@
 /*
- * The current state of the daemon, for `userdma stat` and for tests that nothing is left behind.
+ * The current state of the daemon, for `userdma stat` and for tests that check that nothing is left.
  */
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'

@@ -59,7 +59,7 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves once everything that ended programs of the user held is released; undefined: it is. */
+  /** Resolves once everything that ended programs of the user held is released; undefined: it is released already. */
   untilEnded(user: number): Promise<void> | undefined
   /** Adds and removes devices and their files at run time (`Devices.add`, `remove`). */
   plug(spec: DeviceSpec): void

@@ -7,7 +7,7 @@ import { nativeLibraryPath } from './library.ts'
 import { mapArena } from './memory/mapping.ts'
 import { libraryFunctions } from './native.ts'
 
-/** Buffers of one call. */
+/** Maximum buffers of one call. */
 const EACH = 128
 
 export interface NativeCrc {

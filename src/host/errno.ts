@@ -1,8 +1,8 @@
 /*
- * Linux error numbers and their names, and the error that a failed system call becomes.
+ * Linux error numbers and their names, and the error for a failed system call.
  *
- * The numbers are those of node:os, plus the ones that it leaves out and that a device or a socket can answer. Where
- * Linux has two names for a number one is chosen: 95 is EOPNOTSUPP (not ENOTSUP), 11 is EAGAIN (not EWOULDBLOCK). Hot
+ * The numbers are those of node:os, plus the ones that it omits and that a device or a socket can return. Where Linux
+ * has two names for a number one is chosen: 95 is EOPNOTSUPP (not ENOTSUP), 11 is EAGAIN (not EWOULDBLOCK). Hot
  * functions of host/ return a negative number from here (-errno) and allocate nothing; set-up functions throw
  * SystemError.
  */

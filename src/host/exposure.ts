@@ -3,7 +3,7 @@
  *
  * A folder is safe if only this user and root can create, rename and remove entries in it, and in every folder and
  * symbolic link of its path. A parent may be sticky and writable by all, as /tmp is: its entries stay their owners'.
- * The folder itself may not, since anybody could create its missing names.
+ * The folder itself may not, since any user could create its missing names.
  */
 import { lstatSync, readFileSync, readlinkSync, realpathSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'

@@ -33,7 +33,7 @@ const openLock = (path: string): number => {
   throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock has to be; remove it`)
 }
 
-/** The process that holds the lock, as far as the kernel tells. */
+/** The process that holds the lock, if the kernel reports it. */
 const holder = (fd: number): string => {
   const { ino } = fstatSync(fd)
   const found = new RegExp(`: FLOCK .* (\\d+) \\S+:${ino} `).exec(readFileSync('/proc/locks', 'utf8'))
@@ -46,7 +46,7 @@ const tryLock = (fd: number, path: string): boolean => {
   return false
 }
 
-/** Whether the open file is the one by that name. */
+/** Whether the open file is the one of that name. */
 const isAt = (path: string, fd: number): boolean =>
   lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
 

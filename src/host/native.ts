@@ -26,7 +26,7 @@ const loadKoffi = (require: NodeJS.Require): Koffi => {
     const direct = require(library) as Koffi & { readonly version?: string }
     if (direct.version === VERSION) return direct
   } catch {
-    // another libc or package manager: its loader knows the place, or says what is wrong
+    // another libc or package manager: its loader knows the path, or reports what is wrong
   }
   return require('koffi') as Koffi
 }
@@ -42,7 +42,7 @@ export const koffi = (): Koffi => {
     throw new Error(`native calls need 64-bit little-endian Linux; this is ${platform} on ${arch} (${endianness()})`)
   }
   try {
-    // A bundle of CommonJS has no URL of its own; the program's has the packages that it was installed with.
+    // A bundle of CommonJS has no URL of its own; the program's URL leads to the packages that it was installed with.
     loaded = loadKoffi(createRequire(import.meta.url ?? process.argv[1] ?? `${process.cwd()}/`))
   } catch (cause) {
     const why = cause instanceof Error ? cause.message.split('\n')[0] : String(cause)
@@ -74,7 +74,7 @@ const declare = <K extends string>(library: Library, prototypes: Record<K, strin
 
 /**
  * Functions of the C library by their prototypes, e.g. { close: 'int close(int fd)' }. Nothing is loaded until the
- * returned function is first called; afterwards it answers the same record.
+ * returned function is first called; later calls return the same record.
  */
 export const libcFunctions = <K extends string>(prototypes: Record<K, string>): (() => Record<K, NativeFunction>) => {
   let functions: Record<K, NativeFunction> | undefined
@@ -90,7 +90,7 @@ export const libcFunctions = <K extends string>(prototypes: Record<K, string>): 
 export const libraryFunctions = <K extends string>(path: string, prototypes: Record<K, string>) =>
   declare(koffi().load(path), prototypes)
 
-/** The positive error number of the native call just made. */
+/** The positive error number of the last native call. */
 export const lastErrno = (): number => koffi().errno()
 
 /** `result`, or the negative error number if it is negative: what hot functions return. */

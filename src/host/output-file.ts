@@ -12,7 +12,7 @@ const { O_WRONLY, O_CREAT, O_NOFOLLOW, O_NONBLOCK } = constants
 
 const isDescriptor = (path: string): boolean => /^(\/dev|\/proc\/self)\/(stdout|stderr|fd\/\d+)$/.test(path)
 
-/** Of another user's FIFO the open itself must not wait. */
+/** The open itself must not wait for another user's FIFO. */
 const flagsFor = (path: string): number => {
   if (isDescriptor(path)) return O_WRONLY | O_CREAT
   const isOwn = lstatSync(path, { throwIfNoEntry: false })?.uid === process.geteuid?.()

@@ -1,11 +1,11 @@
 /*
- * Owner of a process now: the rule by which Linux allows access to another program's memory (ptrace(2), "Ptrace access
- * mode checking"), for a daemon that the kernel would allow everything.
+ * Current owner of a process: the rule by which Linux allows access to another program's memory (ptrace(2), "Ptrace
+ * access mode checking"), for a daemon to which the kernel would allow everything.
  *
  * With CAP_SYS_PTRACE the kernel's check allows programs that the client itself could not read: one that it became by
  * exec of a set-uid file, or one that is not dumpable. So such a daemon checks itself. /proc/PID/ns belongs to the
- * process's effective user and group, and to root once the process is not dumpable; a descriptor of it keeps naming the
- * process (0.4 µs a check).
+ * process's effective user and group, and to root once the process is not dumpable; a descriptor of it keeps referring
+ * to the process (0.4 µs a check).
  */
 import { closeSync, openSync } from 'node:fs'
 import { type Arena, mapArena } from './memory/mapping.ts'

@@ -7,7 +7,7 @@ import { libcFunctions } from './native.ts'
 
 const sys = libcFunctions({ prlimit: 'int prlimit(int pid, int resource, int64_t limit, int64_t into)' })
 
-/** The process's command name (15 bytes at most, as ps shows it); undefined if it is gone. */
+/** The process's command name (15 bytes at most, as ps shows it); undefined if it has ended. */
 export const commandName = (pid: number): string | undefined => {
   try {
     return readFileSync(`/proc/${pid}/comm`, 'utf8').trimEnd()

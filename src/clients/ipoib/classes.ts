@@ -9,10 +9,10 @@ import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
-/** Bytes that a waiting datagram counts beside its payload. */
+/** Bytes that a waiting datagram counts in addition to its payload. */
 const EACH = 256
 
-/** What can be read of a descriptor while datagrams wait; what it says is in the answers of `receive`. */
+/** Contents of a read of the descriptor while datagrams wait; `receive` returns the datagrams. */
 const READABLE = new Uint8Array(8)
 
 interface Datagram {
@@ -66,7 +66,7 @@ const bigints = <K extends string>(counters: Readonly<Record<K, number>>): Recor
     bigint
   >
 
-/** `service`: the client, asked for when a call comes. */
+/** `service`: returns the client, called when a call arrives. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
   const facts = ({ port: { port, gid }, ip }: DeviceInterface) => ({ qpn: port.qpn, gid: gid.slice(), mtu: ip.mtu })
 
@@ -110,7 +110,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       overflowed: BigInt(overflowed),
     }),
     destroy(_call, { state: { on, socket } }) {
-      // It leaves its groups; an interface that ends before it, with device or context, has left them.
+      // It leaves its groups; if its interface has ended before, with device or context, the groups are left already.
       if (service().has(on)) on.ip.close(socket)
       return {}
     },

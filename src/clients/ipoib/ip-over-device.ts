@@ -1,7 +1,7 @@
 /*
  * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines with datagram queue pairs of
- * devices. An interface has a queue pair of its own, which is its link-layer address together with the device's GID. A
- * device that goes ends its interfaces. Time is the caller's.
+ * devices. An interface has its own queue pair, which is its link-layer address together with the device's GID. A
+ * removed device ends its interfaces. Time is the caller's.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, DatagramPort, Device } from '../../core/model.ts'
@@ -26,18 +26,18 @@ const HOP_LIMIT = 64
 const MAX_INTERFACES = 64
 
 /**
- * The GID under which packets to a multicast GID travel. RoCE sends a GID of IPv4 in a header of IPv4, which has no room
- * for an MGID of RFC 4391: 239.255.0.0/16 and its last two bytes (RFC 2365, 6.1). Groups that meet there are told apart
- * by the IP address within.
+ * The GID to which packets for a multicast GID are sent. RoCE sends an IPv4 GID in an IPv4 header, which has no room
+ * for an MGID of RFC 4391: 239.255.0.0/16 and its last two bytes are used (RFC 2365, 6.1). Groups that share such an
+ * address are distinguished by the IP address within.
  */
 export const wireGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
   isMappedIpv4(own) ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!) : mgid
 
-/** The queue pair of an interface, and the groups that it is in. */
+/** The queue pair of an interface, and the groups that it has joined. */
 class IpPort {
   readonly gid: Uint8Array
   readonly port: DatagramPort
-  /** Groups of IP may share one of the link. */
+  /** Several groups of IP may share one of the link. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError. */
@@ -83,7 +83,7 @@ class IpPort {
 /** An interface of a device. */
 export interface DeviceInterface {
   readonly device: Device
-  /** Whose program made it; undefined in a process of its own. */
+  /** The program that created it; undefined for this process. */
   readonly user: number | undefined
   readonly ip: IpInterface
   readonly port: IpPort
@@ -182,19 +182,19 @@ export class IpOverDevice {
     return made
   }
 
-  /** Whether the interface is still there. */
+  /** Whether the interface still exists. */
   has(one: DeviceInterface): boolean {
     return this.#interfaces.has(one)
   }
 
-  /** Nothing is left of it; again it does nothing. */
+  /** Removes it; no effect when repeated. */
   end(one: DeviceInterface): void {
     if (!this.#interfaces.delete(one)) return
     one.ip.shutDown()
     one.port.port.close()
   }
 
-  /** Does something with an interface, and sends what comes of it. Throws CallError. */
+  /** Calls `body` with an interface, and sends the resulting packets. Throws CallError. */
   use<T>(call: string, one: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
     if (!this.has(one)) throw new CallError('EIO', `${call}: the interface is gone`)
     try {

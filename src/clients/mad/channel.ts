@@ -17,7 +17,7 @@ export interface WaitingMessage {
   readonly tag: Uint8Array | undefined
 }
 
-/** A taken message, or without room for it its first datagram: then it stays. */
+/** A taken message, or without room for it its first datagram: then it stays in the queue. */
 export interface TakenMessage {
   readonly message: WaitingMessage
   readonly data: Uint8Array
@@ -93,7 +93,7 @@ export class MadQueue {
     return { message, data, isTaken: true }
   }
 
-  /** The message that was just taken could not be delivered: it is the oldest one again. */
+  /** The message that was just taken could not be delivered: puts it back at the front. */
   putBack(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     this.#channel.context.account?.charge(bytes)

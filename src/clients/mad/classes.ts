@@ -33,7 +33,7 @@ import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
 /** Maximum unfinished sends of one agent. */
 const MAX_OUTSTANDING = 1024
-/** Versions of classes are below. */
+/** Versions of classes are below this number. */
 const CLASS_VERSIONS = 0x83
 const MILLISECOND = 1000
 

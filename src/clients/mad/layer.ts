@@ -58,7 +58,7 @@ interface Engine extends Receiver, Pick<MadAgentEngine<MadAddress, unknown>, 'ne
 interface MadPort {
   readonly port: ManagementPort
   readonly claims: Registrations<Receiver>
-  /** By the upper half of their transaction ids. */
+  /** Agents by the upper half of their transaction ids. */
   readonly agents: Map<number, Engine>
 }
 
@@ -161,7 +161,7 @@ export class MadLayer {
     return this.#due
   }
 
-  /** True if a timer was due. What is due beyond MAX_DUE is done by the next call. */
+  /** True if a timer was due. Work beyond MAX_DUE is left to the next call. */
   onTimeout(now: number): boolean {
     if (now < this.#due) return false
     this.#due = Number.POSITIVE_INFINITY
@@ -226,7 +226,7 @@ const gone = ({ name }: Device): CallError =>
 
 const { GET, SET, SEND } = MadMethod
 
-/** Whether queue pair 1 accepts a datagram (IBA 13.5): nothing of the subnet manager, of the CM only messages. */
+/** Whether queue pair 1 accepts a datagram (IBA 13.5): none of the subnet manager; of the CM only messages. */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&
   mgmtClass !== MadClass.SUBNET_LID_ROUTED &&

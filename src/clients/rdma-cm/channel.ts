@@ -32,7 +32,7 @@ interface About {
   readonly handle: number
 }
 
-/** Its bytes are made when they are asked for: who takes events by `getEvent` needs none. */
+/** Its bytes are made on demand: a program that uses `getEvent` does not need them. */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number
@@ -139,7 +139,7 @@ export const bindToChannel = (
 }
 
 /**
- * Moves the identifier's events, those of requests to it, and those of its memberships to another channel. Answers how
+ * Moves the identifier's events, those of requests to it, and those of its memberships to another channel. Returns how
  * many were read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {

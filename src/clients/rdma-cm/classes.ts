@@ -34,7 +34,7 @@ import { acceptWithQueuePair, connectQueuePair, queuePairOf } from './queue-pair
 import type { RdmaCm } from './rdma-cm.ts'
 import { addressSize, anyAddress, emitAddress, Family, parseAddress, type SocketAddress } from './socket-address.ts'
 
-/** The consumer of a connection cannot say more about it than this. */
+/** The REJ reason of a consumer, which can give no other. */
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
 /** ibv_event_type. */
@@ -198,7 +198,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     accept(call, object, { parameters, userHandle, ece, qp }) {
       const where = 'cm_id.accept'
       object.state.ece = ece
-      // Events of the connection carry the user handle that its owner gives it now.
+      // Events of the connection carry the user handle that its owner passes now.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       if (qp === undefined) service().accept(object.state, parameters)
       else if (parameters === undefined)

@@ -30,7 +30,7 @@ export interface EventHost {
   readonly devices: CmDevices
   /** Microseconds. */
   now(): number
-  /** Owner of a connection; undefined: it has none any more. */
+  /** Owner of a connection; undefined if it has none any more. */
   idOf(connection: CmConnection): Identifier | undefined
   /** The listener to a service at an address of a device: a specific address precedes the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
@@ -59,7 +59,7 @@ const addressesOf = (
 /** Exponent: 69 s, as Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** The owner has been told of a REQ or REP and has not answered yet: a peer that repeats its message gets an MRA. */
+/** The owner was notified of a REQ or REP and has not answered yet: a peer that repeats its message gets an MRA. */
 const awaitOwner = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
@@ -101,7 +101,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // The peer repeats it, and then there may be room.
+  // The peer repeats it; there may be room then.
   const request = listener.unread.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)

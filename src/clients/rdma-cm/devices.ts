@@ -16,11 +16,11 @@ export interface Route {
   readonly remoteGid: Uint8Array
 }
 
-/** Facts of the network that devices do not know. */
+/** Facts of the network that devices do not have. */
 export interface Routing {
   /** The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
-  /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined: the system knows none. */
+  /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
   /** Only the devices here are reachable: a memory link. */
   readonly closed?: boolean
@@ -68,7 +68,7 @@ export class CmDevices {
     return undefined
   }
 
-  /** The neighbour by which a path between two GIDs begins; undefined without neighbours. */
+  /** The first neighbour of a path between two GIDs; undefined without neighbours. */
   neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
     if (this.#routing.neighbourOf === undefined) return undefined
     const { gids } = device.ports[0]!
@@ -81,7 +81,7 @@ export class CmDevices {
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
-  /** The path to `destination`, from `source` if that names a host. Throws CallError. */
+  /** The path to `destination`, from `source` if that is not a wildcard. Throws CallError. */
   route(destination: SocketAddress, source: SocketAddress | undefined, only?: CmDevice): Route {
     const target = this.#hostOf(destination)
     const from = source === undefined || isAny(source) ? undefined : source
@@ -169,7 +169,7 @@ export class CmDevices {
     return this.#find(({ gid }) => isLoopbackIpv4(gid))
   }
 
-  /** The binding of a local address: none yet if it names no host. Throws CallError EADDRNOTAVAIL. */
+  /** The binding of a local address: none yet if it is a wildcard. Throws CallError EADDRNOTAVAIL. */
   bound(source: SocketAddress, only?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
     const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)

@@ -9,7 +9,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
 
-/** Linux's rdma_cm states, without those that only wait for the system. */
+/** Linux's rdma_cm states, without those in which only the system is waited for. */
 export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
@@ -30,7 +30,7 @@ export interface CmDevice {
 
 /** An address on the link of a device. */
 export interface Neighbour {
-  /** Undefined while the system has not asked for it. */
+  /** Undefined until the system has resolved it. */
   mac: string | undefined
 }
 
@@ -45,7 +45,7 @@ export interface ChosenPath {
   readonly record: Uint8Array
 }
 
-/** The contents of an event beside its type. */
+/** The contents of an event, without its type. */
 export interface EventDetails {
   /** 0, a negative errno, or the reason of a REJ. */
   readonly status?: number

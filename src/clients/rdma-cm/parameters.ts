@@ -24,7 +24,7 @@ const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
 const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  // Most of it is padding.
+  // Mostly padding.
   if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)

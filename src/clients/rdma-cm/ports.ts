@@ -40,13 +40,13 @@ export class PortTable {
   readonly #random: () => number
   readonly #holders = new Map<number, Set<PortHolder>>()
 
-  /** `random` answers a u32. */
+  /** `random` returns a u32. */
   constructor(random: () => number) {
     this.#random = random
   }
 
   /**
-   * Binds `holder` to the port of `source`, or for 0 to a free one; answers it. Throws CallError EADDRINUSE,
+   * Binds `holder` to the port of `source`, or for 0 to a free one; returns the port. Throws CallError EADDRINUSE,
    * EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress): number {

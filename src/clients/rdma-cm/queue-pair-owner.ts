@@ -1,6 +1,6 @@
 /*
- * Queue pairs that connection management moves itself (R17): to INIT when the request is sent, to RTR and RTS with the
- * agreed parameters, and to ERR when the connection ends. In between, programs may only move them to ERR.
+ * Queue pairs whose states connection management changes itself (R17): to INIT when the request is sent, to RTR and RTS
+ * with the agreed parameters, and to ERR when the connection ends. In between, programs may only move them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'

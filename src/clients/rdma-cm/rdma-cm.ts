@@ -1,8 +1,8 @@
 /*
  * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). As a client of the
- * subsystem it owns identifiers before a device is known; listeners without an address listen on every device,
- * including later ones; a removed device ends what was bound to it. Rules, events and errors are Linux's (cma.c). The
- * MAD layer carries messages; the caller supplies the time.
+ * subsystem it owns identifiers before their device is known; listeners without an address listen on every device,
+ * including later ones; a removed device ends the identifiers bound to it. Rules, events and errors are Linux's
+ * (cma.c). The MAD layer carries messages; the caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -70,7 +70,7 @@ export class RdmaCm implements EventHost {
   readonly #ids = new Map<CmConnection, Identifier>()
   /** Every identifier that is bound to a device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
-  /** MACs of devices whose interface may get another one, a bond. */
+  /** MACs of devices whose interface may change its MAC, a bond. */
   readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
   #identifiers = 0
@@ -193,7 +193,7 @@ export class RdmaCm implements EventHost {
     this.#notify(id, ROUTE_RESOLVED, {})
   }
 
-  /** Sets a route known to the consumer. */
+  /** Sets a route that the consumer knows. */
   setRoute(id: Identifier, route: ChosenPath): void {
     this.resolveRoute(id)
     id.route = route
@@ -354,8 +354,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * The interface of a device has this MAC from now on. Identifiers that were bound when it had another one are told:
-   * ARP caches of peers may be wrong (Linux: after the failover of a bond).
+   * The interface of a device has this MAC from now on. Identifiers that were bound when it had another one get
+   * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
   hardwareAddress(device: Device, mac: Uint8Array): void {
     const known = this.devices.of(device)
@@ -368,8 +368,8 @@ export class RdmaCm implements EventHost {
   }
 
   /**
-   * A device reaches `address` by this MAC from now on. Identifiers whose route was resolved with another one are told:
-   * their peer may be another host (Linux: cma_netevent_callback).
+   * A device reaches `address` by this MAC from now on. Identifiers whose route was resolved with another one get
+   * UNREACHABLE: their peer may be another host (Linux: cma_netevent_callback).
    */
   neighbourChanged(device: Device, address: Uint8Array, mac: string): void {
     const known = this.devices.of(device)
@@ -387,7 +387,7 @@ export class RdmaCm implements EventHost {
   /** Yields after each: they may be very many. */
   *#tellBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
     for (const id of ids) {
-      // it may be destroyed by now, or its device gone
+      // it may be destroyed by now, or its device removed
       if (this.#bound.get(device)?.has(id)) this.#notify(id, type, details)
       yield
     }
@@ -450,10 +450,10 @@ export class RdmaCm implements EventHost {
     id.owner.event(type, details)
   }
 
-  /** Binds a port for the address; answers the address with it. */
+  /** Binds a port for the address; returns the address with it. */
   #claim(id: Identifier, address: SocketAddress): SocketAddress {
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address) }
-    // A service id contains port space and port, as far as its mask covers them.
+    // A service id contains port space and port, within its mask.
     id.portSpace = Number((address.serviceId >> 16n) & 0xffffn) || TCP
     const port = this.#ports.bind(id, { ...address, port: Number(address.serviceId & address.serviceMask & 0xffffn) })
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }

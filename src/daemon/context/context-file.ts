@@ -46,7 +46,7 @@ export interface ContextMemory extends MappedMemory {
   share(): number
   /** Whether any program holds a copy, or one is in transit. */
   readonly isHeld: boolean
-  /** Releases the rest; no piece may be used afterwards. */
+  /** Releases everything; no piece may be used afterwards. */
   close(): void
 }
 

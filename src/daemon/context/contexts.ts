@@ -2,10 +2,10 @@
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
  * A context exists while any copy of any of its doorbell sockets is open: the shim keeps one beside each copy of the
- * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor passed from one program to
- * another has none in transit, nor until the receiver uses it: a context without doorbells whose memory file is still
- * held is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls whatever
- * they say. Closing our end tells programs that the device is gone.
+ * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor that is passed from one
+ * program to another has none in transit, nor until the receiver uses it: a context without doorbells whose memory file
+ * is still held is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls the
+ * queues in any case. Closing our end tells programs that the device was removed.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -44,8 +44,8 @@ export interface Contexts {
   addDoorbell(open: OpenContext, share: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
-   * The device was removed: closing the doorbell sockets tells programs that only poll. The contexts go with their last
-   * copies.
+   * The device was removed: closing the doorbell sockets notifies programs that only poll. The contexts end with their
+   * last copies.
    */
   hangUp(device: Device): void
   /** The open context with core's number `context`. */
@@ -59,7 +59,7 @@ export interface Contexts {
 }
 
 const TOKEN_BYTES = 4
-/** Maximum tokens read at once: a socket that is written without end must not block others. */
+/** Maximum tokens read in one call: a socket that is written without end must not block others. */
 const DRAIN = 64
 /** Milliseconds between two checks of contexts without doorbells: first, and maximum. */
 const DRIFT = { first: 10, longest: 1000 }

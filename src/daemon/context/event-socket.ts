@@ -94,7 +94,7 @@ export const createEventSocket = (
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
     if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
-    // A program that shut down its end never reads again: its socket stays writable, and waiting for writability would
+    // A program that shut down its end never reads again: its socket stays writable, and a watch for writability would
     // never end.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
@@ -114,7 +114,7 @@ export const createEventSocket = (
   const leave = (): void => {
     if (over) return
     over = true
-    // to end the watch takes longer: that is left to `close`
+    // ending the watch takes longer: `close` does it
     watcher.update({})
     hungUp()
   }
@@ -122,7 +122,7 @@ export const createEventSocket = (
   /** Last known place of the program's end. */
   let place: { readonly process: ProcessHandle; readonly number: number } | undefined
 
-  /** A copy of the program's end, if it is still in its place; negative otherwise. */
+  /** A copy of the program's end, if it is still in that place; negative otherwise. */
   const fetch = (): number => {
     const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number)
     if (end < 0) return -1
@@ -182,7 +182,7 @@ export const createEventSocket = (
     return false
   }
 
-  /** Withdraws the unread records; answers those that the program can no longer read. */
+  /** Withdraws the unread records; returns those that the program can no longer read. */
   const unread = (): EventRecord[] => {
     if (isAllRead()) return []
     const packets = drain()
@@ -256,7 +256,7 @@ export const createEventSocket = (
     },
     unread() {
       if (over) return 0
-      // Counting takes nothing out: a concurrent reader still gets its records.
+      // Counting removes nothing: a concurrent reader still gets its records.
       let bytes = isAllRead() ? 0 : (withPeerEnd(unreadBytes) ?? 0)
       let count = 0
       for (; bytes > 0 && count < sent.length; count++) bytes -= sent[sent.length - 1 - count]!.bytes.length

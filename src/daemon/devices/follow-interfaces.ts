@@ -7,7 +7,7 @@
  * is released to a daemon that is started for it (`spare` in host/net/udp.ts).
  *
  * Deleting an interface leaves its device without link and GIDs, until an interface with its name or with the device's
- * own address appears. (Linux's rxe device goes with its interface.)
+ * own address appears. (Linux deletes an rxe device with its interface.)
  */
 
 import { raisePort } from '../../core/events/events.ts'
@@ -32,15 +32,15 @@ const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byt
 
 /** MACs that connections depend on. */
 export interface MacListener {
-  /** Of a device on a bond, at the start and when it becomes another one. */
+  /** For a device on a bond: at the start and when it changes. */
   own(device: Followed, mac: Uint8Array): void
-  /** Of an address on the link of a device, when it becomes known or another one. */
+  /** For an address on the link of a device: when it becomes known or changes. */
   neighbour(device: Followed, address: Uint8Array, mac: string): void
 }
 
 /**
  * Starts following; calls `changed` when a device's port or GIDs have changed, before programs are notified; with the
- * old name if its interface is another one or was renamed. `devices` may grow and shrink; the returned function must be
+ * old name if its interface was replaced or renamed. `devices` may grow and shrink; the returned function must be
  * called for each new one. `failed`: updating a device threw, which is a bug.
  */
 export const followInterfaces = (

@@ -34,7 +34,7 @@ const LIFESPAN = 10
 const LONGEST_LIFESPAN = 10_000
 
 /**
- * Makes the files in the tree at `root`, readable by all and, except `lifespan`, writable by nobody. `now`:
+ * Creates the files in the tree at `root`, readable by all users and, except `lifespan`, writable by none. `now`:
  * milliseconds of a monotonic clock.
  */
 export const createCounterFiles = (

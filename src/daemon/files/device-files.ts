@@ -1,9 +1,9 @@
 /*
  * The files about the devices of a daemon that programs read: the tree (tree.ts) and its counters (counter-files.ts),
- * as devices come, change and go.
+ * as devices are added, changed and removed.
  *
- * If they cannot be written, because the disk is full or the folder was removed, the daemon goes on: calls still answer
- * correctly, and the log has the error. It is fatal only at the start.
+ * If they cannot be written, because the disk is full or the folder was removed, the daemon continues: calls still
+ * answer correctly, and the log has the error. It is fatal only at the start.
  */
 import { countedBy } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'

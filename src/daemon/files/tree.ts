@@ -105,7 +105,7 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
-/** As Linux makes the node: its user sends as the system itself. */
+/** As Linux creates the node: its user sends as the system itself. */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
@@ -176,7 +176,7 @@ const writeFiles = (root: string, files: Files): void => {
   }
 }
 
-/** Adds a device. What programs look for first is written last. */
+/** Adds a device. The files that programs look for first are written last. */
 export const addToTree = (root: string, device: TreeDevice): void => {
   const { name, node, hasMads } = device
   writeNewFile(join(root, nodePath(node)), '')
@@ -187,7 +187,7 @@ export const addToTree = (root: string, device: TreeDevice): void => {
   linkDevice(root, verbsPlace(node))
 }
 
-/** Takes a device out. */
+/** Removes a device. */
 export const removeFromTree = (root: string, { name, node }: Pick<TreeDevice, 'name' | 'node'>): void => {
   for (const place of [verbsPlace(node), madPlace(node), rdmaPlace(name)]) removeDevice(root, place)
   for (const path of [nodePath(node), umadPath(node)]) rmSync(join(root, path), { force: true })

@@ -27,7 +27,7 @@ export interface HeldRanges {
 }
 
 export interface HoldOptions {
-  /** Whether the limit may be exceeded. */
+  /** Whether the process may exceed the limit. */
   readonly ignoreLimit?: boolean
   /** Contains exceptions of event loop callbacks. */
   readonly guard?: Containment['guard']
@@ -45,7 +45,7 @@ const CAP_IPC_LOCK = 14
 /** Each takes up to two of the program's 65,530 mappings. */
 const MAX_WATCHED = 1024
 /**
- * A larger range stays watched when its region ends: to stop watching takes longer than the event when it is unmapped.
+ * A larger range stays watched when its region ends: ending the watch takes longer than the event when it is unmapped.
  */
 const MAX_UNWATCHED = 2 ** 20
 
@@ -62,7 +62,7 @@ export const createHeldRanges = (
   let locked = 0
   let isLogged = false
   const watched = new Set<Range>()
-  /** -1 for none. */
+  /** -1: no watcher. */
   let given = -1
   let watcher: UnmapWatch | undefined
 

@@ -98,7 +98,7 @@ export const createProcessSpace = (
   }
 
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
-  /** The ranges of the process, if it is alive and can have this many bytes there. */
+  /** The ranges of the process, if it is alive and could have this many bytes at that address. */
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
     if (!alive() || start + length > USER_END) return undefined
     if (ranges === undefined) {

@@ -45,14 +45,14 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux has 32 groups and names for 4; more than 20 have no room beside the port in an answer to NAME. */
+/** Linux has 32 groups and names for 4; an answer to NAME has room for 20 beside the port. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
 /** Ports assigned while a process's own number is in use: as in Linux, above process ids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Messages of one datagram answered before other work has a turn. */
+/** Messages of one datagram that are answered before other work has a turn. */
 const MESSAGES = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {

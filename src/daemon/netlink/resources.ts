@@ -80,7 +80,7 @@ const domainNumber = (object: CoreObject): readonly Entry[] => {
   return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
 }
 
-/** One object; undefined if it cannot be requested by itself. */
+/** One object; undefined if it cannot be requested alone. */
 type Describe = (place: Place, object: CoreObject) => Entries | undefined | Work<Entries>
 
 const aboutPd: Describe = ({ daemon, admin }, pd) => [
@@ -312,14 +312,14 @@ function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
   }
 }
 
-/** No driver has raw data of its objects. */
+/** No driver has raw data about its objects. */
 const raw = (): never => {
   throw new CallError('EINVAL', 'the driver has no raw data of its objects')
 }
 
 const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 
-/** Memory regions have no counters: their statistics are the number alone. */
+/** Memory regions have no counters: their statistics consist of the number. */
 const numberAlone = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
 export const mrStatistic = oneOf('mr', numberAlone)
 export const mrStatistics = listOf('mr', numberAlone)

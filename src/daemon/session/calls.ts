@@ -32,7 +32,7 @@ export interface SessionCalls {
   call(): void
   /** The same for NETLINK. */
   netlink(): void
-  /** The trace of the last call gets the numbers of its new descriptors, which the client has by now. */
+  /** Gives the trace of the last call the numbers of its new descriptors, which the client has by now. */
   settleTrace(): void
 }
 
@@ -85,7 +85,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // The new object has no descriptor, so nobody could close it.
+      // The new object has no descriptor, so no program could close it.
       for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
       refuse(to, error.errno, error.message)
     } finally {
@@ -118,7 +118,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     }
   }
 
-  /** The file behind a driver's memory: the context's, which the client has anyway. */
+  /** The file behind a driver's memory: the context's, which the client has in any case. */
   const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
     const open = daemon.contexts.of(context)
     const refused = client.wantsReasons ? reason : undefined
@@ -132,7 +132,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
     const { type } = request
     if (number === undefined) refuse(request, Errno.EBADF)
-    // Its context or device is gone.
+    // Its context is closed, or its device removed.
     else if (fd === undefined) refuse(request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
@@ -163,7 +163,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     )
       refuse(request, Errno.EBADF)
     else if (request.type === MessageType.WRITE)
-      // The dialect refuses lengths beyond what a header can describe.
+      // The dialect refuses lengths that a header cannot describe.
       runCall(open.context, 'write', decodeWrite, [request.buffer, Number(request.length)])
     else {
       const { name, dialect } = ioctlDialect(request.request)

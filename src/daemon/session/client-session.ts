@@ -1,6 +1,6 @@
 /*
- * One connected process: its session socket, its memory and its messages (spec/session.ts, R41, R42). What it opens is
- * in open-nodes.ts, its calls are in calls.ts.
+ * One connected process: its session socket, its memory and its messages (spec/session.ts, R41, R42). open-nodes.ts
+ * opens contexts and channels, calls.ts makes its calls.
  *
  * The kernel identifies it (peer credentials, a pidfd), never its own messages. A context may be used by the session
  * that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst result is
@@ -217,8 +217,8 @@ const serve = (
   })
 
   /**
-   * A program whose memory we may not access, and that passes no file, is told so at once, since all of its calls would
-   * fail. A tool needs only answers.
+   * A program whose memory we may not access, and that passes no file, is refused immediately, since all of its calls
+   * would fail. A tool needs only answers.
    */
   const hello = (fd: number | undefined): void => {
     const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0

@@ -28,7 +28,7 @@ export interface Client {
   readonly outgoing: MessageBuffer
   /** Contexts that the session may use, including closed ones. */
   readonly contexts: WeakSet<OpenContext>
-  /** From HELLO: the tag of its traces, and whether it wants the reasons of refusals. */
+  /** From HELLO: the tag of its traces, and whether it requests the reasons of refusals. */
   tag: string
   wantsReasons: boolean
   /** Its memory, or the file that it passed, is accessible. */

@@ -1,5 +1,5 @@
 /*
- * The system calls of uverbs, rdma_cm and umad descriptors as dialects of core: which request speaks which.
+ * The system calls of uverbs, rdma_cm and umad descriptors as dialects of core: which request uses which dialect.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'

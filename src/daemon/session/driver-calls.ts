@@ -1,8 +1,8 @@
 /*
  * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap with a meaning for one driver only.
  *
- * A dialect decodes calls of classes; these have none, so it runs them and answers at once. Thus they pass through the
- * same dispatch as all others and appear in the trace, with the names of interface and request.
+ * A dialect decodes calls of classes; these have none, so it runs them and answers immediately. Thus they pass through
+ * the same dispatch as all others and appear in the trace, with the names of interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -34,7 +34,7 @@ const nameOf = ({ class: cls, state }: FdObject): string =>
 export const driverDialect =
   (fd: FdObject, caller: Caller): Dialect<readonly [DriverCall]> =>
   (view, call) => {
-    // Traces see the memory that the driver reads and writes.
+    // Traces include the memory that the driver reads and writes.
     const seen: Caller = {
       ...caller,
       copyIn: (address, length) => view.copyIn(address, length),

@@ -31,7 +31,10 @@ export interface NodeOpening {
   attach(): void
 }
 
-/** The hang-ups that are known to the kernel by now are handled: those of this poll phase of the event loop, and the next. */
+/**
+ * Resolves when the hang-ups that the kernel knows by now are handled: those of this poll phase of the event loop, and
+ * the next.
+ */
 const afterHangUps = (): Promise<void> =>
   new Promise(resolve => {
     setImmediate(() => setImmediate(resolve))
@@ -60,7 +63,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     close(doorbell)
   }
 
-  /** A channel that a file is: its only descriptor is its socket. */
+  /** The channel to which a file belongs: its only descriptor is its socket. */
   const grantChannel = (node: number, { descriptors = [] }: Result): void => {
     const { object: number } = descriptors[0]!
     let socket: EventSocket
@@ -108,7 +111,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
   }
 
-  /** Management datagrams of a device: as the modes of Linux's nodes have it, for the system's own user. */
+  /** Management datagrams of a device: only for the system's own user, as the modes of Linux's nodes. */
   const openMads = (): void => {
     const { node } = request
     const device = daemon.devices.atNode(node - UMAD_NODES)

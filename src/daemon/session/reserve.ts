@@ -1,6 +1,6 @@
 /*
- * Connections that come when there are no descriptors left. One descriptor is held in reserve: with it each of them is
- * accepted, told EMFILE and hung up, one after the other. Left in the backlog, they would wake the daemon for ever.
+ * Connections while no descriptors are left. One descriptor is held in reserve: with it each connection is accepted,
+ * answered with EMFILE and closed, one after the other. Left in the backlog, they would wake the daemon for ever.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
@@ -9,7 +9,7 @@ import type { Containment } from '../containment.ts'
 import type { TurnAway } from './turn-away.ts'
 
 export interface Reserve {
-  /** accept(2) has failed with EMFILE or ENFILE: the next connection is turned away. */
+  /** accept(2) has failed with EMFILE or ENFILE: the next connection is refused. */
   use(): void
   close(): void
 }

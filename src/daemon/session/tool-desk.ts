@@ -16,7 +16,7 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
-/** What it needs of its session. */
+/** What it needs from its session. */
 export interface Counter {
   readonly buffer: MessageBuffer
   reply(length: number): void
@@ -72,7 +72,7 @@ const parse = (text: string): ToolRequest | undefined => {
 
 export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
   const waiting: string[] = []
-  /** Ends a subscription; undefined without one. */
+  /** Ends a subscription; undefined if there is none. */
   let undo: (() => void) | undefined
   let lost = 0
 

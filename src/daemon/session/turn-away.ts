@@ -1,6 +1,6 @@
 /*
- * Connections that cannot become sessions: their HELLO is answered with the reason, and they are hung up. What says
- * nothing at once is waited for, a moment; there is room for a few that are, the others are hung up at once.
+ * Connections that cannot become sessions: their HELLO is answered with the reason, and they are closed. If the HELLO
+ * has not arrived yet, a few connections are kept for a second to wait for it; further ones are closed immediately.
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
@@ -12,10 +12,10 @@ import type { Containment } from '../containment.ts'
 /** Maximum connections that wait for their HELLO. */
 const MAX_WAITING = 8
 
-/** Milliseconds. */
+/** Milliseconds that a connection may take to send its HELLO. */
 const PATIENCE = 1000
 
-/** Answers and hangs up a connection: `error` is an errno. `ended` is called once it is closed. */
+/** Answers and closes a connection: `error` is an errno. `ended` is called once it is closed. */
 export type TurnAway = (fd: number, error: number, ended?: () => void) => void
 
 export const createTurnAway = (containment: Containment): TurnAway => {

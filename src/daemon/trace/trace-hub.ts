@@ -15,10 +15,10 @@ import { type Access, messagesOf, type RecordingView, recordingView } from './tr
 export interface Subscriber {
   /** Subscribes to calls of processes with this tag; all, if empty. */
   readonly tag: string
-  /** Wants the bytes of every call. */
+  /** Whether it requests the bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** A failure, as it occurs. */
+  /** Gets a failure when it occurs. */
   postFailure?(record: FailureRecord): void
 }
 
@@ -30,7 +30,7 @@ export type Numbers = () => readonly (number | undefined)[]
 export interface TraceHub {
   subscribe(subscriber: Subscriber): () => void
   /**
-   * The dialect for a call of a process tagged `tag`: the given one, or a traced one. `numbers` answers the process's
+   * The dialect for a call of a process tagged `tag`: the given one, or a traced one. `numbers` returns the process's
    * numbers of the descriptors that its last call created, in the order of the answer's installs. `accesses`: records
    * the caller's reads and writes, as requested by `isWatched`; otherwise the dialect's own.
    */

@@ -1,6 +1,6 @@
 /*
- * A traced call in the object dialect, whatever its own: its message and answer, with long values beside them. And the
- * program's memory that a dialect read and wrote.
+ * A traced call in the object dialect, whichever dialect it used: its message and answer, with long values beside them;
+ * and the program's memory that a dialect read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -114,7 +114,7 @@ const orNone = <T>(body: () => T): T | undefined => {
   }
 }
 
-/** Values that do not fit in a message, at made-up addresses. */
+/** Values that do not fit in a message, at invented addresses. */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
   const place = (bytes: Uint8Array): bigint => {

@@ -1,6 +1,6 @@
 /*
- * The next turn of the event loop: timers, sockets and what else waits have theirs first. A browser has no setImmediate;
- * a message to itself comes in a turn of its own there too.
+ * The next turn of the event loop: timers, sockets and other events are handled first. A browser has no setImmediate;
+ * there a message to itself arrives in a turn of its own.
  */
 const waiting: (() => void)[] = []
 

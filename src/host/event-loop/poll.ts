@@ -19,8 +19,8 @@ export interface Interest {
 }
 
 /**
- * Called with what is ready; a broken or hung-up descriptor is readable, and the read returns the error. It should
- * drain.
+ * Called with what is ready; a broken or hung-up descriptor is readable, and the read returns the error. It should read
+ * until EAGAIN.
  */
 export type ReadyCallback = (readable: boolean, writable: boolean) => void
 
@@ -125,7 +125,7 @@ const POLLIN = 1
 /** struct pollfd: fd, events, revents. */
 const POLLFD = 8
 let backend: Arena | undefined
-/** Loaded on first use: loading takes longer than all that a short command does here. */
+/** Loaded on first use: loading takes longer than a short command. */
 let isMainThread: boolean | undefined
 
 /**

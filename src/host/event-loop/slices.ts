@@ -29,7 +29,7 @@ export function* oneSlice(slice: () => void): Generator<void> {
 export const createSlices = (turn: () => void = () => {}, most = 1): Slices => {
   /** Each runs one slice; false once its job has ended. */
   const slices: (() => boolean)[] = []
-  /** Slices that this turn may still have. */
+  /** Slices that are left in this turn. */
   let left = most
   let isScheduled = false
   let isRunning = false

@@ -25,7 +25,7 @@ const BYTES = 40
 const LONGEST = 1e15
 
 export interface Timer {
-  /** Calls back once after so many microseconds, at least one; replaces the time that was set before. */
+  /** Calls back once after this many microseconds, at least one; replaces the time that was set before. */
   set(microseconds: number): void
   /** Closes the timer. */
   close(): void

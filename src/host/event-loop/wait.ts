@@ -1,5 +1,5 @@
 /*
- * Synchronous wait for a descriptor (poll(2)), for code that needs the answer at once. Everything else uses poll.ts.
+ * Synchronous wait for a descriptor (poll(2)), for code that needs the answer immediately. Other code uses poll.ts.
  */
 
 import { EINTR } from '../errno.ts'

@@ -1,6 +1,6 @@
 /*
- * Yielding the processor: a loop that polls shared memory on a machine with as many spinners as cores must do so, or
- * each waits for the other's time slice (milliseconds instead of microseconds).
+ * Yielding the processor: a loop that polls shared memory on a machine with as many spinning threads as cores must
+ * yield, or each waits for the other's time slice (milliseconds instead of microseconds).
  */
 
 import { libcFunctions } from '../native.ts'
@@ -8,7 +8,7 @@ import { nowMicroseconds } from './clock.ts'
 
 const sys = libcFunctions({ sched_yield: 'int sched_yield()' })
 
-/** sched_yield(2): lets another runnable thread go first. About 0.5 µs when there is none. */
+/** sched_yield(2): lets another runnable thread run first. About 0.5 µs when there is none. */
 export const yieldProcessor = (): void => {
   sys().sched_yield()
 }

@@ -1,17 +1,17 @@
 /*
- * Copies of many pieces with one native call (native/native.c), for buffers of this process whose place is known.
- * A caller that has none of this copies piece by piece.
+ * Copies of many pieces with one native call (native/native.c), for buffers of this process whose address is known. A
+ * caller without such a buffer copies piece by piece.
  */
 import { nativeLibraryPath } from '../library.ts'
 import { libraryFunctions } from '../native.ts'
 import { addressOf } from './mapping.ts'
 
 export interface NativeCopier {
-  /** Where the bytes of a buffer lie, until it is transferred elsewhere. */
+  /** The address of a buffer's bytes, until it is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
-   * `total` bytes in pieces of `chunk`, the last one shorter if need be: those at `from` lie `fromStride` bytes apart,
-   * those at `to` `toStride`.
+   * Copies `total` bytes in pieces of `chunk`, the last one possibly shorter: those at `from` are `fromStride` bytes
+   * apart, those at `to` `toStride`.
    */
   copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
 }

@@ -1,15 +1,15 @@
 /*
- * Which pages of a process belong to shared mappings of files outside memory. A write to such a page may wait for the
- * file system although the page is there: it has to be prepared again after each time that it was written back.
+ * Which pages of a process belong to shared mappings of disk files. A write to such a page may wait for the file system
+ * although the page is present: after each write-back the file system must prepare it again.
  *
- * What was found is good for a second. Devices of file systems in memory are those of mounts with such a type, and
- * those that are no mount's (memfd_create, shared anonymous memory, huge pages).
+ * Results are valid for a second. Devices of file systems in memory are those of mounts with such a type, and those
+ * without a mount (memfd_create, shared anonymous memory, huge pages).
  */
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { mappingAt } from './ranges.ts'
 
 export interface FileMappings {
-  /** Whether a write to [start, end) may wait; false for a process that is gone. `now`: microseconds of any clock. */
+  /** Whether a write to [start, end) may wait; false for a process that has ended. `now`: microseconds of any clock. */
   mayWait(start: number, end: number, now: number): boolean
   close(): void
 }
@@ -23,11 +23,11 @@ interface Found {
 
 /** Microseconds. */
 const VALID = 1_000_000
-/** Mappings that are remembered where the kernel answers for one by one. */
+/** Maximum cached mappings, where the kernel answers queries of single mappings. */
 const MAX_MAPPINGS = 64
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs'])
 
-/** Devices ("8:1") of mounts that a process sees and that are not in memory. */
+/** Devices ("8:1") of disk file systems that are mounted where a process sees them. */
 const slowDevices = (pid: number): ReadonlySet<string> => {
   const devices = new Set<string>()
   for (const line of readFileSync(`/proc/${pid}/mountinfo`, 'latin1').split('\n')) {
@@ -49,16 +49,16 @@ const sharedMappings = (pid: number, devices: ReadonlySet<string>, until: number
     }),
   )
 
-/** `ask`: for one mapping, where the kernel can be asked for it. */
+/** `ask`: queries one mapping, where the kernel supports that. */
 export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
   let known: Found[] = []
   let devices: ReadonlySet<string> = new Set()
   let devicesUntil = Number.NEGATIVE_INFINITY
-  /** Where the kernel does not answer for one mapping, all are known until then. */
+  /** Without queries of single mappings, all are known until this time. */
   let allUntil = Number.NEGATIVE_INFINITY
 
-  /** Learns about the mapping at an address: where it ends. */
+  /** Queries the mapping at an address; returns where it ends. */
   const learn = (address: number, now: number): number => {
     if (now > devicesUntil) {
       devices = slowDevices(pid)
@@ -70,7 +70,7 @@ export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): Fi
     if (mapping === 'unsupported') {
       const begin = performance.now()
       known = sharedMappings(pid, devices, Number.POSITIVE_INFINITY)
-      // Of very many mappings this takes long.
+      // Reading very many mappings takes long.
       allUntil = now + Math.max(VALID, (performance.now() - begin) * 100_000)
       return Number.POSITIVE_INFINITY
     }

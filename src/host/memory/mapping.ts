@@ -2,7 +2,7 @@
  * Memory visible to JavaScript and the kernel: arenas of this process, and pieces of memory files shared with others.
  *
  * Two rules prevent crashes. A range shown by an ArrayBuffer is never unmapped, since an access through a remaining
- * view would fault: arenas live forever, and the pool of rings maps fresh anonymous pages over a released range and
+ * view would fault: arenas are never freed, and the pool of rings maps fresh anonymous pages over a released range and
  * reuses it. And a file is mapped only if it cannot shrink (SIGBUS otherwise): it must have SEAL_SHRINK and be long
  * enough. A range and its ArrayBuffer are created once and used for many files, so mapping and releasing in turn costs
  * no address space, no further kernel mappings and no garbage-collected external memory.
@@ -88,8 +88,8 @@ export const mapArena = (bytes: number): Arena => {
 }
 
 /**
- * The first `length` bytes of a file, shared and to be read only (writing there ends the process), for its life. As
- * `RingPool.map` otherwise, but for a file that is sealed against writing.
+ * The first `length` bytes of a file, shared and read-only (writing there ends the process), for the life of the
+ * process. Otherwise as `RingPool.map`, but for a file that is sealed against writing.
  */
 export const mapReadOnly = (fd: number, length: number): Arena => {
   requireMappable(fd, 0, length)
@@ -131,7 +131,7 @@ export interface RingPool {
    * writing.
    */
   map(fd: number, offset: number, length: number): Mapping
-  /** Gives the range back: its pages go away now. Throws if the mapping is not (or no longer) this pool's. */
+  /** Releases the range: its pages are unmapped now. Throws if the mapping is not (or no longer) this pool's. */
   release(mapping: Mapping): void
   readonly counters: RingPoolCounters
 }
@@ -182,7 +182,7 @@ export const createRingPool = (): RingPool => {
       try {
         mmap(range.address, pages, MAP_SHARED | MAP_FIXED, fd, offset)
       } catch (error) {
-        // A failed MAP_FIXED may already have removed what was there: cover the range before it can be seen again.
+        // A failed MAP_FIXED may already have unmapped the old pages: cover the range before it can be read again.
         mmap(range.address, range.length, ANONYMOUS | MAP_FIXED, -1, 0)
         putRange(range)
         throw error

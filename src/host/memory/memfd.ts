@@ -36,7 +36,7 @@ export const SEAL_SEAL = 1
 export const SEAL_SHRINK = 2
 /** The file cannot become longer. */
 export const SEAL_GROW = 4
-/** No new writable mapping and no write(); writable mappings that exist stay writable. */
+/** No new writable mapping and no write(); existing writable mappings stay writable. */
 export const SEAL_FUTURE_WRITE = 16
 
 /**
@@ -50,14 +50,15 @@ export const createMemfd = (name: string, size: number): number => {
 }
 
 /**
- * Adds seals (SEAL_… or-ed). Throws SystemError: EPERM once SEAL_SEAL is set, EINVAL for a file that knows no seals.
+ * Adds seals (SEAL_… or-ed). Throws SystemError: EPERM once SEAL_SEAL is set, EINVAL for a file that does not support
+ * seals.
  */
 export const addSeals = (fd: number, seals: number): void => {
   check('fcntl(F_ADD_SEALS)', sys().fcntl(fd, F_ADD_SEALS, seals), `seals ${seals} for fd ${fd}`)
 }
 
 /**
- * Gives the memory of a range back: it reads as zeros afterwards, in mappings too. Both numbers multiples of the page
+ * Frees the memory of a range: it reads as zeros afterwards, in mappings too. Both numbers are multiples of the page
  * size. Throws SystemError.
  */
 export const punchHole = (fd: number, offset: number, length: number): void => {
@@ -65,7 +66,7 @@ export const punchHole = (fd: number, offset: number, length: number): void => {
   check('fallocate', sys().fallocate(fd, mode, offset, length), `${length} bytes from ${offset} of fd ${fd}`)
 }
 
-/** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that knows no seals. */
+/** The seals of a file, SEAL_… or-ed; -errno (EINVAL) for a file that does not support seals. */
 export const sealsOf = (fd: number): number => orErrno(sys().fcntl(fd, F_GET_SEALS, 0))
 
 /** Identity of the file in every process that holds it: device and inode. Throws for a bad fd. */
@@ -75,8 +76,9 @@ export const fileIdentity = (fd: number): { dev: number; ino: number; size: numb
 }
 
 /**
- * The file, opened once more, for others: `isHeld` tells whether any copy of the new descriptor is left in any process,
- * on its way between two, or under a mapping, for a lock of flock(2) goes with the last of them. Throws SystemError.
+ * Opens the file once more, for other processes: `isHeld` reports whether any copy of the new descriptor is left in any
+ * process, in transit between two, or under a mapping; a lock of flock(2) ends with the last of them. Throws
+ * SystemError.
  */
 export const openHeld = (fd: number): number => {
   const held = check('open', sys().open(`/proc/self/fd/${fd}`, O_RDWR_CLOEXEC), `fd ${fd} once more`)
@@ -84,7 +86,7 @@ export const openHeld = (fd: number): number => {
   return held
 }
 
-/** Whether anybody has what `openHeld` has made of the file behind `fd`. */
+/** Whether any copy of the descriptor that `openHeld` has made of the file behind `fd` is left. */
 export const isHeld = (fd: number): boolean => {
   if (orErrno(sys().flock(fd, LOCK_EX | LOCK_NB)) === -EAGAIN) return true
   sys().flock(fd, LOCK_UN)

@@ -1,9 +1,9 @@
 /*
- * Moves between this process and another one's memory by a mover (native/mover.c): a page that its owner never provides
- * keeps the mover waiting, and us no longer than we have patience.
+ * Copies between this process and another one's memory by a mover (native/mover.c): a page that its owner never
+ * provides blocks the mover, and us only for a limited time.
  *
- * Measured, 4 KiB: 3 µs while the mover is still awake from the move before, 17 to 20 if it sleeps, against 1.3 for a
- * move of our own.
+ * Measured, 4 KiB: 3 µs while the mover is still awake from the previous copy, 17 to 20 if it sleeps, against 1.3 for a
+ * copy by this process.
  */
 import { closeSync } from 'node:fs'
 import { ECHILD, EFAULT, ETIMEDOUT } from '../errno.ts'
@@ -13,11 +13,11 @@ import { type MoveArguments, requirePieces } from './process.ts'
 
 export interface Mover {
   /**
-   * Arguments and answer as `readv` and `writev` of process.ts have them; `pid` -1 for the memory behind the mover's
+   * Arguments and result as for `readv` and `writev` of process.ts; `pid` -1 for the memory behind the mover's
    * descriptor. -ETIMEDOUT: not within `patience` microseconds.
    */
   move(write: boolean, pid: number, ...what: [...MoveArguments, patience: number]): number
-  /** Microseconds for which moves have waited since this was asked last; not those of one that took too long. */
+  /** Microseconds for which copies have waited since the previous call; without those that took too long. */
   waited(): number
   close(): void
 }
@@ -45,7 +45,7 @@ const native = () => {
   return loaded
 }
 
-/** Closes a descriptor in a process of its own, where that may have to wait for another program's address space. */
+/** Closes a descriptor in a separate process, where that may have to wait for another program's address space. */
 export const closeElsewhere = (fd: number): void => {
   const calls = native()
   const closer = calls ? calls.userdma_mover_start(fd, -1) : 0
@@ -55,8 +55,9 @@ export const closeElsewhere = (fd: number): void => {
 
 /**
  * A mover for any process's memory by its pid, or for the memory behind `fd`, an open /proc/PID/mem. Its process is
- * made with the first move, and anew after one that took too long; but not, so that moves are too slow at once, while
- * eight of `user` wait that not even SIGKILL ends. Undefined where the native library is absent.
+ * created with the first copy, and again after one that took too long. It is not created while eight movers of `user`
+ * wait that not even SIGKILL ends: then copies fail with -ETIMEDOUT immediately. Undefined where the native library is
+ * absent.
  */
 export const createMover = (fd = -1, user = -1): Mover | undefined => {
   const calls = native()

@@ -1,13 +1,13 @@
 /*
- * Moves between this process and another one's memory that never keep us waiting for long: a page may be missing, and
- * its provider (a file system in user space, a server, userfaultfd, a slow disk) may take as long as it likes.
+ * Copies between this process and another one's memory that never block us for long: a page may be missing, and its
+ * provider (a file system in user space, a server, userfaultfd, a slow disk) may take any time.
  *
- * A program of our own user does that by accident only. We move pages that are in memory, and a mover the rest: the
- * first touch of each page. A program of another user (with an owner, process.ts) may do it on purpose, and take a page
- * away after the look. There the mover does everything, and what it waits is charged to the user: once that is used
- * up, moves fail.
+ * A program of our own user does that only by accident. We copy pages that are in memory, and a mover copies all
+ * others: the first touch of each page. A program of another user (with an owner, process.ts) may do it on purpose, and
+ * remove a page after our check. There the mover copies everything, and its waiting time is charged to the user: once
+ * that is used up, copies fail.
  *
- * Where the native library or /proc/PID/pagemap is absent, we make all moves ourselves, and wait.
+ * Where the native library or /proc/PID/pagemap is absent, we copy everything ourselves, and wait.
  */
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
@@ -24,9 +24,9 @@ export interface Moves {
   close(): void
 }
 
-/** How long one move may wait for a page. Microseconds. */
+/** Maximum time for which one copy waits for a page. Microseconds. */
 export const PATIENCE = 250_000
-/** With less left than this a user has used the time up. */
+/** With less time left than this, a user's waiting time counts as used up. */
 const LEAST = 1000
 /** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of our time. */
 const REFUND = 0.05
@@ -37,7 +37,7 @@ interface Budget {
 }
 const budgets = new Map<number, Budget>()
 
-/** How long moves of a user may wait together, now. */
+/** The waiting time that a user has left. */
 const budgetOf = (uid: number): Budget => {
   const now = nowMicroseconds()
   const budget = budgets.get(uid) ?? { left: PATIENCE, at: now }
@@ -47,7 +47,7 @@ const budgetOf = (uid: number): Budget => {
   return budget
 }
 
-/** Of all programs of our own user. */
+/** The budget of all programs of our own user. */
 let shared: Mover | undefined
 
 const ownMoves = (handle: ProcessHandle): Moves => {
@@ -81,7 +81,7 @@ const foreignMoves = (uid: number, mover: Mover): Moves => {
   return { read: move(false), write: move(true), close: () => mover.close() }
 }
 
-/** Moves of a process whose handle stays open until they are closed. */
+/** Copies for a process whose handle stays open until they are closed. */
 export const createMoves = (handle: ProcessHandle): Moves => {
   const { owner, mem } = handle
   const mover = owner && mem >= 0 ? createMover(mem, owner.uid) : undefined

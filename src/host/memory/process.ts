@@ -1,18 +1,18 @@
 /*
- * Another process: its memory, its descriptors, whether it still is the one we met.
+ * Another process: its memory, its descriptors, and whether it is still the same process.
  *
- * Memory is moved by process_vm_readv/writev, which obey page protection and ptrace's access rules (same user,
- * dumpable), both checked by the kernel at every call. /proc/PID/mem writes through read-only pages, and is faster only
- * for small pieces (measured, 64 B: 1.4 µs against 1.9 to 2.4; 64 KiB: 8.7 against 6.1; 64 × 1 KiB strided: 44 against
- * 7.9). The price is that a pid may be reused and a program replaced by exec. So a handle holds a pidfd, and
- * /proc/PID/mem opened, which pins the address space itself: `isSame` asks both (measured: poll of the pidfd 0.43 µs,
- * pidfd_send_signal 0.8, the look at the address space 0.95), and a caller asks it once per batch, before the batch. See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and travel as two
- * 32-bit words.
+ * Memory is copied by process_vm_readv/writev, which obey page protection and ptrace's access rules (same user,
+ * dumpable); the kernel checks both at every call. /proc/PID/mem writes through read-only pages, and is faster only for
+ * small pieces (measured, 64 B: 1.4 µs against 1.9 to 2.4; 64 KiB: 8.7 against 6.1; 64 × 1 KiB strided: 44 against
+ * 7.9). The price is that a pid may be reused and a program replaced by exec. So a handle holds a pidfd, and an open
+ * /proc/PID/mem, which pins the address space itself: `isSame` checks both (measured: poll of the pidfd 0.43 µs,
+ * pidfd_send_signal 0.8, the check of the address space 0.95), and a caller checks once per batch, before the batch.
+ * See process_vm_readv(2), pidfd_open(2), proc(5). Remote addresses are 64-bit and passed as two 32-bit words.
  *
  * That is enough where the kernel's check is made with rights no greater than the client's. Otherwise (a daemon of root
- * and a client that is not; owner.ts) a move by pid would reach whatever program the process has become since. Then
- * moves go through /proc/PID/mem: no exec redirects it. It obeys no page protection on most kernels, which registration
- * has checked; what is protected later is reached as by an adapter, which has its pages pinned.
+ * and a client that is not; owner.ts) a copy by pid would access whatever program the process has become since. Then
+ * copies use /proc/PID/mem: no exec redirects it. On most kernels it ignores page protection, which registration has
+ * checked; pages that are protected later are accessed nevertheless, as by an adapter, which has pinned them.
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
 import { EFAULT, EIO, EPERM, ESRCH, errnoNumber, SystemError } from '../errno.ts'
@@ -52,7 +52,7 @@ export interface ProcessHandle {
   readonly pidfd: number
   /** /proc/PID/mem, or -1 where the kernel, or the owner, refuses it. */
   readonly mem: number
-  /** Whose it must be; then moves go by `mem`. Undefined where the kernel's check suffices. */
+  /** The user to whom it must belong; then copies use `mem`. Undefined where the kernel's check suffices. */
   readonly owner: Owner | undefined
 }
 
@@ -91,27 +91,27 @@ const runs = (pidfd: number): boolean => {
   const { address, u32 } = workArena()
   u32[POLLFD >> 2] = pidfd
   u32[(POLLFD >> 2) + 1] = POLLIN
-  // A signal that arrives just now makes it -1 (EINTR), which says nothing about the process.
+  // A signal that arrives at this moment makes it -1 (EINTR), which says nothing about the process.
   return sys().poll(address + POLLFD, 1, 0) < 1
 }
 
 const PR_SET_PTRACER = 0x5961_6d61
 
-/** Lets a process reach our memory where the kernel restricts that (yama); elsewhere it does nothing. */
+/** Allows a process to access our memory where the kernel restricts that (yama); elsewhere it does nothing. */
 export const allowPtraceBy = (pid: number): void => {
   sys().prctl(PR_SET_PTRACER, pid, 0, 0, 0)
 }
 
 export interface ProcessOptions {
-  /** From peerPidfd: then there is no moment in which the pid could be another's. The handle owns it. */
+  /** From peerPidfd: then there is no moment in which the pid could belong to another process. The handle owns it. */
   readonly pidfd?: number | undefined
-  /** The handle must not reach another process. Required if `needsOwner` says so. */
+  /** The handle must not access another process. Required if `needsOwner` says so. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
 }
 
 /**
- * A handle of a process, to be opened right after its pid was learnt. Returns SystemError: ESRCH (no such process),
- * EMFILE. A process that is not its owner's has a handle too, by which nothing can be reached (`mayAccess`).
+ * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
+ * EMFILE. A process that does not belong to its owner has a handle too, which gives no access (`mayAccess`).
  */
 export const openProcess = (
   pid: number,
@@ -126,13 +126,13 @@ export const openProcess = (
   }
   const mem = openMem(pid, owner)
   const handle = { pid, pidfd: held, mem, owner }
-  // Alive after the open: then what was opened belongs to the pidfd's process.
+  // The process was alive after the open: then the opened file belongs to the pidfd's process.
   if (runs(held)) return handle
   closeProcess(handle)
   return new SystemError('pidfd_open', ESRCH, `process ${pid}`)
 }
 
-/** Closes what the handle holds. Stop a watch of its pidfd first. */
+/** Closes the descriptors of the handle. Stop a watch of its pidfd first. */
 export const closeProcess = (handle: ProcessHandle): void => {
   closeSync(handle.pidfd)
   if (handle.mem >= 0) closeSync(handle.mem)
@@ -140,23 +140,23 @@ export const closeProcess = (handle: ProcessHandle): void => {
 }
 
 /**
- * Whether the process is still its owner's. To be asked after anything but memory was taken from it, descriptors or
- * what /proc says: if it is not, what was taken may be another program's.
+ * Whether the process still belongs to its owner. Check this after reading anything but memory, such as descriptors or
+ * /proc: if it does not, the result may belong to another program.
  */
 export const isStillOwned = ({ owner }: ProcessHandle): boolean => owner === undefined || isOwned(owner)
 
 /**
- * Whether the address space that the process had when the handle was opened is unused by now; false if unknown. In one
- * that is in use the kernel detects that our address 0 is not writable (EFAULT) before it takes that address space's
- * lock, which may be held for ever.
+ * Whether the address space that the process had when the handle was opened is unused by now; false if unknown. If it
+ * is in use, the kernel detects that our address 0 is not writable (EFAULT) before it takes that address space's lock,
+ * which may be held for ever.
  */
 export const isAddressSpaceGone = ({ mem }: ProcessHandle): boolean => mem >= 0 && sys().pwrite(mem, 0, 1, 0) === 0
 
 /**
  * Whether the handle's process is alive, runs the same program as when the handle was opened, and belongs to its owner:
- * false after exit, exec or reuse of the pid. To be checked before each batch of reads and writes. 1.4 µs, with an
- * owner 1.8. A program whose address space is kept alive by another task (clone with CLONE_VM) counts as running after
- * its exec; copies then use that address space, or whatever the kernel permits.
+ * false after exit, exec or reuse of the pid. Check it before each batch of reads and writes. 1.4 µs, with an owner
+ * 1.8. A program whose address space is kept alive by another task (clone with CLONE_VM) counts as running after its
+ * exec; copies then use that address space, or fail if the kernel refuses.
  */
 export const isSame = (handle: ProcessHandle): boolean => {
   if (handle.pid === process.pid) return true
@@ -175,7 +175,7 @@ const putPieces = (u32: Uint32Array, address: number, count: number, chunk: numb
   }
 }
 
-/** Throws RangeError if pieces (as `readv` has them) do not lie in `local`. */
+/** Throws RangeError if pieces (as in `readv`) do not lie in `local`. */
 export const requirePieces = (
   local: LocalMemory,
   offset: number,
@@ -192,7 +192,7 @@ export const requirePieces = (
   }
 }
 
-/** Between `count` local pieces and the remote one, as they are in the arena: bytes moved or -errno. */
+/** Copies between `count` local pieces and the remote one, as prepared in the arena: bytes copied or -errno. */
 const moveByPid = (write: boolean, pid: number, count: number): number => {
   const { address } = workArena()
   const call = write ? sys().process_vm_writev : sys().process_vm_readv
@@ -209,12 +209,11 @@ const moveBound = (write: boolean, mem: number, count: number): number => {
 }
 
 /**
- * Interpretation of an answer of /proc/PID/mem: 0 means that the address space is unused, EIO that the address is not
- * mapped.
+ * Interprets a result of /proc/PID/mem: 0 means that the address space is unused, EIO that the address is not mapped.
  */
 export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
-/** A place in the memory of a process (high·2^32 + low), and the pieces of ours that belong to it; see `readv`. */
+/** A place in the memory of a process (high·2^32 + low), and our pieces that correspond to it; see `readv`. */
 export type MoveArguments = [
   high: number,
   low: number,
@@ -251,7 +250,7 @@ const move = (
     const left = total - done
     const count = Math.min(Math.ceil(left / size), IOV_MAX)
     const bytes = Math.min(left, count * size)
-    // The last piece may be partly used: the remote length ends the move.
+    // The last piece may be partly used: the remote length limits the copy.
     putPieces(u32, from, count, size, stride)
     u32[remote] = remoteLow
     u32[remote + 1] = remoteHigh
@@ -273,9 +272,9 @@ const move = (
 
 /**
  * Reads `total` bytes from address high·2^32 + low of the process into pieces of `chunk` bytes every `stride` bytes of
- * `local`, from `offset` (a plain read: chunk = stride = total). Returns the bytes moved, fewer than `total` if a page
- * on the way is not readable, or -errno if none: -EFAULT, -ESRCH (ended), -EPERM (the kernel's access check). At most
- * 2^31-4096 bytes a call.
+ * `local`, from `offset` (a plain read: chunk = stride = total). Returns the bytes copied, fewer than `total` if a page
+ * is not readable, or -errno if none: -EFAULT, -ESRCH (ended), -EPERM (the kernel's access check). At most 2^31-4096
+ * bytes a call.
  */
 export const readv: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(false, handle, high, low, local, offset, chunk, stride, total)
@@ -303,8 +302,8 @@ export const writeAt = (
 ): number => move(true, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
 /**
- * Whether the kernel lets us at the process's memory at all: it asks for the right before it looks at the address, for
- * one with an owner when /proc/PID/mem was opened.
+ * Whether the kernel allows us to access the process's memory: it checks the right before it looks at the address, for
+ * a handle with an owner when /proc/PID/mem was opened.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
   handle.owner ? handle.mem >= 0 && isStillOwned(handle) : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
@@ -341,12 +340,12 @@ export const fdFile = (handle: ProcessHandle, fd: number): string | undefined =>
   return [...words(136, 2), ...words(32, 2), ...words(80, 3)].join(':')
 }
 
-/** Descriptors that `searchFd` looks at before it yields: some 0.3 ms. */
+/** Descriptors that `searchFd` checks before it yields: some 0.3 ms. */
 export const FDS_PER_SLICE = 32
 
 /**
- * Looks for a descriptor of a process that refers to `target` ('socket:[123]', …), from the lowest on: returns it,
- * undefined if none does. A process may have a million, so it yields between slices of them.
+ * Searches a descriptor of a process that refers to `target` ('socket:[123]', …), from the lowest on: returns it,
+ * undefined if there is none. A process may have a million, so it yields between slices of them.
  */
 export function* searchFd(pid: number, target: string): Generator<undefined, number | undefined> {
   let folder: Dir

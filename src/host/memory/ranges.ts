@@ -1,11 +1,11 @@
 /*
- * Whether a range of a process's addresses is mapped, and for what: what the registration of memory asks (IBA 10.6.3.1
- * leaves it to the host).
+ * Whether a range of a process's addresses is mapped, and with which rights, for the registration of memory (IBA
+ * 10.6.3.1 leaves it to the host).
  *
  * Linux 6.11 answers for one address by an ioctl on the open /proc/PID/maps (PROCMAP_QUERY), about 1 µs whatever the
- * process has mapped. Before, the text of the file is made and read: 0.1 to 0.3 ms for a program of 500 mappings, 1 ms
- * and more under load, so ranges that were read can be used again for as long as the caller says. Which process it is
- * the caller has checked.
+ * process has mapped. On older kernels the text of the file is read: 0.1 to 0.3 ms for a program of 500 mappings, 1 ms
+ * and more under load, so ranges that were read are reused as long as the caller allows. The caller has checked that
+ * the process is the right one.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { EINVAL, ENOTTY } from '../errno.ts'
@@ -41,21 +41,23 @@ const workArena = (): Arena => {
 export interface MappedRanges {
   /**
    * Whether every byte of [start, end) is mapped and permits all of `rights` (bits of `Rights`); start is below end.
-   * False for a process that is gone. `turn`: answers about the same turn may be as old as its first one.
+   * False for a process that has ended. `turn`: answers in the same turn may be as old as its first one.
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * The same in slices, for programs with very many mappings: yields between them. `turn` is asked at the end, and what
-   * was found is what `permits` answers in that turn.
+   * The same in slices, for programs with very many mappings: yields between them. `turn` is called at the end, and
+   * `permits` then gives the same answer in that turn.
    */
   look(start: number, end: number, rights: number, turn: () => number): Generator<undefined, boolean>
   close(): void
 }
 
-/** Of a slice, some 0.5 ms: mappings that are asked for one by one, and bytes of a maps file. */
+/** Size of a slice, some 0.5 ms: mappings that are queried one by one, and bytes of a maps file. */
 export const SLICE = { queries: 512, bytes: 0x8000 } as const
 
-/** Answers 0 and fills the query with the mapping that `address` lies in; -errno otherwise, -ENOENT if none is. */
+/**
+ * Returns 0 and fills the query with the mapping that contains `address`; -errno otherwise, -ENOENT if there is none.
+ */
 const query = (fd: number, address: number): number => {
   const { address: at, bytes, u32 } = workArena()
   bytes.fill(0, 0, Query.BYTES)
@@ -68,7 +70,7 @@ const query = (fd: number, address: number): number => {
 /** Bit of the rights of a query. */
 const SHARED = 8
 
-/** The mapping of an open maps file that an address lies in; undefined if there is none. */
+/** The mapping of an open maps file that contains an address; undefined if there is none. */
 export const mappingAt = (
   fd: number,
   address: number,
@@ -98,7 +100,7 @@ const addRanges = (lines: string, ranges: number[]): void => {
   }
 }
 
-/** Ranges of a maps file, ascending. The kernel makes its text as it is read. Throws as the system does. */
+/** Ranges of a maps file, ascending. The kernel generates its text while it is read. Throws as the system does. */
 function* readRanges(pid: number): Generator<undefined, readonly number[]> {
   const fd = openSync(`/proc/${pid}/maps`, 'r')
   try {
@@ -135,7 +137,7 @@ const permit = (ranges: readonly number[], start: number, end: number, rights: n
   return false
 }
 
-/** Runs a look to its end at once. */
+/** Runs a generator to its end immediately. */
 const atOnce = <T>(look: Generator<undefined, T>): T => {
   for (;;) {
     const { done, value } = look.next()
@@ -143,11 +145,11 @@ const atOnce = <T>(look: Generator<undefined, T>): T => {
   }
 }
 
-/** By the text of the file, as every Linux has it. */
+/** By the text of the file, which every Linux has. */
 export const textRanges = (pid: number): MappedRanges => {
   let ranges: readonly number[] = []
   let asked = -1
-  /** Reads the ranges, for the turn in which that is done; false for a process that is gone. */
+  /** Reads the ranges, for the turn in which that is finished; false for a process that has ended. */
   function* renew(turn: () => number): Generator<undefined, boolean> {
     try {
       ranges = yield* readRanges(pid)
@@ -171,8 +173,8 @@ export const textRanges = (pid: number): MappedRanges => {
 }
 
 /**
- * By the ioctl; undefined where the kernel does not know it, or the file may not be read. Holds the file open, which
- * goes on meaning the address space of the program that the process runs now.
+ * By the ioctl; undefined where the kernel does not support it, or the file may not be read. Holds the file open, which
+ * keeps referring to the address space of the program that the process runs now.
  */
 export const queriedRanges = (pid: number): MappedRanges | undefined => {
   let fd: number
@@ -189,7 +191,7 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
   function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
     const { u32 } = workArena()
     let reached = start
-    // At least once: far beyond user space a Number's end can be its start.
+    // At least once: far beyond user space a Number's end can equal its start.
     for (let asked = 1; ; asked++) {
       if (query(fd, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
       reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
@@ -215,5 +217,5 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
   }
 }
 
-/** The ranges of a process that is known to be the one that is meant, as fast as the kernel has it. */
+/** The ranges of a process that is known to be the right one, by the fastest way that the kernel supports. */
 export const mappedRanges = (pid: number): MappedRanges => queriedRanges(pid) ?? textRanges(pid)

@@ -1,10 +1,10 @@
 /*
- * Which pages of a process are in memory, so that a move to or from them does not wait (/proc/PID/pagemap, proc(5)).
- * Pages of shared mappings of files outside memory never count as such (file-mappings.ts).
+ * Which pages of a process are in memory, so that a copy to or from them does not wait (/proc/PID/pagemap, proc(5)).
+ * Pages of shared mappings of disk files never count as such (file-mappings.ts).
  *
- * A page that was seen is not looked for again for a millisecond: then a move of 64 KiB costs 0.05 µs more, otherwise
- * 1.1 (measured; 0.6 for one page). In that time it can still go away, so this does not protect against a program that
- * takes it away on purpose (moves.ts).
+ * A page that was found is not checked again for a millisecond: then a copy of 64 KiB costs 0.05 µs more, otherwise 1.1
+ * (measured; 0.6 for one page). In that time it can be evicted, so this does not protect against a program that removes
+ * it on purpose (moves.ts).
  */
 import { closeSync, openSync } from 'node:fs'
 import { libcFunctions } from '../native.ts'
@@ -22,9 +22,9 @@ const GUARDED = 0x0200_0000
 /** It is a file's, or shared. */
 const FILE = 0x2000_0000
 const ENTRY = 8
-/** Entries that are read at once. */
+/** Entries that are read with one call. */
 const BATCH = 512
-/** Pages that are remembered, a power of two: 32 MiB. */
+/** Cached pages, a power of two: 32 MiB. */
 const KNOWN = 8192
 /** Microseconds. */
 const VALID = 1000
@@ -37,7 +37,7 @@ export interface ResidentPages {
   close(): void
 }
 
-/** Pages of a process. Undefined where that is not shown. */
+/** Pages of a process. Undefined where /proc does not show them. */
 export const residentPages = (pid: number): ResidentPages | undefined => {
   let fd: number
   try {
@@ -55,7 +55,7 @@ export const residentPages = (pid: number): ResidentPages | undefined => {
     let all = true
     for (let page = first; page <= last; page += BATCH) {
       const count = last - page < BATCH ? last - page + 1 : BATCH
-      // No entry: the address space is gone; the copy will report that.
+      // No entry: the address space has ended; the copy will report that.
       if (sys().pread(fd, address, count * ENTRY, page * ENTRY) !== count * ENTRY) return false
       let kinds = 0
       for (let i = 0; i < count; i++) kinds |= u32[2 * i + 1]

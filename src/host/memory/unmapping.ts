@@ -1,11 +1,11 @@
 /*
- * Notifications of what another process unmaps (userfaultfd(2)). Any process may open such a descriptor for itself
- * (UFFD_USER_MODE_ONLY) and pass it on; page faults in watched ranges are not delayed, since they are registered for
- * write protection, which is never set.
+ * Notifications of memory that another process unmaps (userfaultfd(2)). Any process may open such a descriptor for
+ * itself (UFFD_USER_MODE_ONLY) and pass it on; page faults in watched ranges are not delayed, since they are registered
+ * for write protection, which is never set.
  *
  * munmap, mremap, brk, and mmap over a watched range return in that process when the event has been read here, so later
  * mappings at the address come after the event. exit, exec and shmdt raise no events. Measured: 1.2 µs to watch a
- * range, 1.6 µs and 0.02 µs per KiB to stop, 20 to 40 µs more for a munmap.
+ * range, 1.6 µs and 0.02 µs per KiB to end the watch, 20 to 40 µs more for a munmap.
  */
 import { watch } from '../event-loop/poll.ts'
 import { libcFunctions } from '../native.ts'
@@ -23,7 +23,7 @@ const API = 0xaa
 const Feature = { WP: 1 << 0, EVENT_REMAP: 1 << 2, EVENT_UNMAP: 1 << 6, WP_SHARED: 1 << 12 } as const
 const MODE_WP = 2
 const Event = { REMAP: 0x14, UNMAP: 0x16 } as const
-/** Bytes of an event. */
+/** Size of an event, bytes. */
 const EVENT = 32
 const BATCH = 16
 const TWO_32 = 2 ** 32
@@ -49,7 +49,10 @@ const call = (fd: number, request: number, ...words: readonly number[]): boolean
 }
 
 export interface UnmapWatch {
-  /** Watches whole pages. False where that cannot be: a file's, another watcher's, no room for more mappings. */
+  /**
+   * Watches whole pages. False where that is not possible: a file's pages, another watcher's, no room for more
+   * mappings.
+   */
   add(start: number, end: number): boolean
   remove(start: number, end: number): void
   /** The descriptor is for the caller to close, which waits for the lock of the process's address space. */
@@ -57,8 +60,8 @@ export interface UnmapWatch {
 }
 
 /**
- * `unmapped` is called from the event loop with ranges that hold other memory from then on, or none; they may be larger
- * than what was watched. Undefined if the descriptor cannot be used.
+ * `unmapped` is called from the event loop with ranges that are unmapped or contain other memory from then on; they may
+ * be larger than the watched ones. Undefined if the descriptor cannot be used.
  */
 export const watchUnmapping = (fd: number, unmapped: (start: number, end: number) => void): UnmapWatch | undefined => {
   const features = Feature.WP | Feature.EVENT_REMAP | Feature.EVENT_UNMAP

@@ -39,10 +39,10 @@ const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? f
 
 /**
  * A socket bound to `address` (text, without the brackets of IPv6; link-local with %interface) and `port`. `onMessage`
- * gets each datagram, the sender's address and port; the bytes are its own. `multicast.by`: the interface by which
- * datagrams to groups leave, if it can; `multicast.on`: `address` is a group, and the socket a member on that
- * interface, as any number of sockets may be. An interface is named by an address of its, of IPv6 ::%interface. Throws
- * SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
+ * gets each datagram, the sender's address and port; it owns the bytes. `multicast.by`: the interface by which
+ * datagrams to groups leave, if possible; `multicast.on`: `address` is a group, and the socket a member on that
+ * interface, as any number of sockets may be. An interface is named by one of its addresses, for IPv6 by ::%interface.
+ * Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openDgramSocket = (
   address: string,

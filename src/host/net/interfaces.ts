@@ -1,7 +1,7 @@
 /*
- * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At the start,
- * and whenever the socket has dropped messages, everything is dumped; in between each change is applied as it comes, so
- * that a short time down is noticed too.
+ * Network interfaces of this network namespace, their addresses and neighbours, kept current by a rtnetlink socket. At
+ * the start, and whenever the socket has dropped messages, everything is dumped; in between each change is applied when
+ * it is received, so that a short time down is noticed too.
  *
  * Without netlink there is no table, and interface changes are not followed.
  */
@@ -34,14 +34,14 @@ const NETLINK_ROUTE = 0
 // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
 const GROUPS = 0x1 | 0x4 | 0x10 | 0x100
 const SOCKADDR = 12
-/** A dump comes in datagrams of at most 32 KiB. */
+/** A dump arrives in datagrams of at most 32 KiB. */
 const ROOM = 0x1_0000
 
 /** Known properties of an interface. */
 export type NetworkInterface = Omit<LinkMessage, 'kind' | 'present'>
 
 export interface InterfaceListener {
-  /** An interface was added or changed; undefined: interface `index` is gone. */
+  /** An interface was added or changed; undefined: interface `index` was removed. */
   link(index: number, now: NetworkInterface | undefined): void
   /** An address (16 bytes, IPv4 as ::ffff:a.b.c.d) was added or removed. */
   address(index: number, address: Uint8Array, present: boolean): void
@@ -54,9 +54,9 @@ export interface Interfaces {
   links(): ReadonlyMap<number, NetworkInterface>
   /** The addresses of an interface, in the order in which the system lists them, newer ones last. */
   addresses(index: number): Uint8Array[]
-  /** The interface that has an address, if one does. */
+  /** The interface that has an address, if there is one. */
   withAddress(address: Uint8Array): NetworkInterface | undefined
-  /** The MAC of an address (16 bytes) on the link of an interface, as text; undefined: the system knows none. */
+  /** The MAC of an address (16 bytes) on the link of an interface, as text; undefined if the system has none. */
   neighbourOf(index: number, address: Uint8Array): string | undefined
   /** Reports every change from now on. */
   listen(listener: InterfaceListener): void
@@ -93,7 +93,7 @@ export const createInterfaceTable = () => {
     if (!present) neighbours.delete(place)
     else named?.add(place)
     const now = keyOf(mac)
-    // While it is looked for again it keeps its MAC.
+    // While it is being resolved again it keeps its MAC.
     if (!present || mac.length === 0 || neighbours.get(place) === now) return
     neighbours.set(place, now)
     for (const listener of listeners) listener.neighbour(index, address, now)
@@ -143,7 +143,7 @@ export const createInterfaceTable = () => {
       }
       return ended
     },
-    /** Removes what the dump has not named. */
+    /** Removes interfaces and addresses that the dump has not listed. */
     end: (): void => {
       for (const index of [...links.keys()]) if (!named?.has(String(index))) removeLink(index)
       for (const [index, own] of addresses)
@@ -198,7 +198,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     watching?.stop()
     sys().close(fd)
   }
-  /** Applies everything that waits. Throws if the socket, or a dump on it, has failed. */
+  /** Applies all waiting messages. Throws if the socket, or a dump on it, has failed. */
   const drain = (): void => {
     for (;;) {
       const length = receive()

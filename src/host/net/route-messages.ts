@@ -1,13 +1,13 @@
 /*
  * Messages of rtnetlink: network interfaces, their addresses and their neighbours, from dumps and changes
  * (rtnetlink(7), netlink(7); numbers of linux/rtnetlink.h, if_link.h, if_addr.h and neighbour.h). Only what a device
- * needs is read: name, MAC, MTU, whether it is up and has a carrier, addresses, and MACs of neighbours. Lengths are
+ * needs is parsed: name, MAC, MTU, whether it is up and has a carrier, addresses, and MACs of neighbours. Lengths are
  * checked, so that any bytes can be parsed.
  */
 
 export interface LinkMessage {
   readonly kind: 'link'
-  /** False when the interface is gone. */
+  /** False when the interface is removed. */
   readonly present: boolean
   readonly index: number
   readonly name: string
@@ -19,13 +19,16 @@ export interface LinkMessage {
   /** Has a carrier. */
   readonly carrier: boolean
   readonly loopback: boolean
-  /** Of several interfaces that stand in for each other (IFF_MASTER): its MAC may become another. */
+  /** Whether it is the master of several interfaces (IFF_MASTER): its MAC may change. */
   readonly bond: boolean
 }
 
 export interface AddressMessage {
   readonly kind: 'address'
-  /** False when the address is gone, or not usable (yet): duplicate address detection is running, or has found one. */
+  /**
+   * False when the address is removed, or not usable (yet): duplicate address detection is running, or has found a
+   * duplicate.
+   */
   readonly present: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
@@ -35,7 +38,7 @@ export interface AddressMessage {
 /** The MAC of an address on the link. */
 export interface NeighbourMessage {
   readonly kind: 'neighbour'
-  /** False when the system has forgotten it. */
+  /** False when the system has removed the entry. */
   readonly present: boolean
   readonly index: number
   /** 16 bytes, IPv4 as ::ffff:a.b.c.d. */
@@ -131,7 +134,7 @@ const linkOf = (bytes: Uint8Array, view: DataView, at: number, end: number, pres
   }
 }
 
-/** An address of a family as 16 bytes; undefined if its length is another one. */
+/** An address of a family as 16 bytes; undefined if its length is wrong. */
 const ipOf = (family: number, bytes: Uint8Array | undefined): Uint8Array | undefined => {
   if (bytes === undefined || bytes.length !== (family === AF_INET ? 4 : 16)) return undefined
   const address = new Uint8Array(16)
@@ -194,7 +197,7 @@ const messageOf = (bytes: Uint8Array, view: DataView, at: number, end: number): 
   return undefined
 }
 
-/** Parses one datagram of a netlink socket. It ends at what is truncated or malformed. */
+/** Parses one datagram of a netlink socket, up to a truncated or malformed message. */
 export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const found: RouteMessage[] = []
@@ -208,7 +211,7 @@ export const parseRouteMessages = (bytes: Uint8Array): RouteMessage[] => {
   return found
 }
 
-/** What can be listed. */
+/** Lists that can be requested. */
 export type Dump = typeof RTM_GETLINK | typeof RTM_GETADDR | typeof RTM_GETNEIGH
 
 /** A request for all interfaces, all their addresses, or all their neighbours: 20 bytes. */

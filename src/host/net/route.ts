@@ -15,7 +15,7 @@ const sys = libcFunctions({
 const AF_INET = 2
 const AF_INET6 = 10
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000
-/** Any port will do: nothing is sent. */
+/** Any port: nothing is sent. */
 const PORT = 4791
 const ADDRESS4 = 16
 const LENGTH_AT = 64

@@ -51,9 +51,9 @@ const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x40000000
 const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 
-/** The longest message that send and recv move, in bytes (the kernel's own limit is the socket's send buffer). */
+/** Maximum message of send and recv, in bytes (the kernel's own limit is the socket's send buffer). */
 export const MAX_MESSAGE = 256 * 1024
-/** The most descriptors in one message: the kernel's SCM_MAX_FD. */
+/** Maximum descriptors in one message: the kernel's SCM_MAX_FD. */
 export const MAX_FDS = 253
 
 // Places in the arena. struct msghdr: name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 (56
@@ -207,7 +207,7 @@ export const setBlocking = (fd: number): void => {
 
 /**
  * Sends one message with descriptors (the receiver gets duplicates; ours stay open). Returns its length or -errno:
- * -EAGAIN (full), -EPIPE or -ECONNRESET (peer gone), -EMSGSIZE, -EBADF, -ETOOMANYREFS. Throws RangeError for an empty
+ * -EAGAIN (full), -EPIPE or -ECONNRESET (peer closed), -EMSGSIZE, -EBADF, -ETOOMANYREFS. Throws RangeError for an empty
  * message or too many fds.
  */
 export const send = (fd: number, bytes: Uint8Array, fds: readonly number[] = []): number => {
@@ -290,7 +290,7 @@ export const sendSmall = (fd: number, bytes: Uint8Array): number => {
 
 /**
  * Receives one message; its length, 0 at the end of the stream, or -errno (-EMSGSIZE: it was longer than `buffer` and
- * is dropped). Descriptors that came along are closed by the kernel. Allocates nothing for messages of up to 64 bytes.
+ * is dropped). The kernel closes its descriptors. Allocates nothing for messages of up to 64 bytes.
  */
 export const recvSmall = (fd: number, buffer: Uint8Array): number => {
   const memory = workArena()
@@ -322,7 +322,7 @@ export const peerCredentials = (fd: number): PeerCredentials => {
   return { pid: i32[SCRATCH >> 2], uid: u32[(SCRATCH + 4) >> 2], gid: u32[(SCRATCH + 8) >> 2] }
 }
 
-/** All groups of the other end when it connected; none where the kernel does not tell (before 4.13). */
+/** All groups of the other end when it connected; none where the kernel does not report them (before 4.13). */
 export const peerGroups = (fd: number): readonly number[] => {
   const { address, u32 } = workArena()
   u32[SCRATCH >> 2] = MAX_MESSAGE

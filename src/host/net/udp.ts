@@ -68,13 +68,13 @@ const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 const MSG_TRUNC = 0x20
 
-/** Wanted; the system may give less (net.core.rmem_max, wmem_max). */
+/** Requested; the system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
 /** For root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
 /** Default hop limit. */
 const DEFAULT_HOPS = 64
-/** The longest UDP payload fits. */
+/** The maximum UDP payload fits. */
 const RECEIVE_BYTES = 65536
 /**
  * Where buffers begin: at 4 modulo 16, so that the payload behind a BTH of 12 bytes is aligned for copies
@@ -139,7 +139,7 @@ const sendToGroupsBy = (fd: number, version: 4 | 6, by: number): void => {
   setOption(fd, level, hops, DEFAULT_HOPS)
 }
 
-/** Joins a group on interface number `on`, and gets no other group that this machine has joined. */
+/** Joins a group on interface number `on`, and receives no other groups that this machine has joined. */
 const joinGroup = (fd: number, group: Uint8Array, on: number): void => {
   const is4 = isMapped(group)
   const level = is4 ? SOL_IP : SOL_IPV6
@@ -173,7 +173,7 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
 
 /**
  * Binds; a spare binding may be taken over. Linux lets two sockets share an address if both allow it at that moment,
- * and delivers to the newer one. So a spare binding always allows it, and one of our own only until it is bound.
+ * and delivers to the newer one. So a spare binding always allows it, and other bindings only until they are bound.
  */
 const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
   let result = orErrno(sys().bind(fd, address, length))
@@ -188,8 +188,8 @@ const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare
 
 /**
  * A non-blocking socket bound to `address` (16 bytes, IPv4 as ::ffff:a.b.c.d) and `port`, 0 for any. `scope`: the
- * interface of a link-local address. `spare`: a later socket that wants the address for its own gets it, and the
- * datagrams, while it is there. With a multicast address the socket is a member of the group on interface `scope`; any
+ * interface of a link-local address. `spare`: a later socket that binds the address without `spare` gets it, and its
+ * datagrams, while it is open. With a multicast address the socket is a member of the group on interface `scope`; any
  * number of sockets may be. Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openUdpSocket = (
@@ -292,13 +292,13 @@ export interface UdpBatches {
   /** Sends messages [first, first + count). Returns how many were sent, or -errno of the first one. */
   send(socket: UdpSocket, first: number, count: number): number
   /**
-   * Receives into the buffers [first, first + count). Returns how many were filled, or -errno; -EAGAIN when nothing
+   * Receives into the buffers [first, first + count). Returns how many were filled, or -errno; -EAGAIN when no datagram
    * waits.
    */
   receive(socket: UdpSocket, first: number, count: number): number
   /** Offset of a receive buffer. */
   bufferAt(buffer: number): number
-  /** Of what `receive` put into each buffer: all bytes; -1 when it was cut off. */
+  /** Result of `receive` for each buffer: all bytes; -1 if the message was truncated. */
   readonly lengths: Int32Array
   /** … bytes of every datagram in it but the last, which may be shorter. */
   readonly segments: Int32Array
