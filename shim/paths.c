@@ -178,7 +178,7 @@ void path_strip_root(char *path)
     errno = saved;
 }
 
-/* ---- relative paths ---- */
+/* ---- relative paths, and parents of folders ---- */
 
 /* Whether a relative path may lead to an RDMA path: it contains a name that these have. */
 static bool has_our_name(const char *path)
@@ -189,8 +189,50 @@ static bool has_our_name(const char *path)
            number_after(path, "uverbs") >= 0 || number_after(path, USERDMA_UMAD_NAME) >= 0;
 }
 
+/* A class links to its devices: the parent of a link is that of the folder. */
+static void follow_link(char room[PATH_ROOM])
+{
+    static const char from[] = "/sys/class/", to[] = "/sys/devices/virtual/";
+    const char *rest = after(room, from);
+    const char *device = rest ? strchr(rest, '/') : NULL;
+    const size_t length = strlen(room);
+    if (!device || strchr(device + 1, '/') || !path_matches(room) || length + sizeof to > PATH_ROOM)
+        return;
+    memmove(room + sizeof to - 1, rest, strlen(rest) + 1);
+    memcpy(room, to, sizeof to - 1);
+}
+
+/* An absolute path without ".."; NULL if it has none, or names no RDMA folder, or is too long. */
+static const char *without_parents(const char *path, char room[PATH_ROOM])
+{
+    if (LIKELY(!strstr(path, "/..")) || !has_our_name(path) || strlen(path) >= PATH_ROOM / 2)
+        return NULL;
+    size_t length = 0;
+    while (*path) {
+        const size_t separators = strspn(path, "/"), name = strcspn(path + separators, "/");
+        const char *start = path + separators;
+        path = start + name;
+        room[length] = 0;
+        if (name == 0 || (name == 1 && start[0] == '.'))
+            continue;
+        if (name == 2 && start[0] == '.' && start[1] == '.') {
+            follow_link(room);
+            char *last = strrchr(room, '/');
+            length = last ? (size_t)(last - room) : 0;
+        } else {
+            room[length++] = '/';
+            memcpy(room + length, start, name);
+            length += name;
+        }
+    }
+    room[length] = 0;
+    return length > 0 ? room : "/";
+}
+
 const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
 {
+    if (*path == '/')
+        return without_parents(path, room);
     if (!has_our_name(path))
         return NULL;
     const int saved = errno;

@@ -378,11 +378,11 @@ void path_folder_changed(void);
 
 /*
  * The RDMA path to which a relative path leads from the folder `dir` (as openat(2)), in `room`; NULL if it leads
- * elsewhere.
+ * elsewhere. An absolute path that names RDMA folders and "..": the path without "..".
  */
 const char *path_absolute(int dir, const char *path, char room[PATH_ROOM]);
 
-/* Whether a relative path has the initial of one that may lead to an RDMA path: most do not. */
+/* Whether a path has the initial of one that path_absolute changes: most do not. */
 static inline bool path_may_lead(const char *path)
 {
     if (UNLIKELY((uintptr_t)path < 4096))
@@ -398,6 +398,8 @@ static inline bool path_may_lead(const char *path)
     case 'v': /* virtual */
     case '.':
         return shim_active;
+    case '/': /* perhaps through another folder's parent */
+        return (path[1] == 's' || path[1] == 'd') && shim_active;
     default:
         return false;
     }
@@ -433,7 +435,7 @@ static inline bool node_is_umad(unsigned node)
 }
 /* Device number of a node in the tree; 0 if it has none. */
 dev_t path_node_rdev(unsigned node);
-/* Replaces a relative path that leads to an RDMA path by that one. Uses stack only then. */
+/* Replaces a path as path_absolute does. Uses stack only if it may. */
 #define ABSOLUTE(dir, path)                                                                                            \
     do {                                                                                                               \
         if (UNLIKELY(path_may_lead(path))) {                                                                           \

@@ -103,6 +103,13 @@ void relative_paths(void)
     char *folder = get_current_dir_name();
     EXPECT(strcmp(folder, "/sys/class/infiniband/rxe0") == 0 && reads(open("node_type", O_RDONLY), "1: CA\n"));
 
+    /* Parents of folders: of the class, of the folder that a class links to. */
+    EXPECT(reads(open("/sys/class/net/../" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(reads(open("/dev/..//sys/class/./" ATTRIBUTE, O_RDONLY), "1: CA\n"));
+    EXPECT(stat("/sys/class/infiniband/../../../dev/null", &st) == 0 && st.st_rdev == makedev(1, 3));
+    EXPECT(stat("/sys/class/infiniband/rxe0/../../net/lo", &st) == 0 && S_ISDIR(st.st_mode));
+    expect_device(open("/sys/../dev/infiniband/uverbs0", O_RDWR));
+
     /* The same names elsewhere are files like others. */
     char own[] = "/tmp/shim-XXXXXX";
     EXPECT(mkdtemp(own) && chdir(own) == 0 && mkdir("infiniband", 0700) == 0 && chdir("infiniband") == 0);

@@ -20,8 +20,9 @@ export interface RdmacmCase {
   /** The server keeps listening: it is stopped after the client. */
   readonly endless?: true
   /**
-   * The server listens anew between two connections of one client (perftest), so that a fast client may find no
-   * listener: then the case is repeated.
+   * The server listens anew between two connections of one client (perftest -R), so that a fast client may find no
+   * listener: then the case is repeated. With Linux's rxe it is the same: a server whose second rdma_listen comes 0.3 s
+   * late ends its client with REJECTED, error 8, whose own retry then crashes (perftest 25.01).
    */
   readonly listensTwice?: true
   /** Exit statuses of successful clients, besides 0. */
