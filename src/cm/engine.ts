@@ -25,6 +25,9 @@ export interface SidrRequest {
   readonly maxCmRetries: number
 }
 
+/** Timers that expire in one call: thousands of connections may lose their peer at once, and others wait meanwhile. */
+const MOST_DUE = 64
+
 export class CmEngine {
   readonly #machine: CmMachine
 
@@ -240,9 +243,11 @@ export class CmEngine {
     receive(this.#machine, mad, from, now)
   }
 
-  /** Retransmits unanswered messages, and ends those without retries left. */
+  /** Retransmits unanswered messages, and ends those without retries left. The next call does what is over `MOST_DUE`. */
   onTimeout(now: number): void {
-    for (let connection = this.#machine.timers.take(now); connection; connection = this.#machine.timers.take(now)) {
+    for (let left = MOST_DUE; left > 0; left--) {
+      const connection = this.#machine.timers.take(now)
+      if (connection === undefined) return
       const { pending, state } = connection
       if (pending !== undefined && pending.retries > 0) {
         pending.retries--

@@ -194,6 +194,18 @@ describe('losses', () => {
     assert.equal(pair.a.engine.counters.resent.REQ, 15)
   })
 
+  test('many messages that are due at once are sent in parts', () => {
+    for (let i = 0; i < 200; i++) start({ qpn: 0x100 + i })
+    pair.lose()
+    const due = pair.a.engine.nextTimeout()
+    const parts: number[] = []
+    while (pair.a.engine.nextTimeout() <= due) {
+      pair.a.engine.onTimeout(due)
+      parts.push(pair.lose().length)
+    }
+    assert.deepEqual(parts, [64, 64, 64, 8])
+  })
+
   test('a REP is retransmitted until the RTU arrives; each one is answered by an RTU', () => {
     const [active, passive] = requested()
     pair.b.engine.reply(passive, offer(0x22), pair.now)
