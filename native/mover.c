@@ -1,11 +1,13 @@
 /*
- * Movers: processes that share our memory and copy bytes between it and another program's. A page that its owner never
- * provides (a file system that does not answer, userfaultfd) blocks a mover, and not the daemon.
+ * Movers: processes that share our memory and copy bytes between it and another program's, or make other system calls
+ * that may have to wait for that program. A page that its owner never provides (a file system that does not answer,
+ * userfaultfd), its mmap lock and its exec block a mover, and not the daemon.
  *
  * A thread is not enough: only a fatal signal ends a wait for such a page, and that ends all threads of a process. If a
  * file system has already accepted the request, not even that does, and a process with such a thread never ends. A
  * mover (clone(2) with CLONE_VM only) can be killed separately, and one that cannot die holds only the address space:
- * it closes all descriptors except the one that it uses.
+ * it has a table of descriptors of its own, and closes all except those that it uses. A descriptor that blocks its
+ * closer never gets into ours.
  *
  * It copies through a buffer of its own: an abandoned mover that wakes up later touches nothing else. It shares our
  * thread-local storage, so it makes raw system calls, which do not set errno.
@@ -24,6 +26,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -32,17 +35,15 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8 };
+enum { STACK = 16384, ROOM = 1 << 18, YIELDS = 64, MOST_EXTENSIONS = 20, MOST_STUCK = 8, KEPT = 2 };
 
 struct mover {
     uint32_t asked; /* a futex word: 1 until the mover has answered */
-    int32_t write;
-    int32_t pid; /* whose memory, or -1: that behind fd */
-    int32_t fd;  /* /proc/PID/mem, or -1 */
-    uint64_t remote;
-    uint64_t length;
-    int64_t result; /* bytes, or -errno */
-    uint64_t waited; /* microseconds that moves which slept have taken, since it was asked about last */
+    int32_t kept[KEPT]; /* descriptors that it keeps, or -1 */
+    long number, arguments[6]; /* its system call */
+    struct iovec here, there;
+    int64_t result; /* that of the call, or -errno */
+    uint64_t waited; /* microseconds that calls which slept have taken, since it was asked about last */
     pid_t self, parent;
     int64_t user; /* whose memory is moved, or -1 */
     int32_t late; /* given up, not just ended */
@@ -74,6 +75,12 @@ static inline long bare(long number, long a, long b, long c, long d, long e, lon
 
 #ifndef SYS_close_range
 #define SYS_close_range 436
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
 #endif
 
 static void wait_while(uint32_t *word, uint32_t value)
@@ -108,22 +115,22 @@ static int serve(void *argument)
 
     bare(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     bare(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    const unsigned after = m->fd < 0 ? 0 : (unsigned)m->fd + 1;
-    if (bare(SYS_close_range, after, ~0u, 0, 0, 0, 0) < 0)
-        return 1;
-    if (m->fd > 0)
-        bare(SYS_close_range, 0, m->fd - 1, 0, 0, 0, 0);
+    /* All but those that it keeps, from the highest on: without close_range(2) it would keep all. */
+    unsigned end = ~0u;
+    for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
+        kept = -1;
+        for (int i = 0; i < KEPT; i++)
+            if (m->kept[i] > kept && (unsigned)m->kept[i] < end)
+                kept = m->kept[i];
+        if ((unsigned)(kept + 1) < end && bare(SYS_close_range, kept + 1, end == ~0u ? end : end - 1, 0, 0, 0, 0) < 0)
+            return 1;
+    }
     while (bare(SYS_getppid, 0, 0, 0, 0, 0, 0) == m->parent) {
         wait_while(&m->asked, 0);
         const long slept = sleeps();
         const int64_t begin = microseconds();
-        if (m->pid >= 0) {
-            struct iovec here = {m->room, m->length}, there = {(void *)m->remote, m->length};
-            m->result = bare(m->write ? SYS_process_vm_writev : SYS_process_vm_readv, m->pid, (long)&here, 1,
-                             (long)&there, 1, 0);
-        } else {
-            m->result = bare(m->write ? SYS_pwrite64 : SYS_pread64, m->fd, (long)m->room, m->length, m->remote, 0, 0);
-        }
+        const long *const a = m->arguments;
+        m->result = bare(m->number, a[0], a[1], a[2], a[3], a[4], a[5]);
         if (sleeps() != slept)
             m->waited += (uint64_t)(microseconds() - begin);
         __atomic_store_n(&m->asked, 0, __ATOMIC_RELEASE);
@@ -149,10 +156,10 @@ static void reap(void)
 }
 
 /*
- * A mover for a process number (fd is -1), or for an open /proc/PID/mem; or -errno: -ETIMEDOUT if too many abandoned
- * movers of this user (unless it is -1) cannot die.
+ * A mover that keeps two of our descriptors, or -1; or -errno: -ETIMEDOUT if too many abandoned movers of this user
+ * (unless it is -1) cannot die.
  */
-EXPORT int64_t userdma_mover_start(int fd, int64_t user)
+EXPORT int64_t userdma_mover_start(int first, int second, int64_t user)
 {
     int stuck = 0;
     reap();
@@ -163,9 +170,9 @@ EXPORT int64_t userdma_mover_start(int fd, int64_t user)
     struct mover *m = mmap(NULL, sizeof *m, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (m == MAP_FAILED)
         return -errno;
-    m->fd = fd;
+    m->kept[0] = first;
+    m->kept[1] = second;
     m->user = user;
-    m->pid = -1;
     m->parent = getpid();
     /* Signals to our process group must not run our handlers in it. */
     sigset_t all, before;
@@ -245,13 +252,25 @@ static int64_t await(struct mover *m, uint64_t patience)
 void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
                   uint64_t total);
 
+/* Makes a system call there: its answer, -ETIMEDOUT after `patience` microseconds of waiting, or -ECHILD. */
+static int64_t call(struct mover *m, uint64_t patience, long number, long a, long b, long c, long d, long e, long f)
+{
+    m->number = number;
+    memcpy(m->arguments, (const long[]){a, b, c, d, e, f}, sizeof m->arguments);
+    __atomic_store_n(&m->asked, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &m->asked, FUTEX_WAKE, 1, NULL, NULL, 0);
+    const int64_t error = await(m, patience);
+    return error ? error : m->result;
+}
+
 /*
  * Copies `total` bytes between `remote` in a program and pieces of `chunk` bytes every `stride` bytes from `local`.
- * Waits at most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes copied, fewer
- * if a page does not permit the access, or -errno if none: the kernel's, -ETIMEDOUT, or -ECHILD (the mover was killed).
+ * `pid` is the program's, or -1: then `remote` is an offset in the file behind `fd`, a descriptor of the mover. Waits at
+ * most `patience` microseconds for a page; after that the mover must be ended. Returns the bytes copied, fewer if a page
+ * does not permit the access, or -errno if none: the kernel's, -ETIMEDOUT, or -ECHILD (the mover was killed).
  */
-EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t remote, uint8_t *local, uint64_t chunk,
-                                  uint64_t stride, uint64_t total, uint64_t patience)
+EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, uint64_t remote, uint8_t *local,
+                                  uint64_t chunk, uint64_t stride, uint64_t total, uint64_t patience)
 {
     if (stride == chunk || total <= chunk)
         chunk = stride = total < ROOM ? total : ROOM;
@@ -265,16 +284,15 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t 
         uint8_t *const at = local + (uint64_t)done / chunk * stride;
         if (write)
             userdma_copy(m->room, chunk, at, stride, chunk, bytes);
-        m->write = write;
-        m->pid = pid;
-        m->remote = remote + (uint64_t)done;
-        m->length = bytes;
-        __atomic_store_n(&m->asked, 1, __ATOMIC_RELEASE);
-        syscall(SYS_futex, &m->asked, FUTEX_WAKE, 1, NULL, NULL, 0);
-        const int64_t error = await(m, patience);
-        if (error)
-            return error;
-        const int64_t moved = m->result;
+        const long at_remote = (long)(remote + (uint64_t)done), here = (long)m->room;
+        m->here = (struct iovec){m->room, bytes};
+        m->there = (struct iovec){(void *)at_remote, bytes};
+        const int64_t moved =
+            pid >= 0 ? call(m, patience, write ? SYS_process_vm_writev : SYS_process_vm_readv, pid, (long)&m->here, 1,
+                            (long)&m->there, 1, 0)
+                     : call(m, patience, write ? SYS_pwrite64 : SYS_pread64, fd, here, (long)bytes, at_remote, 0, 0);
+        if (moved == -ETIMEDOUT || moved == -ECHILD)
+            return moved;
         if (moved <= 0)
             return done > 0 ? done : moved;
         if (!write)
@@ -284,4 +302,110 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, uint64_t 
             return done;
     }
     return done;
+}
+
+/* A copy of our descriptor in the mover, or -errno as above. */
+static int64_t copy_of(struct mover *m, int fd, uint64_t patience)
+{
+    const int64_t self = call(m, patience, SYS_pidfd_open, m->parent, 0, 0, 0, 0, 0);
+    if (self < 0)
+        return self;
+    const int64_t copy = call(m, patience, SYS_pidfd_getfd, self, fd, 0, 0, 0, 0);
+    if (copy != -ETIMEDOUT && copy != -ECHILD)
+        call(m, patience, SYS_close, self, 0, 0, 0, 0, 0);
+    return copy;
+}
+
+/* The calls of userdma_mover_call: their meanings of `fd`, `value` and the buffer. */
+enum { OPEN, IOCTL, READ, GETFD, SEALS, STAT, COPY, CLOSE };
+
+/*
+ * Makes one of these calls with a descriptor of the mover. What the buffer holds is copied there and back. Returns the
+ * call's answer or -errno: the kernel's, -ETIMEDOUT, or -ECHILD.
+ *
+ *   OPEN    the path in the buffer, with flags `value`: a descriptor of the mover
+ *   IOCTL   request `value` with the buffer
+ *   READ    from offset `value` into the buffer
+ *   GETFD   descriptor `value` of the process of pidfd `fd`: a descriptor of the mover
+ *   SEALS   the seals of a memory file
+ *   STAT    statx(2) of `fd` with mask `value` into the buffer
+ *   COPY    our descriptor `value`: one of the mover, which is a copy
+ *   CLOSE   `fd`
+ */
+EXPORT int64_t userdma_mover_call(struct mover *m, int what, int fd, int64_t value, uint8_t *buffer, uint64_t length,
+                                  uint64_t patience)
+{
+    const long room = (long)m->room;
+    if (length >= ROOM)
+        return -EINVAL;
+    if (length)
+        memcpy(m->room, buffer, length);
+    m->room[length] = 0;
+    const int64_t answer =
+        what == OPEN    ? call(m, patience, SYS_openat, AT_FDCWD, room, (long)value, 0, 0, 0)
+        : what == IOCTL ? call(m, patience, SYS_ioctl, fd, (long)value, room, 0, 0, 0)
+        : what == READ  ? call(m, patience, SYS_pread64, fd, room, (long)length, (long)value, 0, 0)
+        : what == GETFD ? call(m, patience, SYS_pidfd_getfd, fd, (long)value, 0, 0, 0, 0)
+        : what == SEALS ? call(m, patience, SYS_fcntl, fd, F_GET_SEALS, 0, 0, 0, 0)
+        : what == STAT  ? call(m, patience, SYS_statx, fd, room + (long)length, AT_EMPTY_PATH, (long)value, room, 0)
+        : what == COPY  ? copy_of(m, (int)value, patience)
+        : what == CLOSE ? call(m, patience, SYS_close, fd, 0, 0, 0, 0, 0)
+                        : -EINVAL;
+    if (answer >= 0 && length)
+        memcpy(buffer, m->room, length);
+    return answer;
+}
+
+/* The places of a message in a mover's room. */
+struct receiving {
+    struct msghdr message;
+    struct iovec part;
+    union {
+        struct cmsghdr header;
+        uint8_t bytes[CMSG_SPACE(253 * sizeof(int))];
+    } control;
+    uint8_t body[];
+};
+
+/*
+ * Receives a message from socket `fd` of the mover: its length or -errno as above. `passed` gets the numbers of its
+ * descriptors, which are the mover's, behind their count; at most `most`, the others are closed.
+ */
+EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
+                                     int32_t most, uint64_t patience)
+{
+    struct receiving *const r = (void *)m->room;
+    if (length > ROOM - sizeof *r)
+        return -EINVAL;
+    memset(r, 0, sizeof *r);
+    r->part = (struct iovec){r->body, length};
+    r->message = (struct msghdr){
+        .msg_iov = &r->part, .msg_iovlen = 1, .msg_control = &r->control, .msg_controllen = sizeof r->control};
+    const int64_t answer = call(m, patience, SYS_recvmsg, fd, (long)&r->message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC, 0, 0, 0);
+    if (answer < 0)
+        return answer;
+    passed[0] = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&r->message); c; c = CMSG_NXTHDR(&r->message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof *passed;
+        for (size_t i = 0; i < count && passed[0] < most; i++)
+            memcpy(&passed[++passed[0]], CMSG_DATA(c) + i * sizeof *passed, sizeof *passed);
+    }
+    if (r->message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+        return -EMSGSIZE;
+    memcpy(buffer, r->body, (size_t)answer);
+    return answer;
+}
+
+/* A copy of a descriptor of the mover, or -errno. */
+EXPORT int64_t userdma_mover_take(struct mover *m, int fd)
+{
+    const int pidfd = (int)syscall(SYS_pidfd_open, m->self, 0);
+    if (pidfd < 0)
+        return -errno;
+    const int64_t copy = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+    const int error = errno;
+    close(pidfd);
+    return copy < 0 ? -error : copy;
 }

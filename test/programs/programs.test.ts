@@ -36,6 +36,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   loopback: [['-q'], /usage: .*loopback/],
   provider_faults: [['-q'], /usage: .*provider_faults/],
   fork_safe: [['-q'], /usage: .*fork_safe/],
+  stalling: [['-q'], /usage: .*stalling/],
   identity: [['-q'], /usage: identity client/],
   calls: [['0'], /usage: calls COUNT/],
   netlink: [['-q'], /usage: netlink/],

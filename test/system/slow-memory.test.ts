@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
 import { describe, it } from 'node:test'
-import { startPair } from './pingpong.ts'
+import { type StartedPair, startPair } from './pingpong.ts'
 import {
   lacking,
   ownProgram,
@@ -18,6 +18,7 @@ import {
 } from './programs.ts'
 
 const program = ownProgram('slow_memory')
+const stalling = ownProgram('stalling')
 const skip = lacking(program, 'ibv_rc_pingpong')
 /** The program's message on a machine that does not allow this. */
 const CANNOT = /cannot: .*/
@@ -59,6 +60,15 @@ const stuckMoversOf = (daemon: number): number =>
     }
   }).length
 
+/** The daemon works for others, and stops when told to. */
+const assertServes = async (daemon: TestDaemon, neighbours: StartedPair): Promise<void> => {
+  const { sentPackets } = (await daemon.stat()).devices[0].transport
+  await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
+  assert.equal(neighbours.client.child.exitCode, null)
+  daemon.running.child.kill('SIGTERM')
+  assert.deepEqual((await daemon.running.ended).signal, null)
+}
+
 describe('memory whose access never completes', { skip }, () => {
   for (const { kind, printed, guest, cutOff } of cases) {
     const whose = guest === undefined ? "of the daemon's own user" : 'of a guest'
@@ -72,12 +82,8 @@ describe('memory whose access never completes', { skip }, () => {
         return
       }
       if (cutOff) await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is cut off`))
-      const { sentPackets } = (await daemon.stat()).devices[0].transport
-      await daemon.settled(({ devices }) => devices[0].transport.sentPackets > sentPackets + 1000)
-      assert.equal(neighbours.client.child.exitCode, null)
       if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
-      daemon.running.child.kill('SIGTERM')
-      assert.deepEqual((await daemon.running.ended).signal, null)
+      await assertServes(daemon, neighbours)
       slow.child.stdin?.end()
       await slow.ended
     })
@@ -97,4 +103,30 @@ describe('memory whose access never completes', { skip }, () => {
     const stuck = stuckMoversOf(daemon.pid)
     assert.ok(stuck > 0 && stuck <= 8, `${stuck} are stuck`)
   })
+})
+
+/** By what a guest passes, shows or connects with (test/programs/stalling.c). */
+const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
+const cutOffStalls = ['written', 'shown', 'mapped']
+
+describe('a guest that delays whoever serves it', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
+  for (const kind of stalls)
+    it(`${kind}: other programs continue, and SIGTERM works`, { skip: needsRoot(NOBODY) }, async t => {
+      const daemon = await startDaemon(t, { guest: NOBODY })
+      const neighbours = await startPair(t, daemon, ['-g', '1', '-n', '100000000'])
+      const guest = start(t, stalling, [kind, `${NOBODY}`], {
+        env: daemon.env,
+        cwd: temporaryFolder(t),
+        stdio: ['pipe', 'pipe', 'pipe'],
+      })
+      const outcome = await Promise.race([guest.printed(/sent/), guest.printed(CANNOT)])
+      if (CANNOT.test(outcome[0])) {
+        t.skip(outcome[0])
+        return
+      }
+      if (cutOffStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is cut off/)
+      await assertServes(daemon, neighbours)
+      guest.child.stdin?.end()
+      await guest.ended
+    })
 })

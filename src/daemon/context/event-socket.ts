@@ -124,7 +124,7 @@ export const createEventSocket = (
 
   /** A copy of the program's end, if it is still in that place; negative otherwise. */
   const fetch = (): number => {
-    const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number)
+    const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number, { dev, ino })
     if (end < 0) return -1
     const found = fstatSync(end)
     if (found.ino === ino && found.dev === dev) return end

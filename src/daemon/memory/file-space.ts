@@ -5,7 +5,7 @@
 import { closeSync } from 'node:fs'
 import type { FileMemory } from '../../core/model.ts'
 import { fileMemory } from '../../drivers/rxe/file-memory.ts'
-import { EMFILE } from '../../host/errno.ts'
+import { EINVAL, EMFILE } from '../../host/errno.ts'
 import { sealsOf } from '../../host/memory/memfd.ts'
 import { type ProcessHandle, pidfdGetfd } from '../../host/memory/process.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -30,10 +30,10 @@ export const openFileMemory = (process: ProcessHandle, number: number, share: Fd
 const open = (process: ProcessHandle, number: number): FileMemory => {
   const fd = pidfdGetfd(process, number)
   if (fd === -EMFILE) throw new CallError('EMFILE', 'the daemon has no descriptors left')
-  if (fd < 0) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
-  if (sealsOf(fd) < 0) {
-    closeSync(fd)
+  if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
+  if (fd < 0 || sealsOf(fd) < 0) {
+    if (fd >= 0) closeSync(fd)
     throw new CallError('EINVAL', `descriptor ${number} is no memory file (memfd_create)`)
   }
-  return fileMemory(fd)
+  return fileMemory(fd, process.guest?.file(fd))
 }

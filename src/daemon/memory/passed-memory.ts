@@ -6,6 +6,7 @@
  * range stays valid, and of limited size: pages that we write first are charged to us.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
+import type { Guest } from '../../host/memory/guest.ts'
 import { SEAL_GROW, SEAL_SHRINK, sealsOf } from '../../host/memory/memfd.ts'
 import { CallError } from '../../spec/errno.ts'
 import { PassedFile } from '../../spec/session.ts'
@@ -21,16 +22,17 @@ export interface PassedMemory {
 
 const SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** Takes over the descriptor `fd`. Undefined, and `fd` closed, if it is not such a file. */
-export const takePassedMemory = (fd: number): PassedMemory | undefined => {
+/** Takes over the descriptor `fd`. Undefined, and `fd` closed, if it is not such a file, or -1. */
+export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // Only a memory file answers its size without blocking.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & SEALS) !== SEALS || size > PassedFile.bytes) {
-    closeSync(fd)
+    if (fd >= 0) closeSync(fd)
     return undefined
   }
   let open = true
+  const file = guest?.file(fd)
   const at = (address: bigint, length: number, move: (offset: number) => number): void => {
     const fits = open && address + BigInt(length) <= BigInt(size)
     try {
@@ -43,11 +45,15 @@ export const takePassedMemory = (fd: number): PassedMemory | undefined => {
   return {
     copyIn(address, length) {
       const bytes = new Uint8Array(open ? Math.min(length, size) : 0)
-      at(address, length, offset => readSync(fd, bytes, 0, length, offset))
+      at(address, length, offset =>
+        file ? file.read(bytes, 0, length, offset) : readSync(fd, bytes, 0, length, offset),
+      )
       return bytes
     },
     copyOut(address, bytes) {
-      at(address, bytes.length, offset => writeSync(fd, bytes, 0, bytes.length, offset))
+      at(address, bytes.length, offset =>
+        file ? file.write(bytes, 0, bytes.length, offset) : writeSync(fd, bytes, 0, bytes.length, offset),
+      )
     },
     close() {
       if (open) closeSync(fd)

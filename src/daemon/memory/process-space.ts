@@ -102,7 +102,7 @@ export const createProcessSpace = (
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
     if (!alive() || start + length > USER_END) return undefined
     if (ranges === undefined) {
-      ranges = mappedRanges(handle.pid)
+      ranges = mappedRanges(handle.pid, handle.guest)
       // The file just opened belongs to the right process only if that process still exists.
       if (!isSame(handle)) space.close()
     }

@@ -12,7 +12,8 @@ import { EAGAIN, SystemError } from '../../host/errno.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { eventsWait, watch } from '../../host/event-loop/poll.ts'
 import { yieldOnce } from '../../host/event-loop/yield.ts'
-import { PATIENCE } from '../../host/memory/moves.ts'
+import { PATIENCE } from '../../host/memory/budget.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
 import {
   closeProcess,
   fdFile,
@@ -22,7 +23,7 @@ import {
   openProcess,
   type ProcessHandle,
 } from '../../host/memory/process.ts'
-import { close, peerCredentials, peerPidfd, type Received, recv, send } from '../../host/net/sockets.ts'
+import { close, peerCredentials, peerPidfd, type Received, recv, recvGuarded, send } from '../../host/net/sockets.ts'
 import { needsOwner } from '../../host/owner.ts'
 import { commandName, hasCapability } from '../../host/process-status.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -86,17 +87,14 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
     return undefined
   }
   const owner = needsOwner(uid) ? { uid, gid } : undefined
-  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner })
+  const guest = uid === process.geteuid?.() ? undefined : uid
+  const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guest })
   if (handle instanceof SystemError) {
     daemon.turnAway(fd, handle.errno)
     giveBack()
     return undefined
   }
-  const standing: ClientStanding = !daemon.serves(fd, peer)
-    ? 'refused'
-    : uid === process.geteuid?.()
-      ? 'owner'
-      : 'guest'
+  const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guest === undefined ? 'owner' : 'guest'
   return serve(daemon, fd, handle, share, account, standing, () => {
     giveBack()
     ended()
@@ -148,9 +146,12 @@ const serve = (
   let greeted = false
   let passed: PassedMemory | undefined
   /** Its memory has blocked the daemon for too long: pending and later requests fail, and the session ends. */
+  let isCutOff = false
   const cutOff = (): void => {
+    if (isCutOff) return
+    isCutOff = true
     daemon.log(
-      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is cut off: its memory kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
+      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is cut off: its memory or descriptors kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
     setImmediate(containment.guard('a session that is cut off', () => session.close()))
   }
@@ -160,6 +161,8 @@ const serve = (
   const listen = (): void => {
     if (!client.closed) watcher.update({ readable: waiting === 0, writable: wantsRoom })
   }
+
+  process.guest?.whenLate(cutOff)
 
   const client: Client = {
     daemon,
@@ -233,7 +236,7 @@ const serve = (
       session.close()
       return
     }
-    const taken = file === undefined ? undefined : takePassedMemory(file)
+    const taken = file === undefined ? undefined : takePassedMemory(file, process.guest)
     const usable = file === undefined || (taken !== undefined && passed === undefined)
     if (passed === undefined) passed = taken
     else taken?.close()
@@ -269,10 +272,11 @@ const serve = (
    * Reads the next message. Programs make calls in a row, and a wake-up costs more than a call: so poll a moment
    * longer, unless there is other work.
    */
+  const receive = standing === 'owner' ? recv : recvGuarded
   const next = (): Received => {
     const begin = nowMicroseconds()
     for (;;) {
-      const received = recv(fd, incoming.bytes)
+      const received = receive(fd, incoming.bytes)
       if (received.length !== -EAGAIN || daemon.loop.awake || eventsWait()) return received
       const now = nowMicroseconds()
       if (now - begin >= LINGER || !yieldOnce(now)) return received
@@ -315,7 +319,7 @@ const serve = (
       containment.runAll('the end of a session', [
         () => calls.settleTrace(),
         () => watcher.stop(),
-        () => close(fd),
+        () => (standing === 'owner' ? close : closeElsewhere)(fd),
         () => desk.close(),
         () => daemon.destroyWaits.drop(caller),
         () => daemon.failures.leave(process.pid),

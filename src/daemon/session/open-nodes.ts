@@ -7,7 +7,7 @@ import { systemDevice } from '../../core/devices/system.ts'
 import { invokeNow } from '../../core/dispatch/invoke.ts'
 import type { Context } from '../../core/model.ts'
 import { closeDescriptor, findDescriptor } from '../../core/objects/descriptors.ts'
-import { SystemError } from '../../host/errno.ts'
+import { EINVAL, SystemError } from '../../host/errno.ts'
 import { pidfdGetfd } from '../../host/memory/process.ts'
 import { close } from '../../host/net/sockets.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
@@ -133,6 +133,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
 
   const attach = (): void => {
     const shown = pidfdGetfd(process, request.fd)
+    if (shown === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
     if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
     try {
       const open = daemon.contexts.byFile(shown)

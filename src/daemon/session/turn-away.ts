@@ -4,7 +4,8 @@
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
-import { close, recv, send } from '../../host/net/sockets.ts'
+import { closeElsewhere } from '../../host/memory/mover.ts'
+import { close, recvGuarded, send } from '../../host/net/sockets.ts'
 import { MessageType } from '../../spec/session.ts'
 import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
@@ -25,7 +26,7 @@ export const createTurnAway = (containment: Containment): TurnAway => {
 
   /** False if the HELLO has not arrived yet. */
   const answer = (fd: number, error: number): boolean => {
-    const { length, fds } = recv(fd, buffer.bytes)
+    const { length, fds } = recvGuarded(fd, buffer.bytes)
     if (length === -EAGAIN) return false
     for (const extra of fds) close(extra)
     if (length > 0 && readRequest(buffer, length, request) === undefined && request.type === MessageType.HELLO)
@@ -35,7 +36,7 @@ export const createTurnAway = (containment: Containment): TurnAway => {
 
   return (fd, error, ended = () => {}) => {
     if (answer(fd, error) || waiting === MAX_WAITING) {
-      close(fd)
+      closeElsewhere(fd)
       ended()
       return
     }
@@ -47,7 +48,7 @@ export const createTurnAway = (containment: Containment): TurnAway => {
       waiting--
       clearTimeout(deadline)
       watcher.stop()
-      close(fd)
+      closeElsewhere(fd)
       ended()
     }
     const deadline = setTimeout(containment.guard('a connection that is turned away', end), PATIENCE)

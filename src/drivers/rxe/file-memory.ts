@@ -19,12 +19,23 @@ export const isWritable = (fd: number): boolean => {
   return (Number.parseInt(flags, 8) & ACCESS_MODE) === READ_WRITE
 }
 
-type Move = (fd: number, bytes: Uint8Array, at: number, length: number, position: number) => number
+type Move = (bytes: Uint8Array, at: number, length: number, position: number) => number
+
+/** How a file is read and written: the number of bytes, another one or an exception if not all. */
+export interface FileAccess {
+  readonly read: Move
+  readonly write: Move
+  close?(): void
+}
+
+const directly = (fd: number): FileAccess => ({
+  read: (bytes, at, length, position) => readSync(fd, bytes, at, length, position),
+  write: (bytes, at, length, position) => writeSync(fd, bytes, at, length, position),
+})
 
 /** Copies `total` bytes from `position` on in chunks. 0 or EFAULT. */
 const moveAll = (
   move: Move,
-  fd: number,
   bytes: Uint8Array,
   at: number,
   chunk: number,
@@ -36,7 +47,7 @@ const moveAll = (
     let from = position
     for (let left = total, place = at; left > 0; left -= chunk, place += stride) {
       const size = Math.min(chunk, left)
-      if (move(fd, bytes, place, size, from) !== size) return Errno.EFAULT
+      if (move(bytes, place, size, from) !== size) return Errno.EFAULT
       from += size
     }
     return 0
@@ -46,7 +57,7 @@ const moveAll = (
 }
 
 /** The file of a descriptor, which the region owns from now on. Writes never extend it. */
-export const fileMemory = (fd: number): FileMemory => {
+export const fileMemory = (fd: number, { read, write, close = () => {} }: FileAccess = directly(fd)): FileMemory => {
   const writable = isWritable(fd)
   const word = new Uint8Array(8)
   const halves = new Uint32Array(word.buffer)
@@ -59,19 +70,18 @@ export const fileMemory = (fd: number): FileMemory => {
   }
   const change = (hi: number, lo: number, original: Uint32Array, next: () => boolean): number => {
     const position = hi * TWO_32 + lo
-    const error = moveAll(readSync as Move, fd, word, 0, 8, 8, 8, position)
+    const error = moveAll(read, word, 0, 8, 8, 8, position)
     if (error !== 0) return error
     original[0] = halves[0]
     original[1] = halves[1]
-    return next() ? moveAll(writeSync as Move, fd, word, 0, 8, 8, 8, position) : 0
+    return next() ? moveAll(write, word, 0, 8, 8, 8, position) : 0
   }
   const space: AddressSpace = {
     check: (hi, lo, length, writing) => fits(hi * TWO_32 + lo, length) && (writable || !writing),
-    read: (hi, lo, to, at, chunk, stride, total) =>
-      moveAll(readSync as Move, fd, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
+    read: (hi, lo, to, at, chunk, stride, total) => moveAll(read, to.bytes, at, chunk, stride, total, hi * TWO_32 + lo),
     write: (hi, lo, from, at, chunk, stride, total) =>
       fits(hi * TWO_32 + lo, total)
-        ? moveAll(writeSync as Move, fd, from.bytes, at, chunk, stride, total, hi * TWO_32 + lo)
+        ? moveAll(write, from.bytes, at, chunk, stride, total, hi * TWO_32 + lo)
         : Errno.EFAULT,
     compareSwap: (hi, lo, compareHi, compareLo, swapHi, swapLo, original) =>
       change(hi, lo, original, () => {
@@ -92,8 +102,10 @@ export const fileMemory = (fd: number): FileMemory => {
   return {
     space,
     close() {
-      if (open) closeSync(fd)
+      if (!open) return
       open = false
+      close()
+      closeSync(fd)
     },
   }
 }

@@ -15,10 +15,12 @@
  * checked; pages that are protected later are accessed nevertheless, as by an adapter, which has pinned them.
  */
 import { closeSync, type Dir, opendirSync, openSync, readlinkSync } from 'node:fs'
-import { EFAULT, EIO, EPERM, ESRCH, errnoNumber, SystemError } from '../errno.ts'
+import { EFAULT, EIO, EPERM, ESRCH, ETIMEDOUT, errnoNumber, SystemError } from '../errno.ts'
 import { libcFunctions, orErrno } from '../native.ts'
 import { closeOwner, isOwned, type Owner, openOwner } from '../owner.ts'
+import { createGuest, type FileIdentity, type Guest } from './guest.ts'
 import { type Arena, mapArena } from './mapping.ts'
+import { type LocalMemory, type MoveArguments, requirePieces } from './pieces.ts'
 
 const sys = libcFunctions({
   process_vm_readv: 'int64_t process_vm_readv(int pid, int64_t l, uint64_t ln, int64_t r, uint64_t rn, uint64_t flags)',
@@ -43,9 +45,6 @@ const IOV_MAX = 1024
 const POLLIN = 1
 const TWO_32 = 2 ** 32
 
-/** Local end of a copy: an arena, or any object with an address here. */
-export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
-
 export interface ProcessHandle {
   readonly pid: number
   /** Readable when the process has ended; may be watched. */
@@ -54,6 +53,8 @@ export interface ProcessHandle {
   readonly mem: number
   /** The user to whom it must belong; then copies use `mem`. Undefined where the kernel's check suffices. */
   readonly owner: Owner | undefined
+  /** A process of another user, which might block us; undefined also where the native library is absent. */
+  readonly guest: Guest | undefined
 }
 
 // Places in the arena: 1024 local iovecs, one remote iovec, a pollfd, a byte, a struct statx.
@@ -74,13 +75,14 @@ const failure = (call: string, error: unknown): SystemError => {
   return new SystemError(call, errnoNumber(String(error.code)) ?? 0)
 }
 
-const openMem = (pid: number, owner: Owner | undefined): number => {
+const openMem = (pid: number, owner: Owner | undefined, guest: Guest | undefined): number => {
   let mem: number
   try {
-    mem = openSync(`/proc/${pid}/mem`, 'r+')
+    mem = guest ? guest.openMemory() : openSync(`/proc/${pid}/mem`, 'r+')
   } catch {
     return -1
   }
+  if (mem < 0) return -1
   // Checked after the open: the kernel refuses access to an address space between its exec and its new owner.
   if (owner === undefined || isOwned(owner)) return mem
   closeSync(mem)
@@ -107,15 +109,18 @@ export interface ProcessOptions {
   readonly pidfd?: number | undefined
   /** The handle must not access another process. Required if `needsOwner` says so. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
+  /** The user, if it might block us on purpose. */
+  readonly guest?: number | undefined
 }
 
 /**
  * A handle of a process, to be opened right after its pid is known. Returns SystemError: ESRCH (no such process),
- * EMFILE. A process that does not belong to its owner has a handle too, which gives no access (`mayAccess`).
+ * EMFILE, ETIMEDOUT (a guest has blocked us). A process that does not belong to its owner has a handle too, which gives
+ * no access (`mayAccess`).
  */
 export const openProcess = (
   pid: number,
-  { pidfd, owner: wanted }: ProcessOptions = {},
+  { pidfd, owner: wanted, guest: uid }: ProcessOptions = {},
 ): ProcessHandle | SystemError => {
   const held = pidfd ?? orErrno(sys().syscall(SYS_PIDFD_OPEN, pid, 0, 0))
   if (held < 0) return new SystemError('pidfd_open', held, `process ${pid}`)
@@ -124,16 +129,20 @@ export const openProcess = (
     closeSync(held)
     return new SystemError('open', ESRCH, `/proc/${pid}/ns`)
   }
-  const mem = openMem(pid, owner)
-  const handle = { pid, pidfd: held, mem, owner }
+  const guest = uid === undefined ? undefined : createGuest(pid, held, uid)
+  const mem = openMem(pid, owner, guest)
+  const handle = { pid, pidfd: held, mem, owner, guest }
   // The process was alive after the open: then the opened file belongs to the pidfd's process.
-  if (runs(held)) return handle
+  if (runs(held) && !guest?.late) return handle
   closeProcess(handle)
-  return new SystemError('pidfd_open', ESRCH, `process ${pid}`)
+  return guest?.late
+    ? new SystemError('open', ETIMEDOUT, `/proc/${pid}/mem`)
+    : new SystemError('pidfd_open', ESRCH, `process ${pid}`)
 }
 
 /** Closes the descriptors of the handle. Stop a watch of its pidfd first. */
 export const closeProcess = (handle: ProcessHandle): void => {
+  handle.guest?.close()
   closeSync(handle.pidfd)
   if (handle.mem >= 0) closeSync(handle.mem)
   if (handle.owner) closeOwner(handle.owner)
@@ -175,23 +184,6 @@ const putPieces = (u32: Uint32Array, address: number, count: number, chunk: numb
   }
 }
 
-/** Throws RangeError if pieces (as in `readv`) do not lie in `local`. */
-export const requirePieces = (
-  local: LocalMemory,
-  offset: number,
-  chunk: number,
-  stride: number,
-  total: number,
-): void => {
-  const pieces = Math.ceil(total / chunk)
-  const end = offset + (pieces - 1) * stride + (total - (pieces - 1) * chunk)
-  if (!(chunk > 0 && stride >= chunk && offset >= 0 && end <= local.bytes.length)) {
-    throw new RangeError(
-      `${total} bytes in pieces of ${chunk} every ${stride} from ${offset} do not fit an arena of ${local.bytes.length} bytes`,
-    )
-  }
-}
-
 /** Copies between `count` local pieces and the remote one, as prepared in the arena: bytes copied or -errno. */
 const moveByPid = (write: boolean, pid: number, count: number): number => {
   const { address } = workArena()
@@ -213,16 +205,6 @@ const moveBound = (write: boolean, mem: number, count: number): number => {
  */
 export const boundResult = (moved: number): number => (moved === 0 ? -ESRCH : moved === -EIO ? -EFAULT : moved)
 
-/** A place in the memory of a process (high·2^32 + low), and our pieces that correspond to it; see `readv`. */
-export type MoveArguments = [
-  high: number,
-  low: number,
-  local: LocalMemory,
-  offset: number,
-  chunk: number,
-  stride: number,
-  total: number,
-]
 type ProcessMove = (handle: ProcessHandle, ...what: MoveArguments) => number
 
 const move = (
@@ -306,11 +288,18 @@ export const writeAt = (
  * a handle with an owner when /proc/PID/mem was opened.
  */
 export const mayAccess = (handle: ProcessHandle): boolean =>
-  handle.owner ? handle.mem >= 0 && isStillOwned(handle) : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
+  handle.owner || handle.guest
+    ? handle.mem >= 0 && isStillOwned(handle)
+    : readAt(handle, 0, workArena(), BYTE, 1) !== -EPERM
 
-/** A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. */
-export const pidfdGetfd = (handle: ProcessHandle, fd: number): number => {
-  const got = orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))
+/**
+ * A duplicate of the process's descriptor `fd`, close-on-exec; or -errno: -EBADF, -ESRCH, -EPERM. From a guest only
+ * memory files are taken, or the file that is `socket`: otherwise -EINVAL; -ETIMEDOUT.
+ */
+export const pidfdGetfd = (handle: ProcessHandle, fd: number, socket?: FileIdentity): number => {
+  const got = handle.guest
+    ? handle.guest.descriptor(fd, socket)
+    : orErrno(sys().syscall(SYS_PIDFD_GETFD, handle.pidfd, fd, 0))
   if (got < 0 || isStillOwned(handle)) return got
   closeSync(got)
   return -EPERM

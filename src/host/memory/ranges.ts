@@ -8,9 +8,11 @@
  * the process is the right one.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
-import { EINVAL, ENOTTY } from '../errno.ts'
+import { EINVAL, ENOTTY, SystemError } from '../errno.ts'
 import { libcFunctions, orErrno } from '../native.ts'
+import type { Guest } from './guest.ts'
 import { type Arena, mapArena } from './mapping.ts'
+import type { Room } from './mover.ts'
 
 const sys = libcFunctions({ ioctl: 'int ioctl(int fd, uint64_t request, int64_t argument)' })
 
@@ -32,9 +34,12 @@ const Query = {
 const PROCMAP_QUERY = 0xc068_6611
 const TWO_32 = 2 ** 32
 
+/** Size of a slice, some 0.5 ms: mappings that are queried one by one, and bytes of a maps file. */
+export const SLICE = { queries: 512, bytes: 0x8000 } as const
+
 let arena: Arena | undefined
 const workArena = (): Arena => {
-  arena ??= mapArena(Query.BYTES)
+  arena ??= mapArena(SLICE.bytes)
   return arena
 }
 
@@ -52,19 +57,40 @@ export interface MappedRanges {
   close(): void
 }
 
-/** Size of a slice, some 0.5 ms: mappings that are queried one by one, and bytes of a maps file. */
-export const SLICE = { queries: 512, bytes: 0x8000 } as const
+/** An open maps file. */
+interface MapsFile {
+  /** 0 or -errno. */
+  ask(request: number, room: Room): number
+  /** Reads from an offset on; bytes or -errno. Throws as the system does. */
+  read(offset: number, room: Room): number
+  close(): void
+}
+
+const fileOf = (fd: number): MapsFile => ({
+  ask: (request, { arena, at }) => orErrno(sys().ioctl(fd, request, arena.address + at)),
+  read: (offset, { arena, at, length }) => readSync(fd, arena.bytes, at, length, offset),
+  close: () => closeSync(fd),
+})
+/** Throws as the system does. */
+const openMaps = (pid: number): MapsFile => fileOf(openSync(`/proc/${pid}/maps`, 'r'))
+
+/** The maps file of a guest, which its mover has open. */
+const guestMaps = (guest: Guest): MapsFile => ({
+  ask: guest.askMaps,
+  read: guest.readMaps,
+  close() {},
+})
 
 /**
  * Returns 0 and fills the query with the mapping that contains `address`; -errno otherwise, -ENOENT if there is none.
  */
-const query = (fd: number, address: number): number => {
-  const { address: at, bytes, u32 } = workArena()
+const query = (file: MapsFile, address: number): number => {
+  const { bytes, u32 } = workArena()
   bytes.fill(0, 0, Query.BYTES)
   u32[Query.SIZE >> 2] = Query.BYTES
   u32[Query.ADDRESS >> 2] = address % TWO_32
   u32[(Query.ADDRESS >> 2) + 1] = Math.floor(address / TWO_32)
-  return orErrno(sys().ioctl(fd, PROCMAP_QUERY, at))
+  return file.ask(PROCMAP_QUERY, { arena: workArena(), at: 0, length: Query.BYTES })
 }
 
 /** Bit of the rights of a query. */
@@ -75,7 +101,7 @@ export const mappingAt = (
   fd: number,
   address: number,
 ): { start: number; end: number; device: string; isShared: boolean } | 'unsupported' | undefined => {
-  const answer = query(fd, address)
+  const answer = query(fileOf(fd), address)
   if (answer === -ENOTTY || answer === -EINVAL) return 'unsupported'
   if (answer < 0) return undefined
   const { u32 } = workArena()
@@ -101,26 +127,23 @@ const addRanges = (lines: string, ranges: number[]): void => {
 }
 
 /** Ranges of a maps file, ascending. The kernel generates its text while it is read. Throws as the system does. */
-function* readRanges(pid: number): Generator<undefined, readonly number[]> {
-  const fd = openSync(`/proc/${pid}/maps`, 'r')
-  try {
-    const ranges: number[] = []
-    const buffer = Buffer.alloc(SLICE.bytes)
-    let begun = ''
-    for (let read = 0; ; ) {
-      const length = readSync(fd, buffer)
-      if (length === 0) return ranges
-      const text = begun + buffer.toString('latin1', 0, length)
-      const end = text.lastIndexOf('\n') + 1
-      addRanges(text.slice(0, end), ranges)
-      begun = text.slice(end)
-      read += length
-      if (read < SLICE.bytes) continue
-      read = 0
-      yield
-    }
-  } finally {
-    closeSync(fd)
+function* readRanges(file: MapsFile): Generator<undefined, readonly number[]> {
+  const ranges: number[] = []
+  let begun = ''
+  let offset = 0
+  for (let read = 0; ; ) {
+    const length = file.read(offset, { arena: workArena(), at: 0, length: SLICE.bytes })
+    if (length < 0) throw new SystemError('read', length, 'a maps file')
+    if (length === 0) return ranges
+    const text = begun + Buffer.from(workArena().buffer, 0, length).toString('latin1')
+    const end = text.lastIndexOf('\n') + 1
+    addRanges(text.slice(0, end), ranges)
+    begun = text.slice(end)
+    offset += length
+    read += length
+    if (read < SLICE.bytes) continue
+    read = 0
+    yield
   }
 }
 
@@ -146,15 +169,19 @@ const atOnce = <T>(look: Generator<undefined, T>): T => {
 }
 
 /** By the text of the file, which every Linux has. */
-export const textRanges = (pid: number): MappedRanges => {
+export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   let ranges: readonly number[] = []
   let asked = -1
   /** Reads the ranges, for the turn in which that is finished; false for a process that has ended. */
   function* renew(turn: () => number): Generator<undefined, boolean> {
+    let file: MapsFile | undefined
     try {
-      ranges = yield* readRanges(pid)
+      file = guest ? guestMaps(guest) : openMaps(pid)
+      ranges = yield* readRanges(file)
     } catch {
       return false
+    } finally {
+      file?.close()
     }
     asked = turn()
     return true
@@ -176,16 +203,16 @@ export const textRanges = (pid: number): MappedRanges => {
  * By the ioctl; undefined where the kernel does not support it, or the file may not be read. Holds the file open, which
  * keeps referring to the address space of the program that the process runs now.
  */
-export const queriedRanges = (pid: number): MappedRanges | undefined => {
-  let fd: number
+export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefined => {
+  let file: MapsFile
   try {
-    fd = openSync(`/proc/${pid}/maps`, 'r')
+    file = guest ? guestMaps(guest) : openMaps(pid)
   } catch {
     return undefined
   }
-  const first = query(fd, 0)
+  const first = query(file, 0)
   if (first === -ENOTTY || first === -EINVAL) {
-    closeSync(fd)
+    file.close()
     return undefined
   }
   function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
@@ -193,7 +220,7 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
     let reached = start
     // At least once: far beyond user space a Number's end can equal its start.
     for (let asked = 1; ; asked++) {
-      if (query(fd, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
+      if (query(file, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
       reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
       if (reached >= end) return true
       if (asked % SLICE.queries === 0) yield
@@ -213,9 +240,10 @@ export const queriedRanges = (pid: number): MappedRanges | undefined => {
       known = { start, end, rights, turn: turn(), permits }
       return permits
     },
-    close: () => closeSync(fd),
+    close: () => file.close(),
   }
 }
 
-/** The ranges of a process that is known to be the right one, by the fastest way that the kernel supports. */
-export const mappedRanges = (pid: number): MappedRanges => queriedRanges(pid) ?? textRanges(pid)
+/** The ranges of a process that is known to be the one that is meant, as fast as the kernel has it. */
+export const mappedRanges = (pid: number, guest?: Guest): MappedRanges =>
+  queriedRanges(pid, guest) ?? textRanges(pid, guest)

@@ -9,7 +9,9 @@
 import { chmodSync, lstatSync, unlinkSync } from 'node:fs'
 import { EADDRINUSE, EAGAIN, ECONNREFUSED, EEXIST, EINTR, EMFILE, EMSGSIZE, ENOENT, SystemError } from '../errno.ts'
 import { isWatched } from '../event-loop/poll.ts'
+import { PATIENCE } from '../memory/budget.ts'
 import { type Arena, mapArena } from '../memory/mapping.ts'
+import { createMover, MoverCall } from '../memory/mover.ts'
 import { check, lastErrno, libcFunctions, orErrno } from '../native.ts'
 
 const sys = libcFunctions({
@@ -41,9 +43,11 @@ const SO_PEERCRED = 17
 const SO_SNDTIMEO = 21
 const SO_PEERGROUPS = 59
 const SO_PEERPIDFD = 77
+const SO_PASSRIGHTS = 83
 const FIONBIO = 0x5421
 const SIOCOUTQ = 0x5411
 const SIOCINQ = 0x541b
+const MSG_PEEK = 0x2
 const MSG_CTRUNC = 0x8
 const MSG_TRUNC = 0x20
 const MSG_DONTWAIT = 0x40
@@ -188,11 +192,17 @@ export const connect = (path: string): number => {
   return fd
 }
 
-/** Two connected sockets. */
+/**
+ * Two connected sockets. From Linux 6.16 on nobody can send a descriptor to the first: the last copy of one that nobody
+ * receives is closed here, which may have to wait.
+ */
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
   check('socketpair', sys().socketpair(AF_UNIX, SOCK_SEQPACKET_NONBLOCK_CLOEXEC, 0, address + SCRATCH))
-  return [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
+  const pair: [number, number] = [i32[SCRATCH / 4], i32[SCRATCH / 4 + 1]]
+  i32[SCRATCH >> 2] = 0
+  sys().setsockopt(pair[0], SOL_SOCKET, SO_PASSRIGHTS, address + SCRATCH, 4)
+  return pair
 }
 
 /**
@@ -277,6 +287,31 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
   }
   copyOut(memory, length, buffer)
   return { length, fds }
+}
+
+/**
+ * As recv, from a peer who may pass descriptors that block their closer (of a file system that does not answer, of a
+ * connection that lingers): a message with descriptors is received by a mover, and only a memory file that comes alone
+ * gets to us. Descriptors that do not are shown as one of -1.
+ */
+export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
+  const memory = workArena()
+  const { u32 } = memory
+  u32[(IOV + 8) >> 2] = 0
+  u32[(MSG + 40) >> 2] = 0
+  const next = orErrno(sys().recvmsg(fd, memory.address + MSG, MSG_DONTWAIT | MSG_PEEK))
+  if (next === -EAGAIN) return NOTHING_YET
+  if (next < 0) return { length: next, fds: NO_FDS }
+  const mover = u32[(MSG + 48) >> 2] & MSG_CTRUNC ? createMover({ kept: [fd] }) : undefined
+  if (mover === undefined) return { length: recvSmall(fd, buffer), fds: NO_FDS }
+  const room = { arena: memory, at: BODY, length: Math.min(buffer.length, MAX_MESSAGE / 2) }
+  const length = mover.receive(fd, room, { arena: memory, at: CONTROL, length: 4 * (1 + MAX_FDS) }, PATIENCE)
+  if (length > 0) copyOut(memory, length, buffer)
+  const [count, first] = memory.i32.subarray(CONTROL >> 2)
+  const isMemory = count === 1 && mover.call(MoverCall.SEALS, first, 0, undefined, PATIENCE) >= 0
+  const taken = length >= 0 && isMemory ? mover.take(first) : -1
+  mover.close(taken < 0)
+  return { length, fds: [taken < 0 ? -1 : taken] }
 }
 
 /** Sends one message without descriptors; its length or -errno, as send. Allocates nothing. */

@@ -11,15 +11,17 @@ import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host
 import { CallError, Errno } from '../../../src/spec/errno.ts'
 import { unbounded } from '../unbounded.ts'
 
-/** This process plays the program. */
+/** This process plays the program: one of the daemon's own user, and a guest, whose files a mover accesses. */
 const withFile = (size: number, body: (fd: number, self: ProcessHandle) => void): void => {
-  const self = openProcess(process.pid) as ProcessHandle
-  const fd = createMemfd('userdma-test', size)
-  try {
-    body(fd, self)
-  } finally {
-    closeSync(fd)
-    closeProcess(self)
+  for (const guest of [undefined, 1234]) {
+    const self = openProcess(process.pid, { guest }) as ProcessHandle
+    const fd = createMemfd('userdma-test', size)
+    try {
+      body(fd, self)
+    } finally {
+      closeSync(fd)
+      closeProcess(self)
+    }
   }
 }
 const room = (...bytes: number[]): Bytes => {

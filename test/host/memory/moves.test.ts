@@ -74,7 +74,7 @@ test('a killed mover is replaced; an exited process is reported', { skip }, asyn
   const mover = createMover()
   assert.ok(mover)
   const local = mapArena(PAGE)
-  const write = (): number => mover.move(true, other.pid, hi(address), lo(address), local, 0, 8, 8, 8, MINUTE)
+  const write = (): number => mover.move(true, other.pid, -1, hi(address), lo(address), local, 0, 8, 8, 8, MINUTE)
   assert.equal(write(), 8)
   assert.equal(mover.waited() < MINUTE, true)
   await other.kill()

@@ -5,6 +5,8 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { after, before, test } from 'node:test'
 import fc from 'fast-check'
+import type { Guest } from '../../../src/host/memory/guest.ts'
+import { closeProcess, openProcess, type ProcessHandle } from '../../../src/host/memory/process.ts'
 import { mappedRanges, queriedRanges, Rights, SLICE, textRanges } from '../../../src/host/memory/ranges.ts'
 import { libcFunctions } from '../../../src/host/native.ts'
 import { startPeer } from '../peer-control.ts'
@@ -13,6 +15,7 @@ const PAGE = 4096
 const PAGES = 8
 /** Read-only. */
 const READ_ONLY = 3
+const OTHER_USER = 1234
 const { READ, WRITE } = Rights
 const peer = startPeer()
 let base = 0
@@ -22,7 +25,22 @@ before(async () => {
 })
 after(() => peer.kill())
 
-const ways = { text: textRanges, ioctl: queriedRanges }
+/** The peer as another user's program. */
+const guests: ProcessHandle[] = []
+after(() => guests.forEach(closeProcess))
+const guestOf = (pid: number): Guest | undefined => {
+  const handle = openProcess(pid, { guest: OTHER_USER })
+  assert.ok('pid' in handle)
+  guests.push(handle)
+  return handle.guest
+}
+
+const ways = {
+  text: textRanges,
+  ioctl: queriedRanges,
+  'text, read by a mover': (pid: number) => textRanges(pid, guestOf(pid)),
+  'ioctl, made by a mover': (pid: number) => queriedRanges(pid, guestOf(pid)),
+}
 
 for (const [name, open] of Object.entries(ways))
   test(`mapped ranges, by ${name}`, t => {

@@ -4,6 +4,7 @@ import {
   existsSync,
   fstatSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readSync,
   rmSync,
@@ -14,6 +15,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { watch } from '../../../src/host/event-loop/poll.ts'
+import { nativeLibraryPath } from '../../../src/host/library.ts'
 import { createMemfd, fileIdentity } from '../../../src/host/memory/memfd.ts'
 import {
   accept,
@@ -26,6 +28,7 @@ import {
   peerCredentials,
   peerPidfd,
   recv,
+  recvGuarded,
   recvSmall,
   send,
   sendSmall,
@@ -240,4 +243,47 @@ test('a process connects: its credentials, its message and its file', async t =>
   await peer.kill()
   assert.equal(recv(fd, room).length, 0)
   close(fd)
+})
+
+const needsMover =
+  nativeLibraryPath() === undefined && 'the native library was not built: descriptors are received at once'
+
+test('of the descriptors of an untrusted peer only a memory file that comes alone arrives', { skip: needsMover }, t => {
+  const [b, a] = pair(t)
+  const memory = createMemfd('userdma-test', 4096)
+  const plain = openSync('/dev/null', 'r')
+  t.after(() => {
+    closeSync(memory)
+    closeSync(plain)
+  })
+  assert.equal(recvGuarded(a, room).length, -EAGAIN)
+  const before = openFds()
+  send(b, bytes('none'))
+  assert.deepEqual(recvGuarded(a, room), { length: 4, fds: [] })
+  for (const fds of [[plain], [memory, memory], [plain, memory], Array(MAX_FDS).fill(plain)]) {
+    send(b, bytes('more'), fds)
+    assert.deepEqual(recvGuarded(a, room), { length: 4, fds: [-1] })
+  }
+  assert.equal(openFds(), before)
+  send(b, bytes('memory'), [memory])
+  const { length, fds } = recvGuarded(a, room)
+  assert.equal(length, 6)
+  assert.deepEqual(room.slice(0, 6), bytes('memory'))
+  assert.deepEqual(fds.map(fileIdentity), [fileIdentity(memory)])
+  fds.map(close)
+  send(b, new Uint8Array(100), [memory])
+  assert.equal(recvGuarded(a, new Uint8Array(10)).length, -EMSGSIZE)
+  assert.equal(openFds(), before)
+  shutdown(b, 'write')
+  assert.equal(recvGuarded(a, room).length, 0)
+})
+
+test('nobody can send a descriptor to the first end of a pair', t => {
+  const [a, b] = pair(t)
+  const plain = openSync('/dev/null', 'r')
+  t.after(() => closeSync(plain))
+  if (send(b, bytes('fd'), [plain]) > 0) return t.skip('before Linux 6.16 that cannot be refused')
+  assert.equal(send(b, bytes('fd'), [plain]), -1)
+  assert.equal(send(b, bytes('none')), 4)
+  assert.equal(send(a, bytes('fd'), [plain]), 2)
 })

@@ -1,0 +1,35 @@
+/*
+ * Arguments of a copy between another process's memory and chunks of ours.
+ */
+import type { Arena } from './mapping.ts'
+
+/** Local end of a copy: an arena, or any object with an address here. */
+export type LocalMemory = Pick<Arena, 'address' | 'bytes'>
+
+/** A place in the memory of a process (high·2^32 + low), and our pieces that correspond to it; see `readv`. */
+export type MoveArguments = [
+  high: number,
+  low: number,
+  local: LocalMemory,
+  offset: number,
+  chunk: number,
+  stride: number,
+  total: number,
+]
+
+/** Throws RangeError if pieces (as in `readv`) do not lie in `local`. */
+export const requirePieces = (
+  local: LocalMemory,
+  offset: number,
+  chunk: number,
+  stride: number,
+  total: number,
+): void => {
+  const pieces = Math.ceil(total / chunk)
+  const end = offset + (pieces - 1) * stride + (total - (pieces - 1) * chunk)
+  if (!(chunk > 0 && stride >= chunk && offset >= 0 && end <= local.bytes.length)) {
+    throw new RangeError(
+      `${total} bytes in pieces of ${chunk} every ${stride} from ${offset} do not fit an arena of ${local.bytes.length} bytes`,
+    )
+  }
+}
