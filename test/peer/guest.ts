@@ -50,8 +50,15 @@ export interface Guest {
   untilListening(scope: Scope, port: number): Promise<void>
   /** Waits until a server of rdma_cm listens on a port in the guest. */
   untilConnectable(scope: Scope, port: number): Promise<unknown>
-  /** A counter of the guest's device; `rcvd_pkts` counts the packets that it accepted, which includes a valid ICRC. */
+  /**
+   * A counter of the guest's port, in a folder of sysfs; `hw_counters/rcvd_pkts` counts the packets that it accepted,
+   * which includes a valid ICRC.
+   */
   counter(scope: Scope, name: string): Promise<number>
+  /** Waits until a counter exceeds a value. */
+  untilCounted(scope: Scope, name: string, above: number): Promise<unknown>
+  /** Sends a signal to the guest's processes of a program. */
+  signal(scope: Scope, program: string, signal: 'STOP' | 'CONT'): Promise<unknown>
   /** A command line that runs a program of the host with the guest's libraries, its libibverbs and provider. */
   withItsLibraries(scope: Scope, program: string): readonly string[]
   /**
@@ -91,12 +98,11 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     if (status !== 0) throw new Error(`${what}: status ${status} in the guest: ${stderr}`)
     return stdout
   }
-  const until = (within: Scope, port: number, found: string): Promise<string> =>
-    command(
-      within,
-      `nothing listens on port ${port}`,
-      `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`,
-    )
+  const until = (within: Scope, otherwise: string, found: string): Promise<string> =>
+    command(within, otherwise, `for i in $(seq 600); do ${found} && exit; sleep 0.05; done; exit 1`)
+  const untilUsed = (within: Scope, port: number, found: string): Promise<string> =>
+    until(within, `nothing listens on port ${port}`, found)
+  const counterFile = (name: string): string => `/sys/class/infiniband/rxe0/ports/1/${name}`
   const copied = new Map<string, string>()
   return {
     netns,
@@ -115,13 +121,21 @@ export const startGuest = async (scope: Scope, kernel: Kernel): Promise<Guest> =
     },
     async untilListening(within, port) {
       const hex = port.toString(16).toUpperCase().padStart(4, '0')
-      await until(within, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
+      await untilUsed(within, port, `grep -q ":${hex} 0*:0000 0A" /proc/net/tcp /proc/net/tcp6`)
     },
     untilConnectable: (within, port) =>
-      until(within, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
+      untilUsed(within, port, `rdma resource show cm_id | grep -q "state LISTEN.* src-addr [^ ]*:${port} "`),
     async counter(within, name) {
-      return Number(await command(within, name, `cat /sys/class/infiniband/rxe0/ports/1/hw_counters/${name}`))
+      return Number(await command(within, name, `cat ${counterFile(name)}`))
     },
+    untilCounted: (within, name, above) =>
+      until(within, `${name} stays at ${above}`, `test $(cat ${counterFile(name)}) -gt ${above}`),
+    signal: (within, program, signal) =>
+      command(
+        within,
+        signal,
+        `grep -lxs ${program} /proc/[0-9]*/comm | while IFS=/ read -r _ _ pid _; do kill -${signal} $pid; done`,
+      ),
     withItsLibraries(within, program) {
       const folder = temporaryFolder(within)
       const packages = ['libc6', 'libibverbs1', 'ibverbs-providers', 'libnl-3-200', 'libnl-route-3-200']

@@ -20,6 +20,7 @@ for (const kernel of ['Linux 6.1', 'Linux 6.12'] as const)
         { version: 4, percent: 2 },
         { version: 6, percent: 2 },
       ],
+      lateAnswers: [4],
       outcomes: [4, 6],
       multicast: [4, 6],
       persistence: kernel === 'Linux 6.12' ? [4, 6] : [],

@@ -12,6 +12,7 @@ peerSuite(
     cases: { 4: fewCases },
     connections: { 4: fewConnectionCases, 6: fewConnectionCases },
     lossyConnections: [],
+    lateAnswers: [],
     soaks: [{ version: 6, bytes: 500_000, percent: 2 }],
     outcomes: [],
     multicast: [],

@@ -153,6 +153,31 @@ const runConnection = async (
   assertGoodRdmacm(one, await finishRdmacm(one, server, client))
 }
 
+/** A server that is stopped while its client connects: the client asks again, is told to wait by an MRA, and waits. */
+const answerLate = async (t: TestContext, { guest, daemon, version, guestServes }: Ends): Promise<void> => {
+  const port = ++lastPort
+  const args = ['-a', guestServes ? GUEST[version] : HOST[version], '-p', String(port), '-C', '1']
+  const startIn = (inGuest: boolean, role: string): Running =>
+    inGuest ? guest.start(t, 'rping', [role, ...args]) : guest.startHere(t, 'rping', [role, ...args], daemon.env)
+  const counter = `${guestServes ? 'cm_tx_msgs' : 'cm_rx_msgs'}/mra`
+  const before = await guest.counter(t, counter)
+  const server = startIn(guestServes, '-s')
+  const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
+    if (guestServes) await guest.signal(t, 'rping', name)
+    else server.child.kill(`SIG${name}`)
+  }
+  if (guestServes) await guest.untilConnectable(t, port)
+  else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
+  await signal('STOP')
+  const client = startIn(!guestServes, '-c')
+  await guest.untilCounted(t, counter, before)
+  await signal('CONT')
+  for (const { ended } of [client, server]) {
+    const { status, stdout, stderr } = await ended
+    assert.equal(status, 0, stdout + stderr)
+  }
+}
+
 interface Counted {
   /** Packets for a live queue pair, with a valid ICRC. */
   readonly accepted: number
@@ -160,8 +185,8 @@ interface Counted {
 }
 
 const countedBy = async (guest: Guest, scope: Scope): Promise<Counted> => ({
-  accepted: await guest.counter(scope, 'rcvd_pkts'),
-  retries: await guest.counter(scope, 'completer_retry_err'),
+  accepted: await guest.counter(scope, 'hw_counters/rcvd_pkts'),
+  retries: await guest.counter(scope, 'hw_counters/completer_retry_err'),
 })
 
 const direction = (guestServes: boolean): string => (guestServes ? 'Linux serves userdma' : 'userdma serves Linux')
@@ -172,6 +197,8 @@ export interface PeerPlan {
   readonly connections: Readonly<Partial<Record<Version, readonly ConnectionCase[]>>>
   /** Connections while both sides lose this percentage of their packets. */
   readonly lossyConnections: readonly { readonly version: Version; readonly percent: number }[]
+  /** Servers that take longer than their clients wait. */
+  readonly lateAnswers: readonly Version[]
   /** IP versions, bytes each way and loss rates of soaks. */
   readonly soaks: readonly { readonly version: Version; readonly bytes: number; readonly percent: number }[]
   readonly outcomes: readonly Version[]
@@ -277,6 +304,12 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
           })
       })
     }
+
+    for (const version of plan.lateAnswers)
+      withDaemon(`answers that come late, over IPv${version}`, version, { counts: false }, test => {
+        for (const guestServes of [true, false])
+          test(direction(guestServes), (t, ends) => answerLate(t, { ...ends, guestServes }))
+      })
 
     for (const version of plan.outcomes)
       withDaemon(`requests without the right, over IPv${version}`, version, { counts: false }, test => {
