@@ -1,12 +1,18 @@
 /*
- * The result of every uverbs call on Linux's own rxe, recorded from Linux 6.12, and those that differ here:
+ * The result of every call of uverbs and rdma_cm on Linux's own rxe, recorded from Linux 6.12, and those that differ here:
  * test/fixtures/abi/every-call.txt and every-call.here.txt.
  */
 import { readFileSync } from 'node:fs'
 import { fixture } from './paths.ts'
 
 /** Programs that make the calls, in the order of the recording. */
-export const EVERY_CALL = ['every_call', 'every_region_call', 'every_queue_call', 'every_function'] as const
+export const EVERY_CALL = [
+  'every_call',
+  'every_region_call',
+  'every_queue_call',
+  'every_function',
+  'every_cm_call',
+] as const
 
 const linesOf = (name: string): string[] => readFileSync(fixture('abi', name), 'utf8').trimEnd().split('\n')
 

@@ -205,7 +205,7 @@ export interface PeerPlan {
   readonly multicast: readonly Version[]
   /** FLUSH and ATOMIC WRITE, which Linux has since 6.2. */
   readonly persistence: readonly Version[]
-  /** The guest's uverbs calls are those that test/system/every-call.test.ts compares ours with. */
+  /** The guest's calls of uverbs and rdma_cm are those that test/system/every-call.test.ts compares ours with. */
   readonly recorded: boolean
 }
 
@@ -342,7 +342,7 @@ export const peerSuite = (plan: PeerPlan, skip: string | false): void => {
       })
 
     if (plan.recorded)
-      it('every call of uverbs ends as recorded', async t => {
+      it('every call of uverbs and rdma_cm ends as recorded', async t => {
         if (problem !== undefined) return t.skip(problem)
         const lines: string[] = []
         for (const name of EVERY_CALL) {

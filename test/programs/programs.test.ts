@@ -28,6 +28,7 @@ const refusals: Readonly<Record<string, readonly [args: readonly string[], sente
   passing: [['-q'], /usage: .*passing/],
   imported: [['-q'], /usage: .*imported/],
   every_call: [['-q'], /usage: .*every_call/],
+  every_cm_call: [['-q'], /usage: .*every_cm_call/],
   every_region_call: [['-q'], /usage: .*every_region_call/],
   every_queue_call: [['-q'], /usage: .*every_queue_call/],
   every_function: [['-q'], /usage: .*every_function/],

@@ -103,6 +103,34 @@ describe('an event', { skip: missing }, () => {
   })
 })
 
+describe('a request whose peer is gone', { skip: missing }, () => {
+  it('has no event, which could not be assigned; to accept it fails, as on Linux', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create(7n)
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const request = async (qpn: number) => {
+      const id = await client.create()
+      await client.resolve(id, PORT)
+      assert.ok((await client.connect(id, qpn)) >= 0)
+      return id
+    }
+    const id = await request(QUEUE_PAIR)
+    const first = await server.until('CONNECT_REQUEST')
+    await client.destroy(id)
+    // The next request comes after the end of the first one.
+    await request(QUEUE_PAIR + 1)
+    let event = await server.event()
+    while (event === undefined) event = await server.event()
+    assert.equal(event.name, 'CONNECT_REQUEST')
+    assert.equal(await server.accept(first.id, QUEUE_PAIR + 2), EINVAL)
+    assert.equal(await server.destroy(first.id), 0)
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
 describe('a program that rejects', { skip: missing }, () => {
   it('may use the reject reasons that Linux leaves to programs', async t => {
     const daemon = await startDaemon(t)

@@ -1,5 +1,5 @@
 /*
- * Every uverbs call that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture lists with
+ * Every call of uverbs and rdma_cm that Linux numbers ends as on Linux 6.12's rxe (R41, R42), except those that the fixture lists with
  * a reason. The guest of test/peer makes the same calls on Linux itself.
  */
 import assert from 'node:assert/strict'
@@ -11,7 +11,7 @@ const programs = EVERY_CALL.map(ownProgram)
 
 describe('every call', { skip: lacking(...programs) }, () => {
   it('ends as on Linux’s rxe, except for those listed with a reason', async t => {
-    const daemon = await startDaemon(t)
+    const daemon = await startDaemon(t, { devices: ['rxe0@10.77.0.2'] })
     const lines: string[] = []
     for (const program of programs) {
       const { status, stdout, stderr } = await run(t, program, [], { env: daemon.env })

@@ -11,7 +11,7 @@ import { onUndelivered } from '../../core/undelivered.ts'
 import { CmChannel } from '../../spec/classes/cm_channel.ts'
 import { CmId, CmMulticast } from '../../spec/classes/cm_id.ts'
 import type { CmAddresses } from '../../spec/classes/cm_parameters.ts'
-import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
+import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { RecordOf } from '../../spec/schema/schema.ts'
 import { MULTICAST_QPN } from '../../spec/wire/headers.ts'
@@ -32,7 +32,15 @@ import { pathRecord } from './path-record.ts'
 import { qpAttributesFor } from './qp-attributes.ts'
 import { acceptWithQueuePair, connectQueuePair, queuePairOf } from './queue-pair-owner.ts'
 import type { RdmaCm } from './rdma-cm.ts'
-import { addressSize, anyAddress, emitAddress, Family, parseAddress, type SocketAddress } from './socket-address.ts'
+import {
+  addressSize,
+  anyAddress,
+  emitAddress,
+  Family,
+  isAny,
+  parseAddress,
+  type SocketAddress,
+} from './socket-address.ts'
 
 /** The REJ reason of a consumer, which can give no other. */
 const { CONSUMER_DEFINED } = rejReason
@@ -40,6 +48,9 @@ const { MULTICAST_JOIN } = CmEventType.values
 /** ibv_event_type. */
 const COMM_EST = 4
 const ATTRIBUTE = 'attribute address'
+/** RDMA_MC_JOIN_FLAG_SENDONLY_FULLMEMBER. */
+const SEND_ONLY = 1
+const MAY_JOIN: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
 
 const addressOf = (where: string, bytes: Uint8Array): SocketAddress => {
   const address = parseAddress(bytes)
@@ -198,12 +209,12 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
     accept(call, object, { parameters, userHandle, ece, qp }) {
       const where = 'cm_id.accept'
       object.state.ece = ece
-      // Events of the connection carry the user handle that its owner passes now.
-      if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       if (qp === undefined) service().accept(object.state, parameters)
       else if (parameters === undefined)
         throw new CallError('EINVAL', `${where}: attribute qp: an answer with a queue pair needs parameters`)
       else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, where), parameters)
+      // Events of the connection carry the user handle that its owner passes now.
+      if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       return {}
     },
     reject(_call, { state: id }, { privateData = new Uint8Array(0), reason = CONSUMER_DEFINED }) {
@@ -228,12 +239,19 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   })
 
   const multicastClass = driverClass<typeof CmMulticast, Membership>(CmMulticast, {
-    create(call, object, { id: handle, userHandle, address }) {
+    create(call, object, { id: handle, userHandle, address, flags = 0 }) {
+      const where = 'cm_multicast.create'
       const id = identifierOf(call, handle)
-      const group = addressOf('cm_multicast.create', address)
+      const group = addressOf(where, address)
       const channel = id.object?.events?.to.channel
-      if (id.device === undefined || channel === undefined)
-        throw new CallError('EINVAL', 'cm_multicast.create: the identifier has no device yet: resolve an address')
+      const bad = (why: string): never => {
+        throw new CallError('EINVAL', `${where}: ${why}`)
+      }
+      if (channel === undefined || id.device === undefined || !MAY_JOIN.has(id.state))
+        return bad(`the identifier is in state ${id.state}, not bound to a device, or with a resolved address`)
+      if (id.qpType !== QpType.values.UD) bad('the identifier is not for datagrams')
+      if (flags > SEND_ONLY) bad(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} one that only sends`)
+      if (isAny(group)) bad('attribute address: it names no group')
       object.state = { id }
       id.groups.add(object)
       affiliate(object, userHandle, { channel })

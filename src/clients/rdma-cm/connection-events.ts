@@ -13,7 +13,14 @@ import type { CmMessage } from '../../wire/mad.ts'
 import { parseRdmaCmHeader } from '../../wire/mad.ts'
 import type { CmDevices } from './devices.ts'
 import type { CmDevice, EventDetails, Identifier } from './identifier.ts'
-import { datagramParameters, headerBytes, replyParameters, requestParameters, withData } from './parameters.ts'
+import {
+  datagramParameters,
+  headerBytes,
+  replyParameters,
+  requestParameters,
+  withData,
+  withDatagramData,
+} from './parameters.ts'
 import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
 
 const { CONNECT_REQUEST, CONNECT_RESPONSE, UNREACHABLE, REJECTED, ESTABLISHED, DISCONNECTED, TIMEWAIT_EXIT } =
@@ -135,7 +142,7 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
 const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
   if (status !== sidrStatus.SUCCESS || id.remoteGid === undefined) {
     id.state = 'ROUTE_RESOLVED'
-    id.owner.event(UNREACHABLE, { status, connection: withData(privateData) })
+    id.owner.event(UNREACHABLE, { status, datagram: withDatagramData(privateData) })
     return
   }
   id.qkey = qkey

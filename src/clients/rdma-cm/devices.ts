@@ -152,8 +152,10 @@ export class CmDevices {
     return { device, localGid: entry.gid }
   }
 
+  /** A link-local address only if there is no other one. */
   #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
-    const found = this.#find(({ gid }) => isMappedIpv4(gid) === ipv4 && (ipv4 || !isLinkLocal(gid)))
+    const isAlike = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === ipv4
+    const found = this.#find(entry => isAlike(entry) && !isLinkLocal(entry.gid)) ?? this.#find(isAlike)
     if (found === undefined)
       throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
     return found

@@ -96,6 +96,8 @@ export class Identifier implements PortHolder {
   backlog = 0
   /** Of a request: its listener, until its owner has handled it. */
   listener: Identifier | undefined
+  /** Of a request: its owner has not accepted it. */
+  isUnanswered = false
   /** Its multicast memberships, which end with it. */
   readonly groups = new Set<CoreObject>()
   /** Events of it that its program has not read. */

@@ -60,6 +60,9 @@ export const withData = (bytes: Uint8Array): ConnectionParameters => ({
   ...padded(bytes),
 })
 
+/** The same for a resolved service id. */
+export const withDatagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...padded(bytes) })
+
 /** The parameters of a REQ, with the peer's limits from this end's view. */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,

@@ -15,7 +15,6 @@ export interface PortHolder {
   readonly reuseAddress: boolean
   /** IPv6 only: the wildcard address does not include IPv4. */
   readonly onlyIpv6: boolean
-  readonly isListening: boolean
 }
 
 /** Ephemeral ports, Linux's net.ipv4.ip_local_port_range. */
@@ -24,10 +23,15 @@ const COUNT = 60999 - FIRST + 1
 
 const key = (portSpace: number, port: number): number => portSpace * 0x1_0000 + port
 
-const conflict = (a: PortHolder, source: SocketAddress, b: PortHolder): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
+const conflict = (
+  a: PortHolder,
+  source: SocketAddress,
+  b: PortHolder,
+  share: boolean,
+): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
   const other = b.source
   if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
-  if (other === undefined || (a.reuseAddress && b.reuseAddress && !b.isListening)) return undefined
+  if (other === undefined || share) return undefined
   // A GID as an address of either family.
   const isOfIb = source.family === Family.IB || other.family === Family.IB
   const isAlike = isOfIb || source.family === other.family
@@ -53,16 +57,17 @@ export class PortTable {
     const port = source.port === 0 ? this.#ephemeral(holder.portSpace) : source.port
     const place = key(holder.portSpace, port)
     const others = this.#holders.get(place)
-    for (const other of others ?? []) this.#refuse(conflict(holder, source, other), port)
+    for (const other of others ?? [])
+      this.#refuse(conflict(holder, source, other, holder.reuseAddress && other.reuseAddress), port)
     if (others === undefined) this.#holders.set(place, new Set([holder]))
     else others.add(holder)
     return port
   }
 
-  /** Whether a bound holder may listen: no other on the same port listens already. */
+  /** Whether a bound holder may listen: nobody else is bound to its port. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
-      if (other !== holder && other.isListening) this.#refuse(conflict(holder, source, other), source.port)
+      if (other !== holder) this.#refuse(conflict(holder, source, other, false), source.port)
   }
 
   release(holder: PortHolder): void {

@@ -11,8 +11,20 @@ import type { Identifier } from './identifier.ts'
 
 type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 
-const { INIT, RTR, RTS } = QpState.values
-const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC } = AccessFlags.values
+const { RESET, INIT, RTR, RTS, ERR } = QpState.values
+const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
+
+/** States of connections that end, and those in which this end knows what the peer offers. */
+const ENDED: ReadonlySet<string> = new Set(['DREQ_SENT', 'DREQ_RCVD', 'TIMEWAIT'])
+const AGREED: ReadonlySet<string> = new Set([
+  'REQ_RCVD',
+  'MRA_REQ_SENT',
+  'REP_RCVD',
+  'MRA_REP_SENT',
+  'REP_SENT',
+  'MRA_REP_RCVD',
+  'ESTABLISHED',
+])
 
 const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
@@ -24,12 +36,17 @@ const unconnected = (id: Identifier, state: number): QpAttributes => ({
   pkeyIndex: 0,
   port: 1,
   ...(id.qpType === QpType.values.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
-  ...(state === RTR && { rqPsn: id.startingPsn }),
 })
 
+/** Of IB_DEVICE_FLUSH_GLOBAL and IB_DEVICE_FLUSH_PERSISTENT the access flags. */
+const flushFlagsOf = ({ device }: Identifier): number =>
+  Number(((device?.device.extended.deviceCapFlagsEx ?? 0n) >> 38n) & 3n) * FLUSH_GLOBAL
+
 /** The peer's access rights. */
-export const accessFlagsFor = ({ connection }: Identifier): number =>
-  REMOTE_WRITE | ((connection?.agreed.responderResources ?? 0) > 0 ? REMOTE_READ | REMOTE_ATOMIC : 0)
+export const accessFlagsFor = (id: Identifier): number =>
+  (id.connection?.agreed.responderResources ?? 0) > 0
+    ? REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | flushFlagsOf(id)
+    : REMOTE_WRITE
 
 const toInit = (id: Identifier): QpAttributes => ({
   state: INIT,
@@ -93,7 +110,11 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
+  if (state > ERR) return refuse(`attribute state: ${state}; states are ${RESET} to ${ERR}`)
+  if (id.isListening) return refuse('it listens')
   if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnected(id, state)
+  const { state: reached } = id.connection
+  if (ENDED.has(reached) || (state !== INIT && !AGREED.has(reached))) refuse(`the connection is in state ${reached}`)
   if (state === INIT) return toInit(id)
   if (state === RTR) return toRtr(id)
   return state === RTS ? toRts(id) : refuse(`state ${state} is none of INIT, RTR and RTS`)

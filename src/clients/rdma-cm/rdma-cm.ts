@@ -12,7 +12,14 @@ import type { Context, Core, Device, MadAddress } from '../../core/model.ts'
 import { CmEventType, CmPortSpace, QpType } from '../../spec/enums.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
-import { CM_CLASS, CM_CLASS_VERSION, MAD_METHOD_SEND, privateDataBytes, sidrStatus } from '../../spec/wire/mad.ts'
+import {
+  CM_CLASS,
+  CM_CLASS_VERSION,
+  MAD_METHOD_SEND,
+  privateDataBytes,
+  rejReason,
+  sidrStatus,
+} from '../../spec/wire/mad.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { isSamePartition } from '../../wire/bth.ts'
 import { rdmaCmServiceId } from '../../wire/mad.ts'
@@ -254,6 +261,8 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
+    // From now on nobody shares the port.
+    id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
     id.state = 'LISTEN'
@@ -286,9 +295,22 @@ export class RdmaCm implements EventHost {
           this.#environment.now(),
         )
     } catch (error) {
+      this.#refuseAccepted(id, connection)
       throw asCallError(error)
     }
+    id.isUnanswered = false
     this.flush()
+  }
+
+  /** A failed `accept` rejects, as on Linux, in states in which that is possible. */
+  #refuseAccepted(id: Identifier, connection: CmConnection): void {
+    try {
+      if (id.qpType === QpType.values.UD) this.engine.resolved(connection, { status: sidrStatus.REJECT })
+      else this.engine.reject(connection, { reason: rejReason.CONSUMER_DEFINED }, this.#environment.now())
+      this.flush()
+    } catch (error) {
+      if (!(error instanceof CmError)) throw error
+    }
   }
 
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
@@ -316,6 +338,7 @@ export class RdmaCm implements EventHost {
   /** Sends a DREQ, or confirms the peer's; does nothing in any other state (as in Linux). */
   disconnect(id: Identifier): void {
     const { connection } = id
+    if (id.isListening) return
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.disconnect: there is no connection')
     const now = this.#environment.now()
     if (connection.state === 'DREQ_RCVD') this.engine.confirmDisconnect(connection, now)
@@ -327,7 +350,8 @@ export class RdmaCm implements EventHost {
   establish(id: Identifier): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.notify: there is no connection')
-    if (connection.state === 'ESTABLISHED') return
+    if (connection.state === 'ESTABLISHED')
+      throw new CallError('EISCONN', 'cm_id.notify: the connection is established already')
     try {
       this.engine.establish(connection)
     } catch (error) {
@@ -413,6 +437,7 @@ export class RdmaCm implements EventHost {
 
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void {
     id.state = 'CONNECT'
+    id.isUnanswered = true
     id.connection = connection
     id.remoteGid = connection.path.remoteGid
     id.flowLabel = connection.path.flowLabel

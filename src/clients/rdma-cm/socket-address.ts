@@ -2,7 +2,7 @@
  * Addresses in the form of programs, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service id.
  * Here all are one record; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
  */
-import { ADDRESS_BYTES } from '../../spec/classes/cm_parameters.ts'
+import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
 
 export const Family = { INET: 2, INET6: 10, IB: 27 } as const
@@ -20,9 +20,8 @@ export interface SocketAddress {
   readonly serviceMask: bigint
 }
 
-/** Size of the struct of each family. */
-const sizes: Readonly<Record<number, number>> = { [Family.INET]: 16, [Family.INET6]: 28, [Family.IB]: 48 }
-export const addressSize = ({ family }: SocketAddress): number => sizes[family] ?? 0
+/** Size of the struct of its family. */
+export const addressSize = ({ family }: SocketAddress): number => SOCKADDR_BYTES[family] ?? 0
 
 /** The IPv4 address at `at` as 16 bytes. */
 const mapped = (from: Uint8Array, at: number): Uint8Array => {

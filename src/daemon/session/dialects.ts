@@ -39,7 +39,12 @@ export const ucmaDialect = (
     const to = findHandle(context.handles, handle)?.events?.to.channel
     return to !== undefined && to.handle === number
   }
-  return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, holds }, address, length)
+  const kindOf = (by: number): 'channel' | 'other' | 'closed' => {
+    const number = by === fd ? channel.handle : caller.descriptor(by)
+    if (number === undefined) return caller.file?.(by) === undefined ? 'closed' : 'other'
+    return context.device.core.descriptors.get(number)?.class === channel.class ? 'channel' : 'other'
+  }
+  return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, holds, kindOf }, address, length)
 }
 
 const modes = new WeakMap<FdObject, UmadMode>()

@@ -10,6 +10,9 @@ export const PRIVATE_DATA_BYTES = 256
 /** Bytes of an address: a struct sockaddr_storage with an IPv4, IPv6 or AF_IB address in Linux's layout. */
 export const ADDRESS_BYTES = 128
 
+/** Bytes of the address of each family: AF_INET, AF_INET6, AF_IB. */
+export const SOCKADDR_BYTES: Readonly<Record<number, number>> = { 2: 16, 10: 28, 27: 48 }
+
 /** rdma_ucm_conn_param */
 export const CmConnectionParameters = {
   qpNum: at(0, u32(0)),

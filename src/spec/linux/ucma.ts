@@ -5,9 +5,11 @@
  * A command is {u32 command, u16 in, u16 out} and its struct; `in` and `out` are bytes. The struct of a command with a
  * response has a pointer to it. The channel is the descriptor that is written to.
  */
+
 import { CmAddresses, CmConnectionParameters, CmDatagramParameters, CmEce } from '../classes/cm_parameters.ts'
+import { CmOptionLevel, CmPortSpace } from '../enums.ts'
 import { rejReason } from '../wire/mad.ts'
-import { type Cell, embed, type Layout, layout, object, value } from './layout.ts'
+import { embed, type Layout, layout, object, value } from './layout.ts'
 import { ahAddress } from './structs.ts'
 
 /** Size of the header in bytes. */
@@ -26,6 +28,10 @@ export interface UcmaCommand {
   readonly room?: number
   /** The attribute that receives the channel. */
   readonly channel?: string
+  /** Minimum bytes of a struct that has grown. */
+  readonly least?: number
+  /** Linux looks for the object before it checks the room for the response. */
+  readonly roomLater?: true
   /** Offset of a descriptor number: the identifier's current channel, if not the one written to. */
   readonly from?: number
   /** Offset of an option number, and the value of this method: several methods share a command. */
@@ -34,29 +40,39 @@ export interface UcmaCommand {
   readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** The values that Linux takes of the byte at `at`. */
-  readonly only?: { readonly at: number; readonly values: readonly number[] }
+  /** The values that Linux takes of the byte at `at`; EINVAL for another one, or `code`. */
+  readonly only?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
+  /** An attribute that Linux does not read if the u16 at `at` is this value. */
+  readonly unread?: { readonly attribute: string; readonly at: number; readonly is: number }
   /** The list in the response: its offset, bytes per element, and the offset of the count. */
   readonly list?: { readonly attribute: string; readonly at: number; readonly size: number; readonly count: number }
   /** The response is that of QUERY_ROUTE (uapi/linux/ucma-route.ts). */
   readonly route?: true
   /** Arguments that are omitted if the byte at this offset is 0. */
   readonly when?: { readonly at: number; readonly attributes: readonly string[] }
-  /** An attribute that is omitted if its length, the u16 at this offset, is 0. */
-  readonly sized?: { readonly at: number; readonly attribute: string }
-  /** Addresses of the commands older than BIND and RESOLVE_ADDR: struct sockaddr_in6. */
-  readonly short?: readonly { readonly at: number; readonly attribute: string }[]
+  /** A field that Linux requires to be 0: offset and bytes. */
+  readonly reserved?: { readonly at: number; readonly bytes: 2 | 4 }
+  /**
+   * Addresses, each with the offset of its length (u16); those without are struct sockaddr_in6, of commands older than
+   * BIND and RESOLVE_ADDR.
+   */
+  readonly addresses?: readonly {
+    readonly at: number
+    readonly length?: number
+    readonly attribute: string
+    readonly optional?: true
+  }[]
 }
 
 /** sockaddr_in6, which older commands have instead of sockaddr_storage. */
 export const SHORT_ADDRESS = 28
 
-const address = (at: number, name: string): Cell => value(at, 128, name)
-
 /** ece was added later: callers without room for it are accepted. */
 const CONNECT = 280
 const ACCEPT = 288
 const ADDRESSES_BEFORE_INDEX = 272
+/** Any value but 0 of a byte. */
+const VALID = Array.from({ length: 255 }, (_, i) => i + 1)
 
 const addresses = layout(280, embed(0, 'addresses', CmAddresses))
 
@@ -111,6 +127,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'create',
     in: layout(24, value(0, 8, 'userHandle'), value(16, 2, 'portSpace'), value(18, 1, 'qpType')),
+    unread: { attribute: 'qpType', at: 16, is: CmPortSpace.values.TCP },
     response: 8,
     out: layout(4, object(0)),
     channel: 'channel',
@@ -130,7 +147,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'bind',
     in: layout(40, object(36)),
-    short: [{ at: 8, attribute: 'address' }],
+    addresses: [{ at: 8, attribute: 'address' }],
   },
   {
     name: 'RESOLVE_IP',
@@ -138,8 +155,8 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'resolveAddress',
     in: layout(64, object(56), value(60, 4, 'timeout')),
-    short: [
-      { at: 0, attribute: 'source' },
+    addresses: [
+      { at: 0, attribute: 'source', optional: true },
       { at: 28, attribute: 'destination' },
     ],
   },
@@ -167,6 +184,8 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'connect',
     in: layout(288, embed(0, 'parameters', CmConnectionParameters), object(272), embed(CONNECT, 'ece', CmEce)),
+    least: CONNECT,
+    only: { at: CmConnectionParameters.valid.offset, values: VALID },
   },
   {
     name: 'LISTEN',
@@ -187,6 +206,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       object(280),
       embed(ACCEPT, 'ece', CmEce),
     ),
+    least: ACCEPT,
     when: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
   },
   {
@@ -226,6 +246,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     method: 'setOption',
     in: layout(24, object(8), value(12, 4, 'level'), value(16, 4, 'option')),
     data: { address: 0, length: 20, attribute: 'value' },
+    only: { at: 12, values: Object.values(CmOptionLevel.values), code: 'ENOSYS' },
   },
   {
     name: 'NOTIFY',
@@ -239,7 +260,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     number: 16,
     ...JOIN,
     in: layout(48, value(8, 8, 'userHandle'), value(44, 4, 'id')),
-    short: [{ at: 16, attribute: 'address' }],
+    addresses: [{ at: 16, attribute: 'address' }],
   },
   {
     name: 'LEAVE_MCAST',
@@ -258,6 +279,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     in: layout(16, object(8)),
     response: 0,
     out: events,
+    room: 0,
     channel: 'channel',
     from: 12,
   },
@@ -270,6 +292,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     response: 0,
     out: addresses,
     room: ADDRESSES_BEFORE_INDEX,
+    roomLater: true,
     option: { at: 12, is: 0 },
   },
   {
@@ -281,6 +304,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     response: 0,
     out: layout(440),
     room: 8,
+    roomLater: true,
     option: { at: 12, is: 1 },
     list: { attribute: 'paths', at: 8, size: 72, count: 0 },
   },
@@ -293,6 +317,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     response: 0,
     out: addresses,
     room: ADDRESSES_BEFORE_INDEX,
+    roomLater: true,
     option: { at: 12, is: 2 },
   },
   {
@@ -300,21 +325,28 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     number: 20,
     class: 'cm_id',
     method: 'bind',
-    in: layout(136, object(0), address(8, 'address')),
+    in: layout(136, object(0)),
+    reserved: { at: 6, bytes: 2 },
+    addresses: [{ at: 8, length: 4, attribute: 'address' }],
   },
   {
     name: 'RESOLVE_ADDR',
     number: 21,
     class: 'cm_id',
     method: 'resolveAddress',
-    in: layout(272, object(0), value(4, 4, 'timeout'), address(16, 'source'), address(144, 'destination')),
-    sized: { at: 8, attribute: 'source' },
+    in: layout(272, object(0), value(4, 4, 'timeout')),
+    reserved: { at: 12, bytes: 4 },
+    addresses: [
+      { at: 16, length: 8, attribute: 'source', optional: true },
+      { at: 144, length: 10, attribute: 'destination' },
+    ],
   },
   {
     name: 'JOIN_MCAST',
     number: 22,
     ...JOIN,
-    in: layout(152, value(8, 8, 'userHandle'), value(16, 4, 'id'), value(22, 2, 'flags'), address(24, 'address')),
+    in: layout(152, value(8, 8, 'userHandle'), value(16, 4, 'id'), value(22, 2, 'flags')),
+    addresses: [{ at: 24, length: 20, attribute: 'address' }],
   },
 ]
 

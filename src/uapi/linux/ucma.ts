@@ -3,6 +3,8 @@
  * pointer in it. The tables are spec/linux/ucma.ts; cells.ts reads and writes the structs; this file handles lengths
  * and what structs express other than by fields. Errors are those of Linux's ucma.c.
  */
+
+import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { CallError } from '../../spec/errno.ts'
 import {
   absentUcmaCommands,
@@ -26,6 +28,8 @@ export interface UcmaChannel {
   readonly fd: number
   /** Whether an object's events go to the channel of one of the caller's descriptors. */
   holds(handle: number, fd: number): boolean
+  /** What one of the caller's descriptors is. */
+  kindOf(fd: number): 'channel' | 'other' | 'closed'
 }
 
 interface Compiled {
@@ -68,14 +72,42 @@ const longAddress = (body: Uint8Array, at: number): Uint8Array => {
   return storage
 }
 
-const isAddress = (bytes: Uint8Array): boolean => bytes[0] !== 0 || bytes[1] !== 0
+/** An address; undefined: an optional one is not there. Linux checks its size before anything else. */
+const readAddress = (
+  { name }: UcmaCommand,
+  body: Uint8Array,
+  { at, length, attribute, optional }: NonNullable<UcmaCommand['addresses']>[number],
+): Uint8Array | undefined => {
+  const isShort = length === undefined
+  const storage = isShort ? longAddress(body, at) : body.slice(at, at + ADDRESS_BYTES)
+  const family = viewOf(storage).getUint16(0, true)
+  const size = SOCKADDR_BYTES[family] ?? 0
+  const given = isShort ? size : viewOf(body).getUint16(length, true)
+  if (optional && (isShort ? family : given) === 0) return undefined
+  if (given === 0 || given !== size || (isShort && size > SHORT_ADDRESS))
+    throw new CallError('EINVAL', `${name}: attribute ${attribute}: ${given} bytes for an address of family ${family}`)
+  return storage
+}
+
+/** What Linux checks before it looks for the object. */
+const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, args: AnyValues): void => {
+  const { name, least = 0, only, reserved, addresses = [] } = command
+  if (inLength < least)
+    throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${least}`)
+  if (only !== undefined && !only.values.includes(body[only.at]!))
+    throw new CallError(only.code ?? 'EINVAL', `${name}: the byte at ${only.at} is ${body[only.at]}`)
+  if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
+    throw new CallError('EINVAL', `${name}: its reserved bytes are not 0`)
+  for (const one of addresses) {
+    const storage = readAddress(command, body, one)
+    if (storage !== undefined) args[one.attribute] = storage
+  }
+}
 
 /** Fields of a struct without cells. */
 const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, args: AnyValues): void => {
   const struct = viewOf(body)
-  const { data, counted, when, sized, only, short = [] } = command
-  if (only !== undefined && !only.values.includes(body[only.at]!))
-    throw new CallError('EINVAL', `${command.name}: ${body[only.at]} is none of ${only.values.join(', ')}`)
+  const { data, counted, when, unread } = command
   if (data !== undefined) {
     const length = struct.getUint32(data.length, true)
     if (length > 4096) throw new CallError('EINVAL', `${command.name}: an option of ${length} bytes; at most 4096`)
@@ -83,11 +115,17 @@ const readRest = (view: CallerView, { command }: Compiled, body: Uint8Array, arg
   }
   if (counted !== undefined) args[counted.attribute] = body.slice(counted.at, counted.at + body[counted.length]!)
   if (when !== undefined && body[when.at] === 0) for (const name of when.attributes) delete args[name]
-  if (sized !== undefined && struct.getUint16(sized.at, true) === 0) delete args[sized.attribute]
-  for (const { at, attribute } of short) {
-    const storage = longAddress(body, at)
-    if (attribute !== 'source' || isAddress(storage)) args[attribute] = storage
-  }
+  if (unread !== undefined && struct.getUint16(unread.at, true) === unread.is) delete args[unread.attribute]
+}
+
+/** Finds the object that a command is about among those of its channel: ENOENT, EINVAL for another channel. */
+const checkObject = (view: CallerView, channel: UcmaChannel, command: UcmaCommand, about: number, fd: number): void => {
+  const { name } = command
+  if (command.from !== undefined && channel.kindOf(fd) !== 'channel')
+    throw new CallError(channel.kindOf(fd) === 'closed' ? 'ENOENT' : 'EINVAL', `${name}: ${fd} is no channel`)
+  const wanted = command.method === 'create' ? 'cm_id' : command.class
+  if (view.classOf(about)?.name !== wanted) throw new CallError('ENOENT', `${name}: there is no ${wanted} ${about}`)
+  if (!channel.holds(about, fd)) throw new CallError('EINVAL', `${name}: ${wanted} ${about} is of another channel`)
 }
 
 /** Consecutive records of a list, and their number. */
@@ -117,19 +155,22 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
     const found = find(header.getUint32(0, true), viewOf(body))
     const { command } = found
     name(`ucma ${command.name}`)
-    const room = command.room ?? command.out?.size ?? 0
-    if (outLength < room)
-      throw new CallError('ENOSPC', `${command.name}: the response has ${room} bytes, there is room for ${outLength}`)
-
     const facts: Facts = {}
     const args: AnyValues = {}
+    readFirst(found, body, inLength, args)
+    const room = command.room ?? command.out?.size ?? 0
+    const checkRoom = (): void => {
+      if (outLength >= room) return
+      throw new CallError('ENOSPC', `${command.name}: the response has ${room} bytes, there is room for ${outLength}`)
+    }
+    if (!command.roomLater) checkRoom()
     readCells(found.in, body.subarray(0, command.in.size), args, facts, true)
     readRest(view, found, body, args)
     if (command.channel !== undefined) args[command.channel] = channel.fd
     const holder = command.from === undefined ? channel.fd : viewOf(body).getInt32(command.from, true)
     const about = facts.object ?? (args.id as number | undefined)
-    if (about !== undefined && !channel.holds(about, holder))
-      throw new CallError('ENOENT', `${command.name}: the channel has no object ${about}`)
+    if (about !== undefined) checkObject(view, channel, command, about, holder)
+    checkRoom()
     const object = command.class === 'cm_channel' ? channel.object : facts.object
     const call = callOf(view, command.class, command.method, object, args)
     const response = command.response === undefined ? 0n : viewOf(body).getBigUint64(command.response, true)
