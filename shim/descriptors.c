@@ -65,6 +65,9 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
     }
     if (UNLIKELY(kind == FD_GIVEN))
         return -1;
+    /* Neither device files nor netlink sockets count what can be read. */
+    if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
+        return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||
         ((kind == FD_EVENT || kind == FD_CM) && _IOC_TYPE(request) != MAGIC_OBJECT))
         return REAL(ioctl)(fd, request, argument);
@@ -75,13 +78,12 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         return REAL(ioctl)(fd, request, argument);
     case FIONBIO:
     case FIOASYNC:
-    case FIONREAD:
         return REAL(ioctl)(fd, request, argument);
     }
     return (int)session_call(fd, USERDMA_IOCTL, (uint32_t)request, argument);
 }
 
-/* Contexts and drivers' descriptors can be written; event descriptors are only read. */
+/* Contexts and drivers' descriptors can be written; event descriptors are open for reading only. */
 static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
 {
     if (LIKELY(kind == FD_CONTEXT))
@@ -94,7 +96,7 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
         return -1;
     if (kind == FD_NETLINK)
         return netlink_write(fd, buffer, count);
-    return fail(kind == FD_EVENT ? EINVAL : EBADF);
+    return fail(EBADF);
 }
 
 EXPORT ssize_t write(int fd, const void *buffer, size_t count)

@@ -97,8 +97,10 @@ ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count)
     return netlink_write(fd, room, length);
 }
 
-static ssize_t send_message(int fd, const struct msghdr *message)
+static ssize_t send_message(int fd, const struct msghdr *message, int flags)
 {
+    if (flags & MSG_OOB)
+        return fail(EOPNOTSUPP);
     if (check_destination(message->msg_name, message->msg_namelen) != 0)
         return -1;
     return netlink_writev(fd, message->msg_iov, message->msg_iovlen);
@@ -106,19 +108,23 @@ static ssize_t send_message(int fd, const struct msghdr *message)
 
 EXPORT ssize_t send(int fd, const void *buffer, size_t count, int flags)
 {
-    return is_netlink(fd) ? netlink_write(fd, buffer, count) : REAL(send)(fd, buffer, count, flags);
+    if (!is_netlink(fd))
+        return REAL(send)(fd, buffer, count, flags);
+    return flags & MSG_OOB ? fail(EOPNOTSUPP) : netlink_write(fd, buffer, count);
 }
 
 EXPORT ssize_t sendto(int fd, const void *buffer, size_t count, int flags, const struct sockaddr *to, socklen_t length)
 {
     if (!is_netlink(fd))
         return REAL(sendto)(fd, buffer, count, flags, to, length);
+    if (flags & MSG_OOB)
+        return fail(EOPNOTSUPP);
     return check_destination(to, length) != 0 ? -1 : netlink_write(fd, buffer, count);
 }
 
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *message, int flags)
 {
-    return is_netlink(fd) ? send_message(fd, message) : REAL(sendmsg)(fd, message, flags);
+    return is_netlink(fd) ? send_message(fd, message, flags) : REAL(sendmsg)(fd, message, flags);
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int flags)
@@ -126,7 +132,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *messages, unsigned int count, int fl
     if (!is_netlink(fd))
         return REAL(sendmmsg)(fd, messages, count, flags);
     unsigned int sent = 0;
-    for (ssize_t length; sent < count && (length = send_message(fd, &messages[sent].msg_hdr)) >= 0; sent++)
+    for (ssize_t length; sent < count && (length = send_message(fd, &messages[sent].msg_hdr, flags)) >= 0; sent++)
         messages[sent].msg_len = (unsigned int)length;
     return sent > 0 || count == 0 ? (int)sent : -1;
 }

@@ -12,6 +12,7 @@
 #include <linux/netlink.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -146,6 +147,8 @@ static void options(void)
     EXPECT(getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0 && bytes == sizeof peer && peer.pid == 0);
     EXPECT(getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &more) == 0 && limit.tv_sec == 0 && limit.tv_usec == 0);
     FAILS(shutdown(fd, SHUT_RDWR), EOPNOTSUPP);
+    FAILS(send(fd, &room, sizeof room, MSG_OOB), EOPNOTSUPP);
+    FAILS(ioctl(fd, FIONREAD, &bytes), ENOTTY);
     refusal(fd, false, false);
     EXPECT(set_option(fd, NETLINK_CAP_ACK, 1) == 0 && option_of(fd, SOL_NETLINK, NETLINK_CAP_ACK) == 1);
     refusal(fd, true, false);

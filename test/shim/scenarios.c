@@ -160,6 +160,9 @@ static void events(void)
     EXPECT(poll(&poll_for, 1, 5000) == 1 && poll_for.revents == POLLIN);
     FAILS(read(channel, bytes, 4), EINVAL);
     FAILS(read(channel, bytes, 0), EINVAL);
+    FAILS(write(channel, bytes, 4), EBADF);
+    FAILS(ioctl(channel, FIONREAD, bytes), ENOTTY);
+    FAILS(ioctl(fd, FIONREAD, bytes), ENOTTY);
     EXPECT(read(channel, bytes, 8) == 8 && bytes[7] == 8 && bytes[8] == 0);
     EXPECT(order(fd, RECORD, 8) == 0 && order(fd, RECORD, 8) == 0);
     EXPECT(read(channel, bytes, 16) == 8);
