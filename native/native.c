@@ -43,10 +43,7 @@ static uint32_t (*engine)(uint32_t, const uint8_t *, uint64_t) = by_table;
 #define SSE __attribute__((target("pclmul,sse4.1")))
 #define AVX __attribute__((target("pclmul,sse4.1,avx512f,avx512vl,avx512dq,vpclmulqdq")))
 
-/*
- * Shuffle masks to move a register by `r` bytes, for `r` new bytes: from [16 + r] away from them, from [r] towards
- * them.
- */
+/* Masks for PSHUFB: at [16 + r] a shift by r bytes to the low end, at [r] by 16 - r bytes to the high end. */
 static const uint8_t slide[48] = {
     0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80,
     0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,

@@ -114,7 +114,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "root's daemon: serve the users of this group too; may be given several times",
         collect,
       )
-      .option('--end-with-last-client', 'end when the last program has gone')
+      .option('--end-with-last-client', 'end when the last program has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(
         'after',
@@ -169,7 +169,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
     const device = program.command('device').description('Adds and removes devices of a running daemon.')
     device
       .command('add')
-      .description('Adds a device; programs find it at once.')
+      .description('Adds a device; programs find it immediately.')
       .argument('<name[@address]>', 'as for --device')
       .option(SOCKET, 'the daemon at this socket')
       .addHelpText('after', examples('userdma device add rxe1@127.0.0.2', 'userdma device add ctx0'))

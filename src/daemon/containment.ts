@@ -29,7 +29,7 @@ export const createContainment = (log: (...words: unknown[]) => void = console.e
     const times = (counts.get(where) ?? 0) + 1
     counts.set(where, times)
     if ((times & (times - 1)) !== 0) return
-    log(`userdma daemon: a fault of its own in ${where}${times > 1 ? `, ${times} times so far` : ''}:`, error)
+    log(`userdma daemon: an internal error in ${where}${times > 1 ? `, ${times} times so far` : ''}:`, error)
   }
   const attempt = (where: string, body: () => void): boolean => {
     try {

@@ -101,7 +101,7 @@ const requireFolder = (socket: string): void => {
 
 const listenAt = async (socket: string, served: Served): Promise<number> => {
   if (Buffer.byteLength(socket) > LONGEST_PATH)
-    throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system takes ${LONGEST_PATH}`)
+    throw new Error(`socket path ${socket} has ${Buffer.byteLength(socket)} bytes; the system allows ${LONGEST_PATH}`)
   requireFolder(socket)
   const lock = await takeLock(`${socket}.lock`)
   try {

@@ -22,7 +22,7 @@ const openLock = (path: string): number => {
     fd = openSync(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, 0o600)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ELOOP') throw error
-    throw new Error(`${path} is a symbolic link, which a lock may not be; remove it`)
+    throw new Error(`${path} is a symbolic link, which cannot be a lock; remove it`)
   }
   const found = fstatSync(fd)
   if (found.isFile() && found.uid === process.geteuid?.()) {
@@ -30,7 +30,7 @@ const openLock = (path: string): number => {
     return fd
   }
   closeSync(fd)
-  throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock has to be; remove it`)
+  throw new Error(`${path} is not a file of user ${process.geteuid?.()}, which a lock must be; remove it`)
 }
 
 /** The process that holds the lock, if the kernel reports it. */
@@ -67,7 +67,9 @@ export const takeLock = async (path: string, patience = 10_000): Promise<LockFil
     try {
       while (!tryLock(fd, path)) {
         if (performance.now() >= deadline)
-          throw new Error(`${path} is locked by ${holder(fd)}, which starts at the same place; end it and try again`)
+          throw new Error(
+            `${path} is locked by ${holder(fd)}, which starts a daemon at the same path; end it and try again`,
+          )
         await new Promise(resolve => setTimeout(resolve, INTERVAL))
       }
       if (isAt(path, fd))

@@ -166,7 +166,7 @@ export class IpInterface implements NeighbourHost {
   join(socket: IpSocket, group: Uint8Array): void {
     const text = addressText(group)
     this.#requireFamily(group)
-    if (!isMulticastGid(group)) throw new IpError('EINVAL', `${text} is no multicast group`)
+    if (!isMulticastGid(group)) throw new IpError('EINVAL', `${text} is not a multicast group`)
     if (socket.groups.has(text)) throw new IpError('EADDRINUSE', `the socket is in group ${text} already`)
     if (socket.groups.size >= SocketLimits.groupsEach)
       throw new IpError('ENOMEM', `the socket is in ${SocketLimits.groupsEach} groups, the most it can be in`)
@@ -187,14 +187,15 @@ export class IpInterface implements NeighbourHost {
   send({ protocol, port }: IpSocket, to: IpEnd, payload: Uint8Array, now: number): void {
     const { address: destination } = to
     this.#requireFamily(destination)
-    if (isUnspecified(destination)) throw new IpError('EINVAL', `${addressText(destination)} is nobody's address`)
+    if (isUnspecified(destination))
+      throw new IpError('EINVAL', `${addressText(destination)} is not the address of a host`)
     if (!isMulticastGid(destination) && !this.prefix.isBroadcast(destination) && !this.prefix.includes(destination))
       throw new IpError('ENETUNREACH', `${addressText(destination)} is not on the link ${this.prefix.text}`)
     const most = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
     if (payload.length > most)
       throw new IpError('EMSGSIZE', `${payload.length} bytes: at most ${most} fit a packet, and none is fragmented`)
     if (protocol === IpProtocolNumber.UDP) {
-      if (to.port === 0) throw new IpError('EINVAL', 'port 0 is no destination')
+      if (to.port === 0) throw new IpError('EINVAL', 'port 0 is not a destination')
       this.#sendIp(udpPacket(this.#to(destination), { sourcePort: port, destinationPort: to.port, payload }), now)
       return
     }

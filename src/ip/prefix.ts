@@ -28,7 +28,7 @@ export class Prefix {
     const bits = this.isIpv4 ? 32 : 128
     if (!(length >= 1 && length <= bits)) throw new IpError('EINVAL', `prefix length ${length}: it is 1 to ${bits}`)
     if (isMulticastGid(address) || isUnspecified(address) || isLoopback(address) || this.isBroadcast(address))
-      throw new IpError('EINVAL', `${addressText(address)} is no address of a host on a link`)
+      throw new IpError('EINVAL', `${addressText(address)} is not the address of a host on a link`)
   }
 
   get text(): string {

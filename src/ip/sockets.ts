@@ -54,8 +54,7 @@ export class IpSockets {
     const sockets = this.#byPort[protocol]
     if (this.count >= SocketLimits.sockets)
       throw new IpError('ENOMEM', `the interface has ${SocketLimits.sockets} sockets already, the most it can have`)
-    if (sockets.has(port))
-      throw new IpError('EADDRINUSE', `port ${port} is in use; leave it out, and a free one is taken`)
+    if (sockets.has(port)) throw new IpError('EADDRINUSE', `port ${port} is in use; omit it to get a free one`)
     const socket = { protocol, port: port || this.#freePort(sockets), receiver, groups: new Set<string>() }
     sockets.set(socket.port, socket)
     return socket

@@ -29,7 +29,7 @@ const table = {
     fails: ['LOC_QP_OP_ERR'],
     text: 'it has more scatter/gather elements than max_send_sge, {most}',
   },
-  NOT_INLINE: { code: 0x103, fails: ['LOC_QP_OP_ERR'], text: '{opcode:request} takes no inline data' },
+  NOT_INLINE: { code: 0x103, fails: ['LOC_QP_OP_ERR'], text: '{opcode:request} does not support inline data' },
   NO_READS: {
     code: 0x104,
     fails: ['LOC_QP_OP_ERR'],
@@ -298,13 +298,13 @@ const table = {
   // ---- 0x8..: queues and events ----
   CQ_FULL: { code: 0x801, fails: ['CQ_ERR'], text: 'CQ {cq} of {entries} is full; a completion was lost' },
   COMPLETION_LOST: { code: 0x802, fails: ['QP_FATAL', 'WR_FLUSH_ERR'], text: 'CQ {cq} of {entries} is full' },
-  ESTABLISHED: { code: 0x811, fails: ['COMM_EST'], note: true, text: 'a packet came in state RTR' },
+  ESTABLISHED: { code: 0x811, fails: ['COMM_EST'], note: true, text: 'a packet arrived in state RTR' },
   DRAINED: { code: 0x812, fails: ['SQ_DRAINED'], note: true, text: 'all requests that were sent are complete' },
   LAST_WQE: {
     code: 0x813,
     fails: ['QP_LAST_WQE_REACHED'],
     note: true,
-    text: 'it moved to ERR and takes no more receives from its shared receive queue',
+    text: 'it moved to ERR and consumes no more receives of its shared receive queue',
   },
   SRQ_LIMIT: {
     code: 0x814,

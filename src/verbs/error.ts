@@ -9,7 +9,7 @@ export type ErrorCode = ErrnoName
 /** The remedy for an errno, where it is always the same. */
 const HINTS: Readonly<Record<string, string>> = {
   EBUSY: 'close what uses it first',
-  EIO: 'the device is gone: open it again',
+  EIO: 'the device was removed: open it again',
   EOPNOTSUPP: 'this device does not have it; ask `device.supports()` what it has',
   ENOMEM: 'close what is not needed any more, or ask for less',
 }

@@ -107,7 +107,7 @@ const addressOf = (call: string, text: string): Uint8Array => {
   if (bytes === undefined)
     throw invalidArgument(
       call,
-      `address ${formatValue(text)} is no IPv4 or IPv6 address`,
+      `address ${formatValue(text)} is not an IPv4 or IPv6 address`,
       'write 10.9.0.2 or fd00:9::2',
     )
   return bytes
@@ -258,7 +258,7 @@ class Interface extends VerbsObject implements IpInterface {
       clearTimeout(timer)
       socket.close()
     }
-    throw refused('EIO', call, 'the device is gone')
+    throw refused('EIO', call, 'the device was removed')
   }
 
   udp(options: UdpOptions = {}): UdpSocket {
@@ -277,7 +277,11 @@ export const ipPlan = (kit: DeviceContext, options: IpOptions): Plan<IpInterface
   checkText(call, 'address', options.address)
   const [text = '', length, ...more] = options.address.split('/')
   if (more.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length)))
-    throw invalidArgument(call, `address ${formatValue(options.address)} is none with a prefix`, 'write 10.9.0.1/24')
+    throw invalidArgument(
+      call,
+      `address ${formatValue(options.address)} is not an address with a prefix length`,
+      'write 10.9.0.1/24',
+    )
   const address = addressOf(call, text)
   const args = { address, ...(length !== undefined && { prefixLength: Number(length) }) }
   return plan(InterfaceClass, args, ({ object, out }) => new Interface(kit, object, address, out.mtu))

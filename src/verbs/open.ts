@@ -145,7 +145,7 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
         `device "${device}" is one of a daemon or a network: say which, with socket or network`,
       )
     if ([link, name, address, rings].some(one => one !== undefined))
-      throw invalidArgument('open', `device "${device}" is there already: give network and device only`)
+      throw invalidArgument('open', `device "${device}" exists already: pass only network and device`)
     return openAgain(network, device)
   }
   if ([network, link, name, address, rings].some(one => one !== undefined))

@@ -82,7 +82,7 @@ describe('wrong usage is reported', () => {
     writeFileSync(file, 'mine')
     const found = await runUserdma(t, ['daemon', '--socket', file])
     assert.equal(found.status, 1)
-    assert.match(found.stderr, /file is there, but is not a socket\n$/)
+    assert.match(found.stderr, /file exists, but is not a socket\n$/)
     const long = join(folder, 'x'.repeat(120))
     assert.match((await runUserdma(t, ['daemon', '--socket', long])).stderr, /^userdma: socket path .* has \d+ bytes; /)
   })

@@ -144,7 +144,7 @@ test('other kinds cannot be moved; rights may change', () => {
     const { object, out } = create({ kind })
     assert.throws(() => modify(object!, { translation: { start: 0n, length: 1n, iova: 0n } }), {
       code: 'EINVAL',
-      message: /only regions of kind MEMORY can be placed anew/,
+      message: /only regions of kind MEMORY can get another translation/,
     })
     modify(object!, { access: LOCAL_WRITE })
     assert.equal(query(object!).kind, kind)

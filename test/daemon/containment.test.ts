@@ -252,7 +252,7 @@ test('errors in a timer and in a doorbell are logged, and the context still ends
   while (contexts.count > 0) await look()
   await new Promise(setImmediate)
   assert.match(lines[0], /a doorbell: Error: injected/)
-  assert.match(lines[1], /adrift: Error: injected/)
+  assert.match(lines[1], /without doorbells: Error: injected/)
   assert.ok(looks >= 3)
 })
 

@@ -75,7 +75,7 @@ test('errors follow from a method’s arguments', () => {
   const part = (file: string, method: string): string =>
     (pages.get(file) ?? '').split(`\n## ${method}\n`)[1].split('\n## ')[0]
   assert.match(part('cq.md', 'destroy'), /- ENOENT: the object does not exist\n[\s\S]*- EBUSY/)
-  assert.match(part('cq.md', 'create'), /- EBADF: `channel` or `asyncFd` is none of this context/)
+  assert.match(part('cq.md', 'create'), /- EBADF: `channel` or `asyncFd` does not belong to this context/)
   assert.match(part('mr.md', 'create'), /- ENOENT: `pd` or `dm` does not exist/)
   assert.match(part('rc_qp.md', 'modify'), /In Linux: write `MODIFY_QP`, write `EX_MODIFY_QP`/)
 })

@@ -124,7 +124,7 @@ const errorsOf = (cls: JsonClass, { call, in: into, out }: JsonMethod): string[]
   if (cls.identity === 'fixed') errors.push(`EINVAL: there is no such ${cls.name}`)
   if (fds.length > 0 || (cls.identity === 'fd' && !creates))
     errors.push(
-      `EBADF: ${[...(cls.identity === 'fd' && !creates ? ['the descriptor'] : []), ...fds].join(' or ')} is none of this context`,
+      `EBADF: ${[...(cls.identity === 'fd' && !creates ? ['the descriptor'] : []), ...fds].join(' or ')} does not belong to this context`,
     )
   if (limited.length > 0) errors.push(`EINVAL: ${limited.map(({ name }) => code(name)).join(', ')} out of limits`)
   if (into.some(({ type }) => type.kind === 'record'))

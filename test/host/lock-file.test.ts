@@ -18,7 +18,7 @@ test('one owner at a time, and the file is removed with the lock', async () => {
   const first = await takeLock(path).finally(() => process.umask(before))
   assert.equal(statSync(path).mode & 0o777, 0o600, 'with any umask')
   await assert.rejects(takeLock(path, 0), {
-    message: `${path} is locked by process ${process.pid}, which starts at the same place; end it and try again`,
+    message: `${path} is locked by process ${process.pid}, which starts a daemon at the same path; end it and try again`,
   })
   const second = takeLock(path)
   first.release()
@@ -50,14 +50,14 @@ test('a symbolic link is not followed, and its target is not changed', async () 
   writeFileSync(target, 'text')
   const path = join(folder, 'link')
   symlinkSync(target, path)
-  await assert.rejects(takeLock(path), { message: `${path} is a symbolic link, which a lock may not be; remove it` })
+  await assert.rejects(takeLock(path), { message: `${path} is a symbolic link, which cannot be a lock; remove it` })
   assert.equal(readFileSync(target, 'utf8'), 'text')
 })
 
 test('a FIFO is refused, without waiting for its other end', async t => {
   const path = join(folder, 'fifo')
   if (spawnSync('mkfifo', [path]).status !== 0) return t.skip('mkfifo is missing')
-  await assert.rejects(takeLock(path), /is not a file of user \d+, which a lock has to be; remove it$/)
+  await assert.rejects(takeLock(path), /is not a file of user \d+, which a lock must be; remove it$/)
 })
 
 test("another user's file is refused", { skip: !isRoot && 'only root can make one' }, async () => {

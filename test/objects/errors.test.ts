@@ -155,7 +155,7 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
         wrong.push([`${name} gone`, 'ENOENT', given(4000), name])
         wrong.push([`${name} of another class`, 'EINVAL', given(notOf(names.handles, of.class)), name])
       } else if (of.kind === 'fd') {
-        wrong.push([`${name} that is no descriptor`, 'EBADF', given(999), name])
+        wrong.push([`${name} that is not a descriptor`, 'EBADF', given(999), name])
         wrong.push([`${name} of another class`, 'EBADF', given(notOf(names.fds, of.class)), name])
       }
     }
@@ -176,7 +176,7 @@ it('before the context is opened every call is EINVAL, and after device removal 
     if (call.methodName === 'open') continue
     const fd = descriptorOf(cls, call.method.call)
     const title = `${cls.name}.${call.methodName}`
-    const says = /the descriptor has no context yet: device\.open comes first|not open yet/
+    const says = /the descriptor has no context yet: call device\.open first|not open yet/
     assertRefused(make(call.method.call, encodeCall(call), closed, fd), { title, code: 'EINVAL', says })
   }
   unregister(one.p.rxe.device as Device)

@@ -108,11 +108,11 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
       add('gone', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
       const other = notOf(names.handles, of.class)
       add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, number(other, 4))
-      found.push({ title: 'an entry', code: 'EINVAL', says: 'this is no chain', payload, flags: MANDATORY | CHAINED })
+      found.push({ title: 'an entry', code: 'EINVAL', says: 'this is not a chain', payload, flags: MANDATORY | CHAINED })
       break
     }
     case 'fd':
-      add('no descriptor', 'EBADF', 'the descriptor is none of this context', number(999, 4))
+      add('no descriptor', 'EBADF', 'the descriptor does not belong to this context', number(999, 4))
       add(
         'another class',
         'EBADF',
@@ -178,7 +178,7 @@ export const wrongInput = (bench: Bench, call: Call, name: string): Wrong[] => {
   viewOf(wild).setBigUint64(0, 0xdead_0000n, true)
   viewOf(wild).setBigUint64(8, BigInt(payload.length), true)
   found.push(
-    { ...also, title: `${name} twice`, says: /attribute 0x[0-9a-f]+ is there twice$/, bytes: twice },
+    { ...also, title: `${name} twice`, says: /attribute 0x[0-9a-f]+ is passed twice$/, bytes: twice },
     {
       ...also,
       title: `${name} as output`,
@@ -271,7 +271,7 @@ export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
     found.push({ title, code, says: new RegExp(where + says), bytes: changed(view => view.setUint32(4, number, true)) })
   }
   if (isCreate(call.method.call))
-    object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for what is yet to be made', 3)
+    object('an object that the call creates', 'EINVAL', 'object_id is 3; it is 0 for an object to be created', 3)
   else if (cls.identity === 'handle') {
     object('gone', 'ENOENT', 'there is no object with handle 4000', 4000)
     object('another class', 'EINVAL', `handle \\d+ is of class \\w+, not ${cls.name}`, notOf(names.handles, cls.name))

@@ -94,7 +94,7 @@ describe('unreliable services', {
       /ud_qp\.modify\(object \d+, state INIT, pkeyIndex 0, port 1, qkey 0x1234567\) = 0/,
       /ah\.create\(pd \d+, address \{dgid ::ffff:127\..*isGlobal 1, port 1\}.*\) = 0 \{object \d+, number [1-9]/,
       /ud_qp\.attachMcast\(object \d+, gid ::ffff:239\.91\.2\.3, mlid 0\) = 0/,
-      /ud_qp\.attachMcast\(.*\) = -1 EINVAL \(.*is no multicast GID/,
+      /ud_qp\.attachMcast\(.*\) = -1 EINVAL \(.*is not a multicast GID/,
       /ud_qp\.destroy\(object \d+\) = -1 EBUSY \(.*attached to 1 multicast groups/,
       /uc_qp\.modify\(object \d+, state RTR, address \{.*\}, pathMtu MTU_1024, rqPsn 0x5, destQpn 0x/,
     ])

@@ -43,7 +43,7 @@ describe('RLIMIT_MEMLOCK', { skip: skip || lacking(...UNPRIVILEGED.slice(0, 1)) 
     assert.equal(said, '4, then Cannot allocate memory\nafter one less one more\n')
     assert.match(
       log,
-      /process \d+ may lock 262144 bytes \(RLIMIT_MEMLOCK\), has registered 262144 and asks for 65536 more: raise the limit \(ulimit -l\), or start the daemon with --ignore-memlock\n$/,
+      /process \d+ may lock 262144 bytes \(RLIMIT_MEMLOCK\), has registered 262144 and requests 65536 more: raise the limit \(ulimit -l\), or start the daemon with --ignore-memlock\n$/,
     )
   })
 

@@ -81,7 +81,7 @@ describe('memory whose access never completes', { skip }, () => {
         t.skip(outcome[0])
         return
       }
-      if (cutOff) await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is cut off`))
+      if (cutOff) await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
       if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
       await assertServes(daemon, neighbours)
       slow.child.stdin?.end()
@@ -124,7 +124,7 @@ describe('a guest that delays whoever serves it', { skip: lacking(stalling, 'ibv
         t.skip(outcome[0])
         return
       }
-      if (cutOffStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is cut off/)
+      if (cutOffStalls.includes(kind)) await daemon.running.printed(/process \d+ \(stalling\) is disconnected/)
       await assertServes(daemon, neighbours)
       guest.child.stdin?.end()
       await guest.ended

@@ -85,7 +85,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(status, 0, stderr)
     const log = join(folder, 'userdma', 'daemon.log')
     const whole =
-      /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has gone, .*\n$/
+      /^userdma daemon: process \d+ serves .*sock \(rxe0@.*\nuserdma daemon: process \d+ ends: its last client has ended, .*\n$/
     for (const deadline = Date.now() + 10_000; !whole.test(readFileSync(log, 'utf8')); )
       assert.ok(Date.now() < deadline, readFileSync(log, 'utf8'))
   })

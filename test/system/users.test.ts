@@ -97,7 +97,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
       const stat = await asOtherUser(t, ['stat', '--socket', socket])
       assert.equal(stat.status, 0)
       const fault = await asOtherUser(t, ['fault', 'set', 'drop=1%', '--socket', socket])
-      assert.match(fault.stderr, /only the user whose daemon this is may set faults/)
+      assert.match(fault.stderr, /only the user of this daemon may set faults/)
     }
   })
 

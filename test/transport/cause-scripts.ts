@@ -19,7 +19,7 @@ export const requester: readonly [CauseName, string, (t: Script) => void][] = [
     'it has more scatter/gather elements than max_send_sge, 4',
     t => t.post({ id: 1, opcode: SEND, sges: Array.from({ length: 5 }, () => ({ at: 0, length: 1 })) }),
   ],
-  ['NOT_INLINE', 'READ takes no inline data', t => t.post({ id: 1, opcode: READ, inline: new Uint8Array(4) })],
+  ['NOT_INLINE', 'READ does not support inline data', t => t.post({ id: 1, opcode: READ, inline: new Uint8Array(4) })],
   [
     'BAD_FLUSH',
     'placement 0 with selectivity 0 is not a valid FLUSH',

@@ -94,7 +94,7 @@ eachCarrier(openTwo => {
       const to = b.pd.rcQp({ sendCq: b.cq, srq })
       from.connect(to.endpoint)
       to.connect(from.endpoint)
-      assert.throws(() => to.receive(), /takes from a shared receive queue/)
+      assert.throws(() => to.receive(), /uses a shared receive queue/)
       return from
     })
     for (let i = 0; i < 6; i++) {

@@ -52,7 +52,7 @@ eachCarrier(openTwo => {
       for (const post of [() => a.qp.send(new Uint8Array(1), { id }), () => a.qp.receive(undefined, id)])
         assert.throws(post, {
           code: 'EINVAL',
-          message: new RegExp(`id ${id} is not a number that a completion can show`),
+          message: new RegExp(`id ${id} is not a number that a completion can contain`),
         })
     const both = { immediate: 1, invalidate: 2 }
     refuses('qp.send', /immediate and invalidate exclude each other/, () => a.qp.send(new Uint8Array(1), both))

@@ -88,7 +88,7 @@ eachCarrier(openTwo => {
     assert.equal(qp.state, 'RESET')
     refuses('ah.create', /^the destination is missing$/, () => pd.addressHandle(untyped(undefined)))
     refuses('pd.createAhs', /^the destination is missing$/, () => pd.addressHandles(untyped([undefined])))
-    refuses('pd.createAhs', /no list$/, () => pd.addressHandles(untyped(undefined)))
+    refuses('pd.createAhs', /not a list$/, () => pd.addressHandles(untyped(undefined)))
     refuses('mw.create', /^type 3: it is 1 or 2$/, () => pd.window(untyped(3)))
     // The peer's record may have additional fields.
     pd.addressHandle(untyped({ ...endpoint, note: 5 })).close()

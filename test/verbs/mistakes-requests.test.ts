@@ -38,8 +38,10 @@ eachCarrier(openTwo => {
     refuses('qp.receive', no('a Uint8Array'), () => qp.receive(bytes))
     refuses('qp.read', no('a Uint8Array'), () => qp.read(bytes, remote))
     refuses('qp.compareSwap', no('a Uint8Array'), () => qp.compareSwap(bytes, remote, 1n, 2n))
-    refuses('qp.send', /^id 5n is not a number that a completion can show$/, () => qp.send(slice, { id: untyped(5n) }))
-    refuses('qp.send', /^id "a" is not a number that a completion can show$/, () =>
+    refuses('qp.send', /^id 5n is not a number that a completion can contain$/, () =>
+      qp.send(slice, { id: untyped(5n) }),
+    )
+    refuses('qp.send', /^id "a" is not a number that a completion can contain$/, () =>
       qp.send(new Uint8Array(1), { id: untyped('a') }),
     )
     for (const [shown, value] of [

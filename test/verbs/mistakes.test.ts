@@ -69,7 +69,7 @@ eachCarrier(openTwo => {
     qp.connect({ qpn: 5, gid: other.address, psn: 0 })
     qp.send(slice)
     await device.close()
-    const gone = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or gone' }
+    const gone = { name: 'RdmaError', code: 'EIO', reason: 'the device is closed or removed' }
     assert.throws(() => qp.send(slice), { ...gone, call: 'qp.send' })
     assert.throws(() => qp.receive(slice), { ...gone, call: 'qp.receive' })
     assert.throws(() => srq.receive(slice), { ...gone, call: 'srq.receive' })

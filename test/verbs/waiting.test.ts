@@ -93,7 +93,7 @@ const ending = async <T>(world: Awaited<ReturnType<typeof opened>>, call: Promis
   await world.pass()
   return call
 }
-const takesTime = { code: 'EOPNOTSUPP', reason: /takes time/, hint: /await device\.callAsync/ }
+const takesTime = { code: 'EOPNOTSUPP', reason: /is asynchronous/, hint: /await device\.callAsync/ }
 
 test('an awaited call returns the driver’s answer or refusal', async () => {
   const world = await opened()

@@ -121,9 +121,9 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const note = (what: string): void => {
     if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
   }
-  note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has gone`)
+  note(`serves ${socket} (${devicesText(config.devices)}${link}${faults}) until its last client has ended`)
   const signal = await Promise.race([stopped.then(() => true), running.ended])
-  note(signal ? 'was told to end' : 'ends: its last client has gone')
+  note(signal ? 'ends on a signal' : 'ends: its last client has ended')
   await running.close()
   if (options.removeFolder) removeFolder(dirname(socket))
   process.exit(0)

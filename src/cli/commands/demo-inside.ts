@@ -155,7 +155,7 @@ export const demoInside = async (): Promise<void> => {
 
   heading('1. Two queue pairs in one process')
   paragraph(
-    `A device, ${defaultDevice.name} at ${defaultDevice.address}, was made in this process, and two contexts opened on it, as two programs would. Each registers ${BYTES} bytes of memory and makes a queue pair; the queue pairs are connected, and one sends its bytes to the other.`,
+    `A device, ${defaultDevice.name} at ${defaultDevice.address}, was created in this process, and two contexts were opened on it, as two programs would. Each registers ${BYTES} bytes of memory and makes a queue pair; the queue pairs are connected, and one sends its bytes to the other.`,
   )
   const [from, to] = [createSide(rxe), createSide(rxe)]
   connect(from, to, identity.gids[1]!)

@@ -144,7 +144,7 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   const rest = entries.slice(shown.length)
   const packets = rest.filter(({ kind }) => kind === 'packet').length
   blank()
-  paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy what was made.`)
+  paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy the objects.`)
 }
 
 /** Number of polls of the daemon's objects, and milliseconds between them. */

@@ -53,7 +53,7 @@ class ProgramSocket {
 
   take(): Datagram {
     const datagram = this.#waiting.shift()
-    if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is there now')
+    if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is pending')
     this.#room += datagram.payload.length + EACH
     if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
     return datagram

@@ -196,7 +196,7 @@ export class IpOverDevice {
 
   /** Calls `body` with an interface, and sends the resulting packets. Throws CallError. */
   use<T>(call: string, one: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
-    if (!this.has(one)) throw new CallError('EIO', `${call}: the interface is gone`)
+    if (!this.has(one)) throw new CallError('EIO', `${call}: the interface was removed`)
     try {
       return body(one.ip, this.#environment.now())
     } catch (error) {

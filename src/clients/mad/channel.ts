@@ -78,7 +78,7 @@ export class MadQueue {
   /** The oldest message. EAGAIN without any, EINVAL without room for its first datagram. */
   take(room: number): TakenMessage {
     const [message] = this.#waiting
-    if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is there now')
+    if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is pending')
     const { data } = message
     const first = Math.min(data.length, MAD_BYTES)
     if (room < first)

@@ -69,9 +69,9 @@ const optionsOf = ({
     return { claim: undefined, rmpp, ownRmpp }
   }
   if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
-    bad('mgmtClass', `${mgmtClass} is no class of the general services below ${MAD_CLASSES}`)
+    bad('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
   if (classVersion >= CLASS_VERSIONS) bad('classVersion', `${classVersion}: they are below ${CLASS_VERSIONS}`)
-  if (isVendorClass(mgmtClass) && oui === 0) bad('oui', `class ${mgmtClass} is a vendor's, who is to be named`)
+  if (isVendorClass(mgmtClass) && oui === 0) bad('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad('rmppVersion', `class ${mgmtClass} has no long messages`)
   return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, ownRmpp }
 }
@@ -97,9 +97,12 @@ const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8A
   const { mgmtClass } = madFields(data)
   if (data.length < dataOffset(mgmtClass))
     bad(`${data.length} bytes; class ${mgmtClass} has headers of ${dataOffset(mgmtClass)}`)
-  if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad(`class ${mgmtClass} has no long messages, for which the agent is`)
+  if (rmppVersion !== 0 && !usesRmpp(mgmtClass))
+    bad(`class ${mgmtClass} has no long messages, but the agent is registered for them`)
   if (data.length > MAD_BYTES && !agent.isTransfer(data, mgmtClass))
-    bad(`${data.length} bytes are more than a datagram has (${MAD_BYTES}), and it is no RMPP message of the agent`)
+    bad(
+      `${data.length} bytes are more than a datagram has (${MAD_BYTES}), and this is not an RMPP message of the agent`,
+    )
   const message = new Uint8Array(Math.max(MAD_BYTES, data.length))
   message.set(data)
   return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message

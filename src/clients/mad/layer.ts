@@ -221,8 +221,7 @@ const serve = (service: MadService, { name }: Device, { claims }: MadPort): void
     throw new CallError('EBUSY', `management class ${service.mgmtClass} has an agent on ${name}`)
 }
 
-const gone = ({ name }: Device): CallError =>
-  new CallError('EIO', `queue pair 1 of device ${name} is not there any more`)
+const gone = ({ name }: Device): CallError => new CallError('EIO', `queue pair 1 of device ${name} no longer exists`)
 
 const { GET, SET, SEND } = MadMethod
 

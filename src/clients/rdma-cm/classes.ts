@@ -55,7 +55,7 @@ const MAY_JOIN: ReadonlySet<string> = new Set(['ADDR_BOUND', 'ADDR_RESOLVED'])
 const addressOf = (where: string, bytes: Uint8Array): SocketAddress => {
   const address = parseAddress(bytes)
   if (address === undefined)
-    throw new CallError('EINVAL', `${where}: ${ATTRIBUTE}: the family is none of AF_INET, AF_INET6 and AF_IB`)
+    throw new CallError('EINVAL', `${where}: ${ATTRIBUTE}: the family is not AF_INET, AF_INET6 or AF_IB`)
   return address
 }
 
@@ -146,7 +146,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const cm = service()
       const only = cm.devices.of(device)
       if (only === undefined && device.core.system !== device)
-        throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is somebody else's`)
+        throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is used by another client`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, only })
       // The channel is destroyed with its descriptor, and its identifiers with it.
       dropParent(object, channel)
@@ -199,7 +199,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const to = destination && addressOf(where, destination)
       if (qp !== undefined) connectQueuePair(service(), id, queuePairOf(call, qp, where), parameters, to)
       else if (to === undefined) service().connect(id, parameters)
-      else throw new CallError('EINVAL', `${where}: attribute destination: it is for those who give a qp`)
+      else throw new CallError('EINVAL', `${where}: attribute destination: it requires attribute qp`)
       return {}
     },
     listen(_call, { state: id }, { backlog = 0 }) {

@@ -21,7 +21,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
     bytes: 4,
     set(id, value) {
       if (value === 0 && id.state !== 'IDLE')
-        throw new CallError('EINVAL', `cm_id.setOption: REUSEADDR is taken back in state ${id.state}, not IDLE`)
+        throw new CallError('EINVAL', `cm_id.setOption: REUSEADDR cannot be cleared in state ${id.state}, only in IDLE`)
       if (value !== 0 && id.state === 'LISTEN')
         throw new CallError('EINVAL', 'cm_id.setOption: REUSEADDR of an identifier that listens')
       id.reuseAddress = value !== 0

@@ -73,5 +73,8 @@ export const parsePathOption = (value: Uint8Array): ChosenPath => {
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
   for (let at = 0; at < value.length; at += OPTION_BYTES)
     if (view.getUint32(at, true) === FLAGS) return parse(value.slice(at + 8, at + OPTION_BYTES))
-  throw new CallError('EINVAL', `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)}, primary and both ways`)
+  throw new CallError(
+    'EINVAL',
+    `cm_id.setOption: no path has the flags 0x${FLAGS.toString(16)}, primary and bidirectional`,
+  )
 }

@@ -117,5 +117,5 @@ export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => 
   if (ENDED.has(reached) || (state !== INIT && !AGREED.has(reached))) refuse(`the connection is in state ${reached}`)
   if (state === INIT) return toInit(id)
   if (state === RTR) return toRtr(id)
-  return state === RTS ? toRts(id) : refuse(`state ${state} is none of INIT, RTR and RTS`)
+  return state === RTS ? toRts(id) : refuse(`state ${state} is not INIT, RTR or RTS`)
 }

@@ -489,7 +489,7 @@ export class RdmaCm implements EventHost {
     const qpn = qpNum & 0xff_ffff
     if (qpn === 0 || object?.context === undefined || device === undefined) return
     if (this.#environment.mayConnect?.(object.context, device.device, qpn) === false)
-      throw new CallError('EPERM', `${what}: ${qpn} is no queue pair of this user on device ${device.device.name}`)
+      throw new CallError('EPERM', `${what}: ${qpn} is not a queue pair of this user on device ${device.device.name}`)
   }
 
   #attach(id: Identifier, device: CmDevice, localGid: Uint8Array): void {
@@ -505,7 +505,7 @@ export class RdmaCm implements EventHost {
       throw new CallError('EINVAL', 'cm_id.connect: the address is not resolved')
     if (route !== undefined) {
       if (!this.devices.hasGid(device.number, route.path.localGid))
-        throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is none of ${device.device.name}`)
+        throw new CallError('EINVAL', `cm_id.connect: the source GID of the path is not a GID of ${device.device.name}`)
       if (!isSamePartition(route.path.pkey, DEFAULT_PKEY))
         throw new CallError(
           'ENOENT',

@@ -87,7 +87,7 @@ const checkPages = (method: string, memory: AddressSpace, { start, length }: Pla
   if (!Number.isSafeInteger(bytes) || !memory.check(Number(start >> 32n), Number(start & 0xffffffffn), bytes, writes))
     throw new CallError(
       'EFAULT',
-      `mr.${method}: the ${length} bytes from ${hex(start)} are not all there, or may not be ${writes ? 'written' : 'read'}`,
+      `mr.${method}: the ${length} bytes from ${hex(start)} are not all mapped, or may not be ${writes ? 'written' : 'read'}`,
     )
   return bytes
 }
@@ -222,7 +222,7 @@ export const mrClass = driverClass<typeof Mr, MrState>(Mr, {
     const table = device.memory
     const { row, other } = object.state
     if (other !== undefined && translation !== undefined)
-      refuse('modify', 'attribute translation: only regions of kind MEMORY can be placed anew')
+      refuse('modify', 'attribute translation: only regions of kind MEMORY can get another translation')
     if (translation === undefined && pd === undefined && access === undefined)
       refuse('modify', 'there is nothing to change: give translation, pd or access')
     requireNoWindows('modify', table, row)

@@ -36,9 +36,9 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state
-  if (ops.write === undefined) throw new CallError('EINVAL', `interface ${name} takes nothing that is written`)
+  if (ops.write === undefined) throw new CallError('EINVAL', `interface ${name} does not support write`)
   if (length > WRITE_BYTES)
-    throw new CallError('EMSGSIZE', `${length} bytes are written at once, at most ${WRITE_BYTES} can be`)
+    throw new CallError('EMSGSIZE', `a write of ${length} bytes; at most ${WRITE_BYTES} are allowed`)
   return ops.write(call, caller.copyIn(address, length))
 }
 

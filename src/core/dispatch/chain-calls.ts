@@ -73,7 +73,7 @@ export const runTypedChain = (
       const result = invokeTyped(context, entry, number, resolveEntries(made, calls[i]), caller)
       if (result instanceof Promise) {
         waiting = result
-        throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler takes time, and a chain does not wait`)
+        throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler is asynchronous, and a chain does not wait`)
       }
       made.push(recordCreated(context, result, more))
       results.push(result)

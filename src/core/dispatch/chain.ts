@@ -57,7 +57,7 @@ export interface ChainedMethod {
 export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
   const { method } = on
   if (!creates(method) && method.call !== QUERY && method.undoable !== true && !isOwn)
-    refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not make cannot be undone`)
+    refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not create cannot be undone`)
 }
 
 /** Checks that an entry may be in a chain, and may be called on the object of entry `ref`. */
@@ -65,14 +65,15 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
   const { class: cls, name, method } = on
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
   if (ref !== undefined && creates(method))
-    refuseEntry(index, `${cls.name}.${name} makes its object, it cannot be that of entry ${ref}`)
+    refuseEntry(index, `${cls.name}.${name} creates its object, which cannot be that of entry ${ref}`)
 }
 
 /** The object that an entry has created; `made`: by entry. EINVAL, ENOENT. */
 export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
   const object = made[entry]
-  if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has made no object`)
-  if (object.life !== Lifecycle.LIVE) throw new CallError('ENOENT', `${where}: what entry ${entry} has made is gone`)
+  if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has created no object`)
+  if (object.life !== Lifecycle.LIVE)
+    throw new CallError('ENOENT', `${where}: what entry ${entry} has created is destroyed`)
   return object
 }
 
@@ -87,7 +88,7 @@ export const createdOfClass = (
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${where}: entry ${entry} of the chain has made a ${object.class.name}, no ${className}`,
+      `${where}: entry ${entry} of the chain has created a ${object.class.name}, not a ${className}`,
     )
   return object
 }

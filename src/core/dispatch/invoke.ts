@@ -63,7 +63,7 @@ const describeUnusable = (
 ): CallError => {
   const what = `${placeOf(where, attribute)}: ${object.class.name} ${object.handle}`
   return object.life === Lifecycle.MAKING
-    ? new CallError('ENOENT', `${what} is not made yet`)
+    ? new CallError('ENOENT', `${what} is still being created`)
     : new CallError('EBUSY', `${what} is being destroyed`)
 }
 
@@ -100,7 +100,7 @@ const byNumber = (
 ): CoreObject => {
   const fd = number === undefined ? undefined : context.device.core.descriptors.get(number)
   if (fd === undefined || fd.context !== context || fd.closed)
-    throw new CallError('EBADF', `${placeOf(where, attribute)}: the descriptor is none of this context`)
+    throw new CallError('EBADF', `${placeOf(where, attribute)}: the descriptor does not belong to this context`)
   if (fd.class.name !== className)
     throw new CallError(
       'EBADF',

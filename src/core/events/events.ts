@@ -93,8 +93,8 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
   if (events.length > 0) return events
   if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
-    throw new CallError('EIO', 'no event will come any more: the context or its device is gone')
-  throw new CallError('EAGAIN', 'no event is there now')
+    throw new CallError('EIO', 'no more events: the context is closed or its device removed')
+  throw new CallError('EAGAIN', 'no event is pending')
 }
 
 /** Puts events that were taken from an fd object back in front of the others. */

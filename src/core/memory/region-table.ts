@@ -223,8 +223,7 @@ export const releaseSpace = (table: MemoryTable, at: number): void => {
 
 /** A row with a key of its own, everything else to be filled in. ENOMEM when all 2^24 − 1 indices are taken. */
 export const allocateKeyRow = (table: MemoryTable): number => {
-  if (table.live === INDICES - 1)
-    throw new CallError('ENOMEM', `${INDICES - 1} memory keys are in use, there is no further one`)
+  if (table.live === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
   const key = takeKey(table)
   const row = table.freeRows.pop() ?? table.rows++
   if (row === table.key.length) grow(table)

@@ -57,7 +57,7 @@ export const takeHandle = <T>(table: HandleTable<T>, value: T): number => {
 
 /** Frees `handle`, which must be taken. */
 export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
-  if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but it is not taken`)
+  if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but is not in use`)
   table.slots[handle] = undefined
   table.count--
   if (table.count > 0) pushFree(table.free, handle)

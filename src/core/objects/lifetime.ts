@@ -49,10 +49,7 @@ const admit = (device: Device, cls: ObjectClass): void => {
     const { classes, live, most } = limit
     if (live >= most) {
       const of = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
-      throw new CallError(
-        'EINVAL',
-        `${name}.create: device ${device.name} has ${live} objects of ${of}, as many as it can`,
-      )
+      throw new CallError('EINVAL', `${name}.create: device ${device.name} has ${live} objects of ${of}, its maximum`)
     }
     limit.live++
   }

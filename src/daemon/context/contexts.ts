@@ -89,7 +89,7 @@ export const createContexts = (
   const look = (delay: number): void => {
     clearTimeout(looking)
     looking = setTimeout(
-      containment.guard('the look at contexts that are adrift', () => {
+      containment.guard('the check of contexts without doorbells', () => {
         looking = undefined
         for (const open of adrift) {
           if (doorbells.get(open)?.size !== 0) adrift.delete(open)

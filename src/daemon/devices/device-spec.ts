@@ -44,7 +44,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   const driver = driverOfName(name)
   if (driver !== undefined && !Drivers[driver].network) {
     if (at < 0) return { name, address: '' }
-    throw new Error(`device "${text}": ${name} is in no network, leave the address out`)
+    throw new Error(`device "${text}": ${name} is in no network: omit the address`)
   }
   if (at < 0)
     throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
@@ -52,7 +52,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   const bytes = parseAddress(address)
   if (!bytes) throw new Error(`device "${text}": "${address}" is not an IPv4 or IPv6 address`)
   const why = unusable(bytes)
-  if (why) throw new Error(`device "${text}": ${address} ${why}; a device needs an address of its own`)
+  if (why) throw new Error(`device "${text}": ${address} ${why}; each device needs its own address`)
   return { name, address }
 }
 

@@ -33,7 +33,7 @@ const open = (process: ProcessHandle, number: number): FileMemory => {
   if (fd < 0 && fd !== -EINVAL) throw new CallError('EBADF', `the caller has no descriptor ${number}`)
   if (fd < 0 || sealsOf(fd) < 0) {
     if (fd >= 0) closeSync(fd)
-    throw new CallError('EINVAL', `descriptor ${number} is no memory file (memfd_create)`)
+    throw new CallError('EINVAL', `descriptor ${number} is not a memory file (memfd_create)`)
   }
   return fileMemory(fd, process.guest?.file(fd))
 }

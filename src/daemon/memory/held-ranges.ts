@@ -94,7 +94,7 @@ export const createHeldRanges = (
   const requireUnlimited = (bytes: number): void => {
     const limit = lockLimit(pid)
     if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return
-    const sentence = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and asks for ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
+    const sentence = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
     if (!isLogged) log(sentence)
     isLogged = true
     throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', sentence)

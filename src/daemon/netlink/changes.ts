@@ -59,7 +59,7 @@ const add = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
 
 const remove = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   const { device, rxe } = deviceOf(daemon, parsed)
-  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not made on a link`)
+  if (rxe === undefined) throw new CallError('EINVAL', `device ${device.name} was not created by \`rdma link add\``)
   daemon.unplug(device.name)
 }
 

@@ -134,7 +134,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     },
     getOption(socket, option) {
       if (!KNOWN_OPTIONS.has(option) || option === ADD_MEMBERSHIP || option === DROP_MEMBERSHIP)
-        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be asked for here`)
+        throw new CallError('ENOPROTOOPT', `netlink option ${option} cannot be queried here`)
       return option === LIST_MEMBERSHIPS ? socket.groups : +socket.options.has(option)
     },
     receive(socket, { pid, admin }, datagram) {

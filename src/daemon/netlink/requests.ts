@@ -110,7 +110,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (command === undefined || handlers === undefined)
       throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
     const { name } = command
-    if (command.admin && !admin) throw new CallError('EPERM', `${name} is for root and the user whose daemon this is`)
+    if (command.admin && !admin) throw new CallError('EPERM', `${name} is for root and the user of this daemon`)
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {
       if (list === undefined) throw new CallError('EINVAL', `${name} answers no lists`)

@@ -123,13 +123,13 @@ const set = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
     throw new CallError('EINVAL', 'there is nothing to set: STAT_MODE, STAT_HWCOUNTERS')
   if (mode !== undefined) setMode(found, parsed)
   if (counters !== undefined && counters.length > 0)
-    throw new CallError('EINVAL', 'none of the counters is optional: all are always on')
+    throw new CallError('EINVAL', 'no counter is optional: all are always enabled')
   return head
 }
 
 const unbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
   place(daemon, parsed)
-  throw new CallError('EINVAL', 'no queue pair has a counter of its own')
+  throw new CallError('EINVAL', 'counters of single queue pairs are not supported')
 }
 
 export const statisticAnswers: Answers = {

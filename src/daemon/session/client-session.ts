@@ -151,9 +151,9 @@ const serve = (
     if (isCutOff) return
     isCutOff = true
     daemon.log(
-      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is cut off: its memory or descriptors kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
+      `userdma daemon: process ${process.pid} (${commandName(process.pid) ?? '?'}) is disconnected: its memory or descriptors kept the daemon waiting for ${PATIENCE / 1000} ms (a file system that does not answer, userfaultfd?)`,
     )
-    setImmediate(containment.guard('a session that is cut off', () => session.close()))
+    setImmediate(containment.guard('a session that is disconnected', () => session.close()))
   }
   /** Calls in progress: until they are answered the client's next message waits. */
   let waiting = 0

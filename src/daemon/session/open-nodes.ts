@@ -117,7 +117,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     const device = daemon.devices.atNode(node - UMAD_NODES)
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (standing !== 'owner')
-      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user whose daemon this is`)
+      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user of this daemon`)
     const context = openContext(device, { opened: true, account })
     own(context)
     try {
@@ -137,7 +137,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
     try {
       const open = daemon.contexts.byFile(shown)
-      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
+      if (!open) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
       grantOpen(open, daemon.contexts.addDoorbell(open, share), [])
     } finally {
       close(shown)
@@ -160,7 +160,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
 
   const opening = (how: () => void): void => {
     try {
-      if (!client.reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is out of our reach`)
+      if (!client.reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is not accessible`)
       how()
     } catch (error) {
       const foreseen = error instanceof CallError || error instanceof SystemError

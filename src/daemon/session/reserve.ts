@@ -58,7 +58,7 @@ export const createReserve = ({ listening, turnAway, accepting, log, guard }: Re
       count++
       if (isPowerOfTwo(count))
         log(
-          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was turned away with EMFILE${count > 1 ? `, ${count} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
+          `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was refused with EMFILE${count > 1 ? `, ${count} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
         )
       turnAway(fd, Errno.EMFILE, refill)
     },

@@ -94,8 +94,8 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
 
   /** `file`: the descriptor to capture to, kept if the answer is not an error. */
   const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
-    if (!counter.trusted) return { error: 'only the user whose daemon this is may watch calls and packets' }
-    if (undo) return { error: 'this session watches already' }
+    if (!counter.trusted) return { error: 'only the user of this daemon may watch calls and packets' }
+    if (undo) return { error: 'this session is subscribed already' }
     let stop = (): void => {}
     if (file !== undefined) {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
@@ -115,7 +115,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   }
 
   const setFaults = (text: string): ToolReply | undefined => {
-    if (!counter.trusted) return { error: 'only the user whose daemon this is may set faults' }
+    if (!counter.trusted) return { error: 'only the user of this daemon may set faults' }
     try {
       daemon.network.setFaults(text)
       return undefined
@@ -125,7 +125,7 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
   }
 
   const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
-    if (!counter.trusted) return { error: 'only the user whose daemon this is may add and remove devices' }
+    if (!counter.trusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
       if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
       if (remove !== undefined) daemon.unplug(remove)
@@ -146,11 +146,11 @@ export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk 
     else if (request?.what === 'qps')
       reply = counter.trusted
         ? qpsOf(daemon, request.from)
-        : { error: 'only the user whose daemon this is may see queue pairs' }
+        : { error: 'only the user of this daemon may see queue pairs' }
     else if (request?.what === 'waits')
       reply = counter.trusted
         ? { waits: waitsOf(daemon) }
-        : { error: 'only the user whose daemon this is may see what programs wait for' }
+        : { error: 'only the user of this daemon may see what programs wait for' }
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.what === 'device') reply = changeDevices(request)

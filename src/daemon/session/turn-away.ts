@@ -51,12 +51,12 @@ export const createTurnAway = (containment: Containment): TurnAway => {
       closeElsewhere(fd)
       ended()
     }
-    const deadline = setTimeout(containment.guard('a connection that is turned away', end), PATIENCE)
+    const deadline = setTimeout(containment.guard('a refused connection', end), PATIENCE)
     const watcher = watch(
       fd,
       { readable: true },
       containment.guard(
-        'a connection that is turned away',
+        'a refused connection',
         () => {
           if (answer(fd, error)) end()
         },

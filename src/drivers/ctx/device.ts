@@ -116,7 +116,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
   arm(_call, { state }) {
     if (state.ops === undefined)
-      throw new CallError('EINVAL', 'ctx_context.arm: there is no descriptor to tell, give one to create, or USE it')
+      throw new CallError('EINVAL', 'ctx_context.arm: there is no descriptor to notify: pass one to create, or use USE')
     state.armed = true
     if (hasUnread(state.queues)) notify(state)
     return {}

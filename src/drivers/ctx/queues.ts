@@ -37,7 +37,7 @@ const isPowerOfTwo = (n: number): boolean => n > 0 && (n & (n - 1)) === 0
 export const createQueues = (memory: MappedMemory, shape: Shape): Queues => {
   const { eagerCount, eagerBytes, expectedCount, expectedBytes } = shape
   if (!isPowerOfTwo(eagerCount))
-    throw new CallError('EINVAL', `ctx_context.create: eagerCount ${eagerCount} is no power of two`)
+    throw new CallError('EINVAL', `ctx_context.create: eagerCount ${eagerCount} is not a power of two`)
   const headerCount = 2 ** Math.ceil(Math.log2(eagerCount + expectedCount))
   const headersAt = PAGE_BYTES
   const eagerAt = headersAt + wholePages(headerCount * CTX_HEADER_BYTES)
@@ -91,7 +91,7 @@ const noRoom = (what: string): never => {
 
 const requireHeader = (queues: Queues): void => {
   if (roomOf(queues.headerCount, queues.produced, countOf(queues, CtxWord.HEADER_CONSUMER)) === 0)
-    noRoom('the receiver has taken none of its last headers')
+    noRoom('the receiver has no free header')
 }
 
 const putHeader = (queues: Queues, kind: number, source: number, length: number, slot: number, tag: bigint): void => {
@@ -146,7 +146,8 @@ export const putExpected = (
 ): boolean => {
   const { shape, piece, expectedAt, announced, come } = queues
   const length = slot < shape.expectedCount ? announced[slot] : 0
-  if (length === 0) throw new CallError('EINVAL', `ctx_context.send: the receiver expects nothing in slot ${slot}`)
+  if (length === 0)
+    throw new CallError('EINVAL', `ctx_context.send: the receiver has announced no buffer in slot ${slot}`)
   if (offset + data.length > length)
     throw new CallError('EINVAL', `ctx_context.send: bytes ${offset} to ${offset + data.length} of ${length}`)
   const isLast = come[slot] + data.length >= length

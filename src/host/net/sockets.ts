@@ -141,7 +141,7 @@ const removeStale = (path: string): void => {
   if (result === -ENOENT) return
   if (result !== -ECONNREFUSED) throw new SystemError('bind', EADDRINUSE, `another process serves ${path}`)
   // connect(2) fails for other files with the same error as for a socket without a server
-  if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} is there, but is not a socket`)
+  if (!lstatSync(path).isSocket()) throw new SystemError('bind', EEXIST, `${path} exists, but is not a socket`)
   unlinkSync(path)
 }
 

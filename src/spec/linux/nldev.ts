@@ -109,7 +109,7 @@ export const NldevCommands = {
     asks: 'one',
     admin: true,
     strict: true,
-    here: 'EINVAL: no queue pair has a counter of its own',
+    here: 'EINVAL: counters of single queue pairs are not supported',
   },
   RES_QP_GET_RAW: { number: 19, asks: 'both', admin: true, here: raw },
   RES_CQ_GET_RAW: { number: 20, asks: 'both', admin: true, here: raw },

@@ -64,7 +64,7 @@ export const UmadHeader = {
 
 /** Every call on a umad file, with the method that it is. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly means: string }[] = [
-  { call: 'open(2) of umadN', method: 'mad_channel.create', means: 'EACCES but for the user whose daemon it is' },
+  { call: 'open(2) of umadN', method: 'mad_channel.create', means: 'EACCES, except for the user of the daemon' },
   { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers stay without P_Key index' },
   {
     call: 'IB_USER_MAD_REGISTER_AGENT2',

@@ -138,7 +138,7 @@ export const callOf = (
   if (cls === undefined || method === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(className, methodName))
   const opens = className === 'device' && methodName === 'open'
   if (!view.hasContext && !opens)
-    throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+    throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
   return { class: cls, methodName, method, object: object ?? 0, args }
 }
 
@@ -185,7 +185,7 @@ export const driverPart = (
   if (part === undefined) return undefined
   const { out, input: takes } = part
   if (takes === 'none' && input.length > 0)
-    throw new CallError('EINVAL', `${name}: the driver takes no input of its own, ${input.length} bytes are there`)
+    throw new CallError('EINVAL', `${name}: the driver has no input of its own, but ${input.length} bytes are passed`)
   const key = `${view.schema.driverId} ${name}`
   let compiled = driverParts.get(key)
   if (compiled === undefined) {

@@ -53,7 +53,7 @@ const filterOf = (spec: Uint8Array, at: number, used: number): Uint8Array => {
 
 const readFilter = (where: string, spec: Uint8Array, type: number): AnyRecord => {
   const filter = flowFilters[type & ~INNER]
-  if (filter === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is no type of a header`)
+  if (filter === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is not a type of a header`)
   const inner = (type & INNER) !== 0
   if (inner && filter.outermost) throw new CallError('EINVAL', `${where}: there is no tunnel within a tunnel`)
   const { each, used } = filterSizes(filter, spec.length)
@@ -77,10 +77,10 @@ const checkAction = (where: string, type: number, size: number): void => {
   if (type === FlowAction.HANDLE)
     throw new CallError(
       size === FLOW_ACTION ? 'EINVAL' : 'EOPNOTSUPP',
-      `${where}: there are no objects here that are actions`,
+      `${where}: actions that are objects are not supported`,
     )
   const expected = actionSize(type)
-  if (expected === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is no action`)
+  if (expected === undefined) throw new CallError('EINVAL', `${where}: 0x${type.toString(16)} is not an action`)
   if (size !== expected) throw new CallError('EINVAL', `${where}: it has ${size} bytes, this action ${expected}`)
 }
 

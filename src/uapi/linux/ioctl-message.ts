@@ -144,10 +144,10 @@ const checkAttribute = (message: Message, given: Given, reserved: number): void 
   if (spec.kind === 'handle' || spec.kind === 'destroy') checkHandle(message.view, where, given.data, spec.classes)
   else if (spec.kind === 'fd') {
     const fd = BigInt.asIntN(64, given.data)
-    if (fd !== BigInt.asIntN(32, fd)) throw new CallError('EINVAL', `${where}: ${fd} is no file descriptor`)
-    if (fd < 0n) throw new CallError('EBADF', `${where}: ${fd} is no file descriptor`)
+    if (fd !== BigInt.asIntN(32, fd)) throw new CallError('EINVAL', `${where}: ${fd} is not a file descriptor`)
+    if (fd < 0n) throw new CallError('EBADF', `${where}: ${fd} is not a file descriptor`)
   } else if ((spec.kind === 'newHandle' || spec.kind === 'newFd') && !message.view.hasContext)
-    throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+    throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
 }
 
 /**
@@ -181,7 +181,7 @@ export const readMessage = (view: CallerView, address: bigint, name?: (name: str
         throw new CallError('EPROTONOSUPPORT', `${method.spec.name}: the mandatory attribute ${id} is unknown`)
       continue
     }
-    if (message.given.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is there twice`)
+    if (message.given.has(id)) throw new CallError('EINVAL', `${method.spec.name}: attribute ${id} is passed twice`)
     const given: Given = {
       compiled,
       index,

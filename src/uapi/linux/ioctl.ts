@@ -63,7 +63,7 @@ const readAttributes = (message: Message): Read => {
   const facts: Facts = {}
   for (const attribute of given.values()) {
     const { kind, name, cells, present, id } = attribute.compiled.spec
-    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here takes attribute ${id}`)
+    if (present !== undefined) throw new CallError(present, `${spec.name}: no device here has attribute ${id}`)
     if (kind === 'destroy' || (kind === 'handle' && name === 'object')) facts.object = Number(attribute.data)
     else if (kind === 'in' && cells.some(cell => cell.as === 'class'))
       facts.class = constant(message, attribute.compiled.spec.id, 0xffffffffn)
@@ -278,7 +278,7 @@ export const decodeVerbsIoctl = (view: CallerView, request: number, argument: bi
     const { spec } = message.method
     if (spec.converter === 'invokeWrite') return invokeWrite(message, name)
     if (spec.method === undefined) {
-      if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: GET_CONTEXT comes first')
+      if (!view.hasContext) throw new CallError('EINVAL', 'the descriptor has no context yet: call GET_CONTEXT first')
       throw new CallError('EOPNOTSUPP', `${spec.name}: ${linuxCall('ioctl', spec.object, spec.number)?.absent}`)
     }
     const read = readAttributes(message)

@@ -52,6 +52,6 @@ export const unpackLegacy = (bytes: Uint8Array): Legacy => {
     parts.push(bytes.slice(at + 4, at + 4 + length))
     at += 4 + length
   }
-  if (at !== bytes.length) throw badLegacy('goes on after its last part')
+  if (at !== bytes.length) throw badLegacy('continues after its last part')
   return { door, parts }
 }

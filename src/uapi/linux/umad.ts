@@ -137,7 +137,7 @@ export const decodeUmadIoctl = (
       case UmadIoctl.ENABLE_PKEY: {
         const attempt = 'umad ENABLE_PKEY'
         name(attempt)
-        if (file.mode.isUsed) throw new CallError('EINVAL', 'umad: P_Keys are asked for before the first agent')
+        if (file.mode.isUsed) throw new CallError('EINVAL', 'umad: P_Keys can be enabled only before the first agent')
         file.mode.hasPkeys = true
         return { ret: 0, installs: [], attempt }
       }

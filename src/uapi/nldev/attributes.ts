@@ -153,7 +153,7 @@ const check = (name: NldevAttributeName, bytes: Uint8Array, strict: boolean): st
  */
 export const readAttributes = (bytes: Uint8Array, strict: boolean): Attributes | string => {
   const { raw, rest } = split(bytes)
-  if (strict && rest > 0) return `${rest} bytes at the end are no attribute`
+  if (strict && rest > 0) return `${rest} bytes at the end are not an attribute`
   const found: Record<string, unknown> = {}
   for (const { type, bytes: value } of raw) {
     const name = byNumber[type & NLA_TYPE_MASK]

@@ -80,9 +80,9 @@ const spaceError = (where: string, needed: number, room: number | bigint): CallE
 
 /** The object that an entry of the current chain created, in the form in which this attribute refers to objects. */
 const chained = (view: CallerView, path: string, of: Kind, value: AnyValue): number => {
-  if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is no chain`)
+  if (view.chained === undefined) throw new CallError('EINVAL', `${path}: it names an entry, but this is not a chain`)
   if (of.kind !== 'ref' && of.kind !== 'fd')
-    throw new CallError('EINVAL', `${path}: it is no reference to an object, so it cannot name an entry`)
+    throw new CallError('EINVAL', `${path}: it is not a reference to an object, so it cannot name an entry`)
   return view.chained(path, of, value as number)
 }
 
@@ -194,9 +194,9 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
   if (header.getUint32(8, true) !== OpCtrl.ATTRIBUTES || (header.getUint32(12, true) & ~MessageFlag.ANSWERED) !== 0)
     throw new CallError('EOPNOTSUPP', `${where}: op_ctrl or flags of the header are unknown`)
   if (object !== 0 && creates(named.method))
-    throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for what is yet to be made`)
+    throw new CallError('EINVAL', `${where}: object_id is ${object}; it is 0 for an object to be created`)
   if (!view.hasContext && !(cls.name === 'device' && named.name === 'open'))
-    throw new CallError('EINVAL', `${where}: the descriptor has no context yet: device.open comes first`)
+    throw new CallError('EINVAL', `${where}: the descriptor has no context yet: call device.open first`)
 
   const message = bytes.length === length ? bytes : bytes.subarray(0, length)
   const args: AnyValues = {}
@@ -220,7 +220,7 @@ export const decodeMessage = (view: CallerView, call: number, bytes: Uint8Array)
     const slot = (isOut ? named.out : named.in).get(id)
     const isTwice =
       others?.has(id) === true || (slot !== undefined && !isOut ? args[slot.name] !== undefined : hasPlace(places, id))
-    if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is there twice`)
+    if (isTwice) throw new CallError('EINVAL', `${where}: attribute 0x${id.toString(16)} is passed twice`)
     if (slot === undefined) {
       others ??= new Set()
       others.add(id)

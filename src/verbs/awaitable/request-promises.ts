@@ -160,7 +160,7 @@ export class RequestPromises {
         await this.#cq.wait()
       }
     } catch {
-      this.cancel('the device is closed or gone')
+      this.cancel('the device is closed or removed')
     } finally {
       this.#isTaking = false
     }

@@ -54,7 +54,7 @@ export const checkId = (call: string, id: number): void => {
   if (!Number.isSafeInteger(id) || id < 0)
     throw invalidArgument(
       call,
-      `id ${formatValue(id)} is not a number that a completion can show`,
+      `id ${formatValue(id)} is not a number that a completion can contain`,
       'give an integer from 0 to 2^53 - 1',
     )
 }

@@ -287,7 +287,7 @@ export class ConnectionEnd {
       this.#request('accept', { parameters: parametersOf(options), userHandle: BigInt(this.number) })
     } catch (error) {
       if (!(error instanceof RdmaError && error.code === 'EINVAL')) throw error
-      throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has given up')
+      throw new ConnectionError('ECONNREFUSED', this.#call, 'the peer has canceled the request')
     }
     return this.#established(pd, options.signal)
   }
@@ -307,7 +307,7 @@ export class ConnectionEnd {
       this.#events.release()
     }
     if (this.#failure !== undefined) throw this.#failure
-    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device is gone')
+    if (!this.#isEstablished) throw refused('EIO', this.#call, 'the device was removed')
     return new ConnectionObject(
       this,
       this.#place.device,

@@ -146,7 +146,7 @@ const carrierOn = (
     throw refused(
       'EOPNOTSUPP',
       `${cls.name}.${method}`,
-      'its handler takes time, and this call does not wait',
+      'its handler is asynchronous, and this call does not wait',
       USE_ASYNC_HINT,
     )
   }

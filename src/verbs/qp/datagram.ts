@@ -246,7 +246,7 @@ type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly
 export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destination[]): readonly AddressHandle[] => {
   const { carrier, makeAll } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
-  if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are no list', 'give [{ gid }, …]')
+  if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
   // The list contains addresses only.
   const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
   if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
@@ -269,7 +269,7 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
 /** Destroys many with one call, all or none. */
 export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
   const { carrier } = kit
-  if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are no list')
+  if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are not a list')
   for (const one of all) checkAddress(kit, 'pd.destroyAhs', one)
   for (const some of pieces(all)) {
     destroyUnlessRemoved(() =>

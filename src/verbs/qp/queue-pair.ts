@@ -196,7 +196,7 @@ export const throwTooManySges = (call: string, sges: number, most: number): Rdma
 
 /** The memory of a removed device's rings may belong to another: nothing is written there. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
-  if (waiters.over) throw refused('EIO', call, 'the device is closed or gone')
+  if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
 }
 
 /** Checks that `self` is an open queue pair of a device that is not gone. */
@@ -226,7 +226,7 @@ const openSends = (self: QueuedQp, call: string): ProgramRing => {
 const openReceives = (self: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', self)
   if (self.maxRecvSge < 0)
-    throw invalidArgument('qp.receive', 'it takes from a shared receive queue', 'post to that one, with srq.receive()')
+    throw invalidArgument('qp.receive', 'it uses a shared receive queue', 'post to that one, with srq.receive()')
   self.receives = ringOrNone(self.kit.carrier, placeAt(self.receiveAt, self.receiveSize))
   return self.receives
 }

@@ -177,7 +177,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     counters() {
       const answer = session.tool({ what: 'stat' })
       const found = 'stat' in answer ? answer.stat.devices.find(({ name }) => name === device.name) : undefined
-      if (found === undefined) throw refused('EIO', 'device.counters', 'the daemon does not tell them')
+      if (found === undefined) throw refused('EIO', 'device.counters', 'the daemon does not report them')
       const { hw_counters, counters, port, transport, faults } = found
       return { hw_counters, counters, port, transport, faults }
     },

@@ -106,7 +106,7 @@ test('UNDO refuses, before the first entry runs, what could not be undone', () =
   run(b, [cq()])
   assert.throws(
     () => run(b, [pd(), link(Cq, 'reqNotify', { solicitedOnly: 0 }, { handle: 0 })], UNDO),
-    /entry 1 of the chain: cq\.reqNotify of an object that the chain does not make cannot be undone/,
+    /entry 1 of the chain: cq\.reqNotify of an object that the chain does not create cannot be undone/,
   )
   assert.deepEqual(live(b), ['cq 0'])
   assert.equal(run(b, [link(Interface, 'query', {}, { options: { rooms: {} } })], UNDO).error, Errno.ENOSPC)
@@ -126,18 +126,18 @@ test('invalid references: to a later entry, to one that created nothing, to a de
     const { done, error, reason } = run(bench(), links)
     return `${done} ${error} ${reason}`
   }
-  assert.match(codes([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain has made no object/)
+  assert.match(codes([qp(1, 1), pd()]), /^0 22 .*attribute pd: entry 1 of the chain has created no object/)
   assert.match(
     codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 2)]),
-    /^3 22 .*attribute sendCq: entry 2 of the chain has made no object/,
+    /^3 22 .*attribute sendCq: entry 2 of the chain has created no object/,
   )
   assert.match(
     codes([pd(), cq(), link(Cq, 'destroy', {}, { object: 1 }), qp(0, 1)]),
-    /^3 2 .*sendCq: what entry 1 has made is gone/,
+    /^3 2 .*sendCq: what entry 1 has created is destroyed/,
   )
-  assert.match(codes([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain has made a pd, no cq/)
+  assert.match(codes([pd(), qp(0, 0)]), /^1 22 .*sendCq: entry 0 of the chain has created a pd, not a cq/)
   assert.match(codes([cq(), link(Pd, 'destroy', {}, { object: 0 })]), /^1 22 .*is of class cq, not pd/)
-  assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*makes its object/)
+  assert.match(codes([pd(), { ...pd(), object: 0 }]), /^1 22 .*creates its object/)
 })
 
 test('an entry is named only in chains, and only by references', () => {
@@ -149,7 +149,7 @@ test('an entry is named only in chains, and only by references', () => {
   const answer = dispatch(b.context, decodeObject, [0, 4096n], caller)
   assert.ok(!(answer instanceof Promise))
   assert.equal(answer.ret, -Errno.EINVAL)
-  assert.match(answer.reason ?? '', /this is no chain/)
+  assert.match(answer.reason ?? '', /this is not a chain/)
   const { error, reason } = run(b, [pd(), link(Cq, 'create', { userHandle: 0n, compVector: 0 }, { refs: { cqe: 1 } })])
   assert.equal(error, Errno.EINVAL, reason)
 })

@@ -336,7 +336,7 @@ test('classes may share a limit: a device has so many queue pairs, whatever thei
   ])
     assert.throws(create, {
       code: 'EINVAL',
-      message: /test0 has 3 objects of the classes pd, cq together, as many as it can$/,
+      message: /test0 has 3 objects of the classes pd, cq together, its maximum$/,
     })
   invokeNow(context, Cq, 'destroy', 1, {}, caller)
   assert.equal(invokeNow(context, Pd, 'create', 0, {}, caller).object, 1)

@@ -184,7 +184,7 @@ test('only the daemon’s own user may trace calls of all users', () => {
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
   const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
-  assert.match('error' in fault ? fault.error : '', /only the user whose daemon this is may set faults/)
+  assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
   assert.ok('config' in stranger.ask({ what: 'config' }), 'any user may make the other requests')
 })
 

@@ -254,7 +254,7 @@ describe('the responder: ATOMIC WRITE', () => {
       assert.equal(t.state, ERR)
       assert.ok(t.node.memory.every(byte => byte === 0))
     })
-  it('whose pages are gone: REMOTE_OPERATION', () => {
+  it('whose pages are unmapped: REMOTE_OPERATION', () => {
     const t = start()
     t.node.faults.write = 14
     t.request('ATOMIC_WRITE', 0, { remote: 64, payload: word })

@@ -86,7 +86,7 @@ describe('requests', () => {
       ['0c0001000000000000000000', true, /DEV_INDEX has 8 bytes; 4 are right/],
       ['08000200ffffffff', false, /DEV_NAME is a text without NUL/],
       ['08002f01ffffffff', true, /attribute 303 is unknown/],
-      ['0300010000000000', true, /8 bytes at the end are no attribute/],
+      ['0300010000000000', true, /8 bytes at the end are not an attribute/],
       ['ffff010000000000', true, /8 bytes at the end/],
     ] as const)
       assert.match(String(readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict)), sentence)

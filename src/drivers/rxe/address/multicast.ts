@@ -48,7 +48,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
 
   const join = (gid: Uint8Array): Group => {
     if (groups.size >= limits.groups)
-      throw new CallError('ENOMEM', `ud_qp.attachMcast: the device is in ${limits.groups} groups, as many as it can be`)
+      throw new CallError('ENOMEM', `ud_qp.attachMcast: the device is in ${limits.groups} groups, its maximum`)
     const group = { gid: gid.slice(), rows: [] }
     try {
       port.joinGroup(group.gid)
@@ -82,7 +82,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   return {
     attach(row, gid, mlid) {
       if (!isMulticastGid(gid))
-        throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is no multicast GID`)
+        throw new CallError('EINVAL', `ud_qp.attachMcast: attribute gid: ${addressText(gid)} is not a multicast GID`)
       const key = keyOf(gid)
       const lids = memberships.get(row)?.get(key)
       if (lids?.has(mlid)) return

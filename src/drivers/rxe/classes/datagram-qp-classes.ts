@@ -56,7 +56,7 @@ const gsiQpClass: DriverClass = {
     ...gsi.handlers,
     create(call, object, args, core) {
       if (!isInside(call.context))
-        throw new CallError('EINVAL', 'gsi_qp.create: programs have no queue pair of the general services')
+        throw new CallError('EINVAL', 'gsi_qp.create: programs cannot create the queue pair of the general services')
       if (stateOf(call).coreQueues.byNumber.has(GSI_QPN) || stateOf(call).qpns.rowOf(GSI_QPN) >= 0)
         throw new CallError('EINVAL', 'gsi_qp.create: port 1 has its queue pair of the general services already')
       return createGsi(call, object, args, core)

@@ -311,7 +311,7 @@ export const qpClass = (
         if (wrCount)
           throw new CallError(
             'EINVAL',
-            `${cls.name}.postSend: ${wrCount} requests in the call; they belong into the mapped queue`,
+            `${cls.name}.postSend: ${wrCount} requests in the call: post them in the mapped queue`,
           )
         stateOf(call).look(state.row)
         return { badWr: 0 }

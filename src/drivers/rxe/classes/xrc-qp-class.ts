@@ -81,7 +81,7 @@ const openTarget = (device: RxeState, domain: Target['domain'], opener: QpObject
     there.openers = [...there.openers, opener]
     return there
   }
-  throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is no target queue pair of this domain`)
+  throw new CallError('EINVAL', `xrc_tgt_qp.create: attribute qpNum: ${qpn} is not a target queue pair of this domain`)
 }
 
 const { modify, query } = qpClass(XrcTgtQp, 'XRC_TGT', Service.XRC_TGT).handlers
