@@ -108,7 +108,13 @@ const wrongValues = ({ names }: Bench, of: Kind, payload: Uint8Array): WrongValu
       add('gone', 'ENOENT', 'there is no object with handle 4000', number(4000, 4))
       const other = notOf(names.handles, of.class)
       add('another class', 'EINVAL', `handle ${other} is of class \\w+, not ${of.class}`, number(other, 4))
-      found.push({ title: 'an entry', code: 'EINVAL', says: 'this is not a chain', payload, flags: MANDATORY | CHAINED })
+      found.push({
+        title: 'an entry',
+        code: 'EINVAL',
+        says: 'this is not a chain',
+        payload,
+        flags: MANDATORY | CHAINED,
+      })
       break
     }
     case 'fd':

@@ -81,7 +81,8 @@ describe('memory whose access never completes', { skip }, () => {
         t.skip(outcome[0])
         return
       }
-      if (cutOff) await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
+      if (cutOff)
+        await daemon.running.printed(new RegExp(`process ${slow.child.pid} \\(slow_memory\\) is disconnected`))
       if (printed === SLOW) assert.match(daemon.running.output(), /kept the daemon waiting for \d+ ms/)
       await assertServes(daemon, neighbours)
       slow.child.stdin?.end()
