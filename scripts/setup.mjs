@@ -10,7 +10,7 @@
  * them. Without root, or when apt-get fails, it says exactly what to install and goes on with what can be done.
  */
 import { spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, lstatSync, realpathSync } from 'node:fs'
 import { findProgram, inRoot, main, modified, run, StepError, say } from './common.mjs'
 
 const NODE = [20, 19]
@@ -28,6 +28,12 @@ const installPackages = () => {
   // npm writes this file last
   const stamp = inRoot('node_modules', '.package-lock.json')
   if (modified(stamp) >= modified(inRoot('package-lock.json'))) return
+  const folder = inRoot('node_modules')
+  // npm ci empties the folder, also through a link, and other checkouts may use it.
+  if (existsSync(folder) && lstatSync(folder).isSymbolicLink())
+    throw new StepError(
+      `node_modules is a link to ${realpathSync(folder)}, which is older than package-lock.json: run \`npm ci\` there`,
+    )
   const npm = findProgram('npm')
   if (!npm)
     throw new StepError('npm is not in PATH: install it (it comes with Node.js from nodejs.org), then try again')
