@@ -234,7 +234,7 @@ static int install(struct reply *reply, uint32_t type, uint64_t first, uint64_t 
         return -EIO;
     for (unsigned i = 0; i < count; i++) {
         const struct userdma_install *where = &reply->message.installs[i];
-        if (!call_gives(type, first, second, where->address, where->width))
+        if (!call_passes(type, first, second, where->address, where->width))
             return -EIO;
         const enum fd_kind kind = fd_kind_installed(where->kind);
         if (fd_add_event(reply->fds[i], kind == FD_OTHER ? FD_EVENT : kind) != 0)

@@ -43,7 +43,7 @@ static int recognised(int fd)
     const int saved = errno;
     if (!shim_is_ready())
         shim_init();
-    const bool ours = shim_active && given_recognise(fd, false);
+    const bool ours = shim_active && received_recognise(fd, false);
     errno = saved;
     return ours ? fd_used(fd) : FD_OTHER;
 }
@@ -63,7 +63,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
             return result;
     }
-    if (UNLIKELY(kind == FD_GIVEN))
+    if (UNLIKELY(kind == FD_RECEIVED))
         return -1;
     /* Neither device files nor netlink sockets count what can be read. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
@@ -92,7 +92,7 @@ static ssize_t write_ours(int fd, int kind, const void *buffer, size_t count)
         return session_call(fd, USERDMA_WRITE, (uintptr_t)buffer, count);
     if (kind == FD_CM)
         return cm_write(fd, buffer, count);
-    if (kind == FD_GIVEN)
+    if (kind == FD_RECEIVED)
         return -1;
     if (kind == FD_NETLINK)
         return netlink_write(fd, buffer, count);
@@ -121,7 +121,7 @@ static inline bool reads_ours(int fd, void *buffer, size_t count, ssize_t *resul
     if (LIKELY(kind == FD_OTHER || kind == FD_HIDDEN || kind == FD_NETLINK))
         return false;
     *result = kind == FD_CONTEXT || kind == FD_CM ? fail(EINVAL)
-              : kind == FD_GIVEN                  ? -1
+              : kind == FD_RECEIVED                  ? -1
               : kind == FD_UMAD                   ? umad_read(fd, buffer, count)
                                                   : event_read(fd, buffer, count);
     return true;
@@ -152,7 +152,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *vector, int count)
 static bool has_no_position(int fd)
 {
     const int kind = fd_kind(fd);
-    return UNLIKELY(kind == FD_CONTEXT || kind == FD_GIVEN);
+    return UNLIKELY(kind == FD_CONTEXT || kind == FD_RECEIVED);
 }
 
 EXPORT ssize_t pread(int fd, void *buffer, size_t count, off_t offset)
@@ -193,7 +193,7 @@ static void *map(void *address, size_t length, int protection, int flags, int fd
         const int kind = fd_used(fd);
         if (kind == FD_DRIVER)
             return session_map(fd, address, length, protection, flags, offset);
-        if (kind == FD_GIVEN)
+        if (kind == FD_RECEIVED)
             return MAP_FAILED;
     }
     /* A sanitizer calls mmap before the C library has the environment, which shim_init reads. */

@@ -114,9 +114,9 @@ int fd_add_event(int fd, enum fd_kind kind)
     return fd_add(fd, &entry);
 }
 
-int fd_add_given(int fd, bool by_exec)
+int fd_add_received(int fd, bool by_exec)
 {
-    const struct fd_entry entry = {.kind = FD_GIVEN, .record = by_exec, .partner = -1};
+    const struct fd_entry entry = {.kind = FD_RECEIVED, .record = by_exec, .partner = -1};
     return put_locked(fd, &entry);
 }
 
@@ -246,7 +246,7 @@ void fd_forget(int fd)
     struct stat given;
     enter(&guard);
     /* A doorbell socket was inherited by exec, for each copy of the context. */
-    const bool orphan = fd_table[fd].kind == FD_GIVEN && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
+    const bool orphan = fd_table[fd].kind == FD_RECEIVED && fd_table[fd].record && REAL(fstat)(fd, &given) == 0;
     int hidden = take_out(fd);
     leave(&guard);
     if (hidden >= 0)
@@ -286,7 +286,7 @@ void fd_copied(int from, int to, bool close_on_exec)
         hidden = copy_high(entry.partner, close_on_exec);
     if (!shim_foreign()) {
         entry.partner = hidden;
-        if (entry.kind == FD_GIVEN)
+        if (entry.kind == FD_RECEIVED)
             entry.record = false;
         const struct fd_entry partner = {.kind = FD_HIDDEN, .partner = to};
         if (put(to, &entry) == 0 && hidden >= 0)

@@ -151,7 +151,7 @@ __attribute__((constructor)) void shim_init(void)
     is_looking_up = false;
     if (shim_active) {
         session_own_process();
-        given_at_start();
+        received_at_start();
     }
     errno = saved;
 }

@@ -56,7 +56,7 @@ struct command {
 };
 _Static_assert(sizeof(struct command) == 24, "layout of the ABI");
 
-static bool command_gives(uint64_t buffer, uint64_t length, struct span wanted)
+static bool command_passes(uint64_t buffer, uint64_t length, struct span wanted)
 {
     struct command command = {0};
     const size_t plain = offsetof(struct command, driver_in_words);
@@ -96,7 +96,7 @@ struct verbs_attribute {
 };
 _Static_assert(sizeof(struct verbs_attribute) == 16, "layout of the ABI");
 
-static bool verbs_attribute_gives(struct span message, struct span wanted)
+static bool verbs_attribute_passes(struct span message, struct span wanted)
 {
     struct verbs_attribute attribute;
     for (uint64_t at = sizeof(struct verbs_header); at + sizeof attribute <= message.length; at += sizeof attribute) {
@@ -117,7 +117,7 @@ struct object_attribute {
     uint32_t flags;
 };
 
-static bool object_attribute_gives(struct span message, struct span wanted)
+static bool object_attribute_passes(struct span message, struct span wanted)
 {
     struct object_attribute attribute;
     struct span target;
@@ -134,7 +134,7 @@ static bool object_attribute_gives(struct span message, struct span wanted)
     return false;
 }
 
-static bool ioctl_gives(uint64_t request, uint64_t argument, struct span wanted)
+static bool ioctl_passes(uint64_t request, uint64_t argument, struct span wanted)
 {
     uint16_t length;
     if (contains((struct span){argument, _IOC_SIZE(request)}, wanted))
@@ -144,11 +144,11 @@ static bool ioctl_gives(uint64_t request, uint64_t argument, struct span wanted)
         return false;
     const struct span message = {argument, length};
     return contains(message, wanted) ||
-           (verbs ? verbs_attribute_gives(message, wanted) : object_attribute_gives(message, wanted));
+           (verbs ? verbs_attribute_passes(message, wanted) : object_attribute_passes(message, wanted));
 }
 
-bool call_gives(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width)
+bool call_passes(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width)
 {
     const struct span wanted = {address, width};
-    return type == USERDMA_WRITE ? command_gives(first, second, wanted) : ioctl_gives(first, second, wanted);
+    return type == USERDMA_WRITE ? command_passes(first, second, wanted) : ioctl_passes(first, second, wanted);
 }

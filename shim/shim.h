@@ -6,7 +6,7 @@
  *   session.c      the connection to the daemon: connect, request and reply, fork
  *   context.c      requests over it: open, attach, calls
  *   fds.c          the table of our descriptors, updated by copies and closes
- *   given.c        descriptors of ours received from another program
+ *   received.c     descriptors of ours received from another program
  *   netlink.c      sockets of NETLINK_RDMA
  *   room.c         where a call's answer may be stored
  *   device.c       calls without a request: doorbells, reading events, checking the daemon
@@ -184,7 +184,7 @@ int session_refresh(void);
 int session_open(unsigned node, int flags);
 
 /*
- * Makes a received context (FD_GIVEN) known to this program's session. 0, or -errno: ENODEV if the daemon knows no such
+ * Makes a received context (FD_RECEIVED) known to this program's session. 0, or -errno: ENODEV if the daemon knows no such
  * context, EACCES if it does not serve us, EIO without a daemon.
  */
 int session_attach(int fd);
@@ -212,7 +212,7 @@ extern const volatile uint32_t *session_parked;
 enum fd_kind {
     FD_OTHER = 0, /* not ours */
     FD_CONTEXT,   /* an opened device: the context's memory file */
-    FD_GIVEN,     /* the same from another program, not known to our session yet */
+    FD_RECEIVED,     /* the same from another program, not known to our session yet */
     FD_EVENT,     /* an event socket: completion channel or asynchronous events */
     FD_DRIVER,    /* an event socket with calls of one driver's own */
     FD_CM,        /* a channel of the connection manager: an opened rdma_cm node */
@@ -223,7 +223,7 @@ enum fd_kind {
 
 struct fd_entry {
     uint8_t kind;
-    /* FD_EVENT: bytes of one record, 0 until known. FD_GIVEN: inherited by exec, with a doorbell socket. */
+    /* FD_EVENT: bytes of one record, 0 until known. FD_RECEIVED: inherited by exec, with a doorbell socket. */
     uint8_t record;
     /* FD_CONTEXT: the session that `context` belongs to. */
     uint16_t generation;
@@ -274,7 +274,7 @@ static inline enum fd_kind fd_kind_installed(uint64_t install)
                                                 : FD_OTHER;
 }
 /* A context of another program; `by_exec`: inherited by exec. */
-int fd_add_given(int fd, bool by_exec);
+int fd_add_received(int fd, bool by_exec);
 /* Removes a descriptor from the table and closes what belongs to it; the descriptor itself stays open. */
 void fd_forget(int fd);
 /* Registers `to`, which the kernel has just made as a copy of `from`. */
@@ -321,26 +321,26 @@ ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
 void netlink_sender(int fd, struct sockaddr *from, socklen_t room, socklen_t *length);
 void netlink_received(int fd, struct msghdr *message, socklen_t room);
 
-/* ---- given.c ---- */
+/* ---- received.c ---- */
 
 /* Registers descriptors of ours that this program has inherited. */
-void given_at_start(void);
+void received_at_start(void);
 /* Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others. */
-bool given_recognise(int fd, bool by_exec);
-/* Resolves an FD_GIVEN: FD_CONTEXT; FD_OTHER if it is not ours; FD_GIVEN with errno if we are not served. */
-int given_learn(int fd);
+bool received_recognise(int fd, bool by_exec);
+/* Resolves an FD_RECEIVED: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with errno if we are not served. */
+int received_learn(int fd);
 
 /* The kind of a descriptor before its use. */
 static inline int fd_used(int fd)
 {
     const int kind = fd_kind(fd);
-    return LIKELY(kind != FD_GIVEN) ? kind : given_learn(fd);
+    return LIKELY(kind != FD_RECEIVED) ? kind : received_learn(fd);
 }
 
 /* ---- room.c ---- */
 
 /* Whether a call (as in `session_call`) passes these `width` bytes for its answer. */
-bool call_gives(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
+bool call_passes(uint32_t type, uint64_t first, uint64_t second, uint64_t address, uint32_t width);
 
 /* ---- device.c ---- */
 

@@ -48,9 +48,9 @@ import { notifyAdded, notifyMoved, notifyRemoved, notifyRenamed } from './netlin
 import { createNetlink } from './netlink/netlink.ts'
 import { createRequests } from './netlink/requests.ts'
 import { createSession, type Session } from './session/client-session.ts'
+import { createRefusal } from './session/refuse-connection.ts'
 import { createReserve } from './session/reserve.ts'
-import { isServed, isShared, ownUserOnly, type Served } from './session/served.ts'
-import { createTurnAway } from './session/turn-away.ts'
+import { isServed, isShared, ownUserOnly, type Served } from './session/served-users.ts'
 import type { DaemonState } from './state.ts'
 import { createTraceHub } from './trace/trace-hub.ts'
 
@@ -301,7 +301,7 @@ export const startDaemon = async ({
     root,
     parkedFd: parked.fd,
     devices,
-    turnAway: createTurnAway(containment),
+    refuseConnection: createRefusal(containment),
     serves: (fd, peer) => isServed(served, fd, peer),
     sessions: () => sessions.size,
     sessionsOf: pid => [...sessions].filter(({ process }) => process.pid === pid).length,
@@ -390,7 +390,7 @@ export const startDaemon = async ({
   const listener = watch(listening, { readable: true }, containment.guard('the listening socket', onConnection))
   const reserve = createReserve({
     listening,
-    turnAway: daemon.turnAway,
+    refuseConnection: daemon.refuseConnection,
     accepting: may => listener.update({ readable: may }),
     log: daemon.log,
     guard: containment.guard,

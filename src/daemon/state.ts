@@ -21,7 +21,7 @@ import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
 import type { Netlink } from './netlink/netlink.ts'
-import type { TurnAway } from './session/turn-away.ts'
+import type { RefuseConnection } from './session/refuse-connection.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
@@ -69,7 +69,7 @@ export interface DaemonState {
   /** Whether the client at the other end of a socket may use this daemon. */
   serves(fd: number, peer: PeerCredentials): boolean
   /** Refuses and closes a connection, with the reason. */
-  readonly turnAway: TurnAway
+  readonly refuseConnection: RefuseConnection
   /** Connected sessions. */
   readonly sessions: () => number
   readonly sessionsOf: (pid: number) => number

@@ -22,7 +22,7 @@ import {
   objectMessage,
   runOne,
   splitChain,
-} from '../objects/intruder.ts'
+} from '../objects/hostile-client.ts'
 import { plausibleChain } from '../objects/plausible.ts'
 import type { Target } from './fuzzer.ts'
 

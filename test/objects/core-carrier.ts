@@ -36,7 +36,7 @@ import { assertNothingLeft, ipv4, type Program } from '../drivers/rxe/machine.ts
 import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import type { Entry } from './chain.ts'
-import { onErrorOf } from './draw.ts'
+import { onErrorOf } from './random-calls.ts'
 import { COMPLETION, type ModelDevice, type ModelObject, type Opening, uses } from './reference.ts'
 
 interface Own {

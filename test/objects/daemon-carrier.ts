@@ -22,7 +22,7 @@ import { type Client, dial, eventually, type ReceivedReply } from '../daemon/cli
 import { ipv4 } from '../drivers/rxe/machine.ts'
 import { type Answer, type Facts, OK, type Op, type Process } from './carrier.ts'
 import { chainAnswer, chainBytes } from './core-carrier.ts'
-import { onErrorOf } from './draw.ts'
+import { onErrorOf } from './random-calls.ts'
 import type { ModelDevice, Opening } from './reference.ts'
 
 /** Layout of a program's memory. */

@@ -1,6 +1,6 @@
 /*
  * Errors of calls: for every method of every class of a soft device, every mistake that its declaration allows, one at
- * a time (wrong.ts). The errno is Linux's where Linux has the case, the sentence names the method and the attribute,
+ * a time (mistakes.ts). The errno is Linux's where Linux has the case, the sentence names the method and the attribute,
  * and nothing has changed.
  */
 import assert from 'node:assert/strict'
@@ -22,10 +22,10 @@ import {
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createChance } from '../model/random.ts'
-import { expressible } from '../uapi/said.ts'
-import { AREA, AT, intrude, namesOf, objectMessage, runOne } from './intruder.ts'
+import { expressible } from '../uapi/expressible.ts'
+import { AREA, AT, intrude, namesOf, objectMessage, runOne } from './hostile-client.ts'
+import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './mistakes.ts'
 import { isCreate, likelyValue, type Names } from './plausible.ts'
-import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './wrong.ts'
 
 // ---- a context that has one object of each class ----
 

@@ -1,6 +1,6 @@
 /*
  * Hostile clients of the object dialect and of Linux's two (R2–R6, R16, R41, R42): messages of plausible calls, mutated
- * by structure (intruder.ts). Every call is answered with an errno and a sentence, nothing throws, an honest program is
+ * by structure (hostile-client.ts). Every call is answered with an errno and a sentence, nothing throws, an honest program is
  * not affected, and when the client ends nothing is left. Seeded; a failure prints the seed and the message.
  */
 import assert from 'node:assert/strict'
@@ -21,7 +21,7 @@ import {
   objectMessage,
   runOne,
   splits,
-} from './intruder.ts'
+} from './hostile-client.ts'
 
 export type { DialectName }
 

@@ -11,7 +11,7 @@ import { AsyncEventType } from '../../src/spec/enums.ts'
 import { createChance } from '../model/random.ts'
 import type { Answer, Facts, Op, Process } from './carrier.ts'
 import { type Entry, performChain } from './chain.ts'
-import { type CallSite, drawCall, drawChain, drawOnDescriptor } from './draw.ts'
+import { type CallSite, drawCall, drawChain, drawOnDescriptor } from './random-calls.ts'
 import {
   closeFd,
   complete,

@@ -1,8 +1,8 @@
 /*
- * 200 programs of rdma_cm that are killed (test/system/dying.ts).
+ * 200 programs of rdma_cm that are killed (test/system/killed-rdmacm.ts).
  */
 import { describe, it } from 'node:test'
-import { dieInEveryState } from './dying.ts'
+import { dieInEveryState } from './killed-rdmacm.ts'
 import { lacking, startDaemon } from './programs.ts'
 import { UCMA_PROGRAM } from './ucma.ts'
 

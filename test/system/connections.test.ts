@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { dieInEveryState } from './dying.ts'
+import { dieInEveryState } from './killed-rdmacm.ts'
 import { isEmpty, lacking, startDaemon } from './programs.ts'
 import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 

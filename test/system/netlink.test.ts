@@ -10,7 +10,7 @@ import { MonitorEvent, NetlinkOption, NldevResources, NlmsgFlags, NlmsgType } fr
 import { decodeAttributes, type Entries, type Entry, encodeAttributes } from '../../src/uapi/nldev/attributes.ts'
 import { type Message, writeMessage } from '../../src/uapi/nldev/messages.ts'
 import { dial } from '../daemon/client.ts'
-import { attributeOf, errnoOf, openTestSocket } from '../daemon/netlink/talk.ts'
+import { attributeOf, errnoOf, openTestSocket } from '../daemon/netlink/test-socket.ts'
 import { recorded } from '../uapi/nldev/recorded.ts'
 import { canMakeNamespaces, ip, twoNamespaces } from './namespaces.ts'
 import { assertGoodPair, runPair } from './pingpong.ts'

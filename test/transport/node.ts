@@ -20,7 +20,7 @@ import {
   type WorkSource,
 } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
-import { checkCompletion, createReports } from './told.ts'
+import { checkCompletion, createReports } from './reports.ts'
 
 /** Client memory starts here, so that regions cross the 4 GiB line. */
 export const MEMORY_BASE = 0x7f01_ffff_c000n

@@ -28,7 +28,7 @@ import { EntryPoint } from '../../src/uapi/linux/legacy.ts'
 import { decodeWrite } from '../../src/uapi/linux/write.ts'
 import { fixture, repoRoot } from '../paths.ts'
 import { ARENA, AT, arena, fakeView } from './fake-view.ts'
-import { assertSurvives, decode } from './there-and-back.ts'
+import { assertSurvives, decode } from './round-trip.ts'
 
 const facts = readFileSync(fixture('abi', 'uverbs.txt'), 'utf8')
   .trimEnd()

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { RcQp } from '../../src/spec/classes/rc_qp.ts'
 import { RdmaError } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, place } from './ends.ts'
+import { closeAll, eachCarrier, line, place } from './endpoints.ts'
 
 eachCarrier(openTwo => {
   test('one chain creates a whole endpoint, which works', async () => {

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import type { AnyCall } from '../../src/verbs/carrier.ts'
 import { type DatagramPeer, GRH_BYTES, MULTICAST_QPN, senderOf } from '../../src/verbs/index.ts'
 import type { DeviceContext } from '../../src/verbs/plan.ts'
-import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from './ends.ts'
+import { closeAll, eachCarrier, line, next, nextEvent, openTwoHere, pair, place } from './endpoints.ts'
 
 eachCarrier(openTwo => {
   const datagrams = async () => {

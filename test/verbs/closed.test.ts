@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
 import { createNetwork, type Device, open, RdmaError } from '../../src/verbs/index.ts'
-import { eachCarrier, end } from './ends.ts'
+import { eachCarrier, end } from './endpoints.ts'
 
 type Use = () => unknown
 

@@ -24,7 +24,7 @@ import {
 import { parseAddress } from '../../src/wire/address.ts'
 
 import { loopbackText } from '../loopback.ts'
-import { eachCarrier, next, type OpenTwo, openTwoHere } from './ends.ts'
+import { eachCarrier, next, type OpenTwo, openTwoHere } from './endpoints.ts'
 
 const text = (bytes: Uint8Array): string => new TextDecoder().decode(bytes).replace(/\0+$/, '')
 const bytes = (what: string): Uint8Array => new TextEncoder().encode(what)

@@ -14,7 +14,7 @@ import {
   RdmaError,
   RequestError,
 } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, next, pair } from './ends.ts'
+import { closeAll, eachCarrier, next, pair } from './endpoints.ts'
 import { untyped } from './mistakes.ts'
 
 const messageOf = (body: () => unknown): string => {

@@ -13,8 +13,8 @@ import { CtxContext } from '../../src/spec/drivers/ctx.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { createNetwork, type Device, type GsiQueuePair, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
 import type { LocalNetwork } from '../../src/verbs/local/network.ts'
-import { place } from './ends.ts'
-import { createWholeDevice } from './whole-driver.ts'
+import { place } from './endpoints.ts'
+import { createWholeDevice } from './third-party-driver.ts'
 
 type Words = (device: Device) => unknown
 /** The row of a method: the library call, or the reason why there is none. */

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { codeOf } from '../../src/spec/causes.ts'
 import { createNetwork, type Network, open, type RcQueuePair } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from './ends.ts'
+import { closeAll, eachCarrier, line, pair } from './endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {

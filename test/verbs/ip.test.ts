@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { afterEach, beforeEach, describe, it } from 'node:test'
 import { createNetwork, type Device, type IpInterface, open, RdmaError, type UdpSocket } from '../../src/verbs/index.ts'
 import { loopbackText } from '../loopback.ts'
-import { eachCarrier, type OpenTwo } from './ends.ts'
+import { eachCarrier, type OpenTwo } from './endpoints.ts'
 
 const bytes = (...values: number[]) => Uint8Array.from(values)
 

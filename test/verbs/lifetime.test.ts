@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { test } from 'node:test'
 import { createNetwork } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, openTwoHere, pair } from './ends.ts'
+import { closeAll, eachCarrier, openTwoHere, pair } from './endpoints.ts'
 
 const library = new URL('../../src/verbs/index.js', import.meta.url).href
 

@@ -10,7 +10,7 @@ import type { LinkName } from '../../src/spec/links.ts'
 import { createNetwork, open } from '../../src/verbs/index.ts'
 import { addressText, parseAddress } from '../../src/wire/address.ts'
 import { refuses } from './mistakes.ts'
-import { createWholeDevice } from './whole-driver.ts'
+import { createWholeDevice } from './third-party-driver.ts'
 
 const gid = parseAddress('2001:db8::7') as Uint8Array
 const GID = addressText(gid)

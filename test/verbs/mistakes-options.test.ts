@@ -6,7 +6,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
 import { createNetwork, type Device, open, openSystem, RdmaError } from '../../src/verbs/index.ts'
-import { eachCarrier } from './ends.ts'
+import { eachCarrier } from './endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 const { mr: Mr } = Classes

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { RemoteMemory, Slice } from '../../src/verbs/index.ts'
-import { closeAll, eachCarrier, line, pair } from './ends.ts'
+import { closeAll, eachCarrier, line, pair } from './endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {

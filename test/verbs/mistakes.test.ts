@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
 import { type CqOptions, createNetwork, type Endpoint, open, openSystem } from '../../src/verbs/index.ts'
-import { eachCarrier } from './ends.ts'
+import { eachCarrier } from './endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
 
 eachCarrier(openTwo => {

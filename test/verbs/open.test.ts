@@ -8,7 +8,7 @@ import { hasNative } from '../../src/host/native.ts'
 import { createNetwork, open } from '../../src/verbs/index.ts'
 import { loopbackText } from '../loopback.ts'
 import { start, startDaemon, temporaryFolder } from '../system/programs.ts'
-import { closeAll, end, line, pair } from './ends.ts'
+import { closeAll, end, line, pair } from './endpoints.ts'
 
 for (const link of ['dgram', 'udp', 'udp-plain'] as const)
   test(`devices on sockets of this machine: ${link}`, { skip: link !== 'dgram' && !hasNative() }, async () => {

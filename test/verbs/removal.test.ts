@@ -7,7 +7,7 @@ import { before, describe, test } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { open, RdmaError } from '../../src/verbs/index.ts'
 import { isEmpty, runUserdma, startDaemon, suiteScope, type TestDaemon, TWO_DEVICES } from '../system/programs.ts'
-import { closeAll, end } from './ends.ts'
+import { closeAll, end } from './endpoints.ts'
 
 const RECEIVES = 20
 

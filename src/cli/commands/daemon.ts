@@ -6,7 +6,7 @@
  */
 import { dirname, resolve } from 'node:path'
 import { SocketInUseError, startDaemon } from '../../daemon/daemon.ts'
-import { isShared, type Served } from '../../daemon/session/served.ts'
+import { isShared, type Served } from '../../daemon/session/served-users.ts'
 import { accountNumber } from '../../host/accounts.ts'
 import { commandName } from '../../host/process-status.ts'
 import { makeUserSocket } from '../../verbs/remote/user-socket.ts'

@@ -83,14 +83,14 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const giveBack = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(share) : undefined
   if (giveBack === undefined) {
     if (pidfd >= 0) close(pidfd)
-    daemon.turnAway(fd, Errno.EMFILE)
+    daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
   }
   const owner = needsOwner(uid) ? { uid, gid } : undefined
   const guest = uid === process.geteuid?.() ? undefined : uid
   const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guest })
   if (handle instanceof SystemError) {
-    daemon.turnAway(fd, handle.errno)
+    daemon.refuseConnection(fd, handle.errno)
     giveBack()
     return undefined
   }

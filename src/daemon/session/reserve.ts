@@ -6,7 +6,7 @@ import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
 import { Errno } from '../../spec/errno.ts'
 import type { Containment } from '../containment.ts'
-import type { TurnAway } from './turn-away.ts'
+import type { RefuseConnection } from './refuse-connection.ts'
 
 export interface Reserve {
   /** accept(2) has failed with EMFILE or ENFILE: the next connection is refused. */
@@ -16,7 +16,7 @@ export interface Reserve {
 
 export interface ReserveParts {
   readonly listening: number
-  readonly turnAway: TurnAway
+  readonly refuseConnection: RefuseConnection
   /** Whether the daemon may accept connections: not while the reserve is in use. */
   accepting(may: boolean): void
   readonly log: (sentence: string) => void
@@ -28,7 +28,7 @@ const AGAIN = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
-export const createReserve = ({ listening, turnAway, accepting, log, guard }: ReserveParts): Reserve => {
+export const createReserve = ({ listening, refuseConnection, accepting, log, guard }: ReserveParts): Reserve => {
   let spare = openSync('/dev/null', 'r')
   let count = 0
   let again: NodeJS.Timeout | undefined
@@ -60,7 +60,7 @@ export const createReserve = ({ listening, turnAway, accepting, log, guard }: Re
         log(
           `userdma daemon: there are no descriptors left (RLIMIT_NOFILE): a connection was refused with EMFILE${count > 1 ? `, ${count} so far` : ''}; end some programs, or start the daemon with a higher limit (\`ulimit -n\`)`,
         )
-      turnAway(fd, Errno.EMFILE, refill)
+      refuseConnection(fd, Errno.EMFILE, refill)
     },
     close() {
       closed = true

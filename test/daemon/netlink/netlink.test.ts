@@ -19,7 +19,7 @@ import {
 import { decodeAttributes, type Entries } from '../../../src/uapi/nldev/attributes.ts'
 import { scratchFolder } from '../../tools.ts'
 import { type Client, daemonOf, dial, eventually } from '../client.ts'
-import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSocket, requestOf } from './talk.ts'
+import { type Answer, attributeOf, errnoOf, type NetlinkTestSocket, openTestSocket, requestOf } from './test-socket.ts'
 
 const folder = scratchFolder()
 const { DUMP, ACK, REQUEST } = NlmsgFlags

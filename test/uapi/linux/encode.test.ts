@@ -17,10 +17,10 @@ import { type Encoding, encodings } from '../../../src/uapi/linux/envelope.ts'
 import { EntryPoint } from '../../../src/uapi/linux/legacy.ts'
 import { callsOf } from '../../spec/arbitrary.ts'
 import type { FakeMemory } from '../abilog.ts'
+import { expressible } from '../expressible.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from '../fake-view.ts'
 import { recordedResult } from '../recorded.ts'
-import { expressible } from '../said.ts'
-import { assertSurvives, decode } from '../there-and-back.ts'
+import { assertSurvives, decode } from '../round-trip.ts'
 
 /** A view with live objects of the right classes for every handle in a call. */
 const viewFor = (call: Call, memory: FakeMemory): FakeView => {

@@ -14,7 +14,7 @@ import { encodings } from '../../../src/uapi/linux/envelope.ts'
 import { EntryPoint } from '../../../src/uapi/linux/legacy.ts'
 import { decodeWrite } from '../../../src/uapi/linux/write.ts'
 import { ARENA, AT, arena, type FakeView, fakeView, rxeSchema } from '../fake-view.ts'
-import { assertSurvives } from '../there-and-back.ts'
+import { assertSurvives } from '../round-trip.ts'
 
 const u16 = (n: number): number[] => [n & 0xff, n >>> 8]
 const u32 = (n: number): number[] => [n & 0xff, (n >>> 8) & 0xff, (n >>> 16) & 0xff, n >>> 24]

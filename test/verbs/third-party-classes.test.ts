@@ -1,5 +1,5 @@
 /*
- * Classes that no driver here supports, on a device whose driver does (whole-driver.ts): the library's generic methods
+ * Classes that no driver here supports, on a device whose driver does (third-party-driver.ts): the library's generic methods
  * serve them (R8, R9), alone, in a chain, and on an event queue.
  */
 import assert from 'node:assert/strict'
@@ -7,9 +7,9 @@ import { test } from 'node:test'
 import { Classes } from '../../src/spec/classes.ts'
 import { FlowSpecType, FlowType, QpState, WqState } from '../../src/spec/enums.ts'
 import { createNetwork, type Device, GSI_QKEY, open } from '../../src/verbs/index.ts'
-import { line, next, nextEvent } from './ends.ts'
+import { line, next, nextEvent } from './endpoints.ts'
 import { refuses, untyped } from './mistakes.ts'
-import { createWholeDevice } from './whole-driver.ts'
+import { createWholeDevice } from './third-party-driver.ts'
 
 /**
  * A device of that driver, a protection domain, memory and a completion queue; all are closed at the end of the test.

@@ -35,7 +35,7 @@ static bool is_context_file(int fd)
     return length == sizeof target && memcmp(target, name, sizeof name - 1) == 0 && target[sizeof name - 1] == ' ';
 }
 
-bool given_recognise(int fd, bool by_exec)
+bool received_recognise(int fd, bool by_exec)
 {
     if (fd < 0 || fd_kind(fd) != FD_OTHER)
         return false;
@@ -43,10 +43,10 @@ bool given_recognise(int fd, bool by_exec)
     const int kind = kind_of_socket(fd);
     if (kind != FD_OTHER)
         return fd_add_event(fd, kind) == 0;
-    return errno == ENOTSOCK && is_context_file(fd) && fd_add_given(fd, by_exec) == 0;
+    return errno == ENOTSOCK && is_context_file(fd) && fd_add_received(fd, by_exec) == 0;
 }
 
-int given_learn(int fd)
+int received_learn(int fd)
 {
     const int saved = errno;
     const int error = session_attach(fd);
@@ -57,7 +57,7 @@ int given_learn(int fd)
         return FD_OTHER;
     }
     errno = error ? -error : saved;
-    return error ? FD_GIVEN : FD_CONTEXT;
+    return error ? FD_RECEIVED : FD_CONTEXT;
 }
 
 /* ---- across exec ---- */
@@ -72,7 +72,7 @@ struct entry {
 };
 
 /* Raw system calls: it runs before the rest of the program, and must not allocate. */
-void given_at_start(void)
+void received_at_start(void)
 {
     const int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
@@ -88,7 +88,7 @@ void given_at_start(void)
             for (; *digit >= '0' && *digit <= '9'; digit++)
                 fd = fd * 10 + (*digit - '0');
             if (digit > entry->name && fd != folder)
-                given_recognise(fd, true);
+                received_recognise(fd, true);
         }
     syscall(SYS_close, folder);
 }
@@ -104,7 +104,7 @@ static void take_rights(struct msghdr *message)
         for (size_t at = CMSG_LEN(0); at + sizeof(int) <= c->cmsg_len; at += sizeof(int)) {
             int fd;
             memcpy(&fd, (const char *)c + at, sizeof fd);
-            given_recognise(fd_opened(fd), false);
+            received_recognise(fd_opened(fd), false);
         }
     }
     errno = saved;

@@ -18,7 +18,7 @@ import { type Machine, type Program, register } from '../drivers/rxe/machine.ts'
 import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { mutate } from '../fuzz/mutate.ts'
 import type { Chance } from '../model/random.ts'
-import { expressible } from '../uapi/said.ts'
+import { expressible } from '../uapi/expressible.ts'
 import { type Names, plausibleCall } from './plausible.ts'
 
 // ---- the memory of a client ----

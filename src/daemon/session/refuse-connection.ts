@@ -17,9 +17,9 @@ const MAX_WAITING = 8
 const PATIENCE = 1000
 
 /** Answers and closes a connection: `error` is an errno. `ended` is called once it is closed. */
-export type TurnAway = (fd: number, error: number, ended?: () => void) => void
+export type RefuseConnection = (fd: number, error: number, ended?: () => void) => void
 
-export const createTurnAway = (containment: Containment): TurnAway => {
+export const createRefusal = (containment: Containment): RefuseConnection => {
   const buffer = messageBuffer()
   const request = newRequest()
   let waiting = 0

@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createNetwork, open } from '../../src/verbs/index.ts'
-import { closeAll, next, openTwoHere, pair } from './ends.ts'
+import { closeAll, next, openTwoHere, pair } from './endpoints.ts'
 
 test('messages and their answers need no turn of the event loop', async () => {
   const { a, b } = await pair()

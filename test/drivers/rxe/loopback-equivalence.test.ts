@@ -11,10 +11,10 @@ import type { Path } from '../../../src/phy/memory.ts'
 import { addTap } from '../../../src/phy/tap.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
 import { WrOpcode } from '../../../src/spec/work.ts'
+import { type Kind, play, type Request, type Step, type World } from './loopback-script.ts'
 import { join, machine, makeCq, makeQp, program, register } from './machine.ts'
 import { completions, pattern, piece } from './pair.ts'
 import { postReceive, postSend } from './provider.ts'
-import { type Kind, play, type Request, type Step, type World } from './two-ways.ts'
 
 const wr = WrOpcode.values
 const { SEND, SEND_WITH_IMM, SEND_WITH_INV, RDMA_WRITE, RDMA_WRITE_WITH_IMM, RDMA_READ } = wr
