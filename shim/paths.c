@@ -180,13 +180,24 @@ void path_strip_root(char *path)
 
 /* ---- relative paths, and parents of folders ---- */
 
-/* Whether a relative path may lead to an RDMA path: it contains a name that these have. */
-static bool has_our_name(const char *path)
+static bool names_rdma(const char *path)
 {
+    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME);
+}
+
+/* Whether a relative path may lead to an RDMA path: it begins with a name on the way, and contains one of RDMA's own. */
+static bool may_lead(const char *path)
+{
+    static const char *const begins[] = {"infiniband", "dev", "sys/", "class/", USERDMA_CM_NAME, "misc/", "virtual/"};
     if (path[0] == '.' && path[1] == '/')
         path += 2;
-    return strstr(path, "infiniband") || strstr(path, USERDMA_CM_NAME) || strcmp(path, USERDMA_SYSTEM_NAME) == 0 ||
-           number_after(path, "uverbs") >= 0 || number_after(path, USERDMA_UMAD_NAME) >= 0;
+    if (path[0] == 'u')
+        return strcmp(path, USERDMA_SYSTEM_NAME) == 0 || number_after(path, "uverbs") >= 0 ||
+               number_after(path, USERDMA_UMAD_NAME) >= 0;
+    for (size_t i = 0; i < sizeof begins / sizeof begins[0]; i++)
+        if (path[0] == begins[i][0] && strncmp(path, begins[i], strlen(begins[i])) == 0)
+            return names_rdma(path);
+    return false;
 }
 
 /* A class links to its devices: the parent of a link is that of the folder. */
@@ -205,7 +216,7 @@ static void follow_link(char room[PATH_ROOM])
 /* An absolute path without ".."; NULL if it has none, or names no RDMA folder, or is too long. */
 static const char *without_parents(const char *path, char room[PATH_ROOM])
 {
-    if (LIKELY(!strstr(path, "/..")) || !has_our_name(path) || strlen(path) >= PATH_ROOM / 2)
+    if (LIKELY(!strstr(path, "/..")) || !names_rdma(path) || strlen(path) >= PATH_ROOM / 2)
         return NULL;
     size_t length = 0;
     while (*path) {
@@ -233,7 +244,7 @@ const char *path_absolute(int dir, const char *path, char room[PATH_ROOM])
 {
     if (*path == '/')
         return without_parents(path, room);
-    if (!has_our_name(path))
+    if (LIKELY(!may_lead(path)))
         return NULL;
     const int saved = errno;
     char name[32];
