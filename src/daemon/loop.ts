@@ -6,7 +6,8 @@
  * briefly, yielding the processor between polls, since the programs that produce work need it (if another process keeps
  * the processor then, waking up is faster: lingering is suspended for a while). Then it parks: it sets the parked word,
  * polls all queues once more, and only if that finds nothing returns to the event loop, where a doorbell, a call or a
- * timer wakes it. A busy loop lets the event loop run in between, so that calls are answered.
+ * timer wakes it. Of very many queues it polls a slice at a time, and returns to the event loop in between: from the
+ * parked word on programs ring doorbells. A busy loop lets the event loop run in between, so that calls are answered.
  *
  * A device that throws is reported to `failed` after the others had their turn; the loop goes on with them.
  */
@@ -22,6 +23,8 @@ import { ParkedPage } from '../spec/session.ts'
 export interface Pollable {
   /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
   poll(now: number, where: Where): boolean
+  /** Whether a check of all queues that was begun goes on with `Where.CONTINUE`; absent: never. */
+  isUnfinished?(): boolean
   /** When `poll` must be called next without an event; Infinity for never. */
   nextTimeout(): number
 }
@@ -64,6 +67,8 @@ export const createLoop = (
   let running = false
   let stopped = false
   let immediate: NodeJS.Immediate | undefined
+  /** The next slice of a check of all queues. */
+  let checking: NodeJS.Immediate | undefined
   const timer = createTimer(() => {
     timerDue = Infinity
     kick()
@@ -125,12 +130,28 @@ export const createLoop = (
     timer.set(due - nowMicroseconds())
   }
 
+  /** The loop is parked: checks the remaining queues in slices, for posts that came before it was. */
+  const rest = (): void => {
+    armTimer()
+    if (devices.some(device => device.isUnfinished?.())) checking ??= setImmediate(checkOn)
+  }
+  const checkOn = (): void => {
+    checking = undefined
+    // Awake: when it parks, the check begins anew.
+    if (running || stopped || immediate !== undefined) return
+    // Programs that poll may need the processor, and what they post is more urgent.
+    yieldOnce(nowMicroseconds())
+    turn()
+    if (pollAll(Where.CONTINUE)) kick()
+    else rest()
+  }
+
   /** Polls until there is no work and the loop is parked; false if the slice ended before that. */
   const untilParked = (first: Where): boolean => {
     for (let late = false; drain(first, late); late = true) {
       setWord(parked, ParkedPage.PARKED, 1)
-      if (!pollAll(Where.ALL)) {
-        armTimer()
+      if (!pollAll(Where.BEGIN)) {
+        rest()
         return true
       }
       setWord(parked, ParkedPage.PARKED, 0)
@@ -152,7 +173,7 @@ export const createLoop = (
       if (!rests)
         immediate ??= setImmediate(() => {
           immediate = undefined
-          run(Where.ALL)
+          run(Where.BEGIN)
         })
     }
   }
@@ -189,6 +210,7 @@ export const createLoop = (
       stopped = true
       timer.close()
       if (immediate) clearImmediate(immediate)
+      if (checking) clearImmediate(checking)
     },
   }
 }

@@ -5,9 +5,14 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createLoop, type Loop, type Pollable } from '../../src/daemon/loop.ts'
-import { Where } from '../../src/drivers/rxe/rings/posts.ts'
+import { createPostScan, SLICE_ROWS, Where } from '../../src/drivers/rxe/rings/posts.ts'
+import { createReceiveQueue } from '../../src/drivers/rxe/rings/receive-queue.ts'
+import { storeProducer } from '../../src/drivers/rxe/rings/rings.ts'
+import { createSendQueue } from '../../src/drivers/rxe/rings/work-source.ts'
 import { nowMicroseconds } from '../../src/host/event-loop/clock.ts'
 import { ParkedPage } from '../../src/spec/session.ts'
+import type { Engine } from '../../src/transport/engine.ts'
+import { testRings } from '../drivers/rxe/provider.ts'
 
 const bench = (device: Pollable, turn?: () => void): { loop: Loop; parked: () => number } => {
   const words = new Int32Array(ParkedPage.bytes / 4)
@@ -181,6 +186,57 @@ test('advance yields to the loop after a few turns', async () => {
   })
   loop.advance()
   while (parked() === 0) await new Promise(setImmediate)
-  assert.ok(looked.length >= 20 && looked.includes(Where.USED) && looked.at(-1) === Where.ALL)
+  assert.ok(looked.length >= 20 && looked.includes(Where.USED) && looked.at(-1) === Where.BEGIN)
+  loop.stop()
+})
+
+test('very many idle queue pairs are checked a slice per turn, and a post among them is found', async () => {
+  const COUNT = 20 * SLICE_ROWS
+  const memory = testRings()
+  const rings = Array.from({ length: COUNT }, () => ({
+    send: createSendQueue(memory, 15, 1, 0),
+    receive: createReceiveQueue(memory, 15, 1),
+  }))
+  let checked = 0
+  const counted = new Proxy(rings, {
+    get(target, key, receiver) {
+      if (typeof key === 'string' && /^\d+$/.test(key)) checked++
+      return Reflect.get(target, key, receiver)
+    },
+  })
+  const found: number[] = []
+  const engine = { onDoorbell: (row: number) => found.push(row), onReceiveScan() {} } as unknown as Engine
+  const posts = createPostScan(counted, engine, () => false)
+  for (let row = 0; row < COUNT; row++) posts.look(row)
+  posts.scan(Where.CHANGED)
+  const { loop, parked } = bench({
+    poll: (_now, where) => posts.scan(where),
+    isUnfinished: posts.isUnfinished,
+    nextTimeout: () => Number.POSITIVE_INFINITY,
+  })
+  const turn = async (act = () => {}): Promise<void> => {
+    checked = 0
+    act()
+    await new Promise(setImmediate)
+    assert.ok(checked <= 3 * SLICE_ROWS, `${checked} in one turn`)
+  }
+  found.length = 0
+  storeProducer(rings[COUNT - 1].send.ring, 1)
+  await turn(loop.kick)
+  assert.equal(parked(), 1)
+  for (let turns = 0; found.length === 0; turns++) {
+    assert.ok(turns < 100)
+    await turn()
+  }
+  assert.deepEqual(found, [COUNT - 1])
+  // A doorbell in the middle of a round.
+  storeProducer(rings[3].send.ring, 1)
+  await turn(() => {
+    posts.look(3)
+    loop.kick()
+  })
+  assert.deepEqual(found, [COUNT - 1, 3])
+  while (posts.isUnfinished()) await turn()
+  assert.equal(parked(), 1)
   loop.stop()
 })

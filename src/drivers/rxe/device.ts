@@ -63,6 +63,8 @@ export interface RxeDevice {
    * which queues to check for new requests, by default all.
    */
   poll(now: number, where?: Where): boolean
+  /** Whether slices of the check of all queues are left (`Where.CONTINUE`). */
+  isUnfinished(): boolean
   /** Checks the queues that were reported by `posted`; `poll` does it too. True if anything was posted. */
   ring(): boolean
   /** Send doorbell of the queue pair with this handle; an unknown one is ignored. */
@@ -375,6 +377,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     device,
     state,
     poll,
+    isUnfinished: posts.isUnfinished,
     ring: () => posts.scan(Where.CHANGED),
     posted(context, handle) {
       const object = findHandle(context.handles, handle) as QpObject | undefined

@@ -19,8 +19,12 @@ import { largerCount } from '../../../transport/state.ts'
 import { loadProducer } from './rings.ts'
 import { isWindowOperationPosted, NO_INDEX, type QpRings, type SendQueue } from './work-source.ts'
 
-/** Queues to check: those that `look` named; those and the ones used lately; all. */
-export const Where = { CHANGED: 0, USED: 1, ALL: 2 } as const
+/**
+ * Queues to check: those that `look` named; those and the ones used lately; all. A loop checks all in slices, so that
+ * the idle queue pairs of one program do not delay others: BEGIN begins a round with its first slice, CONTINUE checks
+ * the next slice. Each round begins where the previous slice ended.
+ */
+export const Where = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
 export type Where = (typeof Where)[keyof typeof Where]
 
 export interface PostScan {
@@ -32,7 +36,12 @@ export interface PostScan {
   hasChanges(): boolean
   /** Passes rows with new posts to the engine; true if there is anything to send. */
   scan(where: Where): boolean
+  /** Whether slices of a round are left. */
+  isUnfinished(): boolean
 }
+
+/** Rows of a slice: some 0.1 ms, since the rings of idle queue pairs are not in the processor's cache. */
+export const SLICE_ROWS = 256
 
 /** Full scans after which an unused queue counts as unused. */
 const MEMORY = 16
@@ -86,20 +95,33 @@ export const createPostScan = (
     return true
   }
 
-  const inspectAll = (): boolean => {
-    let found = false
+  /** Where the next slice begins, and how many rows of the round it and later ones have. */
+  let cursor = 0
+  let left = 0
+
+  const beginRound = (): void => {
     looks = (looks + 1) | 0
     let kept = 0
     for (const row of busy) if (looks - used[row] <= MEMORY) busy[kept++] = row
     busy.length = kept
-    for (let row = 0; row < rings.length; row++) found = inspect(row) || found
+    left = rings.length
+  }
+
+  const inspectRows = (most: number): boolean => {
+    let found = false
+    for (let rows = Math.min(most, left); rows > 0; rows--) {
+      if (cursor >= rings.length) cursor = 0
+      found = inspect(cursor++) || found
+      left--
+    }
     return found
   }
 
   const inspectWhere = (where: Where): boolean => {
     let found = false
     while (changed.length > 0) found = inspect(changed.pop() as number) || found
-    if (where === Where.ALL) return inspectAll() || found
+    if (where === Where.ALL || where === Where.BEGIN) beginRound()
+    if (where >= Where.ALL) return inspectRows(where === Where.ALL ? left : SLICE_ROWS) || found
     if (where === Where.USED) for (let i = 0; i < busy.length; i++) found = inspect(busy[i]) || found
     return found
   }
@@ -132,6 +154,7 @@ export const createPostScan = (
     },
     hasChanges: () => changed.length > 0,
     scan: where => (hasWindows() ? scanInOrder(where) : inspectWhere(where)),
+    isUnfinished: () => left > 0,
   }
 }
 

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { createPostScan, Where } from '../../../../src/drivers/rxe/rings/posts.ts'
+import { createPostScan, SLICE_ROWS, Where } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../../../src/drivers/rxe/rings/rings.ts'
 import { createSendQueue, type QpRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
@@ -42,6 +42,26 @@ test('a full scan finds every post, once', () => {
   assert.deepEqual(scan(Where.CHANGED), [])
   assert.deepEqual(scan(Where.ALL), ['receive 3', 'send 150'])
   assert.deepEqual(scan(Where.ALL), [])
+})
+
+test('a round of slices finds every post, and begins where the previous slice ended', () => {
+  const count = 3 * SLICE_ROWS - 10
+  const { posts, scan, send } = bench(count)
+  assert.equal(posts.isUnfinished(), false)
+  for (const row of [0, SLICE_ROWS, count - 1]) send(row, 1)
+  assert.deepEqual(scan(Where.BEGIN), ['send 0'])
+  assert.deepEqual(scan(Where.CHANGED), [])
+  assert.deepEqual(scan(Where.CONTINUE), [`send ${SLICE_ROWS}`])
+  assert.equal(posts.isUnfinished(), true)
+  send(5, 1)
+  // A new round: rows that were checked before it are checked again, last.
+  assert.deepEqual(scan(Where.BEGIN), [`send ${count - 1}`, 'send 5'])
+  assert.deepEqual(scan(Where.CONTINUE), [])
+  assert.deepEqual(scan(Where.CONTINUE), [])
+  assert.equal(posts.isUnfinished(), false)
+  send(7, 1)
+  assert.deepEqual(scan(Where.CONTINUE), [], 'the round is finished')
+  assert.deepEqual(scan(Where.ALL), ['send 7'])
 })
 
 test('a used queue is polled between scans until it has been idle for a while', () => {
