@@ -10,6 +10,7 @@ import { EVERY_CALL, onLinux } from '../every-call.ts'
 import { assertOutcomes } from '../system/outcomes.ts'
 import {
   type Finished,
+  hasOnlyLiving,
   isEmpty,
   ownProgram,
   type Running,
@@ -146,6 +147,7 @@ const runConnection = async (
     const [program, ...args] = userland.command(wordsOf(line, { SERVER: address, PORT: String(port) }))
     return guest.startHere(t, program, args, daemon.env)
   }
+  await daemon.settled(hasOnlyLiving)
   const server = guestServes ? inGuest(one.server) : here(one.server)
   if (guestServes) await guest.untilConnectable(t, listening)
   else await Promise.race([daemon.settled(({ connections }) => connections.listeners > 0), server.ended])
@@ -161,6 +163,7 @@ const answerLate = async (t: TestContext, { guest, daemon, version, guestServes 
     inGuest ? guest.start(t, 'rping', [role, ...args]) : guest.startHere(t, 'rping', [role, ...args], daemon.env)
   const counter = `${guestServes ? 'cm_tx_msgs' : 'cm_rx_msgs'}/mra`
   const before = await guest.counter(t, counter)
+  await daemon.settled(hasOnlyLiving)
   const server = startIn(guestServes, '-s')
   const signal = async (name: 'STOP' | 'CONT'): Promise<void> => {
     if (guestServes) await guest.signal(t, 'rping', name)

@@ -263,6 +263,10 @@ const sum = (counts: Readonly<Record<string, number>>): number =>
 export const objectsOf = (devices: readonly DeviceStat[]): number =>
   devices.reduce((total, device) => total + sum(device.objects), 0)
 
+/** Nothing is left of programs that have ended: the daemon destroys their objects a little later. */
+export const hasOnlyLiving = ({ charged }: Stat): boolean =>
+  charged.processes.every(({ pid }) => existsSync(`/proc/${pid}`))
+
 /** Nothing of any program is left. */
 export const isEmpty = ({ sessions, contexts, rings, mappings, descriptors, connections, devices }: Stat): boolean =>
   sessions === 0 &&

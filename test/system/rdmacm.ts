@@ -6,6 +6,7 @@ import type { Stat } from '../../src/uapi/tool.ts'
 import {
   type Finished,
   freePort,
+  hasOnlyLiving,
   type Running,
   type Scope,
   start,
@@ -192,7 +193,8 @@ export const startRdmacm = async (
 ): Promise<() => Promise<RdmacmResult>> => {
   const port = await freePort()
   const given = { ...options, values: { ...options.values, PORT: String(port) } }
-  const before = await daemon.stat()
+  // A listener of an ended server must not count as one of before.
+  const before = await daemon.settled(hasOnlyLiving)
   const server = startLine(scope, daemon, one.server, given)
   await untilReady(daemon, one.server, port, before, server.ended)
   return () => finishRdmacm(one, server, startLine(scope, options.clientDaemon ?? daemon, one.client, given))
