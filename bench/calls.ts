@@ -148,7 +148,7 @@ const rtsRow = (name: string, quantity: string, isOneCall: boolean): Row => ({
       await pairs.close?.()
       tcp.close()
     }
-    return { ...pairs, beside: tcp.beside, close }
+    return { ...pairs, reference: tcp.beside, close }
   },
 })
 

@@ -86,7 +86,7 @@ const prepare = async (
   return {
     ours: () =>
       rate(repeats, () => device.chain(chain => all.map(() => chained(chain, base))) as unknown as Disposable[]),
-    beside: () => rate(repeats, () => all.map(() => one(base))),
+    reference: () => rate(repeats, () => all.map(() => one(base))),
     close: async () => {
       await device.close()
       await end()

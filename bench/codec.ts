@@ -81,7 +81,7 @@ const decodeWithBuffer: Body = times => {
   return sum
 }
 
-const sides = (ours: Body, beside: Body): Bench => ({ ours: perCall(ours), beside: perCall(beside) })
+const sides = (ours: Body, beside: Body): Bench => ({ ours: perCall(ours), reference: perCall(beside) })
 
 export const codecRows: readonly Row[] = [
   {

@@ -1,6 +1,6 @@
 /*
  * A process that makes very many connections by the library, both ends its own, once, and says what they cost while
- * nobody uses them: for the rows "connections memory" and "connections idle".
+ * they are unused: for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../src/verbs/index.ts'
@@ -57,7 +57,7 @@ const costOf = async ({ count, seconds }: IdleOrder): Promise<IdleCost> => {
   await make(count)
   await sleep(REST_MS)
   const bytes = ((await settled()).used - before.used) / count
-  // The collection has gone on in other threads.
+  // The garbage collection has continued in other threads.
   await sleep(REST_MS)
   const start = performance.now()
   const cpu = process.cpuUsage()

@@ -1,7 +1,7 @@
 /*
  * Rows "connections": connect, one message answered, and disconnect, WINDOW at a time, by the library in one process and
  * by node:net; the same without the message, one after the other, by librdmacm in two processes and a daemon, and by C
- * programs over TCP; and what connections that nobody uses cost.
+ * programs over TCP; and the cost of unused connections.
  */
 import { once } from 'node:events'
 import { type AddressInfo, createServer, connect as dial } from 'node:net'
@@ -69,7 +69,7 @@ const prepare = async (): Promise<Bench> => {
   const [ours, tcp] = [await byLibrary(), await byTcp()]
   return {
     ours: () => rate(ours.one),
-    beside: () => rate(tcp.one),
+    reference: () => rate(tcp.one),
     note: `${COUNT} connections a round, ${WINDOW} at a time`,
     async close() {
       await ours.end()
@@ -90,7 +90,7 @@ const prepareRdmacm = async (): Promise<Bench> => {
     return {
       ours: async () =>
         Number.parseFloat(await daemon.run(program, 'client', '127.0.0.1', PORT, ONE_BY_ONE).finished()),
-      beside: () => runTwin('tcp_connects', ONE_BY_ONE * 10),
+      reference: () => runTwin('tcp_connects', ONE_BY_ONE * 10),
       note: `${ONE_BY_ONE} connections a round, one after the other`,
       async close() {
         await server.stop()

@@ -16,7 +16,7 @@ const prepare = async (): Promise<Bench> => {
   const daemon = await startDaemon()
   return {
     ours: async () => Number.parseFloat(await daemon.run(program, CALLS).finished()),
-    beside: () => runTwin('unix_pingpong', BYTES, CALLS, 'seqpacket'),
+    reference: () => runTwin('unix_pingpong', BYTES, CALLS, 'seqpacket'),
     note: `${CALLS} calls a round`,
     close: () => daemon.stop(),
   }

@@ -13,7 +13,7 @@ export type Measure = () => number | Promise<number>
 /** A prepared row: its two sides, remarks for the table, and clean-up. */
 export interface Bench {
   readonly ours: Measure
-  readonly beside?: Measure
+  readonly reference?: Measure
   readonly note?: string
   readonly close?: () => void | Promise<void>
 }
@@ -31,7 +31,7 @@ export interface Row {
   readonly aim: number
   /** Cores that a measurement needs exclusively, for the probe; 0 if other processes do not disturb it. */
   readonly cores: 0 | 1 | 2
-  /** Limits are of ours; what is beside it is for comparison. */
+  /** Limits are of ours; the reference is for comparison. */
   readonly byValue?: true
   /** Number of rounds; 5, unless one round is long. */
   readonly rounds?: number
@@ -44,7 +44,7 @@ export class Unavailable extends Error {}
 
 export interface Round {
   readonly ours: number
-  readonly beside?: number
+  readonly reference?: number
   /** ours ÷ reference, or ours without a reference. */
   readonly ratio: number
   readonly quiet: boolean
@@ -60,7 +60,7 @@ export interface Outcome {
   readonly rounds: readonly Round[]
   /** Medians over the counted rounds; undefined when not measured. */
   readonly ours?: number
-  readonly beside?: number
+  readonly reference?: number
   readonly ratio?: number
   /** Counted rounds on a noisy machine. */
   readonly noisy: number
@@ -101,13 +101,13 @@ export const digits = (value: number): string => {
 const measureRound = async (bench: Bench, probe: NoiseProbe, oursFirst: boolean): Promise<Round> => {
   const before = await probe()
   let ours = oursFirst ? await bench.ours() : 0
-  const beside = await bench.beside?.()
+  const reference = await bench.reference?.()
   if (!oursFirst) ours = await bench.ours()
   const after = await probe()
   return {
     ours,
-    ...(beside === undefined ? {} : { beside }),
-    ratio: beside === undefined ? ours : ours / beside,
+    ...(reference === undefined ? {} : { reference }),
+    ratio: reference === undefined ? ours : ours / reference,
     quiet: before.quiet && after.quiet,
     noise: `${before.text} / ${after.text}`,
   }
@@ -115,9 +115,9 @@ const measureRound = async (bench: Bench, probe: NoiseProbe, oursFirst: boolean)
 
 const roundText = (row: Row, number: number, round: Round): string => {
   const sides =
-    round.beside === undefined
+    round.reference === undefined
       ? `${digits(round.ours)} ${row.unit}`
-      : `ours ${digits(round.ours)} ${row.unit}, beside ${digits(round.beside)} ${row.unit}, ratio ${digits(round.ratio)}`
+      : `ours ${digits(round.ours)} ${row.unit}, reference ${digits(round.reference)} ${row.unit}, ratio ${digits(round.ratio)}`
   return `  round ${number}: ${sides}${round.quiet ? '' : '  NOISY'}  [${round.noise}]`
 }
 
@@ -130,7 +130,7 @@ const measureRounds = async (
 ) => {
   // the first run of each side compiles, maps and fills caches
   await bench.ours()
-  await bench.beside?.()
+  await bench.reference?.()
   const rounds: Round[] = []
   for (let quiet = 0; quiet < wanted && rounds.length < wanted * PATIENCE; ) {
     const round = await measureRound(bench, probe, rounds.length % 2 === 0)
@@ -152,7 +152,7 @@ export const measure = async (
   most = Number.POSITIVE_INFINITY,
 ): Promise<Outcome> => {
   const wanted = Math.min(row.rounds ?? ROUNDS, most)
-  log(`${row.quantity}, beside ${row.reference}`)
+  log(`${row.quantity}, reference ${row.reference}`)
   let bench: Bench | undefined
   try {
     bench = await row.prepare()
@@ -162,13 +162,13 @@ export const measure = async (
     const counted = quiet.length >= wanted ? quiet : rounds
     const ratio = median(counted.map(round => round.ratio))
     const ours = median(counted.map(round => round.ours))
-    const beside = counted.flatMap(round => round.beside ?? [])
+    const reference = counted.flatMap(round => round.reference ?? [])
     return {
       row,
       verdict: judge(row, row.byValue ? ours : ratio),
       rounds,
       ours,
-      ...(beside.length === 0 ? {} : { beside: median(beside) }),
+      ...(reference.length === 0 ? {} : { reference: median(reference) }),
       ratio,
       noisy: counted.filter(round => !round.quiet).length,
       note: bench.note ?? '',
@@ -182,16 +182,16 @@ export const measure = async (
   }
 }
 
-const tableCells = ({ row, verdict, ours, beside, ratio, noisy, note, rounds }: Outcome): string[] => {
+const tableCells = ({ row, verdict, ours, reference, ratio, noisy, note, rounds }: Outcome): string[] => {
   const limit = (value: number): string => `${row.better === 'lower' ? '≤' : '≥'} ${value}`
   const withUnit = (value: number | undefined): string => (value === undefined ? '–' : `${digits(value)} ${row.unit}`)
   const noise = noisy > 0 ? `, ${noisy} of ${rounds.length} rounds noisy` : ''
   const remark = note ? ` (${note})` : ''
-  const shown = beside === undefined ? '–' : ratio === undefined ? '–' : digits(ratio)
+  const shown = reference === undefined ? '–' : ratio === undefined ? '–' : digits(ratio)
   return [
     row.quantity,
     withUnit(ours),
-    withUnit(beside),
+    withUnit(reference),
     shown,
     limit(row.floor),
     limit(row.aim),
@@ -201,7 +201,7 @@ const tableCells = ({ row, verdict, ours, beside, ratio, noisy, note, rounds }: 
 
 /** The final table, as lines of text. */
 export const table = (outcomes: readonly Outcome[]): string[] => {
-  const head = ['quantity', 'ours', 'beside', 'ratio', 'floor', 'aim', 'verdict']
+  const head = ['quantity', 'ours', 'reference', 'ratio', 'floor', 'aim', 'verdict']
   const rows = [head, ...outcomes.map(tableCells)]
   const widths = head.map((_, column) => Math.max(...rows.map(cells => cells[column].length)))
   return rows.map(cells =>

@@ -44,11 +44,11 @@ export const hookRows: readonly Row[] = [
   row('hooks off', 'a call after a hook came and went', 1.15, 1.05, () => {
     const [ours, beside] = [calls('off'), calls('never')]
     addHook(ours.device, { pre() {} })()
-    return { ours: perCall(ours.body), beside: perCall(beside.body) }
+    return { ours: perCall(ours.body), reference: perCall(beside.body) }
   }),
   row('hooks on', 'a call with a hook before and after it', 3, 2, () => {
     const [ours, beside] = [calls('on'), calls('without')]
     addHook(ours.device, { pre() {}, post() {} })
-    return { ours: perCall(ours.body), beside: perCall(beside.body) }
+    return { ours: perCall(ours.body), reference: perCall(beside.body) }
   }),
 ]

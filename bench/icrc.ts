@@ -40,7 +40,7 @@ const compare = (size: number): Bench => {
     for (let i = 0; i < times; i++) sum ^= crc32(covered, i)
     return sum
   }
-  return { ours: perCall(ours), beside: perCall(beside), note: `engine: ${crcEngineName()}` }
+  return { ours: perCall(ours), reference: perCall(beside), note: `engine: ${crcEngineName()}` }
 }
 
 export const icrcRows: readonly Row[] = [64, 1024, 4096].map(size => ({

@@ -25,7 +25,7 @@ const bandwidth = async (operation: InprocOrder['operation'], size: number): Pro
   const { nanoseconds, close } = await started({ operation, size, batch: BATCH })
   return {
     ours: async () => size / (await nanoseconds()),
-    beside: () => runTwin('memcpy', size, Math.round(TWIN_BYTES / size)),
+    reference: () => runTwin('memcpy', size, Math.round(TWIN_BYTES / size)),
     close,
   }
 }

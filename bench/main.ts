@@ -59,7 +59,7 @@ const takeOption = (args: string[], option: string, what: string): string | unde
   const at = args.indexOf(option)
   if (at < 0) return undefined
   const [, value] = args.splice(at, 2)
-  if (value === undefined) throw new Error(`${option} wants ${what}`)
+  if (value === undefined) throw new Error(`${option} needs ${what}`)
   return value
 }
 
@@ -67,7 +67,7 @@ const main = async (args: string[]): Promise<void> => {
   const jsonFile = takeOption(args, '--json', 'a file name')
   const rounds = takeOption(args, '--rounds', 'a number')
   const most = rounds === undefined ? Number.POSITIVE_INFINITY : Number(rounds)
-  if (!(most >= 1)) throw new Error(`--rounds wants a number from 1 on, not ${rounds}`)
+  if (!(most >= 1)) throw new Error(`--rounds needs a number from 1 on, not ${rounds}`)
   const selected = select(args)
 
   const { cpu, cores, node } = machine()

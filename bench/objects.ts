@@ -63,7 +63,7 @@ export const objectRows: readonly Row[] = [
     reference: 'the same, of 1,000',
     floor: 1.15,
     aim: 1.05,
-    prepare: () => ({ ours: bytes('rc_qp', 100_000), beside: bytes('rc_qp', 1000) }),
+    prepare: () => ({ ours: bytes('rc_qp', 100_000), reference: bytes('rc_qp', 1000) }),
   },
   {
     ...base,
@@ -75,7 +75,7 @@ export const objectRows: readonly Row[] = [
     // As many, since earlier growth of the process hides the cost of a few. Each uses a descriptor.
     prepare: () => ({
       ours: async () => (await cost('rc_qp connected', MANY)).resident,
-      beside: async () => (await cost('tcp', MANY)).resident,
+      reference: async () => (await cost('tcp', MANY)).resident,
     }),
   },
 ]

@@ -33,7 +33,7 @@ const compare = async (size: number): Promise<Bench> => {
     const theirIterations = await enough(beside)
     return {
       ours: () => ours(ourIterations),
-      beside: () => beside(theirIterations),
+      reference: () => beside(theirIterations),
       note: `${ourIterations} and ${theirIterations} round trips a round`,
       close: () => daemon.stop(),
     }

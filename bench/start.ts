@@ -24,7 +24,7 @@ const prepare = async (): Promise<Bench> => {
   const { socket, stop } = await startDaemon()
   return {
     ours: () => lasts(cli, 'run', '--socket', socket, '--', 'true'),
-    beside: () => lasts('-e', '0'),
+    reference: () => lasts('-e', '0'),
     note: `${STARTS} starts a round`,
     close: stop,
   }

@@ -352,7 +352,7 @@ const obey = async (side: Side, order: Order): Promise<Answer> => {
       return { cpu: (user + system) / 1e6, resent: side.rxe.state.engine().counters.retransmissions }
     }
     default:
-      throw new Error(`there is no order ${order.kind}`)
+      throw new Error(`unknown order ${order.kind}`)
   }
 }
 

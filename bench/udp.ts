@@ -175,7 +175,7 @@ const ROUND = { auto: 1e9, never: 1e8 }
 
 const bandwidth = async (
   { operation, size, mtu, cut = 'auto', qps = 1, drive = 'spin' }: Bandwidth,
-  beside: (bytes: number) => Promise<Bench['beside'] & object> | (Bench['beside'] & object),
+  beside: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
 ): Promise<Bench> => {
   const bytes = ROUND[cut]
   const messages = Math.ceil(bytes / size)
@@ -183,7 +183,7 @@ const bandwidth = async (
   const pair = await startPair({ operation, size, mtu, cut, qps, depth: 64, drive })
   return {
     ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
-    beside: reference,
+    reference: reference,
     note: `${messages} messages a round`,
     close: () => pair.close(),
   }
@@ -193,7 +193,7 @@ const bandwidthRow = (
   what: Bandwidth,
   reference: string,
   limits: { floor: number; aim: number },
-  beside: (bytes: number) => Promise<Bench['beside'] & object> | (Bench['beside'] & object),
+  beside: (bytes: number) => Promise<Bench['reference'] & object> | (Bench['reference'] & object),
   own?: string,
 ): Row => {
   const how = what.cut === 'never' ? ', packet by packet' : ''
@@ -280,7 +280,7 @@ const dgramRow: Row = {
     const [many, few] = [Math.ceil(1e9 / size), Math.ceil(1e8 / size)]
     return {
       ours: async () => (many * size) / (await pair.stream(many)) / 1e9,
-      beside: async () => {
+      reference: async () => {
         const order = { kind: 'stream', port: twin.port, messages: few, size, mtu: 4096, window: 131072 } as const
         await twin.far.ask({ kind: 'sink' })
         return (few * size) / (await twin.near.ask<{ value: number }>(order)).value / 1e9
@@ -308,7 +308,7 @@ const vethRow: Row = {
     const pair = await startPair(choice, place)
     return {
       ours: async () => (messages * size) / (await pair.stream(messages)) / 1e9,
-      beside: () => runTwinIn(place.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, place.files[1]),
+      reference: () => runTwinIn(place.prefixes[0], 'udp_stream', 'gso', 4112, 4096, 5e8, from, to, place.files[1]),
       close: () => pair.close(),
     }
   },
@@ -339,7 +339,7 @@ const spinRow: Row = {
     const pair = await latency(true)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, true)) / 2,
-      beside: async () => (await runTwin('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
+      reference: async () => (await runTwin('udp_pingpong', 'spin', 96, ROUNDS)) / 2,
       close: () => pair.close(),
     }
   },
@@ -360,7 +360,7 @@ const eventRow: Row = {
     const pair = await latency(false)
     return {
       ours: async () => (await pair.pingpong(ROUNDS, false)) / 2,
-      beside: async () =>
+      reference: async () =>
         (await twin.near.ask<{ value: number }>({ kind: 'ping', port: twin.port, rounds: ROUNDS, size: 64 })).value / 2,
       close: async () => void (await Promise.all([pair.close(), twin.close()])),
     }
@@ -393,7 +393,7 @@ const rateRow: Row = {
     return {
       ours: async () => RATE_MESSAGES / (await pair.stream(RATE_MESSAGES)) / 1e6,
       // payload 1000 counts packets: GB/s are million packets/s
-      beside: () => runTwin('udp_stream', 'gso', 96, 1000, 2e9),
+      reference: () => runTwin('udp_stream', 'gso', 96, 1000, 2e9),
       close: () => pair.close(),
     }
   },
@@ -415,7 +415,7 @@ const manyRow = (qps: number): Row => ({
     const many = await startPair({ ...choice, qps, depth: 64 }, place)
     return {
       ours: async () => RATE_MESSAGES / (await many.stream(RATE_MESSAGES)) / 1e6,
-      beside: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,
+      reference: async () => RATE_MESSAGES / (await one.stream(RATE_MESSAGES)) / 1e6,
       close: async () => void (await Promise.all([one.close(), many.close()])),
     }
   },
@@ -440,7 +440,7 @@ const costRow: Row = {
         await pair.stream(messages)
         return ((await pair.usage()).cpu - before) / ((messages * size) / 1e9)
       },
-      beside: () => runTwin('udp_stream', 'gso-cost', 4096 + OVERHEAD, 4096, 1e9),
+      reference: () => runTwin('udp_stream', 'gso-cost', 4096 + OVERHEAD, 4096, 1e9),
       close: () => pair.close(),
     }
   },

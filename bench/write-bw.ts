@@ -23,7 +23,7 @@ const compare = async (size: number): Promise<Bench> => {
   }
   return {
     ours,
-    beside: () => runTwin('process_vm', size, iterations),
+    reference: () => runTwin('process_vm', size, iterations),
     note: `${iterations} messages a round`,
     close: () => daemon.stop(),
   }

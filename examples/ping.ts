@@ -22,7 +22,7 @@ console.log(`${times.length} pings answered, the fastest in ${(Math.min(...times
 
 network.setFaults(`drop=${loss},seed=1`)
 
-/** Answers each datagram with its number, until nobody asks any more. */
+/** Answers each datagram with its number, until no datagram arrives any more. */
 const serve = async (socket: UdpSocket, over: AbortSignal): Promise<void> => {
   for await (const { payload, address, port } of socket) {
     if (over.aborted) return

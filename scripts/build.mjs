@@ -32,7 +32,7 @@ const sourcesIn = (folder, end) =>
         .map(name => inRoot(folder, name))
     : []
 
-/** Removes compiled files whose source is gone, so that no stale test runs and no stale import works. */
+/** Removes compiled files without a source, so that no stale test runs and no stale import works. */
 const removeOrphans = () => {
   const compiled = /\.(js|js\.map|d\.ts)$/
   for (const folder of ['src', 'test', 'bench', 'examples']) {

@@ -89,7 +89,7 @@ ssize_t event_read(int fd, void *buffer, size_t count)
     }
     ssize_t length = REAL(read)(fd, buffer, count);
     if (length == 0) {
-        errno = EIO; /* the daemon is gone: a channel has no end of its own */
+        errno = EIO; /* the daemon has ended: a channel itself has no end */
         return -1;
     }
     return length;

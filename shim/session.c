@@ -558,7 +558,7 @@ static bool dial(const struct shim_guard *guard)
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
         char why[192];
         refuse(errno);
-        snprintf(why, sizeof why, "nobody serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
+        snprintf(why, sizeof why, "no daemon serves this socket; start `userdma daemon --socket %s`", shim_socket_path);
         if (errno == EACCES)
             complain_of_user();
         else

@@ -1,5 +1,5 @@
 /*
- * The programs that a command line starts, as far as it shows: the program itself, the interpreter of a script, and the
+ * The programs that a command line visibly starts: the program itself, the interpreter of a script, and the
  * programs that `env`, `timeout` and the like or `sh -c` start. The lines of a script are not read.
  */
 import { closeSync, openSync, readSync } from 'node:fs'

@@ -129,7 +129,7 @@ export class CmConnection implements Timed {
   listener: CmListener | undefined
   /** The peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
-  /** The consumer has destroyed it: it is gone, or in TIMEWAIT. */
+  /** The consumer has destroyed it: it no longer exists, or is in TIMEWAIT. */
   destroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,

@@ -194,7 +194,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** Destroys a connection in any state: tells the peer as the state's rule says, and enters TIMEWAIT or is gone. */
+  /** Destroys a connection in any state: notifies the peer as the state's rule says, and enters TIMEWAIT or ends. */
   destroy(connection: CmConnection, now: number): void {
     if (connection.destroyed) return
     connection.destroyed = true
@@ -228,7 +228,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** The device is gone: its connections end without a message, and so do listeners on this device alone. */
+  /** The device was removed: its connections end without a message, and so do listeners on this device only. */
   removeDevice(device: number): readonly CmConnection[] {
     const connections = this.#machine.registry.ofDevice(device)
     for (const connection of connections) this.#machine.remove(connection)

@@ -26,7 +26,7 @@ const accept = (
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
   const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
-  // The replies must reach the sender, and nobody else.
+  // The replies must reach only the sender.
   const isPath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
   if (!isPath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
@@ -149,7 +149,7 @@ const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now
   const { tid, localId, remoteId, remoteQpn } = message
   const connection = machine.registry.find(from, remoteId, localId)
   if (connection === undefined) {
-    // The connection is gone here, so our DREP was lost: repeat it for the waiting peer.
+    // The connection has ended here, so our DREP was lost: repeat it for the waiting peer.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return

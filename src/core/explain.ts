@@ -7,13 +7,13 @@ import { because, type Cause } from '../spec/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
 import { TWO_32 } from '../spec/memory.ts'
 import {
-  findGone,
   findKey,
+  findRemovedKey,
   KeyKind,
   type MemoryTable,
   REMOTE_RIGHTS,
   rowAt,
-  WINDOW_GONE,
+  WINDOW_REMOVED,
 } from './memory/region-table.ts'
 import type { Bind } from './memory/windows.ts'
 
@@ -31,9 +31,9 @@ const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !
 
 /** A key that was removed. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
-  const gone = findGone(table, key)
-  if (gone?.length === WINDOW_GONE && isRemote) return because('WINDOW_DEALLOCATED', { key })
-  if (gone !== undefined && gone.length !== WINDOW_GONE) {
+  const gone = findRemovedKey(table, key)
+  if (gone?.length === WINDOW_REMOVED && isRemote) return because('WINDOW_DEALLOCATED', { key })
+  if (gone !== undefined && gone.length !== WINDOW_REMOVED) {
     const start = addressOf(gone.iovaHi, gone.iovaLo)
     const args = { key, start, end: start + BigInt(gone.length) }
     return isRemote ? because('RKEY_DEREGISTERED', args) : because('LKEY_DEREGISTERED', args)

@@ -535,7 +535,7 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
-  /** Called once all its objects are gone; undefined after that. */
+  /** Called once all its objects are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Absent: its objects are not charged. */
   readonly account: MemoryAccount | undefined

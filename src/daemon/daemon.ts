@@ -38,7 +38,7 @@ import { checkDevices } from './devices/device-spec.ts'
 import { createDevices } from './devices/devices.ts'
 import { followInterfaces } from './devices/follow-interfaces.ts'
 import { createNetwork } from './devices/network.ts'
-import { createFailureDesk } from './failures.ts'
+import { createFailureReports } from './failures.ts'
 import { createFdQuotas } from './fd-quota.ts'
 import { createDeviceFiles, type DeviceFiles } from './files/device-files.ts'
 import { removeTree } from './files/tree.ts'
@@ -261,7 +261,7 @@ export const startDaemon = async ({
     slices,
     trace,
     cm: clients.use('rdma_cm'),
-    failures: createFailureDesk(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
+    failures: createFailureReports(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
         if (context !== undefined) reportFailure(failure, context.device, context)

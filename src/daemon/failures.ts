@@ -15,7 +15,7 @@ export interface Owner {
   readonly tag: string
 }
 
-export interface FailureDesk {
+export interface FailureReports {
   /** From now on failures of this context's objects belong to `owner`. */
   own(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
@@ -60,12 +60,12 @@ const lineOf = (failure: Failure, owner: Owner | undefined): string => {
 }
 
 /** `post` sends to tools that trace programs with a tag. `now`: microseconds. */
-export const createFailureDesk = (
+export const createFailureReports = (
   core: Core,
   now: () => number,
   log: (line: string) => void,
   post: (tag: string, record: FailureRecord) => void,
-): FailureDesk => {
+): FailureReports => {
   const owners = new WeakMap<Context, Owner>()
   /** By pid; 0 stands for devices. */
   const clients = new Map<number, Client>()

@@ -16,7 +16,7 @@ import type { EventSockets } from './context/event-sockets.ts'
 import type { DestroyWaits } from './destroy-waits.ts'
 import type { Devices } from './devices/devices.ts'
 import type { Network } from './devices/network.ts'
-import type { FailureDesk } from './failures.ts'
+import type { FailureReports } from './failures.ts'
 import type { FdQuotas } from './fd-quota.ts'
 import type { Loop } from './loop.ts'
 import type { MemoryQuotas } from './memory-quota.ts'
@@ -49,7 +49,7 @@ export interface DaemonState {
   readonly netlink: Netlink
   readonly cm: RdmaCm
   /** Owners of contexts, and receivers of failures. */
-  readonly failures: FailureDesk
+  readonly failures: FailureReports
   /** Destroys that wait for programs. */
   readonly destroyWaits: DestroyWaits
   /** Updates the counter files; 0, or the errno of the failure. */

@@ -104,7 +104,7 @@ export class NeighbourCache {
   }
 
   /**
-   * Addresses that nobody has must not push out neighbours that answer, and hosts that ask must not push out those that
+   * Unused addresses must not push out neighbours that answer, and hosts that ask must not push out those that
    * are being resolved: each of both has its share.
    */
   #leastUseful(): Neighbour {

@@ -97,7 +97,7 @@ export const createKeyTable = (words: number): KeyTable => {
       holders[number]++
     },
     drop: number => {
-      if (number < 0 || number >= used || holders[number] === 0) throw new Error(`key ${number} is not held by anybody`)
+      if (number < 0 || number >= used || holders[number] === 0) throw new Error(`key ${number} has no holder`)
       if (--holders[number] > 0) return false
       table.version++
       vacate(slotOf(table.keys, number * words))

@@ -81,7 +81,7 @@ const subjectText = (failure: Failure): string => {
   }
 }
 
-/** The part of the line after the subject: why. */
+/** The reason, which is the part of the line after the subject. */
 export const failureReason = (failure: Failure): string => {
   const { cause, peer, ofPeer, root, faultDrops } = failure
   const whose = ofPeer && peer !== undefined ? `peer QP ${hex(peer.qpn)}: ` : ''
@@ -94,7 +94,7 @@ export const failureReason = (failure: Failure): string => {
 /** The line of a failure, without the process and without a full stop. */
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
-/** True for what is not an error. */
+/** Whether it is a note, not an error. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
 
 const plainArgs = ({ args }: Cause) =>

@@ -6,7 +6,7 @@
  *
  * Calls of every dialect are shown with the names of spec/, because the record (uapi/tool.ts) has them in the object
  * dialect. Outputs, new descriptors included, are in braces after the return value. Refused and undecodable calls are
- * shown as far as they can be read.
+ * shown up to the first unreadable part.
  */
 
 import { errnoName } from '../spec/errno.ts'

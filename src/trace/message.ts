@@ -1,6 +1,6 @@
 /*
  * Reads messages of the object dialect for the tracer (docs/reference/object-dialect.md): like uapi/object/dialect.ts,
- * but it refuses nothing. A refused call is shown as far as it can be read, unreadable parts as bytes. Nothing here
+ * but it refuses nothing. The readable parts of a refused call are shown, the others as bytes. Nothing here
  * throws, whatever the bytes are.
  */
 import { AttributeFlag, CommonAttribute } from '../spec/classes/ids.ts'

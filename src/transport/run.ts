@@ -4,7 +4,7 @@
  * pair; anything else commits it. Space is reserved first, then filled, then accepted, so that a failed read of client
  * memory leaves nothing behind.
  *
- * Runs follow each other in the port's buffer without gaps as far as alignment allows. So a message whose first packet
+ * Runs follow each other in the port's buffer without gaps other than those of alignment. So a message whose first packet
  * is longer than the others (a run of its own) is still read from and written to client memory with one DMA.
  */
 import type { EngineState } from './state.ts'

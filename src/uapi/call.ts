@@ -78,7 +78,7 @@ export interface Decoded {
    */
   legacy(): Uint8Array | undefined
   /**
-   * Writes the result to the caller's memory and answers what remains to be done. If the answer to a Result has ret <
+   * Writes the result to the caller's memory and returns what remains to be done. If the answer to a Result has ret <
    * 0, the caller did not learn what was created, and core destroys it. Never throws a CallError.
    */
   answer(outcome: Result | CallError): Answer

@@ -130,7 +130,7 @@ const openSocket = (kit: DeviceContext, on: number, protocol: number, port: numb
     isEnded = true
     waiters.remove(number)
   }
-  // A record says that something has come; what it is stays at the device until somebody takes it.
+  // A record announces that data has arrived; the data stays at the device until it is taken.
   carrier.descriptors.read(handle, 8, wake, over)
   const close = descriptorCloser(carrier, SocketClass, handle, () => {
     current = CLOSED

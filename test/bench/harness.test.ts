@@ -18,7 +18,7 @@ const row = (part: Partial<Row>): Row => ({
   reference: 'a reference',
   floor: 1,
   aim: 0.5,
-  prepare: () => ({ ours: () => 3, beside: () => 4 }),
+  prepare: () => ({ ours: () => 3, reference: () => 4 }),
   ...part,
 })
 
@@ -66,7 +66,7 @@ describe('digits', () => {
 describe('measure', () => {
   it('judges by the median of the ratios of each round, not by the ratio of the medians', async () => {
     // a warm-up comes first; the rounds' ratios are 0.5, 0.5, 2, 0.5, 2
-    const bench = { ours: values(99, 1, 2, 8, 4, 8), beside: values(99, 2, 4, 4, 8, 4) }
+    const bench = { ours: values(99, 1, 2, 8, 4, 8), reference: values(99, 2, 4, 4, 8, 4) }
     const outcome = await measure(row({ prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.rounds.length, 5)
     assert.equal(outcome.ratio, 0.5)
@@ -76,13 +76,13 @@ describe('measure', () => {
   it('alternates which side goes first', async () => {
     const order: string[] = []
     const side = (name: string) => () => order.push(name)
-    await measure(row({ prepare: () => ({ ours: side('o'), beside: side('b') }) }), () => quiet, silent)
+    await measure(row({ prepare: () => ({ ours: side('o'), reference: side('b') }) }), () => quiet, silent)
     assert.equal(order.join(''), 'ob ob bo ob bo ob'.replaceAll(' ', ''))
   })
 
   it('repeats noisy rounds and omits them', async () => {
     const probes = [noisy, quiet]
-    const bench = { ours: values(1, 100, 1), beside: () => 1 }
+    const bench = { ours: values(1, 100, 1), reference: () => 1 }
     const outcome = await measure(row({ prepare: () => bench }), () => probes.shift() ?? quiet, silent)
     assert.deepEqual(
       outcome.rounds.map(round => round.quiet),
@@ -99,12 +99,12 @@ describe('measure', () => {
 
   it('judges a row without a reference by its value', async () => {
     const outcome = await measure(row({ rounds: 1, prepare: () => ({ ours: () => 0.7 }) }), () => quiet, silent)
-    assert.deepEqual([outcome.rounds.length, outcome.ratio, outcome.beside], [1, 0.7, undefined])
+    assert.deepEqual([outcome.rounds.length, outcome.ratio, outcome.reference], [1, 0.7, undefined])
     assert.equal(outcome.verdict, 'floor held')
   })
 
   it('judges a row by its value despite a reference if the row says so', async () => {
-    const bench = { ours: () => 0.7, beside: () => 0.5 }
+    const bench = { ours: () => 0.7, reference: () => 0.5 }
     const outcome = await measure(row({ rounds: 1, byValue: true, prepare: () => bench }), () => quiet, silent)
     assert.equal(outcome.verdict, 'floor held')
   })
@@ -116,7 +116,7 @@ describe('measure', () => {
       () => quiet,
       line => lines.push(line),
     )
-    assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, beside 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
+    assert.equal(lines.filter(line => /round \d: ours 3\.00 ns, reference 4\.00 ns, ratio 0\.750/.test(line)).length, 5)
   })
 
   it('prints what is missing when a row cannot be measured, and cleans up', async () => {

@@ -23,7 +23,7 @@ const bytesOf = async (what: ObjectKind, count: number): Promise<number> => {
   return answer.bytes
 }
 
-/** Enough that code compiled meanwhile, a few 100 KB, does not matter. */
+/** So many that the memory of code compiled meanwhile, a few 100 KB, does not matter. */
 const MANY = 20_000
 
 /** Bytes per object. 100,000 `rc_qp` take less than 350 MB including the library's objects, `0+0` less than 60 MB. */

@@ -144,7 +144,7 @@ describe('a connection', () => {
     assert.deepEqual([first.state, third.state], ['REQ_SENT', 'REQ_RCVD'])
   })
 
-  test('both sides connect to each other at once and nobody listens: both are rejected', () => {
+  test('both sides connect to each other at once without a listener: both are rejected', () => {
     pair = new Pair()
     const first = start()
     const second = pair.b.engine.create(pathTo(2, 1))
@@ -343,7 +343,7 @@ describe('refusals', () => {
     return event.message.reason
   }
 
-  test('nobody listens', () => {
+  test('no listener', () => {
     const active = start({ serviceId: SERVICE + 1n })
     assert.deepEqual(pair.exchange(), ['1:REQ', '2:REJ'])
     assert.equal(refusedWith(), rejReason.INVALID_SERVICE_ID)
@@ -370,7 +370,7 @@ describe('refusals', () => {
     ['a source GID that is not the sender', { localGid: gid(9) }, rejReason.INVALID_GID],
     ['a P_Key of another partition', { pkey: 0x9234 }, rejReason.INVALID_GID],
     [
-      'an alternate path to a GID of somebody else',
+      'an alternate path to the GID of another device',
       { alternateLocalLid: 0xffff, alternateRemoteGid: gid(9) },
       rejReason.INVALID_ALT_GID,
     ],
@@ -428,7 +428,7 @@ describe('refusals', () => {
       const info = reason === rejReason.TIMEOUT ? caGuidBytes(2) : Uint8Array.of(1, 2, 3)
       const rej = { name: 'REJ', tid: active.tid, ...peer, reason, info, infoLength: info.length } as const
       if (reason === rejReason.TIMEOUT) {
-        // The peer sends it when nobody answers its REP.
+        // The peer sends it when its REP is not answered.
         pair.b.engine.reply(passive, offer(0x22), pair.now)
         pair.exchange()
         one(pair.a)

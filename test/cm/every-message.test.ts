@@ -15,7 +15,7 @@ import { plainRequest } from './request.ts'
 
 /**
  * A cell is the next state, or `/X`: answered with X without a change, or `.`: ignored. A request for no known
- * connection is answered with a refusal, for nobody listens to its service.
+ * connection is answered with a refusal, because its service has no listener.
  */
 const TABLE = `
                       REQ   MRA           REJ       REP       RTU          DREQ       DREP      SIDR_REQ   SIDR_REP  LAP   APR

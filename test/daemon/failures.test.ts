@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { reportFailure } from '../../src/core/failures.ts'
 import { createCore, openContext } from '../../src/core/index.ts'
-import { createFailureDesk } from '../../src/daemon/failures.ts'
+import { createFailureReports } from '../../src/daemon/failures.ts'
 import { createNullDevice } from '../../src/drivers/null/device.ts'
 import { because } from '../../src/spec/causes.ts'
 import type { Failure } from '../../src/spec/failures.ts'
@@ -28,26 +28,26 @@ const bench = () => {
   const lines: string[] = []
   const posted: [string, FailureRecord][] = []
   const clock = { now: 0 }
-  const desk = createFailureDesk(
+  const reports = createFailureReports(
     core,
     () => clock.now,
     line => lines.push(line),
     (tag, record) => posted.push([tag, record]),
   )
-  return { core, device, lines, posted, clock, desk }
+  return { core, device, lines, posted, clock, reports }
 }
 
 test('a failure is a line of the log, with the process, and a record for tools', () => {
-  const { device, lines, posted, desk } = bench()
+  const { device, lines, posted, reports } = bench()
   const context = openContext(device, { opened: true })
-  desk.own(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
+  reports.own(context, { pid: 4711, command: 'ib_write_bw', tag: 'some tag' })
   reportFailure(failure, device, context)
   assert.equal(lines.length, 1)
   assert.match(lines[0], /^userdma daemon: null0: QP 0x11 \(4711, ib_write_bw\) WRITE wr_id 100: LOC_PROT_ERR: .*0x753/)
   const [[tag, record]] = posted
   assert.deepEqual([tag, record.pid, record.command, record.device], ['some tag', 4711, 'ib_write_bw', 'null0'])
   assert.equal(record.failure.cause, 'LKEY_UNKNOWN')
-  assert.deepEqual(desk.ownerOf(context)?.pid, 4711)
+  assert.deepEqual(reports.ownerOf(context)?.pid, 4711)
 })
 
 test('expected errors are not logged', () => {
@@ -57,11 +57,11 @@ test('expected errors are not logged', () => {
   assert.equal(posted.length, 1)
 })
 
-test('one client’s flood of failures is rate-limited with a count of those left out; others are logged', () => {
-  const { device, lines, clock, desk } = bench()
+test('one client’s flood of failures is rate-limited with a count of the omitted ones; others are logged', () => {
+  const { device, lines, clock, reports } = bench()
   const [flooding, other] = [1, 2].map(pid => {
     const context = openContext(device, { opened: true })
-    desk.own(context, { pid, command: `program${pid}`, tag: '' })
+    reports.own(context, { pid, command: `program${pid}`, tag: '' })
     return context
   })
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
@@ -72,17 +72,17 @@ test('one client’s flood of failures is rate-limited with a count of those lef
   for (let i = 0; i < 1000; i++) reportFailure(failure, device, flooding)
   assert.equal(lines.length, 24, 'two more, and a line about the omitted ones')
   assert.equal(lines[21], 'userdma daemon: 980 more failures of process 1 (program1) were not logged')
-  desk.leave(2)
+  reports.leave(2)
   assert.equal(lines.length, 24)
-  desk.leave(1)
+  reports.leave(1)
   assert.equal(lines[24], 'userdma daemon: 998 more failures of process 1 (program1) were not logged')
 })
 
 test('all clients together are limited too', () => {
-  const { device, lines, desk } = bench()
+  const { device, lines, reports } = bench()
   for (let pid = 1; pid <= 30; pid++) {
     const context = openContext(device, { opened: true })
-    desk.own(context, { pid, command: 'program', tag: '' })
+    reports.own(context, { pid, command: 'program', tag: '' })
     for (let i = 0; i < 20; i++) reportFailure(failure, device, context)
   }
   assert.equal(lines.length, 200)

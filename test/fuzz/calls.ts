@@ -14,8 +14,8 @@ import { testRings } from '../drivers/rxe/provider.ts'
 import { createChance } from '../model/random.ts'
 import {
   AREA,
+  createHostileClient,
   type DialectName,
-  intrude,
   linuxMessage,
   type Message,
   namesOf,
@@ -48,7 +48,7 @@ const messageOf = (dialect: DialectName, piece: Uint8Array): Message | undefined
   const length = view.getUint16(2, true)
   const request = dialect === 'object' ? ioctlRequest(piece[1]) : RDMA_VERBS_IOCTL
   return {
-    door: dialect === 'write' ? 'write' : 'ioctl',
+    systemCall: dialect === 'write' ? 'write' : 'ioctl',
     request,
     bytes: piece.subarray(HEADER, HEADER + length),
     memory: [{ address: AREA, bytes: piece.subarray(HEADER + length) }],
@@ -90,7 +90,7 @@ const SEED_MESSAGES = 10
 
 const calls = (dialect: DialectName): Target => {
   const on = lazily()
-  const start = () => intrude(on().m, on().p, true, on().address)
+  const start = () => createHostileClient(on().m, on().p, true, on().address)
   return {
     name: `calls-${dialect}`,
     split: splitProgram,
@@ -135,7 +135,7 @@ const chains = (): Target => {
     split: splitChain,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
-        const one = intrude(on().m, on().p, true, on().address)
+        const one = createHostileClient(on().m, on().p, true, on().address)
         const links = plausibleChain(namesOf(one, createChance(seed)))
         closeContext(one.context)
         return encodeChain(links)

@@ -49,7 +49,7 @@ after(() => {
 
 const local = mapArena(PAGE)
 
-/** A copy of the program that everybody may execute, with a mode that may grant root's rights. */
+/** A copy of the program that every user may execute, with a mode that may grant root's rights. */
 const copyOf = (name: string, mode: number): string => {
   const path = join(folder, name)
   if (!existsSync(path)) copyFileSync(program, path)

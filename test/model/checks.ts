@@ -75,17 +75,17 @@ const succeeded = (end: End, operation: Operation, tally: Tally): void => {
   const { peer, pair } = end
   const { request, write, message, read, atomic } = operation
   tally.succeeded++
-  end.good++
-  if (message !== undefined) (operation.to ?? peer).left++
-  if (operation.binds?.live) end.windows.push(operation.binds)
-  if (pair.loose !== undefined) return
+  end.succeeded++
+  if (message !== undefined) (operation.to ?? peer).transmitted++
+  if (operation.binds?.live) end.usableWindows.push(operation.binds)
+  if (pair.openReason !== undefined) return
   if (operation.binds !== undefined) assert.ok(operation.binds.live, `${about(end, operation)}: it is not bound`)
   if (operation.invalidates !== undefined)
     assert.ok(!operation.invalidates.live, `${about(end, operation)}: the key is still valid`)
   assert.ok(operation.fatal === 'no' || operation.mayPass, `${about(end, operation)} succeeded, although it cannot`)
   if (operation.fatal !== 'no' || !isReliable(pair)) return
   if (message !== undefined)
-    assert.ok(peer.came > operation.place!, `${about(end, operation)} completed before its message arrived`)
+    assert.ok(peer.arrived > operation.place!, `${about(end, operation)} completed before its message arrived`)
   if (write !== undefined) {
     peer.base.set(write.data, write.at - peer.areas.target)
     const later = end.sends.slice(request.id + 1).some(next => next.write !== undefined && overlap(next.write, write))
@@ -106,10 +106,10 @@ const failed = (end: End, operation: Operation, status: number, tally: Tally): v
   end.failed = true
   pair.failing = true
   tally.failed++
-  if (pair.loose !== undefined) return
+  if (pair.openReason !== undefined) return
   const what = `${about(end, operation)} has status ${status}`
   if (status === WR_FLUSH_ERR) {
-    assert.ok(end.askedError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
+    assert.ok(end.forcedError || peer.fatalAt < peer.sends.length, `${what}, although no request was wrong`)
   } else if (!(operation.request.id === end.fatalAt && operation.statuses.includes(status))) {
     assert.equal(status, RETRY_EXC_ERR, `${what}; allowed: ${operation.statuses}`)
     // a peer in the error state does not answer; otherwise the network exhausted the retries
@@ -179,7 +179,7 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
     end.receiveFailed = true
     if (c.status === WR_FLUSH_ERR) return
     assert.ok(first, `${what} has status ${c.status} after one that failed`)
-    if (end.pair.loose !== undefined) return
+    if (end.pair.openReason !== undefined) return
     const { peer } = end
     const bad = peer.sends[peer.fatalAt]
     const expected = bad?.message?.status ?? LOC_ACCESS_ERR
@@ -187,26 +187,26 @@ export const onReceiveCompleted = (end: End, c: Completed, tally: Tally): void =
       bad !== undefined && c.status === expected,
       `${what} has status ${c.status}, although no request was wrong`,
     )
-    if (bad.message !== undefined) assert.equal(bad.place, end.came, `${what}: messages before it are missing`)
+    if (bad.message !== undefined) assert.equal(bad.place, end.arrived, `${what}: messages before it are missing`)
     return
   }
   assert.ok(!end.receiveFailed, `${what} succeeds after one that failed`)
   tally.messages++
   if (!isReliable(end.pair)) {
-    end.came++
+    end.arrived++
     const known =
-      end.pair.loose !== undefined ||
+      end.pair.openReason !== undefined ||
       // usually one of the newest
       end.past.findLast(one => one.operation.message && !wrongMessage(end, one.operation, request, c)) !== undefined
     assert.ok(known, `${what} is not a message that was sent`)
     return
   }
-  const operation = end.incoming[end.came++]
-  if (end.pair.loose !== undefined) return
+  const operation = end.incoming[end.arrived++]
+  if (end.pair.openReason !== undefined) return
   assert.ok(operation !== undefined, `${what}: this message was not sent`)
   const wrong = wrongMessage(end, operation, request, c)
   assert.equal(wrong, undefined, `${what} of ${about(end.peer, operation)}`)
-  assert.ok(operation.request.id >= end.peer.good, `${what}: after its request completed`)
+  assert.ok(operation.request.id >= end.peer.succeeded, `${what}: after its request completed`)
 }
 
 /** What is wrong with a received message of `operation`. */
@@ -218,7 +218,8 @@ const wrongMessage = (end: End, operation: Operation, receive: ReceiveRequest, c
   if (c.bytes !== before + data.length) return `${c.bytes} bytes, not ${data.length}`
   if (((c.flags & WITH_IMM) !== 0 ? c.imm : undefined) !== imm) return 'immediate'
   if (((c.flags & WITH_INV) !== 0 ? c.imm : undefined) !== invalidates) return 'invalidated key'
-  if (end.lent.some(window => window.key === invalidates && window.live)) return 'the invalidated key is still valid'
+  if (end.ownWindows.some(window => window.key === invalidates && window.live))
+    return 'the invalidated key is still valid'
   if (c.opcode !== opcode) return 'opcode'
   if (c.solicited !== ((operation.request.flags & SOLICITED) !== 0)) return 'solicited'
   if (opcode !== WcOpcode.values.RECV) return undefined
@@ -239,7 +240,7 @@ export const onEvent = (end: End, type: number): void => {
     assert.ok(pair.shared && stateOf(end) === ERR, `${end.name}: LAST_WQE_REACHED of a shared queue`)
     return
   }
-  const explained = pair.loose !== undefined || peer.fatalAt < peer.sends.length
+  const explained = pair.openReason !== undefined || peer.fatalAt < peer.sends.length
   assert.ok(explained && stateOf(end) === ERR, `${end.name} has event ${type}, although no request was wrong`)
 }
 
@@ -268,7 +269,7 @@ const wroteTarget = (end: End, at: number, length: number): void => {
   const { peer } = end
   const { bytes } = end.host.memory
   const writes = isReliable(end.pair)
-    ? peer.sends.slice(peer.good, Math.min(peer.sends.length, peer.fatalAt))
+    ? peer.sends.slice(peer.succeeded, Math.min(peer.sends.length, peer.fatalAt))
     : end.past.map(one => one.operation)
   let from = at
   while (from < at + length) {
@@ -292,7 +293,7 @@ export const onWrote = (end: End, region: Region, at: number, length: number): v
   if (region === end.local) wroteLocal(end, at, length)
   else {
     assert.ok(region === end.target || region.window, `${end.name}: a write through a key for reading`)
-    if (end.pair.loose === undefined) wroteTarget(end, at, length)
+    if (end.pair.openReason === undefined) wroteTarget(end, at, length)
   }
 }
 
@@ -300,12 +301,12 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
   assert.ok(region === end.target, `${end.name}: an atomic through a key for reading`)
   const after = end.host.memory.words.getBigUint64(at, true)
   const index = (at - end.areas.words) / 8
-  if (end.pair.loose === undefined) {
+  if (end.pair.openReason === undefined) {
     const operation = end.atomics[end.executed]
     assert.ok(operation !== undefined, `${end.name}: an atomic that was not requested`)
     const what = about(end.peer, operation)
     const { request } = operation
-    assert.ok(request.id >= end.peer.good && request.id < end.peer.fatalAt, `${what} is executed too late`)
+    assert.ok(request.id >= end.peer.succeeded && request.id < end.peer.fatalAt, `${what} is executed too late`)
     assert.equal(at, request.remote, `${what} is executed on another word, or another atomic twice`)
     assert.equal(before, end.words[index], `${what}: the word before`)
     const swaps = operation.kind === 'CMP_AND_SWP'
@@ -321,7 +322,7 @@ export const onAtomic = (end: End, region: Region, at: number, before: bigint): 
 /** Requests in flight, or executed although an earlier one fails. */
 const started = (end: End): Operation[] => {
   const bad = end.sends[end.fatalAt]
-  return end.sends.slice(end.good, bad?.fatal === 'local' ? end.fatalAt : end.sends.length)
+  return end.sends.slice(end.succeeded, bad?.fatal === 'local' ? end.fatalAt : end.sends.length)
 }
 
 export const onBound = (end: End, region: Region): void =>
@@ -331,8 +332,8 @@ export const onBound = (end: End, region: Region): void =>
   )
 
 export const onInvalidated = (end: End, region: Region): void => {
-  if (started(end).some(operation => operation.invalidates === region) || end.pair.loose !== undefined) return
-  const expected = end.incoming[end.came]?.message?.invalidates
+  if (started(end).some(operation => operation.invalidates === region) || end.pair.openReason !== undefined) return
+  const expected = end.incoming[end.arrived]?.message?.invalidates
   assert.equal(region.key, expected, `${end.name}: an invalidated key that the next message does not name`)
 }
 
@@ -342,7 +343,7 @@ const isTargetRight = (end: End): boolean => {
   const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
   const image = end.base.slice()
   if (Buffer.compare(memory, image) === 0) return true
-  for (let i = peer.good; i < peer.sends.length && i < peer.fatalAt; i++) {
+  for (let i = peer.succeeded; i < peer.sends.length && i < peer.fatalAt; i++) {
     const { write } = peer.sends[i]
     if (write === undefined) continue
     for (let done = 0; done < write.data.length; done += pair.mtu) {
@@ -366,10 +367,10 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
     assert.equal(receives.length, left, `${end.name}: receive requests that were never consumed`)
     assert.equal(end.received + left, end.receives.length, `${end.name}: receive requests that never complete`)
   }
-  if (pair.loose !== undefined) return
+  if (pair.openReason !== undefined) return
   // some are lost, and some find no receive WQE, but not nearly all
-  const few = !isReliable(pair) && end.left >= 60 && end.came < end.left / 10
-  assert.ok(!few, `${end.name}: ${end.came} of ${end.left} messages have arrived`)
+  const few = !isReliable(pair) && end.transmitted >= 60 && end.arrived < end.transmitted / 10
+  assert.ok(!few, `${end.name}: ${end.arrived} of ${end.transmitted} messages have arrived`)
   assert.ok(!isReliable(pair) || isTargetRight(end), `${end.name}: the target differs from the result of the requests`)
   for (let i = 0; i < WORDS; i++)
     assert.equal(host.memory.words.getBigUint64(end.areas.words + 8 * i, true), end.words[i], `${end.name}: word ${i}`)
@@ -378,7 +379,7 @@ export const checkEnd = (end: End, flushed: boolean, tally: Tally): void => {
 /** After only successes: the target is the result of everything posted. */
 export const checkFinished = (pair: Pair, tally: Tally): void => {
   for (const end of pair.ends) finishSilent(end, tally)
-  if (pair.loose !== undefined || pair.failing || !isReliable(pair)) return
+  if (pair.openReason !== undefined || pair.failing || !isReliable(pair)) return
   for (const end of pair.ends) {
     const memory = memoryOf(end, end.areas.target, TARGET_BYTES)
     assertSame(memory, end.planned, () => `${end.name}: the target at the end`)

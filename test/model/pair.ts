@@ -44,7 +44,7 @@ export interface Operation {
 }
 
 /** A posted operation of an unreliable service. */
-export interface Past {
+export interface PastOperation {
   readonly operation: Operation
   readonly from: End
   /** All its packets have lower numbers in the network; undefined while more may be sent. */
@@ -101,20 +101,20 @@ export interface End {
   sends: Operation[]
   /** Sends that have ended, and those that succeeded. */
   done: number
-  good: number
+  succeeded: number
   failed: boolean
   receives: ReceiveRequest[]
   received: number
   /** Messages that the peer posted, in order, and the number received. */
   incoming: Operation[]
-  came: number
+  arrived: number
   /** Unreliable: messages for this end that have been sent. */
-  left: number
+  transmitted: number
   /** Atomics that the peer posted, in order, and the number executed. */
   atomics: Operation[]
   executed: number
   /** The test moved it to the error state. */
-  askedError: boolean
+  forcedError: boolean
   draining: boolean
   /** Requests up to this one must complete before the peer's target may change. */
   fenceTo: number
@@ -127,10 +127,10 @@ export interface End {
   ackedPsns: number
   receiveFailed: boolean
   /** Windows of this life, and those of them bound for the peer. */
-  lent: Region[]
-  windows: Region[]
+  ownWindows: Region[]
+  usableWindows: Region[]
   /** Unreliable: operations posted to this end, in all lives, whose packets may still arrive. */
-  past: Past[]
+  past: PastOperation[]
 }
 
 export interface Pair {
@@ -145,11 +145,11 @@ export interface Pair {
   signalAll: boolean
   life: number
   /** Why the outcome is open: an attacker knew everything that a receiver can check. */
-  loose: string | undefined
+  openReason: string | undefined
   /** Turns until it ends, -1 while it lives. */
-  dying: number
+  turnsToEnd: number
   /** Nothing is posted until everything has completed. */
-  resting: boolean
+  isSettling: boolean
   /** An end failed as expected, or was moved to error by the test. */
   failing: boolean
 }
@@ -214,27 +214,27 @@ export const createEnd = (
 /** Forgets posted requests; memory keeps its contents. */
 export const beginLife = (end: End): End => {
   const { bytes, words } = end.host.memory
-  for (const region of end.lent ?? []) end.host.memory.deregister(region)
+  for (const region of end.ownWindows ?? []) end.host.memory.deregister(region)
   const fresh = {
     sends: [],
     done: 0,
-    good: 0,
+    succeeded: 0,
     failed: false,
     receives: [],
     received: 0,
     incoming: [],
-    came: 0,
-    left: 0,
+    arrived: 0,
+    transmitted: 0,
     atomics: [],
     executed: 0,
-    askedError: false,
+    forcedError: false,
     draining: false,
     fenceTo: -1,
     fatalAt: Number.POSITIVE_INFINITY,
     ackedPsns: 0,
     receiveFailed: false,
-    lent: [],
-    windows: [],
+    ownWindows: [],
+    usableWindows: [],
   }
   Object.assign(end, fresh)
   end.base.set(bytes.subarray(end.areas.target, end.areas.target + TARGET_BYTES))
@@ -253,9 +253,9 @@ export const createPair = (name: string, service: number, a: End, b: End): Pair 
     maxSge: 4,
     signalAll: false,
     life: 0,
-    loose: undefined,
-    dying: -1,
-    resting: false,
+    openReason: undefined,
+    turnsToEnd: -1,
+    isSettling: false,
     failing: false,
   }
   a.peer = b
@@ -315,9 +315,9 @@ const connectDatagrams = (pair: Pair, chance: Chance): void => {
 /** RESET to RTS, both ends, with random attributes. PSNs are far from those of the previous life. */
 export const connect = (pair: Pair, chance: Chance): void => {
   pair.life++
-  pair.loose = undefined
-  pair.dying = -1
-  pair.resting = false
+  pair.openReason = undefined
+  pair.turnsToEnd = -1
+  pair.isSettling = false
   pair.failing = false
   pair.mtu = chance.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {

@@ -132,7 +132,7 @@ export const longDatagram: Make = (end, chance) => {
 
 /** Sometimes a window that the peer has bound for this end. */
 const windowFor = (end: End, chance: Chance): Region | undefined =>
-  end.peer.windows.length > 0 && chance.hits(0.3) ? chance.pick(end.peer.windows) : undefined
+  end.peer.usableWindows.length > 0 && chance.hits(0.3) ? chance.pick(end.peer.usableWindows) : undefined
 
 export const write =
   (imm: boolean): Make =>
@@ -256,9 +256,9 @@ const MAX_WINDOWS = 4
 
 /** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */
 export const bindWindow: Make = (end, chance) => {
-  if (end.windows.length >= MAX_WINDOWS) return undefined
+  if (end.usableWindows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
-  end.lent.push(window)
+  end.ownWindows.push(window)
   const length = 1 + chance.int(TARGET_BYTES)
   const at = end.areas.target + chance.int(TARGET_BYTES - length + 1)
   const bind = { window: window.key, at, length, access: Access.REMOTE_WRITE | Access.REMOTE_READ }
@@ -268,7 +268,7 @@ export const bindWindow: Make = (end, chance) => {
 /** Invalidates a key of its own that no request uses. */
 export const localInvalidate: Make = (end, chance) => {
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
-  end.lent.push(window)
+  end.ownWindows.push(window)
   return {
     kind: 'LOCAL_INV',
     request: plain(end, chance, wr.LOCAL_INV, { imm: window.key }),
@@ -284,10 +284,10 @@ export const sendInvalidate =
     const { peer } = end
     const { data, more } = payload(end, chance, lengthOf(end, chance))
     let key = badKey(chance)
-    if (known && peer.windows.length > 0 && chance.hits(0.7)) key = peer.windows.shift()!.key
+    if (known && peer.usableWindows.length > 0 && chance.hits(0.7)) key = peer.usableWindows.shift()!.key
     else if (known) {
       const window = peer.host.memory.addWindow(peer.nextKey(), peer.pd, true)
-      peer.lent.push(window)
+      peer.ownWindows.push(window)
       key = window.key
     }
     return {

@@ -94,10 +94,10 @@ export const createWorld = (options: WorldOptions) => {
       forged(packet) {
         const end = byQpn[packet.to].get(qpnOf(packet.bytes))
         const why = end === undefined ? undefined : opens(packet, end)
-        if (end === undefined || why === undefined || end.pair.loose !== undefined) return
-        end.pair.loose = why
+        if (end === undefined || why === undefined || end.pair.openReason !== undefined) return
+        end.pair.openReason = why
         tally.loose++
-        if (end.pair.dying < 0) end.pair.dying = 5 + chance.int(30)
+        if (end.pair.turnsToEnd < 0) end.pair.turnsToEnd = 5 + chance.int(30)
         say(`${end.name}: open from now on, ${why}`)
       },
       forge: seen => forge(seen, { ends, nodes: options.nodes, find: (node, qpn) => byQpn[node].get(qpn) }, chance),
@@ -208,7 +208,7 @@ export const createWorld = (options: WorldOptions) => {
   const ring = (end: End): void => end.host.engine.onDoorbell(end.row)
 
   const toError = (end: End): void => {
-    end.askedError = true
+    end.forcedError = true
     end.pair.failing = true
     end.host.engine.modify(end.row, ERR, {})
   }
@@ -223,7 +223,7 @@ export const createWorld = (options: WorldOptions) => {
 
   /** The end of a life, and the start of the next. */
   const renew = (pair: Pair): void => {
-    say(`pair ${pair.name}: life ${pair.life} ends${pair.loose === undefined ? '' : `, open: ${pair.loose}`}`)
+    say(`pair ${pair.name}: life ${pair.life} ends${pair.openReason === undefined ? '' : `, open: ${pair.openReason}`}`)
     tally.lives++
     for (const end of pair.ends) {
       const flushed = stateOf(end) === ERR || chance.hits(0.5)
@@ -253,13 +253,13 @@ export const createWorld = (options: WorldOptions) => {
   const postSome = (end: End): number => {
     let posted = 0
     for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MAX_OUT; left--) {
-      const fatal = end.pair.dying < 0 && chance.hits(0.006)
+      const fatal = end.pair.turnsToEnd < 0 && chance.hits(0.006)
       const operation = post(end, chooseKind(end, fatal, chance), chance)
       if (operation === undefined) continue
       posted++
       say(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
       if (operation.fatal !== 'no') {
-        if (isReliable(end.pair)) end.pair.dying = 2000
+        if (isReliable(end.pair)) end.pair.turnsToEnd = 2000
         break
       }
     }
@@ -280,11 +280,11 @@ export const createWorld = (options: WorldOptions) => {
     const end = chance.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
     link.deliver()
-    if (pair.loose !== undefined || !pair.ends.every(canBeAttacked)) return
+    if (pair.openReason !== undefined || !pair.ends.every(canBeAttacked)) return
     const { name, bytes, check } = attack(end, chance)
     say(`${end.name} is attacked: ${name}`)
-    pair.loose = name
-    pair.dying = 1 + chance.int(3)
+    pair.openReason = name
+    pair.turnsToEnd = 1 + chance.int(3)
     tally.attacks++
     link.inject({ from: end.peer.node, to: end.node, bytes, number: link.counts.sent }, 0)
     link.deliver()
@@ -294,7 +294,7 @@ export const createWorld = (options: WorldOptions) => {
   /** One turn of a pair; returns the number of requests posted. */
   const turn = (pair: Pair, posting: boolean): number => {
     let posted = 0
-    if (posting && chance.hits(0.004)) pair.resting = true
+    if (posting && chance.hits(0.004)) pair.isSettling = true
     for (const end of pair.ends) {
       let fresh = false
       while (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) fresh = true
@@ -302,23 +302,23 @@ export const createWorld = (options: WorldOptions) => {
       if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
       if (state === SQE && outstanding(end) === 0 && chance.hits(0.3)) recover(end)
       else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
-      else if (state === RTS && canSend(end) && posting && pair.dying < 0 && chance.hits(0.004)) {
+      else if (state === RTS && canSend(end) && posting && pair.turnsToEnd < 0 && chance.hits(0.004)) {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {})
       }
-      const dies = pair.resting || (pair.dying >= 0 && pair.loose === undefined)
+      const dies = pair.isSettling || (pair.turnsToEnd >= 0 && pair.openReason === undefined)
       if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
     }
-    if (pair.dying < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.dying = 2000
+    if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = 2000
     if (isFinished(pair)) {
       checkFinished(pair, tally)
-      const strict = pair.service === Service.RC && pair.loose === undefined && pair.dying < 0
-      if (posting && strict && pair.resting) attackIdle(pair)
-      pair.resting = false
-      if (pair.dying > 10) pair.dying = 10
+      const strict = pair.service === Service.RC && pair.openReason === undefined && pair.turnsToEnd < 0
+      if (posting && strict && pair.isSettling) attackIdle(pair)
+      pair.isSettling = false
+      if (pair.turnsToEnd > 10) pair.turnsToEnd = 10
     }
-    if (pair.dying > 0) pair.dying--
-    if (pair.dying === 0) renew(pair)
+    if (pair.turnsToEnd > 0) pair.turnsToEnd--
+    if (pair.turnsToEnd === 0) renew(pair)
     else if (posting && chance.hits(0.0005)) {
       say(`pair ${pair.name}: ended at random`)
       if (chance.hits(0.5)) toError(chance.pick(pair.ends))

@@ -23,7 +23,7 @@ import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
 import { createChance } from '../model/random.ts'
 import { expressible } from '../uapi/expressible.ts'
-import { AREA, AT, intrude, namesOf, objectMessage, runOne } from './hostile-client.ts'
+import { AREA, AT, createHostileClient, namesOf, objectMessage, runOne } from './hostile-client.ts'
 import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './mistakes.ts'
 import { isCreate, likelyValue, type Names } from './plausible.ts'
 
@@ -31,7 +31,7 @@ import { isCreate, likelyValue, type Names } from './plausible.ts'
 
 const createObjects = () => {
   const m = machine(1)
-  const one = intrude(m, program(m), true)
+  const one = createHostileClient(m, program(m), true)
   const chance = createChance(1)
   const classes = (): Set<string> => {
     const { handles, fds } = namesOf(one, chance)

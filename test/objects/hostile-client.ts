@@ -60,7 +60,7 @@ export type DialectName = 'object' | 'write' | 'ioctl'
 
 /** One system call: its kind, its bytes at `AT`, its buffers. */
 export interface Message {
-  readonly door: 'ioctl' | 'write'
+  readonly systemCall: 'ioctl' | 'write'
   readonly request: number
   readonly bytes: Uint8Array
   readonly memory: readonly { readonly address: bigint; readonly bytes: Uint8Array }[]
@@ -114,7 +114,7 @@ export const objectMessage = (names: Names): Message | undefined => {
     const room = { address: AREA, length: chance.hits(0.9) ? SIZE : 64 }
     const whole = { ...call, args: { ...call.args, entries: other } }
     const bytes = encodeCall(whole, { elsewhere: { entries: AREA }, rooms: { results: room } })
-    return { door: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
+    return { systemCall: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
   }
   const far = chance.hits(0.2)
   const [first] = Object.keys(inputs)
@@ -123,26 +123,32 @@ export const objectMessage = (names: Names): Message | undefined => {
     ...(far && first !== undefined && call.args[first] !== undefined && { elsewhere: { [first]: AREA } }),
     ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: chance.pick([0, 8, SIZE]) } } }),
   })
-  return { door: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
+  return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
 }
 
-export const linuxMessage = (names: Names, door: 'write' | 'ioctl', driverId: number): Message | undefined => {
+export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driverId: number): Message | undefined => {
   const { chance } = names
   const call = plausibleCall(names)
-  const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (door === 'write'))
+  const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (systemCall === 'write'))
   if (wanted.length === 0) return undefined
   const way = chance.pick(wanted)
   const expressed = expressible(way, call)
   const again = encodings(expressed, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
   if (again === undefined) return undefined
   const image = encodeLinux(expressed, again.legacy)
-  assert.equal(image.entryPoint === EntryPoint.WRITE, door === 'write')
-  return { door, request: RDMA_VERBS_IOCTL, bytes: image.bytes, memory: image.memory, title: `${way.by} ${way.name}` }
+  assert.equal(image.entryPoint === EntryPoint.WRITE, systemCall === 'write')
+  return {
+    systemCall,
+    request: RDMA_VERBS_IOCTL,
+    bytes: image.bytes,
+    memory: image.memory,
+    title: `${way.by} ${way.name}`,
+  }
 }
 
 // ---- the client ----
 
-export interface Intruder {
+export interface HostileClient {
   readonly m: Machine
   readonly p: Program
   readonly context: Context
@@ -155,15 +161,15 @@ export interface Intruder {
 }
 
 /** Rings are small: larger requests fail as without memory. */
-const LARGEST_RING = 1 << 18
+const MAX_RING = 1 << 18
 
 /** A client with the memory of `p`, in its own context; `address`: its registrable part. */
-export const intrude = (
+export const createHostileClient = (
   m: Machine,
   p: Program,
   opened: boolean,
   address = BigInt(register(p, 8192).address),
-): Intruder => {
+): HostileClient => {
   const context = openContext(p.rxe.device, { opened }) as Context
   const rings = testRings()
   const allocate = rings.allocate.bind(rings)
@@ -171,7 +177,7 @@ export const intrude = (
     rings: {
       ...rings,
       allocate(bytes: number) {
-        if (bytes > LARGEST_RING) throw new CallError('ENOMEM', `the test has no room for a ring of ${bytes} bytes`)
+        if (bytes > MAX_RING) throw new CallError('ENOMEM', `the test has no room for a ring of ${bytes} bytes`)
         return allocate(bytes)
       },
     },
@@ -182,7 +188,7 @@ export const intrude = (
   return { m, p, context, memory, caller, fds, rings, address }
 }
 
-export const namesOf = ({ context, fds, m, address, p }: Intruder, chance: Chance): Names => {
+export const namesOf = ({ context, fds, m, address, p }: HostileClient, chance: Chance): Names => {
   const handles = new Map<number, string>()
   for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
   const open = new Map<number, string>()
@@ -203,14 +209,14 @@ const freeFd = (fds: ReadonlyMap<number, number>): number => {
 }
 
 /** Makes one call, and handles its answer like a carrier. */
-export const runOne = (one: Intruder, message: Message): Answer => {
+export const runOne = (one: HostileClient, message: Message): Answer => {
   const { context, caller, memory, fds, m } = one
   memory.message.set(message.bytes.subarray(0, SIZE))
   for (const { address, bytes } of message.memory)
     if (bytes.length <= SIZE) memory.copyOut(address, bytes.subarray(0, SIZE))
   const descriptor = message.fd === undefined ? undefined : fds.get(message.fd)
   const answer =
-    message.door === 'write'
+    message.systemCall === 'write'
       ? dispatch(context, decodeWrite, [AT, message.bytes.length], caller)
       : dispatch(context, decodeIoctl, [message.request, AT], caller, descriptor)
   assert.ok(!(answer instanceof Promise))

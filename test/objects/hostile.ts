@@ -13,8 +13,8 @@ import { mutate } from '../fuzz/mutate.ts'
 import { type Chance, createChance } from '../model/random.ts'
 import {
   correctLengths,
+  createHostileClient,
   type DialectName,
-  intrude,
   linuxMessage,
   type Message,
   namesOf,
@@ -64,7 +64,7 @@ export const hostileRun = (dialect: DialectName, seed: number, count: number): T
   let message: Message | undefined
   try {
     for (let done = 0; done < count; ) {
-      const one = intrude(m, chance.pick(programs), chance.hits(0.95))
+      const one = createHostileClient(m, chance.pick(programs), chance.hits(0.95))
       rest[one.context.device.name] = stat(m.core).devices[one.context.device.name]
       for (let left = ROUND; left > 0 && done < count; left--) {
         const names = namesOf(one, chance)

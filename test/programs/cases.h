@@ -100,7 +100,7 @@ UNUSED static void check_state(int who, enum ibv_qp_state wanted)
 static void on_alarm(int number)
 {
     (void)number;
-    dprintf(STDERR_FILENO, "gave up: case %s does not end; request %u was waited for\n", running, (unsigned)awaited);
+    dprintf(STDERR_FILENO, "timeout: case %s did not end, it waits for request %u\n", running, (unsigned)awaited);
     _exit(3);
 }
 
@@ -118,7 +118,7 @@ static bool run_case(const struct test_case *test, unsigned i)
     for (int who = 0; who < 2; who++) {
         struct ibv_wc wc;
         if (ibv_poll_cq(ends[who].cq, 1, &wc) != 0)
-            differs("a completion too many, wr_id", (int)wc.wr_id, -1);
+            differs("an additional completion, wr_id", (int)wc.wr_id, -1);
         destroy_endpoint(&ends[who]);
     }
     printf("%s: %s\n", test->name, right ? "right" : "WRONG");

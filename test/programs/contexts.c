@@ -243,7 +243,7 @@ static void exchange(unsigned count)
     EXPECT(write(out, &info.number, sizeof peer) == sizeof peer && read(in, &peer, sizeof peer) == sizeof peer);
     converse(peer, count, in, out);
     char done = 1;
-    EXPECT(write(out, &done, 1) == 1 && read(in, &done, 1) == 1); /* nobody goes before the other is done */
+    EXPECT(write(out, &done, 1) == 1 && read(in, &done, 1) == 1); /* neither ends before the other is done */
     if (!child)
         _exit(0);
     int status;

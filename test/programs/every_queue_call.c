@@ -97,16 +97,16 @@ static void queue_pairs(void)
     step(qp_create(&wish, &qp), "QP_CREATE without a send CQ");
     wish = wish_of(2, pd, cq);
     wish.srq = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE with an SRQ that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE with an SRQ that does not exist");
     wish = wish_of(2, pd, cq);
     wish.srq = pd;
     step(qp_create(&wish, &qp), "QP_CREATE with a PD as SRQ");
     wish = wish_of(2, pd, cq);
     wish.table = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE with an indirection table that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE with an indirection table that does not exist");
     wish = wish_of(9, pd, cq);
     wish.xrcd = 999;
-    step(qp_create(&wish, &qp), "QP_CREATE XRC target, domain that is none");
+    step(qp_create(&wish, &qp), "QP_CREATE XRC target, domain that does not exist");
     static const struct {
         const char *what;
         struct ib_uverbs_qp_cap cap;
@@ -226,7 +226,7 @@ static void shared_queues(void)
     uint32_t pd = alloc_pd(), cq = some_cq(), srq;
     for (int type = 0; type < 4; type++)
         step(create_srq(type, pd, -1, -1, 10, 1, -1, &srq), "SRQ_CREATE type %d", type);
-    step(create_srq(1, pd, 999, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that is none");
+    step(create_srq(1, pd, 999, cq, 10, 1, -1, &srq), "SRQ_CREATE XRC, domain that does not exist");
     step(create_srq(2, pd, -1, cq, 10, 1, 4, &srq), "SRQ_CREATE with tags");
     const uint32_t sizes[] = {0, 1 << 20, (1 << 20) + 1, 0xffffffff};
     for (size_t i = 0; i < LENGTH(sizes); i++)

@@ -92,7 +92,7 @@ static void regions(void)
     }
     struct ib_uverbs_rereg_mr gone = {.mr_handle = 999, .flags = IB_MR_REREG_ACCESS};
     struct ib_uverbs_rereg_mr_resp nothing = {0};
-    step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, gone, nothing), "REREG_MR of a handle that is none");
+    step(INVOKE(IB_USER_VERBS_CMD_REREG_MR, gone, nothing), "REREG_MR of a handle that does not exist");
     dereg(mr);
 
     reg_mr(pd, here() + 8, PAGE, 0x10008, 3, &mr);
@@ -118,7 +118,7 @@ static void regions(void)
             step(advise(pd, advice, flags, list, 1), "ADVISE_MR advice %d flags %d", advice, flags);
     step(advise(pd, 0, 0, list, 2), "ADVISE_MR of two");
     step(advise(pd, 0, 0, list, 0), "ADVISE_MR of none");
-    step(advise(999, 0, 0, list, 1), "ADVISE_MR, PD that is none");
+    step(advise(999, 0, 0, list, 1), "ADVISE_MR, PD that does not exist");
     step(advise(pd, 1ull << 40, 0, list, 1), "ADVISE_MR advice of 41 bits");
     dereg(mr);
 
@@ -153,7 +153,7 @@ static void regions(void)
     add(&message, UVERBS_ATTR_REG_DM_MR_DM_HANDLE, 0, 999);
     add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_LKEY, &lkey, sizeof lkey);
     add_pointer(&message, UVERBS_ATTR_REG_DM_MR_RESP_RKEY, &rkey, sizeof rkey);
-    step(call(&message), "DM_MR_REG, device memory that is none");
+    step(call(&message), "DM_MR_REG, device memory that does not exist");
     message = begin(UVERBS_OBJECT_DM, UVERBS_METHOD_DM_ALLOC);
     add(&message, UVERBS_ATTR_ALLOC_DM_HANDLE, 0, 0);
     add(&message, UVERBS_ATTR_ALLOC_DM_LENGTH, 8, PAGE);
@@ -182,7 +182,7 @@ static void regions(void)
     }
     struct ib_uverbs_alloc_mw stray = {.pd_handle = 999, .mw_type = 1};
     struct ib_uverbs_alloc_mw_resp none = {0};
-    step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, stray, none), "ALLOC_MW, PD that is none");
+    step(INVOKE(IB_USER_VERBS_CMD_ALLOC_MW, stray, none), "ALLOC_MW, PD that does not exist");
 }
 
 int main(int argc, char **argv)

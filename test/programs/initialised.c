@@ -102,7 +102,7 @@ int main(int count, char **arguments)
         poll_two_extended(cq);
     else if (receives)
         poll_one(&to);
-    NEED(count_zeros(fresh, LENGTH + beyond) >= LENGTH, "these are other bytes");
+    NEED(count_zeros(fresh, LENGTH + beyond) >= LENGTH, "the received bytes are wrong");
     printf("arrived\n");
     return 0;
 }

@@ -120,7 +120,7 @@ int main(int argc, char **argv)
     set_up(device);
     send_one();
     printf("ready\n");
-    NEED(getchar() != EOF, "nobody says that the device is gone");
+    NEED(getchar() != EOF, "no line says that the device was removed");
     look();
     clean_up();
     printf("gone\n");

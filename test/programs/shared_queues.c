@@ -365,8 +365,8 @@ static void domain_flags(void)
     char path[] = "/tmp/shared_queues-XXXXXX";
     const int fd = mkstemp(path);
     NEED(fd >= 0, "mkstemp: %s", strerror(errno));
-    NEED(!open_domain(fd, 0), "a domain that nobody made");
-    check("errno of a domain that nobody made", errno, EAGAIN);
+    NEED(!open_domain(fd, 0), "a domain that does not exist");
+    check("errno of a domain that does not exist", errno, EAGAIN);
     NEED(!open_domain(999, O_CREAT), "a domain of no file");
     check("errno of no file", errno, EBADF);
     struct ibv_xrcd *first = open_domain(fd, O_CREAT | O_EXCL), *second = open_domain(fd, 0);

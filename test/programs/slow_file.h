@@ -1,6 +1,6 @@
 /*
  * A file system in user space that leaves some requests unanswered (root), and a lock of the program's own address space
- * that is never released: for programs that block whoever serves them.
+ * that is never released: for programs that block the process that serves them.
  */
 #ifndef SLOW_FILE_H
 #define SLOW_FILE_H

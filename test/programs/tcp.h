@@ -49,7 +49,7 @@ UNUSED static int dial(const char *host, const char *port)
             }
             close(fd);
         }
-    fail("nobody listens at %s port %s", host, port);
+    fail("no server listens at %s port %s", host, port);
 }
 
 UNUSED static void exchange(int peer, const void *out, void *in, size_t length)

@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define MOST 4096
+#define MAX_BYTES 4096
 
 static int channel = -1;
 
@@ -36,7 +36,7 @@ static int unhex(const char *text, unsigned char *bytes)
 {
     int length = 0;
     unsigned byte;
-    while (length < MOST && sscanf(text + 2 * length, "%2x", &byte) == 1)
+    while (length < MAX_BYTES && sscanf(text + 2 * length, "%2x", &byte) == 1)
         bytes[length++] = byte;
     return length;
 }
@@ -47,8 +47,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s, with steps on its input\n", argv[0]);
         return 1;
     }
-    static char line[4 * MOST], hex[2 * MOST + 1];
-    static unsigned char message[2 * MOST], response[MOST];
+    static char line[4 * MAX_BYTES], hex[2 * MAX_BYTES + 1];
+    static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
     while (fgets(line, sizeof line, stdin)) {
         int number, at, out;
         long length;

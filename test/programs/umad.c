@@ -31,11 +31,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST (1 << 20)
+#define MAX_BYTES (1 << 20)
 
 static int file = -1;
-static char line[2 * MOST + 64], hex[2 * MOST + 1];
-static unsigned char bytes[MOST];
+static char line[2 * MAX_BYTES + 64], hex[2 * MAX_BYTES + 1];
+static unsigned char bytes[MAX_BYTES];
 
 static void answer(long result, const void *data, long length)
 {
@@ -51,7 +51,7 @@ static long unhex(const char *text)
     static const char digits[] = "0123456789abcdef";
     long length = 0;
     memset(bytes, 0, sizeof bytes);
-    for (; length < MOST && text[0] && text[1]; text += 2)
+    for (; length < MAX_BYTES && text[0] && text[1]; text += 2)
         bytes[length++] = (strchr(digits, text[0]) - digits) << 4 | (strchr(digits, text[1]) - digits);
     return length;
 }

@@ -24,7 +24,7 @@
 #define GET 1
 #define GET_RESPONSE 0x81
 #define HEADERS 40
-#define MOST (600 * 1024)
+#define MAX_BYTES (600 * 1024)
 #define TIMEOUT 1000
 #define STOP UINT32_MAX
 
@@ -39,7 +39,7 @@ static int (*umad_get_fd)(int port);
 static uint8_t oui[3] = {0x00, 0x14, 0x05};
 static struct {
     struct ib_user_mad_hdr header;
-    uint8_t mad[HEADERS + MOST];
+    uint8_t mad[HEADERS + MAX_BYTES];
 } message;
 
 static int fail(const char *what, long result)
@@ -99,7 +99,7 @@ static int serve(int port, int agent)
             return fail("umad_recv", from);
         uint32_t bytes;
         memcpy(&bytes, message.mad + HEADERS, sizeof bytes);
-        if (bytes > MOST)
+        if (bytes > MAX_BYTES)
             return bytes == STOP ? 0 : fail("bytes", bytes);
         begin(GET_RESPONSE);
         for (uint32_t i = 0; i < bytes; i++)

@@ -20,7 +20,7 @@ static void acknowledge(struct ibv_async_event *event)
 
 static void *on_line(void *event)
 {
-    NEED(getchar() != EOF, "nobody says when to acknowledge");
+    NEED(getchar() != EOF, "no line says when to acknowledge");
     acknowledge(event);
     return NULL;
 }

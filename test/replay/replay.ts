@@ -95,7 +95,7 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
     [RESPONSE, 8, 16],
   ],
   'cq.modify': [[0x1001, 0, 8]],
-  // And its size: rxe returns the requested number, we return the actual one.
+  // The mmap offsets, and the size: rxe returns the requested number, we return the actual one.
   'srq.create': [
     [0x1001, 0, 8],
     [0x1001, 16, 20],
@@ -111,9 +111,8 @@ const CHOSEN: Readonly<Record<string, Chosen>> = {
 }
 
 /**
- * Where the device's attributes say that it has XRC, which rxe lacks, and FLUSH and ATOMIC WRITE, which the recorded
- * kernel did not have yet; and max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports more than can be
- * had.
+ * Device attributes that differ: XRC, which rxe lacks, FLUSH and ATOMIC WRITE, which the recorded kernel did not have
+ * yet, and the limits max_qp, max_qp_wr, max_cq, max_srq, max_srq_wr, of which rxe reports values that exceed memory.
  */
 const NEWER: Chosen = [1, RESPONSE].flatMap(where => [
   [where, 52, 60] as const,
@@ -171,7 +170,7 @@ export interface Differences {
 const NO_METHOD: readonly number[] = [Errno.EOPNOTSUPP, Errno.EPROTONOSUPPORT]
 
 /** The handle that a recorded call created; undefined if none. */
-const madeHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
+const createdHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
   if (logged.errno !== 0) return undefined
   if (logged.kind === 'write') return undefined
   const made = logged.attributes.find(
@@ -188,7 +187,7 @@ const madeHandle = (logged: LoggedIoctl | LoggedWrite): number | undefined => {
 }
 
 /** A Linux call translated to the object dialect: message and answer are encoded and decoded (R41). */
-const twin = (view: CallerView, linux: Decoded): Decoded | Answer => {
+const viaObjectDialect = (view: CallerView, linux: Decoded): Decoded | Answer => {
   const { call } = linux
   const sent = encodeCall(call, { legacy: linux.legacy() })
   let there: ReturnType<typeof decodeMessage>
@@ -246,18 +245,18 @@ export const replay = (
   let calls = 0
   let refused = 0
   const skipped: string[] = []
-  const fillers = new Set<number>()
+  const placeholders = new Set<number>()
 
   /** Makes `handle` the next one, as in the recording: skipped calls used handles too. */
   const prepare = (open: Context, handle: number): void => {
     const drop = (filler: number): void => {
-      fillers.delete(filler)
+      placeholders.delete(filler)
       invokeNow(open, Pd, 'destroy', filler, {}, caller)
     }
-    if (fillers.has(handle)) drop(handle)
+    if (placeholders.has(handle)) drop(handle)
     for (;;) {
       const next = invokeNow(open, Pd, 'create', 0, {}, caller).object!
-      fillers.add(next)
+      placeholders.add(next)
       if (next < handle) continue
       drop(next)
       return
@@ -267,7 +266,7 @@ export const replay = (
   const compare = (logged: LoggedIoctl | LoggedWrite): void => {
     const where = `${name}:${logged.line}`
     assert.ok(context)
-    const made = differences.skip ? madeHandle(logged) : undefined
+    const made = differences.skip ? createdHandle(logged) : undefined
     if (made !== undefined) prepare(context, made)
     memory = memoryBefore(logged)
     let method = ''
@@ -277,7 +276,7 @@ export const replay = (
           ? decodeIoctl(view, RDMA_VERBS_IOCTL, MESSAGE_AT)
           : decodeWrite(view, MESSAGE_AT, logged.data.length)
       if (!isAnswer(decoded)) method = `${decoded.call.class.name}.${decoded.call.methodName}`
-      return by === 'linux' || isAnswer(decoded) ? decoded : twin(view, decoded)
+      return by === 'linux' || isAnswer(decoded) ? decoded : viaObjectDialect(view, decoded)
     }
     const answer = dispatch(context, dialect, [], caller) as Answer
     if (isQueryContext(logged)) {

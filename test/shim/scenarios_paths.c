@@ -167,7 +167,7 @@ void walks(void)
     EXPECT(statfs("/dev/infiniband", &system) == 0 && system.f_type == TMPFS_MAGIC);
 }
 
-/* The program's user owns the tree, and still writes only what sysfs lets everybody's root write. */
+/* The program's user owns the tree, and still writes only what sysfs lets root write. */
 void written(void)
 {
     FAILS(open("/sys/class/" ATTRIBUTE, O_WRONLY), EACCES);

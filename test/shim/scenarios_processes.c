@@ -286,7 +286,7 @@ void passed(void)
         if (pid == 0) {
             pass(pair[0], -1, true, &fd);
             pass(pair[0], -1, true, &event);
-            EXPECT(hidden_count() == 0); /* nobody has been asked */
+            EXPECT(hidden_count() == 0); /* no request was sent */
             first_calls(fd, which);
             EXPECT(write(pair[0], "", 1) == 1 && read(pair[0], &byte, 1) == 1);
             EXPECT(order(fd, ECHO, 22) == 22 && order(fd, CONTEXTS, 0) == 1);

@@ -86,7 +86,7 @@ test('events are read and polled by io_uring as well; devices are not opened by 
 })
 
 const noDaemonLine = (socket: string): string =>
-  `userdma: no daemon at ${socket}: nobody serves this socket; start \`userdma daemon --socket ${socket}\`\n`
+  `userdma: no daemon at ${socket}: no daemon serves this socket; start \`userdma daemon --socket ${socket}\`\n`
 
 test('a dead daemon means EIO for calls, events and doorbells, and no devices for discovery', async t => {
   if (!shimIsPossible(t)) return

@@ -93,7 +93,7 @@ const both = async (program: string, args: readonly string[], t: { name: string 
 }
 
 for (const [sentence, [tool, script]] of Object.entries(commands)) {
-  test(`undisturbed: ${sentence}`, async t => {
+  test(`unchanged: ${sentence}`, async t => {
     if (!shimIsPossible(t) || !requireTool(tool, t)) return
     const { stdout } = await both(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
     assert.ok(stdout.length > 0, 'the commands print something')

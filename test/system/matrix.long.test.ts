@@ -37,7 +37,7 @@ const onLoopback: readonly Plan[] = links.map((link, i) => ({
 
 /**
  * ACKs are lost only where both ends wait for each other before they exit: a pingpong that has received everything
- * destroys its queue pairs, and if its last ACK was lost, nobody can tell the other end. And ib_send_lat -e takes the
+ * destroys its queue pairs, and if its last ACK was lost, the other end waits forever. And ib_send_lat -e takes the
  * events of both its queues from one channel and fails if they arrive in another order.
  */
 const losses = [

@@ -110,7 +110,7 @@ describe('memory whose access never completes', { skip }, () => {
 const stalls = ['passed', 'queued', 'attached', 'linger', 'doorbell', 'written', 'exec', 'shown', 'mapped']
 const cutOffStalls = ['written', 'shown', 'mapped']
 
-describe('a guest that delays whoever serves it', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
+describe('a guest that delays the daemon', { skip: lacking(stalling, 'ibv_rc_pingpong') }, () => {
   for (const kind of stalls)
     it(`${kind}: other programs continue, and SIGTERM works`, { skip: needsRoot(NOBODY) }, async t => {
       const daemon = await startDaemon(t, { guest: NOBODY })

@@ -34,7 +34,7 @@ const oneUserOnly = (): string | false => {
   return status === 0 ? lacking('setpriv') : 'other users may not read this checkout'
 }
 
-/** A daemon of root in a folder that everybody may enter, or one of another user. */
+/** A daemon of root in a folder that every user may enter, or one of another user. */
 const daemonOf = async (t: Scope, uid: number, options: readonly string[] = []): Promise<string> => {
   const folder = temporaryFolder(t)
   chmodSync(folder, 0o755)
@@ -101,7 +101,7 @@ describe("root's daemon", { skip: oneUserOnly() }, () => {
     }
   })
 
-  it('serves the members of a group with --allow-group, and nobody else', async t => {
+  it('serves only the members of a group with --allow-group', async t => {
     const socket = await daemonOf(t, 0, ['--allow-group', String(GROUP)])
     assert.equal((await look(t, socket, ...member)).stdout, 'True\n')
     const program = await look(t, socket, ...nobody)

@@ -32,7 +32,7 @@ const decode = <F extends Fields>(fields: F, bytes: Uint8Array, at = 0): RecordO
   readRecord(viewOf(bytes), at, fields, 'record') as unknown as RecordOf<F>
 
 /** The output of an ioctl, in its argument. */
-const asked = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
+const ioctlOutput = <F extends Fields>(ops: DriverDescriptor, request: number, fields: F): RecordOf<F> => {
   const bytes = new Uint8Array(recordSize(fields))
   assert.equal(ops.ioctl(request, bytes), 0)
   return decode(fields, bytes)
@@ -50,7 +50,7 @@ const take = (memory: Uint8Array, info: RecordOf<typeof CtxInfo>): string => {
   return new TextDecoder().decode(memory.slice(at, at + header.length))
 }
 
-const everywhere = (opened: (name: string) => Promise<Device>): void => {
+const testsOfCarrier = (opened: (name: string) => Promise<Device>): void => {
   test('an interface by name, its calls, its memory and its records', async () => {
     const device = await opened('ctx0')
     assert.deepEqual(device.driverInterfaces(), Object.values(CtxInterface))
@@ -59,7 +59,7 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
       using ops = device.driverOps(CtxInterface.V2)
       assert.equal(ops.name, CtxInterface.V2)
       ops.ioctl(CtxIoctl.ASSIGN, encodeRecords(CtxAssign, [{ ...shape, handle: 0 }]))
-      const info = asked(ops, CtxIoctl.INFO, CtxInfo)
+      const info = ioctlOutput(ops, CtxIoctl.INFO, CtxInfo)
       assert.equal(info.eagerCount, 16)
       const memory = ops.map(info.bytes)
       ops.ioctl(CtxIoctl.ARM)
@@ -78,16 +78,16 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
       // And back, by write(2) on the descriptor; the context's own class finds the object by a descriptor that was
       // passed to it.
       using receiver = device.create(CtxContext, shape)
-      using theirs = device.driverOps(CtxInterface.V1)
-      theirs.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
+      using peerOps = device.driverOps(CtxInterface.V1)
+      peerOps.ioctl(CtxIoctl.USE, Uint8Array.of(receiver.handle, 0, 0, 0))
       assert.throws(() => receiver.close(), { code: 'EBUSY', class: 'ctx_context' })
       receiver.arm()
       const head = { to: receiver.query().info.number, flags: 0, slot: 0, offset: 0, tag: 3n }
       const message = [...encodeRecords(CtxSend, [head]), ...new TextEncoder().encode('back')]
       assert.equal(ops.write(Uint8Array.from(message)), message.length)
-      await theirs.wait()
-      assert.equal(decode(CtxRecord, theirs.poll() as Uint8Array).producer, 1)
-      assert.equal(take(theirs.map(receiver.made.info.bytes), receiver.made.info), 'back')
+      await peerOps.wait()
+      assert.equal(decode(CtxRecord, peerOps.poll() as Uint8Array).producer, 1)
+      assert.equal(take(peerOps.map(receiver.made.info.bytes), receiver.made.info), 'back')
     }
     await device.close()
   })
@@ -98,7 +98,7 @@ const everywhere = (opened: (name: string) => Promise<Device>): void => {
     assert.equal(older.name, CtxInterface.V1)
     const channel = device.driverOps()
     assert.equal(channel.name, CtxInterface.CHANNEL)
-    assert.equal(asked(channel, CtxIoctl.STATISTICS, CtxStatistics).assigned, 0)
+    assert.equal(ioctlOutput(channel, CtxIoctl.STATISTICS, CtxStatistics).assigned, 0)
     assert.throws(() => device.driverOps('ctx.userdma.9'), {
       code: 'ENOENT',
       class: 'driver_ops',
@@ -140,7 +140,7 @@ describe('in this process', () => {
   const network = createNetwork()
   network.addDevice(core => createCtxDevice(core, 'ctx0'))
   const remove = network.addDevice(core => createNullDevice(core, 'null0'))
-  everywhere(name => open({ network, device: name }))
+  testsOfCarrier(name => open({ network, device: name }))
 
   test('two programs in one process share a soft device; an open device is removed', async () => {
     const one = await open({ network })
@@ -174,7 +174,7 @@ describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     socket = daemon.socket
     scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
   })
-  everywhere(name => open({ socket, device: name }))
+  testsOfCarrier(name => open({ socket, device: name }))
   test('all classes that the library has methods for are refused there with a sentence', async () => {
     const device = await open({ socket, device: 'null0' })
     assert.equal(device.address, '')

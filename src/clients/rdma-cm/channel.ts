@@ -98,7 +98,7 @@ class ProgramOwner implements IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
-    // Its owner could not assign an event without a user handle (as on Linux). If the peer is gone, to accept it fails.
+    // Its owner could not assign an event without a user handle (as on Linux). If the peer has ended, accepting fails.
     if (id.isUnanswered && events.userHandle === 0n && events.more?.attached === undefined) return
     id.waiting++
     const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }

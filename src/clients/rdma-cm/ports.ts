@@ -64,7 +64,7 @@ export class PortTable {
     return port
   }
 
-  /** Whether a bound holder may listen: nobody else is bound to its port. */
+  /** Whether a bound holder may listen: no other one is bound to its port. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
       if (other !== holder) this.#refuse(conflict(holder, source, other, false), source.port)

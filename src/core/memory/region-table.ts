@@ -36,7 +36,7 @@ interface RecentRegion {
   size: number
 }
 
-interface Gone {
+interface RemovedKeys {
   readonly key: Uint32Array
   readonly iovaHi: Uint32Array
   readonly iovaLo: Uint32Array
@@ -89,7 +89,7 @@ export interface MemoryTable {
   /** Windows, bound or not. */
   windows: number
   /** The last keys that were removed, in a ring; made with the first. */
-  gone: Gone | undefined
+  removed: RemovedKeys | undefined
   rows: number
   live: number
   /** Where the search for the next key starts: the round above, the index below. */
@@ -141,7 +141,7 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
   freeRows: [],
   recent: Array.from({ length: RECENT }, noRecentRegion),
   windows: 0,
-  gone: undefined,
+  removed: undefined,
   rows: 0,
   live: 0,
   next: 1 + (random() % (INDICES - 1)),
@@ -246,32 +246,32 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 
 // ---- removed keys, for explain.ts ----
 
-const GONE = 1024
+const REMOVED_KEYS = 1024
 /** `length` of a window. */
-export const WINDOW_GONE = -1
+export const WINDOW_REMOVED = -1
 
-const rememberGone = (table: MemoryTable, row: number): void => {
-  table.gone ??= {
-    key: new Uint32Array(GONE),
-    iovaHi: new Uint32Array(GONE),
-    iovaLo: new Uint32Array(GONE),
-    length: new Float64Array(GONE),
+const recordRemovedKey = (table: MemoryTable, row: number): void => {
+  table.removed ??= {
+    key: new Uint32Array(REMOVED_KEYS),
+    iovaHi: new Uint32Array(REMOVED_KEYS),
+    iovaLo: new Uint32Array(REMOVED_KEYS),
+    length: new Float64Array(REMOVED_KEYS),
     next: 0,
   }
-  const { gone } = table
-  const at = gone.next
-  gone.next = (at + 1) % GONE
-  gone.key[at] = table.key[row]
-  gone.iovaHi[at] = table.iovaHi[row]
-  gone.iovaLo[at] = table.iovaLo[row]
-  gone.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_GONE
+  const { removed } = table
+  const at = removed.next
+  removed.next = (at + 1) % REMOVED_KEYS
+  removed.key[at] = table.key[row]
+  removed.iovaHi[at] = table.iovaHi[row]
+  removed.iovaLo[at] = table.iovaLo[row]
+  removed.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_REMOVED
 }
 
 /** The target of a recently removed key; undefined if unknown. */
-export const findGone = ({ gone }: MemoryTable, key: number) => {
-  const at = gone === undefined || key === 0 ? -1 : gone.key.lastIndexOf(key >>> 0)
-  if (gone === undefined || at < 0) return undefined
-  return { iovaHi: gone.iovaHi[at], iovaLo: gone.iovaLo[at], length: gone.length[at] }
+export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
+  const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
+  if (removed === undefined || at < 0) return undefined
+  return { iovaHi: removed.iovaHi[at], iovaLo: removed.iovaLo[at], length: removed.length[at] }
 }
 
 /** Frees the row; its key is invalid from now on. */
@@ -285,7 +285,7 @@ export const freeKeyRow = (table: MemoryTable, row: number): void => {
   // last key
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row])
-  rememberGone(table, row)
+  recordRemovedKey(table, row)
   table.key[row] = 0
   uncacheRegion(table, key)
   table.live--

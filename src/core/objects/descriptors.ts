@@ -8,7 +8,7 @@ import { closeEvents } from '../events/events.ts'
 import type { Core, FdObject } from '../model.ts'
 import { destroyNow } from './lifetime.ts'
 
-/** The fd object with this number. EBADF if it is gone. */
+/** The fd object with this number. EBADF if it no longer exists. */
 export const findDescriptor = (core: Core, number: number): FdObject => {
   const fd = core.descriptors.get(number)
   if (fd === undefined) throw new CallError('EBADF', `there is no descriptor object ${number}`)

@@ -44,7 +44,7 @@ import type { DaemonState } from '../state.ts'
 import { createSessionCalls } from './calls.ts'
 import type { Client, ClientStanding } from './client.ts'
 import { createNodeOpening } from './open-nodes.ts'
-import { createToolDesk } from './tool-desk.ts'
+import { createToolRequests } from './tool-desk.ts'
 
 export interface Session {
   /** The process that connected. */
@@ -208,7 +208,7 @@ const serve = (
   const opening = createNodeOpening(client)
   const calls = createSessionCalls(client)
 
-  const desk = createToolDesk(daemon, {
+  const desk = createToolRequests(daemon, {
     buffer: outgoing,
     reply,
     send: length => send(fd, outgoing.bytes.subarray(0, length)) > 0,

@@ -27,7 +27,7 @@ export interface Counter {
   readonly trusted: boolean
 }
 
-export interface ToolDesk {
+export interface ToolRequests {
   /** Takes over the descriptors of the request. */
   handle(request: Request, fds: readonly number[]): void
   onWritable(): void
@@ -70,7 +70,7 @@ const parse = (text: string): ToolRequest | undefined => {
   return { what, tag, pcap, abi }
 }
 
-export const createToolDesk = (daemon: DaemonState, counter: Counter): ToolDesk => {
+export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolRequests => {
   const waiting: string[] = []
   /** Ends a subscription; undefined if there is none. */
   let undo: (() => void) | undefined

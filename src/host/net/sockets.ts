@@ -193,7 +193,7 @@ export const connect = (path: string): number => {
 }
 
 /**
- * Two connected sockets. From Linux 6.16 on nobody can send a descriptor to the first: the last copy of one that nobody
+ * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first: the last copy of one that nobody
  * receives is closed here, which may have to wait.
  */
 export const socketPair = (): [number, number] => {

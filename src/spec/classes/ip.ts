@@ -105,7 +105,7 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
     destroy: method(DESTROY, { in: {}, out: {} }),
     /**
      * Sends a datagram, or an echo request, whose `port` is its sequence number. ENETUNREACH for an address that is not
-     * on the link, EMSGSIZE for more than a packet holds. That nobody has the address is not told.
+     * on the link, EMSGSIZE for more than a packet holds. An unused address is not reported.
      */
     send: method(CallNumber.ip_socket.send, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },

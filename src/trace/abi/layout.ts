@@ -1,7 +1,7 @@
 /*
  * Messages of the object dialect as they are in memory (R2, R3, R6; `userdma trace --abi`): header; attributes with
  * ids, flags and lengths; fields of records with offsets; entries of chains with their messages; of the answer the
- * outputs. Refused messages are laid out as far as they can be read, the rest as bytes; nothing throws.
+ * outputs. Of refused messages the readable part is laid out, the rest is shown as bytes; nothing throws.
  *
  * `splitMessage` finds the parts; layout-text.ts shows them.
  */
@@ -40,16 +40,16 @@ export interface AttributeLayout {
   readonly address: bigint | undefined
   /** Bytes of the value, or of the room for it. */
   readonly length: number | bigint
-  /** Of an output in the message: bytes written, or needed. */
+  /** Of an output in the message: bytes that were written, or that are needed. */
   readonly written: number
-  /** The value's bytes, as far as they are known; undefined if there are none, or they were not read. */
+  /** The known bytes of the value; undefined if there are none, or they were not read. */
   readonly bytes: Uint8Array | undefined
   readonly value: AnyValue | undefined
   readonly chain: ChainParts | undefined
 }
 
 export interface MessageParts {
-  /** `class.method`, as far as known. */
+  /** `class.method`; what is unknown is a number.  */
   readonly name: string
   readonly call: number | undefined
   readonly length: number
@@ -93,7 +93,7 @@ const layChain = (source: Source, bytes: Uint8Array, length: number): ChainParts
   }
 }
 
-/** Of a message that has a header. */
+/** The parts of a message that has a header. */
 const layHeaded = (source: Source, mayChain: boolean): MessageParts => {
   const { bytes, call, answered, declared } = source
   const view = viewOf(bytes)

@@ -158,7 +158,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
       if (isTime || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
     return (isTime && expire(core, now)) || progress
   }
-  /** Processes what was posted, as far as it needs no turn of the event loop. */
+  /** Processes posted requests that need no turn of the event loop. */
   const ring = (): boolean => {
     let found = false
     for (let i = 0; i < devices.length; i++) found = devices[i]!.ring() || found
@@ -181,7 +181,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     timerDue = due
     timer = setTimeout(onTimer, delayTo(due))
   }
-  /** Their timer keeps no process alive: nobody may wait for their connections and packets. */
+  /** Their timer does not keep the process alive, since the program may not wait for their connections and packets. */
   const scheduleClients = (): void => {
     const due = clients.nextTimeout()
     if (due >= clientsDue) return

@@ -419,7 +419,7 @@ const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local
 /**
  * Starts a send request: returns a slot of the send queue with the common fields written; throws RdmaError ENOMEM when
  * the queue is full. `sends` of the queue pair is the ring; `endRequest` posts the request. `words`: options of the
- * operation, as far as the type has them.
+ * operation; only those that the type has.
  */
 export const beginRequest = (
   self: QueuedQp,

@@ -25,7 +25,7 @@ const isLong = (kind: string): boolean => kind === 'list' || kind === 'blob'
 /** Makes a call. Throws RdmaError. */
 export interface Calls {
   (cls: ObjectClass, method: string, object: number, args: AnyValues): Answered<AnyValues>
-  /** From now on uses the device's own version of each class, as far as both sides know it (R47). */
+  /** From now on uses the device's own version of each class, with what both sides know of it (R47). */
   learn(classes: readonly ObjectClass[]): void
 }
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict'
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { createToolDesk } from '../../../src/daemon/session/tool-desk.ts'
+import { createToolRequests } from '../../../src/daemon/session/tool-desk.ts'
 import type { DaemonState } from '../../../src/daemon/state.ts'
 import { messageBuffer, newReply, newRequest, readReply } from '../../../src/uapi/session-codec.ts'
 import { type ToolReply, type TraceRecord, traceReader } from '../../../src/uapi/tool.ts'
@@ -133,7 +133,7 @@ const alone = (trusted: boolean) => {
     assert.equal(readReply(buffer, length, reply), undefined)
     return reply.text
   }
-  const desk = createToolDesk(daemon, {
+  const desk = createToolRequests(daemon, {
     buffer,
     trusted,
     reply: length => records.push(read(length)),

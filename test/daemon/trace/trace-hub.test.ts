@@ -34,7 +34,7 @@ test('a call is reported at once, to the subscribers of its program', () => {
   assert.equal(
     hub.watch(dialect, 'a', facts, () => []),
     dialect,
-    'nobody watches',
+    'no subscriber',
   )
   const [all, a, b] = [listen(hub), listen(hub, 'a'), listen(hub, 'b')]
   hub.watch(dialect, 'a', facts, () => [])(view)

@@ -47,7 +47,9 @@ test('touched pages are present, others are not; results age', { skip }, async (
   pages.close()
 })
 
-test('first touches: bytes in elements, both ways, as far as the pages permit', { skip }, async () => {
+test('first touches: bytes in elements, both ways, up to the first page that does not permit it', {
+  skip,
+}, async () => {
   const { address } = await peer.ask('fresh', { bytes: 700 * PAGE })
   const handle = handleOf(peer.pid)
   const moves = createMoves(handle)

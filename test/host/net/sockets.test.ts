@@ -278,7 +278,7 @@ test('of the descriptors of an untrusted peer only a memory file that comes alon
   assert.equal(recvGuarded(a, room).length, 0)
 })
 
-test('nobody can send a descriptor to the first end of a pair', t => {
+test('no process can send a descriptor to the first end of a pair', t => {
   const [a, b] = pair(t)
   const plain = openSync('/dev/null', 'r')
   t.after(() => closeSync(plain))

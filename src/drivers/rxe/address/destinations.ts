@@ -3,7 +3,7 @@
  * from an address vector in the request, as providers without numbers write it, to a flow of the port.
  *
  * The latter flows are opened with their first request and cached, a few for each queue pair; the least recently used
- * one is closed for another. A destination that is no path is -1: the request fails (Linux: local QP operation error).
+ * one is closed for another. A destination without a path is -1: the request fails (Linux: local QP operation error).
  *
  * A request that was fetched may wait for a window or the port, and its address handle may be destroyed or changed
  * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next one

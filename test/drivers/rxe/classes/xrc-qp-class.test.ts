@@ -120,7 +120,7 @@ test('concurrent READs of two protection domains each use the domain of their SR
   close()
 })
 
-test('an SRQ of no domain, of another one, or a plain one is an invalid request', () => {
+test('an unknown SRQ, one of another domain and a destroyed one are invalid requests', () => {
   for (const kind of ['none', 'another', 'gone'] as const) {
     const { b, cqA, cqB, srq, send, close } = bench()
     let number = 0x77
