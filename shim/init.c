@@ -145,6 +145,7 @@ __attribute__((constructor)) void shim_init(void)
     const char *tag = getenv(USERDMA_ENV_TAG);
     shim_traced = tag && tag[0];
     valgrind_look();
+    stacks_look();
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);

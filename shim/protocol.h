@@ -12,6 +12,7 @@
 /* Environment variables. */
 #define USERDMA_ENV_SOCKET "USERDMA_SOCKET"
 #define USERDMA_ENV_TAG "USERDMA_TAG"
+#define USERDMA_ENV_STACKS "USERDMA_STACKS"
 
 /* Message types. */
 #define USERDMA_HELLO 1u
@@ -24,6 +25,7 @@
 #define USERDMA_NETLINK 8u
 #define USERDMA_WRITTEN 9u
 #define USERDMA_READ 10u
+#define USERDMA_STACK 11u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -77,6 +79,14 @@
 #define USERDMA_CONTEXT_FILE_FIRST_RING 4096u
 #define USERDMA_CONTEXT_FILE_CHUNK 0x100000u
 
+/* The post log in it, and the queues of its entries. */
+#define USERDMA_POST_LOG_OFFSET 0xffff00000u
+#define USERDMA_POST_LOG_ENTRIES 32768u
+#define USERDMA_POST_SEND 1u
+#define USERDMA_POST_RECEIVE 2u
+#define USERDMA_POST_SHARED 3u
+#define USERDMA_POST_BATCH 4u
+
 struct userdma_header {
     uint32_t type;
     uint32_t size;
@@ -85,7 +95,7 @@ struct userdma_header {
     int32_t fd;
     uint32_t pid;
     uint32_t tid;
-    uint32_t reserved;
+    uint32_t stack;
 };
 _Static_assert(sizeof(struct userdma_header) == 32, "layout of struct userdma_header");
 
@@ -150,6 +160,23 @@ struct userdma_netlink {
     uint64_t argument;
 };
 _Static_assert(sizeof(struct userdma_netlink) == 16, "layout of struct userdma_netlink");
+
+struct userdma_stack {
+    uint32_t id;
+    uint32_t reserved;
+    char frames[4088];
+};
+_Static_assert(sizeof(struct userdma_stack) == 4096, "layout of struct userdma_stack");
+
+struct userdma_post {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t pid;
+    uint32_t stack;
+    uint64_t reserved;
+};
+_Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
 
 struct userdma_range {
     uint64_t address;

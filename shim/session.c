@@ -350,7 +350,6 @@ static int exchange(struct request *request, size_t body, int passed, struct rep
     header->serial = ++session.serial;
     header->pid = shim_pid;
     header->tid = thread_id;
-    header->reserved = 0;
     reply->generation = session.generation;
     ssize_t length;
     do

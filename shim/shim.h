@@ -18,6 +18,7 @@
  *   loading.c      libraries that are loaded without the shim
  *   elf.c          the needed libraries of a library
  *   verbs.c        the provider's polling functions, wrapped
+ *   stacks.c       stacks of calls and posts, for `userdma check`
  *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the two)
  *
  * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
@@ -135,11 +136,31 @@ extern bool shim_traced;
 extern bool shim_valgrind;
 void valgrind_look(void);
 void valgrind_mark(void);
+/* Stacks of calls and posts are recorded (stacks.c). */
+extern bool shim_stacks;
 /* The current folder may be in the daemon's tree: relative paths may lead to counters. */
 extern bool shim_in_tree;
 
 /* No effect on the thread that runs it: REAL then gives the versions of early.c. */
 void shim_init(void);
+
+/* ---- stacks.c ---- */
+
+#define STACK_FRAMES 24
+struct stack {
+    void *frames[STACK_FRAMES];
+    unsigned depth;
+    uint64_t hash;
+};
+
+/* Whether stacks are recorded, from the environment. */
+void stacks_look(void);
+/* The caller's stack. */
+void stack_take(struct stack *stack);
+/* The number of the caller's stack for requests that it posts; 0: none. */
+uint32_t stack_of_posts(void);
+/* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
+void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 
 /* ---- early.c ---- */
 

@@ -38,6 +38,8 @@ typedef int next_poll_function(struct ibv_cq_ex *);
 typedef struct ibv_cq_ex *create_cq_ex_function(struct ibv_context *, struct ibv_cq_init_attr_ex *);
 typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp_init_attr_ex *);
 typedef int wr_complete_function(struct ibv_qp_ex *);
+typedef int post_recv_function(struct ibv_qp *, struct ibv_recv_wr *, struct ibv_recv_wr **);
+typedef int post_srq_recv_function(struct ibv_srq *, struct ibv_recv_wr *, struct ibv_recv_wr **);
 
 static poll_cq_function *poll_cq_of[SLOTS];
 static start_poll_function *start_poll_of[SLOTS];
@@ -46,6 +48,8 @@ static create_cq_ex_function *create_cq_ex_of[SLOTS];
 static create_qp_ex_function *create_qp_ex_of[SLOTS];
 static post_send_function *post_send_of[SLOTS];
 static wr_complete_function *wr_complete_of[SLOTS];
+static post_recv_function *post_recv_of[SLOTS];
+static post_srq_recv_function *post_srq_recv_of[SLOTS];
 
 /* After an empty poll: true if the daemon or the device is gone. */
 static bool idle(const struct ibv_context *context)
@@ -117,9 +121,40 @@ static bool can_send(const struct ibv_qp *qp)
     return qp->state >= IBV_QPS_RTS;
 }
 
+static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list)
+{
+    const uint32_t stack = stack_of_posts();
+    for (; list; list = list->next)
+        stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
+}
+
+static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list)
+{
+    const uint32_t stack = stack_of_posts();
+    for (; list; list = list->next)
+        stack_note_post(fd, queue, number, list->wr_id, stack);
+}
+
+/* Wrapped only if stacks are recorded. */
+static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
+                     struct ibv_recv_wr **bad)
+{
+    note_receives(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
+    return original(qp, list, bad);
+}
+
+static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
+                         struct ibv_recv_wr **bad)
+{
+    note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
+    return original(srq, list, bad);
+}
+
 static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
                      struct ibv_send_wr **bad)
 {
+    if (UNLIKELY(shim_stacks))
+        note_sends(qp, list);
     if (UNLIKELY(!can_send(qp))) {
         *bad = list;
         return EINVAL;
@@ -135,6 +170,12 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     if (UNLIKELY(!can_send(&qp->qp_base))) {
         qp->wr_abort(qp);
         return EINVAL;
+    }
+    if (UNLIKELY(shim_stacks)) {
+        const struct ibv_qp *base = &qp->qp_base;
+        const uint32_t stack = stack_of_posts();
+        stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
+        stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
     return original(qp);
 }
@@ -167,6 +208,14 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     static int wr_complete_##n(struct ibv_qp_ex *qp)                                                                   \
     {                                                                                                                  \
         return wr_complete(wr_complete_of[n], qp);                                                                     \
+    }                                                                                                                  \
+    static int post_recv_##n(struct ibv_qp *qp, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)                    \
+    {                                                                                                                  \
+        return post_recv(post_recv_of[n], qp, list, bad);                                                              \
+    }                                                                                                                  \
+    static int post_srq_recv_##n(struct ibv_srq *srq, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)              \
+    {                                                                                                                  \
+        return post_srq_recv(post_srq_recv_of[n], srq, list, bad);                                                     \
     }
 SLOT(0)
 SLOT(1)
@@ -183,6 +232,9 @@ static create_qp_ex_function *const create_qp_ex_wrapper[SLOTS] = {create_qp_ex_
 static post_send_function *const post_send_wrapper[SLOTS] = {post_send_0, post_send_1, post_send_2, post_send_3};
 static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, wr_complete_1, wr_complete_2,
                                                                  wr_complete_3};
+static post_recv_function *const post_recv_wrapper[SLOTS] = {post_recv_0, post_recv_1, post_recv_2, post_recv_3};
+static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_recv_0, post_srq_recv_1, post_srq_recv_2,
+                                                                     post_srq_recv_3};
 
 /* Replaces *function by the wrapper of its slot. Does nothing if all slots are taken, or if it is a wrapper. */
 #define WRAP(function, originals, wrappers)                                                                            \
@@ -230,6 +282,10 @@ static struct ibv_context *wrap(struct ibv_context *context)
     if (!context || fd_used(context->cmd_fd) != FD_CONTEXT)
         return context;
     WRAP(context->ops.poll_cq, poll_cq_of, poll_cq_wrapper);
+    if (UNLIKELY(shim_stacks)) {
+        WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
+        WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
+    }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)
         WRAP(extended->create_cq_ex, create_cq_ex_of, create_cq_ex_wrapper);

@@ -22,7 +22,7 @@ interface Folder {
   readonly separate?: boolean
 }
 
-const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy']
+const BELOW_DRIVERS = ['spec', 'wire', 'uapi', 'host', 'core', 'transport', 'cm', 'mad', 'ip', 'phy', 'check']
 const BELOW_USERS = [...BELOW_DRIVERS, 'trace', 'drivers', 'clients']
 
 const FOLDERS: Readonly<Record<string, Folder>> = {
@@ -36,6 +36,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   mad: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   ip: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', timeless: true },
+  check: { floor: 2, imports: ['spec'], node: [], timeless: true },
   trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], timeless: true },
   drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', separate: true },
   clients: { floor: 3, imports: BELOW_DRIVERS, node: 'all' },

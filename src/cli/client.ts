@@ -6,6 +6,7 @@
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
 import { close, recv, send } from '../host/net/sockets.ts'
+import type { Finding } from '../spec/findings.ts'
 import { MessageType, SESSION_VERSION } from '../spec/session.ts'
 import { messageBuffer, newReply, type Reply, readReply, writeHello, writeTool } from '../uapi/session-codec.ts'
 import {
@@ -50,6 +51,10 @@ export interface ToolClient {
    * descriptor, if given, as pcapng.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
+  /** From now on findings go to `onFinding`, those so far first. */
+  findings(): Promise<void>
+  /** How often each was found, by its number − 1; the programs that have ended are accounted for. */
+  counts(): Promise<{ readonly counts: readonly number[]; readonly dropped: number }>
   close(): void
 }
 
@@ -68,6 +73,12 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
   }
 }
 
+/** Of what the daemon sends unsolicited. */
+export interface Handlers {
+  readonly onTrace?: (record: TraceEvent) => void
+  readonly onFinding?: (finding: Finding) => void
+}
+
 interface Waiting {
   readonly resolve: (reply: Reply) => void
   readonly reject: (error: Error) => void
@@ -80,9 +91,9 @@ interface Outgoing {
 
 /**
  * Opens a session at `socket`. Throws NoDaemonError if it has no server, and an Error with a sentence if the daemon
- * speaks another version. `onTrace` receives the calls and failures that `trace` requests.
+ * speaks another version. The handlers receive what `trace` and `findings` request.
  */
-export const openSession = async (socket: string, onTrace?: (record: TraceEvent) => void): Promise<ToolClient> => {
+export const openSession = async (socket: string, { onTrace, onFinding }: Handlers = {}): Promise<ToolClient> => {
   const { fd, peer } = dial(socket)
   const daemon = peer.pid
   let answered = false
@@ -127,7 +138,9 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
     if (fault) finish(new Error(`the daemon at ${socket} (process ${daemon}) sent an invalid message: ${fault}`))
     else if (reply.type === MessageType.TRACE) {
       const record = readTrace(reply.text)
-      if (record !== undefined) onTrace?.(record)
+      if (record === undefined) return
+      if ('finding' in record) onFinding?.(record.finding)
+      else onTrace?.(record)
     } else {
       waiting.get(reply.serial)?.resolve(reply)
       waiting.delete(reply.serial)
@@ -228,6 +241,14 @@ export const openSession = async (socket: string, onTrace?: (record: TraceEvent)
     },
     async trace(tag, pcap, abi = false) {
       await request({ what: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
+    },
+    async findings() {
+      await request({ what: 'findings' })
+    },
+    async counts() {
+      const answer = await request({ what: 'counts' })
+      if ('counts' in answer) return answer
+      throw odd('counts')
     },
     close: () => finish(gone()),
   }

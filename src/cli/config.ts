@@ -15,6 +15,7 @@ export interface ConfigOptions {
   readonly link?: string
   readonly path?: string
   readonly ignoreMemlock?: boolean
+  readonly check?: boolean
 }
 
 /** The given settings; a setting that was not given is absent. */
@@ -24,6 +25,7 @@ export interface WantedConfig {
   readonly link?: Link
   readonly path?: Path
   readonly ignoreMemlock?: boolean
+  readonly check?: boolean
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
@@ -47,7 +49,14 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
 }
 
 /** Parses the options. Throws UsageError with a sentence. */
-export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: ConfigOptions): Promise<WantedConfig> =>
+export const wantedConfig = ({
+  device,
+  fault,
+  link,
+  path,
+  ignoreMemlock,
+  check,
+}: ConfigOptions): Promise<WantedConfig> =>
   orUsageError(async () => {
     const devices = device?.map(parseDevice)
     if (devices) checkDevices(devices)
@@ -57,25 +66,28 @@ export const wantedConfig = ({ device, fault, link, path, ignoreMemlock }: Confi
       ...(link !== undefined && { link: parseOne('link', links, link) }),
       ...(path !== undefined && { path: parseOne('path', paths, path) }),
       ...(ignoreMemlock && { ignoreMemlock }),
+      ...(check && { check }),
     }
   })
 
 /** A complete configuration: defaults for what was not given. */
-export const fullConfig = ({ devices, fault, link, path, ignoreMemlock }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({ devices, fault, link, path, ignoreMemlock, check }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),
   ...(ignoreMemlock && { ignoreMemlock }),
+  ...(check && { check }),
 })
 
 /** The options that produce this configuration. */
-export const configArguments = ({ devices, fault, link, path, ignoreMemlock }: DaemonConfig): string[] => [
+export const configArguments = ({ devices, fault, link, path, ignoreMemlock, check }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
   ...(link === 'memory' ? [] : ['--link', link]),
   ...(path === undefined ? [] : ['--path', path]),
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
+  ...(check ? ['--check'] : []),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -97,5 +109,6 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const path = running.path ?? 'direct'
   if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
   if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'keeps to RLIMIT_MEMLOCK'
+  if (wanted.check && !running.check) return 'does not check programs (--check)'
   return undefined
 }

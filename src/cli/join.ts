@@ -7,9 +7,8 @@
  * ends, and its command joins the other.
  */
 import { join } from 'node:path'
-import type { TraceEvent } from '../uapi/tool.ts'
 import { makeUserSocket, namedSocket } from '../verbs/remote/user-socket.ts'
-import { NoDaemonError, openSession, type ToolClient } from './client.ts'
+import { type Handlers, NoDaemonError, openSession, type ToolClient } from './client.ts'
 import { type ConfigOptions, difference, fullConfig, type WantedConfig, wantedConfig } from './config.ts'
 import { UsageError } from './fail.ts'
 import { privateFolder, removeFolder } from './places.ts'
@@ -29,20 +28,18 @@ export interface Joined {
   leave(): Promise<void>
 }
 
-type OnTrace = (event: TraceEvent) => void
-
 /** Attempts to start: another attempt follows when the daemon that won the race has already ended. */
 const ATTEMPTS = 5
 /** Milliseconds after which a private daemon without clients that has not ended gets a signal. */
 const PATIENCE = 5000
 
-const startPrivate = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Joined> => {
+const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
     // If this process is killed, only the daemon can clean up.
     const daemon = await startInBackground(socket, fullConfig(wanted), ['--remove-folder'])
-    const client = await openSession(socket, onTrace)
+    const client = await openSession(socket, handlers)
     return {
       client,
       lastWords: daemon.lastWords,
@@ -61,13 +58,13 @@ const startPrivate = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Jo
   }
 }
 
-const joinOrStart = async (wanted: WantedConfig, onTrace?: OnTrace): Promise<Joined> => {
+const joinOrStart = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const socket = makeUserSocket()
   let lastWords = (): string => ''
   let problem: unknown
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     try {
-      return asJoined(await openSession(socket, onTrace), lastWords)
+      return asJoined(await openSession(socket, handlers), lastWords)
     } catch (error) {
       if (!(error instanceof NoDaemonError)) throw error
     }
@@ -97,15 +94,16 @@ const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<vo
 }
 
 /** Joins or starts a daemon as the options say. Throws an Error with a sentence. */
-export const joinDaemon = async (options: JoinOptions, onTrace?: OnTrace): Promise<Joined> => {
+export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {
     if (options.socket !== undefined)
       throw new UsageError('--private and --socket exclude each other: a private daemon has a socket of its own')
-    return startPrivate(wanted, onTrace)
+    return startPrivate(wanted, handlers)
   }
   const named = namedSocket(options.socket)
-  const joined = named === undefined ? await joinOrStart(wanted, onTrace) : asJoined(await openSession(named, onTrace))
+  const joined =
+    named === undefined ? await joinOrStart(wanted, handlers) : asJoined(await openSession(named, handlers))
   try {
     await requireSame(joined.client, wanted)
   } catch (error) {

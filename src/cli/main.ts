@@ -35,10 +35,11 @@ const withConfig = (command: Command): Command =>
     .option(PATH, PATH_HELP)
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
-const withJoin = (command: Command): Command =>
+/** `program`: the name of the argument, in brackets if it may be absent. */
+const withJoin = (command: Command, program = '<program>'): Command =>
   withConfig(
     command
-      .argument('<program>', 'program to run')
+      .argument(program, 'program to run')
       .argument('[arguments...]', 'its arguments')
       .option(SOCKET, 'join the daemon at this socket')
       .option('--private', 'start a daemon for this program only'),
@@ -100,6 +101,43 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       )
       .action(async (name, args, options) => (await import('./commands/trace.ts')).trace(name, args, options))
   },
+  check(program) {
+    withJoin(program.command('check'), '[program]')
+      .description(
+        'Runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts; exits with 65 if anything was found, else with its status.',
+      )
+      .option('-o, --output <file>', 'write the findings to this file instead of standard error')
+      .option('--json', 'print one JSON object per finding')
+      .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
+      .option('--notes', 'print notes too, not only warnings and errors')
+      .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
+      .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
+      .option('--explain [id]', 'explain a finding, or list all, and run nothing')
+      .addHelpText(
+        'after',
+        examples(
+          'userdma check -- ./my-test',
+          "userdma check -- sh -c './server & ./client localhost; wait'",
+          'userdma check --fail-on warning --suppressions rdma.supp --sarif findings.sarif -- ./my-test',
+          'userdma check --explain stale-rkey',
+        ),
+      )
+      .action(async (name, args, options) => {
+        if (options.explain !== undefined) (await import('./commands/explain.ts')).explainFinding(options.explain)
+        else await (await import('./commands/check.ts')).check(name, args, options)
+      })
+  },
+  explain(program) {
+    program
+      .command('explain')
+      .argument('<word>', 'a completion status, an event, a vendor_err or a finding')
+      .description('Explains why requests fail with a status: causes in the order in which to look for them.')
+      .addHelpText(
+        'after',
+        examples('userdma explain RETRY_EXC_ERR', 'userdma explain 0x502', 'userdma explain stale-rkey'),
+      )
+      .action(async word => (await import('./commands/explain.ts')).explain(word))
+  },
   daemon(program) {
     withConfig(program.command('daemon'))
       .description('Serves programs in the foreground, until SIGINT or SIGTERM.')
@@ -114,6 +152,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         "root's daemon: serve the users of this group too; may be given several times",
         collect,
       )
+      .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
       .option('--end-with-last-client', 'end when the last program has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(
@@ -250,7 +289,7 @@ const buildProgram = (named: string | undefined): Command => {
 }
 
 /** Commands that go on when their output is closed. */
-const STAYING = ['daemon', 'run', 'trace']
+const STAYING = ['daemon', 'run', 'trace', 'check']
 
 /** A function, since a module bundled for a faster start (scripts/bundle.mjs) cannot have a top-level await. */
 const main = async (): Promise<void> => {

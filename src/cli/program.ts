@@ -30,17 +30,24 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
+/** What a program records of itself: `tag` identifies its calls to a trace, `stacks` has it name where it makes them. */
+export interface Recording {
+  readonly tag?: string | undefined
+  readonly stacks?: boolean
+}
+
 /**
  * The environment in which a program sees the devices of the daemon at `socket`. Throws a sentence if the preload
  * library is missing.
  */
-export const programEnvironment = (socket: string, tag?: string): NodeJS.ProcessEnv => {
-  const { [SessionEnv.tag]: _, ...env } = process.env
+export const programEnvironment = (socket: string, { tag, stacks = false }: Recording = {}): NodeJS.ProcessEnv => {
+  const { [SessionEnv.tag]: _, [SessionEnv.stacks]: _stacks, ...env } = process.env
   return {
     ...env,
     LD_PRELOAD: [shimLibrary(), ...preloads(env).filter(path => !isShim(path))].join(':'),
     [SessionEnv.socket]: socket,
     ...(tag !== undefined && { [SessionEnv.tag]: tag }),
+    ...(stacks && { [SessionEnv.stacks]: '1' }),
   }
 }
 

@@ -11,7 +11,6 @@ import { dispatch } from '../core/dispatch/dispatch.ts'
 import { expire } from '../core/events/events.ts'
 import { nextDue } from '../core/events/thresholds.ts'
 import { reportFailure } from '../core/failures.ts'
-import type { Context } from '../core/model.ts'
 import type { Identity } from '../drivers/rxe/address/identity.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
@@ -30,6 +29,7 @@ import { accept, close, listen } from '../host/net/sockets.ts'
 import { secureRandom } from '../host/random.ts'
 import { ParkedPage } from '../spec/session.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
+import { createCheckDesk } from './check.ts'
 import { createContainment } from './containment.ts'
 import { createContexts } from './context/contexts.ts'
 import { createEventSockets } from './context/event-sockets.ts'
@@ -126,6 +126,12 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   return { fd, mapping }
 }
 
+/** The hang-ups that the kernel knows by now are handled: those of this poll phase of the event loop, and of the next. */
+const afterHangUps = (): Promise<void> =>
+  new Promise(resolve => {
+    setImmediate(() => setImmediate(resolve))
+  })
+
 /** Milliseconds within which the first client of a daemon that ends with its last one must connect. */
 const PATIENCE = 10_000
 
@@ -218,10 +224,19 @@ export const startDaemon = async ({
   )
   startedLoop = loop
   const pool = createRingPool()
+  const contexts = createContexts(
+    pool,
+    (context, handle) => {
+      for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
+    },
+    () => {
+      loop.kick()
+      endIfUnused()
+    },
+    containment,
+  )
+  const failures = createFailureReports(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure)
   const sessions = new Set<Session>()
-  const posted = (context: Context, handle: number): void => {
-    for (const { device, posted } of devices.rxe) if (device === context.device) posted(context, handle)
-  }
   /**
    * The calling process most likely has the descriptor; but copies may be anywhere, and devices can be removed without
    * a caller.
@@ -243,15 +258,7 @@ export const startDaemon = async ({
     network,
     pool,
     loop,
-    contexts: createContexts(
-      pool,
-      posted,
-      () => {
-        loop.kick()
-        endIfUnused()
-      },
-      containment,
-    ),
+    contexts,
     events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
       // Contexts of connection management have channels only.
       if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
@@ -261,7 +268,8 @@ export const startDaemon = async ({
     slices,
     trace,
     cm: clients.use('rdma_cm'),
-    failures: createFailureReports(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure),
+    failures,
+    check: config.check ? createCheckDesk(core, nowMicroseconds, { contexts, failures }) : undefined,
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
         if (context !== undefined) reportFailure(failure, context.device, context)
@@ -269,11 +277,12 @@ export const startDaemon = async ({
     ),
     refreshCounters: () => files?.refreshCounters() ?? 0,
     netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
-    untilEnded: user =>
-      endings.waiting === 0
-        ? untilEnded(core, user)
-        : // jobs that wait may be yet to close contexts
-          endings.run([].values()).then(() => untilEnded(core, user)),
+    async untilEnded(user) {
+      await afterHangUps()
+      // jobs that wait may be yet to close contexts
+      if (endings.waiting > 0) await endings.run([].values())
+      await untilEnded(core, user)
+    },
     plug(spec) {
       // a device being removed may still hold the name or address
       endings.finish()

@@ -10,6 +10,7 @@ import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import type { PeerCredentials } from '../host/net/sockets.ts'
 import type { DaemonConfig, DeviceSpec, ListedDevice } from '../uapi/tool.ts'
+import type { CheckDesk } from './check.ts'
 import type { Containment } from './containment.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { EventSockets } from './context/event-sockets.ts'
@@ -45,6 +46,8 @@ export interface DaemonState {
   /** Long work of calls. */
   readonly slices: Slices
   readonly trace: TraceHub
+  /** Of a daemon that checks programs. */
+  readonly check: CheckDesk | undefined
   /** NETLINK_RDMA sockets. */
   readonly netlink: Netlink
   readonly cm: RdmaCm
@@ -59,8 +62,8 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves once everything that ended programs of the user held is released; undefined: it is released already. */
-  untilEnded(user: number): Promise<void> | undefined
+  /** Resolves once everything is released that programs of the user held which have ended by now. */
+  untilEnded(user: number): Promise<void>
   /** Adds and removes devices and their files at run time (`Devices.add`, `remove`). */
   plug(spec: DeviceSpec): void
   unplug(name: string): void

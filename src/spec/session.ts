@@ -33,6 +33,9 @@
  * - WRITTEN asks which ranges of the program's memory the daemon has written since the last WRITTEN, and which regions
  *   peers may write at any time. `ret` of the reply is the number of `range`s that follow, at most
  *   SessionLimits.ranges. It has the header only. Used under valgrind (shim/valgrind.c).
+ * - STACK names a stack of the program, for `userdma check`: later headers and posts refer to it by its id. Frames are
+ *   lines, innermost first: `FILE+0xOFFSET SYMBOL`; the offset is the one before relocation. The reply is that of IOCTL
+ *   with 0. A client records stacks if its environment has `SessionEnv.stacks`.
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
  *   context.
  * - The other messages are for tools; bodies and replies are JSON text.
@@ -40,8 +43,8 @@
 
 export const SESSION_VERSION = 3
 
-/** Environment variables: the path of a client's session socket, and the tag of a traced program. */
-export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG' } as const
+/** Environment variables: the path of a client's session socket, the tag of a traced program, and `1` to record stacks. */
+export const SessionEnv = { socket: 'USERDMA_SOCKET', tag: 'USERDMA_TAG', stacks: 'USERDMA_STACKS' } as const
 
 export const MessageType = {
   HELLO: 1,
@@ -54,6 +57,7 @@ export const MessageType = {
   NETLINK: 8,
   WRITTEN: 9,
   READ: 10,
+  STACK: 11,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -145,7 +149,8 @@ export const Messages = {
     ['fd', 's32'],
     ['pid', 'u32'],
     ['tid', 'u32'],
-    ['reserved', 'u32'],
+    /** The stack of the call, as STACK named it; 0: none. */
+    ['stack', 'u32'],
   ),
   /** wants: additions to replies (`HelloWants`). */
   hello: layout(['version', 'u32'], ['wants', 'u32'], ['tag', 64]),
@@ -172,6 +177,17 @@ export const Messages = {
   install: layout(['address', 'u64'], ['width', 'u32'], ['kind', 'u32']),
   /** `extra` and `argument`: see NetlinkOperation. */
   netlink: layout(['operation', 'u32'], ['extra', 'u32'], ['argument', 'u64']),
+  /** `frames`: NUL-terminated. */
+  stack: layout(['id', 'u32'], ['reserved', 'u32'], ['frames', 4088]),
+  /** An entry of the post log (`PostLog`). `queue`: PostQueue; `number`: of the queue pair, or the handle of the SRQ. */
+  post: layout(
+    ['wrId', 'u64'],
+    ['queue', 'u32'],
+    ['number', 'u32'],
+    ['pid', 'u32'],
+    ['stack', 'u32'],
+    ['reserved', 'u64'],
+  ),
   /** A range of the program's memory, in bytes. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /** The arguments of mmap(2); `protection`: PROT_… */
@@ -193,6 +209,7 @@ export const Exchanges = {
   NETLINK: { request: 'netlink', reply: 'callReply' },
   WRITTEN: { request: null, reply: 'callReply' },
   READ: { request: 'write', reply: 'callReply' },
+  STACK: { request: 'stack', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >
@@ -252,6 +269,21 @@ export const ParkedPage = {
  * offsets, in chunks that are mapped as a whole.
  */
 export const ContextFile = { bytes: 2 ** 36, firstRing: 4096, chunk: 2 ** 20 } as const
+
+/**
+ * Where the stacks of posted requests are: a table of `post`s in the context's memory file, in the slot that
+ * `postSlot` gives; a later post replaces an earlier one. Written only by clients that record stacks.
+ */
+export const PostLog = { offset: 2 ** 36 - 2 ** 20, entries: 2 ** 15 } as const
+
+/** RECEIVE and SHARED: receive requests of a queue pair, and of an SRQ. BATCH: the last ibv_wr_complete, whatever wr_id. */
+export const PostQueue = { SEND: 1, RECEIVE: 2, SHARED: 3, BATCH: 4 } as const
+
+/** The slot of a post: a multiplicative hash of its queue, number and wr_id, as in the shim. */
+export const postSlot = (queue: number, number: number, wrId: bigint): number => {
+  const mixed = Math.imul(Number(wrId & 0xffffffffn) ^ Number(wrId >> 32n) ^ Math.imul(number, 31) ^ queue, 0x9e3779b1)
+  return (mixed >>> 0) >>> (32 - Math.log2(PostLog.entries))
+}
 
 /** A memory file attached by a client: its maximum bytes. It must be sealed against shrinking and growing. */
 export const PassedFile = { bytes: 2 ** 24 } as const

@@ -179,7 +179,7 @@ const CONTEXT = field('header', 'context').offset
 const FD = field('header', 'fd').offset
 const PID = field('header', 'pid').offset
 const TID = field('header', 'tid').offset
-const RESERVED = field('header', 'reserved').offset
+const STACK = field('header', 'stack').offset
 
 // By name, unlike bodies: four headers are read and written per call.
 const getHeader = (view: DataView, into: Header): void => {
@@ -189,6 +189,7 @@ const getHeader = (view: DataView, into: Header): void => {
   into.fd = view.getInt32(FD, true)
   into.pid = view.getUint32(PID, true)
   into.tid = view.getUint32(TID, true)
+  into.stack = view.getUint32(STACK, true)
 }
 
 /** Writes the header of a message of `size` bytes; returns `size`. */
@@ -200,7 +201,7 @@ const putHeader = ({ view }: MessageBuffer, type: number, size: number, from: Pa
   view.setInt32(FD, from.fd ?? -1, true)
   view.setUint32(PID, from.pid ?? 0, true)
   view.setUint32(TID, from.tid ?? 0, true)
-  view.setUint32(RESERVED, 0, true)
+  view.setUint32(STACK, from.stack ?? 0, true)
   return size
 }
 

@@ -3,6 +3,7 @@
  */
 import type { FailureJson } from '../spec/failures.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
+import type { Finding } from '../spec/findings.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
 
 /** A device in the form of `--device NAME@ADDRESS`. */
@@ -45,6 +46,8 @@ export interface DaemonConfig {
   readonly path?: Path
   /** Programs may register more memory than their RLIMIT_MEMLOCK allows. */
   readonly ignoreMemlock?: boolean
+  /** Programs are checked: tools may subscribe to findings. */
+  readonly check?: boolean
 }
 
 export type ToolRequest =
@@ -58,6 +61,10 @@ export type ToolRequest =
   | { readonly what: 'fault'; readonly set?: string }
   /** Adds or removes a device; answers the devices that remain. */
   | { readonly what: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
+  /** Sends findings as TRACE messages, those so far and later ones. */
+  | { readonly what: 'findings' }
+  /** How often each finding was found by now, and by what programs left that have ended. */
+  | { readonly what: 'counts' }
   /**
    * Sends calls of processes tagged `tag` (all, if empty) as TRACE messages from now on; with a descriptor, writes
    * packets to it as pcapng. `abi`: with the memory that each call read and wrote.
@@ -153,6 +160,8 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
+  /** By number of finding − 1. `dropped`: findings that were too many to be reported. */
+  | { readonly counts: readonly number[]; readonly dropped: number }
 
 /** Memory of the program: its address in hexadecimal (0x…), bytes in base64, and the real length if these are fewer. */
 export type RawPiece = readonly [address: string, bytes: string, length: number]
@@ -231,11 +240,18 @@ const LONGEST = 4_000_000
 /** First character of a text that continues in the next one. */
 const MORE = '+'
 
+/** A finding for a checking tool. */
+export interface FindingRecord {
+  readonly finding: Finding
+}
+
 /** A record for a tracing tool. */
 export type TraceEvent = TraceRecord | FailureRecord
+/** A record of TRACE messages. */
+export type ToolRecord = TraceEvent | FindingRecord
 
 /** A record as the texts of one or several TRACE messages. */
-export const traceTexts = (record: TraceEvent): string[] => {
+export const traceTexts = (record: ToolRecord): string[] => {
   let text = JSON.stringify(record)
   if (text.length > LONGEST) {
     const { call: _call, raw: _raw, ...rest } = record as TraceRecord
@@ -253,7 +269,7 @@ export const traceTexts = (record: TraceEvent): string[] => {
 }
 
 /** Takes texts in order; answers the record that ends with this one, undefined if it continues. */
-export const traceReader = (): ((text: string) => TraceEvent | undefined) => {
+export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
   let begun = ''
   return text => {
     if (text.startsWith(MORE)) {
@@ -262,6 +278,6 @@ export const traceReader = (): ((text: string) => TraceEvent | undefined) => {
     }
     const whole = begun + text
     begun = ''
-    return JSON.parse(whole) as TraceEvent
+    return JSON.parse(whole) as ToolRecord
   }
 }

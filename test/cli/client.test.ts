@@ -136,7 +136,7 @@ describe('a tool’s session', () => {
           say(writeTrace(out, record(3)))
         }),
       ),
-      ({ pid }) => seen.push(pid),
+      { onTrace: ({ pid }) => seen.push(pid) },
     )
     assert.deepEqual(await client.config(), { devices: [], fault: '', link: 'memory' })
     assert.deepEqual(seen.slice(0, 2), [1, 2])

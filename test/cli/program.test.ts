@@ -89,7 +89,7 @@ describe('the environment of a program', { skip: lacking() }, () => {
     assert.equal(env.LD_PRELOAD, `${shimLibrary()}:/lib/other.so:/lib/third.so`)
     assert.equal(env.USERDMA_SOCKET, '/run/sock')
     assert.equal(env.USERDMA_TAG, undefined)
-    assert.equal(programEnvironment('/run/sock', 'new').USERDMA_TAG, 'new')
+    assert.equal(programEnvironment('/run/sock', { tag: 'new' }).USERDMA_TAG, 'new')
     assert.equal(env.PATH, process.env.PATH)
   })
 

@@ -50,7 +50,7 @@ const buffer = messageBuffer()
 const again = messageBuffer()
 
 const written = (write: (to: MessageBuffer) => number): Uint8Array => buffer.bytes.slice(0, write(buffer))
-const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5 }
+const header = { type: IOCTL, serial: 7, context: 1, fd: 3, pid: 4, tid: 5, stack: 0 }
 
 const requests = (): Uint8Array[] => [
   written(to => writeHello(to, header, 'tag', 1)),

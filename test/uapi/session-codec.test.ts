@@ -32,8 +32,9 @@ const header = fc.record({
   fd: fc.integer({ min: -1, max: 2 ** 20 }),
   pid: u32,
   tid: u32,
+  stack: u32,
 })
-type From = { serial: number; context: number; fd: number; pid: number; tid: number }
+type From = { serial: number; context: number; fd: number; pid: number; tid: number; stack: number }
 
 const request = (length: number): Request => {
   const into = newRequest()
@@ -160,14 +161,14 @@ test('replies survive a round trip', () => {
 })
 
 test('an answer to OPEN carries its own context, whatever context the request named', () => {
-  const to = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1 }
+  const to = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const length = writeOpenReply(buffer, to, { error: 0, context: 9, rdev: 59328, inode: 5 })
   assert.equal(reply(length).context, 9)
   assert.equal(reply(length).serial, 3)
 })
 
-test('a reused buffer leaves no bytes in a shorter text', () => {
-  const to = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1 }
+test('a reused buffer leaves no trace in a shorter text', () => {
+  const to = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(238)}` })
   assert.equal(reply(writeHelloReply(buffer, to, { error: 0, root: '/a' })).root, '/a')
   assert.throws(() => writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(239)}` }), /longer than 239 bytes/)
@@ -175,7 +176,7 @@ test('a reused buffer leaves no bytes in a shorter text', () => {
 
 test('a text too long for one message has length 0, too many descriptors are an internal error', () => {
   assert.equal(writeTrace(buffer, 'x'.repeat(SessionLimits.bytes)), 0)
-  const to = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1 }
+  const to = { type: MessageType.IOCTL, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const installs = Array.from({ length: 9 }, () => ({ address: 1n, width: 4 as const }))
   assert.throws(() => writeCallReply(buffer, to, 0, installs), /9 descriptors in one reply; at most 8/)
 })

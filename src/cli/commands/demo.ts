@@ -59,7 +59,7 @@ interface Started {
 }
 
 const start = (joined: Joined, tag: string | undefined, program: string, args: readonly string[]): Started => {
-  const env = programEnvironment(joined.client.socket, tag)
+  const env = programEnvironment(joined.client.socket, { tag })
   const child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let text = ''
   for (const stream of [child.stdout, child.stderr])
@@ -167,9 +167,14 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
   const capture = openSync(path, 'w')
   const records: TraceRecord[] = []
   try {
-    const joined = await joinDaemon({ ...options, private: true }, event => {
-      if (!('failure' in event)) records.push(event)
-    })
+    const joined = await joinDaemon(
+      { ...options, private: true },
+      {
+        onTrace: event => {
+          if (!('failure' in event)) records.push(event)
+        },
+      },
+    )
     try {
       await showDevice(joined)
       const tag = newTag()

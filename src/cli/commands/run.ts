@@ -5,7 +5,7 @@
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../places.ts'
 import { preloadProblems } from '../preload-check.ts'
-import { programEnvironment, requireProgram, runProgram } from '../program.ts'
+import { programEnvironment, type Recording, requireProgram, runProgram } from '../program.ts'
 
 /**
  * Runs a program under a joined daemon and answers its exit status. Prints a message if the daemon ends before the
@@ -15,7 +15,7 @@ export const runUnder = async (
   { client, lastWords }: Joined,
   program: string,
   args: readonly string[],
-  tag?: string,
+  recording?: Recording,
 ): Promise<number> => {
   let running = true
   void client.ended.then(() => {
@@ -26,7 +26,7 @@ export const runUnder = async (
     )
   })
   try {
-    return await runProgram(program, args, programEnvironment(client.socket, tag))
+    return await runProgram(program, args, programEnvironment(client.socket, recording))
   } finally {
     running = false
   }

@@ -6,7 +6,7 @@
  * those of all programs of the daemon, so that both ends of a connection are in it.
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { Sink } from '../../drivers/null/device.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
 import { callJson, callLine, failureLine, lostLine } from '../../trace/calls.ts'
@@ -15,7 +15,7 @@ import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TraceEvent } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput } from '../output-file.ts'
+import { createOutput, writeAll } from '../output-file.ts'
 import { shimLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
@@ -35,22 +35,6 @@ export interface TraceOptions extends JoinOptions {
 const STDERR = 2
 /** Classes of all drivers. */
 const OWN_CLASSES = [CtxContext.name, Sink.name]
-
-/** Writes everything, also to a pipe that is temporarily full. */
-const writeAll = (fd: number, text: string): void => {
-  const bytes = Buffer.from(text)
-  for (let at = 0; at < bytes.length; ) {
-    try {
-      at += writeSync(fd, bytes, at)
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      if (code === 'EAGAIN') continue
-      // The reader of our output has closed it; the program goes on.
-      if (code === 'EPIPE') return
-      throw error
-    }
-  }
-}
 
 /** Identifies the calls of this program. */
 export const newTag = (): string => `trace-${process.pid}-${randomBytes(6).toString('hex')}`
@@ -95,12 +79,12 @@ export const trace = async (program: string, args: readonly string[], options: T
   const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
   const output = options.output === undefined ? STDERR : createOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
-  const joined = await joinDaemon(options, onTrace)
+  const joined = await joinDaemon(options, { onTrace })
   let status = 1
   try {
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
-    status = await runUnder(joined, program, args, tag)
+    status = await runUnder(joined, program, args, { tag })
     // Records and replies stay in order: all calls of the program have arrived before this reply. If the daemon has
     // ended, so have they.
     await joined.client.config().catch(() => {})

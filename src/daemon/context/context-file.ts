@@ -24,7 +24,7 @@ import {
 import { close } from '../../host/net/sockets.ts'
 import { CallError } from '../../spec/errno.ts'
 import { wholePages } from '../../spec/memory.ts'
-import { ContextFile } from '../../spec/session.ts'
+import { ContextFile, PostLog } from '../../spec/session.ts'
 
 /** The name by which the shim recognises our memory files among inherited descriptors. */
 const NAME = 'userdma-context'
@@ -80,10 +80,10 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
   const addChunk = (length: number): Chunk => {
     let offset = places.get(length)?.pop()
     if (offset === undefined) {
-      if (next + length > ContextFile.bytes)
+      if (next + length > PostLog.offset)
         throw new CallError(
           'ENOMEM',
-          `a ring of ${length} bytes: all rings of one context have ${ContextFile.bytes} bytes together`,
+          `a ring of ${length} bytes: all rings of one context have ${PostLog.offset} bytes together`,
         )
       offset = next
       next += length

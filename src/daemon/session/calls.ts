@@ -105,6 +105,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     const by = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const to = { ...request }
     daemon.calling = process
+    if (daemon.check !== undefined) daemon.check.calling = daemon.check.stackOf(process.pid, to.stack)
     try {
       const answer = daemon.dispatch(context, watched, message, by, descriptor)
       const send = (result: Answer): void =>
@@ -115,6 +116,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       failed(to)(error)
     } finally {
       daemon.calling = undefined
+      if (daemon.check !== undefined) daemon.check.calling = undefined
     }
   }
 

@@ -216,6 +216,7 @@ const serve = (
       wantsRoom = wanted
       listen()
     },
+    user: account.user,
     trusted: standing === 'owner',
   })
 
@@ -250,6 +251,13 @@ const serve = (
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
+  /** A daemon that does not check programs forgets it. */
+  const defineStack = (): void => {
+    const { pid, id, frames } = request
+    const isKept = daemon.check?.define(process.pid, pid, id, frames) ?? true
+    reply(writeCallReply(outgoing, request, isKept ? 0 : -Errno.ENOSPC))
+  }
+
   const handle = (fds: readonly number[]): void => {
     // Only tools attach several descriptors, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
@@ -263,6 +271,7 @@ const serve = (
       reply(writeCallReply(outgoing, request, error === 0 ? 0 : -error))
     } else if (request.type === MessageType.WRITTEN)
       reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
+    else if (request.type === MessageType.STACK) defineStack()
     else if (request.type === MessageType.NETLINK) calls.netlink()
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else calls.call()

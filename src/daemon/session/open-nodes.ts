@@ -31,15 +31,6 @@ export interface NodeOpening {
   attach(): void
 }
 
-/**
- * Resolves when the hang-ups that the kernel knows by now are handled: those of this poll phase of the event loop, and
- * the next.
- */
-const afterHangUps = (): Promise<void> =>
-  new Promise(resolve => {
-    setImmediate(() => setImmediate(resolve))
-  })
-
 export const createNodeOpening = (client: Client): NodeOpening => {
   const { daemon, process, share, account, standing, caller, request, outgoing, reply } = client
   /** Numbers of the contexts that the session opened and did not close. */
@@ -151,11 +142,9 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   const openingLater = (how: () => void): void =>
     client.answerLater(
       { ...request },
-      afterHangUps()
-        .then(() => daemon.untilEnded(account.user))
-        .then(() => {
-          if (!client.closed) opening(how)
-        }),
+      daemon.untilEnded(account.user).then(() => {
+        if (!client.closed) opening(how)
+      }),
     )
 
   const opening = (how: () => void): void => {

@@ -7,9 +7,9 @@ import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '..
 import {
   type DeviceSpec,
   type QpPlace,
+  type ToolRecord,
   type ToolReply,
   type ToolRequest,
-  type TraceEvent,
   traceTexts,
 } from '../../uapi/tool.ts'
 import { deviceText, parseDevice } from '../devices/device-spec.ts'
@@ -23,6 +23,7 @@ export interface Counter {
   /** Sends the contents of the buffer; false if the client accepts no more now. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
+  readonly user: number
   /** Whether the client may see calls and packets of all processes: the daemon's own user. */
   readonly trusted: boolean
 }
@@ -60,6 +61,7 @@ const parse = (text: string): ToolRequest | undefined => {
   const fields = value as Partial<Record<string, unknown>>
   const { what, tag = '', pcap = false, set, abi = false, add, remove, from } = fields
   if (what === 'qps') return isPlace(from) ? { what, from } : from === undefined ? { what } : undefined
+  if (what === 'findings' || what === 'counts') return { what }
   if (what === 'config' || what === 'stat' || what === 'waits' || (what === 'fault' && set === undefined))
     return { what }
   if (what === 'fault' && typeof set === 'string') return { what, set }
@@ -81,7 +83,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     counter.wantWritable(waiting.length > 0)
   }
 
-  const post = (record: TraceEvent): void => {
+  const post = (record: ToolRecord): void => {
     if (waiting.length >= MAX_WAITING) {
       lost++
       return
@@ -114,6 +116,14 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     return { tracing: true }
   }
 
+  const watchFindings = (): ToolReply => {
+    if (!counter.trusted) return { error: 'only the user whose daemon this is may see findings' }
+    if (daemon.check === undefined) return { error: 'it does not check programs; start it with --check' }
+    if (undo) return { error: 'this session watches already' }
+    undo = daemon.check.subscribe(finding => post({ finding }))
+    return { tracing: true }
+  }
+
   const setFaults = (text: string): ToolReply | undefined => {
     if (!counter.trusted) return { error: 'only the user of this daemon may set faults' }
     try {
@@ -139,7 +149,8 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
-      error: 'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device and trace',
+      error:
+        'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
     }
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
@@ -154,6 +165,9 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     else if (request?.what === 'fault')
       reply = (request.set !== undefined && setFaults(request.set)) || { faults: daemon.network.faultCounts() }
     else if (request?.what === 'device') reply = changeDevices(request)
+    else if (request?.what === 'findings') reply = watchFindings()
+    else if (request?.what === 'counts')
+      reply = { counts: daemon.check?.counts ?? [], dropped: daemon.check?.dropped ?? 0 }
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
@@ -164,17 +178,17 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     handle(request, fds) {
       // A query is answered after all calls before it.
       daemon.trace.settle()
-      const reply = answer(parse(request.text), fds)
-      const length = writeToolReply(counter.buffer, request, JSON.stringify(reply))
-      counter.reply(
-        length > 0
-          ? length
-          : writeToolReply(
-              counter.buffer,
-              request,
-              JSON.stringify({ error: 'the answer is too long for one message' }),
-            ),
-      )
+      const wanted = parse(request.text)
+      const to = { ...request }
+      const reply = (): void => {
+        const length = writeToolReply(counter.buffer, to, JSON.stringify(answer(wanted, fds)))
+        const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
+        counter.reply(length > 0 ? length : writeToolReply(counter.buffer, to, tooLong))
+      }
+      // What programs left counts, whose end the daemon may not have seen yet.
+      if (wanted?.what === 'counts' && daemon.check !== undefined)
+        void daemon.untilEnded(counter.user).then(daemon.containment.guard('an answer to a tool', reply))
+      else reply()
     },
     onWritable: push,
     close() {

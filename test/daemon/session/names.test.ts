@@ -41,8 +41,10 @@ process.exit()
 test('a call of a program that has ended is traced with its name', { skip: !hasNative() }, async t => {
   const daemon = await daemonOf(t, folder)
   const records: TraceRecord[] = []
-  const tool = await openSession(daemon.socket, event => {
-    if (!('failure' in event)) records.push(event)
+  const tool = await openSession(daemon.socket, {
+    onTrace: event => {
+      if (!('failure' in event)) records.push(event)
+    },
   })
   t.after(() => tool.close())
   await tool.trace('')

@@ -136,6 +136,7 @@ const alone = (trusted: boolean) => {
   const desk = createToolRequests(daemon, {
     buffer,
     trusted,
+    user: 0,
     reply: length => records.push(read(length)),
     send: length => {
       if (room <= 0) return false

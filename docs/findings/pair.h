@@ -1,0 +1,216 @@
+/*
+ * Two RC queue pairs of one device in one process, for the programs in this folder. Each program has the fault in lines
+ * marked FAULT; compiled with -DFIXED it has none.
+ */
+#ifndef PAIR_H
+#define PAIR_H
+
+#include <errno.h>
+#include <infiniband/verbs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SIZE 4096
+
+#ifdef FIXED
+#define FAULT_OR(faulty, right) (right)
+#else
+#define FAULT_OR(faulty, right) (faulty)
+#endif
+
+static inline void *need(void *made, const char *what)
+{
+    if (!made) {
+        perror(what);
+        exit(1);
+    }
+    return made;
+}
+
+static inline void check(int error, const char *what)
+{
+    if (error) {
+        fprintf(stderr, "%s: %s\n", what, strerror(error < 0 ? errno : error));
+        exit(1);
+    }
+}
+
+struct end {
+    struct ibv_pd *pd;
+    struct ibv_cq *cq;
+    struct ibv_qp *qp;
+    struct ibv_mr *mr;
+    /* A second region of the buffer, if a program makes one. */
+    struct ibv_mr *extra;
+    char *buffer;
+    /* Attributes; change them before `connect_to`. */
+    struct ibv_qp_attr attr;
+    int access;
+};
+
+static struct ibv_context *context;
+static union ibv_gid gid;
+
+static inline void open_device(void)
+{
+    int count;
+    struct ibv_device **list = need(ibv_get_device_list(&count), "ibv_get_device_list");
+    context = need(count > 0 ? ibv_open_device(list[0]) : NULL, "ibv_open_device");
+    ibv_free_device_list(list);
+    check(ibv_query_gid(context, 1, 1, &gid), "ibv_query_gid");
+}
+
+static inline void to_init(struct end *end)
+{
+    struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = end->access};
+    check(ibv_modify_qp(end->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS),
+          "ibv_modify_qp to INIT");
+}
+
+/* A queue pair with its own protection domain, CQ and registered buffer, in INIT. */
+static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
+{
+    const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
+    end->access = end->access ? end->access : all;
+    end->pd = need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    end->cq = need(ibv_create_cq(context, entries, NULL, NULL, 0), "ibv_create_cq");
+    end->buffer = need(mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), "mmap");
+    end->mr = need(ibv_reg_mr(end->pd, end->buffer, SIZE, all), "ibv_reg_mr");
+    init.send_cq = init.recv_cq = end->cq;
+    end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+    to_init(end);
+    end->attr = (struct ibv_qp_attr){
+        .path_mtu = IBV_MTU_1024,
+        .rq_psn = 100,
+        .sq_psn = 100,
+        .max_dest_rd_atomic = 1,
+        .max_rd_atomic = 1,
+        .min_rnr_timer = 1,
+        .timeout = 14,
+        .retry_cnt = 2,
+        .rnr_retry = 2,
+        .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.sgid_index = 1, .hop_limit = 1}},
+    };
+    end->attr.ah_attr.grh.dgid = gid;
+}
+
+static inline struct ibv_qp_init_attr small_qp(void)
+{
+    return (struct ibv_qp_init_attr){
+        .qp_type = IBV_QPT_RC,
+        .sq_sig_all = 1,
+        .cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1},
+    };
+}
+
+static inline void make_end(struct end *end)
+{
+    make_end_with(end, small_qp(), 16);
+}
+
+static inline void to_rtr(struct end *end, const struct end *peer)
+{
+    end->attr.qp_state = IBV_QPS_RTR;
+    if (end->attr.dest_qp_num == 0)
+        end->attr.dest_qp_num = peer->qp->qp_num;
+    const int responder = end->qp->qp_type == IBV_QPT_RC || end->qp->qp_type == IBV_QPT_XRC_RECV ? IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER : 0;
+    check(ibv_modify_qp(end->qp, &end->attr,
+                        IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN | responder),
+          "ibv_modify_qp to RTR");
+}
+
+static inline void to_rts(struct end *end)
+{
+    end->attr.qp_state = IBV_QPS_RTS;
+    const int requester = end->qp->qp_type == IBV_QPT_RC || end->qp->qp_type == IBV_QPT_XRC_SEND ? IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+                                                               IBV_QP_MAX_QP_RD_ATOMIC
+                                                         : 0;
+    check(ibv_modify_qp(end->qp, &end->attr, IBV_QP_STATE | IBV_QP_SQ_PSN | requester), "ibv_modify_qp to RTS");
+}
+
+static inline void connect_ends(struct end *one, struct end *other)
+{
+    to_rtr(one, other);
+    to_rtr(other, one);
+    to_rts(one);
+    to_rts(other);
+}
+
+/* Opens the device and connects two ends. */
+static inline void make_pair(struct end *one, struct end *other)
+{
+    open_device();
+    make_end(one);
+    make_end(other);
+    connect_ends(one, other);
+}
+
+static inline uint64_t address_of(const struct end *end)
+{
+    return (uintptr_t)end->buffer;
+}
+
+static inline struct ibv_sge all_of(const struct end *end)
+{
+    return (struct ibv_sge){.addr = (uintptr_t)end->buffer, .length = SIZE, .lkey = end->mr->lkey};
+}
+
+/* Posts a request with the end's whole buffer, unless `sge` says otherwise. */
+static inline __attribute__((always_inline)) void post(struct end *end, enum ibv_wr_opcode opcode,
+                                                       struct ibv_sge sge, uint64_t address, uint32_t rkey)
+{
+    struct ibv_send_wr *bad, wr = {.wr_id = 1, .sg_list = &sge, .num_sge = 1, .opcode = opcode};
+    if (opcode == IBV_WR_ATOMIC_FETCH_AND_ADD) {
+        wr.wr.atomic.remote_addr = address;
+        wr.wr.atomic.rkey = rkey;
+    } else {
+        wr.wr.rdma.remote_addr = address;
+        wr.wr.rdma.rkey = rkey;
+    }
+    check(ibv_post_send(end->qp, &wr, &bad), "ibv_post_send");
+}
+
+static inline __attribute__((always_inline)) void post_receive(struct end *end, struct ibv_sge sge)
+{
+    struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = &sge, .num_sge = 1};
+    check(ibv_post_recv(end->qp, &wr, &bad), "ibv_post_recv");
+}
+
+/* Waits for one completion and returns its status. */
+static inline enum ibv_wc_status completion(struct end *end)
+{
+    struct ibv_wc wc;
+    int found;
+    while ((found = ibv_poll_cq(end->cq, 1, &wc)) == 0)
+        ;
+    if (found < 0)
+        return IBV_WC_GENERAL_ERR;
+    printf("%s\n", ibv_wc_status_str(wc.status));
+    return wc.status;
+}
+
+static inline void destroy_end(struct end *end)
+{
+    if (end->qp)
+        check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
+    if (end->mr)
+        check(ibv_dereg_mr(end->mr), "ibv_dereg_mr");
+    if (end->extra)
+        check(ibv_dereg_mr(end->extra), "ibv_dereg_mr");
+    check(ibv_destroy_cq(end->cq), "ibv_destroy_cq");
+    check(ibv_dealloc_pd(end->pd), "ibv_dealloc_pd");
+}
+
+static inline int destroy_pair(struct end *one, struct end *other)
+{
+    destroy_end(one);
+    destroy_end(other);
+    check(ibv_close_device(context), "ibv_close_device");
+    return 0;
+}
+
+#endif

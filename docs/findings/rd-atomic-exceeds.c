@@ -1,0 +1,17 @@
+/* max_rd_atomic is beyond the max_dest_rd_atomic of the peer. */
+#include "pair.h"
+
+int main(void)
+{
+    struct end one = {0}, other = {0};
+    open_device();
+    make_end(&one);
+    make_end(&other);
+    one.attr.max_rd_atomic = FAULT_OR(8, 1);
+    connect_ends(&one, &other);
+    for (int i = 0; i < 8; i++)
+        post(&one, IBV_WR_RDMA_READ, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
+    for (int i = 0; i < 8; i++)
+        completion(&one);
+    return destroy_pair(&one, &other);
+}

@@ -1,0 +1,14 @@
+/* The peer unmaps registered memory. */
+#include "pair.h"
+
+int main(void)
+{
+    struct end one = {0}, other = {0};
+    make_pair(&one, &other);
+#ifndef FIXED
+    check(munmap(other.buffer, SIZE), "munmap");
+#endif
+    post(&one, IBV_WR_RDMA_WRITE, all_of(&one), address_of(&other), other.mr->rkey); /* FAULT */
+    completion(&one);
+    return destroy_pair(&one, &other);
+}

@@ -1,0 +1,214 @@
+/*
+ * The objects that programs made, with their history: who made them, where, and how they changed. Those that are gone
+ * are remembered for a while, since stale keys and numbers name them.
+ */
+import type { QpClassName } from '../spec/classes/qp.ts'
+import { QpState } from '../spec/enums.ts'
+import type { Failure } from '../spec/failures.ts'
+import type { Moment, Program, Stack } from '../spec/findings.ts'
+
+/** An object as core knows it: `id` is unique for ever. */
+export interface ObjectName {
+  readonly id: number
+  readonly handle: number
+  readonly class: { readonly name: string }
+}
+
+/** Attributes of a queue pair, as its calls have set them (spec/classes/qp.ts). */
+export interface QpValues {
+  state?: number
+  destQpn?: number
+  sqPsn?: number
+  rqPsn?: number
+  pathMtu?: number
+  timeout?: number
+  retryCnt?: number
+  rnrRetry?: number
+  minRnrTimer?: number
+  maxRdAtomic?: number
+  maxDestRdAtomic?: number
+  qkey?: number
+  pkeyIndex?: number
+  accessFlags?: number
+  address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
+}
+
+/** Changes that are kept of each object, the latest. */
+const MAX_CHANGES = 8
+/** Objects that are gone and still known. */
+const MAX_GONE = 4096
+
+export class KnownObject {
+  readonly id: number
+  readonly handle: number
+  readonly class: string
+  readonly device: string
+  readonly program: Program | undefined
+  readonly made: Moment
+  readonly changes: Moment[] = []
+  gone: Moment | undefined
+  /** The objects that it uses, by the attribute that named them. */
+  readonly uses: ReadonlyMap<string, KnownObject>
+  /** Number of a queue pair. */
+  readonly qpn: number | undefined
+  /** Keys of a memory region. */
+  lkey: number | undefined
+  rkey: number | undefined
+  /** Of a region: bytes. Of a completion queue: entries. */
+  size: number | undefined
+  /** Queue sizes of a queue pair. */
+  readonly sends: number
+  readonly receives: number
+  qp: QpValues = {}
+  /** The first failure of a queue pair since RESET. */
+  failure: Failure | undefined
+  /** A finding about its connection was reported. */
+  isReported = false
+
+  constructor(
+    { id, handle, class: cls }: ObjectName,
+    device: string,
+    program: Program | undefined,
+    made: Moment,
+    args: Readonly<Record<string, unknown>>,
+    out: Readonly<Record<string, unknown>>,
+    uses: ReadonlyMap<string, KnownObject>,
+  ) {
+    this.id = id
+    this.handle = handle
+    this.class = cls.name
+    this.device = device
+    this.program = program
+    this.made = made
+    this.uses = uses
+    this.qpn = numberOf(out.qpNum)
+    this.lkey = numberOf(out.lkey)
+    this.rkey = numberOf(out.rkey)
+    this.size = numberOf(out.cqe) ?? numberOf(args.length)
+    const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
+    this.sends = cap.maxSendWr ?? 0
+    this.receives = cap.maxRecvWr ?? 0
+  }
+
+  get isQp(): boolean {
+    return this.qpn !== undefined
+  }
+
+  /** As a sentence names it, without its program. */
+  get name(): string {
+    if (this.qpn !== undefined) return `QP 0x${this.qpn.toString(16)}`
+    if (this.class === 'mr' && this.lkey !== undefined) return `MR 0x${this.lkey.toString(16)} of ${this.size} bytes`
+    return `${this.class.toUpperCase()} ${this.handle}`
+  }
+
+  get nameWithProgram(): string {
+    return this.program === undefined
+      ? this.name
+      : `${this.name} of process ${this.program.pid} (${this.program.command})`
+  }
+
+  get history(): Moment[] {
+    return [this.made, ...this.changes, ...(this.gone ? [this.gone] : [])]
+  }
+
+  /** A queue pair has moved to RESET. */
+  reset(): void {
+    this.qp = {}
+    this.failure = undefined
+    this.isReported = false
+  }
+
+  changed(moment: Moment): void {
+    if (this.changes.length === MAX_CHANGES) this.changes.shift()
+    this.changes.push(moment)
+  }
+}
+
+const numberOf = (value: unknown): number | undefined =>
+  typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
+
+const stateName = (state: number): string =>
+  Object.entries(QpState.values).find(([, value]) => value === state)?.[0] ?? String(state)
+
+/** Names of a queue pair's state, and of its type. */
+export const stateOf = ({ qp: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
+export const typeOf = ({ class: name }: KnownObject): string =>
+  (name as QpClassName)
+    .replace(/_qp$/, '')
+    .replace(/_(ini|tgt)$/, '')
+    .toUpperCase()
+
+const isObjectName = (value: unknown): value is ObjectName =>
+  typeof value === 'object' && value !== null && 'id' in value && 'handle' in value && 'class' in value
+
+export class KnownObjects {
+  readonly #live = new Map<number, KnownObject>()
+  /** Gone ones in the order in which they went. */
+  readonly #gone = new Map<number, KnownObject>()
+  /** By number, key and handle: the live object, or the last gone one. */
+  readonly #byNumber = new Map<string, KnownObject>()
+
+  /** Objects of a call's arguments, by attribute. */
+  usedBy(args: Readonly<Record<string, unknown>>): Map<string, KnownObject> {
+    const used = new Map<string, KnownObject>()
+    for (const [name, value] of Object.entries(args)) {
+      const known = isObjectName(value) ? this.#live.get(value.id) : undefined
+      if (known !== undefined) used.set(name, known)
+    }
+    return used
+  }
+
+  add(object: KnownObject): void {
+    this.#live.set(object.id, object)
+    for (const number of numbersOf(object)) this.#byNumber.set(number, object)
+  }
+
+  find(id: number): KnownObject | undefined {
+    return this.#live.get(id)
+  }
+
+  /** A queue pair by its number, or the last one that had it. */
+  qp(device: string, qpn: number): KnownObject | undefined {
+    return this.#byNumber.get(`${device} qp ${qpn}`)
+  }
+
+  /** A region by either key; the low byte counts. */
+  region(device: string, key: number): KnownObject | undefined {
+    return this.#byNumber.get(`${device} key ${key >>> 0}`)
+  }
+
+  /** The object with a handle, or the last one that had it. */
+  byHandle(device: string, pid: number | undefined, name: string, handle: number): KnownObject | undefined {
+    return this.#byNumber.get(handleKey(device, pid, name, handle))
+  }
+
+  /** Live objects that use this one. */
+  *usersOf(object: KnownObject): Generator<KnownObject> {
+    for (const one of this.#live.values()) for (const used of one.uses.values()) if (used === object) yield one
+  }
+
+  remove(object: KnownObject, gone: Moment): void {
+    object.gone = gone
+    this.#live.delete(object.id)
+    this.#gone.set(object.id, object)
+    const [oldest] = this.#gone.values()
+    if (this.#gone.size <= MAX_GONE || oldest === undefined) return
+    this.#gone.delete(oldest.id)
+    for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
+  }
+
+  get size(): number {
+    return this.#live.size + this.#gone.size
+  }
+}
+
+const handleKey = (device: string, pid: number | undefined, name: string, handle: number): string =>
+  `${device} ${pid} ${name} ${handle}`
+
+const numbersOf = ({ device, program, class: name, handle, qpn, lkey, rkey }: KnownObject): string[] => [
+  handleKey(device, program?.pid, name, handle),
+  ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
+  ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
+]
+
+export const moment = (what: string, time: number, stack: Stack): Moment => ({ what, time, stack })

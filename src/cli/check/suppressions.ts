@@ -1,0 +1,101 @@
+/*
+ * Suppressions, in the form of valgrind's files: blocks of
+ *
+ *   {
+ *      a name for people
+ *      stale-rkey
+ *      fun:ibv_post_send
+ *      ...
+ *      src:client.c:42
+ *   }
+ *
+ * The second line is the finding's id, or `*`. The others match the innermost frames of its stack in order: `fun:` a
+ * function, `obj:` a program or library, `src:` a source file, with or without a line; `*` and `?` are wildcards, `...`
+ * is any number of frames. A block without frames matches every stack. Lines that begin with `#` are comments.
+ */
+import { findingIds } from '../../spec/findings.ts'
+import type { Frame } from './symbols.ts'
+
+type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: RegExp }
+
+export interface Suppression {
+  readonly name: string
+  /** An id, or `*`. */
+  readonly id: string
+  readonly frames: readonly FramePattern[]
+}
+
+const wildcard = (text: string): RegExp =>
+  new RegExp(
+    `^${text
+      .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+      .replace(/\*/g, '.*')
+      .replace(/\?/g, '.')}$`,
+  )
+
+/** `where` begins each message: the file and line. */
+const parseFrame = (text: string, where: string): FramePattern => {
+  if (text === '...') return '...'
+  const [, kind, pattern] = /^(fun|obj|src):(.+)$/.exec(text) ?? []
+  if (kind === undefined || pattern === undefined)
+    throw new Error(`${where}: "${text}" is not a frame; there are fun:FUNCTION, obj:FILE, src:FILE[:LINE] and ...`)
+  return { kind: kind as 'fun' | 'obj' | 'src', pattern: wildcard(pattern) }
+}
+
+/** Parses a file's text. Throws an Error with a sentence that names the line. */
+export const parseSuppressions = (text: string, file: string): Suppression[] => {
+  const found: Suppression[] = []
+  let block: string[] | undefined
+  let begin = 0
+  text.split('\n').forEach((raw, i) => {
+    const line = raw.trim()
+    const where = `${file}:${i + 1}`
+    if (line === '' || line.startsWith('#')) return
+    if (line === '{') {
+      if (block !== undefined) throw new Error(`${where}: "{" within the block of line ${begin}`)
+      block = []
+      begin = i + 1
+    } else if (block === undefined) throw new Error(`${where}: "${line}" is outside a block of { and }`)
+    else if (line !== '}') block.push(line)
+    else {
+      const [name, id, ...frames] = block
+      if (name === undefined || id === undefined)
+        throw new Error(`${where}: the block of line ${begin} needs a name and the id of a finding`)
+      if (id !== '*' && !findingIds.some(one => one === id))
+        throw new Error(`${where}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
+      found.push({ name, id, frames: frames.map(frame => parseFrame(frame, where)) })
+      block = undefined
+    }
+  })
+  if (block !== undefined) throw new Error(`${file}:${begin}: the block has no end`)
+  return found
+}
+
+const fits = (pattern: Exclude<FramePattern, '...'>, frame: Frame): boolean => {
+  switch (pattern.kind) {
+    case 'fun':
+      return pattern.pattern.test(frame.function)
+    case 'obj':
+      return frame.object !== undefined && pattern.pattern.test(frame.object)
+    case 'src': {
+      const { file = '', line } = frame
+      const names = [file, file.slice(file.lastIndexOf('/') + 1)]
+      return file !== '' && names.some(name => pattern.pattern.test(name) || pattern.pattern.test(`${name}:${line}`))
+    }
+  }
+}
+
+const matchFrames = (patterns: readonly FramePattern[], frames: readonly Frame[]): boolean => {
+  const [first, ...rest] = patterns
+  if (first === undefined) return true
+  if (first === '...') return matchFrames(rest, frames) || (frames.length > 0 && matchFrames(patterns, frames.slice(1)))
+  const [frame, ...outer] = frames
+  return frame !== undefined && fits(first, frame) && matchFrames(rest, outer)
+}
+
+/** The first suppression that matches a finding with this stack. */
+export const suppressionOf = (
+  all: readonly Suppression[],
+  id: string,
+  frames: readonly Frame[],
+): Suppression | undefined => all.find(one => (one.id === '*' || one.id === id) && matchFrames(one.frames, frames))

@@ -1,0 +1,112 @@
+/*
+ * `userdma check`: runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts. Its
+ * exit status is the program's, or 65 (EX_DATAERR) if there was a finding of the severity to fail on.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Finding, type Severity, severities } from '../../spec/findings.ts'
+import { findingJson, findingText, sarifLog } from '../check/report.ts'
+import { parseSuppressions, suppressionOf } from '../check/suppressions.ts'
+import { createSymbols } from '../check/symbols.ts'
+import { UsageError } from '../fail.ts'
+import { type JoinOptions, joinDaemon } from '../join.ts'
+import { createOutput, writeAll } from '../output-file.ts'
+import { packageRoot, shimLibrary } from '../places.ts'
+import { checkProgram, runUnder } from './run.ts'
+
+/** As commander parses them. */
+export interface CheckOptions extends JoinOptions {
+  readonly output?: string
+  readonly json?: boolean
+  readonly sarif?: string
+  readonly notes?: boolean
+  readonly failOn?: string
+  /** Paths. */
+  readonly suppressions?: readonly string[]
+}
+
+/** EX_DATAERR of sysexits.h. */
+const FOUND = 65
+const STDERR = 2
+
+const severityOf = (text: string): Severity => {
+  const found = severities.find(one => one === text)
+  if (found === undefined) throw new UsageError(`--fail-on "${text}": there are ${severities.join(', ')}`)
+  return found
+}
+
+const rank = (severity: Severity): number => severities.indexOf(severity)
+
+const readSuppressions = (paths: readonly string[]) => {
+  try {
+    return paths.flatMap(path => parseSuppressions(readFileSync(path, 'utf8'), path))
+  } catch (error) {
+    throw new UsageError(`--suppressions: ${(error as Error).message}`)
+  }
+}
+
+const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
+
+export const check = async (
+  program: string | undefined,
+  args: readonly string[],
+  options: CheckOptions,
+): Promise<void> => {
+  if (program === undefined) throw new UsageError("check: missing required argument 'program'")
+  checkProgram(program, args)
+  shimLibrary()
+  const failOn = severityOf(options.failOn ?? 'error')
+  const suppressions = readSuppressions(options.suppressions ?? [])
+  const output = options.output === undefined ? STDERR : createOutput(options.output)
+  const sarif = options.sarif === undefined ? undefined : createOutput(options.sarif)
+  const print = (text: string): void => writeAll(output, text)
+  const symbols = createSymbols()
+  const shown: Finding[] = []
+  let suppressed = 0
+  const onFinding = (finding: Finding): void => {
+    if (finding.severity === 'note' && !options.notes && failOn !== 'note') return
+    const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
+    if (suppressionOf(suppressions, finding.id, frames) !== undefined) {
+      suppressed++
+      return
+    }
+    shown.push(finding)
+    if (!options.json) print(`${findingText(finding, symbols)}\n`)
+  }
+  // Without a socket: findings are those of this program and its children only.
+  const isPrivate = options.private === true || options.socket === undefined
+  const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
+  let status = 1
+  try {
+    await joined.client.findings()
+    status = await runUnder(joined, program, args, { stacks: true })
+    // Findings and replies stay in order: all of the program have come before this reply.
+    const { counts, dropped } = await joined.client.counts()
+    const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
+    if (options.json)
+      for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
+    else print(summary(counted, suppressed, dropped))
+    if (sarif !== undefined) writeAll(sarif, `${JSON.stringify(sarifLog(counted, symbols, version()), null, 2)}\n`)
+  } finally {
+    await joined.leave()
+  }
+  process.exitCode = shown.some(({ severity }) => rank(severity) >= rank(failOn)) ? FOUND : status
+}
+
+const version = (): string =>
+  (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
+
+const summary = (counted: readonly (readonly [Finding, number])[], suppressed: number, dropped: number): string => {
+  const kinds = [...severities]
+    .reverse()
+    .map(severity => [severity, counted.filter(([one]) => one.severity === severity)] as const)
+    .filter(([, found]) => found.length > 0)
+    .map(([severity, found]) => plural(found.length, severity))
+  const repeated = counted.filter(([, count]) => count > 1)
+  return [
+    `userdma check: ${kinds.length === 0 ? 'no findings' : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
+    ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${text}`),
+    ...(dropped === 0 ? [] : [`  ${plural(dropped, 'further finding')} not shown: there were too many`]),
+    '',
+  ].join('\n')
+}

@@ -1,0 +1,77 @@
+/*
+ * `userdma explain` and `userdma check --explain`: what a finding, a completion status, an event or a vendor_err means.
+ */
+import { type CauseName, causeOfCode, causes } from '../../spec/causes.ts'
+import { AsyncEventType } from '../../spec/enums.ts'
+import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/findings.ts'
+import { WcStatus } from '../../spec/work.ts'
+import { UsageError } from '../fail.ts'
+
+const print = (lines: readonly string[]): void => void process.stdout.write(`${lines.join('\n')}\n`)
+
+const findingPage = (id: FindingId): string[] => {
+  const { severity, title, why, advice, causes: from = [] } = findings[id]
+  return [
+    `${id} (${severity}): ${title}`,
+    '',
+    why,
+    '',
+    `What to do: ${advice}.`,
+    ...(from.length > 0 ? ['', `Causes in log, trace and stat: ${from.join(', ')}`] : []),
+  ]
+}
+
+const causeLine = (name: CauseName): string => {
+  const { code, text } = causes[name]
+  return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '$1')}`
+}
+
+/** The findings and causes of a completion status or event, likeliest first. */
+const statusPage = (name: string): string[] => {
+  const fits = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
+  const ids = findingIds.filter(id => {
+    const { causes: from = [], statuses = [] } = findings[id]
+    return from.some(fits) || statuses.some(one => one === name)
+  })
+  const notes = (Object.keys(causes) as CauseName[]).filter(cause => fits(cause) && findingOfCause(cause) === undefined)
+  return [
+    `${name}: ${ids.length === 0 ? 'not an error by itself' : 'look for these, in this order'}`,
+    ...ids.flatMap((id, i) => {
+      const { title, advice, causes: from = [] } = findings[id]
+      return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...from.filter(fits).map(causeLine)]
+    }),
+    ...(notes.length > 0 ? ['', ...notes.map(causeLine)] : []),
+  ]
+}
+
+/** `--explain`: a finding, or the list of all. Throws UsageError. */
+export const explainFinding = (id: string | true): void => {
+  if (id === true) {
+    const width = Math.max(...findingIds.map(one => one.length))
+    print(findingIds.map(one => `${one.padEnd(width)}  ${findings[one].severity.padEnd(7)}  ${findings[one].title}`))
+  } else if (isFindingId(id)) print(findingPage(id))
+  else throw new UsageError(`--explain "${id}": there are ${findingIds.join(', ')}`)
+}
+
+/** The name of a status or event, however it is written: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err. */
+const statusName = (word: string): string | undefined => {
+  const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
+  const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)]
+  return names.find(name => name === plain || name === `${plain}_ERR`)
+}
+
+/** Throws UsageError for a word that is none of them. */
+export const explain = (word: string): void => {
+  const status = statusName(word)
+  const code = /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word) ? causeOfCode(Number(word)) : undefined
+  const cause = code ?? (Object.keys(causes) as CauseName[]).find(name => name === word)
+  if (isFindingId(word)) print(findingPage(word))
+  else if (status !== undefined) print(statusPage(status))
+  else if (cause !== undefined) {
+    const finding = findingOfCause(cause)
+    print([causeLine(cause).trim(), ...(finding === undefined ? [] : ['', ...findingPage(finding)])])
+  } else
+    throw new UsageError(
+      `explain "${word}": not a status (${Object.keys(WcStatus.values).join(', ')}), event, vendor_err or finding (\`userdma check --explain\` lists these)`,
+    )
+}
