@@ -11,6 +11,7 @@
  *   build/native/libuserdma_native.so    CRC of packets, copies, movers (optional)
  *   build/native/libuserdma_shim.so      preload library that shows the device to an unmodified program
  *   build/programs/NAME                  test programs (test/programs/NAME.c)
+ *   build/findings/NAME, fixed/NAME      programs of findings with their fault and without (docs/findings/NAME.c)
  *   build/bench/NAME                     C twins of benchmarks (bench/NAME.c)
  *
  * A part that this machine cannot build (no compiler, no headers) is named, with what works without it; that is no
@@ -95,12 +96,23 @@ const one = (folder, output, flags, needs) =>
     ...needs,
   }))
 
+/** The programs of findings, each with its fault and without. */
+const findingTargets = () => {
+  const flags = [...WARNINGS, '-O1', '-g']
+  const needs = { libraries: ['-libverbs'], needs: VERBS, without: 'tests of `userdma check` do not run' }
+  return [
+    ...one('docs/findings', 'findings', flags, needs),
+    ...one('docs/findings', 'findings/fixed', [...flags, '-DFIXED'], needs),
+  ]
+}
+
 const testTargets = () => [
   ...one('test/programs', 'programs', WARNINGS, {
     libraries: ['-libverbs', '-lpthread'],
     needs: VERBS,
     without: 'some tests do not run',
   }),
+  ...findingTargets(),
   ...one('bench', 'bench', WARNINGS, { without: 'some benchmarks do not run' }).map(target => ({
     ...target,
     ...benchNeeds(target.sources[0]),

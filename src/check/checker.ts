@@ -216,7 +216,6 @@ export class Checker {
       return
     }
     const { state } = call.args as QpValues
-    if (state === QpState.values.RESET) this.#checkConnection(known, call)
     this.#setValues(known, call.args)
     const what = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
     known.changed(moment(what, call.time, call.stack))

@@ -167,7 +167,7 @@ test('an answer to OPEN carries its own context, whatever context the request na
   assert.equal(reply(length).serial, 3)
 })
 
-test('a reused buffer leaves no trace in a shorter text', () => {
+test('a reused buffer leaves no bytes in a shorter text', () => {
   const to = { type: MessageType.HELLO, serial: 1, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   writeHelloReply(buffer, to, { error: 0, root: `/${'x'.repeat(238)}` })
   assert.equal(reply(writeHelloReply(buffer, to, { error: 0, root: '/a' })).root, '/a')

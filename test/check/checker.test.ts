@@ -1,0 +1,252 @@
+/*
+ * The checker by scripts: calls and failures in virtual time, and the findings that they lead to.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { type CheckedCall, Checker } from '../../src/check/checker.ts'
+import type { ObjectName } from '../../src/check/objects.ts'
+import { because, type Cause } from '../../src/spec/causes.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import type { Failure } from '../../src/spec/failures.ts'
+import type { Finding } from '../../src/spec/findings.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { WcStatus, WrOpcode } from '../../src/spec/work.ts'
+
+const { INIT, RTR, RTS, ERR } = { INIT: 1, RTR: 2, RTS: 3, ERR: 6 } as const
+const { RETRY_EXC_ERR, REM_ACCESS_ERR } = WcStatus.values
+const client = { pid: 1, command: 'client' }
+const gidOf = (device: string): Uint8Array => new Uint8Array(16).fill(Number(device.slice(3)) + 1)
+
+/** A checker, with the devices rxe0 and rxe1. */
+const world = () => {
+  const found: Finding[] = []
+  let time = 0
+  let ids = 0
+  const checker = new Checker(
+    gid => ['rxe0', 'rxe1'].find(device => gidOf(device)[0] === gid[0]),
+    finding => found.push(finding),
+  )
+  const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method'>): void => {
+    time += 1000
+    const base = { time, device: 'rxe0', program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
+    checker.called({ ...base, stack: [`${changes.class}.${changes.method}`], ...changes })
+  }
+  const create = (
+    name: string,
+    args: Record<string, unknown> = {},
+    out: Record<string, unknown> = {},
+    device = 'rxe0',
+  ): ObjectName => {
+    const object = { id: ids++, handle: ids, class: { name } }
+    call({ class: name, method: 'create', object, args, out, device })
+    return object
+  }
+  const modify = (object: ObjectName, args: Record<string, unknown>): void =>
+    call({ class: object.class.name, method: 'modify', object, args })
+  const destroy = (object: ObjectName, changes: Partial<CheckedCall> = {}): void =>
+    call({ class: object.class.name, method: 'destroy', object, ...changes })
+  const fail = (failure: Partial<Failure> & { readonly cause: Cause }, peerDevice?: string): void => {
+    time += 1000
+    checker.failed({
+      time,
+      program: client,
+      failure: {
+        what: 'send',
+        device: 'rxe0',
+        opcode: WrOpcode.values.RDMA_WRITE,
+        wrId: 5n,
+        status: RETRY_EXC_ERR,
+        ...failure,
+      },
+      peerDevice,
+      postStack: (queue, number) => (queue === PostQueue.SEND ? [`post to ${number}`] : []),
+    })
+  }
+  /** A queue pair of rxe0 with number `qpn`, connected to `peer` there. */
+  const connected = (qpn: number, peer: number, changes: Record<string, unknown> = {}, name = 'rc_qp'): ObjectName => {
+    const qp = create(name, { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum: qpn })
+    modify(qp, { state: INIT })
+    const address = { dgid: gidOf('rxe0'), sgidIndex: 0 }
+    const common = { address, destQpn: peer, pathMtu: 3, rqPsn: 7, maxDestRdAtomic: 1 }
+    modify(qp, { state: RTR, ...common, ...changes })
+    modify(qp, { state: RTS, sqPsn: 7, maxRdAtomic: 1, timeout: 14, ...changes })
+    return qp
+  }
+  const idsFound = (): string[] => found.map(({ id, severity }) => `${id} ${severity}`)
+  return { checker, found, ids: idsFound, create, modify, destroy, fail, call, connected }
+}
+
+const noAnswer = (peer: number, state: number | 'none' = RTS) => ({
+  qpn: 1,
+  cause: because('NO_ANSWER', { tries: 3, retryCnt: 2 }),
+  peer: { qpn: peer, address: '::1', state },
+})
+
+test('a stale rkey is told with the place where the region was deregistered, and where the request was posted', () => {
+  const { found, create, destroy, fail, connected } = world()
+  connected(1, 2)
+  connected(2, 1)
+  const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
+  destroy(mr)
+  const cause = because('RKEY_DEREGISTERED', { key: 0x700, start: 0n, end: 4096n })
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, ofPeer: true }, 'rxe0')
+  const [finding] = found
+  assert.equal(finding?.id, 'stale-rkey')
+  assert.deepEqual(
+    finding.moments.map(({ what, stack }) => [what, ...stack]),
+    [['posted', 'post to 1']],
+  )
+  assert.deepEqual(
+    finding.objects.map(({ name }) => name.replace(/ of process.*/, '')),
+    ['QP 0x1', 'QP 0x2', 'MR 0x700 of 4096 bytes'],
+  )
+  assert.deepEqual(
+    finding.objects[2]?.history.map(({ what, stack }) => [what, ...stack]),
+    [
+      ['registered', 'mr.create'],
+      ['deregistered', 'mr.destroy'],
+    ],
+  )
+})
+
+test('the peer that does not answer: its number, type, state, address, MTU and PSN, in this order', () => {
+  const cases: readonly (readonly [string, (w: ReturnType<typeof world>) => void, (number | 'none')?])[] = [
+    ['no-peer-qp', () => {}, 'none'],
+    ['no-peer-qp', w => w.destroy(w.connected(2, 1))],
+    ['service-mismatch', w => w.connected(2, 1, {}, 'uc_qp')],
+    ['peer-not-ready', w => w.modify(w.create('rc_qp', {}, { qpNum: 2 }), { state: INIT }), INIT],
+    ['peer-in-error', w => w.modify(w.connected(2, 1), { state: ERR }), ERR],
+    ['peer-connected-elsewhere', w => w.connected(2, 3)],
+    ['path-mtu-mismatch', w => w.connected(2, 1, { pathMtu: 5 })],
+    ['psn-mismatch', w => w.connected(2, 1, { rqPsn: 8 })],
+    ['no-answer', w => w.connected(2, 1)],
+  ]
+  for (const [id, make, state] of cases) {
+    const w = world()
+    w.connected(1, 2)
+    make(w)
+    w.fail(noAnswer(2, state), 'rxe0')
+    assert.deepEqual(w.ids(), [`${id} error`])
+  }
+})
+
+test('the finding of a peer in error is that of its first failure', () => {
+  const w = world()
+  w.connected(1, 2)
+  w.connected(2, 1)
+  w.fail({ what: 'event', qpn: 2, event: 3, cause: because('REMOTE_ENDED', {}) })
+  w.fail(noAnswer(2, ERR), 'rxe0')
+  assert.deepEqual(w.ids(), ['peer-ended error'])
+  assert.match(w.found[0]!.text, /the peer failed first: /)
+})
+
+test('a connection that does not fit is a warning at its end, unless a failure has told it', () => {
+  const silent = world()
+  const one = silent.connected(1, 2, { sqPsn: 9 })
+  silent.connected(2, 1)
+  silent.destroy(one)
+  assert.deepEqual(silent.ids(), ['psn-mismatch warning'])
+
+  const told = world()
+  const other = told.connected(1, 2, { sqPsn: 9 })
+  told.connected(2, 1)
+  told.fail(noAnswer(2), 'rxe0')
+  told.destroy(other)
+  assert.deepEqual(told.ids(), ['psn-mismatch error'])
+})
+
+test('a pair that connects anew with other PSNs, one end after the other, is no mismatch', () => {
+  const w = world()
+  const one = w.connected(1, 2)
+  const two = w.connected(2, 1)
+  for (const qp of [one, two]) {
+    w.modify(qp, { state: 0 })
+    w.modify(qp, { state: INIT })
+    w.modify(qp, { state: RTR, address: { dgid: gidOf('rxe0'), sgidIndex: 0 }, destQpn: qp === one ? 2 : 1, rqPsn: 50 })
+    w.modify(qp, { state: RTS, sqPsn: 50 })
+  }
+  w.destroy(one)
+  w.destroy(two)
+  assert.deepEqual(w.ids(), [])
+})
+
+test('accesses beyond a region say by how much', () => {
+  const w = world()
+  w.connected(1, 2)
+  const range = { key: 0x700, from: 90n, to: 4200n, start: 100n, end: 4196n }
+  w.fail({ qpn: 1, cause: because('LKEY_RANGE', range) })
+  assert.deepEqual(w.found[0]?.details, [
+    'the access of 4110 bytes begins 10 bytes before the region and ends 4 bytes behind the region, which has 4096 bytes',
+  ])
+})
+
+test('repeated findings are counted, one place each', () => {
+  const w = world()
+  w.connected(1, 2)
+  w.connected(3, 2)
+  for (const qpn of [1, 1, 1, 3]) w.fail({ qpn, cause: because('LKEY_UNKNOWN', { key: 7 }) })
+  assert.deepEqual(w.ids(), ['unknown-lkey error', 'unknown-lkey error'])
+  assert.deepEqual(w.checker.counts, [3, 1])
+})
+
+test('flushed requests, notes, and events of a queue pair whose request failed are no findings', () => {
+  const w = world()
+  w.connected(1, 2)
+  w.fail({ what: 'flush', qpn: 1, cause: because('FLUSHED', { state: ERR }) })
+  w.fail({ what: 'event', qpn: 1, event: 1, cause: because('DRAINED', {}) })
+  w.fail({ what: 'event', qpn: 1, event: 3, cause: because('RKEY_UNKNOWN', { key: 1 }) })
+  assert.deepEqual(w.ids(), [])
+})
+
+test('objects that a program leaves are leaks, with the place of their creation; a removed device leaks none', () => {
+  const w = world()
+  const pd = w.create('pd')
+  const mr = w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
+  w.destroy(mr, { why: 'close', stack: [] })
+  w.destroy(pd, { why: 'remove', stack: [] })
+  assert.deepEqual(w.ids(), ['leak warning'])
+  assert.deepEqual(w.found[0]?.moments[0]?.stack, ['mr.create'])
+})
+
+test('a refused destroy names what uses the object', () => {
+  const w = world()
+  const pd = w.create('pd')
+  w.create('mr', { pd, length: 8n }, { lkey: 1, rkey: 1 })
+  w.destroy(pd, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.deepEqual(w.ids(), ['destroy-busy warning'])
+  assert.match(w.found[0]!.text, /PD 1 cannot be destroyed, it is used by MR 0x1 of 8 bytes \(EBUSY\)/)
+})
+
+test('refused arguments are told with their reason, probes are not', () => {
+  const w = world()
+  w.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
+  w.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
+  w.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
+  assert.deepEqual(w.ids(), ['refused-call warning'])
+  assert.match(w.found[0]!.text, /no pathMtu/)
+})
+
+test('a CQ is too small for the requests of all its queue pairs together', () => {
+  const w = world()
+  const cq = w.create('cq', { cqe: 4 }, { cqe: 4 })
+  const args = { sendCq: cq, recvCq: cq, cap: { maxSendWr: 1, maxRecvWr: 1 } }
+  w.create('rc_qp', args, { qpNum: 1 })
+  w.create('rc_qp', args, { qpNum: 2 })
+  assert.deepEqual(w.ids(), [])
+  w.create('rc_qp', args, { qpNum: 3 })
+  assert.deepEqual(w.ids(), ['cq-too-small note'])
+  assert.match(w.found[0]!.text, /has 4 entries, and 6 requests can complete into it/)
+})
+
+test('distinct findings are bounded', () => {
+  const w = world()
+  for (let i = 0; i < 1100; i++)
+    w.call({
+      class: 'rc_qp',
+      method: 'modify',
+      stack: [`at ${'x'.repeat(i)}`],
+      refused: { errno: Errno.EINVAL, reason: 'no' },
+    })
+  assert.equal(w.found.length, 1000)
+  assert.equal(w.checker.dropped, 100)
+})

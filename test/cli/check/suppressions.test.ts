@@ -1,0 +1,44 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { parseSuppressions, suppressionOf } from '../../../src/cli/check/suppressions.ts'
+
+const frames = [
+  { function: 'ibv_post_send', file: '/usr/include/infiniband/verbs.h', line: 3342, object: '/opt/app' },
+  { function: 'send_all', file: 'src/client.c', line: 42, object: '/opt/app' },
+  { function: 'main', object: '/opt/app' },
+]
+const block = (...lines: string[]): string => `# a comment\n{\n  known\n  ${lines.join('\n  ')}\n}\n`
+const isSuppressed = (id: string, ...lines: string[]): boolean =>
+  suppressionOf(parseSuppressions(block(...lines), 'f.supp'), id, frames) !== undefined
+
+test('a block matches the id, and its frames the innermost ones in order', () => {
+  const cases: readonly (readonly [boolean, ...string[]])[] = [
+    [true, 'stale-rkey'],
+    [true, '*'],
+    [false, 'leak'],
+    [true, 'stale-rkey', 'fun:ibv_post_send'],
+    [true, 'stale-rkey', 'fun:ibv_*', 'src:client.c:42'],
+    [true, 'stale-rkey', '...', 'fun:main'],
+    [true, 'stale-rkey', '...', 'src:src/client.c'],
+    [true, 'stale-rkey', 'obj:*/app'],
+    [true, 'stale-rkey', 'fun:ibv_post_sen?'],
+    [false, 'stale-rkey', 'fun:main'],
+    [false, 'stale-rkey', 'fun:ibv_post_send', 'src:client.c:43'],
+    [false, 'stale-rkey', 'src:client_c'],
+    [false, 'stale-rkey', '...', 'fun:main', 'fun:start'],
+  ]
+  for (const [expected, ...lines] of cases)
+    assert.equal(isSuppressed('stale-rkey', ...lines), expected, lines.join(' '))
+})
+
+test('what is wrong with a file is told with its line', () => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
+    [block('no-such'), /^f\.supp:5: there is no finding "no-such"/],
+    [block('leak', 'func:main'), /"func:main" is not a frame; there are fun:FUNCTION/],
+    ['{\n a\n', /^f\.supp:1: the block has no end/],
+    ['{\n{\n', /^f\.supp:2: "\{" within the block of line 1/],
+    ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],
+  ]
+  for (const [text, sentence] of cases) assert.throws(() => parseSuppressions(text, 'f.supp'), { message: sentence })
+})

@@ -1,0 +1,83 @@
+/*
+ * The table of findings, its programs in docs/findings, and docs/reference/findings.md (UPDATE_GOLDEN=1 rewrites it).
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { type CauseName, causes } from '../../src/spec/causes.ts'
+import { findingIds, findingOfCause, findings } from '../../src/spec/findings.ts'
+import { repoRoot } from '../paths.ts'
+
+const programs = join(repoRoot, 'docs', 'findings')
+
+test('every cause that is an error belongs to one finding, and no note does', () => {
+  const counts = new Map<string, number>()
+  for (const id of findingIds)
+    for (const cause of findings[id].causes ?? []) counts.set(cause, (counts.get(cause) ?? 0) + 1)
+  for (const name of Object.keys(causes) as CauseName[]) {
+    assert.equal(counts.get(name) ?? 0, causes[name].note === true ? 0 : 1, name)
+    assert.equal(findingOfCause(name) === undefined, causes[name].note === true, name)
+  }
+})
+
+test('every finding has a program with the fault in marked lines, and the same program without it', () => {
+  const sources = readdirSync(programs).filter(name => name.endsWith('.c'))
+  assert.deepEqual(sources.sort(), findingIds.map(id => `${id}.c`).sort())
+  for (const name of sources) {
+    const text = readFileSync(join(programs, name), 'utf8')
+    assert.match(text, /\/\* FAULT \*\//, name)
+    assert.match(text, /FIXED|FAULT_OR/, name)
+  }
+})
+
+test('sentences are not ended, so that they can be joined', () => {
+  for (const id of findingIds) {
+    assert.doesNotMatch(findings[id].title, /[.!]$/, id)
+    assert.doesNotMatch(findings[id].advice, /[.!]$/, id)
+    assert.match(findings[id].why, /\.$/, id)
+  }
+})
+
+const page = (): string =>
+  `${[
+    '# Findings',
+    '',
+    'What [`userdma check`](cli.md#check) reports. Each finding has a program that shows it, in `docs/findings`; the line of',
+    'the fault is marked, and with `-DFIXED` the program is right. To try one:',
+    '',
+    '```sh',
+    'cc -g -o stale-rkey docs/findings/stale-rkey.c -libverbs',
+    'userdma check -- ./stale-rkey',
+    '```',
+    '',
+    'Errors: something failed or cannot work. Warnings: it works here, and leaks or fails elsewhere. Notes are printed with',
+    '`--notes`.',
+    '',
+    '| finding | severity | what it is |',
+    '|---|---|---|',
+    ...findingIds.map(id => `| [\`${id}\`](#${id}) | ${findings[id].severity} | ${findings[id].title} |`),
+    ...findingIds.flatMap(id => {
+      const { title, why, advice, causes: from = [] } = findings[id]
+      const source = readFileSync(join(programs, `${id}.c`), 'utf8').trimEnd()
+      return [
+        '',
+        `## ${id}`,
+        '',
+        `${title[0].toUpperCase()}${title.slice(1)}. ${why}`,
+        '',
+        `What to do: ${advice}.`,
+        ...(from.length > 0 ? ['', `[Causes](vendor-errors.md): ${from.map(one => `\`${one}\``).join(', ')}.`] : []),
+        '',
+        '```c',
+        source,
+        '```',
+      ]
+    }),
+  ].join('\n')}\n`
+
+test('docs/reference/findings.md is the table, with the programs', () => {
+  const path = join(repoRoot, 'docs', 'reference', 'findings.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
+  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
+})

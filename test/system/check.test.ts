@@ -1,0 +1,219 @@
+/*
+ * `userdma check` on the programs of docs/findings: each finding is found at a marked line, and the same programs
+ * without their faults are silent; exit statuses, output formats, suppressions; no alarm about right programs.
+ */
+import assert from 'node:assert/strict'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import type { FindingId } from '../../src/spec/findings.ts'
+import { loopbackText } from '../loopback.ts'
+import { repoRoot } from '../paths.ts'
+import { findTool } from '../tools.ts'
+import {
+  cleanEnvironment,
+  freePort,
+  lacking,
+  run,
+  runUserdma,
+  type Scope,
+  startDaemon,
+  temporaryFolder,
+} from './programs.ts'
+
+const sources = join(repoRoot, 'docs', 'findings')
+const built = (name: string): string => join(repoRoot, 'build', 'findings', name)
+const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
+
+interface FrameJson {
+  readonly file?: string
+  readonly line?: number
+}
+interface MomentJson {
+  readonly frames: readonly FrameJson[]
+}
+interface FindingJson {
+  readonly id: FindingId
+  readonly severity: string
+  readonly text: string
+  readonly program: { readonly command: string }
+  readonly moments: readonly MomentJson[]
+  readonly objects: readonly { readonly history: readonly MomentJson[] }[]
+}
+
+/** Linux keeps as many bytes of a command's name. */
+const COMM = 15
+
+/** Runs a shell script under `userdma check`, and answers its findings of all severities. */
+const checkScript = async (scope: Scope, script: string, options: readonly string[] = [], env = {}) => {
+  const output = join(temporaryFolder(scope), 'findings')
+  const { status, stdout, stderr } = await runUserdma(
+    scope,
+    ['check', '--notes', '--json', '-o', output, ...options, '--', 'sh', '-c', script],
+    { env: cleanEnvironment(env) },
+  )
+  const lines = readFileSync(output, 'utf8').split('\n').filter(Boolean)
+  return { status, stdout, stderr, found: lines.map(line => JSON.parse(line) as FindingJson) }
+}
+
+const linesOf = ({ moments, objects }: FindingJson): string[] =>
+  [...moments, ...objects.flatMap(({ history }) => history)].flatMap(({ frames }) =>
+    frames.map(({ file, line }) => `${file?.split('/').at(-1)}:${line}`),
+  )
+
+const markedLines = (id: string): string[] =>
+  readFileSync(join(sources, `${id}.c`), 'utf8')
+    .split('\n')
+    .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
+
+/** What these need besides a device; each has a test of its own. */
+const special = ['peer-refused', 'slow-memory']
+const ids = readdirSync(sources)
+  .filter(name => name.endsWith('.c'))
+  .map(name => name.slice(0, -2))
+  .filter(id => !special.includes(id))
+
+const assertFound = (id: string, found: readonly FindingJson[]): void => {
+  const own = found.filter(({ program: { command } }) => command === id.slice(0, COMM))
+  const finding = own.find(one => one.id === id)
+  assert.ok(finding, `${id}: found ${own.map(one => one.id).join(', ') || 'nothing'}`)
+  const marked = markedLines(id)
+  if (findTool('addr2line') || findTool('llvm-symbolizer'))
+    assert.ok(
+      linesOf(finding).some(line => marked.includes(line)),
+      `${id}: ${linesOf(finding).join(' ')} has none of ${marked.join(' ')}`,
+    )
+}
+
+describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () => {
+  it('finds the fault of each program, with its line', async t => {
+    const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`)
+    for (const id of ids) assertFound(id, found)
+    assert.equal(status, 65)
+  })
+
+  it('finds nothing in the same programs without their faults', async t => {
+    const all = [...ids, ...special]
+    const { found, status, stderr } = await checkScript(t, `set -e; ${all.map(id => `${fixed(id)} >&2`).join('; ')}`)
+    assert.deepEqual(
+      found.map(({ id, text }) => `${id}: ${text}`),
+      [],
+    )
+    assert.equal(status, 0, stderr)
+  })
+
+  it('a NAK of another daemon has no cause', async t => {
+    const peer = await startDaemon(t, { devices: [`rxe0@${loopbackText(91)}`], link: 'udp' })
+    const { found } = await checkScript(
+      t,
+      built('peer-refused'),
+      ['--link', 'udp', '--device', `rxe0@${loopbackText(92)}`],
+      {
+        PEER_SOCKET: peer.socket,
+      },
+    )
+    // The program under check is a child of the shell, or replaces it.
+    assertFound('peer-refused', found)
+  })
+
+  it('memory that does not answer', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
+    assertFound('slow-memory', (await checkScript(t, `${built('slow-memory')} >&2; true`)).found)
+  })
+
+  it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {
+    const statusOf = async (...args: string[]): Promise<number | null> =>
+      (await runUserdma(t, ['check', ...args], { env: cleanEnvironment() })).status
+    assert.equal(await statusOf('--', 'sh', '-c', 'exit 3'), 3)
+    assert.equal(await statusOf('--', built('leak')), 0)
+    assert.equal(await statusOf('--fail-on', 'warning', '--', built('leak')), 65)
+    assert.equal(await statusOf('--fail-on', 'note', '--', built('infinite-timeout')), 65)
+    assert.equal(await statusOf('--', built('unknown-lkey')), 65)
+  })
+
+  it('prints text, repeats and a summary; suppressions and SARIF', async t => {
+    const folder = temporaryFolder(t)
+    const twice = `${built('unknown-lkey')} >&2; ${built('leak')}; ${built('stale-rkey')} >&2`
+    const text = await runUserdma(t, ['check', '--', 'sh', '-c', twice])
+    assert.match(
+      text.stderr,
+      /userdma check: error unknown-lkey: process \d+ \(unknown-lkey\), rxe0: QP .* LOC_PROT_ERR/,
+    )
+    assert.match(text.stderr, /deregistered [\d.]+ ms before: ibv_dereg_mr < main \(.*stale-rkey\.c:\d+\)/)
+    assert.match(text.stderr, /userdma check: 2 errors, 2 warnings\n/)
+
+    const file = join(folder, 'supp')
+    const sarif = join(folder, 'sarif')
+    writeFileSync(file, '{\n leaks\n leak\n}\n{\n key\n stale-rkey\n ...\n src:stale-rkey.c:*\n}\n')
+    const some = await runUserdma(t, ['check', '--suppressions', file, '--sarif', sarif, '--', 'sh', '-c', twice])
+    assert.match(some.stderr, /userdma check: 1 error, 3 suppressed\n/)
+    const { runs } = JSON.parse(readFileSync(sarif, 'utf8')) as { runs: { results: { ruleId: string }[] }[] }
+    assert.deepEqual(
+      runs[0]?.results.map(({ ruleId }) => ruleId),
+      ['unknown-lkey'],
+    )
+  })
+
+  it('a daemon that checks reports to tools that join it; another one is refused', async t => {
+    const plain = await startDaemon(t)
+    const refused = await runUserdma(t, ['check', '--socket', plain.socket, '--', 'true'])
+    assert.match(refused.stderr, /does not check programs \(--check\); use --private/)
+    const daemon = await startDaemon(t, { options: ['--check'] })
+    const joined = await runUserdma(t, ['check', '--socket', daemon.socket, '--', built('leak')])
+    assert.match(joined.stderr, /2 warnings/)
+    // A program of `run` is checked too, without stacks.
+    await run(t, built('unknown-rkey'), [], { env: daemon.env })
+    const later = await runUserdma(t, ['check', '--socket', daemon.socket, '--', 'true'])
+    assert.match(later.stderr, /error unknown-rkey/)
+  })
+
+  it('wrong options get a sentence', async t => {
+    const cases: readonly (readonly [readonly string[], RegExp])[] = [
+      [['check'], /missing required argument 'program'/],
+      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad": there are note, warning, error/],
+      [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
+      [['check', '--explain', 'none'], /--explain "none": there are no-peer-qp, /],
+      [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
+    ]
+    for (const [args, sentence] of cases) {
+      const { status, stderr } = await runUserdma(t, args)
+      assert.match(stderr, sentence)
+      assert.equal(status, 2, stderr)
+    }
+  })
+
+  it('explains findings, statuses, events and vendor errors', async t => {
+    const said = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
+    assert.match(await said('check', '--explain'), /^stale-rkey +error +the rkey is of memory that was deregistered$/m)
+    assert.match(await said('check', '--explain', 'leak'), /^leak \(warning\): /)
+    assert.match(await said('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. no-peer-qp: [\s\S]*no-answer: /)
+    assert.match(await said('explain', 'rnr_retry_exc'), /no-receive-posted/)
+    assert.match(await said('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
+    assert.match(await said('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)
+    assert.match(await said('explain', 'COMM_EST'), /not an error by itself/)
+  })
+})
+
+describe('userdma check has no alarm about', {
+  skip: lacking(built('leak'), 'ibv_rc_pingpong', 'ib_write_bw', 'ss'),
+}, () => {
+  const commands = [
+    'ibv_rc_pingpong -g 1 -n 100',
+    'ibv_ud_pingpong -g 1 -e -n 100',
+    'ibv_srq_pingpong -g 1 -n 100',
+    'ib_write_bw -d rxe0 -n 100',
+    'ib_send_lat -d rxe0 -n 100',
+    'ib_atomic_bw -d rxe0 -n 100',
+  ]
+  for (const command of commands)
+    it(command, async t => {
+      const port = await freePort()
+      const server = `${command} -p ${port}`
+      const script = `${server} > /dev/null & until ss -Htln "sport = :${port}" | grep -q .; do :; done; ${server} localhost > /dev/null; wait`
+      const { found, status, stderr } = await checkScript(t, script)
+      assert.deepEqual(
+        found.filter(({ severity }) => severity === 'error').map(({ id, text }) => `${id}: ${text}`),
+        [],
+      )
+      assert.equal(status, 0, stderr)
+    })
+})
