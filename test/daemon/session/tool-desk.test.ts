@@ -81,7 +81,10 @@ test('invalid requests get a sentence', async t => {
   ])
     assert.deepEqual(
       await client.tool(text),
-      { error: 'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace' },
+      {
+        error:
+          'unknown request of a tool: this daemon answers config, stat, qps, waits, fault, device, findings, counts and trace',
+      },
       text.slice(0, 60),
     )
   assert.ok('stat' in (await client.tool({ what: 'stat' })))
