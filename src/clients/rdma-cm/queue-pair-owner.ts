@@ -19,7 +19,7 @@ import type { SocketAddress } from './socket-address.ts'
 
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
-const { DISCONNECTED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
+const { DISCONNECTED, REJECTED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
 /** 0.64 ms, the default here: Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
@@ -70,6 +70,7 @@ class QueuePairOwner implements IdOwner {
   readonly #qp: CoreObject
   readonly #cls: ConnectedClass
   readonly #limits: ConnectionParameters
+  #hasLeftInit = false
 
   constructor(cm: RdmaCm, id: Identifier, qp: CoreObject, limits: ConnectionParameters, where: string) {
     const cls = classes[id.qpType]
@@ -98,6 +99,7 @@ class QueuePairOwner implements IdOwner {
       const attributes = qpAttributesFor(this.#id, state)
       if (this.#id.qpType === QpType.values.RC) Object.assign(attributes, this.#reliable(state, attributes))
       this.#modify(attributes)
+      if (state === RTR) this.#hasLeftInit = true
     }
   }
 
@@ -136,7 +138,8 @@ class QueuePairOwner implements IdOwner {
       this.#answered(details)
       return
     }
-    if (type === DISCONNECTED || type === DEVICE_REMOVAL) this.#fail()
+    // One that has not left INIT can be connected again by the same identifier.
+    if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit)) this.#fail()
     // After UNREACHABLE of a neighbour that has moved (`neighbourChanged`) the connection continues.
     const continues =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
