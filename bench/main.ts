@@ -7,6 +7,7 @@ import { writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { callRows } from './calls.ts'
 import { chainRows } from './chain.ts'
+import { checkRows } from './check.ts'
 import { codecRows } from './codec.ts'
 import { connectionRows } from './connections.ts'
 import { controlRows } from './control.ts'
@@ -34,6 +35,7 @@ const rows: readonly Row[] = [
   ...startRows,
   ...pingpongRows,
   ...writeBwRows,
+  ...checkRows,
   ...idleRows,
   ...objectRows,
   ...udpRows,

@@ -5,20 +5,23 @@
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
-import { needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+import { type Daemon, needProgram, runPair, runTwin, startDaemon } from './processes.ts'
 
 const TARGET_US = 500_000
 const TRIAL = 300
 
+/** Microseconds per round trip of ibv_rc_pingpong. */
+export const roundTrip = async (daemon: Daemon, size: number, iterations: number): Promise<number> => {
+  const said = await runPair(daemon, 'ibv_rc_pingpong', '-g', 1, '-s', size, '-n', iterations)
+  const found = /= ([\d.]+) usec\/iter/.exec(said)
+  if (!found) throw new Unavailable(`ibv_rc_pingpong printed no time: ${said}`)
+  return Number(found[1])
+}
+
 const compare = async (size: number): Promise<Bench> => {
   needProgram('ibv_rc_pingpong', 'ibverbs-utils')
   const daemon = await startDaemon()
-  const ours = async (iterations: number): Promise<number> => {
-    const said = await runPair(daemon, 'ibv_rc_pingpong', '-g', 1, '-s', size, '-n', iterations)
-    const found = /= ([\d.]+) usec\/iter/.exec(said)
-    if (!found) throw new Unavailable(`ibv_rc_pingpong printed no time: ${said}`)
-    return Number(found[1])
-  }
+  const ours = (iterations: number): Promise<number> => roundTrip(daemon, size, iterations)
   const beside = (iterations: number): Promise<number> => runTwin('unix_pingpong', size, iterations)
   try {
     const enough = async (side: (iterations: number) => Promise<number>): Promise<number> => {

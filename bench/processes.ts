@@ -119,10 +119,10 @@ export interface Daemon {
 }
 
 /** A daemon with its default device on a private socket. */
-export const startDaemon = async (): Promise<Daemon> => {
+export const startDaemon = async ({ check = false } = {}): Promise<Daemon> => {
   const folder = mkdtempSync(join(tmpdir(), 'userdma-bench-'))
   const socket = join(folder, 'sock')
-  const daemon = start(process.execPath, [cli, 'daemon', '--socket', socket])
+  const daemon = start(process.execPath, [cli, 'daemon', '--socket', socket, ...(check ? ['--check'] : [])])
   const stop = async (): Promise<void> => {
     await daemon.stop()
     rmSync(folder, { recursive: true, force: true })
@@ -132,7 +132,7 @@ export const startDaemon = async (): Promise<Daemon> => {
     throw daemon.problem('the daemon did not start')
   }
   const run = (program: string, args: readonly (string | number)[]): Started =>
-    start(process.execPath, [cli, 'run', '--socket', socket, '--', program, ...args.map(String)])
+    start(process.execPath, [cli, check ? 'check' : 'run', '--socket', socket, '--', program, ...args.map(String)])
   return {
     pid: daemon.pid,
     socket,

@@ -4,25 +4,30 @@
  */
 import type { Bench, Row } from './harness.ts'
 import { Unavailable } from './harness.ts'
-import { needProgram, runPair, runTwin, startDaemon } from './processes.ts'
+import { type Daemon, needProgram, runPair, runTwin, startDaemon } from './processes.ts'
 
 const TARGET_BYTES = 1e9
 /** perftest's MB are mebibytes. */
 const MEBI = 2 ** 20
 const NUMBERS = /^\s*\d+\s+\d+\s+[\d.]+\s+([\d.]+)\s+[\d.]+\s*$/m
 
+const iterationsOf = (size: number): number => Math.round(TARGET_BYTES / size)
+
+/** GB/s of ib_write_bw. */
+export const writeBandwidth = async (daemon: Daemon, size: number): Promise<number> => {
+  const args = ['-d', 'rxe0', '-x', 1, '-F', '-s', size, '-n', iterationsOf(size)]
+  const said = await runPair(daemon, 'ib_write_bw', ...args)
+  const found = NUMBERS.exec(said)
+  if (!found) throw new Unavailable(`ib_write_bw printed no bandwidth: ${said}`)
+  return (Number(found[1]) * MEBI) / 1e9
+}
+
 const compare = async (size: number): Promise<Bench> => {
   needProgram('ib_write_bw', 'perftest')
   const daemon = await startDaemon()
-  const iterations = Math.round(TARGET_BYTES / size)
-  const ours = async (): Promise<number> => {
-    const said = await runPair(daemon, 'ib_write_bw', '-d', 'rxe0', '-x', 1, '-F', '-s', size, '-n', iterations)
-    const found = NUMBERS.exec(said)
-    if (!found) throw new Unavailable(`ib_write_bw printed no bandwidth: ${said}`)
-    return (Number(found[1]) * MEBI) / 1e9
-  }
+  const iterations = iterationsOf(size)
   return {
-    ours,
+    ours: () => writeBandwidth(daemon, size),
     reference: () => runTwin('process_vm', size, iterations),
     note: `${iterations} messages a round`,
     close: () => daemon.stop(),

@@ -1,0 +1,52 @@
+/*
+ * Rows "check": what `userdma check` costs unmodified programs, compared with the same programs under `userdma run`.
+ */
+import type { Bench, Row } from './harness.ts'
+import { roundTrip } from './pingpong.ts'
+import { type Daemon, needProgram, startDaemon } from './processes.ts'
+import { writeBandwidth } from './write-bw.ts'
+
+const compare = async (measure: (daemon: Daemon) => Promise<number>): Promise<Bench> => {
+  needProgram('ibv_rc_pingpong', 'ibverbs-utils')
+  needProgram('ib_write_bw', 'perftest')
+  const plain = await startDaemon()
+  const checking = await startDaemon({ check: true }).catch(async error => {
+    await plain.stop()
+    throw error
+  })
+  return {
+    ours: () => measure(checking),
+    reference: () => measure(plain),
+    close: async () => {
+      await plain.stop()
+      await checking.stop()
+    },
+  }
+}
+
+const ROUND_TRIPS = 10_000
+
+export const checkRows: readonly Row[] = [
+  {
+    name: 'check pingpong',
+    quantity: 'ibv_rc_pingpong 64 B under userdma check',
+    unit: 'µs',
+    better: 'lower',
+    cores: 2,
+    reference: 'the same under userdma run',
+    floor: 3,
+    aim: 1.5,
+    prepare: () => compare(daemon => roundTrip(daemon, 64, ROUND_TRIPS)),
+  },
+  {
+    name: 'check write_bw',
+    quantity: 'ib_write_bw 1024 KiB under userdma check',
+    unit: 'GB/s',
+    better: 'higher',
+    cores: 2,
+    reference: 'the same under userdma run',
+    floor: 0.5,
+    aim: 0.9,
+    prepare: () => compare(daemon => writeBandwidth(daemon, 2 ** 20)),
+  },
+]
