@@ -238,7 +238,7 @@ export class Checker {
       this.#find(
         'leak',
         { ...call, stack: known.made.stack, what: known.made.what },
-        { text: `${known.nameWithProgram} was never ${words(call.class).destroyed}` },
+        { text: `${known.name} was never ${words(call.class).destroyed}` },
       )
   }
 

@@ -122,8 +122,9 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma check --explain stale-rkey',
         ),
       )
-      .action(async (name, args, options) => {
+      .action(async (name, args, options, command) => {
         if (options.explain !== undefined) (await import('./commands/explain.ts')).explainFinding(options.explain)
+        else if (name === undefined) command.error("error: missing required argument 'program'")
         else await (await import('./commands/check.ts')).check(name, args, options)
       })
   },

@@ -168,7 +168,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () =>
 
   it('wrong options get a sentence', async t => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
-      [['check'], /missing required argument 'program'/],
+      [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
       [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad": there are note, warning, error/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
       [['check', '--explain', 'none'], /--explain "none": there are no-peer-qp, /],

@@ -47,12 +47,7 @@ const readSuppressions = (paths: readonly string[]) => {
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
-export const check = async (
-  program: string | undefined,
-  args: readonly string[],
-  options: CheckOptions,
-): Promise<void> => {
-  if (program === undefined) throw new UsageError("check: missing required argument 'program'")
+export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
   const failOn = severityOf(options.failOn ?? 'error')

@@ -23,7 +23,7 @@ const findingPage = (id: FindingId): string[] => {
 
 const causeLine = (name: CauseName): string => {
   const { code, text } = causes[name]
-  return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '$1')}`
+  return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '<$1>')}`
 }
 
 /** The findings and causes of a completion status or event, likeliest first. */
