@@ -207,7 +207,8 @@ export const handleEvent = (cm: EventHost, event: CmEvent): void => {
       id.owner.event(ESTABLISHED, {})
       break
     case 'TIMEWAIT_EXIT':
-      id.owner.event(TIMEWAIT_EXIT, {})
+      // After a rejection nobody hears of it (cma_ib_handler).
+      if (id.state === 'DISCONNECT') id.owner.event(TIMEWAIT_EXIT, {})
       break
     default:
       onMessage(cm, id, event)

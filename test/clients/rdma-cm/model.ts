@@ -10,25 +10,28 @@ import { rejReason } from '../../../src/spec/wire/mad.ts'
 import { createChance } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, World } from './world.ts'
 
-type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | 'down' | 'over' | 'failed'
+type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | 'down' | 'rejected' | 'over' | 'failed'
 
-const ended = { DISCONNECTED: 'down', REJECTED: 'down' } as const
+const ended = { DISCONNECTED: 'down', REJECTED: 'rejected' } as const
 
 /** The events that an identifier may get in each stage, and the stage that follows. */
 const stageAfter: Readonly<Record<Stage, Readonly<Record<string, Stage>>>> = {
   asked: { CONNECT_RESPONSE: 'answered', REJECTED: 'failed', UNREACHABLE: 'failed' },
-  answered: { REJECTED: 'down' },
+  answered: { REJECTED: 'rejected' },
   request: { REJECTED: 'failed' },
   waiting: { ESTABLISHED: 'up', DISCONNECTED: 'down', REJECTED: 'failed', UNREACHABLE: 'failed' },
   up: ended,
   leaving: ended,
   down: { TIMEWAIT_EXIT: 'over' },
+  // As on Linux, the end of TIMEWAIT is not reported after a rejection.
+  rejected: {},
   over: {},
   failed: {},
 }
 
-/** Stages without a running timer. */
-const LASTING: readonly Stage[] = ['up', 'over', 'failed']
+/** Stages in which nothing follows, and stages without a running timer. */
+const ENDED: readonly Stage[] = ['rejected', 'over', 'failed']
+const LASTING: readonly Stage[] = ['up', ...ENDED]
 /** Stages that wait for the consumer, whose peer has given up and has sent its message once. */
 const UNTOLD: readonly Stage[] = ['request', 'answered']
 
@@ -93,7 +96,7 @@ export class CmModel {
     assert.ok(to !== undefined, `${name} of an identifier in stage ${modelId.stage}`)
     const isStale = name === 'REJECTED' && details.status === rejReason.STALE_CONN
     assert.ok(!isStale || this.#loses, 'a queue pair after TIMEWAIT is still in use')
-    modelId.stage = isStale ? 'down' : to
+    modelId.stage = isStale ? 'rejected' : to
     if (to === 'up') this.connections++
     if (to === 'failed' || to === 'over') this.#release(modelId)
     // Programs confirm a disconnect when its event arrives.
@@ -146,7 +149,7 @@ export class CmModel {
       modelId.qpn = this.#qpn()
       cm.connect(id, parametersOf(modelId.qpn))
       modelId.stage = 'asked'
-    } else if (modelId.stage === 'over' || modelId.stage === 'failed') this.#destroy(modelId)
+    } else if (ENDED.includes(modelId.stage)) this.#destroy(modelId)
   }
 
   #destroy(modelId: ModelId): void {
