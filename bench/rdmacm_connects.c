@@ -21,7 +21,7 @@ static void check(bool good, const char *what)
     exit(1);
 }
 
-/** The next event, which must be this one; acknowledged, since nothing of it but the identifier is wanted. */
+/** Waits for the next event, which must be this one, and acknowledges it. Returns its identifier. */
 static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_cm_event_type type)
 {
     struct rdma_cm_event *event;
@@ -36,7 +36,7 @@ static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_c
     return id;
 }
 
-/** What all queue pairs share, made when the device is known. */
+/** Shared by all queue pairs; created when the device is known. */
 static struct ibv_pd *pd;
 static struct ibv_cq *cq;
 

@@ -30,7 +30,7 @@ const serve = async (socket: UdpSocket, over: AbortSignal): Promise<void> => {
   }
 }
 
-/** Sends numbered datagrams, each again until it is answered; answers how many it took. */
+/** Sends numbered datagrams, each again until it is answered; returns how many it took. */
 const send = async (socket: UdpSocket, chunks: number): Promise<number> => {
   /** When each was sent. */
   const unanswered = new Map<number, number>()

@@ -144,8 +144,8 @@ __attribute__((constructor)) void shim_init(void)
     }
     const char *tag = getenv(USERDMA_ENV_TAG);
     shim_traced = tag && tag[0];
-    valgrind_look();
-    stacks_look();
+    valgrind_detect();
+    stacks_detect();
     if (shim_active)
         path_folder_changed();
     __atomic_store_n(&shim_ready, 1, __ATOMIC_RELEASE);

@@ -134,7 +134,7 @@ extern char shim_socket_path[108];
 extern bool shim_traced;
 /* The program runs under valgrind: `valgrind_mark` then reports what the daemon has written into our memory. */
 extern bool shim_valgrind;
-void valgrind_look(void);
+void valgrind_detect(void);
 void valgrind_mark(void);
 /* Stacks of calls and posts are recorded (stacks.c). */
 extern bool shim_stacks;
@@ -154,7 +154,7 @@ struct stack {
 };
 
 /* Whether stacks are recorded, from the environment. */
-void stacks_look(void);
+void stacks_detect(void);
 /* The caller's stack. */
 void stack_take(struct stack *stack);
 /* The number of the caller's stack for requests that it posts; 0: none. */

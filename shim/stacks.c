@@ -27,7 +27,7 @@ static uint32_t count;
 static uint16_t known_generation;
 static pid_t known_pid;
 
-void stacks_look(void)
+void stacks_detect(void)
 {
     const char *wanted = getenv(USERDMA_ENV_STACKS);
     shim_stacks = shim_active && wanted && strcmp(wanted, "1") == 0;

@@ -19,7 +19,7 @@
 bool shim_valgrind;
 
 #ifdef HAVE_MEMCHECK
-void valgrind_look(void)
+void valgrind_detect(void)
 {
     shim_valgrind = RUNNING_ON_VALGRIND != 0;
 }
@@ -41,7 +41,7 @@ void valgrind_mark_locked(const struct shim_guard *guard)
     }
 }
 #else
-void valgrind_look(void)
+void valgrind_detect(void)
 {
 }
 

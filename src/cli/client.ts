@@ -44,7 +44,7 @@ export interface ToolClient {
   waits(): Promise<readonly WaitStat[]>
   /** The fault rules; `set`, if given, replaces them first. */
   faults(set?: string): Promise<readonly FaultStat[]>
-  /** Adds or removes a device; answers the devices that remain. */
+  /** Adds or removes a device; returns the devices that remain. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
    * From now on calls of programs with this tag go to `onTrace`, with their bytes if `abi`; packets go to the

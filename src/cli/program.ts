@@ -106,24 +106,24 @@ const hasTerminal = (): boolean => {
   }
 }
 
-const PASSED_ON = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
+const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as const
 const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
 
 /**
- * Runs the program to its end and answers its exit status, 128+n after signal n. Throws ProgramError if it cannot be
+ * Runs the program to its end and returns its exit status, 128+n after signal n. Throws ProgramError if it cannot be
  * started.
  */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
   new Promise((resolve, reject) => {
     let child: ChildProcess | undefined
-    const passOn = (signal: NodeJS.Signals): void => {
+    const forward = (signal: NodeJS.Signals): void => {
       child?.kill(signal)
     }
     const ignore = (): void => {}
-    const byTerminal = hasTerminal() ? ignore : passOn
+    const byTerminal = hasTerminal() ? ignore : forward
     const handlers: [NodeJS.Signals, (signal: NodeJS.Signals) => void][] = [
-      ...PASSED_ON.map((signal): [NodeJS.Signals, typeof passOn] => [signal, passOn]),
-      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof passOn] => [signal, byTerminal]),
+      ...FORWARDED.map((signal): [NodeJS.Signals, typeof forward] => [signal, forward]),
+      ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof forward] => [signal, byTerminal]),
     ]
     // Installed before the program is spawned, so that a signal during spawn is forwarded afterwards instead of ending
     // this process alone.

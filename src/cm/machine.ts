@@ -198,7 +198,7 @@ export class CmMachine {
     this.awaitAnswer(connection, 'DREQ', bytes, now)
   }
 
-  /** Prepares a connection in IDLE for a request; answers the request's transaction id. */
+  /** Prepares a connection in IDLE for a request; returns the request's transaction id. */
   begin(connection: CmConnection): bigint {
     // Zero: it has not been used yet.
     if (connection.tid !== 0n) this.registry.renew(connection)

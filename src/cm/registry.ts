@@ -46,7 +46,7 @@ export class CmRegistry {
   /** Listeners to several service ids. */
   readonly #ranges: CmListener[] = []
 
-  /** `random` answers a u32. */
+  /** `random` returns a u32. */
   constructor(random: () => number) {
     this.#random = random
   }

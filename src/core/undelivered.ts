@@ -1,6 +1,6 @@
 /*
- * What a call takes for its answer, and must put back if the answer cannot be written to the caller's memory: events
- * and messages (as on Linux, where a read removes them only after the copy).
+ * Events and messages that a call takes for its answer, and must put back if the answer cannot be written to the
+ * caller's memory (as on Linux, where a read removes them only after the copy).
  */
 import type { CallContext } from './model.ts'
 

@@ -208,7 +208,7 @@ export const isTransition = (
 
 /**
  * Whether MODIFY_QP may move a QP of `type` from state `from` to state `to` (numbers of `QpState`; without a state
- * attribute `to` is `from`) with these attributes (`state` itself may be among them). Answers undefined, or the
+ * attribute `to` is `from`) with these attributes (`state` itself may be among them). Returns undefined, or the
  * sentence of the refusal (EINVAL).
  */
 export const checkTransition = (
@@ -264,7 +264,7 @@ const MAX_PLANS = 256
 
 /**
  * The steps that move a new queue pair of `type` to state `to` (a number of `QpState`) with these attributes (R7): each
- * attribute goes to the step that requires it, otherwise to the first that accepts it. Answers the steps, or the
+ * attribute goes to the step that requires it, otherwise to the first that accepts it. Returns the steps, or the
  * sentence of the refusal (EINVAL).
  */
 export const planTransitions = (

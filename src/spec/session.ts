@@ -237,13 +237,13 @@ export const NetlinkOperation = {
   SEND: 1,
   /** Binds a port (low 32 bits of the argument; 0: any) and groups (high 32 bits). */
   BIND: 2,
-  /** Answers the port (low 32 bits; 0: not bound) and groups (high 32 bits). */
+  /** Returns the port (low 32 bits; 0: not bound) and groups (high 32 bits). */
   NAME: 3,
   /** Sets option `extra` of level SOL_NETLINK to `argument`. */
   SET: 4,
   /** Answers option `extra`; for NETLINK_LIST_MEMBERSHIPS the groups as bits. */
   GET: 5,
-  /** Answers the socket's type. */
+  /** Returns the socket's type. */
   TYPE: 6,
 } as const
 

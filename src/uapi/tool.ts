@@ -59,7 +59,7 @@ export type ToolRequest =
   | { readonly what: 'waits' }
   /** The fault rules; `set`, if given, replaces them first. */
   | { readonly what: 'fault'; readonly set?: string }
-  /** Adds or removes a device; answers the devices that remain. */
+  /** Adds or removes a device; returns the devices that remain. */
   | { readonly what: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /** Sends findings as TRACE messages, those so far and later ones. */
   | { readonly what: 'findings' }
@@ -268,7 +268,7 @@ export const traceTexts = (record: ToolRecord): string[] => {
   return [...texts, text]
 }
 
-/** Takes texts in order; answers the record that ends with this one, undefined if it continues. */
+/** Takes texts in order; returns the record that ends with this one, undefined if it continues. */
 export const traceReader = (): ((text: string) => ToolRecord | undefined) => {
   let begun = ''
   return text => {

@@ -7,7 +7,7 @@ import type { Ah } from '../spec/classes/ah.ts'
 import { type LinkName, Links } from '../spec/links.ts'
 import type { In } from '../spec/schema/schema.ts'
 import { parseAddress } from '../wire/address.ts'
-import type { Words } from './checks/options.ts'
+import type { KnownOptions } from './checks/options.ts'
 import { formatValue, invalidArgument, type RdmaError } from './error.ts'
 import type { PathFacts } from './plan.ts'
 
@@ -29,7 +29,7 @@ export interface PathOptions {
   readonly srcPathBits?: number
 }
 
-export const pathWords: Words<PathOptions> = {
+export const pathOptionNames: KnownOptions<PathOptions> = {
   trafficClass: true,
   flowLabel: true,
   sl: true,

@@ -101,7 +101,7 @@ export interface Carrier {
   callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
    * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
-   * Answers the successful calls, and why the next one failed; `waits`: because its handler takes time.
+   * Returns the successful calls, and why the next one failed; `waits`: because its handler is asynchronous.
    */
   chain?(
     calls: readonly ChainedCall[],

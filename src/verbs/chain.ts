@@ -17,8 +17,8 @@ import { type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import {
   checkFunction,
   checkText,
-  inOptionWords,
   invalidArgument,
+  nameOptions,
   type OptionNames,
   rdmaError,
   refusal,
@@ -182,7 +182,7 @@ const encoded = (links: readonly Link[], entries: readonly Entry[]): Uint8Array 
     if (!(error instanceof CallError)) throw error
     const call = CALL.exec(error.message)?.[0] ?? 'interface.chain'
     const options = entries.find(({ cls, name }) => `${cls.name}.${name}` === call)?.options
-    throw inOptionWords(rdmaError(error, call), options)
+    throw nameOptions(rdmaError(error, call), options)
   }
 }
 
@@ -292,7 +292,7 @@ export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, met
     const refuse = (done: number, error: number, why: string, hint?: string): never => {
       const { cls, name, options } = entries[done]!
       const refused = refusal(errnoName(error), error, `${cls.name}.${name}`, `${why} (entry ${done} of a chain)`, hint)
-      throw inOptionWords(refused, options)
+      throw nameOptions(refused, options)
     }
     const straight = kit.carrier.chain?.(entries)
     if (straight !== undefined) {

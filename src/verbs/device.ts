@@ -11,7 +11,7 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
-import { checkOptions, checkRecord, type Words } from './checks/options.ts'
+import { checkOptions, checkRecord, type KnownOptions } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
 import { type DriverDescriptor, interfaceNames, openDriverOps } from './driver-ops.ts'
@@ -136,7 +136,7 @@ export interface CloseOptions extends Until {
   /** Waits first until all posted sends are complete; default false. */
   readonly drain?: boolean
 }
-const closeWords: Words<CloseOptions> = { drain: true, signal: true }
+const closeOptionNames: KnownOptions<CloseOptions> = { drain: true, signal: true }
 /** Turns of the event loop in which sends within this process complete; after them, the peer or a timer is awaited. */
 const DRAIN_TURNS = 64
 
@@ -278,7 +278,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     }
   }
   const close = async (options: CloseOptions = {}): Promise<void> => {
-    checkOptions('device.close', 'options', options, closeWords)
+    checkOptions('device.close', 'options', options, closeOptionNames)
     checkSignal('device.close', options)
     if (open && options.drain === true) await drained(options.signal)
     if (!open) return

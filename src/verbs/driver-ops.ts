@@ -5,7 +5,7 @@
  */
 import { Device as DeviceClass } from '../spec/classes/device.ts'
 import { DriverOps } from '../spec/classes/driver_ops.ts'
-import { checkOptions, type Words } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { checkBytes, checkText, checkU32, formatValue, invalidArgument, RdmaError } from './error.ts'
 import { type Arrivals, createMailbox } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
@@ -18,7 +18,7 @@ export interface MapOptions {
   /** Whether the mapping is writable; default true. */
   readonly writable?: boolean
 }
-const mapWords: Words<MapOptions> = { offset: true, writable: true }
+const mapOptionNames: KnownOptions<MapOptions> = { offset: true, writable: true }
 
 /** A descriptor of a driver's own interface (class `driver_ops`). */
 export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, AsyncIterable<Uint8Array> {
@@ -28,7 +28,7 @@ export interface DriverDescriptor extends Arrivals<Uint8Array>, Disposable, Asyn
   readonly name: string
   /** ioctl: the driver's own calls. Bytes as an argument are passed by address, and the driver may change them. */
   ioctl(request: number, argument?: number | bigint | Uint8Array): number
-  /** write: answers the number of bytes taken. */
+  /** write: returns the number of bytes taken. */
   write(bytes: Uint8Array): number
   /** Maps the driver's memory until the descriptor is closed. `offset`: a multiple of the page size. */
   map(length: number, options?: MapOptions): Uint8Array
@@ -95,7 +95,7 @@ export const openDriverOps = (kit: DeviceContext, names: readonly string[]): Dri
       return descriptors.write(opened('write'), bytes)
     },
     map(length, options = {}) {
-      checkOptions('driver_ops.mmap', 'options', options, mapWords)
+      checkOptions('driver_ops.mmap', 'options', options, mapOptionNames)
       const { offset = 0, writable = true } = options
       for (const [name, value] of Object.entries({ length, offset }))
         if (!Number.isSafeInteger(value) || value < 0)

@@ -155,7 +155,7 @@ export const toRdmaError = (error: unknown, call: string): unknown =>
 export type OptionNames = Readonly<Record<string, string>>
 
 /** A refusal in the words of the options that were given: `cq.create: entries: 0 is below 1`. */
-export const inOptionWords = (error: unknown, names: OptionNames | undefined): unknown => {
+export const nameOptions = (error: unknown, names: OptionNames | undefined): unknown => {
   if (names === undefined || !(error instanceof RdmaError) || error.attribute === undefined) return error
   const [first = '', ...fields] = error.attribute.split('.')
   const option = first === 'cap' && fields.length > 0 ? fields.join('.') : (names[first] ?? error.attribute)
@@ -164,11 +164,11 @@ export const inOptionWords = (error: unknown, names: OptionNames | undefined): u
 }
 
 /** Runs `body`; its refusals name the options that were given. */
-export const withOptionWords = <T>(names: OptionNames, body: () => T): T => {
+export const namingOptions = <T>(names: OptionNames, body: () => T): T => {
   try {
     return body()
   } catch (error) {
-    throw inOptionWords(error, names)
+    throw nameOptions(error, names)
   }
 }
 

@@ -8,7 +8,7 @@ import { IpProtocol } from '../spec/enums.ts'
 import type { Out } from '../spec/schema/schema.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { AnyCall } from './carrier.ts'
-import { checkOptions, type Words } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { checkBytes, checkText, formatValue, invalidArgument, RdmaError, refused } from './error.ts'
 import { type Arrivals, checkUntil, type Until } from './mailbox.ts'
 import { descriptorCloser } from './object.ts'
@@ -91,9 +91,9 @@ export interface IpInterface extends Disposable {
   close(): void
 }
 
-const ipWords: Words<IpOptions> = { address: true }
-const pingWords: Words<PingOptions> = { timeout: true, size: true, signal: true }
-const udpWords: Words<UdpOptions> = { port: true }
+const ipOptionNames: KnownOptions<IpOptions> = { address: true }
+const pingOptionNames: KnownOptions<PingOptions> = { timeout: true, size: true, signal: true }
+const udpOptionNames: KnownOptions<UdpOptions> = { port: true }
 
 const DEFAULT_TIMEOUT = 5000
 const DEFAULT_SIZE = 56
@@ -235,7 +235,7 @@ class Interface extends VerbsObject implements IpInterface {
 
   async ping(address: string, options: PingOptions = {}): Promise<number> {
     const call = 'ip_interface.ping'
-    checkOptions(call, 'options', options, pingWords)
+    checkOptions(call, 'options', options, pingOptionNames)
     const { timeout = DEFAULT_TIMEOUT, size = DEFAULT_SIZE, signal } = options
     checkInteger(call, 'timeout', timeout, 1, LONGEST_TIMER)
     checkInteger(call, 'size', size, 0, HIGHEST_SIZE)
@@ -262,7 +262,7 @@ class Interface extends VerbsObject implements IpInterface {
   }
 
   udp(options: UdpOptions = {}): UdpSocket {
-    checkOptions('ip_socket.create', 'options', options, udpWords)
+    checkOptions('ip_socket.create', 'options', options, udpOptionNames)
     const { port = 0 } = options
     checkInteger('ip_socket.create', 'port', port, 0, HIGHEST_PORT)
     return openUdp(this.kit, this.handle, port)
@@ -273,7 +273,7 @@ defineVerbsClass(Interface, 'ip_interface', 'IpInterface')
 /** An interface with an address. */
 export const ipPlan = (kit: DeviceContext, options: IpOptions): Plan<IpInterface> => {
   const call = 'ip_interface.create'
-  checkOptions(call, 'options', options, ipWords)
+  checkOptions(call, 'options', options, ipOptionNames)
   checkText(call, 'address', options.address)
   const [text = '', length, ...more] = options.address.split('/')
   if (more.length > 0 || (length !== undefined && !/^\d{1,3}$/.test(length)))

@@ -3,7 +3,7 @@
  * an event queue, records of a driver. They can be polled, awaited, or iterated by `for await`.
  */
 import type { Carrier } from './carrier.ts'
-import { checkOptions, type Words } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './checks/options.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument } from './error.ts'
 
@@ -13,7 +13,7 @@ export interface Until {
   readonly signal?: AbortSignal
 }
 
-const untilWords: Words<Until> = { signal: true }
+const untilOptionNames: KnownOptions<Until> = { signal: true }
 
 /** Checks that `signal`, if given, is an AbortSignal. Throws RdmaError EINVAL. */
 export const checkSignal = (call: string, { signal }: Until): void => {
@@ -27,7 +27,7 @@ export const checkSignal = (call: string, { signal }: Until): void => {
 
 /** Checks the options of waiting. Throws RdmaError EINVAL. */
 export const checkUntil = (call: string, options: Until): void => {
-  checkOptions(call, 'options', options, untilWords)
+  checkOptions(call, 'options', options, untilOptionNames)
   checkSignal(call, options)
 }
 

@@ -11,7 +11,7 @@ import type { LinkName } from '../spec/links.ts'
 import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { Carrier } from './carrier.ts'
-import { checkOptions, type Words } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
 import { contextCarrier, localCarrier } from './local/carrier.ts'
@@ -47,7 +47,7 @@ export interface OpenOptions {
   readonly device?: string
 }
 
-const openWords: Words<OpenOptions> = {
+const openOptionNames: KnownOptions<OpenOptions> = {
   network: true,
   link: true,
   rings: true,
@@ -127,7 +127,7 @@ const checkNetwork = (network: Network, link: Link | undefined): void => {
  * Opens a device. Throws RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED without a daemon.
  */
 export const open = async (options: OpenOptions = {}): Promise<Device> => {
-  checkOptions('open', 'options', options, openWords)
+  checkOptions('open', 'options', options, openOptionNames)
   const { socket, device, network, link, name, address, rings } = options
   if (rings !== undefined) checkChoice('open', 'rings', rings, ringNames)
   if (link !== undefined) checkChoice('open', 'link', link, links)

@@ -7,7 +7,7 @@ import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
 import type { WaiterList } from './cq/waiters.ts'
-import { inOptionWords, invalidArgument, type OptionNames, RdmaError } from './error.ts'
+import { invalidArgument, nameOptions, type OptionNames, RdmaError } from './error.ts'
 
 /** Anything that a call can refer to: an object of the library, or a planned one. */
 export interface Named {
@@ -104,7 +104,7 @@ export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options,
     answered = carrier.call(cls, 'create', 0, args)
   } catch (error) {
     failed()
-    throw inOptionWords(error, options)
+    throw nameOptions(error, options)
   }
   return made(answered)
 }

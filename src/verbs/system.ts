@@ -21,7 +21,7 @@ import { declare } from '../spec/schema/description.ts'
 import type { AnyValues, ObjectClass, Out } from '../spec/schema/schema.ts'
 import { SYSTEM_NODE } from '../spec/session.ts'
 import { writeRequest } from '../uapi/session-codec.ts'
-import { checkOptions, type Words } from './checks/options.ts'
+import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { checkText, invalidArgument, refusal, refused, rethrow } from './error.ts'
 import type { LocalNetwork, Network } from './local/network.ts'
 import { joinDaemon, type Session } from './remote/daemon-session.ts'
@@ -184,11 +184,11 @@ const guidText = (bytes: Uint8Array): string =>
     ((bytes[2 * i]! << 8) | bytes[2 * i + 1]!).toString(16).padStart(4, '0'),
   ).join(':')
 
-const systemWords: Words<SystemOptions> = { network: true, socket: true }
+const systemOptionNames: KnownOptions<SystemOptions> = { network: true, socket: true }
 
 /** Opens the system-wide device of a network or of a daemon. Throws RdmaError: ECONNREFUSED without a daemon. */
 export const openSystem = (options: SystemOptions = {}): System => {
-  checkOptions('open', 'options', options, systemWords)
+  checkOptions('open', 'options', options, systemOptionNames)
   const { network, socket } = options
   if ((network === undefined) === (socket === undefined))
     throw invalidArgument(

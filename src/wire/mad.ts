@@ -1,7 +1,7 @@
 /*
  * Messages of communication management as plain records: `parseCm` and `emitCm`, driven by spec/wire/mad.ts and inverse
  * to each other for every message whose reserved bits are zero. Also rdma_cm's header at the start of the private data,
- * and its service ids (annex A11). `parseCm` answers undefined for a MAD of another class, version, method or size. cm/
+ * and its service ids (annex A11). `parseCm` returns undefined for a MAD of another class, version, method or size. cm/
  * decides which messages are legal.
  */
 import type { BitField } from '../spec/wire/headers.ts'

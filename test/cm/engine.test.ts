@@ -296,7 +296,7 @@ describe('losses', () => {
 describe('a peer that asks for patience with MRAs', () => {
   const LONGEST = 31
 
-  /** Each message of the waiting host is answered with an MRA; answers the number of messages and the time in total. */
+  /** Each message of the waiting host is answered with an MRA; returns the number of messages and the time in total. */
   const stall = (host: Host, mra: CmDraft<'MRA'>): { messages: number; wait: number } => {
     pair.lose()
     const begin = pair.now

@@ -33,21 +33,21 @@ const setUp = (with_: readonly (typeof testLines)[number][] = [...others, ...lin
 }
 const rule = { type: 0, priority: 0, port: 1, flags: 0, specs: [] }
 
-/** A caller with it, without it, or unspecified. */
-const who = (caller: Caller, has: boolean | undefined): Caller => ({
+/** The caller with CAP_NET_RAW, without it, or (`has` undefined) without a check of capabilities. */
+const withCapability = (caller: Caller, has: boolean | undefined): Caller => ({
   ...caller,
   ...(has !== undefined && { allows: capability => has && capability === 'NET_RAW' }),
 })
 
 test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
   const { context, caller, qp, device } = setUp()
-  const udQp = invokeNow(context, UdQp, 'create', 0, qp, who(caller, false)).object!
+  const udQp = invokeNow(context, UdQp, 'create', 0, qp, withCapability(caller, false)).object!
   for (const [has, errno] of [
     [false, 'EPERM'],
     [true, 'ok'],
     [undefined, 'ok'],
   ] as const) {
-    const as = who(caller, has)
+    const as = withCapability(caller, has)
     assert.equal(
       errnoOf(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, as)),
       errno,
@@ -57,21 +57,21 @@ test('flow steering and raw packet queue pairs need CAP_NET_RAW', () => {
       errno,
     )
   }
-  assert.equal(device.counts.flow, 2, 'what is refused leaves nothing')
-  assert.throws(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, who(caller, false)), {
+  assert.equal(device.counts.flow, 2, 'refused calls leave no flow')
+  assert.throws(() => invokeNow(context, Flow, 'create', 0, { ...rule, udQp }, withCapability(caller, false)), {
     code: 'EPERM',
     message: /flow\.create: the process lacks CAP_NET_RAW; run it as root/,
   })
 })
 
-test('a chain does not bypass it', () => {
+test('a chain does not bypass the check', () => {
   const { context, caller, qp } = setUp()
   const udQp = invokeNow(context, UdQp, 'create', 0, qp, caller).object!
   const method = context.device.schema.className('flow')!.methods.create
   const call = { class: Flow, methodName: 'create', method, object: 0, args: { ...rule, udQp } }
   const entries = encodeChain([{ call }])
   const errorOf = (has: boolean) =>
-    invokeNow(context, Interface, 'chain', 0, { entries, onError: 0 }, who(caller, has)).out.error
+    invokeNow(context, Interface, 'chain', 0, { entries, onError: 0 }, withCapability(caller, has)).out.error
   assert.deepEqual([errorOf(false), errorOf(true)], [1, 0])
 })
 
@@ -80,7 +80,7 @@ test('a device without flow steering or raw packets reports that first, to every
     others.filter(({ class: { name } }) => name !== 'flow' && name !== 'raw_packet_qp'),
   )
   for (const has of [false, true]) {
-    const as = who(caller, has)
+    const as = withCapability(caller, has)
     assert.equal(
       errnoOf(() => invokeNow(context, Flow, 'create', 0, rule, as)),
       'EOPNOTSUPP',
@@ -96,7 +96,7 @@ test('controlled Q_Keys need CAP_NET_RAW, unless the system permits all', () => 
   const { context, caller, qp, device } = setUp()
   const { object } = invokeNow(context, UdQp, 'create', 0, qp, caller)
   const set = (qkey: number, has: boolean | undefined): string =>
-    errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, who(caller, has)))
+    errnoOf(() => invokeNow(context, UdQp, 'modify', object!, { qkey }, withCapability(caller, has)))
   assert.deepEqual([set(0x7fffffff, false), set(0x80010000, false)], ['ok', 'EPERM'])
   assert.deepEqual([set(0x80010000, true), set(0x80010000, undefined)], ['ok', 'ok'])
   device.core.privilegedQkeys = true

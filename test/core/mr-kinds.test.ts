@@ -23,7 +23,7 @@ const setUp = () => {
     openFile(fd: number): FileMemory {
       if (fd !== 5) throw new CallError('EBADF', `the caller has no descriptor ${fd}`)
       const space = createLocalSpace()
-      // Offsets in the file, as in a file of a carrier.
+      // Addresses are offsets in the file.
       const base = space.add(file)
       const at = (lo: number): number => base + lo - 2 ** 32
       files.open++

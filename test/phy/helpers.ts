@@ -59,7 +59,7 @@ export const sendRun = (
   return true
 }
 
-export interface Got {
+export interface ReceivedPacket {
   psn: number
   length: number
   peer: number
@@ -68,8 +68,8 @@ export interface Got {
 }
 
 /** Receives and releases everything that waits at a port, packet by packet; `run` is the last record. */
-export const receiveAll = (port: Port, run = emptyRun()): Got[] => {
-  const got: Got[] = []
+export const receiveAll = (port: Port, run = emptyRun()): ReceivedPacket[] => {
+  const got: ReceivedPacket[] = []
   while (port.receive(run)) {
     for (let i = 0; i < run.count; i++) {
       const at = run.offset + i * run.packetBytes
@@ -87,12 +87,12 @@ export const receiveAll = (port: Port, run = emptyRun()): Got[] => {
   return got
 }
 
-export const psns = (got: readonly Got[]): number[] => got.map(g => g.psn)
+export const psns = (got: readonly ReceivedPacket[]): number[] => got.map(g => g.psn)
 
 /** Receives until `count` packets have arrived, and everything that waits then; fails if they do not arrive. */
-export const collect = async (port: Port, count: number, run = emptyRun()): Promise<Got[]> => {
+export const collect = async (port: Port, count: number, run = emptyRun()): Promise<ReceivedPacket[]> => {
   const deadline = Date.now() + 5000
-  const got: Got[] = []
+  const got: ReceivedPacket[] = []
   for (;;) {
     got.push(...receiveAll(port, run))
     if (got.length >= count) return got

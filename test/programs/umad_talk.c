@@ -8,7 +8,7 @@
  *                                            arrived, and checks them
  *   umad_talk client CA GID stop [0 [INDEX]]   ends the server
  *
- * The library is loaded at run time, which tests that too, and needs no headers of it.
+ * The library is loaded with dlopen, as some programs do.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -64,7 +64,7 @@ static int load(void)
     return umad_init() == 0 ? 0 : fail("umad_init", -1);
 }
 
-/* Headers of the class in a message, which is one transfer. */
+/* Writes the headers of a message, which is one RMPP transfer. */
 static void begin(int method)
 {
     uint8_t *mad = message.mad;
@@ -129,7 +129,7 @@ static int ask(int port, int agent, const char *gid, uint32_t bytes, int retries
     int length = 256;
     int from = umad_recv(port, &message, &length, 60000);
     if (from < 0 && length > 256)
-        from = umad_recv(port, &message, &length, 0); /* it says how much room it needs */
+        from = umad_recv(port, &message, &length, 0); /* length is now the size of the answer */
     if (from < 0)
         return fail("umad_recv", from);
     if (message.header.status)

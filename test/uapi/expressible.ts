@@ -1,6 +1,6 @@
 /*
- * Generated calls reduced to what one of Linux's dialects can express: without values that it has no field for, with
- * values that it always has.
+ * Generated calls reduced to what one of Linux's dialects can express: values for which it has no field are removed,
+ * and values that it always has are set.
  */
 import { FlowSpecType, FlowType } from '../../src/spec/enums.ts'
 import { type FlowFilter, flowFilters } from '../../src/spec/linux/flow.ts'
@@ -14,7 +14,7 @@ import { type Encoding, expressibleArguments } from '../../src/uapi/linux/envelo
 const fixed = ({ by, name }: Pick<Encoding, 'name' | 'by'>): AnyValues =>
   [...(by === 'ioctl' ? ioctlMethods : writeCommands)].find(one => one.name === name)?.set ?? {}
 
-/** The bytes of a filter that Linux knows, followed by zeros; bits beyond a field's width are 0. */
+/** The bytes of a filter that Linux defines, followed by zeros; bits beyond a field's width are 0. */
 const expressibleFilter = (bytes: AnyValue, { bytes: known, limit }: FlowFilter): Uint8Array => {
   const filter = (bytes as Uint8Array).slice().fill(0, known)
   return limit === undefined ? filter : filter.fill(0, limit.at, limit.at + 1 + ((32 - limit.bits) >>> 3))
@@ -24,8 +24,8 @@ const expressibleSpec = (spec: AnyRecord): AnyRecord[] => {
   const { type, value, mask, flags } = spec
   const filter = flowFilters[type as number]
   if (filter !== undefined) {
-    const said = { type, value: expressibleFilter(value, filter), mask: expressibleFilter(mask, filter), tag: 0 }
-    return [{ ...said, flags: filter.outermost ? 0 : flags }]
+    const fields = { type, value: expressibleFilter(value, filter), mask: expressibleFilter(mask, filter), tag: 0 }
+    return [{ ...fields, flags: filter.outermost ? 0 : flags }]
   }
   const { ACTION_TAG, IB } = FlowSpecType.values
   const none = new Uint8Array(40)

@@ -38,7 +38,7 @@ export const eachCarrier = (tests: (openTwo: OpenTwo) => void): void => {
       // No object may be left, whatever the tests did.
       scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
     })
-    // A failed test leaves its devices open, and the daemon would never have no objects.
+    // A failed test leaves its devices open, so the daemon would keep their objects.
     const opened: Device[] = []
     afterEach(async () => {
       for (const device of opened.splice(0)) await device.close()

@@ -8,7 +8,7 @@ import { preloadProblems } from '../preload-check.ts'
 import { programEnvironment, type Recording, requireProgram, runProgram } from '../program.ts'
 
 /**
- * Runs a program under a joined daemon and answers its exit status. Prints a message if the daemon ends before the
+ * Runs a program under a joined daemon and returns its exit status. Prints a message if the daemon ends before the
  * program.
  */
 export const runUnder = async (

@@ -43,7 +43,8 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
     const given = initial.filter(name => args[name] !== undefined && name !== 'state')
     const state = args.state as number | undefined
     if (state === undefined) {
-      if (given.length > 0) return refuse(`attribute state is missing: it says how far ${given.join(', ')} reach`)
+      if (given.length > 0)
+        return refuse(`attribute state is missing: ${given.join(', ')} need the state to create the queue pair in`)
       without = { names: namesOf(args), state, steps: [] }
       return without.steps
     }

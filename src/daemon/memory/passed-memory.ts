@@ -24,7 +24,7 @@ const SEALS = SEAL_SHRINK | SEAL_GROW
 
 /** Takes over the descriptor `fd`. Undefined, and `fd` closed, if it is not such a file, or -1. */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
-  // Only a memory file answers its size without blocking.
+  // Only a memory file reports its size without blocking.
   const seals = sealsOf(fd)
   const size = seals < 0 ? 0 : fstatSync(fd).size
   if (seals < 0 || (seals & SEALS) !== SEALS || size > PassedFile.bytes) {

@@ -75,7 +75,7 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: { addresses: record(64, CmAddresses), paths: optional(list(65, CmPathRecord, 6)) },
     }),
     /**
-     * Moves the identifier and its unread events to another channel. Answers how many of its events were read before.
+     * Moves the identifier and its unread events to another channel. Returns how many of its events were read before.
      */
     modify: method(MODIFY, { in: { channel: fd(1, 'cm_channel') }, out: { events: u32(64) } }),
     /** Disconnects and tells the peer. `events`: how many events of this identifier were read. */

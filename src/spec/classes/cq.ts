@@ -4,7 +4,7 @@
  * `cqe` requests a minimum number of entries; the answer is the actual number. A queue of kind COUNTING has no entries:
  * it counts completions, never overruns, and is accepted wherever a CQ is (R11). `modify` resizes (RESIZE_CQ) and sets
  * the event moderation (R36, MODIFY_CQ): an event after `count` completions, or `period` microseconds after the first
- * of them. `destroy` answers how many events of this CQ were read from its channel and its async fd; the library waits
+ * of them. `destroy` returns how many events of this CQ were read from its channel and its async fd; the library waits
  * until that many are acknowledged (R35).
  */
 import { CqFlags, CqKind } from '../enums.ts'

@@ -2,7 +2,7 @@
  * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and readable for programs in other
  * languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
  *
- * `schemaOf` makes it from classes, `classesOf` makes classes from it and answers a sentence for invalid input. Numbers
+ * `schemaOf` makes it from classes, `classesOf` makes classes from it and returns a sentence for invalid input. Numbers
  * are JSON numbers: no declaration exceeds 32 bits.
  */
 import { CallError } from '../errno.ts'

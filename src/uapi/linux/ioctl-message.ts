@@ -38,7 +38,7 @@ const compileMethod = (spec: IoctlMethod): CompiledMethod => {
   const attributes = all.map(attribute => {
     const struct = layout(attribute.max, attribute.cells)
     const direction = attribute.kind === 'out' ? 'out' : 'in'
-    // A method that no device has uses the declaration of one that answers the same values.
+    // A method that no device has uses the declaration of one that returns the same values.
     const compiled = compiledFor(spec.name, spec.classes, struct, spec.method ?? 'open', direction)
     return [attribute.id, { spec: attribute, layout: compiled }] as const
   })

@@ -103,7 +103,7 @@ export const writeMessage = (
   view.setUint16(start + 2, call.class.id, true)
   view.setUint32(start + 4, call.object, true)
   let at = start + HEADER
-  /** Starts an attribute with a payload of `size` bytes; answers the payload's offset. */
+  /** Starts an attribute with a payload of `size` bytes; returns the payload's offset. */
   const begin = (id: number, flags: number, size: number): number => {
     const payload = at + ATTRIBUTE
     view.setUint16(at, ATTRIBUTE + size, true)

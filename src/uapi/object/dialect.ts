@@ -49,10 +49,10 @@ export interface ObjectMessage {
   readonly short: CallError | undefined
   /**
    * Writes the result into the message, and indirect outputs with `copyOut`. Throws CallError, usually ENOSPC, and then
-   * leaves the message unchanged. Answers the message, and the places of descriptors' numbers.
+   * leaves the message unchanged. Returns the message, and the places of descriptors' numbers.
    */
   answer(result: Result): { message: Uint8Array; installs: readonly Placed[] }
-  /** Writes a refusal into the message and answers it; after ENOSPC it has the size that each output needs. */
+  /** Writes a refusal into the message and returns it; after ENOSPC it has the size that each output needs. */
   refuse(): Uint8Array
 }
 

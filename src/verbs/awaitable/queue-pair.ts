@@ -2,7 +2,7 @@
  * Queue pairs whose requests return promises: made without completion queues, since they own one. Their methods are
  * those of the type's table; each posts the request with an id of its own.
  */
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
 import { cqPlan } from '../cq/completion-queue.ts'
 import { detached, invalidArgument } from '../error.ts'
@@ -128,17 +128,17 @@ export const awaitable = <T extends AwaitableQueuePair>(
 const DEPTH = 16
 
 /**
- * Makes a queue pair, with a completion queue that has room for all its requests. `words`: option names of the plain
- * type.
+ * Makes a queue pair, with a completion queue that has room for all its requests. `optionNames`: those of the
+ * plain type.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   kit: DeviceContext,
   call: string,
   options: WithoutQueues<O> | undefined,
-  words: Words<O>,
+  optionNames: KnownOptions<O>,
   planWith: (options: WithoutQueues<O> & Pick<QueuePairOptions, 'sendCq'>) => Plan<T>,
 ): T => {
-  const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...own } = words as Words<QueuePairOptions>
+  const { sendCq: _, recvCq: __, srq: ___, signalAll: ____, ...own } = optionNames as KnownOptions<QueuePairOptions>
   const given = options ?? ({} as WithoutQueues<O>)
   checkOptions(call, 'options', given, own)
   const { maxSendWr: send = DEPTH, maxRecvWr: receive = DEPTH } = given as Partial<QueuePairOptions>

@@ -8,7 +8,7 @@
 import { formatValue, invalidArgument } from '../error.ts'
 
 /** All option names of `O`: the compiler checks that the list is complete. */
-export type Words<O> = { readonly [K in keyof Required<O>]: true }
+export type KnownOptions<O> = { readonly [K in keyof Required<O>]: true }
 
 /** Checks that `value` is an object; `what` names it in the error. Throws RdmaError EINVAL. */
 export const checkRecord = (call: string, what: string, value: unknown, hint: string): void => {
@@ -18,10 +18,10 @@ export const checkRecord = (call: string, what: string, value: unknown, hint: st
 }
 
 /** Checks that `options` is an object with known properties only. Throws RdmaError EINVAL. */
-export const checkOptions = (call: string, what: string, options: object | undefined, words: object): void => {
+export const checkOptions = (call: string, what: string, options: object | undefined, known: object): void => {
   if (typeof options !== 'object' || options === null)
-    checkRecord(call, what, options, `it is an object with ${Object.keys(words).join(', ')}`)
+    checkRecord(call, what, options, `it is an object with ${Object.keys(known).join(', ')}`)
   for (const name in options)
-    if (!Object.hasOwn(words, name) && (options as Readonly<Record<string, unknown>>)[name] !== undefined)
-      throw invalidArgument(call, `${what}: "${name}" is unknown`, `there are ${Object.keys(words).join(', ')}`)
+    if (!Object.hasOwn(known, name) && (options as Readonly<Record<string, unknown>>)[name] !== undefined)
+      throw invalidArgument(call, `${what}: "${name}" is unknown`, `there are ${Object.keys(known).join(', ')}`)
 }

@@ -5,7 +5,7 @@
  * Hot: a request without options costs nothing, each option one or two nanoseconds.
  */
 import { invalidArgument } from '../error.ts'
-import { checkRecord, type Words } from './options.ts'
+import { checkRecord, type KnownOptions } from './options.ts'
 import { checkId } from './request-checks.ts'
 
 /** Options of every request to the send queue. */
@@ -51,8 +51,8 @@ export interface XrcOptions extends SendOptions {
 }
 
 /** Options of requests as bits: of each operation, and of each queue pair type. */
-export const RequestWords = { ANY: 1, IMMEDIATE: 2, INVALIDATE: 4, FLUSH: 8, SRQ: 16 } as const
-const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
+export const RequestOptionBits = { ANY: 1, IMMEDIATE: 2, INVALIDATE: 4, FLUSH: 8, SRQ: 16 } as const
+const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
 
 type RequestOptions = RcMessageOptions & FlushOptions & XrcOptions
 
@@ -80,7 +80,7 @@ const bitOf = (word: keyof RequestOptions): number => {
       return SRQ
   }
 }
-const requestWords: Words<RequestOptions> = {
+const requestOptionNames: KnownOptions<RequestOptions> = {
   id: true,
   signaled: true,
   solicited: true,
@@ -94,7 +94,9 @@ const requestWords: Words<RequestOptions> = {
 
 const refuseWord = (call: string, options: object, word: string, allowed: number): void => {
   if ((options as Readonly<Record<string, unknown>>)[word] === undefined) return
-  const names = (Object.keys(requestWords) as (keyof RequestOptions)[]).filter(one => (bitOf(one) & allowed) !== 0)
+  const names = (Object.keys(requestOptionNames) as (keyof RequestOptions)[]).filter(
+    one => (bitOf(one) & allowed) !== 0,
+  )
   throw invalidArgument(call, `options: "${word}" is unknown`, `there are ${names.join(', ')}`)
 }
 

@@ -5,7 +5,7 @@ import { emitAddress, parseAddress } from '../../clients/rdma-cm/socket-address.
 import { CmId } from '../../spec/classes/cm_id.ts'
 import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { privateDataBytes, rdmaCmHeader, rejReason } from '../../spec/wire/mad.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { contextOf, type Device } from '../device.ts'
 import { formatValue, invalidArgument, refused } from '../error.ts'
 import { createMailbox, type Mailbox } from '../mailbox.ts'
@@ -19,7 +19,7 @@ import {
   type ConnectionOptions,
   checkConnection,
   checkPrivateData,
-  connectionWords,
+  connectionOptionNames,
   dataOf,
   LazyAddresses,
   Place,
@@ -86,9 +86,9 @@ export interface Server extends AsyncDisposable, AsyncIterable<ConnectionRequest
   close(): Promise<void>
 }
 
-const connectWords: Words<ConnectToOptions> = { ...connectionWords, device: true }
-const listenWords: Words<ListenOptions> = { device: true, backlog: true }
-const rejectWords: Words<RejectOptions> = { privateData: true, reason: true }
+const connectOptionNames: KnownOptions<ConnectToOptions> = { ...connectionOptionNames, device: true }
+const listenOptionNames: KnownOptions<ListenOptions> = { device: true, backlog: true }
+const rejectOptionNames: KnownOptions<RejectOptions> = { privateData: true, reason: true }
 
 const placeOf = async (call: string, device: Device | undefined): Promise<Place> => {
   const chosen = device ?? (await open({ socket: true }))
@@ -99,7 +99,7 @@ const placeOf = async (call: string, device: Device | undefined): Promise<Place>
 export function connect(url: string, options?: ConnectToOptions): Promise<Connection>
 export function connect(url: string, options: ConnectToOptions<RcQueuePairOptions>): Promise<Connection<RcQueuePair>>
 export async function connect(url: string, options: object = {}): Promise<Connection<ConnectedQueuePair>> {
-  checkOptions('connect', 'options', options, connectWords)
+  checkOptions('connect', 'options', options, connectOptionNames)
   const given = options as ConnectToOptions<never>
   checkConnection('connect', given, MAX_WITH_REQUEST)
   given.signal?.throwIfAborted()
@@ -139,7 +139,7 @@ class RequestObject implements ConnectionRequest {
 
   // Programs take them out of the object.
   readonly accept = async (options: object = {}): Promise<never> => {
-    checkOptions('request.accept', 'options', options, connectionWords)
+    checkOptions('request.accept', 'options', options, connectionOptionNames)
     const given = options as ConnectionOptions<never>
     checkConnection('request.accept', given, MAX_WITH_ANSWER)
     given.signal?.throwIfAborted()
@@ -155,7 +155,7 @@ class RequestObject implements ConnectionRequest {
   }
 
   readonly reject = (options: RejectOptions = {}): void => {
-    checkOptions('request.reject', 'options', options, rejectWords)
+    checkOptions('request.reject', 'options', options, rejectOptionNames)
     const { privateData = new Uint8Array(0), reason = rejReason.CONSUMER_DEFINED } = options
     checkPrivateData('request.reject', privateData, MAX_WITH_REFUSAL)
     if (!Number.isInteger(reason) || reason < 1 || reason > HIGHEST_REASON)
@@ -180,7 +180,7 @@ class RequestObject implements ConnectionRequest {
 
 /** Listens at `rdma://HOST:PORT` of one device; 0.0.0.0 and [::] mean all its addresses, port 0 any free port. */
 export const listen = async (url: string, options: ListenOptions = {}): Promise<Server> => {
-  checkOptions('listen', 'options', options, listenWords)
+  checkOptions('listen', 'options', options, listenOptionNames)
   const { backlog = 0 } = options
   if (!Number.isInteger(backlog) || backlog < 0)
     throw invalidArgument('listen', `backlog ${formatValue(backlog)} is not a number of requests`)

@@ -9,7 +9,7 @@ import { CmEventType, CmPortSpace } from '../../spec/enums.ts'
 import { Errno, errnoName } from '../../spec/errno.ts'
 import { type RecordOf, zeroRecord } from '../../spec/schema/schema.ts'
 import { rejReason } from '../../spec/wire/mad.ts'
-import type { Words } from '../checks/options.ts'
+import type { KnownOptions } from '../checks/options.ts'
 import type { Device } from '../device.ts'
 import { checkBytes, checkFunction, formatValue, invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { checkSignal } from '../mailbox.ts'
@@ -77,7 +77,7 @@ export interface ConnectionOptions<P = AwaitableRcOptions> {
   readonly signal?: AbortSignal
 }
 
-export const connectionWords: Words<ConnectionOptions> = {
+export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
   privateData: true,
   pd: true,
   qp: true,

@@ -6,8 +6,8 @@ import { Cq } from '../../spec/classes/cq.ts'
 import { CqKind } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
 import type { RingPlace } from '../carrier.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
-import { checkChoice, detached, refused, withOptionWords } from '../error.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkChoice, detached, namingOptions, refused } from '../error.ts'
 import { checkSignal, type Until } from '../mailbox.ts'
 import { type DeviceContext, eventSource, type Kind, type Plan, plan } from '../plan.ts'
 import { consume, noProgramRing, oldestCompletion, type ProgramRing, ringOrNone, unreadCompletions } from '../ring.ts'
@@ -80,10 +80,10 @@ export interface CqOptions {
   readonly kind?: keyof typeof kinds
 }
 
-const cqWords: Words<CqOptions> = { entries: true, vector: true, kind: true }
-const thresholdWords: Words<Threshold> = { completions: true, microseconds: true }
+const cqOptionNames: KnownOptions<CqOptions> = { entries: true, vector: true, kind: true }
+const thresholdOptionNames: KnownOptions<Threshold> = { completions: true, microseconds: true }
 /** Options are passed through `wait` unchanged. */
-const armWords: Words<WaitOptions> = { ...thresholdWords, solicitedOnly: true, signal: true }
+const armOptionNames: KnownOptions<WaitOptions> = { ...thresholdOptionNames, solicitedOnly: true, signal: true }
 
 /** The attributes of the options. */
 const cqOptions = { cqe: 'entries', compVector: 'vector' }
@@ -140,9 +140,9 @@ class CqObject extends VerbsObject implements CompletionQueue {
   }
 
   moderate(threshold: Threshold): void {
-    checkOptions('cq.moderate', 'threshold', threshold, thresholdWords)
+    checkOptions('cq.moderate', 'threshold', threshold, thresholdOptionNames)
     const { completions = 0, microseconds = 0 } = threshold
-    withOptionWords(thresholdOptions, () =>
+    namingOptions(thresholdOptions, () =>
       this.kit.carrier.call(Cq, 'modify', this.handle, { count: completions, period: microseconds }),
     )
   }
@@ -153,19 +153,19 @@ class CqObject extends VerbsObject implements CompletionQueue {
   }
 
   arm(options: ArmOptions = {}): void {
-    checkOptions('cq.arm', 'options', options, armWords)
+    checkOptions('cq.arm', 'options', options, armOptionNames)
     const { solicitedOnly = false, completions, microseconds } = options
     const args = {
       solicitedOnly: solicitedOnly ? 1 : 0,
       ...(completions !== undefined && { count: completions }),
       ...(microseconds !== undefined && { period: microseconds }),
     }
-    withOptionWords(thresholdOptions, () => this.kit.carrier.call(Cq, 'reqNotify', this.handle, args))
+    namingOptions(thresholdOptions, () => this.kit.carrier.call(Cq, 'reqNotify', this.handle, args))
   }
 
   async wait(options: WaitOptions = {}): Promise<void> {
     if (this?.kit === undefined) throw detached('cq.wait')
-    checkOptions('cq.wait', 'options', options, armWords)
+    checkOptions('cq.wait', 'options', options, armOptionNames)
     checkSignal('cq.wait', options)
     const { signal } = options
     const { carrier, waiters } = this.kit
@@ -226,7 +226,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
   resize(wanted: number): void {
     const { carrier } = this.kit
     this.#release()
-    const { cqe, queue } = withOptionWords(
+    const { cqe, queue } = namingOptions(
       cqOptions,
       () => carrier.call(Cq, 'modify', this.handle, { cqe: wanted }).out as Made,
     )
@@ -283,7 +283,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
 defineVerbsClass(CqObject, 'cq', 'CompletionQueue')
 
 export const cqPlan = (kit: DeviceContext, options: CqOptions = {}): Plan<CompletionQueue> => {
-  checkOptions('cq.create', 'options', options, cqWords)
+  checkOptions('cq.create', 'options', options, cqOptionNames)
   const { entries = ENTRIES, vector = 0, kind = 'entries' } = options
   checkChoice('cq.create', 'kind', kind, Object.keys(kinds))
   const { carrier } = kit

@@ -28,7 +28,7 @@ import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../show.ts'
 import { observe, publishWaits, type TracedCall } from './observe.ts'
@@ -291,11 +291,11 @@ const networks = new WeakSet<object>()
 /** Whether it was made by `createNetwork`. */
 export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
 
-const networkWords: Words<NetworkOptions> = { fault: true, link: true, path: true, random: true }
+const networkOptionNames: KnownOptions<NetworkOptions> = { fault: true, link: true, path: true, random: true }
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
-  checkOptions('createNetwork', 'options', options, networkWords)
+  checkOptions('createNetwork', 'options', options, networkOptionNames)
   const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)

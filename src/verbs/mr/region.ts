@@ -4,7 +4,7 @@
 import { Mr } from '../../spec/classes/mr.ts'
 import { AccessFlags, MrKind } from '../../spec/enums.ts'
 import type { In, Out } from '../../spec/schema/schema.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkBytes, formatValue, invalidArgument } from '../error.ts'
 import {
   checkOwn,
@@ -120,7 +120,7 @@ export interface FileRegionOptions {
 
 const flags = AccessFlags.values
 
-export const accessWords: Words<Access> = {
+export const accessOptionNames: KnownOptions<Access> = {
   localWrite: true,
   remoteRead: true,
   remoteWrite: true,
@@ -130,12 +130,12 @@ export const accessWords: Words<Access> = {
   window: true,
   zeroBased: true,
 }
-const fileWords: Words<FileRegionOptions> = { offset: true, length: true, access: true }
-const changeWords: Words<Changes> = { access: true, pd: true }
+const fileOptionNames: KnownOptions<FileRegionOptions> = { offset: true, length: true, access: true }
+const changeOptionNames: KnownOptions<Changes> = { access: true, pd: true }
 
 /** ibv_access_flags of the rights. */
 export const accessFlags = (call: string, access: Access, localWrite: boolean): number => {
-  checkOptions(call, 'access', access, accessWords)
+  checkOptions(call, 'access', access, accessOptionNames)
   return (
     ((access.localWrite ?? localWrite) ? flags.LOCAL_WRITE : 0) |
     (access.remoteRead ? flags.REMOTE_READ : 0) |
@@ -240,7 +240,7 @@ class BufferRegion extends AnyRegion implements MemoryRegion {
   }
 
   reregister(changes: Changes): void {
-    checkOptions('mr.reregister', 'changes', changes, changeWords)
+    checkOptions('mr.reregister', 'changes', changes, changeOptionNames)
     const { access, pd } = changes
     if (pd !== undefined) checkOwn(this.kit, 'mr.reregister', 'pd', pd)
     const { out } = this.kit.carrier.call(Mr, 'modify', this.handle, {
@@ -319,7 +319,7 @@ export const fileRegionPlan = (
   file: number,
   options: FileRegionOptions,
 ): Plan<Region> => {
-  checkOptions('mr.create', 'options', options, fileWords)
+  checkOptions('mr.create', 'options', options, fileOptionNames)
   const { offset = 0, length, access = {} } = options
   checkOffset(offset)
   return otherPlan(kit, pd, access, length, { kind: FILE, start: BigInt(offset), file })

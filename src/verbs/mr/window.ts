@@ -5,7 +5,7 @@
 import { Mw } from '../../spec/classes/mw.ts'
 import { MwType } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
-import type { Words } from '../checks/options.ts'
+import type { KnownOptions } from '../checks/options.ts'
 import { invalidArgument } from '../error.ts'
 import { checkOwn, type DeviceContext, type Named, type Plan, plan } from '../plan.ts'
 import { defineVerbsClass, SHOWN, VerbsObject } from '../verbs-object.ts'
@@ -37,7 +37,7 @@ export interface Binding {
   readonly access?: Omit<Access, 'localWrite' | 'window'>
 }
 
-export const bindingWords: Words<Binding> = { region: true, offset: true, length: true, access: true }
+export const bindingOptionNames: KnownOptions<Binding> = { region: true, offset: true, length: true, access: true }
 
 /** A window with its internals for `bind`, which changes the key. */
 export class Window extends VerbsObject implements MemoryWindow {

@@ -21,7 +21,7 @@ export interface Activatable<A> {
 /** Definition of a type: its class, its option names, and the steps as arguments of `modify`. */
 export interface Activation<A> {
   readonly cls: { readonly name: string }
-  readonly words: object
+  readonly optionNames: object
   steps(chosen: A): readonly object[]
 }
 
@@ -31,22 +31,22 @@ interface Initial {
 
 /** The options; with `active`, `initial` has all attributes that make the queue pair ready to send. */
 export const atCreation = <A extends object, O extends ActiveOptions<A> & Initial>(
-  { cls, words, steps }: Activation<A>,
+  { cls, optionNames, steps }: Activation<A>,
   options: O,
 ): Omit<O, 'initial'> & Initial => {
   const { active = false } = options
   if (active === false) return options
   const chosen = active === true ? ({} as A) : active
-  checkOptions(`${cls.name}.create`, 'active', chosen, words)
+  checkOptions(`${cls.name}.create`, 'active', chosen, optionNames)
   return { ...options, initial: { ...combineSteps(steps(chosen)), ...options.initial } }
 }
 
 /** Moves it from RESET to ready to send. */
 export const activate = <A extends object>(
   qp: { modify(step: object): void },
-  { words, steps }: Activation<A>,
+  { optionNames, steps }: Activation<A>,
   options: A,
 ): void => {
-  checkOptions('qp.activate', 'options', options, words)
+  checkOptions('qp.activate', 'options', options, optionNames)
   for (const step of steps(options)) qp.modify(step)
 }

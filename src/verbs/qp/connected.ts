@@ -14,7 +14,7 @@ import {
   type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import {
   type MessageOptions,
   RC_WORDS,
@@ -30,7 +30,7 @@ import {
   connectSteps,
   type PeerOptions,
   type RcConnectOptions,
-  rcConnectWords,
+  rcConnectOptionNames,
   reliableSteps,
 } from './connection.ts'
 import { MessageQp, type Operations, type ReliableOperations, ReliableQp } from './operations.ts'
@@ -38,9 +38,9 @@ import {
   type InitialOptions,
   type QueuePair,
   type QueuePairOptions,
+  queuePairOptionNames,
   queuePairPlan,
   queuePairType,
-  queuePairWords,
   STEPS,
   type StepsTo,
 } from './queue-pair.ts'
@@ -96,15 +96,15 @@ export interface UcQueuePairOptions
     PeerOptions<ConnectOptions> {}
 
 /** RC and UC; `connection` has what differs. */
-const words: Words<RcQueuePairOptions> & Words<UcQueuePairOptions> = {
-  ...queuePairWords,
+const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
+  ...queuePairOptionNames,
   initial: true,
   peer: true,
   connection: true,
 }
 
 const rcSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
   const { responder, requester } = reliableSteps(chosen)
   return [init, { ...rtr, ...responder }, { ...rts, ...requester }]
 }
@@ -114,7 +114,7 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
     return RcQp
   }
 
-  get words(): number {
+  get requestOptionBits(): number {
     return RC_WORDS
   }
 
@@ -125,7 +125,7 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
 const rcType = queuePairType('RcQueuePair', RcObject, rcSteps)
 
 export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
-  checkOptions('rc_qp.create', 'options', options, words)
+  checkOptions('rc_qp.create', 'options', options, optionNames)
   return queuePairPlan(kit, rcType, pd, options)
 }
 
@@ -139,7 +139,7 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
     return UcQp
   }
 
-  get words(): number {
+  get requestOptionBits(): number {
     return UC_WORDS
   }
 
@@ -165,11 +165,11 @@ const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueueP
 
 /** Makes a queue pair that owns its completion queue. */
 export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
-  makeAwaitable(kit, 'rc_qp.create', options, words, all => queuePairPlan(kit, awaitableRcType, pd, all))
+  makeAwaitable(kit, 'rc_qp.create', options, optionNames, all => queuePairPlan(kit, awaitableRcType, pd, all))
 export const awaitableUcQp = (kit: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>
-  makeAwaitable(kit, 'uc_qp.create', options, words, all => queuePairPlan(kit, awaitableUcType, pd, all))
+  makeAwaitable(kit, 'uc_qp.create', options, optionNames, all => queuePairPlan(kit, awaitableUcType, pd, all))
 
 export const ucQpPlan = (kit: DeviceContext, pd: Named, options: UcQueuePairOptions): Plan<UcQueuePair> => {
-  checkOptions('uc_qp.create', 'options', options, words)
+  checkOptions('uc_qp.create', 'options', options, optionNames)
   return queuePairPlan(kit, ucType, pd, options)
 }

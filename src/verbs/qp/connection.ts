@@ -5,10 +5,10 @@
 import { secureRandom } from '../../host/random.ts'
 import { AccessFlags, Mtu, QpState } from '../../spec/enums.ts'
 import { addressText } from '../../wire/address.ts'
-import { addressing, type PathOptions, pathWords } from '../address.ts'
-import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
-import { invalidArgument, withOptionWords } from '../error.ts'
-import { type Access, accessWords } from '../mr/region.ts'
+import { addressing, type PathOptions, pathOptionNames } from '../address.ts'
+import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
+import { invalidArgument, namingOptions } from '../error.ts'
+import { type Access, accessOptionNames } from '../mr/region.ts'
 import type { PathFacts } from '../plan.ts'
 
 /** What a peer needs to connect: plain data, which can be sent to it in any way. */
@@ -17,7 +17,7 @@ export interface Endpoint {
   readonly qpn: number
   /** IPv4 or IPv6 address as text. */
   readonly gid: string
-  /** On a link that has them. */
+  /** On a link that has LIDs. */
   readonly lid?: number
   /** The first PSN that this side sends. */
   readonly psn: number
@@ -45,9 +45,9 @@ export interface RcConnectOptions extends ConnectOptions {
   readonly maxRdAtomic?: number
 }
 
-export const connectWords: Words<ConnectOptions> = { access: true, pathMtu: true, ...pathWords }
-export const rcConnectWords: Words<RcConnectOptions> = {
-  ...connectWords,
+export const connectOptionNames: KnownOptions<ConnectOptions> = { access: true, pathMtu: true, ...pathOptionNames }
+export const rcConnectOptionNames: KnownOptions<RcConnectOptions> = {
+  ...connectOptionNames,
   timeout: true,
   retryCount: true,
   rnrRetryCount: true,
@@ -59,7 +59,7 @@ const { INIT, RTR, RTS } = QpState.values
 const { REMOTE_READ, REMOTE_WRITE, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 
 const accessOf = (access: ConnectOptions['access'] = {}): number => {
-  checkOptions('qp.connect', 'access', access, accessWords)
+  checkOptions('qp.connect', 'access', access, accessOptionNames)
   const { remoteRead = true, remoteWrite = true, remoteAtomic = true } = access
   const { flushGlobal = true, flushPersistent = true } = access
   return (
@@ -107,7 +107,7 @@ const checkNumbers = (peer: Endpoint): void => {
 }
 
 /**
- * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first PSN of this side; `words`: the
+ * RESET → INIT → RTR → RTS with what every connected service needs. `psn`: the first PSN of this side; `known`: the
  * option names of the service.
  */
 export const connectSteps = (
@@ -115,9 +115,9 @@ export const connectSteps = (
   psn: number,
   peer: Endpoint,
   options: ConnectOptions = {},
-  words: object = connectWords,
+  known: object = connectOptionNames,
 ) => {
-  checkOptions('qp.connect', 'options', options, words)
+  checkOptions('qp.connect', 'options', options, known)
   checkRecord('qp.connect', 'peer', peer, "give the peer's `endpoint`: { qpn, gid, psn }")
   const where = addressing('qp.connect', path, peer, options)
   checkNumbers(peer)
@@ -172,7 +172,7 @@ export const endpointOf = ({ gid, lid }: PathFacts, { qpn, psn }: { qpn: number;
 
 /** Moves a queue pair through steps; back to RESET if one after the first fails. */
 export const connectBy = (qp: { modify(step: object): void }, steps: readonly object[]): void =>
-  withOptionWords(qpOptions, () => {
+  namingOptions(qpOptions, () => {
     let done = 0
     try {
       for (const step of steps) {

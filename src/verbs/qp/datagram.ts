@@ -20,7 +20,7 @@ import {
   type WithoutQueues,
 } from '../awaitable/queue-pair.ts'
 import type { CompletedRequest } from '../awaitable/request-promises.ts'
-import { checkOptions, checkRecord, type Words } from '../checks/options.ts'
+import { checkOptions, checkRecord, type KnownOptions } from '../checks/options.ts'
 import { type MessageOptions, UC_WORDS } from '../checks/request-options.ts'
 import { checkBytes, checkU32, detached, invalidArgument, RdmaError } from '../error.ts'
 import { checkOwn, type DeviceContext, destroyUnlessRemoved, type Named, type Plan, plan } from '../plan.ts'
@@ -37,9 +37,9 @@ import {
   QueuedQp,
   type QueuePair,
   type QueuePairOptions,
+  queuePairOptionNames,
   queuePairPlan,
   queuePairType,
-  queuePairWords,
 } from './queue-pair.ts'
 import { putDestination, putImmediate } from './requests.ts'
 
@@ -281,7 +281,7 @@ export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly Addr
 
 /** A queue pair that sends datagrams. */
 export abstract class DatagramQp<C extends ObjectClass = ObjectClass> extends QueuedQp<C> implements DatagramSender {
-  get words(): number {
+  get requestOptionBits(): number {
     return UC_WORDS
   }
 
@@ -310,11 +310,11 @@ export interface UdQueuePairOptions
 /** Options of `pd.udQp` without a `sendCq`. */
 export interface AwaitableUdOptions extends WithoutQueues<UdQueuePairOptions> {}
 
-const udWords: Words<UdQueuePairOptions> = { ...queuePairWords, initial: true, active: true }
+const udOptionNames: KnownOptions<UdQueuePairOptions> = { ...queuePairOptionNames, initial: true, active: true }
 
 const activation = {
   cls: UdQp,
-  words: { qkey: true } satisfies Words<UdActivation>,
+  optionNames: { qkey: true } satisfies KnownOptions<UdActivation>,
   steps: ({ qkey = DEFAULT_QKEY }: UdActivation): In<typeof UdQp.methods.modify>[] => [
     { state: INIT, pkeyIndex: 0, port: 1, qkey },
     { state: RTR },
@@ -350,12 +350,12 @@ const udType = queuePairType('UdQueuePair', UdObject)
 const awaitableUdType = queuePairType('UdQueuePair', awaitable<AwaitableUdQueuePair>(UdObject, { send: 2 }))
 
 export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOptions): Plan<UdQueuePair> => {
-  checkOptions('ud_qp.create', 'options', options, udWords)
+  checkOptions('ud_qp.create', 'options', options, udOptionNames)
   return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }
 
 /** Makes a queue pair that owns its completion queue. */
 export const awaitableUdQp = (kit: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
-  makeAwaitable(kit, 'ud_qp.create', options, udWords, all =>
+  makeAwaitable(kit, 'ud_qp.create', options, udOptionNames, all =>
     queuePairPlan(kit, awaitableUdType, pd, atCreation(activation, all)),
   )

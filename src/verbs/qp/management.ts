@@ -7,7 +7,7 @@ import { GsiQp } from '../../spec/classes/gsi_qp.ts'
 import { SmiQp } from '../../spec/classes/smi_qp.ts'
 import { QpState } from '../../spec/enums.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { DeviceContext, Named, Plan } from '../plan.ts'
 import { type Activatable, type Activation, type ActiveOptions, activate, atCreation } from './activation.ts'
 import { firstPsn } from './connection.ts'
@@ -16,9 +16,9 @@ import {
   type InitialOptions,
   type QueuePair,
   type QueuePairOptions,
+  queuePairOptionNames,
   queuePairPlan,
   queuePairType,
-  queuePairWords,
 } from './queue-pair.ts'
 
 export interface ManagementPath {
@@ -45,15 +45,15 @@ export const GSI_QKEY = 0x8001_0000
 const SMI_QKEY = 0
 
 const { INIT, RTR, RTS } = QpState.values
-const words: Words<GsiQueuePairOptions> & Words<SmiQueuePairOptions> = {
-  ...queuePairWords,
+const optionNames: KnownOptions<GsiQueuePairOptions> & KnownOptions<SmiQueuePairOptions> = {
+  ...queuePairOptionNames,
   initial: true,
   active: true,
 }
 
 const activationOf = (cls: ObjectClass, qkey: number): Activation<ManagementPath> => ({
   cls,
-  words: { pkeyIndex: true } satisfies Words<ManagementPath>,
+  optionNames: { pkeyIndex: true } satisfies KnownOptions<ManagementPath>,
   steps: ({ pkeyIndex = 0 }) => [{ state: INIT, pkeyIndex, qkey }, { state: RTR }, { state: RTS, sqPsn: firstPsn() }],
 })
 const gsiActivation = activationOf(GsiQp, GSI_QKEY)
@@ -82,10 +82,10 @@ const gsiType = queuePairType('GsiQueuePair', GsiObject)
 const smiType = queuePairType('SmiQueuePair', SmiObject)
 
 export const gsiQpPlan = (kit: DeviceContext, pd: Named, options: GsiQueuePairOptions): Plan<GsiQueuePair> => {
-  checkOptions('gsi_qp.create', 'options', options, words)
+  checkOptions('gsi_qp.create', 'options', options, optionNames)
   return queuePairPlan(kit, gsiType, pd, atCreation(gsiActivation, options))
 }
 export const smiQpPlan = (kit: DeviceContext, pd: Named, options: SmiQueuePairOptions): Plan<SmiQueuePair> => {
-  checkOptions('smi_qp.create', 'options', options, words)
+  checkOptions('smi_qp.create', 'options', options, optionNames)
   return queuePairPlan(kit, smiType, pd, atCreation(smiActivation, options))
 }

@@ -12,13 +12,13 @@ import {
   type FlushExtent,
   type ImmediateOptions,
   type RcMessageOptions,
-  RequestWords,
+  RequestOptionBits,
   type SendOptions,
 } from '../checks/request-options.ts'
 import { checkU32, invalidArgument } from '../error.ts'
 import { accessFlags, type Slice } from '../mr/region.ts'
 import { createRemoteMemory, type RemoteMemory, type RemoteMemoryData, rangeOf } from '../mr/remote-memory.ts'
-import { type Binding, bindingWords, type MemoryWindow, type Window } from '../mr/window.ts'
+import { type Binding, bindingOptionNames, type MemoryWindow, type Window } from '../mr/window.ts'
 import { checkOwn } from '../plan.ts'
 import type { ProgramRing } from '../ring.ts'
 import { type Connected, connectBy, type Endpoint, endpointOf, type RcConnectOptions } from './connection.ts'
@@ -61,7 +61,7 @@ export interface ReliableOperations<O extends object, R = void> {
 }
 
 const wr = WrOpcode.values
-const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestWords
+const { ANY, IMMEDIATE, INVALIDATE, FLUSH, SRQ } = RequestOptionBits
 /** The options of each operation. */
 const SEND_WORDS = ANY | IMMEDIATE | INVALIDATE | SRQ
 const WRITE_WORDS = ANY | IMMEDIATE | SRQ
@@ -122,7 +122,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
 
   bind(window: MemoryWindow, binding: Binding, options?: SendOptions): RemoteMemory {
     checkOwn(this.kit, 'qp.bind', 'window', window)
-    checkOptions('qp.bind', 'binding', binding, bindingWords)
+    checkOptions('qp.bind', 'binding', binding, bindingOptionNames)
     checkOwn(this.kit, 'qp.bind', 'region', binding.region)
     const { region, offset = 0, length = region.length - offset, access } = binding
     const { address } = region.remote(offset, length)

@@ -12,7 +12,7 @@ import { QpFlags, QpState } from '../../spec/enums.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
 import { SendFlags } from '../../spec/work.ts'
 import type { Carrier, RingPlace } from '../carrier.ts'
-import { checkRecord, type Words } from '../checks/options.ts'
+import { checkRecord, type KnownOptions } from '../checks/options.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
 import { detached, invalidArgument, type RdmaError, refused } from '../error.ts'
@@ -77,15 +77,15 @@ export interface QueuePairOptions extends SendQueueOptions {
   readonly maxRecvSge?: number
 }
 
-export const sendQueueWords: Words<SendQueueOptions> = {
+export const sendQueueOptionNames: KnownOptions<SendQueueOptions> = {
   sendCq: true,
   maxSendWr: true,
   maxSendSge: true,
   maxInlineData: true,
   signalAll: true,
 }
-export const queuePairWords: Words<QueuePairOptions> = {
-  ...sendQueueWords,
+export const queuePairOptionNames: KnownOptions<QueuePairOptions> = {
+  ...sendQueueOptionNames,
   recvCq: true,
   srq: true,
   maxRecvWr: true,
@@ -357,8 +357,8 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     this.qkey = qkey
   }
 
-  /** The options of its requests (`RequestWords`). */
-  abstract get words(): number
+  /** The options of its requests (`RequestOptionBits`). */
+  abstract get requestOptionBits(): number
 
   get pending(): number {
     return this.sends === undefined ? 0 : outstandingRequests(this.sends)
@@ -388,10 +388,10 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   }
 }
 
-/** The options of its type's requests. */
-const wordsOf = (self: QueuedQp | undefined, call: string): number => {
+/** Options that requests of its type may have, as bits. */
+const requestOptionsOf = (self: QueuedQp | undefined, call: string): number => {
   if (self?.kit === undefined) throw detached(call)
-  return self.words
+  return self.requestOptionBits
 }
 
 /**
@@ -418,8 +418,8 @@ const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local
 
 /**
  * Starts a send request: returns a slot of the send queue with the common fields written; throws RdmaError ENOMEM when
- * the queue is full. `sends` of the queue pair is the ring; `endRequest` posts the request. `words`: options of the
- * operation; only those that the type has.
+ * the queue is full. `sends` of the queue pair is the ring; `endRequest` posts the request. `allowed`: options of the
+ * operation (`RequestOptionBits`); those that the type of the queue pair lacks are refused as well.
  */
 export const beginRequest = (
   self: QueuedQp,
@@ -427,9 +427,9 @@ export const beginRequest = (
   opcode: number,
   local: Local | undefined,
   options: SendOptions | undefined,
-  words: number,
+  allowed: number,
 ): number => {
-  if (options !== undefined) checkRequestOptions(call, options, words & wordsOf(self, call))
+  if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(self, call))
   const ring = self?.sends ?? openSends(self, call)
   const at = nextSlot(ring)
   if (at < 0) throw throwQueueFull(call, 'send', ring.capacity)

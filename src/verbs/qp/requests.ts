@@ -20,7 +20,7 @@ const putSlice = (words: Int32Array, at: number, { lo, hi, length, lkey }: Slice
   words[(at + RingSge.LKEY) >> 2] = lkey
 }
 
-/** Writes elements to `at` and answers their number; `totalOf` gives their total length. */
+/** Writes elements to `at` and returns their number; `totalOf` gives their total length. */
 const putSlices = (words: Int32Array, at: number, local: Slice | readonly Slice[]): number => {
   if (!Array.isArray(local)) {
     putSlice(words, at, local as Slice)

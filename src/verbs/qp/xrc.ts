@@ -6,7 +6,7 @@ import { XrcIniQp, XrcTgtQp } from '../../spec/classes/xrc_qp.ts'
 import { Xrcd } from '../../spec/classes/xrcd.ts'
 import { XrcdFlags } from '../../spec/enums.ts'
 import type { Out } from '../../spec/schema/schema.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { type RcMessageOptions, type SendOptions, XRC_WORDS, type XrcOptions } from '../checks/request-options.ts'
 import { checkOwn, type DeviceContext, eventSource, type Kind, make, type Named, type Plan, plan } from '../plan.ts'
 import { defineVerbsClass, VerbsObject } from '../verbs-object.ts'
@@ -19,7 +19,7 @@ import {
   firstPsn,
   type PeerOptions,
   type RcConnectOptions,
-  rcConnectWords,
+  rcConnectOptionNames,
   reliableSteps,
 } from './connection.ts'
 import { type Operations, type ReliableOperations, ReliableQp } from './operations.ts'
@@ -34,7 +34,7 @@ import {
   type SendQueueOptions,
   STEPS,
   type StepsTo,
-  sendQueueWords,
+  sendQueueOptionNames,
 } from './queue-pair.ts'
 
 /** The same operations with mandatory options. */
@@ -86,19 +86,19 @@ export interface XrcDomainOptions {
   readonly exclusive?: boolean
 }
 
-const targetWords: Words<XrcTargetOptions> = { qpn: true, initial: true, peer: true, connection: true }
-const initiatorWords: Words<XrcInitiatorOptions> = {
-  ...sendQueueWords,
+const targetOptionNames: KnownOptions<XrcTargetOptions> = { qpn: true, initial: true, peer: true, connection: true }
+const initiatorOptionNames: KnownOptions<XrcInitiatorOptions> = {
+  ...sendQueueOptionNames,
   initial: true,
   peer: true,
   connection: true,
 }
-const domainWords: Words<XrcDomainOptions> = { file: true, exclusive: true }
+const domainOptionNames: KnownOptions<XrcDomainOptions> = { file: true, exclusive: true }
 
 const { CREAT, EXCL } = XrcdFlags.values
 
 const targetSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
   const { responder: answering, timeout } = reliableSteps(chosen)
   return [init, { ...rtr, ...answering }, { ...rts, ...timeout }]
 }
@@ -120,7 +120,7 @@ defineVerbsClass(TargetObject, 'qp', 'XrcTarget')
 
 const targetPlan = (kit: DeviceContext, xrcd: Named, options: XrcTargetOptions): Plan<XrcTarget> => {
   checkOwn(kit, 'xrc_tgt_qp.create', 'xrcd', xrcd)
-  checkOptions('xrc_tgt_qp.create', 'options', options, targetWords)
+  checkOptions('xrc_tgt_qp.create', 'options', options, targetOptionNames)
   const { qpn } = options
   const psn = firstPsn()
   const first = initialAttributesOf(targetSteps, kit, psn, options)
@@ -155,14 +155,14 @@ class Domain extends VerbsObject implements XrcDomain {
 defineVerbsClass(Domain, 'xrcd', 'XrcDomain')
 
 export const xrcdPlan = (kit: DeviceContext, options: XrcDomainOptions = {}): Plan<XrcDomain> => {
-  checkOptions('xrcd.create', 'options', options, domainWords)
+  checkOptions('xrcd.create', 'options', options, domainOptionNames)
   const { file, exclusive = false } = options
   const args = { ...(file !== undefined && { file }), flags: CREAT | (exclusive ? EXCL : 0) }
   return plan(Xrcd, args, ({ object: handle }) => new Domain(kit, handle))
 }
 
 const initiatorSteps: StepsTo = (path, psn, peer, chosen) => {
-  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectWords)
+  const { init, rtr, rts } = connectSteps(path, psn, peer, chosen, rcConnectOptionNames)
   return [init, rtr, { ...rts, ...reliableSteps(chosen).requester }]
 }
 
@@ -171,7 +171,7 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
     return XrcIniQp
   }
 
-  get words(): number {
+  get requestOptionBits(): number {
     return XRC_WORDS
   }
 
@@ -182,6 +182,6 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
 const initiatorType = queuePairType('XrcInitiator', InitiatorObject, initiatorSteps)
 
 export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
-  checkOptions('xrc_ini_qp.create', 'options', options, initiatorWords)
+  checkOptions('xrc_ini_qp.create', 'options', options, initiatorOptionNames)
   return queuePairPlan(kit, initiatorType, pd, options)
 }

@@ -4,7 +4,7 @@
  */
 import { Srq, XrcSrq } from '../../spec/classes/srq.ts'
 import type { AnyValues, ObjectClass, Out } from '../../spec/schema/schema.ts'
-import { checkOptions, type Words } from '../checks/options.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import {
   checkOwn,
   type DeviceContext,
@@ -51,7 +51,7 @@ type SrqMade = AnyValues & ReceiveQueueMade
 type XrcSrqMade = SrqMade & { readonly srqNum: number }
 
 const RECEIVES = 256
-const srqWords: Words<SrqOptions> = { maxWr: true, maxSge: true }
+const srqOptionNames: KnownOptions<SrqOptions> = { maxWr: true, maxSge: true }
 
 /** Arguments of creations of all kinds. */
 const srqArguments = (pd: Named, source: EventSource, { maxWr = RECEIVES, maxSge = 1 }: SrqOptions) => ({
@@ -98,7 +98,7 @@ defineVerbsClass(SrqObject, 'srq', 'SharedReceiveQueue')
 /** A shared receive queue in protection domain `pd`. */
 export const srqPlan = (kit: DeviceContext, pd: Named, options: SrqOptions = {}): Plan<SharedReceiveQueue> => {
   checkOwn(kit, 'srq.create', 'pd', pd)
-  checkOptions('srq.create', 'options', options, srqWords)
+  checkOptions('srq.create', 'options', options, srqOptionNames)
   const source = eventSource(kit, Srq)
   return {
     class: Srq,
@@ -117,10 +117,10 @@ export interface XrcSrqOptions extends SrqOptions {
   readonly cq: Reference<'cq'>
 }
 
-const xrcSrqWords: Words<XrcSrqOptions> = { ...srqWords, xrcd: true, cq: true }
+const xrcSrqOptionNames: KnownOptions<XrcSrqOptions> = { ...srqOptionNames, xrcd: true, cq: true }
 
 export const xrcSrqPlan = (kit: DeviceContext, pd: Named, options: XrcSrqOptions): Plan<XrcSharedReceiveQueue> => {
-  checkOptions('xrc_srq.create', 'options', options, xrcSrqWords)
+  checkOptions('xrc_srq.create', 'options', options, xrcSrqOptionNames)
   checkOwn(kit, 'xrc_srq.create', 'pd', pd)
   checkOwn(kit, 'xrc_srq.create', 'xrcd', options.xrcd)
   checkOwn(kit, 'xrc_srq.create', 'cq', options.cq)

@@ -109,7 +109,7 @@ test('a refusal has a sentence and leaves nothing: an impossible path of states,
   const { destQpn: _, ...noPeer } = everything()
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
   refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
-  refused({ port: 1 }, /attribute state is missing: it says how far port reach/)
+  refused({ port: 1 }, /attribute state is missing: port need the state to create the queue pair in/)
   // A name listed without a value is ignored once it has one.
   const made = create({ accessFlags: undefined } as object)
   invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)

@@ -8,7 +8,7 @@ import { type FaultRule, noFaults, parseFaults } from '../../../src/phy/faults/r
 import type { MemorySwitch } from '../../../src/phy/memory.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
 import { addTap } from '../../../src/phy/tap.ts'
-import { flowBetween, type Got, ipv4, ports, psns, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
+import { flowBetween, ipv4, ports, psns, type ReceivedPacket, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
 
 interface Bench {
   link: MemorySwitch
@@ -27,8 +27,8 @@ const bench = (spec: FaultRule | string): Bench => {
 /**
  * Sends packets 0 … total - 1 in runs of the given sizes, repeated; returns everything that arrived after all timers.
  */
-const transfer = ({ from, to, flow }: Bench, total: number, sizes: readonly number[] = [16]): Got[] => {
-  const got: Got[] = []
+const transfer = ({ from, to, flow }: Bench, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
+  const got: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
     const count = Math.min(sizes[i % sizes.length], total - psn)
     assert.ok(sendRun(from, flow, psn, count))
@@ -146,7 +146,11 @@ describe('faults', () => {
     const b = bench('reorder=1')
     sendRun(b.from, b.flow, 5, 1)
     assert.deepEqual(receiveAll(b.to), [])
-    assert.equal(b.to.nextTimeout(), 0, 'it requires the time')
+    assert.equal(
+      b.to.nextTimeout(),
+      0,
+      'onTimeout must be called immediately, because the layer does not know the time',
+    )
     b.to.onTimeout(70)
     assert.deepEqual(receiveAll(b.to), [])
     assert.equal(b.to.nextTimeout(), 1070)

@@ -7,7 +7,7 @@ import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import type { MemorySwitch } from '../../../src/phy/memory.ts'
 import { emptyRun, type Port } from '../../../src/phy/port.ts'
 import { addTap } from '../../../src/phy/tap.ts'
-import { flowBetween, type Got, ipv4, ports, psns, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
+import { flowBetween, ipv4, ports, psns, type ReceivedPacket, receiveAll, sendRun, smallSwitch } from '../helpers.ts'
 
 interface Bench {
   link: MemorySwitch
@@ -26,8 +26,8 @@ const bench = (spec: string): Bench => {
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i)
 
 /** Advances time from timeout to timeout until there is none; returns what arrived. */
-const wait = ({ from, to }: Bench): Got[] => {
-  const got: Got[] = []
+const wait = ({ from, to }: Bench): ReceivedPacket[] => {
+  const got: ReceivedPacket[] = []
   for (let now = 0; from.nextTimeout() < Infinity; ) {
     now = Math.max(now, from.nextTimeout())
     from.onTimeout(now)
@@ -36,8 +36,8 @@ const wait = ({ from, to }: Bench): Got[] => {
   return got
 }
 
-const transfer = (b: Bench, total: number, sizes: readonly number[] = [16]): Got[] => {
-  const got: Got[] = []
+const transfer = (b: Bench, total: number, sizes: readonly number[] = [16]): ReceivedPacket[] => {
+  const got: ReceivedPacket[] = []
   for (let psn = 0, i = 0; psn < total; i++) {
     const count = Math.min(sizes[i % sizes.length], total - psn)
     assert.ok(sendRun(b.from, b.flow, psn, count))

@@ -21,7 +21,7 @@ export interface AddressHandle {
   /** The number by which work requests name it, from 1 on. */
   readonly number: number
   readonly pd: number
-  /** The port's. */
+  /** The port's number of the flow. */
   flow: number
   address: Address
 }
