@@ -7,16 +7,23 @@
  *   open                              opens another channel, to which later lines write; its number is its descriptor
  *   use FD                            later lines write to that one
  *   write NUMBER AT OUT HEX           a command with that body, the pointer to a response of OUT bytes at AT (-1: none)
+ *   poll                              whether the channel is readable now, by poll(2), select(2) and epoll(7): 0 or 7
+ *   fork                              a child runs the steps that follow; the parent waits for its end and goes on
+ *   exit                              this process ends, without an answer
  *   raw LENGTH HEX                    writes these bytes with LENGTH as the length
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <rdma/rdma_user_cm.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MAX_BYTES 4096
@@ -41,6 +48,23 @@ static int unhex(const char *text, unsigned char *bytes)
     return length;
 }
 
+static int readable(void)
+{
+    struct pollfd wanted = {.fd = channel, .events = POLLIN};
+    struct epoll_event event = {.events = EPOLLIN};
+    struct timeval now = {0};
+    fd_set set;
+    FD_ZERO(&set);
+    FD_SET(channel, &set);
+    const int epoll = epoll_create1(EPOLL_CLOEXEC);
+    epoll_ctl(epoll, EPOLL_CTL_ADD, channel, &event);
+    const int found = (poll(&wanted, 1, 0) == 1 && wanted.revents == POLLIN) |
+                      (select(channel + 1, &set, NULL, NULL, &now) == 1) << 1 |
+                      (epoll_wait(epoll, &event, 1, 0) == 1) << 2;
+    close(epoll);
+    return found;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 1) {
@@ -49,6 +73,7 @@ int main(int argc, char **argv)
     }
     static char line[4 * MAX_BYTES], hex[2 * MAX_BYTES + 1];
     static unsigned char message[2 * MAX_BYTES], response[MAX_BYTES];
+    setvbuf(stdin, NULL, _IONBF, 0); /* a child goes on where its parent stopped */
     while (fgets(line, sizeof line, stdin)) {
         int number, at, out;
         long length;
@@ -59,6 +84,14 @@ int main(int argc, char **argv)
         } else if (sscanf(line, "use %d", &number) == 1) {
             channel = number;
             answer(0, NULL, 0);
+        } else if (strncmp(line, "poll", 4) == 0) {
+            answer(readable(), NULL, 0);
+        } else if (strncmp(line, "fork", 4) == 0) {
+            if (fork() > 0)
+                wait(NULL);
+            answer(0, NULL, 0);
+        } else if (strncmp(line, "exit", 4) == 0) {
+            _exit(0);
         } else if (sscanf(line, "raw %ld %8192s", &length, hex) >= 1) {
             unhex(hex, message);
             answer(write(channel, message, length), NULL, 0);

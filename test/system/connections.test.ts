@@ -131,6 +131,84 @@ describe('a request whose peer is gone', { skip: missing }, () => {
   })
 })
 
+describe('a channel', { skip: missing }, () => {
+  it('is readable by poll, select and epoll while an event is there; a child uses it like its parent', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const readable = async () => (await client.say('poll')).result
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    assert.deepEqual([await readable(), await client.event()], [0, undefined])
+    await client.resolve(id, PORT)
+    assert.equal(await readable(), 7)
+    assert.equal((await client.event())?.name, 'ADDR_RESOLVED')
+    assert.equal(await readable(), 7)
+    // While a request is in flight a child takes over: it reads what its parent has not, and connects.
+    assert.ok((await client.connect(id, QUEUE_PAIR)) >= 0)
+    await client.say('fork')
+    assert.equal((await client.event())?.name, 'ROUTE_RESOLVED')
+    const { id: request } = await server.until('CONNECT_REQUEST')
+    assert.ok((await server.accept(request, QUEUE_PAIR + 1)) >= 0)
+    await client.until('CONNECT_RESPONSE')
+    assert.ok((await client.accept(id)) >= 0)
+    await server.until('ESTABLISHED')
+    const own = await client.create(5n)
+    // The child ends; what it has made is the channel's, which its parent has.
+    assert.equal((await client.say('exit')).result, 0)
+    assert.equal(await readable(), 0)
+    assert.ok((await client.disconnect(id)) >= 0)
+    await server.until('DISCONNECTED')
+    await server.disconnect(request)
+    await client.until('DISCONNECTED')
+    for (const one of [own, id]) assert.ok((await client.destroy(one)) >= 0)
+    for (const one of [server, client]) await one.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('an identifier', { skip: missing }, () => {
+  it('may be destroyed after each step of a connection, by either end first; nothing is left', async t => {
+    const daemon = await startDaemon(t)
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    let qpn = 0x4000
+    for (const isClientFirst of [true, false, true])
+      for (let last = 0; last < 6; last++) {
+        const id = await client.create()
+        let request: number | undefined
+        const steps = [
+          () => client.resolve(id, PORT),
+          () => client.connect(id, qpn++),
+          async () => {
+            request = (await server.until('CONNECT_REQUEST')).id
+          },
+          () => server.accept(request ?? 0, qpn++),
+          async () => {
+            await client.until('CONNECT_RESPONSE')
+            await client.accept(id)
+          },
+          () => client.disconnect(id),
+        ]
+        for (const step of steps.slice(0, last + 1)) await step()
+        const destroyClient = () => client.destroy(id)
+        const destroyServer = async () => request === undefined || server.destroy(request)
+        const order = isClientFirst ? [destroyClient, destroyServer] : [destroyServer, destroyClient]
+        for (const destroy of order) await destroy()
+        // An unread request, of a client that has ended: it is there nevertheless, as on Linux.
+        if (last === 1) await server.destroy((await server.until('CONNECT_REQUEST')).id)
+      }
+    await client.close()
+    const { connections } = await daemon.settled(stat => stat.sessions === 1 && stat.connections.connections === 0)
+    assert.deepEqual(connections, { identifiers: 1, listeners: 1, connections: 0 })
+    await server.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
 describe('a program that rejects', { skip: missing }, () => {
   it('may use the reject reasons that Linux leaves to programs', async t => {
     const daemon = await startDaemon(t)
