@@ -26,6 +26,7 @@
 #define USERDMA_WRITTEN 9u
 #define USERDMA_READ 10u
 #define USERDMA_STACK 11u
+#define USERDMA_REFUSED 12u
 #define USERDMA_TOOL 16u
 #define USERDMA_TRACE 17u
 #define USERDMA_REPLY 32768u
@@ -177,6 +178,15 @@ struct userdma_post {
     uint64_t reserved;
 };
 _Static_assert(sizeof(struct userdma_post) == 32, "layout of struct userdma_post");
+
+struct userdma_refused {
+    uint64_t wr_id;
+    uint32_t queue;
+    uint32_t number;
+    uint32_t error;
+    uint32_t state;
+};
+_Static_assert(sizeof(struct userdma_refused) == 24, "layout of struct userdma_refused");
 
 struct userdma_range {
     uint64_t address;

@@ -17,6 +17,7 @@ struct request {
         struct userdma_write write;
         struct userdma_map map;
         struct userdma_netlink netlink;
+        struct userdma_refused refused;
     };
 };
 

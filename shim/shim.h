@@ -161,6 +161,9 @@ void stack_take(struct stack *stack);
 uint32_t stack_of_posts(void);
 /* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
+/* Reports a request that was refused when it was posted. Returns `error`; preserves errno. */
+struct ibv_qp;
+int stack_refused(int fd, uint32_t queue, const struct ibv_qp *qp, uint64_t wr_id, int error);
 
 /* ---- early.c ---- */
 

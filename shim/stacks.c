@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <execinfo.h>
+#include <infiniband/verbs.h>
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,9 @@ bool shim_stacks;
 
 /* Distinct stacks of a process; further ones have no number. A power of two. */
 #define MAX_STACKS 8192
+
+/* Refused posts that a process reports. */
+#define MAX_REPORTS 1000
 
 /* By hash, linear probing. Written with the session's lock held, the number last; never removed. */
 static struct {
@@ -174,4 +178,34 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     if (stack != 0)
         REAL(pwrite64)(fd, &post, sizeof post, at);
     errno = saved;
+}
+
+int stack_refused(int fd, uint32_t queue, const struct ibv_qp *qp, uint64_t wr_id, int error)
+{
+    /* A program may post until its queue is full again and again. */
+    static unsigned reports;
+    if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
+        return error;
+    struct shim_guard guard;
+    struct stack stack;
+    const int saved = errno;
+    stack_take(&stack);
+    if (!session_enter(&guard))
+        return error;
+    const struct fd_entry *entry = fd_lookup(fd);
+    if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
+        struct request request = {.header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context}};
+        struct reply reply;
+        request.header.stack = stack_number(&stack, &guard);
+        request.refused = (struct userdma_refused){.wr_id = wr_id,
+                                                   .queue = queue,
+                                                   .number = qp->qp_num,
+                                                   .error = (uint32_t)abs(error),
+                                                   .state = qp->state};
+        if (session_exchange(&request, sizeof request.refused, &reply, &guard) == 0)
+            reply_close_all(&reply);
+    }
+    session_leave(&guard);
+    errno = saved;
+    return error;
 }

@@ -139,8 +139,10 @@ static void note_receives(int fd, uint32_t queue, uint32_t number, const struct 
 static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv_recv_wr *list,
                      struct ibv_recv_wr **bad)
 {
-    note_receives(qp->context->cmd_fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
-    return original(qp, list, bad);
+    const int fd = qp->context->cmd_fd;
+    note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
+    const int error = original(qp, list, bad);
+    return error == 0 ? 0 : stack_refused(fd, USERDMA_POST_RECEIVE, qp, *bad ? (*bad)->wr_id : 0, error);
 }
 
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
@@ -150,11 +152,10 @@ static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, 
     return original(srq, list, bad);
 }
 
-static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
-                     struct ibv_send_wr **bad)
+/* Posting by a provider or by xrc.c. */
+static int post_sends(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                      struct ibv_send_wr **bad)
 {
-    if (UNLIKELY(shim_stacks))
-        note_sends(qp, list);
     if (UNLIKELY(!can_send(qp))) {
         *bad = list;
         return EINVAL;
@@ -164,12 +165,24 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
     return original(qp, list, bad);
 }
 
+static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list,
+                     struct ibv_send_wr **bad)
+{
+    if (LIKELY(!shim_stacks))
+        return post_sends(original, qp, list, bad);
+    note_sends(qp, list);
+    const int error = post_sends(original, qp, list, bad);
+    return error == 0 ? 0 : stack_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp, *bad ? (*bad)->wr_id : 0, error);
+}
+
 /* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
 static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
         qp->wr_abort(qp);
-        return EINVAL;
+        return LIKELY(!shim_stacks) ? EINVAL
+                                    : stack_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, &qp->qp_base,
+                                                    qp->wr_id, EINVAL);
     }
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;

@@ -20,7 +20,7 @@ import {
 } from '../spec/findings.ts'
 import { PostQueue } from '../spec/session.ts'
 import { areConnected, type DeviceWithGid, misfits, sideBySide } from './connection.ts'
-import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateOf } from './objects.ts'
+import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateName, stateOf } from './objects.ts'
 
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
 export interface CheckedCall {
@@ -49,6 +49,19 @@ export interface CheckedFailure {
   readonly peerDevice: string | undefined
   /** Where the failed request was posted: a PostQueue, and the number of the queue. */
   postStack(queue: number, number: number): Stack
+}
+
+/** A post that the program's library refused. `queue`: PostQueue; `state`: the queue pair's. */
+export interface RefusedPost {
+  readonly time: number
+  readonly device: string
+  readonly program: Program | undefined
+  readonly queue: number
+  readonly number: number
+  readonly wrId: bigint
+  readonly error: number
+  readonly state: number
+  readonly stack: Stack
 }
 
 /** Distinct findings that are remembered; further ones are dropped, and counted in `dropped`. */
@@ -264,6 +277,19 @@ export class Checker {
   #peerOf({ qp: { address, destQpn } }: KnownObject): KnownObject | undefined {
     const device = address && this.#deviceWith(address.dgid)
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
+  }
+
+  /** A post that was refused in the program itself. */
+  refusedPost({ queue, number, error, state, wrId, ...place }: RefusedPost): void {
+    const isSend = queue === PostQueue.SEND
+    const call = isSend ? 'ibv_post_send' : 'ibv_post_recv'
+    const own = this.#objects.qp(place.device, number)
+    const name = own?.name ?? `QP 0x${number.toString(16)}`
+    const { RESET, RTS } = QpState.values
+    const isTooEarly = error === Errno.EINVAL && (isSend ? state < RTS : state === RESET)
+    const id = isTooEarly ? 'post-wrong-state' : error === Errno.EINVAL ? 'refused-call' : 'queue-full'
+    const text = `${call} on ${name}, wr_id ${wrId}: ${findings[id].title}${isTooEarly ? `: ${stateName(state)}` : ''}`
+    this.#find(id, { ...place, what: 'posted' }, { text, objects: [own] })
   }
 
   // ---- failures ----

@@ -127,7 +127,8 @@ export class KnownObject {
 const numberOf = (value: unknown): number | undefined =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
 
-const stateName = (state: number): string =>
+/** Name of a queue pair's state. */
+export const stateName = (state: number): string =>
   Object.entries(QpState.values).find(([, value]) => value === state)?.[0] ?? String(state)
 
 /** Names of a queue pair's state, and of its type. */

@@ -3,10 +3,10 @@
  * its findings.
  */
 import { readSync } from 'node:fs'
-import { Checker } from '../check/checker.ts'
+import { Checker, type RefusedPost } from '../check/checker.ts'
 import { deviceWithGid, feedChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
-import type { Finding, Stack } from '../spec/findings.ts'
+import type { Finding, Program, Stack } from '../spec/findings.ts'
 import { Messages, PostLog, postSlot } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { FailureReports } from './failures.ts'
@@ -21,6 +21,12 @@ export interface CheckDesk {
   /** STACK of a process: `declared` is its id in its own namespace, as its posts have it. False: it has too many. */
   define(pid: number, declared: number, id: number, frames: string): boolean
   stackOf(pid: number, id: number): Stack
+  /** REFUSED of a process, about a queue pair of a context. */
+  refusedPost(
+    context: Context,
+    stack: Stack,
+    post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'>,
+  ): void
   /** `receive` gets all findings, those so far at once; until the function returned is called. */
   subscribe(receive: (finding: Finding) => void): () => void
   /** How often each finding was found, by its number − 1; and distinct ones beyond the limit. */
@@ -74,6 +80,11 @@ export const createCheckDesk = (
       : NONE
   }
 
+  const programOf = (context: Context): Program | undefined => {
+    const owner = failures.ownerOf(context)
+    return owner && { pid: owner.pid, command: owner.command }
+  }
+
   const desk: CheckDesk = {
     calling: undefined,
     define(pid, declared, id, frames) {
@@ -89,6 +100,8 @@ export const createCheckDesk = (
       return true
     },
     stackOf,
+    refusedPost: (context, stack, post) =>
+      checker.refusedPost({ ...post, time: now(), device: context.device.name, program: programOf(context), stack }),
     subscribe(receive) {
       for (const finding of found) receive(finding)
       receivers.add(receive)
@@ -103,10 +116,7 @@ export const createCheckDesk = (
   }
   feedChecker(core, checker, {
     now,
-    program(context) {
-      const owner = failures.ownerOf(context)
-      return owner && { pid: owner.pid, command: owner.command }
-    },
+    program: programOf,
     callStack: () => desk.calling ?? NONE,
     postStack,
   })

@@ -383,6 +383,18 @@ const table = {
     why: 'The call answers EINVAL; the reason is in the finding.',
     advice: 'check the result of every call',
   },
+  'post-wrong-state': {
+    severity: 'warning',
+    title: 'a request was posted to a queue pair whose state does not allow it',
+    why: 'Sends can be posted from RTS on, receives from INIT on (IBA 10.3.1, 10.8.3); the call answers EINVAL, and no completion follows.',
+    advice: 'move the queue pair to RTS before the first send, and check the result of every post',
+  },
+  'queue-full': {
+    severity: 'note',
+    title: 'a request was posted to a full queue',
+    why: 'A queue holds max_send_wr or max_recv_wr requests; the call answers ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
+    advice: 'count outstanding requests, signal some of them, and poll before posting more',
+  },
   leak: {
     severity: 'warning',
     title: 'an object was alive when its program closed the device or ended',

@@ -36,6 +36,8 @@
  * - STACK names a stack of the program, for `userdma check`: later headers and posts refer to it by its id. Frames are
  *   lines, innermost first: `FILE+0xOFFSET SYMBOL`; the offset is the one before relocation. The reply is that of IOCTL
  *   with 0. A client records stacks if its environment has `SessionEnv.stacks`.
+ * - REFUSED reports, for `userdma check`, that a post was refused in the program itself, without a call. The reply is that
+ *   of IOCTL with 0.
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
  *   context.
  * - The other messages are for tools; bodies and replies are JSON text.
@@ -58,6 +60,7 @@ export const MessageType = {
   WRITTEN: 9,
   READ: 10,
   STACK: 11,
+  REFUSED: 12,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -188,6 +191,8 @@ export const Messages = {
     ['stack', 'u32'],
     ['reserved', 'u64'],
   ),
+  /** queue: PostQueue; error: a positive errno; state: the queue pair's, as libibverbs knows it. */
+  refused: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['error', 'u32'], ['state', 'u32']),
   /** A range of the program's memory, in bytes. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /** The arguments of mmap(2); `protection`: PROT_… */
@@ -210,6 +215,7 @@ export const Exchanges = {
   WRITTEN: { request: null, reply: 'callReply' },
   READ: { request: 'write', reply: 'callReply' },
   STACK: { request: 'stack', reply: 'callReply' },
+  REFUSED: { request: 'refused', reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

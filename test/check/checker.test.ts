@@ -250,3 +250,25 @@ test('distinct findings are bounded', () => {
   assert.equal(w.found.length, 1000)
   assert.equal(w.checker.dropped, 100)
 })
+
+test('posts that are refused: too early, to a full queue, or with wrong arguments', () => {
+  const w = world()
+  w.connected(1, 2)
+  const place = { time: 1, device: 'rxe0', program: client, number: 1, wrId: 5n, stack: [] }
+  const { EINVAL, ENOMEM } = Errno
+  const { SEND, RECEIVE } = PostQueue
+  const cases: readonly (readonly [queue: number, state: number, error: number, id: string])[] = [
+    [SEND, RTR, EINVAL, 'post-wrong-state warning'],
+    [SEND, RTS, EINVAL, 'refused-call warning'],
+    [SEND, RTS, ENOMEM, 'queue-full note'],
+    [RECEIVE, 0, EINVAL, 'post-wrong-state warning'],
+    [RECEIVE, INIT, ENOMEM, 'queue-full note'],
+    [RECEIVE, INIT, EINVAL, 'refused-call warning'],
+  ]
+  for (const [queue, state, error] of cases) w.checker.refusedPost({ ...place, queue, state, error })
+  assert.deepEqual(
+    w.ids(),
+    cases.map(([, , , id]) => id),
+  )
+  assert.match(w.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
+})

@@ -258,6 +258,13 @@ const serve = (
     reply(writeCallReply(outgoing, request, isKept ? 0 : -Errno.ENOSPC))
   }
 
+  const notePostRefusal = (): void => {
+    const open = daemon.contexts.byNumber(request.context)
+    if (open !== undefined && client.contexts.has(open))
+      daemon.check?.refusedPost(open.context, daemon.check.stackOf(process.pid, request.stack), { ...request })
+    reply(writeCallReply(outgoing, request, 0))
+  }
+
   const handle = (fds: readonly number[]): void => {
     // Only tools attach several descriptors, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
@@ -272,6 +279,7 @@ const serve = (
     } else if (request.type === MessageType.WRITTEN)
       reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
     else if (request.type === MessageType.STACK) defineStack()
+    else if (request.type === MessageType.REFUSED) notePostRefusal()
     else if (request.type === MessageType.NETLINK) calls.netlink()
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else calls.call()
