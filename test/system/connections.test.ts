@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { dieInEveryState } from './killed-rdmacm.ts'
-import { isEmpty, lacking, startDaemon } from './programs.ts'
+import { isEmpty, lacking, runUserdma, startDaemon, TWO_DEVICES } from './programs.ts'
 import { UCMA_PROGRAM, UcmaProgram } from './ucma.ts'
 
 const NOBODY = 65534
@@ -205,6 +205,50 @@ describe('an identifier', { skip: missing }, () => {
     const { connections } = await daemon.settled(stat => stat.sessions === 1 && stat.connections.connections === 0)
     assert.deepEqual(connections, { identifiers: 1, listeners: 1, connections: 0 })
     await server.close()
+    await daemon.settled(isEmpty)
+  })
+})
+
+describe('a removed device', { skip: missing }, () => {
+  it('raises DEVICE_REMOVAL on each of its identifiers, which are unusable then; its address can be used again', async t => {
+    const daemon = await startDaemon(t, { devices: TWO_DEVICES })
+    const device = async (...args: string[]): Promise<void> => {
+      const { status, stderr } = await runUserdma(t, ['device', ...args, '--socket', daemon.socket])
+      assert.equal(status, 0, stderr)
+    }
+    const [server, client] = [await UcmaProgram.start(t, daemon), await UcmaProgram.start(t, daemon)]
+    const listener = await server.create()
+    await server.bind(listener, PORT)
+    await server.listen(listener)
+    const id = await client.create()
+    await client.resolve(id, PORT)
+    await client.connect(id, QUEUE_PAIR)
+    const { id: request } = await server.until('CONNECT_REQUEST')
+    await server.accept(request, QUEUE_PAIR + 1)
+    await client.until('CONNECT_RESPONSE')
+    await client.accept(id)
+    await server.until('ESTABLISHED')
+    const idle = await client.create()
+    await device('remove', 'rxe0')
+    const removed: number[] = []
+    while (removed.length < 2) removed.push((await server.until('DEVICE_REMOVAL')).id)
+    assert.deepEqual(removed.sort(), [listener, request].sort())
+    assert.equal((await client.until('DEVICE_REMOVAL')).id, id)
+    assert.equal(await client.event(), undefined)
+    assert.deepEqual(
+      [await client.resolve(id, PORT), await client.connect(id, QUEUE_PAIR), await client.disconnect(id)],
+      [EINVAL, EINVAL, EINVAL],
+    )
+    for (const one of [listener, request]) assert.ok((await server.destroy(one)) >= 0)
+    assert.ok((await client.destroy(id)) >= 0)
+    await device('add', 'rxe0@127.0.0.1')
+    const again = await server.create()
+    assert.ok((await server.bind(again, PORT)) >= 0)
+    assert.ok((await server.listen(again)) >= 0)
+    await client.resolve(idle, PORT)
+    assert.ok((await client.connect(idle, QUEUE_PAIR)) >= 0)
+    await server.until('CONNECT_REQUEST')
+    for (const one of [server, client]) await one.close()
     await daemon.settled(isEmpty)
   })
 })
