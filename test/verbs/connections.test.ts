@@ -22,7 +22,7 @@ import {
   type Server,
 } from '../../src/verbs/index.ts'
 import { parseAddress } from '../../src/wire/address.ts'
-
+import { parametersOf } from '../clients/rdma-cm/world.ts'
 import { loopbackText } from '../loopback.ts'
 import { eachCarrier, next, type OpenTwo, openTwoHere } from './endpoints.ts'
 
@@ -262,6 +262,32 @@ const connectionTests = (openTwo: OpenTwo): void => {
 }
 
 eachCarrier(connectionTests)
+
+it('a peer that rejects what is established ends the connection', async () => {
+  const network = createNetwork()
+  const [one, two] = [await open({ network }), await open({ network })]
+  const channel = one.create(CmChannel)
+  const listener = one.create(CmId, { channel: channel.handle, portSpace: CmPortSpace.values.TCP })
+  listener.bind({ address: emitAddress(ipAddress(parseAddress(one.address)!, 7471)) })
+  listener.listen({ backlog: 1 })
+  const asking = connect(`rdma://${one.address}:7471`, { device: two })
+  const queue = one.eventQueue()
+  one.call(EventQueue, 'attach', { cookie: 0n, cm_id: listener.handle }, queue.handle)
+  await queue.wait()
+  const { object: request } = channel.getEvent()
+  // The RTU is lost, so this side may still reject.
+  network.setFaults(`device=${two.name},dir=sent,qp=1,drop=100%`)
+  one.call(CmId, 'accept', { parameters: parametersOf(0x1234), userHandle: 0n }, request)
+  const connection = await asking
+  const received = connection.qp.receive(connection.pd.register(new Uint8Array(8)).slice())
+  network.setFaults('')
+  one.call(CmId, 'reject', { privateData: new Uint8Array(0), reason: rejReason.CONSUMER_DEFINED }, request)
+  await assert.rejects(received, { status: 'WR_FLUSH_ERR' })
+  assert.equal(await connection.closed, 'peer')
+  await connection.close()
+  await one.close()
+  await two.close()
+})
 
 it('a thousand connections are open together in one process, and leave nothing (R44)', async () => {
   const COUNT = 1000

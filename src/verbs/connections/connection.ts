@@ -329,6 +329,7 @@ export class ConnectionEnd {
       carrier.call(CmId, 'disconnect', this.#id as number, {})
       this.#over('peer')
     } else if (type === DEVICE_REMOVAL) this.#over('device')
+    else if (type === REJECTED && this.#isEstablished) this.#over('peer')
     else this.#failure ??= this.#refusal(type, status | 0, dataOf(event))
     waiters.wake(this.number)
   }
