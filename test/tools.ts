@@ -1,6 +1,6 @@
 /*
  * Programs that a test needs and a machine may lack (a C compiler, rdma-core's programs, tshark, …): without them the
- * test is skipped with a sentence that says what is missing; in CI that is a failure. And C programs compiled for a
+ * test is skipped with a message that says what is missing; in CI that is a failure. And C programs compiled for a
  * test.
  */
 import { spawnSync } from 'node:child_process'
@@ -31,7 +31,7 @@ export const findTool = (name: string): string | undefined =>
       }
     })
 
-/** Skips the test with a sentence; in CI throws it. Returns false, for `if (!need(…)) return`. */
+/** Skips the test with a message; in CI throws it. Returns false, for `if (!need(…)) return`. */
 export const missing = (t: TestContext, sentence: string): false => {
   if (inCi()) throw new Error(sentence)
   t.skip(sentence)

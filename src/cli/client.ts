@@ -90,7 +90,7 @@ interface Outgoing {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if it has no server, and an Error with a sentence if the daemon
+ * Opens a session at `socket`. Throws NoDaemonError if it has no server, and an Error with a message if the daemon
  * speaks another version. The handlers receive what `trace` and `findings` request.
  */
 export const openSession = async (socket: string, { onTrace, onFinding }: Handlers = {}): Promise<ToolClient> => {

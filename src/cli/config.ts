@@ -34,7 +34,7 @@ const parseOne = <T extends string>(name: string, known: readonly T[], text: str
   return found
 }
 
-/** The rules of all `texts` joined. Throws an Error with a sentence. Most starts of `run` do without the parser. */
+/** The rules of all `texts` joined. Throws an Error with a message. The parser is imported only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
@@ -48,7 +48,7 @@ export const orUsageError = async <T>(parse: () => T | Promise<T>): Promise<T> =
   }
 }
 
-/** Parses the options. Throws UsageError with a sentence. */
+/** Parses the options. Throws UsageError with a message. */
 export const wantedConfig = ({
   device,
   fault,

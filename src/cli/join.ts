@@ -93,7 +93,7 @@ const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<vo
     )
 }
 
-/** Joins or starts a daemon as the options say. Throws an Error with a sentence. */
+/** Joins or starts a daemon as the options say. Throws an Error with a message. */
 export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {

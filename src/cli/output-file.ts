@@ -5,7 +5,7 @@ import { writeSync } from 'node:fs'
 import { createOutputFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
-/** Opens an empty file, a device or a FIFO for writing; returns its descriptor. Throws UsageError with a sentence. */
+/** Opens an empty file, a device or a FIFO for writing; returns its descriptor. Throws UsageError with a message. */
 export const createOutput = (name: string): number => {
   try {
     return createOutputFile(name)

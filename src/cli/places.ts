@@ -20,7 +20,7 @@ export const packageRoot = findRoot()
 /** The entry module of a new process of the command line. */
 export const mainModule = join(dirname(here), `main${here.endsWith('.ts') ? '.ts' : '.js'}`)
 
-/** The path of the preload library. Throws a sentence if it is not built or its path cannot be in LD_PRELOAD. */
+/** The path of the preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
 export const shimLibrary = (): string => {
   const path = join(packageRoot, 'build', 'native', 'libuserdma_shim.so')
   if (!existsSync(path))
@@ -34,7 +34,7 @@ export const shimLibrary = (): string => {
   return path
 }
 
-/** A new folder that only this user can enter. Throws a sentence where the temporary folder cannot be written to. */
+/** A new folder that only this user can enter. Throws an Error where the temporary folder cannot be written to. */
 export const privateFolder = (): string => {
   let folder: string
   try {

@@ -37,7 +37,7 @@ export interface Recording {
 }
 
 /**
- * The environment in which a program sees the devices of the daemon at `socket`. Throws a sentence if the preload
+ * The environment in which a program sees the devices of the daemon at `socket`. Throws an Error if the preload
  * library is missing.
  */
 export const programEnvironment = (socket: string, { tag, stacks = false }: Recording = {}): NodeJS.ProcessEnv => {

@@ -135,7 +135,7 @@ const afterHangUps = (): Promise<void> =>
 /** Milliseconds within which the first client of a daemon that ends with its last one must connect. */
 const PATIENCE = 10_000
 
-/** Starts a daemon; it serves when the promise resolves. Throws an Error with a sentence for people. */
+/** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async ({
   socket: path,
   config,

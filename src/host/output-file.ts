@@ -31,7 +31,7 @@ const empty = (name: string, fd: number): void => {
   ftruncateSync(fd)
 }
 
-/** An empty file, or a device or FIFO, to write to; its descriptor. Throws an Error with a sentence. */
+/** An empty file, or a device or FIFO, to write to; its descriptor. Throws an Error with a message. */
 export const createOutputFile = (name: string): number => {
   const path = resolve(name)
   let fd: number

@@ -45,7 +45,7 @@ export const isSelected = (record: TraceRecord, { classes, errors = false }: Sel
   (classes === undefined || classesOf(record).some(name => classes.has(name)))
 
 /**
- * Parses lists such as `rc_qp,mr`; `own` are drivers' classes. Throws an Error with a sentence for an unknown class.
+ * Parses lists such as `rc_qp,mr`; `own` are drivers' classes. Throws an Error with a message for an unknown class.
  */
 export const classList = (texts: readonly string[], own: readonly string[] = []): ReadonlySet<string> => {
   const known = [...classes.map(({ name }) => name), ...own]

@@ -163,7 +163,7 @@ export const problemOf = (of: Kind, value: unknown, strict: boolean): string | u
 }
 
 /**
- * Throws EINVAL with a sentence if a value is not of kind `of` or outside its limits. Unnamed bits of flags pass,
+ * Throws EINVAL with a message if a value is not of kind `of` or outside its limits. Unnamed bits of flags pass,
  * because the handler decides which of them the device accepts, unless `strict`.
  */
 export const checkValue = (where: string, of: Kind, value: unknown, strict = false): void => {

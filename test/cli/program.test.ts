@@ -70,7 +70,7 @@ describe('a program that runs', () => {
     assert.equal(process.listenerCount('SIGTERM'), 0)
   })
 
-  it('is refused with a sentence if the system does not start it', async () => {
+  it('is refused with a message if the system does not start it', async () => {
     const tooLong = 'x'.repeat(1 << 20)
     await assert.rejects(
       runProgram('true', [tooLong], process.env),

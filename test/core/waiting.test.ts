@@ -27,7 +27,7 @@ import { Classes } from '../../src/spec/classes.ts'
 import { CallError } from '../../src/spec/errno.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
 import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
-import { type Chance, createChance } from '../model/random.ts'
+import { createRandomSource, type RandomSource } from '../model/random.ts'
 import { cap, describeDevice, testCaller, testDriver, testLines } from './fixture.ts'
 
 const { interface: Interface, pd: Pd, cq: Cq, mr: Mr, rc_qp: RcQp, comp_channel: Channel } = Classes
@@ -109,24 +109,24 @@ const link = (cls: ObjectClass, methodName: string, args: AnyValues, more: Parti
 })
 
 /** Any call; handles are small numbers that usually exist. */
-const anyCall = ({ caller, start }: World, chance: Chance): [ObjectClass, string, number, AnyValues] => {
-  const handle = () => chance.int(6)
+const anyCall = ({ caller, start }: World, random: RandomSource): [ObjectClass, string, number, AnyValues] => {
+  const handle = () => random.int(6)
   const channel = [...caller.fds.keys()].slice(-1)
   const cq = {
     cqe: 1,
     userHandle: 1n,
     compVector: 0,
-    ...(chance.hits(0.3) && channel.length > 0 && { channel: channel[0] }),
+    ...(random.hits(0.3) && channel.length > 0 && { channel: channel[0] }),
   }
   const chain = [
     link(Pd, 'create', {}),
     link(Cq, 'create', cq),
     link(RcQp, 'create', { cap, userHandle: 0n }, { refs: { pd: 0, sendCq: 1, recvCq: 1 } }),
-    ...(chance.hits(0.5) ? [link(RcQp, 'modify', {}, { object: 2 })] : []),
-    ...(chance.hits(0.5) ? [link(Pd, 'destroy', {}, { object: 0 })] : []),
+    ...(random.hits(0.5) ? [link(RcQp, 'modify', {}, { object: 2 })] : []),
+    ...(random.hits(0.5) ? [link(Pd, 'destroy', {}, { object: 0 })] : []),
   ]
-  const onError = chance.pick(Object.values(ChainErrors.values))
-  return chance.pick<[ObjectClass, string, number, AnyValues]>([
+  const onError = random.pick(Object.values(ChainErrors.values))
+  return random.pick<[ObjectClass, string, number, AnyValues]>([
     [Pd, 'create', 0, {}],
     [Cq, 'create', 0, cq],
     [Cq, 'create', 0, cq],
@@ -147,10 +147,10 @@ const refusedOnly = (error: unknown): void => {
   if (!(error instanceof CallError)) throw error
 }
 
-const call = (world: World, context: Context, chance: Chance): void => {
+const call = (world: World, context: Context, random: RandomSource): void => {
   const { gate, caller, running } = world
-  const [cls, method, object, args] = anyCall(world, chance)
-  gate.waits = chance.hits(0.5)
+  const [cls, method, object, args] = anyCall(world, random)
+  gate.waits = random.hits(0.5)
   try {
     const result = invoke(context, cls, method, object, args as never, caller)
     if (result instanceof Promise) {
@@ -191,24 +191,24 @@ const run = async (seeds: readonly number[]): Promise<void> => {
   const world = setUp()
   const { core, device, gate, contexts, caller, running } = world
   for (const seed of seeds) {
-    const chance = createChance(seed)
-    const what = chance.int(20)
+    const random = createRandomSource(seed)
+    const what = random.int(20)
     if (contexts.length === 0 || (what === 0 && contexts.length < 3))
       contexts.push(openContext(device, { opened: true }))
-    const context = chance.pick(contexts)
+    const context = random.pick(contexts)
     if (what === 1) {
       closeContext(context)
       contexts.splice(contexts.indexOf(context), 1)
     } else if (what === 2 && caller.fds.size > 0) {
-      const fd = chance.pick([...caller.fds.keys()])
+      const fd = random.pick([...caller.fds.keys()])
       caller.fds.delete(fd)
       closeDescriptor(core, fd)
     } else if (what < 9 && gate.pending.length > 0) {
-      const [end] = gate.pending.splice(chance.int(gate.pending.length), 1)
+      const [end] = gate.pending.splice(random.int(gate.pending.length), 1)
       // A chain continues in the way in which it started.
-      gate.waits = chance.hits(0.5)
-      end(chance.hits(0.7))
-    } else call(world, context, chance)
+      gate.waits = random.hits(0.5)
+      end(random.hits(0.7))
+    } else call(world, context, random)
     await turn()
     compare(world)
   }

@@ -1,6 +1,6 @@
 /*
  * Fuzz targets for calls: programs of up to 16 messages of one dialect on a soft device, and chains. Every call is
- * answered with an errno and a sentence, nothing throws, and closing the context releases everything.
+ * answered with an errno and a message, nothing throws, and closing the context releases everything.
  */
 import assert from 'node:assert/strict'
 import { closeContext, invokeNow, openContext, stat } from '../../src/core/index.ts'
@@ -11,7 +11,7 @@ import { ioctlRequest } from '../../src/uapi/index.ts'
 import { encodeChain } from '../../src/uapi/object/chain.ts'
 import { machine, program, register } from '../drivers/rxe/machine.ts'
 import { testRings } from '../drivers/rxe/provider.ts'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import {
   AREA,
   createHostileClient,
@@ -96,11 +96,11 @@ const calls = (dialect: DialectName): Target => {
     split: splitProgram,
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
-        const chance = createChance(seed)
+        const random = createRandomSource(seed)
         const one = start()
         const pieces: Uint8Array[] = []
         while (pieces.length < SEED_MESSAGES) {
-          const names = namesOf(one, chance)
+          const names = namesOf(one, random)
           const message = dialect === 'object' ? objectMessage(names) : linuxMessage(names, dialect, 14)
           // Short ones only, and no random chains: those have their own target.
           if (message === undefined || message.bytes.length > 300 || message.title.endsWith('.chain')) continue
@@ -136,7 +136,7 @@ const chains = (): Target => {
     seeds: () =>
       Array.from({ length: SEEDS }, (_, seed) => {
         const one = createHostileClient(on().m, on().p, true, on().address)
-        const links = plausibleChain(namesOf(one, createChance(seed)))
+        const links = plausibleChain(namesOf(one, createRandomSource(seed)))
         closeContext(one.context)
         return encodeChain(links)
       }),

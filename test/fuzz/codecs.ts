@@ -1,6 +1,6 @@
 /*
  * Fuzz targets for readers of foreign bytes and text: packets, frames, capture files, the text of --fault. Readers and
- * writers are inverse; a refusal is a sentence, never an internal error.
+ * writers are inverse; a refusal is an Error with a message, never an internal error.
  */
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
@@ -35,7 +35,7 @@ export const recordedPackets = (name: string): Uint8Array[] =>
 
 export { captureNames }
 
-/** A refusal is an Error with a sentence, not an exception of the language itself. */
+/** A refusal is an Error with a message, not an exception of the language itself. */
 const refuses = (call: () => void): void => {
   try {
     call()

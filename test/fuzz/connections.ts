@@ -1,6 +1,6 @@
 /*
  * Fuzz targets for connection management: programs' writes to rdma_cm files, and peers' datagrams to queue pair 1.
- * Commands are answered with an errno and a sentence, datagrams are tolerated, their cost is bounded, and when the
+ * Commands are answered with an errno and a message, datagrams are tolerated, their cost is bounded, and when the
  * program ends nothing is left.
  */
 import assert from 'node:assert/strict'

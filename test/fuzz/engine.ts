@@ -13,7 +13,7 @@ import { plainArena } from '../../src/wire/arena.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
 import { addressHi, addressLo } from '../model/memory.ts'
 import { createNode, type ModelNode } from '../model/node.ts'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import { Fix, HEAD_BYTES, Record, type Step, seedPrograms, splitProgram, stepsOf } from './engine-program.ts'
 import type { Target } from './fuzzer.ts'
 
@@ -74,7 +74,7 @@ const start = (feature: (number: number) => void) => {
         feature(0x6000 | (last << 16) | bytes[0])
       },
     },
-    createChance(1),
+    createRandomSource(1),
   )
   const area = node.memory.take(AREA)
   const remote = node.memory.take(AREA)

@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import { fixture } from '../paths.ts'
 import type { Coverage } from './coverage.ts'
 import { mutate } from './mutate.ts'
@@ -84,7 +84,7 @@ export const fuzz = (
   coverage: Coverage,
   more: (executions: number) => boolean,
 ): FuzzResult => {
-  const chance = createChance(seed)
+  const random = createRandomSource(seed)
   const features = new Set<number>()
   const kept: Uint8Array[] = []
   const start = [...readCorpus(target).map(entry => entry.bytes), ...target.seeds()]
@@ -105,7 +105,7 @@ export const fuzz = (
     const isNew = execute(bytes)
     if (coverage.look() > 0 || isNew) keep(bytes)
   }
-  const pool = (): Uint8Array => (chance.hits(0.8) ? chance.pick(kept) : chance.pick(start))
+  const pool = (): Uint8Array => (random.hits(0.8) ? random.pick(kept) : random.pick(start))
   /** From inputs that together reach new code, keeps those that reach it: runs them again, in halves. */
   const narrow = (inputs: readonly Uint8Array[]): void => {
     for (const bytes of inputs) execute(bytes)
@@ -118,7 +118,7 @@ export const fuzz = (
     narrow(inputs.slice(inputs.length >> 1))
   }
   while (more(executions)) {
-    const batch = Array.from({ length: BATCH }, () => mutate(pool(), pool(), target.split, chance))
+    const batch = Array.from({ length: BATCH }, () => mutate(pool(), pool(), target.split, random))
     for (const bytes of batch) if (execute(bytes)) keep(bytes)
     if (coverage.peek() > 0) narrow(batch)
   }

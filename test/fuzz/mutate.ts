@@ -2,7 +2,7 @@
  * Mutations of inputs: bits, bytes, interesting numbers, ranges duplicated, removed and copied from another input; and,
  * where a target splits its inputs into pieces, the same with whole pieces, so that structure is preserved.
  */
-import type { Chance } from '../model/random.ts'
+import type { RandomSource } from '../model/random.ts'
 
 /** Longest input, in bytes. */
 export const MAX_INPUT = 4096
@@ -10,7 +10,7 @@ export const MAX_INPUT = 4096
 const NUMBERS = [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 1023, 1024, 4095, 4096, 0x7fff]
 const WIDE = [0x8000, 0xffff, 0xff_ffff, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff]
 
-type Change = (bytes: Uint8Array, other: Uint8Array, chance: Chance) => Uint8Array
+type Change = (bytes: Uint8Array, other: Uint8Array, random: RandomSource) => Uint8Array
 
 const joined = (...parts: readonly Uint8Array[]): Uint8Array => {
   const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
@@ -23,66 +23,66 @@ const joined = (...parts: readonly Uint8Array[]): Uint8Array => {
 }
 
 const inPlace =
-  (edit: (bytes: Uint8Array, at: number, chance: Chance) => void): Change =>
-  (bytes, _other, chance) => {
-    if (bytes.length > 0) edit(bytes, chance.int(bytes.length), chance)
+  (edit: (bytes: Uint8Array, at: number, random: RandomSource) => void): Change =>
+  (bytes, _other, random) => {
+    if (bytes.length > 0) edit(bytes, random.int(bytes.length), random)
     return bytes
   }
-const stretch = (bytes: Uint8Array, chance: Chance): [number, number] => {
-  const from = chance.int(bytes.length + 1)
-  return [from, from + chance.int(Math.min(64, bytes.length - from) + 1)]
+const stretch = (bytes: Uint8Array, random: RandomSource): [number, number] => {
+  const from = random.int(bytes.length + 1)
+  return [from, from + random.int(Math.min(64, bytes.length - from) + 1)]
 }
 
 const changes: readonly Change[] = [
-  inPlace((bytes, at, chance) => bytes.fill(bytes[at] ^ (1 << chance.int(8)), at, at + 1)),
-  inPlace((bytes, at, chance) => bytes.fill(chance.u32(), at, at + 1)),
-  inPlace((bytes, at, chance) => bytes.fill(bytes[at] + chance.int(9) - 4, at, at + 1)),
-  inPlace((bytes, at, chance) => {
-    const width = chance.pick([1, 2, 4])
-    const value = chance.hits(0.7) ? chance.pick(NUMBERS) : chance.pick(WIDE)
-    const little = chance.hits(0.3)
+  inPlace((bytes, at, random) => bytes.fill(bytes[at] ^ (1 << random.int(8)), at, at + 1)),
+  inPlace((bytes, at, random) => bytes.fill(random.u32(), at, at + 1)),
+  inPlace((bytes, at, random) => bytes.fill(bytes[at] + random.int(9) - 4, at, at + 1)),
+  inPlace((bytes, at, random) => {
+    const width = random.pick([1, 2, 4])
+    const value = random.hits(0.7) ? random.pick(NUMBERS) : random.pick(WIDE)
+    const little = random.hits(0.3)
     for (let i = 0; i < width && at + i < bytes.length; i++)
       bytes[at + i] = value >>> (8 * (little ? i : width - 1 - i))
   }),
-  (bytes, _other, chance) => {
-    const [from, to] = stretch(bytes, chance)
+  (bytes, _other, random) => {
+    const [from, to] = stretch(bytes, random)
     return joined(bytes.subarray(0, from), bytes.subarray(to))
   },
-  (bytes, _other, chance) => {
-    const [from, to] = stretch(bytes, chance)
-    const at = chance.int(bytes.length + 1)
+  (bytes, _other, random) => {
+    const [from, to] = stretch(bytes, random)
+    const at = random.int(bytes.length + 1)
     return joined(bytes.subarray(0, at), bytes.subarray(from, to), bytes.subarray(at))
   },
-  (bytes, _other, chance) => {
-    const fresh = new Uint8Array(1 + chance.int(16))
-    chance.fill(fresh)
-    const at = chance.int(bytes.length + 1)
+  (bytes, _other, random) => {
+    const fresh = new Uint8Array(1 + random.int(16))
+    random.fill(fresh)
+    const at = random.int(bytes.length + 1)
     return joined(bytes.subarray(0, at), fresh, bytes.subarray(at))
   },
-  (bytes, other, chance) => {
-    const [from, to] = stretch(other, chance)
-    const at = chance.int(bytes.length + 1)
+  (bytes, other, random) => {
+    const [from, to] = stretch(other, random)
+    const at = random.int(bytes.length + 1)
     return joined(bytes.subarray(0, at), other.subarray(from, to), bytes.subarray(at + (to - from)))
   },
-  (bytes, other, chance) =>
-    joined(bytes.subarray(0, chance.int(bytes.length + 1)), other.subarray(chance.int(other.length + 1))),
+  (bytes, other, random) =>
+    joined(bytes.subarray(0, random.int(bytes.length + 1)), other.subarray(random.int(other.length + 1))),
 ]
 
-type PieceChange = (pieces: Uint8Array[], others: readonly Uint8Array[], chance: Chance) => void
+type PieceChange = (pieces: Uint8Array[], others: readonly Uint8Array[], random: RandomSource) => void
 
 const pieceChanges: readonly PieceChange[] = [
-  (pieces, _others, chance) => void pieces.splice(chance.int(pieces.length), 1),
-  (pieces, _others, chance) => void pieces.splice(chance.int(pieces.length + 1), 0, chance.pick(pieces)),
-  (pieces, others, chance) => {
-    if (others.length > 0) pieces.splice(chance.int(pieces.length + 1), 0, chance.pick(others))
+  (pieces, _others, random) => void pieces.splice(random.int(pieces.length), 1),
+  (pieces, _others, random) => void pieces.splice(random.int(pieces.length + 1), 0, random.pick(pieces)),
+  (pieces, others, random) => {
+    if (others.length > 0) pieces.splice(random.int(pieces.length + 1), 0, random.pick(others))
   },
-  (pieces, others, chance) => {
-    const from = chance.int(others.length + 1)
-    pieces.splice(chance.int(pieces.length + 1), 0, ...others.slice(from, from + 1 + chance.int(8)))
+  (pieces, others, random) => {
+    const from = random.int(others.length + 1)
+    pieces.splice(random.int(pieces.length + 1), 0, ...others.slice(from, from + 1 + random.int(8)))
   },
-  (pieces, _others, chance) => {
-    const a = chance.int(pieces.length)
-    const b = chance.int(pieces.length)
+  (pieces, _others, random) => {
+    const a = random.int(pieces.length)
+    const b = random.int(pieces.length)
     const piece = pieces[a]
     pieces[a] = pieces[b]
     pieces[b] = piece
@@ -94,15 +94,15 @@ export const mutate = (
   bytes: Uint8Array,
   other: Uint8Array,
   split: ((bytes: Uint8Array) => Uint8Array[]) | undefined,
-  chance: Chance,
+  random: RandomSource,
 ): Uint8Array => {
   let made: Uint8Array = bytes.slice()
-  for (let left = 1 + chance.int(4); left > 0; left--) {
-    const pieces = split !== undefined && chance.hits(0.4) ? split(made) : []
+  for (let left = 1 + random.int(4); left > 0; left--) {
+    const pieces = split !== undefined && random.hits(0.4) ? split(made) : []
     if (split !== undefined && pieces.length > 0) {
-      chance.pick(pieceChanges)(pieces, split(other), chance)
+      random.pick(pieceChanges)(pieces, split(other), random)
       made = joined(...pieces)
-    } else made = chance.pick(changes)(made, other, chance)
+    } else made = random.pick(changes)(made, other, random)
   }
   return made.length > MAX_INPUT ? made.slice(0, MAX_INPUT) : made
 }

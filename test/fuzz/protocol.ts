@@ -1,7 +1,7 @@
 /*
  * Fuzz targets for data between userdma's own processes: session messages in both directions, and devices'
  * descriptions. A valid message is unchanged after decoding and encoding; an invalid message or description is refused
- * with a sentence.
+ * with a message.
  */
 import assert from 'node:assert/strict'
 import { Interface } from '../../src/spec/classes/interface.ts'

@@ -11,21 +11,21 @@ test('names and numbers are inverse', () => {
   }
 })
 
-test('of two names the customary one is given', () => {
+test('of two names for one number, the customary one is returned', () => {
   assert.equal(errnoName(95), 'EOPNOTSUPP')
   assert.equal(errnoNumber('ENOTSUP'), 95)
   assert.equal(errnoName(11), 'EAGAIN')
   assert.equal(errnoName(-5), 'EIO')
 })
 
-test('numbers that node:os lacks have names, unknown ones a text that says so', () => {
+test('numbers that node:os lacks have names, unknown numbers are returned as text', () => {
   assert.equal(errnoName(121), 'EREMOTEIO')
   assert.equal(errnoNumber('ESHUTDOWN'), 108)
   assert.equal(errnoName(4095), 'errno 4095')
   assert.equal(errnoNumber('ENOSUCHNAME'), undefined)
 })
 
-test('a SystemError carries number, name and call, from either sign', () => {
+test('a SystemError has number, name and call, created from a positive or a negative number', () => {
   const error = new SystemError('mmap', -12, 'too much')
   assert.deepEqual([error.errno, error.code, error.call], [12, 'ENOMEM', 'mmap'])
   assert.equal(error.message, 'mmap: ENOMEM: too much')

@@ -7,7 +7,7 @@ import assert from 'node:assert/strict'
 import { QpState } from '../../src/spec/enums.ts'
 import { type PacketSpec, packet } from '../transport/script.ts'
 import { type End, TARGET_BYTES, WORDS } from './pair.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 const { RTS, SQD, ERR } = QpState.values
 
@@ -20,11 +20,11 @@ interface Attack {
   readonly effect: Effect
   /** Distance from the expected PSN. */
   readonly psn: number
-  change?(spec: PacketSpec, end: End, chance: Chance): void
+  change?(spec: PacketSpec, end: End, random: RandomSource): void
 }
 
-const wrongKey = (spec: PacketSpec, _end: End, chance: Chance): void => {
-  spec.rkey = (chance.u32() | 1) >>> 0
+const wrongKey = (spec: PacketSpec, _end: End, random: RandomSource): void => {
+  spec.rkey = (random.u32() | 1) >>> 0
 }
 const readOnly = (spec: PacketSpec, end: End): void => {
   spec.rkey = end.sourceKey
@@ -53,15 +53,15 @@ const attacks: readonly Attack[] = [
 const ADDED = 0x1_0000_0001n
 
 /** Sends a packet to `end`, and returns a check of its effect after delivery. */
-export const attack = (end: End, chance: Chance) => {
-  const chosen = chance.pick(attacks)
+export const attack = (end: End, random: RandomSource) => {
+  const chosen = random.pick(attacks)
   const { memory, engine } = end.host
   const isAtomic = chosen.packet === 'FETCH_ADD'
   const isWrite = chosen.packet.startsWith('WRITE')
-  const data = new Uint8Array(chosen.packet === 'WRITE_MIDDLE' ? end.pair.mtu : 1 + chance.int(200))
-  chance.fill(data)
-  const word = chance.int(WORDS)
-  const offset = isAtomic ? TARGET_BYTES + 8 * word : chance.int(TARGET_BYTES - data.length)
+  const data = new Uint8Array(chosen.packet === 'WRITE_MIDDLE' ? end.pair.mtu : 1 + random.int(200))
+  random.fill(data)
+  const word = random.int(WORDS)
+  const offset = isAtomic ? TARGET_BYTES + 8 * word : random.int(TARGET_BYTES - data.length)
   const spec: PacketSpec = {
     remote: end.areas.target + offset,
     rkey: end.target.key,
@@ -70,7 +70,7 @@ export const attack = (end: End, chance: Chance) => {
   }
   if (isWrite || chosen.packet === 'SEND_ONLY') spec.payload = data
   if (isAtomic) spec.swap = ADDED
-  chosen.change?.(spec, end, chance)
+  chosen.change?.(spec, end, random)
   const before = engine.query(end.row)
   const look = () => memory.bytes.slice(end.areas.target, end.areas.target + TARGET_BYTES + 8 * WORDS)
   const image = look()

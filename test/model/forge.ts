@@ -19,7 +19,7 @@ import { serviceBits } from '../../src/spec/wire/services.ts'
 import { checkPacket } from '../../src/wire/packet.ts'
 import type { Packet } from './link.ts'
 import { type End, isDatagram, isReliable, serviceOf } from './pair.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 const { RTR, RTS, SQD, ERR } = QpState.values
 const PSN_MASK = 0xff_ffff
@@ -47,21 +47,21 @@ interface Mutation {
   readonly name: string
   readonly weight: number
   /** Changes the packet in place, or returns another one. */
-  play(packet: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined
+  play(packet: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined
 }
 
 const change =
-  (edit: (bytes: Uint8Array, chance: Chance) => unknown): Mutation['play'] =>
-  (packet, _knowledge, chance) => {
-    edit(packet.bytes, chance)
+  (edit: (bytes: Uint8Array, random: RandomSource) => unknown): Mutation['play'] =>
+  (packet, _knowledge, random) => {
+    edit(packet.bytes, random)
     return packet
   }
 const inHeader = (header: 'RETH' | 'AtomicETH' | 'AETH' | 'IETH' | 'DETH', offset: number, bits: 8 | 32) =>
-  change((bytes, chance) => {
+  change((bytes, random) => {
     const at = headerAt[header][bytes[0]]
     if (at === 0 || at + offset + 4 > bytes.length) return
-    if (bits === 8) bytes[at + offset] = chance.u32()
-    else put32(bytes, at + offset, chance.hits(0.5) ? chance.u32() : chance.int(64))
+    if (bits === 8) bytes[at + offset] = random.u32()
+    else put32(bytes, at + offset, random.hits(0.5) ? random.u32() : random.int(64))
   })
 /** The PSN that the receiver expects. */
 const rightPsn: Mutation['play'] = (packet, { find }) => {
@@ -78,24 +78,24 @@ const mutations: readonly Mutation[] = [
   {
     name: 'near PSN',
     weight: 6,
-    play: change((bytes, chance) => put24(bytes, 9, psnOf(bytes) + chance.int(64) - 32)),
+    play: change((bytes, random) => put24(bytes, 9, psnOf(bytes) + random.int(64) - 32)),
   },
-  { name: 'any PSN', weight: 6, play: change((bytes, chance) => put24(bytes, 9, chance.u32())) },
+  { name: 'any PSN', weight: 6, play: change((bytes, random) => put24(bytes, 9, random.u32())) },
   { name: 'right PSN', weight: 4, play: rightPsn },
   {
     name: 'other queue pair',
     weight: 4,
-    play: (packet, { ends }, chance) => {
-      const end = chance.pick(ends)
+    play: (packet, { ends }, random) => {
+      const end = random.pick(ends)
       put24(packet.bytes, 5, end.qpn)
       return { ...packet, to: end.node, from: end.peer.node }
     },
   },
-  { name: 'any queue pair', weight: 1, play: change((bytes, chance) => put24(bytes, 5, chance.u32())) },
+  { name: 'any queue pair', weight: 1, play: change((bytes, random) => put24(bytes, 5, random.u32())) },
   {
     name: 'other source',
     weight: 4,
-    play: (packet, { nodes }, chance) => ({ ...packet, from: chance.int(nodes) }),
+    play: (packet, { nodes }, random) => ({ ...packet, from: random.int(nodes) }),
   },
   { name: 'rkey', weight: 3, play: inHeader('RETH', 8, 32) },
   { name: 'address', weight: 3, play: inHeader('RETH', 4, 32) },
@@ -104,28 +104,28 @@ const mutations: readonly Mutation[] = [
   { name: 'invalidated key', weight: 1, play: inHeader('IETH', 0, 32) },
   { name: 'Q_Key', weight: 2, play: inHeader('DETH', 0, 32) },
   { name: 'syndrome', weight: 3, play: inHeader('AETH', 0, 8) },
-  { name: 'opcode', weight: 4, play: change((bytes, chance) => bytes.fill(chance.u32(), 0, 1)) },
+  { name: 'opcode', weight: 4, play: change((bytes, random) => bytes.fill(random.u32(), 0, 1)) },
   {
     name: 'opcode of the same service',
     weight: 4,
-    play: change((bytes, chance) => bytes.fill((bytes[0] & TRANSPORT_MASK) | chance.int(0x20), 0, 1)),
+    play: change((bytes, random) => bytes.fill((bytes[0] & TRANSPORT_MASK) | random.int(0x20), 0, 1)),
   },
-  { name: 'flags, pad, version', weight: 3, play: change((bytes, chance) => bytes.fill(chance.u32(), 1, 2)) },
-  { name: 'P_Key', weight: 2, play: change((bytes, chance) => bytes.fill(chance.u32(), 2, 3 + chance.int(2))) },
+  { name: 'flags, pad, version', weight: 3, play: change((bytes, random) => bytes.fill(random.u32(), 1, 2)) },
+  { name: 'P_Key', weight: 2, play: change((bytes, random) => bytes.fill(random.u32(), 2, 3 + random.int(2))) },
   { name: 'ackReq', weight: 1, play: change(bytes => bytes.fill(bytes[8] ^ 0x80, 8, 9)) },
   {
     name: 'shorter',
     weight: 2,
-    play: (packet, _, chance) => ({
+    play: (packet, _, random) => ({
       ...packet,
-      bytes: packet.bytes.slice(0, 16 + (chance.int(packet.bytes.length - 15) & ~3)),
+      bytes: packet.bytes.slice(0, 16 + (random.int(packet.bytes.length - 15) & ~3)),
     }),
   },
   {
     name: 'longer',
     weight: 2,
-    play: (packet, _, chance) => {
-      const bytes = new Uint8Array(packet.bytes.length + 4 * chance.int(8))
+    play: (packet, _, random) => {
+      const bytes = new Uint8Array(packet.bytes.length + 4 * random.int(8))
       bytes.set(packet.bytes)
       return { ...packet, bytes }
     },
@@ -133,10 +133,10 @@ const mutations: readonly Mutation[] = [
 ]
 
 /** A packet forged from an observed one. */
-export const forge = (seen: Packet, knowledge: Knowledge, chance: Chance): Packet | undefined => {
+export const forge = (seen: Packet, knowledge: Knowledge, random: RandomSource): Packet | undefined => {
   let packet: Packet | undefined = { ...seen, bytes: seen.bytes.slice() }
-  for (let left = 1 + chance.int(2); left > 0 && packet !== undefined; left--)
-    packet = chance.weighted(mutations).play(packet, knowledge, chance)
+  for (let left = 1 + random.int(2); left > 0 && packet !== undefined; left--)
+    packet = random.weighted(mutations).play(packet, knowledge, random)
   return packet
 }
 

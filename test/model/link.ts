@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict'
 import { arenaOver } from '../../src/wire/arena.ts'
 import { type Flow, makeFlow, sealIcrc, verifyIcrc } from '../../src/wire/icrc.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 /** Fractions of packets, 0 to 1. */
 export interface Quality {
@@ -100,7 +100,7 @@ const FLUSH = 0x1c
 export type Link = ReturnType<typeof createLink>
 
 /** A network of `count` nodes. */
-export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
+export const createLink = (count: number, hooks: LinkHooks, random: RandomSource) => {
   const flows: Flow[][] = Array.from({ length: count }, (_, from) =>
     Array.from({ length: count }, (_, to) =>
       makeFlow({
@@ -123,7 +123,7 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
   /** Flips one to three bits; true if the ICRC covers one of them. */
   const spoil = (bytes: Uint8Array): boolean => {
     const before = bytes.slice()
-    for (let left = 1 + chance.int(3); left > 0; left--) bytes[chance.int(bytes.length)] ^= 1 << chance.int(8)
+    for (let left = 1 + random.int(3); left > 0; left--) bytes[random.int(bytes.length)] ^= 1 << random.int(8)
     // a FLUSH of RC has the ICRC of rxe, which covers that byte as well
     const isFlush = before[0] === FLUSH
     return bytes.some((byte, i) => byte !== before[i] && (i !== UNCOVERED || isFlush))
@@ -150,23 +150,23 @@ export const createLink = (count: number, hooks: LinkHooks, chance: Chance) => {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)
       const packet = { from, to, bytes, number: counts.sent }
       seen[counts.sent++ % MEMORY] = packet
-      const late = chance.hits(quality.reorder) ? LATENCY * (1 + 4 * (chance.int(100) / 100)) : 0
-      if (chance.hits(quality.drop)) counts.dropped++
-      else if (chance.hits(quality.corrupt)) {
+      const late = random.hits(quality.reorder) ? LATENCY * (1 + 4 * (random.int(100) / 100)) : 0
+      if (random.hits(quality.drop)) counts.dropped++
+      else if (random.hits(quality.corrupt)) {
         const bad = bytes.slice()
         const covered = spoil(bad)
         assert.equal(isRight({ from, to, bytes: bad }), !covered, 'the ICRC detects corrupted packets')
         counts.spoilt++
         fly({ ...packet, bytes: bad }, self.now + LATENCY + late)
       } else fly(packet, self.now + LATENCY + late)
-      if (chance.hits(quality.duplicate)) fly(packet, self.now + LATENCY * (1 + chance.int(20)))
-      if (chance.hits(quality.replay)) {
+      if (random.hits(quality.duplicate)) fly(packet, self.now + LATENCY * (1 + random.int(20)))
+      if (random.hits(quality.replay)) {
         counts.replayed++
-        fly(chance.pick(seen), self.now + LATENCY + chance.int(100))
+        fly(random.pick(seen), self.now + LATENCY + random.int(100))
       }
-      if (chance.hits(quality.forge)) {
-        const forged = hooks.forge(chance.pick(seen))
-        if (forged !== undefined) self.inject(forged, LATENCY + chance.int(100))
+      if (random.hits(quality.forge)) {
+        const forged = hooks.forge(random.pick(seen))
+        if (forged !== undefined) self.inject(forged, LATENCY + random.int(100))
       }
     },
     /** An attacker's packet; it gets a right ICRC. */

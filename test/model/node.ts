@@ -16,7 +16,7 @@ import {
 } from '../../src/transport/types.ts'
 import { type Arena, plainArena } from '../../src/wire/arena.ts'
 import { addressHi, addressLo, type ClientMemory, createMemory, type Watcher } from './memory.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 export interface Element {
   /** Offset in client memory. */
@@ -211,7 +211,7 @@ const workOf = (queues: readonly Queues[]): WorkSource => ({
   },
 })
 
-export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chance): ModelNode => {
+export const createNode = (options: NodeOptions, hooks: NodeHooks, random: RandomSource): ModelNode => {
   const memory = createMemory(options.memoryBytes, hooks)
   const queues: Queues[] = []
   const { windowBytes, sharedWindowBytes, boundReads, pace, maxPackets, maxBytes } = options
@@ -311,7 +311,7 @@ export const createNode = (options: NodeOptions, hooks: NodeHooks, chance: Chanc
     },
     transmit(now) {
       // the port is full at times: the engine has to retry where it stopped
-      room = chance.hits(0.1) ? chance.int(3) : 1_000_000
+      room = random.hits(0.1) ? random.int(3) : 1_000_000
       let again = engine.pollTransmit(sink, now)
       while (again && room > 0) again = engine.pollTransmit(sink, now)
       return again

@@ -7,7 +7,7 @@ import { Service } from '../../src/spec/wire/services.ts'
 import { SendFlags, WcOpcode, WcStatus, WrOpcode } from '../../src/spec/work.ts'
 import type { ReceiveRequest, SendRequest } from './node.ts'
 import { type End, isReliable, MESSAGE_BYTES, type Operation, RECEIVE_SLOTS, TARGET_BYTES, WORDS } from './pair.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 import * as make from './requests.ts'
 
 const wr = WrOpcode.values
@@ -42,18 +42,18 @@ const kinds: readonly Kind[] = [
 
 /** Another request, made invalid so that the peer refuses it. */
 const remotely =
-  (wellMade: make.Make, status: number, change: (end: End, chance: Chance) => Partial<SendRequest>): make.Make =>
-  (end, chance) => {
-    const operation = wellMade(end, chance)
+  (wellMade: make.Make, status: number, change: (end: End, random: RandomSource) => Partial<SendRequest>): make.Make =>
+  (end, random) => {
+    const operation = wellMade(end, random)
     if (operation === undefined) return undefined
     const { kind, request } = operation
     const length = request.inline?.length ?? request.sges.reduce((sum, sge) => sum + sge.length, 0)
     // without data the key is not checked
     if (length === 0) return undefined
-    const bad = { ...request, ...change(end, chance) }
+    const bad = { ...request, ...change(end, random) }
     return { kind: `bad ${kind}`, request: bad, fatal: 'remote', statuses: [status] }
   }
-const wrongKey = (_end: End, chance: Chance): Partial<SendRequest> => ({ rkey: badKey(chance) })
+const wrongKey = (_end: End, random: RandomSource): Partial<SendRequest> => ({ rkey: badKey(random) })
 const readOnlyKey = (end: End): Partial<SendRequest> => ({ rkey: end.peer.sourceKey, remote: end.peer.areas.source })
 const privateKey = (end: End): Partial<SendRequest> => ({ rkey: end.peer.local.key, remote: end.peer.areas.buffers })
 const ownKey = (end: End): Partial<SendRequest> => ({ rkey: end.target.key, remote: end.areas.target })
@@ -62,37 +62,37 @@ const misaligned = (end: End): Partial<SendRequest> => ({ remote: end.peer.areas
 
 /** A request that fails locally. */
 const locally =
-  (kind: string, status: number, request: (end: End, chance: Chance) => SendRequest): make.Make =>
-  (end, chance) => ({ kind, request: request(end, chance), fatal: 'local', statuses: [status] })
+  (kind: string, status: number, request: (end: End, random: RandomSource) => SendRequest): make.Make =>
+  (end, random) => ({ kind, request: request(end, random), fatal: 'local', statuses: [status] })
 
-const sendOfWrongKey = locally('SEND with a wrong key', LOC_PROT_ERR, (end, chance) => {
-  const length = 1 + make.lengthOf(end, chance)
-  const key = chance.pick([badKey(chance), end.peer.sourceKey])
-  return plain(end, chance, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
+const sendOfWrongKey = locally('SEND with a wrong key', LOC_PROT_ERR, (end, random) => {
+  const length = 1 + make.lengthOf(end, random)
+  const key = random.pick([badKey(random), end.peer.sourceKey])
+  return plain(end, random, wr.SEND, { sges: [{ at: end.areas.source, length, key }] })
 })
-const readIntoSource = locally('READ into memory without the right', LOC_PROT_ERR, (end, chance) =>
-  plain(end, chance, wr.RDMA_READ, {
-    sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, chance), key: end.sourceKey }],
+const readIntoSource = locally('READ into memory without the right', LOC_PROT_ERR, (end, random) =>
+  plain(end, random, wr.RDMA_READ, {
+    sges: [{ at: end.areas.source, length: 1 + make.lengthOf(end, random), key: end.sourceKey }],
     remote: end.peer.areas.source,
     rkey: end.peer.sourceKey,
   }),
 )
-const nonsense = locally('unknown opcode', LOC_QP_OP_ERR, (end, chance) =>
-  plain(end, chance, chance.pick([100, 200, 255, 0x7fff_ffff])),
+const nonsense = locally('unknown opcode', LOC_QP_OP_ERR, (end, random) =>
+  plain(end, random, random.pick([100, 200, 255, 0x7fff_ffff])),
 )
-const invalidateNothing = locally('LOCAL_INV of a wrong key', LOC_QP_OP_ERR, (end, chance) =>
-  plain(end, chance, wr.LOCAL_INV, { imm: chance.pick([badKey(chance), end.target.key]) }),
+const invalidateNothing = locally('LOCAL_INV of a wrong key', LOC_QP_OP_ERR, (end, random) =>
+  plain(end, random, wr.LOCAL_INV, { imm: random.pick([badKey(random), end.target.key]) }),
 )
-const bindNothing = locally('BIND_MW of a wrong key', MW_BIND_ERR, (end, chance) => {
-  const bind = { window: chance.pick([badKey(chance), end.target.key]), at: end.areas.target, length: 8, access: 0 }
-  return plain(end, chance, wr.BIND_MW, { bind })
+const bindNothing = locally('BIND_MW of a wrong key', MW_BIND_ERR, (end, random) => {
+  const bind = { window: random.pick([badKey(random), end.target.key]), at: end.areas.target, length: 8, access: 0 }
+  return plain(end, random, wr.BIND_MW, { bind })
 })
 
-const tooLong: make.Make = (end, chance) => {
-  const { data, more } = make.payload(end, chance, make.bufferBytes(end) + 1 + chance.int(end.pair.mtu))
+const tooLong: make.Make = (end, random) => {
+  const { data, more } = make.payload(end, random, make.bufferBytes(end) + 1 + random.int(end.pair.mtu))
   return {
     kind: 'SEND that is too long',
-    request: plain(end, chance, wr.SEND, more),
+    request: plain(end, random, wr.SEND, more),
     fatal: 'remote',
     statuses: [REM_INV_REQ_ERR],
     message: { data, imm: undefined, opcode: wc.RECV, status: LOC_LEN_ERR, invalidates: undefined },
@@ -125,8 +125,8 @@ const fatalKinds: readonly Kind[] = [
 /** Requests that a reliable service would refuse. Here they have no effect, and the sender is not notified. */
 const unheard =
   (refused: make.Make): make.Make =>
-  (end, chance) => {
-    const made = refused(end, chance)
+  (end, random) => {
+    const made = refused(end, random)
     return made && { kind: `unheard ${made.kind}`, request: made.request, fatal: 'no', statuses: [] }
   }
 const unreliableKinds: readonly Kind[] = [
@@ -139,8 +139,8 @@ const unreliableKinds: readonly Kind[] = [
 /** Requests that this service lacks. */
 const refusedHere =
   (known: make.Make): make.Make =>
-  (end, chance) => {
-    const made = known(end, chance)
+  (end, random) => {
+    const made = known(end, random)
     return made && { kind: `${made.kind}, here`, request: made.request, fatal: 'local', statuses: [LOC_QP_OP_ERR] }
   }
 /** Operations of reliable connections only. */
@@ -167,9 +167,9 @@ const datagramFatalKinds: readonly Kind[] = [
 ]
 
 /** To an SRQ outside the target's domain. */
-const elsewhere: make.Make = (end, chance) => {
-  const request = plain(end, chance, wr.SEND)
-  const flags = request.flags | ((end.peer.srqn + 1 + chance.int(1000)) << 8)
+const elsewhere: make.Make = (end, random) => {
+  const request = plain(end, random, wr.SEND)
+  const flags = request.flags | ((end.peer.srqn + 1 + random.int(1000)) << 8)
   return {
     kind: 'SEND to an unknown SRQ',
     request: { ...request, flags },
@@ -188,12 +188,12 @@ const tables: Readonly<Record<number, readonly [good: readonly Kind[], bad: read
 }
 
 /** Draws an operation for a pair's service. */
-export const chooseKind = (end: End, fatal: boolean, chance: Chance): Kind =>
-  chance.weighted(tables[end.pair.service][fatal ? 1 : 0])
+export const chooseKind = (end: End, fatal: boolean, random: RandomSource): Kind =>
+  random.weighted(tables[end.pair.service][fatal ? 1 : 0])
 
 /** Posts an operation of `end`, and records its expected effect. */
-export const post = (end: End, kind: Kind, chance: Chance): Operation | undefined => {
-  const made = kind.make(end, chance)
+export const post = (end: End, kind: Kind, random: RandomSource): Operation | undefined => {
+  const made = kind.make(end, random)
   if (made === undefined) return undefined
   const changes = made.write !== undefined || made.atomic !== undefined
   const fenced = changes && end.fenceTo >= end.done
@@ -217,13 +217,13 @@ export const post = (end: End, kind: Kind, chance: Chance): Operation | undefine
 }
 
 /** Posts a receive WQE, if a buffer is free. */
-export const postReceive = (end: End, chance: Chance): boolean => {
+export const postReceive = (end: End, random: RandomSource): boolean => {
   const id = end.receives.length
   if (id - end.received >= RECEIVE_SLOTS) return false
   const at = end.areas.buffers + (id % RECEIVE_SLOTS) * MESSAGE_BYTES
   const request: ReceiveRequest = {
     id: id + 0x4000_0000,
-    sges: make.split(at, make.bufferBytes(end), end.local.key, end.pair.maxSge, chance),
+    sges: make.split(at, make.bufferBytes(end), end.local.key, end.pair.maxSge, random),
   }
   end.receives.push(request)
   end.host.queues[end.row].receives.push(request)

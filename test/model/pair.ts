@@ -7,7 +7,7 @@ import { Service } from '../../src/spec/wire/services.ts'
 import { Access } from '../../src/transport/types.ts'
 import type { Region } from './memory.ts'
 import type { ModelNode, ReceiveRequest, SendRequest } from './node.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 /** Expected effect of one send request. */
 export interface Operation {
@@ -301,8 +301,8 @@ export const isFinished = (pair: Pair): boolean =>
 const ATTRIBUTES = { pkeyIndex: 0, access: 0x10e }
 
 /** RESET to RTS for datagrams; both ends have the same Q_Key. */
-const connectDatagrams = (pair: Pair, chance: Chance): void => {
-  const qkey = chance.u32() & 0x7fff_ffff
+const connectDatagrams = (pair: Pair, random: RandomSource): void => {
+  const qkey = random.u32() & 0x7fff_ffff
   for (const end of pair.ends) {
     const { engine } = end.host
     end.qkey = qkey
@@ -313,20 +313,20 @@ const connectDatagrams = (pair: Pair, chance: Chance): void => {
 }
 
 /** RESET to RTS, both ends, with random attributes. PSNs are far from those of the previous life. */
-export const connect = (pair: Pair, chance: Chance): void => {
+export const connect = (pair: Pair, random: RandomSource): void => {
   pair.life++
   pair.openReason = undefined
   pair.turnsToEnd = -1
   pair.isSettling = false
   pair.failing = false
-  pair.mtu = chance.pick([256, 256, 512, 1024, 1024, 2048, 4096])
+  pair.mtu = random.pick([256, 256, 512, 1024, 1024, 2048, 4096])
   for (const end of pair.ends) {
     // near the wrap in about every sixth life; never where packets of the last lives could count as new
-    end.psn = (end.psn + 0x30_0000 + chance.int(0x1000)) & 0xff_ffff
-    end.maxRd = 1 + chance.int(4)
+    end.psn = (end.psn + 0x30_0000 + random.int(0x1000)) & 0xff_ffff
+    end.maxRd = 1 + random.int(4)
   }
   if (isDatagram(pair)) {
-    connectDatagrams(pair, chance)
+    connectDatagrams(pair, random)
     return
   }
   for (const end of pair.ends) {
@@ -334,12 +334,12 @@ export const connect = (pair: Pair, chance: Chance): void => {
     const { peer } = end
     engine.modify(end.row, 1, ATTRIBUTES)
     const path = { destQpn: peer.qpn, rqPsn: peer.psn, pathMtu: pair.mtu, flow: peer.node, peer: peer.node }
-    const resources = { minRnrTimer: 1 + chance.int(8), maxDestRdAtomic: peer.maxRd + chance.int(2) }
+    const resources = { minRnrTimer: 1 + random.int(8), maxDestRdAtomic: peer.maxRd + random.int(2) }
     engine.modify(end.row, 2, isReliable(pair) && canReceive(end) ? { ...path, ...resources } : path)
   }
   for (const end of pair.ends) {
-    if (!canSend(end) && chance.hits(0.5)) continue
-    const retries = { timeout: 8 + chance.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
+    if (!canSend(end) && random.hits(0.5)) continue
+    const retries = { timeout: 8 + random.int(3), retryCnt: 7, rnrRetry: 7, maxRdAtomic: end.maxRd }
     end.host.engine.modify(end.row, 3, { sqPsn: end.psn, ...(isReliable(pair) && retries) })
   }
 }

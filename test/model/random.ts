@@ -3,10 +3,10 @@
  */
 import { createRandom } from '../../src/phy/faults/random.ts'
 
-export type Chance = ReturnType<typeof createChance>
+export type RandomSource = ReturnType<typeof createRandomSource>
 
-/** Draws from a seed. */
-export const createChance = (seed: number) => {
+/** Random values that follow from a seed. */
+export const createRandomSource = (seed: number) => {
   const next = createRandom(seed)
   return {
     /** An integer from 0 to n-1. */

@@ -19,7 +19,7 @@ import {
   TARGET_BYTES,
   WORDS,
 } from './pair.ts'
-import type { Chance } from './random.ts'
+import type { RandomSource } from './random.ts'
 
 const wr = WrOpcode.values
 const wc = WcOpcode.values
@@ -27,24 +27,24 @@ const { FENCE, SIGNALED, SOLICITED, INLINE } = SendFlags.values
 const { REM_INV_REQ_ERR, SUCCESS } = WcStatus.values
 
 /** The operation that `end` posts; undefined if impossible now. */
-export type Make = (end: End, chance: Chance) => Operation | undefined
+export type Make = (end: End, random: RandomSource) => Operation | undefined
 
 /** An unused key: allocated keys are even. */
-export const badKey = (chance: Chance): number => (chance.u32() | 1) >>> 0
+export const badKey = (random: RandomSource): number => (random.u32() | 1) >>> 0
 
 /** Maximum message length of the pair: five packets, like its receive buffers. */
 export const bufferBytes = (end: End): number => Math.min(5 * end.pair.mtu, MESSAGE_BYTES)
 
-export const lengthOf = (end: End, chance: Chance): number =>
-  chance.hits(0.3) ? chance.int(80) : chance.hits(0.1) ? end.pair.mtu : chance.int(bufferBytes(end) + 1)
+export const lengthOf = (end: End, random: RandomSource): number =>
+  random.hits(0.3) ? random.int(80) : random.hits(0.1) ? end.pair.mtu : random.int(bufferBytes(end) + 1)
 
 /** A range of memory as one element or as several, some of them empty. */
-export const split = (at: number, length: number, key: number, most: number, chance: Chance): Element[] => {
+export const split = (at: number, length: number, key: number, most: number, random: RandomSource): Element[] => {
   const elements: Element[] = []
   let from = at
   let left = length
-  for (let n = chance.hits(0.6) ? 1 : 1 + chance.int(most); n > 1; n--) {
-    const piece = chance.int(left + 1)
+  for (let n = random.hits(0.6) ? 1 : 1 + random.int(most); n > 1; n--) {
+    const piece = random.int(left + 1)
     elements.push({ at: from, length: piece, key })
     from += piece
     left -= piece
@@ -54,13 +54,18 @@ export const split = (at: number, length: number, key: number, most: number, cha
 }
 
 /** A request with random flags and no data. */
-export const plain = (end: End, chance: Chance, opcode: number, more: Partial<SendRequest> = {}): SendRequest => ({
+export const plain = (
+  end: End,
+  random: RandomSource,
+  opcode: number,
+  more: Partial<SendRequest> = {},
+): SendRequest => ({
   id: end.sends.length,
   opcode,
   flags:
-    (chance.hits(0.8) ? SIGNALED : 0) |
-    (chance.hits(0.15) ? FENCE : 0) |
-    (chance.hits(0.3) ? SOLICITED : 0) |
+    (random.hits(0.8) ? SIGNALED : 0) |
+    (random.hits(0.15) ? FENCE : 0) |
+    (random.hits(0.3) ? SOLICITED : 0) |
     (more.inline === undefined ? 0 : INLINE),
   sges: [],
   imm: 0,
@@ -73,23 +78,23 @@ export const plain = (end: End, chance: Chance, opcode: number, more: Partial<Se
 })
 
 /** Bytes of the source, and how a request passes them: in elements, or inline. */
-export const payload = (end: End, chance: Chance, length: number) => {
-  const at = end.areas.source + chance.int(SOURCE_BYTES - length + 1)
+export const payload = (end: End, random: RandomSource, length: number) => {
+  const at = end.areas.source + random.int(SOURCE_BYTES - length + 1)
   const data = end.host.memory.bytes.slice(at, at + length)
-  if (length <= 200 && chance.hits(0.3)) return { data, more: { inline: data } }
-  return { data, more: { sges: split(at, length, end.sourceKey, end.pair.maxSge, chance) } }
+  if (length <= 200 && random.hits(0.3)) return { data, more: { inline: data } }
+  return { data, more: { sges: split(at, length, end.sourceKey, end.pair.maxSge, random) } }
 }
 
 const none = { fatal: 'no', statuses: [] } as const
 
 export const send =
   (imm: boolean): Make =>
-  (end, chance) => {
-    const { data, more } = payload(end, chance, lengthOf(end, chance))
-    const value = imm ? chance.u32() : undefined
+  (end, random) => {
+    const { data, more } = payload(end, random, lengthOf(end, random))
+    const value = imm ? random.u32() : undefined
     return {
       kind: imm ? 'SEND_WITH_IMM' : 'SEND',
-      request: plain(end, chance, imm ? wr.SEND_WITH_IMM : wr.SEND, { ...more, imm: value ?? 0 }),
+      request: plain(end, random, imm ? wr.SEND_WITH_IMM : wr.SEND, { ...more, imm: value ?? 0 }),
       ...none,
       message: { data, imm: value, opcode: wc.RECV, status: SUCCESS, invalidates: undefined },
     }
@@ -101,17 +106,17 @@ const OWN_QKEY = 0x8000_0000
 /** To the peer, or to any other UD end; `wrong`: with a Q_Key that no end accepts. */
 export const datagram =
   (wrong: boolean): Make =>
-  (end, chance) => {
-    const others = chance.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
-    const to = chance.pick(others)
-    const imm = chance.hits(0.4) ? chance.u32() : undefined
-    const { data, more } = payload(end, chance, chance.hits(0.3) ? chance.int(80) : chance.int(end.pair.mtu + 1))
-    const own = !wrong && to.qkey === end.qkey && chance.hits(0.5)
-    const qkey = own ? (OWN_QKEY | chance.u32()) >>> 0 : wrong ? (to.qkey ^ (1 << chance.int(31))) >>> 0 : to.qkey
+  (end, random) => {
+    const others = random.hits(0.7) ? [end.peer] : end.neighbours.filter(one => isDatagram(one.pair))
+    const to = random.pick(others)
+    const imm = random.hits(0.4) ? random.u32() : undefined
+    const { data, more } = payload(end, random, random.hits(0.3) ? random.int(80) : random.int(end.pair.mtu + 1))
+    const own = !wrong && to.qkey === end.qkey && random.hits(0.5)
+    const qkey = own ? (OWN_QKEY | random.u32()) >>> 0 : wrong ? (to.qkey ^ (1 << random.int(31))) >>> 0 : to.qkey
     const message = { data, imm, opcode: wc.RECV, status: SUCCESS, invalidates: undefined, source: end.qpn }
     return {
       kind: wrong ? 'datagram with a wrong Q_Key' : 'datagram',
-      request: plain(end, chance, imm === undefined ? wr.SEND : wr.SEND_WITH_IMM, {
+      request: plain(end, random, imm === undefined ? wr.SEND : wr.SEND_WITH_IMM, {
         ...more,
         imm: imm ?? 0,
         datagram: { qpn: to.qpn, qkey, node: to.node },
@@ -123,32 +128,32 @@ export const datagram =
   }
 
 /** Longer than the path MTU: not sent, and completed with success. */
-export const longDatagram: Make = (end, chance) => {
+export const longDatagram: Make = (end, random) => {
   const { qpn, qkey, node } = end.peer
-  const { more } = payload(end, chance, end.pair.mtu + 1 + chance.int(1000))
-  const request = plain(end, chance, wr.SEND, { ...more, datagram: { qpn, qkey, node } })
+  const { more } = payload(end, random, end.pair.mtu + 1 + random.int(1000))
+  const request = plain(end, random, wr.SEND, { ...more, datagram: { qpn, qkey, node } })
   return { kind: 'datagram that is too long', request, ...none }
 }
 
 /** Sometimes a window that the peer has bound for this end. */
-const windowFor = (end: End, chance: Chance): Region | undefined =>
-  end.peer.usableWindows.length > 0 && chance.hits(0.3) ? chance.pick(end.peer.usableWindows) : undefined
+const windowFor = (end: End, random: RandomSource): Region | undefined =>
+  end.peer.usableWindows.length > 0 && random.hits(0.3) ? random.pick(end.peer.usableWindows) : undefined
 
 export const write =
   (imm: boolean): Make =>
-  (end, chance) => {
+  (end, random) => {
     const { peer } = end
-    const { data, more } = payload(end, chance, lengthOf(end, chance))
-    const value = imm ? chance.u32() : undefined
-    const window = windowFor(end, chance)
+    const { data, more } = payload(end, random, lengthOf(end, random))
+    const value = imm ? random.u32() : undefined
+    const window = windowFor(end, random)
     const through = window !== undefined && data.length <= window.length ? window : undefined
     const offset = through?.offset ?? peer.areas.target
-    const at = offset + chance.int((through?.length ?? TARGET_BYTES) - data.length + 1)
-    const request = plain(end, chance, imm ? wr.RDMA_WRITE_WITH_IMM : wr.RDMA_WRITE, {
+    const at = offset + random.int((through?.length ?? TARGET_BYTES) - data.length + 1)
+    const request = plain(end, random, imm ? wr.RDMA_WRITE_WITH_IMM : wr.RDMA_WRITE, {
       ...more,
       imm: value ?? 0,
       remote: at,
-      rkey: data.length === 0 && chance.hits(0.5) ? badKey(chance) : (through ?? peer.target).key,
+      rkey: data.length === 0 && random.hits(0.5) ? badKey(random) : (through ?? peer.target).key,
     })
     const message = imm && {
       message: { data, imm: value, opcode: wc.RECV_RDMA_WITH_IMM, status: SUCCESS, invalidates: undefined },
@@ -164,20 +169,20 @@ const slotOf = (end: End, id: number, slots: number): number | undefined =>
 /** Reads the constant source, or the target as all earlier requests left it. */
 export const read =
   (fromTarget: boolean): Make =>
-  (end, chance) => {
+  (end, random) => {
     const id = end.sends.length
     const slot = slotOf(end, id, READ_SLOTS)
     if (slot === undefined) return undefined
     const { peer } = end
-    const length = lengthOf(end, chance)
-    const from = chance.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
+    const length = lengthOf(end, random)
+    const from = random.int((fromTarget ? TARGET_BYTES : SOURCE_BYTES) - length + 1)
     const at = (fromTarget ? peer.areas.target : peer.areas.source) + from
     const to = end.areas.results + slot * MESSAGE_BYTES
     if (fromTarget) end.fenceTo = id
     return {
       kind: fromTarget ? 'READ back' : 'READ',
-      request: plain(end, chance, wr.RDMA_READ, {
-        sges: split(to, length, end.local.key, end.pair.maxSge, chance),
+      request: plain(end, random, wr.RDMA_READ, {
+        sges: split(to, length, end.local.key, end.pair.maxSge, random),
         remote: at,
         rkey: fromTarget ? peer.target.key : peer.sourceKey,
       }),
@@ -188,22 +193,22 @@ export const read =
 
 export const atomic =
   (swap: boolean): Make =>
-  (end, chance) => {
+  (end, random) => {
     const id = end.sends.length
     const slot = slotOf(end, id, ATOMIC_SLOTS)
     if (slot === undefined) return undefined
     const { peer } = end
-    const at = peer.areas.words + 8 * chance.int(WORDS)
-    const value = (BigInt(chance.u32()) << 32n) | BigInt(chance.u32())
+    const at = peer.areas.words + 8 * random.int(WORDS)
+    const value = (BigInt(random.u32()) << 32n) | BigInt(random.u32())
     // half of the comparisons match the current word, unless an atomic in flight changes it
     const now = peer.host.memory.words.getBigUint64(at, true)
     return {
       kind: swap ? 'CMP_AND_SWP' : 'FETCH_AND_ADD',
-      request: plain(end, chance, swap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
-        sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, chance),
+      request: plain(end, random, swap ? wr.ATOMIC_CMP_AND_SWP : wr.ATOMIC_FETCH_AND_ADD, {
+        sges: split(end.areas.atomics + 8 * slot, 8, end.local.key, end.pair.maxSge, random),
         remote: at,
         rkey: peer.target.key,
-        compare: swap && chance.hits(0.5) ? now : value,
+        compare: swap && random.hits(0.5) ? now : value,
         swap: value,
       }),
       ...none,
@@ -211,14 +216,14 @@ export const atomic =
     }
   }
 
-export const atomicWrite: Make = (end, chance) => {
+export const atomicWrite: Make = (end, random) => {
   const { peer } = end
-  const at = end.areas.source + chance.int(SOURCE_BYTES - 8)
-  const to = peer.areas.target + 8 * chance.int(TARGET_BYTES / 8)
+  const at = end.areas.source + random.int(SOURCE_BYTES - 8)
+  const to = peer.areas.target + 8 * random.int(TARGET_BYTES / 8)
   return {
     kind: 'ATOMIC_WRITE',
-    request: plain(end, chance, wr.ATOMIC_WRITE, {
-      sges: split(at, 8, end.sourceKey, end.pair.maxSge, chance),
+    request: plain(end, random, wr.ATOMIC_WRITE, {
+      sges: split(at, 8, end.sourceKey, end.pair.maxSge, random),
       remote: to,
       rkey: peer.target.key,
     }),
@@ -235,15 +240,15 @@ const flushWords = (length: number, selectivity: number, placement: number): Par
 
 export const flush =
   (placement: number): Make =>
-  (end, chance) => {
+  (end, random) => {
     const { peer } = end
-    const length = chance.int(TARGET_BYTES + 1)
-    const selectivity = chance.hits(0.5) ? flushSelectivity.RANGE : flushSelectivity.REGION
+    const length = random.int(TARGET_BYTES + 1)
+    const selectivity = random.hits(0.5) ? flushSelectivity.RANGE : flushSelectivity.REGION
     const isGlobal = placement === flushPlacement.GLOBAL
     return {
       kind: isGlobal ? 'FLUSH' : 'FLUSH to memory that is not persistent',
-      request: plain(end, chance, wr.FLUSH, {
-        remote: peer.areas.target + chance.int(TARGET_BYTES - length + 1),
+      request: plain(end, random, wr.FLUSH, {
+        remote: peer.areas.target + random.int(TARGET_BYTES - length + 1),
         rkey: peer.target.key,
         ...flushWords(length, selectivity, placement),
       }),
@@ -255,23 +260,23 @@ export const flush =
 const MAX_WINDOWS = 4
 
 /** Binds a fresh window to a part of the target. The peer uses it once the bind has completed. */
-export const bindWindow: Make = (end, chance) => {
+export const bindWindow: Make = (end, random) => {
   if (end.usableWindows.length >= MAX_WINDOWS) return undefined
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, false)
   end.ownWindows.push(window)
-  const length = 1 + chance.int(TARGET_BYTES)
-  const at = end.areas.target + chance.int(TARGET_BYTES - length + 1)
+  const length = 1 + random.int(TARGET_BYTES)
+  const at = end.areas.target + random.int(TARGET_BYTES - length + 1)
   const bind = { window: window.key, at, length, access: Access.REMOTE_WRITE | Access.REMOTE_READ }
-  return { kind: 'BIND_MW', request: plain(end, chance, wr.BIND_MW, { bind }), ...none, binds: window }
+  return { kind: 'BIND_MW', request: plain(end, random, wr.BIND_MW, { bind }), ...none, binds: window }
 }
 
 /** Invalidates a key of its own that no request uses. */
-export const localInvalidate: Make = (end, chance) => {
+export const localInvalidate: Make = (end, random) => {
   const window = end.host.memory.addWindow(end.nextKey(), end.pd, true)
   end.ownWindows.push(window)
   return {
     kind: 'LOCAL_INV',
-    request: plain(end, chance, wr.LOCAL_INV, { imm: window.key }),
+    request: plain(end, random, wr.LOCAL_INV, { imm: window.key }),
     ...none,
     invalidates: window,
   }
@@ -280,11 +285,11 @@ export const localInvalidate: Make = (end, chance) => {
 /** The peer names a key for this message to invalidate: a used one, a fresh one, or an unknown one. */
 export const sendInvalidate =
   (known: boolean): Make =>
-  (end, chance) => {
+  (end, random) => {
     const { peer } = end
-    const { data, more } = payload(end, chance, lengthOf(end, chance))
-    let key = badKey(chance)
-    if (known && peer.usableWindows.length > 0 && chance.hits(0.7)) key = peer.usableWindows.shift()!.key
+    const { data, more } = payload(end, random, lengthOf(end, random))
+    let key = badKey(random)
+    if (known && peer.usableWindows.length > 0 && random.hits(0.7)) key = peer.usableWindows.shift()!.key
     else if (known) {
       const window = peer.host.memory.addWindow(peer.nextKey(), peer.pd, true)
       peer.ownWindows.push(window)
@@ -292,7 +297,7 @@ export const sendInvalidate =
     }
     return {
       kind: known ? 'SEND_WITH_INV' : 'SEND_WITH_INV of a wrong key',
-      request: plain(end, chance, wr.SEND_WITH_INV, { ...more, imm: key }),
+      request: plain(end, random, wr.SEND_WITH_INV, { ...more, imm: key }),
       message: { data, imm: undefined, opcode: wc.RECV, status: known ? SUCCESS : REM_INV_REQ_ERR, invalidates: key },
       // the data arrived, so the sender may see success
       ...(known ? none : ({ fatal: 'remote', mayPass: true, statuses: [] } as const)),

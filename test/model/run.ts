@@ -2,21 +2,21 @@
  * One run of the model test from a seed, which also determines the size of the world. A failure becomes an error with
  * the command that reproduces it, and the last steps.
  */
-import { createChance } from './random.ts'
+import { createRandomSource } from './random.ts'
 import { createWorld, type WorldOptions } from './world.ts'
 
 /** The world of a seed: number of nodes and pairs, sizes of windows and ports. */
 export const worldOf = (seed: number): WorldOptions => {
-  const chance = createChance(seed ^ 0x5eed)
-  const narrow = chance.hits(0.4)
+  const random = createRandomSource(seed ^ 0x5eed)
+  const narrow = random.hits(0.4)
   return {
     seed,
-    nodes: 1 + chance.int(3),
-    pairs: 1 + chance.int(12),
-    ...(narrow && { windowBytes: 4500 + chance.int(40_000), boundReads: chance.hits(0.7), pace: chance.int(2) * 50 }),
-    ...(chance.hits(0.4) && { sharedWindowBytes: 4500 + chance.int(80_000) }),
-    ...(chance.hits(0.3) && { maxPackets: 1 + chance.int(8) }),
-    ...(chance.hits(0.3) && { maxBytes: 4400 + chance.int(20_000) }),
+    nodes: 1 + random.int(3),
+    pairs: 1 + random.int(12),
+    ...(narrow && { windowBytes: 4500 + random.int(40_000), boundReads: random.hits(0.7), pace: random.int(2) * 50 }),
+    ...(random.hits(0.4) && { sharedWindowBytes: 4500 + random.int(80_000) }),
+    ...(random.hits(0.3) && { maxPackets: 1 + random.int(8) }),
+    ...(random.hits(0.3) && { maxBytes: 4400 + random.int(20_000) }),
   }
 }
 

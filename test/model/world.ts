@@ -40,7 +40,7 @@ import {
   SOURCE_BYTES,
   serviceOf,
 } from './pair.ts'
-import { createChance } from './random.ts'
+import { createRandomSource } from './random.ts'
 
 const { RESET, RTS, SQD, SQE, ERR } = QpState.values
 
@@ -66,7 +66,7 @@ const KEPT_LINES = 60
 const LONGEST_SLEEP = 10_000
 
 export const createWorld = (options: WorldOptions) => {
-  const chance = createChance(options.seed)
+  const random = createRandomSource(options.seed)
   const tally = createTally()
   const lines: string[] = []
   const say = (line: string): void => {
@@ -81,7 +81,7 @@ export const createWorld = (options: WorldOptions) => {
   let nextQpn = 0x100
   let nextKey = 0x1000
   const key = (): number => {
-    nextKey += 2 + 2 * chance.int(0x1000)
+    nextKey += 2 + 2 * random.int(0x1000)
     return nextKey
   }
 
@@ -97,12 +97,12 @@ export const createWorld = (options: WorldOptions) => {
         if (end === undefined || why === undefined || end.pair.openReason !== undefined) return
         end.pair.openReason = why
         tally.loose++
-        if (end.pair.turnsToEnd < 0) end.pair.turnsToEnd = 5 + chance.int(30)
+        if (end.pair.turnsToEnd < 0) end.pair.turnsToEnd = 5 + random.int(30)
         say(`${end.name}: open from now on, ${why}`)
       },
-      forge: seen => forge(seen, { ends, nodes: options.nodes, find: (node, qpn) => byQpn[node].get(qpn) }, chance),
+      forge: seen => forge(seen, { ends, nodes: options.nodes, find: (node, qpn) => byQpn[node].get(qpn) }, random),
     },
-    chance,
+    random,
   )
 
   const createHost = (index: number): ModelNode => {
@@ -139,14 +139,14 @@ export const createWorld = (options: WorldOptions) => {
         },
         sent: (bytes, flow) => link.send(index, flow, bytes),
       },
-      chance,
+      random,
     )
   }
   const nodes = Array.from({ length: options.nodes }, (_, i) => createHost(i))
   const sources = nodes.map((node, i) => {
     byQpn[i] = new Map()
     const at = node.memory.take(SOURCE_BYTES)
-    chance.fill(node.memory.bytes.subarray(at, at + SOURCE_BYTES))
+    random.fill(node.memory.bytes.subarray(at, at + SOURCE_BYTES))
     return at
   })
 
@@ -168,26 +168,26 @@ export const createWorld = (options: WorldOptions) => {
     byQpn[end.node].set(end.qpn, end)
   }
   const createQps = (pair: Pair): void => {
-    pair.maxSge = 1 + chance.int(6)
-    pair.signalAll = chance.hits(0.2)
-    pair.shared = pair.service === Service.XRC_INI || chance.hits(0.3)
+    pair.maxSge = 1 + random.int(6)
+    pair.signalAll = random.hits(0.2)
+    pair.shared = pair.service === Service.XRC_INI || random.hits(0.3)
     for (const end of pair.ends) createQp(end, pair.maxSge, pair.signalAll)
   }
 
   for (let i = 0; i < options.pairs; i++) {
     const made = [0, 1].map(side => {
-      const node = chance.int(options.nodes)
+      const node = random.int(options.nodes)
       const pd = ends.length + 1
       const end = createEnd(`${i}${'ab'[side]}`, node, nodes[node], pd, sources[node], key, ends)
-      end.psn = chance.u32() & 0xff_ffff
+      end.psn = random.u32() & 0xff_ffff
       byPd[pd] = end
       ends.push(end)
       return end
     })
-    const pair = createPair(String(i), chance.pick(SERVICES), made[0], made[1])
+    const pair = createPair(String(i), random.pick(SERVICES), made[0], made[1])
     pairs.push(pair)
     createQps(pair)
-    connect(pair, chance)
+    connect(pair, random)
   }
   /** Memory that no end may write: it never changes. */
   const still = nodes.map(node => node.memory.bytes.slice())
@@ -214,11 +214,11 @@ export const createWorld = (options: WorldOptions) => {
   }
   /** Posts in the error state are flushed at once. */
   const postInError = (end: End): void => {
-    for (let left = canSend(end) ? chance.int(3) : 0; left > 0; left--) {
-      post(end, chooseKind(end, false, chance), chance)
+    for (let left = canSend(end) ? random.int(3) : 0; left > 0; left--) {
+      post(end, chooseKind(end, false, random), random)
       ring(end)
     }
-    if (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) end.host.engine.onReceiveScan(end.row)
+    if (canReceive(end) && random.hits(0.5) && postReceive(end, random)) end.host.engine.onReceiveScan(end.row)
   }
 
   /** The end of a life, and the start of the next. */
@@ -226,7 +226,7 @@ export const createWorld = (options: WorldOptions) => {
     say(`pair ${pair.name}: life ${pair.life} ends${pair.openReason === undefined ? '' : `, open: ${pair.openReason}`}`)
     tally.lives++
     for (const end of pair.ends) {
-      const flushed = stateOf(end) === ERR || chance.hits(0.5)
+      const flushed = stateOf(end) === ERR || random.hits(0.5)
       if (flushed) {
         toError(end)
         postInError(end)
@@ -234,7 +234,7 @@ export const createWorld = (options: WorldOptions) => {
       nodes[end.node].transmit(now)
       checkEnd(end, flushed, tally)
     }
-    const again = chance.hits(0.3)
+    const again = random.hits(0.3)
     for (const end of pair.ends) {
       const { engine } = end.host
       byQpn[end.node].delete(end.qpn)
@@ -247,14 +247,14 @@ export const createWorld = (options: WorldOptions) => {
       beginLife(end)
     }
     if (again) createQps(pair)
-    connect(pair, chance)
+    connect(pair, random)
   }
 
   const postSome = (end: End): number => {
     let posted = 0
-    for (let left = 1 + chance.int(4); left > 0 && outstanding(end) < MAX_OUT; left--) {
-      const fatal = end.pair.turnsToEnd < 0 && chance.hits(0.006)
-      const operation = post(end, chooseKind(end, fatal, chance), chance)
+    for (let left = 1 + random.int(4); left > 0 && outstanding(end) < MAX_OUT; left--) {
+      const fatal = end.pair.turnsToEnd < 0 && random.hits(0.006)
+      const operation = post(end, chooseKind(end, fatal, random), random)
       if (operation === undefined) continue
       posted++
       say(`${end.name} posts ${operation.request.id}: ${operation.kind}`)
@@ -277,14 +277,14 @@ export const createWorld = (options: WorldOptions) => {
 
   /** A forged packet with a known effect, sent to an idle pair. */
   const attackIdle = (pair: Pair): void => {
-    const end = chance.pick(pair.ends)
+    const end = random.pick(pair.ends)
     if (!pair.ends.every(canBeAttacked)) return
     link.deliver()
     if (pair.openReason !== undefined || !pair.ends.every(canBeAttacked)) return
-    const { name, bytes, check } = attack(end, chance)
+    const { name, bytes, check } = attack(end, random)
     say(`${end.name} is attacked: ${name}`)
     pair.openReason = name
-    pair.turnsToEnd = 1 + chance.int(3)
+    pair.turnsToEnd = 1 + random.int(3)
     tally.attacks++
     link.inject({ from: end.peer.node, to: end.node, bytes, number: link.counts.sent }, 0)
     link.deliver()
@@ -294,20 +294,20 @@ export const createWorld = (options: WorldOptions) => {
   /** One turn of a pair; returns the number of requests posted. */
   const turn = (pair: Pair, posting: boolean): number => {
     let posted = 0
-    if (posting && chance.hits(0.004)) pair.isSettling = true
+    if (posting && random.hits(0.004)) pair.isSettling = true
     for (const end of pair.ends) {
       let fresh = false
-      while (canReceive(end) && chance.hits(0.5) && postReceive(end, chance)) fresh = true
+      while (canReceive(end) && random.hits(0.5) && postReceive(end, random)) fresh = true
       const state = stateOf(end)
       if (state === ERR && fresh) end.host.engine.onReceiveScan(end.row)
-      if (state === SQE && outstanding(end) === 0 && chance.hits(0.3)) recover(end)
-      else if (state === SQD && !end.draining && chance.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
-      else if (state === RTS && canSend(end) && posting && pair.turnsToEnd < 0 && chance.hits(0.004)) {
+      if (state === SQE && outstanding(end) === 0 && random.hits(0.3)) recover(end)
+      else if (state === SQD && !end.draining && random.hits(0.5)) end.host.engine.modify(end.row, RTS, {})
+      else if (state === RTS && canSend(end) && posting && pair.turnsToEnd < 0 && random.hits(0.004)) {
         end.draining = true
         end.host.engine.modify(end.row, SQD, {})
       }
       const dies = pair.isSettling || (pair.turnsToEnd >= 0 && pair.openReason === undefined)
-      if (posting && canSend(end) && !dies && state !== ERR && chance.hits(0.6)) posted += postSome(end)
+      if (posting && canSend(end) && !dies && state !== ERR && random.hits(0.6)) posted += postSome(end)
     }
     if (pair.turnsToEnd < 0 && pair.ends.some(end => stateOf(end) === ERR)) pair.turnsToEnd = 2000
     if (isFinished(pair)) {
@@ -319,9 +319,9 @@ export const createWorld = (options: WorldOptions) => {
     }
     if (pair.turnsToEnd > 0) pair.turnsToEnd--
     if (pair.turnsToEnd === 0) renew(pair)
-    else if (posting && chance.hits(0.0005)) {
+    else if (posting && random.hits(0.0005)) {
       say(`pair ${pair.name}: ended at random`)
-      if (chance.hits(0.5)) toError(chance.pick(pair.ends))
+      if (random.hits(0.5)) toError(random.pick(pair.ends))
       else renew(pair)
     }
     return posted
@@ -335,7 +335,7 @@ export const createWorld = (options: WorldOptions) => {
     for (const { engine } of nodes) next = Math.min(next, engine.nextTimeout())
     if (next === Number.POSITIVE_INFINITY) return full
     // sometimes the process sleeps: timers are late, and packets that arrived meanwhile are handled after them
-    now = Math.max(now, next) + (chance.hits(0.003) ? chance.int(LONGEST_SLEEP) : 0)
+    now = Math.max(now, next) + (random.hits(0.003) ? random.int(LONGEST_SLEEP) : 0)
     link.now = now
     for (const { engine } of nodes) if (engine.nextTimeout() <= now) engine.onTimeout(now)
     link.deliver()
@@ -356,13 +356,13 @@ export const createWorld = (options: WorldOptions) => {
       let left = operations
       for (let turns = 0; left > 0; turns++) {
         if (turns % 400 === 0) {
-          link.change(chance.weighted(qualities))
+          link.change(random.weighted(qualities))
           say(`the network is ${link.quality.name}`)
           checkStill()
           for (const end of ends) forgetPast(end, link.counts.sent, link.oldest())
         }
-        left -= turn(chance.pick(pairs), true)
-        if (chance.hits(0.7)) step()
+        left -= turn(random.pick(pairs), true)
+        if (random.hits(0.7)) step()
       }
       link.change(qualities[0])
       for (let turns = 0; !pairs.every(isFinished); turns++) {
@@ -370,7 +370,7 @@ export const createWorld = (options: WorldOptions) => {
           turns < 200_000,
           `these pairs do not finish: ${pairs.filter(pair => !isFinished(pair)).map(pair => pair.name)}`,
         )
-        turn(chance.pick(pairs), false)
+        turn(random.pick(pairs), false)
         step()
       }
       for (const pair of pairs) checkFinished(pair, tally)

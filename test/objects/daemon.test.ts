@@ -5,7 +5,7 @@
 import { it } from 'node:test'
 import { hasNative } from '../../src/host/native.ts'
 import { daemonOf } from '../daemon/client.ts'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import { scratchFolder } from '../tools.ts'
 import { daemonCarrier } from './daemon-carrier.ts'
 import { run } from './world.ts'
@@ -17,8 +17,8 @@ for (const seed of [1, 2, 3])
   it(`sessions agree with the reference, seed ${seed}`, { skip: !hasNative() && 'koffi is missing' }, async t => {
     const daemon = await daemonOf(t, folder, ['127.0.0.1', '127.0.0.2'])
     const { facts, perform } = await daemonCarrier(t, daemon)
-    const chance = createChance(seed)
-    const seeds = Array.from({ length: STEPS }, () => chance.u32() >>> 1)
+    const random = createRandomSource(seed)
+    const seeds = Array.from({ length: STEPS }, () => random.u32() >>> 1)
     const steps = run(facts, seeds, 10)
     for (let next = steps.next(); !next.done; ) next = steps.next(await perform(next.value))
   })

@@ -21,7 +21,7 @@ import {
 } from '../../src/uapi/index.ts'
 import { encodeCall } from '../../src/uapi/object/client.ts'
 import { machine, program } from '../drivers/rxe/machine.ts'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import { expressible } from '../uapi/expressible.ts'
 import { AREA, AT, createHostileClient, namesOf, objectMessage, runOne } from './hostile-client.ts'
 import { notOf, type Wrong, wrongCalls, wrongInput, wrongOutput } from './mistakes.ts'
@@ -32,21 +32,21 @@ import { isCreate, likelyValue, type Names } from './plausible.ts'
 const createObjects = () => {
   const m = machine(1)
   const one = createHostileClient(m, program(m), true)
-  const chance = createChance(1)
+  const random = createRandomSource(1)
   const classes = (): Set<string> => {
-    const { handles, fds } = namesOf(one, chance)
+    const { handles, fds } = namesOf(one, random)
     return new Set([...handles.values(), ...fds.values()])
   }
-  const wanted = namesOf(one, createChance(0)).classes.filter(
+  const wanted = namesOf(one, createRandomSource(0)).classes.filter(
     ({ identity, name }) => identity !== 'fixed' && name !== 'gsi_qp',
   )
   for (let left = 10_000; left > 0 && !wanted.every(({ name }) => classes().has(name)); left--) {
-    const message = objectMessage(namesOf(one, chance))
+    const message = objectMessage(namesOf(one, random))
     if (message !== undefined && /\.create/.test(message.title)) runOne(one, message)
   }
   for (const { name } of wanted) assert.ok(classes().has(name), name)
   const { schema } = one.context.device
-  const names: Names = { ...namesOf(one, createChance(2)) }
+  const names: Names = { ...namesOf(one, createRandomSource(2)) }
   return { m, one, names, classes: wanted.concat(['device', 'port', 'interface'].map(name => schema.className(name)!)) }
 }
 

@@ -1,6 +1,6 @@
 /*
  * A client that encodes plausible calls (plausible.ts) in the object dialect and Linux's two, mutates their pieces, and
- * makes the calls: each is answered with an errno and a sentence.
+ * makes the calls: each is answered with an errno and a message.
  */
 import assert from 'node:assert/strict'
 import { type Caller, type Context, dispatch, openContext } from '../../src/core/index.ts'
@@ -17,7 +17,7 @@ import { pad } from '../../src/uapi/object/format.ts'
 import { type Machine, type Program, register } from '../drivers/rxe/machine.ts'
 import { type TestRings, testRings } from '../drivers/rxe/provider.ts'
 import { mutate } from '../fuzz/mutate.ts'
-import type { Chance } from '../model/random.ts'
+import type { RandomSource } from '../model/random.ts'
 import { expressible } from '../uapi/expressible.ts'
 import { type Names, plausibleCall } from './plausible.ts'
 
@@ -103,35 +103,35 @@ export const correctLengths = (dialect: DialectName, bytes: Uint8Array): Uint8Ar
 }
 
 export const objectMessage = (names: Names): Message | undefined => {
-  const { chance } = names
+  const { random } = names
   const call = plausibleCall(names)
   const { in: inputs, out: outputs } = call.method
   const title = `${call.class.name}.${call.methodName}`
   const request = ioctlRequest(call.method.call)
   if (call.methodName === 'chain') {
     const entries = call.args.entries as Uint8Array
-    const other = chance.hits(0.7) ? mutate(entries, entries, splitChain, chance) : entries
-    const room = { address: AREA, length: chance.hits(0.9) ? SIZE : 64 }
+    const other = random.hits(0.7) ? mutate(entries, entries, splitChain, random) : entries
+    const room = { address: AREA, length: random.hits(0.9) ? SIZE : 64 }
     const whole = { ...call, args: { ...call.args, entries: other } }
     const bytes = encodeCall(whole, { elsewhere: { entries: AREA }, rooms: { results: room } })
     return { systemCall: 'ioctl', request, bytes, memory: [{ address: AREA, bytes: other }], title }
   }
-  const far = chance.hits(0.2)
+  const far = random.hits(0.2)
   const [first] = Object.keys(inputs)
   const [result] = Object.keys(outputs).filter(name => outputs[name].of.kind !== 'fd')
   const bytes = encodeCall(call, {
     ...(far && first !== undefined && call.args[first] !== undefined && { elsewhere: { [first]: AREA } }),
-    ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: chance.pick([0, 8, SIZE]) } } }),
+    ...(far && result !== undefined && { rooms: { [result]: { address: AREA, length: random.pick([0, 8, SIZE]) } } }),
   })
   return { systemCall: 'ioctl', request, bytes, memory: [], title, ...(call.fd !== undefined && { fd: call.fd }) }
 }
 
 export const linuxMessage = (names: Names, systemCall: 'write' | 'ioctl', driverId: number): Message | undefined => {
-  const { chance } = names
+  const { random } = names
   const call = plausibleCall(names)
   const wanted = encodings(call, driverId, AREA).filter(({ by }) => (by === 'write') === (systemCall === 'write'))
   if (wanted.length === 0) return undefined
-  const way = chance.pick(wanted)
+  const way = random.pick(wanted)
   const expressed = expressible(way, call)
   const again = encodings(expressed, driverId, AREA).find(({ name, by }) => name === way.name && by === way.by)
   if (again === undefined) return undefined
@@ -188,7 +188,7 @@ export const createHostileClient = (
   return { m, p, context, memory, caller, fds, rings, address }
 }
 
-export const namesOf = ({ context, fds, m, address, p }: HostileClient, chance: Chance): Names => {
+export const namesOf = ({ context, fds, m, address, p }: HostileClient, random: RandomSource): Names => {
   const handles = new Map<number, string>()
   for (const object of context.handles.slots) if (object !== undefined) handles.set(object.handle, object.class.name)
   const open = new Map<number, string>()
@@ -198,8 +198,8 @@ export const namesOf = ({ context, fds, m, address, p }: HostileClient, chance: 
   }
   const there = [...context.device.shared.byName.values()].map(table => table.class)
   // Sometimes one that this device lacks.
-  const all: readonly ObjectClass[] = chance.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
-  return { chance, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
+  const all: readonly ObjectClass[] = random.hits(0.03) ? [...there, Classes.flow, Classes.dm, Classes.system] : there
+  return { random, classes: all, handles, fds: open, address, gid: p.rxe.state.identity.gids[1] }
 }
 
 const freeFd = (fds: ReadonlyMap<number, number>): number => {

@@ -16,11 +16,11 @@ import {
 } from '../../src/spec/schema/schema.ts'
 import type { Call } from '../../src/uapi/call.ts'
 import { encodeChain, type Link } from '../../src/uapi/object/chain.ts'
-import type { Chance } from '../model/random.ts'
+import type { RandomSource } from '../model/random.ts'
 
 /** Objects that calls may name. */
 export interface Names {
-  readonly chance: Chance
+  readonly random: RandomSource
   readonly classes: readonly ObjectClass[]
   /** Class by live handle. */
   readonly handles: ReadonlyMap<number, string>
@@ -35,73 +35,73 @@ export interface Names {
 const likely: Readonly<Record<string, (names: Names) => AnyValue>> = {
   start: ({ address }) => address,
   iova: ({ address }) => address,
-  length: ({ chance }) => BigInt(chance.pick([1, 64, 4096])),
+  length: ({ random }) => BigInt(random.pick([1, 64, 4096])),
   dgid: ({ gid }) => gid,
-  gid: ({ chance }) => new Uint8Array(16).fill(chance.int(3), 1).fill(0xff, 0, 1),
+  gid: ({ random }) => new Uint8Array(16).fill(random.int(3), 1).fill(0xff, 0, 1),
   sgidIndex: () => 1,
   isGlobal: () => 1,
   port: () => 1,
-  access: ({ chance }) => chance.pick([1, 7, 15, 31]),
-  accessFlags: ({ chance }) => chance.pick([1, 7, 15]),
-  compVector: ({ chance }) => chance.int(2),
+  access: ({ random }) => random.pick([1, 7, 15, 31]),
+  accessFlags: ({ random }) => random.pick([1, 7, 15]),
+  compVector: ({ random }) => random.int(2),
   pathMtu: () => 3,
-  cqe: ({ chance }) => 1 + chance.int(64),
-  maxWr: ({ chance }) => 1 + chance.int(16),
+  cqe: ({ random }) => 1 + random.int(64),
+  maxWr: ({ random }) => 1 + random.int(16),
   maxInlineData: () => 0,
-  name: ({ chance }) => new TextEncoder().encode(chance.pick(Object.values(CtxInterface))),
-  eagerCount: ({ chance }) => 1 << chance.int(4),
+  name: ({ random }) => new TextEncoder().encode(random.pick(Object.values(CtxInterface))),
+  eagerCount: ({ random }) => 1 << random.int(4),
   eagerBytes: () => 64,
-  jobKey: ({ chance }) => chance.int(2),
+  jobKey: ({ random }) => random.int(2),
   object: () => 1,
-  handle: ({ handles, chance }) => (handles.size > 0 ? chance.pick([...handles.keys()]) : 0),
-  id: ({ chance, classes }) => chance.pick(classes).id,
+  handle: ({ handles, random }) => (handles.size > 0 ? random.pick([...handles.keys()]) : 0),
+  id: ({ random, classes }) => random.pick(classes).id,
 }
 
 const highest = { u8: 0xff, u16: 0xffff, u32: 0xffffffff }
 
-const named = ({ chance }: Names, there: ReadonlyMap<number, string>, cls: string): number => {
+const named = ({ random }: Names, there: ReadonlyMap<number, string>, cls: string): number => {
   const right = [...there].filter(([, name]) => name === cls)
-  if (right.length > 0 && chance.hits(0.9)) return chance.pick(right)[0]
-  return there.size > 0 && chance.hits(0.5) ? chance.pick([...there.keys()]) : chance.int(100)
+  if (right.length > 0 && random.hits(0.9)) return random.pick(right)[0]
+  return there.size > 0 && random.hits(0.5) ? random.pick([...there.keys()]) : random.int(100)
 }
 
 /** A value for an attribute or field of this name. */
 export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
-  const { chance } = names
-  const hint = chance.hits(0.95) ? likely[name] : undefined
+  const { random } = names
+  const hint = random.hits(0.95) ? likely[name] : undefined
   switch (of.kind) {
     case 'u8':
     case 'u16':
     case 'u32': {
       const least = of.min ?? 0
       const most = of.max ?? highest[of.kind]
-      const wanted = hint?.(names) ?? least + chance.int(chance.hits(0.95) ? 4 : 0x1_0000_0000)
+      const wanted = hint?.(names) ?? least + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
       return Math.min(Math.max(Number(wanted), least), most)
     }
     case 'u64':
-      return (hint?.(names) as bigint | undefined) ?? BigInt(chance.u32()) << (chance.hits(0.5) ? 32n : 0n)
+      return (hint?.(names) as bigint | undefined) ?? BigInt(random.u32()) << (random.hits(0.5) ? 32n : 0n)
     case 'enum':
-      return (hint?.(names) as number | undefined) ?? chance.pick(Object.values(of.of.values))
+      return (hint?.(names) as number | undefined) ?? random.pick(Object.values(of.of.values))
     case 'flags':
-      return (hint?.(names) as number | undefined) ?? (chance.hits(0.5) ? 0 : chance.pick(Object.values(of.of.values)))
+      return (hint?.(names) as number | undefined) ?? (random.hits(0.5) ? 0 : random.pick(Object.values(of.of.values)))
     case 'ref':
       return named(names, names.handles, of.class)
     case 'fd':
       return named(names, names.fds, of.class)
     case 'bytes': {
       const bytes = new Uint8Array(of.size)
-      chance.fill(bytes)
+      random.fill(bytes)
       return (hint?.(names) as Uint8Array | undefined) ?? bytes
     }
     case 'blob': {
-      const bytes = new Uint8Array(chance.int(Math.min(of.max, 64)))
-      chance.fill(bytes)
+      const bytes = new Uint8Array(random.int(Math.min(of.max, 64)))
+      random.fill(bytes)
       return (hint?.(names) as Uint8Array | undefined) ?? bytes
     }
     case 'record':
       return record(names, of.fields)
     case 'list':
-      return Array.from({ length: chance.int(Math.min(of.max, Math.floor(600 / recordSize(of.fields)), 5) + 1) }, () =>
+      return Array.from({ length: random.int(Math.min(of.max, Math.floor(600 / recordSize(of.fields)), 5) + 1) }, () =>
         record(names, of.fields),
       )
   }
@@ -114,13 +114,13 @@ const record = (names: Names, fields: Fields): AnyRecord =>
 const SELDOM = 0.12
 
 const argumentsOf = (names: Names, cls: ObjectClass, methodName: string): AnyValues => {
-  const { chance } = names
+  const { random } = names
   const { in: attributes } = cls.methods[methodName]
-  const all = chance.hits(0.1)
+  const all = random.hits(0.1)
   const share = methodName === 'modify' || methodName === 'attach' || methodName === 'detach' ? 0.3 : SELDOM
   return Object.fromEntries(
     Object.entries(attributes)
-      .filter(([, { optional }]) => !optional || all || chance.hits(share))
+      .filter(([, { optional }]) => !optional || all || random.hits(share))
       .map(([name, { of }]) => [name, likelyValue(names, name, of)]),
   )
 }
@@ -132,9 +132,9 @@ const steps: readonly (readonly [state: number, ...names: string[]])[] = [
   [3, 'timeout', 'retryCnt', 'rnrRetry', 'sqPsn', 'maxRdAtomic'],
 ]
 const modifyQp = (names: Names, cls: ObjectClass): AnyValues => {
-  const { chance } = names
-  if (chance.hits(0.1)) return argumentsOf(names, cls, 'modify')
-  const [state, ...needed] = chance.pick(steps)
+  const { random } = names
+  if (random.hits(0.1)) return argumentsOf(names, cls, 'modify')
+  const [state, ...needed] = random.pick(steps)
   const { in: attributes } = cls.methods.modify
   const own = needed.filter(name => attributes[name] !== undefined && !(name === 'accessFlags' && attributes.qkey))
   return { state, ...Object.fromEntries(own.map(name => [name, likelyValue(names, name, attributes[name].of)])) }
@@ -157,12 +157,12 @@ const isPossible = (names: Names, { name, identity, methods }: ObjectClass, meth
 
 /** A class and its method, favoring creation and possible calls. */
 const choose = (names: Names): [ObjectClass, string] => {
-  const { chance, classes } = names
+  const { random, classes } = names
   for (let left = 5; ; left--) {
-    const cls = chance.pick(classes)
+    const cls = random.pick(classes)
     const all = Object.keys(cls.methods)
     const creates = all.filter(name => isCreate(cls.methods[name].call))
-    const methodName = creates.length > 0 && chance.hits(0.4) ? creates[0] : chance.pick(all)
+    const methodName = creates.length > 0 && random.hits(0.4) ? creates[0] : random.pick(all)
     if (left === 0 || isPossible(names, cls, methodName)) return [cls, methodName]
   }
 }
@@ -185,24 +185,24 @@ export const plausibleCall = (names: Names): Call & { readonly fd?: number } => 
 
 /** Entries of a chain whose later calls name objects of earlier ones. */
 export const plausibleChain = (names: Names): Link[] => {
-  const { chance } = names
+  const { random } = names
   const links: Link[] = []
-  for (let left = 1 + chance.int(6); left > 0; left--) {
+  for (let left = 1 + random.int(6); left > 0; left--) {
     const call = plausibleCall({ ...names, classes: names.classes.filter(({ name }) => name !== 'interface') })
     const made = (cls: string): number[] =>
       [...links.keys()].filter(i => links[i].call.class.name === cls && isCreate(links[i].call.method.call))
     const refs: Record<string, number> = {}
     for (const [name, { of }] of Object.entries(call.method.in)) {
       const right = of.kind === 'ref' || of.kind === 'fd' ? made(of.class) : []
-      if (right.length > 0 && call.args[name] !== undefined) refs[name] = chance.pick(right)
+      if (right.length > 0 && call.args[name] !== undefined) refs[name] = random.pick(right)
     }
     const objects = isCreate(call.method.call) ? [] : made(call.class.name)
-    links.push({ call, refs, ...(objects.length > 0 && { object: chance.pick(objects) }) })
+    links.push({ call, refs, ...(objects.length > 0 && { object: random.pick(objects) }) })
   }
   return links
 }
 
 const anyChain = (names: Names): AnyValues => ({
   entries: encodeChain(plausibleChain(names)),
-  onError: names.chance.int(2),
+  onError: names.random.int(2),
 })

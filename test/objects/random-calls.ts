@@ -10,14 +10,14 @@ import { Classes, ClassId } from '../../src/spec/classes.ts'
 import { CqKind, MwType, QpState, XrcdFlags } from '../../src/spec/enums.ts'
 import { qpTransitions } from '../../src/spec/qp-states.ts'
 import type { AnyValues, ObjectClass } from '../../src/spec/schema/schema.ts'
-import type { Chance } from '../model/random.ts'
+import type { RandomSource } from '../model/random.ts'
 import type { Facts, Process } from './carrier.ts'
 import type { Entry } from './chain.ts'
 import { isCreate, type ModelObject, type Opening } from './reference.ts'
 import { isKnown } from './rules.ts'
 
 export interface CallSite {
-  readonly chance: Chance
+  readonly random: RandomSource
   readonly facts: Facts
   readonly process: Process
   readonly opening: Opening
@@ -36,11 +36,11 @@ export const classOf = (name: string): ObjectClass => (Classes as Readonly<Recor
 const ABSENT = 4000
 
 /** A handle of the class, usually; else any, or an unused one. */
-const handleOf = ({ chance, opening }: CallSite, cls: string): number => {
+const handleOf = ({ random, opening }: CallSite, cls: string): number => {
   const right = [...opening.handles].filter(([, thing]) => thing.class === cls)
-  if (right.length > 0 && chance.hits(0.93)) return chance.pick(right)[0]
+  if (right.length > 0 && random.hits(0.93)) return random.pick(right)[0]
   const any = [...opening.handles.keys()]
-  return any.length > 0 && chance.hits(0.6) ? chance.pick(any) : ABSENT
+  return any.length > 0 && random.hits(0.6) ? random.pick(any) : ABSENT
 }
 
 const fdsOf = ({ process }: CallSite, is: (thing: ModelObject) => boolean): number[] =>
@@ -48,15 +48,15 @@ const fdsOf = ({ process }: CallSite, is: (thing: ModelObject) => boolean): numb
 
 /** A descriptor of a class, usually of this context. */
 const fdOf = (scene: CallSite, cls: string): number | undefined => {
-  const { chance, opening } = scene
-  if (chance.hits(0.5)) return undefined
+  const { random, opening } = scene
+  if (random.hits(0.5)) return undefined
   const right = fdsOf(scene, thing => thing.class === cls && thing.home === opening)
-  if (right.length > 0 && chance.hits(0.95)) return chance.pick(right)
+  if (right.length > 0 && random.hits(0.95)) return random.pick(right)
   const any = fdsOf(scene, () => true)
-  return any.length === 0 || chance.hits(0.7) ? undefined : chance.pick(any)
+  return any.length === 0 || random.hits(0.7) ? undefined : random.pick(any)
 }
 
-const address = ({ chance, facts, opening }: CallSite) => ({
+const address = ({ random, facts, opening }: CallSite) => ({
   dgid: facts.gid(opening.device),
   flowLabel: 0,
   sgidIndex: 1,
@@ -65,7 +65,7 @@ const address = ({ chance, facts, opening }: CallSite) => ({
   sl: 0,
   staticRate: 0,
   isGlobal: 1,
-  port: chance.hits(0.95) ? 1 : 7,
+  port: random.hits(0.95) ? 1 : 7,
 })
 
 /** Distinct, so that events identify their object. */
@@ -73,9 +73,9 @@ let nextHandle = 1n
 const userHandle = (): bigint => nextHandle++
 
 const cap = { maxSendWr: 3, maxRecvWr: 3, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
-const gid = (chance: Chance): Uint8Array => {
-  const bytes = new Uint8Array(16).fill(chance.int(3), 1)
-  bytes[0] = chance.hits(0.9) ? 0xff : 0x20
+const gid = (random: RandomSource): Uint8Array => {
+  const bytes = new Uint8Array(16).fill(random.int(3), 1)
+  bytes[0] = random.hits(0.9) ? 0xff : 0x20
   return bytes
 }
 
@@ -101,11 +101,11 @@ const transition: Readonly<Record<string, (scene: CallSite) => number | AnyValue
 const { RESET, RTS, SQD } = QpState.values
 
 const modifyQp = (scene: CallSite, cls: string, target: ModelObject | undefined): AnyValues => {
-  const { chance } = scene
+  const { random } = scene
   const names = Object.entries(QpState.values)
   const from = target?.qp?.state ?? RESET
   // Usually the next state.
-  const to = chance.hits(0.75) && from < SQD ? from + 1 : chance.int(7)
+  const to = random.hits(0.75) && from < SQD ? from + 1 : random.int(7)
   const nameOf = (state: number) => names.find(([, value]) => value === state)![0]
   const rows = qpTransitions[QpTypes[cls as keyof typeof QpTypes]] as Readonly<
     Record<string, Readonly<Record<string, { required: readonly string[] }>> | undefined>
@@ -114,20 +114,20 @@ const modifyQp = (scene: CallSite, cls: string, target: ModelObject | undefined)
   return {
     state: to,
     ...Object.fromEntries(needed.map(name => [name, transition[name](scene)])),
-    ...(from === RTS && to === SQD && { enSqdAsyncNotify: chance.int(2) }),
+    ...(from === RTS && to === SQD && { enSqdAsyncNotify: random.int(2) }),
   } as AnyValues
 }
 
 const source = (scene: CallSite): AnyValues => {
-  const { chance } = scene
+  const { random } = scene
   const one = (): AnyValues => {
-    const which = chance.int(8)
+    const which = random.int(8)
     if (which === 0) return { device: 1 }
-    if (which === 1) return { port: chance.hits(0.8) ? 1 : 2 }
-    const cls = chance.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
+    if (which === 1) return { port: random.hits(0.8) ? 1 : 2 }
+    const cls = random.pick(['cq', 'cq', 'srq', 'xrc_srq', 'rc_qp', 'ud_qp', 'xrc_tgt_qp'])
     return { [cls]: handleOf(scene, cls) }
   }
-  return chance.hits(0.95) ? one() : { ...one(), ...one() }
+  return random.hits(0.95) ? one() : { ...one(), ...one() }
 }
 
 type Maker = (scene: CallSite, target: ModelObject | undefined, cls: string) => AnyValues
@@ -139,7 +139,7 @@ const connected: Maker = scene => ({
   cap,
   userHandle: userHandle(),
   asyncFd: fdOf(scene, 'async_fd'),
-  ...(scene.chance.hits(0.3) && { srq: handleOf(scene, 'srq') }),
+  ...(scene.random.hits(0.3) && { srq: handleOf(scene, 'srq') }),
 })
 const queue: Maker = scene => ({
   pd: handleOf(scene, 'pd'),
@@ -149,15 +149,15 @@ const queue: Maker = scene => ({
   userHandle: userHandle(),
   asyncFd: fdOf(scene, 'async_fd'),
 })
-const modifyQueue: Maker = ({ chance }) => ({ limit: chance.int(9) })
+const modifyQueue: Maker = ({ random }) => ({ limit: random.int(9) })
 const modify: Maker = (scene, target, cls) => modifyQp(scene, cls, target)
-const membership: Maker = ({ chance }) => ({ gid: gid(chance), mlid: 0xc000 + chance.int(2) })
+const membership: Maker = ({ random }) => ({ gid: gid(random), mlid: 0xc000 + random.int(2) })
 
 /** Arguments of the methods that the test calls; unlisted methods have none. */
 const makers: Readonly<Record<string, Maker>> = {
-  'pd.createAhs': scene => ({ addresses: Array.from({ length: scene.chance.int(4) }, () => address(scene)) }),
+  'pd.createAhs': scene => ({ addresses: Array.from({ length: scene.random.int(4) }, () => address(scene)) }),
   'pd.destroyAhs': scene => ({
-    handles: Array.from({ length: scene.chance.int(3) }, () => ({ handle: handleOf(scene, 'ah') })),
+    handles: Array.from({ length: scene.random.int(3) }, () => ({ handle: handleOf(scene, 'ah') })),
   }),
   'mr.create': scene => {
     const start = scene.facts.address(scene.process)
@@ -165,8 +165,8 @@ const makers: Readonly<Record<string, Maker>> = {
     return { pd: handleOf(scene, 'pd'), start, length: 64n, iova: start, access: 31 }
   },
   'mr.modify': scene => ({
-    ...(scene.chance.hits(0.6) && { pd: handleOf(scene, 'pd') }),
-    ...(scene.chance.hits(0.6) && { access: 31 }),
+    ...(scene.random.hits(0.6) && { pd: handleOf(scene, 'pd') }),
+    ...(scene.random.hits(0.6) && { access: 31 }),
   }),
   'mw.create': scene => ({ pd: handleOf(scene, 'pd'), type: MwType.values.TYPE_1 }),
   'ah.create': scene => ({ pd: handleOf(scene, 'pd'), address: address(scene), userHandle: 0n }),
@@ -174,13 +174,13 @@ const makers: Readonly<Record<string, Maker>> = {
   'cq.create': scene => ({
     cqe: 3,
     userHandle: userHandle(),
-    compVector: scene.chance.hits(0.95) ? scene.chance.int(2) : 2,
+    compVector: scene.random.hits(0.95) ? scene.random.int(2) : 2,
     channel: fdOf(scene, 'comp_channel'),
     asyncFd: fdOf(scene, 'async_fd'),
-    ...(scene.chance.hits(0.2) && { kind: CqKind.values.COUNTING }),
+    ...(scene.random.hits(0.2) && { kind: CqKind.values.COUNTING }),
   }),
-  'cq.modify': ({ chance }) => ({ ...(chance.hits(0.7) && { cqe: 1 + chance.int(9) }) }),
-  'cq.reqNotify': ({ chance }) => ({ solicitedOnly: chance.int(2) }),
+  'cq.modify': ({ random }) => ({ ...(random.hits(0.7) && { cqe: 1 + random.int(9) }) }),
+  'cq.reqNotify': ({ random }) => ({ solicitedOnly: random.int(2) }),
   'srq.create': queue,
   'srq.modify': modifyQueue,
   'xrc_srq.create': (scene, ...rest) => ({
@@ -189,13 +189,13 @@ const makers: Readonly<Record<string, Maker>> = {
     cq: handleOf(scene, 'cq'),
   }),
   'xrc_srq.modify': modifyQueue,
-  'xrcd.create': ({ chance, facts }) => ({
-    flags: chance.weighted([
+  'xrcd.create': ({ random, facts }) => ({
+    flags: random.weighted([
       { weight: 8, flags: XrcdFlags.values.CREAT },
       { weight: 1, flags: XrcdFlags.values.CREAT | XrcdFlags.values.EXCL },
       { weight: 1, flags: 0 },
     ]).flags,
-    ...(chance.hits(0.7) && { file: chance.pick(facts.files) }),
+    ...(random.hits(0.7) && { file: random.pick(facts.files) }),
   }),
   'rc_qp.create': connected,
   'rc_qp.modify': modify,
@@ -211,11 +211,11 @@ const makers: Readonly<Record<string, Maker>> = {
     const numbers = [...scene.opening.device.openings].flatMap(({ handles }) =>
       [...handles.values()].flatMap(({ class: cls, qp }) => (cls === 'xrc_tgt_qp' && qp ? [qp.qpn] : [])),
     )
-    const again = numbers.length > 0 && scene.chance.hits(0.5)
+    const again = numbers.length > 0 && scene.random.hits(0.5)
     return {
       xrcd: handleOf(scene, 'xrcd'),
       userHandle: userHandle(),
-      ...(again ? { qpNum: scene.chance.pick(numbers) } : scene.chance.hits(0.1) && { qpNum: 0xfffff }),
+      ...(again ? { qpNum: scene.random.pick(numbers) } : scene.random.hits(0.1) && { qpNum: 0xfffff }),
     }
   },
   'xrc_tgt_qp.modify': modify,
@@ -224,14 +224,14 @@ const makers: Readonly<Record<string, Maker>> = {
     const mine = [...scene.opening.handles.values()].filter(
       ({ attached }) => attached !== undefined && attached.queue === target,
     )
-    if (mine.length === 0 || scene.chance.hits(0.2)) return source(scene)
-    const { class: cls, handle } = scene.chance.pick(mine)
+    if (mine.length === 0 || scene.random.hits(0.2)) return source(scene)
+    const { class: cls, handle } = scene.random.pick(mine)
     return { [cls]: handle }
   },
-  'event_queue.getEvents': ({ chance }) => ({ max: chance.hits(0.5) ? 1 : MAX_EVENTS >> 6 }),
-  'device.queryHandles': ({ chance }) => ({
+  'event_queue.getEvents': ({ random }) => ({ max: random.hits(0.5) ? 1 : MAX_EVENTS >> 6 }),
+  'device.queryHandles': ({ random }) => ({
     classes: ['pd', 'mr', 'cq', 'ah', 'rc_qp', 'srq']
-      .filter(() => chance.hits(0.5))
+      .filter(() => random.hits(0.5))
       .map(name => ({ id: ClassId[name as 'pd'] })),
   }),
 }
@@ -246,15 +246,15 @@ export const drawArguments = (
   method: string,
   target: ModelObject | undefined,
 ): Drawn => {
-  const { chance, planned } = scene
+  const { random, planned } = scene
   const args = compact(makers[`${cls.name}.${method}`]?.(scene, target, cls.name) ?? {})
   const refs: Record<string, number> = {}
   if (planned === undefined) return { args, refs }
   for (const [name, { of }] of Object.entries(cls.methods[method].in)) {
     if ((of.kind !== 'ref' && of.kind !== 'fd') || args[name] === undefined) continue
     const right = [...planned.keys()].filter(i => planned[i] === of.class)
-    if (right.length > 0 && chance.hits(0.8)) refs[name] = chance.pick(right)
-    else if (chance.hits(0.02)) refs[name] = chance.int(planned.length + 2)
+    if (right.length > 0 && random.hits(0.8)) refs[name] = random.pick(right)
+    else if (random.hits(0.02)) refs[name] = random.int(planned.length + 2)
   }
   return { args, refs }
 }
@@ -302,7 +302,7 @@ const isPossible = ({ opening, planned = [] }: CallSite, { cls, method }: Weight
 /** Usually a possible one of these. */
 const choose = (scene: CallSite, from: readonly Weighted[]): Weighted => {
   const possible = from.filter(one => isPossible(scene, one))
-  return scene.chance.weighted(possible.length > 0 && scene.chance.hits(0.96) ? possible : from)
+  return scene.random.weighted(possible.length > 0 && scene.random.hits(0.96) ? possible : from)
 }
 
 /** A call on a context: of any class of the device. */
@@ -316,36 +316,36 @@ export const drawCall = (scene: CallSite): DrawnCall => {
 
 /** A call on a descriptor of the process; undefined if it has none. */
 export const drawOnDescriptor = (scene: CallSite): DrawnCall | undefined => {
-  const { chance, process } = scene
+  const { random, process } = scene
   if (process.fds.size === 0) return undefined
   const full = [...process.fds].filter(([, thing]) => thing.unread.length > 0)
-  const [fd, thing] = chance.pick(full.length > 0 && chance.hits(0.6) ? full : [...process.fds])
-  const fitting = onDescriptors.filter(({ cls }) => cls.name === thing.class || chance.hits(0.02))
-  const { cls, method } = chance.weighted(fitting)
+  const [fd, thing] = random.pick(full.length > 0 && random.hits(0.6) ? full : [...process.fds])
+  const fitting = onDescriptors.filter(({ cls }) => cls.name === thing.class || random.hits(0.02))
+  const { cls, method } = random.weighted(fitting)
   return { cls, method, object: 0, fd, ...drawArguments({ ...scene, opening: thing.home }, cls, method, thing) }
 }
 
 /** A chain of up to eight calls. */
 export const drawChain = (scene: CallSite): { entries: Entry[]; undo: boolean } => {
-  const { chance } = scene
-  const undo = chance.hits(0.6)
+  const { random } = scene
+  const undo = random.hits(0.6)
   const planned: (string | undefined)[] = []
   const entries: Entry[] = []
-  for (let left = 1 + chance.int(8); left > 0; left--) {
+  for (let left = 1 + random.int(8); left > 0; left--) {
     const inChain = { ...scene, planned }
-    const onMade = planned.some(name => name !== undefined) && chance.hits(0.35)
+    const onMade = planned.some(name => name !== undefined) && random.hits(0.35)
     if (onMade) {
-      const from = chance.pick([...planned.keys()].filter(i => planned[i] !== undefined))
-      const cls = classOf(chance.hits(0.97) ? (planned[from] as string) : 'pd')
+      const from = random.pick([...planned.keys()].filter(i => planned[i] !== undefined))
+      const cls = classOf(random.hits(0.97) ? (planned[from] as string) : 'pd')
       const fitting = called.filter(one => one.cls === cls && one.method !== 'create')
       if (fitting.length > 0) {
-        const { method } = chance.weighted(fitting)
+        const { method } = random.weighted(fitting)
         entries.push({ cls, methodName: method, object: 0, from, ...drawArguments(inChain, cls, method, undefined) })
         planned.push(undefined)
         continue
       }
     }
-    const call = chance.hits(undo ? 0.03 : 0.15) ? drawCall(inChain) : drawCreate(inChain)
+    const call = random.hits(undo ? 0.03 : 0.15) ? drawCall(inChain) : drawCreate(inChain)
     entries.push({ cls: call.cls, methodName: call.method, object: call.object, args: call.args, refs: call.refs })
     planned.push(call.method === 'create' ? call.cls.name : undefined)
   }

@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict'
 import { AsyncEventType } from '../../src/spec/enums.ts'
-import { createChance } from '../model/random.ts'
+import { createRandomSource } from '../model/random.ts'
 import type { Answer, Facts, Op, Process } from './carrier.ts'
 import { type Entry, performChain } from './chain.ts'
 import { type CallSite, drawCall, drawChain, drawOnDescriptor } from './random-calls.ts'
@@ -149,12 +149,12 @@ function* end(world: World, process: Process): Run {
   yield { do: 'end', process }
 }
 
-function* readOne({ chance, facts, process }: CallSite): Run {
+function* readOne({ random, facts, process }: CallSite): Run {
   // Unread records of objects destroyed with their device stay in the program's socket: no calls happen then.
   const fds = [...process.fds].filter(([, { gone }]) => facts.acts || !gone)
   const full = fds.filter(([, { unread }]) => unread.length > 0)
   if (fds.length === 0) return
-  const [fd, thing] = chance.pick(full.length > 0 && chance.hits(0.8) ? full : fds)
+  const [fd, thing] = random.pick(full.length > 0 && random.hits(0.8) ? full : fds)
   const expected = readRecord(thing)
   const { code, out } = yield { do: 'read', process, fd }
   assert.deepEqual([code, out.bytes], [expected.code, expected.bytes], `read of ${thing.class} ${fd}`)
@@ -191,37 +191,37 @@ const thingsOf = ({ devices }: World, classes: readonly string[]): ModelObject[]
     ),
   )
 
-function* act(world: World, { chance }: CallSite): Run {
-  const which = chance.int(10)
+function* act(world: World, { random }: CallSite): Run {
+  const which = random.int(10)
   if (which < 6) {
     const armed = thingsOf(world, ['cq']).filter(
-      ({ armed, channel, attached }) => chance.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
+      ({ armed, channel, attached }) => random.hits(0.1) || (armed !== 0 && (channel ?? attached) !== undefined),
     )
     if (armed.length === 0) return
-    const thing = chance.pick(armed)
-    const solicited = chance.hits(0.5)
+    const thing = random.pick(armed)
+    const solicited = random.hits(0.5)
     complete(thing, solicited)
     yield { do: 'complete', thing, solicited }
   } else if (which < 8) {
     const sources = thingsOf(world, ['cq', 'rc_qp', 'srq', 'xrc_tgt_qp', 'ud_qp'])
     if (sources.length === 0) return
-    const thing = chance.pick(sources)
-    const type = chance.pick([CQ_ERR, QP_FATAL, COMM_EST])
+    const thing = random.pick(sources)
+    const type = random.pick([CQ_ERR, QP_FATAL, COMM_EST])
     raise(thing, type)
     yield { do: 'raise', thing, type }
   } else if (which < 9) {
-    const device = chance.pick(world.devices.filter(one => one !== undefined))
-    const type = chance.pick([PORT_ACTIVE, PORT_ERR])
+    const device = random.pick(world.devices.filter(one => one !== undefined))
+    const type = random.pick([PORT_ACTIVE, PORT_ERR])
     raisePort(device, 1, type)
     yield { do: 'port', device, type }
   } else {
     const windows = thingsOf(world, ['mw'])
     if (windows.length === 0) return
-    const window = chance.pick(windows)
+    const window = random.pick(windows)
     const [pd] = window.parents
     const regions = thingsOf(world, ['mr']).filter(({ parents }) => parents[0] === pd)
     if (regions.length === 0) return
-    const region = chance.pick(regions)
+    const region = random.pick(regions)
     window.bound = region
     yield { do: 'bind', window, region }
   }
@@ -259,13 +259,13 @@ const weights: readonly { readonly what: string; readonly weight: number }[] = [
 
 function* step(world: World, seed: number): Run {
   const { processes, facts, devices } = world
-  const chance = createChance(seed)
+  const random = createRandomSource(seed)
   if (processes.length === 0) yield* start(world)
-  const process = chance.pick(processes)
+  const process = random.pick(processes)
   const there = devices.filter(device => device !== undefined)
-  const { what } = chance.weighted(weights)
+  const { what } = random.weighted(weights)
   if (what === 'plug') {
-    const index = chance.int(DEVICES.length)
+    const index = random.int(DEVICES.length)
     if (devices[index] === undefined || there.length > 1) yield* plug(world, index)
     return
   }
@@ -273,11 +273,11 @@ function* step(world: World, seed: number): Run {
   const living = [...process.openings].filter(one => !one.ended)
   const wants = living.length === 0 || what === 'open'
   if (process.openings.size === 0 || (wants && process.openings.size < MAX_OPENINGS)) {
-    yield* open(process, chance.pick(there))
+    yield* open(process, random.pick(there))
     return
   }
-  const opening = chance.pick(living.length > 0 && chance.hits(0.95) ? living : [...process.openings])
-  const scene: CallSite = { chance, facts, process, opening }
+  const opening = random.pick(living.length > 0 && random.hits(0.95) ? living : [...process.openings])
+  const scene: CallSite = { random, facts, process, opening }
   if (what === 'call') yield* call(scene, false)
   else if (what === 'chain') yield* chain(scene)
   else if (what === 'on descriptor') yield* call(scene, true)
@@ -287,10 +287,10 @@ function* step(world: World, seed: number): Run {
   else if (what === 'fork' && processes.length < MAX_PROCESSES) yield* fork(world, process)
   else if (what === 'end' && processes.length > 1) yield* end(world, process)
   else if (process.fds.size > 0 && what === 'close descriptor')
-    yield* closeOne(world, process, chance.pick([...process.fds.keys()]))
+    yield* closeOne(world, process, random.pick([...process.fds.keys()]))
   else if (process.fds.size > 0 && what === 'copy') {
-    const [fd, thing] = chance.pick([...process.fds])
-    const to = chance.pick(processes)
+    const [fd, thing] = random.pick([...process.fds])
+    const to = random.pick(processes)
     const { fds } = yield { do: 'copy', from: process, fd, to }
     to.fds.set(fds[0], thing)
   }

@@ -1,7 +1,7 @@
 /*
  * One end of an RC connection with plain libibverbs, for the programs of this folder: device, protection domain, one
  * registered buffer, one completion queue, one queue pair, and the steps that connect two of them. A failure ends the
- * program with a sentence and exit status 1.
+ * program with a message and exit status 1.
  */
 #ifndef ENDPOINT_H
 #define ENDPOINT_H

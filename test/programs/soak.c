@@ -56,7 +56,7 @@ static size_t largest = 65536, slot_size;
 static uint64_t wanted = 1 << 20, seed = 1;
 static uint64_t my_key, their_key;
 
-static uint64_t draw(struct stream *s)
+static uint64_t next_random(struct stream *s)
 {
     return mix(s->state += 0x9e3779b97f4a7c15u);
 }
@@ -80,10 +80,10 @@ static uint64_t key_of(uint64_t key, uint64_t number)
 static struct operation *advance(struct stream *s)
 {
     struct operation *op = &s->ring[s->next % WINDOW];
-    const uint64_t shape = draw(s);
-    static const enum kind often[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
+    const uint64_t shape = next_random(s);
+    static const enum kind frequencies[16] = {SEND, SEND,  SEND, SEND, WRITE_IMM, WRITE_IMM,    WRITE_IMM, WRITE,
                                         READ, WRITE, READ, READ, READ,      COMPARE_SWAP, FETCH_ADD, FETCH_ADD};
-    op->kind = often[shape & 15];
+    op->kind = frequencies[shape & 15];
     /* Half of the blocks have full size; the others any size, including zero. */
     op->size = (uint32_t)(shape & 16 ? largest : (shape >> 8) % (largest + 1));
     op->offset = (uint32_t)(shape >> 40) & 0xfff8;
@@ -95,18 +95,18 @@ static struct operation *advance(struct stream *s)
     return op;
 }
 
-static bool takes_room(enum kind kind)
+static bool uses_slot(enum kind kind)
 {
     return kind <= WRITE;
 }
 
 /* ---- posting ---- */
 
-static void post_receive(uint64_t room)
+static void post_receive(uint64_t slot_number)
 {
-    struct ibv_sge sge = {(uintptr_t)end.buffer + at.receive + room % WINDOW * slot_size, (uint32_t)largest,
+    struct ibv_sge sge = {(uintptr_t)end.buffer + at.receive + slot_number % WINDOW * slot_size, (uint32_t)largest,
                           end.mr->lkey};
-    struct ibv_recv_wr *bad, wr = {.wr_id = room, .sg_list = &sge, .num_sge = 1};
+    struct ibv_recv_wr *bad, wr = {.wr_id = slot_number, .sg_list = &sge, .num_sge = 1};
     const int error = ibv_post_recv(end.qp, &wr, &bad);
     NEED(error == 0, "ibv_post_recv: %s", strerror(error));
 }
@@ -139,13 +139,13 @@ static uint64_t swap_value(uint64_t key, uint64_t count)
     return count ? key_of(key, count) : 0;
 }
 
-static void post_operation(struct stream *mine, uint64_t room)
+static void post_operation(struct stream *mine, uint64_t slot_number)
 {
     const uint64_t number = mine->next;
     const struct operation *op = advance(mine);
-    const size_t slot = number % WINDOW * slot_size, there = room % WINDOW * slot_size;
+    const size_t slot = number % WINDOW * slot_size, there = slot_number % WINDOW * slot_size;
     const size_t out = at.out + slot, result = at.results + number % WINDOW * 8;
-    if (takes_room(op->kind))
+    if (uses_slot(op->kind))
         fill(end.buffer + out, op->size, key_of(my_key, number));
     switch (op->kind) {
     case SEND:
@@ -197,24 +197,25 @@ static void check_done(struct stream *done, const struct ibv_wc *wc)
 }
 
 /* An operation of the other stream that occupies a slot has arrived. */
-static void check_received(struct stream *theirs, uint64_t room, const struct ibv_wc *wc)
+static void check_received(struct stream *theirs, uint64_t slot_number, const struct ibv_wc *wc)
 {
     uint64_t number;
     const struct operation *op;
     do {
         number = theirs->next;
         op = advance(theirs);
-    } while (!takes_room(op->kind));
+    } while (!uses_slot(op->kind));
     const uint32_t size = op->kind == WRITE ? MARKER : op->size;
     const bool is_send = op->kind != WRITE_IMM;
     const enum ibv_wc_opcode opcode = is_send ? IBV_WC_RECV : IBV_WC_RECV_RDMA_WITH_IMM;
-    NEED(wc->wr_id == room && ntohl(wc->imm_data) == (uint32_t)number && wc->byte_len == size && wc->opcode == opcode,
+    NEED(wc->wr_id == slot_number && ntohl(wc->imm_data) == (uint32_t)number && wc->byte_len == size &&
+             wc->opcode == opcode,
          "operation %lu, %s of %u bytes: received as %u, %u bytes, opcode %d, into %lu, not %lu", (unsigned long)number,
          kind_names[op->kind], size, ntohl(wc->imm_data), wc->byte_len, wc->opcode, (unsigned long)wc->wr_id,
-         (unsigned long)room);
+         (unsigned long)slot_number);
     const size_t area = op->kind == SEND ? at.receive : at.write;
-    expect_bytes(kind_names[op->kind], number, end.buffer + area + room % WINDOW * slot_size, op->size,
-            key_of(their_key, number), 0);
+    expect_bytes(kind_names[op->kind], number, end.buffer + area + slot_number % WINDOW * slot_size, op->size,
+                 key_of(their_key, number), 0);
 }
 
 static uint64_t shared_word(int index)
@@ -222,36 +223,37 @@ static uint64_t shared_word(int index)
     return __atomic_load_n((uint64_t *)(end.buffer + at.words) + index, __ATOMIC_ACQUIRE);
 }
 
-static void announce_room(uint64_t received)
+static void announce_slots(uint64_t received)
 {
     __atomic_store_n((uint64_t *)(end.buffer + at.words) + CREDIT_OUT, received, __ATOMIC_RELEASE);
     post_request(IBV_WR_RDMA_WRITE, ~0ull, at.words + 8 * CREDIT_OUT, 8, at.words + 8 * CREDIT, 0, true, 0, 0);
 }
 
-static uint64_t draw_all(uint64_t key, uint64_t *rooms)
+/* The number of operations of a whole script; `slots`: those that use a slot of the receiver. */
+static uint64_t length_of(uint64_t key, uint64_t *slots)
 {
     struct stream s = {.state = key};
-    *rooms = 0;
+    *slots = 0;
     while (s.bytes < wanted)
-        *rooms += takes_room(advance(&s)->kind);
+        *slots += uses_slot(advance(&s)->kind);
     return s.next;
 }
 
 static void run(void)
 {
     struct stream posted = {.state = my_key}, done = {.state = my_key}, theirs = {.state = their_key};
-    uint64_t rooms, their_rooms, taken = 0, received = 0, announced = 0;
-    const uint64_t total = draw_all(my_key, &rooms);
+    uint64_t slots, their_slots, taken = 0, received = 0, announced = 0;
+    const uint64_t total = length_of(my_key, &slots);
     int announcing = 0;
-    draw_all(their_key, &their_rooms);
-    while (done.next < total || received < their_rooms || announcing) {
+    length_of(their_key, &their_slots);
+    while (done.next < total || received < their_slots || announcing) {
         /*
          * The next block may need a slot whose previous block may not be complete yet: waits until at most WINDOW are
          * outstanding.
          */
         while (posted.next < total && posted.next - done.next < WINDOW && taken - shared_word(CREDIT) < WINDOW) {
             struct stream look = posted;
-            const bool needs = takes_room(advance(&look)->kind);
+            const bool needs = uses_slot(advance(&look)->kind);
             post_operation(&posted, taken);
             taken += needs;
         }
@@ -262,14 +264,14 @@ static void run(void)
             if (received > announced && !announcing) {
                 announced = received;
                 announcing = 1;
-                announce_room(received);
+                announce_slots(received);
             } else {
                 sched_yield();
             }
             continue;
         }
         NEED(wc.status == IBV_WC_SUCCESS, "after %lu of %lu operations, %lu of %lu blocks received: %s",
-             (unsigned long)done.next, (unsigned long)total, (unsigned long)received, (unsigned long)their_rooms,
+             (unsigned long)done.next, (unsigned long)total, (unsigned long)received, (unsigned long)their_slots,
              ibv_wc_status_str(wc.status));
         if (wc.opcode & IBV_WC_RECV) {
             check_received(&theirs, received, &wc);
@@ -288,7 +290,7 @@ static void run(void)
         advance(&all);
     NEED(shared_word(COUNTED) == 3 * all.counts[FETCH_ADD], "the other end counted to %lu, not %lu",
          (unsigned long)shared_word(COUNTED), (unsigned long)(3 * all.counts[FETCH_ADD]));
-    NEED(shared_word(SWAPPED) == swap_value(their_key, all.counts[COMPARE_SWAP]), "the last swap was another");
+    NEED(shared_word(SWAPPED) == swap_value(their_key, all.counts[COMPARE_SWAP]), "the last swapped value is wrong");
     printf("%lu bytes there, %lu back, seed %lu:", (unsigned long)done.bytes, (unsigned long)all.bytes,
            (unsigned long)seed);
     for (int i = 0; i < KINDS; i++)

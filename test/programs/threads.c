@@ -7,7 +7,7 @@
  *
  *   -d DEVICE  -g GID-INDEX  -t THREADS (1 to 64; 4)  -n ROUNDS (10)  -f (fork)
  *
- * A failure ends the program with a sentence and exit status 1.
+ * A failure ends the program with a message and exit status 1.
  */
 #define _GNU_SOURCE
 #include <pthread.h>

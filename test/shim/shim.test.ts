@@ -151,7 +151,7 @@ test('without USERDMA_SOCKET the shim does nothing', async t => {
   assert.deepEqual(daemon.log, [])
 })
 
-test('an impossible socket path is refused with a sentence', async t => {
+test('an impossible socket path is refused with a message', async t => {
   if (!shimIsPossible(t)) return
   const { status, stderr } = await run(['inert'], { USERDMA_SOCKET: `/${'x'.repeat(120)}` })
   assert.deepEqual(

@@ -109,7 +109,7 @@ test('records have the sizes of Linux’s structs', () => {
   assert.equal(size(Classes.rc_qp.methods.create.in.cap.of), 20)
 })
 
-test('a mistake in a declaration is a sentence with its path', () => {
+test('a mistake in a declaration is reported with its path', () => {
   const faulty = (m: ReturnType<typeof method>, extra = {}): (() => void) => {
     return () => checkClasses([{ ...objectClass('a', 1, { methods: { create: m } }), ...extra }])
   }

@@ -166,7 +166,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () =>
     assert.match(later.stderr, /error unknown-rkey/)
   })
 
-  it('wrong options get a sentence', async t => {
+  it('wrong options get a message', async t => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
       [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad": there are note, warning, error/],

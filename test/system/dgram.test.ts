@@ -26,7 +26,7 @@ describe('--link dgram', { skip }, () => {
     }
   })
 
-  it('refuses a daemon with --link udp with a sentence', async t => {
+  it('refuses a daemon with --link udp with a message', async t => {
     const [a, b] = [await begin(t, 3, 'dgram'), await begin(t, 4, 'udp')]
     const pair = await startPair(t, a, ['-g', '1', '-n', '100'], { clientDaemon: b })
     await a.running.printed(

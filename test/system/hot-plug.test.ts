@@ -79,7 +79,7 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
     await daemon.settled(isEmpty)
   })
 
-  it('are refused with a sentence', async t => {
+  it('are refused with a message', async t => {
     const daemon = await startDaemon(t)
     for (const [args, sentence] of [
       [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],

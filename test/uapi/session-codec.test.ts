@@ -160,7 +160,7 @@ test('replies survive a round trip', () => {
   )
 })
 
-test('an answer to OPEN carries its own context, whatever context the request named', () => {
+test('a reply to OPEN carries the new context, whatever context the request named', () => {
   const to = { type: MessageType.OPEN, serial: 3, context: 0, fd: -1, pid: 1, tid: 1, stack: 0 }
   const length = writeOpenReply(buffer, to, { error: 0, context: 9, rdev: 59328, inode: 5 })
   assert.equal(reply(length).context, 9)
@@ -181,14 +181,14 @@ test('a text too long for one message has length 0, too many descriptors are an 
   assert.throws(() => writeCallReply(buffer, to, 0, installs), /9 descriptors in one reply; at most 8/)
 })
 
-test('garbage is refused with a sentence and never throws', () => {
+test('garbage is refused with a message and never throws', () => {
   const into = newRequest()
   const answer = newReply()
   fc.assert(
-    fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, honest) => {
+    fc.property(fc.uint8Array({ maxLength: 200 }), fc.boolean(), (bytes, correctLength) => {
       const garbage = messageBuffer(new Uint8Array(256))
       garbage.bytes.set(bytes)
-      if (honest && bytes.length >= 8) garbage.view.setUint32(4, bytes.length, true)
+      if (correctLength && bytes.length >= 8) garbage.view.setUint32(4, bytes.length, true)
       for (const fault of [readRequest(garbage, bytes.length, into), readReply(garbage, bytes.length, answer)])
         assert.ok(fault === undefined || fault.length > 10)
     }),
@@ -205,7 +205,7 @@ test('garbage is refused with a sentence and never throws', () => {
   assert.match(readReply(buffer, writeRequest(buffer, 'OPEN', {}, { node: 0 }), answer) ?? '', /type 2 is not a reply/)
 })
 
-test('the header has its size in C', () => {
+test('the header has the size of its C struct', () => {
   assert.equal(Messages.header.size, 32)
   assert.equal(writeRequest(buffer, 'ATTACH', {}), 32)
 })

@@ -230,7 +230,7 @@ const connectionTests = (openTwo: OpenTwo): void => {
     await assert.rejects(asking, { reject: 42 })
   })
 
-  it('mistakes are refused with a sentence', async () => {
+  it('mistakes are refused with a message', async () => {
     const refuses = (what: Promise<unknown>, message: RegExp): Promise<void> =>
       assert.rejects(what, error => {
         assert.match((error as Error).message, message)

@@ -175,7 +175,7 @@ describe('on a daemon', { skip: !hasNative() && 'koffi is missing' }, () => {
     scope.after(async () => assert.ok(isEmpty(await daemon.settled(isEmpty))))
   })
   testsOfCarrier(name => open({ socket, device: name }))
-  test('all classes that the library has methods for are refused there with a sentence', async () => {
+  test('all classes that the library has methods for are refused there with a message', async () => {
     const device = await open({ socket, device: 'null0' })
     assert.equal(device.address, '')
     for (const make of [() => device.cq(), () => device.eventQueue(), () => device.create(Classes.dm, {} as never)])

@@ -60,7 +60,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('impossible requests are refused with a sentence', async () => {
+  test('impossible requests are refused with a message', async () => {
     const [one, two] = await openTwo()
     const a = place(one)
     using events = a.device.eventQueue()

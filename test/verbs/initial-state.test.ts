@@ -58,7 +58,7 @@ eachCarrier(openTwo => {
     await closeAll(a, b)
   })
 
-  test('an impossible state is refused with a sentence and leaves nothing', async () => {
+  test('an impossible state is refused with a message and leaves nothing', async () => {
     const [a, b] = await places()
     const peer = { qpn: 1, gid: 'nowhere', psn: 0 }
     assert.throws(() => a.pd.rcQp({ sendCq: a.cq, peer }), {

@@ -87,7 +87,7 @@ const ipTests = (openTwo: OpenTwo): void => {
     assert.deepEqual((await next(member)).payload, bytes(3))
   })
 
-  it('mistakes are refused with a sentence that says what is allowed', () => {
+  it('mistakes are refused with a message that says what is allowed', () => {
     assert.equal(
       codeOf(() => one.ip({ address: '10.9.0.1' })),
       'EADDRINUSE',

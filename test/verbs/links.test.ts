@@ -1,6 +1,6 @@
 /*
  * Addresses in the library on a device of each link (R10, R27): LIDs on InfiniBand and Omni-Path, GIDs with MAC address
- * and VLAN on RoCE, nothing on iWARP; address fields of another link are refused with a sentence.
+ * and VLAN on RoCE, nothing on iWARP; address fields of another link are refused with a message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -42,7 +42,7 @@ test("first keys and numbers: unpredictable, or repeatable with one's own source
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
 })
 
-test('a device that cannot be opened is refused with a sentence', async t => {
+test('a device that cannot be opened is refused with a message', async t => {
   const network = createNetwork()
   const device = await open({ network, name: 'one' })
   await assert.rejects(open({ network, name: 'one' }), { code: 'EEXIST' })

@@ -1,6 +1,6 @@
 /*
  * R47: the library on devices of other releases. It uses the device's own description: what both have works, what one
- * of them lacks is refused with a sentence, with every carrier.
+ * of them lacks is refused with a message, with every carrier.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

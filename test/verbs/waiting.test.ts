@@ -1,6 +1,6 @@
 /*
  * A program's own drivers with asynchronous handlers, called through the library: `await` gets the answer; a
- * synchronous call is refused with a sentence, and everything that the driver created is destroyed.
+ * synchronous call is refused with a message, and everything that the driver created is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

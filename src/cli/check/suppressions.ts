@@ -42,7 +42,7 @@ const parseFrame = (text: string, where: string): FramePattern => {
   return { kind: kind as 'fun' | 'obj' | 'src', pattern: wildcard(pattern) }
 }
 
-/** Parses a file's text. Throws an Error with a sentence that names the line. */
+/** Parses a file's text. Throws an Error with a message that names the line. */
 export const parseSuppressions = (text: string, file: string): Suppression[] => {
   const found: Suppression[] = []
   let block: string[] | undefined

@@ -70,7 +70,7 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * Core's table of a class for the driver's `line`; a private class has only its own. Throws a sentence for a line that
+ * Core's table of a class for the driver's `line`; a private class has only its own. Throws an Error for a line that
  * is invalid.
  */
 const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
@@ -329,7 +329,7 @@ export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table of a device of `driver`, shared through `pool`; release it with `releaseTable`. Throws a sentence
+ * The dispatch table of a device of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error
  * that names driver, class and method if the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {

@@ -35,7 +35,7 @@ export const deviceName = (name: string): string | undefined =>
 /** In the form that `parseDevice` accepts. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
 
-/** Parses NAME@ADDRESS, or NAME. Throws an Error with a sentence for people. */
+/** Parses NAME@ADDRESS, or NAME. Throws an Error with a message for people. */
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)

@@ -33,9 +33,9 @@ export interface Devices {
   find(name: string): DaemonDevice | undefined
   /** The device behind node `node`. */
   atNode(node: number): Device | undefined
-  /** Throws an Error with a sentence: name or address are in use, or this machine lacks the address. */
+  /** Throws an Error with a message: name or address are in use, or this machine lacks the address. */
   add(spec: DeviceSpec): DaemonDevice
-  /** Removes it, whatever its clients are doing. Throws an Error with a sentence if there is no such device. */
+  /** Removes it, whatever its clients are doing. Throws an Error with a message if there is no such device. */
   remove(name: string): void
   /** Renames it. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void

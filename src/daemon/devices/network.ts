@@ -17,7 +17,7 @@ import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
-  /** A port for one more device. Over UDP its address is bound now. Throws an Error with a sentence. */
+  /** A port for one more device. Over UDP its address is bound now. Throws an Error with a message. */
   attach(device: DeviceSpec): FaultPort
   /** The device is removed; its driver closes the port. */
   detach(device: string): void
@@ -28,7 +28,7 @@ export interface Network {
   /** Counts of what the rules did to the packets of a device since the start. */
   faultsOf(device: string): FaultCounters | undefined
   faultCounts(): FaultStat[]
-  /** Throws an Error with a sentence for an invalid list of rules, or an unknown device. */
+  /** Throws an Error with a message for an invalid list of rules, or an unknown device. */
   setFaults(text: string): void
   /**
    * Writes every packet that a device sends to a file, as pcapng, until the returned function is called or a write
@@ -52,7 +52,7 @@ const socketLinks =
   device =>
     createSocketPort(link, device, identityOf(device, interfaces))
 
-/** The rules of a text. Throws an Error with a sentence if it is invalid, or names an unknown device. */
+/** The rules of a text. Throws an Error with a message if it is invalid, or names an unknown device. */
 export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)

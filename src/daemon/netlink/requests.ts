@@ -39,7 +39,7 @@ const STEPS = 16
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Only refused changes get a sentence: tools print it, and Linux has none for queries. */
+  /** Only refused changes get a message: tools print it, and Linux has none for queries. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {

@@ -27,9 +27,9 @@ export interface Queues {
   /** Messages so far, and the eager ones among them, modulo 2^32. */
   produced: number
   eager: number
-  /** By expected buffer: bytes announced (0: none), and how many of them have arrived. */
+  /** By expected buffer: bytes announced (0: none), and how many of them were written. */
   readonly announced: Uint32Array
-  readonly come: Uint32Array
+  readonly arrived: Uint32Array
 }
 
 const isPowerOfTwo = (n: number): boolean => n > 0 && (n & (n - 1)) === 0
@@ -52,7 +52,7 @@ export const createQueues = (memory: MappedMemory, shape: Shape): Queues => {
     produced: 0,
     eager: 0,
     announced: new Uint32Array(expectedCount),
-    come: new Uint32Array(expectedCount),
+    arrived: new Uint32Array(expectedCount),
   }
 }
 
@@ -73,7 +73,7 @@ const roomOf = (length: number, produced: number, consumed: number): number => {
   return used > length ? 0 : length - used
 }
 
-/** Messages that the client has not taken; the maximum if its count is impossible. */
+/** Whether the client has unread messages; true if its count is impossible. */
 export const hasUnread = (queues: Queues): boolean => countOf(queues, CtxWord.HEADER_CONSUMER) !== queues.produced
 
 /** Empties all queues, for the client too. */
@@ -81,7 +81,7 @@ export const resetQueues = (queues: Queues): void => {
   queues.produced = 0
   queues.eager = 0
   queues.announced.fill(0)
-  queues.come.fill(0)
+  queues.arrived.fill(0)
   for (const number of Object.values(CtxWord)) Atomics.store(queues.piece.words, word(queues, number), 0)
 }
 
@@ -124,7 +124,7 @@ export const putEager = (queues: Queues, source: number, tag: bigint, data: Uint
 
 /** Announces an expected buffer. */
 export const announce = (queues: Queues, slot: number, length: number): void => {
-  const { shape, announced, come } = queues
+  const { shape, announced, arrived } = queues
   const where = 'ctx_context.expect:'
   if (slot >= shape.expectedCount)
     throw new CallError('EINVAL', `${where} slot ${slot}: there are ${shape.expectedCount} expected buffers`)
@@ -132,7 +132,7 @@ export const announce = (queues: Queues, slot: number, length: number): void => 
     throw new CallError('EMSGSIZE', `${where} ${length} bytes, an expected buffer has ${shape.expectedBytes}`)
   if (announced[slot] !== 0) throw new CallError('EBUSY', `${where} slot ${slot} waits for its message`)
   announced[slot] = length
-  come[slot] = 0
+  arrived[slot] = 0
 }
 
 /** Writes a fragment of an expected message; true if it was the last one, which adds a header. */
@@ -144,16 +144,16 @@ export const putExpected = (
   offset: number,
   data: Uint8Array,
 ): boolean => {
-  const { shape, piece, expectedAt, announced, come } = queues
+  const { shape, piece, expectedAt, announced, arrived } = queues
   const length = slot < shape.expectedCount ? announced[slot] : 0
   if (length === 0)
     throw new CallError('EINVAL', `ctx_context.send: the receiver has announced no buffer in slot ${slot}`)
   if (offset + data.length > length)
     throw new CallError('EINVAL', `ctx_context.send: bytes ${offset} to ${offset + data.length} of ${length}`)
-  const isLast = come[slot] + data.length >= length
+  const isLast = arrived[slot] + data.length >= length
   if (isLast) requireHeader(queues)
   piece.bytes.set(data, piece.at + expectedAt + slot * shape.expectedBytes + offset)
-  come[slot] += data.length
+  arrived[slot] += data.length
   if (!isLast) return false
   announced[slot] = 0
   putHeader(queues, CtxKind.values.EXPECTED, source, length, slot, tag)

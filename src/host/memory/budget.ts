@@ -1,5 +1,5 @@
 /*
- * The time for which all calls that wait for programs of one user may block us.
+ * The time for which calls that wait for programs of one user may block the daemon, all together.
  */
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
@@ -8,8 +8,8 @@ import type { Mover } from './mover.ts'
 /** Maximum time for which one call waits. Microseconds. */
 export const PATIENCE = 250_000
 /** With less time left than this, a user's waiting time counts as used up. */
-const LEAST = 1000
-/** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of our time. */
+const MIN_LEFT = 1000
+/** Waiting time that a user regains per microsecond: all waits of one user take at most a twentieth of the time. */
 const REFUND = 0.05
 
 interface Budget {
@@ -28,11 +28,11 @@ const budgetOf = (uid: number): Budget => {
   return budget
 }
 
-/** Makes a call of a mover with the waiting time that its user has left, and charges it. -ETIMEDOUT if there is none. */
+/** Runs `call` with the waiting time that the user has left, and charges what it took; -ETIMEDOUT if none is left. */
 export const charged = (uid: number, mover: Mover, call: (patience: number) => number): number => {
   const budget = budgetOf(uid)
-  if (budget.left < LEAST) return -ETIMEDOUT
-  const answer = call(budget.left)
-  budget.left -= answer === -ETIMEDOUT ? budget.left : mover.waited()
-  return answer
+  if (budget.left < MIN_LEFT) return -ETIMEDOUT
+  const result = call(budget.left)
+  budget.left -= result === -ETIMEDOUT ? budget.left : mover.waited()
+  return result
 }

@@ -27,7 +27,7 @@ export interface FaultyReceiving {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions; those made for the rest of a run are dropped, and delayed packets leave. */
-  setDice(chance: FaultDice): void
+  setDice(dice: FaultDice): void
   /** Nothing is delayed, and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -47,7 +47,7 @@ export const createFaultyReceiving = (
   tap: () => PortTap | null,
 ): FaultyReceiving => {
   const { arena, counters } = port
-  let chance = first
+  let dice = first
   // the run of the inner port that is being received, from packet `next` on
   const inner = emptyRun()
   let next = 0
@@ -59,7 +59,7 @@ export const createFaultyReceiving = (
   let innerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
-    chance.departure(limits, time, length + ipBytes(from)),
+    dice.departure(limits, time, length + ipBytes(from)),
   )
   /** Part of the arena for delayed packets while the device reads them: its offset, -1 for none; its use, in bytes. */
   let room = -1
@@ -112,7 +112,7 @@ export const createFaultyReceiving = (
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
-    damage(arena.bytes, at, length, kinds, chance.decisions.extras[packet])
+    damage(arena.bytes, at, length, kinds, dice.decisions.extras[packet])
     countHits(faults, kinds)
     const flow = makeFlow({ ...inner.from, destinationPort: ROCE_UDP_PORT })
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
@@ -120,7 +120,7 @@ export const createFaultyReceiving = (
 
   /** Delays the packet; it is lost if the queue is full. */
   const delay = (packet: number, outcome: TapOutcome, late: number): boolean => {
-    const { waits, limits } = chance.decisions
+    const { waits, limits } = dice.decisions
     const done = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
     if (!done) faults.overflowed++
     return done
@@ -131,7 +131,7 @@ export const createFaultyReceiving = (
    * delayed.
    */
   const strike = (packet: number): boolean => {
-    const { actions, extras } = chance.decisions
+    const { actions, extras } = dice.decisions
     const action = actions[packet]
     const length = lengthOf(packet)
     if (action & LOSE) {
@@ -204,7 +204,7 @@ export const createFaultyReceiving = (
     while (next < packets) {
       const from = next
       const limit = Math.min(packets, from + held.untilNext())
-      const { actions } = chance.decisions
+      const { actions } = dice.decisions
       while (next < limit && actions[next] === 0) next++
       // a fault applies to this packet
       if (next === from && !strike(next++)) continue
@@ -242,7 +242,7 @@ export const createFaultyReceiving = (
         if (!port.receive(inner)) return false
         innerTaken = true
         packets = inner.count
-        chance.decide(arena.view, inner.offset, inner.packetBytes, packets)
+        dice.decide(arena.view, inner.offset, inner.packetBytes, packets)
       }
     },
     release: () => {
@@ -260,10 +260,10 @@ export const createFaultyReceiving = (
     },
     setDice: wanted => {
       // the inner port may have been used directly before
-      if (wanted.active && !chance.active) innerTaken = true
-      chance = wanted
+      if (wanted.active && !dice.active) innerTaken = true
+      dice = wanted
       // decisions of the old rules no longer apply
-      chance.spare(packets)
+      dice.spare(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

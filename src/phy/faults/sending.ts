@@ -20,7 +20,7 @@ export interface FaultySending {
   nextTimeout(): number
   onTimeout(now: number): void
   /** Replaces the decisions; delayed packets are sent. */
-  setDice(chance: FaultDice): void
+  setDice(dice: FaultDice): void
   /** Nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
@@ -41,9 +41,9 @@ export const createFaultySending = (
   flowOf: (flow: number) => FlowAddress,
 ): FaultySending => {
   const { arena } = port
-  let chance = first
+  let dice = first
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
-    chance.departure(limits, time, length + ipBytes(flowOf(flow))),
+    dice.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
   /** By flow: its delayed packets, and pending closes, which follow when they have been sent. */
   const holding = new Map<number, { packets: number; closes: number }>()
@@ -82,7 +82,7 @@ export const createFaultySending = (
 
   /** Applies the faults of a packet: true if it is sent now. */
   const strike = (packet: number, at: number, length: number, flow: number): boolean => {
-    const { actions, extras, waits, limits } = chance.decisions
+    const { actions, extras, waits, limits } = dice.decisions
     const action = actions[packet]
     if (action & LOSE) {
       countHits(faults, action & LOSE)
@@ -141,12 +141,12 @@ export const createFaultySending = (
     commit: (offset, packetBytes, count, lastBytes, flow) => {
       // the inner port refuses a run outside of the arena
       const inside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
-      if (!inside || !chance.decide(arena.view, offset, packetBytes, count)) {
+      if (!inside || !dice.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
         held.pass(count)
         return
       }
-      const { actions, extras } = chance.decisions
+      const { actions, extras } = dice.decisions
       for (let next = 0; next < count; ) {
         const from = next
         while (next < count && actions[next] === 0) next++
@@ -173,7 +173,7 @@ export const createFaultySending = (
       port.flush()
     },
     setDice: wanted => {
-      chance = wanted
+      dice = wanted
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

@@ -17,7 +17,7 @@ export const NlmsgFlags = {
   CAPPED: 0x100,
   ACK_TLVS: 0x200,
 } as const
-/** Attribute of an ERROR message: a sentence. */
+/** Attribute of an ERROR message: the reason as text. */
 export const NLMSGERR_ATTR_MSG = 1
 /** The flag bits of an attribute's type. */
 export const NLA_F_NESTED = 0x8000

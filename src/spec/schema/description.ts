@@ -3,7 +3,7 @@
  *
  * `describe` flattens classes into rows, each type, field list and enumeration once. `declare` turns rows into
  * declarations, so that codecs, tracer and reference pages work from a device's description as from the built-in
- * tables. Rows are untrusted: `declare` checks every index and returns a sentence for the first bad one.
+ * tables. Rows are untrusted: `declare` checks every index and returns a message for the first bad one.
  */
 
 import {
@@ -188,7 +188,7 @@ const NAME = /^[A-Za-z]\w*$/
 const MAX_BYTES = 1 << 20
 const MAX_FIELDS = 4096
 
-/** The classes that the rows describe. Throws CallError EINVAL with a sentence if the rows are invalid. */
+/** The classes that the rows describe. Throws CallError EINVAL with a message if the rows are invalid. */
 export const declare = (description: Description): ObjectClass[] => {
   const { names } = description
   const nameAt = (at: number): string => {

@@ -2,7 +2,7 @@
  * Declarations as JSON (R13): the schema that `userdma schema --json` prints, stable and readable for programs in other
  * languages; docs/reference/schema.md describes it. description.ts is the counterpart for the object dialect.
  *
- * `schemaOf` makes it from classes, `classesOf` makes classes from it and returns a sentence for invalid input. Numbers
+ * `schemaOf` makes it from classes, `classesOf` makes classes from it and returns a message for invalid input. Numbers
  * are JSON numbers: no declaration exceeds 32 bits.
  */
 import { CallError } from '../errno.ts'
@@ -180,7 +180,7 @@ const flagAt = (where: string, value: unknown): boolean =>
 const capabilityAt = (where: string, value: unknown): Capability =>
   value === 'NET_RAW' ? value : bad(where, 'is not a known capability; NET_RAW is the only one')
 
-/** The classes of a schema. Throws CallError EINVAL with a sentence that names the place of the fault. */
+/** The classes of a schema. Throws CallError EINVAL with a message that names the place of the fault. */
 export const classesOf = (schema: unknown): ObjectClass[] => {
   const document = objectAt('the document', schema)
   if (document.format !== SCHEMA_FORMAT)

@@ -20,7 +20,7 @@ export const enumeration = <const V extends Readonly<Record<string, number>>>(na
 // ---- kinds: what one attribute or field holds ----
 
 interface Limits {
-  /** Minimum and maximum; a value outside is EINVAL with a sentence that names both. */
+  /** Minimum and maximum; a value outside is EINVAL with a message that names both. */
   readonly min?: number
   readonly max?: number
 }
@@ -315,7 +315,7 @@ const checkFields = (where: string, fields: Fields): void => {
 
 /**
  * Checks a set of classes as a whole: unique class ids, method numbers and attribute ids, valid references, no
- * overlapping record fields. Throws a sentence with the path of the first fault; called once at load and by a test.
+ * overlapping record fields. Throws an Error with the path of the first fault; called once at load and by a test.
  */
 export const checkClasses = (classes: readonly ObjectClass[]): void => {
   const names = new Set(classes.map(c => c.name))

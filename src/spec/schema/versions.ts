@@ -34,7 +34,7 @@ const agreed = new WeakMap<Method, WeakMap<Method, ObjectClass>>()
 const ownMethod = (cls: ObjectClass | undefined, name: string): Method | undefined =>
   cls !== undefined && Object.hasOwn(cls.methods, name) ? cls.methods[name] : undefined
 
-/** The class with which to call method `name`. Throws CallError EOPNOTSUPP with a sentence if it cannot be called. */
+/** The class with which to call method `name`. Throws CallError EOPNOTSUPP with a message if it cannot be called. */
 export const agreedClass = (known: ObjectClass, own: ObjectClass | undefined, name: string): ObjectClass => {
   const path = `${known.name}.${name}`
   const mine = ownMethod(known, name)

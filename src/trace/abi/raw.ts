@@ -1,6 +1,6 @@
 /*
  * The bytes of a call as the program made it (`userdma trace --abi`): the dialect; the command, or the object and
- * method with the names of the attributes, in Linux's words; structs of ib_user_verbs.h; and the memory that was read
+ * method with the names of the attributes, under Linux's names; structs of ib_user_verbs.h; and the memory that was read
  * and written. layout-text.ts shows messages of the object dialect and calls of drivers. Undecodable calls are shown in
  * the same way. Never throws.
  */
@@ -236,7 +236,7 @@ const lines = { write: writeLines, ioctl: ioctlLines, umad: umadLines, object: o
 export const rawLines = (record: TraceRecord, style: Style): string[] => {
   const { raw, dialect } = record
   const [pieces, out] = [raw?.in.map(pieceOf) ?? [], raw?.out.map(pieceOf) ?? []]
-  // A read(2) hands nothing over.
+  // A read(2) passes no message.
   if (pieces.length === 0 && ((dialect !== 'driver' && dialect !== 'umad') || out.length === 0)) return []
   return lines[dialect](pieces, out, style, record).map(line => `    ${line}`)
 }

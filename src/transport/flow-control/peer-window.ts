@@ -32,7 +32,7 @@ const STALL = 200_000
 /** Room that is worth a turn: that of a run, not of a packet. */
 const WORTH = 0x8000
 /** Smallest window of a peer, bytes. */
-const LEAST = 0x1_0000
+const MIN_WINDOW = 0x1_0000
 
 const outstandingOf = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
@@ -130,7 +130,7 @@ export const shrinkWindow = (s: EngineState, row: number): void => {
   const peer = shares.peer[row]
   if (peer < 0 || shares.calm[peer] > 0) return
   const half = shares.window[peer] >> 1
-  const window = half > LEAST ? half : Math.min(LEAST, shares.budget)
+  const window = half > MIN_WINDOW ? half : Math.min(MIN_WINDOW, shares.budget)
   shares.window[peer] = window
   shares.calm[peer] = window
 }

@@ -66,7 +66,7 @@ const kindOf = (where: string, attributes: Attributes, attribute: string, field:
 export const isNamed = ({ as }: Cell): boolean => as === 'value' || as === 'bool' || as === 'bit'
 
 /**
- * Binds a layout to the attributes of its method. Throws a sentence if they do not fit, which is a bug. `elsewhere`:
+ * Binds a layout to the attributes of its method. Throws an Error if they do not fit, which is a bug. `elsewhere`:
  * attributes of the same method of other classes; their cells are skipped for this class. `className`: for
  * class-specific rules of a layout. `link`: the device's; cells of other links are skipped.
  */

@@ -1,8 +1,8 @@
 /*
  * Queue pairs in the library: the common part of all types. Each type's own file has its operations and its connection.
  *
- * Posting writes a request into a slot of the shared ring and advances an index; the device is notified once for
- * everything posted in one go. Requests carry an id of the caller, which completions return.
+ * Posting writes a request into a slot of the shared ring and advances an index; the device is notified once for all
+ * requests that are posted without an await in between. Requests carry an id of the caller, which completions return.
  *
  * A program may have very many queue pairs (R15): each has only a few fields, the methods are shared, and a ring is
  * mapped when the first request is posted.
@@ -122,7 +122,7 @@ export type Modification<C extends ObjectClass> = Omit<In<C['methods']['modify']
 
 const { values: states } = QpState
 
-/** The same with the state as a number. */
+/** `args` with the state as a number. */
 const withStateNumber = <A extends object>(args: A): A => {
   const { state } = args as { readonly state?: unknown }
   return typeof state === 'string' && Object.hasOwn(states, state)
@@ -199,14 +199,14 @@ export const checkDevicePresent = (call: string, { waiters }: DeviceContext): vo
   if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
 }
 
-/** Checks that `self` is an open queue pair of a device that is not gone. */
+/** Checks that `self` is an open queue pair of a device that was not removed. */
 const checkUsable = (call: string, self: QueuedQp | undefined): void => {
   if (self?.kit === undefined) throw detached(call)
   checkDevicePresent(call, self.kit)
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
-/** The send ring, for the first request in RTS: earlier ones would be kept silently. */
+/** Maps the send ring for the first request. Throws before RTS, where the device would not execute requests. */
 const openSends = (self: QueuedQp, call: string): ProgramRing => {
   checkUsable(call, self)
   const { carrier } = self.kit
@@ -307,7 +307,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 }
 
-/** Core has brought it to RTS. */
+/** Core has moved it to RTS. */
 export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }
@@ -316,7 +316,7 @@ export const markReady = (qp: object): void => {
 const anyQp = (cls: ObjectClass): AnyQpClass => cls as AnyQpClass
 const queryOf = ({ kit, cls, handle }: BareQp<ObjectClass>) => kit.carrier.call(anyQp(cls), 'query', handle, {}).out
 
-/** The answer of a creation. */
+/** Results of a creation. */
 export type QpMade = Out<AnyQpClass['methods']['create']> & {
   readonly sendQueue?: RingPlace
   readonly recvQueue?: RingPlace

@@ -45,7 +45,7 @@ const requireOwn = (folder: string): void => {
   }
 }
 
-/** The socket of the user's own daemon. Throws a sentence if its folder is not private to the user. */
+/** The socket of the user's own daemon. Throws an Error if its folder is not private to the user. */
 export const userSocket = (): string => {
   const folder = userFolder()
   requireOwn(folder)

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict'
 import type { Identifier } from '../../../src/clients/rdma-cm/identifier.ts'
 import { rejReason } from '../../../src/spec/wire/mad.ts'
-import { createChance } from '../../model/random.ts'
+import { createRandomSource } from '../../model/random.ts'
 import { any4, assertNothingLeft, type Host, ip4, parametersOf, type ReportedEvent, World } from './world.ts'
 
 type Stage = 'asked' | 'answered' | 'request' | 'waiting' | 'up' | 'leaving' | 'down' | 'rejected' | 'over' | 'failed'
@@ -52,7 +52,7 @@ const REST = 9_000_000
 
 export class CmModel {
   readonly #world = new World()
-  readonly #chance: ReturnType<typeof createChance>
+  readonly #random: ReturnType<typeof createRandomSource>
   readonly #loses: boolean
   readonly #modelIds = new Map<Identifier, ModelId>()
   readonly #listeners: Identifier[] = []
@@ -62,7 +62,7 @@ export class CmModel {
   connections = 0
 
   constructor(seed: number, loses: boolean) {
-    this.#chance = createChance(seed)
+    this.#random = createRandomSource(seed)
     this.#loses = loses
     for (let i = 1; i <= HOSTS; i++) {
       const host = this.#world.host()
@@ -114,8 +114,8 @@ export class CmModel {
 
   #connect(host: Host): void {
     const id = host.create()
-    const to = 1 + this.#chance.int(HOSTS)
-    host.resolve(id, ip4(to, this.#chance.hits(0.95) ? PORT : PORT + 1))
+    const to = 1 + this.#random.int(HOSTS)
+    host.resolve(id, ip4(to, this.#random.hits(0.95) ? PORT : PORT + 1))
     const modelId: ModelId = { id, host, isActive: true, qpn: this.#qpn(), stage: 'asked' }
     host.cm.connect(id, parametersOf(modelId.qpn))
     this.#modelIds.set(id, modelId)
@@ -126,7 +126,7 @@ export class CmModel {
     const { id, host } = modelId
     const { cm } = host
     if (modelId.stage === 'request') {
-      if (this.#chance.hits(0.1)) {
+      if (this.#random.hits(0.1)) {
         cm.reject(id, Uint8Array.of(1), rejReason.CONSUMER_DEFINED)
         modelId.stage = 'failed'
         return
@@ -135,17 +135,17 @@ export class CmModel {
       cm.accept(id, parametersOf(modelId.qpn))
       modelId.stage = 'waiting'
     } else if (modelId.stage === 'answered') {
-      if (this.#chance.hits(0.9)) {
+      if (this.#random.hits(0.9)) {
         cm.accept(id, undefined)
         modelId.stage = 'up'
         this.connections++
       } else this.#destroy(modelId)
     } else if (modelId.stage === 'up') {
-      if (this.#chance.hits(0.6)) {
+      if (this.#random.hits(0.6)) {
         cm.disconnect(id)
         modelId.stage = 'leaving'
       } else this.#destroy(modelId)
-    } else if (modelId.stage === 'failed' && modelId.isActive && this.#chance.hits(0.5)) {
+    } else if (modelId.stage === 'failed' && modelId.isActive && this.#random.hits(0.5)) {
       modelId.qpn = this.#qpn()
       cm.connect(id, parametersOf(modelId.qpn))
       modelId.stage = 'asked'
@@ -168,11 +168,11 @@ export class CmModel {
 
   step(): void {
     const modelIds = [...this.#modelIds.values()]
-    const dice = this.#chance.int(1000)
-    if (dice < 250 && modelIds.length < MAX_THINGS) this.#connect(this.#chance.pick(this.#world.hosts))
-    else if (dice < 850 && modelIds.length > 0) this.#act(this.#chance.pick(modelIds))
-    else if (dice < 870 && modelIds.length > 0) this.#destroy(this.#chance.pick(modelIds))
-    else if (dice < 872) this.#die(this.#chance.pick(this.#world.hosts))
+    const dice = this.#random.int(1000)
+    if (dice < 250 && modelIds.length < MAX_THINGS) this.#connect(this.#random.pick(this.#world.hosts))
+    else if (dice < 850 && modelIds.length > 0) this.#act(this.#random.pick(modelIds))
+    else if (dice < 870 && modelIds.length > 0) this.#destroy(this.#random.pick(modelIds))
+    else if (dice < 872) this.#die(this.#random.pick(this.#world.hosts))
     else this.#world.tick()
     this.#settle()
   }

@@ -145,7 +145,7 @@ test('equal tables are shared between devices and released (R20)', () => {
   assert.deepEqual([pool.devices.size, pool.classes.size], [0, 0])
 })
 
-test('an invalid driver table is refused with a sentence', () => {
+test('an invalid driver table is refused with a message', () => {
   const Other = objectClass('other', 12, { methods: {} })
   const Moved = objectClass('box', 5, { methods: {} })
   assert.throws(() => build(driverClass(Other)), /no common class other.*0x8000, not 12/)

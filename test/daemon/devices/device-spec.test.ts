@@ -76,7 +76,7 @@ test('strings that are no addresses', () => {
   )
 })
 
-test('NAME@ADDRESS, and a sentence for each mistake', () => {
+test('NAME@ADDRESS, and a message for each mistake', () => {
   assert.deepEqual(parseDevice('rxe0@127.0.0.1'), { name: 'rxe0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
   assert.deepEqual(parseDevice('mlx5_0@127.0.0.1'), { name: 'mlx5_0', address: '127.0.0.1' })

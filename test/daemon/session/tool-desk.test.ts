@@ -54,7 +54,7 @@ test('faults are set, shown and cleared', async t => {
   assert.deepEqual(await faults(''), { faults: [] })
 })
 
-test('invalid requests get a sentence', async t => {
+test('invalid requests get a message', async t => {
   const daemon = await daemonOf(t, folder)
   const client = dial(t, daemon)
   await client.hello()

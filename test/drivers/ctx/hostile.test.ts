@@ -30,7 +30,7 @@ import { decodeIoctl, ioctlRequest } from '../../../src/uapi/index.ts'
 import { encodeCall } from '../../../src/uapi/object/client.ts'
 import { encodeRecords } from '../../../src/uapi/scalar.ts'
 import { mutate } from '../../fuzz/mutate.ts'
-import { type Chance, createChance } from '../../model/random.ts'
+import { createRandomSource, type RandomSource } from '../../model/random.ts'
 import { correctLengths, splits } from '../../objects/hostile-client.ts'
 import { type Names, plausibleCall } from '../../objects/plausible.ts'
 import { flatCaller, openClient, receive } from './client.ts'
@@ -61,8 +61,8 @@ interface Intruder {
   readonly fds: Map<number, FdObject>
 }
 
-const namesOf = ({ context, fds }: Intruder, chance: Chance): Names => ({
-  chance,
+const namesOf = ({ context, fds }: Intruder, random: RandomSource): Names => ({
+  random,
   classes: [...context.device.shared.byName.values()].map(table => table.class).filter(cls => cls.name !== 'interface'),
   handles: new Map(context.handles.slots.flatMap(one => (one === undefined ? [] : [[one.handle, one.class.name]]))),
   fds: new Map([...fds].flatMap(([fd, one]) => (one.closed ? [] : [[fd, one.class.name]]))),
@@ -71,11 +71,11 @@ const namesOf = ({ context, fds }: Intruder, chance: Chance): Names => ({
 })
 
 /** A message of the object dialect, usually mutated. */
-const say = (one: Intruder, chance: Chance): string => {
+const say = (one: Intruder, random: RandomSource): string => {
   const { context, caller, fds } = one
-  const call = plausibleCall(namesOf(one, chance))
+  const call = plausibleCall(namesOf(one, random))
   const bytes = encodeCall(call)
-  const changed = chance.hits(0.5) ? bytes : correctLengths('object', mutate(bytes, bytes, splits.object, chance))
+  const changed = random.hits(0.5) ? bytes : correctLengths('object', mutate(bytes, bytes, splits.object, random))
   caller.bytes.set(changed.subarray(0, 8192))
   const target = call.fd === undefined ? undefined : fds.get(call.fd)?.handle
   const answer = dispatch(context, decodeIoctl, [ioctlRequest(call.method.call), 0n], caller, target) as Answer
@@ -88,15 +88,15 @@ const say = (one: Intruder, chance: Chance): string => {
 }
 
 /** A call that only a driver's descriptor has. */
-const tryOps = ({ caller, fds }: Intruder, chance: Chance): string => {
+const tryOps = ({ caller, fds }: Intruder, random: RandomSource): string => {
   if (fds.size === 0) return 'none'
-  const fd = chance.pick([...fds.values()])
-  const number = () => (chance.hits(0.8) ? chance.int(4) : chance.u32())
+  const fd = random.pick([...fds.values()])
+  const number = () => (random.hits(0.8) ? random.int(4) : random.u32())
   caller.bytes.set(
-    chance.hits(0.5)
+    random.hits(0.5)
       ? encodeRecords(CtxAssign, [
           {
-            eagerCount: 1 << chance.int(4),
+            eagerCount: 1 << random.int(4),
             eagerBytes: 64,
             expectedCount: number(),
             expectedBytes: 64,
@@ -104,19 +104,19 @@ const tryOps = ({ caller, fds }: Intruder, chance: Chance): string => {
             handle: 0,
           },
         ])
-      : encodeRecords(CtxSend, [{ to: number(), flags: chance.int(2), slot: number(), offset: number(), tag: 1n }]),
+      : encodeRecords(CtxSend, [{ to: number(), flags: random.int(2), slot: number(), offset: number(), tag: 1n }]),
   )
-  const address = chance.hits(0.95) ? 0n : BigInt(chance.u32())
+  const address = random.hits(0.95) ? 0n : BigInt(random.u32())
   try {
-    const which = chance.int(4)
-    if (which < 2) opsIoctl(fd, caller, chance.hits(0.9) ? chance.pick(Object.values(CtxIoctl)) : chance.u32(), address)
-    else if (which === 2) opsWrite(fd, caller, address, chance.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
+    const which = random.int(4)
+    if (which < 2) opsIoctl(fd, caller, random.hits(0.9) ? random.pick(Object.values(CtxIoctl)) : random.u32(), address)
+    else if (which === 2) opsWrite(fd, caller, address, random.pick([0, 1, 23, 24, 60, 88, 100, 70_000, 2 ** 31]))
     else
       opsMap(
         fd,
         caller,
-        chance.pick([0, 0, 0, 1, 4096, 2 ** 40, -4096, Number.NaN]),
-        chance.pick([0, 1, 4096, 2 ** 40]),
+        random.pick([0, 0, 0, 1, 4096, 2 ** 40, -4096, Number.NaN]),
+        random.pick([0, 1, 4096, 2 ** 40]),
         true,
       )
     return 'ok'
@@ -128,16 +128,16 @@ const tryOps = ({ caller, fds }: Intruder, chance: Chance): string => {
 }
 
 /** Impossible counts in the client's queue words. */
-const scribble = ({ memory }: Intruder, chance: Chance): string => {
+const scribble = ({ memory }: Intruder, random: RandomSource): string => {
   if (memory.live.size > 0) {
-    const { words, at } = chance.pick([...memory.live])
-    words[(at >> 2) + chance.int(4)] = chance.hits(0.5) ? chance.int(8) : chance.u32() | 0
+    const { words, at } = random.pick([...memory.live])
+    words[(at >> 2) + random.int(4)] = random.hits(0.5) ? random.int(8) : random.u32() | 0
   }
   return 'none'
 }
 
 const run = (seed: number): Record<string, number> => {
-  const chance = createChance(seed)
+  const random = createRandomSource(seed)
   const core = createCore()
   const device = createCtxDevice(core, 'ctx0')
   const honest = () => {
@@ -156,10 +156,10 @@ const run = (seed: number): Record<string, number> => {
     const caller = { ...flatCaller(), descriptor: (fd: number) => (fds.has(fd) ? fd : undefined) }
     const one: Intruder = { context, caller, memory, fds }
     for (let left = CALLS; left > 0; left--) {
-      const outcome = chance.pick([say, say, tryOps, tryOps, scribble])(one, chance)
+      const outcome = random.pick([say, say, tryOps, tryOps, scribble])(one, random)
       tally[outcome] = (tally[outcome] ?? 0) + 1
-      if (fds.size > 0 && chance.hits(0.05)) {
-        const fd = chance.pick([...fds.keys()])
+      if (fds.size > 0 && random.hits(0.05)) {
+        const fd = random.pick([...fds.keys()])
         fds.delete(fd)
         closeDescriptor(core, fd)
       }
@@ -170,7 +170,7 @@ const run = (seed: number): Record<string, number> => {
       [before, 0, 0],
       `round ${round}`,
     )
-    const data = Uint8Array.from({ length: 64 }, () => chance.int(256))
+    const data = Uint8Array.from({ length: 64 }, () => random.int(256))
     a.send(b.mapped.info.number, BigInt(round), data)
     const { data: come, tag } = receive(b.mapped) ?? assert.fail('a message of an honest client was lost')
     assert.deepEqual([come, tag], [data, BigInt(round)])

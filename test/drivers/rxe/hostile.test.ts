@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { RecvWqe, RingHeader, SendWqe } from '../../../src/spec/drivers/rxe-rings.ts'
-import { type Chance, createChance } from '../../model/random.ts'
+import { createRandomSource, type RandomSource } from '../../model/random.ts'
 import {
   assertNothingLeft,
   errnoOf,
@@ -47,68 +47,68 @@ const intruder = (m: Machine, device: number, shares = false) => {
 type Intruder = ReturnType<typeof intruder>
 
 /** Any number, usually a plausible one. */
-const number = (chance: Chance): number => (chance.hits(0.7) ? chance.int(20) : chance.u32())
-const anyKey = ({ mr }: Intruder, chance: Chance): number =>
-  chance.hits(0.7) ? chance.pick([mr.lkey, mr.rkey]) : chance.u32()
+const number = (random: RandomSource): number => (random.hits(0.7) ? random.int(20) : random.u32())
+const anyKey = ({ mr }: Intruder, random: RandomSource): number =>
+  random.hits(0.7) ? random.pick([mr.lkey, mr.rkey]) : random.u32()
 
 /** Actions of a hostile program, by name. */
-const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, chance: Chance) => void>> = {
-  'garbage in a ring': (one, qp, chance) => {
-    const { view } = chance.pick([qp.send, qp.receive, one.cq.ring])
-    const from = RingHeader.DATA + chance.int(view.byteLength - RingHeader.DATA)
-    const length = Math.min(1 + chance.int(400), view.byteLength - from)
-    chance.fill(new Uint8Array(view.buffer, view.byteOffset + from, length))
+const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, random: RandomSource) => void>> = {
+  'garbage in a ring': (one, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
+    const from = RingHeader.DATA + random.int(view.byteLength - RingHeader.DATA)
+    const length = Math.min(1 + random.int(400), view.byteLength - from)
+    random.fill(new Uint8Array(view.buffer, view.byteOffset + from, length))
   },
-  'an index': (one, qp, chance) => {
-    const ring: Mapped = chance.pick([qp.send, qp.send, qp.receive, one.cq.ring])
-    if (chance.hits(0.7)) ring.producer = number(chance)
-    else ring.consumer = number(chance)
+  'an index': (one, qp, random) => {
+    const ring: Mapped = random.pick([qp.send, qp.send, qp.receive, one.cq.ring])
+    if (random.hits(0.7)) ring.producer = number(random)
+    else ring.consumer = number(random)
   },
-  'the size of a ring': (one, qp, chance) => {
-    const { view } = chance.pick([qp.send, qp.receive, one.cq.ring])
-    view.setUint32(chance.pick([RingHeader.LOG2_ELEMENT, RingHeader.INDEX_MASK]), number(chance), true)
+  'the size of a ring': (one, qp, random) => {
+    const { view } = random.pick([qp.send, qp.receive, one.cq.ring])
+    view.setUint32(random.pick([RingHeader.LOG2_ELEMENT, RingHeader.INDEX_MASK]), number(random), true)
   },
-  'a request': (one, qp, chance) => {
+  'a request': (one, qp, random) => {
     const { mr } = one
-    const sges = Array.from({ length: chance.int(4) }, () => ({
-      address: chance.hits(0.9) ? mr.address + chance.int(9000) : chance.u32() * 0x1_0000,
-      length: chance.hits(0.8) ? chance.int(3000) : chance.u32(),
-      lkey: anyKey(one, chance),
+    const sges = Array.from({ length: random.int(4) }, () => ({
+      address: random.hits(0.9) ? mr.address + random.int(9000) : random.u32() * 0x1_0000,
+      length: random.hits(0.8) ? random.int(3000) : random.u32(),
+      lkey: anyKey(one, random),
     }))
     postSend(qp.send, {
-      opcode: chance.hits(0.95) ? chance.pick(OPCODES) : chance.u32(),
-      flags: chance.hits(0.9) ? chance.int(16) : chance.u32(),
-      imm: anyKey(one, chance),
-      sges: chance.hits(0.9) ? sges.slice(0, 2) : sges,
-      remote: mr.address + chance.int(9000),
-      rkey: anyKey(one, chance),
-      ...(chance.hits(0.2) && { claimed: chance.pick(MORE_LENGTHS) }),
-      ...(chance.hits(0.2) && { count: number(chance) }),
+      opcode: random.hits(0.95) ? random.pick(OPCODES) : random.u32(),
+      flags: random.hits(0.9) ? random.int(16) : random.u32(),
+      imm: anyKey(one, random),
+      sges: random.hits(0.9) ? sges.slice(0, 2) : sges,
+      remote: mr.address + random.int(9000),
+      rkey: anyKey(one, random),
+      ...(random.hits(0.2) && { claimed: random.pick(MORE_LENGTHS) }),
+      ...(random.hits(0.2) && { count: number(random) }),
     })
   },
-  'a request, spoilt': (one, qp, chance) => {
-    tricks['a request'](one, qp, chance)
+  'a request, spoilt': (one, qp, random) => {
+    tricks['a request'](one, qp, random)
     const { view, log2, mask } = qp.send
     const at = RingHeader.DATA + (((qp.send.producer - 1) & mask) << log2)
     const fields = Object.values(SendWqe)
-    for (let left = 1 + chance.int(4); left > 0 && at + 256 < view.byteLength; left--)
-      view.setUint32(at + chance.pick(fields), number(chance), true)
+    for (let left = 1 + random.int(4); left > 0 && at + 256 < view.byteLength; left--)
+      view.setUint32(at + random.pick(fields), number(random), true)
   },
-  'a receive request': (one, qp, chance) => {
+  'a receive request': (one, qp, random) => {
     const { mr } = one
-    const sges = [{ address: mr.address + chance.int(9000), length: chance.int(4000), lkey: anyKey(one, chance) }]
-    postReceive(qp.receive, 1n, sges, chance.hits(0.8) ? 1 : number(chance))
+    const sges = [{ address: mr.address + random.int(9000), length: random.int(4000), lkey: anyKey(one, random) }]
+    postReceive(qp.receive, 1n, sges, random.hits(0.8) ? 1 : number(random))
     const { view, log2, mask } = qp.receive
     const at = RingHeader.DATA + (((qp.receive.producer - 1) & mask) << log2)
-    if (chance.hits(0.2) && at + 64 < view.byteLength)
-      view.setUint32(at + chance.pick(Object.values(RecvWqe)), number(chance), true)
+    if (random.hits(0.2) && at + 64 < view.byteLength)
+      view.setUint32(at + random.pick(Object.values(RecvWqe)), number(random), true)
   },
-  'completions taken': ({ cq }, _qp, chance) => {
-    if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && chance.hits(0.8)) pollAll(cq.ring)
+  'completions taken': ({ cq }, _qp, random) => {
+    if (cq.ring.producer <= cq.ring.mask && cq.ring.consumer <= cq.ring.mask && random.hits(0.8)) pollAll(cq.ring)
   },
-  'a shared queue, changed': ({ srq }, _qp, chance) => {
+  'a shared queue, changed': ({ srq }, _qp, random) => {
     if (srq === undefined) return
-    errnoOf(() => modifySrq(srq, chance.hits(0.5) ? { maxWr: 1 + chance.int(30) } : { limit: chance.int(8) }))
+    errnoOf(() => modifySrq(srq, random.hits(0.5) ? { maxWr: 1 + random.int(30) } : { limit: random.int(8) }))
   },
   'back to RTS': (one, qp) => {
     const peer = one.qps[0] === qp ? one.qps[1] : one.qps[0]
@@ -117,16 +117,16 @@ const tricks: Readonly<Record<string, (one: Intruder, qp: TestQp, chance: Chance
     modify(qp, toRtr(peer.qpn, one.p.rxe.state.identity.gids[1]))
     modify(qp, toRts())
   },
-  'another state': (_one, qp, chance) => {
+  'another state': (_one, qp, random) => {
     const { state } = query(qp)
-    if (state === Qps.RTS) modify(qp, { state: chance.pick([Qps.SQD, Qps.ERR, Qps.RESET]) })
+    if (state === Qps.RTS) modify(qp, { state: random.pick([Qps.SQD, Qps.ERR, Qps.RESET]) })
     else if (state === Qps.SQD) modify(qp, { state: Qps.RTS })
   },
 }
 const names = Object.keys(tricks)
 
 const run = (seed: number, operations: number): void => {
-  const chance = createChance(seed)
+  const random = createRandomSource(seed)
   const m = machine()
   const honest = [end(m, 0), end(m, 1)] as const
   join(honest[0].qp, honest[1].qp)
@@ -135,12 +135,12 @@ const run = (seed: number, operations: number): void => {
   const last: string[] = []
   try {
     for (let i = 0; i < operations; i++) {
-      const one = chance.pick(intruders)
-      const name = chance.pick(names)
+      const one = random.pick(intruders)
+      const name = random.pick(names)
       last.push(name)
-      tricks[name](one, chance.pick(one.qps), chance)
-      if (chance.hits(0.5)) m.settle()
-      if (chance.hits(0.1)) m.tick()
+      tricks[name](one, random.pick(one.qps), random)
+      if (random.hits(0.5)) m.settle()
+      if (random.hits(0.1)) m.tick()
       if (i % 40 === 0) {
         exchange(m, honest[i % 80 === 0 ? 0 : 1], honest[i % 80 === 0 ? 1 : 0], i)
         for (const { rings } of programs) for (const ring of rings.live) assert.ok(isIntact(ring), 'beside a ring')

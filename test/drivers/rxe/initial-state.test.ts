@@ -96,7 +96,7 @@ test('it sends like one that was modified step by step', () => {
   assert.deepEqual(to.bytes, from.bytes)
 })
 
-test('a refusal has a sentence and leaves nothing: an impossible path of states, a value, a route', () => {
+test('a refusal has a message and leaves nothing: an impossible path of states, a value, a route', () => {
   const { m, p, create } = bench()
   const before = stat(m.core).objects
   const numbers = m.devices[0].state.qpns.count()
@@ -140,7 +140,7 @@ test('each type has its own transitions', () => {
   assert.equal(invokeNow(p.context, XrcTgtQp, 'query', tgt.object!, {}, p.caller).out.state, Qps.RTS)
 })
 
-test('a LID on a RoCE queue pair is refused with a sentence, through the library and in messages', () => {
+test('a LID on a RoCE queue pair is refused with a message, through the library and in messages', () => {
   const { p, create } = bench()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = everything()

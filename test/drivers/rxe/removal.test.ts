@@ -10,7 +10,7 @@ import type { RxeDevice } from '../../../src/drivers/rxe/device.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { Pd } from '../../../src/spec/classes/pd.ts'
 import { AsyncEventType } from '../../../src/spec/enums.ts'
-import { createChance } from '../../model/random.ts'
+import { createRandomSource } from '../../model/random.ts'
 import {
   assertNothingLeft,
   errnoOf,
@@ -31,17 +31,17 @@ const { DEVICE_FATAL } = AsyncEventType.values
 const [WR_FLUSH_ERR, RETRY_EXC_ERR] = [5, 12]
 
 /** Posts requests of several kinds in both directions, with the given number of sends and receives at each end. */
-const load = (ends: readonly [End, End], chance: ReturnType<typeof createChance>): number => {
+const load = (ends: readonly [End, End], random: ReturnType<typeof createRandomSource>): number => {
   const count = 8
   for (const [from, to] of [ends, [ends[1], ends[0]]] as const)
     for (let i = 0; i < count; i++) {
       postReceive(to.qp.receive, BigInt(100 + i), [piece(to.mr, 40000, 8000)])
-      const opcode = chance.pick([Wr.SEND, Wr.WRITE, Wr.READ])
+      const opcode = random.pick([Wr.SEND, Wr.WRITE, Wr.READ])
       postSend(from.qp.send, {
         opcode,
         id: BigInt(i),
         flags: Flag.SIGNALED,
-        sges: [piece(from.mr, 0, 1 + chance.int(8000))],
+        sges: [piece(from.mr, 0, 1 + random.int(8000))],
         remote: to.mr.address,
         rkey: to.mr.rkey,
       })
@@ -53,7 +53,7 @@ const load = (ends: readonly [End, End], chance: ReturnType<typeof createChance>
 const idsOf = (polled: readonly { id: number }[]): number[] => polled.map(({ id }) => id).sort((a, b) => a - b)
 
 const run = (turns: number, seed: number): void => {
-  const chance = createChance(seed)
+  const random = createRandomSource(seed)
   const m = machine(3)
   const pair = [end(m, 0), end(m, 1)] as const
   join(pair[0].qp, pair[1].qp)
@@ -61,8 +61,8 @@ const run = (turns: number, seed: number): void => {
   join(within[0].qp, within[1].qp)
   const others = [end(m, 0), end(m, 2)] as const
   join(others[0].qp, others[1].qp)
-  const count = load(pair, chance)
-  load(within, chance)
+  const count = load(pair, random)
+  load(within, random)
   for (let turn = 0; turn < turns; turn++) m.devices[turn % 3].poll(m.now)
 
   const [gone] = (m.devices as RxeDevice[]).splice(1, 1)

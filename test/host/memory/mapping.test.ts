@@ -188,7 +188,7 @@ test('a thousand mappings and releases leave the process’s mappings and extern
   assert.ok(process.memoryUsage().external - external < 1 << 20)
 })
 
-test('unsafe mappings are refused with a sentence, and nothing is allocated', t => {
+test('unsafe mappings are refused with a message, and nothing is allocated', t => {
   const pool = createRingPool()
   const fd = newFile(t, 2 * PAGE)
   const unsealed = createMemfd('unsealed', PAGE)

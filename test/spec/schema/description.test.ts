@@ -71,7 +71,7 @@ test('a type cannot contain itself', () => {
   assert.throws(() => declare(copy), /there is no type before this one/)
 })
 
-test('unusable descriptions are refused: invalid names, endless types', () => {
+test('unusable descriptions are refused: invalid names, types that are too large', () => {
   const names = structuredClone(describe(classes))
   names.names[0] = 0xff
   assert.throws(() => declare(names), /the bytes at 0 are not a name of letters, digits and _/)

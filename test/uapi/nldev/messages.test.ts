@@ -64,7 +64,7 @@ describe('messages that Linux sent and received', () => {
 })
 
 describe('requests', () => {
-  it('that Linux refuses are refused with a sentence', () => {
+  it('that Linux refuses are refused with a message', () => {
     const read = (entries: Entries, strict = true) => readAttributes(encodeAttributes(entries), strict)
     assert.deepEqual(
       read([

@@ -148,7 +148,7 @@ eachCarrier(openTwo => {
   })
 })
 
-test('mistakes reject with a sentence that says what is allowed', async () => {
+test('mistakes reject with a message that says what is allowed', async () => {
   const { a, b, close } = await pair(async () => {
     const network = createNetwork()
     return [await open({ network }), await open({ network })]
