@@ -94,7 +94,7 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   if (events.length > 0) return events
   if ((fd.sink as Partial<EventQueue>).ended || fd.closed)
     throw new CallError('EIO', 'no more events: the context is closed or its device removed')
-  throw new CallError('EAGAIN', 'no event is pending')
+  throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
 
 /** Puts events that were taken from an fd object back in front of the others. */
