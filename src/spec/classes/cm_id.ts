@@ -115,7 +115,10 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       },
       out: {},
     }),
-    /** Each request of a peer raises CONNECT_REQUEST with a new identifier. */
+    /**
+     * Each request of a peer raises CONNECT_REQUEST with a new identifier. That one has no events until it is accepted;
+     * if its peer is gone by then, `accept` fails.
+     */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**
      * Accepts a request; without parameters, confirms a CONNECT_RESPONSE. Later events carry `userHandle`. `qp`: a
