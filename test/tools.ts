@@ -32,9 +32,9 @@ export const findTool = (name: string): string | undefined =>
     })
 
 /** Skips the test with a message; in CI throws it. Returns false, for `if (!need(…)) return`. */
-export const missing = (t: TestContext, sentence: string): false => {
-  if (inCi()) throw new Error(sentence)
-  t.skip(sentence)
+export const missing = (t: TestContext, message: string): false => {
+  if (inCi()) throw new Error(message)
+  t.skip(message)
   return false
 }
 

@@ -4,7 +4,7 @@
  */
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
-import { bytesText, type LookOptions, queryStat } from './commands/stat.ts'
+import { bytesText, type QueryOptions, queryStat } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
 
 /** Seconds of an interval. */
@@ -62,7 +62,7 @@ const watchStat = async (client: ToolClient, seconds: number, json: boolean): Pr
 }
 
 /** The command; `watch` as commander parses it. */
-export const watch = async (options: LookOptions & { readonly watch: string | true }): Promise<void> => {
+export const watch = async (options: QueryOptions & { readonly watch: string | true }): Promise<void> => {
   const seconds = watchSeconds(options.watch)
   await queryStat(options, async client => {
     await watchStat(client, seconds, options.json === true)

@@ -18,7 +18,7 @@ test('only its user may access a private folder', () => {
   assert.ok(!existsSync(folder))
 })
 
-test('if no folder can be created, the sentence names TMPDIR', t => {
+test('if no folder can be created, the message names TMPDIR', t => {
   const before = process.env.TMPDIR
   t.after(() => {
     if (before === undefined) delete process.env.TMPDIR

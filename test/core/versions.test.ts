@@ -105,7 +105,7 @@ const messages = (view: CallerView, call: number, bytes: Uint8Array, answer: (me
   }
 }
 
-/** The result for a client that knows `cls`: the results, or the error with its sentence. */
+/** The result for a client that knows `cls`: the results, or the error with its message. */
 const ask = (context: Context, cls: ObjectClass, name: string, args: AnyValues, options: EncodeOptions = {}) => {
   const call = { class: cls, methodName: name, method: cls.methods[name], object: 0, args }
   let answered: Uint8Array | undefined

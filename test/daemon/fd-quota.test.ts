@@ -19,7 +19,7 @@ const takeAll = (share: FdQuota): { readonly taken: number; readonly code: strin
   }
 }
 
-test('a process gets a quarter of all, over all its sessions; the sentence says how many and what to do', () => {
+test('a process gets a quarter of all, over all its sessions; the message says how many and what to do', () => {
   const shares = createFdQuotas(200, OWNER)
   const giveBack = shares.of(1, OWNER).take(10)
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })

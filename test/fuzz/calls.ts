@@ -149,7 +149,7 @@ const chains = (): Target => {
         try {
           const { out } = invokeNow(context, Interface, 'chain', 0, { entries: bytes, onError }, p.caller)
           assert.equal(out.results.length, bytes.length)
-          if (out.error !== 0) assert.ok((out.reason?.length ?? 0) > 10, 'no sentence')
+          if (out.error !== 0) assert.ok((out.reason?.length ?? 0) > 10, 'no message')
           if (out.error !== 0 && onError === UNDO)
             assert.deepEqual(
               [context.handles.count, context.descriptors.size, rings.live.size],

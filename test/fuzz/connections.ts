@@ -260,7 +260,7 @@ const ucma: Target = {
       const message = [BigInt(MESSAGE), ground.written.length] as const
       const answer = dispatch(context, ucmaDialect(channel, fd, caller), message, caller)
       assert.ok(!(answer instanceof Promise))
-      if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no sentence')
+      if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | (ground.written[0] ?? 0))
       world.settle()
     }

@@ -235,7 +235,7 @@ const umad: Target = {
           ? dispatch(context, dialects.ioctl, [call, BigInt(MEMORY)], caller)
           : dispatch(context, dialects[call], [BigInt(MEMORY), room], caller)
       assert.ok(!(answer instanceof Promise))
-      if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no sentence')
+      if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
       else assert.ok(answer.ret <= room)
       feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | one[0]!)
       world.settle()

@@ -71,8 +71,8 @@ const replies = (): Uint8Array[] => [
   written(to => writeTrace(to, '{}')),
 ]
 
-/** A sentence of the codec about bytes that are not a message. */
-const assertSentence = (fault: string): void => assert.match(fault, /^(a|message) .+/)
+/** The codec's error text for bytes that are not a message. */
+const assertMessage = (fault: string): void => assert.match(fault, /^(a|message) .+/)
 
 const session: Target = {
   name: 'session',
@@ -83,7 +83,7 @@ const session: Target = {
     const request: Request = newRequest()
     const fault = readRequest(buffer, bytes.length, request)
     feature(fault === undefined ? request.type : 1000 + fault.length)
-    if (fault !== undefined) assertSentence(fault)
+    if (fault !== undefined) assertMessage(fault)
     else {
       assert.ok([HELLO, TOOL].includes(request.type as never) || requestAgain(again, request) === bytes.length)
       if (requestAgain(again, request) !== undefined) {
@@ -95,7 +95,7 @@ const session: Target = {
     }
     const reply: Reply = newReply()
     const wrong = readReply(buffer, bytes.length, reply)
-    if (wrong !== undefined) assertSentence(wrong)
+    if (wrong !== undefined) assertMessage(wrong)
     else {
       feature(2000 + (reply.type & 0xff))
       assert.ok(reply.type === TRACE || (reply.type & REPLY) !== 0)

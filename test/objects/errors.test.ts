@@ -1,6 +1,6 @@
 /*
  * Errors of calls: for every method of every class of a soft device, every mistake that its declaration allows, one at
- * a time (mistakes.ts). The errno is Linux's where Linux has the case, the sentence names the method and the attribute,
+ * a time (mistakes.ts). The errno is Linux's where Linux has the case, the message names the method and the attribute,
  * and nothing has changed.
  */
 import assert from 'node:assert/strict'

@@ -1,7 +1,7 @@
 /*
  * Every possible mistake in a call of the object dialect, from its method's declaration: for each attribute violations
  * of its kind and limits, for each output too little room, and mistakes of the call as a whole. One at a time, each
- * with the expected errno and sentence.
+ * with the expected errno and message.
  */
 import assert from 'node:assert/strict'
 import { AttributeFlag } from '../../src/spec/classes/ids.ts'

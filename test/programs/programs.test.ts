@@ -14,7 +14,7 @@ const folder = scratchFolder()
 const sources = join(repoRoot, 'test/programs')
 
 /** Programs that use libibverbs, with options that they must refuse. */
-const refusals: Readonly<Record<string, readonly [args: readonly string[], sentence: RegExp]>> = {
+const refusals: Readonly<Record<string, readonly [args: readonly string[], message: RegExp]>> = {
   verbs_check: [['-s', '3'], /largest size 3: 8 to 67108864 are allowed/],
   verbs_errors: [['-q'], /usage: .*verbs_errors/],
   soak: [['-s', '3'], /largest block 3: 8 to 4194304 are allowed/],
@@ -65,9 +65,9 @@ for (const source of readdirSync(sources).filter(name => name.endsWith('.c'))) {
       currentBuild(`programs/${name}`, 'test/programs') ??
       compileC(join(folder, name), [join(sources, source)], ['-libverbs', '-lpthread'])
     assert.ok(refusals[name], `${name} has no wrong use in this test`)
-    const [args, sentence] = refusals[name]
+    const [args, message] = refusals[name]
     const { status, stdout, stderr } = await runProgram(program, args, { PATH: process.env.PATH })
     assert.equal(status, 1)
-    assert.match(stdout + stderr, sentence)
+    assert.match(stdout + stderr, message)
   })
 }

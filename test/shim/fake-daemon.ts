@@ -60,8 +60,8 @@ const Order = {
 } as const
 
 /**
- * Copies bytes from a call's argument, or from the buffer of a write of this length, to the address to which
- * EVENT_BEHIND writes a number.
+ * EVENT_BEHIND writes the descriptor number BEHIND bytes after the call's argument. A write of WRITE_BEHIND bytes is
+ * answered in the same way, BEHIND bytes after its buffer.
  */
 const BEHIND = 64n
 const WRITE_BEHIND = 40n

@@ -37,7 +37,7 @@ export const compileShimWith = (folder: string, more: readonly string[] = []): s
 }
 
 /** Scenarios of scenarios.c that need only a daemon, and their titles. */
-export const scenarioSentences = {
+export const scenarioTitles = {
   paths: 'RDMA paths are served by the daemon, others are unchanged',
   relative_paths: 'relative paths lead to devices as absolute ones do',
   walks: 'functions that walk over many files find devices',

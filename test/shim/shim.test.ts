@@ -10,7 +10,7 @@ import { NetlinkOperation } from '../../src/spec/session.ts'
 import { repoRoot } from '../paths.ts'
 import { compileC, scratchFolder } from '../tools.ts'
 import { type FakeDaemon, startFakeDaemon } from './fake-daemon.ts'
-import { compileScenarios, compileShim, type Ended, runProgram, scenarioSentences, shimIsPossible } from './program.ts'
+import { compileScenarios, compileShim, type Ended, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
@@ -49,8 +49,8 @@ const run = async (
   }
 }
 
-const scenario = (sentence: string, name: string): void => {
-  test(sentence, async t => {
+const scenario = (title: string, name: string): void => {
+  test(title, async t => {
     if (!shimIsPossible(t)) return
     const { status, stdout, stderr } = await run([name])
     assert.deepEqual({ status, stdout, stderr }, { status: 0, stdout: '', stderr: '' })
@@ -76,7 +76,7 @@ test('operations on a NETLINK_RDMA socket go to the daemon, and not to the kerne
   )
 })
 
-for (const [name, sentence] of Object.entries(scenarioSentences)) scenario(sentence, name)
+for (const [name, title] of Object.entries(scenarioTitles)) scenario(title, name)
 
 test('events are read and polled by io_uring as well; devices are not opened by it', async t => {
   if (!shimIsPossible(t)) return

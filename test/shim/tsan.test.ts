@@ -11,7 +11,7 @@ import { isAbsolute, join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { missing, scratchFolder } from '../tools.ts'
 import { startFakeDaemon } from './fake-daemon.ts'
-import { compileScenarios, compileShimWith, runProgram, scenarioSentences, shimIsPossible } from './program.ts'
+import { compileScenarios, compileShimWith, runProgram, scenarioTitles, shimIsPossible } from './program.ts'
 
 const folder = scratchFolder()
 
@@ -41,9 +41,9 @@ const build = (t: TestContext): typeof built => {
   return built
 }
 
-for (const [name, sentence] of Object.entries(scenarioSentences))
+for (const [name, title] of Object.entries(scenarioTitles))
   if (!WITHOUT.includes(name))
-    test(`without a race: ${sentence}`, async t => {
+    test(`without a race: ${title}`, async t => {
       if (!shimIsPossible(t)) return
       const made = build(t)
       if (made === undefined) return

@@ -92,8 +92,8 @@ const both = async (program: string, args: readonly string[], t: { name: string 
   return results[0]
 }
 
-for (const [sentence, [tool, script]] of Object.entries(commands)) {
-  test(`unchanged: ${sentence}`, async t => {
+for (const [title, [tool, script]] of Object.entries(commands)) {
+  test(`unchanged: ${title}`, async t => {
     if (!shimIsPossible(t) || !requireTool(tool, t)) return
     const { stdout } = await both(tool === 'bash' ? 'bash' : 'sh', ['-c', script], t)
     assert.ok(stdout.length > 0, 'the commands print something')

@@ -174,9 +174,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () =>
       [['check', '--explain', 'none'], /--explain "none": there are no-peer-qp, /],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
     ]
-    for (const [args, sentence] of cases) {
+    for (const [args, message] of cases) {
       const { status, stderr } = await runUserdma(t, args)
-      assert.match(stderr, sentence)
+      assert.match(stderr, message)
       assert.equal(status, 2, stderr)
     }
   })

@@ -81,13 +81,13 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
 
   it('are refused with a message', async t => {
     const daemon = await startDaemon(t)
-    for (const [args, sentence] of [
+    for (const [args, message] of [
       [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
       [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
       [['add', 'ctx0@127.0.0.3'], /ctx0 is in no network: omit the address/],
       [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
       [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
     ] as const)
-      assert.match(await device(t, daemon, ...args), sentence)
+      assert.match(await device(t, daemon, ...args), message)
   })
 })

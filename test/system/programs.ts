@@ -53,9 +53,9 @@ export const lacking = (...programs: readonly string[]): string | false => {
   const wanted = [join(repoRoot, 'build', 'native', 'libuserdma_shim.so'), ...programs]
   const missing = wanted.filter(name => (name.includes('/') ? !existsSync(name) : findTool(name) === undefined))
   if (missing.length === 0) return false
-  const sentence = `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
-  if (inCi()) throw new Error(`${sentence}; in CI a test that cannot run is a failure`)
-  return sentence
+  const message = `missing: ${missing.join(', ')} (node scripts/setup.mjs says what to install)`
+  if (inCi()) throw new Error(`${message}; in CI a test that cannot run is a failure`)
+  return message
 }
 
 export interface Finished {

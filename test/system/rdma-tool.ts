@@ -42,7 +42,7 @@ const comparable = (output: string): string[] =>
     .replace(/(?:,"UNKNOWN")+/g, '')
     .split('\n')
     .filter(line => !line.includes('comm [ib_core]') || line.includes(' type GSI '))
-    // The sentence of a refusal; most of Linux's have none.
+    // The message of a refusal; most of Linux's have none.
     .filter(line => !line.startsWith('Error: '))
     .map(line => line.replace(/^\s*\},?\{?( \])?$/, '}'))
     .filter(line => !/^\s*[[\]{}, ]*$/.test(line))

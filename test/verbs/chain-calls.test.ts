@@ -1,6 +1,6 @@
 /*
  * In this process chains run as direct calls; while a hook observes them they are encoded as bytes. Both ways give the
- * same results, refuse with the same sentences, and leave nothing behind.
+ * same results, refuse with the same messages, and leave nothing behind.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -81,7 +81,7 @@ const bad: Readonly<Record<string, (chain: Chain, base: Base) => unknown>> = {
   },
 }
 
-test('both ways refuse with the same sentences and leave nothing behind', async () => {
+test('both ways refuse with the same messages and leave nothing behind', async () => {
   const base = await opened()
   const refusalOf = (wrong: (chain: Chain, base: Base) => unknown): string => {
     const before = { ...base.core.counts }

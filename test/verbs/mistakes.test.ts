@@ -102,7 +102,7 @@ test('impossible networks and devices are refused', async () => {
   await (await open({ network, address: '127.0.0.9' })).close()
 })
 
-test('a value of a wrong type is quoted in the sentence', async () => {
+test('a value of a wrong type is quoted in the message', async () => {
   const device = await open()
   const pd = device.pd()
   const values = [10n, Symbol('s'), () => 1, [], new Uint8Array(16), null, 1.5]

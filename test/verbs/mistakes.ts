@@ -7,7 +7,7 @@ import { RdmaError } from '../../src/verbs/index.ts'
 /** Passes a value as a program without types would. */
 export const untyped = <T>(value: unknown): T => value as T
 
-/** Asserts that `body` is refused as the caller's mistake, with a matching sentence; returns the hint. */
+/** Asserts that `body` is refused as the caller's mistake, with a matching message; returns the hint. */
 export const refuses = (call: string, reason: RegExp, body: () => unknown): string => {
   let hint = ''
   assert.throws(body, (error: unknown) => {

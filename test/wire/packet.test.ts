@@ -1,6 +1,6 @@
 /*
  * Packet records: parse and emit are inverse for every opcode and for arbitrary bytes; wrong records are refused with a
- * sentence.
+ * message.
  */
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'

@@ -4,10 +4,10 @@
  */
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
 import { orUsageError } from '../config.ts'
-import { type LookOptions, queryStat } from './stat.ts'
+import { type QueryOptions, queryStat } from './stat.ts'
 
 /** Adds a device to a daemon. Throws UsageError if the text is not a device. */
-export const addDevice = async (text: string, options: LookOptions): Promise<void> => {
+export const addDevice = async (text: string, options: QueryOptions): Promise<void> => {
   const add = await orUsageError(() => parseDevice(text))
   await queryStat(options, async client => {
     await client.changeDevices({ add })
@@ -16,7 +16,7 @@ export const addDevice = async (text: string, options: LookOptions): Promise<voi
 }
 
 /** Removes a device from a daemon, even while programs use it. */
-export const removeDevice = (remove: string, options: LookOptions): Promise<void> =>
+export const removeDevice = (remove: string, options: QueryOptions): Promise<void> =>
   queryStat(options, async client => {
     await client.changeDevices({ remove })
     return ''

@@ -3,7 +3,7 @@
  */
 import { classes } from '../../spec/classes.ts'
 import { type DeviceEntry, openSystem } from '../../verbs/system.ts'
-import { type LookOptions, queryStat } from './stat.ts'
+import { type QueryOptions, queryStat } from './stat.ts'
 
 /** A device, and its network address if it has one. */
 export interface ListedDevice extends DeviceEntry {
@@ -37,7 +37,7 @@ export const devicesText = (devices: readonly ListedDevice[]): string => {
 
 const nameOf = (id: number): string => classes.find(cls => cls.id === id)?.name ?? `0x${id.toString(16)}`
 
-export const devices = (options: LookOptions): Promise<void> =>
+export const devices = (options: QueryOptions): Promise<void> =>
   queryStat(options, async client => {
     const { devices: configured } = await client.config()
     const system = openSystem({ socket: client.socket })

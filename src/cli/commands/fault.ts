@@ -3,7 +3,7 @@
  */
 import type { FaultStat } from '../../uapi/tool.ts'
 import { canonicalFaults, orUsageError } from '../config.ts'
-import { countsText, type LookOptions, queryStat } from './stat.ts'
+import { countsText, type QueryOptions, queryStat } from './stat.ts'
 
 /**
  * The output of `userdma fault show`: rules in the syntax of `userdma fault set`, each followed by its counts after a
@@ -20,14 +20,14 @@ export const faultsText = (faults: readonly FaultStat[]): string => {
     .join('')
 }
 
-export const showFaults = (options: LookOptions): Promise<void> =>
+export const showFaults = (options: QueryOptions): Promise<void> =>
   queryStat(options, async client => {
     const faults = await client.faults()
     return options.json ? `${JSON.stringify(faults, null, 2)}\n` : faultsText(faults)
   })
 
 /** Throws UsageError for invalid rules. */
-export const setFaults = async (rules: readonly string[], options: LookOptions): Promise<void> => {
+export const setFaults = async (rules: readonly string[], options: QueryOptions): Promise<void> => {
   const text = await orUsageError(() => canonicalFaults(rules))
   await queryStat(options, async client => {
     await client.faults(text)

@@ -18,10 +18,10 @@ import {
 import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSystem } from '../../verbs/system.ts'
 import { UsageError } from '../fail.ts'
-import type { LookOptions } from './stat.ts'
+import type { QueryOptions } from './stat.ts'
 
 /** As commander parses them. */
-export interface SchemaOptions extends LookOptions {
+export interface SchemaOptions extends QueryOptions {
   readonly device?: string
 }
 

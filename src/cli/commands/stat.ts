@@ -7,7 +7,7 @@ import { namedSocket, userSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession, type ToolClient } from '../client.ts'
 
 /** As commander parses them. */
-export interface LookOptions {
+export interface QueryOptions {
   readonly socket?: string
   readonly json?: boolean
   /** Show queue pairs instead. */
@@ -68,7 +68,10 @@ export const statText = (stat: Stat, socket: string): string => {
   return `${lines.join('\n')}\n`
 }
 
-export const queryStat = async (options: LookOptions, show: (client: ToolClient) => Promise<string>): Promise<void> => {
+export const queryStat = async (
+  options: QueryOptions,
+  show: (client: ToolClient) => Promise<string>,
+): Promise<void> => {
   const client = await openSession(namedSocket(options.socket) ?? userSocket())
   try {
     process.stdout.write(await show(client))
@@ -108,11 +111,11 @@ export const qpsText = (qps: readonly QpStat[]): string => {
   return `${lines.join('\n')}\n`
 }
 
-/** The part of `userdma stat --qps` about destroys that wait. */
+/** Blocked destroys, in `userdma stat --qps`. */
 const waitsText = (waits: readonly WaitStat[]): string =>
   waits.map(({ device, pid, command, text }) => `${device}: (${pid}, ${command}) ${text}\n`).join('')
 
-export const stat = (options: LookOptions): Promise<void> =>
+export const stat = (options: QueryOptions): Promise<void> =>
   queryStat(options, async client => {
     if (options.qps) {
       const qps = await client.qps()

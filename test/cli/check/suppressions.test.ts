@@ -40,5 +40,5 @@ test('what is wrong with a file is told with its line', () => {
     ['{\n{\n', /^f\.supp:2: "\{" within the block of line 1/],
     ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],
   ]
-  for (const [text, sentence] of cases) assert.throws(() => parseSuppressions(text, 'f.supp'), { message: sentence })
+  for (const [text, message] of cases) assert.throws(() => parseSuppressions(text, 'f.supp'), { message })
 })

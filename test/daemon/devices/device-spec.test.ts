@@ -81,7 +81,7 @@ test('NAME@ADDRESS, and a message for each mistake', () => {
   assert.deepEqual(parseDevice('rxe-a.b_c@::1'), { name: 'rxe-a.b_c', address: '::1' })
   assert.deepEqual(parseDevice('mlx5_0@127.0.0.1'), { name: 'mlx5_0', address: '127.0.0.1' })
   assert.deepEqual(parseDevice(`rxe${'x'.repeat(60)}@10.0.0.1`).name.length, 63)
-  for (const [text, sentence] of [
+  for (const [text, message] of [
     ['', /device name "".*begins with a letter or digit/],
     ['-rxe@127.0.0.1', /"-rxe".*begins with a letter or digit/],
     ['ctx0@127.0.0.1', /ctx0 is in no network: omit the address/],
@@ -99,7 +99,7 @@ test('NAME@ADDRESS, and a message for each mistake', () => {
     ['rxe0@::ffff:239.0.0.1', /multicast/],
     ['rxe0@ff02::1', /multicast/],
   ] as const)
-    assert.throws(() => parseDevice(text), { name: 'Error', message: sentence }, text)
+    assert.throws(() => parseDevice(text), { name: 'Error', message }, text)
 })
 
 test('a list: names and addresses are unique, whatever their spelling', () => {

@@ -144,9 +144,9 @@ test('a LID on a RoCE queue pair is refused with a message, through the library 
   const { p, create } = bench()
   const ibAddress = { ...path(peer), srcPathBits: 0, dlid: 17 }
   const { address: _, ...others } = everything()
-  const sentence =
+  const message =
     /^rc_qp.create: attribute ibAddress does not belong to this device's link, RoCE: .*there are no LIDs; use address$/
-  assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message: sentence })
+  assert.throws(() => create({ ...others, ibAddress }), { code: 'EINVAL', message })
   const { rxe } = p
   assert.equal(rxe.device.schema.className('rc_qp')!.methods.create.in.ibAddress, undefined)
   // A client that supports all links uses its own attribute names.

@@ -69,7 +69,7 @@ for (const call of linuxCalls.filter(({ classes, method }) => method && classes.
     )
   })
 
-test('a method that the device lacks is refused with one sentence, in a message, in a chain and in this process', () => {
+test('a method that the device lacks is refused with the same error text in a message, in a chain and in this process', () => {
   const missing = classes.flatMap(cls =>
     Object.keys(cls.methods).flatMap(name => (has(cls.name, name) ? [] : [{ cls, name }])),
   )

@@ -195,8 +195,8 @@ test('unsafe mappings are refused with a message, and nothing is allocated', t =
   t.after(() => closeSync(unsealed))
   const file = openSync('/proc/self/exe', 'r')
   t.after(() => closeSync(file))
-  const refuses = (code: string, sentence: RegExp, ...args: [number, number, number]): void =>
-    assert.throws(() => pool.map(...args), { name: 'SystemError', code, message: sentence })
+  const refuses = (code: string, message: RegExp, ...args: [number, number, number]): void =>
+    assert.throws(() => pool.map(...args), { name: 'SystemError', code, message })
   refuses('EINVAL', /length 0/, fd, 0, 0)
   refuses('EINVAL', /length NaN/, fd, 0, Number.NaN)
   refuses('EINVAL', /offset 100; it must be a multiple of 4096/, fd, 100, 10)

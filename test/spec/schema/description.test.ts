@@ -1,6 +1,6 @@
 /*
  * Encodes classes as rows and decodes them: nothing is lost, and rows that are not a description are refused with a
- * sentence.
+ * message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

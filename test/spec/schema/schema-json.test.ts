@@ -1,6 +1,6 @@
 /*
  * R13: the JSON schema contains everything that the declarations contain, and an invalid schema is refused with a
- * sentence.
+ * message.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'

@@ -81,7 +81,7 @@ describe('requests', () => {
       { DEV_INDEX: 8 },
       'the last one counts',
     )
-    for (const [hex, strict, sentence] of [
+    for (const [hex, strict, message] of [
       ['0600010000000000', false, /DEV_INDEX has 2 bytes; 4 are right/],
       ['0c0001000000000000000000', true, /DEV_INDEX has 8 bytes; 4 are right/],
       ['08000200ffffffff', false, /DEV_NAME is a text without NUL/],
@@ -89,7 +89,7 @@ describe('requests', () => {
       ['0300010000000000', true, /8 bytes at the end are not an attribute/],
       ['ffff010000000000', true, /8 bytes at the end/],
     ] as const)
-      assert.match(String(readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict)), sentence)
+      assert.match(String(readAttributes(new Uint8Array(Buffer.from(hex, 'hex')), strict)), message)
     assert.match(String(read([['LINK_TYPE', 'x'.repeat(17)]])), /LINK_TYPE has more than 16 characters/)
     // A liberal decoder skips unknown attributes, and accepts longer ones.
     assert.deepEqual(readAttributes(new Uint8Array(Buffer.from('08002f01ffffffff', 'hex')), false), {})

@@ -174,7 +174,7 @@ test('attributes: missing, twice, unknown, in the wrong direction (R3)', () => {
   assert.equal(decode(plus(create, attribute(99, 32, []))), 'EINVAL')
 })
 
-test('values: wrong length, out of limits, unknown flags; the sentence has the path', () => {
+test('values: wrong length, out of limits, unknown flags; the message has the path', () => {
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 1, attribute(1, 1, [1, 0, 0, 0, 0]))), 'EINVAL')
   assert.equal(decode(without(create, 5, attribute(5, 1, [0, 0, 8, 0]))), 'EINVAL')
