@@ -535,6 +535,8 @@ export interface Context<S = unknown, D = unknown> {
    */
   opened: boolean
   closed: boolean
+  /** Number of its memory windows. */
+  windows: number
   /** Called once all its objects are destroyed; undefined after that. */
   whenEnded: (() => void)[] | undefined
   /** Absent: its objects are not charged. */

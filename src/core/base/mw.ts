@@ -14,9 +14,10 @@ export interface MwState {
 }
 
 export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
-  create({ device }, object, { pd, type }) {
+  create({ device, context }, object, { pd, type }) {
     const row = addWindow(device.memory, pd.id, type)
     object.state = { row }
+    context.windows++
     return { rkey: device.memory.key[row] }
   },
 
@@ -32,8 +33,9 @@ export const mwClass = driverClass<typeof Mw, MwState>(Mw, {
     }
   },
 
-  destroy({ device }, { state }) {
+  destroy({ device }, { state, context }) {
     removeWindow(device.memory, state.row)
+    if (context !== undefined) context.windows--
     return {}
   },
 })

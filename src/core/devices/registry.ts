@@ -186,6 +186,7 @@ export const openContext = <D>(
     mapped: options.mapped,
     opened: options.opened ?? !hasOpening(device as Device),
     closed: false,
+    windows: 0,
     whenEnded: [],
     account: options.account,
     asyncFd: undefined,

@@ -204,6 +204,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       () => device as Device,
     ),
     coreQueues: { byNumber: new Map(), waiting: 0 },
+    added: row => posts.add(row),
     look: row => posts.look(row),
     catchUp(row) {
       if (row !== undefined && !posts.behind(row)) return

@@ -113,6 +113,8 @@ export interface RxeState {
   lastAddress: StoredAddress | undefined
   /** The same rows, for the engine's work source. */
   readonly rings: (QpRings | undefined)[]
+  /** A row has queues now: the next `poll` checks them. */
+  readonly added: (row: number) => void
   /** By row: the next `poll` checks the queues, whatever their indices. */
   readonly look: (row: number) => void
   /**

@@ -201,6 +201,7 @@ export const qpClass = (
         object.state = {
           row,
           qpn,
+          owner: call.context,
           send,
           receive,
           destinations,
@@ -210,7 +211,7 @@ export const qpClass = (
         }
         device.qps[row] = object
         device.rings[row] = object.state
-        device.look(row)
+        device.added(row)
         affiliate(object, userHandle, { asyncFd })
         return createReply(cap, qpn, send, receive)
       },

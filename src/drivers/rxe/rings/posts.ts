@@ -10,14 +10,15 @@
  * fetches further requests by itself; if the scan did not know, an index that has gone once around a small ring would
  * look unchanged, and its request would wait for ever.
  *
- * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the device. So
- * while the device has memory windows, a scan passes nothing to the engine until every queue was checked once more:
- * then everything that was posted before the new requests is found too. Queues with binds or invalidations come first.
+ * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the context. So
+ * a scan passes nothing of a context with memory windows to the engine until every queue of the context was checked once
+ * more: then everything that was posted before the new requests is found too. Queues with binds or invalidations come
+ * first. Queues of other contexts are not checked, since they may be very many.
  */
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
 import { loadProducer } from './rings.ts'
-import { isWindowOperationPosted, NO_INDEX, type QpRings, type SendQueue } from './work-source.ts'
+import { isWindowOperationPosted, NO_INDEX, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /**
  * Queues to check: those that `look` named; those and the ones used lately; all. A loop checks all in slices, so that
@@ -28,6 +29,8 @@ export const Where = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as c
 export type Where = (typeof Where)[keyof typeof Where]
 
 export interface PostScan {
+  /** A row has queues now; also does what `look` does. */
+  add(row: number): void
   /** The next scan treats this row as new, whatever its indices. */
   look(row: number): void
   /** Whether the row's send queue has requests that no scan has found. */
@@ -59,12 +62,16 @@ export const createPostScan = (
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
-  /** While the device has windows: rows with new posts that were not passed to the engine yet. */
+  /** Rows by context; some may have gone or belong to another one by now. */
+  const owned = new WeakMap<QueueOwner, Set<number>>()
+  /** While the device has windows: rows with new posts that were not passed to the engine yet, and their contexts. */
   let isOrdering = false
+  const posting = new Set<QueueOwner>()
   const windowOperations: number[] = []
   const others: number[] = []
 
-  const defer = (row: number, queue: SendQueue, seen: number): void => {
+  const defer = (row: number, queue: SendQueue, seen: number, owner: QueueOwner): void => {
+    posting.add(owner)
     const isFirst = isWindowOperationPosted(queue, seen === NO_INDEX ? queue.retired : seen)
     ;(isFirst ? windowOperations : others).push(row)
   }
@@ -85,7 +92,8 @@ export const createPostScan = (
     const { seen, retired } = queues.send
     if (send === seen) return false
     queues.send.seen = send
-    if (isOrdering) defer(row, queues.send, seen)
+    if (isOrdering && queues.owner !== undefined && queues.owner.windows > 0)
+      defer(row, queues.send, seen, queues.owner)
     else engine.onDoorbell(row)
     // made or changed by a call and nothing posted: no work, so that a sleeping loop need not wake
     if (seen === NO_INDEX && send === retired) return false
@@ -129,7 +137,11 @@ export const createPostScan = (
   const scanInOrder = (where: Where): boolean => {
     isOrdering = true
     const found = inspectWhere(where)
-    if (windowOperations.length + others.length > 0) for (let row = 0; row < rings.length; row++) inspect(row)
+    for (const owner of posting)
+      for (const row of owned.get(owner) ?? [])
+        if (rings[row]?.owner === owner) inspect(row)
+        else owned.get(owner)?.delete(row)
+    posting.clear()
     isOrdering = false
     for (const row of windowOperations) engine.onDoorbell(row)
     for (const row of others) engine.onDoorbell(row)
@@ -138,14 +150,24 @@ export const createPostScan = (
     return found
   }
 
+  const look = (row: number): void => {
+    const queues = rings[row]
+    if (queues === undefined) return
+    queues.send.seen = NO_INDEX
+    queues.receive.seen = NO_INDEX
+    if (changed.length === 0 || changed[changed.length - 1] !== row) changed.push(row)
+  }
+
   return {
-    look(row) {
-      const queues = rings[row]
-      if (queues === undefined) return
-      queues.send.seen = NO_INDEX
-      queues.receive.seen = NO_INDEX
-      if (changed.length === 0 || changed[changed.length - 1] !== row) changed.push(row)
+    add(row) {
+      const owner = rings[row]?.owner
+      if (owner !== undefined) {
+        const rows = owned.get(owner) ?? new Set()
+        owned.set(owner, rows.add(row))
+      }
+      look(row)
     },
+    look,
     behind(row) {
       const queues = rings[row]
       if (queues === undefined) return false

@@ -55,8 +55,16 @@ export interface SendQueue {
   seen: number
 }
 
+/** The context of a queue pair. */
+export interface QueueOwner {
+  /** Number of its memory windows. */
+  readonly windows: number
+}
+
 /** The queues of one QP. */
 export interface QpRings {
+  /** Absent if nothing is posted to its send queue. */
+  readonly owner?: QueueOwner
   readonly send: SendQueue
   /** Its own queue, or its SRQ; an XRC target's is that of the message. */
   receive: ReceiveQueue

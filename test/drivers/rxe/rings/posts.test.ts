@@ -6,13 +6,19 @@ import { test } from 'node:test'
 import { createPostScan, SLICE_ROWS, Where } from '../../../../src/drivers/rxe/rings/posts.ts'
 import { createReceiveQueue } from '../../../../src/drivers/rxe/rings/receive-queue.ts'
 import { storeProducer } from '../../../../src/drivers/rxe/rings/rings.ts'
-import { createSendQueue, type QpRings, ringWork } from '../../../../src/drivers/rxe/rings/work-source.ts'
+import {
+  createSendQueue,
+  type QpRings,
+  type QueueOwner,
+  ringWork,
+} from '../../../../src/drivers/rxe/rings/work-source.ts'
 import type { Engine } from '../../../../src/transport/engine.ts'
 import { testRings } from '../provider.ts'
 
-const bench = (count: number, slots = 15) => {
+const bench = (count: number, slots = 15, ownerOf?: (row: number) => QueueOwner) => {
   const memory = testRings()
-  const rings: (QpRings | undefined)[] = Array.from({ length: count }, () => ({
+  const rings: (QpRings | undefined)[] = Array.from({ length: count }, (_, row) => ({
+    ...(ownerOf && { owner: ownerOf(row) }),
     send: createSendQueue(memory, slots, 1, 0),
     receive: createReceiveQueue(memory, slots, 1),
   }))
@@ -21,7 +27,7 @@ const bench = (count: number, slots = 15) => {
     onDoorbell: (row: number) => notified.push(`send ${row}`),
     onReceiveScan: (row: number) => notified.push(`receive ${row}`),
   } as unknown as Engine
-  const posts = createPostScan(rings, engine, () => false)
+  const posts = createPostScan(rings, engine, () => ownerOf !== undefined)
   /** `empty`: the notified queue was changed by a call, and nothing is posted. */
   const scan = (where: Where, empty = false): string[] => {
     notified.length = 0
@@ -29,7 +35,7 @@ const bench = (count: number, slots = 15) => {
     assert.equal(found, !empty && notified.some(line => line.startsWith('send')))
     return [...notified]
   }
-  for (let row = 0; row < count; row++) posts.look(row)
+  for (let row = 0; row < count; row++) posts.add(row)
   scan(Where.CHANGED, true)
   return { rings, posts, scan, send: (row: number, to: number) => storeProducer(rings[row]!.send.ring, to) }
 }
@@ -121,4 +127,23 @@ test('an index that wrapped a ring of two slots while the engine took requests i
   send(0, 3)
   receive(3)
   assert.deepEqual(scan(Where.ALL), ['receive 0', 'send 0'])
+})
+
+test('a post of a context with windows waits for a check of that context’s queues only', () => {
+  const [withWindows, without] = [{ windows: 1 }, { windows: 0 }]
+  const { rings, posts, scan, send } = bench(30, 15, row => (row % 2 === 0 ? withWindows : without))
+  for (const row of [0, 6, 7]) send(row, 1)
+  posts.look(0)
+  assert.deepEqual(scan(Where.CHANGED), ['receive 0', 'send 0', 'send 6'])
+  for (const row of [1, 8, 9]) send(row, 2)
+  posts.look(1)
+  assert.deepEqual(scan(Where.CHANGED), ['receive 1', 'send 1'], 'no windows: nothing else is checked')
+  // The row of a destroyed queue pair now belongs to the other context.
+  rings[8] = { ...rings[8]!, owner: without }
+  posts.add(8)
+  scan(Where.ALL)
+  send(8, 3)
+  send(2, 1)
+  posts.look(2)
+  assert.deepEqual(scan(Where.CHANGED), ['receive 2', 'send 2'])
 })
