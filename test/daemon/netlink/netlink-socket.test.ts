@@ -1,0 +1,48 @@
+/*
+ * Lists that many programs read at the same time: the steps of all of them share the slices of a turn.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createContainment } from '../../../src/daemon/containment.ts'
+import { createNetlinkSocket } from '../../../src/daemon/netlink/netlink-socket.ts'
+import { createSlices } from '../../../src/host/event-loop/slices.ts'
+import { recvSmall } from '../../../src/host/net/sockets.ts'
+
+const SOCKETS = 20
+const DATAGRAMS = 100
+/** More than the socket buffer takes, so that the rest waits for the reader. */
+const LENGTH = 8192
+const MAX_STEPS = 4
+
+test('twenty lists take no more of a turn than one', async t => {
+  const slices = createSlices()
+  let steps = 0
+  const list = function* (): Generator<Uint8Array> {
+    for (let left = DATAGRAMS; left > 0; left--) {
+      steps++
+      yield new Uint8Array(LENGTH)
+    }
+  }
+  const parts = { containment: createContainment(), slices, received: () => undefined, hungUp() {} }
+  const sockets = Array.from({ length: SOCKETS }, () => createNetlinkSocket(parts, 3, false))
+  t.after(() => {
+    for (const socket of sockets) socket.close()
+  })
+  const counts = sockets.map(socket => {
+    steps = 0
+    socket.sendList(list())
+    assert.ok(steps <= MAX_STEPS, `${steps} at the start of a list`)
+    return 0
+  })
+  const room = new Uint8Array(LENGTH)
+  while (counts.some(count => count < DATAGRAMS)) {
+    sockets.forEach(({ theirs }, i) => {
+      while (recvSmall(theirs, room) === LENGTH) counts[i]++
+    })
+    steps = 0
+    await new Promise(setImmediate)
+    assert.ok(steps <= MAX_STEPS, `${steps} in one turn`)
+  }
+  assert.deepEqual(counts, Array(SOCKETS).fill(DATAGRAMS))
+  while (sockets.some(({ busy }) => busy)) await new Promise(setImmediate)
+})
