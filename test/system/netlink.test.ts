@@ -44,7 +44,7 @@ describe('sockets of NETLINK_RDMA', { skip: lacking(netlink) }, () => {
       env: { ...daemon.env, USERDMA_SOCKET: `${daemon.socket}.none` },
     })
     assert.equal(status, 1)
-    assert.match(stderr, /nobody serves this socket/)
+    assert.match(stderr, /no daemon serves this socket/)
   })
 })
 

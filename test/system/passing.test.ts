@@ -26,7 +26,7 @@ describe('passed descriptors', { skip: lacking(passing) }, () => {
     const daemon = await startDaemon(t)
     const env = { ...daemon.env, PASSING_OTHER: `${daemon.socket}.none` }
     const { status, stderr } = await run(t, passing, ['nobody'], { env })
-    assert.match(stderr, /nobody serves this socket/)
+    assert.match(stderr, /no daemon serves this socket/)
     assert.equal(status, 0, stderr)
     await daemon.settled(isEmpty)
   })
