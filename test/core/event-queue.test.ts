@@ -173,3 +173,28 @@ test('mistakes are refused: no object, two objects, attaching twice, another que
   why('ENOENT', /not attached to this queue/, () => detach(queue, { device: 1 }))
   detach(queue, { port: 1 })
 })
+
+test('a descriptor that is closed detaches its sources, without a look at the other objects of its context', () => {
+  const { core, context, newQueue, channel, cq, attach, read, complete } = setUp()
+  const [queue, other] = [newQueue(), newQueue()]
+  attach(queue, { cookie: 1n, cq: cq.handle })
+  const { slots } = context.handles
+  let looks = 0
+  const counted = new Proxy(slots, {
+    get(target, key, receiver) {
+      looks++
+      return Reflect.get(target, key, receiver)
+    },
+  })
+  Object.defineProperty(context.handles, 'slots', { value: counted })
+  closeDescriptor(core, channel.handle)
+  closeDescriptor(core, queue.handle)
+  assert.ok(looks < slots.length, `${looks} looks`)
+  Object.defineProperty(context.handles, 'slots', { value: slots })
+  attach(other, { cookie: 2n, cq: cq.handle })
+  complete()
+  assert.deepEqual(
+    read(other).map(([cookie]) => cookie),
+    [2n],
+  )
+})

@@ -445,8 +445,18 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { more } = events
   if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
   withdrawUnread(more.attached?.queue, events)
-  more.attached = undefined
+  leaveQueue(events)
   return { compEvents: more.completions, asyncEvents: more.asyncs }
+}
+
+/** The sources that `attachEvents` attached to a queue: its context may have very many other objects. */
+const attachedTo = new WeakMap<FdObject, Set<Affiliation>>()
+
+const leaveQueue = (events: Affiliation): void => {
+  const { more } = events
+  if (more?.attached === undefined) return
+  attachedTo.get(more.attached.queue)?.delete(events)
+  more.attached = undefined
 }
 
 /** An fd object gets no events any more; unread ones of objects are dropped together: they may be very many. */
@@ -454,10 +464,7 @@ export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
   if (fd.context.device.alive) forgetObjectEvents(fd)
   fd.closed = true
-  for (const object of fd.context.handles.slots) {
-    const events = object?.events
-    if (events?.more?.attached?.queue === fd) detachEvents(events)
-  }
+  for (const events of attachedTo.get(fd) ?? []) detachEvents(events)
 }
 
 // ---- event queues (R38) ----
@@ -465,6 +472,9 @@ export const closeEvents = (fd: FdObject): void => {
 /** Sends the events of an object to a queue from now on. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
   const more = eventStateOf(events)
+  leaveQueue(events)
+  const others = attachedTo.get(attached.queue) ?? new Set()
+  attachedTo.set(attached.queue, others.add(events))
   more.attached = attached
   more.record = undefined
 }
@@ -474,7 +484,7 @@ export const detachEvents = (events: Affiliation): void => {
   const { more } = events
   if (more === undefined) return
   withdrawUnread(more.attached?.queue, events)
-  more.attached = undefined
+  leaveQueue(events)
   more.record = undefined
 }
 
