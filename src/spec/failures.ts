@@ -38,8 +38,8 @@ export interface Failure {
   readonly count?: number
   readonly queue?: 'send' | 'receive'
   readonly root?: Failure
-  /** `ofPeer`: the cause lies at the peer. */
   readonly peer?: FailurePeer
+  /** The cause lies at the peer. */
   readonly ofPeer?: boolean
   /** Packets dropped by fault rules, if there are any. */
   readonly faultDrops?: number

@@ -235,33 +235,33 @@ const createSetup = (): Setup => {
   return self
 }
 
-let ground: Setup | undefined
+let setup: Setup | undefined
 
 const ucma: Target = {
   name: 'ucma',
   split: splitProgram,
   seeds: programs,
   run(bytes, feature) {
-    ground ??= createSetup()
-    const { world, host, caller, area } = ground
+    setup ??= createSetup()
+    const { world, host, caller, area } = setup
     const context = openContext(systemDevice(host.core), { opened: true })
-    ground.fds = new Map(
+    setup.fds = new Map(
       CHANNELS.map(fd => [fd, invokeNow(context, CmChannel, 'create', 0, {}, caller).descriptors![0]!.object]),
     )
     for (const one of splitProgram(bytes).slice(0, MAX_MESSAGES)) {
       if (one.length < HEADER) continue
       const view = new DataView(one.buffer, one.byteOffset, one.length)
       const length = view.getUint16(2, true)
-      ground.written = one.slice(HEADER, HEADER + length)
+      setup.written = one.slice(HEADER, HEADER + length)
       area.fill(0)
       area.set(one.subarray(HEADER + length, HEADER + length + AREA_BYTES))
       const fd = CHANNELS[one[0]! & 1]!
-      const channel = findDescriptor(host.core, ground.fds.get(fd)!)
-      const message = [BigInt(MESSAGE), ground.written.length] as const
+      const channel = findDescriptor(host.core, setup.fds.get(fd)!)
+      const message = [BigInt(MESSAGE), setup.written.length] as const
       const answer = dispatch(context, ucmaDialect(channel, fd, caller), message, caller)
       assert.ok(!(answer instanceof Promise))
       if (answer.ret < 0) assert.ok((answer.reason?.length ?? 0) > 5, 'no message')
-      feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | (ground.written[0] ?? 0))
+      feature(((answer.ret < 0 ? -answer.ret : 0) << 8) | (setup.written[0] ?? 0))
       world.settle()
     }
     closeContext(context)

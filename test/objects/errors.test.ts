@@ -128,11 +128,11 @@ describe('wrong names have Linux’s errnos in its dialects', () => {
         ({ name, by }) => name === way.name && by === way.by,
       )
       if (again === undefined || (attribute !== undefined && !expressibleArguments(way).has(attribute))) return []
-      const { entryPoint: door, bytes, memory } = encodeLinux(expressed, again.legacy)
+      const { entryPoint, bytes, memory } = encodeLinux(expressed, again.legacy)
       one.memory.message.set(bytes)
       for (const { address, bytes: more } of memory) one.memory.copyOut(address, more)
       const { ret, reason } = answerOf(
-        door === EntryPoint.WRITE
+        entryPoint === EntryPoint.WRITE
           ? dispatch(one.context, decodeWrite, [AT, bytes.length], one.caller)
           : dispatch(one.context, decodeIoctl, [RDMA_VERBS_IOCTL, AT], one.caller),
       )

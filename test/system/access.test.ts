@@ -18,15 +18,15 @@ const noOtherUser = (): string | false => {
 }
 
 /** NODE_OPTIONS that make a program undumpable, so that a daemon of its user may not access its memory. */
-const hidden = (): string => {
+const undumpable = (): string => {
   const koffi = import.meta.resolve('koffi')
   const hide = `import koffi from '${koffi}'; koffi.load(null).func('int prctl(int, long)')(4, 0)`
   return `--import=data:text/javascript,${encodeURIComponent(hide)}`
 }
 
 /** A daemon, and options that start programs whose memory it may not access. As root both belong to another user. */
-const apart = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
-  const NODE_OPTIONS = hidden()
+const inaccessible = async (t: TestContext): Promise<{ socket: string; options: SpawnOptions }> => {
+  const NODE_OPTIONS = undumpable()
   if (!isRoot) {
     const { socket } = await startDaemon(t)
     return { socket, options: { env: cleanEnvironment({ NODE_OPTIONS }) } }
@@ -41,8 +41,8 @@ const apart = async (t: TestContext): Promise<{ socket: string; options: SpawnOp
 }
 
 describe('a program whose memory the daemon may not access', { skip: lacking('python3') }, () => {
-  it('learns the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
-    const { socket, options } = await apart(t)
+  it('lists the names and attributes of devices', { skip: isRoot && noOtherUser() }, async t => {
+    const { socket, options } = await inaccessible(t)
     const devices = await runUserdma(t, ['devices', '--socket', socket], options)
     assert.deepEqual([devices.status, devices.stderr], [0, ''])
     assert.match(devices.stdout, /^rxe0 +uverbs0 +CA +rxe /m)
@@ -54,7 +54,7 @@ describe('a program whose memory the daemon may not access', { skip: lacking('py
     assert.match(stdout, /^open: the daemon at .* may not access this program's memory \(EACCES\); start the daemon as/)
   })
 
-  it('is reported once, if it is not dumpable', { skip: isRoot && 'root may look' }, async t => {
+  it('is reported once, if it is not dumpable', { skip: isRoot && 'root may access any memory' }, async t => {
     const daemon = await startDaemon(t)
     const script =
       'import ctypes, os; ctypes.CDLL(None).prctl(4, 0); print(os.path.exists("/sys/class/infiniband/rxe0"))'

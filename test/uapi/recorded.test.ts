@@ -144,8 +144,8 @@ test('the legacy part has no arguments: zeroing its permitted contents leaves no
     for (const { decoded } of replay(name)) {
       if (isAnswer(decoded)) continue
       const { call } = decoded
-      const { door, parts } = unpackLegacy(decoded.legacy()!)
-      const memory = door === EntryPoint.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
+      const { entryPoint, parts } = unpackLegacy(decoded.legacy()!)
+      const memory = entryPoint === EntryPoint.IOCTL ? parts.slice(1) : [parts[0].subarray(8)]
       for (const part of memory)
         part.forEach((byte, at) => {
           if (byte !== 0) left.add(`${call.class.name}.${call.methodName} ${at}`)

@@ -1,8 +1,8 @@
 /*
  * Encodes calls in Linux's dialects (R41): the inverse of `decodeWrite` and `decodeVerbsIoctl`.
  *
- * A call and its `legacy` part restore all of the caller's bytes. A call that was not Linux's first gets such a part
- * from envelope.ts.
+ * A call and its `legacy` part restore all of the caller's bytes. A call that did not come from a Linux dialect gets such a
+ * part from envelope.ts.
  */
 
 import { InvokeWrite } from '../../spec/linux/ioctl.ts'
@@ -76,6 +76,6 @@ const restoreIoctl = (call: Call, parts: readonly Uint8Array[]): LinuxImage => {
 
 /** The bytes of the Linux call with this `call` and `legacy` part. Throws CallError EINVAL if the two do not match. */
 export const encodeLinux = (call: Call, legacy: Uint8Array): LinuxImage => {
-  const { door: entryPoint, parts } = unpackLegacy(legacy)
+  const { entryPoint, parts } = unpackLegacy(legacy)
   return entryPoint === EntryPoint.WRITE ? restoreWrite(call, parts[0] ?? new Uint8Array()) : restoreIoctl(call, parts)
 }

@@ -82,7 +82,7 @@ const byWrite = (command: WriteCommand, call: Call, driverId: number, arena: big
     view.setUint16(6, (room + output) / 4, true)
   }
   if (command.out !== undefined) view.setBigUint64(HEADER, arena, true)
-  return packLegacy({ door: EntryPoint.WRITE, parts: [bytes] })
+  return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [bytes] })
 }
 
 // ---- ioctls ----
@@ -123,7 +123,7 @@ const ioctlMessage = (
       if (input !== undefined) parts.push(input)
     }
   })
-  return packLegacy({ door: EntryPoint.IOCTL, parts })
+  return packLegacy({ entryPoint: EntryPoint.IOCTL, parts })
 }
 
 const byInvoke = (command: WriteCommand, call: Call, driverId: number, arena: bigint): Uint8Array => {

@@ -264,7 +264,7 @@ const legacyOf = (message: Message, read: Read | undefined, commanded: DecodedCo
       if (given.length > INLINE) memory.push(target)
     }
   }
-  return packLegacy({ door: EntryPoint.IOCTL, parts: [bytes, ...memory] })
+  return packLegacy({ entryPoint: EntryPoint.IOCTL, parts: [bytes, ...memory] })
 }
 
 // ---- decoding ----

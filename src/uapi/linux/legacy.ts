@@ -2,9 +2,9 @@
  * The LEGACY attribute of the object dialect: the bytes of a translated Linux call beyond its arguments (R41,
  * docs/reference/object-dialect.md).
  *
- * It names the system call (`door`) and has the caller's buffers with zeros for all bytes that the call's arguments
+ * It names the system call (`entryPoint`) and has the caller's buffers with zeros for all bytes that the call's arguments
  * restore; what remains are headers, pointers and lengths, the order of attributes, and bytes that the kernel ignores.
- * {u8 door, u8 0, u16 parts}, then each part as {u32 length, bytes}.
+ * {u8 entryPoint, u8 0, u16 parts}, then each part as {u32 length, bytes}.
  */
 import { CallError } from '../../spec/errno.ts'
 import { viewOf } from '../scalar.ts'
@@ -16,14 +16,14 @@ export type EntryPoint = (typeof EntryPoint)[keyof typeof EntryPoint]
  * `parts`: for write() its buffer; for an ioctl its header and attributes, then the memory that attributes point to.
  */
 export interface Legacy {
-  readonly door: EntryPoint
+  readonly entryPoint: EntryPoint
   readonly parts: readonly Uint8Array[]
 }
 
-export const packLegacy = ({ door, parts }: Legacy): Uint8Array => {
+export const packLegacy = ({ entryPoint, parts }: Legacy): Uint8Array => {
   const bytes = new Uint8Array(parts.reduce((size, part) => size + 4 + part.length, 4))
   const view = viewOf(bytes)
-  bytes[0] = door
+  bytes[0] = entryPoint
   view.setUint16(2, parts.length, true)
   let at = 4
   for (const part of parts) {
@@ -41,9 +41,9 @@ export const badLegacy = (why: string): CallError => new CallError('EINVAL', `th
 export const unpackLegacy = (bytes: Uint8Array): Legacy => {
   if (bytes.length < 4) throw badLegacy(`has at least 4 bytes, not ${bytes.length}`)
   const view = viewOf(bytes)
-  const door = bytes[0]
-  if (door !== EntryPoint.WRITE && door !== EntryPoint.IOCTL)
-    throw badLegacy(`names door ${door}: 1 is write, 2 is ioctl`)
+  const entryPoint = bytes[0]
+  if (entryPoint !== EntryPoint.WRITE && entryPoint !== EntryPoint.IOCTL)
+    throw badLegacy(`names entryPoint ${entryPoint}: 1 is write, 2 is ioctl`)
   const parts: Uint8Array[] = []
   let at = 4
   for (let i = view.getUint16(2, true); i > 0; i--) {
@@ -53,5 +53,5 @@ export const unpackLegacy = (bytes: Uint8Array): Legacy => {
     at += 4 + length
   }
   if (at !== bytes.length) throw badLegacy('continues after its last part')
-  return { door, parts }
+  return { entryPoint, parts }
 }

@@ -114,7 +114,7 @@ export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded |
       legacy: () => {
         const rest = bytes.slice()
         clearRequest(commanded, rest.subarray(requestStart(found.command.extended)))
-        return packLegacy({ door: EntryPoint.WRITE, parts: [rest] })
+        return packLegacy({ entryPoint: EntryPoint.WRITE, parts: [rest] })
       },
       answer: outcome => {
         const answer = answering(() => commanded.answer(outcome))

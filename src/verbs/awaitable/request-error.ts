@@ -47,7 +47,7 @@ export class RequestError extends RdmaError {
   /** The failure that moved the queue pair to ERR, if it is another one. */
   readonly earlier: RequestError | undefined
 
-  /** `said`: details of the failure beyond the completion. */
+  /** `peerCause`: the text of the peer's cause, if it is known. */
   constructor(call: string, wc: Completion, peerCause: string | undefined, earlier: RequestError | undefined) {
     const { statusName: status, opcodeName: opcode, cause, vendorError, qpn } = wc
     const code = errnos[status] ?? 'EIO'

@@ -26,7 +26,7 @@ interface Outstanding {
   readonly call: string
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
-  /** `told`: the program already handles the rejection elsewhere, so an unhandled promise is no mistake. */
+  /** `isHandled`: the program already handles the rejection elsewhere, so an unhandled promise is no mistake. */
   reject(error: RdmaError, isHandled: boolean): void
 }
 

@@ -70,7 +70,7 @@ test('rings never overlap, and are zeroed when allocated', () => {
               'zero',
             )
             for (const { offset, length } of live)
-              assert.ok(piece.offset >= offset + length || offset >= piece.offset + piece.length, 'apart')
+              assert.ok(piece.offset >= offset + length || offset >= piece.offset + piece.length, 'no overlap')
             own(piece).fill(0xee)
             live.push(piece)
           } else if (live.length > 0) memory.free(live.splice(one.free % live.length, 1)[0])

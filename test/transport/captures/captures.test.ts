@@ -97,7 +97,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
       })
 
       test(`${what}: mutated input fails`, () => {
-        if (facts.gone?.side === side && facts.gone.from === 1) return
+        if (facts.destroyed?.side === side && facts.destroyed.from === 1) return
         const incoming = performance.ends.flatMap(end => end.incoming)
         // the payload that reaches a queue pair already in error is not compared
         const failed = performance.ends.some(end => performance.node.engine.query(end.row).state === ERR)

@@ -32,7 +32,7 @@ export interface Facts {
   /** The client gave up at the end: one more timeout. */
   readonly givesUp?: boolean
   /** A side's queue pair is destroyed from this packet of the file on. */
-  readonly gone?: { readonly side: Side; readonly from: number }
+  readonly destroyed?: { readonly side: Side; readonly from: number }
   /** The program of a side rewrites the memory that the peer reads: the contents come from the recorded responses. */
   readonly programWrites?: boolean
   /** Additional ibv_access_flags of memory and queue pairs. */
@@ -76,11 +76,11 @@ export const factsOf: Readonly<Record<string, Facts>> = {
   nak_operation_too_long: { ...probe, receives: [64] },
   nak_operation_too_long_multi: { ...probe, receives: [1500] },
   bad_invalidate: probe,
-  retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, givesUp: true, gone: { side: 1, from: 1 } },
+  retry_exceeded: { ...probe, timeout: 14, retryCnt: 3, givesUp: true, destroyed: { side: 1, from: 1 } },
   rping: { programWrites: true },
   rping_ipv6: { programWrites: true },
   // the server has closed before the client's last WRITE arrives
-  rstream: { gone: { side: 1, from: 70 } },
+  rstream: { destroyed: { side: 1, from: 70 } },
   loss_send_requests: { ...probe, loss: { to: 1, each: 7 } },
   loss_write_requests: { ...probe, loss: { to: 1, each: 7 } },
   loss_send_acks: { ...probe, loss: { to: 0, each: 2 } },

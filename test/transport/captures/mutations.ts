@@ -83,8 +83,8 @@ const mutantsOf = (list: readonly Recorded[], spared: Exempt, salt: string): [st
     if (at === undefined) continue
     twins.push([`${what} of packet ${list[at].number}`, list.with(at, change(list[at])!)])
   }
-  const gone = pick('missing', positions)
-  if (gone !== undefined) twins.push([`packet ${list[gone].number} missing`, list.toSpliced(gone, 1)])
+  const missing = pick('missing', positions)
+  if (missing !== undefined) twins.push([`packet ${list[missing].number} missing`, list.toSpliced(missing, 1)])
   const twice = pick('doubled', positions)
   if (twice !== undefined) twins.push([`packet ${list[twice].number} doubled`, list.toSpliced(twice, 0, list[twice])])
   const moved = pick(

@@ -46,7 +46,7 @@ export const outcomeFaults = (
   const isReliable = ends.some(end => reliableService[(end.asks ?? end.asked)!.service] !== 0)
   if (!isReliable && dropped + outOfSequence > 0) faults.push(`${dropped + outOfSequence} packets were not accepted`)
   faults.push(...performance.early, ...writeFaults(performance, facts))
-  if (facts.log === true && facts.gone?.side !== side) {
+  if (facts.log === true && facts.destroyed?.side !== side) {
     const log = readLog(conversation.name, side)
     faults.push(...logFaults(log.completions, node.cqes))
     const states = ends.map(end => node.engine.query(end.row).state)

@@ -221,7 +221,7 @@ export const play = (
       if (end === undefined || !isRequest(entry.packet)) continue
       post(node, end, i, facts, take)
       request(end)
-    } else if (!entry.lost && !isGone(facts, side, entry)) {
+    } else if (!entry.lost && !isDestroyed(facts, side, entry)) {
       const end = endOf(entry.packet.BTH.destQp)
       const bytes = handed(entry)
       if (end === undefined || bytes === undefined) continue
@@ -250,8 +250,8 @@ export const play = (
 }
 
 /** Whether the packet's destination queue pair was already destroyed. */
-const isGone = ({ gone }: Facts, side: Side, { number, packet }: Entry): boolean =>
-  gone !== undefined && gone.side === side && number >= gone.from && headersOf(packet).DETH === undefined
+const isDestroyed = ({ destroyed }: Facts, side: Side, { number, packet }: Entry): boolean =>
+  destroyed !== undefined && destroyed.side === side && number >= destroyed.from && headersOf(packet).DETH === undefined
 
 /** The queue pairs of `side`, connected. */
 const joinEnds = (

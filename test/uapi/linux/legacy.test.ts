@@ -75,8 +75,8 @@ test('legacy parts are packed and unpacked', () => {
     fc.property(
       fc.constantFrom(WRITE, IOCTL),
       fc.array(fc.uint8Array({ maxLength: 50 }), { maxLength: 5 }),
-      (door, parts) => {
-        assert.deepEqual(unpackLegacy(packLegacy({ door, parts })), { door, parts })
+      (entryPoint, parts) => {
+        assert.deepEqual(unpackLegacy(packLegacy({ entryPoint, parts })), { entryPoint, parts })
       },
     ),
   )
