@@ -1,5 +1,5 @@
 /*
- * Every message in every state, on the active and the passive side, first and again, and from an address that is not
+ * Every message in every state, on the active and the passive side, sent once and repeated, and from an address that is not
  * the peer's. The table is written by hand from Linux's cm.c and the InfiniBand specification, not derived from
  * spec/cm-states.ts.
  */
@@ -57,13 +57,13 @@ beforeEach(() => {
 
 const STRANGER = 3
 
-/** The peer's message for the connection; a peer that has not told its id yet uses 0x77. */
+/** The peer's message for the connection; a peer that has not sent its id yet has 0x77. */
 const messageFor = ({ number }: Host, connection: CmConnection, name: CmMessageName): CmDraft => {
   const peer = 3 - number
   const { localId } = connection
   const remoteId = connection.remoteId || 0x77
   const isUnanswered = connection.state === 'REQ_SENT' || connection.state === 'MRA_REQ_RCVD'
-  // The other side's DREQ has a transaction of its own; in TIMEWAIT it comes again.
+  // The other side's DREQ has a transaction of its own; in TIMEWAIT it is a repetition.
   const tid = name === 'DREQ' && connection.state !== 'TIMEWAIT' ? 0x99n : connection.tid || 0x99n
   const ids = { tid, localId: remoteId, remoteId: localId }
   const about = { caGuid: BigInt(0x100 + peer), qpn: 0x55, startingPsn: 9 }
@@ -101,7 +101,7 @@ test('the table has every state in every role, and every message', () => {
 for (const [state, role] of statesAndRoles)
   describe(`in ${state}, ${role}`, () => {
     for (const name of names) {
-      test(`${name}: ${cellOf(state, role, name)}; again: what follows`, () => {
+      test(`${name}: ${cellOf(state, role, name)}; repeated: by the row of the new state`, () => {
         const [host, connection] = enter(pair, state, role)
         const draft = messageFor(host, connection, name)
         for (const turn of ['first', 'again']) {
@@ -147,7 +147,7 @@ for (const [state, role] of statesAndRoles)
         assert.deepEqual(host.events(), [])
         assert.ok(
           pair.collect().every(({ to }) => to === STRANGER),
-          'the peer gets a message',
+          'only the stranger is answered',
         )
       })
     }

@@ -12,13 +12,12 @@ import { Send } from '../types.ts'
 
 const { XRC_INI } = Service
 const BTH = 12
-/** No SRQ. */
-const NONE_SHARED = -1
+const NO_SRQ = -1
 const SRQN_SHIFT = 8
 
-/** The receiver's SRQ of a request; NONE_SHARED for all services but XRC. */
+/** The receiver's SRQ of a request; NO_SRQ for all services but XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
-  s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NONE_SHARED
+  s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
 /** Writes these headers. `bits` as in putBth. */
 export const putRequestHeader = (
@@ -31,5 +30,5 @@ export const putRequestHeader = (
   srqn: number,
 ): void => {
   putBth(view, at, opcode, bits, DEFAULT_PKEY, qpn, psn)
-  if (srqn !== NONE_SHARED) putXrceth(view, at + BTH, srqn)
+  if (srqn !== NO_SRQ) putXrceth(view, at + BTH, srqn)
 }

@@ -14,7 +14,7 @@ import { viewOf } from '../../uapi/scalar.ts'
 import type { Descriptors } from '../carrier.ts'
 import { rethrow } from '../error.ts'
 
-const MANY = 256
+const BATCH = 256
 
 /** How calls access buffers of this process by address. */
 export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOut'> => {
@@ -37,7 +37,7 @@ export const localCopies = (memory: LocalSpace): Pick<Caller, 'copyIn' | 'copyOu
 
 export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller): Descriptors => {
   /** Runs `body` with an address for `bytes`. */
-  const pointing = <T>(bytes: Uint8Array, body: (address: bigint) => T): T => {
+  const withAddress = <T>(bytes: Uint8Array, body: (address: bigint) => T): T => {
     const address = memory.add(bytes)
     try {
       return body(BigInt(address))
@@ -48,10 +48,10 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
   return {
     read(fd, _most, take, ended) {
       let scheduled = false
-      // The device is in the middle of its work: records are read afterwards.
+      // Called from within the device: records are read afterwards.
       const drain = (): void => {
         scheduled = false
-        for (let events = sink.take(MANY); events.length > 0; events = sink.take(MANY))
+        for (let events = sink.take(BATCH); events.length > 0; events = sink.take(BATCH))
           for (const { bytes } of events) take(viewOf(bytes))
         if (sink.ended) ended()
       }
@@ -80,12 +80,12 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
       rethrow('driver_ops.ioctl', () => {
         const of = findDescriptor(core, fd)
         if (typeof argument === 'bigint') return opsIoctl(of, caller, request, argument)
-        return pointing(argument, address => opsIoctl(of, caller, request, address))
+        return withAddress(argument, address => opsIoctl(of, caller, request, address))
       }),
     write: (fd, bytes) =>
       rethrow('driver_ops.write', () => {
         const of = findDescriptor(core, fd)
-        return pointing(bytes, address => opsWrite(of, caller, address, bytes.length))
+        return withAddress(bytes, address => opsWrite(of, caller, address, bytes.length))
       }),
     map: (fd, offset, length, writable) =>
       rethrow('driver_ops.mmap', () => {

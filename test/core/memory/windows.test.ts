@@ -1,6 +1,6 @@
 /*
- * Memory windows in core: what binding accepts and refuses, clause by clause (IBA 10.6.7), which queue pairs a bound
- * window serves, and its fate when its region, queue pair or context is destroyed.
+ * Memory windows in core: what binding accepts and refuses, clause by clause (IBA 10.6.7), which queue pairs may use
+ * a bound window, and what becomes of it when its region, queue pair or context is destroyed.
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
@@ -79,7 +79,7 @@ test('a window grants nothing until it is bound, then exactly its range and righ
   }
 })
 
-test("a window's key is no lkey, whatever its rights", () => {
+test("a window's key is not valid as an lkey, whatever its rights", () => {
   const { bind, reach } = setUp(TYPE_1)
   assert.equal(bind({ access: REMOTE_WRITE | LOCAL_WRITE }), true, 'flags that programs pass for regions')
   assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
@@ -87,7 +87,7 @@ test("a window's key is no lkey, whatever its rights", () => {
   assert.equal(reach(LO + 100, 50, LOCAL_WRITE), false)
 })
 
-test('type 1 serves every queue pair of its domain, type 2 the one that bound it', () => {
+test('type 1 is for every queue pair of its domain, type 2 for the one that bound it', () => {
   const one = setUp(TYPE_1)
   one.bind()
   assert.equal(one.reach(LO + 100, 50, REMOTE_WRITE, QP + 1), true)
@@ -182,7 +182,7 @@ test('a destroyed queue pair frees its type 2 windows, and only them', () => {
   assert.deepEqual(table.spaceUses, [1])
 })
 
-test('a region destroyed although windows are bound ends their rights', () => {
+test('destroying a region ends the rights of the windows bound to it', () => {
   const { table, bind, reach, region, window } = setUp(TYPE_1)
   const second = addWindow(table, PD, TYPE_2)
   bind()
@@ -311,29 +311,29 @@ test('destroying a region or queue pair visits only its own windows', () => {
     const at = { key: 1, hi: 0, lo: 0, lengthHi: 0, lengthLo: 8, access: REMOTE_WRITE }
     assert.ok(bindWindow(table, PD, 100 + i, { window: table.key[own], lkey: table.key[other], ...at }))
   }
-  let looks = 0
+  let accesses = 0
   const watched = ['key', 'kind', 'bound', 'qp', 'space', 'firstOfRegion', 'nextOfRegion', 'nextOfQp'] as const
   for (const name of watched)
     table[name] = new Proxy(table[name], {
       get(target, property) {
-        looks++
+        accesses++
         return Reflect.get(target, property, target)
       },
     }) as never
-  const looksOf = (body: () => void): number => {
-    looks = 0
+  const accessesOf = (body: () => void): number => {
+    accesses = 0
     body()
-    return looks
+    return accesses
   }
   const most = 50
   assert.ok(bind())
-  assert.ok(looksOf(() => loseRegion(table, region)) < most)
-  assert.ok(looksOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.ok(accessesOf(() => loseRegion(table, region)) < most)
+  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < most)
   assert.equal(table.bound[window], -1)
   assert.equal(table.bound[region], 0)
   assert.ok(bind())
-  assert.ok(looksOf(() => removeRegion(table, region)) < most)
+  assert.ok(accessesOf(() => removeRegion(table, region)) < most)
   assert.equal(table.bound[window], -1)
-  assert.ok(looksOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < most)
   assert.equal(table.firstOfQp.size, others)
 })
