@@ -247,7 +247,9 @@ export interface Entry {
   /** The function that runs a call: the handler, with hooks around it only if there are any. */
   readonly run: AnyHandler
   /** Calls hooks for a call that is refused before it runs; undefined without hooks. */
-  readonly refused: ((call: CallContext, args: HandlerValues, error: unknown) => void) | undefined
+  readonly refused:
+    | ((call: CallContext, object: CoreObject | undefined, args: HandlerValues, error: unknown) => void)
+    | undefined
   readonly handler: AnyHandler
   /** Core's own version, passed to an override; returns EOPNOTSUPP if there is none. */
   readonly core: AnyHandler
@@ -286,7 +288,8 @@ export interface Hook {
   pre?(call: CallContext, object: CoreObject, args: HandlerValues): void
   /**
    * Runs when the call has ended, with its results or with what it threw; an exception of the hook itself is only
-   * counted. A call that was refused for its arguments or its object has no `pre`, no `object`, and unchecked `args`.
+   * counted. A call that was refused for its arguments or its object has no `pre`, and unchecked `args`; of these calls
+   * only the destroy of an object in use has an `object`.
    */
   post?(call: CallContext, object: CoreObject | undefined, args: HandlerValues, out: AnyResult, error: unknown): void
 }

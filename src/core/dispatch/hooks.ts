@@ -89,7 +89,7 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
     return {
       ...entry,
       run: wrap(entry.handler, named, notify),
-      refused: (call, args, error) => notify(call, undefined, args, undefined, error),
+      refused: (call, object, args, error) => notify(call, object, args, undefined, error),
     }
   }
   const hookBlock = (block: Block | undefined): Block | undefined => block?.map(hookEntry)

@@ -343,26 +343,24 @@ const checkedArguments = (
   return resolve(context, caller, entry, args)
 }
 
-/** The object of a call: a new one for a create; for a destroy an unused one, which is now being destroyed. */
+/** The object of a call: a new one for a create. */
 const objectOfCall = (
   context: Context,
   entry: Entry,
   number: number,
   args: AnyValues,
   values: HandlerValues,
-): CoreObject => {
+): CoreObject =>
   // no argument names an object
-  if (entry.kind === 'create') return makeObject(context, entry.class, values === args ? none : context.parents)
-  const object = target(context, entry, number)
-  if (entry.kind === 'destroy') {
-    if (object.uses > 0)
-      throw new CallError(
-        'EBUSY',
-        `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`,
-      )
-    object.life = Lifecycle.GOING
-  }
-  return object
+  entry.kind === 'create'
+    ? makeObject(context, entry.class, values === args ? none : context.parents)
+    : target(context, entry, number)
+
+/** Only an unused object can be destroyed. */
+const beginDestroy = (entry: Entry, object: CoreObject): void => {
+  if (object.uses > 0)
+    throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
+  object.life = Lifecycle.GOING
 }
 
 /** Descriptors that may have events of one object. */
@@ -389,12 +387,13 @@ const run = (
   const { device } = context
   const call: CallContext = { context, device, caller, why: 'call', entry, descriptors: undefined, made: undefined }
   let values: HandlerValues
-  let object: CoreObject
+  let object: CoreObject | undefined
   try {
     values = checkedArguments(context, entry, args, caller, check)
     object = objectOfCall(context, entry, number, args, values)
+    if (entry.kind === 'destroy') beginDestroy(entry, object)
   } catch (error) {
-    entry.refused?.(call, args, error)
+    entry.refused?.(call, object, args, error)
     throw error
   }
   try {

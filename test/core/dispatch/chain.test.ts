@@ -87,8 +87,8 @@ test('UNDO follows dependencies: a region moved to a newer domain is destroyed b
   const gone: string[] = []
   addHook(b.device as Device, {
     method: 'destroy',
-    post(_call, object) {
-      if (object === undefined) return
+    post(_call, object, _args, _out, error) {
+      if (object === undefined || error !== undefined) return
       const { class: cls, handle, parents } = object
       gone.push(`${cls.name} ${handle} of ${parents.map(one => one.life)}`)
     },

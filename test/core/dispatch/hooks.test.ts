@@ -174,6 +174,22 @@ test('a post-hook sees every call once, also one refused for its arguments or it
   assert.equal(ended.length, 6)
 })
 
+test('a post-hook of a refused destroy has the object that is in use', () => {
+  const { device, context, caller } = bench()
+  const pd = invokeNow(context, Pd, 'create', 0, {}, caller).object ?? -1
+  const queue = invokeNow(context, Cq, 'create', 0, cq, caller).object ?? -1
+  const cap = { maxSendWr: 1, maxRecvWr: 1, maxSendSge: 1, maxRecvSge: 1, maxInlineData: 0 }
+  invokeNow(context, RcQp, 'create', 0, { pd, sendCq: queue, recvCq: queue, cap, userHandle: 0n }, caller)
+  const seen: unknown[] = []
+  addHook(device, { class: 'pd', post: (_call, object, _args, _out, error) => void seen.push(object?.handle, error) })
+  assert.equal(
+    errnoOf(() => invokeNow(context, Pd, 'destroy', pd, {}, caller)),
+    'EBUSY',
+  )
+  assert.equal(seen[0], pd)
+  assert.equal((seen[1] as CallError).code, 'EBUSY')
+})
+
 test('a call in bytes that is refused for an object is seen too', () => {
   const { device, context, caller } = bench()
   const seen: string[] = []
