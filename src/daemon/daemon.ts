@@ -281,6 +281,8 @@ export const startDaemon = async ({
       await afterHangUps()
       // jobs that wait may be yet to close contexts
       if (endings.waiting > 0) await endings.run([].values())
+      // a program closes its doorbell before its memory file
+      contexts.endUnheld()
       await untilEnded(core, user)
     },
     plug(spec) {

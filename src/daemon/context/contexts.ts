@@ -55,6 +55,8 @@ export interface Contexts {
   readonly count: number
   /** Rings of all contexts, and their bytes. */
   readonly rings: { readonly count: number; readonly bytes: number }
+  /** Ends the contexts that no program holds by now, without the next check of those whose doorbells are closed. */
+  endUnheld(): void
   closeAll(): void
 }
 
@@ -86,15 +88,19 @@ export const createContexts = (
   const adrift = new Set<OpenContext>()
   let looking: NodeJS.Timeout | undefined
 
+  const endUnheld = (): void => {
+    for (const open of adrift) {
+      if (doorbells.get(open)?.size !== 0) adrift.delete(open)
+      else if (!open.memory.isHeld) end(open)
+    }
+  }
+
   const look = (delay: number): void => {
     clearTimeout(looking)
     looking = setTimeout(
       containment.guard('the check of contexts without doorbells', () => {
         looking = undefined
-        for (const open of adrift) {
-          if (doorbells.get(open)?.size !== 0) adrift.delete(open)
-          else if (!open.memory.isHeld) end(open)
-        }
+        endUnheld()
         if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
         rung()
       }),
@@ -226,6 +232,7 @@ export const createContexts = (
       }
       return { count, bytes }
     },
+    endUnheld,
     closeAll() {
       clearTimeout(looking)
       for (const open of [...contexts.values()]) end(open)

@@ -93,6 +93,20 @@ test('a context whose file is held survives without doorbells, gets new ones, an
   b.contexts.closeAll()
 })
 
+test('a context that no program holds ends at once on demand', async () => {
+  const b = bench()
+  const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
+  const file = open.memory.share()
+  const rung = b.rung()
+  close(doorbell)
+  await rung
+  b.contexts.endUnheld()
+  assert.equal(b.contexts.count, 1)
+  close(file)
+  b.contexts.endUnheld()
+  assert.equal(b.contexts.count, 0)
+})
+
 test('a token of any size rings the doorbell; context numbers are not reused', async () => {
   const b = bench()
   const { open, doorbell } = b.contexts.open(b.device, 0, unbounded)
