@@ -25,7 +25,11 @@ import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stat
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
 export interface CheckedCall {
   readonly time: number
+  /** Its name, and its number, which stays if it is renamed. */
   readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context: each counts handles of its own. */
+  readonly context: number
   readonly program: Program | undefined
   readonly class: string
   readonly method: string
@@ -43,10 +47,13 @@ export interface CheckedCall {
 /** A failure (spec/failures.ts), with what is known of its request. */
 export interface CheckedFailure {
   readonly time: number
+  /** As in `CheckedCall`. */
+  readonly deviceNumber: number
+  readonly context: number
   readonly program: Program | undefined
   readonly failure: Failure
-  /** The device of the peer, if it is here. */
-  readonly peerDevice: string | undefined
+  /** The number of the peer's device, if it is here. */
+  readonly peerDevice: number | undefined
   /** Where the failed request was posted: a PostQueue, and the number of the queue. */
   postStack(queue: number, number: number): Stack
 }
@@ -55,6 +62,7 @@ export interface CheckedFailure {
 export interface RefusedPost {
   readonly time: number
   readonly device: string
+  readonly deviceNumber: number
   readonly program: Program | undefined
   readonly queue: number
   readonly number: number
@@ -64,7 +72,7 @@ export interface RefusedPost {
   readonly stack: Stack
 }
 
-/** Distinct findings that are remembered; further ones are dropped, and counted in `dropped`. */
+/** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */
 const MAX_FINDINGS = 1000
 /** Objects that a finding names, beside the first. */
 const MAX_NAMED = 4
@@ -141,7 +149,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
 
 export class Checker {
-  /** Distinct findings beyond the limit. */
+  /** Occurrences of findings beyond the limit. */
   dropped = 0
   readonly #objects = new KnownObjects()
   readonly #deviceWith: DeviceWithGid
@@ -174,26 +182,21 @@ export class Checker {
     if (why !== 'call') return
     const known = object && this.#objects.find(object.id)
     if (method === 'destroy' && errno === Errno.EBUSY) {
-      const users = known === undefined ? [] : [...this.#objects.usersOf(known)]
+      const users = [...(known?.users ?? [])]
+      const named = users.slice(0, MAX_NAMED).map(({ name }) => name)
       const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
-      const by =
-        users.length === 0
-          ? 'a call that waits'
-          : users
-              .slice(0, MAX_NAMED)
-              .map(({ name }) => name)
-              .join(', ')
-      const text = `${known?.name ?? call.class} cannot be ${words(call.class).destroyed}, it is used by ${by}${more} (EBUSY)`
+      const use = users.length === 0 ? 'in use' : `used by ${named.join(', ')}${more}`
+      const text = `${known?.name ?? call.class} cannot be ${words(call.class).destroyed}, it is ${use} (EBUSY)`
       this.#find('destroy-busy', call, { text, objects: [known, ...users] })
     } else if (errno === Errno.EINVAL && isLeakable(call.class))
       this.#find('refused-call', call, { text: `EINVAL: ${reason}`, objects: [known] })
   }
 
   #created(call: CheckedCall): void {
-    const { object, device, program, args, out } = call
+    const { object, args } = call
     if (object === undefined) return
     const made = moment(words(call.class).created, call.time, call.stack)
-    const known = new KnownObject(object, device, program, made, args, out, this.#objects.usedBy(args))
+    const known = new KnownObject(object, call, made, this.#objects.usedBy(args))
     this.#objects.add(known)
     if (!known.isQp) return
     this.#setValues(known, args)
@@ -203,16 +206,13 @@ export class Checker {
 
   #checkSize(cq: KnownObject, call: CheckedCall): void {
     let most = 0
-    const users: KnownObject[] = []
-    for (const user of this.#objects.usersOf(cq)) {
-      if (!users.includes(user)) users.push(user)
-      else continue
+    for (const user of cq.users) {
       if (user.uses.get('sendCq') === cq) most += user.sends
       if (user.uses.get('recvCq') === cq && !user.uses.has('srq')) most += user.receives
     }
     if (cq.size === undefined || most <= cq.size) return
     const text = `${cq.name} has ${cq.size} entries, and ${most} requests can complete into it`
-    this.#find('cq-too-small', call, { text, objects: [cq, ...users] })
+    this.#find('cq-too-small', call, { text, objects: [cq, ...cq.users] })
   }
 
   #setValues(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
@@ -225,6 +225,7 @@ export class Checker {
     const known = call.object && this.#objects.find(call.object.id)
     if (known === undefined) return
     if (!known.isQp) {
+      known.resized(call.args, call.out)
       known.changed(moment('modified', call.time, call.stack))
       return
     }
@@ -274,8 +275,14 @@ export class Checker {
     )
   }
 
-  #peerOf({ qp: { address, destQpn } }: KnownObject): KnownObject | undefined {
-    const device = address && this.#deviceWith(address.dgid)
+  /** The device of the peer, if it is here. */
+  #peerDeviceOf({ qp: { address } }: KnownObject): number | undefined {
+    return address && this.#deviceWith(address.dgid)
+  }
+
+  #peerOf(own: KnownObject): KnownObject | undefined {
+    const device = this.#peerDeviceOf(own)
+    const { destQpn } = own.qp
     return device === undefined || destQpn === undefined ? undefined : this.#objects.qp(device, destQpn)
   }
 
@@ -283,7 +290,7 @@ export class Checker {
   refusedPost({ queue, number, error, state, wrId, ...place }: RefusedPost): void {
     const isSend = queue === PostQueue.SEND
     const call = isSend ? 'ibv_post_send' : 'ibv_post_recv'
-    const own = this.#objects.qp(place.device, number)
+    const own = this.#objects.qp(place.deviceNumber, number)
     const name = own?.name ?? `QP 0x${number.toString(16)}`
     const { RESET, RTS } = QpState.values
     const isTooEarly = error === Errno.EINVAL && (isSend ? state < RTS : state === RESET)
@@ -295,13 +302,15 @@ export class Checker {
   // ---- failures ----
 
   failed(failed: CheckedFailure): void {
-    const { time, failure, peerDevice } = failed
+    const { time, deviceNumber, failure, peerDevice } = failed
     const { device, qpn, cause, peer: named, what } = failure
-    const own = qpn === undefined ? undefined : this.#objects.qp(device, qpn)
+    const own = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     if (own !== undefined && what !== 'drop' && what !== 'flush') own.failure ??= failure
     const id = findingOfCause(cause.id)
-    // An event of a queue pair repeats what a request reports, here or at the peer.
-    if (id === undefined || what === 'flush' || (what === 'event' && own !== undefined)) return
+    if (id === undefined || what === 'flush') return
+    // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
+    const isTold = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
+    if (what === 'event' && isTold) return
     const peer = named !== undefined && peerDevice !== undefined ? this.#objects.qp(peerDevice, named.qpn) : undefined
     // The device itself changes states too.
     if (peer !== undefined && typeof named?.state === 'number') peer.qp.state = named.state
@@ -316,7 +325,7 @@ export class Checker {
     if (id === 'no-answer') this.#findUnanswered(id, where, failure, own, peer)
     else {
       const key = cause.args.key
-      const keyDevice = failure.ofPeer === true ? peerDevice : device
+      const keyDevice = failure.ofPeer === true ? peerDevice : deviceNumber
       const region =
         typeof key === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, key) : undefined
       this.#find(id, where, {
@@ -331,13 +340,11 @@ export class Checker {
   }
 
   /** The object that the arguments of a cause name, which has no queue pair. */
-  #namedBy({ failure: { device, cause }, program }: CheckedFailure): KnownObject | undefined {
+  #namedBy({ deviceNumber, context, failure: { cause } }: CheckedFailure): KnownObject | undefined {
     const { cq, object, number } = cause.args
-    if (typeof cq === 'number') return this.#objects.byHandle(device, program?.pid, 'cq', cq)
+    if (typeof cq === 'number') return this.#objects.byHandle(context, 'cq', cq)
     if (typeof object !== 'string' || typeof number !== 'number') return undefined
-    return object === 'qp'
-      ? this.#objects.qp(device, number)
-      : this.#objects.byHandle(device, program?.pid, object, number)
+    return object === 'qp' ? this.#objects.qp(deviceNumber, number) : this.#objects.byHandle(context, object, number)
   }
 
   /** Retries ran out: the attributes of both ends, or the peer's own failure, say why if they are known. */
@@ -374,7 +381,8 @@ export class Checker {
   #find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
     const { text, details = [] } = draft
     const severity = draft.severity ?? findings[id].severity
-    const key = [id, program?.pid, shapeOf(text), ...stack].join('\n')
+    // Without the process: what a thousand children do at one place is one finding.
+    const key = [id, program?.command, shapeOf(text), ...stack].join('\n')
     const known = this.#numbers.get(key)
     if (known !== undefined) {
       this.#counts[known - 1]!++

@@ -7,8 +7,8 @@ import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
 
-/** The device that has a GID, if it is here. */
-export type DeviceWithGid = (gid: Uint8Array) => string | undefined
+/** The number of the device that has a GID, if it is here. */
+export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const state = ({ qp }: KnownObject): number => qp.state ?? RESET
 /** Past RTR, with the attributes of RTR. */
@@ -27,6 +27,10 @@ export const areConnected = (one: KnownObject, other: KnownObject, deviceWith: D
 const differs = (one: number | undefined, other: number | undefined): boolean =>
   one !== undefined && other !== undefined && one !== other
 
+/** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the begin of a message (IBA 9.8.2). */
+const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
+  typeOf(from) === 'UC' || !differs(from.qp.sqPsn, to.qp.rqPsn)
+
 /** What does not fit between a sender and its peer; the likeliest cause of a failure first. */
 export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
   const found: FindingId[] = []
@@ -41,7 +45,7 @@ export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceW
   if (!receives(peer)) return found
   add('peer-connected-elsewhere', !names(peer, own, deviceWith))
   add('path-mtu-mismatch', differs(own.qp.pathMtu, peer.qp.pathMtu))
-  add('psn-mismatch', differs(own.qp.sqPsn, peer.qp.rqPsn) || differs(peer.qp.sqPsn, own.qp.rqPsn))
+  add('psn-mismatch', !psnsFit(own, peer) || !psnsFit(peer, own))
   return found
 }
 
@@ -63,8 +67,8 @@ const rows: readonly (readonly [
   ['state', stateOf],
   ['dest_qp_num', ({ qp }) => hex(qp.destQpn), (own, peer) => !differs(own.qp.destQpn, peer.qpn)],
   ['path_mtu', ({ qp }) => mtuBytes(qp.pathMtu), (own, peer) => !differs(own.qp.pathMtu, peer.qp.pathMtu)],
-  ['sq_psn', ({ qp }) => hex(qp.sqPsn), (own, peer) => !differs(own.qp.sqPsn, peer.qp.rqPsn)],
-  ['rq_psn', ({ qp }) => hex(qp.rqPsn), (own, peer) => !differs(own.qp.rqPsn, peer.qp.sqPsn)],
+  ['sq_psn', ({ qp }) => hex(qp.sqPsn), psnsFit],
+  ['rq_psn', ({ qp }) => hex(qp.rqPsn), (own, peer) => psnsFit(peer, own)],
   [
     'max_rd_atomic',
     ({ qp }) => text(qp.maxRdAtomic),

@@ -1,6 +1,6 @@
 /*
- * The objects that programs made, with their history: who made them, where, and how they changed. Those that are gone
- * are remembered for a while, since stale keys and numbers name them.
+ * The objects that programs made, with their history: who made them, where, and how they changed. Destroyed ones are
+ * kept for a while, since stale keys and numbers name them.
  */
 import type { QpClassName } from '../spec/classes/qp.ts'
 import { QpState } from '../spec/enums.ts'
@@ -33,6 +33,15 @@ export interface QpValues {
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
 }
 
+/** What is known of the call that makes an object. */
+export interface CheckedCreate {
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly out: Readonly<Record<string, unknown>>
+}
+
 /** Changes that are kept of each object, the latest. */
 const MAX_CHANGES = 8
 /** Objects that are gone and still known. */
@@ -42,13 +51,17 @@ export class KnownObject {
   readonly id: number
   readonly handle: number
   readonly class: string
-  readonly device: string
+  /** Numbers of its device and context. */
+  readonly device: number
+  readonly context: number
   readonly program: Program | undefined
   readonly made: Moment
   readonly changes: Moment[] = []
   gone: Moment | undefined
   /** The objects that it uses, by the attribute that named them. */
   readonly uses: ReadonlyMap<string, KnownObject>
+  /** The live objects that use it. */
+  readonly users = new Set<KnownObject>()
   /** Number of a queue pair. */
   readonly qpn: number | undefined
   /** Keys of a memory region. */
@@ -67,17 +80,15 @@ export class KnownObject {
 
   constructor(
     { id, handle, class: cls }: ObjectName,
-    device: string,
-    program: Program | undefined,
+    { deviceNumber, context, program, args, out }: CheckedCreate,
     made: Moment,
-    args: Readonly<Record<string, unknown>>,
-    out: Readonly<Record<string, unknown>>,
     uses: ReadonlyMap<string, KnownObject>,
   ) {
     this.id = id
     this.handle = handle
     this.class = cls.name
-    this.device = device
+    this.device = deviceNumber
+    this.context = context
     this.program = program
     this.made = made
     this.uses = uses
@@ -116,6 +127,12 @@ export class KnownObject {
     this.qp = {}
     this.failure = undefined
     this.isReported = false
+  }
+
+  /** A completion queue was resized, or a region registered anew. */
+  resized(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
+    const { length } = (args.translation ?? {}) as { readonly length?: unknown }
+    this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
   }
 
   changed(moment: Moment): void {
@@ -161,6 +178,7 @@ export class KnownObjects {
 
   add(object: KnownObject): void {
     this.#live.set(object.id, object)
+    for (const used of object.uses.values()) used.users.add(object)
     for (const number of numbersOf(object)) this.#byNumber.set(number, object)
   }
 
@@ -169,28 +187,24 @@ export class KnownObjects {
   }
 
   /** A queue pair by its number, or the last one that had it. */
-  qp(device: string, qpn: number): KnownObject | undefined {
+  qp(device: number, qpn: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
 
   /** A region by either key; the low byte counts. */
-  region(device: string, key: number): KnownObject | undefined {
+  region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)
   }
 
   /** The object with a handle, or the last one that had it. */
-  byHandle(device: string, pid: number | undefined, name: string, handle: number): KnownObject | undefined {
-    return this.#byNumber.get(handleKey(device, pid, name, handle))
-  }
-
-  /** Live objects that use this one. */
-  *usersOf(object: KnownObject): Generator<KnownObject> {
-    for (const one of this.#live.values()) for (const used of one.uses.values()) if (used === object) yield one
+  byHandle(context: number, name: string, handle: number): KnownObject | undefined {
+    return this.#byNumber.get(handleKey(context, name, handle))
   }
 
   remove(object: KnownObject, gone: Moment): void {
     object.gone = gone
     this.#live.delete(object.id)
+    for (const used of object.uses.values()) used.users.delete(object)
     this.#gone.set(object.id, object)
     const [oldest] = this.#gone.values()
     if (this.#gone.size <= MAX_GONE || oldest === undefined) return
@@ -203,11 +217,10 @@ export class KnownObjects {
   }
 }
 
-const handleKey = (device: string, pid: number | undefined, name: string, handle: number): string =>
-  `${device} ${pid} ${name} ${handle}`
+const handleKey = (context: number, name: string, handle: number): string => `${context} ${name} ${handle}`
 
-const numbersOf = ({ device, program, class: name, handle, qpn, lkey, rkey }: KnownObject): string[] => [
-  handleKey(device, program?.pid, name, handle),
+const numbersOf = ({ device, context, class: name, handle, qpn, lkey, rkey }: KnownObject): string[] => [
+  handleKey(context, name, handle),
   ...(qpn === undefined ? [] : [`${device} qp ${qpn}`]),
   ...[lkey, rkey].flatMap(key => (key === undefined ? [] : [`${device} key ${key >>> 0}`])),
 ]

@@ -7,19 +7,33 @@ import { Checker, type RefusedPost } from '../check/checker.ts'
 import { deviceWithGid, feedChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
-import { Messages, PostLog, postSlot } from '../spec/session.ts'
+import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Stacks of one process, and processes whose stacks are kept after their end. */
+/** Frames of a stack, stacks of one process, and their bytes, about; the shim sends fewer. */
+const MAX_FRAMES = 64
 const MAX_STACKS = 4096
+const MAX_BYTES = 2 ** 24
+/** Processes whose stacks are kept, also after their end, and the bytes of all; those of the oldest go first. */
 const MAX_PROCESSES = 256
+const MAX_TOTAL = 2 ** 27
+/** Bytes of a frame beside its text. */
+const FRAME = 32
 
 export interface CheckDesk {
   /** The stack of the call that runs now; undefined between calls. */
   calling: Stack | undefined
-  /** STACK of a process: `declared` is its id in its own namespace, as its posts have it. False: it has too many. */
-  define(pid: number, declared: number, id: number, frames: string): boolean
+  /**
+   * STACK of a process, whose ids belong to its `session`; `declared` is the process in its own namespace, as its posts
+   * have it. False: it has too many, or this one already.
+   */
+  define(
+    session: object,
+    process: { readonly pid: number; readonly declared: number },
+    id: number,
+    frames: string,
+  ): boolean
   stackOf(pid: number, id: number): Stack
   /** REFUSED of a process, about a queue pair of a context. */
   refusedPost(
@@ -35,8 +49,10 @@ export interface CheckDesk {
 }
 
 interface Stacks {
+  readonly session: object
   readonly declared: number
   readonly byId: Map<number, Stack>
+  bytes: number
 }
 
 const field = (name: string): number => Messages.post.fields.find(one => one.name === name)!.offset
@@ -57,6 +73,12 @@ export const createCheckDesk = (
   })
   const post = new DataView(new ArrayBuffer(Messages.post.size))
 
+  let total = 0
+  const drop = (pid: number): void => {
+    total -= stacks.get(pid)?.bytes ?? 0
+    stacks.delete(pid)
+  }
+
   const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NONE
 
   /** The stack of a process that uses the context of `owner`. */
@@ -70,9 +92,11 @@ export const createCheckDesk = (
     const memory = contexts.of(context)?.memory
     const owner = failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NONE
-    readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, wrId) * post.byteLength)
+    // One note for all requests of ibv_wr_complete.
+    const id = queue === PostQueue.BATCH ? 0n : wrId
+    readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, id) * post.byteLength)
     const matches =
-      post.getBigUint64(field('wrId'), true) === wrId &&
+      post.getBigUint64(field('wrId'), true) === id &&
       post.getUint32(field('queue'), true) === queue &&
       post.getUint32(field('number'), true) === number
     return matches
@@ -87,21 +111,31 @@ export const createCheckDesk = (
 
   const desk: CheckDesk = {
     calling: undefined,
-    define(pid, declared, id, frames) {
-      const known = stacks.get(pid)
-      const own = known?.declared === declared ? known : { declared, byId: new Map<number, Stack>() }
-      if (own !== known) {
-        const [oldest] = stacks.keys()
-        if (stacks.size === MAX_PROCESSES && oldest !== undefined) stacks.delete(oldest)
+    define(session, { pid, declared }, id, frames) {
+      let own = stacks.get(pid)
+      if (own?.session !== session) {
+        drop(pid)
+        own = { session, declared, byId: new Map(), bytes: 0 }
         stacks.set(pid, own)
       }
-      if (own.byId.size >= MAX_STACKS && !own.byId.has(id)) return false
-      own.byId.set(id, frames.split('\n').filter(Boolean))
+      const stack = frames.split('\n').filter(Boolean).slice(0, MAX_FRAMES)
+      const bytes = frames.length + stack.length * FRAME
+      if (own.byId.size >= MAX_STACKS || own.bytes + bytes > MAX_BYTES || own.byId.has(id)) return false
+      own.byId.set(id, stack)
+      own.bytes += bytes
+      total += bytes
+      for (const oldest of stacks.keys()) {
+        if (oldest === pid || (stacks.size <= MAX_PROCESSES && total <= MAX_TOTAL)) break
+        drop(oldest)
+      }
       return true
     },
     stackOf,
-    refusedPost: (context, stack, post) =>
-      checker.refusedPost({ ...post, time: now(), device: context.device.name, program: programOf(context), stack }),
+    refusedPost(context, stack, post) {
+      const { name, index } = context.device
+      const place = { time: now(), device: name, deviceNumber: index, program: programOf(context), stack }
+      checker.refusedPost({ ...post, ...place })
+    },
     subscribe(receive) {
       for (const finding of found) receive(finding)
       receivers.add(receive)

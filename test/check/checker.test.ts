@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type CheckedCall, Checker } from '../../src/check/checker.ts'
+import { type CheckedCall, type CheckedFailure, Checker } from '../../src/check/checker.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import { because, type Cause } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
@@ -23,12 +23,13 @@ const world = () => {
   let time = 0
   let ids = 0
   const checker = new Checker(
-    gid => ['rxe0', 'rxe1'].find(device => gidOf(device)[0] === gid[0]),
+    gid => [0, 1].find(device => gidOf(`rxe${device}`)[0] === gid[0]),
     finding => found.push(finding),
   )
   const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method'>): void => {
     time += 1000
-    const base = { time, device: 'rxe0', program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
+    const place = { device: 'rxe0', deviceNumber: 0, context: 0 }
+    const base = { time, ...place, program: client, object: undefined, args: {}, out: {}, why: 'call' as const }
     checker.called({ ...base, stack: [`${changes.class}.${changes.method}`], ...changes })
   }
   const create = (
@@ -45,10 +46,16 @@ const world = () => {
     call({ class: object.class.name, method: 'modify', object, args })
   const destroy = (object: ObjectName, changes: Partial<CheckedCall> = {}): void =>
     call({ class: object.class.name, method: 'destroy', object, ...changes })
-  const fail = (failure: Partial<Failure> & { readonly cause: Cause }, peerDevice?: string): void => {
+  const fail = (
+    failure: Partial<Failure> & { readonly cause: Cause },
+    peerDevice?: number,
+    changes: Partial<CheckedFailure> = {},
+  ): void => {
     time += 1000
     checker.failed({
       time,
+      deviceNumber: 0,
+      context: 0,
       program: client,
       failure: {
         what: 'send',
@@ -60,6 +67,7 @@ const world = () => {
       },
       peerDevice,
       postStack: (queue, number) => (queue === PostQueue.SEND ? [`post to ${number}`] : []),
+      ...changes,
     })
   }
   /** A queue pair of rxe0 with number `qpn`, connected to `peer` there. */
@@ -89,7 +97,7 @@ test('a stale rkey is told with the place where the region was deregistered, and
   const mr = create('mr', { length: 4096n }, { lkey: 0x700, rkey: 0x700 })
   destroy(mr)
   const cause = because('RKEY_DEREGISTERED', { key: 0x700, start: 0n, end: 4096n })
-  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, ofPeer: true }, 'rxe0')
+  fail({ qpn: 1, status: REM_ACCESS_ERR, cause, peer: { qpn: 2, address: '::1' }, ofPeer: true }, 0)
   const [finding] = found
   assert.equal(finding?.id, 'stale-rkey')
   assert.deepEqual(
@@ -125,7 +133,7 @@ test('the peer that does not answer: its number, type, state, address, MTU and P
     const w = world()
     w.connected(1, 2)
     make(w)
-    w.fail(noAnswer(2, state), 'rxe0')
+    w.fail(noAnswer(2, state), 0)
     assert.deepEqual(w.ids(), [`${id} error`])
   }
 })
@@ -135,7 +143,7 @@ test('the finding of a peer in error is that of its first failure', () => {
   w.connected(1, 2)
   w.connected(2, 1)
   w.fail({ what: 'event', qpn: 2, event: 3, cause: because('REMOTE_ENDED', {}) })
-  w.fail(noAnswer(2, ERR), 'rxe0')
+  w.fail(noAnswer(2, ERR), 0)
   assert.deepEqual(w.ids(), ['peer-ended error'])
   assert.match(w.found[0]!.text, /the peer failed first: /)
 })
@@ -150,7 +158,7 @@ test('a connection that does not fit is a warning at its end, unless a failure h
   const told = world()
   const other = told.connected(1, 2, { sqPsn: 9 })
   told.connected(2, 1)
-  told.fail(noAnswer(2), 'rxe0')
+  told.fail(noAnswer(2), 0)
   told.destroy(other)
   assert.deepEqual(told.ids(), ['psn-mismatch error'])
 })
@@ -187,6 +195,75 @@ test('repeated findings are counted, one place each', () => {
   for (const qpn of [1, 1, 1, 3]) w.fail({ qpn, cause: because('LKEY_UNKNOWN', { key: 7 }) })
   assert.deepEqual(w.ids(), ['unknown-lkey error', 'unknown-lkey error'])
   assert.deepEqual(w.checker.counts, [3, 1])
+})
+
+test('what many processes of one program do at one place is one finding', () => {
+  const w = world()
+  for (let pid = 1; pid <= 1000; pid++)
+    w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid, command: 'child' } })
+  w.fail({ cause: because('LKEY_UNKNOWN', { key: 7 }) }, undefined, { program: { pid: 1001, command: 'other' } })
+  assert.deepEqual(w.checker.counts, [1000, 1])
+})
+
+test('UC accepts any PSN at the begin of a message', () => {
+  const w = world()
+  const one = w.connected(1, 2, { sqPsn: 9 }, 'uc_qp')
+  w.connected(2, 1, { pathMtu: 3 }, 'uc_qp')
+  w.destroy(one)
+  assert.deepEqual(w.ids(), [])
+})
+
+test('an event of a queue pair whose peer is elsewhere is a finding, unless its CQ tells it', () => {
+  const w = world()
+  w.connected(1, 2, { address: { dgid: gidOf('rxe7'), sgidIndex: 0 } })
+  w.fail({ what: 'event', qpn: 1, event: 1, cause: because('COMPLETION_LOST', { cq: 1, entries: 4 }) })
+  assert.deepEqual(w.ids(), [])
+  w.fail({ what: 'event', qpn: 1, event: 3, cause: because('RKEY_UNKNOWN', { key: 1 }) })
+  assert.deepEqual(w.ids(), ['unknown-rkey error'])
+})
+
+test('handles count in each context, and a renamed device keeps its objects', () => {
+  const w = world()
+  const cqOf = (id: number, context: number): void =>
+    w.call({
+      class: 'cq',
+      method: 'create',
+      object: { id, handle: 0, class: { name: 'cq' } },
+      out: { cqe: 4 },
+      context,
+      stack: [`context ${context}`],
+    })
+  cqOf(100, 1)
+  cqOf(101, 2)
+  w.connected(1, 2)
+  const cause = because('CQ_FULL', { cq: 0, entries: 4 })
+  w.fail({ what: 'event', event: 0, cause, device: 'renamed' }, undefined, { context: 1 })
+  w.fail({ qpn: 1, cause: because('LKEY_UNKNOWN', { key: 7 }), device: 'renamed' })
+  assert.deepEqual(
+    w.found.map(({ device, objects }) => [device, objects[0]?.history[0]?.stack[0]]),
+    [
+      ['renamed', 'context 1'],
+      ['renamed', 'rc_qp.create'],
+    ],
+  )
+})
+
+test('a resized CQ and a region that was registered anew have their new size', () => {
+  const w = world()
+  const cq = w.create('cq', { cqe: 1 }, { cqe: 1 })
+  w.call({ class: 'cq', method: 'modify', object: cq, args: { cqe: 8 }, out: { cqe: 8 } })
+  w.create('rc_qp', { sendCq: cq, recvCq: cq, cap: { maxSendWr: 4, maxRecvWr: 4 } }, { qpNum: 1 })
+  assert.deepEqual(w.ids(), [])
+  const mr = w.create('mr', { length: 8n }, { lkey: 1, rkey: 1 })
+  w.call({
+    class: 'mr',
+    method: 'modify',
+    object: mr,
+    args: { translation: { length: 16n } },
+    out: { lkey: 1, rkey: 1 },
+  })
+  w.destroy(mr, { refused: { errno: Errno.EBUSY, reason: 'in use' } })
+  assert.match(w.found[0]!.text, /MR 0x1 of 16 bytes cannot be deregistered, it is in use \(EBUSY\)/)
 })
 
 test('flushed requests, notes, and events of a queue pair whose request failed are no findings', () => {
@@ -254,7 +331,7 @@ test('distinct findings are bounded', () => {
 test('posts that are refused: too early, to a full queue, or with wrong arguments', () => {
   const w = world()
   w.connected(1, 2)
-  const place = { time: 1, device: 'rxe0', program: client, number: 1, wrId: 5n, stack: [] }
+  const place = { time: 1, device: 'rxe0', deviceNumber: 0, program: client, number: 1, wrId: 5n, stack: [] }
   const { EINVAL, ENOMEM } = Errno
   const { SEND, RECEIVE } = PostQueue
   const cases: readonly (readonly [queue: number, state: number, error: number, id: string])[] = [

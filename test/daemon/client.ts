@@ -19,15 +19,25 @@ import {
   writeRequest,
   writeTool,
 } from '../../src/uapi/session-codec.ts'
-import type { Stat, ToolReply } from '../../src/uapi/tool.ts'
+import type { DaemonConfig, Stat, ToolReply } from '../../src/uapi/tool.ts'
 
 let daemons = 0
 
 /** A daemon in this process with one device, ended with the test. */
-export const daemonOf = async (t: TestContext, folder: string, devices = ['127.0.0.1']): Promise<Daemon> => {
+export const daemonOf = async (
+  t: TestContext,
+  folder: string,
+  devices = ['127.0.0.1'],
+  more: Partial<DaemonConfig> = {},
+): Promise<Daemon> => {
   const daemon = await startDaemon({
     socket: join(folder, `sock${daemons++}`),
-    config: { devices: devices.map((address, i) => ({ name: `rxe${i}`, address })), fault: '', link: 'memory' },
+    config: {
+      devices: devices.map((address, i) => ({ name: `rxe${i}`, address })),
+      fault: '',
+      link: 'memory',
+      ...more,
+    },
     endWithLastClient: false,
   })
   t.after(() => daemon.close())
@@ -72,6 +82,8 @@ export interface Client {
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
+  /** Sends STACK; returns its return value. */
+  stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
   stat(): Promise<Stat>
   /** Keeps a descriptor until the client closes. */
@@ -172,6 +184,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     netlink: (number, operation, extra, argument) =>
       ask(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
     refresh: () => ask(writeRequest(outgoing, 'REFRESH', {})),
+    stack: async (id, frames) =>
+      Number((await ask(writeRequest(outgoing, 'STACK', { pid: process.pid }, { id, frames }))).ret),
     async tool(request, fds = []) {
       const text = typeof request === 'string' ? request : JSON.stringify(request)
       return JSON.parse((await ask(writeTool(outgoing, {}, text), fds)).text) as ToolReply

@@ -24,13 +24,14 @@ export interface CheckSources {
 }
 
 /** The first device that has a GID like this. */
-const deviceWhere = (core: Core, matches: (gid: Uint8Array) => boolean): string | undefined => {
-  for (const { name, ports } of core.devices.values())
-    for (const { gids } of ports) if (gids.entries.some(entry => entry !== undefined && matches(entry.gid))) return name
+const deviceWhere = (core: Core, matches: (gid: Uint8Array) => boolean): number | undefined => {
+  for (const { index, ports } of core.devices.values())
+    for (const { gids } of ports)
+      if (gids.entries.some(entry => entry !== undefined && matches(entry.gid))) return index
   return undefined
 }
 
-/** The name of the device that has a GID. */
+/** The device that has a GID. */
 export const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
@@ -38,7 +39,23 @@ export const deviceWithGid =
 
 const NONE: Stack = []
 
-const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook => {
+/** Numbers contexts. */
+const createNumbers = (): ((context: Context) => number) => {
+  const known = new WeakMap<Context, number>()
+  let next = 0
+  return context => {
+    const number = known.get(context) ?? next++
+    known.set(context, number)
+    return number
+  }
+}
+
+const hookOf = (
+  device: Device,
+  checker: Checker,
+  sources: CheckSources,
+  numberOf: (context: Context) => number,
+): Hook => {
   const stacks = new WeakMap<CallContext, Stack>()
   return {
     // A handler that waits ends when another call runs.
@@ -52,6 +69,8 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook =
       checker.called({
         time: sources.now(),
         device: device.name,
+        deviceNumber: device.index,
+        context: numberOf(context),
         program,
         class: entry.class.name,
         method: entry.name,
@@ -72,10 +91,11 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook =
 /** Feeds `checker` until the function returned is called. */
 export const feedChecker = (core: Core, checker: Checker, sources: CheckSources): (() => void) => {
   const hooks = new Map<Device, () => void>()
+  const numberOf = createNumbers()
   const unregister = registerClient(core, {
     name: 'check',
     add(device) {
-      hooks.set(device, addHook(device, hookOf(device, checker, sources)))
+      hooks.set(device, addHook(device, hookOf(device, checker, sources, numberOf)))
       return true
     },
     remove(device) {
@@ -83,12 +103,14 @@ export const feedChecker = (core: Core, checker: Checker, sources: CheckSources)
       hooks.delete(device)
     },
   })
-  const forget = addFailureHandler(core, (failure, _device, context) => {
+  const forget = addFailureHandler(core, (failure, device, context) => {
     const program = context && sources.program(context)
     if (context === undefined || program === undefined) return
     const { peer, wrId = 0n } = failure
     checker.failed({
       time: sources.now(),
+      deviceNumber: device.index,
+      context: numberOf(context),
       program,
       failure,
       peerDevice: peer && deviceWhere(core, gid => addressText(gid) === peer.address),

@@ -251,10 +251,14 @@ const serve = (
     reply(writeHelloReply(outgoing, request, { error, root: daemon.root }), error === 0 ? [daemon.parkedFd] : [])
   }
 
-  /** A daemon that does not check programs forgets it. */
+  /**
+   * A daemon that does not check programs forgets it. So are stacks of other users: to print one, its owner would have
+   * addr2line read files that they name.
+   */
   const defineStack = (): void => {
     const { pid, id, frames } = request
-    const isKept = daemon.check?.define(process.pid, pid, id, frames) ?? true
+    const isWanted = daemon.check !== undefined && standing === 'owner'
+    const isKept = !isWanted || daemon.check.define(client, { pid: process.pid, declared: pid }, id, frames)
     reply(writeCallReply(outgoing, request, isKept ? 0 : -Errno.ENOSPC))
   }
 

@@ -116,8 +116,10 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     return { tracing: true }
   }
 
+  const notForGuests = { error: 'only the user of this daemon may see findings' }
+
   const watchFindings = (): ToolReply => {
-    if (!counter.trusted) return { error: 'only the user whose daemon this is may see findings' }
+    if (!counter.trusted) return notForGuests
     if (daemon.check === undefined) return { error: 'it does not check programs; start it with --check' }
     if (undo) return { error: 'this session watches already' }
     undo = daemon.check.subscribe(finding => post({ finding }))
@@ -167,7 +169,9 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     else if (request?.what === 'device') reply = changeDevices(request)
     else if (request?.what === 'findings') reply = watchFindings()
     else if (request?.what === 'counts')
-      reply = { counts: daemon.check?.counts ?? [], dropped: daemon.check?.dropped ?? 0 }
+      reply = counter.trusted
+        ? { counts: daemon.check?.counts ?? [], dropped: daemon.check?.dropped ?? 0 }
+        : notForGuests
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request, file)
     for (const fd of fds) if (fd !== file || 'error' in reply) close(fd)
@@ -186,7 +190,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
         counter.reply(length > 0 ? length : writeToolReply(counter.buffer, to, tooLong))
       }
       // What programs left counts, whose end the daemon may not have seen yet.
-      if (wanted?.what === 'counts' && daemon.check !== undefined)
+      if (wanted?.what === 'counts' && counter.trusted && daemon.check !== undefined)
         void daemon.untilEnded(counter.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()
     },

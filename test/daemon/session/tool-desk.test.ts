@@ -187,6 +187,8 @@ test('only the daemon’s own user may trace calls of all users', () => {
   const reply = stranger.ask(trace)
   assert.match('error' in reply ? reply.error : '', /only the user/)
   assert.equal(stranger.subscribers.size, 0)
+  for (const what of ['findings', 'counts'])
+    assert.deepEqual(stranger.ask({ what }), { error: 'only the user of this daemon may see findings' })
   const fault = stranger.ask({ what: 'fault', set: 'drop=1' })
   assert.match('error' in fault ? fault.error : '', /only the user of this daemon may set faults/)
   assert.ok('config' in stranger.ask({ what: 'config' }), 'any user may make the other requests')

@@ -1,0 +1,42 @@
+/*
+ * Stacks that programs name to a daemon that checks them: how many, how long, and whose ids.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Errno } from '../../src/spec/errno.ts'
+import { scratchFolder } from '../tools.ts'
+import { daemonOf, dial } from './client.ts'
+
+const folder = scratchFolder()
+const REFUSED = -Errno.ENOSPC
+
+test('a process has at most 4096 stacks, each id once; a later session of it begins anew', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
+  const client = dial(t, daemon)
+  await client.hello()
+  for (let id = 1; id <= 4096; id++) assert.equal(await client.stack(id, `/app+0x${id.toString(16)} main\n`), 0)
+  assert.equal(await client.stack(4097, '/app+0x1 main\n'), REFUSED)
+  assert.equal(await client.stack(1, '/app+0x1 main\n'), REFUSED)
+  const later = dial(t, daemon)
+  await later.hello()
+  assert.equal(await later.stack(1, '/other+0x1 main\n'), 0)
+  assert.equal(await later.stack(1, '/other+0x1 main\n'), REFUSED)
+})
+
+test('stacks of one process have 16 MiB together, with their frames', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
+  const client = dial(t, daemon)
+  await client.hello()
+  const long = 'x'.repeat(4087)
+  const manyFrames = 'x\n'.repeat(2043)
+  let kept = 0
+  // 64 frames of a stack are kept.
+  while ((await client.stack(++kept, kept % 2 === 0 ? long : manyFrames)) === 0);
+  assert.ok(kept > 2500 && kept < 4096, `${kept} stacks`)
+})
+
+test('a daemon that does not check programs keeps no stacks', async t => {
+  const client = dial(t, await daemonOf(t, folder))
+  await client.hello()
+  for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)
+})
