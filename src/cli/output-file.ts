@@ -1,7 +1,7 @@
 /*
  * Output files of commands (host/output-file.ts); one that cannot be written is a usage error.
  */
-import { writeSync } from 'node:fs'
+import { closeSync, writeSync } from 'node:fs'
 import { createOutputFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
@@ -14,8 +14,43 @@ export const createOutput = (name: string): number => {
   }
 }
 
+export interface Output {
+  /** A failure is told once; the program that runs goes on, and later text is dropped. */
+  write(text: string): void
+  readonly failed: boolean
+  close(): void
+}
+
+const STDERR = 2
+
+/** Where a command writes while it runs a program: the file, or standard error. Throws UsageError as `createOutput`. */
+export const openOutput = (name: string | undefined): Output => {
+  const fd = name === undefined ? STDERR : createOutput(name)
+  let failed = false
+  return {
+    write(text) {
+      if (failed) return
+      try {
+        writeAll(fd, text)
+      } catch (error) {
+        failed = true
+        if (fd !== STDERR)
+          process.stderr.write(
+            `userdma: cannot write to ${name}: ${(error as NodeJS.ErrnoException).code}; the rest is missing\n`,
+          )
+      }
+    },
+    get failed() {
+      return failed
+    },
+    close() {
+      if (fd !== STDERR) closeSync(fd)
+    },
+  }
+}
+
 /** Writes everything, also to a pipe that is temporarily full. */
-export const writeAll = (fd: number, text: string): void => {
+const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
   for (let at = 0; at < bytes.length; ) {
     try {

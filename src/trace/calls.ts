@@ -18,7 +18,8 @@ import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from 
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
 /** Text of processes and messages on one line; control characters must not reach the terminal. */
-const plain = (text: string): string => text.replace(/\p{C}+/gu, ' ').trim()
+export const printable = (text: string): string => text.replace(/\p{C}+/gu, ' ')
+const plain = (text: string): string => printable(text).trim()
 
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])
 

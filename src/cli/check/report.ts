@@ -2,6 +2,7 @@
  * Findings as text for people, as JSON, and as SARIF 2.1.0 for CI.
  */
 import { type Finding, findings, type Moment, type Severity } from '../../spec/findings.ts'
+import { printable } from '../../trace/calls.ts'
 import type { Frame, Symbols } from './symbols.ts'
 
 /** Frames of a stack that are printed. */
@@ -45,7 +46,7 @@ export const findingText = (finding: Finding, symbols: Symbols): string => {
     ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
     `  advice: ${findings[id].advice}`,
   ]
-  return `${lines.join('\n')}\n`
+  return `${lines.map(printable).join('\n')}\n`
 }
 
 const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
@@ -73,8 +74,11 @@ const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   return known.find(({ file }) => !file!.startsWith('/usr/')) ?? known[0]
 }
 
-const location = ({ file, line }: Frame) => ({
-  physicalLocation: { artifactLocation: { uri: file }, region: { startLine: line } },
+/** A path as a URI reference. */
+const uriOf = (file: string): string => file.split('/').map(encodeURIComponent).join('/')
+
+const location = ({ file = '', line }: Frame) => ({
+  physicalLocation: { artifactLocation: { uri: uriOf(file) }, region: { startLine: line } },
 })
 
 /** A log of one run (SARIF 2.1.0). */

@@ -3,7 +3,8 @@
  * one of them is installed and the file has debug information. Other frames (of V8) are text already.
  */
 import { spawnSync } from 'node:child_process'
-import { relative } from 'node:path'
+import { statSync } from 'node:fs'
+import { relative, resolve } from 'node:path'
 import type { Stack } from '../../spec/findings.ts'
 
 export interface Frame {
@@ -55,6 +56,15 @@ const parseOutput = (output: string, addresses: readonly string[]): Map<string, 
   return found
 }
 
+/** Neither a FIFO, at which a tool would wait, nor what cannot be found. */
+const isFile = (path: string): boolean => {
+  try {
+    return statSync(path).isFile()
+  } catch {
+    return false
+  }
+}
+
 /** Libraries whose inner functions say nothing to their callers. */
 const INNER = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
@@ -86,8 +96,11 @@ export const createSymbols = (): Symbols => {
     const missing = [...new Set(addresses)].filter(address => !ofObject.has(address))
     if (missing.length === 0) return
     for (const address of missing) ofObject.set(address, [])
+    // The program named it: an absolute path is neither an option (-x) nor a file of options (@x).
+    const path = resolve(object)
+    if (!isFile(path)) return
     for (const [tool, ...args] of tools) {
-      const { status, stdout } = spawnSync(tool, [...args, object, ...missing], {
+      const { status, stdout } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
         timeout: PATIENCE,
         stdio: ['ignore', 'pipe', 'ignore'],

@@ -5,12 +5,13 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
+import { printable } from '../../trace/calls.ts'
 import { findingJson, findingText, sarifLog } from '../check/report.ts'
 import { parseSuppressions, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput, writeAll } from '../output-file.ts'
+import { openOutput } from '../output-file.ts'
 import { packageRoot, shimLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
@@ -27,7 +28,6 @@ export interface CheckOptions extends JoinOptions {
 
 /** EX_DATAERR of sysexits.h. */
 const FOUND = 65
-const STDERR = 2
 
 const severityOf = (text: string): Severity => {
   const found = severities.find(one => one === text)
@@ -52,9 +52,9 @@ export const check = async (program: string, args: readonly string[], options: C
   shimLibrary()
   const failOn = severityOf(options.failOn ?? 'error')
   const suppressions = readSuppressions(options.suppressions ?? [])
-  const output = options.output === undefined ? STDERR : createOutput(options.output)
-  const sarif = options.sarif === undefined ? undefined : createOutput(options.sarif)
-  const print = (text: string): void => writeAll(output, text)
+  const output = openOutput(options.output)
+  const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
+  const print = output.write
   const symbols = createSymbols()
   const shown: Finding[] = []
   let suppressed = 0
@@ -77,15 +77,26 @@ export const check = async (program: string, args: readonly string[], options: C
     status = await runUnder(joined, program, args, { stacks: true })
     // Findings and replies stay in order: all of the program have come before this reply.
     const { counts, dropped } = await joined.client.counts()
+    if (isPrivate) tellRunning((await joined.client.stat()).contexts)
     const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
     if (options.json)
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
     else print(summary(counted, suppressed, dropped))
-    if (sarif !== undefined) writeAll(sarif, `${JSON.stringify(sarifLog(counted, symbols, version()), null, 2)}\n`)
+    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, version()), null, 2)}\n`)
   } finally {
     await joined.leave()
   }
-  process.exitCode = shown.some(({ severity }) => rank(severity) >= rank(failOn)) ? FOUND : status
+  const isFound = shown.some(({ severity }) => rank(severity) >= rank(failOn))
+  const isIncomplete = output.failed || sarif?.failed === true
+  process.exitCode = isFound ? FOUND : isIncomplete ? status || 1 : status
+}
+
+/** Programs that go on, such as daemons, have contexts of a daemon that ends now. */
+const tellRunning = (contexts: number): void => {
+  if (contexts > 0)
+    process.stderr.write(
+      `userdma check: ${plural(contexts, 'device context')} still open in processes that go on; their devices end now\n`,
+    )
 }
 
 const version = (): string =>
@@ -100,7 +111,7 @@ const summary = (counted: readonly (readonly [Finding, number])[], suppressed: n
   const repeated = counted.filter(([, count]) => count > 1)
   return [
     `userdma check: ${kinds.length === 0 ? 'no findings' : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
-    ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${text}`),
+    ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...(dropped === 0 ? [] : [`  ${plural(dropped, 'further finding')} not shown: there were too many`]),
     '',
   ].join('\n')

@@ -15,7 +15,7 @@ import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
 import type { TraceEvent } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
-import { createOutput, writeAll } from '../output-file.ts'
+import { createOutput, openOutput } from '../output-file.ts'
 import { shimLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
@@ -32,7 +32,6 @@ export interface TraceOptions extends JoinOptions {
   readonly json?: boolean
 }
 
-const STDERR = 2
 /** Classes of all drivers. */
 const OWN_CLASSES = [CtxContext.name, Sink.name]
 
@@ -76,8 +75,8 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
-  const { onTrace, end } = printer(options, text => writeAll(output, `${text}\n`))
-  const output = options.output === undefined ? STDERR : createOutput(options.output)
+  const { onTrace, end } = printer(options, text => output.write(`${text}\n`))
+  const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
   const joined = await joinDaemon(options, { onTrace })
   let status = 1
@@ -91,7 +90,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     end()
   } finally {
     await joined.leave()
-    for (const fd of [output, pcap]) if (fd !== undefined && fd !== STDERR) closeSync(fd)
+    output.close()
+    if (pcap !== undefined) closeSync(pcap)
   }
-  process.exitCode = status
+  process.exitCode = output.failed ? status || 1 : status
 }

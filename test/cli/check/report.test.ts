@@ -36,6 +36,30 @@ test('text for people', () => {
   )
 })
 
+test('what programs name has no control characters on a terminal', () => {
+  const odd = 'a\x1b[31m\x9b2J\nuserdma check: error'
+  const text = findingText(
+    {
+      ...finding,
+      text: odd,
+      details: [odd],
+      program: { pid: 7, command: odd },
+      moments: [{ what: 'posted', time: 0, stack: [odd] }],
+      objects: [{ name: odd, history: [{ what: 'created', time: 0, stack: [odd] }] }],
+    },
+    createSymbols(),
+  )
+  const kept = [...text].filter(char => char !== '\n').join('')
+  assert.doesNotMatch(kept, /\p{C}/u)
+  assert.equal(text.split('\n').filter(line => line.startsWith('userdma check:')).length, 1)
+})
+
+test('SARIF has URIs of files', () => {
+  const odd = { ...finding, moments: [{ what: 'posted', time: 0, stack: ['main (/a b/50%#?.ts:3:1)'] }] }
+  const [run] = sarifLog([[odd, 1]], createSymbols(), '1').runs
+  assert.equal(run?.results[0]?.locations?.[0]?.physicalLocation.artifactLocation.uri, '/a%20b/50%25%23%3F.ts')
+})
+
 test('JSON has frames in place of addresses, and the count', () => {
   const { moments, count } = findingJson(finding, createSymbols(), 3)
   assert.equal(count, 3)

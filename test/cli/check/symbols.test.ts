@@ -1,0 +1,40 @@
+/*
+ * Files of frames, as hostile programs may name them.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { createSymbols } from '../../../src/cli/check/symbols.ts'
+import { compileC, findTool, scratchFolder } from '../../tools.ts'
+
+const folder = scratchFolder()
+const lacking = ['cc', 'nm', 'addr2line'].every(name => findTool(name)) ? false : 'cc, nm or addr2line is missing'
+
+/** A program with debug information, and the address of a function in it. */
+const build = () => {
+  const source = join(folder, 'program.c')
+  writeFileSync(source, 'int found(void);\nint found(void) { return 1; }\nint main(void) { return found(); }\n')
+  const program = compileC(join(folder, 'program'), [source], ['-g'])
+  const [address = ''] = /^[0-9a-f]+(?= T found$)/m.exec(spawnSync('nm', [program], { encoding: 'utf8' }).stdout) ?? []
+  return { program, address: `0x${address.replace(/^0+/, '')}` }
+}
+
+test('the name of a file is never an option, or a file of options', { skip: lacking }, () => {
+  const { program, address } = build()
+  const functionOf = (object: string): string | undefined =>
+    createSymbols().framesOf([`${object}+${address} symbol`])[0]?.function
+  assert.equal(functionOf(program), 'found')
+  // Tools read arguments from @FILE.
+  writeFileSync(join(folder, 'options'), program)
+  assert.equal(functionOf(`@${join(folder, 'options')}`), 'symbol')
+  assert.equal(functionOf('--help'), 'symbol')
+})
+
+test('a file that is no regular one, or has an impossible name, is not opened', { skip: lacking }, () => {
+  const fifo = join(folder, 'fifo')
+  spawnSync('mkfifo', [fifo])
+  for (const object of [fifo, folder, '/dev/zero', `/${'x'.repeat(4000)}`, 'x\0y'])
+    assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
+})
