@@ -273,20 +273,19 @@ static int prepare(int fd, const struct shim_guard *guard)
 long session_call(int fd, uint32_t type, uint64_t first, uint64_t second)
 {
     struct shim_guard guard;
-    struct stack stack;
     int saved = errno;
-    if (UNLIKELY(shim_stacks))
-        stack_take(&stack);
+    const uint32_t stack = UNLIKELY(shim_stacks) ? stack_here() : 0;
     if (!session_enter(&guard))
         return -1;
     struct reply reply;
     long result = prepare(fd, &guard);
     if (result == 0) {
         struct request request = {
-            .header = {.type = type, .fd = fd, .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0},
+            .header = {.type = type,
+                       .fd = fd,
+                       .context = fd_kind(fd) == FD_CONTEXT ? fd_lookup(fd)->context : 0,
+                       .stack = stack},
         };
-        if (UNLIKELY(shim_stacks))
-            request.header.stack = stack_number(&stack, &guard);
         _Static_assert(sizeof request.write == sizeof request.ioctl, "calls have one size");
         _Static_assert(sizeof request.netlink == sizeof request.ioctl, "calls have one size");
         if (type == USERDMA_WRITE || type == USERDMA_READ)

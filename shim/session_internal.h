@@ -70,9 +70,6 @@ uint16_t session_generation(void);
  */
 int session_exchange(struct request *request, size_t body, struct reply *reply, const struct shim_guard *guard);
 
-/* With the lock held and a live connection: the number of a stack, which the daemon knows then; 0: none. */
-uint32_t stack_number(const struct stack *stack, const struct shim_guard *guard);
-
 /* With the lock held: like valgrind_mark (shim.h). */
 void valgrind_mark_locked(const struct shim_guard *guard);
 

@@ -146,19 +146,10 @@ void shim_init(void);
 
 /* ---- stacks.c ---- */
 
-#define STACK_FRAMES 24
-struct stack {
-    void *frames[STACK_FRAMES];
-    unsigned depth;
-    uint64_t hash;
-};
-
 /* Whether stacks are recorded, from the environment. */
 void stacks_detect(void);
-/* The caller's stack. */
-void stack_take(struct stack *stack);
-/* The number of the caller's stack for requests that it posts; 0: none. */
-uint32_t stack_of_posts(void);
+/* The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno. */
+uint32_t stack_here(void);
 /* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports a request that was refused when it was posted. Returns `error`; preserves errno. */

@@ -15,6 +15,13 @@
 
 bool shim_stacks;
 
+#define STACK_FRAMES 24
+struct stack {
+    void *frames[STACK_FRAMES];
+    unsigned depth;
+    uint64_t hash;
+};
+
 /* Distinct stacks of a process; further ones have no number. A power of two. */
 #define MAX_STACKS 8192
 
@@ -41,7 +48,7 @@ void stacks_detect(void)
         backtrace(&frame, 1);
 }
 
-void stack_take(struct stack *stack)
+static void stack_take(struct stack *stack)
 {
     const int depth = backtrace(stack->frames, STACK_FRAMES);
     stack->depth = depth < 0 ? 0 : (unsigned)depth;
@@ -73,7 +80,10 @@ static const void *base_of(const void *address)
     return dladdr(address, &info) ? info.dli_fbase : NULL;
 }
 
-/* Writes the frames as text, without those of this library. The main program's name may be relative: /proc has it. */
+/*
+ * Writes the frames as text, without those of this library. The main program's name may be relative: /proc has it.
+ * Without the session's lock: dladdr takes that of the loader, with which libraries' constructors run and make calls.
+ */
 static void write_frames(const struct stack *stack, char *text, size_t size)
 {
     const void *own = base_of((void *)stack_take);
@@ -103,52 +113,72 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
     }
 }
 
-/* With the lock held and a live connection: the stack's number, which the daemon knows then; 0 if it cannot have one. */
-uint32_t stack_number(const struct stack *stack, const struct shim_guard *guard)
+/* Too long for the union of `struct request`, which every call initialises. */
+struct definition {
+    struct userdma_header header;
+    struct userdma_stack stack;
+};
+
+/* With the lock held and a live connection: the number of a stack, which the daemon knows then; 0: none. */
+static uint32_t define(uint64_t hash, struct definition *definition, const struct shim_guard *guard)
 {
-    if (stack->depth == 0)
-        return 0;
     if (!is_current()) {
         memset(known, 0, sizeof known);
         count = 0;
         known_generation = session_generation();
         known_pid = getpid();
     }
-    const unsigned slot = slot_of(stack->hash);
+    const unsigned slot = slot_of(hash);
     if (known[slot].id != 0)
         return known[slot].id;
-    /* Half full at most, so that probes stay short. */
     if (count >= MAX_STACKS / 2)
         return 0;
-    /* Too long for the union of `struct request`, which every call initialises. */
-    struct {
-        struct userdma_header header;
-        struct userdma_stack stack;
-    } request = {.header = {.type = USERDMA_STACK, .fd = -1}, .stack = {.id = count + 1}};
+    definition->stack.id = count + 1;
     struct reply reply;
-    write_frames(stack, request.stack.frames, sizeof request.stack.frames);
-    if (session_exchange((struct request *)&request, sizeof request.stack, &reply, guard) != 0)
+    if (session_exchange((struct request *)definition, sizeof definition->stack, &reply, guard) != 0)
         return 0;
     reply_close_all(&reply);
     __atomic_store_n(&known[slot].id, ++count, __ATOMIC_RELAXED);
-    __atomic_store_n(&known[slot].hash, stack->hash, __ATOMIC_RELEASE);
+    __atomic_store_n(&known[slot].hash, hash, __ATOMIC_RELEASE);
     return count;
 }
 
-/* Without the lock. */
-static uint32_t number_of_post(const struct stack *stack)
+/* Apart, so that known stacks need little of the caller's. */
+__attribute__((noinline)) static uint32_t number_of_new(const struct stack *stack)
 {
+    struct definition definition = {.header = {.type = USERDMA_STACK, .fd = -1}};
+    write_frames(stack, definition.stack.frames, sizeof definition.stack.frames);
+    struct shim_guard guard;
+    if (!session_enter(&guard))
+        return 0;
+    const uint32_t id = session_ensure(&guard, false) ? define(stack->hash, &definition, &guard) : 0;
+    session_leave(&guard);
+    return id;
+}
+
+static uint32_t number_of(const struct stack *stack)
+{
+    if (stack->depth == 0)
+        return 0;
     if (LIKELY(is_current())) {
         const unsigned slot = slot_of(stack->hash);
         const uint32_t id = __atomic_load_n(&known[slot].id, __ATOMIC_RELAXED);
         if (LIKELY(__atomic_load_n(&known[slot].hash, __ATOMIC_ACQUIRE) == stack->hash && id != 0))
             return id;
+        /* Half full at most, so that probes stay short. */
+        if (__atomic_load_n(&count, __ATOMIC_RELAXED) >= MAX_STACKS / 2)
+            return 0;
     }
-    struct shim_guard guard;
-    if (!session_enter(&guard))
-        return 0;
-    const uint32_t id = session_ensure(&guard, false) ? stack_number(stack, &guard) : 0;
-    session_leave(&guard);
+    return number_of_new(stack);
+}
+
+uint32_t stack_here(void)
+{
+    struct stack stack;
+    const int saved = errno;
+    stack_take(&stack);
+    const uint32_t id = number_of(&stack);
+    errno = saved;
     return id;
 }
 
@@ -157,16 +187,6 @@ static uint32_t post_slot(uint32_t queue, uint32_t number, uint64_t wr_id)
 {
     const uint32_t mixed = ((uint32_t)wr_id ^ (uint32_t)(wr_id >> 32) ^ number * 31 ^ queue) * 0x9e3779b1u;
     return mixed >> (32 - __builtin_ctz(USERDMA_POST_LOG_ENTRIES));
-}
-
-uint32_t stack_of_posts(void)
-{
-    struct stack stack;
-    const int saved = errno;
-    stack_take(&stack);
-    const uint32_t id = number_of_post(&stack);
-    errno = saved;
-    return id;
 }
 
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack)
@@ -187,16 +207,17 @@ int stack_refused(int fd, uint32_t queue, const struct ibv_qp *qp, uint64_t wr_i
     if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
         return error;
     struct shim_guard guard;
-    struct stack stack;
     const int saved = errno;
-    stack_take(&stack);
-    if (!session_enter(&guard))
+    const uint32_t stack = stack_here();
+    if (!session_enter(&guard)) {
+        errno = saved;
         return error;
+    }
     const struct fd_entry *entry = fd_lookup(fd);
     if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
-        struct request request = {.header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context}};
+        struct request request = {
+            .header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context, .stack = stack}};
         struct reply reply;
-        request.header.stack = stack_number(&stack, &guard);
         request.refused = (struct userdma_refused){.wr_id = wr_id,
                                                    .queue = queue,
                                                    .number = qp->qp_num,

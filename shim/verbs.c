@@ -123,14 +123,14 @@ static bool can_send(const struct ibv_qp *qp)
 
 static void note_sends(const struct ibv_qp *qp, const struct ibv_send_wr *list)
 {
-    const uint32_t stack = stack_of_posts();
+    const uint32_t stack = stack_here();
     for (; list; list = list->next)
         stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, list->wr_id, stack);
 }
 
 static void note_receives(int fd, uint32_t queue, uint32_t number, const struct ibv_recv_wr *list)
 {
-    const uint32_t stack = stack_of_posts();
+    const uint32_t stack = stack_here();
     for (; list; list = list->next)
         stack_note_post(fd, queue, number, list->wr_id, stack);
 }
@@ -186,7 +186,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     }
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
-        const uint32_t stack = stack_of_posts();
+        const uint32_t stack = stack_here();
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }

@@ -9,11 +9,12 @@ import { describe, it } from 'node:test'
 import type { FindingId } from '../../src/spec/findings.ts'
 import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
-import { findTool } from '../tools.ts'
+import { compileC, findTool } from '../tools.ts'
 import {
   cleanEnvironment,
   freePort,
   lacking,
+  ownProgram,
   run,
   runUserdma,
   type Scope,
@@ -25,7 +26,18 @@ const sources = join(repoRoot, 'docs', 'findings')
 const built = (name: string): string => join(repoRoot, 'build', 'findings', name)
 const fixed = (name: string): string => join(repoRoot, 'build', 'findings', 'fixed', name)
 
+/** Calls back into the program, with the loader's lock. */
+const CONSTRUCTOR = `
+#include <stdint.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void begin(void)
+{
+    ((void (*)(void))(uintptr_t)strtoull(getenv("CONSTRUCTOR"), NULL, 16))();
+}
+`
+
 interface FrameJson {
+  readonly function: string
   readonly file?: string
   readonly line?: number
 }
@@ -36,6 +48,7 @@ interface FindingJson {
   readonly id: FindingId
   readonly severity: string
   readonly text: string
+  readonly count: number
   readonly program: { readonly command: string }
   readonly moments: readonly MomentJson[]
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
@@ -85,7 +98,7 @@ const assertFound = (id: string, found: readonly FindingJson[]): void => {
     )
 }
 
-describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () => {
+describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgram('check_cases')) }, () => {
   it('finds the fault of each program, with its line', async t => {
     const { found, status } = await checkScript(t, `${ids.map(id => `${built(id)} >&2`).join('; ')}; true`)
     for (const id of ids) assertFound(id, found)
@@ -133,6 +146,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () =>
   it('prints text, repeats and a summary; suppressions and SARIF', async t => {
     const folder = temporaryFolder(t)
     const twice = `${built('unknown-lkey')} >&2; ${built('leak')}; ${built('stale-rkey')} >&2`
+    const busy = await runUserdma(t, ['check', '--', built('destroy-busy')])
+    assert.match(busy.stderr, /: PD \d+ cannot be destroyed, it is used by MR 0x[0-9a-f]+ of 4096 bytes \(EBUSY\)/)
+
     const text = await runUserdma(t, ['check', '--', 'sh', '-c', twice])
     assert.match(
       text.stderr,
@@ -151,6 +167,54 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak')) }, () =>
       runs[0]?.results.map(({ ruleId }) => ruleId),
       ['unknown-lkey'],
     )
+  })
+
+  it('an output that fails is told once, and the program goes on', async t => {
+    const script = `${built('unknown-lkey')}; ${built('leak')}; echo over`
+    for (const options of [
+      ['-o', '/dev/full'],
+      ['--json', '-o', '/dev/full'],
+      ['--sarif', '/dev/full'],
+    ]) {
+      const { status, stdout, stderr } = await runUserdma(t, ['check', ...options, '--', 'sh', '-c', script])
+      assert.match(stdout, /over\n$/)
+      assert.equal(stderr.match(/cannot write to \/dev\/full: ENOSPC; the rest is missing\n/g)?.length, 1, stderr)
+      assert.equal(status, 65)
+    }
+    const silent = await runUserdma(t, ['check', '-o', '/dev/full', '--', 'true'])
+    assert.equal(silent.status, 1)
+  })
+
+  it('a request of a batch has the stack of ibv_wr_complete, whatever its wr_id', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} batch`)
+    assert.deepEqual(
+      found.map(({ id, moments: [moment] }) => [id, moment?.frames.some(frame => frame.function === 'batch')]),
+      [['unknown-lkey', true]],
+    )
+  })
+
+  it('children that make the same mistake have one finding; threads, forks and signal handlers may post', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} forks 20`)
+    assert.deepEqual(
+      found.map(({ id, count }) => [id, count]),
+      [['leak', 20]],
+    )
+    const { found: none, status, stderr } = await checkScript(t, `${ownProgram('check_cases')} threads`)
+    assert.deepEqual([none, status], [[], 0], stderr)
+  })
+
+  it('calls in a constructor do not wait for a thread that names its stack', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'library.c'), CONSTRUCTOR)
+    const library = compileC(join(folder, 'library.so'), [join(folder, 'library.c')], ['-shared', '-fPIC'])
+    const { stdout } = await checkScript(t, `${ownProgram('check_cases')} constructor ${library}`)
+    assert.equal(stdout, 'loaded\n')
+  })
+
+  it('a program that goes on after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
+    const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
+    const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
+    assert.match(stderr, /1 device context still open in processes that go on; their devices end now/)
   })
 
   it('a daemon that checks reports to tools that join it; another one is refused', async t => {
