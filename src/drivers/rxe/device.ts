@@ -12,6 +12,7 @@ import { raiseObjectEvent } from '../../core/events/events.ts'
 import { type Context, type Core, type Device, type Driver, Lifecycle } from '../../core/model.ts'
 import { findHandle } from '../../core/objects/handles.ts'
 import { objectsDownwards } from '../../core/objects/lifetime.ts'
+import { nextTurn } from '../../host/event-loop/next-turn.ts'
 import { emptyRun, type Port } from '../../phy/port.ts'
 import { because } from '../../spec/causes.ts'
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
@@ -50,7 +51,7 @@ import { openDatagrams, openManagement } from './core-queues.ts'
 import { createFailures } from './failures.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
-import { createPostScan, Where } from './rings/posts.ts'
+import { createPostScan, SLICE_ROWS, Where } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
 import { AttributeBits, createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
@@ -207,9 +208,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     added: row => posts.add(row),
     look: row => posts.look(row),
     catchUp(row) {
-      if (row !== undefined && !posts.behind(row)) return
-      if (row !== undefined) posts.look(row)
-      poll(now(), row === undefined ? Where.ALL : Where.CHANGED)
+      if (!posts.behind(row)) return
+      posts.look(row)
+      poll(now(), Where.CHANGED)
+    },
+    catchUpAll(isInside) {
+      poll(now(), isInside ? Where.CHANGED : Where.BEGIN)
+      return isInside || !posts.isUnfinished() ? undefined : finishRound()
     },
     linkDowned: 0,
     now,
@@ -353,6 +358,14 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     if (coreQueues.waiting > 0) for (const queue of coreQueues.byNumber.values()) queue.transmit()
     port.flush()
     return counters.sentPackets !== start
+  }
+
+  /** Checks the rest of the queues. A loop that begins a round meanwhile cannot prolong this without end. */
+  const finishRound = async (): Promise<void> => {
+    for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
+      await nextTurn()
+      if (device.alive) poll(now(), Where.CONTINUE)
+    }
   }
 
   const poll = (time: number, where: Where = Where.ALL): boolean => {

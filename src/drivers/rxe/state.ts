@@ -119,9 +119,14 @@ export interface RxeState {
   readonly look: (row: number) => void
   /**
    * A program posts before it calls, but the doorbell of the post may not have arrived: executes what was posted to the
-   * send queue of `row`, or of any queue without one. For methods whose result depends on it.
+   * send queue of `row`. For methods whose result depends on it.
    */
-  readonly catchUp: (row?: number) => void
+  readonly catchUp: (row: number) => void
+  /**
+   * The same for all send queues. Resolves when all are checked, a slice per turn; undefined: they are. `isInside`: each
+   * post has named its queue pair, so only those are checked.
+   */
+  readonly catchUpAll: (isInside: boolean) => Promise<void> | undefined
   /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */
   readonly released: number[]
   /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */

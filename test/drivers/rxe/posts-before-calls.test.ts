@@ -4,10 +4,11 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { closeContext, invokeNow } from '../../../src/core/index.ts'
+import { closeContext, invoke, invokeNow } from '../../../src/core/index.ts'
+import { SLICE_ROWS } from '../../../src/drivers/rxe/rings/posts.ts'
 import { Cq } from '../../../src/spec/classes/cq.ts'
 import { RcQp } from '../../../src/spec/classes/rc_qp.ts'
-import { errnoOf, modify, Qps, query } from './machine.ts'
+import { errnoOf, makeQp, modify, Qps, query } from './machine.ts'
 import { completions, type End, pair, piece } from './pair.ts'
 import { Flag, postReceive, postSend, Wr } from './provider.ts'
 
@@ -36,6 +37,15 @@ test('a query of a completion queue counts earlier posts', () => {
   failThree(a)
   const { completions: all, errors } = invokeNow(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller).out
   assert.deepEqual([all, errors], [3n, 3n])
+})
+
+test('with very many queue pairs a query of a completion queue checks them a slice per turn', async () => {
+  const { a } = pair()
+  for (let i = 0; i < 2 * SLICE_ROWS; i++) makeQp(a.p, a.cq)
+  failThree(a)
+  const answer = invoke(a.p.context, Cq, 'query', a.cq.handle, {}, a.p.caller)
+  assert.ok(answer instanceof Promise)
+  assert.equal((await answer).out.errors, 3n)
 })
 
 test('a query of a queue pair includes earlier sends and failures', () => {

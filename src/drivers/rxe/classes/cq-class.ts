@@ -4,6 +4,7 @@
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
+import type { CallContext } from '../../../core/model.ts'
 import { because } from '../../../spec/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
@@ -11,7 +12,7 @@ import { AsyncEventType, CqKind, QpState } from '../../../spec/enums.ts'
 import { CallError } from '../../../spec/errno.ts'
 import { Completion, type Completions } from '../../../transport/types.ts'
 import { Limits } from '../attributes.ts'
-import { mmapInfo, ringsOf } from '../context.ts'
+import { isInside, mmapInfo, ringsOf } from '../context.ts'
 import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
 import { type RxeState, stateOf } from '../state.ts'
 
@@ -24,6 +25,12 @@ const noThreshold = { count: 0, period: 0 }
 const requireCqe = (method: string, cqe: number): void => {
   if (cqe > Limits.maxCqe)
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
+}
+
+/** The answer once everything that was posted before the call is executed. */
+const caughtUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
+  const checked = stateOf(call).catchUpAll(isInside(call.context))
+  return checked === undefined ? answer() : checked.then(answer)
 }
 
 export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
@@ -46,11 +53,12 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
     },
 
     query(call, { state, events }) {
-      stateOf(call).catchUp()
-      const { ring, kind, completions, errors, compVector } = state
-      const { count, period } = events?.more?.threshold ?? noThreshold
-      const counts = { completions: BigInt(completions), errors: BigInt(errors) }
-      return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
+      return caughtUp(call, () => {
+        const { ring, kind, completions, errors, compVector } = state
+        const { count, period } = events?.more?.threshold ?? noThreshold
+        const counts = { completions: BigInt(completions), errors: BigInt(errors) }
+        return { cqe: ring.capacity, kind, ...counts, compVector, count, period }
+      })
     },
 
     modify(call, object, args, core) {
@@ -65,17 +73,18 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
       requireCqe('modify', cqe)
       if (state.kind === COUNTING)
         throw new CallError('EINVAL', 'cq.modify: attribute cqe: a queue that counts has no entries')
-      stateOf(call).catchUp()
-      const rings = ringsOf(call.context)
-      const old = resizeCqRing(rings, state, cqe)
-      if (!old)
-        throw new CallError(
-          'EINVAL',
-          `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
-        )
-      rings.free(old)
-      core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
-      return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
+      return caughtUp(call, () => {
+        const rings = ringsOf(call.context)
+        const old = resizeCqRing(rings, state, cqe)
+        if (!old)
+          throw new CallError(
+            'EINVAL',
+            `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
+          )
+        rings.free(old)
+        core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
+        return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
+      })
     },
 
     destroy(call, object, args, core) {
