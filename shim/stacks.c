@@ -109,6 +109,10 @@ static void write_frames(const struct stack *stack, char *text, size_t size)
             text[used] = 0;
             break;
         }
+        /* A frame is one line, whatever the file's name. */
+        for (char *at = text + used; at < text + used + written - 1; at++)
+            if ((unsigned char)*at < ' ')
+                *at = '?';
         used += (size_t)written;
     }
 }

@@ -83,7 +83,7 @@ const table = {
   },
   'peer-not-ready': {
     severity: 'error',
-    title: 'the peer was sent requests before it was in RTR',
+    title: 'the peer was sent requests while it was in RESET or INIT',
     why: 'A queue pair in RESET or INIT drops all packets (IBA 10.3.1), so the retries of the sender run out.',
     advice: 'exchange a message outside the connection after both ends are in RTR, before the first request',
     statuses: ['RETRY_EXC_ERR'],

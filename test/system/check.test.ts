@@ -3,7 +3,7 @@
  * without their faults are silent; exit statuses, output formats, suppressions; no alarm about right programs.
  */
 import assert from 'node:assert/strict'
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import type { FindingId } from '../../src/spec/findings.ts'
@@ -38,6 +38,7 @@ __attribute__((constructor)) static void begin(void)
 
 interface FrameJson {
   readonly function: string
+  readonly object?: string
   readonly file?: string
   readonly line?: number
 }
@@ -191,6 +192,14 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       found.map(({ id, moments: [moment] }) => [id, moment?.frames.some(frame => frame.function === 'batch')]),
       [['unknown-lkey', true]],
     )
+  })
+
+  it('a frame is one line, whatever the name of its file', async t => {
+    const program = join(temporaryFolder(t), 'odd\nname')
+    copyFileSync(built('unknown-lkey'), program)
+    const { found } = await checkScript(t, `'${program}' >&2`)
+    const objects = found[0]?.moments[0]?.frames.map(({ object }) => object?.split('/').at(-1))
+    assert.ok(objects?.includes('odd?name') && !objects.includes('name'), String(objects))
   })
 
   it('children that make the same mistake have one finding; threads, forks and signal handlers may post', async t => {
