@@ -171,6 +171,6 @@ int main(int argc, char **argv)
         return threads();
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
-    fprintf(stderr, "check_cases: batch, forks COUNT, threads or constructor LIBRARY\n");
-    return 2;
+    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY\n");
+    return 1;
 }

@@ -62,7 +62,7 @@ static void take(int socket, const char *numbers, int first)
     case FIRST_STAT: NEED(fstat(fds[DEVICE], &stat) == 0 && S_ISCHR(stat.st_mode), "fstat: %o", stat.st_mode); break;
     case FIRST_READ: NEED(read(fds[DEVICE], &byte, 1) < 0 && errno == EINVAL, "read: %s", strerror(errno)); break;
     case FIRST_EVENT:
-        NEED(write(fds[CHANNEL], "x", 1) < 0 && errno == EINVAL, "write to a channel: %s", strerror(errno));
+        NEED(write(fds[CHANNEL], "x", 1) < 0 && errno == EBADF, "write to a channel: %s", strerror(errno));
         NEED(poll(&quiet, 1, 0) == 0, "poll: %d", quiet.revents);
         break;
     }

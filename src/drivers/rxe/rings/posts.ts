@@ -62,7 +62,7 @@ export const createPostScan = (
   const changed: number[] = []
   const busy: number[] = []
   let looks = 0
-  /** Rows by context; some may have gone or belong to another one by now. */
+  /** Rows of contexts whose windows have posted; some may be unused or belong to another context by now. */
   const owned = new WeakMap<QueueOwner, Set<number>>()
   /** While the device has windows: rows with new posts that were not passed to the engine yet, and their contexts. */
   let isOrdering = false
@@ -134,11 +134,21 @@ export const createPostScan = (
     return found
   }
 
+  /** Only contexts with windows are asked for, so that the rows of others cost no memory. */
+  const rowsOf = (owner: QueueOwner): Set<number> => {
+    let rows = owned.get(owner)
+    if (rows !== undefined) return rows
+    rows = new Set()
+    for (let row = 0; row < rings.length; row++) if (rings[row]?.owner === owner) rows.add(row)
+    owned.set(owner, rows)
+    return rows
+  }
+
   const scanInOrder = (where: Where): boolean => {
     isOrdering = true
     const found = inspectWhere(where)
     for (const owner of posting)
-      for (const row of owned.get(owner) ?? [])
+      for (const row of rowsOf(owner))
         if (rings[row]?.owner === owner) inspect(row)
         else owned.get(owner)?.delete(row)
     posting.clear()
@@ -161,10 +171,7 @@ export const createPostScan = (
   return {
     add(row) {
       const owner = rings[row]?.owner
-      if (owner !== undefined) {
-        const rows = owned.get(owner) ?? new Set()
-        owned.set(owner, rows.add(row))
-      }
+      if (owner !== undefined) owned.get(owner)?.add(row)
       look(row)
     },
     look,
