@@ -63,7 +63,7 @@ static bool is_current(void)
     return known_pid == getpid() && known_generation == session_generation();
 }
 
-/* The slot of a hash, or the free one where it belongs; NULL if the table is full. */
+/* The slot of a hash, or the free one where it belongs. */
 static unsigned slot_of(uint64_t hash)
 {
     unsigned slot = (unsigned)(hash >> 20) % MAX_STACKS;

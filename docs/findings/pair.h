@@ -112,6 +112,23 @@ static inline void make_end(struct end *end)
     make_end_with(end, small_qp(), 16);
 }
 
+/* The end's queue pair anew, for the calls of ibv_wr_* (ibv_qp_create_send_ops_flags). */
+static inline void extend(struct end *end, uint64_t operations)
+{
+    check(ibv_destroy_qp(end->qp), "ibv_destroy_qp");
+    struct ibv_qp_init_attr_ex init = {
+        .qp_type = IBV_QPT_RC,
+        .send_cq = end->cq,
+        .recv_cq = end->cq,
+        .pd = end->pd,
+        .cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1},
+        .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
+        .send_ops_flags = operations,
+    };
+    end->qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
+    to_init(end);
+}
+
 static inline void to_rtr(struct end *end, const struct end *peer)
 {
     end->attr.qp_state = IBV_QPS_RTR;
@@ -178,6 +195,18 @@ static inline __attribute__((always_inline)) void post_receive(struct end *end, 
 {
     struct ibv_recv_wr *bad, wr = {.wr_id = 2, .sg_list = &sge, .num_sge = 1};
     check(ibv_post_recv(end->qp, &wr, &bad), "ibv_post_recv");
+}
+
+/* A fetch and add by the calls of ibv_wr_*, which check nothing. */
+static inline __attribute__((always_inline)) void post_atomic(struct end *end, uint64_t address, uint32_t rkey, uint32_t length)
+{
+    struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(end->qp);
+    ibv_wr_start(qp);
+    qp->wr_id = 1;
+    qp->wr_flags = IBV_SEND_SIGNALED;
+    ibv_wr_atomic_fetch_add(qp, rkey, address, 1);
+    ibv_wr_set_sge(qp, end->mr->lkey, address_of(end), length);
+    check(ibv_wr_complete(qp), "ibv_wr_complete");
 }
 
 /* Waits for one completion and returns its status. */

@@ -3,7 +3,7 @@
  * kept for a while, since stale keys and numbers name them.
  */
 import type { QpClassName } from '../spec/classes/qp.ts'
-import { QpState } from '../spec/enums.ts'
+import { nameIn, QpState } from '../spec/enums.ts'
 import type { Failure } from '../spec/failures.ts'
 import type { Moment, Program, Stack } from '../spec/findings.ts'
 
@@ -145,8 +145,7 @@ const numberOf = (value: unknown): number | undefined =>
   typeof value === 'number' ? value : typeof value === 'bigint' ? Number(value) : undefined
 
 /** Name of a queue pair's state. */
-export const stateName = (state: number): string =>
-  Object.entries(QpState.values).find(([, value]) => value === state)?.[0] ?? String(state)
+export const stateName = (state: number): string => nameIn(QpState.values, state)
 
 /** Names of a queue pair's state, and of its type. */
 export const stateOf = ({ qp: { state = QpState.values.RESET } }: KnownObject): string => stateName(state)
@@ -210,10 +209,6 @@ export class KnownObjects {
     if (this.#gone.size <= MAX_GONE || oldest === undefined) return
     this.#gone.delete(oldest.id)
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
-  }
-
-  get size(): number {
-    return this.#live.size + this.#gone.size
   }
 }
 

@@ -2,13 +2,11 @@
  * The command line of userdma: commands, options, help. Each command's module is loaded only when it is called, for a
  * fast start.
  */
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { Command, CommanderError, Option } from 'commander'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'
-import { packageRoot } from './places.ts'
+import { packageVersion } from './places.ts'
 
 const collect = (value: string, all: string[] = []): string[] => [...all, value]
 
@@ -58,9 +56,6 @@ ${examples(
   'userdma fault show',
   'userdma fault clear',
 )}`
-
-const version = (): string =>
-  (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
 
 /** The declaration of each command. */
 const commands: Readonly<Record<string, (program: Command) => void>> = {
@@ -276,7 +271,7 @@ const buildProgram = (named: string | undefined): Command => {
     )
 
   // Options never precede the command's name.
-  if (named === undefined) program.version(version(), '-V, --version', 'print the version')
+  if (named === undefined) program.version(packageVersion(), '-V, --version', 'print the version')
   for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
   for (const command of program.commands.flatMap(one => [one, ...one.commands])) {

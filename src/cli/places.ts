@@ -1,7 +1,7 @@
 /*
  * Locations: the checkout (or installed package), the preload library, and temporary folders.
  */
-import { chmodSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -49,3 +49,7 @@ export const privateFolder = (): string => {
 }
 
 export const removeFolder = (folder: string): void => rmSync(folder, { recursive: true, force: true })
+
+/** Of package.json. */
+export const packageVersion = (): string =>
+  (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version

@@ -8,7 +8,7 @@
  * `fails`: the completion statuses and asynchronous events that it causes. `note`: not an error, so the log leaves it
  * out. docs/reference/vendor-errors.md is generated from this table.
  */
-import { AccessFlags, type AsyncEventType, QpState } from './enums.ts'
+import { AccessFlags, type AsyncEventType, nameIn, QpState } from './enums.ts'
 import { type WcStatus, WrOpcode } from './work.ts'
 
 type StatusName = keyof typeof WcStatus.values
@@ -360,9 +360,6 @@ const rightsText = (bits: number): string =>
     .filter(([, bit]) => (bits & bit) !== 0)
     .map(([name]) => name)
     .join(' and ') || `right 0x${bits.toString(16)}`
-
-const nameIn = (values: Readonly<Record<string, number>>, value: number): string =>
-  Object.entries(values).find(([, one]) => one === value)?.[0] ?? String(value)
 
 const formats: Readonly<Record<string, (value: number | bigint | string) => string>> = {
   hex: value => `0x${value.toString(16)}`,

@@ -281,3 +281,7 @@ export const IpProtocol = enumeration('ip_protocol', { ICMP: 1, UDP: 17 })
 
 /** Option levels of an identifier (RDMA_OPTION_ID, RDMA_OPTION_IB). */
 export const CmOptionLevel = enumeration('cm_option_level', { ID: 0, IB: 1 })
+
+/** The name of a value; the number itself if it has none. */
+export const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
+  Object.keys(values).find(name => values[name] === value) ?? String(value)

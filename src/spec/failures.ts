@@ -5,7 +5,7 @@
  *   QP 0x11 WRITE wr_id 100: REM_ACCESS_ERR: peer QP 0x12: rkey 0x753 was deregistered (it was [0x1000, 0x2000))
  */
 import { type Cause, type CauseName, causes, causeText, codeOf, requestName } from './causes.ts'
-import { AsyncEventType, QpState } from './enums.ts'
+import { AsyncEventType, nameIn, QpState } from './enums.ts'
 import { WcStatus } from './work.ts'
 
 /** The peer queue pair, where it is known here. */
@@ -44,9 +44,6 @@ export interface Failure {
   /** Packets dropped by fault rules, if there are any. */
   readonly faultDrops?: number
 }
-
-const nameIn = (values: Readonly<Record<string, number>>, value: number | undefined): string =>
-  Object.keys(values).find(name => values[name] === value) ?? String(value)
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 

@@ -6,7 +6,7 @@
  * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
  * leaks elsewhere; `note`: worth knowing.
  */
-import { type CauseName, causes } from './causes.ts'
+import type { CauseName } from './causes.ts'
 import type { WcStatus } from './work.ts'
 
 // ---- records ----
@@ -415,7 +415,3 @@ const byCause = new Map<CauseName, FindingId>(
 
 /** The finding of a failure's cause; undefined for notes. */
 export const findingOfCause = (cause: CauseName): FindingId | undefined => byCause.get(cause)
-
-/** Causes that are errors and belong to no finding; none, which a test checks. */
-export const causesWithoutFinding = (): CauseName[] =>
-  (Object.keys(causes) as CauseName[]).filter(name => causes[name].note !== true && !byCause.has(name))

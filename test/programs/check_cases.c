@@ -16,18 +16,7 @@ static int batch(void)
     open_device();
     make_end(&one);
     make_end(&other);
-    check(ibv_destroy_qp(one.qp), "ibv_destroy_qp");
-    struct ibv_qp_init_attr_ex init = {
-        .qp_type = IBV_QPT_RC,
-        .send_cq = one.cq,
-        .recv_cq = one.cq,
-        .pd = one.pd,
-        .cap = {.max_send_wr = 8, .max_recv_wr = 8, .max_send_sge = 1, .max_recv_sge = 1},
-        .comp_mask = IBV_QP_INIT_ATTR_PD | IBV_QP_INIT_ATTR_SEND_OPS_FLAGS,
-        .send_ops_flags = IBV_QP_EX_WITH_RDMA_WRITE,
-    };
-    one.qp = need(ibv_create_qp_ex(context, &init), "ibv_create_qp_ex");
-    to_init(&one);
+    extend(&one, IBV_QP_EX_WITH_RDMA_WRITE);
     connect_ends(&one, &other);
     struct ibv_qp_ex *qp = ibv_qp_to_qp_ex(one.qp);
     ibv_wr_start(qp);

@@ -1,7 +1,7 @@
 /*
  * Findings as text for people, as JSON, and as SARIF 2.1.0 for CI.
  */
-import { type Finding, findings, type Moment, type Severity } from '../../spec/findings.ts'
+import { type Finding, findings, type Moment } from '../../spec/findings.ts'
 import { printable } from '../../trace/calls.ts'
 import type { Frame, Symbols } from './symbols.ts'
 
@@ -66,8 +66,6 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
   })),
 })
 
-const LEVELS: Readonly<Record<Severity, string>> = { error: 'error', warning: 'warning', note: 'note' }
-
 /** The innermost frame with a source line, outside the system's headers if there is one. */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   const known = frames.filter(({ file }) => file !== undefined)
@@ -81,7 +79,7 @@ const location = ({ file = '', line }: Frame) => ({
   physicalLocation: { artifactLocation: { uri: uriOf(file) }, region: { startLine: line } },
 })
 
-/** A log of one run (SARIF 2.1.0). */
+/** A log of one run (SARIF 2.1.0), whose levels are our severities. */
 export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: Symbols, version: string) => {
   const ids = [...new Set(all.map(([{ id }]) => id))]
   return {
@@ -98,7 +96,7 @@ export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: 
               shortDescription: { text: findings[id].title },
               fullDescription: { text: findings[id].why },
               help: { text: findings[id].advice },
-              defaultConfiguration: { level: LEVELS[findings[id].severity] },
+              defaultConfiguration: { level: findings[id].severity },
             })),
           },
         },
@@ -108,7 +106,7 @@ export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: 
           return {
             ruleId: finding.id,
             ruleIndex: ids.indexOf(finding.id),
-            level: LEVELS[finding.severity],
+            level: finding.severity,
             message: { text: [finding.text, ...finding.details].join('\n') },
             occurrenceCount: count,
             ...(source && { locations: [location(source)] }),

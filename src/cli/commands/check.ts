@@ -3,7 +3,6 @@
  * exit status is the program's, or 65 (EX_DATAERR) if there was a finding of the severity to fail on.
  */
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
 import { printable } from '../../trace/calls.ts'
 import { findingJson, findingText, sarifLog } from '../check/report.ts'
@@ -12,7 +11,7 @@ import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { openOutput } from '../output-file.ts'
-import { packageRoot, shimLibrary } from '../places.ts'
+import { packageVersion, shimLibrary } from '../places.ts'
 import { checkProgram, runUnder } from './run.ts'
 
 /** As commander parses them. */
@@ -82,7 +81,7 @@ export const check = async (program: string, args: readonly string[], options: C
     if (options.json)
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
     else print(summary(counted, suppressed, dropped))
-    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, version()), null, 2)}\n`)
+    sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion()), null, 2)}\n`)
   } finally {
     await joined.leave()
   }
@@ -98,9 +97,6 @@ const tellRunning = (contexts: number): void => {
       `userdma check: ${plural(contexts, 'device context')} still open in processes that go on; their devices end now\n`,
     )
 }
-
-const version = (): string =>
-  (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version
 
 const summary = (counted: readonly (readonly [Finding, number])[], suppressed: number, dropped: number): string => {
   const kinds = [...severities]

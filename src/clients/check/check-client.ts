@@ -5,6 +5,7 @@
 import type { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
 import { registerClient } from '../../core/devices/clients.ts'
+import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
 import type { CallContext, Context, Core, Device, Hook } from '../../core/model.ts'
@@ -23,11 +24,9 @@ export interface CheckSources {
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
 }
 
-/** The first device that has a GID like this. */
-const deviceWhere = (core: Core, matches: (gid: Uint8Array) => boolean): number | undefined => {
-  for (const { index, ports } of core.devices.values())
-    for (const { gids } of ports)
-      if (gids.entries.some(entry => entry !== undefined && matches(entry.gid))) return index
+/** The first device with such a GID table. */
+const deviceWhere = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
+  for (const { index, ports } of core.devices.values()) if (ports.some(({ gids }) => matches(gids))) return index
   return undefined
 }
 
@@ -35,27 +34,11 @@ const deviceWhere = (core: Core, matches: (gid: Uint8Array) => boolean): number 
 export const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
-    deviceWhere(core, one => one.every((byte, i) => byte === gid[i]))
+    deviceWhere(core, gids => findGid(gids, gid) >= 0)
 
 const NONE: Stack = []
 
-/** Numbers contexts. */
-const createNumbers = (): ((context: Context) => number) => {
-  const known = new WeakMap<Context, number>()
-  let next = 0
-  return context => {
-    const number = known.get(context) ?? next++
-    known.set(context, number)
-    return number
-  }
-}
-
-const hookOf = (
-  device: Device,
-  checker: Checker,
-  sources: CheckSources,
-  numberOf: (context: Context) => number,
-): Hook => {
+const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook => {
   const stacks = new WeakMap<CallContext, Stack>()
   return {
     // A handler that waits ends when another call runs.
@@ -70,7 +53,7 @@ const hookOf = (
         time: sources.now(),
         device: device.name,
         deviceNumber: device.index,
-        context: numberOf(context),
+        context: context.id,
         program,
         class: entry.class.name,
         method: entry.name,
@@ -88,38 +71,30 @@ const hookOf = (
   }
 }
 
-/** Feeds `checker` until the function returned is called. */
-export const feedChecker = (core: Core, checker: Checker, sources: CheckSources): (() => void) => {
-  const hooks = new Map<Device, () => void>()
-  const numberOf = createNumbers()
-  const unregister = registerClient(core, {
+/** Feeds `checker` as long as the core exists. */
+export const feedChecker = (core: Core, checker: Checker, sources: CheckSources): void => {
+  registerClient(core, {
     name: 'check',
     add(device) {
-      hooks.set(device, addHook(device, hookOf(device, checker, sources, numberOf)))
+      addHook(device, hookOf(device, checker, sources))
       return true
     },
-    remove(device) {
-      // Its hook stays: the objects are destroyed after this.
-      hooks.delete(device)
-    },
+    // The hook stays: the objects are destroyed after this.
+    remove() {},
   })
-  const forget = addFailureHandler(core, (failure, device, context) => {
+  addFailureHandler(core, (failure, device, context) => {
     const program = context && sources.program(context)
     if (context === undefined || program === undefined) return
     const { peer, wrId = 0n } = failure
     checker.failed({
       time: sources.now(),
       deviceNumber: device.index,
-      context: numberOf(context),
+      context: context.id,
       program,
       failure,
-      peerDevice: peer && deviceWhere(core, gid => addressText(gid) === peer.address),
+      peerDevice:
+        peer && deviceWhere(core, ({ entries }) => entries.some(one => one && addressText(one.gid) === peer.address)),
       postStack: (queue, number) => sources.postStack(context, queue, number, wrId),
     })
   })
-  return () => {
-    forget()
-    for (const remove of hooks.values()) remove()
-    unregister()
-  }
 }

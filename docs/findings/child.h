@@ -1,0 +1,42 @@
+/*
+ * A child process that registers memory with its parent's device, for the programs about memory whose process has ended.
+ */
+#ifndef CHILD_H
+#define CHILD_H
+
+#include "pair.h"
+
+#include <stdbool.h>
+
+static int stop[2];
+
+/* A child of fork registers the buffer and answers the keys. It ends at once, or if it `stays` when `stop` is closed. */
+static inline void register_in_child(const struct end *end, uint32_t *lkey, uint32_t *rkey, bool stays)
+{
+    int keys[2];
+    check(pipe(keys) || pipe(stop), "pipe");
+    if (fork() == 0) {
+        close(stop[1]);
+        struct ibv_mr *mr = need(ibv_reg_mr(end->pd, end->buffer, SIZE, end->access), "ibv_reg_mr");
+        check(write(keys[1], &mr->lkey, 4) != 4 || write(keys[1], &mr->rkey, 4) != 4, "write");
+        char none;
+        if (stays) {
+            check(read(stop[0], &none, 1) != 0, "read");
+            check(ibv_dereg_mr(mr), "ibv_dereg_mr");
+        }
+        _exit(0);
+    }
+    check(read(keys[0], lkey, 4) != 4 || read(keys[0], rkey, 4) != 4, "read");
+    if (!stays)
+        check(wait(NULL) < 0, "wait");
+}
+
+/* Ends a child that stays. */
+static inline void end_child(bool stays)
+{
+    close(stop[1]);
+    if (stays)
+        check(wait(NULL) < 0, "wait");
+}
+
+#endif
