@@ -60,12 +60,12 @@ const stream = ({ port, messages, size, mtu, window }: Stream): Promise<number> 
     const data = Buffer.alloc(size, 7)
     const perMessage = Math.ceil(size / mtu)
     const total = messages * perMessage
-    const most = Math.max(2 * ACK_EVERY, Math.floor(window / mtu))
+    const windowPackets = Math.max(2 * ACK_EVERY, Math.floor(window / mtu))
     let sent = 0
     let acked = 0
     const start = process.hrtime.bigint()
     const send = (): void => {
-      for (; sent < total && sent - acked < most; sent++) {
+      for (; sent < total && sent - acked < windowPackets; sent++) {
         const at = (sent % perMessage) * mtu
         const last = sent % perMessage === perMessage - 1
         socket.send(packet(data.subarray(at, Math.min(size, at + mtu)), sent, last), port, '127.0.0.1')

@@ -142,16 +142,16 @@ const measureRounds = async (
 }
 
 /**
- * Measures one row. Every round is logged; a row that cannot run is an outcome, not an error. `most`: maximum rounds,
+ * Measures one row. Every round is logged; a row that cannot run is an outcome, not an error. `maxRounds`: maximum rounds,
  * for a short look.
  */
 export const measure = async (
   row: Row,
   probe: NoiseProbe,
   log: (line: string) => void,
-  most = Number.POSITIVE_INFINITY,
+  maxRounds = Number.POSITIVE_INFINITY,
 ): Promise<Outcome> => {
-  const wanted = Math.min(row.rounds ?? ROUNDS, most)
+  const wanted = Math.min(row.rounds ?? ROUNDS, maxRounds)
   log(`${row.quantity}, reference ${row.reference}`)
   let bench: Bench | undefined
   try {

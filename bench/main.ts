@@ -68,8 +68,8 @@ const takeOption = (args: string[], option: string, what: string): string | unde
 const main = async (args: string[]): Promise<void> => {
   const jsonFile = takeOption(args, '--json', 'a file name')
   const rounds = takeOption(args, '--rounds', 'a number')
-  const most = rounds === undefined ? Number.POSITIVE_INFINITY : Number(rounds)
-  if (!(most >= 1)) throw new Error(`--rounds needs a number from 1 on, not ${rounds}`)
+  const maxRounds = rounds === undefined ? Number.POSITIVE_INFINITY : Number(rounds)
+  if (!(maxRounds >= 1)) throw new Error(`--rounds needs a number from 1 on, not ${rounds}`)
   const selected = select(args)
 
   const { cpu, cores, node } = machine()
@@ -81,7 +81,7 @@ const main = async (args: string[]): Promise<void> => {
   try {
     for (const row of selected) {
       print('')
-      outcomes.push(await measure(row, probes[row.cores], print, most))
+      outcomes.push(await measure(row, probes[row.cores], print, maxRounds))
     }
   } finally {
     await two.close()

@@ -276,11 +276,11 @@ EXPORT int64_t userdma_mover_move(struct mover *m, int write, int pid, int fd, u
         chunk = stride = total < ROOM ? total : ROOM;
     if (chunk > ROOM)
         return -EINVAL;
-    const uint64_t most = ROOM / chunk * chunk;
+    const uint64_t max = ROOM / chunk * chunk;
     int64_t done = 0;
     while ((uint64_t)done < total) {
         const uint64_t left = total - (uint64_t)done;
-        const uint64_t bytes = left < most ? left : most;
+        const uint64_t bytes = left < max ? left : max;
         uint8_t *const at = local + (uint64_t)done / chunk * stride;
         if (write)
             userdma_copy(m->room, chunk, at, stride, chunk, bytes);
@@ -372,7 +372,7 @@ struct receiving {
  * descriptors, which are the mover's, behind their count; at most `most`, the others are closed.
  */
 EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, uint64_t length, int32_t *passed,
-                                     int32_t most, uint64_t patience)
+                                     int32_t max_fds, uint64_t patience)
 {
     struct receiving *const r = (void *)m->room;
     if (length > ROOM - sizeof *r)
@@ -389,7 +389,7 @@ EXPORT int64_t userdma_mover_receive(struct mover *m, int fd, uint8_t *buffer, u
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof *passed;
-        for (size_t i = 0; i < count && passed[0] < most; i++)
+        for (size_t i = 0; i < count && passed[0] < max_fds; i++)
             memcpy(&passed[++passed[0]], CMSG_DATA(c) + i * sizeof *passed, sizeof *passed);
     }
     if (r->message.msg_flags & (MSG_TRUNC | MSG_CTRUNC))

@@ -26,7 +26,7 @@ export interface SidrRequest {
 }
 
 /** Timers that expire in one call: thousands of connections may lose their peer at once, and others wait meanwhile. */
-const MOST_DUE = 64
+const MAX_DUE = 64
 
 export class CmEngine {
   readonly #machine: CmMachine
@@ -245,7 +245,7 @@ export class CmEngine {
 
   /** Retransmits unanswered messages, and ends those without retries left. The next call does what is over `MOST_DUE`. */
   onTimeout(now: number): void {
-    for (let left = MOST_DUE; left > 0; left--) {
+    for (let left = MAX_DUE; left > 0; left--) {
       const connection = this.#machine.timers.take(now)
       if (connection === undefined) return
       const { pending, state } = connection

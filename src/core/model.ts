@@ -336,7 +336,7 @@ export interface Port {
 /** The number of objects of a class, or of several that share the limit, and its maximum. */
 export interface Limit {
   readonly classes: readonly string[]
-  readonly most: number
+  readonly max: number
   live: number
 }
 

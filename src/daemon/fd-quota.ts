@@ -75,11 +75,11 @@ export const createFdQuotas = (
   const accountOf = (name: string, divisor: number): Account => accounts.get(name) ?? { name, divisor, held: 0 }
 
   const checkRoom = ({ name, divisor, held: own }: Account, count: number): void => {
-    const most = Math.max(FEW, Math.floor((room - held + own) / divisor))
-    if (own + count > most)
+    const max = Math.max(FEW, Math.floor((room - held + own) / divisor))
+    if (own + count > max)
       throw new CallError(
         'EMFILE',
-        `${name} holds ${own} descriptors of the daemon, and may hold ${most} of the ${room} (RLIMIT_NOFILE) that it has for programs; close some, or start the daemon with a higher limit`,
+        `${name} holds ${own} descriptors of the daemon, and may hold ${max} of the ${room} (RLIMIT_NOFILE) that it has for programs; close some, or start the daemon with a higher limit`,
       )
   }
 

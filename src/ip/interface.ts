@@ -191,9 +191,9 @@ export class IpInterface implements NeighbourHost {
       throw new IpError('EINVAL', `${addressText(destination)} is not the address of a host`)
     if (!isMulticastGid(destination) && !this.prefix.isBroadcast(destination) && !this.prefix.includes(destination))
       throw new IpError('ENETUNREACH', `${addressText(destination)} is not on the link ${this.prefix.text}`)
-    const most = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
-    if (payload.length > most)
-      throw new IpError('EMSGSIZE', `${payload.length} bytes: at most ${most} fit a packet, and none is fragmented`)
+    const maxBytes = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
+    if (payload.length > maxBytes)
+      throw new IpError('EMSGSIZE', `${payload.length} bytes: at most ${maxBytes} fit a packet, and none is fragmented`)
     if (protocol === IpProtocolNumber.UDP) {
       if (to.port === 0) throw new IpError('EINVAL', 'port 0 is not a destination')
       this.#sendIp(udpPacket(this.#to(destination), { sourcePort: port, destinationPort: to.port, payload }), now)

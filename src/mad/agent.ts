@@ -138,19 +138,19 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Repeats sends that are due, and ends those without retries left: about `most` of them, whose number it returns. The
+   * Repeats sends that are due, and ends those without retries left: about `max` of them, whose number it returns. The
    * rest stays due.
    */
-  onTimeout(now: number, most = Number.POSITIVE_INFINITY): number {
+  onTimeout(now: number, max = Number.POSITIVE_INFINITY): number {
     if (now < this.#next) return 0
     this.#next = Number.POSITIVE_INFINITY
     let done = 0
     for (const sending of this.#sending) {
-      if (sending.deadline <= now && done < most) done += this.#retry(sending, now)
+      if (sending.deadline <= now && done < max) done += this.#retry(sending, now)
       else this.#wakeAt(sending.deadline)
     }
     for (const receiving of this.#receiving) {
-      if (receiving.deadline > now || done >= most) {
+      if (receiving.deadline > now || done >= max) {
         this.#wakeAt(receiving.deadline)
         continue
       }

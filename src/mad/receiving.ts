@@ -27,12 +27,12 @@ export const newestOfLargest = <P>(
   weightOf: (one: Receiving<P>) => number,
 ): Receiving<P> | undefined => {
   const weights = new Map<string, number>()
-  let [most, newest]: [number, Receiving<P> | undefined] = [0, undefined]
+  let [maxWeight, newest]: [number, Receiving<P> | undefined] = [0, undefined]
   for (const one of all) {
     if (one.segments.isComplete) continue
     const weight = (weights.get(one.peer) ?? 0) + weightOf(one)
     weights.set(one.peer, weight)
-    if (weight >= most) [most, newest] = [weight, one]
+    if (weight >= maxWeight) [maxWeight, newest] = [weight, one]
   }
-  return (weights.get(peer) ?? 0) < most ? newest : undefined
+  return (weights.get(peer) ?? 0) < maxWeight ? newest : undefined
 }

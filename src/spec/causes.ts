@@ -27,7 +27,7 @@ const table = {
   TOO_MANY_SGE: {
     code: 0x102,
     fails: ['LOC_QP_OP_ERR'],
-    text: 'it has more scatter/gather elements than max_send_sge, {most}',
+    text: 'it has more scatter/gather elements than max_send_sge, {max}',
   },
   NOT_INLINE: { code: 0x103, fails: ['LOC_QP_OP_ERR'], text: '{opcode:request} does not support inline data' },
   NO_READS: {
@@ -171,7 +171,7 @@ const table = {
   TOO_MANY_READS: {
     code: 0x408,
     fails: ['REM_INV_REQ_ERR', 'QP_REQ_ERR'],
-    text: 'more READs and atomics are outstanding than max_dest_rd_atomic, {most}',
+    text: 'more READs and atomics are outstanding than max_dest_rd_atomic, {max}',
   },
   ATOMIC_ADDRESS: {
     code: 0x409,

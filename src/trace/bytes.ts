@@ -6,10 +6,10 @@ import { isMappedIpv4 } from '../wire/address.ts'
 /** Bytes shown of a longer byte string by default. */
 export const MAX_BYTES = 32
 
-/** Bytes in hexadecimal, at most `most` of them, followed by their number if there are more. */
-export const bytesText = (bytes: Uint8Array, most: number = MAX_BYTES): string => {
-  const shown = Array.from(bytes.subarray(0, most), byte => byte.toString(16).padStart(2, '0')).join('')
-  return bytes.length > most ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
+/** Bytes in hexadecimal, at most `max` of them, followed by their number if there are more. */
+export const bytesText = (bytes: Uint8Array, max: number = MAX_BYTES): string => {
+  const shown = Array.from(bytes.subarray(0, max), byte => byte.toString(16).padStart(2, '0')).join('')
+  return bytes.length > max ? `${shown}… (${bytes.length} bytes)` : shown || '(no bytes)'
 }
 
 /** Pairs of bytes in hexadecimal, without leading zeros. */

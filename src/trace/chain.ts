@@ -50,7 +50,7 @@ const pointedOf = ({ call }: TraceRecord) => {
 }
 
 /** The chain in a call; undefined if the call has none, or its bytes are invalid. */
-export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord): DecodedChain | undefined => {
+export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRecord): DecodedChain | undefined => {
   const requested = isChain(call) ? entriesOf(call.args.values.entries) : undefined
   if (requested === undefined) return undefined
   const { results, done, error, reason } = call.result.values
@@ -63,7 +63,7 @@ export const decodeChain = (call: DecodedCall, most: number, record: TraceRecord
     const memory = pointed(index, 'in')
     const written = pointed(index, 'out')
     const beside = { memory, written, declared: record.call?.declared }
-    return { entry, call: decodeMessages(classId, number, message, answer, most, beside) }
+    return { entry, call: decodeMessages(classId, number, message, answer, maxBytes, beside) }
   })
   const failed = Number(error ?? 0)
   const why = reason instanceof Uint8Array && reason.length > 0 ? new TextDecoder().decode(reason) : undefined

@@ -57,7 +57,7 @@ export const methodOf = (classId: number, call: number, declared: readonly Decla
 }
 
 /**
- * The call of two messages; undefined for an unknown class or method. At most `most` bytes of an unreadable part are
+ * The call of two messages; undefined for an unknown class or method. At most `maxBytes` bytes of an unreadable part are
  * shown.
  */
 export const decodeMessages = (
@@ -65,24 +65,24 @@ export const decodeMessages = (
   call: number,
   message: Uint8Array,
   answer: Uint8Array,
-  most: number,
+  maxBytes: number,
   { memory, written = memory, declared }: RecordContext = {},
 ): DecodedCall | undefined => {
   const found = methodOf(classId, call, declared)
   if (found === undefined) return undefined
   return {
     ...found,
-    args: readMessage(message, found.in, 'in', most, memory),
-    result: readMessage(answer, found.out, 'out', most, written),
+    args: readMessage(message, found.in, 'in', maxBytes, memory),
+    result: readMessage(answer, found.out, 'out', maxBytes, written),
   }
 }
 
 /** The same for a record; also undefined if the call was refused before it was decoded. */
-export const decodeRecord = ({ call }: TraceRecord, most: number): DecodedCall | undefined => {
+export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))
   const { classId, call: number, message, answer, declared } = call
-  return decodeMessages(classId, number, fromBase64(message), fromBase64(answer), most, { memory, declared })
+  return decodeMessages(classId, number, fromBase64(message), fromBase64(answer), maxBytes, { memory, declared })
 }
 
 const isCreate = (found: DecodedCall['class'], name: string): boolean => name === 'create' && found.identity !== 'fixed'

@@ -57,18 +57,23 @@ export const readValue = (of: Kind, bytes: Uint8Array): AnyValue | undefined => 
 
 /**
  * The values of a call's message (`attributes` are the method's inputs), or of an answer (its outputs). Outputs without
- * a value are omitted. At most `most` bytes of an unreadable part are shown; `memory` is what indirect values point to,
+ * a value are omitted. At most `maxBytes` bytes of an unreadable part are shown; `memory` is what indirect values point to,
  * by address.
  */
 export const readMessage = (
   bytes: Uint8Array,
   attributes: Attributes,
   direction: 'in' | 'out',
-  most: number = MAX_BYTES,
+  maxBytes: number = MAX_BYTES,
   memory: ReadonlyMap<bigint, Uint8Array> = new Map(),
 ): ReadMessage => {
   if (bytes.length < HEADER)
-    return { object: undefined, values: {}, chained: new Set(), rest: bytes.length > 0 ? [bytesText(bytes, most)] : [] }
+    return {
+      object: undefined,
+      values: {},
+      chained: new Set(),
+      rest: bytes.length > 0 ? [bytesText(bytes, maxBytes)] : [],
+    }
   const view = viewOf(bytes)
   const object = view.getUint32(4, true)
   const values: Record<string, AnyValue> = {}
@@ -96,7 +101,7 @@ export const readMessage = (
         const inPlace = direction === 'out' && written <= room.length ? room.subarray(0, written) : room
         const payload = there ?? inPlace
         const value = known === undefined ? undefined : readValue(known.of, payload)
-        if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, most)}`)
+        if (known === undefined || value === undefined) rest.push(`${name} ${bytesText(payload, maxBytes)}`)
         else {
           values[known.name] = value
           const isReference = known.of.kind === 'ref' || known.of.kind === 'fd'
@@ -105,6 +110,6 @@ export const readMessage = (
       }
     }
   }
-  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), most)}`)
+  if (at < end) rest.push(`undecodable ${bytesText(bytes.subarray(at, end), maxBytes)}`)
   return { object, values, chained, rest }
 }

@@ -32,7 +32,7 @@ const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
 /**
- * Counts the packets, of at most `most` packets of `size` bytes from `at` on, that are for the row and have this opcode
+ * Counts the packets, of at most `max` packets of `size` bytes from `at` on, that are for the row and have this opcode
  * and consecutive PSNs from `psn` on. `s.result.ackRequested` says whether one of them has AckReq.
  */
 const countMatching = (
@@ -41,7 +41,7 @@ const countMatching = (
   view: DataView,
   at: number,
   size: number,
-  most: number,
+  max: number,
   opcode: number,
   psn: number,
 ): number => {
@@ -52,7 +52,7 @@ const countMatching = (
   let next = psn
   let third = 0
   let count = 0
-  for (let from = at; count < most; count++, from += size) {
+  for (let from = at; count < max; count++, from += size) {
     const word = view.getUint32(from + 8)
     if ((view.getUint32(from) & PLAIN_MASK) !== first || bthDestQp(view, from) !== qpn || (word & PSN_MASK) !== next)
       break
@@ -93,8 +93,8 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
   // the packet that ends the message is no MIDDLE
   const inside = Math.ceil(left / mtu) - 1
-  const most = inside < count ? inside : count
-  const taken = countMatching(s, base, arena.view, at, size, most, opcode, w[base + QP.RESP_EPSN])
+  const max = inside < count ? inside : count
+  const taken = countMatching(s, base, arena.view, at, size, max, opcode, w[base + QP.RESP_EPSN])
   if (taken === 0) return 0
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   setPayloads(s, arena, at + head, mtu, size, taken)
@@ -125,8 +125,8 @@ const onReadMiddles = (
   // the packet that ends the response or a part of it is no MIDDLE, and only requested packets are accepted
   const part = readPart(s, mtu)
   const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
-  const most = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
-  const alike = countMatching(s, base, arena.view, at, size, most, opcode, unacked)
+  const max = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
+  const alike = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
   if (alike === 0) return 0
   setPayloads(s, arena, at + head, mtu, size, alike)
   return takeReadMiddles(s, row, done, now)

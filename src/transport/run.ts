@@ -10,7 +10,7 @@
 import type { EngineState } from './state.ts'
 
 /** Minimum of three numbers. */
-const least = (a: number, b: number, c: number): number => {
+const minOf = (a: number, b: number, c: number): number => {
   const ab = a < b ? a : b
   return ab < c ? ab : c
 }
@@ -24,7 +24,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
   if (s.runCount > 0) {
     const left = s.roomEnd - s.roomAt
     if (s.runFlow === flow && !s.runClosed && size <= s.runPacket && s.runCount < maxPackets && size <= left) {
-      const fit = size < s.runPacket ? 1 : least(want, maxPackets - s.runCount, (left / size) | 0)
+      const fit = size < s.runPacket ? 1 : minOf(want, maxPackets - s.runCount, (left / size) | 0)
       if (fit === want || isWorthFilling(s, left)) {
         s.result.runAt = s.roomAt
         return fit
@@ -34,7 +34,7 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
   }
   if (!makeRoom(s, size, want * size)) return 0
   beginRun(s, size, flow)
-  return least(want, maxPackets, ((s.roomEnd - s.roomAt) / size) | 0)
+  return minOf(want, maxPackets, ((s.roomEnd - s.roomAt) / size) | 0)
 }
 
 /**
@@ -52,13 +52,13 @@ export const openRunWithFirst = (s: EngineState, lead: number, size: number, flo
       (left >= lead + want * size || (left >= lead && isWorthFilling(s, left)))
     ) {
       s.result.runAt = s.roomAt
-      return least(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
+      return minOf(want, s.sink!.maxPackets, ((left - lead) / size) | 0)
     }
   }
   commitRun(s)
   if (!makeRoom(s, lead, lead + want * size)) return -1
   beginRun(s, lead, flow)
-  return least(want, s.sink!.maxPackets, ((s.roomEnd - s.roomAt - lead) / size) | 0)
+  return minOf(want, s.sink!.maxPackets, ((s.roomEnd - s.roomAt - lead) / size) | 0)
 }
 
 const beginRun = (s: EngineState, size: number, flow: number): void => {

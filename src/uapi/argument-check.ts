@@ -40,24 +40,30 @@ const FLAGS = 6
 /** A prepared kind: the limits of a number (of flags the bits), of a length in bytes, or of a list's length. */
 export interface Check {
   readonly type: number
-  readonly least: number
-  readonly most: number
+  readonly min: number
+  readonly max: number
   readonly values: ReadonlySet<number> | undefined
   readonly shape: ArgumentShape | undefined
 }
 
 const MAX_WIDE = (1n << 64n) - 1n
 
-const plain = (type: number, least = 0, most = 0): Check => ({ type, least, most, values: undefined, shape: undefined })
+const plain = (type: number, min = 0, max = 0): Check => ({
+  type,
+  min: min,
+  max: max,
+  values: undefined,
+  shape: undefined,
+})
 
 /** Every member of an enumeration; one without gaps needs two limits only. */
 const choiceOf = ({ values: names }: Enumeration): Check => {
   const values = new Set(Object.values(names))
-  const least = Math.min(...values)
-  const most = Math.max(...values)
-  return values.size === most - least + 1
-    ? plain(NUMBER, least, most)
-    : { type: CHOICE, least, most, values, shape: undefined }
+  const min = Math.min(...values)
+  const max = Math.max(...values)
+  return values.size === max - min + 1
+    ? plain(NUMBER, min, max)
+    : { type: CHOICE, min: min, max: max, values, shape: undefined }
 }
 
 /** The named bits of a flag set, within its width. */
@@ -88,9 +94,9 @@ export const checkOf = (of: Kind, strict = false): Check => {
     case 'blob':
       return plain(BYTES, 0, of.max)
     case 'record':
-      return { type: RECORD, least: 0, most: 0, values: undefined, shape: recordShape(of.fields, strict) }
+      return { type: RECORD, min: 0, max: 0, values: undefined, shape: recordShape(of.fields, strict) }
     case 'list':
-      return { type: LIST, least: 0, most: of.max, values: undefined, shape: recordShape(of.fields, strict) }
+      return { type: LIST, min: 0, max: of.max, values: undefined, shape: recordShape(of.fields, strict) }
   }
 }
 
@@ -98,25 +104,25 @@ export const checkOf = (of: Kind, strict = false): Check => {
 export const isValid = (check: Check, value: unknown): boolean => {
   switch (check.type) {
     case NUMBER:
-      return typeof value === 'number' && value >= check.least && value <= check.most && Number.isInteger(value)
+      return typeof value === 'number' && value >= check.min && value <= check.max && Number.isInteger(value)
     case FLAGS:
       return (
         typeof value === 'number' &&
         value >= 0 &&
-        value <= check.most &&
+        value <= check.max &&
         Number.isInteger(value) &&
-        (value & ~check.most) === 0
+        (value & ~check.max) === 0
       )
     case CHOICE:
       return (check.values as ReadonlySet<unknown>).has(value)
     case WIDE:
       return typeof value === 'bigint' && value >= 0n && value <= MAX_WIDE
     case BYTES:
-      return value instanceof Uint8Array && value.length >= check.least && value.length <= check.most
+      return value instanceof Uint8Array && value.length >= check.min && value.length <= check.max
     case RECORD:
       return hasRightArguments(check.shape as ArgumentShape, value)
     case LIST: {
-      if (!Array.isArray(value) || value.length > check.most) return false
+      if (!Array.isArray(value) || value.length > check.max) return false
       for (let i = 0; i < value.length; i++)
         if (!hasRightArguments(check.shape as ArgumentShape, value[i])) return false
       return true

@@ -57,10 +57,10 @@ export interface MappedBytes {
  */
 export interface Descriptors {
   /**
-   * Calls `take` with each record of at most `most` bytes, valid only during the call; `ended`: no more can follow. Once
+   * Calls `take` with each record of at most `maxBytes` bytes, valid only during the call; `ended`: no more can follow. Once
    * per descriptor.
    */
-  read(fd: number, most: number, take: (record: DataView) => void, ended: () => void): void
+  read(fd: number, maxBytes: number, take: (record: DataView) => void, ended: () => void): void
   /** Calls `ready` when records may be available to a call that takes them. Once per descriptor. */
   watch(fd: number, ready: () => void): void
   /** The driver's own calls; the driver may change bytes that are passed as an argument. */

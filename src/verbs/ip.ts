@@ -113,9 +113,9 @@ const addressOf = (call: string, text: string): Uint8Array => {
   return bytes
 }
 
-const checkInteger = (call: string, option: string, value: number, least: number, most: number): void => {
-  if (!Number.isInteger(value) || value < least || value > most)
-    throw invalidArgument(call, `${option} ${formatValue(value)}: it is an integer from ${least} to ${most}`)
+const checkInteger = (call: string, option: string, value: number, min: number, max: number): void => {
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw invalidArgument(call, `${option} ${formatValue(value)}: it is an integer from ${min} to ${max}`)
 }
 
 /** A socket of either protocol; `poll` and the rest as of `UdpSocket`. */

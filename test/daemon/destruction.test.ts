@@ -20,7 +20,7 @@ const folder = scratchFolder()
 const Command = { ALLOC_PD: 3, CREATE_CHANNEL: 17 } as const
 const MANY = 500
 /** The maximum number of objects destroyed in one turn: one slice and its first object. */
-const MOST = 64
+const MAX_IN_TURN = 64
 
 let daemons = 0
 const setUp = async (t: TestContext) => {
@@ -58,14 +58,14 @@ const withPds = async (client: Client, node: number): Promise<number> => {
 }
 
 /** The largest decrease of `count` in one turn, until it is 0. */
-const mostInTurn = async (count: () => number): Promise<number> => {
-  let most = 0
+const maxInTurn = async (count: () => number): Promise<number> => {
+  let max = 0
   for (let before = count(); before > 0; ) {
     await nextTurn()
-    most = Math.max(most, before - count())
+    max = Math.max(max, before - count())
     before = count()
   }
-  return most
+  return max
 }
 
 const deviceOf = (core: Core, name: string): Device => {
@@ -80,8 +80,8 @@ test('a program exits: a few of its objects are destroyed in each turn', async t
   const client = await greeted(t, daemon)
   await withPds(client, 0)
   client.close()
-  const most = await mostInTurn(() => device.counts.pd)
-  assert.ok(most <= MOST, `${most} in one turn`)
+  const max = await maxInTurn(() => device.counts.pd)
+  assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })
 
 test('other clients are served meanwhile, and the user’s next open finds all objects destroyed', async t => {
@@ -103,8 +103,8 @@ test('a removed device: a few of its objects are destroyed in each turn, and its
   const client = await greeted(t, daemon)
   const context = await withPds(client, 0)
   const removed = client.tool({ what: 'device', remove: 'rxe0' })
-  const most = await mostInTurn(() => device.counts.pd)
-  assert.ok(most <= MOST, `${most} in one turn`)
+  const max = await maxInTurn(() => device.counts.pd)
+  assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
   assert.ok('devices' in (await removed))
   assert.equal((await client.command(context, Command.ALLOC_PD, [], 1)).ret, -5)
   await withPds(client, 1)
@@ -125,8 +125,8 @@ test('an rdma_cm channel with many identifiers: a few are destroyed in each turn
   const { counts } = systemDevice(core)
   assert.equal(counts.cm_id, MANY)
   client.close()
-  const most = await mostInTurn(() => counts.cm_id)
-  assert.ok(most <= MOST, `${most} in one turn`)
+  const max = await maxInTurn(() => counts.cm_id)
+  assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
   assert.equal((await other.open(CM_NODE)).error, 0)
 })
 
@@ -137,6 +137,6 @@ test('a program with many event descriptors: a few are closed in each turn', asy
   for (let i = 0; i < MANY; i++) client.keep((await client.command(context, Command.CREATE_CHANNEL, [], 1)).fds)
   assert.ok(core.descriptors.size >= MANY)
   client.close()
-  const most = await mostInTurn(() => core.descriptors.size)
-  assert.ok(most <= MOST, `${most} in one turn`)
+  const max = await maxInTurn(() => core.descriptors.size)
+  assert.ok(max <= MAX_IN_TURN, `${max} in one turn`)
 })

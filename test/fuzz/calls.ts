@@ -58,7 +58,7 @@ const messageOf = (dialect: DialectName, piece: Uint8Array): Message | undefined
 }
 
 const bytesOf = ({ request, bytes, memory, fd }: Message): Uint8Array => {
-  const size = memory.reduce((most, one) => Math.max(most, Number(one.address - AREA) + one.bytes.length), 0)
+  const size = memory.reduce((end, one) => Math.max(end, Number(one.address - AREA) + one.bytes.length), 0)
   const piece = new Uint8Array(HEADER + bytes.length + size)
   const view = new DataView(piece.buffer)
   piece[0] = fd ?? 0

@@ -39,7 +39,7 @@ export const watchCoverage = (part: string): Coverage => {
 
   /** Marks the executed ranges; an inner range comes after its outer one. */
   const paint = (script: Script, functions: readonly Profiler.FunctionCoverage[]): void => {
-    const end = functions.reduce((most, { ranges }) => Math.max(most, ranges[0].endOffset), 0)
+    const end = functions.reduce((max, { ranges }) => Math.max(max, ranges[0].endOffset), 0)
     if (end > script.seen.length) {
       const seen = new Uint8Array(end)
       seen.set(script.seen)

@@ -58,17 +58,17 @@ for (const family of [4, 6] as const) {
       const { link, a, b } = two(family)
       const sender = a.socket(UDP, 1000)
       const receiver = b.socket(UDP, 2000)
-      const most = MTU - (family === 4 ? 20 : 40) - 8
-      const payload = new Uint8Array(most).fill(0xa5)
+      const maxBytes = MTU - (family === 4 ? 20 : 40) - 8
+      const payload = new Uint8Array(maxBytes).fill(0xa5)
       const to = { address: b.ip.prefix.address, port: 2000 }
-      for (const length of [0, 1, most]) a.ip.send(sender.socket, to, payload.subarray(0, length), link.now)
+      for (const length of [0, 1, maxBytes]) a.ip.send(sender.socket, to, payload.subarray(0, length), link.now)
       link.settle()
       assert.deepEqual(
         receiver.got.map(({ from, payload: one }) => [addressText(from.address), from.port, one.length]),
-        [0, 1, most].map(length => [addressText(a.ip.prefix.address), 1000, length]),
+        [0, 1, maxBytes].map(length => [addressText(a.ip.prefix.address), 1000, length]),
       )
       assert.equal(
-        codeOf(() => a.ip.send(sender.socket, to, new Uint8Array(most + 1), link.now)),
+        codeOf(() => a.ip.send(sender.socket, to, new Uint8Array(maxBytes + 1), link.now)),
         'EMSGSIZE',
       )
       a.ip.send(sender.socket, { ...to, port: 2001 }, payload, link.now)

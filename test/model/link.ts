@@ -144,7 +144,7 @@ export const createLink = (count: number, hooks: LinkHooks, random: RandomSource
     next: (): number => heap[0]?.at ?? Number.POSITIVE_INFINITY,
     /** The number of the oldest packet that may still arrive, in flight or remembered. */
     oldest: (): number =>
-      heap.reduce((least, { number }) => Math.min(least, number), Math.max(0, counts.sent - MEMORY)),
+      heap.reduce((oldest, { number }) => Math.min(oldest, number), Math.max(0, counts.sent - MEMORY)),
     /** A sender's packet, with room for its ICRC. */
     send(from: number, to: number, bytes: Uint8Array): void {
       sealIcrc(arenaOver(bytes), 0, bytes.length, flows[from][to], 0)

@@ -39,11 +39,17 @@ export const lengthOf = (end: End, random: RandomSource): number =>
   random.hits(0.3) ? random.int(80) : random.hits(0.1) ? end.pair.mtu : random.int(bufferBytes(end) + 1)
 
 /** A range of memory as one element or as several, some of them empty. */
-export const split = (at: number, length: number, key: number, most: number, random: RandomSource): Element[] => {
+export const split = (
+  at: number,
+  length: number,
+  key: number,
+  maxElements: number,
+  random: RandomSource,
+): Element[] => {
   const elements: Element[] = []
   let from = at
   let left = length
-  for (let n = random.hits(0.6) ? 1 : 1 + random.int(most); n > 1; n--) {
+  for (let n = random.hits(0.6) ? 1 : 1 + random.int(maxElements); n > 1; n--) {
     const piece = random.int(left + 1)
     elements.push({ at: from, length: piece, key })
     from += piece

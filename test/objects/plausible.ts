@@ -73,10 +73,10 @@ export const likelyValue = (names: Names, name: string, of: Kind): AnyValue => {
     case 'u8':
     case 'u16':
     case 'u32': {
-      const least = of.min ?? 0
-      const most = of.max ?? highest[of.kind]
-      const wanted = hint?.(names) ?? least + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
-      return Math.min(Math.max(Number(wanted), least), most)
+      const min = of.min ?? 0
+      const max = of.max ?? highest[of.kind]
+      const wanted = hint?.(names) ?? min + random.int(random.hits(0.95) ? 4 : 0x1_0000_0000)
+      return Math.min(Math.max(Number(wanted), min), max)
     }
     case 'u64':
       return (hint?.(names) as bigint | undefined) ?? BigInt(random.u32()) << (random.hits(0.5) ? 32n : 0n)

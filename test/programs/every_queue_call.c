@@ -192,7 +192,7 @@ static void queue_pairs(void)
 
 /* ---- shared receive queues, domains ---- */
 
-static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t most, uint32_t sges, int64_t tags,
+static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint32_t max_wr, uint32_t sges, int64_t tags,
                       uint32_t *handle)
 {
     uint8_t driver[64] = {0};
@@ -205,7 +205,7 @@ static int create_srq(uint64_t type, uint32_t pd, int64_t xrcd, int64_t cq, uint
     if (cq >= 0)
         add(&message, UVERBS_ATTR_CREATE_SRQ_CQ_HANDLE, 0, cq);
     add(&message, UVERBS_ATTR_CREATE_SRQ_USER_HANDLE, 8, 7);
-    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_WR, 4, most);
+    add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_WR, 4, max_wr);
     add(&message, UVERBS_ATTR_CREATE_SRQ_MAX_SGE, 4, sges);
     add(&message, UVERBS_ATTR_CREATE_SRQ_LIMIT, 4, 0);
     if (tags >= 0)
@@ -237,14 +237,14 @@ static void shared_queues(void)
     create_srq(0, pd, -1, -1, 10, 1, -1, &srq);
     static const struct {
         const char *what;
-        uint32_t mask, most, limit;
+        uint32_t mask, max_wr, limit;
     } changes[] = {{"nothing", 0, 0, 0},
                    {"limit 5", IB_SRQ_LIMIT, 0, 5},
                    {"limit 100", IB_SRQ_LIMIT, 0, 100},
                    {"unknown", 4, 0, 0}};
     for (size_t i = 0; i < LENGTH(changes); i++) {
         struct ib_uverbs_modify_srq in = {
-            .srq_handle = srq, .attr_mask = changes[i].mask, .max_wr = changes[i].most, .srq_limit = changes[i].limit};
+            .srq_handle = srq, .attr_mask = changes[i].mask, .max_wr = changes[i].max_wr, .srq_limit = changes[i].limit};
         step(INVOKE_NO_OUT(IB_USER_VERBS_CMD_MODIFY_SRQ, in), "MODIFY_SRQ %s", changes[i].what);
     }
     struct ib_uverbs_open_xrcd domain = {.fd = (uint32_t)-1, .oflags = O_CREAT};

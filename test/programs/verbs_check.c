@@ -100,11 +100,11 @@ static uint32_t draw_size(void)
  */
 static int draw_pieces(struct piece *pieces, uint32_t size)
 {
-    const int most = 1 + (int)below(MAX_SGE);
+    const int max = 1 + (int)below(MAX_SGE);
     uint32_t at = below(32);
     int count = 0;
     while (size > 0) {
-        const uint32_t length = count == most - 1 ? size : 1 + below(size);
+        const uint32_t length = count == max - 1 ? size : 1 + below(size);
         pieces[count++] = (struct piece){at, length};
         at += length + below(17);
         size -= length;

@@ -41,9 +41,9 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     assert.equal(stdout, 'status 1\n')
   })
 
-  for (const most of [20, 40, 100])
-    it(`without enough descriptors gives the reason: ${most}`, async t => {
-      const script = `ulimit -n ${most}; ${userdma} run --private -- true; echo "status $?"`
+  for (const limit of [20, 40, 100])
+    it(`without enough descriptors gives the reason: ${limit}`, async t => {
+      const script = `ulimit -n ${limit}; ${userdma} run --private -- true; echo "status $?"`
       const { stdout, stderr } = await run(t, 'sh', ['-c', script], { env: cleanEnvironment() })
       assert.match(
         stderr,

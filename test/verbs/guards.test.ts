@@ -186,7 +186,7 @@ test('a long message does not starve other queue pairs', async () => {
   a.qp.write(from.slice(), to.remote(), { id: 1 })
   /** MiB received, and the maximum in one turn of the event loop. */
   let come = 0
-  let most = 0
+  let maxInTurn = 0
   let isDone = false
   const done = line(a.cq).then(text => {
     isDone = true
@@ -196,11 +196,11 @@ test('a long message does not starve other queue pairs', async () => {
     await nextTurn()
     const before = come
     while (target[come << 20] === 1) come++
-    most = Math.max(most, come - before)
+    maxInTurn = Math.max(maxInTurn, come - before)
   }
   assert.equal(await done, '1 RDMA_WRITE')
   assert.equal(come, mebibytes)
   // what the fastest memory can copy in a millisecond
-  assert.ok(most <= 64, `${most} MiB in one turn`)
+  assert.ok(maxInTurn <= 64, `${maxInTurn} MiB in one turn`)
   await closeAll(a, b)
 })

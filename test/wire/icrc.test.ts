@@ -225,11 +225,11 @@ describe('seal and verify', () => {
 })
 
 describe('packets of a run', () => {
-  const MOST = 64
+  const MAX_PACKETS = 64
   /** An engine over one arena with a fake address, like native code's. */
   const engineOver = (arena: Arena): CrcEngine & { readonly calls: { each: number } } => {
     const calls = { each: 0 }
-    const registers = new Int32Array(MOST)
+    const registers = new Int32Array(MAX_PACKETS)
     const crc = (address: number, length: number, seed: number): number =>
       crc32(arena.bytes.subarray(address - arena.address, address - arena.address + length), seed >>> 0)
     return {
@@ -260,7 +260,7 @@ describe('packets of a run', () => {
       fc.assert(
         fc.property(
           fc.integer({ min: 16, max: 200 }),
-          fc.integer({ min: 1, max: 2 * MOST + 3 }),
+          fc.integer({ min: 1, max: 2 * MAX_PACKETS + 3 }),
           u16,
           fc.boolean(),
           fc.nat(),
@@ -291,9 +291,9 @@ describe('packets of a run', () => {
     useCrcEngine(engine, arena)
     t.after(() => useCrcEngine(undefined))
     engine.calls.each = 0
-    sealIcrcs(arena, 0, 100, MOST + 1, flows[0], 0)
+    sealIcrcs(arena, 0, 100, MAX_PACKETS + 1, flows[0], 0)
     assert.equal(engine.calls.each, 2)
-    assert.equal(countRightIcrcs(arena, 0, 100, MOST, flows[0], 0), MOST)
+    assert.equal(countRightIcrcs(arena, 0, 100, MAX_PACKETS, flows[0], 0), MAX_PACKETS)
     assert.equal(engine.calls.each, 3)
     // each of them alone is too short for the engine
     sealIcrcs(arena, 0, 40, 2, flows[0], 0)

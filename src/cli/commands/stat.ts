@@ -37,8 +37,8 @@ export const countsText = (counts: Readonly<Record<string, number>>): string =>
 const amountText = ({ count, bytes }: Stat['rings']): string => (count === 0 ? '0' : `${count} (${bytesText(bytes)})`)
 
 const chargedText = ({ bytes, processes }: Stat['charged']): string => {
-  const most = processes.slice(0, 3).map(({ pid, bytes: of }) => `process ${pid} ${bytesText(of)}`)
-  return most.length === 0 ? '0' : `${bytesText(bytes)} (${most.join(', ')}${processes.length > 3 ? ', …' : ''})`
+  const largest = processes.slice(0, 3).map(({ pid, bytes: of }) => `process ${pid} ${bytesText(of)}`)
+  return largest.length === 0 ? '0' : `${bytesText(bytes)} (${largest.join(', ')}${processes.length > 3 ? ', …' : ''})`
 }
 
 /** The output of `userdma stat`. */

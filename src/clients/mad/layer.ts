@@ -124,7 +124,7 @@ export class MadLayer {
     const receiver: Engine = {
       receive: (_device, mad, from) => engine.onMad(mad, from, this.#environment.now()),
       nextTimeout: () => engine.nextTimeout(),
-      onTimeout: (now, most) => engine.onTimeout(now, most),
+      onTimeout: (now, max) => engine.onTimeout(now, max),
     }
     if (claim !== undefined && !port.claims.add(claim, receiver))
       throw new CallError(

@@ -31,9 +31,9 @@ const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength
   return { privateData, privateDataLength: bytes.length }
 }
 
-/** The private data of a request: header and the application's data. EINVAL if it is longer than `most`. */
-export const requestData = (id: Identifier, own: Uint8Array, most: number, what: string): Uint8Array => {
-  const room = most - headerBytes(id)
+/** The private data of a request: header and the application's data. EINVAL if it is longer than `max`. */
+export const requestData = (id: Identifier, own: Uint8Array, max: number, what: string): Uint8Array => {
+  const room = max - headerBytes(id)
   if (own.length > room)
     throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${room}`)
   const { source, destination } = id
@@ -43,10 +43,10 @@ export const requestData = (id: Identifier, own: Uint8Array, most: number, what:
   return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, own)
 }
 
-/** The private data of a reply. EINVAL if it is longer than `most`. */
-export const answerData = (own: Uint8Array, most: number, what: string): Uint8Array => {
-  if (own.length > most)
-    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${most}`)
+/** The private data of a reply. EINVAL if it is longer than `max`. */
+export const answerData = (own: Uint8Array, max: number, what: string): Uint8Array => {
+  if (own.length > max)
+    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${max}`)
   return own
 }
 

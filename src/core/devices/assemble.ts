@@ -43,8 +43,8 @@ const constantObject = (core: Core, cls: ObjectClass, handle: number, state: unk
 
 const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap<string, Limit> =>
   new Map(
-    Object.entries(described).flatMap(([names, most]) => {
-      const limit: Limit = { classes: names.split(' '), most, live: 0 }
+    Object.entries(described).flatMap(([names, max]) => {
+      const limit: Limit = { classes: names.split(' '), max: max, live: 0 }
       return limit.classes.map(name => [name, limit] as const)
     }),
   )

@@ -181,13 +181,10 @@ const checkNumbers = (entry: Entry, args: AnyValues): void => {
     const of = attributes[name]?.of
     const value = args[name]
     if (value === undefined || (of?.kind !== 'u8' && of?.kind !== 'u16' && of?.kind !== 'u32')) continue
-    const least = of.min ?? 0
-    const most = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
-    if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most)
-      throw new CallError(
-        'EINVAL',
-        `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${least} to ${most}`,
-      )
+    const min = of.min ?? 0
+    const max = of.max ?? (of.kind === 'u8' ? 0xff : of.kind === 'u16' ? 0xffff : 0xffffffff)
+    if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max)
+      throw new CallError('EINVAL', `${nameOf(entry)}: attribute ${name}: ${String(value)} is not in ${min} to ${max}`)
   }
 }
 

@@ -46,8 +46,8 @@ const admit = (device: Device, cls: ObjectClass): void => {
   const { name } = cls
   const limit = device.limits.get(name)
   if (limit !== undefined) {
-    const { classes, live, most } = limit
-    if (live >= most) {
+    const { classes, live, max } = limit
+    if (live >= max) {
       const of = classes.length === 1 ? 'this class' : `the classes ${classes.join(', ')} together`
       throw new CallError('EINVAL', `${name}.create: device ${device.name} has ${live} objects of ${of}, its maximum`)
     }

@@ -37,7 +37,7 @@ export interface ProcessSpace extends AddressSpace {
   copyOut(address: bigint, bytes: Uint8Array): void
   /** Records from now on where the process's memory is written. */
   recordWritten(): void
-  takeWritten(most: number): readonly WrittenRange[]
+  takeWritten(max: number): readonly WrittenRange[]
   /** Takes over a userfaultfd of the process: regions fail when it unmaps their pages. */
   learnUnmapping(fd: number): void
   /** The process has ended, and its handle is about to be closed: everything fails with ESRCH from now on. */
@@ -172,7 +172,7 @@ export const createProcessSpace = (
     recordWritten() {
       written ??= createWrittenRanges()
     },
-    takeWritten: most => written?.take(most) ?? [],
+    takeWritten: max => written?.take(max) ?? [],
     learnUnmapping: fd => held.learnBy(fd),
     close() {
       if (!closed) moves.close()

@@ -11,7 +11,7 @@ export interface WrittenRange {
 export interface WrittenRanges {
   note(address: number, length: number): void
   /** Maximum of recorded ranges; beyond it they are dropped. */
-  take(most: number): readonly WrittenRange[]
+  take(max: number): readonly WrittenRange[]
 }
 
 /** No query for a long time: the oldest are dropped. */
@@ -31,10 +31,10 @@ export const createWrittenRanges = (): WrittenRanges => {
         return
       }
     },
-    take(most) {
+    take(max) {
       const taken: WrittenRange[] = []
       for (const [address, length] of lengths) {
-        if (taken.length === most) break
+        if (taken.length === max) break
         taken.push({ address, length })
         lengths.delete(address)
       }

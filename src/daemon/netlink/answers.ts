@@ -82,7 +82,7 @@ export function* tables(
   entries: Iterable<Entry | undefined>,
 ): Generator<Uint8Array | undefined> {
   const first = encodeAttributes(head)
-  const most = ROOM - first.length - ATTRIBUTE_HEADER
+  const maxBytes = ROOM - first.length - ATTRIBUTE_HEADER
   let parts: Uint8Array[] = []
   let bytes = 0
   const whole = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])
@@ -92,8 +92,8 @@ export function* tables(
       continue
     }
     const encoded = encodeAttributes([entry])
-    if (encoded.length > most) continue
-    if (bytes + encoded.length > most) {
+    if (encoded.length > maxBytes) continue
+    if (bytes + encoded.length > maxBytes) {
       yield whole()
       parts = []
       bytes = 0

@@ -45,10 +45,10 @@ interface QueueOptions {
   readonly qpn: number
   readonly qkey: number
   /** Payload bytes that are accepted, sent and received. */
-  readonly fewest: number
-  readonly most: number
+  readonly minBytes: number
+  readonly maxBytes: number
   /** Maximum datagrams that wait for room in the port; more are lost, as any datagram may be. */
-  readonly mostWaiting: number
+  readonly maxWaiting: number
   /** Gets a copy of each payload, while the device is working. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
@@ -82,10 +82,12 @@ class DatagramQueue implements CoreQueue {
   }
 
   send(payload: Uint8Array, to: MadAddress): boolean {
-    const { fewest, most, mostWaiting } = this.options
-    if (payload.length < fewest || payload.length > most)
-      throw new Error(`a datagram of queue pair ${this.qpn} has ${fewest} to ${most} bytes, not ${payload.length}`)
-    if (this.#isClosed || this.#waiting.length >= mostWaiting) return false
+    const { minBytes, maxBytes, maxWaiting } = this.options
+    if (payload.length < minBytes || payload.length > maxBytes)
+      throw new Error(
+        `a datagram of queue pair ${this.qpn} has ${minBytes} to ${maxBytes} bytes, not ${payload.length}`,
+      )
+    if (this.#isClosed || this.#waiting.length >= maxWaiting) return false
     const { remoteGid, flowLabel, trafficClass } = to
     try {
       const address = flowAddress(to.localGid, { ...noAddress, dgid: remoteGid, flowLabel, trafficClass })
@@ -135,13 +137,13 @@ class DatagramQueue implements CoreQueue {
 
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void {
     const { counters } = this.device.engine()
-    const { qkey, fewest, most, receive } = this.options
+    const { qkey, minBytes, maxBytes, receive } = this.options
     const { view } = arena
     const deth = at + BTH_BYTES
     const isDatagram =
       checkPacket(view, at, length) === 0 && bthVersion(view, at) === 0 && bthOpcode(view, at) === UD_SEND_ONLY
     const payload = isDatagram ? length - HEADER_BYTES - bthPadCount(view, at) - ICRC_BYTES : -1
-    if (payload < fewest || payload > most) {
+    if (payload < minBytes || payload > maxBytes) {
       counters.dropped++
       return
     }
@@ -186,14 +188,14 @@ export const openManagement = (
 ): ManagementPort => {
   if (device.coreQueues.byNumber.has(GSI_QPN) || device.qpns.rowOf(GSI_QPN) >= 0)
     throw new CallError('EBUSY', 'queue pair 1 of port 1 is in use')
-  const exactly = { fewest: MAD_BYTES, most: MAD_BYTES }
-  return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...exactly, mostWaiting: 4096, receive })
+  const length = { minBytes: MAD_BYTES, maxBytes: MAD_BYTES }
+  return new ManagementQueue(device, { qpn: GSI_QPN, qkey: GSI_QKEY, ...length, maxWaiting: 4096, receive })
 }
 
 /** A queue pair for datagrams of up to `mtu` bytes, which can be in multicast groups. */
 class GroupQueue extends DatagramQueue implements DatagramPort {
   get mtu(): number {
-    return this.options.most
+    return this.options.maxBytes
   }
 
   /** Rows of the engine are 0 and above: the negative number names a queue pair of core. */
@@ -219,4 +221,4 @@ export const openDatagrams = (
   qkey: number,
   receive: (payload: Uint8Array, from: MadAddress) => void,
 ): DatagramPort =>
-  new GroupQueue(device, { qpn: device.qpns.take(), qkey, fewest: 0, most: mtu, mostWaiting: 256, receive })
+  new GroupQueue(device, { qpn: device.qpns.take(), qkey, minBytes: 0, maxBytes: mtu, maxWaiting: 256, receive })

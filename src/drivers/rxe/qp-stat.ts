@@ -36,11 +36,11 @@ export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): Q
   }
 }
 
-/** Queue pairs from row `from` on, at most `most` of them; the row where the next ones begin, undefined at the end. */
+/** Queue pairs from row `from` on, at most `max` of them; the row where the next ones begin, undefined at the end. */
 export const qpsFrom = (
   state: RxeState,
   from: number,
-  most: number,
+  max: number,
 ): {
   readonly qps: readonly { readonly facts: QpFacts; readonly context: Context | undefined }[]
   readonly next?: number
@@ -49,7 +49,7 @@ export const qpsFrom = (
   for (let row = from; row < state.qps.length; row++) {
     const object = state.qps[row]
     if (object === undefined) continue
-    if (qps.length === most) return { qps, next: row }
+    if (qps.length === max) return { qps, next: row }
     qps.push({ facts: qpFacts(state, object), context: object.context })
   }
   return { qps }

@@ -25,12 +25,12 @@ export function* oneSlice(slice: () => void): Generator<void> {
   yield slice()
 }
 
-/** `turn` is called before the slices of each turn, of which there are at most `most`. */
-export const createSlices = (turn: () => void = () => {}, most = 1): Slices => {
+/** `turn` is called before the slices of each turn, of which there are at most `maxSlices`. */
+export const createSlices = (turn: () => void = () => {}, maxSlices = 1): Slices => {
   /** Each runs one slice; false once its job has ended. */
   const slices: (() => boolean)[] = []
   /** Slices that are left in this turn. */
-  let left = most
+  let left = maxSlices
   let isScheduled = false
   let isRunning = false
 
@@ -54,7 +54,7 @@ export const createSlices = (turn: () => void = () => {}, most = 1): Slices => {
 
   const onTurn = (): void => {
     isScheduled = false
-    left = most
+    left = maxSlices
     if (slices.length === 0) return
     schedule()
     turn()

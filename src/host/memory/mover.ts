@@ -147,8 +147,8 @@ export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover 
       const process = running()
       if (process < 0) return process
       const [buffer, numbers] = [body.arena.address + body.at, passed.arena.address + passed.at]
-      const most = (passed.length >> 2) - 1
-      return answered(calls.userdma_mover_receive(process, fd, buffer, body.length, numbers, most, patience))
+      const maxNumbers = (passed.length >> 2) - 1
+      return answered(calls.userdma_mover_receive(process, fd, buffer, body.length, numbers, maxNumbers, patience))
     },
     take: fd => (mover === 0 ? -ECHILD : calls.userdma_mover_take(mover, fd)),
     get incarnation() {

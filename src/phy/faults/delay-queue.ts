@@ -135,9 +135,9 @@ export const createDelayQueue = <Tag>(
       passed = passed.filter(({ gone }) => !gone)
     },
     untilNext: () => {
-      let least = Number.POSITIVE_INFINITY
-      for (const { passing, gone } of passed) if (!gone && passing < least) least = passing
-      return least
+      let min = Number.POSITIVE_INFINITY
+      for (const { passing, gone } of passed) if (!gone && passing < min) min = passing
+      return min
     },
     take: () => {
       const packet = ready.shift()

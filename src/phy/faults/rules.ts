@@ -53,8 +53,8 @@ const number = (text: string, units: Readonly<Record<string, number>>): number |
   // Twelve digits, so that 0.1 % is 0.001, and at most as many decimals as `plain` writes.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
-const within = (value: number | undefined, least: number, most: number): number | undefined =>
-  value !== undefined && value >= least && value <= most ? value : undefined
+const within = (value: number | undefined, min: number, max: number): number | undefined =>
+  value !== undefined && value >= min && value <= max ? value : undefined
 
 /** Without an exponent, which `number` does not parse. */
 const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
@@ -78,8 +78,8 @@ const bitsPerSecond: Setting<number> = {
   },
   allowed: 'bits per second from 1kbit to 1tbit, like 800kbit, 10mbit or 2.5gbit',
 }
-const integer = (text: string, most: number): number | undefined =>
-  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? within(Number(text), 0, most) : undefined
+const integer = (text: string, max: number): number | undefined =>
+  /^([0-9]+|0x[0-9a-f]+)$/i.test(text) ? within(Number(text), 0, max) : undefined
 const all = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 

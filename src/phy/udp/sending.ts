@@ -243,9 +243,9 @@ export const createUdpSending = (
       counters.sentBytes += end - offset
       const peer = flows.peerOf(0, flows.words(), flows.destinationAt(flow))
       const mayCut = cuts && (flows.icrcFlowOf(flow).version === 6 || senders.peerCounts(peer))
-      const most = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
-      for (let i = 0; i < count; i += most) {
-        const now = Math.min(most, count - i)
+      const maxPackets = mayCut ? Math.max(1, Math.min(messagePackets, Math.floor(MESSAGE_BYTES / size))) : 1
+      for (let i = 0; i < count; i += maxPackets) {
+        const now = Math.min(maxPackets, count - i)
         const lastNow = i + now === count ? last : size
         queueMessage(offset + i * size, now === 1 ? lastNow : size, now, lastNow, flow)
       }

@@ -29,7 +29,7 @@ export interface UcmaCommand {
   /** The attribute that receives the channel. */
   readonly channel?: string
   /** Minimum bytes of a struct that has grown. */
-  readonly least?: number
+  readonly minBytes?: number
   /** Linux looks for the object before it checks the room for the response. */
   readonly roomLater?: true
   /** Offset of a descriptor number: the identifier's current channel, if not the one written to. */
@@ -184,7 +184,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
     class: 'cm_id',
     method: 'connect',
     in: layout(288, embed(0, 'parameters', CmConnectionParameters), object(272), embed(CONNECT, 'ece', CmEce)),
-    least: CONNECT,
+    minBytes: CONNECT,
     only: { at: CmConnectionParameters.valid.offset, values: VALID },
   },
   {
@@ -206,7 +206,7 @@ export const ucmaCommands: readonly UcmaCommand[] = [
       object(280),
       embed(ACCEPT, 'ece', CmEce),
     ),
-    least: ACCEPT,
+    minBytes: ACCEPT,
     when: { at: 8 + CmConnectionParameters.valid.offset, attributes: ['parameters', 'userHandle'] },
   },
   {

@@ -218,7 +218,7 @@ export const declare = (description: Description): ObjectClass[] => {
     const rows = description.fields.slice(first, first + count)
     return {
       fields: rows.reduce((sum, { type }) => sum + weights[type]!.fields, 1),
-      bytes: rows.reduce((most, { offset, type }) => Math.max(most, offset + weights[type]!.bytes), 0),
+      bytes: rows.reduce((end, { offset, type }) => Math.max(end, offset + weights[type]!.bytes), 0),
     }
   }
   const widthOf = (width: number): 1 | 2 | 4 =>

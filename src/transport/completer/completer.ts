@@ -410,14 +410,14 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
 }
 
 /** Packets that may always be sent before an ACK, whatever the congestion window. */
-const LEAST_PACKETS = 8
+const MIN_CWND_PACKETS = 8
 
 /** After a loss the window shrinks: going back sends all of it again. */
 const halveWindow = (s: EngineState, base: number): void => {
   const w = s.rows
-  const least = LEAST_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
+  const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
   const half = w[base + QP.REQ_CWND] >> 1
-  if (w[base + QP.REQ_CWND] > least) w[base + QP.REQ_CWND] = half > least ? half : least
+  if (w[base + QP.REQ_CWND] > min) w[base + QP.REQ_CWND] = half > min ? half : min
 }
 
 const onRnrNak = (s: EngineState, row: number, code: number, now: number): void => {

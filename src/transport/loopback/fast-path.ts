@@ -210,8 +210,8 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
   if ((v[there + QP.ACCESS] & right) === 0) return undefined
   // more READs at once than the peer serves: its responder refuses them
-  const most = s.rows[base + QP.MAX_RD_ATOMIC]
-  if (isRead && (most === 0 || most > v[there + QP.RESP_RESOURCE_COUNT])) return undefined
+  const maxRdAtomic = s.rows[base + QP.MAX_RD_ATOMIC]
+  if (isRead && (maxRdAtomic === 0 || maxRdAtomic > v[there + QP.RESP_RESOURCE_COUNT])) return undefined
   return env.memory.find?.(
     v[there + QP.PD],
     p[wr + Send.RKEY],

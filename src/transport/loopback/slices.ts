@@ -78,8 +78,8 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
 
 /** Packets of the next slice, from packet `done` of `psns` on. */
 const slicePackets = (mtu: number, psns: number, done: number): number => {
-  const most = SLICE_BYTES / mtu
-  return psns - done < most ? psns - done : most
+  const maxPackets = SLICE_BYTES / mtu
+  return psns - done < maxPackets ? psns - done : maxPackets
 }
 
 /**

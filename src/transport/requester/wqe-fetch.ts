@@ -57,7 +57,7 @@ const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
     case 'BAD_OPCODE':
       return because('BAD_OPCODE', { opcode })
     case 'TOO_MANY_SGE':
-      return because('TOO_MANY_SGE', { most: maxSendSge(s.rows, row * QP.WORDS) })
+      return because('TOO_MANY_SGE', { max: maxSendSge(s.rows, row * QP.WORDS) })
     case 'INLINE_TOO_LONG':
       return because('INLINE_TOO_LONG', {})
     case 'MESSAGE_TOO_LONG':
@@ -89,7 +89,7 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   if (refused !== 0) return fail(s, row, wr, refused & STATUS_BITS, refusalOf(s, row, wr))
   if (kind === NONE) return fail(s, row, wr, LOC_QP_OP_ERR, because('BAD_OPCODE', { opcode }))
   if (!inline && count > maxSendSge(s.rows, base))
-    return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { most: maxSendSge(s.rows, base) }))
+    return fail(s, row, wr, LOC_QP_OP_ERR, because('TOO_MANY_SGE', { max: maxSendSge(s.rows, base) }))
   if (inline && (kind & NOT_INLINE) !== 0) return fail(s, row, wr, LOC_QP_OP_ERR, because('NOT_INLINE', { opcode }))
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
     return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))

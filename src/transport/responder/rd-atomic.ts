@@ -114,7 +114,7 @@ const takeResource = (s: EngineState, row: number): number => {
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
-    nakInvalidRequest(s, row, because('TOO_MANY_READS', { most: s.rows[row * QP.WORDS + QP.RESP_RESOURCE_COUNT] }))
+    nakInvalidRequest(s, row, because('TOO_MANY_READS', { max: s.rows[row * QP.WORDS + QP.RESP_RESOURCE_COUNT] }))
   return resource
 }
 

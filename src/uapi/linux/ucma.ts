@@ -63,7 +63,7 @@ const find = (number: number, body: DataView): Compiled => {
 }
 
 /** The largest struct. */
-const MOST = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
+const MAX_BYTES = Math.max(...ucmaCommands.map(({ in: { size } }) => size))
 
 /** A sockaddr_in6, or a sockaddr_in in its place, as sockaddr_storage. */
 const longAddress = (body: Uint8Array, at: number): Uint8Array => {
@@ -91,9 +91,9 @@ const readAddress = (
 
 /** What Linux checks before it looks for the object. */
 const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, args: AnyValues): void => {
-  const { name, least = 0, only, reserved, addresses = [] } = command
-  if (inLength < least)
-    throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${least}`)
+  const { name, minBytes = 0, only, reserved, addresses = [] } = command
+  if (inLength < minBytes)
+    throw new CallError('EINVAL', `${name}: a struct of ${inLength} bytes; it has at least ${minBytes}`)
   if (only !== undefined && !only.values.includes(body[only.at]!))
     throw new CallError(only.code ?? 'EINVAL', `${name}: the byte at ${only.at} is ${body[only.at]}`)
   if (reserved !== undefined && body.subarray(reserved.at, reserved.at + reserved.bytes).some(byte => byte !== 0))
@@ -144,13 +144,13 @@ export const decodeUcma = (view: CallerView, channel: UcmaChannel, address: bigi
   answeringAs((name): Decoded => {
     if (length < UCMA_HEADER)
       throw new CallError('EINVAL', `an rdma_cm command has at least ${UCMA_HEADER} bytes, not ${length}`)
-    const written = view.copyIn(address, Math.min(length, UCMA_HEADER + MOST))
+    const written = view.copyIn(address, Math.min(length, UCMA_HEADER + MAX_BYTES))
     const header = viewOf(written)
     const inLength = header.getUint16(4, true)
     const outLength = header.getUint16(6, true)
     if (inLength + UCMA_HEADER > length)
       throw new CallError('EINVAL', `the header says ${inLength} bytes, ${length - UCMA_HEADER} were written`)
-    const body = new Uint8Array(MOST)
+    const body = new Uint8Array(MAX_BYTES)
     body.set(written.subarray(UCMA_HEADER))
     const found = find(header.getUint32(0, true), viewOf(body))
     const { command } = found

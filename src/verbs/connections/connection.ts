@@ -122,20 +122,20 @@ const noData = new Uint8Array(0)
 export const dataOf = ({ connection }: ConnectionEvent): Uint8Array =>
   connection?.privateData.slice(0, connection.privateDataLength) ?? noData
 
-/** Checks the options of both sides. Throws RdmaError EINVAL. `most`: maximum bytes of private data. */
-export const checkConnection = (call: string, options: ConnectionOptions<never>, most: number): void => {
+/** Checks the options of both sides. Throws RdmaError EINVAL. `maxBytes`: maximum bytes of private data. */
+export const checkConnection = (call: string, options: ConnectionOptions<never>, maxBytes: number): void => {
   const { privateData, maxRdAtomic, prepare } = options
-  if (privateData !== undefined) checkPrivateData(call, privateData, most)
+  if (privateData !== undefined) checkPrivateData(call, privateData, maxBytes)
   if (prepare !== undefined) checkFunction(call, 'prepare', prepare)
   if (maxRdAtomic !== undefined && !(Number.isInteger(maxRdAtomic) && maxRdAtomic >= 0 && maxRdAtomic <= MAX_RD_ATOMIC))
     throw invalidArgument(call, `maxRdAtomic ${formatValue(maxRdAtomic)}: it is 0 to ${MAX_RD_ATOMIC}`)
   checkSignal(call, options)
 }
 
-export const checkPrivateData = (call: string, privateData: Uint8Array, most: number): void => {
+export const checkPrivateData = (call: string, privateData: Uint8Array, maxBytes: number): void => {
   checkBytes(call, 'privateData', privateData)
-  if (privateData.length > most)
-    throw invalidArgument(call, `privateData: it has ${privateData.length} bytes, at most ${most} are sent`)
+  if (privateData.length > maxBytes)
+    throw invalidArgument(call, `privateData: it has ${privateData.length} bytes, at most ${maxBytes} are sent`)
 }
 
 const noParameters = zeroRecord(CmConnectionParameters)

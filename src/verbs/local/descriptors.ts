@@ -46,7 +46,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
     }
   }
   return {
-    read(fd, _most, take, ended) {
+    read(fd, _maxBytes, take, ended) {
       let scheduled = false
       // Called from within the device: records are read afterwards.
       const drain = (): void => {

@@ -191,8 +191,8 @@ export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: n
   return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
 }
 
-export const throwTooManySges = (call: string, sges: number, most: number): RdmaError =>
-  invalidArgument(call, `${sges} scatter/gather elements, at most ${most} are possible`)
+export const throwTooManySges = (call: string, sges: number, max: number): RdmaError =>
+  invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
 
 /** The memory of a removed device's rings may belong to another: nothing is written there. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {

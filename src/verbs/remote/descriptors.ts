@@ -47,12 +47,12 @@ export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => voi
     watches.set(fd, one)
   }
   return {
-    read(fd, most, take, ended) {
+    read(fd, maxBytes, take, ended) {
       const over = (): void => {
         lost()
         ended()
       }
-      keep(fd, readRecords(fd, most, take, over))
+      keep(fd, readRecords(fd, maxBytes, take, over))
     },
     watch: (fd, ready) => keep(fd, watch(fd, { readable: true }, ready)),
     ioctl(fd, request, argument) {

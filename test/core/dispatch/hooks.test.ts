@@ -24,14 +24,14 @@ import { bench, errnoOf, testCaller } from '../fixture.ts'
 const { pd: Pd, cq: Cq, rc_qp: RcQp, interface: Interface } = Classes
 const cq = { cqe: 10, userHandle: 1n, compVector: 0 }
 
-/** At most `most` objects of a class in each context. */
-const quota = (className: string, most: number): Hook => ({
+/** At most `max` objects of a class in each context. */
+const quota = (className: string, max: number): Hook => ({
   class: className,
   method: 'create',
   pre({ context }) {
     const held = context.handles.slots.filter(object => object?.class.name === className).length
     // The new object already has its handle.
-    if (held > most) throw new CallError('ENOMEM', `${className}: this context may have ${most}`)
+    if (held > max) throw new CallError('ENOMEM', `${className}: this context may have ${max}`)
   },
 })
 

@@ -47,10 +47,10 @@ test('strided elements are copied as one run of bytes, in both directions', () =
 })
 
 test('bytes move within one buffer like memmove', () => {
-  const most = 400
+  const maxSize = 400
   fc.assert(
-    fc.property(fc.nat(most), fc.nat(most), fc.nat(most), (from, to, size) => {
-      const buffer = new ArrayBuffer(2 * most + 8)
+    fc.property(fc.nat(maxSize), fc.nat(maxSize), fc.nat(maxSize), (from, to, size) => {
+      const buffer = new ArrayBuffer(2 * maxSize + 8)
       const all = Uint8Array.from({ length: buffer.byteLength }, (_, i) => i * 7)
       new Uint8Array(buffer).set(all)
       // two views of it: the mover does not see that they share it

@@ -325,15 +325,15 @@ test('destroying a region or queue pair visits only its own windows', () => {
     body()
     return accesses
   }
-  const most = 50
+  const maxAccesses = 50
   assert.ok(bind())
-  assert.ok(accessesOf(() => loseRegion(table, region)) < most)
-  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.ok(accessesOf(() => loseRegion(table, region)) < maxAccesses)
+  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < maxAccesses)
   assert.equal(table.bound[window], -1)
   assert.equal(table.bound[region], 0)
   assert.ok(bind())
-  assert.ok(accessesOf(() => removeRegion(table, region)) < most)
+  assert.ok(accessesOf(() => removeRegion(table, region)) < maxAccesses)
   assert.equal(table.bound[window], -1)
-  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < most)
+  assert.ok(accessesOf(() => unbindWindowsOf(table, QP)) < maxAccesses)
   assert.equal(table.firstOfQp.size, others)
 })

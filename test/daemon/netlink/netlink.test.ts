@@ -234,8 +234,8 @@ describe('objects', () => {
   it('are dumped in any number, in datagrams that fit, each once, while others are answered', async t => {
     const { client, talk } = await begin(t)
     const context = await client.context()
-    const most = 1500
-    for (let i = 0; i < most; i++) await client.command(context, ALLOC_PD, [], 1)
+    const count = 1500
+    for (let i = 0; i < count; i++) await client.command(context, ALLOC_PD, [], 1)
     const other = await openTestSocket(client)
     const request = requestOf('RES_PD_GET', [['DEV_INDEX', 0]], DUMP)
     const twice = Buffer.concat([request, request])
@@ -256,8 +256,8 @@ describe('objects', () => {
         return attributeOf(decodeAttributes(body), 'RES_PD') as Entries
       })
       .map(([, entry]) => attributeOf(entry as Entries, 'RES_PDN'))
-    assert.equal(ids.length, most)
-    assert.equal(new Set(ids).size, most)
+    assert.equal(ids.length, count)
+    assert.equal(new Set(ids).size, count)
   })
 })
 

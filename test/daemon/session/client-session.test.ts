@@ -296,8 +296,8 @@ test('unexpected descriptors are closed', async t => {
   closeSync(extra)
 })
 
-const openUntilRefused = async (client: Client, most: number): Promise<number> => {
-  for (let i = 0; i <= most; i++) {
+const openUntilRefused = async (client: Client, max: number): Promise<number> => {
+  for (let i = 0; i <= max; i++) {
     const { error, descriptors } = await client.open()
     client.keep(descriptors)
     if (error !== 0) {

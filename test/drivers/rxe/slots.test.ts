@@ -13,7 +13,7 @@ test('slots: live values keep distinct numbers, freed ones are reused', () => {
     fc.property(fc.array(fc.option(fc.nat(100)), { maxLength: 200 }), steps => {
       const slots = createSlots<{ id: number }>()
       const live = new Map<number, { id: number }>()
-      let most = 0
+      let max = 0
       for (const step of steps) {
         if (step === null || live.size === 0) {
           const value = { id: live.size }
@@ -25,11 +25,11 @@ test('slots: live values keep distinct numbers, freed ones are reused', () => {
           slots.remove(slot)
           live.delete(slot)
         }
-        most = Math.max(most, live.size)
+        max = Math.max(max, live.size)
         assert.equal(slots.size(), live.size)
         for (const [slot, value] of live) {
           assert.equal(slots.get(slot), value)
-          assert.ok(slot < most, 'numbers stay dense')
+          assert.ok(slot < max, 'numbers stay dense')
         }
       }
     }),

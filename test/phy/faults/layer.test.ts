@@ -135,11 +135,11 @@ describe('faults', () => {
 
   it('no packet is overtaken by more than a few', () => {
     const got = psns(transfer(bench('reorder=0.2,seed=3'), 5000))
-    let most = 0
+    let max = 0
     got.forEach((psn, i) => {
-      most = Math.max(most, got.slice(0, i).filter(earlier => earlier > psn).length)
+      max = Math.max(max, got.slice(0, i).filter(earlier => earlier > psn).length)
     })
-    assert.ok(most > 1 && most <= 2 * MAX_REORDER_DISTANCE, `${most}`)
+    assert.ok(max > 1 && max <= 2 * MAX_REORDER_DISTANCE, `${max}`)
   })
 
   it('a reordered packet that no other packet passes arrives when its delay expires', () => {

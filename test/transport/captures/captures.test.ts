@@ -30,7 +30,7 @@ const used = new Set<Row>()
 const usedOutcomes = new Set<unknown>()
 /** Mutated recordings that failed the comparison; a low count means that no mutants were made. */
 let twinsFound = 0
-const LEAST_TWINS = 3000
+const MIN_MUTANTS = 3000
 
 /** Every difference of a replay, as sentences. */
 const faultsOf = (
@@ -112,7 +112,7 @@ for (const name of captures.filter(c => excluded[c] === undefined)) {
 }
 
 after(() => {
-  assert.ok(twinsFound >= LEAST_TWINS, `${twinsFound} twins`)
+  assert.ok(twinsFound >= MIN_MUTANTS, `${twinsFound} twins`)
   assert.deepEqual(
     permitted.filter(row => !used.has(row)),
     [],

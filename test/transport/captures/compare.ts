@@ -105,8 +105,8 @@ const timingOf = (
   if (isNew) return atOnce
   const rnr = rnrSince(entries, entry.number, side)
   if (rnr !== undefined) {
-    const least = rnrMicroseconds(field(rnr.packet, 'AETH', 'syndrome') & 31) * 0.9
-    if (entry.time - rnr.time >= least) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
+    const minWait = rnrMicroseconds(field(rnr.packet, 'AETH', 'syndrome') & 31) * 0.9
+    if (entry.time - rnr.time >= minWait) return { timing: 'after the RNR timer', waited: entry.time - rnr.time }
   }
   const timeout = ackTimeoutMicroseconds(facts.timeout ?? 14)
   return entry.time - previous.time >= timeout / 2 ? { timing: 'after the ACK timeout', waited } : atOnce

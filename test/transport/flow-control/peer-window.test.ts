@@ -29,14 +29,14 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
   })
   const [{ cqes }] = nodes
   /** Peak of window bytes in flight to the second node. */
-  let most = 0
+  let peak = 0
   const [first] = nodes
   const transmit = first.transmit
   first.transmit = now => {
     transmit(now)
     const under = [...joined.inFlight.filter(({ to }) => to === 1), ...first.sent]
-    most = Math.max(
-      most,
+    peak = Math.max(
+      peak,
       under.reduce((sum, { bytes }) => sum + bytes.length - 16 + 64, 0),
     )
   }
@@ -45,9 +45,9 @@ const start = (count: number, dead: readonly number[] = [], more: NodeOptions = 
     cqes,
     node: nodes[0],
     joined,
-    most: () => most,
+    peak: () => peak,
     forget: () => {
-      most = 0
+      peak = 0
     },
     /** Steps until `enough` completions arrive, or nothing is left to do. */
     run: (enough: number, until?: number): void => {
@@ -66,9 +66,9 @@ describe('a window shared by queue pairs', () => {
     t.run(80)
     assert.equal(t.cqes.length, 80)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
-    assert.ok(t.most() > BUDGET / 2, 'the window is used')
+    assert.ok(t.peak() > BUDGET / 2, 'the window is used')
     // The last run may exceed the window by one packet, and WRITE responses have headers of their own.
-    assert.ok(t.most() <= BUDGET + 2 * (MTU + 64), `${t.most()} bytes were in flight`)
+    assert.ok(t.peak() <= BUDGET + 2 * (MTU + 64), `${t.peak()} bytes were in flight`)
     assert.equal(t.node.engine.counters.retransmissions, 0)
   })
 
@@ -76,7 +76,7 @@ describe('a window shared by queue pairs', () => {
     const t = start(1)
     t.node.post(t.rows[0], write(1, 64 * MTU))
     t.run(1)
-    assert.ok(t.most() > WINDOW - MTU && t.most() <= WINDOW + 2 * MTU, String(t.most()))
+    assert.ok(t.peak() > WINDOW - MTU && t.peak() <= WINDOW + 2 * MTU, String(t.peak()))
   })
 
   it('is round-robin: no QP gets a second turn before every QP has had one', () => {
@@ -140,7 +140,7 @@ describe('a window shared by queue pairs', () => {
       t.forget()
       for (const row of t.rows) for (let i = 0; i < times; i++) t.node.post(row, write(row, packets * MTU))
       t.run(t.cqes.length + 30 * times)
-      return t.most()
+      return t.peak()
     }
     const first = round(60, 1)
     assert.ok(first > 0x7_0000 && first < 0xb_0000, `${first}: it starts at half a megabyte`)
@@ -152,8 +152,8 @@ describe('a window shared by queue pairs', () => {
     link.drop = 0
     t.forget()
     t.run(t.cqes.length + 30)
-    assert.ok(t.most() < 0xb_0000, `${t.most()}: it is halved once, although many QPs lost packets`)
-    assert.ok(t.most() > 0x4_0000, `${t.most()}: it is not reduced further`)
+    assert.ok(t.peak() < 0xb_0000, `${t.peak()}: it is halved once, although many QPs lost packets`)
+    assert.ok(t.peak() > 0x4_0000, `${t.peak()}: it is not reduced further`)
     assert.ok(t.cqes.every(({ status }) => status === SUCCESS))
   })
 

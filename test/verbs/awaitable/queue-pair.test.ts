@@ -119,13 +119,13 @@ eachCarrier(openTwo => {
     const full = await failureOf(room[16])
     assert.match(full.message, /the receive queue is full: 16 requests are outstanding.*requestWindow/)
     const window = requestWindow(16)
-    let most = 0
+    let maxPending = 0
     for (let i = 0; i < 200; i++) {
       await window.add(() => a.qp.write(Uint8Array.of(i), b.mr.remote(i, 1)))
-      most = Math.max(most, a.qp.pending)
+      maxPending = Math.max(maxPending, a.qp.pending)
     }
     await window.drain()
-    assert.ok(most <= 16 && window.inFlight === 0)
+    assert.ok(maxPending <= 16 && window.inFlight === 0)
     assert.deepEqual([...b.buffer.subarray(0, 200)], [...Array(200).keys()])
     await close()
   })

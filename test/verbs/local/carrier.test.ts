@@ -33,15 +33,15 @@ test('posting, polling and reading completions allocate almost nothing', async (
   }
   // V8 compiles concurrently, late on a busy machine, and times are doubles on its heap: the minimum of several runs is
   // the cost of a round.
-  const most = 1000 * 350
-  let least = Number.POSITIVE_INFINITY
-  for (let stretch = 0; stretch < 200 && least >= most; stretch++) {
+  const limit = 1000 * 350
+  let min = Number.POSITIVE_INFINITY
+  for (let stretch = 0; stretch < 200 && min >= limit; stretch++) {
     const before = process.memoryUsage().heapUsed
     for (let i = 0; i < 1000; i++) round()
     const grown = process.memoryUsage().heapUsed - before
-    if (grown > 0) least = Math.min(least, grown)
+    if (grown > 0) min = Math.min(min, grown)
   }
-  assert.ok(least < most, `${least} bytes in 1000 rounds`)
+  assert.ok(min < limit, `${min} bytes in 1000 rounds`)
   assert.ok(sum > 0)
   await closeAll(a, b)
 })
@@ -57,10 +57,10 @@ test('polling and reading queued completions allocates nothing', async () => {
   const there = b.mr.remote(0, 1)
   const { completion } = cq
   let sum = 0
-  let least = Number.POSITIVE_INFINITY
+  let min = Number.POSITIVE_INFINITY
   let stretches = 0
   // A number beyond a small integer costs 16 bytes until V8 has compiled its reader, late on a busy machine.
-  for (; stretches < 100 && least >= MANY; stretches++) {
+  for (; stretches < 100 && min >= MANY; stretches++) {
     for (let i = 0; i < MANY; i++) from.write(a.mr.slice(0, 1), there, { id: 1 })
     await cq.wait()
     while (from.pending > 0) a.cq.poll()
@@ -68,11 +68,11 @@ test('polling and reading queued completions allocates nothing', async () => {
     // One completion stays, so that no poll finds an empty queue.
     for (let i = 1; i < MANY; i++) if (cq.poll()) sum += completion.id + completion.status
     const grown = process.memoryUsage().heapUsed - before
-    if (grown >= 0) least = Math.min(least, grown)
+    if (grown >= 0) min = Math.min(min, grown)
     cq.poll()
   }
   assert.equal(sum, stretches * (MANY - 1))
-  assert.ok(least < MANY, `${least} bytes for ${MANY} completions`)
+  assert.ok(min < MANY, `${min} bytes for ${MANY} completions`)
   for (const qp of [from, to]) qp.close()
   cq.close()
   await closeAll(a, b)
@@ -86,16 +86,16 @@ test('polling an empty queue allocates nothing while a timer runs', async () => 
   const LOOKS = 20_000
   // One poll in 32 reads the clock, which allocates some numbers, more before V8 has compiled it; an object per poll
   // would be at least 16 bytes.
-  const most = 8 * LOOKS
+  const limit = 8 * LOOKS
   let found = 0
-  let least = Number.POSITIVE_INFINITY
-  for (let stretch = 0; stretch < 200 && least >= most; stretch++) {
+  let min = Number.POSITIVE_INFINITY
+  for (let stretch = 0; stretch < 200 && min >= limit; stretch++) {
     const before = process.memoryUsage().heapUsed
     for (let i = 0; i < LOOKS; i++) if (a.cq.poll()) found++
     const grown = process.memoryUsage().heapUsed - before
-    if (grown >= 0) least = Math.min(least, grown)
+    if (grown >= 0) min = Math.min(min, grown)
   }
   assert.equal(found, 0)
-  assert.ok(least < most, `${least} bytes for ${LOOKS} looks`)
+  assert.ok(min < limit, `${min} bytes for ${LOOKS} looks`)
   await closeAll(a, b)
 })

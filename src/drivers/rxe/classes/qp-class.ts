@@ -53,8 +53,8 @@ const refuse = (where: string, reason: string): never => {
   throw new CallError('EINVAL', `${where}: ${reason}`)
 }
 
-const within = (where: string, name: string, value: number, most: number, least = 0): void => {
-  if (value < least || value > most) refuse(where, `attribute ${name}: ${value} is not in ${least} to ${most}`)
+const within = (where: string, name: string, value: number, max: number, min = 0): void => {
+  if (value < min || value > max) refuse(where, `attribute ${name}: ${value} is not in ${min} to ${max}`)
 }
 
 export const closePath = (device: RxeState, state: QueuePair): void => {
@@ -117,8 +117,8 @@ const createRings = (
   const { layout } = memory
   const inline = Math.max(cap.maxSendSge * RingSge.BYTES, cap.maxInlineData)
   const lean = (requests: number): boolean => layout.counting && requests === 0
-  const most = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
-  const send = lean(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, most, inline)
+  const max = Math.min(Math.floor(inline / RingSge.BYTES), Limits.maxSge)
+  const send = lean(cap.maxSendWr) ? emptySendQueue : createSendQueue(memory, cap.maxSendWr, max, inline)
   try {
     const receive =
       shared ?? (lean(cap.maxRecvWr) ? emptyReceiveQueue : createReceiveQueue(memory, cap.maxRecvWr, cap.maxRecvSge))

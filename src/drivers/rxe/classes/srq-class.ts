@@ -77,9 +77,9 @@ const modify = (
     requireMaxWr(object, 'modify', maxWr)
     if (maxWr < queue.limit) refuse(object, 'modify', `maxWr: ${maxWr} is below the limit, ${queue.limit}`)
   }
-  const most = maxWr ?? queue.ring.capacity
-  if (limit !== undefined && limit > most)
-    refuse(object, 'modify', `limit: ${limit} is above ${most}, the requests that the queue holds`)
+  const size = maxWr ?? queue.ring.capacity
+  if (limit !== undefined && limit > size)
+    refuse(object, 'modify', `limit: ${limit} is above ${size}, the requests that the queue holds`)
   if (maxWr !== undefined) {
     const rings = ringsOf(context)
     const old = resizeReceives(rings, queue, maxWr)

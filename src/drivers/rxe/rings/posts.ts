@@ -115,9 +115,9 @@ export const createPostScan = (
     left = rings.length
   }
 
-  const inspectRows = (most: number): boolean => {
+  const inspectRows = (max: number): boolean => {
     let found = false
-    for (let rows = Math.min(most, left); rows > 0; rows--) {
+    for (let rows = Math.min(max, left); rows > 0; rows--) {
       if (cursor >= rings.length) cursor = 0
       found = inspect(cursor++) || found
       left--

@@ -57,7 +57,7 @@ interface Pieces {
  * A slab has an eighth of the slots in use, so that few are free, or as many if free ones cost nothing; within the
  * limits.
  */
-const LEAST_ROOMS = 16
+const MIN_ROOMS = 16
 const MAX_BYTES = 1 << 20
 
 /**
@@ -80,8 +80,8 @@ const slabsIn = (layout: RingLayout, pieces: Pieces): Slabs => {
   let idle = 0
 
   const addSlab = (size: Size): Slab => {
-    const most = Math.max(1, Math.floor(MAX_BYTES / (header + size.bytes)))
-    const rooms = Math.min(most, Math.max(LEAST_ROOMS, pieces.costly ? size.used >> 3 : size.used))
+    const maxRooms = Math.max(1, Math.floor(MAX_BYTES / (header + size.bytes)))
+    const rooms = Math.min(maxRooms, Math.max(MIN_ROOMS, pieces.costly ? size.used >> 3 : size.used))
     const piece = pieces.add(rooms * (header + size.bytes))
     const next = new Int32Array(rooms)
     const elements = piece.at + rooms * header

@@ -66,16 +66,16 @@ test('create returns the recorded sizes: those requested, and the inline data th
 test('create refuses values above the limits, and leaves nothing behind', () => {
   const { m, p, cq } = bench()
   const { maxQpWr, maxSge, maxInline } = Limits
-  for (const [field, most] of [
+  for (const [field, max] of [
     ['maxSendWr', maxQpWr],
     ['maxRecvWr', maxQpWr],
     ['maxSendSge', maxSge],
     ['maxRecvSge', maxSge],
     ['maxInlineData', maxInline],
   ] as const) {
-    assert.throws(() => makeQp(p, cq, { cap: { [field]: most + 1 } }), {
+    assert.throws(() => makeQp(p, cq, { cap: { [field]: max + 1 } }), {
       code: 'EINVAL',
-      message: new RegExp(`cap.${field}: ${most + 1} is not in 0 to ${most}`),
+      message: new RegExp(`cap.${field}: ${max + 1} is not in 0 to ${max}`),
     })
     assert.equal(
       errnoOf(() => makeQp(p, cq, { cap: { [field]: 0xffffffff } })),
@@ -349,7 +349,7 @@ test('queue pairs of all types count towards maxQp of the device', () => {
   const { p } = bench()
   const { limits, attributes, shared } = p.rxe.device
   const limit = limits.get('rc_qp')
-  assert.equal(limit?.most, attributes.maxQp)
+  assert.equal(limit?.max, attributes.maxQp)
   for (const name of shared.byName.keys()) if (name.endsWith('_qp')) assert.equal(limits.get(name), limit, name)
   assert.equal(limits.get('srq'), limits.get('xrc_srq'))
 })

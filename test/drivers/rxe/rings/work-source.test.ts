@@ -147,9 +147,9 @@ test('elements that sum to more than 2^31 bytes are a length error, and their su
   assert.equal(words[Send.REFUSED] & 0xff, LOC_LEN_ERR)
   assert.equal(words[Send.LENGTH], 0)
   assert.equal(words[Send.SGES], 0)
-  const most = { address: 0, length: 2 ** 31, lkey: 1 }
-  assert.equal(post({ opcode: Wr.WRITE, sges: [most] })[Send.REFUSED], 0)
-  assert.equal(post({ opcode: Wr.WRITE, sges: [most, { ...most, length: 1 }] })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
+  const longest = { address: 0, length: 2 ** 31, lkey: 1 }
+  assert.equal(post({ opcode: Wr.WRITE, sges: [longest] })[Send.REFUSED], 0)
+  assert.equal(post({ opcode: Wr.WRITE, sges: [longest, { ...longest, length: 1 }] })[Send.REFUSED] & 0xff, LOC_LEN_ERR)
 })
 
 test('BIND_MW, LOCAL_INV and FLUSH have operands and no data, whatever their SGEs say', () => {
