@@ -47,7 +47,7 @@ struct end {
     /* A second region of the buffer, if a program makes one. */
     struct ibv_mr *extra;
     char *buffer;
-    /* Attributes; change them before `connect_to`. */
+    /* Attributes; change them before `connect_ends`. */
     struct ibv_qp_attr attr;
     int access;
 };
@@ -71,8 +71,8 @@ static inline void to_init(struct end *end)
           "ibv_modify_qp to INIT");
 }
 
-/* A queue pair with its own protection domain, CQ and registered buffer, in INIT. */
-static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
+/* A queue pair with its own protection domain, CQ and registered buffer. */
+static inline void make_resources(struct end *end, struct ibv_qp_init_attr init, int entries)
 {
     const int all = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_ATOMIC;
     end->access = end->access ? end->access : all;
@@ -82,6 +82,12 @@ static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, 
     end->mr = need(ibv_reg_mr(end->pd, end->buffer, SIZE, all), "ibv_reg_mr");
     init.send_cq = init.recv_cq = end->cq;
     end->qp = need(ibv_create_qp(end->pd, &init), "ibv_create_qp");
+}
+
+/* The same in INIT, with attributes for `connect_ends`. */
+static inline void make_end_with(struct end *end, struct ibv_qp_init_attr init, int entries)
+{
+    make_resources(end, init, entries);
     to_init(end);
     end->attr = (struct ibv_qp_attr){
         .path_mtu = IBV_MTU_1024,

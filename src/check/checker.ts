@@ -91,7 +91,7 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | 
           [PostQueue.SEND, own.qpn],
           [PostQueue.BATCH, own.qpn],
         ]
-      : failure.what === 'receive'
+      : failure.what === 'receive' || (failure.what === 'drop' && failure.wrId !== undefined)
         ? [srq === undefined ? [PostQueue.RECEIVE, own.qpn] : [PostQueue.SHARED, srq.handle]]
         : []
   for (const [queue, number] of places) {
@@ -320,7 +320,7 @@ export class Checker {
       device,
       program: failed.program ?? own?.program,
       stack: postStackOf(failed, own),
-      what: what === 'receive' ? 'posted the receive' : 'posted',
+      what: what === 'send' ? 'posted' : 'posted the receive',
     }
     if (id === 'no-answer') this.#findUnanswered(id, where, failure, own, peer)
     else {

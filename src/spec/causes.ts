@@ -193,6 +193,13 @@ const table = {
     fails: ['REM_INV_REQ_ERR', 'QP_ACCESS_ERR'],
     text: 'rkey {key:hex} of a SEND with invalidate is not a type 2 window bound to the queue pair',
   },
+  QKEY_DIFFERS: {
+    code: 0x40d,
+    fails: [],
+    text: 'QP {source:hex} sends with Q_Key {sent:hex}, and the queue pair has {own:hex}',
+  },
+  PKEY_DIFFERS: { code: 0x40e, fails: [], text: 'a packet has P_Key {sent:hex}, and the port has {own:hex}' },
+  NO_RECEIVE: { code: 0x40f, fails: [], note: true, text: 'no receive request is posted' },
 
   // ---- 0x5..: memory that a request names at the responder ----
   RKEY_UNKNOWN: {

@@ -20,7 +20,8 @@ export interface FailurePeer {
 export interface Failure {
   /**
    * `send`, `receive`: a request of either queue completed with `status`; `flush`: `count` requests did; `event`: an
-   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: a message of an unreliable service was dropped;
+   * asynchronous event, of the queue pair if there is a `qpn`; `drop`: `count` messages or packets, so far, were dropped
+   * without an answer;
    * `wait`: a destroy waits for the program's acknowledgements.
    */
   readonly what: 'send' | 'receive' | 'flush' | 'event' | 'drop' | 'wait'
@@ -34,7 +35,7 @@ export interface Failure {
   readonly status?: number
   /** ibv_event_type. */
   readonly event?: number
-  /** Number of flushed requests, their queue, and the failure that led to it. */
+  /** Number of dropped messages or flushed requests; the queue of these, and the failure that led to it. */
   readonly count?: number
   readonly queue?: 'send' | 'receive'
   readonly root?: Failure
@@ -60,7 +61,7 @@ const flushText = ({ count = 0, queue, status }: Failure): string =>
   `${count} ${queue === 'send' ? 'send' : 'receive'} request${count === 1 ? '' : 's'} flushed: ${nameIn(WcStatus.values, status)}`
 
 const subjectText = (failure: Failure): string => {
-  const { what, qpn, opcode, wrId, status, event } = failure
+  const { what, qpn, opcode, wrId, status, event, count = 1 } = failure
   const qp = qpn === undefined ? '' : `QP ${hex(qpn)}`
   switch (what) {
     case 'send':
@@ -70,7 +71,7 @@ const subjectText = (failure: Failure): string => {
     case 'flush':
       return `${qp} ${flushText(failure)}: `
     case 'drop':
-      return `${qp} drops a message: `
+      return `${qp} drops ${count > 1 ? `${count} messages so far` : 'a message'}: `
     case 'event':
       return `${qp}${qp && ' '}event ${nameIn(AsyncEventType.values, event)}: `
     case 'wait':

@@ -1,7 +1,7 @@
 /*
  * Findings of `userdma check`: one table. The id of a finding is its key; ids keep their meaning. `causes`: the failures
  * (spec/causes.ts) that lead to it; a cause belongs to one finding at most, and every cause that is not a note belongs to
- * one. docs/reference/findings.md is generated from this table, with a program for each finding.
+ * one; a note may belong to a finding that is a note. docs/reference/findings.md is generated from this table, with a program for each finding.
  *
  * Severities: `error`: the program is wrong, and something failed or cannot work; `warning`: works here, and fails or
  * leaks elsewhere; `note`: worth knowing.
@@ -153,6 +153,20 @@ const table = {
     why: 'The NAK has a class of error but no cause (IBA 9.7.5.2).',
     advice: "look into the peer's log, or run both ends under one daemon, which knows the cause",
     causes: ['NAK_INVALID_REQUEST', 'NAK_REMOTE_ACCESS', 'NAK_REMOTE_OPERATION', 'NAK_INVALID_RD', 'BAD_RESPONSE'],
+  },
+  'key-mismatch': {
+    severity: 'error',
+    title: 'a datagram has another Q_Key than the queue pair it is sent to, or a packet another P_Key',
+    why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): nobody fails, and nothing arrives.',
+    advice: 'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the upper bit set means that of the own queue pair',
+    causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
+  },
+  'message-dropped': {
+    severity: 'note',
+    title: 'a message of UD or UC met no receive request and was dropped',
+    why: 'Without acknowledgements the sender learns nothing: its request completes when the last packet is sent (IBA 9.8.2, 9.8.3).',
+    advice: 'post receives before the peer may send, and as many as it may have outstanding',
+    causes: ['NO_RECEIVE'],
   },
   'invalid-request': {
     severity: 'error',
@@ -342,7 +356,7 @@ const table = {
   'receive-too-short': {
     severity: 'error',
     title: 'a message is longer than the receive request that it met',
-    why: 'Both ends fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). Receives of UD also need 40 bytes for the GRH.',
+    why: 'Both ends of RC fail: the receiver with LOC_LEN_ERR, the sender with REM_INV_REQ_ERR (IBA 9.7.4). UC and UD drop the message; receives of UD need 40 bytes more, for the GRH (IBA 11.4.1.2).',
     advice: 'post receives of the longest message that the peer may send',
     causes: ['RECEIVE_TOO_SHORT'],
   },

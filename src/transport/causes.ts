@@ -11,6 +11,9 @@ import { Access } from './types.ts'
 
 const REMOTE = ~Access.LOCAL_WRITE
 
+/** A message of an unreliable service meets no receive request. */
+export const NO_RECEIVE = because('NO_RECEIVE', {})
+
 /** An address in the form that arguments of causes have. */
 export const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 

@@ -7,13 +7,14 @@
  * which then serves the next message. A message longer than the path MTU is not sent, which is no error (C10-93.1.1).
  * The requester's loop, runs and window are those of all services.
  */
+import { because, type Cause } from '../spec/causes.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_SEND, opcodeFlags, opcodeHeaderBytes } from '../spec/wire/opcodes.ts'
 import { WcFlags, WcOpcode, WcStatus } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
 import { bthOpcode, bthPadCount, bthSolicited } from '../wire/bth.ts'
 import { dethQkey, dethSrcQp, immediate, putDeth } from '../wire/extensions.ts'
-import { takeCause } from './causes.ts'
+import { addressOf, NO_RECEIVE, takeCause } from './causes.ts'
 import { completeReceive, failReceive } from './completer/completion.ts'
 import { DmaKind, DmaResult, scatter, setPayload } from './dma.ts'
 import { QP } from './fields.ts'
@@ -45,6 +46,11 @@ export const putDatagramHeader = (s: EngineState, row: number, wr: number, view:
   putDeth(view, at, (qkey & OWN_QKEY) !== 0 ? w[base + QP.QKEY] : qkey, w[base + QP.QPN])
 }
 
+const drop = (s: EngineState, row: number, cause: Cause, wrId?: bigint): void => {
+  s.counters.dropped++
+  s.env.causes?.dropped(row, cause, wrId)
+}
+
 /** A packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
 export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
   const base = row * QP.WORDS
@@ -54,20 +60,28 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
   const header = opcodeHeaderBytes[opcode]
   const payload = length - header - bthPadCount(view, at) - ICRC_BYTES
   const deth = at + DETH_AT[opcode]
-  if (dethQkey(view, deth) !== s.rows[base + QP.QKEY] >>> 0) {
+  const qkey = dethQkey(view, deth)
+  const own = s.rows[base + QP.QKEY] >>> 0
+  if (qkey !== own) {
     s.counters.qkeyViolations++
+    drop(s, row, because('QKEY_DIFFERS', { source: dethSrcQp(view, deth), sent: qkey, own }))
+    return
+  }
+  if ((flags & OP_SEND) === 0 || payload > LONGEST_PAYLOAD) {
     s.counters.dropped++
     return
   }
-  if ((flags & OP_SEND) === 0 || payload > LONGEST_PAYLOAD || !takeReceive(s, row)) {
-    s.counters.dropped++
+  if (!takeReceive(s, row)) {
+    drop(s, row, NO_RECEIVE)
     return
   }
   const w = s.rows
   const receive = w[base + QP.RESP_RECEIVE]
   const bytes = ROUTE_BYTES + payload
-  if (bytes > s.pool[receive + Receive.LENGTH]) {
-    s.counters.dropped++
+  const room = s.pool[receive + Receive.LENGTH]
+  if (bytes > room) {
+    const wrId = addressOf(s.pool[receive + Receive.ID_HI], s.pool[receive + Receive.ID_LO])
+    drop(s, row, because('RECEIVE_TOO_SHORT', { room, length: bytes }), wrId)
     return
   }
   // contiguous, so that one DMA brings both to the program

@@ -380,9 +380,11 @@ const onPacket = (
     s.counters.dropped++
     return
   }
-  if ((bthPkey(view, offset) & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
+  const pkey = bthPkey(view, offset)
+  if ((pkey & PKEY_BASE) !== (DEFAULT_PKEY & PKEY_BASE)) {
     s.counters.pkeyViolations++
     s.counters.dropped++
+    s.env.causes?.dropped(row, because('PKEY_DIFFERS', { sent: pkey, own: DEFAULT_PKEY }))
     return
   }
   const opcode = view.getUint8(offset)

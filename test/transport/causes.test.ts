@@ -57,6 +57,12 @@ describe('a responder refuses with a cause:', () => {
     t.sent()
     assert.deepEqual(t.node.reported.map(causeText).slice(-1), [ranged(UNKNOWN_KEY, 64, 8)])
   })
+  it('a message of UC without a receive request is dropped with its cause', () => {
+    const t = startScript({}, { service: Service.UC })
+    t.raw(packet('UC_SEND_ONLY', RQ, { payload: 8 }))
+    t.sent()
+    assert.deepEqual(t.node.reported.map(causeText), ['no receive request is posted'])
+  })
 })
 
 describe('exhausted retries report', () => {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { causeText } from '../../src/spec/causes.ts'
 import { QpState } from '../../src/spec/enums.ts'
 import { Service } from '../../src/spec/wire/services.ts'
 import { WcFlags, WrOpcode } from '../../src/spec/work.ts'
@@ -160,18 +161,29 @@ describe('a receiver of datagrams', () => {
     assert.equal(memory[20], 0x45)
     assert.deepEqual([...memory.slice(1010, 1020), ...memory.slice(2000, 2050)], [...data(60)])
   })
-  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec])[] = [
-    ['another Q_Key', 'SEND_ONLY', { qkey: QKEY + 1 }],
-    ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }],
-    ['more than the buffer holds', 'SEND_ONLY', { payload: 61 }],
+  const silent: readonly (readonly [what: string, name: string, spec: PacketSpec, cause?: string])[] = [
+    [
+      'another Q_Key',
+      'SEND_ONLY',
+      { qkey: QKEY + 1 },
+      `QP 0x77 sends with Q_Key 0x${(QKEY + 1).toString(16)}, and the queue pair has 0x${QKEY.toString(16)}`,
+    ],
+    ['another P_Key', 'SEND_ONLY', { pkey: 0x8001 }, 'a packet has P_Key 0x8001, and the port has 0xffff'],
+    [
+      'more than the buffer holds',
+      'SEND_ONLY',
+      { payload: 61 },
+      'the receive buffer of 100 bytes is too short for 101 or more',
+    ],
     ['another version', 'SEND_ONLY', { tver: 1 }],
   ]
-  for (const [what, name, spec] of silent)
+  for (const [what, name, spec, cause] of silent)
     it(`drops a datagram with ${what}; its buffer serves the next one`, () => {
       const t = start()
       t.receives(1, 100)
       t.arrives(name, spec)
       assert.deepEqual(t.completions(), [])
+      assert.deepEqual(t.node.reported.map(causeText), cause === undefined ? [] : [cause])
       t.arrives('SEND_ONLY', { payload: 60 })
       assert.deepEqual(t.completions(), ['100 0 100'])
       assert.deepEqual(t.node.events, [])
@@ -186,6 +198,7 @@ describe('a receiver of datagrams', () => {
   it('drops a datagram without a receive WQE', () => {
     const t = start()
     t.arrives('SEND_ONLY', { payload: 8 })
+    assert.deepEqual(t.node.reported.map(causeText), ['no receive request is posted'])
     t.receives(1, 100)
     assert.deepEqual(t.completions(), [])
     t.arrives('SEND_ONLY', { payload: 9 })

@@ -45,6 +45,8 @@ interface Target {
 export const createFailures = (state: () => RxeState, deviceOf: () => Device): Failures => {
   const lasts = new Map<number, Failure>()
   const naks: Nak[] = []
+  /** Drops of each queue pair by cause. */
+  const drops = new Map<number, Map<CauseName, number>>()
 
   const objectOf = (row: number): QpObject | undefined => state().qps[row]
 
@@ -104,7 +106,15 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
       if (naks.length === MAX_NAKS) naks.shift()
       naks.push({ qpn: object.state.qpn, peer: state().engine().query(row).destQpn, psn, cause })
     },
-    dropped: (row, cause) => about(row, { what: 'drop', cause }),
+    dropped(row, cause, wrId) {
+      const counts = drops.get(row) ?? new Map<CauseName, number>()
+      const count = (counts.get(cause.id) ?? 0) + 1
+      drops.set(row, counts.set(cause.id, count))
+      // A flood is reported with the first, second, fourth, eighth … drop.
+      if ((count & (count - 1)) !== 0) return
+      const { peer } = targetOf(row) ?? {}
+      about(row, { what: 'drop', cause, count, ...(wrId !== undefined && { wrId }), ...(peer && { peer }) })
+    },
     ofPeer(row, psn) {
       const target = targetOf(row)
       const own = objectOf(row)?.state.qpn ?? -1
@@ -113,7 +123,10 @@ export const createFailures = (state: () => RxeState, deviceOf: () => Device): F
     event: (row, type, cause) => about(row, { what: 'event', event: type, cause }),
     report,
     last: row => lasts.get(row),
-    forget: row => lasts.delete(row),
+    forget(row) {
+      lasts.delete(row)
+      drops.delete(row)
+    },
     nakOf: (qpn, peer, psn) => naks.findLast(nak => nak.qpn === qpn && nak.peer === peer && nak.psn === psn)?.cause,
   }
 }

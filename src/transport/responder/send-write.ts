@@ -14,7 +14,7 @@ import { OP_END, OP_IMM, OP_INV, OP_START } from '../../spec/wire/opcodes.ts'
 import { reliableService } from '../../spec/wire/services.ts'
 import { MAX_MESSAGE_BYTES, SendKind, WcFlags, WcOpcode, WcStatus } from '../../spec/work.ts'
 import { upperWord } from '../address.ts'
-import { noteRefusedKey, takeCause } from '../causes.ts'
+import { NO_RECEIVE, noteRefusedKey, takeCause } from '../causes.ts'
 import { completeReceive, failReceive } from '../completer/completion.ts'
 import { DmaKind, DmaResult, flushDma, scatter, writePayloadNow, writePayloads } from '../dma.ts'
 import { QP, RespFlag } from '../fields.ts'
@@ -38,6 +38,7 @@ const needReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
   const base = row * QP.WORDS
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
+    s.env.causes?.dropped(row, NO_RECEIVE)
     dropMessage(s, row)
     return false
   }

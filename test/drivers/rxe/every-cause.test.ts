@@ -243,6 +243,9 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   FLUSH_KIND: scripted('FLUSH_KIND'),
   ATOMIC_WRITE_LENGTH: scripted('ATOMIC_WRITE_LENGTH'),
   NOT_INVALIDATED: sends(() => ({ opcode: Wr.SEND_INV, imm: 7 })),
+  QKEY_DIFFERS: script(t => t.raw(packet('UD_SEND_ONLY', RQ, { payload: 8, qkey: 7 })), {}, { service: Service.UD }),
+  PKEY_DIFFERS: script(t => t.raw(packet('SEND_ONLY', RQ, { payload: 8, pkey: 0x8001 }))),
+  NO_RECEIVE: script(t => t.raw(packet('UC_SEND_ONLY', RQ, { payload: 8 })), {}, { service: Service.UC }),
 
   RKEY_UNKNOWN: rkey(() => ({ key: 5 })),
   RKEY_DEREGISTERED: rkey(({ b }) => ({ key: destroyRegion(b) })),
