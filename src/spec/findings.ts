@@ -158,7 +158,8 @@ const table = {
     severity: 'error',
     title: 'a datagram has another Q_Key than the queue pair it is sent to, or a packet another P_Key',
     why: 'A packet with another P_Key than the port, or another Q_Key than the queue pair, is dropped without an answer (IBA 10.2.4, 10.2.5): nobody fails, and nothing arrives.',
-    advice: 'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the upper bit set means that of the own queue pair',
+    advice:
+      'send with the Q_Key that the receiver gave to ibv_modify_qp (to INIT); a remote_qkey with the upper bit set means that of the own queue pair',
     causes: ['QKEY_DIFFERS', 'PKEY_DIFFERS'],
   },
   'message-dropped': {
