@@ -1,7 +1,7 @@
 /*
  * Datagrams, address handles, multicast groups and unreliable connections with plain libibverbs.
  *
- *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX]
+ *   datagrams [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]
  *
  * All in one process: end 0 on the first device sends, end 1 on the second device (or the same) receives. Prints one
  * line per case; the exit status is 1 if a result differs.
@@ -324,7 +324,7 @@ int main(int argc, char **argv)
             options.gid_index = atoi(optarg);
             break;
         default:
-            fail("usage: %s [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX]", argv[0]);
+            fail("usage: %s [-d DEVICE] [-x SECOND DEVICE] [-g GID-INDEX] [CASE]", argv[0]);
         }
     create_endpoint(&ends[0], open_named(options.device), &options, LENGTH, 1);
     create_endpoint(&ends[1], second ? open_named(second) : ends[0].context, &options, LENGTH, 1);
@@ -333,6 +333,8 @@ int main(int argc, char **argv)
     ah = address(&ends[0], ends[1].gid);
     int failed = 0;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (optind < argc && strcmp(argv[optind], cases[i].name) != 0)
+            continue;
         const int before = wrong;
         cases[i].run();
         printf("%s: %s\n", cases[i].name, wrong == before ? "ok" : "WRONG");
@@ -341,5 +343,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 2; i++)
         NEED(ibv_destroy_qp(ud[i]) == 0, "ibv_destroy_qp: %s", strerror(errno));
     NEED(ibv_destroy_ah(ah) == 0, "ibv_destroy_ah: %s", strerror(errno));
+    destroy_endpoint(&ends[0]);
+    destroy_endpoint(&ends[1]);
     return failed > 0;
 }

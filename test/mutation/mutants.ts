@@ -1,0 +1,127 @@
+/*
+ * All mutants of the programs, and a choice of them by seed that spreads over kinds, then places, then programs. Only
+ * places that a program reaches count: gcov says which.
+ */
+import { spawnSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { type KindName, kindNames, kindOf, linesOfEdit } from './kinds.ts'
+import { type Program, programs } from './programs.ts'
+import { type Edit, type Range, searchable } from './source.ts'
+
+export interface Mutant {
+  readonly kind: KindName
+  readonly program: Program
+  /** The file that is changed: the program's, or a header of its folder. */
+  readonly file: string
+  readonly edit: Edit
+  /** Of the changed file. */
+  readonly lines: Range
+}
+
+export const placeOf = ({ file, lines }: Mutant): string => `${file}:${lines.from}`
+
+/** The C file and the headers that it includes. */
+const filesOf = ({ folder, file }: Program): string[] => {
+  const found = [file]
+  for (const name of found)
+    for (const [, header] of readFileSync(join(folder, name), 'utf8').matchAll(/#include "([^"/]+)"/g))
+      if (header !== undefined && !found.includes(header) && readdirSync(folder).includes(header)) found.push(header)
+  return found
+}
+
+const mutantsOf = (program: Program): Mutant[] =>
+  filesOf(program).flatMap(file => {
+    const source = readFileSync(join(program.folder, file), 'utf8')
+    const text = searchable(source)
+    return kindNames.flatMap(kind =>
+      kindOf(kind)
+        .edits(text)
+        .map(edit => ({ kind, program, file, edit, lines: linesOfEdit(source, edit) })),
+    )
+  })
+
+interface GcovLine {
+  readonly line_number: number
+  readonly count: number
+}
+interface GcovFile {
+  readonly file: string
+  readonly lines: readonly GcovLine[]
+  readonly functions: readonly {
+    readonly start_line: number
+    readonly end_line: number
+    readonly execution_count: number
+  }[]
+}
+
+/** The lines that a program reached, which was compiled with --coverage in `folder` and has run. */
+export const readCoverage = (folder: string): ((file: string, line: number) => boolean) => {
+  const data = readdirSync(folder).filter(name => name.endsWith('.gcda'))
+  const { stdout } = spawnSync('gcov', ['--json-format', '--stdout', ...data], {
+    cwd: folder,
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  })
+  const files = stdout
+    .split('\n')
+    .filter(Boolean)
+    .flatMap(line => (JSON.parse(line) as { readonly files: readonly GcovFile[] }).files)
+  return (file, line) =>
+    files.some(one => {
+      if (basename(one.file) !== file) return false
+      const inside = one.functions.some(f => f.start_line <= line && line <= f.end_line && f.execution_count > 0)
+      const own = one.lines.filter(({ line_number: number }) => number === line)
+      return inside && (own.length === 0 || own.some(({ count }) => count > 0))
+    })
+}
+
+// ---- the choice ----
+
+/** Pseudo-random numbers below a limit (mulberry32). */
+export const random = (seed: number): ((limit: number) => number) => {
+  let state = seed >>> 0
+  return limit => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % limit
+  }
+}
+
+const shuffled = <T>(list: readonly T[], draw: (limit: number) => number): T[] => {
+  const all = [...list]
+  for (let i = all.length - 1; i > 0; i--) {
+    const other = draw(i + 1)
+    ;[all[i], all[other]] = [all[other]!, all[i]!]
+  }
+  return all
+}
+
+const grouped = <K, T>(list: readonly T[], keyOf: (one: T) => K): Map<K, T[]> => {
+  const groups = new Map<K, T[]>()
+  for (const one of list) {
+    const key = keyOf(one)
+    const group = groups.get(key)
+    if (group === undefined) groups.set(key, [one])
+    else group.push(one)
+  }
+  return groups
+}
+
+/** One of each group, then a second one of each, until all are taken. */
+const alternating = <T>(groups: readonly (readonly T[])[]): T[] => {
+  const longest = Math.max(0, ...groups.map(({ length }) => length))
+  return Array.from({ length: longest }, (_, i) => groups.flatMap(group => group.slice(i, i + 1))).flat()
+}
+
+/** All mutants, in the order in which they are tried: each next one is of another kind, at another place. */
+export const inOrderOf = (seed: number, from: readonly Program[] = programs): Mutant[] => {
+  const draw = random(seed)
+  const all = shuffled(from.flatMap(mutantsOf), draw)
+  const byKind = kindNames.map(kind => {
+    const ofKind = all.filter(mutant => mutant.kind === kind)
+    return alternating([...grouped(ofKind, ({ file, edit }) => `${file} ${edit.from}`).values()])
+  })
+  return alternating(byKind)
+}

@@ -1,0 +1,71 @@
+/*
+ * The short form of the mutation run: a few mistakes put into programs of docs/findings, all of which `userdma check`
+ * tells. And the places that the kinds find in C text.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking } from '../system/programs.ts'
+import { describeMutant, runCampaign } from './campaign.ts'
+import { type KindName, kindNames } from './kinds.ts'
+import { inOrderOf } from './mutants.ts'
+import { programs } from './programs.ts'
+import { applyEdit, fieldsOf, searchable, statementsWith, valuesOf } from './source.ts'
+
+/** Kinds with a mistake that every program tells that reaches it. */
+const certain: readonly KindName[] = [
+  'sq-psn-ahead',
+  'peer-number-wrong',
+  'attribute-left-out',
+  'port-wrong',
+  'pkey-index-wrong',
+  'timeout-0',
+  'lkey-missing',
+  'rkey-byte-order',
+  'remote-address-beyond',
+  'region-of-other-domain',
+  'cq-too-small',
+  'destroy-missing',
+]
+const some = ['leak', 'no-answer', 'path-mtu-mismatch', 'rkey-no-right', 'local-out-of-bounds', 'destroy-busy']
+
+describe('mistakes in programs', { skip: lacking('cc', 'gcov') }, () => {
+  it('are told', async t => {
+    const chosen = programs.filter(({ name }) => some.includes(name))
+    const { all } = await runCampaign(t, { seed: 1, count: certain.length, programs: chosen, kinds: certain })
+    const told = all.filter(({ verdict }) => verdict === 'told')
+    assert.deepEqual(all.filter(({ verdict }) => verdict === 'missed').map(describeMutant), [])
+    assert.equal(told.length, certain.length)
+    assert.ok(told.some(({ atLine }) => atLine))
+  })
+})
+
+it('every kind has a place, and a seed gives the same order', () => {
+  const order = inOrderOf(7)
+  assert.deepEqual(
+    kindNames.filter(kind => !order.some(mutant => mutant.kind === kind)),
+    [],
+  )
+  assert.deepEqual(inOrderOf(7), order)
+})
+
+it('statements, values and fields are found in C text', () => {
+  const text = searchable(`
+    check(ibv_modify_qp(qp, &attr, A | B), "to, (RTR)"); /* modify(x); */
+    NEED(!qp || modify(qp) == 0, "no");
+    const int error = modify(qp);
+    if (modify(qp))
+        found = modify(qp);
+    struct x y = {.a = f(1, 2), .b = {.a = 3}};
+    y.a = FAULT_OR(4, 5);
+`)
+  const found = (ranges: readonly { readonly from: number; readonly to: number }[]): string[] =>
+    ranges.map(({ from, to }) => text.slice(from, to).replace(/\s+/g, ' '))
+  assert.deepEqual(found(statementsWith(text, 'modify|ibv_modify_qp')), [
+    'check(ibv_modify_qp(qp, &attr, A | B), " ");',
+    'NEED(!qp || modify(qp) == 0, " ");',
+    'found = modify(qp);',
+  ])
+  assert.deepEqual(found(valuesOf(text, 'a')), ['f(1, 2)', '3', 'FAULT_OR( , 5)'])
+  assert.deepEqual(found(fieldsOf(text, 'a')), ['.a = f(1, 2),', '.a = 3', 'y.a = FAULT_OR( , 5);'])
+  assert.equal(applyEdit('abc', { from: 1, to: 2, text: 'x' }), 'axc')
+})

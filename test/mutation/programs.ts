@@ -1,0 +1,54 @@
+/*
+ * The programs that mistakes are put into: those of docs/findings without their faults, and our own C programs, as they
+ * are run here. Each runs in less than a second, and ends with status 0.
+ */
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { repoRoot } from '../paths.ts'
+
+export interface Program {
+  readonly name: string
+  /** Its folder, and its C file there; headers of the folder are part of it. */
+  readonly folder: string
+  readonly file: string
+  readonly flags: readonly string[]
+  /** A line of a shell that runs it; $0 is the program, $1 a free TCP port. */
+  readonly line: string
+}
+
+const FINDINGS = join(repoRoot, 'docs', 'findings')
+const OWN = join(repoRoot, 'test', 'programs')
+
+/** These need another daemon, or a file system that answers late. */
+const special = ['peer-refused.c', 'slow-memory.c']
+
+const ofFindings = readdirSync(FINDINGS)
+  .filter(file => file.endsWith('.c') && !special.includes(file))
+  .sort()
+  .map(
+    (file): Program => ({
+      name: file.slice(0, -2),
+      folder: FINDINGS,
+      file,
+      flags: ['-DFIXED'],
+      line: '"$0"',
+    }),
+  )
+
+const own = (file: string, ...lines: readonly string[]): Program[] =>
+  lines.map(line => ({ name: `${file} ${line}`, folder: OWN, file: `${file}.c`, flags: [], line }))
+
+const pair = (args: string): string => `"$0" ${args} & "$0" ${args} 127.0.0.1; client=$?; wait $! && exit $client`
+
+export const programs: readonly Program[] = [
+  ...ofFindings,
+  ...own('loopback', '"$0"'),
+  ...own('threads', '"$0" -n 2 -t 2'),
+  ...own('verbs_check', '"$0" -1 -n 64', '"$0" -1 -e -n 64', pair('-e -n 64 -t 4 -p $1')),
+  ...own('datagrams', ...['one datagram', 'the way back', 'unreliable connection'].map(name => `"$0" "${name}"`)),
+  ...own('shared_queues', ...['limit', 'resize', 'last_request'].map(name => `"$0" ${name}`)),
+  ...own('memory_windows', ...['type1', 'type2_local_invalidate', 'atomic_write', 'flush'].map(name => `"$0" ${name}`)),
+  ...own('initialised', ...['recv', 'extended', 'read', 'write'].map(name => `"$0" ${name}`)),
+  ...own('fork_safe', '"$0"'),
+  ...own('unacknowledged', '"$0" cq at-once', '"$0" qp at-once'),
+]

@@ -1,0 +1,165 @@
+/*
+ * Runs programs and mutants under one `userdma check`, as many side by side as there are lanes, and judges the findings.
+ */
+import { spawnSync } from 'node:child_process'
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { FindingId } from '../../src/spec/findings.ts'
+import { cleanEnvironment, freePort, run, type Scope, temporaryFolder, userdma } from '../system/programs.ts'
+import { findTool } from '../tools.ts'
+import { kindOf } from './kinds.ts'
+import { type Mutant, readCoverage } from './mutants.ts'
+import type { Program } from './programs.ts'
+import { applyEdit } from './source.ts'
+
+/** Seconds that one program may run. */
+const LIMIT = 5
+const LANES = 2
+
+interface FrameJson {
+  readonly function: string
+  readonly file?: string
+  readonly line?: number
+}
+interface MomentJson {
+  readonly frames: readonly FrameJson[]
+}
+export interface FindingJson {
+  readonly id: FindingId
+  readonly text: string
+  readonly program?: { readonly command: string }
+  readonly moments: readonly MomentJson[]
+  readonly objects: readonly { readonly history: readonly MomentJson[] }[]
+}
+
+/** What a run did: its findings, and what can be seen without them. */
+export interface Ran {
+  /** 124: the time was over. */
+  readonly status: number
+  readonly stdout: string
+  readonly found: readonly FindingJson[]
+}
+
+interface Job {
+  /** Its folder and program. */
+  readonly folder: string
+  readonly program: Program
+}
+
+/** Compiles to FOLDER/NAME; false if it does not compile. */
+const compile = (folder: string, { file, flags }: Program, more: readonly string[]): boolean => {
+  const name = folder.split('/').at(-1)!
+  const all = ['-std=gnu11', '-O0', '-g', '-w', ...flags, ...more, '-o', name, file, '-libverbs', '-lpthread']
+  return spawnSync(findTool('cc') ?? 'cc', all, { cwd: folder, encoding: 'utf8' }).status === 0
+}
+
+const copySources = ({ folder, file }: Program, to: string): void => {
+  mkdirSync(to)
+  for (const name of readdirSync(folder))
+    if (name === file || name.endsWith('.h')) cpSync(join(folder, name), join(to, name))
+}
+
+/** Runs all jobs under one daemon; findings are told apart by the names of the programs. */
+const runAll = async (scope: Scope, jobs: readonly Job[]): Promise<Ran[]> => {
+  if (jobs.length === 0) return []
+  const folder = temporaryFolder(scope)
+  const lanes: string[][] = Array.from({ length: LANES }, () => [])
+  const ports = await Promise.all(jobs.map(() => freePort()))
+  for (const [i, { folder: own, program }] of jobs.entries()) {
+    const name = own.split('/').at(-1)!
+    const command = `timeout -k 1 ${LIMIT} sh -c '${program.line}' ./${name} ${ports[i]}`
+    lanes[i % LANES]!.push(`cd ${own}; ${command} > out 2> err; echo $? > status`)
+  }
+  const script = `${lanes.map(lines => `{ ${lines.join('\n')}\n} &`).join('\n')} wait`
+  writeFileSync(join(folder, 'all.sh'), script)
+  const output = join(folder, 'findings')
+  const args = ['check', '--notes', '--json', '-o', output, '--', 'sh', join(folder, 'all.sh')]
+  await run(scope, userdma, args, { env: cleanEnvironment(), limit: jobs.length * LIMIT * 1000 + 60_000 })
+  const found = readFileSync(output, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map(line => JSON.parse(line) as FindingJson)
+  return jobs.map(({ folder: own }) => ({
+    status: Number(readFileSync(join(own, 'status'), 'utf8')),
+    stdout: readFileSync(join(own, 'out'), 'utf8'),
+    found: found.filter(({ program }) => program?.command === own.split('/').at(-1)),
+  }))
+}
+
+export interface Base extends Ran {
+  reached(file: string, line: number): boolean
+}
+
+/** Runs programs as they are, with coverage. */
+export const runBases = async (scope: Scope, programs: readonly Program[]): Promise<Map<Program, Base>> => {
+  const root = temporaryFolder(scope)
+  const jobs = programs.map((program, i) => {
+    const folder = join(root, `b${i}`)
+    copySources(program, folder)
+    if (!compile(folder, program, ['--coverage'])) throw new Error(`${program.name} does not compile`)
+    return { folder, program }
+  })
+  const ran = await runAll(scope, jobs)
+  return new Map(jobs.map(({ folder, program }, i) => [program, { ...ran[i]!, reached: readCoverage(folder) }]))
+}
+
+// ---- judgement ----
+
+export type Verdict = 'told' | 'equivalent' | 'missed'
+
+export interface Judged {
+  readonly mutant: Mutant
+  readonly verdict: Verdict
+  /** Whether a finding that tells it has the changed line in a stack. */
+  readonly atLine: boolean
+  readonly ran: Ran
+  /** Findings that the program without the mistake does not have. */
+  readonly fresh: readonly FindingJson[]
+}
+
+/** What is the same in every run: no numbers, and of the stack the functions. */
+const shapeOf = ({ id, text, moments }: FindingJson): string =>
+  [
+    id,
+    text.replace(/0x[0-9a-f]+|\d+/g, '#'),
+    ...moments.flatMap(({ frames }) => frames.map(({ function: name }) => name)),
+  ].join(' ')
+
+const isAtLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
+  [...finding.moments, ...finding.objects.flatMap(({ history }) => history)].some(({ frames }) =>
+    frames.some(
+      frame =>
+        frame.file?.split('/').at(-1) === file &&
+        frame.line !== undefined &&
+        lines.from <= frame.line &&
+        frame.line <= lines.to,
+    ),
+  )
+
+const judge = (mutant: Mutant, ran: Ran, base: Ran): Judged => {
+  const known = new Set(base.found.map(shapeOf))
+  const fresh = ran.found.filter(one => !known.has(shapeOf(one)))
+  const { tells, legal } = kindOf(mutant.kind)
+  const telling = fresh.filter(({ id }) => tells.includes(id))
+  const isSame = ran.status === base.status && ran.stdout === base.stdout
+  const verdict = telling.length > 0 ? 'told' : isSame && legal !== undefined ? 'equivalent' : 'missed'
+  return { mutant, verdict, atLine: telling.some(one => isAtLine(one, mutant)), ran, fresh }
+}
+
+/** Compiles and runs mutants; those that do not compile are left out. */
+export const runMutants = async (
+  scope: Scope,
+  mutants: readonly Mutant[],
+  bases: ReadonlyMap<Program, Base>,
+): Promise<Judged[]> => {
+  const root = temporaryFolder(scope)
+  const jobs = mutants.flatMap((mutant, i) => {
+    const { program, file, edit } = mutant
+    const folder = join(root, `m${i}`)
+    copySources(program, folder)
+    writeFileSync(join(folder, file), applyEdit(readFileSync(join(program.folder, file), 'utf8'), edit))
+    return compile(folder, program, []) ? [{ folder, program, mutant }] : []
+  })
+  const ran = await runAll(scope, jobs)
+  return jobs.map(({ mutant, program }, i) => judge(mutant, ran[i]!, bases.get(program)!))
+}
