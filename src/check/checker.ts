@@ -248,7 +248,7 @@ export class Checker {
       remove: 'removed with its device',
     }[call.why]
     this.#objects.remove(known, moment(what, call.time, call.stack))
-    if (call.why === 'close' && known.program !== undefined && isLeakable(known.class))
+    if (call.why === 'close' && isLeakable(known.class))
       this.#find(
         'leak',
         { ...call, stack: known.made.stack, what: known.made.what },

@@ -35,6 +35,7 @@ export interface QpValues {
 
 /** What is known of the call that makes an object. */
 export interface CheckedCreate {
+  readonly device: string
   readonly deviceNumber: number
   readonly context: number
   readonly program: Program | undefined
@@ -54,6 +55,7 @@ export class KnownObject {
   /** Numbers of its device and context. */
   readonly device: number
   readonly context: number
+  readonly deviceName: string
   readonly program: Program | undefined
   readonly made: Moment
   readonly changes: Moment[] = []
@@ -80,7 +82,7 @@ export class KnownObject {
 
   constructor(
     { id, handle, class: cls }: ObjectName,
-    { deviceNumber, context, program, args, out }: CheckedCreate,
+    { device, deviceNumber, context, program, args, out }: CheckedCreate,
     made: Moment,
     uses: ReadonlyMap<string, KnownObject>,
   ) {
@@ -89,6 +91,7 @@ export class KnownObject {
     this.class = cls.name
     this.device = deviceNumber
     this.context = context
+    this.deviceName = device
     this.program = program
     this.made = made
     this.uses = uses
@@ -105,7 +108,7 @@ export class KnownObject {
     return this.qpn !== undefined
   }
 
-  /** As a sentence names it, without its program. */
+  /** As a sentence names it, without its program or device. */
   get name(): string {
     if (this.qpn !== undefined) return `QP 0x${this.qpn.toString(16)}`
     if (this.class === 'mr' && this.lkey !== undefined) return `MR 0x${this.lkey.toString(16)} of ${this.size} bytes`
@@ -114,7 +117,7 @@ export class KnownObject {
 
   get nameWithProgram(): string {
     return this.program === undefined
-      ? this.name
+      ? `${this.name} of ${this.deviceName}`
       : `${this.name} of process ${this.program.pid} (${this.program.command})`
   }
 

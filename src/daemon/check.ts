@@ -150,8 +150,12 @@ export const createCheckDesk = (
   }
   feedChecker(core, checker, {
     now,
+    watches: context => programOf(context) !== undefined,
     program: programOf,
-    callStack: () => desk.calling ?? NONE,
+    callStack() {
+      const stack = desk.calling ?? NONE
+      return () => stack
+    },
     postStack,
   })
   return desk

@@ -15,10 +15,9 @@ import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plainResult } from './chain.ts'
 import { createdOf, type DecodedCall, decodeRecord, fromBase64, objectOf } from './decode.ts'
+import { printable } from './printable.ts'
 import { ABRIDGED, attributesJson, attributesText, type Style, WHOLE } from './values.ts'
 
-/** Text of processes and messages on one line; control characters must not reach the terminal. */
-export const printable = (text: string): string => text.replace(/\p{C}+/gu, ' ')
 const plain = (text: string): string => printable(text).trim()
 
 const objectText = (object: number | undefined): string[] => (object === undefined ? [] : [`object ${object}`])

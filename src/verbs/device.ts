@@ -11,6 +11,7 @@ import type { In, ObjectClass, Out, RecordOf } from '../spec/schema/schema.ts'
 import { agreedClass } from '../spec/schema/versions.ts'
 import type { Carrier, DeviceCounters } from './carrier.ts'
 import { type Chain, createChains, type Resolved } from './chain.ts'
+import type { Checked, CountedFinding } from './check/checked.ts'
 import { checkOptions, checkRecord, type KnownOptions } from './checks/options.ts'
 import { type CompletionQueue, type CqOptions, cqPlan } from './cq/completion-queue.ts'
 import { createWaiterList } from './cq/waiters.ts'
@@ -124,9 +125,12 @@ export interface Device extends AsyncDisposable {
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Yields asynchronous events from this call on, until the signal is aborted or the device is closed. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
+  /** What was found on a checked device (`open({ check })`), the first first; otherwise empty. */
+  readonly findings: readonly CountedFinding[]
   /**
    * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. Rejects with the
-   * signal's reason, and the device stays open.
+   * signal's reason, and the device stays open; with a FindingsError if the device was checked and something was found,
+   * and the device is closed.
    */
   close(options?: CloseOptions): Promise<void>
 }
@@ -176,14 +180,20 @@ export const contextOf = (call: string, device: Device): DeviceContext => {
 }
 
 /** Makes the device of a carrier; `path`: its address and MTU. */
-export const createDevice = (carrier: Carrier, name: string, address: string, path: PathFacts): Device => {
+export const createDevice = (
+  carrier: Carrier,
+  name: string,
+  address: string,
+  path: PathFacts,
+  checked?: Checked,
+): Device => {
   const sources: DeviceContext['sources'] = new Map()
   const onWaiting = (begins: boolean): void => {
     carrier.waiting(begins)
     noteWaiting(carrier, name, begins)
   }
   const waiters = createWaiterList(onWaiting, sources)
-  const kit: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans) }
+  const kit: DeviceContext = { carrier, waiters, sources, path, makeAll: plans => chains.makeAll(plans), checked }
   const handlers = new Set<(event: DeviceEvent) => void>()
   const onOverrun = (number: number): void => {
     Object.assign(sources.get(number) ?? {}, { isOverrun: true })
@@ -289,6 +299,7 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     const gone = carrier.close()
     waiters.wakeAll()
     await gone
+    checked?.end()
   }
   const device: Device = {
     name,
@@ -339,6 +350,9 @@ export const createDevice = (carrier: Carrier, name: string, address: string, pa
     chain: chains.run,
     onEvent,
     events,
+    get findings() {
+      return checked?.findings ?? []
+    },
     close,
     [Symbol.asyncDispose]: () => close(),
   }

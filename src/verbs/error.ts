@@ -1,7 +1,9 @@
 /*
  * The library's errors: a refusal with its errno, the refused call, the reason, and a remedy.
  */
+
 import { CallError, Errno, type ErrnoName } from '../spec/errno.ts'
+import type { CountedFinding } from './check/checked.ts'
 
 /** Values of `RdmaError.code`. */
 export type ErrorCode = ErrnoName
@@ -78,6 +80,22 @@ export class RdmaError extends Error {
   }
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
+
+/** A checked device was closed on which something was found (`open({ check })`). */
+export class FindingsError extends Error {
+  /** 'FindingsError'. */
+  override readonly name: string = 'FindingsError'
+  /** 'ERR_USERDMA_FINDINGS'. */
+  readonly code = 'ERR_USERDMA_FINDINGS'
+  /** The findings for which `failOn` asks, in the order in which they were found. */
+  readonly findings: readonly CountedFinding[]
+
+  /** `texts`: of each finding. */
+  constructor(device: string, findings: readonly CountedFinding[], texts: readonly string[]) {
+    super(`device ${device}: ${findings.length} finding${findings.length === 1 ? '' : 's'}\n\n${texts.join('\n')}`)
+    this.findings = findings
+  }
+}
 
 /** The remedy for a synchronous call of a driver that takes time. */
 export const USE_ASYNC_HINT = 'await device.callAsync(…) or device.createAsync(…), or let `await using` close it'

@@ -15,6 +15,8 @@ export type { CompletedRequest } from './awaitable/request-promises.ts'
 export { type RequestWindow, requestWindow } from './awaitable/request-window.ts'
 export type { DeviceCounters } from './carrier.ts'
 export type { Chain, PlannedObject, Resolved } from './chain.ts'
+export type { CountedFinding } from './check/checked.ts'
+export type { CheckOptions } from './check/options.ts'
 export type {
   FlushExtent,
   FlushOptions,
@@ -46,7 +48,7 @@ export type { Completion, OpcodeName, StatusName } from './cq/completion.ts'
 export type { ArmOptions, CompletionQueue, CqOptions, Threshold, WaitOptions } from './cq/completion-queue.ts'
 export type { AsyncEventName, CloseOptions, Device, DeviceEvent } from './device.ts'
 export type { DriverDescriptor } from './driver-ops.ts'
-export { type ErrorCode, RdmaError } from './error.ts'
+export { type ErrorCode, FindingsError, RdmaError } from './error.ts'
 export type { Attachable, EventKindName, EventQueue, QueuedEvent } from './event-queue.ts'
 export type { IpInterface, IpOptions, PingOptions, UdpDatagram, UdpEnd, UdpOptions, UdpSocket } from './ip.ts'
 export { createNetwork, type Network, type NetworkOptions } from './local/network.ts'

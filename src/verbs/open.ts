@@ -11,10 +11,11 @@ import type { LinkName } from '../spec/links.ts'
 import { type Link, links } from '../uapi/tool.ts'
 import { addressText, parseAddress } from '../wire/address.ts'
 import type { Carrier } from './carrier.ts'
+import type { CheckOptions } from './check/options.ts'
 import { checkOptions, type KnownOptions } from './checks/options.ts'
 import { createDevice, type Device } from './device.ts'
 import { checkChoice, formatValue, invalidArgument } from './error.ts'
-import { contextCarrier, localCarrier } from './local/carrier.ts'
+import { contextCarrier, localCarrier, type StartCheck } from './local/carrier.ts'
 import { createNetwork, isNetwork, type LocalNetwork, type Network } from './local/network.ts'
 import type { PathFacts } from './plan.ts'
 import { remoteCarrier } from './remote/carrier.ts'
@@ -45,6 +46,11 @@ export interface OpenOptions {
    * (`network.addDevice`) or is open already; closing this handle leaves the device.
    */
   readonly device?: string
+  /**
+   * Reports what the program does wrong with verbs on this device, as `userdma check` does (docs/how-to/check.md); only
+   * for devices of this process. Default: that of the network.
+   */
+  readonly check?: boolean | CheckOptions
 }
 
 const openOptionNames: KnownOptions<OpenOptions> = {
@@ -55,6 +61,7 @@ const openOptionNames: KnownOptions<OpenOptions> = {
   address: true,
   socket: true,
   device: true,
+  check: true,
 }
 const ringNames: readonly RingLayout['name'][] = ['compact', 'rxe']
 
@@ -64,13 +71,13 @@ const NOWHERE = { gid: new Uint8Array(16), gidIndex: 0, pathMtu: 0 }
 /** Number `n`, from 1, of the addresses 127.0.0.1 to 127.255.255.255. */
 const loopbackAddress = (n: number): string => `127.${(n >> 16) & 0xff}.${(n >> 8) & 0xff}.${n & 0xff}`
 
-const openHere = (options: OpenOptions): Device => {
+const openHere = (options: OpenOptions, check: StartCheck | undefined): Device => {
   const network = (options.network ?? createNetwork({ ...(options.link && { link: options.link }) })) as LocalNetwork
   const { address = loopbackAddress(network.added + 1), name = `rxe${network.added}` } = options
-  const carrier = localCarrier(network, name, address, options.rings)
+  const carrier = localCarrier(network, name, address, options.rings, check)
   const gid = parseAddress(address) as Uint8Array
   const { pathMtu } = carrier.rxe.state.port
-  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu })
+  return createDevice(carrier, name, address, { gid, gidIndex: GID_OF_ADDRESS, pathMtu }, carrier.checked)
 }
 
 /** For other drivers' devices: the address of the first port, if its link has addresses. */
@@ -83,16 +90,17 @@ const factsOf = (carrier: Carrier, link: LinkName | undefined): PathFacts => {
   return { gid, gidIndex, pathMtu: activeMtu === 0 ? 0 : 128 << activeMtu, link, ...(hasLids && { lid }) }
 }
 
-const openAgain = (network: Network, name: string): Device => {
-  const carrier = contextCarrier(network, name)
+const openAgain = (network: Network, name: string, check: StartCheck | undefined): Device => {
+  const carrier = contextCarrier(network, name, check)
   const soft = (network as LocalNetwork).softDevice(name)
   if (soft === undefined) {
     const link = (network as LocalNetwork).core.devices.get(name)?.driver.link
-    return createDevice(carrier, name, '', factsOf(carrier, link))
+    return createDevice(carrier, name, '', factsOf(carrier, link), carrier.checked)
   }
   const { identity, port } = soft.rxe.state
   const gid = identity.gids[GID_OF_ADDRESS]!
-  return createDevice(carrier, name, addressText(gid), { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu })
+  const path = { gid, gidIndex: GID_OF_ADDRESS, pathMtu: port.pathMtu }
+  return createDevice(carrier, name, addressText(gid), path, carrier.checked)
 }
 
 const openThere = (socket: string, device: string | undefined): Device => {
@@ -123,6 +131,14 @@ const checkNetwork = (network: Network, link: Link | undefined): void => {
     throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
 }
 
+/** Loaded only where a device is checked. Rejects with RdmaError EINVAL. */
+const checkStarter = async (check: true | CheckOptions): Promise<StartCheck> => {
+  const { readCheckOptions } = await import('./check/options.ts')
+  const options = readCheckOptions('open', check)
+  const { checkContext } = await import('./check/device-check.ts')
+  return context => checkContext(context, options)
+}
+
 /**
  * Opens a device. Throws RdmaError: EEXIST if the network has a device with this name, ECONNREFUSED without a daemon.
  */
@@ -137,8 +153,10 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
   if (socket !== undefined && socket !== true && typeof socket !== 'string')
     throw invalidArgument('open', `socket ${formatValue(socket)}: it is a path, or true for the user's own daemon`)
   if (network !== undefined) checkNetwork(network, link)
+  const { check = (network as LocalNetwork | undefined)?.check } = options
+  const start = check === undefined || check === false ? undefined : await checkStarter(check)
   if (socket === undefined) {
-    if (device === undefined) return openHere(options)
+    if (device === undefined) return openHere(options, start)
     if (network === undefined)
       throw invalidArgument(
         'open',
@@ -146,12 +164,14 @@ export const open = async (options: OpenOptions = {}): Promise<Device> => {
       )
     if ([link, name, address, rings].some(one => one !== undefined))
       throw invalidArgument('open', `device "${device}" exists already: pass only network and device`)
-    return openAgain(network, device)
+    return openAgain(network, device, start)
   }
   if ([network, link, name, address, rings].some(one => one !== undefined))
     throw invalidArgument(
       'open',
       'a daemon has its own network, names, addresses and rings: give socket and device only',
     )
+  if (start !== undefined)
+    throw invalidArgument('open', 'check is for devices of this process', 'run the program under `userdma check`')
   return openThere(socket === true ? (namedSocket(undefined) ?? userSocket()) : resolve(socket), device)
 }

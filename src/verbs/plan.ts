@@ -6,6 +6,7 @@
 import type { LinkName } from '../spec/links.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Answered, Carrier } from './carrier.ts'
+import type { Checked } from './check/checked.ts'
 import type { WaiterList } from './cq/waiters.ts'
 import { invalidArgument, nameOptions, type OptionNames, RdmaError } from './error.ts'
 
@@ -58,6 +59,8 @@ export interface DeviceContext {
   readonly path: PathFacts
   /** Runs many plans, all or none. Throws RdmaError. */
   readonly makeAll: MakeAll
+  /** Only of a device that is checked. */
+  readonly checked: Checked | undefined
 }
 
 /** Members of every object of the library, see verbs-object.ts. */

@@ -61,6 +61,11 @@ test('network-double: a user’s test passes', () => {
   assert.match(output, /# pass 3\n# fail 0\n/)
 })
 
+test('checked: a user’s tests find mistakes', () => {
+  const output = run('checked.test', [], ['--enable-source-maps', '--test', '--test-reporter=tap'])
+  assert.match(output, /# pass 2\n# fail 0\n/)
+})
+
 test('many-connections: 1,000 queue pairs are served from one loop', () => {
   assert.match(run('many-connections', ['1000', '2']), /^2000 of 2000 answers on 1000 connections, \d+ a second\n$/)
 })

@@ -1,53 +1,8 @@
 /*
- * Findings as text for people, as JSON, and as SARIF 2.1.0 for CI.
+ * Findings as JSON, and as SARIF 2.1.0 for CI.
  */
 import { type Finding, findings, type Moment } from '../../spec/findings.ts'
-import { printable } from '../../trace/calls.ts'
-import type { Frame, Symbols } from './symbols.ts'
-
-/** Frames of a stack that are printed. */
-const MAX_FRAMES = 12
-/** Frames of each moment in an object's history. */
-const MAX_CALLERS = 4
-
-const frameText = ({ function: name, file, line, object }: Frame): string => {
-  const where = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
-  return [name || '??', where].filter(Boolean).join(file === undefined ? ' ' : ' at ')
-}
-
-/** The same, shorter. */
-const callerText = ({ function: name, file, line }: Frame): string =>
-  `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
-
-const stackLines = (frames: readonly Frame[], indent: string): string[] => [
-  ...frames.slice(0, MAX_FRAMES).map((frame, i) => `${indent}#${i} ${frameText(frame)}`),
-  ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
-]
-
-const ago = (from: number, to: number): string => {
-  const ms = (to - from) / 1000
-  return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
-}
-
-/** A finding as lines. */
-export const findingText = (finding: Finding, symbols: Symbols): string => {
-  const { id, severity, text, details, program, device, time, moments, objects } = finding
-  const who = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
-  const historyLine = ({ what, time: when, stack }: Moment): string => {
-    const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
-    return `    ${what}${when < time ? ` ${ago(when, time)}` : ''}${callers && `: ${callers}`}`
-  }
-  const lines = [
-    `userdma check: ${severity} ${id}: ${who}: ${text}`,
-    ...details.map(line => `    ${line}`),
-    ...moments
-      .filter(({ stack }) => stack.length > 0)
-      .flatMap(({ what, stack }) => [`  ${what}`, ...stackLines(symbols.framesOf(stack), '    ')]),
-    ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
-    `  advice: ${findings[id].advice}`,
-  ]
-  return `${lines.map(printable).join('\n')}\n`
-}
+import { type Frame, frameText, type Symbols } from '../../trace/findings.ts'
 
 const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
   what,

@@ -14,7 +14,7 @@
  * is any number of frames. A block without frames matches every stack. Lines that begin with `#` are comments.
  */
 import { findingIds } from '../../spec/findings.ts'
-import type { Frame } from './symbols.ts'
+import type { Frame } from '../../trace/findings.ts'
 
 type FramePattern = '...' | { readonly kind: 'fun' | 'obj' | 'src'; readonly pattern: RegExp }
 

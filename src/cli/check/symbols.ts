@@ -5,19 +5,9 @@
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
 import { relative, resolve } from 'node:path'
-import type { Stack } from '../../spec/findings.ts'
-
-export interface Frame {
-  readonly function: string
-  /** Source file, relative to the current folder if it is below it; undefined: unknown. */
-  readonly file?: string
-  readonly line?: number
-  /** The program or library. */
-  readonly object?: string
-}
+import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
 const NATIVE = /^(.+)\+(0x[0-9a-f]+) ?(\S*)$/
-const V8 = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 /** Both print, for each address: the address, then function and place, innermost inlined function first. */
 const tools = [
   ['addr2line', '-a', '-f', '-C', '-i', '-e'],
@@ -80,11 +70,6 @@ const trim = (frames: readonly Frame[]): readonly Frame[] => {
   return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? rest : rest.slice(0, main + 1))]
 }
 
-export interface Symbols {
-  /** The frames of a stack, innermost first; an address with inlined functions has several. */
-  framesOf(stack: Stack): readonly Frame[]
-}
-
 export const createSymbols = (): Symbols => {
   /** By file, then address. */
   const known = new Map<string, Map<string, readonly Frame[]>>()
@@ -122,12 +107,7 @@ export const createSymbols = (): Symbols => {
       for (const [object, addresses] of byObject) lookUp(object, addresses)
       const frames = stack.flatMap((frame): readonly Frame[] => {
         const [, object, address, symbol] = NATIVE.exec(frame) ?? []
-        if (object === undefined || address === undefined) {
-          const [, name = '', file, line] = V8.exec(frame) ?? []
-          return [
-            file === undefined ? { function: frame } : { function: name, file: shortPath(file), line: Number(line) },
-          ]
-        }
+        if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]
         const found = known.get(object)?.get(address) ?? []
         return found.length > 0
           ? found.map(one => ({ ...one, function: one.function || symbol || '', object }))

@@ -4,8 +4,9 @@
  */
 import { readFileSync } from 'node:fs'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
-import { printable } from '../../trace/calls.ts'
-import { findingJson, findingText, sarifLog } from '../check/report.ts'
+import { findingText } from '../../trace/findings.ts'
+import { printable } from '../../trace/printable.ts'
+import { findingJson, sarifLog } from '../check/report.ts'
 import { parseSuppressions, suppressionOf } from '../check/suppressions.ts'
 import { createSymbols } from '../check/symbols.ts'
 import { UsageError } from '../fail.ts'

@@ -1,6 +1,6 @@
 /*
- * Feeds the checker (src/check/) from a core: each call of a device, by a hook, and each failure. Contexts without a
- * program, those of clients like the MAD layer, are left out.
+ * Feeds the checker (src/check/) from a core: each call of a device, by a hook, and each failure. Contexts of
+ * clients like the MAD layer are left out.
  */
 import type { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
@@ -17,9 +17,12 @@ import { addressText } from '../../wire/address.ts'
 export interface CheckSources {
   /** Microseconds. */
   now(): number
+  /** Contexts whose calls and failures are checked. */
+  watches(context: Context): boolean
+  /** Undefined: the one that asks. */
   program(context: Context): Program | undefined
-  /** The stack of the call that runs now. */
-  callStack(): Stack
+  /** The stack of the call that runs now, which may be asked for later. */
+  callStack(): () => Stack
   /** Where the request was posted: a PostQueue, the number of the queue, and its wr_id. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
 }
@@ -37,24 +40,25 @@ export const deviceWithGid =
     deviceWhere(core, gids => findGid(gids, gid) >= 0)
 
 const NONE: Stack = []
+const none = (): Stack => NONE
 
 const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook => {
-  const stacks = new WeakMap<CallContext, Stack>()
+  const stacks = new WeakMap<CallContext, () => Stack>()
   return {
     // A handler that waits ends when another call runs.
     pre(call) {
-      if (call.why === 'call') stacks.set(call, sources.callStack())
+      if (call.why === 'call' && sources.watches(call.context)) stacks.set(call, sources.callStack())
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
-      const program = sources.program(context)
-      if (program === undefined) return
+      if (!sources.watches(context)) return
+      const stack = why === 'call' ? (stacks.get(call) ?? sources.callStack()) : none
       checker.called({
         time: sources.now(),
         device: device.name,
         deviceNumber: device.index,
         context: context.id,
-        program,
+        program: sources.program(context),
         class: entry.class.name,
         method: entry.name,
         object,
@@ -65,7 +69,9 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook =
             error instanceof CallError ? { errno: error.errno, reason: error.message } : { errno: 0, reason: '' },
         }),
         why,
-        stack: why === 'call' ? (stacks.get(call) ?? sources.callStack()) : NONE,
+        get stack() {
+          return stack()
+        },
       })
     },
   }
@@ -83,14 +89,13 @@ export const feedChecker = (core: Core, checker: Checker, sources: CheckSources)
     remove() {},
   })
   addFailureHandler(core, (failure, device, context) => {
-    const program = context && sources.program(context)
-    if (context === undefined || program === undefined) return
+    if (context === undefined || !sources.watches(context)) return
     const { peer, wrId = 0n } = failure
     checker.failed({
       time: sources.now(),
       deviceNumber: device.index,
       context: context.id,
-      program,
+      program: sources.program(context),
       failure,
       peerDevice:
         peer && deviceWhere(core, ({ entries }) => entries.some(one => one && addressText(one.gid) === peer.address)),

@@ -25,11 +25,19 @@ import { failureReason } from '../../spec/failures.ts'
 import type { AnyValues } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import type { Answered, AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
+import type { Checked } from '../check/checked.ts'
 import { refused, rethrow, toRdmaError, USE_ASYNC_HINT } from '../error.ts'
 import { CLOSED, isClosed } from '../plan.ts'
 import { localCopies, localDescriptors } from './descriptors.ts'
 import { openOwnFile } from './file.ts'
 import type { AttachedDevice, LocalNetwork, Network } from './network.ts'
+
+/** Begins to check a context (verbs/check/device-check.ts). */
+export type StartCheck = (context: Context) => Checked
+
+interface LocalCarrier extends Carrier {
+  readonly checked: Checked | undefined
+}
 
 interface Rings {
   readonly memory: RingMemory
@@ -97,10 +105,12 @@ const carrierOn = (
   device: CoreDevice,
   soft: AttachedDevice | undefined,
   layout: RingLayout['name'],
+  check: StartCheck | undefined,
   closed: () => Promise<void> | undefined,
-): Carrier => {
+): LocalCarrier => {
   const { memory: ringMemory, ring, mapped } = ringsWith(layout)
   const context = openContext(device, { opened: true, ...(mapped && { mapped }) })
+  const checked = check?.(context)
   if (soft !== undefined) context.state = { rings: ringMemory, inside: true } satisfies RxeContext
   // only ports with sockets have memory that native code can access
   const memory = createLocalSpace(network.link === 'memory' ? undefined : loadNativeCopier())
@@ -179,7 +189,8 @@ const carrierOn = (
     }
   }
 
-  const carrier: Carrier = {
+  const carrier: LocalCarrier = {
+    checked,
     remote: false,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],
@@ -192,7 +203,7 @@ const carrierOn = (
     descriptors: localDescriptors(network.core, memory, caller),
     layout: ringMemory.layout,
     ring,
-    release() {},
+    release: place => checked?.posts.forget(place),
     channel: {},
     counters() {
       if (soft === undefined) throw refused('EOPNOTSUPP', 'device.counters', `device ${device.name} has no counters`)
@@ -243,19 +254,20 @@ export const localCarrier = (
   name: string,
   address: string,
   layout: RingLayout['name'] = 'compact',
-): Carrier & { readonly rxe: RxeDevice } => {
+  check?: StartCheck,
+): LocalCarrier & { readonly rxe: RxeDevice } => {
   const network = on as LocalNetwork
   const soft = rethrow('open', () => network.add(name, address))
-  return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, soft.remove), { rxe: soft.rxe })
+  return Object.assign(carrierOn(network, soft.rxe.device, soft, layout, check, soft.remove), { rxe: soft.rxe })
 }
 
 /** A context on a device of the network; `close` leaves the device. */
-export const contextCarrier = (on: Network, name: string): Carrier => {
+export const contextCarrier = (on: Network, name: string, check?: StartCheck): LocalCarrier => {
   const network = on as LocalNetwork
   const { devices } = network.core
   const device = devices.get(name)
   if (device === undefined)
     throw refused('ENODEV', 'open', `no device ${name}; there are ${[...devices.keys()].join(', ') || 'none'}`)
   const soft = network.softDevice(name)
-  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', () => undefined)
+  return carrierOn(network, device, soft, soft === undefined ? 'rxe' : 'compact', check, () => undefined)
 }

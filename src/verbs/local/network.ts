@@ -28,6 +28,7 @@ import { CallError } from '../../spec/errno.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
+import type { CheckOptions } from '../check/options.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument, rdmaError, refused, rethrow } from '../error.ts'
 import { showAs } from '../show.ts'
@@ -72,6 +73,8 @@ export interface NetworkOptions {
    * that they are unpredictable; your own makes them repeatable.
    */
   readonly random?: () => number
+  /** Checks all devices that are opened on it, see `OpenOptions.check`. Default: false. */
+  readonly check?: boolean | CheckOptions
 }
 
 export interface AttachedDevice {
@@ -84,6 +87,7 @@ export interface AttachedDevice {
 export interface LocalNetwork extends Network {
   readonly core: Core
   readonly link: Link
+  readonly check: boolean | CheckOptions | undefined
   /** Devices added so far, including removed ones. */
   added: number
   add(name: string, address: string): AttachedDevice
@@ -291,12 +295,18 @@ const networks = new WeakSet<object>()
 /** Whether it was made by `createNetwork`. */
 export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
 
-const networkOptionNames: KnownOptions<NetworkOptions> = { fault: true, link: true, path: true, random: true }
+const networkOptionNames: KnownOptions<NetworkOptions> = {
+  fault: true,
+  link: true,
+  path: true,
+  random: true,
+  check: true,
+}
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
-  const { fault = '', link = 'memory', path = 'direct', random = secureRandom } = options
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
@@ -357,6 +367,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   const network: LocalNetwork = {
     core,
     link,
+    check,
     added: 0,
     drive,
     kick,

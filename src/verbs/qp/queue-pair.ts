@@ -9,9 +9,12 @@
  */
 import type { QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import { QpFlags, QpState } from '../../spec/enums.ts'
+import { Errno } from '../../spec/errno.ts'
 import type { AnyValues, In, ObjectClass, Out } from '../../spec/schema/schema.ts'
+import { PostQueue } from '../../spec/session.ts'
 import { SendFlags } from '../../spec/work.ts'
 import type { Carrier, RingPlace } from '../carrier.ts'
+import { watched } from '../check/checked.ts'
 import { checkRecord, type KnownOptions } from '../checks/options.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { checkRequestOptions, type SendOptions } from '../checks/request-options.ts'
@@ -206,20 +209,29 @@ const checkUsable = (call: string, self: QueuedQp | undefined): void => {
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
+/** The same of a queue pair's own queue, which a check reports. */
+const queueFull = (self: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
+  const which = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
+  self.kit.checked?.posts.refused(which, self.qpn, id, Errno.ENOMEM, QpState.values.RTS)
+  return throwQueueFull(call, queue, depth)
+}
+
 /** Maps the send ring for the first request. Throws before RTS, where the device would not execute requests. */
-const openSends = (self: QueuedQp, call: string): ProgramRing => {
+const openSends = (self: QueuedQp, call: string, id: number): ProgramRing => {
   checkUsable(call, self)
-  const { carrier } = self.kit
   if (!self.canSend) {
     const { state } = queryOf(self)
-    if (state < QpState.values.RTS)
+    if (state < QpState.values.RTS) {
+      self.kit.checked?.posts.refused(PostQueue.SEND, self.qpn, id, Errno.EINVAL, state)
       throw invalidArgument(
         call,
         `the queue pair is in ${stateNames[state]}: it cannot send`,
         'connect or activate it first',
       )
+    }
   }
-  self.sends = ringOrNone(carrier, placeAt(self.sendAt, self.sendSize))
+  const place = placeAt(self.sendAt, self.sendSize)
+  self.sends = watched(self.kit, PostQueue.SEND, self.qpn, place, ringOrNone(self.kit.carrier, place))
   return self.sends
 }
 
@@ -227,7 +239,8 @@ const openReceives = (self: QueuedQp): ProgramRing => {
   checkUsable('qp.receive', self)
   if (self.maxRecvSge < 0)
     throw invalidArgument('qp.receive', 'it uses a shared receive queue', 'post to that one, with srq.receive()')
-  self.receives = ringOrNone(self.kit.carrier, placeAt(self.receiveAt, self.receiveSize))
+  const place = placeAt(self.receiveAt, self.receiveSize)
+  self.receives = watched(self.kit, PostQueue.RECEIVE, self.qpn, place, ringOrNone(self.kit.carrier, place))
   return self.receives
 }
 
@@ -367,7 +380,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   receive(local?: Slice | readonly Slice[], id = 0): void {
     const ring = this?.receives ?? openReceives(this)
     const at = nextSlot(ring)
-    if (at < 0) throw throwQueueFull('qp.receive', 'receive', ring.capacity)
+    if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
     if (Array.isArray(local) && local.length > this.maxRecvSge)
       throw throwTooManySges('qp.receive', local.length, this.maxRecvSge)
     if (id !== 0) checkId('qp.receive', id)
@@ -430,9 +443,9 @@ export const beginRequest = (
   allowed: number,
 ): number => {
   if (options !== undefined) checkRequestOptions(call, options, allowed & requestOptionsOf(self, call))
-  const ring = self?.sends ?? openSends(self, call)
+  const ring = self?.sends ?? openSends(self, call, options?.id ?? 0)
   const at = nextSlot(ring)
-  if (at < 0) throw throwQueueFull(call, 'send', ring.capacity)
+  if (at < 0) throw queueFull(self, call, 'send', ring.capacity, options?.id ?? 0)
   const isInline = local instanceof Uint8Array
   putSend(ring, at, opcode, options?.id ?? 0, isInline ? flagsOf(options) | INLINE : flagsOf(options))
   if (!isInline && isSliceOf(local, self.kit)) putOne(ring, at, local)

@@ -3,7 +3,9 @@
  * consumed by any of its queue pairs.
  */
 import type { Srq } from '../../spec/classes/srq.ts'
+import { PostQueue } from '../../spec/session.ts'
 import type { RingPlace } from '../carrier.ts'
+import { watched } from '../check/checked.ts'
 import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { detached, invalidArgument } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
@@ -46,7 +48,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     this.number = number
     this.#maxSge = maxSge
     this.#place = queue
-    this.#ring = ringOrNone(kit.carrier, queue)
+    this.#ring = watched(kit, PostQueue.SHARED, handle, queue, ringOrNone(kit.carrier, queue))
   }
 
   /** XRC's SRQ has the same methods, in its own class. */
@@ -82,7 +84,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     // the device has moved the ring, with the unconsumed WQEs
     if (this.#place !== undefined) carrier.release(this.#place)
     this.#place = queue
-    this.#ring = producingRing(carrier, queue)
+    this.#ring = watched(this.kit, PostQueue.SHARED, this.handle, queue, producingRing(carrier, queue))
   }
 
   override [SHOWN](): Shown {

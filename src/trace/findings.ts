@@ -1,0 +1,71 @@
+/*
+ * Findings as text for people: of `userdma check`, and of the library's own devices.
+ */
+import { type Finding, findings, type Moment, type Stack } from '../spec/findings.ts'
+import { printable } from './printable.ts'
+
+export interface Frame {
+  readonly function: string
+  /** Source file; undefined: unknown. */
+  readonly file?: string
+  readonly line?: number
+  /** The program or library. */
+  readonly object?: string
+}
+
+export interface Symbols {
+  /** The frames of a stack, innermost first; an address with inlined functions has several. */
+  framesOf(stack: Stack): readonly Frame[]
+}
+
+const V8 = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
+
+/** A frame of V8's stacks. `shortened` answers a path as it is shown. */
+export const v8Frame = (text: string, shortened: (path: string) => string): Frame => {
+  const [, name = '<anonymous>', file, line] = V8.exec(text) ?? []
+  return file === undefined ? { function: text } : { function: name, file: shortened(file), line: Number(line) }
+}
+
+/** Frames of a stack that are printed. */
+const MAX_FRAMES = 12
+/** Frames of each moment in an object's history. */
+const MAX_CALLERS = 4
+
+export const frameText = ({ function: name, file, line, object }: Frame): string => {
+  const where = file !== undefined ? `${file}:${line}` : object !== undefined ? `(${object})` : ''
+  return [name || '??', where].filter(Boolean).join(file === undefined ? ' ' : ' at ')
+}
+
+/** The same, shorter. */
+const callerText = ({ function: name, file, line }: Frame): string =>
+  `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
+
+const stackLines = (frames: readonly Frame[], indent: string): string[] => [
+  ...frames.slice(0, MAX_FRAMES).map((frame, i) => `${indent}#${i} ${frameText(frame)}`),
+  ...(frames.length > MAX_FRAMES ? [`${indent}… ${frames.length - MAX_FRAMES} more`] : []),
+]
+
+const ago = (from: number, to: number): string => {
+  const ms = (to - from) / 1000
+  return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s before` : `${ms.toFixed(1)} ms before`
+}
+
+/** A finding as lines. */
+export const findingText = (finding: Finding, symbols: Symbols): string => {
+  const { id, severity, text, details, program, device, time, moments, objects } = finding
+  const who = program === undefined ? device : `process ${program.pid} (${program.command}), ${device}`
+  const historyLine = ({ what, time: when, stack }: Moment): string => {
+    const callers = symbols.framesOf(stack).slice(0, MAX_CALLERS).map(callerText).join(' < ')
+    return `    ${what}${when < time ? ` ${ago(when, time)}` : ''}${callers && `: ${callers}`}`
+  }
+  const lines = [
+    `userdma check: ${severity} ${id}: ${who}: ${text}`,
+    ...details.map(line => `    ${line}`),
+    ...moments
+      .filter(({ stack }) => stack.length > 0)
+      .flatMap(({ what, stack }) => [`  ${what}`, ...stackLines(symbols.framesOf(stack), '    ')]),
+    ...objects.flatMap(({ name, history }) => [`  ${name}`, ...history.map(historyLine)]),
+    `  advice: ${findings[id].advice}`,
+  ]
+  return `${lines.map(printable).join('\n')}\n`
+}

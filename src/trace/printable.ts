@@ -1,0 +1,6 @@
+/*
+ * Text that others have named, for terminals.
+ */
+
+/** The text on one line, without control characters. */
+export const printable = (text: string): string => text.replace(/\p{C}+/gu, ' ')

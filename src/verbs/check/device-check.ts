@@ -1,0 +1,125 @@
+/*
+ * Checked devices of this process (`open({ check })`): the checker of `userdma check`, with stacks of V8. Each network
+ * has one checker, which sees the calls of all its checked devices; a finding belongs to the device that it names.
+ *
+ * Loaded with the first checked device only.
+ */
+import { Checker } from '../../check/checker.ts'
+import { deviceWithGid, feedChecker } from '../../clients/check/check-client.ts'
+import { closeContext } from '../../core/devices/registry.ts'
+import type { Context, Core } from '../../core/model.ts'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import { type Finding, type Severity, severities } from '../../spec/findings.ts'
+import { findingText } from '../../trace/findings.ts'
+import { FindingsError } from '../error.ts'
+import type { Checked } from './checked.ts'
+import type { CheckOptions } from './options.ts'
+import { type Posts, watchPosts } from './posts.ts'
+import { captureStack, v8Symbols } from './stacks.ts'
+
+/** EX_DATAERR of sysexits.h, as of the command. */
+const FOUND = 65
+
+/** A checked device: its context, and what was found. */
+interface Subject {
+  readonly context: Context
+  readonly posts: Posts
+  readonly options: CheckOptions
+  readonly found: Finding[]
+}
+
+interface NetworkCheck {
+  readonly checker: Checker
+  readonly subjects: Map<Context, Subject>
+}
+
+const rank = (severity: Severity): number => severities.indexOf(severity)
+
+/** Whether the options ask for such findings. */
+const isWanted = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
+  (notes || severity !== 'note') && !ignore.includes(id)
+
+const show = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
+
+const checks = new WeakMap<Core, NetworkCheck>()
+
+const checkOf = (core: Core): NetworkCheck => {
+  const known = checks.get(core)
+  if (known !== undefined) return known
+  const subjects = new Map<Context, Subject>()
+  const checker = new Checker(deviceWithGid(core), finding => {
+    for (const { context, options, found } of subjects.values())
+      if (context.device.name === finding.device && isWanted(finding, options)) {
+        found.push(finding)
+        ;(options.onFinding ?? show)(finding)
+        return
+      }
+  })
+  feedChecker(core, checker, {
+    now: nowMicroseconds,
+    watches: context => subjects.has(context),
+    program: () => undefined,
+    callStack: captureStack,
+    postStack: (context, queue, number, wrId) => subjects.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
+  })
+  const check = { checker, subjects }
+  checks.set(core, check)
+  return check
+}
+
+/** Findings for which its close fails. */
+const failing = ({ found, options: { failOn = 'error' } }: Subject): readonly Finding[] =>
+  failOn === 'never' ? [] : found.filter(({ severity }) => rank(severity) >= rank(failOn))
+
+const unclosed = new Set<Subject>()
+let listens = false
+
+/** Devices that are never closed: their objects leak, and what was found is in the exit status. */
+const endAll = (status: number): void => {
+  if (status !== 0) return
+  for (const subject of unclosed) {
+    closeContext(subject.context)
+    if (failing(subject).length > 0) process.exitCode = FOUND
+  }
+}
+
+/** Checks what the program does on a device from now on. */
+export const checkContext = (context: Context, options: CheckOptions): Checked => {
+  const { core, name } = context.device
+  const { checker, subjects } = checkOf(core)
+  const subject: Subject = { context, posts: watchPosts(), options, found: [] }
+  subjects.set(context, subject)
+  if (!listens && typeof process === 'object') process.on('exit', endAll)
+  listens = true
+  unclosed.add(subject)
+  const counted = (finding: Finding) => ({ ...finding, count: checker.counts[finding.number - 1] ?? 1 })
+  return {
+    posts: {
+      ...subject.posts,
+      refused(queue, number, wrId, error, state) {
+        checker.refusedPost({
+          time: nowMicroseconds(),
+          device: name,
+          deviceNumber: context.device.index,
+          program: undefined,
+          stack: captureStack()(),
+          ...{ queue, number, wrId: BigInt(wrId), error, state },
+        })
+      },
+    },
+    get findings() {
+      return subject.found.map(counted)
+    },
+    end() {
+      subjects.delete(context)
+      unclosed.delete(subject)
+      const found = failing(subject).map(counted)
+      if (found.length > 0)
+        throw new FindingsError(
+          name,
+          found,
+          found.map(one => findingText(one, v8Symbols)),
+        )
+    },
+  }
+}

@@ -1,0 +1,46 @@
+/*
+ * Options of checked devices: what `userdma check` has as options of the command.
+ */
+import { type Finding, type FindingId, findingIds, type Severity, severities } from '../../spec/findings.ts'
+import { checkOptions, type KnownOptions } from '../checks/options.ts'
+import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
+
+/** Options of a checked device (`open({ check })`). */
+export interface CheckOptions {
+  /** Called with each finding once, instead of text on standard error. Must not call the device. */
+  readonly onFinding?: (finding: Finding) => void
+  /**
+   * `device.close()` rejects with a `FindingsError` if there was a finding of this severity or a higher one; 'never': it
+   * does not. Default: 'error'.
+   */
+  readonly failOn?: Severity | 'never'
+  /** Notes are findings too; default false. */
+  readonly notes?: boolean
+  /** Findings that are no findings here. */
+  readonly ignore?: readonly FindingId[]
+}
+
+const names: KnownOptions<CheckOptions> = { onFinding: true, failOn: true, notes: true, ignore: true }
+
+/** Throws RdmaError EINVAL. */
+export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
+  if (check === true) return {}
+  if (typeof check !== 'object' || check === null)
+    throw invalidArgument(call, `check ${formatValue(check)}: it is true, false or an object of options`)
+  checkOptions(call, 'check', check, names)
+  const { onFinding, failOn, notes, ignore } = check
+  if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
+  if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, [...severities, 'never'])
+  if (notes !== undefined && typeof notes !== 'boolean')
+    throw invalidArgument(call, `check.notes ${formatValue(notes)}: it is true or false`)
+  if (ignore !== undefined && !Array.isArray(ignore))
+    throw invalidArgument(call, `check.ignore ${formatValue(ignore)} is not a list of findings`)
+  for (const id of ignore ?? [])
+    if (!findingIds.includes(id))
+      throw invalidArgument(
+        call,
+        `check.ignore: there is no finding ${formatValue(id)}`,
+        '`userdma check --explain` lists them',
+      )
+  return check
+}

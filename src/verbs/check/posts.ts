@@ -1,0 +1,78 @@
+/*
+ * Where requests were posted: a watched work queue keeps the stack of each post, by its slot in the ring. The hot code of
+ * posts (ring.ts) does not know of it: the index of a watched ring is an accessor.
+ */
+import { loadIndex } from '../../spec/drivers/ring-layout.ts'
+import type { Stack } from '../../spec/findings.ts'
+import { PostQueue } from '../../spec/session.ts'
+import type { RingPlace } from '../carrier.ts'
+import type { ProgramRing } from '../ring.ts'
+import type { PostWatch } from './checked.ts'
+import { captureStack, type LazyStack } from './stacks.ts'
+
+interface Watched {
+  readonly queue: number
+  readonly number: number
+  readonly ring: ProgramRing
+  /** By slot. */
+  readonly stacks: readonly (LazyStack | undefined)[]
+}
+
+const NONE: Stack = []
+
+/** Turns the index of `ring` into an accessor that keeps the stack of each post. */
+const keepStacks = (ring: ProgramRing): Watched['stacks'] => {
+  const stacks: LazyStack[] = []
+  let { index } = ring
+  Object.defineProperty(ring, 'index', {
+    get: () => index,
+    set(next: number) {
+      // A post advances it by one; a move to RESET sets it to 0.
+      if (next === ((index + 1) | 0)) stacks[index & ring.mask] = captureStack()
+      index = next
+    },
+  })
+  return stacks
+}
+
+/**
+ * The stack of the request that failed: of sends the oldest one that is outstanding, of receives the last one that was
+ * taken, as far as `wr_id`s tell.
+ */
+const stackOf = ({ queue, ring, stacks }: Watched, wrId: bigint): LazyStack | undefined => {
+  const { layout, view, words, data, mask, log2, index, wrap, consumer } = ring
+  const isSend = queue === PostQueue.SEND
+  const wrIdAt = isSend ? layout.send.WR_ID : layout.receive.WR_ID
+  const at = (place: number): LazyStack | undefined => {
+    const slot = place & mask
+    return view.getBigUint64(data + (slot << log2) + wrIdAt, true) === wrId ? stacks[slot] : undefined
+  }
+  const outstanding = (index - loadIndex(layout, words, consumer)) & wrap
+  const oldest = index - outstanding
+  let found: LazyStack | undefined
+  for (let i = 0; isSend && i < outstanding && found === undefined; i++) found = at(oldest + i)
+  for (let i = 1; i <= stacks.length && found === undefined; i++) found = at(oldest - i)
+  return found
+}
+
+export interface Posts extends Omit<PostWatch, 'refused'> {
+  /** Where a request was posted that has failed: see `CheckSources.postStack`. */
+  stackOf(queue: number, number: number, wrId: bigint): Stack
+}
+
+export const watchPosts = (): Posts => {
+  const byPlace = new Map<bigint, Watched>()
+  return {
+    watch(queue, number, { offset }, ring) {
+      byPlace.set(offset, { queue, number, ring, stacks: keepStacks(ring) })
+    },
+    forget: ({ offset }: RingPlace) => void byPlace.delete(offset),
+    stackOf(queue, number, wrId) {
+      for (const watched of byPlace.values()) {
+        if (watched.queue !== queue || watched.number !== number) continue
+        return stackOf(watched, wrId)?.() ?? NONE
+      }
+      return NONE
+    },
+  }
+}

@@ -1,0 +1,51 @@
+/*
+ * Stacks of V8 for findings, without the frames of userdma and of Node. V8 makes the text of a stack when it is read, so
+ * a stack that no finding needs is only captured. Source maps apply where Node has them (--enable-source-maps).
+ */
+import { relative } from 'node:path'
+import type { Stack } from '../../spec/findings.ts'
+import { type Symbols, v8Frame } from '../../trace/findings.ts'
+
+/** Captured frames, including those that are left out. */
+const MAX_FRAMES = 32
+
+const { pathname } = new URL(import.meta.url)
+const [, root] = /^(.*\/)dist\/src\/verbs\/check\/[^/]*$/.exec(pathname) ?? []
+/** Folders of userdma's code and, by source maps, of its sources; none if a bundler has moved it. */
+const own = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
+
+/** A stack whose text is made when it is asked for. */
+export type LazyStack = () => Stack
+
+const FRAME = /^ {4}at (.*)$/gm
+
+const isForeign = (frame: string): boolean =>
+  !/(?:^|[ (])node:/.test(frame) && !own.some(folder => frame.includes(folder))
+
+const parse = (text: unknown): Stack =>
+  typeof text === 'string' ? [...text.matchAll(FRAME)].map(([, frame = '']) => frame).filter(isForeign) : []
+
+/** The stack of the caller. */
+export const captureStack = (): LazyStack => {
+  const holder: { stack?: unknown } = {}
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = MAX_FRAMES
+  Error.captureStackTrace?.(holder, captureStack)
+  Error.stackTraceLimit = stackTraceLimit
+  let stack: Stack | undefined
+  return () => {
+    stack ??= parse(holder.stack)
+    delete holder.stack
+    return stack
+  }
+}
+
+const shortPath = (path: string): string => {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') ? path : short
+}
+
+/** Files are shown as the command shows them. */
+export const v8Symbols: Symbols = {
+  framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
+}

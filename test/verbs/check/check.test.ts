@@ -1,0 +1,284 @@
+/*
+ * Checked devices (`open({ check })`): the findings of `userdma check` for programs in TypeScript, with the lines of
+ * their calls and posts; silence about programs without a fault; and how a finding fails a test.
+ */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, it } from 'node:test'
+import type { FindingId } from '../../../src/spec/findings.ts'
+import {
+  type CheckOptions,
+  type CountedFinding,
+  createNetwork,
+  FindingsError,
+  open,
+  type RemoteMemory,
+} from '../../../src/verbs/index.ts'
+import { repoRoot } from '../../paths.ts'
+import { temporaryFolder } from '../../system/programs.ts'
+import { closeAll, line, openTwoHere, pair } from '../endpoints.ts'
+
+const all = { notes: true, onFinding: () => {} }
+const checkedPair = (check: true | CheckOptions = all) => pair(openTwoHere(createNetwork({ check })))
+type Ends = Awaited<ReturnType<typeof checkedPair>>
+
+const placeOf = (frame = ''): string => /[^/]*:\d+(?=:\d+\)?$)/.exec(frame)?.[0] ?? ''
+
+/** The innermost lines of what failed, and of the histories of the objects. */
+const linesOf = ({ moments, objects }: CountedFinding): string[] =>
+  [...moments, ...objects.flatMap(({ history }) => history)].map(({ stack: [frame] }) => placeOf(frame))
+
+/** Lines of this file with the mark of a finding. */
+const marked = (id: string): string[] =>
+  readFileSync(join(repoRoot, 'test', 'verbs', 'check', 'check.test.ts'), 'utf8')
+    .split('\n')
+    .flatMap((text, i) => (text.endsWith(`// FAULT ${id}`) ? [`check.test.ts:${i + 1}`] : []))
+
+/** Closes the objects, then the devices. */
+const closeTidily = async ({ a, b }: Ends): Promise<void> => {
+  for (const { qp, mr, cq, pd } of [a, b]) for (const one of [qp, mr, cq, pd]) one.close()
+  await closeAll(a, b)
+}
+
+/** One program for each finding; all lines with its mark are in its stacks. */
+const faults: Partial<Record<FindingId, (ends: Ends) => Promise<void> | void>> = {
+  'stale-rkey': async ({ a, b }) => {
+    const remote = b.mr.remote(0, 8)
+    b.mr.close() // FAULT stale-rkey
+    a.qp.write(a.mr.slice(0, 8), remote) // FAULT stale-rkey
+    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+  },
+  'unknown-rkey': async ({ a, b }) => {
+    const remote: RemoteMemory = { ...b.mr.remote(0, 8), rkey: 0x1234 }
+    // All have the id 0.
+    for (let i = 0; i < 3; i++) a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+    a.qp.write(a.mr.slice(0, 8), remote) // FAULT unknown-rkey
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+    for (let i = 0; i < 3; i++) assert.equal(await line(a.cq), '0 RDMA_WRITE')
+    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+  },
+  'remote-out-of-bounds': async ({ a, b }) => {
+    const remote: RemoteMemory = { ...b.mr.remote(0, 8), address: b.mr.remote(0, 8).address + 4090n }
+    a.qp.read(a.mr.slice(0, 8), remote) // FAULT remote-out-of-bounds
+    assert.equal(await line(a.cq), '0 REM_ACCESS_ERR')
+  },
+  'receive-too-short': async ({ a, b }) => {
+    b.qp.receive(b.mr.slice(0, 100))
+    b.qp.receive(b.mr.slice(0, 1)) // FAULT receive-too-short
+    b.qp.receive(b.mr.slice(0, 100))
+    a.qp.send(Uint8Array.of(1, 2))
+    a.qp.send(Uint8Array.of(1, 2))
+    assert.equal(await line(b.cq), '0 RECV')
+    assert.equal(await line(b.cq), '0 LOC_LEN_ERR')
+  },
+  'stale-lkey': async ({ a, b }) => {
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8)) // FAULT stale-lkey
+    a.mr.close() // FAULT stale-lkey
+    assert.equal(await line(a.cq), '0 LOC_PROT_ERR')
+  },
+  'psn-mismatch': async ({ a, b }) => {
+    a.qp.modify({ state: 'RESET' })
+    a.qp.connect({ ...b.qp.endpoint, psn: 5 }, { retryCount: 0, timeout: 1 }) // FAULT psn-mismatch
+    b.qp.modify({ state: 'RESET' })
+    b.qp.connect({ ...a.qp.endpoint, psn: (a.qp.endpoint.psn - 5) & 0xffffff }) // FAULT psn-mismatch
+    a.qp.write(a.mr.slice(0, 8), b.mr.remote(0, 8))
+    assert.equal(await line(a.cq), '0 RETRY_EXC_ERR')
+  },
+  'post-wrong-state': ({ a }) => {
+    const qp = a.pd.rcQp({ sendCq: a.cq })
+    const send = () => qp.send(Uint8Array.of(1)) // FAULT post-wrong-state
+    assert.throws(send, { code: 'EINVAL' })
+    qp.close()
+  },
+  'queue-full': ({ b }) => {
+    const receive = () => b.qp.receive() // FAULT queue-full
+    for (let i = 0; i < 16; i++) receive()
+    assert.throws(receive, { code: 'ENOMEM' })
+  },
+  'destroy-busy': ({ a }) => {
+    const close = () => a.pd.close() // FAULT destroy-busy
+    assert.throws(close, { code: 'EBUSY' })
+  },
+  'cq-too-small': ({ a }) => {
+    const cq = a.device.cq({ entries: 3 }) // FAULT cq-too-small
+    const qp = a.pd.rcQp({ sendCq: cq, maxSendWr: 100 }) // FAULT cq-too-small
+    qp.close()
+    cq.close()
+  },
+}
+
+describe('a checked device', () => {
+  for (const [id, fault] of Object.entries(faults))
+    it(`finds ${id}, with its lines`, async () => {
+      const ends = await checkedPair()
+      await fault(ends)
+      const found = [ends.a, ends.b].flatMap(({ device }) => device.findings)
+      const named = found.filter(one => one.id === id)
+      assert.ok(named.length > 0, `found ${found.map(one => one.id).join(', ') || 'nothing'}`)
+      const lines = named.flatMap(linesOf)
+      const marks = marked(id)
+      assert.ok(marks.length > 0)
+      for (const mark of marks) assert.ok(lines.includes(mark), `${mark} is not among ${lines.join(' ')}`)
+      // Frames of userdma say nothing.
+      for (const { stack } of named.flatMap(({ moments }) => moments))
+        assert.doesNotMatch(stack.join(), /\/src\/|node:/)
+      await Promise.allSettled([ends.a.device.close(), ends.b.device.close()])
+    })
+
+  it('finds nothing in a program without a fault', async () => {
+    const found: unknown[] = []
+    const ends = await checkedPair({ notes: true, onFinding: one => found.push(one) })
+    const { a, b } = ends
+    const srq = b.pd.srq()
+    b.qp.receive(b.mr.slice(0, 100))
+    a.qp.send(Uint8Array.of(1))
+    a.qp.write(a.mr.slice(0, 100), b.mr.remote(0, 100))
+    a.qp.read(a.mr.slice(0, 100), b.mr.remote(0, 100))
+    for (const opcode of ['SEND', 'RDMA_WRITE', 'RDMA_READ']) assert.equal(await line(a.cq), `0 ${opcode}`)
+    assert.equal(await line(b.cq), '0 RECV')
+    srq.close()
+    await closeTidily(ends)
+    assert.deepEqual(found, [])
+  })
+
+  it('finds what is left at its close', async () => {
+    const device = await open({ check: all })
+    device.pd() // FAULT leak
+    device.cq().close()
+    await device.close()
+    const [finding, ...more] = device.findings
+    assert.deepEqual([finding?.id, finding?.severity, more.length], ['leak', 'warning', 0])
+    assert.deepEqual(finding && linesOf(finding), marked('leak'))
+  })
+
+  it('counts repetitions, and tells each finding once', async () => {
+    let told = 0
+    const { a, b } = await checkedPair({ notes: true, onFinding: () => told++ })
+    for (let i = 0; i < 3; i++) assert.throws(() => a.pd.close(), { code: 'EBUSY' })
+    assert.deepEqual(
+      a.device.findings.map(({ id, count }) => [id, count]),
+      [['destroy-busy', 3]],
+    )
+    assert.equal(told, 1)
+    assert.deepEqual(b.device.findings, [])
+    await closeTidily({ a, b })
+  })
+
+  it('is one of a network with others that are not', async () => {
+    const network = createNetwork()
+    const [a, b] = [await open({ network, check: all }), await open({ network })]
+    for (const device of [a, b]) assert.throws(() => device.cq({ vector: 99 }), { code: 'EINVAL' })
+    assert.deepEqual([a.findings.length, b.findings.length], [1, 0])
+    const again = await open({ network, device: 'rxe1', check: all })
+    again.pd()
+    await closeAll({ device: again }, { device: b }, { device: a })
+    assert.deepEqual(
+      again.findings.map(({ id }) => id),
+      ['leak'],
+    )
+  })
+})
+
+describe('close() of a checked device', () => {
+  const withFault = async (check: true | CheckOptions) => {
+    const ends = await checkedPair(check)
+    await faults['unknown-rkey']?.(ends)
+    await ends.b.device.close()
+    return ends.a.device
+  }
+
+  it('rejects if something was found, with the text of the findings, and closes', async () => {
+    const device = await withFault(all)
+    await assert.rejects(device.close(), (error: unknown) => {
+      assert.ok(error instanceof FindingsError)
+      assert.equal(error.code, 'ERR_USERDMA_FINDINGS')
+      assert.deepEqual(
+        error.findings.map(({ id }) => id),
+        ['unknown-rkey'],
+      )
+      assert.match(error.message, /^device rxe0: 1 finding\n\nuserdma check: error unknown-rkey: rxe0: QP 0x/)
+      assert.ok(error.message.includes(`test/verbs/check/${marked('unknown-rkey')[0]}\n`), error.message)
+      return true
+    })
+    await device.close()
+    assert.throws(() => device.pd())
+  })
+
+  it('rejects from the severity of failOn on; ignored findings are none', async () => {
+    await (await withFault({ ...all, failOn: 'never' })).close()
+    const ignoring = await withFault({ ...all, ignore: ['unknown-rkey', 'leak'] })
+    await ignoring.close()
+    assert.deepEqual(ignoring.findings, [])
+    for (const [failOn, fails] of [
+      ['warning', true],
+      ['error', false],
+    ] as const) {
+      const device = await open({ check: { ...all, failOn } })
+      device.pd()
+      const closed = device.close()
+      if (fails) await assert.rejects(closed, FindingsError)
+      else await closed
+    }
+  })
+
+  it('refuses options that it does not know', async () => {
+    const refuses = (check: unknown, message: RegExp) =>
+      assert.rejects(open({ check: check as true }), { code: 'EINVAL', message })
+    await refuses('yes', /^open: check "yes": it is true, false or an object of options/)
+    await refuses({ failon: 'error' }, /check: "failon" is unknown/)
+    await refuses({ failOn: 'bad' }, /check.failOn "bad": it is note, warning, error, never/)
+    await refuses({ ignore: ['stale'] }, /check.ignore: there is no finding "stale"/)
+    await refuses({ ignore: 'stale-rkey' }, /check.ignore "stale-rkey" is not a list/)
+    await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
+    await refuses({ notes: 1 }, /check.notes 1: it is true or false/)
+    await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
+  })
+})
+
+describe('a program with a checked device', () => {
+  const library = new URL('../../../src/verbs/index.js', import.meta.url).href
+  /** Runs the program, without the variables of the test runner. */
+  const run = (scope: Parameters<typeof temporaryFolder>[0], body: string, ...options: string[]) => {
+    const file = join(temporaryFolder(scope), 'program.mjs')
+    writeFileSync(file, `import { open } from '${library}'\n${body}\n`)
+    const { NODE_TEST_CONTEXT: _, ...env } = process.env
+    return spawnSync(process.execPath, [...options, file], { encoding: 'utf8', env })
+  }
+  const BUSY =
+    'const device = await open({ check: true })\nconst pd = device.pd()\npd.register(new Uint8Array(8))\ntry { pd.close() } catch {}'
+
+  it('prints findings as the command does', t => {
+    const { status, stderr, stdout } = run(t, `${BUSY}\nawait device.close()`)
+    assert.deepEqual([status, stdout], [0, ''])
+    assert.match(
+      stderr,
+      /^userdma check: warning destroy-busy: rxe0: PD 0 cannot be destroyed, it is used by MR 0x\w+ of 8 bytes \(EBUSY\)\n {2}called\n {4}#0 <anonymous> at \S*program\.mjs:5\n/,
+    )
+    assert.equal(stderr.match(/^userdma check: warning leak: rxe0/gm)?.length, 2)
+  })
+
+  it('exits with 65 for what it found without closing the device', t => {
+    const failing = BUSY.replace('true', '{ failOn: "warning" }')
+    assert.equal(run(t, failing).status, 65)
+    assert.equal(run(t, BUSY).status, 0)
+    assert.match(run(t, BUSY).stderr, /warning leak: rxe0/)
+    assert.equal(run(t, `${failing}\nprocess.exit(3)`).status, 3)
+  })
+
+  it('fails a test of node:test', t => {
+    const test = (name: string, failOn: string) =>
+      `test('${name}', async t => {
+        const device = await open({ check: { failOn: '${failOn}' } })
+        t.after(() => device.close())
+        device.pd()
+      })`
+    const body = `import { test } from 'node:test'\n${test('one', 'warning')}\n${test('two', 'error')}`
+    const { status, stdout } = run(t, body, '--test', '--test-reporter=tap')
+    assert.equal(status, 1)
+    assert.match(stdout, /^not ok 1 - one$/m)
+    assert.match(stdout, /ERR_USERDMA_FINDINGS/)
+    assert.match(stdout, /^ok 2 - two$/m)
+  })
+})
