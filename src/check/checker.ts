@@ -6,7 +6,7 @@
  */
 import { QP_CLASSES } from '../spec/classes/qp.ts'
 import { QpState } from '../spec/enums.ts'
-import { Errno } from '../spec/errno.ts'
+import { Errno, errnoName } from '../spec/errno.ts'
 import { type Failure, failureText } from '../spec/failures.ts'
 import {
   type Finding,
@@ -19,7 +19,7 @@ import {
   type Stack,
 } from '../spec/findings.ts'
 import { PostQueue } from '../spec/session.ts'
-import { areConnected, type DeviceWithGid, misfits, sideBySide } from './connection.ts'
+import { areConnected, type DeviceWithGid, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
 import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateName, stateOf } from './objects.ts'
 
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
@@ -72,6 +72,17 @@ export interface RefusedPost {
   readonly stack: Stack
 }
 
+/** A call that was refused before it was understood, with Linux's name of it. */
+export interface RefusedAttempt {
+  readonly time: number
+  readonly device: string
+  readonly program: Program | undefined
+  readonly attempt: string
+  readonly errno: number
+  readonly reason: string
+  readonly stack: Stack
+}
+
 /** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */
 const MAX_FINDINGS = 1000
 /** Objects that a finding names, beside the first. */
@@ -80,6 +91,9 @@ const MAX_NAMED = 4
 /** Objects that programs leak; descriptors are closed by the system. */
 const isLeakable = (name: string): boolean =>
   ['pd', 'cq', 'mr', 'mw', 'ah', 'srq', 'xrc_srq', 'xrcd', ...QP_CLASSES].includes(name)
+
+/** Of a refusal for the arguments; others are about limits, and what a device lacks. */
+const isForArguments = (errno: number): boolean => errno === Errno.EINVAL || errno === Errno.ENODATA
 
 /** Where the request of a failure was posted. */
 const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | undefined): Stack => {
@@ -129,6 +143,7 @@ const aboutBothEnds: ReadonlySet<FindingId> = new Set([
   'no-receive-posted',
   'path-mtu-mismatch',
   'invalid-request',
+  'psn-mismatch',
 ])
 
 /** How far an access goes beyond its region. */
@@ -188,8 +203,13 @@ export class Checker {
       const use = users.length === 0 ? 'in use' : `used by ${named.join(', ')}${more}`
       const text = `${known?.name ?? call.class} cannot be ${words(call.class).destroyed}, it is ${use} (EBUSY)`
       this.#find('destroy-busy', call, { text, objects: [known, ...users] })
-    } else if (errno === Errno.EINVAL && isLeakable(call.class))
-      this.#find('refused-call', call, { text: `EINVAL: ${reason}`, objects: [known] })
+    } else if (isForArguments(errno) && isLeakable(call.class))
+      this.#find('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
+  }
+
+  /** A call whose arguments cannot be decoded. */
+  refusedAttempt({ attempt, errno, reason, ...place }: RefusedAttempt): void {
+    if (isForArguments(errno)) this.#find('refused-call', place, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
   }
 
   #created(call: CheckedCall): void {
@@ -235,6 +255,8 @@ export class Checker {
     known.changed(moment(what, call.time, call.stack))
     if (state === QpState.values.RTS && known.qp.timeout === 0)
       this.#find('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
+    if (state === QpState.values.RTR && this.#peerOf(known) === known)
+      this.#find('connected-to-itself', call, { text: `${known.name} is connected to itself`, objects: [known] })
   }
 
   #destroyed(call: CheckedCall): void {
@@ -261,7 +283,7 @@ export class Checker {
     const peer = this.#peerOf(own)
     if (peer === undefined || peer === own || peer.gone !== undefined || own.isReported) return
     if (!areConnected(own, peer, this.#deviceWith)) return
-    const [id] = misfits(own, peer, this.#deviceWith)
+    const id = misfits(own, peer, this.#deviceWith)[0] ?? (readsFit(own, peer) ? undefined : 'rd-atomic-exceeds')
     if (id === undefined) return
     this.#find(
       id,
@@ -306,8 +328,8 @@ export class Checker {
     const { device, qpn, cause, peer: named, what } = failure
     const own = qpn === undefined ? undefined : this.#objects.qp(deviceNumber, qpn)
     if (own !== undefined && what !== 'drop' && what !== 'flush') own.failure ??= failure
-    const id = findingOfCause(cause.id)
-    if (id === undefined || what === 'flush') return
+    const told = findingOfCause(cause.id)
+    if (told === undefined || what === 'flush') return
     // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
     const isTold = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
     if (what === 'event' && isTold) return
@@ -315,6 +337,9 @@ export class Checker {
     // The device itself changes states too.
     if (peer !== undefined && typeof named?.state === 'number') peer.qp.state = named.state
     for (const end of [own, peer]) if (end !== undefined) end.isReported = true
+    // With too low a PSN, the first packets of a message are taken for duplicates.
+    const isDuplicate = cause.id === 'OUT_OF_PLACE' && own !== undefined && peer !== undefined && !psnsFit(own, peer)
+    const id = isDuplicate ? 'psn-mismatch' : told
     const where = {
       time,
       device,

@@ -28,8 +28,15 @@ const differs = (one: number | undefined, other: number | undefined): boolean =>
   one !== undefined && other !== undefined && one !== other
 
 /** Whether the receiver accepts the sender's PSNs. UC accepts any PSN at the begin of a message (IBA 9.8.2). */
-const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
+export const psnsFit = (from: KnownObject, to: KnownObject): boolean =>
   typeOf(from) === 'UC' || !differs(from.qp.sqPsn, to.qp.rqPsn)
+
+/** Whether neither end may have more READs and atomics outstanding than the other accepts. */
+export const readsFit = (one: KnownObject, other: KnownObject): boolean =>
+  [
+    [one, other],
+    [other, one],
+  ].every(([from, to]) => (from!.qp.maxRdAtomic ?? 0) <= (to!.qp.maxDestRdAtomic ?? 255))
 
 /** What does not fit between a sender and its peer; the likeliest cause of a failure first. */
 export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceWithGid): FindingId[] => {
@@ -69,11 +76,7 @@ const rows: readonly (readonly [
   ['path_mtu', ({ qp }) => mtuBytes(qp.pathMtu), (own, peer) => !differs(own.qp.pathMtu, peer.qp.pathMtu)],
   ['sq_psn', ({ qp }) => hex(qp.sqPsn), psnsFit],
   ['rq_psn', ({ qp }) => hex(qp.rqPsn), (own, peer) => psnsFit(peer, own)],
-  [
-    'max_rd_atomic',
-    ({ qp }) => text(qp.maxRdAtomic),
-    (own, peer) => (own.qp.maxRdAtomic ?? 0) <= (peer.qp.maxDestRdAtomic ?? 255),
-  ],
+  ['max_rd_atomic', ({ qp }) => text(qp.maxRdAtomic), readsFit],
   ['max_dest_rd_atomic', ({ qp }) => text(qp.maxDestRdAtomic)],
   ['timeout', ({ qp }) => text(qp.timeout)],
   ['retry_cnt', ({ qp }) => text(qp.retryCnt)],

@@ -3,7 +3,7 @@
  * its findings.
  */
 import { readSync } from 'node:fs'
-import { Checker, type RefusedPost } from '../check/checker.ts'
+import { Checker, type RefusedAttempt, type RefusedPost } from '../check/checker.ts'
 import { deviceWithGid, feedChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
@@ -41,6 +41,8 @@ export interface CheckDesk {
     stack: Stack,
     post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'>,
   ): void
+  /** A call that was refused before it was understood, in the call that runs now. */
+  refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
   /** `receive` gets all findings, those so far at once; until the function returned is called. */
   subscribe(receive: (finding: Finding) => void): () => void
   /** How often each finding was found, by its number − 1; and distinct ones beyond the limit. */
@@ -135,6 +137,9 @@ export const createCheckDesk = (
       const { name, index } = context.device
       const place = { time: now(), device: name, deviceNumber: index, program: programOf(context), stack }
       checker.refusedPost({ ...post, ...place })
+    },
+    refusedAttempt(context, attempt) {
+      checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })
     },
     subscribe(receive) {
       for (const finding of found) receive(finding)

@@ -182,6 +182,12 @@ const table = {
     why: 'Timeout 0 switches the transport timer off (IBA 9.7.6): after a lost packet the request never completes.',
     advice: 'set timeout to 14 (67 ms) or more',
   },
+  'connected-to-itself': {
+    severity: 'note',
+    title: 'a queue pair is connected to itself',
+    why: 'dest_qp_num and dgid name the queue pair itself, which receives what it sends. That is legal, and rarely what was meant.',
+    advice: "exchange the numbers of both queue pairs, and set dest_qp_num to the peer's",
+  },
 
   // ---- remote memory ----
   'stale-rkey': {

@@ -163,6 +163,29 @@ test('a connection that does not fit is a warning at its end, unless a failure h
   assert.deepEqual(told.ids(), ['psn-mismatch error'])
 })
 
+test('READs and atomics beyond what the peer accepts are a warning, a queue pair with itself as its peer is a note', () => {
+  const w = world()
+  const one = w.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
+  w.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
+  w.destroy(one)
+  w.connected(3, 3)
+  assert.deepEqual(w.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
+})
+
+test('a message whose first packets were duplicates, since the PSN is too low, is a mismatch of PSNs', () => {
+  const w = world()
+  w.connected(1, 2, { sqPsn: 6 })
+  w.connected(2, 1)
+  const refused = {
+    qpn: 1,
+    status: WcStatus.values.REM_INV_REQ_ERR,
+    ofPeer: true,
+    peer: { qpn: 2, address: '::1', state: RTS },
+  }
+  w.fail({ ...refused, cause: because('OUT_OF_PLACE', { bth: 1 }) }, 0)
+  assert.deepEqual(w.ids(), ['psn-mismatch error'])
+})
+
 test('a pair that connects anew with other PSNs, one end after the other, is no mismatch', () => {
   const w = world()
   const one = w.connected(1, 2)
@@ -297,10 +320,20 @@ test('a refused destroy names what uses the object', () => {
 test('refused arguments are told with their reason, probes are not', () => {
   const w = world()
   w.call({ class: 'rc_qp', method: 'modify', refused: { errno: Errno.EINVAL, reason: 'no pathMtu' } })
+  w.call({ class: 'ah', method: 'create', refused: { errno: Errno.ENODATA, reason: 'GID index 200 is empty' } })
   w.call({ class: 'dm', method: 'create', refused: { errno: Errno.EINVAL, reason: 'none here' } })
+  const place = { time: 1, device: 'rxe0', program: client, stack: [] }
+  w.checker.refusedAttempt({ ...place, attempt: 'QUERY_DEVICE', errno: Errno.ENOSPC, reason: 'short' })
+  w.checker.refusedAttempt({ ...place, attempt: 'MODIFY_QP', errno: Errno.EINVAL, reason: 'attribute mask' })
   w.call({ class: 'mw', method: 'create', refused: { errno: Errno.EOPNOTSUPP, reason: 'no such type' } })
-  assert.deepEqual(w.ids(), ['refused-call warning'])
-  assert.match(w.found[0]!.text, /no pathMtu/)
+  assert.deepEqual(
+    w.found.map(({ id, text }) => `${id}: ${text}`),
+    [
+      'refused-call: EINVAL: no pathMtu',
+      'refused-call: ENODATA: GID index 200 is empty',
+      'refused-call: MODIFY_QP: EINVAL: attribute mask',
+    ],
+  )
 })
 
 test('a CQ is too small for the requests of all its queue pairs together', () => {

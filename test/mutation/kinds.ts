@@ -111,12 +111,13 @@ export const kinds = {
   'peer-number-wrong': {
     what: 'connects to a queue pair number that does not exist',
     edits: text => change(text, valuesOf(text, 'dest_qp_num'), value => `(${value}) ^ 0x800000`),
-    tells: ['no-peer-qp', 'peer-connected-elsewhere'],
+    tells: ['no-peer-qp', 'peer-connected-elsewhere', 'message-dropped'],
+    legal: 'nothing is sent from the queue pair',
   },
   'peer-number-own': {
     what: 'connects a queue pair to itself',
     edits: text => change(text, matchesOf(text, /dest_qp_num = (peer->(?:qpn|qp->qp_num))/), () => 'end->qp->qp_num'),
-    tells: ['peer-connected-elsewhere', 'psn-mismatch', 'peer-not-ready'],
+    tells: ['connected-to-itself'],
   },
   'attribute-left-out': {
     what: 'leaves an attribute out of the mask of ibv_modify_qp',
@@ -209,12 +210,12 @@ export const kinds = {
   'qkey-at-one-end': {
     what: 'sets another Q_Key at one end',
     edits: text => change(text, valuesOf(text, 'qkey'), atOneEnd('0x11111')),
-    tells: [],
+    tells: ['key-mismatch'],
   },
   'qkey-of-message-wrong': {
     what: 'sends with a wrong Q_Key',
     edits: text => change(text, valuesOf(text, 'remote_qkey'), value => `(${value}) + 1`),
-    tells: [],
+    tells: ['key-mismatch'],
   },
 
   // ---- memory ----
@@ -390,7 +391,7 @@ export const kinds = {
   'receive-missing': {
     what: 'leaves out a receive',
     edits: text => skip(statementsWith(text, RECEIVES)),
-    tells: ['no-receive-posted'],
+    tells: ['no-receive-posted', 'message-dropped'],
   },
   'receive-too-short': {
     what: 'posts receives that are too short',
@@ -399,7 +400,7 @@ export const kinds = {
       ...change(text, matchesOf(text, /(?:target|into)\b[^;]*\.length = ([^,;]+)/), value => `(${value}) / 64`),
       ...change(text, matchesOf(text, /(CHUNK), ends\[1\]\.mr->lkey/), () => '0'),
     ],
-    tells: ['receive-too-short'],
+    tells: ['receive-too-short', 'message-dropped'],
     legal: 'the message fits',
   },
   'srq-number-missing': {

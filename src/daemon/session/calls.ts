@@ -108,6 +108,13 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     if (daemon.check !== undefined) daemon.check.calling = daemon.check.stackOf(process.pid, to.stack)
     try {
       const answer = daemon.dispatch(context, watched, message, by, descriptor)
+      if (daemon.check !== undefined && !(answer instanceof Promise) && answer.attempt !== undefined)
+        daemon.check.refusedAttempt(context, {
+          attempt: answer.attempt,
+          errno: -answer.ret,
+          reason: answer.reason ?? '',
+          stack: daemon.check.calling ?? [],
+        })
       const send = (result: Answer): void =>
         to.type === MessageType.MAP ? sendMap(to, context, result) : sendAnswer(to, result)
       if (answer instanceof Promise) answerLater(to, answer.then(send))
