@@ -258,7 +258,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     const said = async (...args: string[]): Promise<string> => (await runUserdma(t, args)).stdout
     assert.match(await said('check', '--explain'), /^stale-rkey +error +the rkey is of memory that was deregistered$/m)
     assert.match(await said('check', '--explain', 'leak'), /^leak \(warning\): /)
-    assert.match(await said('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. no-peer-qp: [\s\S]*no-answer: /)
+    assert.match(await said('explain', 'IBV_WC_RETRY_EXC_ERR'), /1\. peer-not-ready: [\s\S]*no-answer: /)
+    assert.match(await said('explain', 'GENERAL_ERR'), /userdma never reports it\n\n.*vendor_err/)
+    assert.match(await said('explain', 'WR_FLUSH_ERR'), /first completion of this queue pair/)
     assert.match(await said('explain', 'rnr_retry_exc'), /no-receive-posted/)
     assert.match(await said('explain', '0x502'), /RKEY_DEREGISTERED[\s\S]*stale-rkey/)
     assert.match(await said('explain', 'IBV_EVENT_CQ_ERR'), /cq-overrun/)

@@ -4,6 +4,7 @@
 import { type CauseName, causeOfCode, causes } from '../../spec/causes.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
 import { type FindingId, findingIds, findingOfCause, findings, isFindingId } from '../../spec/findings.ts'
+import { type EventName, findingsOf, type StatusName, statuses } from '../../spec/statuses.ts'
 import { WcStatus } from '../../spec/work.ts'
 import { UsageError } from '../fail.ts'
 
@@ -26,16 +27,18 @@ const causeLine = (name: CauseName): string => {
   return `  vendor_err 0x${code.toString(16)}  ${name}: ${text.replace(/\{(\w+)(?::\w+)?\}/g, '<$1>')}`
 }
 
-/** The findings and causes of a completion status or event, likeliest first. */
-const statusPage = (name: string): string[] => {
+const isStatus = (name: StatusName | EventName): name is StatusName => Object.hasOwn(statuses, name)
+
+/** Of a completion status or event: what it means, and its findings and causes, likeliest first. */
+const statusPage = (name: StatusName | EventName): string[] => {
   const fits = (cause: CauseName): boolean => causes[cause].fails.some(one => one === name)
-  const ids = findingIds.filter(id => {
-    const { causes: from = [], statuses = [] } = findings[id]
-    return from.some(fits) || statuses.some(one => one === name)
-  })
+  const ids = findingsOf(name)
   const notes = (Object.keys(causes) as CauseName[]).filter(cause => fits(cause) && findingOfCause(cause) === undefined)
+  const order = ids.length > 0 ? 'look for these, in this order' : undefined
+  const none = notes.length > 0 || name === 'SUCCESS' ? 'not an error by itself' : 'userdma never reports it'
   return [
-    `${name}: ${ids.length === 0 ? 'not an error by itself' : 'look for these, in this order'}`,
+    `${name}: ${order ?? none}`,
+    ...(isStatus(name) ? ['', statuses[name].meaning] : []),
     ...ids.flatMap((id, i) => {
       const { title, advice, causes: from = [] } = findings[id]
       return ['', `${i + 1}. ${id}: ${title}`, `  ${advice}`, ...from.filter(fits).map(causeLine)]
@@ -54,9 +57,9 @@ export const explainFinding = (id: string | true): void => {
 }
 
 /** The name of a status or event, however it is written: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err. */
-const statusName = (word: string): string | undefined => {
+const statusName = (word: string): StatusName | EventName | undefined => {
   const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
-  const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)]
+  const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)] as (StatusName | EventName)[]
   return names.find(name => name === plain || name === `${plain}_ERR`)
 }
 

@@ -1,0 +1,40 @@
+/*
+ * Statuses and the order in which to look for their causes (`userdma explain`).
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { findings } from '../../src/spec/findings.ts'
+import { findingsOf, type StatusName, statuses } from '../../src/spec/statuses.ts'
+import { WcStatus } from '../../src/spec/work.ts'
+
+const names = Object.keys(WcStatus.values) as StatusName[]
+
+test('every status has its meaning, and every finding that leads to it has a place in the order', () => {
+  assert.deepEqual(Object.keys(statuses), names)
+  for (const name of names) {
+    const { meaning, first } = statuses[name]
+    assert.match(meaning, /^[A-Z].*\.$/, name)
+    assert.deepEqual([...findingsOf(name)].sort(), [...first].sort(), `src/spec/statuses.ts: ${name}`)
+  }
+})
+
+test('what says least is looked for last: a NAK without a cause, silence without a reason, a slow program', () => {
+  const last = ['slow-memory', 'program-ended', 'peer-ended', 'peer-refused', 'no-answer']
+  for (const name of names) {
+    const order = findingsOf(name)
+    const behind = order.slice(order.findIndex(id => last.includes(id)))
+    if (order.some(id => last.includes(id)))
+      assert.deepEqual(
+        behind.filter(id => !last.includes(id)),
+        [],
+        name,
+      )
+  }
+})
+
+test('errors come before notes', () => {
+  for (const name of names) {
+    const isNote = findingsOf(name).map(id => findings[id].severity === 'note')
+    assert.deepEqual(isNote, [...isNote].sort(), name)
+  }
+})
