@@ -185,8 +185,13 @@ struct userdma_refused {
     uint32_t number;
     uint32_t error;
     uint32_t state;
+    uint32_t opcode;
+    uint32_t flags;
+    uint32_t elements;
+    uint32_t address_low;
+    uint64_t length;
 };
-_Static_assert(sizeof(struct userdma_refused) == 24, "layout of struct userdma_refused");
+_Static_assert(sizeof(struct userdma_refused) == 48, "layout of struct userdma_refused");
 
 struct userdma_range {
     uint64_t address;

@@ -19,6 +19,7 @@
  *   elf.c          the needed libraries of a library
  *   verbs.c        the provider's polling functions, wrapped
  *   stacks.c       stacks of calls and posts, for `userdma check`
+ *   refused.c      what is reported of refused posts
  *   xrc.c          XRC, which rxe's provider lacks (verbs_ops.h connects the two)
  *
  * Rules for all: a program without RDMA pays one comparison per call; successful calls preserve errno; nothing is
@@ -152,9 +153,9 @@ void stacks_detect(void);
 uint32_t stack_here(void);
 /* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
-/* Reports a request that was refused when it was posted. Returns `error`; preserves errno. */
-struct ibv_qp;
-int stack_refused(int fd, uint32_t queue, const struct ibv_qp *qp, uint64_t wr_id, int error);
+/* Reports a request that was refused when it was posted. Preserves errno. */
+struct userdma_refused;
+void stack_refused(int fd, const struct userdma_refused *refused);
 
 /* ---- early.c ---- */
 

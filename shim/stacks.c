@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <execinfo.h>
-#include <infiniband/verbs.h>
 #include <link.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,33 +203,26 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     errno = saved;
 }
 
-int stack_refused(int fd, uint32_t queue, const struct ibv_qp *qp, uint64_t wr_id, int error)
+void stack_refused(int fd, const struct userdma_refused *refused)
 {
     /* A program may post until its queue is full again and again. */
     static unsigned reports;
     if (__atomic_fetch_add(&reports, 1, __ATOMIC_RELAXED) >= MAX_REPORTS)
-        return error;
+        return;
     struct shim_guard guard;
     const int saved = errno;
     const uint32_t stack = stack_here();
-    if (!session_enter(&guard)) {
-        errno = saved;
-        return error;
+    if (session_enter(&guard)) {
+        const struct fd_entry *entry = fd_lookup(fd);
+        if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
+            struct request request = {
+                .header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context, .stack = stack},
+                .refused = *refused};
+            struct reply reply;
+            if (session_exchange(&request, sizeof request.refused, &reply, &guard) == 0)
+                reply_close_all(&reply);
+        }
+        session_leave(&guard);
     }
-    const struct fd_entry *entry = fd_lookup(fd);
-    if (entry && entry->kind == FD_CONTEXT && session_ensure(&guard, false)) {
-        struct request request = {
-            .header = {.type = USERDMA_REFUSED, .fd = fd, .context = entry->context, .stack = stack}};
-        struct reply reply;
-        request.refused = (struct userdma_refused){.wr_id = wr_id,
-                                                   .queue = queue,
-                                                   .number = qp->qp_num,
-                                                   .error = (uint32_t)abs(error),
-                                                   .state = qp->state};
-        if (session_exchange(&request, sizeof request.refused, &reply, &guard) == 0)
-            reply_close_all(&reply);
-    }
-    session_leave(&guard);
     errno = saved;
-    return error;
 }

@@ -40,6 +40,7 @@ typedef struct ibv_qp *create_qp_ex_function(struct ibv_context *, struct ibv_qp
 typedef int wr_complete_function(struct ibv_qp_ex *);
 typedef int post_recv_function(struct ibv_qp *, struct ibv_recv_wr *, struct ibv_recv_wr **);
 typedef int post_srq_recv_function(struct ibv_srq *, struct ibv_recv_wr *, struct ibv_recv_wr **);
+typedef int bind_mw_function(struct ibv_qp *, struct ibv_mw *, struct ibv_mw_bind *);
 
 static poll_cq_function *poll_cq_of[SLOTS];
 static start_poll_function *start_poll_of[SLOTS];
@@ -50,6 +51,7 @@ static post_send_function *post_send_of[SLOTS];
 static wr_complete_function *wr_complete_of[SLOTS];
 static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
+static bind_mw_function *bind_mw_of[SLOTS];
 
 /* After an empty poll: true if the daemon or the device is gone. */
 static bool idle(const struct ibv_context *context)
@@ -142,14 +144,15 @@ static int post_recv(post_recv_function *original, struct ibv_qp *qp, struct ibv
     const int fd = qp->context->cmd_fd;
     note_receives(fd, USERDMA_POST_RECEIVE, qp->qp_num, list);
     const int error = original(qp, list, bad);
-    return error == 0 ? 0 : stack_refused(fd, USERDMA_POST_RECEIVE, qp, *bad ? (*bad)->wr_id : 0, error);
+    return error == 0 ? 0 : refused_receive(qp, *bad, error);
 }
 
 static int post_srq_recv(post_srq_recv_function *original, struct ibv_srq *srq, struct ibv_recv_wr *list,
                          struct ibv_recv_wr **bad)
 {
     note_receives(srq->context->cmd_fd, USERDMA_POST_SHARED, srq->handle, list);
-    return original(srq, list, bad);
+    const int error = original(srq, list, bad);
+    return error == 0 ? 0 : refused_shared(srq, *bad, error);
 }
 
 /* Posting by a provider or by xrc.c. */
@@ -172,7 +175,7 @@ static int post_send(post_send_function *original, struct ibv_qp *qp, struct ibv
         return post_sends(original, qp, list, bad);
     note_sends(qp, list);
     const int error = post_sends(original, qp, list, bad);
-    return error == 0 ? 0 : stack_refused(qp->context->cmd_fd, USERDMA_POST_SEND, qp, *bad ? (*bad)->wr_id : 0, error);
+    return error == 0 ? 0 : refused_send(qp, *bad, error);
 }
 
 /* The end of posting by ibv_wr_*: until here the provider has not advanced the queue's producer. */
@@ -180,9 +183,7 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
 {
     if (UNLIKELY(!can_send(&qp->qp_base))) {
         qp->wr_abort(qp);
-        return LIKELY(!shim_stacks) ? EINVAL
-                                    : stack_refused(qp->qp_base.context->cmd_fd, USERDMA_POST_SEND, &qp->qp_base,
-                                                    qp->wr_id, EINVAL);
+        return LIKELY(!shim_stacks) ? EINVAL : refused_request(&qp->qp_base, qp->wr_id, EINVAL);
     }
     if (UNLIKELY(shim_stacks)) {
         const struct ibv_qp *base = &qp->qp_base;
@@ -190,7 +191,16 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
         stack_note_post(base->context->cmd_fd, USERDMA_POST_BATCH, base->qp_num, 0, stack);
         stack_note_post(base->context->cmd_fd, USERDMA_POST_SEND, base->qp_num, qp->wr_id, stack);
     }
-    return original(qp);
+    const int error = original(qp);
+    return LIKELY(error == 0 || !shim_stacks) ? error : refused_request(&qp->qp_base, qp->wr_id, error);
+}
+
+/* Posted by the provider itself. Wrapped only if stacks are recorded. */
+static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)
+{
+    stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack_here());
+    const int error = original(qp, mw, bind);
+    return error == 0 ? 0 : refused_request(qp, bind->wr_id, error);
 }
 
 #define SLOT(n)                                                                                                        \
@@ -229,6 +239,10 @@ static int wr_complete(wr_complete_function *original, struct ibv_qp_ex *qp)
     static int post_srq_recv_##n(struct ibv_srq *srq, struct ibv_recv_wr *list, struct ibv_recv_wr **bad)              \
     {                                                                                                                  \
         return post_srq_recv(post_srq_recv_of[n], srq, list, bad);                                                     \
+    }                                                                                                                  \
+    static int bind_mw_##n(struct ibv_qp *qp, struct ibv_mw *mw, struct ibv_mw_bind *bind)                             \
+    {                                                                                                                  \
+        return bind_mw(bind_mw_of[n], qp, mw, bind);                                                                   \
     }
 SLOT(0)
 SLOT(1)
@@ -248,6 +262,7 @@ static wr_complete_function *const wr_complete_wrapper[SLOTS] = {wr_complete_0, 
 static post_recv_function *const post_recv_wrapper[SLOTS] = {post_recv_0, post_recv_1, post_recv_2, post_recv_3};
 static post_srq_recv_function *const post_srq_recv_wrapper[SLOTS] = {post_srq_recv_0, post_srq_recv_1, post_srq_recv_2,
                                                                      post_srq_recv_3};
+static bind_mw_function *const bind_mw_wrapper[SLOTS] = {bind_mw_0, bind_mw_1, bind_mw_2, bind_mw_3};
 
 /* Replaces *function by the wrapper of its slot. Does nothing if all slots are taken, or if it is a wrapper. */
 #define WRAP(function, originals, wrappers)                                                                            \
@@ -298,6 +313,7 @@ static struct ibv_context *wrap(struct ibv_context *context)
     if (UNLIKELY(shim_stacks)) {
         WRAP(context->ops.post_recv, post_recv_of, post_recv_wrapper);
         WRAP(context->ops.post_srq_recv, post_srq_recv_of, post_srq_recv_wrapper);
+        WRAP(context->ops.bind_mw, bind_mw_of, bind_mw_wrapper);
     }
     struct verbs_context *extended = verbs_get_ctx_op(context, create_cq_ex);
     if (extended)

@@ -1,5 +1,6 @@
 /*
- * Interface between verbs.c, which replaces functions in the operation tables of contexts, and xrc.c.
+ * Interface between verbs.c, which replaces functions in the operation tables of contexts, xrc.c
+ * and refused.c.
  */
 #ifndef USERDMA_VERBS_OPS_H
 #define USERDMA_VERBS_OPS_H
@@ -14,5 +15,12 @@ void xrc_complete(struct verbs_context *context);
 struct ibv_qp *xrc_create_target(struct ibv_context *context, struct ibv_qp_init_attr_ex *attributes);
 /* Like ibv_post_send, for an initiator; `original` is the provider's. */
 int xrc_post_send(post_send_function *original, struct ibv_qp *qp, struct ibv_send_wr *list, struct ibv_send_wr **bad);
+
+/* Report what was refused, with stacks (refused.c). They return `error`. */
+int refused_send(const struct ibv_qp *qp, const struct ibv_send_wr *wr, int error);
+int refused_receive(const struct ibv_qp *qp, const struct ibv_recv_wr *wr, int error);
+int refused_shared(const struct ibv_srq *srq, const struct ibv_recv_wr *wr, int error);
+/* A request of which only the number is known. */
+int refused_request(const struct ibv_qp *qp, uint64_t wr_id, int error);
 
 #endif

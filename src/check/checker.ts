@@ -20,7 +20,8 @@ import {
 } from '../spec/findings.ts'
 import { PostQueue } from '../spec/session.ts'
 import { areConnected, type DeviceWithGid, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
-import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateName, stateOf } from './objects.ts'
+import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateOf } from './objects.ts'
+import { type RefusedPost, refusalOf } from './refused-post.ts'
 
 /** A call that has ended. Arguments that are objects have `ObjectName`s. */
 export interface CheckedCall {
@@ -56,20 +57,6 @@ export interface CheckedFailure {
   readonly peerDevice: number | undefined
   /** Where the failed request was posted: a PostQueue, and the number of the queue. */
   postStack(queue: number, number: number): Stack
-}
-
-/** A post that the program's library refused. `queue`: PostQueue; `state`: the queue pair's. */
-export interface RefusedPost {
-  readonly time: number
-  readonly device: string
-  readonly deviceNumber: number
-  readonly program: Program | undefined
-  readonly queue: number
-  readonly number: number
-  readonly wrId: bigint
-  readonly error: number
-  readonly state: number
-  readonly stack: Stack
 }
 
 /** A call that was refused before it was understood, with Linux's name of it. */
@@ -309,16 +296,16 @@ export class Checker {
   }
 
   /** A post that was refused in the program itself. */
-  refusedPost({ queue, number, error, state, wrId, ...place }: RefusedPost): void {
-    const isSend = queue === PostQueue.SEND
-    const call = isSend ? 'ibv_post_send' : 'ibv_post_recv'
-    const own = this.#objects.qp(place.deviceNumber, number)
-    const name = own?.name ?? `QP 0x${number.toString(16)}`
-    const { RESET, RTS } = QpState.values
-    const isTooEarly = error === Errno.EINVAL && (isSend ? state < RTS : state === RESET)
-    const id = isTooEarly ? 'post-wrong-state' : error === Errno.EINVAL ? 'refused-call' : 'queue-full'
-    const text = `${call} on ${name}, wr_id ${wrId}: ${findings[id].title}${isTooEarly ? `: ${stateName(state)}` : ''}`
-    this.#find(id, { ...place, what: 'posted' }, { text, objects: [own] })
+  refusedPost(post: RefusedPost): void {
+    const { deviceNumber, context, queue, number } = post
+    const own =
+      queue === PostQueue.SHARED
+        ? (this.#objects.byHandle(context, 'srq', number) ?? this.#objects.byHandle(context, 'xrc_srq', number))
+        : this.#objects.qp(deviceNumber, number)
+    const { id, text } = refusalOf(post, own)
+    // The call says so, unlike a completion in error.
+    const severity = findings[id].severity === 'note' ? 'note' : 'warning'
+    this.#find(id, { ...post, what: 'posted' }, { text, severity, objects: [own] })
   }
 
   // ---- failures ----

@@ -33,6 +33,15 @@ export interface QpValues {
   address?: { readonly dgid: Uint8Array; readonly sgidIndex: number }
 }
 
+/** Limits of requests. */
+export interface QueueLimits {
+  readonly maxSendSge?: number
+  readonly maxRecvSge?: number
+  /** Of a shared receive queue. */
+  readonly maxSge?: number
+  readonly maxInlineData?: number
+}
+
 /** What is known of the call that makes an object. */
 export interface CheckedCreate {
   readonly device: string
@@ -71,6 +80,8 @@ export class KnownObject {
   rkey: number | undefined
   /** Of a region: bytes. Of a completion queue: entries. */
   size: number | undefined
+  /** Of a queue pair's or shared receive queue's requests, as granted. */
+  readonly limits: QueueLimits
   /** Queue sizes of a queue pair. */
   readonly sends: number
   readonly receives: number
@@ -99,6 +110,7 @@ export class KnownObject {
     this.lkey = numberOf(out.lkey)
     this.rkey = numberOf(out.rkey)
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
+    this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.sends = cap.maxSendWr ?? 0
     this.receives = cap.maxRecvWr ?? 0

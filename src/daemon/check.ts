@@ -3,7 +3,8 @@
  * its findings.
  */
 import { readSync } from 'node:fs'
-import { Checker, type RefusedAttempt, type RefusedPost } from '../check/checker.ts'
+import { Checker, type RefusedAttempt } from '../check/checker.ts'
+import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { deviceWithGid, feedChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
@@ -39,7 +40,7 @@ export interface CheckDesk {
   refusedPost(
     context: Context,
     stack: Stack,
-    post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'>,
+    post: Pick<RefusedPost, 'queue' | 'number' | 'wrId' | 'error' | 'state'> & RequestFacts,
   ): void
   /** A call that was refused before it was understood, in the call that runs now. */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
@@ -135,8 +136,8 @@ export const createCheckDesk = (
     stackOf,
     refusedPost(context, stack, post) {
       const { name, index } = context.device
-      const place = { time: now(), device: name, deviceNumber: index, program: programOf(context), stack }
-      checker.refusedPost({ ...post, ...place })
+      const place = { time: now(), device: name, deviceNumber: index, context: context.id, program: programOf(context) }
+      checker.refusedPost({ ...post, ...place, stack, request: post })
     },
     refusedAttempt(context, attempt) {
       checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })

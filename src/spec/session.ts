@@ -191,8 +191,23 @@ export const Messages = {
     ['stack', 'u32'],
     ['reserved', 'u64'],
   ),
-  /** queue: PostQueue; error: a positive errno; state: the queue pair's, as libibverbs knows it. */
-  refused: layout(['wrId', 'u64'], ['queue', 'u32'], ['number', 'u32'], ['error', 'u32'], ['state', 'u32']),
+  /**
+   * queue, number: as in `post`; error: a positive errno; state: the queue pair's, as libibverbs knows it. The request,
+   * all 0 if it is not known: `opcode` (ibv_wr_opcode), `flags` (ibv_send_flags), scatter/gather elements and their
+   * bytes, the low bits of the remote address of an atomic.
+   */
+  refused: layout(
+    ['wrId', 'u64'],
+    ['queue', 'u32'],
+    ['number', 'u32'],
+    ['error', 'u32'],
+    ['state', 'u32'],
+    ['opcode', 'u32'],
+    ['flags', 'u32'],
+    ['elements', 'u32'],
+    ['addressLow', 'u32'],
+    ['length', 'u64'],
+  ),
   /** A range of the program's memory, in bytes. */
   range: layout(['address', 'u64'], ['length', 'u64']),
   /** The arguments of mmap(2); `protection`: PROT_… */

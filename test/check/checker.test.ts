@@ -5,6 +5,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { type CheckedCall, type CheckedFailure, Checker } from '../../src/check/checker.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
+import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { because, type Cause } from '../../src/spec/causes.ts'
 import { Errno } from '../../src/spec/errno.ts'
 import type { Failure } from '../../src/spec/failures.ts'
@@ -364,7 +365,16 @@ test('distinct findings are bounded', () => {
 test('posts that are refused: too early, to a full queue, or with wrong arguments', () => {
   const w = world()
   w.connected(1, 2)
-  const place = { time: 1, device: 'rxe0', deviceNumber: 0, program: client, number: 1, wrId: 5n, stack: [] }
+  const place = {
+    time: 1,
+    device: 'rxe0',
+    deviceNumber: 0,
+    context: 0,
+    program: client,
+    number: 1,
+    wrId: 5n,
+    stack: [],
+  }
   const { EINVAL, ENOMEM } = Errno
   const { SEND, RECEIVE } = PostQueue
   const cases: readonly (readonly [queue: number, state: number, error: number, id: string])[] = [
@@ -381,4 +391,38 @@ test('posts that are refused: too early, to a full queue, or with wrong argument
     cases.map(([, , , id]) => id),
   )
   assert.match(w.found[0]!.text, /^ibv_post_send on QP 0x1, wr_id 5: .*: RTR$/)
+})
+
+test('refused posts are told with the rule that they break', () => {
+  const w = world()
+  const limits = { maxSendSge: 4, maxRecvSge: 2, maxInlineData: 64 }
+  w.create('rc_qp', { cap: {} }, { qpNum: 1, cap: limits })
+  const srq = w.create('srq', { maxSge: 1 })
+  const place = { time: 1, device: 'rxe0', deviceNumber: 0, context: 0, program: client, wrId: 5n, stack: [] }
+  const { SEND, RECEIVE, SHARED } = PostQueue
+  const { SEND: send, ATOMIC_FETCH_AND_ADD: atomic } = WrOpcode.values
+  const one: RequestFacts = { opcode: send, flags: 0, elements: 1, length: 8n, addressLow: 0 }
+  const cases: readonly (readonly [queue: number, Partial<RequestFacts>, text: RegExp])[] = [
+    [SEND, { elements: 5 }, /^bad-request ibv_post_send on QP 0x1, .*: it has 5 .* max_send_sge is 4$/],
+    [RECEIVE, { elements: 3 }, /^bad-request ibv_post_recv on QP 0x1, .* max_recv_sge is 2$/],
+    [SHARED, { elements: 2 }, /^bad-request ibv_post_srq_recv on SRQ \d+, .* max_sge is 1$/],
+    [SEND, { flags: 8, length: 65n }, /^request-length .*: it has 65 bytes inline, and max_inline_data is 64$/],
+    [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address is 4 bytes behind one$/],
+    [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
+    [SEND, {}, /^refused-call ibv_post_send on QP 0x1/],
+  ]
+  for (const [queue, changes] of cases)
+    w.checker.refusedPost({
+      ...place,
+      queue,
+      number: queue === SHARED ? srq.handle : 1,
+      error: Errno.EINVAL,
+      state: RTS,
+      request: { ...one, ...changes },
+    })
+  assert.equal(w.found.length, cases.length)
+  cases.forEach(([, , text], i) => {
+    assert.match(`${w.found[i]!.id} ${w.found[i]!.text}`, text)
+    assert.equal(w.found[i]!.severity, 'warning')
+  })
 })

@@ -211,6 +211,7 @@ export const kinds = {
     what: 'sets another Q_Key at one end',
     edits: text => change(text, valuesOf(text, 'qkey'), atOneEnd('0x11111')),
     tells: ['key-mismatch'],
+    legal: 'the queue pair receives nothing',
   },
   'qkey-of-message-wrong': {
     what: 'sends with a wrong Q_Key',
@@ -365,13 +366,13 @@ export const kinds = {
   'inline-too-long': {
     what: 'sends a long message inline',
     edits: text => change(text, matchesOf(text, /\bIBV_SEND_SIGNALED\b/), flag => `${flag} | IBV_SEND_INLINE`),
-    tells: ['refused-call', 'request-length', 'bad-request'],
+    tells: ['request-length', 'bad-request'],
     legal: 'the message is short enough, or the request has no data to send',
   },
   'elements-too-many': {
     what: 'announces more scatter/gather elements than the queue takes',
     edits: text => change(text, valuesOf(text, 'num_sge'), () => '40'),
-    tells: ['refused-call', 'bad-request'],
+    tells: ['bad-request'],
     legal: 'the request is not posted',
   },
   'atomic-misaligned': {

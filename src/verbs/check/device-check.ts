@@ -101,6 +101,7 @@ export const checkContext = (context: Context, options: CheckOptions): Checked =
           time: nowMicroseconds(),
           device: name,
           deviceNumber: context.device.index,
+          context: context.id,
           program: undefined,
           stack: captureStack()(),
           ...{ queue, number, wrId: BigInt(wrId), error, state },

@@ -1,0 +1,84 @@
+/*
+ * Posts that the program's library refused: which rule the request breaks, as far as it is known. The device never sees
+ * them; adapters refuse some of them only with a completion.
+ */
+
+import { QpState } from '../spec/enums.ts'
+import { Errno } from '../spec/errno.ts'
+import { type FindingId, findings, type Program, type Stack } from '../spec/findings.ts'
+import { PostQueue } from '../spec/session.ts'
+import { SendFlags, WrOpcode } from '../spec/work.ts'
+import { type KnownObject, stateName } from './objects.ts'
+
+/** A request: its scatter/gather elements with their bytes, and the low bits of an atomic's address. */
+export interface RequestFacts {
+  readonly opcode: number
+  readonly flags: number
+  readonly elements: number
+  readonly length: bigint
+  readonly addressLow: number
+}
+
+/** `queue`: PostQueue; `number`: of the queue pair, or handle of the SRQ; `state`: the queue pair's. */
+export interface RefusedPost {
+  readonly time: number
+  readonly device: string
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly queue: number
+  readonly number: number
+  readonly wrId: bigint
+  readonly error: number
+  readonly state: number
+  readonly stack: Stack
+  readonly request?: RequestFacts
+}
+
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const ATOMIC_BYTES = 8
+
+/** A rule that a request breaks. */
+const brokenRule = (isSend: boolean, request: RequestFacts, own: KnownObject): [FindingId, string] | undefined => {
+  const { elements, flags, length, opcode, addressLow } = request
+  const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = own.limits
+  const [name, most] = isSend
+    ? ['max_send_sge', maxSendSge]
+    : maxSge === undefined
+      ? ['max_recv_sge', maxRecvSge]
+      : ['max_sge', maxSge]
+  if (most !== undefined && elements > most)
+    return ['bad-request', `it has ${elements} scatter/gather elements, and ${name} is ${most}`]
+  if (!isSend) return undefined
+  if ((flags & SendFlags.values.INLINE) !== 0 && maxInlineData !== undefined && length > maxInlineData)
+    return ['request-length', `it has ${length} bytes inline, and max_inline_data is ${maxInlineData}`]
+  if (opcode !== ATOMIC_CMP_AND_SWP && opcode !== ATOMIC_FETCH_AND_ADD) return undefined
+  if (addressLow % ATOMIC_BYTES !== 0)
+    return ['atomic-misaligned', `its remote address is ${addressLow % ATOMIC_BYTES} bytes behind one`]
+  if (length < ATOMIC_BYTES) return ['request-length', `it has ${length} bytes for the result of an atomic`]
+  return undefined
+}
+
+const callOf = (queue: number): string =>
+  queue === PostQueue.SEND ? 'ibv_post_send' : queue === PostQueue.SHARED ? 'ibv_post_srq_recv' : 'ibv_post_recv'
+
+/** The finding of a refused post to `own`, and its sentence. */
+export const refusalOf = (
+  post: RefusedPost,
+  own: KnownObject | undefined,
+): { readonly id: FindingId; readonly text: string } => {
+  const { queue, number, error, state, wrId, request } = post
+  const { RESET, RTS } = QpState.values
+  const isSend = queue === PostQueue.SEND
+  const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
+  const rule = own && request && brokenRule(isSend, request, own)
+  const [id, why]: readonly [FindingId, string?] =
+    error !== Errno.EINVAL
+      ? ['queue-full']
+      : isTooEarly
+        ? ['post-wrong-state', stateName(state)]
+        : (rule ?? ['refused-call'])
+  const name = own?.name ?? `queue 0x${number.toString(16)}`
+  const text = `${callOf(queue)} on ${name}, wr_id ${wrId}: ${findings[id].title}${why === undefined ? '' : `: ${why}`}`
+  return { id, text }
+}
