@@ -1,8 +1,9 @@
 /*
- * `--device`, `--link`, `--path`, `--fault` and `--ignore-memlock`: parsed, and compared with the options of a running
+ * `--device`, `--link`, `--path`, `--fault`, `--torment` and `--ignore-memlock`: parsed, and compared with the options of a running
  * daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
+import { isSeed, SEED_RANGE } from '../spec/torment.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
@@ -16,6 +17,8 @@ export interface ConfigOptions {
   readonly path?: string
   readonly ignoreMemlock?: boolean
   readonly check?: boolean
+  /** A seed. */
+  readonly torment?: string
 }
 
 /** The given settings; a setting that was not given is absent. */
@@ -26,12 +29,20 @@ export interface WantedConfig {
   readonly path?: Path
   readonly ignoreMemlock?: boolean
   readonly check?: boolean
+  readonly torment?: number
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
   const found = known.find(one => one === text)
   if (found === undefined) throw new Error(`${name} "${text}": there are ${known.join(', ')}`)
   return found
+}
+
+/** A seed of `option`. Throws an Error with a message. */
+export const parseSeed = (option: string, text: string): number => {
+  const seed = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN
+  if (!isSeed(seed)) throw new Error(`${option} "${text}": a seed is ${SEED_RANGE}`)
+  return seed
 }
 
 /** The rules of all `texts` joined. Throws an Error with a message. The parser is imported only when needed. */
@@ -56,6 +67,7 @@ export const wantedConfig = ({
   path,
   ignoreMemlock,
   check,
+  torment,
 }: ConfigOptions): Promise<WantedConfig> =>
   orUsageError(async () => {
     const devices = device?.map(parseDevice)
@@ -67,27 +79,46 @@ export const wantedConfig = ({
       ...(path !== undefined && { path: parseOne('path', paths, path) }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
+      ...(torment !== undefined && { torment: parseSeed('--torment', torment) }),
     }
   })
 
 /** A complete configuration: defaults for what was not given. */
-export const fullConfig = ({ devices, fault, link, path, ignoreMemlock, check }: WantedConfig): DaemonConfig => ({
+export const fullConfig = ({
+  devices,
+  fault,
+  link,
+  path,
+  ignoreMemlock,
+  check,
+  torment,
+}: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
   link: link ?? 'memory',
   ...(path === 'packets' && { path }),
   ...(ignoreMemlock && { ignoreMemlock }),
   ...(check && { check }),
+  ...(torment !== undefined && { torment }),
 })
 
 /** The options that produce this configuration. */
-export const configArguments = ({ devices, fault, link, path, ignoreMemlock, check }: DaemonConfig): string[] => [
+export const configArguments = ({
+  devices,
+  fault,
+  link,
+  path,
+  ignoreMemlock,
+  check,
+  torment,
+}: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
   ...(link === 'memory' ? [] : ['--link', link]),
   ...(path === undefined ? [] : ['--path', path]),
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
   ...(check ? ['--check'] : []),
+  ...(torment === undefined ? [] : ['--torment', String(torment)]),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -109,6 +140,10 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   const path = running.path ?? 'direct'
   if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
   if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'keeps to RLIMIT_MEMLOCK'
+  if (wanted.torment !== undefined && wanted.torment !== running.torment)
+    return running.torment === undefined
+      ? `has no torment, not --torment ${wanted.torment}`
+      : `has --torment ${running.torment}, not ${wanted.torment}`
   if (wanted.check && !running.check) return 'does not check programs (--check)'
   return undefined
 }

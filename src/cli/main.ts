@@ -31,6 +31,7 @@ const withConfig = (command: Command): Command =>
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
+    .option('--torment <seed>', 'let the devices do what the specification allows and hardware rarely does')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
 /** `program`: the name of the argument, in brackets if it may be absent. */

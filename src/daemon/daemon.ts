@@ -14,13 +14,14 @@ import { reportFailure } from '../core/failures.ts'
 import type { Identity } from '../drivers/rxe/address/identity.ts'
 import type { createRxeDevice, RxeDevice } from '../drivers/rxe/device.ts'
 import { qpOfNumber } from '../drivers/rxe/resources.ts'
+import { createTorment, PIECE_BYTES } from '../drivers/rxe/torment/torment.ts'
 import { EADDRINUSE, EMFILE, ENFILE, SystemError } from '../host/errno.ts'
 import { nowMicroseconds } from '../host/event-loop/clock.ts'
 import { watch } from '../host/event-loop/poll.ts'
 import { createSlices } from '../host/event-loop/slices.ts'
 import { exposure } from '../host/exposure.ts'
 import { takeLock } from '../host/lock-file.ts'
-import { createRingPool, type Mapping, type RingPool } from '../host/memory/mapping.ts'
+import { createRingPool, type Mapping, mapArena, type RingPool } from '../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_FUTURE_WRITE, SEAL_GROW, SEAL_SEAL, SEAL_SHRINK } from '../host/memory/memfd.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
 import { openInterfaces } from '../host/net/interfaces.ts'
@@ -183,7 +184,8 @@ export const startDaemon = async ({
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   const polled = [thresholds, clientTimers]
-  const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice)
+  const torment = config.torment === undefined ? undefined : createTorment(config.torment, mapArena(PIECE_BYTES))
+  const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice, torment)
   let startedLoop: Loop | undefined
   let listening: number
   try {

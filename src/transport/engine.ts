@@ -75,6 +75,8 @@ export interface Engine {
   forgetShared(srqn: number): void
   /** Send doorbell: WQEs may have been posted. */
   onDoorbell(row: number): void
+  /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
+  resume(row: number): void
   /** Receive doorbell of a QP in ERR: its receive WQEs are flushed. */
   onReceiveScan(row: number): void
   /**
@@ -147,6 +149,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
     stateOf: row => s.rows[rowAlive(s, row) + QP.STATE],
     forgetShared: srqn => forgetSrq(s, srqn),
     onDoorbell: row => onDoorbell(s, row),
+    resume: row => schedule(s, row),
     onReceiveScan: row => {
       if (s.rows[row * QP.WORDS + QP.STATE] === ERR) flushReceives(s, row)
     },

@@ -206,6 +206,8 @@ export interface Memory {
     stride: number,
     total: number,
   ): number
+  /** All that was written for the queue pair `qp` is in memory when this returns; absent: it always is. */
+  settle?(qp: number): void
   /**
    * Memory of this process that JavaScript reaches: the arena with `length` bytes of it, and in `place[0]` their
    * offset, valid until the engine's current call returns. Undefined for other memory; absent: there is none.
@@ -340,6 +342,14 @@ export interface LocalPeerDevice {
   isIdle(): boolean
 }
 
+/** Choices that the specification leaves to a responder (drivers/rxe/torment/). */
+export interface Choices {
+  /** Whether the ACK or NAK of the row, which is due, waits until `Engine.resume`. */
+  holdsAcknowledge(row: number, isNak: boolean): boolean
+  /** The timer code of an RNR NAK; its time is at least that of `code`, the row's min_rnr_timer. */
+  rnrTimer(row: number, code: number): number
+}
+
 /** Everything an engine is given, once. */
 export interface Environment {
   /** The engine's own device as others see it; absent: all messages are packets. */
@@ -351,6 +361,8 @@ export interface Environment {
   readonly completions: Completions
   readonly events: Events
   readonly causes?: Causes
+  /** Absent: the engine's own. */
+  readonly choices?: Choices
 }
 
 // ---- queue pairs ----

@@ -24,11 +24,12 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     assert.deepEqual(fullConfig(await wantedConfig({ device, fault, link: 'udp' })), wanted)
   })
 
-  it('survives it with path=packets and without a memory limit', async () => {
-    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true }))
+  it('survives it with path=packets, torment and without a memory limit', async () => {
+    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0' }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
-    assert.deepEqual(configArguments(wanted).slice(-3), ['--path', 'packets', '--ignore-memlock'])
+    assert.deepEqual(configArguments(wanted).slice(-5), ['--path', 'packets', '--ignore-memlock', '--torment', '0'])
+    assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
 
@@ -43,6 +44,9 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
     [{ path: 'wire' }, /^path "wire": there are direct, packets$/],
     [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],
+    [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295$/],
+    [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295$/],
+    [{ torment: '-1' }, /^--torment "-1": a seed is/],
   ]
   for (const [options, message] of wrong)
     it(`refuses ${JSON.stringify(options)}`, () =>
@@ -64,6 +68,7 @@ describe('whether a program can join a daemon', () => {
     [{ path: 'packets' }, /^has path direct, not packets$/],
     [{ link: 'udp' }, /^has link memory, not udp$/],
     [{ ignoreMemlock: true }, /^keeps to RLIMIT_MEMLOCK$/],
+    [{ torment: '7' }, /^has no torment, not --torment 7$/],
   ]
   for (const [options, why] of cases)
     it(`${why ? 'no' : 'yes'}: ${JSON.stringify(options)}`, async () => {

@@ -40,6 +40,8 @@ test("first keys and numbers: unpredictable, or repeatable with one's own source
   for (let i = 0; i < 3; i++) seen.add(await firstOf())
   assert.equal(seen.size, 3)
   assert.throws(() => createNetwork({ random: 7 as never }), /random/)
+  for (const torment of [-1, 1.5, 2 ** 32, '7' as never])
+    assert.throws(() => createNetwork({ torment }), /torment .* is no seed.*a seed is an integer from 0 to 4294967295/)
 })
 
 test('a device that cannot be opened is refused with a message', async t => {

@@ -9,6 +9,7 @@ import type { Core, Device } from '../../core/model.ts'
 import { deviceMakers } from '../../drivers/known.ts'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
+import type { Torment } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { Interfaces } from '../../host/net/interfaces.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -44,7 +45,7 @@ export interface Devices {
 
 /**
  * `polled`: the devices that the loop polls, maintained here. `woken`: packets have arrived for a device; absent where
- * no notification is needed.
+ * no notification is needed. `torment`: of all soft devices.
  */
 export const createDevices = (
   core: Core,
@@ -53,6 +54,7 @@ export const createDevices = (
   polled: Pollable[],
   woken?: () => void,
   createRxe: typeof createRxeDevice = createRxeDevice,
+  torment?: Torment,
 ): Devices => {
   const all: DaemonDevice[] = []
   const rxe: RxeDevice[] = []
@@ -61,7 +63,7 @@ export const createDevices = (
     const port = network.attach(spec)
     try {
       const identity = identityOf(spec, interfaces)
-      const made = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds })
+      const made = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment })
       if (woken !== undefined) port.wake = woken
       rxe.push(made)
       polled.push(made)

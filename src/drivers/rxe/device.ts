@@ -55,6 +55,7 @@ import { createPostScan, SLICE_ROWS, Where } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
 import { AttributeBits, createNumbers, FIRST_QPN, FIRST_SRQN, type QpObject, type RxeState } from './state.ts'
+import type { Torment } from './torment/torment.ts'
 
 export interface RxeDevice {
   readonly device: Device<RxeState>
@@ -85,6 +86,8 @@ export interface RxeOptions {
   readonly port: Port
   /** The clock of `poll`, for timers that calls start. */
   readonly now: () => number
+  /** Torment of the network; absent: there is none. */
+  readonly torment?: Torment | undefined
 }
 
 /** Classes with a send queue. */
@@ -148,7 +151,10 @@ const rxeDriver: Driver<RxeState> = {
   openManagement: ({ state }, receive) => openManagement(state, receive),
   openDatagrams: ({ state, ports }, qkey, receive) =>
     openDatagrams(state, 128 << ports[0]!.attributes.activeMtu, qkey, receive),
-  removed: device => device.state.port.close(),
+  removed({ state }) {
+    state.torment?.close()
+    state.port.close()
+  },
 }
 
 /** The same where core has the classes of its clients (clients/clients.ts). */
@@ -181,7 +187,7 @@ const FEW = 4
  */
 const PACE = 500
 
-export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOptions): RxeDevice => {
+export const createRxeDevice = (core: Core, { name, identity, port, now, torment }: RxeOptions): RxeDevice => {
   // the engine needs the device's memory table, the device needs its classes, and those need the engine: it is set last
   let engineOrNone: Engine | undefined
   const state: RxeState = {
@@ -208,18 +214,23 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     added: row => posts.add(row),
     look: row => posts.look(row),
     catchUp(row) {
-      if (!posts.behind(row)) return
-      posts.look(row)
-      poll(now(), Where.CHANGED)
+      const isBehind = posts.behind(row)
+      if (state.torment === undefined && !isBehind) return
+      if (isBehind) posts.look(row)
+      calmly(() => poll(now(), Where.CHANGED))
     },
     catchUpAll(isInside) {
-      poll(now(), isInside ? Where.CHANGED : Where.BEGIN)
+      calmly(() => poll(now(), isInside ? Where.CHANGED : Where.BEGIN))
       return isInside || !posts.isUnfinished() ? undefined : finishRound()
     },
     linkDowned: 0,
     now,
+    torment: undefined,
     engine: () => engineOrNone as Engine,
   }
+
+  /** What a call depends on is done without torment. */
+  const calmly = (run: () => boolean): boolean => (state.torment === undefined ? run() : state.torment.calmly(run))
 
   const attributes = deviceAttributes(identity.guid)
   const device = register(core, {
@@ -248,7 +259,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const run = emptyRun()
   const localDevice = localPeerDeviceOf(port, state.qpns)
   if (localDevice !== undefined) port.receiver = localDevice
-  const environment: Environment = {
+  const plain: Environment = {
     ...(localDevice && { localDevice }),
     route: routeOf(port, run),
     work: ringWork(state.rings, findSrqOfDomain(state)),
@@ -265,6 +276,9 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       },
     },
   }
+  const tormented = torment?.attach(device, plain.memory, notify => cqCompletions(state, notify))
+  state.torment = tormented
+  const environment = tormented?.environment(plain) ?? plain
   const { windowBytes, sharedWindowBytes = 0 } = port
   // also where nothing can overflow: faults may drop responses, and those of one window are still in the cache
   const engine = createEngine(environment, {
@@ -276,7 +290,8 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
     }),
   })
   engineOrNone = engine
-  const posts = createPostScan(state.rings, engine, () => device.memory.windows > 0)
+  const rung = tormented?.doorbells(engine) ?? engine
+  const posts = createPostScan(state.rings, rung, () => device.memory.windows > 0)
   // loaded from `state` once: an object with accessors is slow to read, and this runs for every run
   const { rowOf } = state.qpns
   const { released, coreQueues } = state
@@ -364,12 +379,13 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
   const finishRound = async (): Promise<void> => {
     for (let slices = state.rings.length / SLICE_ROWS; slices > 0 && posts.isUnfinished(); slices--) {
       await nextTurn()
-      if (device.alive) poll(now(), Where.CONTINUE)
+      if (device.alive) calmly(() => poll(now(), Where.CONTINUE))
     }
   }
 
   const poll = (time: number, where: Where = Where.ALL): boolean => {
     let progress = posts.scan(where)
+    if (tormented !== undefined) progress = tormented.poll(time) || progress
     if (time >= port.nextTimeout()) port.onTimeout(time)
     const wasHeld = held
     held = mayHold && !held && !progress
@@ -407,6 +423,7 @@ export const createRxeDevice = (core: Core, { name, identity, port, now }: RxeOp
       port.isWaiting === undefined ||
       port.isWaiting() ||
       state.overrunQps.length > 0,
-    nextTimeout: () => Math.min(engine.nextTimeout(), port.nextTimeout()),
+    nextTimeout: () =>
+      Math.min(engine.nextTimeout(), port.nextTimeout(), tormented?.nextTimeout() ?? Number.POSITIVE_INFINITY),
   }
 }

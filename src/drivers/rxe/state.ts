@@ -92,6 +92,14 @@ export interface CoreQueue {
   onPacket(arena: Arena, at: number, length: number, from: FlowAddress): void
 }
 
+/** `--torment` as calls and the end of the device need it (drivers/rxe/torment/torment.ts). */
+export interface CallTorment {
+  /** Ends all waits before `run`; nothing waits that `run` causes. */
+  calmly<T>(run: () => T): T
+  /** The device is removed. */
+  close(): void
+}
+
 export interface RxeState {
   /** Its interface may be replaced. */
   identity: Identity
@@ -138,6 +146,8 @@ export interface RxeState {
   linkDowned: number
   /** Microseconds, of the clock that `poll` is called with. */
   readonly now: () => number
+  /** `--torment`; undefined: there is none. */
+  torment: CallTorment | undefined
   /** Made after the device is registered. A function, since objects with accessors are slow to read. */
   readonly engine: () => Engine
 }

@@ -7,7 +7,7 @@
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
 import { countHits, DAMAGE, WAIT } from './kinds.ts'
-import { createRandom } from './random.ts'
+import { createRandom, hashOf } from './random.ts'
 import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
 
 /** Decisions about the packets of one run, by packet. */
@@ -58,13 +58,6 @@ interface DeviceDice {
 /** Burst after a pause, as time: as long as timers may be late. Microseconds. */
 const BURST = 1000
 
-/** A 32-bit hash of a text (FNV-1a). */
-const hash = (text: string): number => {
-  let value = 0x811c9dc5
-  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)
-  return value >>> 0
-}
-
 const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
@@ -91,7 +84,7 @@ export const createFaultDice = (
         number,
         opcodes: rule.opcode.length > 0 ? Uint8Array.from({ length: 256 }, (_, o) => +numbers.includes(o)) : null,
         qps: rule.qp.length > 0 ? new Set(rule.qp) : null,
-        random: createRandom(rule.seed ^ hash(`${device} ${direction} ${nth}`)),
+        random: createRandom(rule.seed ^ hashOf(`${device} ${direction} ${nth}`)),
         counts: count,
         shares: faultKinds.map(kind => threshold(rule[kind])),
         byteTime: rule.rate > 0 ? 8e6 / rule.rate : 0,

@@ -1,5 +1,6 @@
 /*
- * A reproducible sequence of random numbers from a seed (mulberry32, public domain). Not for secrets.
+ * A reproducible sequence of random numbers from a seed (mulberry32, public domain), and seeds from texts. Not for
+ * secrets.
  */
 
 /** Integers from 0 to 2^32 - 1, evenly spread; only the lower 32 bits of `seed` count. */
@@ -11,4 +12,11 @@ export const createRandom = (seed: number): (() => number) => {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
     return (mixed ^ (mixed >>> 14)) >>> 0
   }
+}
+
+/** A 32-bit hash of a text (FNV-1a). */
+export const hashOf = (text: string): number => {
+  let value = 0x811c9dc5
+  for (let i = 0; i < text.length; i++) value = Math.imul(value ^ text.charCodeAt(i), 0x01000193)
+  return value >>> 0
 }

@@ -63,6 +63,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     return
   }
   flushDma(s) // this is the effect of a FLUSH
+  s.env.memory.settle?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
     nakFatal(s, row, REMOTE_ACCESS, LOC_QP_OP_ERR, takeCause(s))
@@ -119,7 +120,10 @@ export const onAtomicWrite = (
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
     return
   }
-  flushDma(s) // earlier data must be in memory before
+  // earlier data must be in memory before
+  flushDma(s)
+  const qp = s.rows[row * QP.WORDS + QP.QPN]
+  s.env.memory.settle?.(qp)
   if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return
   const resource = takeResourceOrNak(s, row)
   if (resource === 0) return
@@ -127,6 +131,7 @@ export const onAtomicWrite = (
   const key = ext.rethRkey(view, reth)
   setPayload(s, arena, from, length)
   const why = writePayloadNow(s, row, DmaKind.WRITE, key, hi, lo)
+  s.env.memory.settle?.(qp)
   if (why !== DmaResult.OK) {
     s.pool[resource + RES.KIND] = NONE
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

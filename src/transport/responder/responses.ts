@@ -48,7 +48,9 @@ export const transmitResponses = (s: EngineState, row: number): number => {
     budget -= sent
   }
   const due = s.rows[base + QP.RESP_FLAGS] & (RespFlag.NAK_DUE | RespFlag.ACK_DUE)
-  return due === 0 || sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
+  if (due === 0) return Turn.DONE
+  if (s.env.choices?.holdsAcknowledge(row, (due & RespFlag.NAK_DUE) !== 0)) return Turn.DONE
+  return sendAcknowledge(s, base, due) ? Turn.DONE : Turn.FULL
 }
 
 /** The oldest resource with responses to send. */

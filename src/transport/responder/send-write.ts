@@ -43,7 +43,8 @@ const needReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.counters.sentRnr++
-  nak(s, row, syndromeKind.RNR_NAK | s.rows[base + QP.MIN_RNR_TIMER])
+  const code = s.rows[base + QP.MIN_RNR_TIMER]
+  nak(s, row, syndromeKind.RNR_NAK | (s.env.choices?.rnrTimer(row, code) ?? code))
   return false
 }
 

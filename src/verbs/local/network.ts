@@ -17,6 +17,7 @@ import { identify } from '../../drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../drivers/rxe/device.ts'
 import { Where } from '../../drivers/rxe/rings/posts.ts'
 import { createSocketPort, type SocketLink, useNativeCrc } from '../../drivers/rxe/socket-ports.ts'
+import { createTorment, PIECE_BYTES } from '../../drivers/rxe/torment/torment.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { nextTurn, onNextTurn } from '../../host/event-loop/next-turn.ts'
 import { createSlices } from '../../host/event-loop/slices.ts'
@@ -25,6 +26,7 @@ import { type FaultPort, withFaults } from '../../phy/faults/layer.ts'
 import { parseFaults } from '../../phy/faults/rules.ts'
 import { createMemorySwitch, memorySwitchBytes, type Path } from '../../phy/memory.ts'
 import { CallError } from '../../spec/errno.ts'
+import { isSeed, SEED_RANGE } from '../../spec/torment.ts'
 import { type Link, links, paths } from '../../uapi/tool.ts'
 import { parseAddress } from '../../wire/address.ts'
 import { plainArena } from '../../wire/arena.ts'
@@ -75,6 +77,11 @@ export interface NetworkOptions {
   readonly random?: () => number
   /** Checks all devices that are opened on it, see `OpenOptions.check`. Default: false. */
   readonly check?: boolean | CheckOptions
+  /**
+   * A seed, an integer from 0 to 2^32 - 1: the devices do what the specification allows and hardware rarely does, as
+   * with `userdma check --torment`. Default: the usual.
+   */
+  readonly torment?: number
 }
 
 export interface AttachedDevice {
@@ -301,15 +308,18 @@ const networkOptionNames: KnownOptions<NetworkOptions> = {
   path: true,
   random: true,
   check: true,
+  torment: true,
 }
 
 /** Creates a network in this process. Throws RdmaError EINVAL for an invalid option. */
 export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkOptions('createNetwork', 'options', options, networkOptionNames)
-  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check } = options
+  const { fault = '', link = 'memory', path = 'direct', random = secureRandom, check, torment: seed } = options
   checkChoice('createNetwork', 'link', link, links)
   checkChoice('createNetwork', 'path', path, paths)
   checkFunction('createNetwork', 'random', random)
+  if (seed !== undefined && !isSeed(seed))
+    throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is no seed`, `a seed is ${SEED_RANGE}`)
   const endings = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
     now: nowMicroseconds,
@@ -337,6 +347,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     link === 'memory',
     clients,
   )
+  const torment = seed === undefined ? undefined : createTorment(seed, plainArena(PIECE_BYTES))
   let rules = faultRules(fault)
 
   const observed = observe(core, attached)
@@ -380,7 +391,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
       const port = withFaults(bare, name, rules)
       let rxe: RxeDevice
       try {
-        rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds })
+        rxe = createRxeDevice(core, { name, identity, port, now: nowMicroseconds, torment })
       } catch (error) {
         port.close()
         throw error

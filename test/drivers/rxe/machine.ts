@@ -19,6 +19,7 @@ import {
 } from '../../../src/core/index.ts'
 import { type Identity, identify } from '../../../src/drivers/rxe/address/identity.ts'
 import { createRxeDevice, type RxeDevice } from '../../../src/drivers/rxe/device.ts'
+import type { Torment } from '../../../src/drivers/rxe/torment/torment.ts'
 import { withFaults } from '../../../src/phy/faults/layer.ts'
 import { parseFaults } from '../../../src/phy/faults/rules.ts'
 import { createMemorySwitch, type MemorySwitch, memorySwitchBytes, type Path } from '../../../src/phy/memory.ts'
@@ -53,7 +54,13 @@ export interface Machine {
  * Devices rxe0@127.0.0.1, rxe1@127.0.0.2, …, each with an IPv6 address fd00::N as GID 2. `fault`: as for `--fault`;
  * `windowBytes`: as of a network port, absent for the memory link.
  */
-export const machine = (count = 2, fault = '', path: Path = 'packets', windowBytes?: number): Machine => {
+export const machine = (
+  count = 2,
+  fault = '',
+  path: Path = 'packets',
+  windowBytes?: number,
+  torment?: Torment,
+): Machine => {
   const core = createCore()
   const arena = plainArena(memorySwitchBytes(8, 64))
   const sealing = path === 'packets' ? 'always' : 'demand'
@@ -67,7 +74,7 @@ export const machine = (count = 2, fault = '', path: Path = 'packets', windowByt
       const identity: Identity = { ...plain, gids: [...plain.gids, ipv6(i + 1)] }
       const bare = Object.assign(link.attach(), windowBytes === undefined ? {} : { windowBytes })
       const port = withFaults(bare, `rxe${i}`, parseFaults(fault))
-      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now })
+      return createRxeDevice(core, { name: `rxe${i}`, identity, port, now: () => self.now, torment })
     }),
     settle() {
       for (let turn = 0; turn < 100_000; turn++) {

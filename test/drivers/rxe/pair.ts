@@ -32,8 +32,10 @@ export const end = (m: Machine, device: number, cqe = 31): End => {
   return { p, cq, qp: makeQp(p, cq), mr: register(p, SIZE) }
 }
 
-export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => {
-  const m = machine(2, fault)
+export const pair = (devices: readonly [number, number] = [0, 1], fault = '') => pairOn(machine(2, fault), devices)
+
+/** The same on a machine with these devices. */
+export const pairOn = (m: Machine, devices: readonly [number, number] = [0, 1]) => {
   const a = end(m, devices[0])
   const b = end(m, devices[1])
   join(a.qp, b.qp)
@@ -59,9 +61,10 @@ export const exchange = (m: Machine, from: End, to: End, seed: number): void => 
   postReceive(to.qp.receive, 7n, [piece(to.mr, 40000, 6000)])
   postSend(from.qp.send, { opcode: Wr.WRITE, sges: [piece(from.mr, 0, 5000)], remote, rkey: to.mr.rkey })
   postSend(from.qp.send, { opcode: Wr.SEND, id: 1n, sges: [piece(from.mr, 0, 5000)], flags: Flag.SIGNALED })
-  for (let left = 100; completionsReady(from) < 2 && left > 0; left--) {
+  const isDone = (): boolean => completionsReady(from) >= 2 && completionsReady(to) >= 1
+  for (let left = 100; !isDone() && left > 0; left--) {
     m.settle()
-    if (completionsReady(from) < 2) m.tick()
+    if (!isDone()) m.tick()
   }
   assert.deepEqual(
     completions(from.cq).map(({ status }) => status),

@@ -4,7 +4,7 @@
  */
 import { driverClass } from '../../../core/devices/driver.ts'
 import { affiliate, completed, raiseObjectEvent } from '../../../core/events/events.ts'
-import type { CallContext } from '../../../core/model.ts'
+import type { Affiliation, CallContext } from '../../../core/model.ts'
 import { because } from '../../../spec/causes.ts'
 import { Cq } from '../../../spec/classes/cq.ts'
 import { RxeAttributes } from '../../../spec/drivers/rxe.ts'
@@ -14,7 +14,7 @@ import { Completion, type Completions } from '../../../transport/types.ts'
 import { Limits } from '../attributes.ts'
 import { isInside, mmapInfo, ringsOf } from '../context.ts'
 import { type CqRing, createCqRing, pushCompletion, resizeCqRing } from '../rings/completion-ring.ts'
-import { type RxeState, stateOf } from '../state.ts'
+import { type CqObject, type RxeState, stateOf } from '../state.ts'
 
 const { CQ_ERR, QP_FATAL } = AsyncEventType.values
 const { ERR } = QpState.values
@@ -96,16 +96,19 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
   RxeAttributes.cq,
 )
 
+/** A completion was written to a CQ with events. */
+export type Notify = (events: Affiliation, solicited: boolean, cq: CqObject) => void
+
 /**
  * Writes completions. A CQ that overruns is dead: its program gets one event, and later completions are lost. Queue
  * pairs whose completions are lost are recorded for `failOverrunQps`.
  */
-export const cqCompletions = (device: RxeState): Completions => ({
+export const cqCompletions = (device: RxeState, notify: Notify = completed): Completions => ({
   push(number, words, solicited) {
     const cq = device.cqs.get(number)
     const wasDead = cq.state.overrun
     if (!wasDead && pushCompletion(cq.state, words, device.now)) {
-      if (cq.events) completed(cq.events, solicited)
+      if (cq.events) notify(cq.events, solicited, cq)
       return
     }
     const place = { cq: cq.handle, entries: cq.state.ring.capacity }

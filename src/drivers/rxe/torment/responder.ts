@@ -1,0 +1,115 @@
+/*
+ * Kinds `ack` and `rnr` of torment (spec/torment.ts): choices of a responder. An ACK waits for later requests, and for
+ * the bytes that it acknowledges (IBA 9.7.5.1.2; drivers/rxe/torment/pieces.ts); an RNR NAK asks for more than min_rnr_timer.
+ *
+ * A requester repeats what is not acknowledged in time, and fails after a few repetitions. So an ACK waits for a quarter
+ * of the ACK timeout at most; that of the own queue pair stands for the peer's.
+ */
+import { rnrMicroseconds } from '../../../spec/work.ts'
+import type { Engine } from '../../../transport/engine.ts'
+import type { Choices } from '../../../transport/types.ts'
+import type { RxeState } from '../state.ts'
+import type { Decisions } from './decisions.ts'
+import type { Pieces } from './pieces.ts'
+
+/** Longest wait of an ACK, and all waits that RNR NAKs of a queue pair add, microseconds. */
+const LONGEST_ACK = 10_000
+const LONGEST_RNR = 3_000_000
+
+/** RNR NAK timer codes; code 0 is the longest. */
+const RNR_CODES = 32
+
+interface HeldAck {
+  readonly since: number
+  readonly until: number
+}
+
+export interface Responder {
+  readonly choices: Choices
+  poll(now: number): boolean
+  nextTimeout(): number
+  releaseAll(): void
+}
+
+export const createResponder = (
+  state: RxeState,
+  device: string,
+  decisions: Decisions,
+  pieces: Pieces,
+  isCalm: () => boolean,
+): Responder => {
+  const { now } = state
+  /** By row. */
+  const held = new Map<number, HeldAck>()
+  /** By QPN: microseconds that RNR NAKs have added. */
+  const added = new Map<number, number>()
+  let next = Number.POSITIVE_INFINITY
+  const qpnOf = (row: number): number => state.qps[row]?.state.qpn ?? 0
+
+  const longestFor = (engine: Engine, row: number): number => {
+    const { timeout } = engine.query(row)
+    return timeout === 0 ? LONGEST_ACK : Math.min(LONGEST_ACK, (4.096 * 2 ** timeout) / 4)
+  }
+
+  const release = (rows: readonly number[]): void => {
+    for (const row of rows)
+      if (state.qps[row] === undefined) held.delete(row)
+      else state.engine().resume(row)
+  }
+
+  return {
+    choices: {
+      holdsAcknowledge(row, isNak) {
+        const qpn = qpnOf(row)
+        const time = now()
+        const before = held.get(row)
+        let until = Math.max(before?.until ?? 0, pieces.readyAt(qpn))
+        if (before === undefined && !isNak && !isCalm()) {
+          const sequence = decisions.sequence('ack', device, qpn)
+          if (sequence.acts()) {
+            const wait = sequence.wait()
+            until = Math.max(until, time + wait)
+            decisions.note('ack', device, () => `the ACK of QP ${qpn} waits for ${wait} µs`)
+          }
+        }
+        const since = before?.since ?? time
+        until = Math.min(until, since + longestFor(state.engine(), row))
+        if (isNak || isCalm() || until <= time) {
+          pieces.memory.settle?.(qpn)
+          held.delete(row)
+          return false
+        }
+        held.set(row, { since, until })
+        next = Math.min(next, until)
+        return true
+      },
+      rnrTimer(row, code) {
+        const qpn = qpnOf(row)
+        const sequence = decisions.sequence('rnr', device, qpn)
+        const before = added.get(qpn) ?? 0
+        if (isCalm() || code === 0 || before > LONGEST_RNR || !sequence.acts()) return code
+        const longer = sequence.below(2) === 0 ? 0 : code + sequence.below(RNR_CODES - code)
+        added.set(qpn, before + rnrMicroseconds(longer) - rnrMicroseconds(code))
+        decisions.note('rnr', device, () => `QP ${qpn} asks for an RNR wait of ${rnrMicroseconds(longer)} µs`)
+        return longer
+      },
+    },
+    poll(time) {
+      if (time < next) return false
+      next = Number.POSITIVE_INFINITY
+      const due: number[] = []
+      for (const [row, { until }] of held)
+        if (until <= time) due.push(row)
+        else next = Math.min(next, until)
+      release(due)
+      return due.length > 0
+    },
+    nextTimeout: () => next,
+    releaseAll: () => {
+      next = Number.POSITIVE_INFINITY
+      const rows = [...held.keys()]
+      held.clear()
+      release(rows)
+    },
+  }
+}

@@ -1,0 +1,60 @@
+/*
+ * What `--torment SEED` lets a device do: one row for each kind of behaviour that the specification allows and hardware
+ * shows rarely (docs/decisions/torment.md). The decisions, their text in traces and the documentation use this table;
+ * drivers/rxe/torment/ implements the kinds.
+ */
+
+/** `help`: what the device does; `rule`: why a correct program tolerates it. */
+export const TormentKinds = {
+  bytes: {
+    help: 'the bytes of a message reach memory in any order, late, and the last ones often first',
+    rule: 'IBA 9.5, ibv_query_qp_data_in_order(3): only a completion, or a later SEND, immediate or atomic of the queue pair shows them',
+  },
+  completion: {
+    help: 'completions come late and in bursts, and those of different work queues in another order',
+    rule: 'IBA 10.8.3.3: completions are ordered within one work queue only, and no time is promised',
+  },
+  event: {
+    help: 'a completion event comes late, perhaps after its completion was polled',
+    rule: 'ibv_get_cq_event(3): an event may find the CQ empty',
+  },
+  spurious: {
+    help: 'a completion event comes without a completion, if the CQ is armed',
+    rule: 'ibv_get_cq_event(3): an extra event may have no completion in the CQ',
+  },
+  request: {
+    help: 'posted requests start late, so that requests and READ responses of other queue pairs come between',
+    rule: 'IBA 10.8.3.3: requests of different queue pairs have no order',
+  },
+  ack: {
+    help: 'acknowledgements wait for later ones, and one acknowledges several messages',
+    rule: 'IBA 9.7.5.1.2: a responder may coalesce acknowledgements',
+  },
+  rnr: {
+    help: 'the RNR NAK of a receiver without receive request asks for a longer wait, up to 655.36 ms',
+    rule: 'IBA 9.7.5.2.8: min_rnr_timer is the minimum of the wait',
+  },
+} as const
+
+export type TormentKind = keyof typeof TormentKinds
+export const tormentKinds = Object.keys(TormentKinds) as readonly TormentKind[]
+
+/** One decision, for traces. */
+export interface TormentDecision {
+  /** From 1, over all devices. */
+  readonly number: number
+  readonly kind: TormentKind
+  readonly device: string
+  /** What was decided, as a sentence without its full stop. */
+  readonly text: string
+}
+
+/** The greatest seed. */
+export const MAX_SEED = 2 ** 32 - 1
+
+/** What is allowed as a seed. */
+export const SEED_RANGE = `an integer from 0 to ${MAX_SEED}`
+
+/** Whether a value is a seed. */
+export const isSeed = (value: unknown): value is number =>
+  typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_SEED

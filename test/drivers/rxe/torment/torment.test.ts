@@ -1,0 +1,259 @@
+/*
+ * `--torment` on two devices of one machine, in virtual time, over both paths: what a correct program may rely on holds
+ * with every seed, and what it must not rely on fails with some (spec/torment.ts).
+ */
+import assert from 'node:assert/strict'
+import { describe, it, test } from 'node:test'
+import { invokeNow } from '../../../../src/core/index.ts'
+import { createTorment } from '../../../../src/drivers/rxe/torment/torment.ts'
+import type { Path } from '../../../../src/phy/memory.ts'
+import { Cq } from '../../../../src/spec/classes/cq.ts'
+import { Mr } from '../../../../src/spec/classes/mr.ts'
+import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
+import type { TormentDecision } from '../../../../src/spec/torment.ts'
+import { plainArena } from '../../../../src/wire/arena.ts'
+import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
+import { completions, type End, end, exchange, pairOn, pattern, piece } from '../pair.ts'
+import { pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
+
+const SEEDS = 30
+const PATHS: readonly Path[] = ['direct', 'packets']
+
+const tormented = (seed: number, path: Path) => {
+  const torment = createTorment(seed, plainArena(4096))
+  return { torment, ...pairOn(machine(2, '', path, undefined, torment)) }
+}
+
+const LENGTH = 3000
+const AT = 1000
+const BEFORE = 0xee
+
+/** A request for the bytes of `from` from AT on, LENGTH bytes. */
+const writeTo = (from: End, to: End, more: Partial<SendRequest> = {}): SendRequest => ({
+  opcode: Wr.WRITE,
+  id: 1n,
+  sges: [piece(from.mr, AT, LENGTH)],
+  remote: to.mr.address + AT,
+  rkey: to.mr.rkey,
+  ...more,
+})
+const isWhole = (from: End, to: End): boolean =>
+  Buffer.compare(from.mr.bytes.subarray(AT, AT + LENGTH), to.mr.bytes.subarray(AT, AT + LENGTH)) === 0
+const prepare = (from: End, to: End): void => {
+  pattern(from.mr.bytes, 5)
+  for (let i = 0; i < LENGTH; i++) from.mr.bytes[AT + i] |= 1
+  to.mr.bytes.fill(BEFORE)
+}
+
+/** Advances time until nothing waits; `look` is called after each step. */
+const run = (m: ReturnType<typeof machine>, look: () => void = () => {}): void => {
+  m.settle()
+  look()
+  while (m.tick()) look()
+}
+
+for (const path of PATHS)
+  describe(`torment on the path "${path}"`, () => {
+    test('the last byte of a WRITE may come first, and all have come with its completion', () => {
+      let early = 0
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        prepare(a, b)
+        postSend(a.qp.send, writeTo(a, b))
+        let misled = false
+        let completed = 0
+        run(m, () => {
+          if (b.mr.bytes[AT + LENGTH - 1] !== BEFORE && !isWhole(a, b)) misled = true
+          completed += completions(a.cq).length
+          if (completed > 0) assert.ok(isWhole(a, b), `seed ${seed}: completed before all bytes have arrived`)
+        })
+        assert.equal(completed, 1, `seed ${seed}`)
+        early += +misled
+      }
+      assert.ok(early > SEEDS / 10, `${early} of ${SEEDS} seeds show the last byte early`)
+    })
+
+    test('a later SEND, immediate or atomic shows the bytes of WRITEs before it', () => {
+      const WORD = 8000
+      for (let seed = 1; seed <= SEEDS; seed++)
+        for (const opcode of [Wr.SEND, Wr.WRITE_IMM, Wr.FAA]) {
+          const { m, a, b } = tormented(seed, path)
+          prepare(a, b)
+          b.mr.bytes.fill(0, WORD, WORD + 8)
+          postReceive(b.qp.receive, 7n, [piece(b.mr, 20000, 64)])
+          postSend(a.qp.send, writeTo(a, b, { flags: 0 }))
+          postSend(a.qp.send, {
+            opcode,
+            id: 2n,
+            sges: [piece(a.mr, 8, 8)],
+            remote: b.mr.address + WORD,
+            rkey: b.mr.rkey,
+            compareAdd: 1n,
+          })
+          let shown = false
+          run(m, () => {
+            shown ||= opcode === Wr.FAA ? b.mr.bytes[WORD] !== 0 : completions(b.cq).length > 0
+            if (shown) assert.ok(isWhole(a, b), `seed ${seed}, opcode ${opcode}`)
+          })
+          assert.ok(shown)
+        }
+    })
+
+    test('of two WRITEs to the same bytes the later one stays', () => {
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        prepare(a, b)
+        postSend(a.qp.send, writeTo(a, b, { sges: [piece(a.mr, 30000, LENGTH)] }))
+        postSend(a.qp.send, writeTo(a, b, { id: 2n }))
+        run(m)
+        assert.ok(isWhole(a, b), `seed ${seed}`)
+      }
+    })
+
+    test('a READ gets the bytes of WRITEs before it, and has all of them when it completes', () => {
+      let early = 0
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        prepare(a, b)
+        a.mr.bytes.fill(BEFORE, 40000)
+        postSend(a.qp.send, writeTo(a, b, { flags: 0 }))
+        const read = { opcode: Wr.READ, sges: [piece(a.mr, 40000, LENGTH)] }
+        postSend(a.qp.send, writeTo(a, b, read))
+        const hasRead = (): boolean =>
+          Buffer.compare(a.mr.bytes.subarray(AT, AT + LENGTH), a.mr.bytes.subarray(40000, 40000 + LENGTH)) === 0
+        let done = 0
+        run(m, () => {
+          done += completions(a.cq).length
+          if (done > 0) assert.ok(hasRead(), `seed ${seed}`)
+          else if (a.mr.bytes[40000 + LENGTH - 1] !== BEFORE && !hasRead()) early++
+        })
+        assert.equal(done, 1)
+      }
+      assert.ok(early > 0, 'no seed shows the last byte of a READ early')
+    })
+
+    test('nothing is written after the region is deregistered', () => {
+      let waited = 0
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        prepare(a, b)
+        postSend(a.qp.send, writeTo(a, b))
+        m.settle()
+        waited += +!isWhole(a, b)
+        invokeNow(b.p.context, Mr, 'destroy', b.mr.handle, {}, b.p.caller)
+        b.mr.bytes.fill(BEFORE)
+        run(m)
+        assert.ok(
+          b.mr.bytes.every(byte => byte === BEFORE),
+          `seed ${seed}`,
+        )
+      }
+      assert.ok(waited > 0, 'no seed has bytes waiting')
+    })
+
+    test('completions of a work queue keep their order, those of two do not, and none is lost', () => {
+      let late = 0
+      let swapped = 0
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        const seen: string[] = []
+        let steps = 0
+        for (let i = 0; i < 5; i++) {
+          postReceive(b.qp.receive, BigInt(i), [piece(b.mr, 64 * i, 64)])
+          postReceive(a.qp.receive, BigInt(i), [piece(a.mr, 64 * i, 64)])
+          postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [piece(a.mr, 4096, 8)] })
+          postSend(b.qp.send, { opcode: Wr.SEND, id: BigInt(10 + i), sges: [piece(b.mr, 4096, 8)] })
+        }
+        run(m, () => {
+          const polled = pollAll(a.cq.ring)
+          if (steps++ === 0 && polled.length < 10) late++
+          for (const { id, status } of polled) {
+            assert.equal(status, 0)
+            seen.push(String(id))
+          }
+        })
+        const sends = seen.filter(id => Number(id) >= 10)
+        const receives = seen.filter(id => Number(id) < 10)
+        assert.deepEqual(sends, ['10', '11', '12', '13', '14'], `seed ${seed}`)
+        assert.deepEqual(receives, ['0', '1', '2', '3', '4'], `seed ${seed}`)
+        if (seen.indexOf('14') < seen.indexOf('0') || seen.indexOf('4') < seen.indexOf('10')) swapped++
+      }
+      assert.ok(late > 0, 'no seed delays a completion')
+      assert.ok(swapped > 0, 'no seed delivers all completions of one queue before those of the other')
+    })
+
+    test('an exchange works, and everything can be destroyed at once', () => {
+      for (let seed = 1; seed <= SEEDS; seed++) {
+        const { m, a, b } = tormented(seed, path)
+        exchange(m, a, b, seed)
+        postSend(a.qp.send, writeTo(a, b))
+        m.settle()
+        invokeNow(a.p.context, RcQp, 'destroy', a.qp.handle, {}, a.p.caller)
+        invokeNow(a.p.context, Cq, 'destroy', a.cq.handle, {}, a.p.caller)
+        a.p.close()
+        b.p.close()
+        run(m)
+        assertNothingLeft(m, [a.p, b.p])
+      }
+    })
+  })
+
+describe('completion events', () => {
+  /** B waits for events of its CQ as a correct program does: arm, poll, wait. Returns how many had an empty CQ. */
+  const receiveByEvents = (seed: number, count: number): number => {
+    const torment = createTorment(seed, plainArena(4096))
+    const m = machine(2, '', 'direct', undefined, torment)
+    const a = end(m, 0)
+    const p = program(m, 1)
+    const { fd, queue } = makeChannel(p)
+    const cq = makeCq(p, 31, fd)
+    const qp = makeQp(p, cq)
+    const mr = register(p, 65536)
+    join(a.qp, qp)
+    const arm = (): void => {
+      invokeNow(p.context, Cq, 'reqNotify', cq.handle, { solicitedOnly: 0 }, p.caller)
+    }
+    for (let i = 0; i < count; i++) postReceive(qp.receive, BigInt(i), [piece(mr, 64 * i, 64)])
+    arm()
+    let received = 0
+    let empty = 0
+    for (let i = 0; i < count; i++) {
+      postSend(a.qp.send, { opcode: Wr.SEND, id: BigInt(i), sges: [piece(a.mr, 0, 8)] })
+      run(m, () => {
+        while (queue.take(1).length > 0) {
+          arm()
+          const polled = pollAll(cq.ring).length
+          received += polled
+          empty += +(polled === 0)
+        }
+      })
+    }
+    assert.equal(received, count, `seed ${seed}: a wake-up was lost`)
+    return empty
+  }
+  it('may come without a completion, and no wake-up of a correct program is lost', () => {
+    let empty = 0
+    for (let seed = 1; seed <= SEEDS; seed++) empty += receiveByEvents(seed, 8)
+    assert.ok(empty > 0)
+  })
+})
+
+describe('a seed', () => {
+  const decisionsOf = (seed: number): TormentDecision[] => {
+    const { torment, m, a, b } = tormented(seed, 'direct')
+    const decided: TormentDecision[] = []
+    torment.decisions.listen(one => decided.push(one))
+    for (let i = 0; i < 5; i++) exchange(m, a, b, i)
+    // numbers of queue pairs and addresses are random
+    return decided.map(one => ({ ...one, text: one.text.replace(/QP \d+|0x[0-9a-f]+/g, '') }))
+  }
+  it('repeats its decisions', () => {
+    const seeds = Array.from({ length: 30 }, (_, i) => i)
+    assert.ok(seeds.some(seed => decisionsOf(seed).length > 10))
+    for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
+  })
+  it('differs from others', () => {
+    const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
+    assert.ok(new Set(texts).size > 15)
+  })
+})

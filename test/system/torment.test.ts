@@ -1,0 +1,30 @@
+/*
+ * `--torment` with real programs: mistakes that work otherwise are found in under 100 seeds, and the same programs
+ * without them pass.
+ */
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import { lacking, ownProgram, runUserdma, type Scope } from './programs.ts'
+
+const cases = ownProgram('torment_cases')
+const SEEDS = 100
+
+const statusOf = async (scope: Scope, name: string, options: readonly string[]): Promise<number | null> => {
+  const { status, stderr } = await runUserdma(scope, ['run', '--private', ...options, '--', cases, name])
+  assert.ok(status === 0 || status === 1, stderr)
+  return status
+}
+
+describe('userdma run --torment', { skip: lacking(cases) }, () => {
+  it('a program that polls the last byte of a message works without it, and fails with a seed', async t => {
+    assert.equal(await statusOf(t, 'last-byte', []), 0)
+    for (let seed = 1; seed < SEEDS; seed++)
+      if ((await statusOf(t, 'last-byte', ['--torment', String(seed)])) === 1) return
+    assert.fail(`it passes with ${SEEDS} seeds`)
+  })
+
+  for (const name of ['last-byte-right', 'order-right', 'event-right'])
+    it(`${name} passes`, async t => {
+      for (const seed of ['1', '2', '3']) assert.equal(await statusOf(t, name, ['--torment', seed]), 0, `seed ${seed}`)
+    })
+})
