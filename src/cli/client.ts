@@ -1,7 +1,7 @@
 /*
- * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies, and calls of traced
- * programs, which the daemon sends unsolicited. Messages of one session stay in order, so a reply follows every trace
- * record that was sent before it.
+ * A tool's session with a daemon (spec/session.ts): HELLO, then requests with JSON bodies. The daemon also sends calls
+ * of traced programs and findings unsolicited. Messages of one session stay in order, so a reply follows every record
+ * that was sent before it.
  */
 import { EACCES, EAGAIN, EMFILE, EPERM, errnoName, SystemError } from '../host/errno.ts'
 import { type Watch, watch } from '../host/event-loop/poll.ts'
@@ -25,14 +25,14 @@ import {
 } from '../uapi/tool.ts'
 import { connectToDaemon, daemonCommand, notServed } from '../verbs/remote/user-socket.ts'
 
-/** The socket has no server, or the server ended before it answered. */
+/** No daemon serves the socket, or it ended before it replied. */
 export class NoDaemonError extends Error {
   override readonly name = 'NoDaemonError'
 }
 
 export interface ToolClient {
   readonly socket: string
-  /** Process id of the daemon when it began to listen. */
+  /** Process id of the daemon. */
   readonly daemon: number
   /** Resolves when the daemon has ended or the session is closed. */
   readonly ended: Promise<void>
@@ -42,18 +42,18 @@ export interface ToolClient {
   qps(): Promise<readonly QpStat[]>
   /** Destroys that wait for acknowledgements of events. */
   waits(): Promise<readonly WaitStat[]>
-  /** The fault rules; `set`, if given, replaces them first. */
+  /** The fault rules; `set` replaces them first. */
   faults(set?: string): Promise<readonly FaultStat[]>
-  /** Adds or removes a device; returns the devices that remain. */
+  /** Adds or removes a device; returns the resulting list of devices. */
   changeDevices(change: { readonly add: DeviceSpec } | { readonly remove: string }): Promise<readonly ListedDevice[]>
   /**
-   * From now on calls of programs with this tag go to `onTrace`, with their bytes if `abi`; packets go to the
-   * descriptor, if given, as pcapng.
+   * From now on calls of programs with this tag are passed to `onTrace`, with their raw bytes if `abi`. Packets are
+   * written to the descriptor `pcap`, if given.
    */
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
-  /** From now on findings go to `onFinding`, those so far first. */
+  /** From now on findings are passed to `onFinding`, starting with the existing ones. */
   findings(): Promise<void>
-  /** How often each was found, by its number − 1; the programs that have ended are accounted for. */
+  /** How often each finding was found, by its number − 1. Includes what ended programs leaked. */
   counts(): Promise<{ readonly counts: readonly number[]; readonly dropped: number }>
   close(): void
 }
@@ -67,13 +67,14 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
       throw new NoDaemonError(`no daemon at ${socket}; start one with \`${daemonCommand(socket)}\``, { cause: error })
     if (code === 'EACCES') throw new Error(`${notServed(socket)} (EACCES)`, { cause: error })
     if (code === 'EPROTOTYPE')
-      throw new Error(`${socket}: this is a socket of some other program, not of a userdma daemon`, { cause: error })
-    if (code === 'EAGAIN') throw new Error(`${socket}: the daemon does not answer (too many wait)`, { cause: error })
+      throw new Error(`${socket} is a socket of another program, not of a userdma daemon`, { cause: error })
+    if (code === 'EAGAIN')
+      throw new Error(`${socket}: the daemon does not answer (its backlog is full)`, { cause: error })
     throw error
   }
 }
 
-/** Of what the daemon sends unsolicited. */
+/** Handlers of unsolicited records. */
 export interface Handlers {
   readonly onTrace?: (record: TraceEvent) => void
   readonly onFinding?: (finding: Finding) => void
@@ -90,20 +91,20 @@ interface Outgoing {
 }
 
 /**
- * Opens a session at `socket`. Throws NoDaemonError if it has no server, and an Error with a message if the daemon
- * speaks another version. The handlers receive what `trace` and `findings` request.
+ * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it, and an Error with a message if the daemon
+ * has another version of the protocol or refuses the session.
  */
 export const openSession = async (socket: string, { onTrace, onFinding }: Handlers = {}): Promise<ToolClient> => {
   const { fd, peer } = dial(socket)
   const daemon = peer.pid
   let answered = false
-  const gone = (): NoDaemonError =>
+  const daemonEnded = (): NoDaemonError =>
     new NoDaemonError(`the daemon at ${socket} (process ${daemon}) ${answered ? 'ended' : 'hung up'}`)
   const incoming = messageBuffer()
   const outgoing = messageBuffer()
   const waiting = new Map<number, Waiting>()
   const readTrace = traceReader()
-  /** Requests that did not fit in the socket yet; messages stay in order. */
+  /** Requests that did not fit in the socket yet; they stay in order. */
   const unsent: Outgoing[] = []
   let serial = 0
   let watcher: Watch | undefined
@@ -127,7 +128,7 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
       const result = send(fd, unsent[0]!.bytes, unsent[0]!.fds)
       if (result === -EAGAIN) break
       unsent.shift()
-      if (result < 0) finish(gone())
+      if (result < 0) finish(daemonEnded())
     }
     watcher?.update({ readable: true, writable: unsent.length > 0 })
   }
@@ -154,7 +155,7 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
       if (length === -EAGAIN) return
       answered ||= length > 0
       if (length > 0) receive(length)
-      else finish(gone())
+      else finish(daemonEnded())
     }
   }
 
@@ -164,10 +165,10 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
   })
 
   /** Sends the message that `write` puts into the buffer; resolves with the reply. */
-  const ask = (write: (serial: number) => number, fds: readonly number[] = []): Promise<Reply> =>
+  const exchange = (write: (serial: number) => number, fds: readonly number[] = []): Promise<Reply> =>
     new Promise((resolve, reject) => {
       if (!watcher) {
-        reject(gone())
+        reject(daemonEnded())
         return
       }
       serial++
@@ -179,21 +180,22 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
 
   const header = (serial: number) => ({ serial, pid: process.pid, tid: process.pid })
   const request = async (wanted: ToolRequest, fds: readonly number[] = []): Promise<ToolReply> => {
-    const { text } = await ask(serial => writeTool(outgoing, header(serial), JSON.stringify(wanted)), fds)
+    const { text } = await exchange(serial => writeTool(outgoing, header(serial), JSON.stringify(wanted)), fds)
     const reply = JSON.parse(text) as ToolReply
     if ('error' in reply) throw new Error(`the daemon at ${socket} refused ${wanted.what}: ${reply.error}`)
     return reply
   }
-  const odd = (what: string): Error => new Error(`the daemon at ${socket} gave an unexpected answer to ${what}`)
+  const unexpectedReply = (what: string): Error =>
+    new Error(`the daemon at ${socket} gave an unexpected reply to ${what}`)
 
-  const { version, error } = await ask(serial => writeHello(outgoing, header(serial)))
-  // EACCES: the daemon may not access our memory, which a tool does not need.
+  const { version, error } = await exchange(serial => writeHello(outgoing, header(serial)))
+  // EACCES: the daemon cannot access our memory, which a tool does not need.
   if (version !== SESSION_VERSION || (error !== 0 && error !== EACCES)) {
-    finish(gone())
+    finish(daemonEnded())
     if (error === EPERM) throw new Error(notServed(socket))
     throw new Error(
       version !== SESSION_VERSION
-        ? `the daemon at ${socket} (process ${daemon}) speaks version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
+        ? `the daemon at ${socket} (process ${daemon}) has version ${version} of the session protocol, this program ${SESSION_VERSION}; use the same userdma for both`
         : error === EMFILE
           ? `the daemon at ${socket} (process ${daemon}) has no sessions or descriptors left for this process or user`
           : `the daemon at ${socket} (process ${daemon}) refused the session: ${errnoName(error)}`,
@@ -207,18 +209,18 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
     async config() {
       const answer = await request({ what: 'config' })
       if ('config' in answer) return answer.config
-      throw odd('config')
+      throw unexpectedReply('config')
     },
     async stat() {
       const answer = await request({ what: 'stat' })
       if ('stat' in answer) return answer.stat
-      throw odd('stat')
+      throw unexpectedReply('stat')
     },
     async qps() {
       const all: QpStat[] = []
       for (let from: QpPlace | undefined; ; ) {
         const answer = await request({ what: 'qps', ...(from && { from }) })
-        if (!('qps' in answer)) throw odd('qps')
+        if (!('qps' in answer)) throw unexpectedReply('qps')
         all.push(...answer.qps)
         if (answer.next === undefined) return all
         from = answer.next
@@ -227,17 +229,17 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
     async waits() {
       const answer = await request({ what: 'waits' })
       if ('waits' in answer) return answer.waits
-      throw odd('waits')
+      throw unexpectedReply('waits')
     },
     async faults(set) {
       const answer = await request(set === undefined ? { what: 'fault' } : { what: 'fault', set })
       if ('faults' in answer) return answer.faults
-      throw odd('fault')
+      throw unexpectedReply('fault')
     },
     async changeDevices(change) {
       const answer = await request({ what: 'device', ...change })
       if ('devices' in answer) return answer.devices
-      throw odd('device')
+      throw unexpectedReply('device')
     },
     async trace(tag, pcap, abi = false) {
       await request({ what: 'trace', tag, pcap: pcap !== undefined, abi }, pcap === undefined ? [] : [pcap])
@@ -248,8 +250,8 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
     async counts() {
       const answer = await request({ what: 'counts' })
       if ('counts' in answer) return answer
-      throw odd('counts')
+      throw unexpectedReply('counts')
     },
-    close: () => finish(gone()),
+    close: () => finish(daemonEnded()),
   }
 }

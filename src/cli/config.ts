@@ -1,6 +1,6 @@
 /*
- * `--device`, `--link`, `--path`, `--fault`, `--torment` and `--ignore-memlock`: parsed, and compared with the options of a running
- * daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
+ * `--device`, `--link`, `--path`, `--fault`, `--torment` and `--ignore-memlock`: parses them, and compares them with
+ * those of a running daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
 import { isSeed, SEED_RANGE } from '../spec/torment.ts'
@@ -21,7 +21,7 @@ export interface ConfigOptions {
   readonly torment?: string
 }
 
-/** The given settings; a setting that was not given is absent. */
+/** The settings given as options; others are absent. */
 export interface WantedConfig {
   readonly devices?: readonly DeviceSpec[]
   readonly fault?: string
@@ -34,7 +34,7 @@ export interface WantedConfig {
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
   const found = known.find(one => one === text)
-  if (found === undefined) throw new Error(`${name} "${text}": there are ${known.join(', ')}`)
+  if (found === undefined) throw new Error(`${name} "${text}" is not one of ${known.join(', ')}`)
   return found
 }
 
@@ -45,7 +45,7 @@ export const parseSeed = (option: string, text: string): number => {
   return seed
 }
 
-/** The rules of all `texts` joined. Throws an Error with a message. The parser is imported only when needed. */
+/** All rules in canonical form. Throws an Error with a message. The parser is imported only when needed. */
 export const canonicalFaults = async (texts: readonly string[]): Promise<string> => {
   const { formatFaults, parseFaults } = await import('../phy/faults/rules.ts')
   return formatFaults(parseFaults(texts.join(';')))
@@ -83,7 +83,7 @@ export const wantedConfig = ({
     }
   })
 
-/** A complete configuration: defaults for what was not given. */
+/** A complete configuration, with defaults for settings that were not given. */
 export const fullConfig = ({
   devices,
   fault,
@@ -123,7 +123,7 @@ export const configArguments = ({
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
 
-/** Order and spelling of addresses do not matter. */
+/** Independent of order and of the spelling of addresses. */
 const canonical = (devices: readonly DeviceSpec[]): string =>
   devices
     .map(({ name, address }) => `${name}@${parseAddress(address)}`)
@@ -139,7 +139,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
   if (wanted.link !== undefined && wanted.link !== running.link) return `has link ${running.link}, not ${wanted.link}`
   const path = running.path ?? 'direct'
   if (wanted.path !== undefined && wanted.path !== path) return `has path ${path}, not ${wanted.path}`
-  if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'keeps to RLIMIT_MEMLOCK'
+  if (wanted.ignoreMemlock && !running.ignoreMemlock) return 'applies RLIMIT_MEMLOCK (no --ignore-memlock)'
   if (wanted.torment !== undefined && wanted.torment !== running.torment)
     return running.torment === undefined
       ? `has no torment, not --torment ${wanted.torment}`

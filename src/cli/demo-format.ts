@@ -1,5 +1,6 @@
 /*
- * Formatting of the demo: headings, short explanations, output of programs, and lines cut to the terminal's width.
+ * Formatting of the demo: headings, short explanations, output of programs, and lines truncated to the terminal's
+ * width.
  */
 const WIDEST = 120
 const NARROWEST = 60
@@ -44,7 +45,7 @@ export const output = (text: string): void => {
   for (const line of text.replace(/^\s*\n|\s+$/g, '').split('\n')) print(`    ${line}`)
 }
 
-/** One line, cut to the output width. */
+/** One line, truncated to the output width. */
 export const cut = (text: string): void => {
   const columns = width() - 4
   print(`    ${text.length > columns ? `${text.slice(0, columns - 1)}…` : text}`)

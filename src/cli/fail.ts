@@ -1,5 +1,5 @@
 /*
- * How a command ends after an error: one line on stderr, status 1 (2 for wrong usage, like shell builtins).
+ * How a command ends on an error: one line on stderr, exit status 1 (2 for wrong usage, like shell builtins).
  */
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
@@ -14,8 +14,8 @@ export class UsageError extends Error {
 const BROKEN_PIPE = 128 + 13
 
 /**
- * The reader of our output has closed it (`| head`): the command ends without an error message. For commands that only
- * print; one that runs a program goes on.
+ * The reader of our output has closed it (`| head`): ends the command without an error message. For commands that only
+ * print; a command that runs a program continues.
  */
 export const exitOnBrokenPipe = (): void => {
   process.stdout.on('error', error => {
@@ -24,7 +24,7 @@ export const exitOnBrokenPipe = (): void => {
   })
 }
 
-/** Owner of a file's folder, if it is another user. */
+/** Advice if another user owns the file's folder. */
 const ownerAdvice = (path: string | undefined): string => {
   if (path === undefined) return ''
   const folder = dirname(path)
@@ -33,26 +33,26 @@ const ownerAdvice = (path: string | undefined): string => {
   return `; ${folder} belongs to ${userText(owner)}: take a folder of your own (\`mkdir -m 700 FOLDER\`, --socket FOLDER/sock)`
 }
 
-/** The error's message, with a remedy for errors of the operating system that have one. */
-export const sentenceOf = (error: unknown): string => {
+/** The error's message, with a remedy for some errors of the operating system. */
+export const messageOf = (error: unknown): string => {
   const { message, code, path } = (error instanceof Error ? error : { message: String(error) }) as NodeJS.ErrnoException
   switch (code) {
     case 'EMFILE':
       return `${message}; this process may open too few files: run \`ulimit -n 1024\` first`
     case 'ENOSPC':
     case 'EDQUOT':
-      return `${message}; there is no room: free some, or choose another place with --socket PATH`
+      return `${message}; free some disk space, or choose another place with --socket PATH`
     case 'EACCES':
       return message + ownerAdvice(path)
     case 'ENOENT':
       if (path?.startsWith('/proc/'))
-        return `${message}; /proc is not mounted here, where programs' memory and descriptors are found: \`mount -t proc proc /proc\``
+        return `${message}; /proc is not mounted, and the daemon needs it for programs' memory and descriptors: \`mount -t proc proc /proc\``
   }
   return message
 }
 
 /** Prints the error and ends the process, with the error's `status` if it has one. */
 export const fail = (error: unknown): never => {
-  process.stderr.write(`userdma: ${sentenceOf(error)}\n`)
+  process.stderr.write(`userdma: ${messageOf(error)}\n`)
   process.exit(error instanceof Error && 'status' in error && typeof error.status === 'number' ? error.status : 1)
 }

@@ -1,10 +1,10 @@
 /*
- * How a command finds its daemon (docs/decisions/joining-a-daemon.md): it joins the one at a given socket, joins or
- * starts the user's own, or starts a private one in a fresh folder.
+ * How a command finds its daemon (docs/decisions/joining-a-daemon.md): it joins the daemon at a given socket, joins or
+ * starts the user's own, or starts a private daemon in a new folder.
  *
- * A daemon that a command starts ends with its last client; the session that the command holds while the program runs
- * counts as one. Two commands that start at the same time may both start a daemon: the one that finds the socket taken
- * ends, and its command joins the other.
+ * A daemon that a command starts ends with its last client; the session that the command holds while its program runs
+ * counts as a client. Two commands that start at the same time may both start a daemon: the daemon that finds the
+ * socket in use ends, and its command joins the other.
  */
 import { join } from 'node:path'
 import { makeUserSocket, namedSocket } from '../verbs/remote/user-socket.ts'
@@ -24,20 +24,20 @@ export interface Joined {
   readonly client: ToolClient
   /** The last output of the daemon, if this command started it; otherwise empty. */
   lastWords(): string
-  /** Ends the session; a private daemon ends with it, and its folder is removed. */
+  /** Ends the session. A private daemon ends too, and its folder is removed. */
   leave(): Promise<void>
 }
 
-/** Attempts to start: another attempt follows when the daemon that won the race has already ended. */
+/** Maximum number of starts: if another daemon had the socket, but has ended by now, the start is repeated. */
 const ATTEMPTS = 5
-/** Milliseconds after which a private daemon without clients that has not ended gets a signal. */
-const PATIENCE = 5000
+/** Milliseconds after which a private daemon without clients that has not ended is killed. */
+const END_TIMEOUT = 5000
 
 const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<Joined> => {
   const folder = privateFolder()
   try {
     const socket = join(folder, 'sock')
-    // If this process is killed, only the daemon can clean up.
+    // If this process is killed, only the daemon can remove the folder.
     const daemon = await startInBackground(socket, fullConfig(wanted), ['--remove-folder'])
     const client = await openSession(socket, handlers)
     return {
@@ -46,7 +46,7 @@ const startPrivate = async (wanted: WantedConfig, handlers?: Handlers): Promise<
       async leave() {
         client.close()
         daemon.process.ref()
-        const timer = setTimeout(() => daemon.process.kill('SIGKILL'), PATIENCE)
+        const timer = setTimeout(() => daemon.process.kill('SIGKILL'), END_TIMEOUT)
         await daemon.ended
         clearTimeout(timer)
         removeFolder(folder)
@@ -89,11 +89,11 @@ const requireSame = async (client: ToolClient, wanted: WantedConfig): Promise<vo
   const why = await difference(wanted, await client.config())
   if (why)
     throw new Error(
-      `the daemon at ${client.socket} (process ${client.daemon}) ${why}; use --private for one of your own`,
+      `the daemon at ${client.socket} (process ${client.daemon}) ${why}; use --private to start a daemon of your own`,
     )
 }
 
-/** Joins or starts a daemon as the options say. Throws an Error with a message. */
+/** Joins or starts a daemon as the options require. Throws an Error with a message. */
 export const joinDaemon = async (options: JoinOptions, handlers?: Handlers): Promise<Joined> => {
   const wanted = await wantedConfig(options)
   if (options.private) {

@@ -1,6 +1,6 @@
 /*
  * Waits until a program listens on a TCP port. Connecting would disturb it: programs such as ibv_rc_pingpong take the
- * first connection as their peer. /proc/net shows the state but has no notification, so it is polled every few
+ * first connection as their peer. /proc/net shows the state without notifications, so it is polled every few
  * milliseconds.
  */
 import { readFileSync } from 'node:fs'
@@ -28,18 +28,18 @@ const isListening = (port: number): boolean => {
 
 /** Resolves when a socket listens on the port; false if `ended` resolves first. */
 export const untilListening = async (port: number, ended: Promise<unknown>): Promise<boolean> => {
-  let over = false
+  let hasEnded = false
   void ended.then(() => {
-    over = true
+    hasEnded = true
   })
   for (;;) {
     if (isListening(port)) return true
-    if (over) return false
+    if (hasEnded) return false
     await new Promise(resolve => setTimeout(resolve, INTERVAL))
   }
 }
 
-/** A TCP port that was just free. */
+/** A TCP port that was free a moment ago. */
 export const freePort = (): Promise<number> =>
   new Promise((resolve, reject) => {
     const server = createServer()

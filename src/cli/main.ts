@@ -34,7 +34,7 @@ const withConfig = (command: Command): Command =>
     .option('--torment <seed>', 'let the devices do what the specification allows and hardware rarely does')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
-/** `program`: the name of the argument, in brackets if it may be absent. */
+/** `program`: name of the argument, in square brackets if it is optional. */
 const withJoin = (command: Command, program = '<program>'): Command =>
   withConfig(
     command
@@ -249,7 +249,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
   },
 }
 
-/** The whole command line; with a command's name only that command, since every start pays for the declarations. */
+/** The whole command line; or with `named` only that command, because every start pays for the declarations. */
 const buildProgram = (named: string | undefined): Command => {
   const program = new Command('userdma')
     .description('RDMA devices in user space: unmodified programs use them without hardware, kernel modules or root.')
@@ -271,11 +271,11 @@ const buildProgram = (named: string | undefined): Command => {
       ),
     )
 
-  // Options never precede the command's name.
+  // The command's name precedes all options, so with `named` there is no --version.
   if (named === undefined) program.version(packageVersion(), '-V, --version', 'print the version')
   for (const [name, declare] of Object.entries(commands)) if (named === undefined || named === name) declare(program)
 
-  for (const command of program.commands.flatMap(one => [one, ...one.commands])) {
+  for (const command of program.commands.flatMap(command => [command, ...command.commands])) {
     const { parent } = command
     const name = `userdma ${parent === null || parent === program ? '' : `${parent.name()} `}${command.name()}`
     command.helpOption('-h, --help', 'print this help').configureOutput({
@@ -285,14 +285,16 @@ const buildProgram = (named: string | undefined): Command => {
   return program
 }
 
-/** Commands that go on when their output is closed. */
-const STAYING = ['daemon', 'run', 'trace', 'check']
+/** Commands that continue when their output is closed. */
+const CONTINUE_WITHOUT_OUTPUT = ['daemon', 'run', 'trace', 'check']
 
-/** A function, since a module bundled for a faster start (scripts/bundle.mjs) cannot have a top-level await. */
+/**
+ * A function, because modules that are bundled for a faster start (scripts/bundle.mjs) cannot have a top-level await.
+ */
 const main = async (): Promise<void> => {
   const [, , first] = process.argv
   try {
-    if (first === undefined || !STAYING.includes(first)) exitOnBrokenPipe()
+    if (first === undefined || !CONTINUE_WITHOUT_OUTPUT.includes(first)) exitOnBrokenPipe()
     const program = buildProgram(first !== undefined && Object.hasOwn(commands, first) ? first : undefined)
     if (first === undefined) {
       program.outputHelp({ error: true })

@@ -1,11 +1,14 @@
 /*
- * Output files of commands (host/output-file.ts); one that cannot be written is a usage error.
+ * Output files of commands (host/output-file.ts). A file that cannot be written is a usage error.
  */
 import { closeSync, writeSync } from 'node:fs'
 import { createOutputFile } from '../host/output-file.ts'
 import { UsageError } from './fail.ts'
 
-/** Opens an empty file, a device or a FIFO for writing; returns its descriptor. Throws UsageError with a message. */
+/**
+ * Creates an empty file, or opens a device or FIFO, for writing; returns its descriptor. Throws UsageError with a
+ * message.
+ */
 export const createOutput = (name: string): number => {
   try {
     return createOutputFile(name)
@@ -15,7 +18,7 @@ export const createOutput = (name: string): number => {
 }
 
 export interface Output {
-  /** A failure is told once; the program that runs goes on, and later text is dropped. */
+  /** The first failure is reported; the program continues, and later text is dropped. */
   write(text: string): void
   readonly failed: boolean
   close(): void
@@ -23,7 +26,7 @@ export interface Output {
 
 const STDERR = 2
 
-/** Where a command writes while it runs a program: the file, or standard error. Throws UsageError as `createOutput`. */
+/** The output of a command that runs a program: the file, or standard error. Throws UsageError as `createOutput`. */
 export const openOutput = (name: string | undefined): Output => {
   const fd = name === undefined ? STDERR : createOutput(name)
   let failed = false
@@ -49,7 +52,7 @@ export const openOutput = (name: string | undefined): Output => {
   }
 }
 
-/** Writes everything, also to a pipe that is temporarily full. */
+/** Writes everything, retrying while a pipe is full. */
 const writeAll = (fd: number, text: string): void => {
   const bytes = Buffer.from(text)
   for (let at = 0; at < bytes.length; ) {
@@ -58,7 +61,7 @@ const writeAll = (fd: number, text: string): void => {
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
       if (code === 'EAGAIN') continue
-      // The reader of our output has closed it; the program goes on.
+      // The reader of our output has closed it; the program continues.
       if (code === 'EPIPE') return
       throw error
     }

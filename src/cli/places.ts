@@ -1,5 +1,5 @@
 /*
- * Locations: the checkout (or installed package), the preload library, and temporary folders.
+ * Paths: the checkout (or installed package), the preload library, and temporary folders.
  */
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,7 +17,7 @@ const findRoot = (): string => {
 /** The folder with package.json: the checkout, or the installed package. */
 export const packageRoot = findRoot()
 
-/** The entry module of a new process of the command line. */
+/** The entry module for a new process of the command line. */
 export const mainModule = join(dirname(here), `main${here.endsWith('.ts') ? '.ts' : '.js'}`)
 
 /** The path of the preload library. Throws an Error if it is not built or its path cannot be in LD_PRELOAD. */
@@ -29,12 +29,12 @@ export const shimLibrary = (): string => {
     )
   if (/[\s:]/.test(path))
     throw new Error(
-      `the path of the preload library, "${path}", has a space or a colon, which LD_PRELOAD cannot carry; move ${packageRoot} elsewhere`,
+      `the path of the preload library, "${path}", has a space or a colon, which LD_PRELOAD does not allow; move ${packageRoot} elsewhere`,
     )
   return path
 }
 
-/** A new folder that only this user can enter. Throws an Error where the temporary folder cannot be written to. */
+/** Creates a folder that only this user can enter. Throws an Error if the temporary folder is not writable. */
 export const privateFolder = (): string => {
   let folder: string
   try {
@@ -43,13 +43,13 @@ export const privateFolder = (): string => {
     const { code } = error as NodeJS.ErrnoException
     throw new Error(`cannot make a folder in ${tmpdir()} (${code}); set TMPDIR to a folder of yours`, { cause: error })
   }
-  // Independent of the umask.
+  // mkdtemp's mode depends on the umask.
   chmodSync(folder, 0o700)
   return folder
 }
 
 export const removeFolder = (folder: string): void => rmSync(folder, { recursive: true, force: true })
 
-/** Of package.json. */
+/** The version in package.json. */
 export const packageVersion = (): string =>
   (JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string }).version

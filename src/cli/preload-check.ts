@@ -1,6 +1,6 @@
 /*
- * Checks whether the dynamic linker will load the preload library into a program: without it the program reports only
- * that it finds no devices.
+ * Checks whether the dynamic linker will load the preload library into a program: otherwise the program would only
+ * report that it finds no devices.
  */
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -41,26 +41,26 @@ const problemOfFile = (fd: number): string | undefined => {
   if (header.length < HEADER_BYTES || header.readUInt32BE(0) !== MAGIC) return undefined
   const machine = MACHINES[process.arch]
   if (header[AT.CLASS] !== CLASS_64 || (machine !== undefined && header.readUInt16LE(AT.MACHINE) !== machine))
-    return 'it is for another kind of processor than the preload library'
+    return 'it is built for another processor than the preload library'
   const interpreter = interpreterOf(fd, header)
   if (interpreter === undefined) return 'it is linked statically, so nothing can be preloaded'
-  if (basename(interpreter).startsWith('ld-musl')) return 'it uses musl, and the preload library glibc'
+  if (basename(interpreter).startsWith('ld-musl')) return 'it uses musl; the preload library needs glibc'
   return undefined
 }
 
-/** Why this file will not load the preload library, as half a sentence; undefined if nothing is known against it. */
+/** Why this file will not load the preload library, without subject; undefined if no reason is known. */
 const problemOf = (path: string, args: readonly string[], isFirst: boolean): string | undefined => {
   if (basename(path) === 'env' && args.some(arg => /^-[a-zA-Z]*i[a-zA-Z]*$|^--ignore-environment$|^-$/.test(arg)))
     return 'it starts its program without the environment that names the preload library'
   let fd: number
   try {
     const { mode, uid } = statSync(path)
-    // A script runs many such programs, most of which have nothing to do with devices.
+    // Checked for the first program only: a script runs many set-id programs that do not use devices.
     if (isFirst && (mode & SET_ID) !== 0 && uid !== process.getuid?.())
       return 'it changes its user or group when it starts'
     fd = openSync(path, 'r')
   } catch {
-    // Execute permission does not imply read permission.
+    // An executable file need not be readable.
     return undefined
   }
   try {
@@ -75,11 +75,11 @@ const problemOf = (path: string, args: readonly string[], isFirst: boolean): str
 export interface PreloadProblem {
   /** The program, as on the command line. */
   readonly name: string
-  /** The reason, as half a sentence. */
+  /** The reason, without subject. */
   readonly problem: string
 }
 
-/** The programs started by a command line that will not load the preload library. */
+/** The programs started by a command line that will not load the preload library, with reasons. */
 export const preloadProblems = (program: string, args: readonly string[]): readonly PreloadProblem[] => {
   const problems = new Map<string, string>()
   for (const started of startedPrograms(program, args)) {

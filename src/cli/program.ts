@@ -1,6 +1,6 @@
 /*
- * Runs the program of a command line transparently: it inherits input and output, signals are forwarded, and its exit
- * becomes ours. Its environment makes the devices visible: the preload library and the daemon's socket.
+ * Runs the program of a command line transparently: it inherits input and output, gets our signals, and its exit status
+ * becomes ours. Its environment names the preload library and the daemon's socket, which make the devices visible.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { accessSync, closeSync, constants, openSync, type Stats, statSync } from 'node:fs'
@@ -9,7 +9,7 @@ import { delimiter, join } from 'node:path'
 import { SessionEnv } from '../spec/session.ts'
 import { shimLibrary } from './places.ts'
 
-/** A program that cannot be run; `status` as in shells: 127 not found, 126 not executable. */
+/** A program that cannot be run. `status` as in shells: 127 not found, 126 not executable. */
 export class ProgramError extends Error {
   override readonly name = 'ProgramError'
   readonly status: 126 | 127
@@ -30,7 +30,10 @@ export const withoutShim = (env: NodeJS.ProcessEnv): NodeJS.ProcessEnv => {
   return others.length > 0 ? { ...rest, LD_PRELOAD: others.join(':') } : rest
 }
 
-/** What a program records of itself: `tag` identifies its calls to a trace, `stacks` has it name where it makes them. */
+/**
+ * What the preload library reports about the program: `tag` identifies its calls to a trace; `stacks`: also the stacks
+ * of calls and posts.
+ */
 export interface Recording {
   readonly tag?: string | undefined
   readonly stacks?: boolean
@@ -51,7 +54,7 @@ export const programEnvironment = (socket: string, { tag, stacks = false }: Reco
   }
 }
 
-/** The file's stat; undefined also for paths that we may not access, such as other users' folders in PATH. */
+/** The file's stat; undefined also for paths that we may not access, for example other users' folders in PATH. */
 const statOf = (path: string): Stats | undefined => {
   try {
     return statSync(path)
@@ -69,7 +72,7 @@ const isExecutableFile = (path: string): boolean => {
   }
 }
 
-/** Candidates for a program's name: its path, or the folders of PATH. */
+/** Paths to try for a program's name. */
 const candidatesOf = (program: string): string[] => {
   if (program.includes('/')) return [program]
   return program === '' ? [] : (process.env.PATH ?? '').split(delimiter).map(folder => join(folder || '.', program))
@@ -83,7 +86,7 @@ export const requireProgram = (program: string): string => {
   const candidates = candidatesOf(program)
   const path = candidates.find(isExecutableFile)
   if (path !== undefined) return path
-  const found = candidates.map(path => ({ path, stat: statOf(path) })).find(one => one.stat)
+  const found = candidates.map(path => ({ path, stat: statOf(path) })).find(({ stat }) => stat)
   if (found) {
     const where = found.path === program ? program : `${program}: ${found.path}`
     throw new ProgramError(
@@ -95,7 +98,7 @@ export const requireProgram = (program: string): string => {
 }
 
 /**
- * Whether we have a controlling terminal: it sends SIGINT and SIGQUIT to the program too, so we must not forward them.
+ * Whether there is a controlling terminal: it sends SIGINT and SIGQUIT to the program too, so we must not forward them.
  */
 const hasTerminal = (): boolean => {
   try {
@@ -110,7 +113,7 @@ const FORWARDED = ['SIGHUP', 'SIGTERM', 'SIGUSR1', 'SIGUSR2', 'SIGCONT'] as cons
 const BY_TERMINAL = ['SIGINT', 'SIGQUIT'] as const
 
 /**
- * Runs the program to its end and returns its exit status, 128+n after signal n. Throws ProgramError if it cannot be
+ * Runs the program to its end and returns its exit status, or 128+n after signal n. Throws ProgramError if it cannot be
  * started.
  */
 export const runProgram = (program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> =>
@@ -125,8 +128,8 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
       ...FORWARDED.map((signal): [NodeJS.Signals, typeof forward] => [signal, forward]),
       ...BY_TERMINAL.map((signal): [NodeJS.Signals, typeof forward] => [signal, byTerminal]),
     ]
-    // Installed before the program is spawned, so that a signal during spawn is forwarded afterwards instead of ending
-    // this process alone.
+    // Installed before the program is spawned: a signal during spawn is then ignored rather than ending this process
+    // alone.
     for (const [signal, handler] of handlers) process.on(signal, handler)
     const settle = (): void => {
       for (const [signal, handler] of handlers) process.off(signal, handler)
@@ -134,8 +137,8 @@ export const runProgram = (program: string, args: readonly string[], env: NodeJS
     const refuse = (error: unknown): void => {
       settle()
       const { code } = error as NodeJS.ErrnoException
-      // The file existed a moment ago, so its interpreter (#!) is missing.
-      if (code === 'ENOENT') reject(new ProgramError(127, `${program}: the interpreter that it names does not exist`))
+      // The file existed a moment ago, so the interpreter in its #! line is missing.
+      if (code === 'ENOENT') reject(new ProgramError(127, `${program}: its interpreter does not exist`))
       else reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
     }
     try {

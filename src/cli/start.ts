@@ -1,9 +1,9 @@
 /*
  * Starts a daemon in the background and waits until it is ready.
  *
- * The daemon gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon,
- * and inherits none of our descriptors: it may outlive us, and a pipeline that we belong to must not wait for it. Its
- * output goes to a file beside its socket.
+ * The daemon gets a process session of its own, so that the terminal's Ctrl-C reaches the program and not the daemon.
+ * It inherits none of our descriptors: it may run longer than we do, and a pipeline that contains us must not wait for
+ * it. Its output goes to a file beside its socket.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
@@ -14,10 +14,10 @@ import { configArguments } from './config.ts'
 import { mainModule } from './places.ts'
 import { withoutShim } from './program.ts'
 
-/** First words of the daemon's output: when it is ready; in the background also why it cannot start. */
+/** First words of the daemon's output when it is ready, and, in the background, when it cannot start. */
 export const READY = 'userdma daemon: ready on '
 export const FAILED = 'userdma daemon: failed: '
-/** Prefixes of log lines that only report its start and end. */
+/** Prefix of the log lines about the daemon's start and end. */
 export const NOTE = 'userdma daemon: process '
 
 export interface StartedDaemon {
@@ -28,7 +28,7 @@ export interface StartedDaemon {
   lastWords(): string
 }
 
-/** It ended before it was ready; the message has its output. */
+/** The daemon ended before it was ready; the message contains its output. */
 export class StartError extends Error {
   override readonly name = 'StartError'
 }
@@ -48,11 +48,11 @@ export const startInBackground = async (
   config: DaemonConfig,
   options: readonly string[] = [],
 ): Promise<StartedDaemon> => {
-  // A temporary name until this daemon serves the socket: another command may start one at the same time.
+  // A temporary name until this daemon serves the socket: another command may start a daemon at the same time.
   const log = join(dirname(socket), 'daemon.log')
-  const ours = `${log}.${process.pid}`
+  const ownLog = `${log}.${process.pid}`
   const { [SessionEnv.tag]: _tag, [SessionEnv.socket]: _socket, ...env } = withoutShim(process.env)
-  const output = openSync(ours, 'w', 0o600)
+  const output = openSync(ownLog, 'w', 0o600)
   try {
     const child = spawn(
       process.execPath,
@@ -72,12 +72,12 @@ export const startInBackground = async (
       child.once('exit', () => resolve())
       child.once('error', () => resolve())
     })
-    await untilReady(child, ours)
-    renameSync(ours, log)
+    await untilReady(child, ownLog)
+    renameSync(ownLog, log)
     return { process: child, ended, lastWords: () => lastLines(log) }
   } finally {
     closeSync(output)
-    rmSync(ours, { force: true })
+    rmSync(ownLog, { force: true })
   }
 }
 
@@ -89,7 +89,7 @@ const untilReady = (child: ChildProcess, log: string): Promise<void> =>
       const why = text.startsWith(FAILED) ? text.slice(FAILED.length).trim() : lastLines(log)
       reject(new StartError(why || `the daemon ended with ${signal ?? `status ${status}`} before it was ready`))
     }
-    // After `close` the output is complete.
+    // At `close` the output is complete.
     child.once('error', failed).once('close', ended)
     child.stdout?.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk

@@ -1,6 +1,7 @@
 /*
- * The programs that a command line visibly starts: the program itself, the interpreter of a script, and the
- * programs that `env`, `timeout` and the like or `sh -c` start. The lines of a script are not read.
+ * The programs that a command line starts, if that can be seen from the command line: the program itself, the
+ * interpreter of a script, and programs started by `env`, `timeout` and the like or by `sh -c`. The contents of scripts
+ * are not read.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
 import { basename } from 'node:path'
@@ -11,16 +12,16 @@ export interface StartedProgram {
   readonly name: string
   readonly path: string
   readonly args: readonly string[]
-  /** The script whose interpreter it is. */
+  /** Set for an interpreter: the script. */
   readonly interpreterOf?: string
 }
 
-/** Linux's limit on scripts whose interpreters are scripts. */
-const DEEPEST = 4
+/** Linux's limit on the nesting of interpreters. */
+const MAX_DEPTH = 4
 /** Bytes of a script's first line that Linux reads. */
 const FIRST_LINE = 256
 
-/** Programs that run the first of their arguments that is a program. */
+/** Programs that run the first of their arguments that names a program. */
 const LAUNCHERS = new Set(['env', 'nice', 'nohup', 'numactl', 'setsid', 'stdbuf', 'taskset', 'time', 'timeout'])
 const SHELLS = new Set(['ash', 'bash', 'dash', 'ksh', 'sh', 'zsh'])
 
@@ -44,7 +45,7 @@ const firstLine = (path: string): { readonly interpreter: string; readonly argum
 
 /** Shell words that may precede a command. */
 const BEFORE_COMMANDS = /^(?:\w+=.*|if|then|else|elif|while|until|do|!|\{|exec|command)$/
-/** Placeholder for quoted text, which is not interpreted. */
+/** Placeholder for quoted text, which is not parsed. */
 const QUOTED = '\0'
 
 /** The words of each command in a shell's text; commands whose first word is quoted or expanded are omitted. */
@@ -70,7 +71,7 @@ const collect = (
   interpreterOf?: string,
 ): void => {
   const path = findProgram(name)
-  if (path === undefined || depth > DEEPEST) return
+  if (path === undefined || depth > MAX_DEPTH) return
   found.push({ name, path, args, ...(interpreterOf !== undefined && { interpreterOf }) })
   const script = firstLine(path)
   if (script !== undefined) {
@@ -86,7 +87,7 @@ const collect = (
   }
 }
 
-/** The programs that a command line starts, itself first; none if it does not exist. */
+/** The programs that a command line starts, itself first; empty if the program does not exist. */
 export const startedPrograms = (program: string, args: readonly string[]): readonly StartedProgram[] => {
   const found: StartedProgram[] = []
   collect(program, args, 0, found)

@@ -1,8 +1,8 @@
 /*
- * Calls and packets of a conversation in the order of time, for the demo: which program made a call, and who sent which
+ * Calls and packets of a conversation in order of time, for the demo: which program made a call, and who sent which
  * packet to whom.
  *
- * Packets on one device identify sender and receiver only by queue pair numbers; the calls that created them tell their
+ * Packets on one device identify sender and receiver only by QPN; the calls that created the queue pairs tell their
  * processes.
  */
 import { callJson, callLine } from '../trace/calls.ts'
@@ -22,10 +22,10 @@ export interface Entry {
   readonly acknowledges: boolean
 }
 
-/** The line of a traced call without its process, which is in `who`, and without its duration. */
+/** The line of a traced call without process and duration. */
 const callText = (record: TraceRecord): string => callLine(record).replace(/^\[pid [^\]]*\] (?:fd \d+ )?/, '')
 
-/** The process that made each queue pair, by its number. */
+/** The process that created each queue pair, by QPN. */
 const ownersOf = (records: readonly TraceRecord[]): Map<number, number> => {
   const owners = new Map<number, number>()
   for (const record of records) {
@@ -42,7 +42,7 @@ const packetsOf = (capture: Uint8Array): { readonly time: number; readonly packe
     return frame.kind === 'opaque' ? [] : [{ time: Number(time / 1000n), packet: parsePacket(frame.payload) }]
   })
 
-/** Calls and packets in the order of time. `names`: the name of each process. */
+/** Calls and packets in order of time. `names`: the name of each process. */
 export const timeline = (
   records: readonly TraceRecord[],
   capture: Uint8Array,
@@ -73,7 +73,7 @@ export const timeline = (
   return [...calls, ...packets].sort((a, b) => a.time - b.time)
 }
 
-/** The entries up to the acknowledgement of message number `messages`; all if there are fewer. */
+/** The entries up to the acknowledgement of message number `messages`; all entries if there are fewer messages. */
 export const firstMessages = (entries: readonly Entry[], messages: number): readonly Entry[] => {
   let left = messages
   const end = entries.findIndex(({ acknowledges }) => acknowledges && --left === 0)

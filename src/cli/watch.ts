@@ -1,13 +1,13 @@
 /*
- * `userdma stat --watch`: activity of devices as rates, one line per device and interval with activity, until the
- * daemon ends or Ctrl-C. With JSON, a whole stat per line.
+ * `userdma stat --watch`: rates of devices, one line per interval for each device with activity, until the daemon ends
+ * or Ctrl-C. With --json, the whole stat per line.
  */
 import type { DeviceStat } from '../uapi/tool.ts'
 import type { ToolClient } from './client.ts'
 import { bytesText, type QueryOptions, queryStat } from './commands/stat.ts'
 import { UsageError } from './fail.ts'
 
-/** Seconds of an interval. */
+/** Limits of an interval, seconds. */
 const SHORTEST = 0.1
 const LONGEST = 3600
 
@@ -22,7 +22,7 @@ export const watchSeconds = (text: string | true): number => {
 /** Bytes per unit of PortCounters' data counters. */
 const WORD = 4
 
-/** The line about a device's activity in `seconds`; undefined if there was none. */
+/** The line about a device's activity during `seconds`; undefined if there was none. */
 export const rateText = (before: DeviceStat, after: DeviceStat, seconds: number): string | undefined => {
   const rate = (kind: 'hw_counters' | 'counters' | 'faults', name: string): number =>
     (after[kind][name]! - (before[kind][name] ?? 0)) / seconds

@@ -1,7 +1,7 @@
 /*
- * The clients of the subsystem (R31, R40): one table defines the order in which they are started. Core adds a device to
- * them in that order and removes it in reverse order, so that a client may use those above it; they are stopped in
- * reverse order too. A client that fails to start, as a whole or with one device, does not affect the others.
+ * The clients of the subsystem (R31, R40). One table defines the order in which they start. Core adds a device to them
+ * in that order and removes it in reverse order, so a client may use the clients before it in the table; they also stop
+ * in reverse order. A client that fails to start, entirely or for one device, does not affect the others.
  */
 import { coreClasses } from '../core/base/all.ts'
 import type { Core, DriverClass } from '../core/model.ts'
@@ -13,7 +13,7 @@ import { cmClasses } from './rdma-cm/classes.ts'
 import { RdmaCm, type RdmaCmEnvironment } from './rdma-cm/rdma-cm.ts'
 
 interface ClientTypes {
-  /** Queue pair 1 of every device, and agents of it. */
+  /** Queue pair 1 of every device, and its agents. */
   readonly mad: MadLayer
   /** Connections by address and port. */
   readonly rdma_cm: RdmaCm
@@ -22,13 +22,13 @@ interface ClientTypes {
 }
 export type ClientName = keyof ClientTypes
 
-const begin: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
+const starters: { readonly [N in ClientName]: (clients: Clients) => ClientTypes[N] } = {
   mad: ({ core, environment }) => new MadLayer(core, environment),
   rdma_cm: clients => new RdmaCm(clients.core, clients.use('mad'), clients.environment),
   ipoib: ({ core, environment }) => new IpOverDevice(core, environment),
 }
 /** In the order in which they are started. */
-export const clientNames = Object.keys(begin) as readonly ClientName[]
+export const clientNames = Object.keys(starters) as readonly ClientName[]
 
 /** A client that has timers. */
 interface Timed {
@@ -39,7 +39,7 @@ interface Timed {
 export class Clients {
   readonly core: Core
   readonly environment: RdmaCmEnvironment
-  readonly #begun: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
+  readonly #started: Partial<{ -readonly [N in ClientName]: ClientTypes[N] }> = {}
   readonly #timed: Timed[] = []
 
   constructor(core: Core, environment: RdmaCmEnvironment) {
@@ -48,31 +48,31 @@ export class Clients {
   }
 
   /**
-   * A client, which is started now if it was not yet, after those above it. Throws its error; a client above it that
-   * fails is started again next time.
+   * Returns a client; starts it first, after the clients before it in the table, if it is not started. Throws the
+   * client's own error. An earlier client that failed is tried again at the next call.
    */
   use<N extends ClientName>(name: N): ClientTypes[N] {
-    const known = this.#begun[name]
+    const known = this.#started[name]
     if (known !== undefined) return known as ClientTypes[N]
-    for (const above of clientNames.slice(0, clientNames.indexOf(name)))
+    for (const earlier of clientNames.slice(0, clientNames.indexOf(name)))
       try {
-        this.use(above)
+        this.use(earlier)
       } catch (error) {
         this.core.report(error)
       }
-    return this.#begin(name)
+    return this.#start(name)
   }
 
-  #begin<N extends ClientName>(name: N): ClientTypes[N] {
-    const client = begin[name](this)
-    this.#begun[name] = client
+  #start<N extends ClientName>(name: N): ClientTypes[N] {
+    const client = starters[name](this)
+    this.#started[name] = client
     if ('onTimeout' in client) this.#timed.push(client)
     return client
   }
 
   /** When `onTimeout` must be called next, µs; Infinity for never. */
   nextTimeout(): number {
-    // After every call and drive of a program in this process: no iterator is made.
+    // Called after every call and poll of a program in this process: a loop without an iterator.
     let next = Number.POSITIVE_INFINITY
     for (let i = 0; i < this.#timed.length; i++) next = Math.min(next, this.#timed[i]!.nextTimeout())
     return next
@@ -85,13 +85,13 @@ export class Clients {
     return progress
   }
 
-  /** Steps that stop them, in reverse order. */
-  get endings(): readonly (() => void)[] {
-    return [...clientNames].reverse().map(name => () => this.#begun[name]?.close())
+  /** Functions that stop the clients, in reverse order. */
+  get stopSteps(): readonly (() => void)[] {
+    return [...clientNames].reverse().map(name => () => this.#started[name]?.close())
   }
 }
 
-/** The classes of a core with clients, which are started when a call arrives. */
+/** The classes of a core with clients. A client starts at the first call of one of its classes. */
 export const classesWithClients = (clients: () => Clients): readonly DriverClass[] => [
   ...coreClasses,
   ...madClasses(() => clients().use('mad')),

@@ -1,15 +1,15 @@
 /*
  * The state of one connection, or of one service id resolution: ids, state, path, the parameters agreed by both ends,
- * and the message that waits for an answer. The engine (engine.ts) changes it; consumers read it.
+ * and the message that waits for its answer. The engine (engine.ts) changes it; consumers read it.
  */
 import type { CmState } from '../spec/cm-states.ts'
 import type { CmMessageName } from '../spec/wire/mad.ts'
 import type { CmMessage } from '../wire/mad.ts'
 import type { Timed } from './timer-queue.ts'
 
-/** A path between a local and a remote port, with the REQ's fields about it. */
+/** A path between a local and a remote port, with the fields of a REQ that describe it. */
 export interface CmPath {
-  /** The local device, by its consumer's number. */
+  /** The consumer's number of the local device. */
   readonly device: number
   /** 16 bytes each. */
   readonly localGid: Uint8Array
@@ -26,7 +26,7 @@ export interface CmPath {
   readonly packetLifeTime: number
 }
 
-/** The queue pairs of a connection. XRC: an initiator on the active side, a target on the passive side. */
+/** The type of the queue pairs. XRC: an initiator on the active side, a target on the passive side. */
 export type CmTransport = 'RC' | 'UC' | 'XRC'
 
 /** Vendor options of enhanced connection establishment. */
@@ -41,7 +41,7 @@ export interface CmOffer {
   readonly qpn: number
   readonly startingPsn: number
   /**
-   * READs and atomics that it can serve at once (responder resources), and that it may have outstanding (initiator
+   * READs and atomics that this end can serve concurrently (responder resources), and may have outstanding (initiator
    * depth).
    */
   readonly responderResources: number
@@ -61,7 +61,7 @@ export interface CmRequest extends CmOffer {
   readonly transport: CmTransport
   /** 0 to 7. */
   readonly retryCount: number
-  /** Exponents: how long each side may take to answer a message (CM response timeouts). */
+  /** Timeouts as exponents: how long each side may take to answer a message (CM response timeouts). */
   readonly remoteResponseTimeout: number
   readonly localResponseTimeout: number
   /** Retries of a message, 0 to 15. */
@@ -102,7 +102,7 @@ export interface CmPending extends CmSent {
 export interface CmListener {
   readonly serviceId: bigint
   readonly serviceMask: bigint
-  /** Undefined: requests to all devices. */
+  /** Undefined: all devices. */
   readonly device: number | undefined
   /** Backlog: further requests are dropped, and their senders retry. */
   readonly backlog: number
@@ -111,7 +111,7 @@ export interface CmListener {
 
 export class CmConnection implements Timed {
   state: CmState = 'IDLE'
-  /** 0 until the peer has sent its own. */
+  /** 0 until the peer's first message. */
   remoteId = 0
   remoteCaGuid = 0n
   /** Transaction id of the message that is being answered. */
@@ -121,7 +121,7 @@ export class CmConnection implements Timed {
   /** Microseconds until an unanswered message is sent again. */
   answerTimeout = 0
   maxCmRetries = 0
-  /** Exponent: the time that our answer may take, sent as an MRA when the peer repeats its message. */
+  /** Exponent: how long our answer may take. Sent as an MRA when the peer repeats its message. */
   serviceTimeout = 0
   pending: CmPending | undefined
   /** The last RTU, MRA or DREP, repeated for duplicates of the message that it answers. */
@@ -129,7 +129,7 @@ export class CmConnection implements Timed {
   listener: CmListener | undefined
   /** The peer has offered an alternate path, which the REP declines. */
   hasAlternatePath = false
-  /** The consumer has destroyed it: it no longer exists, or is in TIMEWAIT. */
+  /** The consumer has destroyed the connection; it exists at most in TIMEWAIT. */
   destroyed = false
   readonly agreed: CmAgreement = {
     localQpn: 0,
@@ -143,13 +143,13 @@ export class CmConnection implements Timed {
     transport: 'RC',
     ackTimeout: 0,
   }
-  /** Its keys in the registry beside its own id; '' for none. */
+  /** Keys in the registry besides the local id; '' if not registered under that kind of key. */
   readonly keys = { remoteId: '', remoteQpn: '', localQpn: '', request: '' }
   deadline = Number.POSITIVE_INFINITY
   heapIndex = -1
   localId: number
 
-  /** A datagram request has no local id: 0. */
+  /** `localId` 0: a datagram request, which has none. */
   constructor(localId: number, path: CmPath) {
     this.localId = localId
     this.path = path

@@ -1,9 +1,9 @@
 /*
  * The InfiniBand connection manager (InfiniBand Architecture Specification, volume 1, chapter 12; R17), sans I/O:
- * messages, commands and time go in, messages and events come out. spec/cm-states.ts says what is legal; this file
- * finds the connection of a message, reads the message, and follows the table. Retransmission, duplicates, stale
- * connections and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures. Times are
- * microseconds on any monotonic scale; randomness is an argument.
+ * messages, commands and time go in, messages and events come out. spec/cm-states.ts has the legal transitions; this
+ * file and receive.ts find the connection of a message, parse the message, and apply the table. Retransmission,
+ * duplicates, stale connections and TIMEWAIT work as in Linux's ib_cm; docs/reference/conformance.md lists departures.
+ * Times are microseconds of any monotonic clock; randomness is an argument.
  */
 import { cmStates } from '../spec/cm-states.ts'
 import { rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -20,12 +20,15 @@ export interface SidrRequest {
   readonly path: CmPath
   readonly serviceId: bigint
   readonly privateData?: Uint8Array
-  /** Exponent and number of retries, as in a `CmRequest`. */
+  /** A timeout exponent and a number of retries, as in a `CmRequest`. */
   readonly responseTimeout: number
   readonly maxCmRetries: number
 }
 
-/** Timers that expire in one call: thousands of connections may lose their peer at once, and others wait meanwhile. */
+/**
+ * Limit of timers that expire in one call: thousands of connections may lose their peer at the same time, and other
+ * work must not wait for all of them.
+ */
 const MAX_DUE = 64
 
 export class CmEngine {
@@ -60,14 +63,15 @@ export class CmEngine {
     return this.#machine.registry.size
   }
 
-  // ---- commands: throw CmError for a state that does not allow them, RangeError for a value that does not fit ----
+  // ---- commands: throw CmError if the state does not allow them, RangeError for a value that does not fit its field
+  // ----
 
-  /** Listens for requests to a service id. Throws EADDRINUSE if another listener of the same devices has it. */
+  /** Listens for requests to a service id. Throws EADDRINUSE if another listener for the same devices has that id. */
   listen(serviceId: bigint, options: CmListenOptions = {}): CmListener {
     return this.#machine.registry.listen(serviceId, options)
   }
 
-  /** Requests that have arrived stay. */
+  /** Removes a listener; the requests that it received stay. */
   unlisten(listener: CmListener): void {
     this.#machine.registry.unlisten(listener)
   }
@@ -146,7 +150,7 @@ export class CmEngine {
     this.#machine.sendRej(connection, rejection)
     this.#machine.releaseBacklog(connection)
     this.#machine.apply(connection, 'REJ')
-    if (connection.state === 'TIMEWAIT') this.#machine.rest(connection, now)
+    if (connection.state === 'TIMEWAIT') this.#machine.enterTimewait(connection, now)
     else this.#machine.stop(connection)
   }
 
@@ -160,10 +164,10 @@ export class CmEngine {
     this.#machine.check(connection, 'DREP')
     this.#machine.sendReply(connection, messages.drep(connection, privateData))
     this.#machine.apply(connection, 'DREP')
-    this.#machine.rest(connection, now)
+    this.#machine.enterTimewait(connection, now)
   }
 
-  /** The peer's data has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
+  /** Data of the peer has arrived, so its RTU was lost (Linux: ib_cm_notify with COMM_EST). */
   establish(connection: CmConnection): void {
     this.#machine.check(connection, 'ESTABLISH')
     this.#machine.apply(connection, 'ESTABLISH')
@@ -194,7 +198,10 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** Destroys a connection in any state: notifies the peer as the state's rule says, and enters TIMEWAIT or ends. */
+  /**
+   * Destroys a connection in any state: sends what the state's rule says, and enters TIMEWAIT or removes the
+   * connection.
+   */
   destroy(connection: CmConnection, now: number): void {
     if (connection.destroyed) return
     connection.destroyed = true
@@ -216,11 +223,11 @@ export class CmEngine {
         this.#machine.send(connection, messages.sidrRep(connection, { status: sidrStatus.REJECT }))
     }
     this.#machine.releaseBacklog(connection)
-    if (rule?.rest) this.#machine.rest(connection, now)
+    if (rule?.rest) this.#machine.enterTimewait(connection, now)
     else if (connection.state !== 'TIMEWAIT') this.#machine.remove(connection)
   }
 
-  /** Drops a request for which the consumer has no room, without an answer; the peer will repeat it. */
+  /** Drops a request that the consumer cannot take now, without an answer; the peer will repeat it. */
   drop(connection: CmConnection): void {
     if (connection.state !== 'REQ_RCVD' && connection.state !== 'SIDR_REQ_RCVD') {
       throw new CmError('EINVAL', `a connection in ${connection.state} cannot be dropped: destroy it`)
@@ -228,7 +235,7 @@ export class CmEngine {
     this.#machine.remove(connection)
   }
 
-  /** The device was removed: its connections end without a message, and so do listeners on this device only. */
+  /** A device was removed: removes its connections without sending, and the listeners for that device. */
   removeDevice(device: number): readonly CmConnection[] {
     const connections = this.#machine.registry.ofDevice(device)
     for (const connection of connections) this.#machine.remove(connection)
@@ -243,7 +250,10 @@ export class CmEngine {
     receive(this.#machine, mad, from, now)
   }
 
-  /** Retransmits unanswered messages, and ends those without retries left. The next call does what is over `MOST_DUE`. */
+  /**
+   * Retransmits unanswered messages, and ends connections without retries left. Timers beyond `MAX_DUE` are left to the
+   * next call.
+   */
   onTimeout(now: number): void {
     for (let left = MAX_DUE; left > 0; left--) {
       const connection = this.#machine.timers.take(now)

@@ -1,7 +1,7 @@
 /*
- * Steps of the connection manager common to commands and received messages: state changes as in spec/cm-states.ts;
- * sending, retransmitting and keeping messages for duplicates; TIMEWAIT and removal of connections. engine.ts has the
- * commands, receive.ts the messages.
+ * Operations common to commands and received messages: state transitions by spec/cm-states.ts; sending, retransmitting
+ * and storing messages for duplicates; TIMEWAIT and removal of connections. engine.ts has the commands, receive.ts the
+ * received messages.
  */
 import { type CmCommand, type CmEventName, type CmStep, cmStates } from '../spec/cm-states.ts'
 import { type CmMessageName, cmMessages, rejReason } from '../spec/wire/mad.ts'
@@ -13,7 +13,7 @@ import { CmRegistry } from './registry.ts'
 import { fromExponent } from './timeout.ts'
 import { TimerQueue } from './timer-queue.ts'
 
-/** The devices, as the engine needs them. */
+/** What the engine needs to know of devices. */
 export interface CmEnvironment {
   /** An unpredictable u32. */
   random(): number
@@ -48,7 +48,7 @@ export interface CmCounters {
 /**
  * Exponent of the longest TIMEWAIT, 8.6 s: the peer chooses the ACK timeout, and 31 would keep a connection for hours.
  */
-const LONGEST_REST = 21
+const LONGEST_TIMEWAIT = 21
 
 const zeroCounts = (): Record<CmMessageName, number> => {
   const names = Object.keys(cmMessages) as CmMessageName[]
@@ -85,7 +85,7 @@ export class CmMachine {
   // ---- steps ----
 
   /** Applies the table's rule for a message; a message without a rule is a duplicate. */
-  follow(connection: CmConnection | undefined, message: CmMessage, now: number): void {
+  applyRule(connection: CmConnection | undefined, message: CmMessage, now: number): void {
     const receipt = connection && cmStates[connection.state].receive[message.name]
     if (connection === undefined || receipt === undefined) {
       this.counters.duplicates[message.name]++
@@ -96,16 +96,16 @@ export class CmMachine {
       return
     }
     this.counters.duplicates[message.name]++
-    this.#answerAgain(connection, receipt.answer)
+    this.#repeatAnswer(connection, receipt.answer)
   }
 
-  #answerAgain(connection: CmConnection, answer: CmMessageName): void {
+  #repeatAnswer(connection: CmConnection, answer: CmMessageName): void {
     if (answer === 'REJ') {
       this.sendRej(connection, { reason: rejReason.STALE_CONN })
       return
     }
-    const again = answer === 'REP' ? connection.pending : connection.lastReply
-    if (again?.name === answer) this.transmit(connection.path, again.name, again.bytes, 'resent')
+    const stored = answer === 'REP' ? connection.pending : connection.lastReply
+    if (stored?.name === answer) this.transmit(connection.path, stored.name, stored.bytes, 'resent')
     else if (answer === 'DREP') this.sendReply(connection, messages.drep(connection))
     else if (answer === 'MRA') this.sendReply(connection, messages.mra(connection, connection.serviceTimeout))
   }
@@ -113,14 +113,14 @@ export class CmMachine {
   step(connection: CmConnection, step: CmStep, message: CmMessage | undefined, now: number): void {
     this.stop(connection)
     connection.state = step.to
-    if (step.to === 'TIMEWAIT') this.rest(connection, now)
+    if (step.to === 'TIMEWAIT') this.enterTimewait(connection, now)
     if (step.to === 'IDLE') {
       this.releaseBacklog(connection)
       this.registry.removePeer(connection)
       this.registry.releaseQpn(connection)
       if (connection.destroyed) this.registry.remove(connection)
     }
-    // The consumer of a destroyed connection only hears of the end of TIMEWAIT.
+    // The consumer of a destroyed connection is notified only of the end of TIMEWAIT.
     if (step.event === undefined || (connection.destroyed && step.event !== 'TIMEWAIT_EXIT')) return
     this.events.push({ name: step.event, connection, ...(message && { message }) })
   }
@@ -142,8 +142,8 @@ export class CmMachine {
     const allowed = connection.destroyed ? {} : cmStates[connection.state].command
     if (allowed[command] !== undefined) return
     const state = connection.destroyed ? 'that is destroyed' : `in ${connection.state}`
-    const can = Object.keys(allowed).join(', ') || 'nothing'
-    throw new CmError('EINVAL', `a connection ${state} cannot do ${command}; it can do ${can}`)
+    const commands = Object.keys(allowed).join(', ') || 'nothing'
+    throw new CmError('EINVAL', `a connection ${state} does not allow ${command}; it allows ${commands}`)
   }
 
   apply(connection: CmConnection, command: CmCommand): void {
@@ -169,14 +169,14 @@ export class CmMachine {
     this.timers.clear(connection)
   }
 
-  /** TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be reused. */
-  rest(connection: CmConnection, now: number): void {
+  /** Enters TIMEWAIT: packets of the connection may still be in flight, so its queue pair must not be reused yet. */
+  enterTimewait(connection: CmConnection, now: number): void {
     this.stop(connection)
     this.releaseBacklog(connection)
     connection.state = 'TIMEWAIT'
     this.registry.releaseRemoteQpn(connection)
     this.registry.releaseQpn(connection)
-    this.timers.set(connection, now + fromExponent(Math.min(LONGEST_REST, connection.agreed.ackTimeout)))
+    this.timers.set(connection, now + fromExponent(Math.min(LONGEST_TIMEWAIT, connection.agreed.ackTimeout)))
   }
 
   remove(connection: CmConnection): void {
@@ -198,9 +198,9 @@ export class CmMachine {
     this.awaitAnswer(connection, 'DREQ', bytes, now)
   }
 
-  /** Prepares a connection in IDLE for a request; returns the request's transaction id. */
+  /** Prepares a connection in IDLE for a request; returns the transaction id of the request. */
   begin(connection: CmConnection): bigint {
-    // Zero: it has not been used yet.
+    // A new connection has tid 0. A retried one gets a new id.
     if (connection.tid !== 0n) this.registry.renew(connection)
     return this.transaction(connection)
   }
@@ -221,12 +221,12 @@ export class CmMachine {
     return bytes
   }
 
-  /** Sends an answer without retries, and keeps it for duplicates of the message that it answers. */
+  /** Sends an answer without retries, and stores it for duplicates of the message that it answers. */
   sendReply(connection: CmConnection, draft: CmDraft<'RTU' | 'MRA' | 'DREP'>): void {
     connection.lastReply = { name: draft.name, bytes: this.send(connection, draft) }
   }
 
-  /** Sends a REJ; one for a timeout identifies the connection by our CA GUID (clause 12.6.7.2). */
+  /** Sends a REJ. A REJ for a timeout carries our CA GUID, which identifies the connection (clause 12.6.7.2). */
   sendRej(connection: CmConnection, rejection: messages.CmRejection): void {
     const { reason } = rejection
     const info = new Uint8Array(8)
@@ -234,14 +234,16 @@ export class CmMachine {
     this.send(connection, messages.rej(connection, reason === rejReason.TIMEOUT ? { ...rejection, info } : rejection))
   }
 
-  /** Rejects a message without a connection; for an invalid GID it names a valid one. */
+  /** Rejects a message without a connection. The REJ for an invalid GID contains a valid one. */
   refuse(message: Received<'REQ' | 'REP'>, from: CmPath, reason: number): void {
     const isGid = reason === rejReason.INVALID_GID || reason === rejReason.INVALID_ALT_GID
     const info = isGid ? from.localGid : new Uint8Array(0)
     this.transmit(from, 'REJ', emitCm(messages.refusal(message, reason, info)), 'sent')
   }
 
-  /** Rejects a message whose queue pair is connected already, and ends that connection: the peer has lost it. */
+  /**
+   * Rejects a message whose queue pair is connected already, and ends that connection, since the peer no longer has it.
+   */
   refuseStale(message: Received<'REQ' | 'REP'>, qpn: number, from: CmPath, now: number): boolean {
     const stale = this.registry.byRemoteQpn(from, message.caGuid, qpn)
     if (stale === undefined) return false

@@ -1,7 +1,6 @@
 /*
- * The messages of a connection, from its state and its consumer's arguments: records for `emitCm`, which refuses a
- * value that does not fit its field. Also the mapping between a REQ's fields and the transport (RC, UC, XRC), in both
- * directions.
+ * Builds the messages of a connection from its state and the consumer's arguments: records for `emitCm`, which throws
+ * if a value does not fit its field. Also maps the fields of a REQ to the transport (RC, UC, XRC) and back.
  */
 import { cmAnswered, failoverAccepted, transportType } from '../spec/wire/mad.ts'
 import type { CmDraft } from '../wire/mad.ts'
@@ -42,7 +41,7 @@ const transportFields = (transport: CmTransport) =>
     ? { transportType: transportType.EXTENDED, extendedTransportType: EXTENDED_XRC }
     : { transportType: transportType[transport] }
 
-/** The transport requested by a REQ; undefined if it does not exist here. */
+/** The transport that a REQ requests; undefined if it is not supported. */
 export const transportOf = (message: Received<'REQ'>): CmTransport | undefined => {
   if (message.transportType === transportType.RC) return 'RC'
   if (message.transportType === transportType.UC) return 'UC'
@@ -63,7 +62,7 @@ const responder = ({ responderResources, rnrRetryCount, srq = false }: CmOffer) 
 
 const reqEce = ({ ece }: CmOffer) => ece && { eceVendorId: ece.vendorId & 0xff_ffff, eceAttrMod: ece.attrMod }
 
-/** A REP has three fields for vendor options. */
+/** A REP carries the vendor id in three fields. */
 const repEce = ({ ece }: CmOffer) =>
   ece && {
     eceVendorIdHigh: (ece.vendorId >> 16) & 0xff,
@@ -72,7 +71,7 @@ const repEce = ({ ece }: CmOffer) =>
     eceAttrMod: ece.attrMod,
   }
 
-/** The peer's options; undefined if there are none. */
+/** The peer's ECE options; undefined if there are none. */
 export const eceOf = (message: Received<'REQ' | 'REP'>): CmEce | undefined => {
   const vendorId =
     message.name === 'REQ'
@@ -141,7 +140,7 @@ export const rep = (
   ...withPrivateData(offer.privateData),
 })
 
-/** The queue pair in a REP; an XRC target is in the field of the end-to-end context. */
+/** The QPN in a REP. For an XRC target it is in the EECN field. */
 export const repQpn = (message: Received<'REP'>, transport: CmTransport): number =>
   transport === 'XRC' ? message.eecn : message.qpn
 
@@ -151,8 +150,8 @@ export const rtu = (connection: CmConnection, privateData?: Uint8Array): CmDraft
   ...withPrivateData(privateData),
 })
 
-/** The message of the peer that is pending on a connection (clause 12.6.6). */
-const answeredIn = ({ state }: CmConnection): number => {
+/** The type of the peer's message that is not answered yet (clause 12.6.6). */
+const messageTypeOf = ({ state }: CmConnection): number => {
   if (state === 'REQ_RCVD' || state === 'MRA_REQ_SENT') return cmAnswered.REQ
   return state === 'REP_RCVD' || state === 'MRA_REP_SENT' ? cmAnswered.REP : cmAnswered.OTHER
 }
@@ -160,7 +159,7 @@ const answeredIn = ({ state }: CmConnection): number => {
 export const mra = (connection: CmConnection, serviceTimeout: number, privateData?: Uint8Array): CmDraft<'MRA'> => ({
   name: 'MRA',
   ...header(connection),
-  message: answeredIn(connection),
+  message: messageTypeOf(connection),
   serviceTimeout,
   ...withPrivateData(privateData),
 })
@@ -168,9 +167,9 @@ export const mra = (connection: CmConnection, serviceTimeout: number, privateDat
 export const rej = (connection: CmConnection, { reason, info, privateData }: CmRejection): CmDraft<'REJ'> => ({
   name: 'REJ',
   ...header(connection),
-  // The peer of an unanswered request does not know our id.
+  // The sender of an unanswered REQ does not know our id.
   ...(connection.state === 'REQ_RCVD' && { localId: 0 }),
-  message: answeredIn(connection),
+  message: messageTypeOf(connection),
   reason,
   ...(info && { info, infoLength: info.length }),
   ...withPrivateData(privateData),
@@ -217,8 +216,8 @@ export const sidrRep = (connection: CmConnection, reply: SidrReply): CmDraft<'SI
 }
 
 /**
- * The path of a requested connection: the source of its REQ, with the REQ's fields about it. The hop limit is our own:
- * the way back may be longer.
+ * The path back to the sender of a REQ, with the fields of the REQ that describe it. The hop limit is our own: the path
+ * back may be longer.
  */
 export const pathOf = (message: Received<'REQ'>, from: CmPath): CmPath => ({
   ...from,

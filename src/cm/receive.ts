@@ -1,6 +1,6 @@
 /*
- * Messages received by queue pair 1: the connection of each, its contents, and reasons to reject it (clauses 12.6 and
- * 12.9.8). spec/cm-states.ts says how it changes the connection's state.
+ * Messages received by queue pair 1: finds the connection of each, reads the contents, and rejects what is wrong
+ * (clauses 12.6 and 12.9.8). spec/cm-states.ts has the state transitions.
  */
 import { type CmState, cmStates } from '../spec/cm-states.ts'
 import { aprStatus, cmAnswered, rejReason, sidrStatus } from '../spec/wire/mad.ts'
@@ -13,7 +13,7 @@ import * as messages from './messages.ts'
 import { ackTimeout, fromExponent } from './timeout.ts'
 
 /**
- * The listener and the transport of a REQ for a new connection, or the reason of its rejection. As in Linux, a P_Key of
+ * The listener and the transport of a REQ for a new connection, or the reason to reject it. As in Linux, a P_Key of
  * another partition counts as an invalid GID.
  */
 const accept = (
@@ -26,19 +26,19 @@ const accept = (
   const transport = messages.transportOf(message)
   if (transport === undefined) return rejReason.INVALID_TRANSPORT_TYPE
   const { localGid, remoteGid, pkey, pathMtu, alternateRemoteGid } = message
-  // The replies must reach only the sender.
-  const isPath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
-  if (!isPath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
+  // The path must lead back to the sender, so that no replies reach another host.
+  const isReversePath = environment.hasGid(from.device, remoteGid) && isSameAddress(localGid, from.remoteGid)
+  if (!isReversePath || !isSamePartition(pkey, from.pkey)) return rejReason.INVALID_GID
   if (messages.hasAlternatePath(message) && !environment.hasGid(from.device, alternateRemoteGid))
     return rejReason.INVALID_ALT_GID
-  // ibv_mtu: 256 to 4096 bytes.
+  // The range of ibv_mtu, 256 to 4096 bytes.
   return pathMtu < 1 || pathMtu > 5 ? rejReason.INVALID_MTU : { listener, transport }
 }
 
 const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: number): void => {
   const known = machine.registry.byRemoteId(from, message.caGuid, message.localId)
   if (known !== undefined) {
-    machine.follow(known, message, now)
+    machine.applyRule(known, message, now)
     return
   }
   if (machine.refuseStale(message, message.qpn, from, now)) return
@@ -57,7 +57,7 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
   connection.remoteCaGuid = message.caGuid
   connection.tid = message.tid
   connection.serviceId = message.serviceId
-  // The REQ's sender has counted the packet life time in both directions.
+  // The sender of the REQ has included the packet life time of both directions.
   connection.answerTimeout = fromExponent(message.localResponseTimeout)
   connection.maxCmRetries = message.maxCmRetries
   agreed.remoteQpn = message.qpn
@@ -75,15 +75,15 @@ const onReq = (machine: CmMachine, message: Received<'REQ'>, from: CmPath, now: 
 }
 
 const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: number): void => {
-  const connection = machine.registry.local(from, message.remoteId)
-  const isOther = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
-  if (connection === undefined || connection.state === 'IDLE' || isOther) {
+  const connection = machine.registry.byLocalId(from, message.remoteId)
+  const isOtherPeer = connection !== undefined && connection.remoteId !== 0 && connection.remoteId !== message.localId
+  if (connection === undefined || connection.state === 'IDLE' || isOtherPeer) {
     machine.refuse(message, from, rejReason.INVALID_COMM_ID)
     return
   }
   const receipt = cmStates[connection.state].receive.REP
   if (receipt === undefined || 'answer' in receipt) {
-    machine.follow(connection, message, now)
+    machine.applyRule(connection, message, now)
     return
   }
 
@@ -99,20 +99,20 @@ const onRep = (machine: CmMachine, message: Received<'REP'>, from: CmPath, now: 
   agreed.rnrRetryCount = message.rnrRetryCount
   agreed.ackTimeout = ackTimeout(message.targetAckDelay, connection.path.packetLifeTime)
   machine.registry.addPeer(connection)
-  machine.follow(connection, message, now)
+  machine.applyRule(connection, message, now)
 }
 
 /** States in which the peer may not know our id yet. */
 const UNKNOWN_TO_PEER: readonly CmState[] = ['REQ_RCVD', 'MRA_REQ_SENT', 'REP_SENT']
 
 /**
- * The connection that a REJ names. The sender of a REQ that timed out does not know our id: its CA GUID and its own id
- * identify the connection (clause 12.6.7.2).
+ * The connection to which a REJ refers. If the sender of the REJ never received a reply it does not know our id: then
+ * its CA GUID and its own id identify the connection (clause 12.6.7.2).
  */
 const rejected = ({ registry }: CmMachine, message: Received<'REJ'>, from: CmPath): CmConnection | undefined => {
   const { info, localId, remoteId } = message
   if (message.reason !== rejReason.TIMEOUT)
-    return registry.find(from, remoteId, message.message === cmAnswered.REQ ? 0 : localId)
+    return registry.byIds(from, remoteId, message.message === cmAnswered.REQ ? 0 : localId)
   const found = registry.byRemoteId(from, new DataView(info.buffer, info.byteOffset).getBigUint64(0), localId)
   if (found === undefined || remoteId === found.localId) return found
   return remoteId === 0 && UNKNOWN_TO_PEER.includes(found.state) ? found : undefined
@@ -122,16 +122,16 @@ const onRej = (machine: CmMachine, message: Received<'REJ'>, from: CmPath, now: 
   const connection = rejected(machine, message, from)
   const isStale = message.reason === rejReason.STALE_CONN
   if (isStale && connection !== undefined && cmStates[connection.state].receive.REJ !== undefined) {
-    // The peer's packets of the connection may still be in flight: TIMEWAIT protects the queue pair.
+    // Packets of the peer may still be in flight: TIMEWAIT protects the queue pair.
     machine.step(connection, { to: 'TIMEWAIT', event: 'REJ_RECEIVED' }, message, now)
     return
   }
-  machine.follow(connection, message, now)
+  machine.applyRule(connection, message, now)
 }
 
 const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: number): void => {
   const remoteId = message.message === cmAnswered.REQ ? 0 : message.localId
-  const connection = machine.registry.find(from, message.remoteId, remoteId)
+  const connection = machine.registry.byIds(from, message.remoteId, remoteId)
   const answered = connection?.state === 'REP_SENT' ? cmAnswered.REP : cmAnswered.REQ
   const pending = connection?.pending
   const step = connection && cmStates[connection.state].receive.MRA
@@ -139,7 +139,7 @@ const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: 
     machine.counters.duplicates.MRA++
     return
   }
-  machine.follow(connection, message, now)
+  machine.applyRule(connection, message, now)
   pending.timeout = fromExponent(message.serviceTimeout) + fromExponent(connection.agreed.ackTimeout)
   connection.pending = pending
   machine.timers.set(connection, now + pending.timeout)
@@ -147,9 +147,9 @@ const onMra = (machine: CmMachine, message: Received<'MRA'>, from: CmPath, now: 
 
 const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now: number): void => {
   const { tid, localId, remoteId, remoteQpn } = message
-  const connection = machine.registry.find(from, remoteId, localId)
+  const connection = machine.registry.byIds(from, remoteId, localId)
   if (connection === undefined) {
-    // The connection has ended here, so our DREP was lost: repeat it for the waiting peer.
+    // The connection has ended here, so the peer did not get our DREP: repeat it.
     machine.counters.duplicates.DREQ++
     machine.transmit(from, 'DREP', emitCm({ name: 'DREP', tid, localId: remoteId, remoteId: localId }), 'sent')
     return
@@ -157,7 +157,7 @@ const onDreq = (machine: CmMachine, message: Received<'DREQ'>, from: CmPath, now
   if (remoteQpn !== connection.agreed.localQpn) return
   const receipt = cmStates[connection.state].receive.DREQ
   if (receipt !== undefined && 'to' in receipt) connection.tid = tid
-  machine.follow(connection, message, now)
+  machine.applyRule(connection, message, now)
 }
 
 const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPath): void => {
@@ -180,16 +180,16 @@ const onSidrReq = (machine: CmMachine, message: Received<'SIDR_REQ'>, from: CmPa
   machine.request(connection, listener, 'SIDR_REQ_RECEIVED', message)
 }
 
-/** Alternate paths are not accepted, so the peer gets an APR; Linux ignores a LAP on RoCE. */
+/** Alternate paths are not supported: the peer gets an APR. Linux ignores a LAP on RoCE. */
 const onLap = (machine: CmMachine, { tid, localId, remoteId }: Received<'LAP'>, from: CmPath): void => {
-  const known = machine.registry.find(from, remoteId, localId) !== undefined
+  const known = machine.registry.byIds(from, remoteId, localId) !== undefined
   const status = known ? aprStatus.UNSUPPORTED : aprStatus.INVALID_COMM_ID
   machine.transmit(from, 'APR', emitCm({ name: 'APR', tid, localId: remoteId, remoteId: localId, status }), 'sent')
 }
 
 /**
- * A datagram received by queue pair 1. `from` is the path back to its sender; its local GID, P_Key and device tell
- * where the datagram arrived. Datagrams that are not CM messages are ignored.
+ * Handles a datagram received by queue pair 1. `from` is the path back to its sender; its local GID, P_Key and device
+ * are those at which the datagram arrived. Datagrams that are not CM messages are ignored.
  */
 export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: number): void => {
   const message = viewCm(mad)
@@ -213,13 +213,13 @@ export const receive = (machine: CmMachine, mad: Uint8Array, from: CmPath, now: 
       break
     case 'RTU':
     case 'DREP':
-      machine.follow(machine.registry.find(from, message.remoteId, message.localId), message, now)
+      machine.applyRule(machine.registry.byIds(from, message.remoteId, message.localId), message, now)
       break
     case 'SIDR_REQ':
       onSidrReq(machine, message, from)
       break
     case 'SIDR_REP':
-      machine.follow(machine.registry.local(from, message.requestId), message, now)
+      machine.applyRule(machine.registry.byLocalId(from, message.requestId), message, now)
       break
     case 'LAP':
       onLap(machine, message, from)

@@ -1,20 +1,20 @@
 /*
  * Lookup tables: connections by our id, by the peer's id and by the peer's queue pair; datagram requests by their
- * sender; listeners by service id. Ids come from the caller's random source, so that they are unpredictable.
+ * sender; listeners by service id. Ids come from the consumer's random source, so that peers cannot predict them.
  */
 import { isSameAddress } from '../wire/address.ts'
 import type { CmConnection, CmListener, CmPath } from './connection.ts'
 import { CmError } from './error.ts'
 
-/** Kinds of keys beside the connection's own id; each has its own map. */
+/** Kinds of keys besides the connection's own id; each kind has its own map. */
 type KeyName = keyof CmConnection['keys']
 
-/** A peer chooses its CA GUID, so its address is part of the key: no peer is taken for another. */
+/** A peer chooses its CA GUID, so its GID is part of the key: peers with the same GUID are distinct. */
 const peerKey = ({ remoteGid }: CmPath, caGuid: bigint, number: number): string =>
   `${remoteGid.join('.')}/${caGuid}/${number}`
 const localKey = ({ path }: CmConnection, qpn: number): string => `${path.device}/${qpn}`
 /** Queue pairs 0 and 1 are for management and cannot be connected. */
-const isQueuePair = (qpn: number): boolean => qpn > 1
+const isConnectable = (qpn: number): boolean => qpn > 1
 const requestKey = ({ remoteGid }: CmPath, requestId: number): string => `${remoteGid.join('.')}/${requestId}`
 
 const ALL_BITS = (1n << 64n) - 1n
@@ -22,9 +22,9 @@ const ALL_BITS = (1n << 64n) - 1n
 export interface CmListenOptions {
   /** Significant bits of the service id; default: all. */
   readonly serviceMask?: bigint
-  /** Default: requests to all devices, including later ones. */
+  /** Undefined: all devices, including later ones. */
   readonly device?: number | undefined
-  /** Maximum requests that wait for the consumer; default: unlimited. */
+  /** Maximum number of requests that wait for the consumer; default: unlimited. */
   readonly backlog?: number
 }
 
@@ -41,9 +41,9 @@ export class CmRegistry {
     /** By the sender's GID and its request id: finds duplicates of a SIDR_REQ. */
     request: new Map(),
   }
-  /** Listeners to one service id, by the id: one per device, or one for all. */
+  /** Listeners to a single service id, by that id: one per device, or one for all. */
   readonly #listeners = new Map<bigint, CmListener[]>()
-  /** Listeners to several service ids. */
+  /** Listeners to ranges of service ids. */
   readonly #ranges: CmListener[] = []
 
   /** `random` returns a u32. */
@@ -55,7 +55,7 @@ export class CmRegistry {
     return this.#byLocalId.size + this.#maps.request.size
   }
 
-  /** Enters the connection under this key, replacing its previous key of the same kind. */
+  /** Registers the connection under this key, instead of its previous key of the same kind. */
   #set(name: KeyName, connection: CmConnection, key: string): void {
     this.#clear(name, connection)
     connection.keys[name] = key
@@ -81,7 +81,7 @@ export class CmRegistry {
     this.#byLocalId.set(connection.localId, connection)
   }
 
-  /** A new id for a connection that is used again: peers treat a REQ with a known id as a duplicate. */
+  /** Gives a connection a new id before it is used again: peers treat a REQ with a known id as a duplicate. */
   renew(connection: CmConnection): void {
     this.#byLocalId.delete(connection.localId)
     connection.localId = this.newId()
@@ -92,12 +92,13 @@ export class CmRegistry {
   addPeer(connection: CmConnection): void {
     const { path, remoteCaGuid, remoteId, agreed } = connection
     this.#set('remoteId', connection, peerKey(path, remoteCaGuid, remoteId))
-    if (isQueuePair(agreed.remoteQpn)) this.#set('remoteQpn', connection, peerKey(path, remoteCaGuid, agreed.remoteQpn))
+    if (isConnectable(agreed.remoteQpn))
+      this.#set('remoteQpn', connection, peerKey(path, remoteCaGuid, agreed.remoteQpn))
   }
 
   /**
-   * Assigns our queue pair to the connection. Throws EINVAL if another connection has it: a peer would end that one as
-   * stale.
+   * Assigns our queue pair to the connection. Throws EINVAL if another connection has it: the peer would end that one
+   * as stale.
    */
   claimQpn(connection: CmConnection, qpn: number): void {
     const key = localKey(connection, qpn)
@@ -106,7 +107,7 @@ export class CmRegistry {
       throw new CmError('EINVAL', `queue pair ${qpn} is connected already, or about to be`)
     this.releaseQpn(connection)
     connection.agreed.localQpn = qpn
-    if (isQueuePair(qpn)) this.#set('localQpn', connection, key)
+    if (isConnectable(qpn)) this.#set('localQpn', connection, key)
   }
 
   releaseQpn(connection: CmConnection): void {
@@ -117,7 +118,7 @@ export class CmRegistry {
     this.#set('request', connection, requestKey(connection.path, connection.remoteId))
   }
 
-  /** The peer may reuse its queue pair for another connection: one in TIMEWAIT is not stale. */
+  /** The peer may use its queue pair for another connection: a connection in TIMEWAIT does not make it stale. */
   releaseRemoteQpn(connection: CmConnection): void {
     this.#clear('remoteQpn', connection)
   }
@@ -136,15 +137,18 @@ export class CmRegistry {
     if (this.#byLocalId.get(connection.localId) === connection) this.#byLocalId.delete(connection.localId)
   }
 
-  /** The connection with our id `localId`, if `from` leads to its peer: ids alone could be guessed or overheard. */
-  local(from: CmPath, localId: number): CmConnection | undefined {
+  /**
+   * The connection with our id `localId`, if the path `from` leads to its peer: an id alone could be guessed or
+   * sniffed.
+   */
+  byLocalId(from: CmPath, localId: number): CmConnection | undefined {
     const connection = this.#byLocalId.get(localId)
     return connection !== undefined && isSameAddress(connection.path.remoteGid, from.remoteGid) ? connection : undefined
   }
 
-  /** The connection with our id `localId` and the peer's id `remoteId`; 0: a peer that has not sent its own yet. */
-  find(from: CmPath, localId: number, remoteId: number): CmConnection | undefined {
-    const connection = this.local(from, localId)
+  /** The connection with our id `localId` and the peer's id `remoteId` (0: the peer has not sent its id yet). */
+  byIds(from: CmPath, localId: number, remoteId: number): CmConnection | undefined {
+    const connection = this.byLocalId(from, localId)
     return connection?.remoteId === remoteId ? connection : undefined
   }
 
@@ -166,7 +170,7 @@ export class CmRegistry {
     return all.filter(({ path }) => path.device === device)
   }
 
-  /** Throws EADDRINUSE if another listener of the same devices has one of the service ids. */
+  /** Throws EADDRINUSE if another listener for the same devices has one of the service ids. */
   listen(serviceId: bigint, options: CmListenOptions): CmListener {
     const { serviceMask = ALL_BITS, device, backlog = Number.POSITIVE_INFINITY } = options
     const isRange = serviceMask !== ALL_BITS
@@ -186,23 +190,23 @@ export class CmRegistry {
 
   unlisten(listener: CmListener): void {
     const { serviceId, serviceMask } = listener
-    const among = serviceMask === ALL_BITS ? (this.#listeners.get(serviceId) ?? []) : this.#ranges
-    const index = among.indexOf(listener)
-    if (index >= 0) among.splice(index, 1)
-    if (among !== this.#ranges && among.length === 0) this.#listeners.delete(serviceId)
+    const listeners = serviceMask === ALL_BITS ? (this.#listeners.get(serviceId) ?? []) : this.#ranges
+    const index = listeners.indexOf(listener)
+    if (index >= 0) listeners.splice(index, 1)
+    if (listeners !== this.#ranges && listeners.length === 0) this.#listeners.delete(serviceId)
   }
 
-  /** Removes the listeners on this device alone. */
+  /** Removes the listeners for this device only. */
   unlistenDevice(device: number): void {
     const all = [...this.#listeners.values()].flat()
     for (const listener of [...all, ...this.#ranges]) if (listener.device === device) this.unlisten(listener)
   }
 
   listenerFor(serviceId: bigint, device: number): CmListener | undefined {
-    const isFor = (one: CmListener): boolean => one.device === undefined || one.device === device
+    const accepts = (listener: CmListener): boolean => listener.device === undefined || listener.device === device
     return (
-      this.#listeners.get(serviceId)?.find(isFor) ??
-      this.#ranges.find(one => (serviceId & one.serviceMask) === one.serviceId && isFor(one))
+      this.#listeners.get(serviceId)?.find(accepts) ??
+      this.#ranges.find(range => (serviceId & range.serviceMask) === range.serviceId && accepts(range))
     )
   }
 }

@@ -1,9 +1,9 @@
 /*
- * Times of the connection manager. IBA encodes them as exponents of 5 bits: n stands for 4.096 µs × 2^n. Times are
- * microseconds on the caller's scale.
+ * Timeouts of the connection manager. IBA encodes them as exponents of 5 bits: n means 4.096 µs × 2^n. Times are
+ * microseconds.
  */
 
-/** Microseconds of an exponent, 0 to 31. */
+/** Microseconds of an exponent (0 to 31). */
 export const fromExponent = (exponent: number): number => 4.096 * 2 ** exponent
 
 /**

@@ -1,5 +1,5 @@
 /*
- * Deadlines of many connections: a binary heap. Each entry has its index, so that a deadline is moved or removed in
+ * Deadlines of many connections: a binary heap. Each entry stores its index, so that a deadline is moved or removed in
  * O(log n). Times are microseconds.
  */
 
@@ -50,7 +50,7 @@ export class TimerQueue<T extends Timed> {
     entry.heapIndex = index
   }
 
-  /** Moves an entry up or down to where its deadline belongs. */
+  /** Moves an entry up or down to the position of its deadline. */
   #settle(entry: T): void {
     let index = entry.heapIndex
     while (index > 0) {
@@ -64,9 +64,9 @@ export class TimerQueue<T extends Timed> {
       const right = this.#heap[2 * index + 2]
       const child = right !== undefined && left !== undefined && right.deadline < left.deadline ? right : left
       if (child === undefined || child.deadline >= entry.deadline) break
-      const place = child.heapIndex
+      const childIndex = child.heapIndex
       this.#put(child, index)
-      index = place
+      index = childIndex
     }
     this.#put(entry, index)
   }

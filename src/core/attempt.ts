@@ -19,7 +19,7 @@ export const attempt = <T>(core: Core, body: () => T): T | undefined => {
   }
 }
 
-/** The steps of `job`; an exception is reported, and ends them. */
+/** Runs the steps of `job`; an exception is reported and ends the job. */
 export function* attemptSteps(core: Core, job: () => Iterable<unknown> | undefined): Generator<unknown, void> {
   try {
     yield* job() ?? []

@@ -1,7 +1,7 @@
 /*
- * Explains why a memory key does not grant an access, or why a window cannot be bound, after `resolve`
- * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused; checks come in the same order.
- * Slow: for failures only.
+ * Explains why a memory key does not permit an access, or why a window cannot be bound, after `resolve`
+ * (core/memory/region-table.ts) or `bindWindow` (core/memory/windows.ts) has refused. The checks are in the same order
+ * as there. Slow: called only for failures.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { AccessFlags } from '../spec/enums.ts'
@@ -21,7 +21,7 @@ const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = Access
 
 const addressOf = (hi: number, lo: number): bigint => (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0)
 
-/** The first address that a row grants, and the one behind its last. */
+/** The first address of a row, and the address after its last. */
 const boundsOf = (table: MemoryTable, row: number) => {
   const start = addressOf(table.iovaHi[row], table.iovaLo[row])
   return { start, end: start + BigInt(table.length[row]) }
@@ -29,13 +29,13 @@ const boundsOf = (table: MemoryTable, row: number) => {
 
 const isWindow = (table: MemoryTable, row: number): boolean => table.kind[row] !== KeyKind.REGION
 
-/** A key that was removed. */
+/** The cause for a key without a row. */
 const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cause => {
-  const gone = findRemovedKey(table, key)
-  if (gone?.length === WINDOW_REMOVED && isRemote) return because('WINDOW_DEALLOCATED', { key })
-  if (gone !== undefined && gone.length !== WINDOW_REMOVED) {
-    const start = addressOf(gone.iovaHi, gone.iovaLo)
-    const args = { key, start, end: start + BigInt(gone.length) }
+  const removed = findRemovedKey(table, key)
+  if (removed?.length === WINDOW_REMOVED && isRemote) return because('WINDOW_DEALLOCATED', { key })
+  if (removed !== undefined && removed.length !== WINDOW_REMOVED) {
+    const start = addressOf(removed.iovaHi, removed.iovaLo)
+    const args = { key, start, end: start + BigInt(removed.length) }
     return isRemote ? because('RKEY_DEREGISTERED', args) : because('LKEY_DEREGISTERED', args)
   }
   const row = rowAt(table, key >>> 8)
@@ -43,7 +43,7 @@ const explainUnknown = (table: MemoryTable, key: number, isRemote: boolean): Cau
   return because(isRemote ? 'RKEY_UNKNOWN' : 'LKEY_UNKNOWN', { key })
 }
 
-/** Arguments as those of `resolve`; undefined if they are valid. */
+/** Arguments as of `resolve`; undefined if the access is permitted. */
 export const explainKey = (
   table: MemoryTable,
   pd: number,
@@ -55,23 +55,23 @@ export const explainKey = (
   qp: number,
 ): Cause | undefined => {
   const isRemote = (access & REMOTE_RIGHTS) !== 0
-  const named = key >>> 0
-  const row = findKey(table, named)
-  if (row < 0) return explainUnknown(table, named, isRemote)
-  if (table.pd[row] !== pd) return because(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: named })
+  const unsignedKey = key >>> 0
+  const row = findKey(table, unsignedKey)
+  if (row < 0) return explainUnknown(table, unsignedKey, isRemote)
+  if (table.pd[row] !== pd) return because(isRemote ? 'RKEY_OTHER_PD' : 'LKEY_OTHER_PD', { key: unsignedKey })
   if (isWindow(table, row)) {
-    if (!isRemote) return because('LKEY_WINDOW', { key: named })
-    if (table.bound[row] < 0) return because('WINDOW_UNBOUND', { key: named })
+    if (!isRemote) return because('LKEY_WINDOW', { key: unsignedKey })
+    if (table.bound[row] < 0) return because('WINDOW_UNBOUND', { key: unsignedKey })
     if (table.kind[row] === KeyKind.WINDOW_2 && table.qp[row] !== qp)
-      return because('WINDOW_OTHER_QP', { key: named, qp: table.qp[row] })
+      return because('WINDOW_OTHER_QP', { key: unsignedKey, qp: table.qp[row] })
   }
   const right = access & ~table.access[row]
-  if (right !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: named, right })
+  if (right !== 0) return because(isRemote ? 'RKEY_NO_RIGHT' : 'LKEY_NO_RIGHT', { key: unsignedKey, right })
   const from = addressOf(hi, lo)
   const to = from + BigInt(length)
   const { start, end } = boundsOf(table, row)
   if (from >= start && to <= end) return undefined
-  return because(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: named, from, to, start, end })
+  return because(isRemote ? 'RKEY_RANGE' : 'LKEY_RANGE', { key: unsignedKey, from, to, start, end })
 }
 
 /** Why `bindWindow` refuses `bind`. */
@@ -88,8 +88,8 @@ export const explainBind = (table: MemoryTable, pd: number, bind: Bind): Cause |
   if (length === 0) return because('BIND_LENGTH', {})
   const region = findKey(table, lkey)
   if (region < 0 || isWindow(table, region) || table.pd[region] !== pd) return because('BIND_REGION', { key: lkey })
-  const wants = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
-  const missing = wants & ~table.access[region]
+  const required = MW_BIND | ((bind.access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 ? LOCAL_WRITE : 0)
+  const missing = required & ~table.access[region]
   if (missing !== 0) return because('BIND_NO_RIGHT', { key: lkey, right: missing })
   const from = addressOf(bind.hi, bind.lo)
   return because('BIND_RANGE', { key: lkey, from, to: from + BigInt(length), ...boundsOf(table, region) })

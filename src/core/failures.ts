@@ -1,30 +1,30 @@
 /*
- * Receivers of failures (spec/failures.ts): handlers of the core, with the context of the object. Drivers report
- * failures, and core reports events without an object.
+ * Reports failures (spec/failures.ts) to handlers, with the context of the object. Drivers report failures; core
+ * reports events that have no object.
  */
 import type { Failure } from '../spec/failures.ts'
 import type { Context, Core, Device } from './model.ts'
 
-/** `context`: whose object it is; undefined for a device or port. */
+/** `context`: the context of the object; undefined for a device or port. */
 export type FailureHandler = (failure: Failure, device: Device, context: Context | undefined) => void
 
-/** Kept apart from the cores: most have no handler. */
+/** Not a field of `Core`, since most cores have no handler. */
 const handlers = new WeakMap<Core, Set<FailureHandler>>()
 
-/** Calls `handler` for each failure until the function returned is called. */
+/** Calls `handler` for each failure, until the returned function is called. */
 export const addFailureHandler = (core: Core, handler: FailureHandler): (() => void) => {
-  const own: FailureHandler = (failure, device, context) => handler(failure, device, context)
+  const registration: FailureHandler = (failure, device, context) => handler(failure, device, context)
   const all = handlers.get(core) ?? new Set()
-  handlers.set(core, all.add(own))
+  handlers.set(core, all.add(registration))
   return () => {
-    all.delete(own)
+    all.delete(registration)
   }
 }
 
 /** Whether there is a handler. */
 export const hasFailureHandlers = (core: Core): boolean => (handlers.get(core)?.size ?? 0) > 0
 
-/** Calls all handlers; an exception is only reported, since the device is working. */
+/** Calls all handlers. An exception is only reported, since this runs in the middle of the device's work. */
 export const reportFailure = (failure: Failure, device: Device, context: Context | undefined): void => {
   const { core } = device
   for (const handler of handlers.get(core) ?? [])

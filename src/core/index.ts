@@ -1,6 +1,6 @@
 /*
- * The subsystem as other floors and users see it: `userdma/core`. The order is that of ARCHITECTURE's path through it.
- * With `userdma/spec` it is the driver interface; so the records of a driver's own calls are read and written here too.
+ * The subsystem for other folders and for users: `userdma/core`. The exports are in the order of ARCHITECTURE's walk.
+ * With `userdma/spec` it is the driver interface, so the records of a driver's own calls are read and written here too.
  */
 export { decodeRecord, encodeRecords } from '../uapi/scalar.ts'
 export { coreClasses } from './base/all.ts'

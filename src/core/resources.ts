@@ -1,15 +1,15 @@
 /*
- * The objects of a device, for lists.
+ * Lists the objects of a device.
  *
- * There may be very many, and they are created and destroyed while a list is made: the generator looks at STEP handles
- * in a step, yields `undefined` between steps, and tolerates any change in between.
+ * There may be very many, and they are created and destroyed while they are listed: a generator examines STEP handles
+ * per step, yields `undefined` between steps, and tolerates any change meanwhile.
  */
 import { type Context, type CoreObject, type Device, Lifecycle } from './model.ts'
 
 /** Handles per step. */
 const STEP = 1024
 
-/** Contexts whose programs have made the opening call, oldest first. */
+/** Open contexts whose clients have made the opening call, oldest first. */
 export function* openedContexts(device: Device): Generator<Context> {
   for (const context of device.contexts) if (context.opened && !context.closed) yield context
 }
@@ -27,7 +27,7 @@ export function* objectsOf(device: Device, classes: ReadonlySet<string>): Genera
     }
 }
 
-/** How many live objects of these classes there are. */
+/** Number of live objects of these classes. */
 export const countOf = (device: Device, classes: ReadonlySet<string>): number => {
   let sum = 0
   for (const name of classes) sum += device.counts[name] ?? 0

@@ -1,11 +1,11 @@
 /*
- * Counts of live objects and calls (for `userdma stat`, and for tests that check that nothing is left).
+ * Counts of live objects and calls, for `userdma stat`, and for tests that check that nothing is leaked.
  */
 import type { Core } from './model.ts'
 
 export interface DeviceCounts {
   readonly contexts: number
-  /** Live objects by class; a class without any is left out. */
+  /** Live objects by class, without classes that have none. */
   readonly objects: Readonly<Record<string, number>>
   readonly regions: number
   readonly hooks: number
@@ -20,7 +20,7 @@ export interface CoreCounts {
   readonly waiting: number
   /** Events posted since the start. */
   readonly events: number
-  /** Destroy handlers that failed in a destruction by core, since the start. */
+  /** Exceptions that core has caught and ignored, since the start. */
   readonly faults: number
   /** Dispatch tables in use: of classes, and of devices. */
   readonly tables: { readonly classes: number; readonly devices: number }

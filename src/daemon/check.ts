@@ -1,6 +1,6 @@
 /*
- * The daemon's part of `userdma check`: the stacks of programs, the checker that core feeds, and the tools that receive
- * its findings.
+ * The daemon's part of `userdma check`: the call stacks of programs, the checker that core feeds, and the clients that
+ * receive its findings.
  */
 import { readSync } from 'node:fs'
 import { Checker, type RefusedAttempt } from '../check/checker.ts'
@@ -12,22 +12,24 @@ import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
 import type { FailureReports } from './failures.ts'
 
-/** Frames of a stack, stacks of one process, and their bytes, about; the shim sends fewer. */
+/** Limits per process: frames of a stack, stacks, and approximate bytes. The shim sends fewer. */
 const MAX_FRAMES = 64
 const MAX_STACKS = 4096
 const MAX_BYTES = 2 ** 24
-/** Processes whose stacks are kept, also after their end, and the bytes of all; those of the oldest go first. */
+/**
+ * Limits of all processes: those whose stacks are kept, also after their end, and bytes. The oldest are dropped first.
+ */
 const MAX_PROCESSES = 256
 const MAX_TOTAL = 2 ** 27
-/** Bytes of a frame beside its text. */
+/** Bytes charged for a frame in addition to its text. */
 const FRAME = 32
 
 export interface CheckDesk {
-  /** The stack of the call that runs now; undefined between calls. */
+  /** The stack of the current call; undefined between calls. */
   calling: Stack | undefined
   /**
-   * STACK of a process, whose ids belong to its `session`; `declared` is the process in its own namespace, as its posts
-   * have it. False: it has too many, or this one already.
+   * Stores the stack of a STACK message. Ids belong to the process's `session`; `declared` is the pid in the process's
+   * own namespace, which its post log contains. False if the process has too many stacks, or has this id already.
    */
   define(
     session: object,
@@ -36,7 +38,7 @@ export interface CheckDesk {
     frames: string,
   ): boolean
   stackOf(pid: number, id: number): Stack
-  /** REFUSED of a process, about a queue pair of a context. */
+  /** Reports a REFUSED message of a process, for a queue pair of a context. */
   refusedPost(
     context: Context,
     stack: Stack,
@@ -44,9 +46,9 @@ export interface CheckDesk {
   ): void
   /** A call that was refused before it was understood, in the call that runs now. */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
-  /** `receive` gets all findings, those so far at once; until the function returned is called. */
+  /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void
-  /** How often each finding was found, by its number − 1; and distinct ones beyond the limit. */
+  /** How often each finding was found, by its number − 1; and the number of distinct findings beyond the limit. */
   readonly counts: readonly number[]
   readonly dropped: number
 }
@@ -58,7 +60,7 @@ interface Stacks {
   bytes: number
 }
 
-const field = (name: string): number => Messages.post.fields.find(one => one.name === name)!.offset
+const field = (name: string): number => Messages.post.fields.find(known => known.name === name)!.offset
 
 const NONE: Stack = []
 
@@ -84,10 +86,10 @@ export const createCheckDesk = (
 
   const stackOf = (pid: number, id: number): Stack => stacks.get(pid)?.byId.get(id) ?? NONE
 
-  /** The stack of a process that uses the context of `owner`. */
+  /** The stack of a process that uses the context of process `owner`. */
   const declaredStack = (owner: number, declared: number, id: number): Stack => {
     if (stacks.get(owner)?.declared === declared) return stackOf(owner, id)
-    for (const one of stacks.values()) if (one.declared === declared) return one.byId.get(id) ?? NONE
+    for (const process of stacks.values()) if (process.declared === declared) return process.byId.get(id) ?? NONE
     return NONE
   }
 
@@ -95,7 +97,7 @@ export const createCheckDesk = (
     const memory = contexts.of(context)?.memory
     const owner = failures.ownerOf(context)
     if (memory === undefined || owner === undefined) return NONE
-    // One note for all requests of ibv_wr_complete.
+    // ibv_wr_complete logs one entry for all its requests.
     const id = queue === PostQueue.BATCH ? 0n : wrId
     readSync(memory.fd, post, 0, post.byteLength, PostLog.offset + postSlot(queue, number, id) * post.byteLength)
     const matches =

@@ -2,7 +2,7 @@
  * Containment of the daemon's own bugs: what happens when its code throws unexpectedly.
  *
  * Every entry from the event loop is a boundary: a session's messages, a doorbell, a timer, a device's poll (loop.ts).
- * An exception there is logged with its stack and ends at most the session, device or call that it served; all others
+ * An exception there is logged with its stack and ends at most the session, device or call that was served; all others
  * continue. A repeated fault is logged the 1st, 2nd, 4th, 8th … time, so that it cannot fill a disk.
  */
 
@@ -11,13 +11,13 @@ export interface Containment {
   readonly count: number
   /** Logs a fault; `where` names the work in a few words. */
   report(where: string, error: unknown): void
-  /** `body` as a callback that never throws. A fault is logged; then `failed` runs, within the same boundary. */
+  /** Wraps `body` in a callback that never throws. A fault is logged; then `failed` runs, within the same boundary. */
   guard<A extends readonly unknown[]>(
     where: string,
     body: (...args: A) => void,
     failed?: () => void,
   ): (...args: A) => void
-  /** Runs all steps, including those after one that fails. */
+  /** Runs all steps, even if some throw. */
   runAll(where: string, steps: readonly (() => void)[]): void
 }
 

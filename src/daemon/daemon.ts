@@ -1,5 +1,5 @@
 /*
- * The daemon, assembled: devices on a network, the socket for sessions, the tree of files that programs read, the loop
+ * Assembles the daemon: devices on a network, the session socket, the tree of files that programs read, and the loop
  * that moves packets (ARCHITECTURE.md). `userdma daemon` runs it; other programs can run it in their own process.
  */
 
@@ -59,7 +59,7 @@ export interface DaemonOptions {
   /** Path of the socket. */
   readonly socket: string
   readonly config: DaemonConfig
-  /** Ends once the last connected session has ended. */
+  /** Whether the daemon ends once the last connected session has ended. */
   readonly endWithLastClient: boolean
   /** Users to serve besides the process's own; default: none. */
   readonly served?: Served
@@ -70,7 +70,7 @@ export interface DaemonOptions {
 export interface DaemonParts {
   readonly createRxeDevice: typeof createRxeDevice
   readonly dispatch: typeof dispatch
-  /** Log of the daemon's own faults. */
+  /** Logs the daemon's own faults. */
   readonly log: (...words: unknown[]) => void
 }
 
@@ -80,14 +80,14 @@ export interface Daemon {
   close(): Promise<void>
 }
 
-/** Another process serves the socket. */
+/** Another daemon serves the socket. */
 export class SocketInUseError extends Error {
   override readonly name = 'SocketInUseError'
 }
 
-/** sun_path without its NUL. */
+/** Bytes of sun_path without its NUL. */
 const LONGEST_PATH = 107
-/** The tree's path must fit in the session protocol's field. */
+/** The tree's path must fit in its field of the session protocol. */
 const LONGEST_ROOT = 239
 
 const requireFolder = (socket: string): void => {
@@ -96,7 +96,7 @@ const requireFolder = (socket: string): void => {
   const why = exposure(folder)
   if (why === undefined) return
   throw new Error(
-    `socket ${socket}: ${why}, who could exchange the daemon's files for others; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or leave --socket out`,
+    `socket ${socket}: ${why}, who could replace the daemon's files; take a folder that only you can write to (\`mkdir -m 700 FOLDER\`), or omit --socket`,
   )
 }
 
@@ -118,7 +118,7 @@ const listenAt = async (socket: string, served: Served): Promise<number> => {
   }
 }
 
-/** A page that only the daemon can write: it is mapped first, then sealed. */
+/** A page that only the daemon can write: it is mapped before it is sealed. */
 const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   const fd = createMemfd('userdma-parked', ParkedPage.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW)
@@ -127,14 +127,17 @@ const createParkedPage = (pool: RingPool): { fd: number; mapping: Mapping } => {
   return { fd, mapping }
 }
 
-/** The hang-ups that the kernel knows by now are handled: those of this poll phase of the event loop, and of the next. */
+/**
+ * Resolves once all hang-ups that the kernel has queued by now are handled: after this poll phase of the event loop and
+ * the next.
+ */
 const afterHangUps = (): Promise<void> =>
   new Promise(resolve => {
     setImmediate(() => setImmediate(resolve))
   })
 
-/** Milliseconds within which the first client of a daemon that ends with its last one must connect. */
-const PATIENCE = 10_000
+/** A daemon with `endWithLastClient` ends if no client connects within this many milliseconds. */
+const FIRST_CLIENT_TIMEOUT = 10_000
 
 /** Starts a daemon; it serves when the promise resolves. Throws an Error with a message for people. */
 export const startDaemon = async ({
@@ -154,16 +157,16 @@ export const startDaemon = async ({
   const slices = createSlices(() => {
     daemon.turn++
   })
-  const endings = createSlices(undefined, ENDED_IN_TURN)
+  const objectJobs = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
     classes: classesWithClients(() => clients),
     now: nowMicroseconds,
     random: secureRandom,
     report: error => containment.report('core', error),
-    run: job => endings.begin(job, error => containment.report('an end of objects', error)),
+    run: job => objectJobs.begin(job, error => containment.report('an end of objects', error)),
   })
   const trace = createTraceHub(nowMicroseconds)
-  // Between devices of a memory link the loop itself moves packets.
+  // On a memory link the loop moves the packets between devices itself.
   const woken = config.link === 'memory' ? undefined : () => startedLoop?.kick()
   const clients = new Clients(core, {
     now: nowMicroseconds,
@@ -172,7 +175,7 @@ export const startDaemon = async ({
       config.link === 'memory'
         ? { closed: true }
         : { sourceOf: sourceAddress, neighbourOf: (index, address) => interfaces?.neighbourOf(index, address) },
-    // Guests may not choose arbitrary numbers, which might become another program's queue pair.
+    // A program may connect only queue pairs of its own user.
     mayConnect({ account }, { name }, qpn) {
       const rxe = devices.find(name)?.rxe
       const qp = rxe && qpOfNumber(rxe.state, qpn)
@@ -189,7 +192,7 @@ export const startDaemon = async ({
   let startedLoop: Loop | undefined
   let listening: number
   try {
-    // Addresses may be in use or missing: this is checked before anything else is created.
+    // Creating the devices checks whether their addresses exist and are free, so this comes first.
     for (const spec of config.devices) devices.add(spec)
     listening = await listenAt(socket, served)
   } catch (error) {
@@ -197,16 +200,18 @@ export const startDaemon = async ({
     interfaces?.close()
     throw error
   }
-  /** Last: while we hold the socket no other daemon can start at this path, whose files we remove. */
+  /**
+   * Removes the socket last: while it exists no other daemon can start at this path and have its files removed by us.
+   */
   const stopListening = (): void => {
     rmSync(socket, { force: true })
     close(listening)
   }
 
-  // A separate pool: the other one's counts are those of rings.
-  const own = createRingPool()
-  const parked = createParkedPage(own)
-  /** The state of a faulty device is unknown: it is removed, and its programs get DEVICE_FATAL. */
+  // A separate pool: the other pool's counts are those of rings.
+  const parkedPool = createRingPool()
+  const parked = createParkedPage(parkedPool)
+  /** A faulty device's state is unknown: it is removed, and its programs get DEVICE_FATAL. */
   const fail = (device: Pick<RxeDevice, 'device'>, error: unknown): void => {
     const { name } = device.device
     containment.report(`device ${name}, which is removed`, error)
@@ -219,7 +224,7 @@ export const startDaemon = async ({
       daemon.turn++
     },
     (failed, error) => {
-      const device = devices.rxe.find(one => one === failed)
+      const device = devices.rxe.find(rxe => rxe === failed)
       if (device === undefined) containment.report('thresholds of events', error)
       else fail(device, error)
     },
@@ -240,8 +245,8 @@ export const startDaemon = async ({
   const failures = createFailureReports(core, nowMicroseconds, parts.log ?? console.error, trace.postFailure)
   const sessions = new Set<Session>()
   /**
-   * The calling process most likely has the descriptor; but copies may be anywhere, and devices can be removed without
-   * a caller.
+   * The calling process most likely has the descriptor; but copies may be in any process, and a device can be removed
+   * outside a call.
    */
   const holders = function* (): Generator<ProcessHandle> {
     if (daemon.calling !== undefined) yield daemon.calling
@@ -262,7 +267,7 @@ export const startDaemon = async ({
     loop,
     contexts,
     events: createEventSockets(core, holders, { containment, slices }, ({ context }) => {
-      // Contexts of connection management have channels only.
+      // A context of connection management has only channels; it ends with the last.
       if (context.mapped === undefined && context.descriptors.size === 0) closeContext(context)
     }),
     shares: createFdQuotas(),
@@ -281,15 +286,15 @@ export const startDaemon = async ({
     netlink: createNetlink({ containment, slices, answer: createRequests(() => daemon) }),
     async untilEnded(user) {
       await afterHangUps()
-      // jobs that wait may be yet to close contexts
-      if (endings.waiting > 0) await endings.run([].values())
-      // a program closes its doorbell before its memory file
+      // Queued jobs may still close contexts.
+      if (objectJobs.waiting > 0) await objectJobs.run([].values())
+      // A program closes its doorbell before its memory file.
       contexts.endUnheld()
       await untilEnded(core, user)
     },
     plug(spec) {
-      // a device being removed may still hold the name or address
-      endings.finish()
+      // A device that is being removed may still have the name or address.
+      objectJobs.finish()
       const added = devices.add(spec)
       files?.add(added)
       if (added.rxe !== undefined) follow?.(added.rxe)
@@ -338,7 +343,7 @@ export const startDaemon = async ({
     interfaces?.close()
     devices.removeAll()
     close(parked.fd)
-    own.release(parked.mapping)
+    parkedPool.release(parked.mapping)
     removeTree(root)
     stopListening()
     throw error
@@ -358,14 +363,14 @@ export const startDaemon = async ({
       ...[...sessions].map(session => session.close),
       () => daemon.contexts.closeAll(),
       () => devices.removeAll(),
-      () => endings.finish(),
-      ...clients.endings,
+      () => objectJobs.finish(),
+      ...clients.stopSteps,
       () => daemon.events.closeAll(),
       () => daemon.netlink.closeAll(),
       () => loop.stop(),
       () => interfaces?.close(),
       () => close(parked.fd),
-      () => own.release(parked.mapping),
+      () => parkedPool.release(parked.mapping),
       () => reserve.close(),
       () => removeTree(root),
       stopListening,
@@ -373,7 +378,7 @@ export const startDaemon = async ({
     finish()
   }
 
-  /** A context without a session: its descriptor is in transit to another program, or was left to one. */
+  /** A context can outlive all sessions: its descriptor is in transit to another program, or was inherited. */
   const isUnused = (): boolean => endWithLastClient && sessions.size === 0 && daemon.contexts.count === 0
   const endIfUnused = (): void => {
     if (isUnused())
@@ -382,8 +387,8 @@ export const startDaemon = async ({
       })
   }
 
-  // The command that started us may have died before it connected.
-  const unused = setTimeout(endIfUnused, PATIENCE)
+  // The command that started the daemon may have ended before it connected.
+  const unused = setTimeout(endIfUnused, FIRST_CLIENT_TIMEOUT)
 
   const startSession = (fd: number): void => {
     const session = createSession(daemon, fd, () => {

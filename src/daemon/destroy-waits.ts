@@ -1,8 +1,8 @@
 /*
- * Destroys that wait. libibverbs returns from ibv_destroy_cq, _qp and _srq when the program has acknowledged every
- * event of the object that it has read. The daemon has destroyed the object by then, so it reads the program's memory:
- * libibverbs' user handle is the address of the object's structure, which counts the acknowledged events. A structure
- * is trusted only while it contains the object's handle.
+ * Destroys that wait. libibverbs' ibv_destroy_cq, _qp and _srq return only when the program has acknowledged every
+ * event of the object that it has read. The daemon has destroyed the object by then, so it examines the program's
+ * memory: libibverbs' user handle is the address of the object's structure, which counts the acknowledged events. A
+ * structure is trusted only while it contains the object's handle.
  */
 import type { Caller, CoreObject, EventsRead } from '../core/model.ts'
 import { because } from '../spec/causes.ts'
@@ -10,11 +10,11 @@ import { CallError } from '../spec/errno.ts'
 import type { Failure } from '../spec/failures.ts'
 
 export interface DestroyWaits {
-  /** An object was destroyed of which `caller` has read events. */
+  /** Watches the destroy of an object; `caller` has read events of it. */
   add(object: CoreObject, read: EventsRead, caller: Caller): void
-  /** The caller has ended, and its memory with it. */
+  /** The caller has ended. */
   drop(caller: Caller): void
-  /** The destroys that wait now. */
+  /** The destroys that currently wait. */
   now(): readonly DestroyWait[]
 }
 
@@ -23,13 +23,13 @@ export interface DestroyWait {
   readonly failure: Failure
 }
 
-/** Milliseconds that a program has to acknowledge before the wait is logged. */
-const PATIENCE = 1000
-/** Maximum watched destroys of one client. */
+/** Milliseconds after which a destroy that still waits is reported. */
+const REPORT_AFTER = 1000
+/** Maximum number of watched destroys of one client. */
 const MAX_WAITS = 64
 
-// struct ibv_cq, ibv_qp, ibv_srq of verbs.h, 64 bits: offsets of the handle, of the number that users know, and, after
-// a mutex and a condition variable, of the counts of acknowledged events.
+// Offsets in struct ibv_cq, ibv_qp and ibv_srq of verbs.h (64 bits): the handle, the number that users know, and after
+// a mutex and a condition variable the counts of acknowledged events.
 const MUTEX = process.arch === 'arm64' ? 48 : 40
 const CONDITION = 48
 export const layouts = {
@@ -47,7 +47,7 @@ interface Watched {
   readonly caller: Caller
 }
 
-/** Why the destroy waits; undefined if it does not, or if this cannot be determined. */
+/** Why the destroy waits; undefined if it does not wait, or if this cannot be determined. */
 const causeOf = ({ object, read, caller }: Watched) => {
   const structure = structureOf(object)
   const { handle, number, counts } = layouts[structure]
@@ -70,43 +70,43 @@ const causeOf = ({ object, read, caller }: Watched) => {
   return undefined
 }
 
-/** `report` is called once for each destroy that still waits after this time. */
+/** `report` is called once for each destroy that still waits after REPORT_AFTER. */
 export const createDestroyWaits = (
   report: (wait: DestroyWait) => void,
-  later: (run: () => void) => void = run => void setTimeout(run, PATIENCE).unref(),
+  later: (run: () => void) => void = run => void setTimeout(run, REPORT_AFTER).unref(),
 ): DestroyWaits => {
   const watched = new Set<Watched>()
 
-  const look = (one: Watched): DestroyWait | undefined => {
-    const cause = causeOf(one)
+  const waitOf = (destroy: Watched): DestroyWait | undefined => {
+    const cause = causeOf(destroy)
     if (cause === undefined) {
-      watched.delete(one)
+      watched.delete(destroy)
       return undefined
     }
-    const { object } = one
+    const { object } = destroy
     const device = object.context?.device.name ?? ''
     return { object, failure: { what: 'wait', device, cause } }
   }
 
   const countOf = (caller: Caller): number => {
     let count = 0
-    for (const one of watched) if (one.caller === caller) count++
+    for (const destroy of watched) if (destroy.caller === caller) count++
     return count
   }
 
   return {
     add(object, read, caller) {
-      const one = { object, read, caller }
-      if (causeOf(one) === undefined || countOf(caller) >= MAX_WAITS) return
-      watched.add(one)
+      const destroy = { object, read, caller }
+      if (causeOf(destroy) === undefined || countOf(caller) >= MAX_WAITS) return
+      watched.add(destroy)
       later(() => {
-        const wait = watched.has(one) ? look(one) : undefined
+        const wait = watched.has(destroy) ? waitOf(destroy) : undefined
         if (wait !== undefined) report(wait)
       })
     },
     drop(caller) {
-      for (const one of watched) if (one.caller === caller) watched.delete(one)
+      for (const destroy of watched) if (destroy.caller === caller) watched.delete(destroy)
     },
-    now: () => [...watched].flatMap(one => look(one) ?? []),
+    now: () => [...watched].flatMap(destroy => waitOf(destroy) ?? []),
   }
 }

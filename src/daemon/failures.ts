@@ -1,5 +1,5 @@
 /*
- * Receivers of failures (spec/failures.ts): the daemon's log, one line each with a rate limit per client, and tools
+ * Reports failures (spec/failures.ts): to the daemon's log, one line each with a rate limit per client, and to tools
  * that trace the program of the queue pair. `userdma stat --qps` shows the last failure.
  */
 import { addFailureHandler } from '../core/failures.ts'
@@ -16,47 +16,47 @@ export interface Owner {
 }
 
 export interface FailureReports {
-  /** From now on failures of this context's objects belong to `owner`. */
+  /** From now on failures of this context's objects are attributed to `owner`. */
   own(context: Context, owner: Owner): void
   ownerOf(context: Context): Owner | undefined
-  /** A process has disconnected: reports how many of its failures were not logged. */
+  /** A process has disconnected: logs how many of its failures were not logged. */
   leave(pid: number): void
 }
 
 const MICROSECONDS = 1e6
-/** Burst of lines, and lines per second: of one client, and of all together. */
+/** Rate limits of the log: lines in a burst, and lines per second, of one client and of all. */
 const OF_CLIENT = { burst: 20, perSecond: 2 }
 const OF_ALL = { burst: 200, perSecond: 20 }
-/** Clients whose lines are counted; the oldest is dropped. */
+/** Maximum number of clients whose lines are counted; the oldest is dropped. */
 const MAX_CLIENTS = 1024
 
-/** Whether one more line may be logged at `time`. */
-const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, begin: number) => {
-  let room = burst
-  let renewed = begin
+/** Returns a function that tells whether another line may be logged at `time`. */
+const createLimit = ({ burst, perSecond }: typeof OF_CLIENT, start: number) => {
+  let tokens = burst
+  let renewed = start
   return (time: number): boolean => {
-    room = Math.min(burst, room + ((time - renewed) * perSecond) / MICROSECONDS)
+    tokens = Math.min(burst, tokens + ((time - renewed) * perSecond) / MICROSECONDS)
     renewed = time
-    if (room < 1) return false
-    room--
+    if (tokens < 1) return false
+    tokens--
     return true
   }
 }
 
 interface Client {
   readonly mayLog: (time: number) => boolean
-  /** The program, in a sentence. */
+  /** Name in log lines. */
   readonly name: string
   suppressed: number
 }
 
-/** The line of a failure, with the process after the queue pair's number. */
+/** The log line of a failure, with pid and command after the QPN. */
 const lineOf = (failure: Failure, owner: Owner | undefined): string => {
   const text = failureText(failure)
   if (owner === undefined) return text
-  const who = `(${owner.pid}, ${owner.command})`
+  const process = `(${owner.pid}, ${owner.command})`
   const qp = /^QP 0x[0-9a-f]+/.exec(text)?.[0]
-  return qp === undefined ? `${who} ${text}` : `${qp} ${who}${text.slice(qp.length)}`
+  return qp === undefined ? `${process} ${text}` : `${qp} ${process}${text.slice(qp.length)}`
 }
 
 /** `post` sends to tools that trace programs with a tag. `now`: microseconds. */
@@ -67,7 +67,7 @@ export const createFailureReports = (
   post: (tag: string, record: FailureRecord) => void,
 ): FailureReports => {
   const owners = new WeakMap<Context, Owner>()
-  /** By pid; 0 stands for devices. */
+  /** By pid; 0: failures without a program. */
   const clients = new Map<number, Client>()
   const mayLog = createLimit(OF_ALL, now())
 

@@ -3,9 +3,9 @@
  *
  * Sessions, contexts, event sockets and files of programs each take a descriptor, so one program could exhaust them for
  * all. A process may hold a quarter of the descriptors that no other process holds, and a user other than the daemon's
- * own half: every new process still gets part of the rest, however many have used up their quota. A minimum is granted
- * to every process while any are left. Charges go to the requester. Node has raised our soft limit to the hard one
- * before we run.
+ * own half of those that no other user holds: so every new process gets part of the rest, even if others have used up
+ * their quotas. A minimum is granted to every process while any are left. Descriptors are charged to the process that
+ * requests them. Node raises the soft limit to the hard limit at its start.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { CallError } from '../spec/errno.ts'
@@ -25,22 +25,22 @@ export interface FdQuotas {
   readonly held: number
 }
 
-/** Runs `make`; if it throws, its charge is released. */
-export const orRelease = <T>(giveBack: () => void, make: () => T): T => {
+/** Runs `make`; if that throws, calls `releaseQuota`. */
+export const orRelease = <T>(releaseQuota: () => void, make: () => T): T => {
   try {
     return make()
   } catch (error) {
-    giveBack()
+    releaseQuota()
     throw error
   }
 }
 
-/** The minimum for every process: a session, and a context or two with their events. */
-const FEW = 16
+/** The minimum per process: a session, and a context or two with their events. */
+const MINIMUM = 16
 /** Reserved for the daemon: sockets of devices, captures, both ends of descriptors that are passed on. */
-const OWN = 32
-const OF_PROCESS = 4
-const OF_USER = 2
+const RESERVED = 32
+const PROCESS_DIVISOR = 4
+const USER_DIVISOR = 2
 
 /** A holder of descriptors: a process, or a user. */
 interface Account {
@@ -49,18 +49,18 @@ interface Account {
   held: number
 }
 
-/** The process's limit of descriptors (RLIMIT_NOFILE). */
+/** This process's limit of descriptors (RLIMIT_NOFILE). */
 const limitOf = (): number => {
   const found = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1'))
   return found === null ? Infinity : Number(found[1])
 }
 
 /**
- * `room`: descriptors for clients, by default all that this process may still open. `owner`: the user without a limit;
- * by default ours.
+ * `room`: number of descriptors for programs, by default all that this process may still open. `owner`: the user
+ * without a limit, by default ours.
  */
 export const createFdQuotas = (
-  room: number = Math.max(0, limitOf() - readdirSync('/proc/self/fd').length - OWN),
+  room: number = Math.max(0, limitOf() - readdirSync('/proc/self/fd').length - RESERVED),
   owner: number | undefined = process.getuid?.(),
 ): FdQuotas => {
   const accounts = new Map<string, Account>()
@@ -75,19 +75,19 @@ export const createFdQuotas = (
   const accountOf = (name: string, divisor: number): Account => accounts.get(name) ?? { name, divisor, held: 0 }
 
   const checkRoom = ({ name, divisor, held: own }: Account, count: number): void => {
-    const max = Math.max(FEW, Math.floor((room - held + own) / divisor))
+    const max = Math.max(MINIMUM, Math.floor((room - held + own) / divisor))
     if (own + count > max)
       throw new CallError(
         'EMFILE',
-        `${name} holds ${own} descriptors of the daemon, and may hold ${max} of the ${room} (RLIMIT_NOFILE) that it has for programs; close some, or start the daemon with a higher limit`,
+        `${name} uses ${own} descriptors of the daemon and may use ${max}; the daemon has ${room} for programs (RLIMIT_NOFILE); close some, or start it with a higher limit`,
       )
   }
 
   return {
     of: (pid, uid) => ({
       take(count) {
-        const charged = [accountOf(`process ${pid}`, OF_PROCESS)]
-        if (uid !== owner) charged.push(accountOf(`user ${uid}`, OF_USER))
+        const charged = [accountOf(`process ${pid}`, PROCESS_DIVISOR)]
+        if (uid !== owner) charged.push(accountOf(`user ${uid}`, USER_DIVISOR))
         if (held + count > room)
           throw new CallError('ENFILE', `all ${room} descriptors (RLIMIT_NOFILE) of the daemon for programs are in use`)
         for (const account of charged) checkRoom(account, count)

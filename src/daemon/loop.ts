@@ -1,15 +1,15 @@
 /*
- * The daemon's one loop over all queues: when they are polled, and when it may sleep
+ * The loop that polls all queues: when they are polled, and when the daemon may sleep
  * (docs/decisions/doorbell-and-loop.md).
  *
- * While there is work the loop polls its devices, and programs ring no doorbells. When there is none it lingers
- * briefly, yielding the processor between polls, since the programs that produce work need it (if another process keeps
- * the processor then, waking up is faster: lingering is suspended for a while). Then it parks: it sets the parked word,
- * polls all queues once more, and only if that finds nothing returns to the event loop, where a doorbell, a call or a
- * timer wakes it. Of very many queues it polls a slice at a time, and returns to the event loop in between: from the
- * parked word on programs ring doorbells. A busy loop lets the event loop run in between, so that calls are answered.
+ * While there is work the loop polls its devices, and programs ring no doorbells. Without work it first lingers,
+ * yielding the processor between polls to the programs that produce work. (If another process keeps the processor then,
+ * sleeping is better: lingering is suspended for a while.) Then it parks: it sets the parked word, so that programs
+ * ring doorbells, polls all queues once more, and if that finds nothing returns to the event loop, where a doorbell, a
+ * call or a timer wakes it. With very many queues that last poll is done in slices, with the event loop running in
+ * between. A busy loop also returns to the event loop after each slice, so that calls are answered.
  *
- * A device that throws is reported to `failed` after the others had their turn; the loop goes on with them.
+ * A device that throws is reported to `failed` after the others were polled; the loop continues with them.
  */
 
 import { Where } from '../drivers/rxe/rings/posts.ts'
@@ -19,44 +19,44 @@ import { yieldOnce } from '../host/event-loop/yield.ts'
 import { setWord } from '../host/memory/fence.ts'
 import { ParkedPage } from '../spec/session.ts'
 
-/** A device driven by the loop. Times in microseconds of host/event-loop/clock.ts. */
+/** A device that the loop polls. Times are microseconds of host/event-loop/clock.ts. */
 export interface Pollable {
-  /** Does all work that is possible now; true if there was any. `where`: which queues to poll for new requests. */
+  /** Does all work that is possible now; true if there was any. `where`: the queues to poll for new requests. */
   poll(now: number, where: Where): boolean
-  /** Whether a check of all queues that was begun goes on with `Where.CONTINUE`; absent: never. */
+  /** Whether a check of all queues is unfinished, and `Where.CONTINUE` continues it; undefined: never. */
   isUnfinished?(): boolean
   /** When `poll` must be called next without an event; Infinity for never. */
   nextTimeout(): number
 }
 
 export interface Loop {
-  /** A doorbell rang or packets arrived. Does nothing when called from within the loop. */
+  /** A doorbell rang or packets arrived: polls. No effect when called from within the loop. */
   kick(): void
-  /** A call may have changed something: polls just that, and wakes only if it produced work. */
+  /** A call may have changed something: polls the changed queues only, and continues only if that was work. */
   touch(): void
   /**
-   * A device has work that no program posted (messages of the connection manager): executes it without polling the
+   * A device has work that no program posted (messages of the connection manager): does that work without polling the
    * queues, for which programs ring doorbells.
    */
   advance(): void
-  /** Work is in progress: return to the event loop soon. */
+  /** The loop has work: code on the event loop should return soon. */
   readonly awake: boolean
   stop(): void
 }
 
-/** Maximum time without the event loop, and lingering time before parking. Microseconds. */
+/** Microseconds: maximum time between returns to the event loop, and time of lingering before parking. */
 const SLICE = 500
 const LINGER = 20
-/** Rounds of work that no program posted, before other work has its turn. */
-const MAX_TURNS = 8
+/** Maximum polls by `advance` in a row. */
+const MAX_ADVANCES = 8
 
 const rethrow = (_device: Pollable, error: unknown): void => {
   throw error
 }
 
 /**
- * `devices` may grow and shrink. `turn` is called at the start of each turn of the loop: facts about processes must
- * then be checked again. `failed` is called for a device that threw, and may remove it.
+ * `devices` may change. `turn` is called at the start of each turn of the loop: cached facts about processes expire
+ * then. `failed` is called for a device that threw, and may remove it.
  */
 export const createLoop = (
   parked: Int32Array,
@@ -68,7 +68,7 @@ export const createLoop = (
   let stopped = false
   let immediate: NodeJS.Immediate | undefined
   /** The next slice of a check of all queues. */
-  let checking: NodeJS.Immediate | undefined
+  let nextCheck: NodeJS.Immediate | undefined
   const timer = createTimer(() => {
     timerDue = Infinity
     kick()
@@ -101,8 +101,7 @@ export const createLoop = (
   }
 
   /**
-   * Polls until there has been no work for a moment; false if the slice ended before that. `recent`: there was work
-   * just before.
+   * Polls until there was no work for LINGER; false if SLICE ended before that. `recent`: there was work just before.
    */
   const drain = (first: Where, recent: boolean): boolean => {
     const start = nowMicroseconds()
@@ -130,28 +129,31 @@ export const createLoop = (
     timer.set(due - nowMicroseconds())
   }
 
-  /** The loop is parked: checks the remaining queues in slices, for posts that came before it was. */
-  const rest = (): void => {
+  /**
+   * The loop is parked: continues the check of all queues in slices, for requests that were posted before the parked
+   * word was set.
+   */
+  const onParked = (): void => {
     armTimer()
-    if (devices.some(device => device.isUnfinished?.())) checking ??= setImmediate(checkOn)
+    if (devices.some(device => device.isUnfinished?.())) nextCheck ??= setImmediate(continueCheck)
   }
-  const checkOn = (): void => {
-    checking = undefined
-    // Awake: when it parks, the check begins anew.
+  const continueCheck = (): void => {
+    nextCheck = undefined
+    // The loop is not parked; it starts a new check when it parks.
     if (running || stopped || immediate !== undefined) return
-    // Programs that poll may need the processor, and what they post is more urgent.
+    // Programs that poll may need the processor, and their next posts are more urgent.
     yieldOnce(nowMicroseconds())
     turn()
     if (pollAll(Where.CONTINUE)) kick()
-    else rest()
+    else onParked()
   }
 
-  /** Polls until there is no work and the loop is parked; false if the slice ended before that. */
+  /** Polls until there is no work and the loop is parked; false if SLICE ended before that. */
   const untilParked = (first: Where): boolean => {
     for (let late = false; drain(first, late); late = true) {
       setWord(parked, ParkedPage.PARKED, 1)
       if (!pollAll(Where.BEGIN)) {
-        rest()
+        onParked()
         return true
       }
       setWord(parked, ParkedPage.PARKED, 0)
@@ -162,15 +164,15 @@ export const createLoop = (
   const run = (first: Where): void => {
     if (running || stopped) return
     running = true
-    let rests = false
+    let isParked = false
     try {
       turn()
       setWord(parked, ParkedPage.PARKED, 0)
-      rests = untilParked(first)
+      isParked = untilParked(first)
     } finally {
       running = false
-      // Not parked: no doorbells will ring, so continue by ourselves and poll every queue then.
-      if (!rests)
+      // Not parked, so no doorbells ring: continues soon, with a poll of every queue.
+      if (!isParked)
         immediate ??= setImmediate(() => {
           immediate = undefined
           run(Where.BEGIN)
@@ -180,7 +182,7 @@ export const createLoop = (
   const kick = (): void => run(Where.USED)
 
   const touch = (): void => {
-    // Awake: the next slice follows in any case and sees the change.
+    // Not parked: the next slice follows in any case and sees the change.
     if (running || stopped || immediate !== undefined) return
     turn()
     if (pollAll(Where.CHANGED)) kick()
@@ -191,7 +193,7 @@ export const createLoop = (
     if (running || stopped || immediate !== undefined) return
     turn()
     for (let turns = 0; pollAll(Where.CHANGED); turns++)
-      if (turns === MAX_TURNS) {
+      if (turns === MAX_ADVANCES) {
         kick()
         return
       }
@@ -210,7 +212,7 @@ export const createLoop = (
       stopped = true
       timer.close()
       if (immediate) clearImmediate(immediate)
-      if (checking) clearImmediate(checking)
+      if (nextCheck) clearImmediate(nextCheck)
     },
   }
 }

@@ -1,20 +1,20 @@
 /*
- * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all of them
- * (core/objects/object-bytes.ts has the size of each object). Beyond them a create is ENOMEM, so that no program can
- * exhaust the daemon. Rings are not counted: their pages, in the context's memory file, are charged to the program that
- * touches them.
+ * Quotas of the daemon's memory for the objects of one process, of one user's processes, and of all processes
+ * (core/objects/object-bytes.ts has the size of each object). Beyond them a create fails with ENOMEM, so that no
+ * program can exhaust the daemon. Rings are not counted: their pages, in the context's memory file, are charged to the
+ * program that touches them.
  */
 import type { MemoryAccount } from '../core/model.ts'
 import { CallError } from '../spec/errno.ts'
 
 const MIB = 2 ** 20
-/** Maximum bytes of the objects of a process, of a user's processes, and of all: a daemon stays below 2 GiB. */
+/** Maximum bytes of the objects of a process, of a user's processes, and of all: the daemon stays below 2 GiB. */
 export const MEMORY_LIMITS = { process: 768 * MIB, user: 1024 * MIB, daemon: 1280 * MIB } as const
 
 export interface MemoryQuotas {
   /** The account of a process, common to all its contexts. */
   of(pid: number, uid: number): MemoryAccount
-  /** Bytes charged to all together, and by process, the largest first. */
+  /** Bytes charged to all processes, and per process, largest first. */
   readonly bytes: number
   processes(): readonly { readonly pid: number; readonly bytes: number }[]
 }
@@ -33,11 +33,11 @@ export const createMemoryQuotas = (
     if (sum > 0) held.set(id, sum)
     else held.delete(id)
   }
-  const check = (who: string, held: number, bytes: number, limit: number): void => {
+  const check = (owner: string, held: number, bytes: number, limit: number): void => {
     if (held + bytes > limit)
       throw new CallError(
         'ENOMEM',
-        `objects of ${who} take ${text(held)} of the daemon's memory, and may take ${text(limit)}`,
+        `objects of ${owner} use ${text(held)} of the daemon's memory; ${text(limit)} is the maximum`,
       )
   }
 

@@ -1,5 +1,5 @@
 /*
- * The current state of the daemon, for `userdma stat` and for tests that check that nothing is left.
+ * The current state of the daemon, for `userdma stat` and for tests that check that nothing is leaked.
  */
 import { stat as coreStat } from '../core/stat.ts'
 import { countersOf } from '../drivers/rxe/counts.ts'
@@ -11,7 +11,7 @@ import type { DaemonState } from './state.ts'
 /** Queue pairs per message. */
 const QPS_PER_MESSAGE = 50
 
-/** Queue pairs from `from`; by default from the first device's first. */
+/** Queue pairs starting at `from`; by default at the first of the first device. */
 export const qpsOf = (daemon: DaemonState, from?: QpPlace): ToolReply => {
   const names = daemon.devices.listed.map(({ name }) => name)
   const qps: QpStat[] = []
@@ -44,7 +44,7 @@ export const statOf = (daemon: DaemonState): Stat => {
   const { mapped, mappedBytes } = daemon.pool.counters
   return {
     pid: process.pid,
-    // The requesting tool is connected too.
+    // Without the session of the requesting tool.
     sessions: daemon.sessions() - 1,
     contexts: daemon.contexts.count,
     rings: daemon.contexts.rings,

@@ -26,7 +26,7 @@ import type { RefuseConnection } from './session/refuse-connection.ts'
 import type { TraceHub } from './trace/trace-hub.ts'
 
 export interface DaemonState {
-  /** With the current devices. */
+  /** With the current list of devices. */
   readonly config: DaemonConfig & { readonly devices: readonly ListedDevice[] }
   readonly core: Core
   readonly dispatch: typeof dispatch
@@ -43,17 +43,17 @@ export interface DaemonState {
   readonly shares: FdQuotas
   /** Quotas of memory. */
   readonly memory: MemoryQuotas
-  /** Long work of calls. */
+  /** Schedules long work of calls in slices. */
   readonly slices: Slices
   readonly trace: TraceHub
-  /** Of a daemon that checks programs. */
+  /** Undefined if the daemon does not check programs. */
   readonly check: CheckDesk | undefined
   /** NETLINK_RDMA sockets. */
   readonly netlink: Netlink
   readonly cm: RdmaCm
-  /** Owners of contexts, and receivers of failures. */
+  /** Owners of contexts, and the reporting of failures. */
   readonly failures: FailureReports
-  /** Destroys that wait for programs. */
+  /** Destroys that wait until programs acknowledge events. */
   readonly destroyWaits: DestroyWaits
   /** Updates the counter files; 0, or the errno of the failure. */
   readonly refreshCounters: () => number
@@ -62,7 +62,7 @@ export interface DaemonState {
   /** Memory file of the parked page. */
   readonly parkedFd: number
   readonly devices: Devices
-  /** Resolves once everything is released that programs of the user held which have ended by now. */
+  /** Resolves once everything is released that the user's ended programs held. */
   untilEnded(user: number): Promise<void>
   /** Adds and removes devices and their files at run time (`Devices.add`, `remove`). */
   plug(spec: DeviceSpec): void

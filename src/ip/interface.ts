@@ -1,10 +1,10 @@
 /*
- * An IP interface on a link of RFC 4391, as an engine without I/O: encapsulated packets and time go in, such packets
- * with the link-layer address they go to come out (`pollTransmit`). It has one address, of IPv4 or IPv6, and reaches its
- * prefix: there are no routers, and nothing is forwarded. It answers ARP, neighbour solicitations and echo requests, and
- * has sockets of UDP and of echoes. Fragments are neither made nor accepted.
+ * An IP interface on a link of RFC 4391, as an engine without I/O: encapsulated packets and time go in; encapsulated
+ * packets with their link-layer destination come out (`pollTransmit`). The interface has one IPv4 or IPv6 address and
+ * reaches the addresses of its prefix: there are no routers, and nothing is forwarded. It answers ARP, neighbour
+ * solicitations and echo requests, and has UDP and ICMP echo sockets. Fragments are neither sent nor accepted.
  *
- * Whatever peers send, memory is bounded: by NeighbourLimits, SocketLimits and MAX_FRAMES.
+ * Memory is bounded for any traffic: by NeighbourLimits, SocketLimits and MAX_FRAMES.
  */
 import { addressText, isMappedIpv4, isMulticastGid } from '../wire/address.ts'
 import { UDP_BYTES } from '../wire/ip.ts'
@@ -50,36 +50,36 @@ export interface IpOptions {
   /** Bits, 1 to 32 or 128. */
   readonly prefixLength: number
   readonly link: LinkAddress
-  /** Bytes of an encapsulated packet. */
+  /** Maximum bytes of an encapsulated packet. */
   readonly mtu: number
   readonly pkey: number
   readonly random: () => number
-  /** Multicast groups of the link that are received from now on, and no more. `join` may throw. */
+  /** Joins and leaves a multicast group of the link. `join` may throw. */
   readonly join: (group: LinkAddress) => void
   readonly leave: (group: LinkAddress) => void
 }
 
-/** What became of a received packet: it was delivered to a socket, or why it was dropped. */
+/** The result of a received packet: delivered to a socket, or the reason why it was dropped. */
 type Verdict = IpFault | 'delivered' | 'foreign' | 'unclaimed'
 
 /**
- * Packets. `foreign`: for another host, from a host that is not on the link, or of a protocol that is not spoken;
- * `unclaimed`: for a port without a socket; `dropped`: could not leave.
+ * Numbers of packets. `foreign`: for another host, from a host that is not on the link, or of an unsupported protocol;
+ * `unclaimed`: for a port without a socket; `dropped`: not sent.
  */
 export type IpCounters = Record<Verdict | 'received' | 'sent' | 'dropped', number>
 
-/** An encapsulated packet that leaves. */
+/** An encapsulated packet to send. */
 export interface Frame {
   readonly bytes: Uint8Array
   readonly to: LinkAddress
 }
 
-/** Frames that wait for `pollTransmit`. */
+/** Maximum number of frames that wait for `pollTransmit`. */
 const MAX_FRAMES = 1024
 const HOP_LIMIT = 64
-/** RFC 4861, 7.1: no router has passed it on. */
+/** RFC 4861, 7.1: proves that no router has forwarded the packet. */
 const DISCOVERY_HOP_LIMIT = 255
-/** Of an echo behind the checksum: identifier and sequence number. */
+/** Bytes after the checksum of an echo message: identifier and sequence number. */
 const ECHO_BYTES = 4
 const echoTypes = { ipv4: { request: 8, reply: 0 }, ipv6: { request: 128, reply: 129 } } as const
 
@@ -108,10 +108,10 @@ export class IpInterface implements NeighbourHost {
   readonly #neighbours = new NeighbourCache(this)
   readonly #sockets: IpSockets
   readonly #frames: Frame[] = []
-  /** Multicast groups that are received, and how often each is joined. */
+  /** Multicast groups that are received, with the number of joins of each. */
   readonly #groups = new Map<string, { readonly link: LinkAddress; uses: number }>()
 
-  /** Throws IpError EINVAL, and what `join` throws. */
+  /** Throws IpError EINVAL, and whatever `join` throws. */
   constructor(options: IpOptions) {
     const { address, prefixLength, pkey, random } = options
     this.prefix = new Prefix(address, prefixLength)
@@ -123,12 +123,12 @@ export class IpInterface implements NeighbourHost {
     for (const group of this.#isIpv4 ? [ALL_HOSTS] : [ALL_NODES, solicitedNode(address)]) this.#join(group)
   }
 
-  /** Bytes of a packet. */
+  /** Maximum bytes of an IP packet. */
   get mtu(): number {
     return this.#options.mtu
   }
 
-  /** What it holds now. */
+  /** Numbers of neighbours, of packets that wait, and of sockets. */
   get counts(): { readonly neighbours: number; readonly waiting: number; readonly sockets: number } {
     const { entries, waiting } = this.#neighbours.counts
     return { neighbours: entries, waiting: waiting + this.#frames.length, sockets: this.#sockets.count }
@@ -142,7 +142,7 @@ export class IpInterface implements NeighbourHost {
     this.#neighbours.onTimeout(now)
   }
 
-  /** The next packet that leaves. */
+  /** The next packet to send. */
   pollTransmit(): Frame | undefined {
     const frame = this.#frames.shift()
     if (frame !== undefined) this.counters.sent++
@@ -151,7 +151,7 @@ export class IpInterface implements NeighbourHost {
 
   // ---- sockets ----
 
-  /** `port`: of UDP, or the identifier of echoes; 0: one that is free. Throws IpError EADDRINUSE, ENOMEM. */
+  /** `port`: a UDP port, or an ICMP echo identifier; 0: a free one. Throws IpError EADDRINUSE, ENOMEM. */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     return this.#sockets.open(protocol, port, receiver)
   }
@@ -162,14 +162,14 @@ export class IpInterface implements NeighbourHost {
     socket.groups.clear()
   }
 
-  /** Datagrams to the group come to the socket too. Throws IpError EINVAL, EADDRINUSE, ENOMEM. */
+  /** Adds the socket to a multicast group. Throws IpError EINVAL, EADDRINUSE, ENOMEM. */
   join(socket: IpSocket, group: Uint8Array): void {
     const text = addressText(group)
     this.#requireFamily(group)
     if (!isMulticastGid(group)) throw new IpError('EINVAL', `${text} is not a multicast group`)
     if (socket.groups.has(text)) throw new IpError('EADDRINUSE', `the socket is in group ${text} already`)
     if (socket.groups.size >= SocketLimits.groupsEach)
-      throw new IpError('ENOMEM', `the socket is in ${SocketLimits.groupsEach} groups, the most it can be in`)
+      throw new IpError('ENOMEM', `the socket is in ${SocketLimits.groupsEach} groups already, the maximum`)
     this.#join(group)
     socket.groups.add(text)
   }
@@ -190,10 +190,16 @@ export class IpInterface implements NeighbourHost {
     if (isUnspecified(destination))
       throw new IpError('EINVAL', `${addressText(destination)} is not the address of a host`)
     if (!isMulticastGid(destination) && !this.prefix.isBroadcast(destination) && !this.prefix.includes(destination))
-      throw new IpError('ENETUNREACH', `${addressText(destination)} is not on the link ${this.prefix.text}`)
+      throw new IpError(
+        'ENETUNREACH',
+        `${addressText(destination)} is not in the prefix ${this.prefix.text} of the link`,
+      )
     const maxBytes = this.mtu - ipHeaderBytes(destination) - UDP_BYTES
     if (payload.length > maxBytes)
-      throw new IpError('EMSGSIZE', `${payload.length} bytes: at most ${maxBytes} fit a packet, and none is fragmented`)
+      throw new IpError(
+        'EMSGSIZE',
+        `${payload.length} bytes; a packet holds at most ${maxBytes}, and packets are not fragmented`,
+      )
     if (protocol === IpProtocolNumber.UDP) {
       if (to.port === 0) throw new IpError('EINVAL', 'port 0 is not a destination')
       this.#sendIp(udpPacket(this.#to(destination), { sourcePort: port, destinationPort: to.port, payload }), now)
@@ -207,7 +213,7 @@ export class IpInterface implements NeighbourHost {
     this.#sendIp(icmpPacket(this.#to(destination), { type: this.#echo.request, code: 0, body }), now)
   }
 
-  /** Leaves all groups; what waited is dropped. */
+  /** Leaves all groups and drops the packets that wait. */
   shutDown(): void {
     this.#neighbours.clear()
     this.#frames.length = 0
@@ -216,9 +222,9 @@ export class IpInterface implements NeighbourHost {
     this.#options.leave(broadcastLink(this.#options.pkey))
   }
 
-  // ---- what the link brings ----
+  // ---- reception ----
 
-  /** An encapsulated packet. */
+  /** Handles an encapsulated packet. */
   receive(bytes: Uint8Array, now: number): void {
     this.counters.received++
     const type = bytes.length < ENCAPSULATION_BYTES ? -1 : (bytes[0]! << 8) | bytes[1]!
@@ -238,7 +244,7 @@ export class IpInterface implements NeighbourHost {
     if (arp === undefined || !isUnicastLink(arp.senderLink)) return 'malformed'
     const { operation, sender, senderLink, target } = arp
     const isForThisHost = operation === ArpOperation.REQUEST && this.prefix.isOwn(target)
-    // RFC 5227: a host without an address asks for the one that it wants.
+    // RFC 5227: a probe, from a host that has no address yet.
     if (!isUnspecified(sender)) {
       if (!this.prefix.isNeighbour(sender)) return 'foreign'
       this.#neighbours.learn(sender, senderLink, isForThisHost, now)
@@ -249,7 +255,7 @@ export class IpInterface implements NeighbourHost {
     return undefined
   }
 
-  /** `isLoop`: this interface has sent it to itself. */
+  /** `isLoop`: this interface sent the packet to itself. */
   #onIp(bytes: Uint8Array, now: number, isLoop: boolean): Verdict | undefined {
     const packet = parseIp(bytes)
     if (isFault(packet)) return packet
@@ -257,12 +263,13 @@ export class IpInterface implements NeighbourHost {
     const { prefix } = this
     if (isMappedIpv4(destination) !== this.#isIpv4) return 'malformed'
     const isToThisHost = prefix.isOwn(destination)
-    // What this interface has sent to a group comes back. To its own address nothing of its own comes from the link.
+    // Our own multicast packet, looped back by the link; or a packet to us with our own source address, which must not
+    // come from the link.
     if (prefix.isOwn(source) && !isLoop) return isToThisHost ? 'foreign' : undefined
-    // RFC 4862, 5.4: a host without an address asks for the one that it wants.
-    const isNameless = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
+    // RFC 4862, 5.4: duplicate address detection, from a host that has no address yet.
+    const isFromUnspecified = isUnspecified(source) && protocol === IpProtocolNumber.ICMPV6
     const isForThisHost = isToThisHost || prefix.isBroadcast(destination) || this.#groups.has(addressText(destination))
-    if (!isForThisHost || !(isNameless || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
+    if (!isForThisHost || !(isFromUnspecified || prefix.isOwn(source) || prefix.isNeighbour(source))) return 'foreign'
     if (protocol === IpProtocolNumber.UDP) return this.#onUdp(packet)
     const isIcmp = protocol === (this.#isIpv4 ? IpProtocolNumber.ICMP : IpProtocolNumber.ICMPV6)
     return isIcmp ? this.#onIcmp(packet, isToThisHost, now) : 'foreign'
@@ -292,7 +299,7 @@ export class IpInterface implements NeighbourHost {
     if (type !== request && type !== reply) return 'foreign'
     if (body.length < ECHO_BYTES || isUnspecified(packet.source)) return 'malformed'
     if (type === reply) return this.#onEchoReply(packet, body)
-    // RFC 1122, 3.2.2.6: not to a group, whose members would all answer.
+    // RFC 1122, 3.2.2.6: requests to a group are not answered, because all its members would answer.
     if (isToThisHost) this.#sendIp(icmpPacket(this.#to(packet.source), { type: reply, code: 0, body }), now)
     return undefined
   }
@@ -312,15 +319,15 @@ export class IpInterface implements NeighbourHost {
       return undefined
     }
     if (!this.prefix.isOwn(target)) return undefined
-    const isNameless = isUnspecified(source)
-    if (link !== undefined && !isNameless) this.#neighbours.learn(source, link, true, now)
-    const flags = ADVERTISEMENT_OVERRIDE | (isNameless ? 0 : ADVERTISEMENT_SOLICITED)
+    const isFromUnspecified = isUnspecified(source)
+    if (link !== undefined && !isFromUnspecified) this.#neighbours.learn(source, link, true, now)
+    const flags = ADVERTISEMENT_OVERRIDE | (isFromUnspecified ? 0 : ADVERTISEMENT_SOLICITED)
     const answer = { type: NeighbourMessage.ADVERTISEMENT, flags, target, link: this.#options.link }
-    this.#sendIp(this.#discoveryPacket(answer, isNameless ? ALL_NODES : source), now)
+    this.#sendIp(this.#discoveryPacket(answer, isFromUnspecified ? ALL_NODES : source), now)
     return undefined
   }
 
-  // ---- what leaves ----
+  // ---- transmission ----
 
   #to(destination: Uint8Array): Omit<IpPacket, 'protocol' | 'payload'> {
     return { source: this.prefix.address, destination, hopLimit: HOP_LIMIT }
@@ -347,7 +354,7 @@ export class IpInterface implements NeighbourHost {
     else this.#neighbours.send(destination, frame, now)
   }
 
-  // ---- for the neighbour cache ----
+  // ---- services for the neighbour cache ----
 
   transmit(bytes: Uint8Array, to: LinkAddress): void {
     if (this.#frames.length < MAX_FRAMES) this.#frames.push({ bytes, to })

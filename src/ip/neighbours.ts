@@ -1,7 +1,7 @@
 /*
- * The neighbour cache of one interface: link-layer addresses by IP address, found by solicitations (ARP: RFC 826; IPv6:
- * RFC 4861, 7.3). Packets to a neighbour that is being resolved wait. Entries and waiting packets are bounded, whatever
- * peers send. Times are microseconds.
+ * The neighbour cache of one interface: link-layer addresses by IP address, resolved by solicitations (ARP: RFC 826;
+ * IPv6: RFC 4861, 7.3). Packets to a neighbour wait while it is being resolved. Entries and waiting packets are bounded
+ * for any traffic. Times are microseconds.
  */
 import type { LinkAddress } from '../wire/ipoib.ts'
 
@@ -10,25 +10,28 @@ const RETRANSMIT = 1_000_000
 const MAX_TRIES = 3
 const REACHABLE = 30_000_000
 
-/** `unresolved`: of the entries, those without a link-layer address once all are in use. */
+/**
+ * `entries`: all neighbours; `unresolved`: how many of them may lack a link-layer address when all entries are in use;
+ * `waiting`, `waitingEach`: packets in all, and per neighbour.
+ */
 export const NeighbourLimits = { entries: 1024, unresolved: 256, waiting: 256, waitingEach: 16 } as const
 
-/** What the cache asks of its interface. */
+/** What the cache needs of its interface. */
 export interface NeighbourHost {
-  /** Asks for the link-layer address: every neighbour, or one that was known to have it. */
+  /** Sends a solicitation to `known`, or to all neighbours if it is undefined. */
   solicit(address: Uint8Array, known: LinkAddress | undefined): void
   transmit(frame: Uint8Array, to: LinkAddress): void
-  /** Packets that waited in vain. */
+  /** Counts packets whose neighbour was not resolved. */
   dropped(packets: number): void
 }
 
-/** INCOMPLETE: `link` is undefined. PROBE: it is known, but was not confirmed lately. */
+/** INCOMPLETE: `link` is undefined. PROBE: `link` is known, but was not confirmed recently. */
 interface Neighbour {
   readonly key: string
   readonly address: Uint8Array
   link: LinkAddress | undefined
   confirmedUntil: number
-  /** Unanswered solicitations; 0: none is expected to be answered. */
+  /** Number of unanswered solicitations; 0: no answer is expected. */
   tries: number
   deadline: number
   readonly waiting: Uint8Array[]
@@ -38,11 +41,11 @@ const keyOf = (address: Uint8Array): string => address.join('.')
 
 export class NeighbourCache {
   readonly #host: NeighbourHost
-  /** The least recently confirmed ones first. */
+  /** Least recently confirmed first. */
   readonly #entries = new Map<string, Neighbour>()
-  /** Those without a link-layer address, the first solicited first. */
+  /** Entries without a link-layer address, first solicited first. */
   readonly #unresolved = new Set<Neighbour>()
-  /** Solicited ones; all wait equally long, so that the earliest deadline is the first. */
+  /** Solicited entries. All have the same timeout, so the first has the earliest deadline. */
   readonly #solicited = new Set<Neighbour>()
   #waiting = 0
 
@@ -74,10 +77,13 @@ export class NeighbourCache {
     else this.#hold(entry, frame)
   }
 
-  /** A neighbour has told its link-layer address; `isNew`: it asks for ours, so that packets to it are likely. */
-  learn(address: Uint8Array, link: LinkAddress, isNew: boolean, now: number): void {
+  /**
+   * A neighbour has sent its link-layer address. `canCreate`: it requested ours, so packets to it are likely, and an entry
+   * is created.
+   */
+  learn(address: Uint8Array, link: LinkAddress, canCreate: boolean, now: number): void {
     const known = this.#entries.get(keyOf(address))
-    if (known === undefined && !isNew) return
+    if (known === undefined && !canCreate) return
     const entry = known ?? this.#add(address, link)
     entry.link = link
     this.#unresolved.delete(entry)
@@ -95,7 +101,7 @@ export class NeighbourCache {
   }
 
   #add(address: Uint8Array, link: LinkAddress | undefined): Neighbour {
-    if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#leastUseful())
+    if (this.#entries.size >= NeighbourLimits.entries) this.#remove(this.#evictionCandidate())
     const key = keyOf(address)
     const entry: Neighbour = { key, address, link, confirmedUntil: 0, tries: 0, deadline: 0, waiting: [] }
     this.#entries.set(key, entry)
@@ -104,10 +110,10 @@ export class NeighbourCache {
   }
 
   /**
-   * Unused addresses must not push out neighbours that answer, and hosts that ask must not push out those that
-   * are being resolved: each of both has its share.
+   * The entry to evict. Unresolved addresses must not evict neighbours that answer, and hosts that solicit us must not
+   * evict entries that are being resolved: `NeighbourLimits.unresolved` divides the entries between them.
    */
-  #leastUseful(): Neighbour {
+  #evictionCandidate(): Neighbour {
     if (this.#unresolved.size < NeighbourLimits.unresolved)
       for (const entry of this.#entries.values()) if (entry.link !== undefined) return entry
     const [first] = this.#unresolved
@@ -130,7 +136,9 @@ export class NeighbourCache {
     this.#host.solicit(entry.address, entry.link)
   }
 
-  /** Beyond its share the oldest packet of the neighbour is lost, beyond that of all the new one. */
+  /**
+   * Beyond the limit of the neighbour its oldest packet is dropped; beyond the limit of all neighbours, the new packet.
+   */
   #hold(entry: Neighbour, frame: Uint8Array): void {
     if (entry.waiting.length >= NeighbourLimits.waitingEach) {
       entry.waiting.shift()

@@ -1,6 +1,6 @@
 /*
- * The address of an interface and the prefix of its link: which addresses are on the link, and which mean all of its
- * hosts. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * The address of an interface and the prefix of its link: tells which addresses are on the link and which are broadcast
+ * addresses. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
  */
 import { addressText, isLoopbackIpv4, isMappedIpv4, isMulticastGid, isSameAddress } from '../wire/address.ts'
 import { IpError } from './error.ts'
@@ -16,7 +16,7 @@ const isLoopback = (address: Uint8Array): boolean =>
 
 export class Prefix {
   readonly address: Uint8Array
-  /** 1 to 32, or to 128. */
+  /** 1 to 32 (IPv4) or 128 (IPv6). */
   readonly length: number
   readonly isIpv4: boolean
 
@@ -26,7 +26,7 @@ export class Prefix {
     this.length = length
     this.isIpv4 = isMappedIpv4(address)
     const bits = this.isIpv4 ? 32 : 128
-    if (!(length >= 1 && length <= bits)) throw new IpError('EINVAL', `prefix length ${length}: it is 1 to ${bits}`)
+    if (!(length >= 1 && length <= bits)) throw new IpError('EINVAL', `prefix length ${length} is not in 1 to ${bits}`)
     if (isMulticastGid(address) || isUnspecified(address) || isLoopback(address) || this.isBroadcast(address))
       throw new IpError('EINVAL', `${addressText(address)} is not the address of a host on a link`)
   }
@@ -42,23 +42,23 @@ export class Prefix {
   includes(address: Uint8Array): boolean {
     if (isMappedIpv4(address) !== this.isIpv4) return false
     const bits = this.length + (this.isIpv4 ? 96 : 0)
-    const whole = bits >> 3
-    for (let i = 0; i < whole; i++) if (address[i] !== this.address[i]) return false
-    const rest = 8 - (bits & 7)
-    return rest === 8 || address[whole]! >> rest === this.address[whole]! >> rest
+    const wholeBytes = bits >> 3
+    for (let i = 0; i < wholeBytes; i++) if (address[i] !== this.address[i]) return false
+    const ignoredBits = 8 - (bits & 7)
+    return ignoredBits === 8 || address[wholeBytes]! >> ignoredBits === this.address[wholeBytes]! >> ignoredBits
   }
 
   /** 255.255.255.255, or the last address of the prefix (RFC 919, RFC 922). */
   isBroadcast(address: Uint8Array): boolean {
     if (!this.isIpv4) return false
     if (isSameAddress(address, LIMITED_BROADCAST)) return true
-    // RFC 3021: of two addresses both are hosts.
+    // RFC 3021: in a prefix of two addresses both are hosts.
     if (this.length > 30 || !this.includes(address)) return false
     const hosts = 2 ** (32 - this.length) - 1
     return (new DataView(address.buffer, address.byteOffset).getUint32(12) & hosts) >>> 0 === hosts
   }
 
-  /** Whether it is the address of another host on the link. */
+  /** Whether this is the address of another host on the link. */
   isNeighbour(address: Uint8Array): boolean {
     const isHost = !isMulticastGid(address) && !isUnspecified(address) && !this.isBroadcast(address)
     return isHost && this.includes(address) && !this.isOwn(address)

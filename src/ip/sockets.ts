@@ -1,17 +1,17 @@
 /*
- * The sockets of one interface: ports of UDP, identifiers of ICMP echoes, and who is in which multicast group.
+ * The sockets of one interface: UDP ports, ICMP echo identifiers, and the multicast groups of each socket.
  */
 import { IpProtocolNumber } from '../wire/ip-packet.ts'
 import { IpError } from './error.ts'
 
-/** The other end: of an echo `port` is its sequence number. */
+/** The other end. For an ICMP echo `port` is the sequence number. */
 export interface IpEnd {
   /** 16 bytes. */
   readonly address: Uint8Array
   readonly port: number
 }
 
-/** What a socket has received. It owns both. */
+/** Called with each received datagram; the receiver owns both arguments. */
 export type IpReceiver = (from: IpEnd, payload: Uint8Array) => void
 
 export type SocketProtocol = typeof IpProtocolNumber.UDP | typeof IpProtocolNumber.ICMP
@@ -49,11 +49,11 @@ export class IpSockets {
     return this.#byPort[protocol].get(port)
   }
 
-  /** Port 0: one that is free. */
+  /** `port` 0: a free one. */
   open(protocol: SocketProtocol, port: number, receiver: IpReceiver): IpSocket {
     const sockets = this.#byPort[protocol]
     if (this.count >= SocketLimits.sockets)
-      throw new IpError('ENOMEM', `the interface has ${SocketLimits.sockets} sockets already, the most it can have`)
+      throw new IpError('ENOMEM', `the interface has ${SocketLimits.sockets} sockets already, the maximum`)
     if (sockets.has(port)) throw new IpError('EADDRINUSE', `port ${port} is in use; omit it to get a free one`)
     const socket = { protocol, port: port || this.#freePort(sockets), receiver, groups: new Set<string>() }
     sockets.set(socket.port, socket)
@@ -64,7 +64,7 @@ export class IpSockets {
     this.#byPort[protocol].delete(port)
   }
 
-  /** Sockets are fewer than dynamic ports: one is free. */
+  /** There are fewer sockets than dynamic ports, so one is free. */
   #freePort(sockets: ReadonlyMap<number, IpSocket>): number {
     let port = FIRST_DYNAMIC + (this.#random() % DYNAMIC)
     while (sockets.has(port)) port = port === 65535 ? FIRST_DYNAMIC : port + 1

@@ -1,10 +1,10 @@
 /*
- * One agent of the MAD layer as an engine without I/O: requests that wait for their response, sent again when it does
- * not come, and RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls
- * and time come in; datagrams, messages and what became of sends go out. Times are microseconds.
+ * One agent of the MAD layer as an engine without I/O: requests that wait for their response and are retransmitted, and
+ * RMPP transfers in both directions (IBA 13.4.6.4, 13.6; Linux's mad.c and mad_rmpp.c). Datagrams, calls and time go
+ * in; datagrams, messages and outcomes of sends come out. Times are microseconds.
  *
- * A response belongs to the request with its transaction id, its class and its path. Which datagrams are an agent's is
- * decided before (registrations.ts, and the upper half of the transaction id).
+ * A response belongs to the request with the same transaction id, class and path. Which agent receives a datagram is
+ * decided elsewhere (registrations.ts, and the upper half of the transaction id).
  */
 import {
   RMPP_ABORT_FIRST,
@@ -22,49 +22,49 @@ import { newestOfLargest, peerOf, type Receiving } from './receiving.ts'
 import { SegmentReceiver } from './rmpp-receiver.ts'
 import { SegmentSender } from './rmpp-sender.ts'
 
-/** A transfer waits so long for an ACK if its sender does not say, and at most. */
+/** The timeout of an ACK: the default and the maximum. */
 const ACK_TIMEOUT = 2_000_000
-/** A message must be whole by then. */
+/** Timeout for receiving a whole message. */
 const TRANSFER_TIMEOUT = 40_000_000
-/** For so long segments of a message that is whole are acknowledged again. */
+/** How long segments of a complete message are acknowledged again. */
 const COMPLETE_TIMEOUT = 10_000_000
-/** Maximum segments of a transfer in one burst, whatever window the peer allows. */
+/** Maximum number of segments sent in one burst, regardless of the peer's window. */
 const MAX_AT_ONCE = 64
-/** Messages that are being received, and those that are whole. */
+/** Maximum number of messages that are being received, or complete and still acknowledged. */
 const MAX_TRANSFERS = 256
-/** Bytes of messages that are being received. */
+/** Maximum bytes of the messages that are being received. */
 const MAX_RECEIVING = 4 << 20
 
-/** How a send ended; aborted: by the peer, or since the agent is closed. */
+/** How a send ended. `aborted`: by the peer, or because the agent was closed. */
 export type SendOutcome = 'sent' | 'answered' | 'timeout' | 'aborted'
 
 export interface SendOptions<T> {
-  /** For the response, or for ACKs of an RMPP transfer; 0: no response is waited for. */
+  /** For the response, or for ACKs of an RMPP transfer; 0: no response is expected. */
   readonly timeout: number
   readonly retries: number
-  /** Comes back with the outcome. */
+  /** Passed back with the outcome. */
   readonly tag: T
 }
 
 export interface AgentOptions {
   /** Upper half of the transaction ids of requests. */
   readonly highTid: number
-  /** The engine does RMPP for the agent's owner. */
+  /** The engine does RMPP for its owner. */
   readonly rmpp: boolean
-  /** The owner does RMPP: it gets every datagram of a transfer, matched to a request or not. */
+  /** The owner does RMPP itself: it gets every datagram of a transfer, also those that match no request. */
   readonly ownRmpp: boolean
 }
 
 export interface AgentOwner<P extends MadPath, T> {
   transmit(mad: Uint8Array, to: P): void
-  /** `nextTimeout` has become this, which is earlier than it was. */
+  /** `nextTimeout` has become `time`, which is earlier than before. */
   wakeAt(time: number): void
-  /** A request or a response, whole. */
+  /** A complete request or response. */
   deliver(message: Uint8Array, from: P): void
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
-/** A send that is not over. */
+/** An unfinished send. */
 interface Sending<P, T> {
   readonly message: Uint8Array
   readonly fields: MadFields
@@ -89,12 +89,12 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner = owner
   }
 
-  /** Sends that are not over. */
+  /** Number of unfinished sends. */
   get outstanding(): number {
     return this.#sending.size
   }
 
-  /** When `onTimeout` must be called; Infinity for never. It may be too early. */
+  /** When `onTimeout` must be called next, or earlier; Infinity for never. */
   nextTimeout(): number {
     return this.#next
   }
@@ -107,9 +107,9 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Sends a message, which the engine owns from then on; of a request the upper half of the transaction id is set. It
-   * has MAD_BYTES, and more only if it is a transfer. False, and nothing is sent, if it has the transaction id of another
-   * one of its class that is not over.
+   * Sends a message. The engine owns it from then on, and sets the upper half of the transaction id of a request. It
+   * has MAD_BYTES bytes; only a transfer may have more. False, and nothing is sent, if an unfinished send of the class
+   * has the same transaction id.
    */
   send(message: Uint8Array, to: P, options: SendOptions<T>, now: number): boolean {
     if (!madFields(message).isResponse) setTidHigh(message, this.#options.highTid)
@@ -138,8 +138,8 @@ export class MadAgentEngine<P extends MadPath, T> {
   }
 
   /**
-   * Repeats sends that are due, and ends those without retries left: about `max` of them, whose number it returns. The
-   * rest stays due.
+   * Retransmits sends that are due, and ends those without retries left; about `max` of them. Returns their number.
+   * The others stay due.
    */
   onTimeout(now: number, max = Number.POSITIVE_INFINITY): number {
     if (now < this.#next) return 0
@@ -161,7 +161,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     return done
   }
 
-  /** Ends all sends, and forgets what is half received. */
+  /** Ends all sends, and drops messages that are being received. */
   close(): void {
     this.#receiving.clear()
     for (const sending of this.#sending) this.#end(sending, 'aborted')
@@ -169,17 +169,20 @@ export class MadAgentEngine<P extends MadPath, T> {
 
   // ---- sending ----
 
-  /** Datagrams of a transfer that the owner cuts itself share their transaction id. */
+  /** The datagrams of a transfer that the owner segments itself share one transaction id, so they are no duplicates. */
   #isDuplicate(fields: MadFields, message: Uint8Array, to: P): boolean {
     if (this.#options.ownRmpp && usesRmpp(fields.mgmtClass) && (parseRmpp(message).flags & RmppFlag.ACTIVE) !== 0)
       return false
-    for (const { fields: other, to: there } of this.#sending)
+    for (const { fields: other, to: peer } of this.#sending)
       if (isSameTransaction(other, fields) && other.isResponse === fields.isResponse)
-        if (!fields.isResponse || isSameAddress(there.remoteGid, to.remoteGid)) return true
+        if (!fields.isResponse || isSameAddress(peer.remoteGid, to.remoteGid)) return true
     return false
   }
 
-  /** Segments that may be sent at once: what a peer has said that waits for this response, else one. */
+  /**
+   * Segments that may be sent before the first ACK: the window of the peer's request if this is its response, otherwise
+   * 1.
+   */
   #firstWindow({ isResponse, ...fields }: MadFields, to: P): number {
     if (!isResponse) return 1
     for (const { fields: request, from, segments } of this.#receiving)
@@ -194,7 +197,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.wakeAt(time)
   }
 
-  /** Sends the message, or the next segments; returns how many datagrams that were. */
+  /** Sends the message or the next segments; returns the number of datagrams sent. */
   #transmit(sending: Sending<P, T>, now: number): number {
     const { message, to, segments, options } = sending
     let sent = 0
@@ -212,7 +215,7 @@ export class MadAgentEngine<P extends MadPath, T> {
   #retry(sending: Sending<P, T>, now: number): number {
     const { segments } = sending
     if (segments?.hasNext) return this.#transmit(sending, now)
-    // A transfer that has arrived is not repeated: its response is late.
+    // A transfer that was acknowledged completely is not repeated; only its response is late.
     if (sending.retriesLeft === 0 || segments?.isDone) {
       this.#end(sending, 'timeout')
       return 1
@@ -229,23 +232,23 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (this.#sending.delete(sending)) this.#owner.ended(sending.options.tag, outcome, sending.message)
   }
 
-  /** The send that a datagram is about: its response, or an ACK of its segments. */
+  /** The send to which a datagram belongs: a response to it, or an ACK of its segments. */
   #sendingOf(fields: MadFields, from: P): Sending<P, T> | undefined {
     for (const sending of this.#sending) {
       const { fields: sent, to } = sending
       if (!isSameTransaction(sent, fields) || sent.isResponse === fields.isResponse) continue
-      const isPath = sent.isResponse
+      const isSamePath = sent.isResponse
         ? isSameAddress(to.remoteGid, from.remoteGid)
-        : // A response may come from another port than the one that was asked.
+        : // A response may come from another port than the one that got the request.
           isSameAddress(to.localGid, from.localGid)
-      if (isPath) return sending
+      if (isSamePath) return sending
     }
     return undefined
   }
 
-  #deliver(message: Uint8Array, fields: MadFields, from: P, isOwners = false): void {
+  #deliver(message: Uint8Array, fields: MadFields, from: P, isForOwner = false): void {
     const sending = fields.isResponse ? this.#sendingOf(fields, from) : undefined
-    if (fields.isResponse && sending === undefined && !isOwners) return
+    if (fields.isResponse && sending === undefined && !isForOwner) return
     this.#owner.deliver(message, from)
     if (sending !== undefined) this.#end(sending, 'answered')
   }
@@ -260,8 +263,10 @@ export class MadAgentEngine<P extends MadPath, T> {
     else if (type === RmppType.ACK) this.#onAck(mad, fields, rmpp, from, now)
     else if (type === RmppType.STOP || type === RmppType.ABORT) {
       const isAbort = type === RmppType.ABORT
-      const isKnown = isAbort ? status >= RMPP_ABORT_FIRST && status <= RMPP_ABORT_LAST : status === RmppStatus.RESX
-      if (isKnown) this.#stop(fields, from)
+      const isValidStatus = isAbort
+        ? status >= RMPP_ABORT_FIRST && status <= RMPP_ABORT_LAST
+        : status === RmppStatus.RESX
+      if (isValidStatus) this.#stop(fields, from)
       else this.#refuse(mad, fields, from, RmppStatus.BAD_STATUS)
     } else this.#refuse(mad, fields, from, RmppStatus.BAD_TYPE)
   }
@@ -270,7 +275,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.ABORT, status }), to)
   }
 
-  /** The peer breaks the protocol: the transfer ends on both sides. */
+  /** The peer violates the protocol: the transfer ends on both sides. */
   #refuse(mad: Uint8Array, fields: MadFields, from: P, status: number): void {
     this.#stop(fields, from)
     this.#abort(mad, from, status)
@@ -295,7 +300,7 @@ export class MadAgentEngine<P extends MadPath, T> {
     const sending = this.#sendingOf(fields, from)
     const segments = sending?.segments
     if (sending === undefined || segments === undefined) {
-      // The requester of a double-sided transfer says how much of the response it takes at once.
+      // The requester of a double-sided transfer tells its window for the response.
       const request = segment === 0 ? this.#receivingOf(fields, from) : undefined
       if (request?.segments.isComplete) request.segments.replyWindow = window
       return
@@ -334,18 +339,19 @@ export class MadAgentEngine<P extends MadPath, T> {
     if (status !== RmppStatus.NORMAL) this.#abort(mad, from, RmppStatus.BAD_STATUS)
     else if (isFirst !== (segment === 1)) this.#abort(mad, from, RmppStatus.BAD_SEGMENT)
     else {
-      const receiving = this.#receivingOf(fields, from) ?? (isFirst ? this.#begin(mad, fields, from, now) : undefined)
+      const receiving =
+        this.#receivingOf(fields, from) ?? (isFirst ? this.#startTransfer(mad, fields, from, now) : undefined)
       if (receiving !== undefined) this.#onSegment(receiving, mad, segment, now)
     }
   }
 
-  /** A new transfer, if there is room for one. */
-  #begin(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
+  /** A new transfer; undefined if there is no space for it. */
+  #startTransfer(mad: Uint8Array, fields: MadFields, from: P, now: number): Receiving<P> | undefined {
     if (this.#receiving.size >= MAX_TRANSFERS) {
       const [oldest] = [...this.#receiving].filter(({ segments }) => segments.isComplete)
       if (oldest !== undefined) this.#receiving.delete(oldest)
       else if (!this.#makeRoom(from, () => 1)) {
-        this.#refuseMore(mad, from)
+        this.#refuseTransfer(mad, from)
         return undefined
       }
     }
@@ -368,22 +374,22 @@ export class MadAgentEngine<P extends MadPath, T> {
       this.#deliver(message, fields, from)
     } else
       while (this.#receiving.has(receiving) && this.#bytesReceiving() > MAX_RECEIVING)
-        if (!this.#makeRoom(from, one => one.segments.bytes)) {
+        if (!this.#makeRoom(from, receiving => receiving.segments.bytes)) {
           this.#receiving.delete(receiving)
-          this.#refuseMore(mad, from)
+          this.#refuseTransfer(mad, from)
         }
   }
 
-  #refuseMore(mad: Uint8Array, from: P): void {
+  #refuseTransfer(mad: Uint8Array, from: P): void {
     this.#owner.transmit(answerRmpp(mad, { type: RmppType.STOP, status: RmppStatus.RESX }), from)
   }
 
-  /** Drops a message of the peer that has most by weight. False if that is the peer that needs the room. */
-  #makeRoom(from: P, weightOf: (one: Receiving<P>) => number): boolean {
+  /** Drops a message of the peer with the largest sum of `weightOf`. False if that is `from`'s own peer. */
+  #makeRoom(from: P, weightOf: (receiving: Receiving<P>) => number): boolean {
     const victim = newestOfLargest(this.#receiving, peerOf(from.remoteGid), weightOf)
     if (victim === undefined) return false
     this.#receiving.delete(victim)
-    this.#refuseMore(victim.mad, victim.from)
+    this.#refuseTransfer(victim.mad, victim.from)
     return true
   }
 

@@ -1,6 +1,5 @@
 /*
- * The source or destination of a datagram, with the fields that the engine compares; the owner of the engine adds
- * others.
+ * The source or destination of a datagram: the fields that the engine compares. The owner of the engine adds others.
  */
 
 export interface MadPath {

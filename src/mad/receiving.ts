@@ -1,6 +1,6 @@
 /*
- * Messages that an agent is receiving, and which of them makes room when there are too many: no peer can keep out the
- * messages of others by beginning many and finishing none.
+ * Messages that an agent is receiving, and which of them is dropped when there are too many. A peer that starts many
+ * transfers and finishes none cannot keep out those of other peers.
  */
 import type { MadFields } from '../wire/management.ts'
 import type { SegmentReceiver } from './rmpp-receiver.ts'
@@ -9,7 +9,7 @@ export interface Receiving<P> {
   readonly mad: Uint8Array
   readonly fields: MadFields
   readonly from: P
-  /** Its GID as text. */
+  /** The peer's GID as text. */
   readonly peer: string
   readonly segments: SegmentReceiver
   deadline: number
@@ -18,21 +18,21 @@ export interface Receiving<P> {
 export const peerOf = (gid: Uint8Array): string => gid.join()
 
 /**
- * The newest unfinished message of the peer that has most by weight; undefined if `peer`, which needs the room, has as
- * much. `all`: the oldest first.
+ * The newest incomplete message of the peer with the largest sum of `weightOf`; undefined if `peer`, whose message
+ * needs the space, has as much itself. `all` is ordered by age, oldest first.
  */
 export const newestOfLargest = <P>(
   all: Iterable<Receiving<P>>,
   peer: string,
-  weightOf: (one: Receiving<P>) => number,
+  weightOf: (receiving: Receiving<P>) => number,
 ): Receiving<P> | undefined => {
   const weights = new Map<string, number>()
   let [maxWeight, newest]: [number, Receiving<P> | undefined] = [0, undefined]
-  for (const one of all) {
-    if (one.segments.isComplete) continue
-    const weight = (weights.get(one.peer) ?? 0) + weightOf(one)
-    weights.set(one.peer, weight)
-    if (weight >= maxWeight) [maxWeight, newest] = [weight, one]
+  for (const receiving of all) {
+    if (receiving.segments.isComplete) continue
+    const weight = (weights.get(receiving.peer) ?? 0) + weightOf(receiving)
+    weights.set(receiving.peer, weight)
+    if (weight >= maxWeight) [maxWeight, newest] = [weight, receiving]
   }
   return (weights.get(peer) ?? 0) < maxWeight ? newest : undefined
 }

@@ -1,6 +1,7 @@
 /*
- * Whose the datagrams are that answer nothing: agents ask for methods of a class in a version, of vendors' classes also
- * by OUI, and each method has one agent (IBA 13.4.4; Linux's ib_register_mad_agent). This file knows no agents.
+ * Finds the agent of a datagram that is not a response. Agents register for methods of a class in a version, and for
+ * vendor classes also of an OUI; each method has one agent (IBA 13.4.4; Linux's ib_register_mad_agent). The type of the
+ * agents is the caller's.
  */
 import { isVendorClass, MAD_METHODS, MadMethod } from '../spec/wire/management.ts'
 import type { MadFields } from '../wire/management.ts'
@@ -8,9 +9,9 @@ import type { MadFields } from '../wire/management.ts'
 export interface MadClaim {
   readonly mgmtClass: number
   readonly classVersion: number
-  /** 0 but for vendors' classes. */
+  /** 0 except for vendor classes. */
   readonly oui: number
-  /** Methods without the bit of responses. */
+  /** Methods without the response bit. */
   readonly methods: readonly number[]
 }
 
@@ -22,7 +23,7 @@ const keyOf = (claim: Omit<MadClaim, 'methods'>, method: number): string => {
 export class Registrations<A> {
   readonly #agents = new Map<string, A>()
 
-  /** False, and nothing is changed, if another agent has one of the methods. */
+  /** False, without any change, if another agent has one of the methods. */
   add(claim: MadClaim, agent: A): boolean {
     const keys = claim.methods.map(method => keyOf(claim, method))
     if (keys.some(key => this.#agents.has(key))) return false
@@ -42,7 +43,7 @@ export class Registrations<A> {
   }
 }
 
-/** The methods of a mask of 128 bits, little-endian. */
+/** The methods in a mask of 128 bits, little-endian. */
 export const methodsOf = (mask: Uint8Array): number[] =>
   Array.from({ length: MAD_METHODS }, (_, method) => method).filter(
     method => ((mask[method >> 3] ?? 0) & (1 << (method & 7))) !== 0,

@@ -1,46 +1,47 @@
 /*
- * The receiving side of one RMPP transfer (IBA 13.6.5): segments in any order within the window, ACKs when the window is
- * used up, and the message once the last one is there. The window and what is acknowledged again are Linux's.
+ * The receiving side of one RMPP transfer (IBA 13.6.5): accepts segments in any order within the window, acknowledges
+ * when the window is used up, and returns the message when all segments have arrived. The window, and when an ACK is
+ * repeated, are Linux's.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { answerRmpp, parseRmpp } from '../wire/management.ts'
 
-/** Segments that a sender may send ahead: an eighth of the receive queue that Linux gives queue pair 1. */
+/** Window in segments: an eighth of the receive queue that Linux gives queue pair 1. */
 export const WINDOW = 64
-/** Segments of the longest message that is taken: 1 MiB and more. */
+/** Maximum number of segments of a message, more than 1 MiB. */
 export const MAX_SEGMENTS = 8192
 
-/** The result of a segment: an answer to its sender, and the message if it is complete. */
+/** The result of a segment: a reply to its sender, and the message if it is complete. */
 export interface SegmentOutcome {
   readonly reply?: Uint8Array
   readonly message?: Uint8Array
-  /** The transfer is over without a message. */
+  /** The transfer failed. */
   readonly failed?: true
 }
 
 export class SegmentReceiver {
   readonly #offset: number
-  /** By segment number from 1; they are few beyond the first gap. */
+  /** By segment number from 1; only few segments can follow the first gap. */
   readonly #segments: (Uint8Array | undefined)[] = []
-  /** All segments up to this one are there. */
+  /** All segments up to this one have arrived. */
   #received = 0
   #acknowledged = 0
   #window = 1
   isComplete = false
-  /** The window of the request's sender for the response (a double-sided transfer). */
+  /** The window for the response, from the sender of the request (double-sided transfer). */
   replyWindow = 1
 
   constructor(mgmtClass: number) {
     this.#offset = dataOffset(mgmtClass)
   }
 
-  /** Bytes that it holds. */
+  /** Bytes of the stored segments. */
   get bytes(): number {
     return this.isComplete ? 0 : this.#segments.length * MAD_BYTES
   }
 
-  /** A DATA segment of this transfer. */
+  /** Handles a DATA segment of this transfer. */
   onData(mad: Uint8Array, segment: number): SegmentOutcome {
     if (this.isComplete || segment <= this.#acknowledged) return { reply: this.#ack(mad) }
     if (segment > this.#window) return {}
@@ -62,7 +63,7 @@ export class SegmentReceiver {
     return { reply: this.#ack(mad) }
   }
 
-  /** The whole message: the headers of the first segment, and the data of all. */
+  /** Builds the message: the headers of the first segment, and the data of all. */
   #assemble(lastPayload: number): Uint8Array {
     const room = MAD_BYTES - this.#offset
     const padding = Math.min(room, Math.max(0, RMPP_DATA_BYTES - lastPayload))

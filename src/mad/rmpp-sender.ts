@@ -1,12 +1,12 @@
 /*
  * The sending side of one RMPP transfer (IBA 13.6.6): a message in segments, within the window that the receiver's ACKs
- * open. Timers and the result of the transfer are the agent's (agent.ts); the counting is Linux's.
+ * grant. agent.ts has the timers and the outcome of the transfer. Payload lengths are counted as in Linux.
  */
 import { MAD_BYTES } from '../spec/wire/mad.ts'
 import { dataOffset, RMPP_DATA_BYTES, RMPP_VERSION, RmppFlag, RmppStatus, RmppType } from '../spec/wire/management.ts'
 import { emitRmpp, type RmppFields } from '../wire/management.ts'
 
-/** The effect of an ACK: none, more may be sent, all has arrived; or its error, for an ABORT. */
+/** The effect of an ACK: none, more segments may be sent, or all have arrived; or the status of an ABORT. */
 export type AckOutcome = 'old' | 'open' | 'done' | { readonly abort: number }
 
 export class SegmentSender {
@@ -14,12 +14,12 @@ export class SegmentSender {
   readonly #data: Uint8Array
   readonly #room: number
   readonly count: number
-  /** The last segment that was sent, that was acknowledged, and that may be sent. */
+  /** Numbers of the last segment that was sent, that was acknowledged, and that may be sent. */
   #sent = 0
   #acknowledged = 0
   #window: number
 
-  /** `message`: common header, RMPP header, header of the class, then the data. `window`: 1 at least. */
+  /** `message`: common header, RMPP header, class header, then the data. `window`: at least 1. */
   constructor(message: Uint8Array, mgmtClass: number, window: number) {
     const offset = dataOffset(mgmtClass)
     this.#header = message.subarray(0, offset)
@@ -33,17 +33,17 @@ export class SegmentSender {
     return this.#acknowledged === this.count
   }
 
-  /** Whether the window allows a segment that was not sent yet. */
+  /** Whether the window allows another segment. */
   get hasNext(): boolean {
     return this.#sent < Math.min(this.#window, this.count)
   }
 
-  /** That segment. */
+  /** Returns that segment. */
   next(): Uint8Array {
     return this.#segment(++this.#sent)
   }
 
-  /** Segments after the last acknowledged one are lost: `next` starts there again. */
+  /** Segments after the last acknowledged one were lost: `next` continues after it. */
   rewind(): void {
     this.#sent = this.#acknowledged
   }
@@ -64,7 +64,8 @@ export class SegmentSender {
     const data = this.#data.subarray(at, at + this.#room)
     const [isFirst, isLast] = [number === 1, number === this.count]
     const padding = this.count * this.#room - this.#data.length
-    // The last segment says how long it is, the first how long all are; each counts the class's header too.
+    // The length in the first segment is that of all segments, in the last one its own; both include a class header per
+    // segment.
     const length = isLast || isFirst ? (isLast ? 1 : this.count) * RMPP_DATA_BYTES - padding : 0
     const flags = RmppFlag.ACTIVE | (isFirst ? RmppFlag.FIRST : 0) | (isLast ? RmppFlag.LAST : 0)
     const fields = { version: RMPP_VERSION, type: RmppType.DATA, flags, segment: number, lengthOrWindow: length }

@@ -2,10 +2,10 @@
  * The UDP port without native code: single datagrams by node:dgram (docs/decisions/udp.md).
  *
  * With such a socket the kernel chooses the IPv4 identification, which the ICRC covers: other ports could not check our
- * packets, and over IPv6 some of theirs would not arrive. So it works only between ports of this kind, which mark their
- * packets: the ICRC is computed for identification 0 and changed. Packets with an ICRC as specified come from another
- * kind of port; they are dropped, counted and reported. Hop limit, traffic class and flow label can be neither sent nor
- * seen.
+ * packets, and over IPv6 we could not check some of theirs. So it works only between ports of this kind, which mark
+ * their packets: the ICRC is computed for identification 0 and XORed with ICRC_MARK. Packets with a standard ICRC come
+ * from another kind of port; they are dropped, counted and reported. Hop limit, traffic class and flow label can
+ * neither be set nor read.
  */
 
 import { EADDRINUSE, EADDRNOTAVAIL, EOPNOTSUPP, SystemError } from '../host/errno.ts'
@@ -23,9 +23,9 @@ import { createSenders } from './udp/senders.ts'
 import { MAX_SHARED_WINDOW_BYTES, MAX_WINDOW_BYTES_WITHOUT_GSO, pathMtuOf, sharedWindowOf } from './udp/window.ts'
 
 export interface DgramCounters extends PortCounters {
-  /** Packets of ports of another kind, which were dropped. */
+  /** Packets from ports of another kind, which were dropped. */
   foreignPackets: number
-  /** Datagrams that the system refused to send, and the error number of the last one. */
+  /** Datagrams that the system refused to send, and the errno of the last one. */
   sendErrors: number
   lastSendError: number
 }
@@ -35,27 +35,27 @@ export interface DgramPort extends Port {
 }
 
 export interface DgramPortOptions {
-  /** Largest IP packet of the interface, bytes, and its name, for link-local addresses. */
+  /** Maximum IP packet of the interface in bytes, and the interface's name, for link-local addresses. */
   readonly mtu: number
   readonly interfaceName: string
-  /** Makes the memory for packets; native code that is to reach it needs an address. Default: ordinary memory. */
+  /** Creates the memory for packets. Native code that accesses it needs an address. Default: ordinary memory. */
   readonly makeArena?: (bytes: number) => Arena
   /** Called once for each address whose packets are dropped. */
   readonly onForeign?: (address: Uint8Array) => void
 }
 
-/** XORed into the ICRC. No identification makes the same change to a packet of any length. */
+/** XORed with the ICRC. No identification changes the ICRC of any packet in this way. */
 export const ICRC_MARK = 0x756d_6461
 
-/** The arena: runs that are being sent, rooms for layers that keep packets, what was received. */
+/** Parts of the arena: runs that are being sent, space for layers that keep packets, received packets. */
 const STAGING = 4 * RUN_BYTES
 const ROOMS_AT = STAGING
 const SCRATCH_AT = ROOMS_AT + ROOMS_BYTES
 const RECEIVED_AT = SCRATCH_AT + SCRATCH_BYTES
 const RECEIVED_BYTES = 4 << 20
-/** Where packets begin: behind the BTH the payload is aligned for copies (transport/run.ts). */
+/** Alignment of packets: the payload after the BTH is aligned for copies (transport/run.ts). */
 const PHASE = 4
-/** Addresses of peers that are cached as bytes, and those that were reported. */
+/** Maximum number of peers' addresses that are cached as bytes, and of those that were reported. */
 const MAX_KNOWN = 4096
 
 interface Waiting {
@@ -64,7 +64,7 @@ interface Waiting {
   readonly sender: number
 }
 
-interface Leaving {
+interface QueuedPacket {
   readonly at: number
   readonly length: number
   readonly source: number
@@ -80,9 +80,9 @@ export const createDgramPort = ({
   const arena = makeArena(RECEIVED_AT + RECEIVED_BYTES)
   const flows = createFlowTable()
   const senders = createSenders(flows)
-  const own = createAddresses<DgramSocket>()
-  const { addresses, sockets, numberOf } = own
-  /** By flow: number of the source address, and the destination as text. */
+  const addressTable = createAddresses<DgramSocket>()
+  const { addresses, sockets, numberOf } = addressTable
+  /** By flow: number of the source address, and destination as text. */
   const sourceOf: number[] = []
   const destinationOf: string[] = []
   const known = new Map<string, Uint8Array>()
@@ -100,34 +100,37 @@ export const createDgramPort = ({
     lastSendError: 0,
   }
   let closed = false
-  /** Sending: how far the staging area is used, the end of the reservation, and datagrams that the system still has. */
+  /**
+   * Sending: end of the used staging area, end of the reservation, and number of datagrams that the system has not sent
+   * yet.
+   */
   let filled = 0
   let roomEnd = -1
   let sending = 0
   let wanted = false
-  /** Sealed, until the end of the turn. */
-  const queue: Leaving[] = []
-  /** Receiving: packets that wait, how far their area is used, and whether the port's user has some of them. */
+  /** Packets with ICRCs that are sent at the end of the poll. */
+  const queue: QueuedPacket[] = []
+  /** Receiving: packets that wait, end of the used area, and whether the port's user has received some of them. */
   let waiting: Waiting[] = []
   let cursor = 0
   let used = 0
-  let handedOut = false
+  let isInUse = false
 
   const textOf = (address: Uint8Array): string =>
     isLinkLocal(address) ? `${addressText(address)}%${interfaceName}` : addressText(address)
 
-  /** The zone of an address, as Node names interfaces. */
-  const interfaceOf = (of: Uint8Array, own: Uint8Array): string =>
-    isMappedIpv4(of) ? addressText(own) : `::%${interfaceName}`
+  /** The zone of an address as Node writes interfaces. */
+  const interfaceOf = (address: Uint8Array, addressTable: Uint8Array): string =>
+    isMappedIpv4(address) ? addressText(addressTable) : `::%${interfaceName}`
 
-  /** A socket for an address, which gets a number unless it has one. */
+  /** Opens a socket for an address; assigns the address a number if it has none. */
   const open = (address: Uint8Array, multicast: { by?: string; on?: string }): void => {
-    const number = own.numberFor(address)
+    const number = addressTable.numberFor(address)
     const take = (bytes: Uint8Array, from: string, fromPort: number): void => onMessage(number, bytes, from, fromPort)
     const socket = openDgramSocket(textOf(address), ROCE_UDP_PORT, take, multicast)
     port.sharedWindowBytes = Math.min(port.sharedWindowBytes, sharedWindowOf(socket.receiveBuffer))
     port.windowBytes = Math.min(MAX_WINDOW_BYTES_WITHOUT_GSO, port.sharedWindowBytes)
-    own.put(address, socket)
+    addressTable.put(address, socket)
   }
 
   const mark = (offset: number, length: number): void => {
@@ -177,7 +180,7 @@ export const createDgramPort = ({
     queue.length = 0
   }
 
-  /** 16 bytes of an address as Node writes it. */
+  /** The 16 bytes of an address as Node writes it. */
   const bytesOf = (text: string): Uint8Array => {
     let bytes = known.get(text)
     if (bytes === undefined) {
@@ -195,8 +198,8 @@ export const createDgramPort = ({
     onForeign?.(bytesOf(from))
   }
 
-  const startAgain = (): void => {
-    if (handedOut || cursor < waiting.length) return
+  const reuseBuffers = (): void => {
+    if (isInUse || cursor < waiting.length) return
     waiting = []
     cursor = 0
     used = 0
@@ -205,7 +208,7 @@ export const createDgramPort = ({
 
   const onMessage = (local: number, bytes: Uint8Array, from: string, fromPort: number): void => {
     if (closed) return
-    startAgain()
+    reuseBuffers()
     const at = RECEIVED_AT + PHASE + ((used + 15) & ~15)
     if (bytes.length < SHORTEST_PACKET || at + bytes.length > RECEIVED_AT + RECEIVED_BYTES) {
       if (bytes.length > 0 && bytes.length < SHORTEST_PACKET) counters.icrcErrors++
@@ -246,11 +249,11 @@ export const createDgramPort = ({
     addAddress: (address, claim) => {
       if (sockets[numberOf(address)] !== undefined) return
       if (claim === 'spare')
-        throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot leave an address to others')
+        throw new SystemError('bind', EOPNOTSUPP, 'a socket of node:dgram cannot release an address to other processes')
       try {
         open(address, { by: interfaceOf(address, address) })
       } catch (error) {
-        // as in phy/udp/port.ts: an interface need not have the default GID
+        // As in phy/udp/port.ts: an interface need not have the default GID.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
@@ -264,15 +267,16 @@ export const createDgramPort = ({
     joinGroup: group => {
       if (sockets[numberOf(group)] !== undefined) return
       const is4 = isMappedIpv4(group)
-      const own = addresses.find((one, i) => sockets[i] !== undefined && isMappedIpv4(one) === is4)
-      if (own === undefined) throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
-      open(group, { on: interfaceOf(group, own) })
+      const addressTable = addresses.find((address, i) => sockets[i] !== undefined && isMappedIpv4(address) === is4)
+      if (addressTable === undefined)
+        throw new RangeError(`group ${addressText(group)}: this port has no address of its family`)
+      open(group, { on: interfaceOf(group, addressTable) })
     },
     leaveGroup: group => {
       const number = numberOf(group)
       if (number < 0) return
       port.removeAddress(group)
-      own.forget(number)
+      addressTable.forget(number)
     },
     openFlow: address => {
       const number = numberOf(address.source)
@@ -323,12 +327,12 @@ export const createDgramPort = ({
       counters.receivedPackets++
       counters.receivedBytes += length
       show('received', 'passed', run.from, offset, length)
-      handedOut = true
+      isInUse = true
       return true
     },
     release: () => {
-      handedOut = false
-      startAgain()
+      isInUse = false
+      reuseBuffers()
     },
 
     requireSeal: () => {},

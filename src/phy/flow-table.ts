@@ -1,8 +1,8 @@
 /*
  * Flows and peers of the ports of one link (docs/decisions/engines-without-io.md). A flow is a path to a destination, a
- * FlowAddress; equal records share one number. A peer is a destination address of some flow of a port, and the source
- * address by which the receiver knows that port. A flow that is closed while runs of it are in flight exists until they
- * have arrived, since their receiver reads its record.
+ * FlowAddress; equal records share one number. A peer is a destination address of some flow of a port; the receiver of
+ * the port's packets identifies their sender in the same way. A flow that is closed while runs of it are in flight
+ * exists until they have arrived, since their receiver reads its record.
  */
 import { ROCE_UDP_PORT } from '../spec/wire/headers.ts'
 import type { Flow } from '../wire/icrc.ts'
@@ -15,33 +15,36 @@ const DESTINATION = 5
 const FLOW_WORDS = 11
 const ADDRESS_WORDS = 4
 
-const inRange = (name: string, value: number, max: number): void => {
+const requireRange = (name: string, value: number, max: number): void => {
   if (!Number.isInteger(value) || value < 0 || value > max)
     throw new RangeError(`flow: ${name} is an integer from 0 to ${max}, not ${value}`)
 }
 
 export interface FlowTable {
-  /** Opens a flow of a port; the record is copied. Throws a RangeError for a record that no header can hold. */
+  /** Opens a flow of a port; the record is copied. Throws a RangeError for a record that does not fit in headers. */
   open(port: number, address: FlowAddress): number
-  /** Opens an open flow of a port once more. */
+  /** Opens an open flow of a port once more: it needs one more `close`. */
   reopen(port: number, flow: number): void
   close(port: number, flow: number): void
   /** Closes every flow of a port. */
   closeAll(port: number): void
   isOpen(port: number, flow: number): boolean
-  /** A run of the flow is in flight, or has arrived. */
+  /** A run of the flow is in flight; `drop` when it was released. */
   hold(flow: number): void
   drop(flow: number): void
   recordOf(flow: number): FlowAddress
   icrcFlowOf(flow: number): Flow
-  /** The words of all flows: read them anew each time. */
+  /** The words of all flows; to be read each time. */
   words(): Uint32Array
-  /** Where the source or destination words of a flow begin there. */
+  /** Index in `words` of a flow's source or destination. */
   sourceAt(flow: number): number
   destinationAt(flow: number): number
-  /** The number of a port's peer with the address at `at` in `words`; -1 if no open flow of the port goes there. */
+  /**
+   * The number of a port's peer with the address at `at` in `words`; -1 if no open flow of the port has that
+   * destination.
+   */
   peerOf(port: number, words: Uint32Array, at: number): number
-  /** Grows whenever `peerOf` may return something else, or a number means another flow. */
+  /** Increases whenever `peerOf` may return something else, or a number may refer to another flow. */
   version(): number
   size(): number
 }
@@ -79,9 +82,9 @@ export const createFlowTable = (): FlowTable => {
   const flows = createKeyTable(FLOW_WORDS)
   const peers = createKeyTable(1 + ADDRESS_WORDS)
   const records: FlowAddress[] = []
-  /** Computed with the first packet that needs it: most flows of the memory link never have an ICRC. */
+  /** Computed at the first packet that needs it: most flows of the memory link never compute ICRCs. */
   const icrcFlows: (Flow | undefined)[] = []
-  /** How often `open` returned the flow; runs in flight hold it too. */
+  /** Number of `open` calls without `close`; runs in flight hold the flow too. */
   const opened: number[] = []
   const peerOfFlow: number[] = []
   const key = new Uint32Array(FLOW_WORDS)
@@ -104,10 +107,10 @@ export const createFlowTable = (): FlowTable => {
 
   return {
     open: (port, address) => {
-      inRange('sourcePort', address.sourcePort, 0xffff)
-      inRange('trafficClass', address.trafficClass, 0xff)
-      inRange('hopLimit', address.hopLimit, 0xff)
-      inRange('flowLabel', address.flowLabel, 0xfffff)
+      requireRange('sourcePort', address.sourcePort, 0xffff)
+      requireRange('trafficClass', address.trafficClass, 0xff)
+      requireRange('hopLimit', address.hopLimit, 0xff)
+      requireRange('flowLabel', address.flowLabel, 0xfffff)
       key[0] = port
       addressWords(address.source, key, SOURCE)
       addressWords(address.destination, key, DESTINATION)
@@ -117,7 +120,7 @@ export const createFlowTable = (): FlowTable => {
       const before = flows.size
       const flow = flows.take(key, 0)
       if (flows.size > before) {
-        // a flow that is opened again keeps its record
+        // A flow that is opened again keeps its record.
         if (records[flow] === undefined || !isSame(records[flow], address)) {
           records[flow] = copyOf(address)
           icrcFlows[flow] = undefined

@@ -1,31 +1,31 @@
 /*
- * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). The same key gets the same number and is
- * counted; a number is used for another key once its count is 0. Open addressing over typed arrays, so that a look-up
- * per run makes no string and allocates nothing (docs/decisions/engines-without-io.md).
+ * Numbers for keys of a few 32-bit words: addresses (4 words) and flows (11). Equal keys get the same number, which is
+ * counted; a number is reused for another key once its count is 0. Open addressing over typed arrays, so that a look-up
+ * per run creates no string and allocates nothing (docs/decisions/engines-without-io.md).
  */
 
 export interface KeyTable {
-  /** The words of the key with number n begin at n × words. Replaced when the table grows: read it anew each time. */
+  /** The words of key number n begin at n × words. Replaced when the table grows: to be read each time. */
   readonly keys: Uint32Array
-  /** The number of the key at `at` in `words`, or -1. */
+  /** The number of the key at `at` in `words`; -1 if there is none. */
   find(words: Uint32Array, at: number): number
-  /** As `find`, but adds the key if there is none, and counts. */
+  /** As `find`, but adds the key if necessary, and counts its number. */
   take(words: Uint32Array, at: number): number
   /** Counts a number once more. */
   hold(number: number): void
-  /** Counts down; true if the number is free now. */
+  /** Counts a number down; true if it is free now. */
   drop(number: number): boolean
   /** The count of a number; 0 if it is free. */
   holders(number: number): number
   /** Keys in the table. */
   readonly size: number
-  /** Increases whenever a key is added or removed, so that results can be cached until then. */
+  /** Increases whenever a key is added or removed; until then results may be cached. */
   readonly version: number
 }
 
 export const createKeyTable = (words: number): KeyTable => {
   let holders = new Int32Array(16)
-  /** Number + 1 by hash; 0 is empty. Always at least half empty, so a search ends. */
+  /** Number + 1 by hash; 0: empty. At least half of the slots are empty, so that a search ends. */
   let slots = new Int32Array(32)
   let used = 0
   let free: number[] = []
@@ -56,7 +56,7 @@ export const createKeyTable = (words: number): KeyTable => {
     for (let number = 0; number < used; number++)
       if (holders[number] > 0) slots[slotOf(table.keys, number * words)] = number + 1
   }
-  /** Empties a slot and moves later keys of the same probe sequence up, so that no tombstone is left. */
+  /** Empties a slot, and moves later keys of the same probe sequence up, so that no tombstone is needed. */
   const vacate = (slot: number): void => {
     const mask = slots.length - 1
     let hole = slot
@@ -71,7 +71,7 @@ export const createKeyTable = (words: number): KeyTable => {
   }
 
   const table: { -readonly [K in keyof KeyTable]: KeyTable[K] } = {
-    // plain properties: one accessor would turn the whole object into a slow one, and `version` is read with every run
+    // Plain properties: one accessor would make the whole object slow, and `version` is read for every run.
     keys: new Uint32Array(16 * words),
     size: 0,
     version: 0,
@@ -113,7 +113,7 @@ export const createKeyTable = (words: number): KeyTable => {
   return table
 }
 
-/** Reads the 16 bytes of an address as 4 words into `into` from `at` on. Throws a RangeError for another length. */
+/** Reads the 16 bytes of an address as 4 words into `into` at `at`. Throws a RangeError for another length. */
 export const addressWords = (address: Uint8Array, into: Uint32Array, at: number): void => {
   if (address.length !== 16) throw new RangeError(`an address has 16 bytes, not ${address.length}`)
   for (let i = 0; i < 4; i++)

@@ -1,15 +1,15 @@
 /*
- * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes to the port that has
- * its destination address, which may be the sender's own, without a copy: it is built in a buffer of the shared arena,
- * queued at the destination, read there and released. Runs that are built one after another share a buffer, which is
- * free again when the last of them is released and the sender uses another one.
+ * The memory link (docs/decisions/memory-link.md): connects the ports of one process. A run goes without a copy to the
+ * port with its destination address, which may be the sender's own: it is built in a buffer of the shared arena, queued
+ * at the destination, read there and released. Consecutive runs share a buffer, which is free again when the last of
+ * them is released and the sender uses another one.
  *
- * The packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an
- * ICRC; the receiver drops packets with a wrong one. With sealing on demand, ICRCs are computed and checked only while
- * a tap or a layer reads the bytes.
+ * Packets are those that the UDP port would send: IPv4 with DF and identification 0, 1, 2 … within a run, and an ICRC;
+ * the receiver drops packets with a wrong one. With sealing on demand, ICRCs are computed and checked only while a tap
+ * or a layer reads the bytes.
  *
- * Buffers have two sizes, so that an ACK never waits for a large one, and each port has a share. A receiver that does
- * not read its runs blocks only those that send to it.
+ * Buffers have two sizes, so that an ACK never waits for a large one, and each port has guaranteed buffers. A receiver
+ * that does not read its runs blocks only its own senders.
  */
 import { addressText } from '../wire/address.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -21,48 +21,48 @@ import { RUN_BYTES, RUN_PACKETS, requireRun, requireRunBytes } from './runs/limi
 import { createRunPool } from './runs/pool.ts'
 import { allocateRecord, createRunRecords, freeRecord } from './runs/records.ts'
 
-/** Runs up to this size, mostly ACKs, have buffers of their own. */
+/** Runs up to this size, mostly ACKs, have small buffers. */
 const SMALL_RUN_BYTES = 2048
-/** Buffers that are guaranteed to each port (fewer with very many ports). */
-const SHARE = 4
-const SMALL_SHARE = 32
+/** Number of buffers guaranteed to each port (fewer if there are very many ports). */
+const GUARANTEED = 4
+const SMALL_GUARANTEED = 32
 const PATH_MTU = 4096
-/** Routes that are no port: none, and from GROUP downwards multicast groups. */
+/** Routes that are not ports: none, and from GROUP downwards multicast groups. */
 const NOWHERE = -1
 const GROUP = -2
 
-/** Whether messages may pass without packets. */
+/** Whether messages may be passed without packets. */
 export type Path = 'packets' | 'direct'
 
 export interface MemorySwitchOptions {
-  /** Of at least `memorySwitchBytes(runs, smallRuns)` bytes; the link uses that many from 0 on. */
+  /** At least `memorySwitchBytes(runs, smallRuns)` bytes long; the link uses that many from offset 0. */
   readonly arena: Arena
-  /** Run buffers of 264 KiB, 64 by default. It is also the largest number of ports. */
+  /** Number of run buffers of 264 KiB, default 64; also the maximum number of ports. */
   readonly runs?: number
-  /** Run buffers of 2 KiB, 256 by default. */
+  /** Number of run buffers of 2 KiB, default 256. */
   readonly smallRuns?: number
-  /** `demand`: no ICRCs unless a tap or a layer wants them. Default `always`. */
+  /** `demand`: ICRCs only while a tap or a layer needs them. Default `always`. */
   readonly sealing?: 'always' | 'demand'
   /**
-   * `direct`: messages may pass without packets (`Port.receiverOf`) unless ICRCs or taps need packets. Default
+   * `direct`: messages may be passed without packets (`Port.receiverOf`) unless ICRCs or taps need packets. Default
    * `packets`.
    */
   readonly path?: Path
 }
 
 export interface MemorySwitch {
-  /** Adds a port. Throws when there are as many as run buffers. */
+  /** Adds a port. Throws if there are as many ports as run buffers. */
   attach(): Port
   /** Runs that wait to be received at any port. */
   readonly waiting: number
-  /** Buffers in use and flows open or in flight: 0 when all ports are closed. */
+  /** Ports, buffers in use, and flows that are open or in flight: all 0 when all ports are closed. */
   stat(): { ports: number; runs: number; smallRuns: number; flows: number }
 }
 
 const DEFAULT_RUNS = 64
 const DEFAULT_SMALL_RUNS = 256
 
-/** Bytes of arena that a memory link with so many buffers needs. */
+/** Bytes of arena for a memory link with this many buffers. */
 export const memorySwitchBytes = (runs: number = DEFAULT_RUNS, smallRuns: number = DEFAULT_SMALL_RUNS): number =>
   runs * (RUN_BYTES + SCRATCH_BYTES) + smallRuns * SMALL_RUN_BYTES + STAGING_BYTES
 
@@ -72,29 +72,29 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     throw new RangeError(
       `a memory link with ${runs} runs and ${smallRuns} small runs needs an arena of ${memorySwitchBytes(runs, smallRuns)} bytes, not ${arena.bytes.length}`,
     )
-  const big = createRunPool(0, RUN_BYTES, runs, runs, SHARE)
-  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, SMALL_SHARE)
+  const big = createRunPool(0, RUN_BYTES, runs, runs, GUARANTEED)
+  const small = createRunPool(runs * RUN_BYTES, SMALL_RUN_BYTES, smallRuns, runs, SMALL_GUARANTEED)
   const flows = createFlowTable()
   const addresses = createKeyTable(4)
   const portOfAddress: number[] = []
-  /** Multicast addresses, and by number the ports that want runs to them. */
+  /** Multicast groups, and by group number the ports that have joined. */
   const groups = createKeyTable(4)
   const members: number[][] = []
   /**
-   * By flow: its destination (a port, NOWHERE, a group), the source's number there, and the version for which that
-   * holds.
+   * By flow: its destination (a port, NOWHERE, or a group), the number of the source there, and the version for which
+   * these are valid.
    */
   const routeOf: number[] = []
   const peerOf: number[] = []
   const routeVersion: number[] = []
-  /** Ports by number; the number of a closed port is used again once its buffers are released. */
+  /** Ports by number; the number of a closed port is reused when its buffers are released. */
   const links: (Link | undefined)[] = new Array(runs).fill(undefined)
   const scratch = new Uint32Array(4)
   let sealsWanted = sealing === 'always' ? 1 : 0
   let waiting = 0
 
   const records = createRunRecords(runs + smallRuns)
-  /** By buffer, the large ones first: its runs in flight, and its reservation. */
+  /** By buffer, large ones first: number of its runs in flight and of its reservations. */
   const holders = new Int32Array(runs + smallRuns)
 
   /** Looks up the destination of a flow, unless nothing has changed since the last time. */
@@ -135,7 +135,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     freeRecord(records, run)
   }
 
-  /** Another record for a run that is sent: the same bytes, for one more receiver. */
+  /** A second record for a run with the same bytes, for another receiver. */
   const copyRun = (run: number): number => {
     const copy = allocateRecord(records)
     records.buffer[copy] = records.buffer[run]
@@ -158,27 +158,27 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     for (let i = 0; i < records.count[run]; i++) sealIcrc(arena, placeOf(run, i), sizeOf(run, i), flow, i)
     records.sealed[run] = 1
   }
-  const isRight = (run: number, packet: number): boolean =>
+  const isCorrect = (run: number, packet: number): boolean =>
     verifyIcrc(arena, placeOf(run, packet), sizeOf(run, packet), flows.icrcFlowOf(records.flow[run]), packet)
 
-  /** The record that is passed to the taps of all ports; a tap may not keep it. */
+  /** The record passed to the taps of all ports; a tap must not keep it. */
   const tapped = emptyTappedRun(arena, 'sent')
 
-  /** The receiving side of a port: a list of runs, first those that were handed out and not yet released. */
+  /** The receiving side of a port: a list of runs, beginning with those that were delivered and not released yet. */
   interface Link {
     readonly port: Port
     enqueue(run: number): void
   }
 
-  const createLink = (me: number): Link => {
-    /** First run that was not released, first that was not handed out, last; -1 for none. */
+  const createLink = (portNumber: number): Link => {
+    /** First run that was not released, first that was not delivered completely, and last; -1: none. */
     let oldest = -1
     let head = -1
     let tail = -1
-    /** First packet of the run at `head` that was not handed out. */
+    /** First packet of the run at `head` that was not delivered. */
     let cursor = 0
     let outstanding = false
-    /** The last reservation, and how far it is filled. */
+    /** Buffer of the last reservation, and end of its used part. */
     let reserved = -1
     let filled = 0
     let closed = false
@@ -205,12 +205,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
     }
 
     const leave = (group: number): void => {
-      if (group < 0 || !members[group].includes(me)) return
-      members[group] = members[group].filter(member => member !== me)
+      if (group < 0 || !members[group].includes(portNumber)) return
+      members[group] = members[group].filter(member => member !== portNumber)
       groups.drop(group)
     }
 
-    /** Releases what lies before `head`. */
+    /** Releases the runs before `head`. */
     const freeToHead = (): void => {
       while (oldest !== head) {
         const run = oldest
@@ -225,10 +225,10 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       reserved = -1
     }
 
-    /** Skips and counts packets with wrong ICRCs. Returns the first correct one from `from` on, or the run's end. */
+    /** Skips and counts packets with wrong ICRCs. Returns the index of the next correct packet, or the run's end. */
     const skipWrong = (run: number, from: number): number => {
       let packet = from
-      while (packet < records.count[run] && !isRight(run, packet)) {
+      while (packet < records.count[run] && !isCorrect(run, packet)) {
         port.counters.icrcErrors++
         if (port.tap !== null) showTap('received', 'wrong icrc', run, packet, packet + 1)
         packet++
@@ -243,7 +243,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
     const port: Port = {
       arena,
-      scratch: runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES + me * SCRATCH_BYTES,
+      scratch: runs * RUN_BYTES + smallRuns * SMALL_RUN_BYTES + portNumber * SCRATCH_BYTES,
       maxPackets: RUN_PACKETS,
       maxBytes: RUN_BYTES,
       pathMtu: PATH_MTU,
@@ -267,42 +267,42 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         addressWords(address, scratch, 0)
         const known = addresses.find(scratch, 0)
         if (known >= 0) {
-          if (portOfAddress[known] === me) return
+          if (portOfAddress[known] === portNumber) return
           throw new Error(`the memory link has a port with the address ${addressText(address)} already`)
         }
         const number = addresses.take(scratch, 0)
-        portOfAddress[number] = me
+        portOfAddress[number] = portNumber
         own.push(number)
       },
       removeAddress: address => {
         addressWords(address, scratch, 0)
         const number = addresses.find(scratch, 0)
-        if (number < 0 || portOfAddress[number] !== me) return
+        if (number < 0 || portOfAddress[number] !== portNumber) return
         own.splice(own.indexOf(number), 1)
         addresses.drop(number)
       },
       joinGroup: group => {
         addressWords(group, scratch, 0)
         const known = groups.find(scratch, 0)
-        if (known >= 0 && members[known].includes(me)) return
+        if (known >= 0 && members[known].includes(portNumber)) return
         const number = groups.take(scratch, 0)
-        members[number] = known < 0 ? [me] : [...members[known], me]
+        members[number] = known < 0 ? [portNumber] : [...members[known], portNumber]
       },
       leaveGroup: group => {
         addressWords(group, scratch, 0)
         leave(groups.find(scratch, 0))
       },
-      openFlow: address => flows.open(me, address),
-      holdFlow: flow => flows.reopen(me, flow),
-      closeFlow: flow => flows.close(me, flow),
+      openFlow: address => flows.open(portNumber, address),
+      holdFlow: flow => flows.reopen(portNumber, flow),
+      closeFlow: flow => flows.close(portNumber, flow),
       peerOf: address => {
         addressWords(address, scratch, 0)
-        return flows.peerOf(me, scratch, 0)
+        return flows.peerOf(portNumber, scratch, 0)
       },
 
       reserve: bytes => {
         requireRunBytes(bytes)
-        const buffer = closed ? -1 : takeBuffer(me, bytes)
+        const buffer = closed ? -1 : takeBuffer(portNumber, bytes)
         if (buffer < 0) return -1
         endReservation()
         reserved = buffer
@@ -311,7 +311,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
       commit: (offset, packet, packets, last, flow) => {
         const end = requireRun(offset, packet, packets, last, filled, reserved < 0 ? -1 : endOf(reserved))
-        if (!flows.isOpen(me, flow)) throw new Error(`flow ${flow} is not open`)
+        if (!flows.isOpen(portNumber, flow)) throw new Error(`flow ${flow} is not open`)
         filled = end
         holders[reserved]++
         const run = allocateRecord(records)
@@ -355,7 +355,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           let end = packets
           if (records.sealed[run]) {
             end = from + 1
-            while (end < packets && isRight(run, end)) end++
+            while (end < packets && isCorrect(run, end)) end++
           }
           const flow = records.flow[run]
           received.offset = placeOf(run, from)
@@ -369,7 +369,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
           port.counters.receivedPackets += received.count
           port.counters.receivedBytes += (received.count - 1) * received.packetBytes + received.lastBytes
           if (port.tap !== null) showTap('received', 'passed', run, from, end)
-          // wrong packets behind it are skipped now, so that the run can be released with its last correct packet
+          // Wrong packets after these are skipped now, so that the run can be released with its last correct packet.
           cursor = end < packets ? skipWrong(run, end) : end
           if (cursor === packets) advance()
           outstanding = true
@@ -388,7 +388,7 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
       },
       takeRoom: bytes => {
         requireRunBytes(bytes)
-        const buffer = closed ? -1 : big.take(me)
+        const buffer = closed ? -1 : big.take(portNumber)
         return buffer < 0 ? -1 : big.offsetOf(buffer)
       },
       giveRoom: offset => big.give(big.bufferAt(offset)),
@@ -403,12 +403,12 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
         freeToHead()
         for (const address of own) addresses.drop(address)
         for (let group = 0; group < members.length; group++) leave(group)
-        flows.closeAll(me)
+        flows.closeAll(portNumber)
         sealsWanted -= seals
         seals = 0
-        links[me] = undefined
-        big.removeOwner(me)
-        small.removeOwner(me)
+        links[portNumber] = undefined
+        big.removeOwner(portNumber)
+        small.removeOwner(portNumber)
       },
     }
 
@@ -428,16 +428,16 @@ export const createMemorySwitch = (options: MemorySwitchOptions): MemorySwitch =
 
   return {
     attach: () => {
-      // a number whose buffers are in flight cannot be given to another port yet
-      const me = links.findIndex((link, i) => link === undefined && big.usedBy(i) === 0 && small.usedBy(i) === 0)
-      if (me < 0)
-        throw new Error(
-          `this memory link has ${runs} run buffers, so at most ${runs} ports, and all of them are in use`,
-        )
-      big.addOwner(me)
-      small.addOwner(me)
-      const link = createLink(me)
-      links[me] = link
+      // The number of a port whose buffers are in flight cannot be reused yet.
+      const portNumber = links.findIndex(
+        (link, i) => link === undefined && big.usedBy(i) === 0 && small.usedBy(i) === 0,
+      )
+      if (portNumber < 0)
+        throw new Error(`this memory link has ${runs} run buffers, so at most ${runs} ports; all are in use`)
+      big.addOwner(portNumber)
+      small.addOwner(portNumber)
+      const link = createLink(portNumber)
+      links[portNumber] = link
       return link.port
     },
     get waiting() {

@@ -1,11 +1,11 @@
 /*
- * A port to a network: runs of UDP payloads are sent and received, each with a record of addresses
- * (docs/decisions/engines-without-io.md). The memory link, UDP and the layers that wrap any port (faults, pcap, tracer)
+ * A port to a network: sends and receives runs of UDP payloads, each with a record of addresses
+ * (docs/decisions/engines-without-io.md). The memory link, UDP and the layers that wrap any port (faults, taps)
  * implement this interface.
  *
- * The port owns the bytes: a sender builds its run in a reservation of the port, a receiver reads a run where the port
- * has put it and releases it. The port also owns the ICRC, since only it knows the IP header that the ICRC covers: it
- * seals what is sent, and drops and counts what is received with a wrong one.
+ * The port owns the bytes: a sender builds its run in a reservation of the port; a receiver reads a run where the port
+ * has put it, and releases it. The port also owns the ICRC, since only it knows the IP header, which the ICRC covers:
+ * it writes the ICRCs of sent packets, and drops and counts received packets with wrong ones.
  */
 import type { Arena } from '../wire/arena.ts'
 
@@ -21,17 +21,17 @@ export interface FlowAddress {
   readonly flowLabel: number
 }
 
-/** A received run; the port refills one such record, so do not keep it. */
+/** A received run. The port reuses the record, so do not keep it. */
 export interface ReceivedRun {
   offset: number
   packetBytes: number
   count: number
   lastBytes: number
-  /** The number of the source address among the peers that flows were opened to; -1 if there is no flow to it. */
+  /** The number of the source address among the port's peers; -1 if no flow to it is open. */
   peer: number
-  /** The flow record of the sender, for GRH, tracer and pcap. */
+  /** The sender's flow record, for GRH, tracer and pcap. */
   from: FlowAddress
-  /** IPv4 identification of the first packet; it counts up within the run. */
+  /** IPv4 identification of the first packet; the following packets count up. */
   identification: number
 }
 
@@ -65,10 +65,10 @@ export interface PortCounters {
   dropped: number
 }
 
-/** The outcome of a run, for taps. Only a fault layer drops, changes or delays runs. */
+/** The outcome of a run, for taps. Only a fault layer drops, changes or delays packets. */
 export type TapOutcome = 'passed' | 'wrong icrc' | 'dropped' | 'corrupted' | 'duplicated' | 'reordered' | 'delayed'
 
-/** A run as a tap sees it; the port refills one such record, so keep neither it nor the bytes. */
+/** A run as a tap sees it. The port reuses the record, so do not keep it or the bytes. */
 export interface TappedRun {
   direction: 'sent' | 'received'
   outcome: TapOutcome
@@ -81,7 +81,7 @@ export interface TappedRun {
   identification: number
 }
 
-/** A record for the run that a port shows its tap. */
+/** A record for runs that a port passes to its tap. */
 export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']): TappedRun => ({
   direction,
   outcome: 'passed',
@@ -94,7 +94,7 @@ export const emptyTappedRun = (arena: Arena, direction: TappedRun['direction']):
   identification: 0,
 })
 
-/** Sees every run that a port sends and receives, ICRCs included; it must not change them, and must not throw. */
+/** Gets every run that a port sends and receives, including ICRCs; it must not change them, and must not throw. */
 export type PortTap = (run: TappedRun) => void
 
 /** Bytes of `Port.staging`. */
@@ -108,88 +108,88 @@ export interface Port {
   /** Offset of SCRATCH_BYTES in the arena for the port's owner. */
   readonly scratch: number
   readonly maxPackets: number
-  /** Packets of one run of single-packet messages; absent where shorter runs gain nothing. */
+  /** Maximum packets of a run of single-packet messages; absent where short runs have no advantage. */
   readonly soonPackets?: number | undefined
   readonly maxBytes: number
-  /** Largest path MTU in bytes that fits the link, when the port was made. */
+  /** Maximum path MTU of the link in bytes, when the port was created. */
   readonly pathMtu: number
   /**
    * Maximum window bytes (payload, and 64 per packet) that a sender should have unacknowledged; absent where nothing
    * can overflow.
    */
   readonly windowBytes?: number | undefined
-  /** The same for all senders of this port together, to one peer. */
+  /** The same for all senders of this port together, per peer. */
   readonly sharedWindowBytes?: number | undefined
   readonly counters: PortCounters
 
   /**
-   * Adds a local address (of the GID table); one that the port has is ignored. Throws SystemError if the system does
-   * not allow it. `spare`: another process may take the address over.
+   * Adds a local address (of the GID table); no effect if the port has it. Throws SystemError if the system does not
+   * allow it. `spare`: another process may take over the address.
    */
   addAddress(address: Uint8Array, claim?: 'own' | 'spare'): void
-  /** Stops receiving on an address; flows from it lose what they send until it is added again. */
+  /** Stops receiving on an address; packets of flows from it are lost until it is added again. */
   removeAddress(address: Uint8Array): void
   /**
-   * Joins a multicast group: runs to it arrive here, also those that this port sends; one that the port has joined is
-   * ignored. Throws SystemError as `addAddress`.
+   * Joins a multicast group: runs to it are received here, including this port's own; no effect if it was joined.
+   * Throws SystemError as `addAddress`.
    */
   joinGroup(group: Uint8Array): void
   /**
-   * The port's interface was replaced: link-local destinations and groups use the new one. Absent where no interface
-   * matters.
+   * The port's interface was replaced: link-local destinations and groups use the new one. Absent for ports without
+   * interfaces.
    */
   moveTo?(interfaceIndex: number): void
   leaveGroup(group: Uint8Array): void
   /**
-   * Opens a path to a destination: returns its number, which equal records share. Throws a RangeError for a record that
-   * no header can hold, or that this port cannot send.
+   * Opens a path to a destination. Returns its number, which equal records share. Throws a RangeError for a record that
+   * does not fit in headers, or that this port cannot send.
    */
   openFlow(address: FlowAddress): number
-  /** Opens an open flow once more: it stays open until one more `closeFlow`. */
+  /** Opens an open flow once more: it needs one more `closeFlow`. */
   holdFlow(flow: number): void
   closeFlow(flow: number): void
-  /** The number by which `ReceivedRun.peer` names this source address, while a flow to it is open; -1 otherwise. */
+  /** The number of this source address in `ReceivedRun.peer`, while a flow to it is open; -1 otherwise. */
   peerOf(address: Uint8Array): number
 
   /**
-   * As `TransmitSink` in transport/types.ts. A run is sealed when `commit` returns; fault layers may change its bytes
-   * until the next `commit` or `flush`.
+   * As of `TransmitSink` in transport/types.ts. The ICRCs of a run are written when `commit` returns; fault layers may
+   * change its bytes until the next `commit` or `flush`.
    */
   reserve(bytes: number): number
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
-  /** Ends a turn of sending: committed runs are sent, and the reservation is released. */
+  /** Ends a poll: sends committed runs, and releases the reservation. */
   flush(): void
 
   /**
-   * The next run, with correct ICRCs; false if there is none, or it has to wait for the next `release`. Its bytes stay
+   * Receives the next run with correct ICRCs; false if there is none, or if it has to wait for `release`. Its bytes are
    * valid until `release`.
    */
   receive(run: ReceivedRun): boolean
   /** Releases all runs received since the last `release`. */
   release(): void
-  /** Called when a run arrives at an empty port, to schedule the device. It must not receive in the call. */
+  /** Called when a run arrives and the port was empty, to schedule the device. Must not call `receive`. */
   wake: (() => void) | null
 
   /**
-   * Ports of one process that pass messages without packets (absent on others): the receiver of this port, set by its
-   * owner; null while all must be packets.
+   * For ports of one process that pass messages without packets (absent otherwise): the receiver of this port, set by
+   * its owner; null while it needs packets.
    */
   receiver?: object | null | undefined
   /** Offset of STAGING_BYTES in the arena, which all ports of the arena share. */
   readonly staging?: number | undefined
-  /** The receiver of a flow; null if there is none, or it must be sent packets. */
+  /** The receiver of a flow; null if there is none, or if it must be sent packets. */
   receiverOf?: ((flow: number) => object | null) | undefined
-  /** `ReceivedRun.peer` of the runs of that flow. */
+  /** `ReceivedRun.peer` of runs of that flow. */
   peerAt?: ((flow: number) => number) | undefined
   /** Whether runs wait to be received. */
   isWaiting?: (() => boolean) | undefined
 
-  /** The tap, or null; set by `addTap` of tap.ts, which lets several share it. */
+  /** The tap or null; set by `addTap` of tap.ts, through which several taps share it. */
   tap: PortTap | null
-  /** For ports that can omit ICRCs: +1 while a user needs the real bytes, -1 afterwards. */
+  /** For ports that can omit ICRCs: +1 while someone needs the real bytes, -1 afterwards. */
   requireSeal(change: 1 | -1): void
   /**
-   * Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`: returns an offset, or -1.
+   * Reserves up to `maxBytes` of the arena for a layer that keeps packets, until `giveRoom`. Returns an offset, or -1.
    */
   takeRoom(bytes: number): number
   giveRoom(offset: number): void

@@ -1,5 +1,5 @@
 /*
- * Common parts of ports on sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, reservations for layers that keep
+ * Common parts of ports with sockets (phy/udp/port.ts, dgram.ts): numbers of addresses, space for layers that keep
  * packets, peers of flows.
  */
 import type { FlowTable } from './flow-table.ts'
@@ -8,21 +8,21 @@ import { noAddress, type Port } from './port.ts'
 import { RUN_BYTES, requireRunBytes } from './runs/limits.ts'
 import type { Senders } from './udp/senders.ts'
 
-/** Bytes of the arena for rooms. */
+/** Bytes of the arena for layers that keep packets. */
 const ROOMS = 8
 export const ROOMS_BYTES = ROOMS * RUN_BYTES
 
 export interface Addresses<S> {
-  /** By number: an address, and its socket while the port has it. Numbers stay. */
+  /** By number: an address, and its socket while the port has the address. The number of an address does not change. */
   readonly addresses: Uint8Array[]
   readonly sockets: (S | undefined)[]
-  /** -1 for an address that has none. */
+  /** The number of an address; -1 if it has none. */
   numberOf(address: Uint8Array): number
   /** The number that the address has, or would get. */
   numberFor(address: Uint8Array): number
-  /** Stores the socket of an address, with a number for the address. */
+  /** Stores the socket of an address; assigns a number if the address has none. */
   put(address: Uint8Array, socket: S): number
-  /** A group was left: its number is free again, since no flow has it as its source. */
+  /** A group was left: its number is free again, since it is not the source of any flow. */
   forget(number: number): void
 }
 
@@ -57,7 +57,7 @@ export const createAddresses = <S>(): Addresses<S> => {
 
 type Parts = 'holdFlow' | 'closeFlow' | 'peerOf' | 'takeRoom' | 'giveRoom' | 'nextTimeout' | 'onTimeout'
 
-/** Parts of a port with these flows and senders; its rooms are at `roomsAt` of the arena. */
+/** The parts for these flows and senders; space for layers is at `roomsAt` of the arena. */
 export const socketPortParts = (flows: FlowTable, senders: Senders, roomsAt: number): Pick<Port, Parts> => {
   const freeRooms = Array.from({ length: ROOMS }, (_, i) => roomsAt + i * RUN_BYTES)
   const scratch = new Uint32Array(4)

@@ -1,34 +1,34 @@
 /*
  * Taps: tracer and pcap get every run that a port sends and receives, with real ICRCs. Taps may be added and removed at
- * any time; a port without one pays a test of its `tap` slot per run. Several taps share the slot.
+ * any time; for a port without taps the cost is a test of its `tap` slot per run. Several taps share the slot.
  */
 import type { Port, PortTap, TappedRun } from './port.ts'
 
 const tapsOf = new WeakMap<Port, PortTap[]>()
 
-/** Passes every run to `tap` until the returned function is called. */
+/** Passes every run to `tap`, until the returned function is called. */
 export const addTap = (port: Port, tap: PortTap): (() => void) => {
   const taps = tapsOf.get(port) ?? []
   tapsOf.set(port, taps)
-  // a function of its own, so that the same tap can be added twice and removed once
-  const own: PortTap = run => tap(run)
+  // A function of its own, so that the same tap can be added twice and removed once.
+  const registration: PortTap = run => tap(run)
   const settle = (): void => {
-    // a copy, since a tap may remove itself during the call
-    const now = [...taps]
+    // A copy, since a tap may remove itself during the call.
+    const current = [...taps]
     port.tap =
-      now.length === 0
+      current.length === 0
         ? null
-        : now.length === 1
-          ? now[0]
+        : current.length === 1
+          ? current[0]
           : run => {
-              for (const one of now) one(run)
+              for (const registered of current) registered(run)
             }
   }
-  taps.push(own)
+  taps.push(registration)
   settle()
   port.requireSeal(1)
   return () => {
-    const at = taps.indexOf(own)
+    const at = taps.indexOf(registration)
     if (at < 0) return
     taps.splice(at, 1)
     settle()
@@ -36,7 +36,7 @@ export const addTap = (port: Port, tap: PortTap): (() => void) => {
   }
 }
 
-/** Calls `each` for every packet of a run: offset in its arena, bytes, and IPv4 identification. */
+/** Calls `each` for every packet of a run, with its offset in the arena, its length, and its IPv4 identification. */
 export const forEachPacket = (
   run: TappedRun,
   each: (offset: number, length: number, identification: number) => void,

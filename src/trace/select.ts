@@ -51,6 +51,6 @@ export const classList = (texts: readonly string[], own: readonly string[] = [])
   const known = [...classes.map(({ name }) => name), ...own]
   const names = texts.flatMap(text => text.split(',')).map(name => name.trim())
   const wrong = names.find(name => !known.includes(name))
-  if (wrong !== undefined) throw new Error(`class ${JSON.stringify(wrong)}: there are ${known.join(', ')}`)
+  if (wrong !== undefined) throw new Error(`class ${JSON.stringify(wrong)} is not one of ${known.join(', ')}`)
   return new Set(names)
 }

@@ -1,8 +1,8 @@
 /*
  * Causes of failures in the engine (spec/causes.ts). A step that refuses an access or a request sets `s.result.cause`;
- * the function that completes the request takes it from there. If the next request cannot be sent, but earlier ones are
- * outstanding, its cause is kept with its row: no later request is sent, so there is at most one per row. Only failing
- * paths run this code; it may allocate.
+ * the function that completes the request takes it from there. If a request cannot be sent while earlier ones are
+ * outstanding, its cause is stored with the row: no later request is sent, so there is at most one per row. Only
+ * failing paths run this code; it may allocate.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QP } from './fields.ts'
@@ -22,7 +22,7 @@ const rangeOf = (key: number, hi: number, lo: number, length: number) => {
   return { key: key >>> 0, from, to: from + BigInt(length) }
 }
 
-/** `resolve` has refused these arguments: sets the cause. */
+/** Sets the cause after `resolve` has refused these arguments. */
 export const noteRefusedKey = (
   s: EngineState,
   pd: number,
@@ -38,7 +38,7 @@ export const noteRefusedKey = (
     because((access & REMOTE) !== 0 ? 'RKEY_REFUSED' : 'LKEY_REFUSED', rangeOf(key, hi, lo, length))
 }
 
-/** A read or write of memory has failed: sets the cause. */
+/** Sets the cause after a read or write of memory has failed. */
 export const noteMemoryFault = (
   s: EngineState,
   key: number,
@@ -56,36 +56,39 @@ export const noteMemoryFault = (
       : because(isRemote ? 'REMOTE_FAULT' : 'LOCAL_FAULT', rangeOf(key, hi, lo, length))
 }
 
-/** Takes the cause that was set last. */
+/** Returns the cause that was set last, and clears it. */
 export const takeCause = (s: EngineState): Cause => {
   const cause = s.result.cause ?? because('REFUSED', {})
   s.result.cause = undefined
   return cause
 }
 
-/** The next request to send is refused: keeps the cause. Returns the status with which the request completes. */
+/** Stores the cause of a request that cannot be sent. Returns `status`, with which the request will complete. */
 export const keepCause = (s: EngineState, row: number, status: number, cause: Cause): number => {
-  s.stopped.set(row, cause)
+  s.stoppedCauses.set(row, cause)
   return status
 }
 
-/** The cause that was kept for a row. */
+/** Returns and clears the cause stored for a row. */
 export const keptCause = (s: EngineState, row: number): Cause => {
-  const cause = s.stopped.get(row) ?? because('REFUSED', {})
-  s.stopped.delete(row)
+  const cause = s.stoppedCauses.get(row) ?? because('REFUSED', {})
+  s.stoppedCauses.delete(row)
   return cause
 }
 
-/** The peer's NAK refuses the oldest request: the peer's own cause if it is of this daemon. */
+/**
+ * The cause when the peer's NAK refuses the oldest request: the peer's own if the peer is in this daemon, otherwise the
+ * cause for the NAK code.
+ */
 export const peerCause = (s: EngineState, row: number, byCode: Cause): Cause =>
   s.env.causes?.ofPeer(row, s.rows[row * QP.WORDS + QP.COMP_PSN]) ?? byCode
 
-/** An RNR NAK for the oldest PSN: returns how many it has had. */
+/** Counts an RNR NAK; returns how many the oldest PSN has had. */
 export const countRnrNak = (s: EngineState, row: number): number => {
   const psn = s.rows[row * QP.WORDS + QP.COMP_PSN]
-  const before = s.notReady.get(row)
+  const before = s.rnrNaks.get(row)
   const times = before !== undefined && before.psn === psn ? before.times + 1 : 1
-  if (before === undefined) s.notReady.set(row, { psn, times })
+  if (before === undefined) s.rnrNaks.set(row, { psn, times })
   else {
     before.psn = psn
     before.times = times
@@ -93,8 +96,8 @@ export const countRnrNak = (s: EngineState, row: number): number => {
   return times
 }
 
-/** RESET or destroy. */
+/** Clears the causes of a row at RESET or destroy. */
 export const forgetCauses = (s: EngineState, row: number): void => {
-  if (s.stopped.size > 0) s.stopped.delete(row)
-  if (s.notReady.size > 0) s.notReady.delete(row)
+  if (s.stoppedCauses.size > 0) s.stoppedCauses.delete(row)
+  if (s.rnrNaks.size > 0) s.rnrNaks.delete(row)
 }

@@ -1,11 +1,11 @@
 /*
  * UD (InfiniBand Architecture Specification, volume 1, clauses 9.8.3 and 10.2.5): each packet is a message, is sent to
- * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The 40 bytes of a GRH
- * precede the payload in the receive buffer.
+ * the destination of its work request, and is accepted if it has the Q_Key of the queue pair. The receive buffer gets
+ * the 40 bytes of a GRH before the payload.
  *
- * Other packets are dropped silently (9.9.3, error class D): a wrong Q_Key, no receive WQE, a buffer that is too short,
- * which then serves the next message. A message longer than the path MTU is not sent, which is no error (C10-93.1.1).
- * The requester's loop, runs and window are those of all services.
+ * Other packets are dropped silently (9.9.3, error class D): wrong Q_Key, no receive WQE, or a receive buffer that is
+ * too small, which the next message uses. A message longer than the path MTU is not sent, which is not an error
+ * (C10-93.1.1). The requester's loop, runs and window are the same for all services.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { ICRC_BYTES, MULTICAST_QPN } from '../spec/wire/headers.ts'
@@ -29,15 +29,15 @@ const IMM_AT = headerAt.ImmDt
 const ROUTE_BYTES = 40
 const LONGEST_PAYLOAD = 4096
 /**
- * The service level in a completion, as RoCEv2 adapters fill it in: bit 3 means UDP; below it 1 means IPv6, 2 IPv4.
+ * The service level in a completion, as RoCEv2 adapters set it: bit 3 means UDP; below it 1 means IPv6, 2 IPv4.
  * Programs read the address family from it.
  */
 const SL_IPV4 = 0xa
 const SL_IPV6 = 0x9
-/** A Q_Key with this bit set means: send the queue pair's own (10.2.5, 11.4.1.1). */
+/** With this bit set in the WQE's Q_Key, the queue pair's own Q_Key is sent (10.2.5, 11.4.1.1). */
 const OWN_QKEY = 0x8000_0000
 
-/** Writes the DETH of a packet, at `at`, for the work request at `wr` in the pool. */
+/** Writes the DETH of a packet at `at`, for the work request at `wr` in the pool. */
 export const putDatagramHeader = (s: EngineState, row: number, wr: number, view: DataView, at: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -84,7 +84,7 @@ export const onDatagram = (s: EngineState, row: number, arena: Arena, at: number
     drop(s, row, because('RECEIVE_TOO_SHORT', { room, length: bytes }), wrId)
     return
   }
-  // contiguous, so that one DMA brings both to the program
+  // Contiguous, so that one DMA writes both.
   const from = s.env.route!.header(arena, at, length)
   arena.bytes.copyWithin(from + ROUTE_BYTES, at + header, at + header + payload)
   const count = s.pool[receive + Receive.SGES]

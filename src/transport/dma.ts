@@ -5,8 +5,8 @@
  * (docs/decisions/client-memory.md).
  *
  * Keys are resolved when a DMA is queued, so that a peer's mistake is reported for the right packet, and again when it
- * is executed, since the region may be deregistered by then. The caller, or `onDmaFailed`, decides which side a failure
- * is attributed to.
+ * is executed, since the region may have been deregistered in between. The caller, or `onDmaFailed`, decides which side
+ * a failure is attributed to.
  */
 import { SendFlags } from '../spec/work.ts'
 import type { Arena } from '../wire/arena.ts'
@@ -23,14 +23,14 @@ const INLINE = SendFlags.values.INLINE
 export const DmaResult = { OK: 0, NO_REGION: 1, FAULT: 2 } as const
 const { OK, NO_REGION, FAULT } = DmaResult
 
-/** Whose data a DMA carries. */
+/** What a DMA writes: a WRITE, a SEND, or a READ response. */
 export const DmaKind = { WRITE: 1, RECEIVE: 2, READ_RESPONSE: 3 } as const
 
-/** The protection domain in which its key is resolved. */
+/** The protection domain in which the key is resolved. */
 const domainOf = (s: EngineState, row: number, kind: number): number =>
   s.rows[row * QP.WORDS + (kind === DmaKind.RECEIVE ? QP.RECV_PD : QP.PD)]
 
-/** `Memory.resolve` has refused: sets the cause. */
+/** Sets the cause after `Memory.resolve` has refused. */
 const noRegion = (
   s: EngineState,
   pd: number,
@@ -45,7 +45,7 @@ const noRegion = (
   return NO_REGION
 }
 
-/** The memory could not be accessed: sets the cause. */
+/** Sets the cause after memory could not be accessed. */
 const fault = (s: EngineState, key: number, hi: number, lo: number, length: number, access: number): number => {
   noteMemoryFault(s, key, hi, lo, length, access)
   return FAULT
@@ -53,7 +53,7 @@ const fault = (s: EngineState, key: number, hi: number, lo: number, length: numb
 
 /**
  * Reads `total` bytes of a send WQE's data, from byte `from` of the message on, into chunks of `chunk` bytes every
- * `stride` bytes. Returns DmaResult.OK or why not.
+ * `stride` bytes. Returns a DmaResult.
  */
 export const gather = (
   s: EngineState,
@@ -120,15 +120,18 @@ export const gather = (
     if (n > 0) {
       if (memory.read(region, upperWord(hi, lo + done), (lo + done) >>> 0, to, piece, chunk, stride, n) !== 0)
         return fault(s, p[sge + Sge.LKEY], hi, lo, done + n, LOCAL_READ)
-      const whole = (n / chunk) | 0
-      piece += whole * stride
-      within = n - whole * chunk
+      const wholeChunks = (n / chunk) | 0
+      piece += wholeChunks * stride
+      within = n - wholeChunks * chunk
     }
   }
   return left === 0 ? OK : NO_REGION
 }
 
-/** Whether every element of a WQE grants `access`: DmaResult.OK or NO_REGION. `sge` is the first element's index. */
+/**
+ * Whether every scatter/gather element of a WQE grants `access`: DmaResult.OK or NO_REGION. `sge`: index of the first
+ * element.
+ */
 export const checkElements = (s: EngineState, row: number, sge: number, count: number, access: number): number => {
   const p = s.pool
   const pd = s.rows[row * QP.WORDS + QP.PD]
@@ -142,11 +145,11 @@ export const checkElements = (s: EngineState, row: number, sge: number, count: n
   return OK
 }
 
-/** The one payload to write: `bytes` bytes at `at`, of one packet or of a contiguous part of a message. */
+/** Sets the payload to write: `bytes` bytes at `at`, of one packet or of a contiguous part of a message. */
 export const setPayload = (s: EngineState, arena: Arena, at: number, bytes: number): void =>
   setPayloads(s, arena, at, bytes, bytes, 1)
 
-/** The payloads of `count` packets to write: `bytes` bytes each, every `stride` bytes from `at` on. */
+/** Sets the payloads of `count` packets to write: `bytes` bytes each, every `stride` bytes from `at` on. */
 export const setPayloads = (
   s: EngineState,
   arena: Arena,
@@ -163,12 +166,12 @@ export const setPayloads = (
   payloads.count = count
 }
 
-/** Access that a key needs: payloads of the peer's WRITEs need its rights, those that go to our own WQEs ours. */
+/** The access that a key must grant: a peer's WRITE needs remote rights, writing for our own WQEs local rights. */
 const accessOf = (kind: number): number => (kind === DmaKind.WRITE ? REMOTE_WRITE : LOCAL_WRITE)
 
 /**
- * Writes `s.payloads` to an address, now or together with what follows. Returns DmaResult.OK or why not. An earlier DMA
- * that fails meanwhile is reported to `s.onDmaFailed`: check the row's state afterwards.
+ * Writes `s.payloads` to an address, now or together with what follows. Returns a DmaResult. If an earlier DMA fails
+ * meanwhile, `s.onDmaFailed` is called: check the row's state afterwards.
  */
 export const writePayloads = (
   s: EngineState,
@@ -237,7 +240,9 @@ export const writePayloads = (
   return OK
 }
 
-/** The same, executed immediately, for one payload: the message is a single packet, or it has no packets. */
+/**
+ * As `writePayloads`, but executed immediately, for one payload: of a message of a single packet, or without packets.
+ */
 export const writePayloadNow = (
   s: EngineState,
   row: number,
@@ -282,8 +287,8 @@ export const flushDmaOf = (s: EngineState, row: number): void => {
 }
 
 /**
- * Writes as many of `s.payloads` as fit the element in which byte `offset` of the message lies; `s.result.taken` says
- * how many. `sge` is the first of `count` elements. Returns DmaResult.OK or why not.
+ * Writes as many of `s.payloads` as fit into the element that contains byte `offset` of the message; `s.result.taken`
+ * tells how many. `sge`: the first of `count` elements. Returns a DmaResult.
  */
 export const scatterPayloads = (
   s: EngineState,
@@ -312,8 +317,8 @@ export const scatterPayloads = (
 }
 
 /**
- * Writes the one payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge` is the
- * first of `count` elements; `now` as in `writePayloadNow`. Returns DmaResult.OK or why not.
+ * Writes the single payload of `s.payloads` to the elements of a WQE, from byte `offset` of the message on. `sge`: the
+ * first of `count` elements; `now`: immediately. Returns a DmaResult.
  */
 export const scatter = (
   s: EngineState,

@@ -2,8 +2,8 @@
  * The transport engine (docs/decisions/engines-without-io.md): queue pairs of all services (InfiniBand Architecture
  * Specification, volume 1, chapter 9), sans-IO. Packets, doorbells and time go in; runs of packets, completions and
  * events come out through `Environment` and `TransmitSink`, which never call back into the engine. This file creates
- * rows, changes their states, and dispatches packets to responder and completer, and turns to responder and requester.
- * Which transitions a program may request is checked before, from spec/qp-states.ts.
+ * rows, changes their states, dispatches packets to responder and completer, and polls responder and requester of
+ * scheduled rows. Whether a program may request a transition is checked before, with spec/qp-states.ts.
  */
 import { because, type Cause } from '../spec/causes.ts'
 import { QpState } from '../spec/enums.ts'
@@ -61,32 +61,32 @@ export interface Engine {
   readonly counters: Counters
   /** Creates a queue pair in RESET; returns its row. */
   create(init: QpInit): number
-  /** Destroys a queue pair, without completions. Its row is used again. */
+  /** Destroys a queue pair, without completions. Its row is reused. */
   destroy(row: number): void
   /**
-   * Sets attributes and, unless `state` is undefined, the state (a number of `QpState`). The transition must be legal.
+   * Sets attributes, and the state (a number of `QpState`) unless it is undefined. The transition must be legal.
    * `cause`: of a transition to ERR that the program did not request.
    */
   modify(row: number, state: number | undefined, attributes: Given<QpAttributes>, cause?: Cause): void
   query(row: number): QpSnapshot
-  /** Only the state, a number of `QpState`. */
+  /** The state only, a number of `QpState`. */
   stateOf(row: number): number
-  /** XRC: the SRQ with this number is destroyed; its CQ may be destroyed too. Nothing is completed. */
+  /** XRC: the SRQ with this number was destroyed, and possibly its CQ. Nothing is completed. */
   forgetShared(srqn: number): void
   /** Send doorbell: WQEs may have been posted. */
   onDoorbell(row: number): void
   /** An acknowledgement that was held (`Choices.holdsAcknowledge`) may be sent. */
   resume(row: number): void
-  /** Receive doorbell of a QP in ERR: its receive WQEs are flushed. */
+  /** Receive doorbell of a QP in ERR: flushes its receive WQEs. */
   onReceiveScan(row: number): void
   /**
-   * A UDP payload from `peer` for the queue pair, `length` bytes at `offset`, including the ICRC, which the port has
-   * verified. The bytes must stay until `endBurst`.
+   * Handles a UDP payload from `peer` for the queue pair: `length` bytes at `offset`, including the ICRC, which the
+   * port has verified. The bytes must not change until `endBurst`.
    */
   onPacket(row: number, arena: Arena, offset: number, length: number, peer: number, now: number): void
   /**
-   * The same for the first of `count` packets that lie back to back, each `packetBytes` long but the last, which has
-   * `lastBytes`. Returns how many were taken, at least one; pass the others again, each to its own row.
+   * Handles `count` back-to-back packets of `packetBytes` bytes each, the last of `lastBytes`, which begin with one for
+   * `row`. Returns how many were handled, at least one; pass the others again, each with its own row.
    */
   onRun(
     row: number,
@@ -98,47 +98,47 @@ export interface Engine {
     peer: number,
     now: number,
   ): number
-  /** The burst ends: the pending DMA is executed. Call before the bytes of the burst are reused. */
+  /** Ends a burst: executes the pending DMA. To be called before the bytes of the burst are reused. */
   endBurst(now: number): void
-  /** Sends. True if the port was full or more is to be sent: call again. */
+  /** Sends. True if the port is full or there is more to send: call again. */
   pollTransmit(sink: TransmitSink, now: number): boolean
-  /** Whether there is nothing to send: `pollTransmit` has nothing to do until the next input. */
+  /** Whether there is nothing to send, so `pollTransmit` need not be called before the next input. */
   isIdle(): boolean
   /** When to call `onTimeout`, µs; Infinity for never. */
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Queue pairs, and the words of the pool in use for what is in flight. */
+  /** Number of queue pairs, and words of the pool that are in use for requests in flight. */
   stat(): { queuePairs: number; poolWords: number }
 }
 
 export interface EngineOptions {
   /**
    * Maximum window bytes that one QP has unacknowledged: payload, and 64 per packet. One packet may always be sent.
-   * Default 256 KiB. A loss shrinks the window for a while.
+   * Default 256 KiB. A loss shrinks the window temporarily.
    */
   readonly windowBytes?: number
-  /** Maximum window bytes that all QPs have unacknowledged to one peer. Default 0: no limit. */
+  /** Maximum window bytes that all QPs together have unacknowledged to one peer. Default 0: unlimited. */
   readonly sharedWindowBytes?: number
   /**
    * READ responses count in the window too, and a READ is requested in parts of at most half of it: for links that lose
-   * packets when they come faster than they are read. Default false.
+   * packets that arrive faster than they are read. Default false.
    */
   readonly boundReads?: boolean
   /**
-   * All unreliable QPs together send at most `windowBytes`, and at most MAX_PACED_BYTES, in so many µs. Default 0: no
-   * limit.
+   * Interval in µs in which all unreliable QPs together send at most `windowBytes`, and at most MAX_PACED_BYTES.
+   * Default 0: unlimited.
    */
   readonly pace?: number
 }
 
-const moveFailed: DmaFailed = (s, row, kind, why, psn, msn) => {
+const onDmaFailed: DmaFailed = (s, row, kind, why, psn, msn) => {
   if (kind === DmaKind.READ_RESPONSE) onReadDmaFailed(s, row)
   else onRequestDmaFailed(s, row, kind, why, psn, msn)
 }
 
 export const createEngine = (env: Environment, options: EngineOptions = {}): Engine => {
   const { windowBytes = 0x4_0000, sharedWindowBytes = 0, boundReads = false, pace = 0 } = options
-  const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, moveFailed)
+  const s = createState(env, windowBytes, sharedWindowBytes, boundReads ? windowBytes >> 1 : 0, pace, onDmaFailed)
   if (env.localDevice !== undefined) env.localDevice.state = s
   return {
     counters: s.counters,
@@ -158,7 +158,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
       onRun(s, row, arena, offset, packetBytes, count, lastBytes, peer, now),
     endBurst: () => flushDma(s),
     pollTransmit: (sink, now) => pollTransmit(s, sink, now),
-    isIdle: () => s.queueHead < 0 && s.shares.full.length === 0,
+    isIdle: () => s.queueHead < 0 && s.shares.waitingPlaces.length === 0,
     nextTimeout: () => Math.min(nextDeadline(s.timers), nextWindowDeadline(s)),
     onTimeout: now => {
       if (now >= nextWindowDeadline(s)) onWindowTimer(s, now)
@@ -170,7 +170,7 @@ export const createEngine = (env: Environment, options: EngineOptions = {}): Eng
 
 const create = (s: EngineState, init: QpInit): number => {
   if (init.service === Service.UD && s.env.route === undefined)
-    throw new Error('this engine has no datagrams: no route')
+    throw new Error('this engine has no datagrams: its environment has no route')
   const layout = qpLayoutOf(init.maxSendSge, init.maxRecvSge, init.signalAll, init.sharedReceive)
   const row = takeRow(s)
   const w = s.rows
@@ -186,7 +186,7 @@ const create = (s: EngineState, init: QpInit): number => {
   return row
 }
 
-/** RESET: all that is in flight and all attributes are cleared. */
+/** RESET: clears all attributes and the state of all that is in flight. */
 const clearRow = (w: Int32Array, base: number): void => {
   w.fill(0, base + QP.STATE, base + QP.WORDS)
   w[base + QP.STATE] = RESET
@@ -208,7 +208,7 @@ const destroy = (s: EngineState, row: number): void => {
   s.spare.push(row)
 }
 
-/** RESET: drops everything in flight, without completions, and all attributes. */
+/** RESET: drops everything in flight, without completions, and clears all attributes. */
 const reset = (s: EngineState, row: number): void => {
   flushDmaOf(s, row)
   leaveWindow(s, row)
@@ -227,7 +227,7 @@ const reset = (s: EngineState, row: number): void => {
 }
 
 /**
- * Resizes the ring of READ and atomic resources; the youngest ones are kept. The ring is allocated with the first READ
+ * Resizes the ring of READ and atomic resources, and keeps the youngest ones. The ring is allocated at the first READ
  * or atomic (transport/responder/rd-atomic.ts).
  */
 const sizeResources = (s: EngineState, row: number): void => {
@@ -245,7 +245,7 @@ const sizeResources = (s: EngineState, row: number): void => {
   const old = w[base + QP.RESP_RESOURCES]
   const oldCount = w[base + QP.RESP_RESOURCE_COUNT]
   w[base + QP.RESP_PENDING] = 0
-  // youngest first, from the end of the new ring backwards
+  // Youngest first, from the end of the new ring backwards.
   for (let i = 1; i <= oldCount && i <= count; i++) {
     const from = old + ((w[base + QP.RESP_RESOURCE_NEXT] - i + oldCount) % oldCount) * RES.WORDS
     const to = block + (count - i) * RES.WORDS
@@ -259,7 +259,7 @@ const sizeResources = (s: EngineState, row: number): void => {
   w[base + QP.RESP_RESOURCE_NEXT] = 0
 }
 
-/** One statement per attribute: a loop over names would look each of them up. */
+/** One statement per attribute: a loop over names would look up each of them. */
 const setAttributes = (w: Int32Array, base: number, given: Given<QpAttributes>): void => {
   const { sqPsn, retryCnt, rnrRetry } = given
   if (given.destQpn !== undefined) w[base + QP.DEST_QPN] = given.destQpn
@@ -351,9 +351,9 @@ const onDoorbell = (s: EngineState, row: number): void => {
     return
   }
   w[base + QP.REQ_FLAGS] |= ReqFlag.MORE
-  // a row with WQEs left to send is scheduled when it may continue
+  // A row with a current WQE is scheduled when it may continue.
   if (state !== RTS || w[base + QP.REQ_CURRENT] !== 0) return
-  // no other row is in the queue: the fast path to a local peer needs no turn
+  // No other row is scheduled: the fast path to a local peer can run without scheduling.
   if (s.queueHead < 0 && s.env.localDevice !== undefined && sendIdleFastPath(s, row)) return
   schedule(s, row)
 }
@@ -394,7 +394,7 @@ const onPacket = (
   const flags = FLAGS_OF[opcode]
   if ((opcode & TRANSPORT_MASK) !== serviceBits[service]) s.counters.dropped++
   else if (service === Service.UD) onDatagram(s, row, arena, offset, length)
-  // an XRC initiator has no responder, a target no requester
+  // An XRC initiator has no responder, an XRC target no requester.
   else if ((flags & OP_REQUEST) !== 0 && service !== XRC_INI) onRequest(s, row, arena, offset, length)
   else if ((flags & OP_RESPONSE) !== 0 && (state === RTS || state === SQD) && service !== XRC_TGT)
     onResponse(s, row, arena, offset, length, now)
@@ -426,12 +426,12 @@ const onRun = (
   return 1
 }
 
-/** Turns of queue pairs in one call, and how many of them a flush counts for. */
-const MAX_TURNS = 0x1_0000
-const FLUSH_TURNS = 0x4000
+/** Maximum number of rows polled in one call, and how many of them a flush counts as. */
+const MAX_ROW_POLLS = 0x1_0000
+const FLUSH_COST = 0x4000
 
-/** Window bytes that one call sends to local peers. */
-const MAX_HANDED = 0x10_0000
+/** Maximum window bytes that one call passes to local peers. */
+const MAX_LOCAL_BYTES = 0x10_0000
 
 const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean => {
   flushDma(s)
@@ -439,11 +439,11 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   s.sink = sink
   s.soonPackets = sink.soonPackets ?? sink.maxPackets
   let full = false
-  let turns = MAX_TURNS
+  let turns = MAX_ROW_POLLS
   for (let row = nextRow(s); row >= 0; row = nextRow(s)) {
-    // a program can fill a queue in shared memory as fast as it is flushed: other rows have their turn, and the
-    // caller calls again
-    if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_TURNS
+    // A program can fill a queue in shared memory as fast as it is flushed: other rows are polled too, and the caller
+    // calls again.
+    if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & ReqFlag.FLUSHING) !== 0) turns -= FLUSH_COST
     const turn = turns-- > 0 ? transmitRow(s, row, now) : Turn.FULL
     if (turn === Turn.FULL) {
       if (s.shares.serving === row) requeueFirst(s, row)
@@ -452,7 +452,7 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
       break
     }
     if (turn === Turn.MORE) schedule(s, row)
-    if (s.localBytes > MAX_HANDED) {
+    if (s.localBytes > MAX_LOCAL_BYTES) {
       full = s.queueHead >= 0
       break
     }
@@ -461,11 +461,11 @@ const pollTransmit = (s: EngineState, sink: TransmitSink, now: number): boolean 
   return full
 }
 
-/** The row whose turn it is: new ones first, then those that waited for room at their peer; -1 at the end. */
+/** The next row to poll: scheduled rows first, then rows that waited for their peer's window; -1 if there is none. */
 const nextRow = (s: EngineState): number => {
   s.shares.serving = -1
   const row = dequeueScheduled(s)
-  return row >= 0 || s.shares.full.length === 0 ? row : takeWaiting(s)
+  return row >= 0 || s.shares.waitingPlaces.length === 0 ? row : takeWaiting(s)
 }
 
 const transmitRow = (s: EngineState, row: number, now: number): number => {

@@ -6,7 +6,7 @@
  * (V8 inlines by the size of the bytecode).
  */
 
-/** A queue pair. REQ_ belongs to the requester, COMP_ to the completer, RESP_ to the responder. */
+/** A queue pair. Prefixes: REQ_ requester, COMP_ completer, RESP_ responder. */
 export const enum QP {
   // ---- set at create ----
   /** Whether the row is in use. */
@@ -17,7 +17,7 @@ export const enum QP {
   PD = 3,
   SEND_CQ = 4,
   RECV_CQ = 5,
-  /** Protection domain of the memory that receive WQEs name: an SRQ's may be another than PD. */
+  /** Protection domain of the receive WQEs' memory: an SRQ's may differ from PD. */
   RECV_PD = 6,
   /** Limits and block sizes, see qp-layout.ts. */
   LAYOUT = 7,
@@ -48,16 +48,16 @@ export const enum QP {
   /** Blocks of the fetched WQEs, oldest first, linked by WQE.NEXT; 0: none. */
   REQ_HEAD = 25,
   REQ_TAIL = 26,
-  /** The one to send from; 0: the next one to be fetched. */
+  /** The fetched WQE to send from; 0: fetch the next one. */
   REQ_CURRENT = 27,
-  /** PSN to send next, and the one after the highest that was ever sent. */
+  /** PSN to send next, and the PSN after the highest that was ever sent. */
   REQ_PSN = 28,
   REQ_MAX_PSN = 29,
   /** Window bytes (payload and PACKET_WEIGHT per packet) sent up to REQ_PSN, modulo 2^32. */
   REQ_SENT_BYTES = 30,
   /** Window bytes since the last packet with AckReq. */
   REQ_BYTES_SINCE_ACKREQ = 31,
-  /** Outstanding READ and atomic requests. */
+  /** Number of outstanding READ and atomic requests. */
   REQ_RD_ATOMIC = 32,
   /** Congestion window: maximum window bytes in flight. A loss shrinks it, ACKs grow it. */
   REQ_CWND = 33,
@@ -70,7 +70,7 @@ export const enum QP {
   /** Retries left, of retry_cnt and of rnr_retry. */
   COMP_RETRIES = 36,
   COMP_RNR_RETRIES = 37,
-  /** ERR and SQE: the code of the cause with which WQEs are flushed. */
+  /** In ERR and SQE: the vendor error with which WQEs are flushed. */
   FLUSH_CAUSE = 38,
 
   // ---- responder ----
@@ -79,12 +79,12 @@ export const enum QP {
   /** Expected PSN. */
   RESP_EPSN = 40,
   RESP_MSN = 41,
-  /** Message being received: SendKind.SEND or WRITE; 0: none. */
+  /** Kind of the message that is being received: SendKind.SEND or WRITE; 0: none. */
   RESP_MESSAGE = 42,
-  /** Block of its receive WQE, 0: none, and the bytes received. */
+  /** Block of the current receive WQE (0: none), and bytes received. */
   RESP_RECEIVE = 43,
   RESP_BYTES = 44,
-  /** WRITE: where the next byte goes, and how many are to come. */
+  /** WRITE: address of the next byte, key, and bytes still to receive. */
   RESP_WRITE_HI = 45,
   RESP_WRITE_LO = 46,
   RESP_WRITE_KEY = 47,
@@ -92,14 +92,16 @@ export const enum QP {
   RESP_NAK_SYNDROME = 49,
   RESP_NAK_PSN = 50,
   RESP_NAK_MSN = 51,
-  /** Block of the READ and atomic resources, their count, the next to use, and how many have responses to send. */
+  /**
+   * Block of the READ and atomic resources, their number, index of the next to use, and number with responses to send.
+   */
   RESP_RESOURCES = 52,
   RESP_RESOURCE_COUNT = 53,
   RESP_RESOURCE_NEXT = 54,
   RESP_PENDING = 55,
-  /** XRC target: number of the SRQ that the message is for; -1: a destroyed one. */
+  /** XRC target: number of the SRQ for the message; -1: it was destroyed. */
   RESP_SRQN = 56,
-  /** UD: service level of the packet being received; DEST_QPN is its source QP. */
+  /** UD: service level of the current packet; DEST_QPN is its source QP. */
   RESP_SL = 57,
 
   WORDS = 58,
@@ -109,15 +111,17 @@ export const enum QP {
 export const enum ReqFlag {
   /** The program may have posted more WQEs than were fetched. */
   MORE = 1,
-  /** An RNR NAK came: nothing is sent until the timer expires. */
+  /** After an RNR NAK: nothing is sent until the timer expires. */
   RNR_WAIT = 2,
-  /** Resent after a NAK, an RNR NAK or a gap, and no progress since: further signs of the same gap are ignored. */
+  /**
+   * Resent after a NAK, an RNR NAK or a gap, without progress since then: further reports of the same gap are ignored.
+   */
   RESENT = 4,
-  /** SQD: the event SQ_DRAINED is to come. */
+  /** SQD: the event SQ_DRAINED was not raised yet. */
   DRAINING = 8,
-  /** ERR: more WQEs are to be flushed than one turn allows. */
+  /** ERR: there are more WQEs to flush than one call allows. */
   FLUSHING = 16,
-  /** The ACK timeout expired late and was extended, once. */
+  /** The ACK timeout expired late and was extended (once). */
   LATE = 32,
 }
 
@@ -125,33 +129,33 @@ export const enum ReqFlag {
 export const enum RespFlag {
   ACK_DUE = 1,
   NAK_DUE = 2,
-  /** A NAK was sent for the expected PSN: no other NAK until that PSN arrives. */
+  /** A NAK was sent for the expected PSN: no other NAK is sent until that PSN arrives. */
   NAK_SENT = 4,
-  /** RTR: the event COMM_EST was reported. */
+  /** RTR: the event COMM_EST was raised. */
   ESTABLISHED = 8,
-  /** UC: packets are dropped until a message begins. */
+  /** UC: packets are dropped until the next message begins. */
   DROPPING = 16,
 }
 
-/** A fetched send WQE, in a block of the pool; the work request itself (`Send`, types.ts) follows at WR. */
+/** A fetched send WQE, in a block of the pool; the work request (`Send`, types.ts) follows at WR. */
 export const enum WQE {
   NEXT = 0,
   FIRST_PSN = 1,
   PSNS = 2,
-  /** QP.REQ_SENT_BYTES at its first packet. */
+  /** QP.REQ_SENT_BYTES before its first packet. */
   START = 3,
   /** SendKind. */
   KIND = 4,
-  /** Its share of QP.REQ_RD_ATOMIC: for a READ the number of its outstanding parts. */
+  /** How much it contributes to QP.REQ_RD_ATOMIC: for a READ the number of outstanding parts. */
   COUNTED = 5,
-  /** Local error: the status with which it completes once it is the oldest; 0: none. */
+  /** Local error: the status with which it completes when it is the oldest; 0: no error. */
   STATUS = 6,
-  /** Local operation: executed, and waits for the WQEs before it. */
+  /** Local operation: was executed, and waits for the WQEs before it. */
   DONE = 7,
   WR = 8,
 }
 
-/** A READ or atomic resource of the responder: what a duplicate request is answered from. */
+/** A READ or atomic resource of the responder, from which duplicate requests are answered. */
 export const enum RES {
   /** SendKind with RESPONSE; 0: unused. */
   KIND = 0,
@@ -162,7 +166,7 @@ export const enum RES {
   LO = 5,
   KEY = 6,
   LENGTH = 7,
-  /** Response packets [NEXT, END) are still to be sent. READ: packet BASE has the address in DATA. */
+  /** Response packets [NEXT, END) are still to be sent. READ: the address of packet BASE is in DATA. */
   NEXT = 8,
   END = 9,
   BASE = 10,
@@ -171,7 +175,7 @@ export const enum RES {
   DATA_LO = 12,
   /** READ: bytes from packet BASE to the end. */
   READ_LENGTH = 13,
-  /** 1: these responses are a repetition, and may be dropped. */
+  /** 1: the responses are repeated and may be dropped. */
   REPLAY = 14,
   /** READ: protection domain of the memory. */
   PD = 15,

@@ -1,8 +1,9 @@
 /*
- * Batches of MIDDLE packets, which are most of a long message: they have only a BTH and lie back to back in a run. As
- * many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one step
- * (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). Any other packet, also the first that
- * differs, is handled by transport/responder/responder.ts or transport/completer/completer.ts, which report errors.
+ * Batches of MIDDLE packets, of which long messages mostly consist: they have only a BTH and are back to back in a run.
+ * As many as continue the current WRITE, or the response to the oldest READ, are checked and handled in one step
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 and 9.7.5). All other packets, including the first
+ * that differs, are handled by transport/responder/responder.ts or transport/completer/completer.ts, which report
+ * errors.
  */
 
 import { QpState } from '../spec/enums.ts'
@@ -27,7 +28,7 @@ const { WRITE_MIDDLE, READ_RESP_MIDDLE } = operationCode
 const HEADER_BYTES = opcodeHeaderBytes
 const XRCETH_AT = headerAt.XRCETH
 
-/** Bits of the BTH's first word that must match: opcode, pad, version and the base of the P_Key. */
+/** Bits of the BTH's first word to compare: opcode, pad count, version and the base of the P_Key. */
 const PLAIN_MASK = 0xff3f_7fff | 0
 const PLAIN_PKEY = DEFAULT_PKEY & 0x7fff
 
@@ -65,8 +66,8 @@ const countMatching = (
 }
 
 /**
- * Takes the packets, of `count` packets of `size` bytes, that are the next MIDDLEs of the current message. Returns how
- * many; the next packet needs the full checks. The row's peer and state were checked.
+ * Handles as many of `count` packets of `size` bytes as are the next MIDDLEs of the current message. Returns their
+ * number; the next packet needs the full checks. The row's peer and state were checked.
  */
 export const onMiddles = (
   s: EngineState,
@@ -91,7 +92,7 @@ const onWriteMiddles = (s: EngineState, row: number, arena: Arena, at: number, s
   const head = HEADER_BYTES[opcode]
   if (w[base + QP.RESP_MESSAGE] !== WRITE || size !== head + mtu + ICRC_BYTES) return 0
   const left = w[base + QP.RESP_WRITE_LEFT] >>> 0
-  // the packet that ends the message is no MIDDLE
+  // The last packet of the message is not a MIDDLE.
   const inside = Math.ceil(left / mtu) - 1
   const max = inside < count ? inside : count
   const taken = countMatching(s, base, arena.view, at, size, max, opcode, w[base + QP.RESP_EPSN])
@@ -122,12 +123,12 @@ const onReadMiddles = (
   if (s.pool[request + WQE.KIND] !== READ) return 0
   const unacked = w[base + QP.COMP_PSN]
   const done = psnDistance(s.pool[request + WQE.FIRST_PSN], unacked)
-  // the packet that ends the response or a part of it is no MIDDLE, and only requested packets are accepted
+  // The last packet of the response, or of a part, is not a MIDDLE; and only requested packets are accepted.
   const part = readPart(s, mtu)
   const inside = Math.min(s.pool[request + WQE.PSNS] - done - 1, part - (done % part) - 1)
   const max = Math.min(inside, count, psnDistance(unacked, w[base + QP.REQ_MAX_PSN]))
-  const alike = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
-  if (alike === 0) return 0
-  setPayloads(s, arena, at + head, mtu, size, alike)
+  const matching = countMatching(s, base, arena.view, at, size, max, opcode, unacked)
+  if (matching === 0) return 0
+  setPayloads(s, arena, at + head, mtu, size, matching)
   return takeReadMiddles(s, row, done, now)
 }

@@ -1,7 +1,7 @@
 /*
- * The table of work operations (spec/work.ts) as typed arrays by `operationOf`, for all services. The packets are the
- * lower five bits of BTH.opcode; `serviceBits` of the service are the upper three. An operation that the service does
- * not have is of kind NONE.
+ * The table of work operations (spec/work.ts) as typed arrays, indexed by `operationOf`, for all services. The
+ * operation of a packet is the lower five bits of BTH.opcode; the upper three are `serviceBits` of the service. An
+ * operation that the service does not support has kind NONE.
  */
 import { opcodeHeaderBytes, operationCode } from '../spec/wire/opcodes.ts'
 import { hasOperation, SERVICES, Service, serviceBits } from '../spec/wire/services.ts'
@@ -10,7 +10,7 @@ import { SendKind, sendOperations } from '../spec/work.ts'
 const OPCODES = 256
 const SIZE = SERVICES * OPCODES
 
-/** Row of the tables for an ibv_wr_opcode (any u32); a row of zeros for an unknown one. */
+/** Index in the tables of an ibv_wr_opcode (any u32); an unknown one has an entry of zeros. */
 export const operationOf = (service: number, opcode: number): number =>
   opcode < OPCODES ? service * OPCODES + opcode : OPCODES - 1
 
@@ -20,9 +20,9 @@ export const basicHeaderBytes = Uint8Array.from(
   bits => opcodeHeaderBytes[bits | operationCode.SEND_MIDDLE],
 )
 
-/** SendKind. */
+/** SendKind of an operation. */
 export const sendKindOf = new Uint16Array(SIZE)
-/** The lower five bits of BTH.opcode of the packets of a message. */
+/** Lower five bits of BTH.opcode of the packets of a message. */
 export const firstOf = new Uint8Array(SIZE)
 export const middleOf = new Uint8Array(SIZE)
 export const lastOf = new Uint8Array(SIZE)

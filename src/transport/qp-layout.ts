@@ -10,7 +10,7 @@ const QpLayout = {
   /** maxSendSge and maxRecvSge. */
   MAX_SEND_SGE: 0,
   MAX_RECV_SGE: 6,
-  /** log2 of the words of the QP's blocks; that of the resources once they are allocated. */
+  /** log2 of the words of the QP's blocks; the resources' once they are allocated. */
   SEND_BLOCK: 12,
   RECV_BLOCK: 17,
   RESOURCE_BLOCK: 22,
@@ -20,7 +20,7 @@ const QpLayout = {
   SHARED: 1 << 28,
 } as const
 
-/** Largest maxSendSge and maxRecvSge. */
+/** Maximum of maxSendSge and of maxRecvSge. */
 const MAX_ELEMENTS = 63
 const BLOCK_MASK = 31
 
@@ -41,10 +41,12 @@ export const setResourcesBlock = (w: Int32Array, base: number, size: number): vo
 export const usesSrq = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SHARED) !== 0
 export const signalsAll = (w: Int32Array, base: number): boolean => (w[base + QP.LAYOUT] & QpLayout.SIGNAL_ALL) !== 0
 
-/** QP.LAYOUT of a new queue pair. Throws an Error for more elements than an engine takes. */
+/** QP.LAYOUT of a new queue pair. Throws an Error for more scatter/gather elements than an engine supports. */
 export const qpLayoutOf = (sends: number, receives: number, signalAll = false, shared = false): number => {
   if (sends > MAX_ELEMENTS || receives > MAX_ELEMENTS)
-    throw new Error(`requests of ${Math.max(sends, receives)} elements: an engine takes ${MAX_ELEMENTS}`)
+    throw new Error(
+      `requests of ${Math.max(sends, receives)} scatter/gather elements: an engine supports ${MAX_ELEMENTS}`,
+    )
   return (
     (sends << QpLayout.MAX_SEND_SGE) |
     (receives << QpLayout.MAX_RECV_SGE) |

@@ -1,11 +1,11 @@
 /*
- * Runs of packets (docs/decisions/engines-without-io.md): packets of one flow that lie back to back, all equally long
- * but the last, which may be shorter. A run stays open while packets of its flow and size are added, from any queue
- * pair; anything else commits it. Space is reserved first, then filled, then accepted, so that a failed read of client
- * memory leaves nothing behind.
+ * Runs of packets (docs/decisions/engines-without-io.md): back-to-back packets of one flow and of equal length, except
+ * the last, which may be shorter. A run stays open while packets of its flow and length are added, from any queue pair;
+ * anything else commits it. Space is first reserved, then filled, then accepted, so that a failed read of client memory
+ * leaves nothing behind.
  *
- * Runs follow each other in the port's buffer without gaps other than those of alignment. So a message whose first packet
- * is longer than the others (a run of its own) is still read from and written to client memory with one DMA.
+ * Runs follow each other in the port's buffer with no gaps other than for alignment. So a message whose first packet is
+ * longer than the others (a run of its own) is still read from and written to client memory with one DMA.
  */
 import type { EngineState } from './state.ts'
 
@@ -16,8 +16,8 @@ const minOf = (a: number, b: number, c: number): number => {
 }
 
 /**
- * Space for up to `want` packets of `size` bytes to `flow`, back to back from `s.result.runAt` on; the last one may be
- * shorter. A single packet joins a run only up to `s.soonPackets`. Returns how many fit, 0 if the port is full.
+ * Finds space for up to `want` packets of `size` bytes to `flow`, back to back at `s.result.runAt`; the last one may be
+ * shorter. A single packet joins a run of up to `s.soonPackets`. Returns how many packets fit; 0 if the port is full.
  */
 export const openRun = (s: EngineState, size: number, flow: number, want: number): number => {
   const maxPackets = want === 1 ? s.soonPackets : s.sink!.maxPackets
@@ -38,11 +38,11 @@ export const openRun = (s: EngineState, size: number, flow: number, want: number
 }
 
 /**
- * Space for a packet of `lead` bytes at `s.result.runAt`, which may end a run, and for up to `want` shorter packets of
- * `size` bytes behind it. Returns how many of the latter fit; -1 if the port has no space even for the first.
+ * Finds space for a packet of `lead` bytes at `s.result.runAt`, which may end a run, and for up to `want` shorter
+ * packets of `size` bytes after it. Returns how many of the latter fit; -1 if not even the first packet fits.
  *
- * Where runs are sent as messages (`soonPackets`), each of which has its cost, the first packet joins a run of packets
- * of its length: the first response to a READ follows the last one of the READ before.
+ * Where each run is sent as a message (`soonPackets`), which has its cost, the first packet joins a run of packets of
+ * its length: the first response to a READ follows the last one of the previous READ.
  */
 export const openRunWithFirst = (s: EngineState, lead: number, size: number, flow: number, want: number): number => {
   if (s.runCount > 0 && s.runPacket === lead && s.runFlow === flow && !s.runClosed && s.runCount < s.soonPackets) {
@@ -70,23 +70,23 @@ const beginRun = (s: EngineState, size: number, flow: number): void => {
 }
 
 /**
- * Packets begin at 4 modulo 16, so that the payload behind a BTH, or a BTH and a RETH, begins at 0 modulo 16: copies
- * are 15 % faster (measured, process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets of a full path MTU
- * keep this alignment.
+ * Packets begin at 4 modulo 16, so that the payload after a BTH, or after a BTH and a RETH, begins at 0 modulo 16:
+ * copies are 15 % faster (measured with process_vm_readv and writev of 16 × 4096 bytes, 4112 apart). Packets with the
+ * payload of a full path MTU keep this alignment.
  */
 const PHASE = 4
 const aligned = (offset: number): number => ((offset + (15 - PHASE)) & ~15) + PHASE
 
-/** ACKs and requests without data have at most this length: a small reservation is enough for their runs. */
+/** Maximum length of ACKs and requests without data, for whose runs a small reservation suffices. */
 const SMALL_PACKET = 64
 const SMALL_ROOM = 2048
 
-/** The rest of a reservation is not used if it would cut a message, unless it is half of the largest. */
+/** The rest of a reservation is not used if that would split a message, unless it is at least half of the maximum. */
 const isWorthFilling = (s: EngineState, left: number): boolean => left * 2 >= s.sink!.maxBytes
 
 /**
- * Sets `roomAt` for a run of at least one packet of `size` bytes, for `total` bytes if possible. False if the port is
- * full.
+ * Sets `roomAt` for a run of at least one packet of `size` bytes, and of `total` bytes if possible. False if the port
+ * is full.
  */
 const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   const at = aligned(s.roomAt)
@@ -98,7 +98,7 @@ const makeRoom = (s: EngineState, size: number, total: number): boolean => {
   return s.roomEnd - s.roomAt >= size
 }
 
-/** Makes a new reservation, for at least one packet of `size` bytes; if the port has none, nothing changes. */
+/** Makes a new reservation, for at least one packet of `size` bytes; false, without any change, if the port is full. */
 const reserve = (s: EngineState, size: number): boolean => {
   const sink = s.sink!
   let room = size <= SMALL_PACKET && sink.maxBytes > SMALL_ROOM ? SMALL_ROOM : sink.maxBytes
@@ -113,7 +113,7 @@ const reserve = (s: EngineState, size: number): boolean => {
   return true
 }
 
-/** Adds `count` packets to the run, the last one `last` bytes long, the others as in `openRun`. */
+/** Adds `count` packets to the run: the last is `last` bytes long, the others `size` bytes. */
 export const acceptRun = (s: EngineState, count: number, size: number, last: number): void => {
   if (s.runCount === 0 && count === 1) s.runPacket = last
   s.roomAt += (count - 1) * size + last
@@ -124,7 +124,8 @@ export const acceptRun = (s: EngineState, count: number, size: number, last: num
 }
 
 /**
- * Commits the run and begins the next one, of packets of `size` bytes, in the space that `openRunWithFirst` has made.
+ * Commits the run and begins the next one, with packets of `size` bytes, in the space that `openRunWithFirst` has
+ * found.
  */
 export const continueRun = (s: EngineState, size: number): void => {
   commitRun(s)
@@ -138,7 +139,7 @@ const commitRun = (s: EngineState): void => {
   s.runCount = 0
 }
 
-/** End of a turn: returns the rest of the reservation to the port. */
+/** End of a poll: commits the run and returns the rest of the reservation to the port. */
 export const endRun = (s: EngineState): void => {
   commitRun(s)
   s.roomAt = 0

@@ -1,5 +1,5 @@
 /*
- * Results of turns and steps, and the requester's cursor: common to packets (transport/requester/requester.ts) and to
+ * Results of polls and steps, and the requester's cursor: used for packets (transport/requester/requester.ts) and for
  * messages between local queue pairs (transport/loopback/slices.ts).
  */
 import { WcStatus } from '../spec/work.ts'
@@ -11,10 +11,10 @@ import { clearTimer } from './timers.ts'
 
 const { LOC_PROT_ERR } = WcStatus.values
 
-/** Result of a turn of a QP. */
+/** Result of polling a row: nothing left to send, more than one poll allows, or the port is full. */
 export const Turn = { DONE: 0, MORE: 1, FULL: -1 } as const
 
-/** Result of one step of a WQE. REFUSES: it completes with its `STATUS`. */
+/** Result of one step of a WQE. REFUSES: the WQE fails with its `STATUS`. */
 export const Step = { SENT_SOME: 1, WAITS: 0, PORT_FULL: -1, REFUSES: -2 } as const
 
 /** After packets were sent: advances the cursor by `count` PSNs and `weight` window bytes. */
@@ -31,19 +31,19 @@ export const advance = (
   const psn = psnAdd(w[base + QP.REQ_PSN], count)
   const unacked = w[base + QP.COMP_PSN]
   w[base + QP.REQ_PSN] = psn
-  // distances from the oldest PSN: a READ of 2^23 PSNs ends as far ahead as a PSN can be
+  // Compared as distances from the oldest unacknowledged PSN, because a READ may have 2^23 PSNs.
   if (psnDistance(unacked, psn) > psnDistance(unacked, w[base + QP.REQ_MAX_PSN])) w[base + QP.REQ_MAX_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += weight
   if (ends) w[base + QP.REQ_CURRENT] = s.pool[request + WQE.NEXT]
 }
 
-/** Client memory could not be accessed: sets the status of the WQE. */
+/** Sets the status of a WQE whose client memory could not be accessed. */
 export const failLocalAccess = (s: EngineState, row: number, request: number): number => {
   s.pool[request + WQE.STATUS] = keepCause(s, row, LOC_PROT_ERR, takeCause(s))
   return Step.REFUSES
 }
 
-/** Go-back-N: sending starts again from the oldest unacknowledged PSN. */
+/** Go-back-N: sending restarts at the oldest unacknowledged PSN. */
 export const goBack = (s: EngineState, row: number): void => {
   const w = s.rows
   const p = s.pool

@@ -1,11 +1,11 @@
 /*
- * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight. fields.ts names
- * the words.
+ * The engine's state: rows of typed arrays for queue pairs, and one pool of words for what is in flight. fields.ts has
+ * the word offsets.
  *
- * A queue pair is one row of `rows`; an idle one costs nothing else. Fetched WQEs, the receive WQE in use and the
- * responder's READ and atomic resources live in blocks of the pool, 2^n words each, on free lists by size. A block's
- * number is its first word; 0 is none. The arrays are replaced when they grow: a function loads `s.rows` and `s.pool`
- * again after each call that may create or fetch.
+ * A queue pair is one row of `rows`; an idle one uses no other memory. Fetched WQEs, the current receive WQE and the
+ * responder's READ and atomic resources are blocks of the pool, 2^n words each, with free lists by size. A block's
+ * number is its first word; 0 means none. The arrays are replaced when they grow: a function must reload `s.rows` and
+ * `s.pool` after each call that may create a row or take a block.
  */
 import type { Cause } from '../spec/causes.ts'
 import { engineCounters } from '../spec/counters.ts'
@@ -23,12 +23,12 @@ import {
   type TransmitSink,
 } from './types.ts'
 
-/** Packets and bytes that a turn sent to a local peer and received from it, see transport/loopback/local-peer.ts. */
+/** Packets and bytes that a poll sent to a local peer and received from it (transport/loopback/local-peer.ts). */
 export const TurnCounts = { SENT: 0, SENT_BYTES: 1, RECEIVED: 2, RECEIVED_BYTES: 3, WORDS: 4 } as const
 
 /**
- * WQEs that the fast path executes together (transport/loopback/fast-path.ts): their blocks, the blocks of the peer's
- * receive WQEs (0: not a SEND), and the copies.
+ * A batch of WQEs of the fast path (transport/loopback/fast-path.ts): their blocks, the blocks of the peer's receive
+ * WQEs (0: not a SEND), and the copies.
  */
 export interface FastBatch {
   readonly requests: Int32Array
@@ -39,13 +39,13 @@ export interface FastBatch {
   readonly toAt: Float64Array
 }
 
-/** Window bytes that a packet counts in addition to its payload. */
+/** Window bytes counted per packet in addition to its payload. */
 export const PACKET_WEIGHT = 64
 
-/** Called when the pending DMA write fails, see dma.ts. `psn` and `msn` are those of its first packet. */
+/** Called when the pending DMA write fails (dma.ts). `psn` and `msn`: those of its first packet. */
 export type DmaFailed = (s: EngineState, row: number, kind: number, why: number, psn: number, msn: number) => void
 
-/** Payloads that are to be written to memory: `count` of `bytes` bytes each, every `stride` bytes from `at` on. */
+/** Payloads to write to memory: `count` payloads of `bytes` bytes each, every `stride` bytes from `at` on. */
 export interface Payloads {
   arena: Arena
   at: number
@@ -54,24 +54,27 @@ export interface Payloads {
   count: number
 }
 
-/** Results of functions beside their value; each field is valid until the next call of a function that sets it. */
+/**
+ * Results of functions in addition to their return value. Each field is valid until the next call of a function that
+ * sets it.
+ */
 export interface Results {
-  /** openRun, openRunWithFirst: where the packets go. */
+  /** Of openRun and openRunWithFirst: offset of the packets. */
   runAt: number
-  /** scatterPayloads: how many payloads fitted. */
+  /** Of scatterPayloads: number of payloads that fit. */
   taken: number
-  /** countMatching: whether a packet has AckReq. */
+  /** Of countMatching: whether a packet has AckReq. */
   ackRequested: boolean
-  /** locateLocal, locateRemote: where the data of a slice is. */
+  /** Of locateLocal and locateRemote: arena and offset of a slice's data. */
   arena: Arena
   at: number
-  /** Memory.locate and Memory.find: the offset in the arena. */
+  /** Of Memory.locate and Memory.find: the offset in the arena. */
   readonly place: Float64Array
-  /** Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
+  /** Of Memory.compareSwap and fetchAdd: the word before the operation, lower half first. */
   readonly original: Uint32Array
-  /** WorkSource.selectShared: protection domain and CQ of the SRQ. */
+  /** Of WorkSource.selectShared: protection domain and CQ of the SRQ. */
   readonly shared: Int32Array
-  /** Why the last check failed, see causes.ts. */
+  /** Why the last check failed (causes.ts). */
   cause: Cause | undefined
 }
 
@@ -79,15 +82,15 @@ export interface EngineState {
   // ---- set at creation ----
   readonly env: Environment
   /**
-   * Maximum window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the limit of QP.REQ_CWND.
+   * Maximum window bytes (payload and PACKET_WEIGHT per packet) that one QP has in flight: the maximum of QP.REQ_CWND.
    */
   readonly window: number
   /**
-   * A READ is requested in parts of at most this many window bytes, which count in the window; 0: whole, and not
-   * counted.
+   * A READ is requested in parts of at most this many window bytes, which count in the window; 0: in one part, which is
+   * not counted.
    */
   readonly readBytes: number
-  /** µs in which all unreliable QPs together send no more than `window`; 0: no limit. */
+  /** Interval in µs in which all unreliable QPs together send at most `window`; 0: unlimited. */
   readonly pace: number
   readonly onDmaFailed: DmaFailed
 
@@ -95,28 +98,28 @@ export interface EngineState {
   readonly counters: Counters
   rows: Int32Array
   rowCount: number
-  /** Rows of destroyed QPs, to be used again. */
+  /** Rows of destroyed QPs, to be reused. */
   readonly spare: number[]
   pool: Uint32Array
   poolTop: number
   /** First free block by log2 of its words. */
   readonly free: Int32Array
   readonly timers: Timers
-  /** The windows that the QPs to one peer share. */
+  /** The windows that QPs with the same peer share. */
   readonly shares: PeerWindows
-  /** Transmit queue, rows that may have something to send: head, tail, and next by row; -1 ends it. */
+  /** Transmit queue of rows that may have something to send: head, tail, and next by row; -1: end. */
   queueHead: number
   queueTail: number
   queueNext: Int32Array
-  /** By row: why its next WQE cannot be sent. */
-  readonly stopped: Map<number, Cause>
-  /** By row: the PSN that was answered with RNR NAKs, and how often. */
-  readonly notReady: Map<number, { psn: number; times: number }>
+  /** By row: the cause why its next WQE cannot be sent. */
+  readonly stoppedCauses: Map<number, Cause>
+  /** By row: the PSN for which RNR NAKs were received, and how many. */
+  readonly rnrNaks: Map<number, { psn: number; times: number }>
 
-  // ---- valid during a call: one turn of sending, one burst of packets ----
-  /** The free part of the room reserved, and the run being built, see run.ts. */
+  // ---- valid during a call: one poll for sending, or one burst of packets ----
+  /** The unused part of the reservation, and the run that is being built (run.ts). */
   sink: TransmitSink | undefined
-  /** The sink's `soonPackets`, or `maxPackets`. */
+  /** `soonPackets` of the sink, or its `maxPackets`. */
   soonPackets: number
   roomAt: number
   roomEnd: number
@@ -126,17 +129,17 @@ export interface EngineState {
   runLast: number
   runFlow: number
   runClosed: boolean
-  /** The pending DMA write, see dma.ts. */
+  /** The pending DMA write (dma.ts). */
   readonly dma: Uint32Array
   dmaArena: Arena | undefined
-  /** The local peer of the row that has the turn, see transport/loopback/local-peer.ts. */
+  /** The local peer of the row that is being polled (transport/loopback/local-peer.ts). */
   peerDevice: LocalPeerDevice | undefined
   peerState: EngineState | undefined
   peerRow: number
   /** Window bytes sent to local peers since `pollTransmit` was called. */
   localBytes: number
   readonly turnCounts: Float64Array
-  /** Made with the first use of the fast path. */
+  /** Created at the first use of the fast path. */
   fastBatch: FastBatch | undefined
 
   // ---- arguments and results ----
@@ -149,7 +152,7 @@ export interface EngineState {
 const noArena = plainArena(0)
 const FIRST_ROWS = 16
 const FIRST_POOL = 4096
-/** Block 0 is none. */
+/** Block number 0 means none. */
 const POOL_START = 16
 
 export const createState = (
@@ -177,8 +180,8 @@ export const createState = (
   queueHead: -1,
   queueTail: -1,
   queueNext: new Int32Array(FIRST_ROWS),
-  stopped: new Map(),
-  notReady: new Map(),
+  stoppedCauses: new Map(),
+  rnrNaks: new Map(),
   sink: undefined,
   soonPackets: 0,
   roomAt: 0,
@@ -213,13 +216,13 @@ export const createState = (
 })
 
 /**
- * Packets of a part of a READ: parts begin at multiples of it, counted from the READ's first PSN, also when they are
- * repeated.
+ * Number of packets in a part of a READ. Parts begin at multiples of it, counted from the READ's first PSN, also when
+ * they are repeated.
  */
 export const readPart = (s: EngineState, mtu: number): number =>
   s.readBytes === 0 ? 0x80_0000 : Math.max(1, Math.floor(s.readBytes / (mtu + PACKET_WEIGHT)))
 
-/** A row for a new queue pair, all zero. */
+/** Takes a row for a new queue pair, all zero. */
 export const takeRow = (s: EngineState): number => {
   let row = s.spare.pop()
   if (row === undefined) {
@@ -235,8 +238,8 @@ export const takeRow = (s: EngineState): number => {
 }
 
 /**
- * The next number of rows of a table that is full with `count`: an eighth more. Little memory is unused then, and
- * copying costs a few microseconds per queue pair.
+ * The number of rows after growing a table of `count`: an eighth more. Then little memory is unused, and copying costs
+ * a few microseconds per queue pair.
  */
 export const largerCount = (count: number): number => count + Math.max(FIRST_ROWS, count >> 3)
 
@@ -250,14 +253,14 @@ const growRows = (s: EngineState, count: number): void => {
   growWindows(s.shares, count)
 }
 
-/** log2 of the words that a block for a request with up to `elements` scatter/gather elements has. */
+/** log2 of the words of a block for a request with up to `elements` scatter/gather elements. */
 export const requestBlock = (elements: number): number =>
   Math.max(5, Math.ceil(Math.log2(WQE.WR + Send.SGE + Math.max(1, elements) * Sge.WORDS)))
 
 /** log2 of the words of a block for `count` resources. */
 export const resourceBlock = (count: number): number => Math.ceil(Math.log2(Math.max(1, count) * RES.WORDS))
 
-/** A block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
+/** Takes a block of 2^size words of the pool; its contents are undefined. `s.pool` may be another array afterwards. */
 export const takeBlock = (s: EngineState, size: number): number => {
   const first = s.free[size]
   if (first !== 0) {
@@ -280,7 +283,7 @@ export const giveBlock = (s: EngineState, size: number, block: number): void => 
   s.free[size] = block
 }
 
-/** Words of the pool that are in no free list; for statistics, since it walks the lists. */
+/** Number of words of the pool that are not in free lists. Slow: walks the lists; for statistics. */
 export const usedWords = (s: EngineState): number => {
   let words = s.poolTop - POOL_START
   for (let size = 0; size < s.free.length; size++)
@@ -288,7 +291,7 @@ export const usedWords = (s: EngineState): number => {
   return words
 }
 
-/** Puts a row into the transmit queue, at its end, unless it is there. */
+/** Appends a row to the transmit queue, unless it is queued. */
 export const schedule = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -300,7 +303,7 @@ export const schedule = (s: EngineState, row: number): void => {
   s.queueTail = row
 }
 
-/** Takes the first row out of the transmit queue; -1 if it is empty. */
+/** Removes and returns the first row of the transmit queue; -1 if it is empty. */
 export const dequeueScheduled = (s: EngineState): number => {
   const row = s.queueHead
   if (row < 0) return -1
@@ -310,7 +313,7 @@ export const dequeueScheduled = (s: EngineState): number => {
   return row
 }
 
-/** Puts a row back to the front of the transmit queue: it was its turn, but the port was full. */
+/** Returns a row to the front of the transmit queue, because the port was full. */
 export const scheduleFirst = (s: EngineState, row: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -1,15 +1,15 @@
 /*
  * One timer per queue pair, all in one heap (docs/decisions/engines-without-io.md). Moving a timer to a later time, as
- * every ACK does, costs one store: the heap keeps the earlier key, and moves the timer down once it is at the top.
- * Times are microseconds on the caller's scale.
+ * every ACK does, costs one store: the heap keeps the earlier key, and moves the timer down when it reaches the top.
+ * Times are microseconds of the caller's clock.
  */
 
 export interface Timers {
-  /** By row: when it expires; Infinity if it is not set. */
+  /** By row: expiry time; Infinity if the timer is not set. */
   deadline: Float64Array
-  /** By row: its place in the heap; -1 if it is not there. */
+  /** By row: index in the heap; -1 if not in the heap. */
   place: Int32Array
-  /** By place: the row, and its key in the heap, which is at most its deadline. */
+  /** By heap index: the row, and its key, which is at most its deadline. */
   heap: Int32Array
   key: Float64Array
   size: number
@@ -28,7 +28,7 @@ export const createTimers = (): Timers => ({
   taken: Number.NEGATIVE_INFINITY,
 })
 
-/** Makes room for the timer of `row`. */
+/** Grows the arrays by row, so that they include `row`. */
 const growRows = (t: Timers, row: number): void => {
   const rows = row + Math.max(16, row >> 3)
   const deadline = new Float64Array(rows).fill(Number.POSITIVE_INFINITY)
@@ -48,7 +48,7 @@ const growHeap = (t: Timers): void => {
   t.key = key
 }
 
-/** Moves `row` up from place `from`, with the key `at`. */
+/** Moves `row` with key `at` up from heap index `from`. */
 const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   const { heap, key, place } = t
   let i = from
@@ -65,7 +65,7 @@ const siftUp = (t: Timers, from: number, row: number, at: number): void => {
   place[row] = i
 }
 
-/** Moves the first entry down from the top. */
+/** Moves `row` with key `at` down from the top. */
 const siftDown = (t: Timers, row: number, at: number): void => {
   const { heap, key, place, size } = t
   let i = 0
@@ -90,7 +90,7 @@ const removeTop = (t: Timers): void => {
   if (t.size > 0) siftDown(t, t.heap[t.size], t.key[t.size])
 }
 
-/** Sets the timer of `row` to expire at `at`, whatever it was before. */
+/** Sets the timer of `row` to expire at `at`, whether it was set or not. */
 export const setTimer = (t: Timers, row: number, at: number): void => {
   if (row >= t.deadline.length) growRows(t, row)
   t.deadline[row] = at
@@ -110,7 +110,7 @@ export const clearTimer = (t: Timers, row: number): void => {
 export const isSet = (t: Timers, row: number): boolean =>
   row < t.deadline.length && t.deadline[row] !== Number.POSITIVE_INFINITY
 
-/** When the next timer expires; Infinity if none is set. Corrects entries that have moved or were cleared. */
+/** When the next timer expires; Infinity if none is set. Corrects heap entries of timers that were moved or cleared. */
 export const nextDeadline = (t: Timers): number => {
   while (t.size > 0) {
     const row = t.heap[0]
@@ -122,10 +122,10 @@ export const nextDeadline = (t: Timers): number => {
   return Number.POSITIVE_INFINITY
 }
 
-/** The deadline of the timer that `takeExpired` has returned last. */
+/** The deadline of the timer that `takeExpired` returned last. */
 export const lastDeadline = (t: Timers): number => t.taken
 
-/** Takes a timer that has expired by `now`; returns its row, -1 if there is none. */
+/** Takes a timer that has expired by `now`; returns its row, or -1 if there is none. */
 export const takeExpired = (t: Timers, now: number): number => {
   if (nextDeadline(t) > now) return -1
   const row = t.heap[0]

@@ -1,7 +1,7 @@
 /*
  * Interfaces of a transport engine (docs/decisions/engines-without-io.md). An engine is sans-IO: packets, doorbells and
- * time go in, runs of packets, completions and events come out. A driver implements the interfaces below. Times are
- * microseconds on any monotonic scale, as Numbers.
+ * time go in; runs of packets, completions and events come out. A driver implements the interfaces below. Times are
+ * microseconds of any monotonic clock, as Numbers.
  *
  * Queue pairs are rows: small integers that index the engine's arrays. 64-bit addresses are pairs of u32 (hi, lo),
  * since a remote address may be any 64-bit number. Nothing here allocates per packet or per work request.
@@ -20,17 +20,17 @@ export const Send = {
    */
   OPCODE: 0,
   /**
-   * ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. Of an XRC request the bits from 8 on are the number of
-   * the receiver's shared queue.
+   * ibv_send_flags: 1 fence, 2 signaled, 4 solicited, 8 inline. In an XRC request the bits from 8 on are the number of
+   * the receiver's SRQ.
    */
   FLAGS: 1,
   ID_LO: 2,
   ID_HI: 3,
   /** Number of scatter/gather elements; 0 when inline. */
   SGES: 4,
-  /** Sum of the elements' lengths, or of the inline data, in bytes. */
+  /** Bytes: sum of the elements' lengths, or length of the inline data. */
   LENGTH: 5,
-  /** Immediate as it goes onto the wire (the u32 whose big-endian bytes are sent), or the key to invalidate. */
+  /** Immediate as sent (the u32 whose big-endian bytes are on the wire), or the key to invalidate. */
   IMM: 6,
   RKEY: 7,
   REMOTE_LO: 8,
@@ -40,26 +40,25 @@ export const Send = {
   COMPARE_HI: 11,
   SWAP_LO: 12,
   SWAP_HI: 13,
-  /** Where the source keeps inline data; passed back to `copyInline`. */
+  /** Position of inline data in the source; passed back to `copyInline`. */
   INLINE_AT: 14,
   /**
-   * Datagrams, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own); the port's number for
-   * the path.
+   * UD, instead of the remote address: QPN (24 bits); Q_Key (top bit set: the QP's own); the port's number of the path.
    */
   DEST_QPN: 8,
   QKEY: 9,
   FLOW: 10,
   /**
-   * 0, or the ibv_wc_status with which an invalid request (too many elements, unknown opcode) completes, and above its
-   * 8 bits the code of the cause (spec/causes.ts) if it is known.
+   * 0, or for an invalid request (too many elements, unknown opcode) the ibv_wc_status with which it completes, and
+   * above these 8 bits the code of the cause (spec/causes.ts) if known.
    */
   REFUSED: 15,
   SGE: 16,
 } as const
 
-/** Words of a BIND_MW request, in the words of `Send` that a bind does not need. */
+/** Words of a BIND_MW request: words of `Send` that a bind does not use otherwise. */
 export const BindMw = {
-  /** The new low byte of the window's key. */
+  /** The new key, of which the low byte is used. */
   KEY: Send.IMM,
   /** The window's current key. */
   WINDOW: Send.RKEY,
@@ -67,7 +66,7 @@ export const BindMw = {
   HI: Send.REMOTE_HI,
   LENGTH_LO: Send.COMPARE_LO,
   LENGTH_HI: Send.COMPARE_HI,
-  /** The region. */
+  /** lkey of the region. */
   LKEY: Send.SWAP_LO,
   /** ibv_access_flags of the window. */
   ACCESS: Send.SWAP_HI,
@@ -108,19 +107,19 @@ export const Completion = {
 } as const
 
 /**
- * The rings of queue pairs, in any layout. A hostile program may write them: an implementation bounds what it reads,
- * and reports invalid requests through `Send.REFUSED`. The engine copies a WQE once, when it fetches it.
+ * The rings of queue pairs, in any layout. A hostile program may write to them: an implementation must bound what it
+ * reads, and reports invalid requests through `Send.REFUSED`. The engine copies a WQE once, when it fetches it.
  */
 export interface WorkSource {
   /**
-   * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to word `at` of `into`; false if it is not
-   * posted yet. At most `maxSge` elements are written (given at `create`).
+   * Copies send WQE number `index` (counted from 0 since RESET, modulo 2^32) to word `at` of `into`; false if it was
+   * not posted yet. Writes at most the number of elements given at `create`.
    */
   loadSend(row: number, index: number, into: Uint32Array, at: number): boolean
-  /** The `count` oldest send WQEs are complete: their slots are free. */
+  /** The `count` oldest send WQEs have completed: their slots are free. */
   retireSend(row: number, count: number): void
   /**
-   * Copies `total` inline bytes from `from` on of the request whose INLINE_AT is `inlineAt`, in pieces as in
+   * Copies `total` inline bytes, from byte `from` on, of the request whose INLINE_AT is `inlineAt`; in chunks as in
    * `Memory.read`.
    */
   copyInline(
@@ -136,13 +135,13 @@ export interface WorkSource {
   /** Takes the oldest receive WQE and copies it; false if there is none. */
   takeReceive(row: number, into: Uint32Array, at: number): boolean
   /**
-   * XRC target: `takeReceive` of this row takes from the SRQ with number `srqn` from now on; `into` gets its protection
-   * domain and its CQ. False if the row's domain has no such SRQ. Absent if no row is an XRC target.
+   * XRC target: from now on `takeReceive` of this row takes from the SRQ with number `srqn`; `into` gets its protection
+   * domain and CQ. False if the row's domain has no such SRQ. Absent if no row is an XRC target.
    */
   selectShared?(row: number, srqn: number, into: Int32Array): boolean
 }
 
-/** Access that is checked: bits of ibv_access_flags. */
+/** Access rights to check: bits of ibv_access_flags. */
 export const Access = {
   LOCAL_READ: 0,
   LOCAL_WRITE: 1,
@@ -156,16 +155,15 @@ export const Access = {
 /**
  * Registered memory. A region is a small integer that is valid until the engine's current call returns; later the key
  * is resolved again, so a deregistered region is never accessed. Data is copied in strides: `total` bytes of
- * consecutive memory, and chunks of `chunk` bytes every `stride` bytes in the arena, which is how payloads lie in a run
- * of packets.
+ * consecutive memory, and chunks of `chunk` bytes every `stride` bytes in the arena, like payloads in a run of packets.
  */
 export interface Memory {
   /**
-   * The region for `key` if it belongs to `pd`, grants `access` to the queue pair `qp` and contains the range; -1 if
-   * not. A memory window is a region too, for remote access.
+   * The region of `key` if it belongs to `pd`, grants `access` to the queue pair `qp` and contains the range; otherwise
+   * -1. For remote access, a memory window is a region too.
    */
   resolve(pd: number, key: number, hi: number, lo: number, length: number, access: number, qp: number): number
-  /** Why `resolve` refuses these arguments; absent or undefined: unknown. */
+  /** Why `resolve` refuses these arguments; undefined if unknown. */
   explain?(
     pd: number,
     key: number,
@@ -175,9 +173,12 @@ export interface Memory {
     access: number,
     qp: number,
   ): Cause | undefined
-  /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qp`, whatever the range. */
+  /** Whether `key` belongs to `pd` and grants `access` to the queue pair `qp`, regardless of the range. */
   grants(pd: number, key: number, access: number, qp: number): boolean
-  /** Memory → arena. Returns 0, or the errno (EFAULT: the pages are gone); then the contents are undefined. */
+  /**
+   * Copies memory to the arena. Returns 0, or the errno (EFAULT: the pages were unmapped), and then the bytes in the
+   * arena are undefined.
+   */
   read(
     region: number,
     hi: number,
@@ -189,13 +190,13 @@ export interface Memory {
     total: number,
   ): number
   /**
-   * Whether the last access failed because the process has ended. Its queue pairs are about to be destroyed; until then
-   * they answer nothing.
+   * Whether the last access failed because the process has ended. Its queue pairs will be destroyed; until then they do
+   * not respond.
    */
   vanished(): boolean
-  /** Whether the last access failed because missing pages took too long; absent: that cannot happen. */
+  /** Whether the last access failed because missing pages took too long. Absent if that cannot happen. */
   tooSlow?(): boolean
-  /** Arena → memory, in ascending order, in as few steps as possible. Returns as `read`. */
+  /** Copies from the arena to memory, in ascending order, in as few steps as possible. Returns as `read`. */
   write(
     region: number,
     hi: number,
@@ -209,11 +210,12 @@ export interface Memory {
   /** All that was written for the queue pair `qp` is in memory when this returns; absent: it always is. */
   settle?(qp: number): void
   /**
-   * Memory of this process that JavaScript reaches: the arena with `length` bytes of it, and in `place[0]` their
-   * offset, valid until the engine's current call returns. Undefined for other memory; absent: there is none.
+   * For memory of this process that JavaScript can access: returns the arena with these bytes, and in `place[0]` their
+   * offset, valid until the engine's current call returns. Undefined for other memory; absent if all memory is of that
+   * kind.
    */
   locate?(region: number, hi: number, lo: number, length: number, place: Float64Array): Arena | undefined
-  /** `resolve` and `locate` in one; undefined if one of them fails. Present with `locate`. */
+  /** `resolve` and `locate` combined; undefined if one of them fails. Defined together with `locate`. */
   find?(
     pd: number,
     key: number,
@@ -223,7 +225,7 @@ export interface Memory {
     access: number,
     place: Float64Array,
   ): Arena | undefined
-  /** Copies bytes between located places, which may overlap; present with `locate`. */
+  /** Copies bytes between located places, which may overlap. Defined together with `locate`. */
   move?(from: Arena, at: number, to: Arena, into: number, length: number): void
   /**
    * 64-bit compare and swap, host byte order, atomic among this device's operations. `original` gets (lo, hi). Returns
@@ -242,42 +244,43 @@ export interface Memory {
   /** 64-bit fetch and add; otherwise as compareSwap. */
   fetchAdd(region: number, hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
   /**
-   * BIND_MW of the queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of `BindMw`).
-   * False if a rule forbids it, and nothing has changed (IBA 10.6.7).
+   * Executes a BIND_MW of the queue pair `qp`: the request's words begin at `words[at]` (`Send`, with the names of
+   * `BindMw`). False, without any change, if a rule forbids it (IBA 10.6.7).
    */
   bindWindow(pd: number, qp: number, words: Uint32Array, at: number): boolean
   /** Why `bindWindow` refuses; as `explain`. */
   explainBind?(pd: number, words: Uint32Array, at: number): Cause | undefined
   /**
-   * LOCAL_INV, or a peer's SEND with invalidate: revokes `key` of `pd`, a window that is bound to the queue pair `qp`
-   * and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this key completes.
+   * Executes a LOCAL_INV, or the invalidation of a peer's SEND: invalidates `key` of `pd`, a window that is bound to
+   * the queue pair `qp` and may be invalidated this way. Returns 0, or the ibv_wc_status with which a LOCAL_INV of this
+   * key completes.
    */
   invalidate(pd: number, qp: number, key: number): number
 }
 
 export interface Completions {
   /**
-   * Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`; `solicited`: it may wake a
-   * solicited-only waiter.
+   * Adds a completion (`words` in the layout above, valid during the call) to CQ `cq`. `solicited`: it also wakes
+   * waiters for solicited completions only.
    */
   push(cq: number, words: Uint32Array, solicited: boolean): void
 }
 
 export interface Events {
   /**
-   * An affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4 COMM_EST, 5
-   * SQ_DRAINED, 16 LAST_WQE_REACHED …).
+   * Raises an affiliated asynchronous event of a QP (ibv_event_type: 1 QP_FATAL, 2 QP_REQ_ERR, 3 QP_ACCESS_ERR, 4
+   * COMM_EST, 5 SQ_DRAINED, 16 LAST_WQE_REACHED …).
    */
   qp(row: number, type: number, cause: Cause): void
 }
 
-/** Gets the causes of failures (spec/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
+/** Receives the causes of failures (spec/causes.ts), before the completions. `status`: ibv_wc_status, never SUCCESS. */
 export interface Causes {
-  /** A send request: its words (`Send`) begin at `words[at]`. */
+  /** A send request failed; its words (`Send`) begin at `words[at]`. */
   send(row: number, words: Uint32Array, at: number, status: number, cause: Cause): void
-  /** A receive request with this wr_id. */
+  /** The receive request with this wr_id failed. */
   receive(row: number, idHi: number, idLo: number, status: number, cause: Cause): void
-  /** This many send or receive WQEs were flushed; `code`: of the cause. */
+  /** `count` send or receive WQEs were flushed; `code`: vendor error of the cause. */
   flushed(row: number, sends: boolean, count: number, code: number): void
   /** The request with `psn` was answered with a fatal NAK. */
   nak(row: number, psn: number, cause: Cause): void
@@ -288,57 +291,57 @@ export interface Causes {
 }
 
 /**
- * Where packets go. A run is `count` packets that lie back to back in the sink's arena, each `packetBytes` long but the
- * last, which has `lastBytes` ≤ packetBytes; a packet is a UDP payload: BTH … payload, pad, and 4 bytes of room for the
- * ICRC, which the port seals.
+ * Where packets are sent. A run is `count` back-to-back packets in the sink's arena, each `packetBytes` long except the
+ * last, which is `lastBytes` ≤ packetBytes long. A packet is a UDP payload: BTH … payload, padding, and 4 bytes of
+ * space for the ICRC, which the port writes.
  */
 export interface TransmitSink {
   readonly arena: Arena
-  /** Limits: packets of one run, bytes of one run and of one reservation. */
+  /** Limits: packets of a run, and bytes of a run and of a reservation. */
   readonly maxPackets: number
   readonly maxBytes: number
-  /** Packets of one run of single-packet messages, if that is limited. */
+  /** Maximum packets of a run of single-packet messages, if limited. */
   readonly soonPackets?: number | undefined
   /**
-   * Reserves `bytes` in the arena for runs: returns the offset (a multiple of 64), or -1 when the port is full. A
-   * reservation ends with the next successful one and with the sender's turn.
+   * Reserves `bytes` in the arena for runs. Returns the offset (a multiple of 64), or -1 if the port is full. A
+   * reservation ends with the next successful one, and at the end of the poll.
    */
   reserve(bytes: number): number
   /**
-   * Sends a run that was built in the last reservation, behind the runs sent from it before; `flow` as in
-   * `QpAttributes.flow`. Runs that lie back to back let the receiver write memory with one DMA.
+   * Sends a run that was built in the last reservation, after the runs sent from it before; `flow` as in
+   * `QpAttributes.flow`. Back-to-back runs let the receiver write memory with one DMA.
    */
   commit(offset: number, packetBytes: number, count: number, lastBytes: number, flow: number): void
 }
 
-/** Makes the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
+/** Builds the GRH of received datagrams (IBA 11.4.1.2, annex A17.4.5.2). */
 export interface DatagramRoute {
   /**
-   * Writes the GRH of the packet of `length` bytes at `at`, which is being received, into `arena`, with room for 4096
-   * bytes of payload behind it: 40 bytes, of IPv4 the last 20 its header. Returns the offset.
+   * Writes the GRH of the received packet of `length` bytes at `at` into `arena`, with space for 4096 bytes of payload
+   * after it: 40 bytes, of which for IPv4 the last 20 are its header. Returns the offset.
    */
   header(arena: Arena, at: number, length: number): number
 }
 
 /**
- * A device that takes messages from engines of this process without packets (transport/loopback/slices.ts). Flows and
- * peers are numbers of its port.
+ * A device that receives messages from engines of this process without packets (transport/loopback/slices.ts). Flows
+ * and peers are numbers of its port.
  */
 export interface LocalPeerDevice {
-  /** The state of its engine, set by `createEngine`. */
+  /** The state of the device's engine, set by `createEngine`. */
   state: object | undefined
-  /** STAGING_BYTES in an arena that all local devices share. */
+  /** Staging buffer of STAGING_BYTES, in an arena that all local devices share. */
   readonly arena: Arena
   readonly staging: number
-  /** The port's counters, which count as if packets had been sent. */
+  /** The port's counters, updated as for packets. */
   readonly counters: { sentPackets: number; sentBytes: number; receivedPackets: number; receivedBytes: number }
-  /** The row of a queue pair's number, -1 for none. */
+  /** The row of a QPN; -1 if there is none. */
   rowOf(qpn: number): number
   /** The device that receives this flow; null if it is not in this process, or must be sent packets. */
   at(flow: number): LocalPeerDevice | null
   /** The number by which that device knows this port. */
   peerAt(flow: number): number
-  /** Whether no packets wait to be received. */
+  /** Whether no packets are waiting to be received. */
   isIdle(): boolean
 }
 
@@ -350,11 +353,11 @@ export interface Choices {
   rnrTimer(row: number, code: number): number
 }
 
-/** Everything an engine is given, once. */
+/** What an engine is given at its creation. */
 export interface Environment {
-  /** The engine's own device as others see it; absent: all messages are packets. */
+  /** The engine's own device as other engines see it. Absent: all messages are sent as packets. */
   readonly localDevice?: LocalPeerDevice
-  /** Needed for queue pairs of datagrams. */
+  /** Required for UD queue pairs. */
   readonly route?: DatagramRoute
   readonly work: WorkSource
   readonly memory: Memory
@@ -378,15 +381,15 @@ export interface QpInit {
   readonly maxSendWr: number
   readonly maxSendSge: number
   readonly maxRecvSge: number
-  /** It has an SRQ, whose WQEs it does not flush. */
+  /** It uses an SRQ, whose WQEs it does not flush. */
   readonly sharedReceive?: boolean
-  /** Protection domain of the memory that its receive WQEs name; absent: `pd`. */
+  /** Protection domain of its receive WQEs' memory; absent: `pd`. */
   readonly recvPd?: number | undefined
   /** sq_sig_all. */
   readonly signalAll: boolean
 }
 
-/** Attributes of MODIFY_QP; an absent one keeps its value. spec/qp-states.ts says which are legal when. */
+/** Attributes of MODIFY_QP; absent ones are not changed. spec/qp-states.ts has the legal ones of each transition. */
 export interface QpAttributes {
   readonly destQpn?: number
   /** 24 bits. */
@@ -394,11 +397,11 @@ export interface QpAttributes {
   readonly sqPsn?: number
   /** Bytes: 256, 512, 1024, 2048 or 4096. */
   readonly pathMtu?: number
-  /** Local ACK timeout code 0–31: 4.096 µs × 2^t, 0 never. */
+  /** Local ACK timeout code 0–31: 4.096 µs × 2^t; 0: never. */
   readonly timeout?: number
   /** 0–7. */
   readonly retryCnt?: number
-  /** 0–7; 7: no limit. */
+  /** 0–7; 7: unlimited. */
   readonly rnrRetry?: number
   /** RNR NAK timer code 0–31. */
   readonly minRnrTimer?: number
@@ -409,24 +412,24 @@ export interface QpAttributes {
   /** ibv_access_flags for the peer: 2 remote write, 4 remote read, 8 remote atomic. */
   readonly access?: number
   readonly pkeyIndex?: number
-  /** UD: the Q_Key that received packets must have, and that is sent if the request says so. */
+  /** UD: the Q_Key that received packets must have, and that is sent if the request selects the QP's own. */
   readonly qkey?: number
   /** The port's number of the path to the peer, passed with each run. */
   readonly flow?: number
-  /** The port's number of the peer's address: packets from another source are dropped. -1: none yet. */
+  /** The port's number of the peer's address: packets from other sources are dropped. -1: not set. */
   readonly peer?: number
 }
 
-/** Some of the attributes; undefined ones are absent. */
+/** `A` with all properties optional; undefined means absent. */
 export type Given<A> = { readonly [K in keyof A]?: A[K] | undefined }
 
-/** For QUERY_QP: attributes as set last since RESET, and the engine's state. */
+/** Result of QUERY_QP: attributes as last set since RESET, and the engine's state. */
 export interface QpSnapshot extends Required<Omit<QpAttributes, 'flow' | 'peer' | 'rqPsn' | 'sqPsn'>> {
   readonly state: number
   readonly signalAll: boolean
   readonly rqPsn: number
   readonly sqPsn: number
-  /** SQD: fetched WQEs are not complete yet. */
+  /** SQD: not all fetched WQEs have completed. */
   readonly draining: boolean
 }
 

@@ -1,7 +1,7 @@
 /*
- * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A receiver drops a message of
- * which a packet is missing and continues with the next message; a send WQE completes when its last packet is sent.
- * Everything else is as for RC.
+ * UC (InfiniBand Architecture Specification, volume 1, clause 9.8), and sends of UD. A receiver drops a message that
+ * lacks a packet and continues with the next message; a send WQE completes when its last packet was sent. Everything
+ * else is as for RC.
  *
  * There is no back-pressure: transport/flow-control/peer-window.ts limits how fast these services send.
  */
@@ -14,7 +14,7 @@ import type { EngineState } from './state.ts'
 
 const { NONE, SEND, WRITE } = SendKind
 
-/** Whether a packet is accepted. A FIRST or ONLY always is, whatever its PSN; it ends the message before it. */
+/** Whether a packet is accepted. A FIRST or ONLY always is, with any PSN; it ends the current message. */
 export const isAdmitted = (s: EngineState, row: number, flags: number, psn: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -26,13 +26,13 @@ export const isAdmitted = (s: EngineState, row: number, flags: number, psn: numb
     w[base + QP.RESP_EPSN] = psn
     return true
   }
-  // while a message is dropped, RESP_MESSAGE is NONE
+  // While a message is being dropped, RESP_MESSAGE is NONE.
   if (!gap && w[base + QP.RESP_MESSAGE] === ((flags & OP_SEND) !== 0 ? SEND : WRITE)) return true
   dropMessage(s, row)
   return false
 }
 
-/** Packets of `request` were sent: the last one completes it. */
+/** After sending packets of `request`: the last one completes it. */
 export const onSent = (s: EngineState, row: number, request: number): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -95,7 +95,7 @@ describe('a tool’s session', () => {
       out.view.setUint32(Messages.header.size, 77, true)
       say(length)
     })
-    const own = new RegExp(`speaks version 77 of the session protocol, this program ${SESSION_VERSION};`)
+    const own = new RegExp(`has version 77 of the session protocol, this program ${SESSION_VERSION};`)
     await assert.rejects(openSession(socket), own)
   })
 

@@ -42,8 +42,8 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ device: ['rxe0@127.0.0.1', 'rxe1@127.0.0.1'] }, /same address/],
     [{ fault: ['loss=0.1'] }, /no "loss"; there are device, dir, qp, opcode, drop, corrupt, dup/],
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
-    [{ path: 'wire' }, /^path "wire": there are direct, packets$/],
-    [{ link: 'tcp' }, /^link "tcp": there are memory, udp, udp-plain, dgram$/],
+    [{ path: 'wire' }, /^path "wire" is not one of direct, packets$/],
+    [{ link: 'tcp' }, /^link "tcp" is not one of memory, udp, udp-plain, dgram$/],
     [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295$/],
     [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295$/],
     [{ torment: '-1' }, /^--torment "-1": a seed is/],
@@ -67,7 +67,7 @@ describe('whether a program can join a daemon', () => {
     [{ path: 'direct' }, undefined],
     [{ path: 'packets' }, /^has path direct, not packets$/],
     [{ link: 'udp' }, /^has link memory, not udp$/],
-    [{ ignoreMemlock: true }, /^keeps to RLIMIT_MEMLOCK$/],
+    [{ ignoreMemlock: true }, /^applies RLIMIT_MEMLOCK/],
     [{ torment: '7' }, /^has no torment, not --torment 7$/],
   ]
   for (const [options, why] of cases)

@@ -34,7 +34,7 @@ test('a static program, one for another processor, and truncated files', t => {
   copyFileSync(process.execPath, foreign)
   const bytes = Buffer.from([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, ...new Array(11).fill(0), 8, 0, ...new Array(44).fill(0)])
   writeFileSync(foreign, bytes)
-  assert.match(preloadProblem(foreign, []) ?? '', /another kind of processor/)
+  assert.match(preloadProblem(foreign, []) ?? '', /built for another processor/)
   writeFileSync(foreign, bytes.subarray(0, 20))
   assert.equal(preloadProblem(foreign, []), undefined)
 })

@@ -37,11 +37,11 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [
     ['trace', '--class', 'rc_qp,qp', '--', 'true'],
     2,
-    /^userdma: class "qp": there are interface, .*rc_qp.*ctx_context/,
+    /^userdma: class "qp" is not one of interface, .*rc_qp.*ctx_context/,
   ],
   [['trace', '--', 'no-such-program'], 127, /^userdma: no-such-program: there is no such program/],
   [['daemon', '--fault', 'drop=1.5'], 2, /^userdma: fault drop: "1\.5" is not/],
-  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp": there are memory, udp, udp-plain, dgram\n$/],
+  [['run', '--link', 'tcp', '--', 'true'], 2, /^userdma: link "tcp" is not one of memory, udp, udp-plain, dgram\n$/],
   [['daemon', '--device', 'rxe0'], 2, /^userdma: device "rxe0": the address is missing/],
   [
     ['daemon', '--socket', '/nonexistent/s'],
@@ -59,9 +59,9 @@ const wrong: readonly (readonly [args: readonly string[], status: number, messag
   [['fault'], 2, /^Usage: userdma fault /],
   [['fault', 'set'], 2, /^userdma fault set: missing required argument 'rules'\nsee `userdma fault set --help`\n$/],
   [['fault', 'set', 'drop=2'], 2, /^userdma: fault drop: "2" is not a share/],
-  [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": it does not say what happens to packets; add/],
+  [['fault', 'set', 'qp=0x12'], 2, /^userdma: fault "qp=0x12": the rule has no effect; add/],
   [['fault', 'show'], 1, /^userdma: no daemon at .*; start one with `userdma daemon`\n$/],
-  [['schema', '--socket', 'x'], 2, /^userdma: --socket says which daemon; say with --device which device of it\n/],
+  [['schema', '--socket', 'x'], 2, /^userdma: --socket selects a daemon; select one of its devices with --device\n/],
   [['schema', '--device', 'rxe0', '--socket', '/nonexistent'], 1, /^userdma: .*no daemon at \/nonexistent/],
   [['devices', '--socket', '/nonexistent'], 1, /^userdma: no daemon at/],
 ]

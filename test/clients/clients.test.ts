@@ -126,7 +126,7 @@ it('they stop in reverse order, and devices continue without them', () => {
   const stack = new Stack(b.devices.get('rxe2')!.device, '10.9.0.2')
   stack.udp(1)
   const seen = watchClients(b.core)
-  for (const end of b.clients.endings) end()
+  for (const end of b.clients.stopSteps) end()
   assert.equal(seen(), 'ipoib-rxe2 rdma_cm-rxe2 mad-rxe2')
   assert.deepEqual(b.core.clients, [])
   stack.close()

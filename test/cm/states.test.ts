@@ -63,7 +63,7 @@ for (const [state, role] of statesAndRoles) {
       )
       assert.equal(host.engine.size, 0)
       assert.equal(host.engine.nextTimeout(), Number.POSITIVE_INFINITY)
-      assert.throws(() => host.engine.disconnect(connection, pair.now), /destroyed cannot do DREQ/)
+      assert.throws(() => host.engine.disconnect(connection, pair.now), /destroyed does not allow DREQ/)
     })
 
     test('messages for other ids change nothing', () => {

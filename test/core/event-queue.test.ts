@@ -160,7 +160,7 @@ test('mistakes are refused: no object, two objects, attaching twice, another que
   const { newQueue, cq, qp, attach, detach } = setUp()
   const [queue, other] = [newQueue(), newQueue()]
   const why = (code: string, message: RegExp, call: () => unknown) => assert.throws(call, { code, message })
-  why('EINVAL', /nothing is named: name one source/, () => attach(queue, { cookie: 0n }))
+  why('EINVAL', /no source is named: name one source/, () => attach(queue, { cookie: 0n }))
   why('EINVAL', /port and cq are named/, () => attach(queue, { cookie: 0n, port: 1, cq: cq.handle }))
   why('EINVAL', /attribute port: 2: device test0 has ports 1 to 1/, () => attach(queue, { cookie: 0n, port: 2 }))
   why('EINVAL', /handle \d+ is of class rc_qp, not cq/, () => attach(queue, { cookie: 0n, cq: qp.handle }))

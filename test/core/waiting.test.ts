@@ -233,7 +233,10 @@ test('a caller that cannot wait gets an error at once, and no later result', asy
   const waiting = driverClass(Pd, { create: async () => Promise.reject(new CallError('EAGAIN', 'too late')) })
   const lines = testLines.map(line => (line.class === Pd ? waiting : line))
   const context = openContext(register(createCore(), describeDevice('test0', testDriver(lines))), { opened: true })
-  assert.throws(() => invokeNow(context, Pd, 'create', 0, {}, testCaller()), /^Error: pd\.create waits: use invoke$/)
+  assert.throws(
+    () => invokeNow(context, Pd, 'create', 0, {}, testCaller()),
+    /^Error: pd\.create is asynchronous: use invoke$/,
+  )
   // An unhandled rejection would fail the test.
   await new Promise(setImmediate)
   assert.equal(context.device.counts.pd, 0)

@@ -25,7 +25,7 @@ test('a process gets a quarter of all, over all its sessions; the message says h
   assert.deepEqual(takeAll(shares.of(1, OWNER)), { taken: 40, code: 'EMFILE' })
   assert.throws(() => shares.of(1, OWNER).take(1), {
     code: 'EMFILE',
-    message: /^process 1 holds 50 descriptors of the daemon, and may hold 50 of the 200 .*close some, or start/,
+    message: /^process 1 uses 50 descriptors of the daemon and may use 50; the daemon has 200 .*close some, or start/,
   })
   giveBack()
   giveBack()
@@ -47,7 +47,7 @@ test('a user other than the daemon’s own gets half of all, however many proces
   const shares = createFdQuotas(10_000, OWNER)
   for (let pid = 0; pid < 100; pid++) takeAll(shares.of(pid, 7))
   assert.ok(shares.held <= 5000, `${shares.held}`)
-  assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 holds/ })
+  assert.throws(() => shares.of(100, 7).take(1), { code: 'EMFILE', message: /^user 7 uses/ })
   const left = 10_000 - shares.held
   assert.equal(takeAll(shares.of(200, OWNER)).taken, Math.floor(left / 4))
 })

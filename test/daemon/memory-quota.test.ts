@@ -21,7 +21,7 @@ test('objects are charged to their process, its user and the daemon, and release
   const made = [make(first), make(first), make(first)]
   assert.throws(() => make(first), {
     code: 'ENOMEM',
-    message: /objects of process 1 take .* MiB of the daemon's memory/,
+    message: /objects of process 1 use .* MiB of the daemon's memory/,
   })
   assert.equal(quotas.bytes, 3 * ONE, 'a create that is refused costs nothing')
   make(second)

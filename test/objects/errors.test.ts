@@ -183,7 +183,7 @@ it('before the context is opened every call is EINVAL, and after device removal 
   for (const [cls, call] of calls) {
     const fd = descriptorOf(cls, call.method.call)
     const title = `${cls.name}.${call.methodName}`
-    const gone = { title, code: 'EIO', says: /the context or its device rxe0 is gone/ }
+    const gone = { title, code: 'EIO', says: /the context was closed, or device rxe0 removed/ }
     assertRefused(make(call.method.call, encodeCall(call), one.context, fd), gone)
   }
 })

@@ -287,7 +287,7 @@ export const wrongCalls = ({ names }: Bench, call: Call): Wrong[] => {
       'EINVAL',
       cls.name === 'port'
         ? 'object 9: device rxe0 has ports 1 to 1'
-        : `object 9: there is one ${cls.name}, object 0|the context is open already`,
+        : `object 9: the only ${cls.name} is object 0|the context is open already`,
       9,
     )
   return found

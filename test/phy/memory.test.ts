@@ -161,10 +161,10 @@ describe('memory link', () => {
     const flow = a.openFlow(flowBetween(ipv4(1), ipv4(1)))
     assert.throws(() => a.commit(0, 64, 1, 64, flow), /without reserve/)
     const at = a.reserve(64)
-    assert.throws(() => a.commit(at, 1024, 3, 1024, flow), /does not fit/)
-    assert.throws(() => a.commit(at - 64, 64, 1, 64, flow), /does not fit/)
-    assert.throws(() => a.commit(at, 64, 1, 65, flow), /does not fit/)
-    assert.throws(() => a.commit(at, 15, 1, 15, flow), /does not fit/)
+    assert.throws(() => a.commit(at, 1024, 3, 1024, flow), /is not inside the reservation/)
+    assert.throws(() => a.commit(at - 64, 64, 1, 64, flow), /is not inside the reservation/)
+    assert.throws(() => a.commit(at, 64, 1, 65, flow), /is not inside the reservation/)
+    assert.throws(() => a.commit(at, 15, 1, 15, flow), /is not inside the reservation/)
     assert.throws(() => a.reserve(a.maxBytes + 1), /at most 270336/)
     a.commit(at, 64, 1, 64, flow)
     assert.equal(at % 64, 0)
@@ -245,7 +245,11 @@ describe('memory link', () => {
       a.commit(end, size, 1, size, flow)
       end += size
     }
-    assert.throws(() => a.commit(end - 4, 64, 1, 64, flow), /does not fit/, 'room that was sent already')
+    assert.throws(
+      () => a.commit(end - 4, 64, 1, 64, flow),
+      /is not inside the reservation/,
+      'room that was sent already',
+    )
     assert.equal(link.waiting, 3)
     const run = emptyRun()
     const offsets = sizes.map(() => {

@@ -242,9 +242,9 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   it('wrong options get a message', async t => {
     const cases: readonly (readonly [readonly string[], RegExp])[] = [
       [['check'], /^userdma check: missing required argument 'program'\nsee `userdma check --help`/],
-      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad": there are note, warning, error/],
+      [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
-      [['check', '--explain', 'none'], /--explain "none": there are no-peer-qp, /],
+      [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
     ]
     for (const [args, message] of cases) {

@@ -84,7 +84,7 @@ describe('soft devices', { skip: lacking('ibv_rc_pingpong', 'ibv_asyncwatch') },
     for (const [args, message] of [
       [['add', 'rxe0@127.0.0.3'], /device name "rxe0" is given twice/],
       [['add', 'rxe1@127.0.0.1'], /devices rxe0 and rxe1 have the same address 127.0.0.1/],
-      [['add', 'ctx0@127.0.0.3'], /ctx0 is in no network: omit the address/],
+      [['add', 'ctx0@127.0.0.3'], /a device of driver ctx has no network; omit the address/],
       [['add', 'mlx5_0'], /device "mlx5_0": the address is missing/],
       [['remove', 'rxe7'], /there is no device rxe7; there are rxe0/],
     ] as const)

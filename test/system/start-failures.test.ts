@@ -22,10 +22,7 @@ describe('a failed start', { skip: !hasNative() && 'koffi is missing' }, () => {
     const { stdout, stderr } = await run(t, 'unshare', own(script), {
       env: cleanEnvironment({ XDG_RUNTIME_DIR: folder }),
     })
-    assert.match(
-      stderr,
-      /userdma: ENOSPC: no space left on device.*; there is no room: free some, or choose another place/,
-    )
+    assert.match(stderr, /userdma: ENOSPC: no space left on device.*; free some disk space, or choose another place/)
     assert.equal(stdout, 'status 1\n')
     assert.deepEqual(readdirSync(folder), [])
   })

@@ -86,6 +86,6 @@ describe('a selection', () => {
 
   it('of an unknown class is refused with the known ones', () => {
     assert.deepEqual([...classList(['rc_qp,mr', 'cq'])], ['rc_qp', 'mr', 'cq'])
-    assert.throws(() => classList(['rc_qp,qp']), /^Error: class "qp": there are interface, device, port, .*rc_qp/)
+    assert.throws(() => classList(['rc_qp,qp']), /^Error: class "qp" is not one of interface, device, port, .*rc_qp/)
   })
 })

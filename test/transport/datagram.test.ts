@@ -248,5 +248,8 @@ it('an engine without routes creates no UD queue pairs', () => {
   const { engine } = createNode()
   assert.ok(engine)
   const bare = createEngine({ work: {}, memory: {}, completions: {}, events: {} } as never)
-  assert.throws(() => bare.create({ service: Service.UD } as never), /this engine has no datagrams: no route/)
+  assert.throws(
+    () => bare.create({ service: Service.UD } as never),
+    /this engine has no datagrams: its environment has no route/,
+  )
 })

@@ -10,7 +10,7 @@ const jsonMoment = ({ what, time, stack }: Moment, symbols: Symbols) => ({
   frames: symbols.framesOf(stack),
 })
 
-/** A finding as a JSON object; `count` if all of them are known. */
+/** A finding as a JSON object. `count`: how often it was found. */
 export const findingJson = (finding: Finding, symbols: Symbols, count?: number) => ({
   ...finding,
   ...(count !== undefined && { count }),
@@ -21,7 +21,7 @@ export const findingJson = (finding: Finding, symbols: Symbols, count?: number) 
   })),
 })
 
-/** The innermost frame with a source line, outside the system's headers if there is one. */
+/** The innermost frame with a source line, if possible outside /usr. */
 const sourceOf = (frames: readonly Frame[]): Frame | undefined => {
   const known = frames.filter(({ file }) => file !== undefined)
   return known.find(({ file }) => !file!.startsWith('/usr/')) ?? known[0]
@@ -34,7 +34,7 @@ const location = ({ file = '', line }: Frame) => ({
   physicalLocation: { artifactLocation: { uri: uriOf(file) }, region: { startLine: line } },
 })
 
-/** A log of one run (SARIF 2.1.0), whose levels are our severities. */
+/** A SARIF 2.1.0 log of one run. SARIF's levels are our severities. */
 export const sarifLog = (all: readonly (readonly [Finding, number])[], symbols: Symbols, version: string) => {
   const ids = [...new Set(all.map(([{ id }]) => id))]
   return {

@@ -33,12 +33,12 @@ const wildcard = (text: string): RegExp =>
       .replace(/\?/g, '.')}$`,
   )
 
-/** `where` begins each message: the file and line. */
+/** `where`: file and line, which begin each error message. */
 const parseFrame = (text: string, where: string): FramePattern => {
   if (text === '...') return '...'
   const [, kind, pattern] = /^(fun|obj|src):(.+)$/.exec(text) ?? []
   if (kind === undefined || pattern === undefined)
-    throw new Error(`${where}: "${text}" is not a frame; there are fun:FUNCTION, obj:FILE, src:FILE[:LINE] and ...`)
+    throw new Error(`${where}: "${text}" is not a frame; write fun:FUNCTION, obj:FILE, src:FILE[:LINE] or ...`)
   return { kind: kind as 'fun' | 'obj' | 'src', pattern: wildcard(pattern) }
 }
 
@@ -61,7 +61,7 @@ export const parseSuppressions = (text: string, file: string): Suppression[] => 
       const [name, id, ...frames] = block
       if (name === undefined || id === undefined)
         throw new Error(`${where}: the block of line ${begin} needs a name and the id of a finding`)
-      if (id !== '*' && !findingIds.some(one => one === id))
+      if (id !== '*' && !findingIds.some(known => known === id))
         throw new Error(`${where}: there is no finding "${id}"; \`userdma check --explain\` lists them`)
       found.push({ name, id, frames: frames.map(frame => parseFrame(frame, where)) })
       block = undefined
@@ -98,4 +98,5 @@ export const suppressionOf = (
   all: readonly Suppression[],
   id: string,
   frames: readonly Frame[],
-): Suppression | undefined => all.find(one => (one.id === '*' || one.id === id) && matchFrames(one.frames, frames))
+): Suppression | undefined =>
+  all.find(known => (known.id === '*' || known.id === id) && matchFrames(known.frames, frames))

@@ -1,6 +1,6 @@
 /*
- * Frames of programs as text: `FILE+0xOFFSET SYMBOL` becomes function, file and line, by addr2line or llvm-symbolizer if
- * one of them is installed and the file has debug information. Other frames (of V8) are text already.
+ * Frames of programs as text: `FILE+0xOFFSET SYMBOL` becomes function, file and line, by addr2line or llvm-symbolizer
+ * if one of them is installed and the file has debug information. V8's frames are text already.
  */
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
@@ -8,13 +8,16 @@ import { relative, resolve } from 'node:path'
 import { type Frame, type Symbols, v8Frame } from '../../trace/findings.ts'
 
 const NATIVE = /^(.+)\+(0x[0-9a-f]+) ?(\S*)$/
-/** Both print, for each address: the address, then function and place, innermost inlined function first. */
+/**
+ * Both tools print for each address the address, and then pairs of lines, function and source line, innermost inlined
+ * function first.
+ */
 const tools = [
   ['addr2line', '-a', '-f', '-C', '-i', '-e'],
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
 ] as const
-/** Milliseconds for one look-up. */
-const PATIENCE = 20_000
+/** Timeout of one look-up, milliseconds. */
+const TIMEOUT = 20_000
 
 const shortPath = (path: string): string => {
   const short = relative(process.cwd(), path)
@@ -28,7 +31,7 @@ const placeOf = (text: string): Pick<Frame, 'file' | 'line'> => {
     : { file: shortPath(match[1]!), line: Number(match[2]) }
 }
 
-/** The frames of each address in the output of a tool, by the address as it was asked for. */
+/** The frames of each address in the output of a tool; keys are the addresses as they were passed to the tool. */
 const parseOutput = (output: string, addresses: readonly string[]): Map<string, Frame[]> => {
   const found = new Map<string, Frame[]>()
   const lines = output.split('\n')
@@ -46,7 +49,7 @@ const parseOutput = (output: string, addresses: readonly string[]): Map<string, 
   return found
 }
 
-/** Neither a FIFO, at which a tool would wait, nor what cannot be found. */
+/** False for a FIFO, on which a tool would block, and for a file that does not exist. */
 const isFile = (path: string): boolean => {
   try {
     return statSync(path).isFile()
@@ -55,39 +58,36 @@ const isFile = (path: string): boolean => {
   }
 }
 
-/** Libraries whose inner functions say nothing to their callers. */
+/** Libraries whose internal functions do not help their callers. */
 const INNER = /\/(?:libibverbs|librdmacm|lib\w+-rdmav\d+)\.so/
 
-/**
- * Without the inner functions of the libraries of verbs, of which the outermost with a name stays, and without what
- * calls main.
- */
+/** Removes the internal functions of the verbs libraries, except the outermost with a name, and the callers of main. */
 const trim = (frames: readonly Frame[]): readonly Frame[] => {
   const first = frames.findIndex(({ object }) => object === undefined || !INNER.test(object))
   const inner = (first < 0 ? frames : frames.slice(0, first)).findLast(({ function: name }) => name !== '')
-  const rest = first < 0 ? [] : frames.slice(first)
-  const main = rest.findIndex(({ function: name }) => name === 'main')
-  return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? rest : rest.slice(0, main + 1))]
+  const outer = first < 0 ? [] : frames.slice(first)
+  const main = outer.findIndex(({ function: name }) => name === 'main')
+  return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
 export const createSymbols = (): Symbols => {
-  /** By file, then address. */
+  /** Frames by file and address. */
   const known = new Map<string, Map<string, readonly Frame[]>>()
 
-  /** Looks up the addresses of one file that are not known yet. */
+  /** Looks up the addresses of one file that are not in `known`. */
   const lookUp = (object: string, addresses: readonly string[]): void => {
     const ofObject = known.get(object) ?? new Map<string, readonly Frame[]>()
     known.set(object, ofObject)
     const missing = [...new Set(addresses)].filter(address => !ofObject.has(address))
     if (missing.length === 0) return
     for (const address of missing) ofObject.set(address, [])
-    // The program named it: an absolute path is neither an option (-x) nor a file of options (@x).
+    // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
     const path = resolve(object)
     if (!isFile(path)) return
     for (const [tool, ...args] of tools) {
       const { status, stdout } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
-        timeout: PATIENCE,
+        timeout: TIMEOUT,
         stdio: ['ignore', 'pipe', 'ignore'],
       })
       if (status !== 0) continue
@@ -110,7 +110,7 @@ export const createSymbols = (): Symbols => {
         if (object === undefined || address === undefined) return [v8Frame(frame, shortPath)]
         const found = known.get(object)?.get(address) ?? []
         return found.length > 0
-          ? found.map(one => ({ ...one, function: one.function || symbol || '', object }))
+          ? found.map(known => ({ ...known, function: known.function || symbol || '', object }))
           : [{ function: symbol ?? '', object }]
       })
       return trim(frames)

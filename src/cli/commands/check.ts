@@ -1,6 +1,6 @@
 /*
- * `userdma check`: runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts. Its
- * exit status is the program's, or 65 (EX_DATAERR) if there was a finding of the severity to fail on.
+ * `userdma check`: runs a program and reports what it does wrong with verbs, with the stacks of its calls and posts.
+ * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above.
  */
 import { readFileSync } from 'node:fs'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
@@ -22,7 +22,7 @@ export interface CheckOptions extends JoinOptions {
   readonly sarif?: string
   readonly notes?: boolean
   readonly failOn?: string
-  /** Paths. */
+  /** Paths of files. */
   readonly suppressions?: readonly string[]
 }
 
@@ -31,7 +31,7 @@ const FOUND = 65
 
 const severityOf = (text: string): Severity => {
   const found = severities.find(one => one === text)
-  if (found === undefined) throw new UsageError(`--fail-on "${text}": there are ${severities.join(', ')}`)
+  if (found === undefined) throw new UsageError(`--fail-on "${text}" is not one of ${severities.join(', ')}`)
   return found
 }
 
@@ -68,16 +68,16 @@ export const check = async (program: string, args: readonly string[], options: C
     shown.push(finding)
     if (!options.json) print(`${findingText(finding, symbols)}\n`)
   }
-  // Without a socket: findings are those of this program and its children only.
+  // Without --socket the daemon is private, so that findings are those of this program and its children only.
   const isPrivate = options.private === true || options.socket === undefined
   const joined = await joinDaemon({ ...options, private: isPrivate, check: true }, { onFinding })
   let status = 1
   try {
     await joined.client.findings()
     status = await runUnder(joined, program, args, { stacks: true })
-    // Findings and replies stay in order: all of the program have come before this reply.
+    // Messages stay in order: all findings of the program precede this reply.
     const { counts, dropped } = await joined.client.counts()
-    if (isPrivate) tellRunning((await joined.client.stat()).contexts)
+    if (isPrivate) warnRunning((await joined.client.stat()).contexts)
     const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
     if (options.json)
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
@@ -91,18 +91,18 @@ export const check = async (program: string, args: readonly string[], options: C
   process.exitCode = isFound ? FOUND : isIncomplete ? status || 1 : status
 }
 
-/** Programs that go on, such as daemons, have contexts of a daemon that ends now. */
-const tellRunning = (contexts: number): void => {
+/** Programs that are still running, such as daemons, have contexts of a private daemon that ends now. */
+const warnRunning = (contexts: number): void => {
   if (contexts > 0)
     process.stderr.write(
-      `userdma check: ${plural(contexts, 'device context')} still open in processes that go on; their devices end now\n`,
+      `userdma check: ${plural(contexts, 'device context')} still open in processes that are still running; their devices are removed now\n`,
     )
 }
 
 const summary = (counted: readonly (readonly [Finding, number])[], suppressed: number, dropped: number): string => {
   const kinds = [...severities]
     .reverse()
-    .map(severity => [severity, counted.filter(([one]) => one.severity === severity)] as const)
+    .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
     .map(([severity, found]) => plural(found.length, severity))
   const repeated = counted.filter(([, count]) => count > 1)

@@ -1,7 +1,7 @@
 /*
  * `userdma daemon`: serves programs in the foreground until a signal ends it.
  *
- * It prints one line when it is ready; a command that started the daemon waits for the line and then closes the pipe,
+ * It prints one line when it is ready. A command that started the daemon waits for that line and then closes the pipe,
  * so a closed standard output must not end the daemon.
  */
 import { dirname, resolve } from 'node:path'
@@ -12,7 +12,7 @@ import { commandName } from '../../host/process-status.ts'
 import { makeUserSocket } from '../../verbs/remote/user-socket.ts'
 import { openSession } from '../client.ts'
 import { type ConfigOptions, devicesText, fullConfig, wantedConfig } from '../config.ts'
-import { sentenceOf, UsageError } from '../fail.ts'
+import { messageOf, UsageError } from '../fail.ts'
 import { removeFolder } from '../places.ts'
 import { FAILED, NOTE, READY } from '../start.ts'
 
@@ -20,7 +20,7 @@ import { FAILED, NOTE, READY } from '../start.ts'
 export interface DaemonOptions extends ConfigOptions {
   readonly socket?: string
   readonly endWithLastClient?: boolean
-  /** The socket's folder was made for this daemon and is removed with it. */
+  /** Remove the socket's folder, which was created for this daemon, at its end. */
   readonly removeFolder?: boolean
   /** Names or numbers. */
   readonly allowUser?: readonly string[]
@@ -44,12 +44,12 @@ const servedBy = ({ allowUser, allowGroup }: DaemonOptions): Served => {
   const served = { users: accounts('user', allowUser), groups: accounts('group', allowGroup) }
   if (isShared(served) && process.geteuid?.() !== 0)
     throw new UsageError(
-      `--allow-user and --allow-group are for root's daemon: one of user ${process.geteuid?.()} cannot reach the memory of other users' programs`,
+      `--allow-user and --allow-group are for root's daemon: a daemon of user ${process.geteuid?.()} cannot access the memory of other users' programs`,
     )
   return served
 }
 
-/** The process that serves the socket, if it is a userdma daemon. */
+/** The process that serves the socket; undefined if it is not a userdma daemon. */
 const owner = async (socket: string): Promise<string | undefined> => {
   try {
     const client = await openSession(socket)
@@ -64,22 +64,22 @@ const owner = async (socket: string): Promise<string | undefined> => {
   }
 }
 
-/** Names the socket's current server, if that is why the daemon cannot start. */
+/** Adds the daemon that serves the socket to an error "in use". */
 const explain = async (error: unknown, socket: string): Promise<unknown> => {
-  // After any other error do not connect: the socket may be our own, which does not answer.
+  // For other errors no connection is attempted: the socket may be our own, which does not answer.
   if (!(error instanceof SocketInUseError)) return error
-  const who = await owner(socket)
-  return who === undefined
+  const server = await owner(socket)
+  return server === undefined
     ? error
     : new Error(
-        `${socket} is served already by ${who}; join it with \`userdma run\`, or choose another socket with --socket PATH`,
+        `${socket} is served already by ${server}; join it with \`userdma run\`, or choose another socket with --socket PATH`,
         { cause: error },
       )
 }
 
 /**
- * Errors of entries from the event loop are contained at their source (daemon/containment.ts). The remaining ones, such
- * as an unhandled rejection, have no owner that could be ended; they are logged, and the daemon goes on.
+ * Errors of event loop callbacks are contained at their source (daemon/containment.ts). What remains, for example an
+ * unhandled rejection, belongs to no session or device that could be ended: it is logged, and the daemon continues.
  */
 const logStrayFaults = (): void => {
   for (const event of ['uncaughtException', 'unhandledRejection'] as const)
@@ -107,17 +107,17 @@ export const daemon = async (options: DaemonOptions): Promise<void> => {
   const starting = startDaemon({ socket, config, endWithLastClient: options.endWithLastClient === true, served })
   const running = await Promise.race([starting, stopped]).catch(async error => {
     const explained = await explain(error, socket)
-    // The starting command reads this line, also if there is no room for a log.
-    if (options.endWithLastClient) process.stdout.write(`${FAILED}${sentenceOf(explained)}\n`)
+    // The command that started this daemon reads the line, also if the log cannot be written.
+    if (options.endWithLastClient) process.stdout.write(`${FAILED}${messageOf(explained)}\n`)
     throw explained
   })
-  // The start waits only for its lock, before it has created anything that a signal would have to remove.
+  // Until then the start was waiting for its lock, and has created nothing that would have to be removed.
   if (running === undefined) process.exit(0)
   const faults = config.fault === '' ? '' : `, faults ${config.fault}`
   const link = config.link === 'memory' ? '' : `, link ${config.link}`
   process.stdout.write(`${READY}${socket} (${devicesText(config.devices)}${link}${faults})\n`)
   logStrayFaults()
-  // Background daemons write a log, which begins and ends with these lines.
+  // Background daemons write a log, whose first and last lines are these.
   const note = (what: string): void => {
     if (options.endWithLastClient) console.error(`${NOTE}${process.pid} ${what}, ${new Date().toISOString()}`)
   }

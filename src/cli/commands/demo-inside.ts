@@ -1,9 +1,8 @@
 /*
  * The demo without programs and without native code: two queue pairs of one device in this process.
  *
- * Everything below the programs is real: calls go through core to the rxe driver, work requests are in rings as librxe
- * writes them, and the engine builds their packets. Only the memory differs: rings and the programs' buffers are
- * ordinary buffers of this process.
+ * Everything except the programs is real: calls pass through core to the rxe driver, work requests are in rings as
+ * librxe writes them, and the engine builds their packets. Rings and buffers are ordinary buffers of this process.
  */
 
 import { closeContext, createCore, openContext } from '../../core/devices/registry.ts'
@@ -31,7 +30,7 @@ import { plainArena } from '../../wire/arena.ts'
 import { blank, cut, heading, paragraph } from '../demo-format.ts'
 
 const BYTES = 2000
-/** An upper bound on the turns of any exchange in this demo. */
+/** Upper bound on the polls that an exchange of this demo needs. */
 const MAX_TURNS = 1000
 
 /** One of the two simulated programs. */
@@ -108,7 +107,7 @@ const putSge = ({ address, key }: Side, view: DataView, at: number): void => {
   view.setUint32(at + RingSge.LKEY, key, true)
 }
 
-/** Publishes the one element written. */
+/** Sets the producer index: one element is written. */
 const produce = ({ words }: MappedChunk): void => {
   Atomics.store(words, RingHeader.PRODUCER >> 2, 1)
 }
@@ -134,7 +133,7 @@ const postSend = (side: Side): void => {
 const statusName = (status: number): string =>
   Object.entries(WcStatus.values).find(([, value]) => value === status)?.[0] ?? String(status)
 
-/** Status and bytes of the only completion; undefined if there is none. */
+/** Status and byte count of the only completion; undefined before it arrives. */
 const completion = ({ completions: { view, words } }: Side): string | undefined => {
   if (Atomics.load(words, RingHeader.PRODUCER >> 2) === 0) return undefined
   const status = view.getUint32(RingHeader.DATA + Wc.STATUS, true)

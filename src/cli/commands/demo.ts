@@ -2,8 +2,8 @@
  * `userdma demo`, also `npm start`: unmodified Debian programs find a device and exchange data; the demo shows their
  * calls and packets.
  *
- * It runs under a private daemon, which ends with it. If the programs are missing, two queue pairs in this process are
- * connected instead (demo-inside.ts), and the demo says what was left out.
+ * It runs under a private daemon, which ends with it. Without the programs it connects two queue pairs in this process
+ * instead (demo-inside.ts), and says what is missing.
  */
 import { spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync } from 'node:fs'
@@ -25,8 +25,8 @@ export interface DemoOptions {
   readonly link?: string
 }
 
-/** Prerequisites of the full demo that this machine lacks, with the remedy. */
-const missing = (): string[] => {
+/** What the full demo needs and this machine lacks, with the remedy. */
+const missingPrerequisites = (): string[] => {
   const problems: string[] = []
   const programs = ['ibv_devinfo', 'ibv_rc_pingpong'].filter(name => {
     try {
@@ -147,14 +147,14 @@ const showTimeline = (records: readonly TraceRecord[], capture: Uint8Array, { se
   paragraph(`After that: ${packets} more packets, and ${rest.length - packets} calls that destroy the objects.`)
 }
 
-/** Number of polls of the daemon's objects, and milliseconds between them. */
-const LOOKS = 100
+/** Maximum number of queries whether the daemon has no objects left, and milliseconds between them. */
+const MAX_QUERIES = 100
 const INTERVAL = 20
 
-/** Polls the daemon until it has no objects; it notices the programs' end with a short delay. */
+/** Queries the daemon until it has no contexts; it notices the end of programs with a short delay. */
 const cleanedUp = async ({ client }: Joined) => {
   let stat = await client.stat()
-  for (let looks = 0; stat.contexts > 0 && looks < LOOKS; looks++) {
+  for (let queries = 0; stat.contexts > 0 && queries < MAX_QUERIES; queries++) {
     await new Promise(resolve => setTimeout(resolve, INTERVAL))
     stat = await client.stat()
   }
@@ -180,7 +180,7 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
       const tag = newTag()
       await joined.client.trace(tag, capture)
       const conversation = await converse(joined, tag, options.link ?? 'memory')
-      // All calls and packets have arrived before this reply.
+      // All calls and packets precede this reply.
       const { contexts, devices } = await cleanedUp(joined)
       showTimeline(records, readFileSync(path), conversation)
       heading('4. Cleaned up')
@@ -206,7 +206,7 @@ const withPrograms = async (options: DemoOptions): Promise<void> => {
 
 export const demo = async (options: DemoOptions = {}): Promise<void> => {
   heading('userdma: RDMA without hardware')
-  const problems = missing()
+  const problems = missingPrerequisites()
   if (problems.length === 0) return withPrograms(options)
   await (await import('./demo-inside.ts')).demoInside()
   heading('What was left out')

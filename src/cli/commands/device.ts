@@ -1,6 +1,6 @@
 /*
  * `userdma device`: adds and removes devices of a running daemon (R23). Programs that use a removed device get
- * DEVICE_FATAL, and their calls answer EIO.
+ * DEVICE_FATAL, and their calls fail with EIO.
  */
 import { parseDevice } from '../../daemon/devices/device-spec.ts'
 import { orUsageError } from '../config.ts'

@@ -1,5 +1,5 @@
 /*
- * `userdma devices`: the devices of a daemon, as its system-wide device lists them (R13).
+ * `userdma devices`: lists the devices of a daemon, from its system-wide device (R13).
  */
 import { classes } from '../../spec/classes.ts'
 import { type DeviceEntry, openSystem } from '../../verbs/system.ts'

@@ -1,5 +1,5 @@
 /*
- * `userdma explain` and `userdma check --explain`: what a finding, a completion status, an event or a vendor_err means.
+ * `userdma explain` and `userdma check --explain`: explain a finding, a completion status, an event or a vendor_err.
  */
 import { type CauseName, causeOfCode, causes } from '../../spec/causes.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -47,23 +47,27 @@ const statusPage = (name: StatusName | EventName): string[] => {
   ]
 }
 
-/** `--explain`: a finding, or the list of all. Throws UsageError. */
+/** `--explain`: prints a finding, or the list of all. Throws UsageError. */
 export const explainFinding = (id: string | true): void => {
   if (id === true) {
-    const width = Math.max(...findingIds.map(one => one.length))
-    print(findingIds.map(one => `${one.padEnd(width)}  ${findings[one].severity.padEnd(7)}  ${findings[one].title}`))
+    const width = Math.max(...findingIds.map(known => known.length))
+    print(
+      findingIds.map(
+        known => `${known.padEnd(width)}  ${findings[known].severity.padEnd(7)}  ${findings[known].title}`,
+      ),
+    )
   } else if (isFindingId(id)) print(findingPage(id))
-  else throw new UsageError(`--explain "${id}": there are ${findingIds.join(', ')}`)
+  else throw new UsageError(`--explain "${id}": there is no such finding; there are ${findingIds.join(', ')}`)
 }
 
-/** The name of a status or event, however it is written: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err. */
+/** The name of a status or event in any spelling: RETRY_EXC_ERR, IBV_WC_RETRY_EXC_ERR, ibv_wc_retry_exc_err. */
 const statusName = (word: string): StatusName | EventName | undefined => {
   const plain = word.toUpperCase().replace(/^IBV_(?:WC|EVENT)_/, '')
   const names = [...Object.keys(WcStatus.values), ...Object.keys(AsyncEventType.values)] as (StatusName | EventName)[]
   return names.find(name => name === plain || name === `${plain}_ERR`)
 }
 
-/** Throws UsageError for a word that is none of them. */
+/** `userdma explain`. Throws UsageError for an unknown word. */
 export const explain = (word: string): void => {
   const status = statusName(word)
   const code = /^(?:0x[0-9a-f]+|[0-9]+)$/i.test(word) ? causeOfCode(Number(word)) : undefined

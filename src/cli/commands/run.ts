@@ -1,6 +1,6 @@
 /*
- * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Its exit status is
- * the program's.
+ * `userdma run`: runs a program that sees userdma's devices, under a daemon that it joins or starts. Exits with the
+ * program's status.
  */
 import { type Joined, type JoinOptions, joinDaemon } from '../join.ts'
 import { shimLibrary } from '../places.ts'
@@ -32,7 +32,9 @@ export const runUnder = async (
   }
 }
 
-/** The program must be executable; a warning names each program on the command line that will see no devices. */
+/**
+ * Throws if the program cannot be executed, and warns of each program on the command line that will find no devices.
+ */
 export const checkProgram = (program: string, args: readonly string[]): void => {
   requireProgram(program)
   for (const { name, problem } of preloadProblems(program, args))

@@ -1,5 +1,5 @@
 /*
- * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description,
+ * `userdma schema`: every class, method and attribute with its type (R13): those of a device, from its own description;
  * or all declared ones, each with the drivers that have it.
  */
 import { classesWithClients } from '../../clients/clients.ts'
@@ -26,10 +26,10 @@ export interface SchemaOptions extends QueryOptions {
 }
 
 const neverCalled = (): never => {
-  throw new Error('a device that is only described is called')
+  throw new Error('a device that is only described was called')
 }
 
-/** A device of every driver, for its description only. */
+/** A device of every driver, only to be described. */
 export const describedDevices = (): ReturnType<typeof knownDevices> => knownDevices(classesWithClients(neverCalled))
 
 /** All declarations: the common classes, and drivers' own. */
@@ -39,7 +39,7 @@ export const declaredSchema = (): Schema => {
   for (const { shared } of devices)
     for (const { class: cls } of shared.byName.values())
       if (!classes.some(({ name }) => name === cls.name)) own.set(cls.name, cls)
-  /** The system-wide device has the global classes without any driver. */
+  /** The system-wide device has the global classes without a driver. */
   const driversOf: DriversOf = (className, method) =>
     devices
       .filter(({ shared }) => {
@@ -101,7 +101,7 @@ const attributeText = (arrow: string, { name, id, optional, type }: JsonAttribut
 ]
 
 const BLOCKS = ['common', 'management', 'driver', 'experimental', '4', '5', '6', '7']
-/** The block of a call number, and the number in the block. */
+/** A call number with its block and the number in the block. */
 export const callText = (call: number): string => `${call}, ${BLOCKS[call >> 5]} ${call % Block.CM}`
 
 const support = (drivers: readonly string[] | undefined): string => {
@@ -111,8 +111,8 @@ const support = (drivers: readonly string[] | undefined): string => {
 
 const methodText = ({ name, call, drivers, in: into, out }: JsonMethod, ofClass: JsonClass['drivers']): string[] => [
   `  ${name} (${callText(call)})${drivers?.join() === ofClass?.join() ? '' : support(drivers)}`,
-  ...into.flatMap(one => attributeText('→', one)),
-  ...out.flatMap(one => attributeText('←', one)),
+  ...into.flatMap(attribute => attributeText('→', attribute)),
+  ...out.flatMap(attribute => attributeText('←', attribute)),
 ]
 
 const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
@@ -122,7 +122,7 @@ const NAMED: Readonly<Record<ObjectClass['identity'], string>> = {
 }
 export const namedBy = (identity: ObjectClass['identity']): string => NAMED[identity]
 
-/** The output of `userdma schema`: a class, its methods, their inputs (→) and outputs (←); `?` marks optional ones. */
+/** The output of `userdma schema`: classes, their methods, with inputs (→) and outputs (←); `?` marks optional ones. */
 export const schemaText = ({ classes: all, enumerations }: Schema): string => {
   const lines = all.flatMap(cls => [
     `class ${cls.name} (${cls.id < 0x8000 ? cls.id : `0x${cls.id.toString(16)}`}), ${namedBy(cls.identity)}${
@@ -142,7 +142,7 @@ export const schemaText = ({ classes: all, enumerations }: Schema): string => {
 
 export const schema = ({ socket, device, json }: SchemaOptions): void => {
   if (socket !== undefined && device === undefined)
-    throw new UsageError('--socket says which daemon; say with --device which device of it')
+    throw new UsageError('--socket selects a daemon; select one of its devices with --device')
   const found = device === undefined ? declaredSchema() : deviceSchema(namedSocket(socket) ?? userSocket(), device)
   process.stdout.write(json ? `${JSON.stringify(found, null, 2)}\n` : schemaText(found))
 }

@@ -2,8 +2,8 @@
  * `userdma trace`: runs a program and prints its calls, one line each or as JSON, or counts them; its daemon can write
  * the packets to a file (R46).
  *
- * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file has
- * those of all programs of the daemon, so that both ends of a connection are in it.
+ * A tag in the environment of the program and its children identifies their calls. Packets have no tag: the file
+ * contains the packets of all programs of the daemon, so both ends of a connection are in it.
  */
 import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
@@ -32,7 +32,7 @@ export interface TraceOptions extends JoinOptions {
   readonly json?: boolean
 }
 
-/** Classes of all drivers. */
+/** Class names of all drivers. */
 const OWN_CLASSES = [CtxContext.name, Sink.name]
 
 /** Identifies the calls of this program. */
@@ -46,7 +46,7 @@ const selectionOf = ({ class: lists, errors }: TraceOptions): Selection => {
   }
 }
 
-/** Output of the calls: printed as they come, or counted and printed at the end. */
+/** Prints calls as they arrive, or counts them and prints the summary at the end. */
 const printer = (options: TraceOptions, print: (text: string) => void) => {
   const selection = selectionOf(options)
   const { verbose = false, abi = false, json = false } = options
@@ -54,7 +54,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
   return {
     onTrace(record: TraceEvent): void {
       if ('failure' in record) {
-        // A failure has no class, so it is omitted when classes are selected.
+        // A failure has no class, so it is omitted if classes are selected.
         if (summary === undefined && selection.classes === undefined)
           print(json ? JSON.stringify(record) : failureLine(record))
         return
@@ -67,7 +67,7 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
     },
     end(): void {
       if (summary === undefined) return
-      for (const row of json ? summaryJson(summary).map(one => JSON.stringify(one)) : [summaryText(summary)]) print(row)
+      for (const row of json ? summaryJson(summary).map(row => JSON.stringify(row)) : [summaryText(summary)]) print(row)
     },
   }
 }
@@ -84,8 +84,8 @@ export const trace = async (program: string, args: readonly string[], options: T
     const tag = newTag()
     await joined.client.trace(tag, pcap, options.abi === true)
     status = await runUnder(joined, program, args, { tag })
-    // Records and replies stay in order: all calls of the program have arrived before this reply. If the daemon has
-    // ended, so have they.
+    // Messages stay in order: all calls of the program precede this reply. If the daemon has ended, all have arrived
+    // too.
     await joined.client.config().catch(() => {})
     end()
   } finally {

@@ -13,7 +13,7 @@ import { CallError } from '../../spec/errno.ts'
 import type { Program, Stack } from '../../spec/findings.ts'
 import { addressText } from '../../wire/address.ts'
 
-/** What only the carrier of calls knows. */
+/** Facts that only the server of the calls knows. */
 export interface CheckSources {
   /** Microseconds. */
   now(): number
@@ -23,17 +23,17 @@ export interface CheckSources {
   program(context: Context): Program | undefined
   /** The stack of the call that runs now, which may be asked for later. */
   callStack(): () => Stack
-  /** Where the request was posted: a PostQueue, the number of the queue, and its wr_id. */
+  /** The stack of the post of a request, by its queue, the queue's number and the wr_id. */
   postStack(context: Context, queue: number, number: number, wrId: bigint): Stack
 }
 
-/** The first device with such a GID table. */
+/** Index of the first device with a port whose GID table matches. */
 const deviceWhere = (core: Core, matches: (gids: GidTable) => boolean): number | undefined => {
   for (const { index, ports } of core.devices.values()) if (ports.some(({ gids }) => matches(gids))) return index
   return undefined
 }
 
-/** The device that has a GID. */
+/** Finds the index of the device that has a GID. */
 export const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
@@ -45,7 +45,7 @@ const none = (): Stack => NONE
 const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
-    // A handler that waits ends when another call runs.
+    // Taken here: an asynchronous handler ends during another call.
     pre(call) {
       if (call.why === 'call' && sources.watches(call.context)) stacks.set(call, sources.callStack())
     },
@@ -85,7 +85,8 @@ export const feedChecker = (core: Core, checker: Checker, sources: CheckSources)
       addHook(device, hookOf(device, checker, sources))
       return true
     },
-    // The hook stays: the objects are destroyed after this.
+    // The hook stays: the client is removed before the device's objects are destroyed, and the checker needs those
+    // calls.
     remove() {},
   })
   addFailureHandler(core, (failure, device, context) => {
@@ -98,7 +99,8 @@ export const feedChecker = (core: Core, checker: Checker, sources: CheckSources)
       program: sources.program(context),
       failure,
       peerDevice:
-        peer && deviceWhere(core, ({ entries }) => entries.some(one => one && addressText(one.gid) === peer.address)),
+        peer &&
+        deviceWhere(core, ({ entries }) => entries.some(entry => entry && addressText(entry.gid) === peer.address)),
       postStack: (queue, number) => sources.postStack(context, queue, number, wrId),
     })
   })

@@ -9,10 +9,10 @@ import { IpInterface, IpSocket, SOCKET_ROOM } from '../../spec/classes/ip.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceInterface, IpOverDevice } from './ip-over-device.ts'
 
-/** Bytes that a waiting datagram counts in addition to its payload. */
-const EACH = 256
+/** Bytes charged for a waiting datagram in addition to its payload. */
+const DATAGRAM_OVERHEAD = 256
 
-/** Contents of a read of the descriptor while datagrams wait; `receive` returns the datagrams. */
+/** Contents of the record that makes the descriptor readable; `receive` returns the datagrams. */
 const READABLE = new Uint8Array(8)
 
 interface Datagram {
@@ -26,7 +26,7 @@ class ProgramSocket {
   readonly socket: EngineSocket
   readonly #object: FdObject
   readonly #waiting: Datagram[] = []
-  #room = SOCKET_ROOM
+  #freeBytes = SOCKET_ROOM
   overflowed = 0
 
   constructor(service: IpOverDevice, object: FdObject, on: DeviceInterface, protocol: SocketProtocol, port: number) {
@@ -42,19 +42,19 @@ class ProgramSocket {
   }
 
   #received(datagram: Datagram): void {
-    const bytes = datagram.payload.length + EACH
-    if (bytes > this.#room) {
+    const bytes = datagram.payload.length + DATAGRAM_OVERHEAD
+    if (bytes > this.#freeBytes) {
       this.overflowed++
       return
     }
-    this.#room -= bytes
+    this.#freeBytes -= bytes
     if (this.#waiting.push(datagram) === 1) postRecord(this.#object, READABLE)
   }
 
   take(): Datagram {
     const datagram = this.#waiting.shift()
     if (datagram === undefined) throw new CallError('EAGAIN', 'ip_socket.receive: no datagram is pending')
-    this.#room += datagram.payload.length + EACH
+    this.#freeBytes += datagram.payload.length + DATAGRAM_OVERHEAD
     if (this.#waiting.length === 0) this.#object.sink.take(Number.POSITIVE_INFINITY)
     return datagram
   }
@@ -66,38 +66,38 @@ const bigints = <K extends string>(counters: Readonly<Record<K, number>>): Recor
     bigint
   >
 
-/** `service`: returns the client, called when a call arrives. */
+/** `service` returns the client; called at the first call of a class. */
 export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] => {
   const facts = ({ port: { port, gid }, ip }: DeviceInterface) => ({ qpn: port.qpn, gid: gid.slice(), mtu: ip.mtu })
 
   const interfaceClass = driverClass<typeof IpInterface, DeviceInterface>(IpInterface, {
     create({ context }, object, { address, prefixLength }) {
-      object.state = service().begin(context, address.slice(), prefixLength)
+      object.state = service().create(context, address.slice(), prefixLength)
       return facts(object.state)
     },
-    query(_call, { state: one }) {
-      const { ip } = one
+    query(_call, { state: iface }) {
+      const { ip } = iface
       return {
-        ...facts(one),
+        ...facts(iface),
         address: ip.prefix.address.slice(),
         prefixLength: ip.prefix.length,
         neighbours: ip.counts.neighbours,
         statistics: bigints(ip.counters),
       }
     },
-    destroy(_call, { state: one }) {
-      service().end(one)
+    destroy(_call, { state: iface }) {
+      service().end(iface)
       return {}
     },
   })
 
   const socketClass = driverClass<typeof IpSocket, ProgramSocket>(IpSocket, {
     create(_call, object, { interface: on, protocol, port = 0 }) {
-      const { state: one } = on as CoreObject<DeviceInterface>
+      const { state: iface } = on as CoreObject<DeviceInterface>
       object.state = new ProgramSocket(
         service(),
         object as CoreObject as FdObject,
-        one,
+        iface,
         protocol as SocketProtocol,
         port,
       )
@@ -110,7 +110,7 @@ export const ipClasses = (service: () => IpOverDevice): readonly DriverClass[] =
       overflowed: BigInt(overflowed),
     }),
     destroy(_call, { state: { on, socket } }) {
-      // It leaves its groups; if its interface has ended before, with device or context, the groups are left already.
+      // Leaves the socket's groups. An interface that was removed with its device or context has left them already.
       if (service().has(on)) on.ip.close(socket)
       return {}
     },

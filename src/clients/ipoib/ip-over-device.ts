@@ -1,7 +1,7 @@
 /*
- * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines with datagram queue pairs of
- * devices. An interface has its own queue pair, which is its link-layer address together with the device's GID. A
- * removed device ends its interfaces. Time is the caller's.
+ * IP over the device (RFC 4391; R31, R40): a client of the subsystem that joins IP engines with UD queue pairs of
+ * devices. Each interface has a queue pair of its own; its number and the device's GID are the interface's link-layer
+ * address. Removing a device ends its interfaces. The caller supplies the time.
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Context, Core, DatagramPort, Device } from '../../core/model.ts'
@@ -15,38 +15,41 @@ export interface IpEnvironment {
   /** Microseconds. */
   readonly now: () => number
   readonly random: () => number
-  /** Packets wait for the devices' next turn. */
+  /** Packets wait for the devices' next poll. */
   readonly wake?: () => void
 }
 
-/** Of the default partition, as a full member. */
+/** P_Key of the default partition, full member. */
 const PKEY = 0xffff
 const HOP_LIMIT = 64
-/** Of one user's programs. */
+/** Of the programs of one user. */
 const MAX_INTERFACES = 64
 
 /**
- * The GID to which packets for a multicast GID are sent. RoCE sends an IPv4 GID in an IPv4 header, which has no room
- * for an MGID of RFC 4391: 239.255.0.0/16 and its last two bytes are used (RFC 2365, 6.1). Groups that share such an
- * address are distinguished by the IP address within.
+ * The GID in the packets to a multicast GID. RoCE sends an IPv4-mapped GID in an IPv4 header, which cannot hold an MGID
+ * of RFC 4391: 239.255.0.0/16 and the MGID's last two bytes are used (RFC 2365, 6.1). Groups with the same IPv4 address
+ * are distinguished by the IP address in the payload.
  */
 export const wireGid = (mgid: Uint8Array, own: Uint8Array): Uint8Array =>
   isMappedIpv4(own) ? Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 239, 255, mgid[14]!, mgid[15]!) : mgid
 
-/** The queue pair of an interface, and the groups that it has joined. */
+/** The queue pair of an interface, and the multicast groups that it has joined. */
 class IpPort {
   readonly gid: Uint8Array
   readonly port: DatagramPort
-  /** Several groups of IP may share one of the link. */
+  /** Uses of each link-layer group: several IP groups may map to the same one. */
   readonly #groups = new Map<string, number>()
 
   /** Throws CallError. */
   constructor(device: Device, receive: (packet: Uint8Array) => void) {
     const [first, ...others] = device.ports[0]?.gids.entries.flatMap(entry => entry?.gid ?? []) ?? []
-    const gid = others.find(one => !isLinkLocal(one)) ?? first
+    const gid = others.find(iface => !isLinkLocal(iface)) ?? first
     const port = gid && device.driver.openDatagrams?.(device, IPOIB_QKEY, receive)
     if (gid === undefined || port === undefined)
-      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no datagrams with addresses`)
+      throw new CallError(
+        'EOPNOTSUPP',
+        `ip_interface.create: device ${device.name} has no GID or no UD queue pairs for clients`,
+      )
     this.gid = gid
     this.port = port
   }
@@ -106,7 +109,7 @@ export class IpOverDevice {
       },
       remove: device => {
         this.#devices.delete(device)
-        for (const one of this.#interfaces) if (one.device === device) this.end(one)
+        for (const iface of this.#interfaces) if (iface.device === device) this.end(iface)
       },
     })
   }
@@ -132,10 +135,10 @@ export class IpOverDevice {
   /** True if there was anything to do. */
   onTimeout(now: number): boolean {
     let progress = false
-    for (const one of this.#interfaces) {
-      if (now < one.ip.nextTimeout()) continue
-      one.ip.onTimeout(now)
-      this.#flush(one)
+    for (const iface of this.#interfaces) {
+      if (now < iface.ip.nextTimeout()) continue
+      iface.ip.onTimeout(now)
+      this.#flush(iface)
       progress = true
     }
     return progress
@@ -144,23 +147,26 @@ export class IpOverDevice {
   // ---- interfaces ----
 
   /** Throws CallError. */
-  begin(
+  create(
     { device, account }: Pick<Context, 'device' | 'account'>,
     address: Uint8Array,
     prefixLength = isMappedIpv4(address) ? 24 : 64,
   ): DeviceInterface {
     if (!this.#devices.has(device))
-      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no datagrams for clients`)
+      throw new CallError('EOPNOTSUPP', `ip_interface.create: device ${device.name} has no UD queue pairs for clients`)
     const user = account?.user
-    let held = 0
-    for (const one of this.#interfaces) if (one.user === user) held++
-    if (held >= MAX_INTERFACES)
-      throw new CallError('ENOMEM', `ip_interface.create: the user has ${held} interfaces, the most that one may have`)
+    let existing = 0
+    for (const iface of this.#interfaces) if (iface.user === user) existing++
+    if (existing >= MAX_INTERFACES)
+      throw new CallError(
+        'ENOMEM',
+        `ip_interface.create: the user has ${existing} interfaces already; ${MAX_INTERFACES} is the maximum`,
+      )
     for (const { ip } of this.#interfaces)
       if (ip.prefix.isOwn(address))
         throw new CallError('EADDRINUSE', `ip_interface.create: an interface has ${addressText(address)} already`)
-    const port = new IpPort(device, packet => this.#receive(made, packet))
-    let made: DeviceInterface
+    const port = new IpPort(device, packet => this.#receive(created, packet))
+    let created: DeviceInterface
     try {
       const { qpn, mtu } = port.port
       const ip = new IpInterface({
@@ -173,42 +179,42 @@ export class IpOverDevice {
         join: group => port.join(group),
         leave: group => port.leave(group),
       })
-      made = { device, user, ip, port }
+      created = { device, user, ip, port }
     } catch (error) {
       port.port.close()
       throw asCallError('ip_interface.create', error)
     }
-    this.#interfaces.add(made)
-    return made
+    this.#interfaces.add(created)
+    return created
   }
 
   /** Whether the interface still exists. */
-  has(one: DeviceInterface): boolean {
-    return this.#interfaces.has(one)
+  has(iface: DeviceInterface): boolean {
+    return this.#interfaces.has(iface)
   }
 
   /** Removes it; no effect when repeated. */
-  end(one: DeviceInterface): void {
-    if (!this.#interfaces.delete(one)) return
-    one.ip.shutDown()
-    one.port.port.close()
+  end(iface: DeviceInterface): void {
+    if (!this.#interfaces.delete(iface)) return
+    iface.ip.shutDown()
+    iface.port.port.close()
   }
 
   /** Calls `body` with an interface, and sends the resulting packets. Throws CallError. */
-  use<T>(call: string, one: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
-    if (!this.has(one)) throw new CallError('EIO', `${call}: the interface was removed`)
+  use<T>(call: string, iface: DeviceInterface, body: (ip: IpInterface, now: number) => T): T {
+    if (!this.has(iface)) throw new CallError('EIO', `${call}: the interface was removed`)
     try {
-      return body(one.ip, this.#environment.now())
+      return body(iface.ip, this.#environment.now())
     } catch (error) {
       throw asCallError(call, error)
     } finally {
-      this.#flush(one)
+      this.#flush(iface)
     }
   }
 
-  #receive(one: DeviceInterface, packet: Uint8Array): void {
-    one.ip.receive(packet, this.#environment.now())
-    this.#flush(one)
+  #receive(iface: DeviceInterface, packet: Uint8Array): void {
+    iface.ip.receive(packet, this.#environment.now())
+    this.#flush(iface)
   }
 
   #flush({ ip, port }: DeviceInterface): void {
@@ -221,6 +227,6 @@ export class IpOverDevice {
   }
 }
 
-/** What the engine refuses is the caller's mistake. */
+/** An error of the engine is a mistake of the caller. */
 const asCallError = (call: string, error: unknown): unknown =>
   error instanceof IpError ? new CallError(error.code, `${call}: ${error.message}`) : error

@@ -1,6 +1,6 @@
 /*
- * Messages that wait for a program on the descriptor of their channel: each has a record, which wakes the program and
- * is consumed with its message.
+ * Messages that wait on a channel's descriptor for the program. Each message has a record, which wakes the program and
+ * is consumed with the message.
  */
 import { postRecord } from '../../core/events/events.ts'
 import type { FdObject, MadAddress } from '../../core/model.ts'
@@ -11,23 +11,26 @@ export interface WaitingMessage {
   /** Handle of the agent. */
   readonly agent: number
   readonly data: Uint8Array
-  /** Undefined: it is the header of an unanswered send. */
+  /** Undefined: `data` is the header of a send that was not answered. */
   readonly from: MadAddress | undefined
-  /** errno of such a send. */
+  /** The sender's tag of such a send. */
   readonly tag: Uint8Array | undefined
 }
 
-/** A taken message, or without room for it its first datagram: then it stays in the queue. */
+/**
+ * The result of `take`. If the buffer is too small for the message, `data` is the first datagram and the message stays
+ * in the queue.
+ */
 export interface TakenMessage {
   readonly message: WaitingMessage
   readonly data: Uint8Array
   readonly isTaken: boolean
 }
 
-/** Maximum bytes of waiting messages of a program that does not read, and of its sends. */
+/** Limit of the bytes of unread messages, and separately of unfinished sends, of one channel. */
 const MAX_BYTES = 8 << 20
 
-/** Contents of its record: programs read messages, not records. */
+/** Contents of a record: programs read messages, not records. */
 const RECORD = new Uint8Array(8)
 
 export class MadQueue {
@@ -36,7 +39,7 @@ export class MadQueue {
   #bytes = 0
   /** Bytes of its unfinished sends. */
   #sending = 0
-  /** Agents that report here. */
+  /** Number of agents that report to this channel. */
   agents = 0
 
   constructor(channel: FdObject) {
@@ -60,7 +63,7 @@ export class MadQueue {
     this.#sending -= length
   }
 
-  /** Adds a message; it is dropped, like any datagram, if the program's unread messages leave no room. */
+  /** Adds a message. Dropped if unread messages leave no space. */
   post(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     if (this.#channel.closed || this.#bytes + bytes > MAX_BYTES) return
@@ -75,7 +78,7 @@ export class MadQueue {
     postRecord(this.#channel, RECORD)
   }
 
-  /** The oldest message. EAGAIN without any, EINVAL without room for its first datagram. */
+  /** Returns the oldest message. EAGAIN if there is none, EINVAL if `room` is too small for its first datagram. */
   take(room: number): TakenMessage {
     const [message] = this.#waiting
     if (message === undefined) throw new CallError('EAGAIN', 'mad_channel.receive: no message is pending')
@@ -93,7 +96,7 @@ export class MadQueue {
     return { message, data, isTaken: true }
   }
 
-  /** The message that was just taken could not be delivered: puts it back at the front. */
+  /** Puts a message back at the front after its delivery failed. */
   putBack(message: WaitingMessage): void {
     const bytes = sizeOf(message)
     this.#channel.context.account?.charge(bytes)
@@ -114,5 +117,5 @@ export class MadQueue {
   }
 }
 
-/** Bytes of a datagram and its bookkeeping. */
+/** Bytes of a message and its bookkeeping. */
 const sizeOf = ({ data }: WaitingMessage): number => data.length + 256

@@ -33,7 +33,7 @@ import type { MadAgent, MadAgentOptions, MadLayer } from './layer.ts'
 
 /** Maximum unfinished sends of one agent. */
 const MAX_OUTSTANDING = 1024
-/** Versions of classes are below this number. */
+/** Class versions are below this number. */
 const CLASS_VERSIONS = 0x83
 const MILLISECOND = 1000
 
@@ -60,7 +60,7 @@ const optionsOf = ({
   const bad = (attribute: string, why: string) => refuse(`mad_agent.create: attribute ${attribute}`, why)
   if (qpn === 0)
     throw new CallError('EPROTONOSUPPORT', 'mad_agent.create: attribute qpn: a RoCE port has no subnet management (0)')
-  if (qpn !== GSI_QPN) bad('qpn', `${qpn} is not ${GSI_QPN}, the general services`)
+  if (qpn !== GSI_QPN) bad('qpn', `${qpn} is not ${GSI_QPN}, the queue pair of the general services`)
   if (rmppVersion !== 0 && rmppVersion !== RMPP_VERSION) bad('rmppVersion', `${rmppVersion} is not ${RMPP_VERSION}`)
   const ownRmpp = (flags & MadAgentFlags.values.USER_RMPP) !== 0
   const rmpp = rmppVersion !== 0 && !ownRmpp
@@ -70,13 +70,13 @@ const optionsOf = ({
   }
   if (mgmtClass >= MAD_CLASSES || mgmtClass === MadClass.SUBNET_LID_ROUTED)
     bad('mgmtClass', `${mgmtClass} is not a class of the general services below ${MAD_CLASSES}`)
-  if (classVersion >= CLASS_VERSIONS) bad('classVersion', `${classVersion}: they are below ${CLASS_VERSIONS}`)
+  if (classVersion >= CLASS_VERSIONS) bad('classVersion', `${classVersion} is not below ${CLASS_VERSIONS}`)
   if (isVendorClass(mgmtClass) && oui === 0) bad('oui', `class ${mgmtClass} is a vendor class, which needs an OUI`)
   if (rmppVersion !== 0 && !usesRmpp(mgmtClass)) bad('rmppVersion', `class ${mgmtClass} has no long messages`)
   return { claim: { mgmtClass, classVersion, oui, methods: methodsOf(methods) }, rmpp, ownRmpp }
 }
 
-/** A path of the device. EINVAL, ENODATA for a GID index without a GID. */
+/** The path of an address. EINVAL; ENODATA for an empty entry of the GID table. */
 const pathOf = (
   agent: CoreObject,
   qpn: number,
@@ -90,7 +90,7 @@ const pathOf = (
   return { localGid: gid, remoteGid: dgid, qpn, pkey: DEFAULT_PKEY, flowLabel, trafficClass, hopLimit }
 }
 
-/** The message to send: one datagram, or a transfer. */
+/** The message to send: one datagram, or an RMPP transfer. */
 const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8Array => {
   const bad = (why: string) => refuse('mad_agent.send: attribute data', why)
   if (data.length < RMPP_HEADER_BYTES) bad(`${data.length} bytes; the headers have ${RMPP_HEADER_BYTES}`)
@@ -108,14 +108,14 @@ const messageOf = (data: Uint8Array, { agent, rmppVersion }: AgentState): Uint8A
   return agent.isTransfer(data, mgmtClass) ? message.subarray(0, data.length) : message
 }
 
-/** Agents that report to a channel. */
+/** Agents that report to `channel`. */
 const agentsOf = ({ context, state }: FdObject<MadQueue>): CoreObject<AgentState>[] =>
   context.handles.slots.filter(
     (object): object is CoreObject<AgentState> =>
       object?.class.id === MadAgentClass.id && (object.state as AgentState | undefined)?.queue === state,
   )
 
-const ipOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
+const addressOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddress> => ({
   dgid: address.remoteGid,
   flowLabel: address.flowLabel,
   sgidIndex: Math.max(0, findGid(object.context!.device.ports[0]!.gids, address.localGid)),
@@ -127,7 +127,7 @@ const ipOf = (address: MadAddress, object: CoreObject): RecordOf<typeof QpAddres
   port: 1,
 })
 
-/** `layer`: called when a call arrives. */
+/** `layer` returns the MAD layer; called at the first call of a class. */
 export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
   const channelClass = driverClass<typeof MadChannel, MadQueue>(MadChannel, {
     create(_call, object) {
@@ -139,10 +139,10 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       const { state } = object
       const { message, data, isTaken } = state.take(room)
       if (isTaken) onUndelivered(call, () => state.putBack(message))
-      const { agent, from, tag, data: whole } = message
-      const received = from && { address: ipOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
+      const { agent, from, tag, data: fullMessage } = message
+      const received = from && { address: addressOf(from, object), qpn: from.qpn, pkeyIndex: 0 }
       const status = from === undefined ? Errno.ETIMEDOUT : 0
-      return { agent, status, length: whole.length, data, ...received, ...(tag && { tag }) }
+      return { agent, status, length: fullMessage.length, data, ...received, ...(tag && { tag }) }
     },
     destroy(_call, object) {
       for (const agent of agentsOf(object as FdObject<MadQueue>)) destroyNow(agent, 'close')
@@ -159,7 +159,7 @@ export const madClasses = (layer: () => MadLayer): readonly DriverClass[] => {
       if (queue.agents >= MAD_CHANNEL_AGENTS)
         throw new CallError(
           'ENOMEM',
-          `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents, the most it can have`,
+          `mad_agent.create: the channel has ${MAD_CHANNEL_AGENTS} agents already, the maximum`,
         )
       const agent = layer().createAgent<Uint8Array>(device, options, {
         receive: (data, from) => queue.post({ agent: object.handle, data, from, tag: undefined }),

@@ -1,10 +1,11 @@
 /*
- * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and finds the agent of each received
- * datagram: of a response by the upper half of its transaction id, of anything else by class, version, method and OUI.
+ * The MAD layer (R40; IBA 13): owns queue pair 1 of every device that has one, and finds the agent for each received
+ * datagram: for a response by the upper half of its transaction id, otherwise by class, version, method and OUI.
  * Unclaimed requests are answered as unsupported, as in Linux. It is the first client of the subsystem: clients that
- * use it are started after it and stopped before it.
+ * use it start after it and stop before it.
  *
- * Services have a class on all devices, agents methods of a class on one device, with a transaction engine (src/mad).
+ * A service serves a class on all devices. An agent serves methods of a class on one device, with a transaction engine
+ * (src/mad).
  */
 import { registerClient } from '../../core/devices/clients.ts'
 import type { Core, Device, MadAddress, ManagementPort } from '../../core/model.ts'
@@ -15,7 +16,7 @@ import { MAD_BASE_VERSION } from '../../spec/wire/mad.ts'
 import { CLASS_PORT_INFO, MAD_STATUS_UNSUPPORTED, MadClass, MadMethod } from '../../spec/wire/management.ts'
 import { type MadFields, madFields, respond, tidHigh } from '../../wire/management.ts'
 
-/** Receives datagrams of a class on every device, except responses. */
+/** Receives requests of a class on every device. */
 export interface MadService extends MadClaim {
   receive(device: Device, mad: Uint8Array, from: MadAddress): void
 }
@@ -23,12 +24,12 @@ export interface MadService extends MadClaim {
 /** Callbacks for an agent's messages. */
 export interface MadConsumer<T> {
   receive(message: Uint8Array, from: MadAddress): void
-  /** `message`: as it was sent. */
+  /** `message`: the message that was sent. */
   ended(tag: T, outcome: SendOutcome, message: Uint8Array): void
 }
 
 export interface MadAgentOptions {
-  /** Undefined: the agent only sends, and receives the responses. */
+  /** Undefined: the agent only sends and receives responses. */
   readonly claim: MadClaim | undefined
   readonly rmpp: boolean
   readonly ownRmpp: boolean
@@ -37,7 +38,7 @@ export interface MadAgentOptions {
 export interface MadAgent<T> {
   /** Number of unfinished sends. */
   readonly outstanding: number
-  /** As MadAgentEngine's; throws CallError EIO if the device is gone. */
+  /** As MadAgentEngine's. Throws CallError EIO if the device was removed. */
   send(message: Uint8Array, to: MadAddress, options: SendOptions<T>): boolean
   isTransfer(message: Uint8Array, mgmtClass: number): boolean
   /** Drops unfinished sends. */
@@ -47,7 +48,7 @@ export interface MadAgent<T> {
 export interface MadEnvironment {
   /** Microseconds. */
   readonly now: () => number
-  /** Something was sent, or an earlier timer was set. */
+  /** Datagrams wait for the devices' next poll, or a timer is due earlier. */
   wake?(): void
 }
 
@@ -62,7 +63,7 @@ interface MadPort {
   readonly agents: Map<number, Engine>
 }
 
-/** Maximum datagrams that the agents of a port repeat, and sends that end, in one turn of the loop: some 0.3 ms. */
+/** Limit per turn of the loop and port: datagrams that agents repeat, and sends that end. Some 0.3 ms. */
 const MAX_DUE = 64
 /** Number of upper halves of transaction ids, as in Linux. */
 const MAX_AGENTS = 2 ** 24
@@ -73,7 +74,7 @@ export class MadLayer {
   readonly #services = new Set<MadService>()
   readonly close: () => void
   #nextTid = 1
-  /** The earliest time of any agent, or earlier. */
+  /** A lower bound of the times of all agents' timers. */
   #due = Number.POSITIVE_INFINITY
 
   constructor(core: Core, environment: MadEnvironment) {
@@ -93,7 +94,7 @@ export class MadLayer {
     return this.#ports.has(device)
   }
 
-  /** The returned function removes the service. Throws CallError EBUSY if a method of its class is taken. */
+  /** The returned function unregisters the service. Throws CallError EBUSY if a method of its class is claimed. */
   register(service: MadService): () => void {
     for (const [device, port] of this.#ports) serve(service, device, port)
     this.#services.add(service)
@@ -103,7 +104,7 @@ export class MadLayer {
     }
   }
 
-  /** An agent on a device. Throws CallError EINVAL for methods that are taken, EIO without queue pair 1. */
+  /** Creates an agent on a device. Throws CallError EINVAL for methods that are claimed, EIO without queue pair 1. */
   createAgent<T>(device: Device, { claim, rmpp, ownRmpp }: MadAgentOptions, consumer: MadConsumer<T>): MadAgent<T> {
     const port = this.#portOf(device)
     const highTid = this.#freeTid(port)
@@ -138,7 +139,7 @@ export class MadLayer {
       },
       isTransfer: (message, mgmtClass) => engine.isTransfer(message, mgmtClass),
       send: (message, to, options) => {
-        if (this.#portOf(device) !== port) throw gone(device)
+        if (this.#portOf(device) !== port) throw noQueuePair1(device)
         return engine.send(message, to, options, this.#environment.now())
       },
       close: () => {
@@ -170,7 +171,7 @@ export class MadLayer {
       for (const [tid, agent] of [...agents]) {
         if (left > 0 && agent.nextTimeout() <= now) {
           left -= agent.onTimeout(now, left)
-          // Round robin: the other agents come first next time.
+          // Round robin: at the next call the other agents come first.
           if (agents.delete(tid)) agents.set(tid, agent)
         }
         this.#due = Math.min(this.#due, agent.nextTimeout())
@@ -183,7 +184,7 @@ export class MadLayer {
 
   #portOf(device: Device): MadPort {
     const port = this.#ports.get(device)
-    if (port === undefined) throw gone(device)
+    if (port === undefined) throw noQueuePair1(device)
     return port
   }
 
@@ -221,11 +222,15 @@ const serve = (service: MadService, { name }: Device, { claims }: MadPort): void
     throw new CallError('EBUSY', `management class ${service.mgmtClass} has an agent on ${name}`)
 }
 
-const gone = ({ name }: Device): CallError => new CallError('EIO', `queue pair 1 of device ${name} no longer exists`)
+const noQueuePair1 = ({ name }: Device): CallError =>
+  new CallError('EIO', `queue pair 1 of device ${name} no longer exists`)
 
 const { GET, SET, SEND } = MadMethod
 
-/** Whether queue pair 1 accepts a datagram (IBA 13.5): none of the subnet manager; of the CM only messages. */
+/**
+ * Whether queue pair 1 accepts a datagram (IBA 13.5): the subnet manager's classes are refused; of the CM's class only
+ * messages and ClassPortInfo are accepted.
+ */
 const isValid = ({ baseVersion, mgmtClass, method, attribute }: MadFields): boolean =>
   baseVersion === MAD_BASE_VERSION &&
   mgmtClass !== MadClass.SUBNET_LID_ROUTED &&

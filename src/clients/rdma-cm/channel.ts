@@ -1,6 +1,6 @@
 /*
- * Events of identifiers on programs' descriptors: records of 24 bytes that wake pollers, each with its whole event for
- * `cm_channel.getEvent`.
+ * Events of identifiers on programs' descriptors: records of 24 bytes that wake pollers. Each record has the event's
+ * details for `cm_channel.getEvent`.
  */
 import { affiliate, moveToChannel, postOnChannel } from '../../core/events/events.ts'
 import { type Affiliation, type CoreObject, type EventRecord, type FdObject, Lifecycle } from '../../core/model.ts'
@@ -10,10 +10,10 @@ import { CallError } from '../../spec/errno.ts'
 import type { CmDevice, EventDetails, Identifier, IdOwner } from './identifier.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** A record and its event. */
+/** A record and the details of its event. */
 export interface CmEventRecord extends EventRecord {
   readonly details: EventDetails
-  /** The identifier of the event; undefined: a multicast membership's. */
+  /** The identifier of the event; undefined for an event of a multicast membership. */
   readonly id: Identifier | undefined
   /** The new identifier of a peer's request. */
   readonly request: Identifier | undefined
@@ -26,13 +26,13 @@ export type CmIdObject = CoreObject<Identifier>
 let sequence = 0
 
 /** The subject of an event: its identifier (of a request, the listener), and the handle in the record. */
-interface About {
+interface EventSubject {
   readonly id?: Identifier
   readonly request?: Identifier
   readonly handle: number
 }
 
-/** Its bytes are made on demand: a program that uses `getEvent` does not need them. */
+/** Its bytes are built on demand: a program that uses `getEvent` does not read them. */
 class ConnectionEvent implements CmEventRecord {
   readonly element: Affiliation
   readonly type: number
@@ -44,9 +44,9 @@ class ConnectionEvent implements CmEventRecord {
   readonly #sequence = sequence++
   #bytes: Uint8Array | undefined
 
-  constructor(element: Affiliation, { id, request, handle }: About, type: number, details: EventDetails) {
+  constructor(element: Affiliation, { id, request, handle }: EventSubject, type: number, details: EventDetails) {
     this.element = element
-    // Its owner may give the identifier another one.
+    // The value when the event is raised: the owner may change it later.
     this.#userHandle = element.userHandle
     this.type = type
     this.details = details
@@ -74,13 +74,13 @@ export const postGroupEvent = ({ events, handle }: CoreObject, type: number, det
   if (events !== undefined) postOnChannel(new ConnectionEvent(events, { handle }, type, details))
 }
 
-/** Maximum waiting events of one identifier whose program does not read; calls that would cause more are refused. */
+/** Maximum unread events of an identifier. Calls that would raise more are refused. */
 const MAX_WAITING = 8
 
-/** Throws CallError ENOMEM. */
+/** Throws CallError ENOMEM if the identifier has too many unread events. */
 export const requireReader = ({ events, state: id }: CmIdObject): void => {
   if (id.waiting < MAX_WAITING) return
-  // Programs that read only records are not counted.
+  // A program that reads the records without `getEvent` does not decrement the count.
   if (events?.to.channel?.sink.unread() === 0) id.waiting = 0
   else throw new CallError('ENOMEM', `cm_id: ${id.waiting} events of the identifier wait to be read; read them first`)
 }
@@ -98,7 +98,8 @@ class ProgramOwner implements IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void {
     const { events, handle, state: id } = this.#object
     if (events === undefined) return
-    // Its owner could not assign an event without a user handle (as on Linux). If the peer has ended, accepting fails.
+    // The owner has no user handle by which it would know the identifier (as on Linux). If the peer has ended the
+    // connection, accept fails.
     if (id.isUnanswered && events.userHandle === 0n && events.more?.attached === undefined) return
     id.waiting++
     const about = request?.object === undefined ? { id, handle } : { id, request, handle: request.object.handle }
@@ -121,7 +122,7 @@ class ProgramOwner implements IdOwner {
   }
 }
 
-/** The identifier of an object whose events go to `channel` with `userHandle`. */
+/** Creates the identifier of `object`; its events go to `channel` with `userHandle`. */
 export const bindToChannel = (
   cm: RdmaCm,
   object: CmIdObject,
@@ -141,8 +142,8 @@ export const bindToChannel = (
 }
 
 /**
- * Moves the identifier's events, those of requests to it, and those of its memberships to another channel. Returns how
- * many were read.
+ * Moves to another channel the events of an identifier, of unread requests to it, and of its memberships. Returns the
+ * number of events that programs have read.
  */
 export const moveIdentifier = (object: CmIdObject, channel: FdObject): number => {
   const { unread, groups } = object.state

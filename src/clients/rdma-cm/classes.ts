@@ -42,7 +42,7 @@ import {
   type SocketAddress,
 } from './socket-address.ts'
 
-/** The REJ reason of a consumer, which can give no other. */
+/** The default reason of `reject`. */
 const { CONSUMER_DEFINED } = rejReason
 const { MULTICAST_JOIN } = CmEventType.values
 /** ibv_event_type. */
@@ -76,7 +76,7 @@ const addresses = (
 
 const noFamily: SocketAddress = { ...anyAddress(Family.INET6), family: 0 }
 
-/** An address as AF_IB. */
+/** `address` as an AF_IB address, with the GID if it is known. */
 const asGid = (id: Identifier, address: SocketAddress, gid: Uint8Array | undefined): SocketAddress =>
   address.family === Family.IB
     ? address
@@ -107,7 +107,7 @@ interface Membership {
   readonly id: Identifier
 }
 
-/** `service`: called when a call arrives. */
+/** `service` returns rdma_cm; called at the first call of a class. */
 export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const channelClass = driverClass(CmChannel, {
     create: () => ({}),
@@ -121,7 +121,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { details, element, about, type, id, request } = event!
       if (id !== undefined) id.waiting--
       const listener = request?.listener
-      request?.noticed()
+      request?.leaveBacklog()
       onUndelivered(call, () => {
         if (id !== undefined) id.waiting++
         if (request !== undefined) request.listener = listener
@@ -144,7 +144,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
   const idClass = driverClass<typeof CmId, Identifier>(CmId, {
     create({ device }, object, { channel, userHandle, portSpace, qpType = 0 }) {
       const cm = service()
-      const only = cm.devices.of(device)
+      const only = cm.devices.forDevice(device)
       if (only === undefined && device.core.system !== device)
         throw new CallError('EOPNOTSUPP', `cm_id.create: queue pair 1 of ${device.name} is used by another client`)
       bindToChannel(cm, object, channel as FdObject, userHandle, { portSpace, qpType, only })
@@ -171,7 +171,7 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const { state: id } = object
       service().destroy(id)
       const { asyncEvents: events } = withdrawEvents(object)
-      // A request that was never read has no owner that could end it.
+      // An unread request has no owner that could destroy it.
       const requests = [...id.unread].flatMap(({ object: request }) => request ?? [])
       if (id.groups.size + requests.length > 0) core.run(destroyEach([...id.groups, ...requests]))
       return { events }
@@ -211,9 +211,9 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       object.state.ece = ece
       if (qp === undefined) service().accept(object.state, parameters)
       else if (parameters === undefined)
-        throw new CallError('EINVAL', `${where}: attribute qp: an answer with a queue pair needs parameters`)
+        throw new CallError('EINVAL', `${where}: attribute qp: it requires attribute parameters`)
       else acceptWithQueuePair(service(), object.state, queuePairOf(call, qp, where), parameters)
-      // Events of the connection carry the user handle that its owner passes now.
+      // Later events of the connection carry this user handle.
       if (userHandle !== undefined && object.events !== undefined) object.events.userHandle = userHandle
       return {}
     },
@@ -244,14 +244,15 @@ export const cmClasses = (service: () => RdmaCm): readonly DriverClass[] => {
       const id = identifierOf(call, handle)
       const group = addressOf(where, address)
       const channel = id.object?.events?.to.channel
-      const bad = (why: string): never => {
+      const refuse = (why: string): never => {
         throw new CallError('EINVAL', `${where}: ${why}`)
       }
       if (channel === undefined || id.device === undefined || !MAY_JOIN.has(id.state))
-        return bad(`the identifier is in state ${id.state}, not bound to a device, or with a resolved address`)
-      if (id.qpType !== QpType.values.UD) bad('the identifier is not for datagrams')
-      if (flags > SEND_ONLY) bad(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} one that only sends`)
-      if (isAny(group)) bad('attribute address: it names no group')
+        return refuse(`the identifier is in state ${id.state}; it must be bound to a device`)
+      if (id.qpType !== QpType.values.UD) refuse('the identifier is not for datagrams')
+      if (flags > SEND_ONLY)
+        refuse(`attribute flags: ${flags}; 0 is a full member, ${SEND_ONLY} a member that only sends`)
+      if (isAny(group)) refuse('attribute address: it is a wildcard, not a group')
       object.state = { id }
       id.groups.add(object)
       affiliate(object, userHandle, { channel })

@@ -14,12 +14,12 @@ import { parseRdmaCmHeader } from '../../wire/mad.ts'
 import type { CmDevices } from './devices.ts'
 import type { CmDevice, EventDetails, Identifier } from './identifier.ts'
 import {
+  connectionData,
+  datagramData,
   datagramParameters,
   headerBytes,
   replyParameters,
   requestParameters,
-  withData,
-  withDatagramData,
 } from './parameters.ts'
 import { Family, fromHeader, ipAddress, type SocketAddress } from './socket-address.ts'
 
@@ -31,19 +31,19 @@ type Request = Message<'REQ'> | Message<'SIDR_REQ'>
 
 const TIMED_OUT: EventDetails = { status: -Errno.ETIMEDOUT }
 
-/** Services of rdma_cm that event handling needs. */
+/** What event handling uses of rdma_cm. */
 export interface EventHost {
   readonly engine: CmEngine
   readonly devices: CmDevices
   /** Microseconds. */
   now(): number
-  /** Owner of a connection; undefined if it has none any more. */
+  /** Owner of a connection; undefined once it has none. */
   idOf(connection: CmConnection): Identifier | undefined
-  /** The listener to a service at an address of a device: a specific address precedes the wildcard. */
+  /** The listener to a service at an address of a device. A specific address has precedence over the wildcard. */
   listenerFor(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined
   /** A listener to a service id bound by AF_IB: its requests have no rdma_cm header. */
   ibListener(serviceId: bigint, gid: Uint8Array): Identifier | undefined
-  /** `id` was created for a peer's request. */
+  /** Attaches `id`, which was created for a peer's request, to its connection. */
   adopt(id: Identifier, connection: CmConnection, device: CmDevice): void
 }
 
@@ -66,7 +66,7 @@ const addressesOf = (
 /** Exponent: 69 s, as Linux's CMA_CM_MRA_SETTING. */
 const SERVICE_TIMEOUT = 24
 
-/** The owner was notified of a REQ or REP and has not answered yet: a peer that repeats its message gets an MRA. */
+/** The owner has not answered a REQ or REP yet: if the peer repeats it, an MRA is sent. */
 const awaitOwner = ({ engine }: EventHost, connection: CmConnection): void => {
   if (connection.state === 'REQ_RCVD' || connection.state === 'REP_RCVD')
     engine.delayOnDuplicate(connection, SERVICE_TIMEOUT)
@@ -77,7 +77,7 @@ const eceDetails = (message: Message<'REQ'> | Message<'REP'>): Pick<EventDetails
   return ece === undefined ? {} : { ece }
 }
 
-/** A request for none of our listeners. */
+/** Refuses a request for which there is no listener. */
 const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: number): void => {
   if (connection.state === 'SIDR_REQ_RCVD') cm.engine.resolved(connection, { status })
   else {
@@ -86,8 +86,8 @@ const refuse = (cm: EventHost, { connection }: CmEvent, reason: number, status: 
   }
 }
 
-/** Whether a request is for the kind of queue pair that the listener's identifiers have (cma_ib_check_req_qp_type). */
-const isForKind = ({ qpType, transport }: Identifier, { connection }: CmEvent): boolean =>
+/** Whether a request is for the type of queue pair that the listener accepts (cma_ib_check_req_qp_type). */
+const acceptsQpType = ({ qpType, transport }: Identifier, { connection }: CmEvent): boolean =>
   connection.state === 'SIDR_REQ_RCVD' ? qpType === QpType.values.UD : transport === connection.agreed.transport
 
 const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
@@ -104,11 +104,11 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
     refuse(cm, event, reason, sidrStatus.UNSUPPORTED)
     return
   }
-  if (!isForKind(listener, event)) {
+  if (!acceptsQpType(listener, event)) {
     refuse(cm, event, rejReason.CONSUMER_DEFINED, sidrStatus.REJECT)
     return
   }
-  // The peer repeats it; there may be room then.
+  // Dropped if the backlog is full: the peer repeats it, and there may be space then.
   const request = listener.unread.size < listener.backlog ? listener.owner.createRequest(listener) : undefined
   if (request === undefined) {
     cm.engine.drop(connection)
@@ -142,21 +142,21 @@ const onRequest = (cm: EventHost, event: CmEvent, message: Request): void => {
 const onSidrReply = (id: Identifier, { status, qpn, qkey, privateData }: Message<'SIDR_REP'>): void => {
   if (status !== sidrStatus.SUCCESS || id.remoteGid === undefined) {
     id.state = 'ROUTE_RESOLVED'
-    id.owner.event(UNREACHABLE, { status, datagram: withDatagramData(privateData) })
+    id.owner.event(UNREACHABLE, { status, datagram: datagramData(privateData) })
     return
   }
   id.qkey = qkey
   id.owner.event(ESTABLISHED, { datagram: datagramParameters(id, id.remoteGid, { qpNum: qpn, qkey, privateData }) })
 }
 
-/** The connection ends; reported once. */
+/** The connection ends. Reported once. */
 const onDisconnected = (id: Identifier, details: EventDetails): void => {
   if (id.state !== 'CONNECT') return
   id.state = 'DISCONNECT'
   id.owner.event(DISCONNECTED, details)
 }
 
-/** An identifier whose request failed may try again. */
+/** An identifier whose request failed can send another. */
 const failed = (id: Identifier, type: number, details: EventDetails): void => {
   if (id.state === 'CONNECT' && id.connection?.state === 'IDLE') id.state = 'ROUTE_RESOLVED'
   id.owner.event(type, details)
@@ -174,7 +174,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
       id.owner.event(ESTABLISHED, {})
       break
     case 'REJ':
-      failed(id, REJECTED, { status: message.reason, connection: withData(message.privateData) })
+      failed(id, REJECTED, { status: message.reason, connection: connectionData(message.privateData) })
       break
     case 'DREQ':
     case 'DREP':
@@ -185,7 +185,7 @@ const onMessage = (cm: EventHost, id: Identifier, event: CmEvent): void => {
   }
 }
 
-/** One event of the engine. Events of connections without an owner end here. */
+/** Handles one event of the engine. Events of connections without an owner are dropped. */
 export const handleEvent = (cm: EventHost, event: CmEvent): void => {
   const { name, connection, message } = event
   if (message?.name === 'REQ' || message?.name === 'SIDR_REQ') {
@@ -207,7 +207,7 @@ export const handleEvent = (cm: EventHost, event: CmEvent): void => {
       id.owner.event(ESTABLISHED, {})
       break
     case 'TIMEWAIT_EXIT':
-      // After a rejection nobody hears of it (cma_ib_handler).
+      // Not reported after a rejection (cma_ib_handler).
       if (id.state === 'DISCONNECT') id.owner.event(TIMEWAIT_EXIT, {})
       break
     default:

@@ -1,6 +1,6 @@
 /*
- * The devices of connections, and which of them routes to an address (rdma_resolve_addr). A path of RoCE is a pair of
- * GIDs; the port routes packets between them.
+ * The devices for connections, and the choice of the device that routes to an address (rdma_resolve_addr). A path of
+ * RoCE is a pair of GIDs; the port routes packets between them.
  */
 import { findGid, type GidTableEntry } from '../../core/devices/gids.ts'
 import type { Device } from '../../core/model.ts'
@@ -16,13 +16,13 @@ export interface Route {
   readonly remoteGid: Uint8Array
 }
 
-/** Facts of the network that devices do not have. */
+/** Facts of the network that the devices do not know. */
 export interface Routing {
   /** The local address (16 bytes) from which the system reaches `destination`; undefined: unreachable. */
   sourceOf?(destination: Uint8Array, scope: number): Uint8Array | undefined
   /** The MAC, as text, of an address (16 bytes) on the link of an interface; undefined if the system has none. */
   neighbourOf?(interfaceIndex: number, address: Uint8Array): string | undefined
-  /** Only the devices here are reachable: a memory link. */
+  /** Only the devices of this network are reachable (memory link). */
   readonly closed?: boolean
 }
 
@@ -37,19 +37,19 @@ export class CmDevices {
 
   add(device: Device): CmDevice {
     const caGuid = new DataView(device.attributes.nodeGuid.slice().buffer).getBigUint64(0)
-    const made = { number: this.#next++, device, caGuid }
-    this.#devices.set(device, made)
-    return made
+    const known = { number: this.#next++, device, caGuid }
+    this.#devices.set(device, known)
+    return known
   }
 
-  /** The device under which it was known. */
+  /** Returns the CmDevice of `device`. */
   remove(device: Device): CmDevice | undefined {
     const found = this.#devices.get(device)
     this.#devices.delete(device)
     return found
   }
 
-  of(device: Device): CmDevice | undefined {
+  forDevice(device: Device): CmDevice | undefined {
     return this.#devices.get(device)
   }
 
@@ -58,17 +58,17 @@ export class CmDevices {
     return undefined
   }
 
-  /** The device with this address; of a link-local one with a scope, on that interface. */
+  /** The device with this address. A link-local address with a scope must be on that interface. */
   withAddress(address: Uint8Array, scope = 0): CmDevice | undefined {
-    for (const one of this.#devices.values()) {
-      const { gids } = one.device.ports[0]!
+    for (const device of this.#devices.values()) {
+      const { gids } = device.device.ports[0]!
       const index = findGid(gids, address, GidType.values.ROCE_V2)
-      if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return one
+      if (index >= 0 && (scope === 0 || gids.entries[index]?.ifindex === scope)) return device
     }
     return undefined
   }
 
-  /** The first neighbour of a path between two GIDs; undefined without neighbours. */
+  /** The neighbour at the far end of a path's first hop; undefined where the system does not report neighbours. */
   neighbourOf({ device }: CmDevice, localGid: Uint8Array, remoteGid: Uint8Array): Neighbour | undefined {
     if (this.#routing.neighbourOf === undefined) return undefined
     const { gids } = device.ports[0]!
@@ -81,7 +81,7 @@ export class CmDevices {
     return found !== undefined && findGid(found.device.ports[0]!.gids, gid) >= 0
   }
 
-  /** The path to `destination`, from `source` if that is not a wildcard. Throws CallError. */
+  /** The path to `destination`, from `source` unless that is a wildcard. Throws CallError. */
   route(destination: SocketAddress, source: SocketAddress | undefined, only?: CmDevice): Route {
     const target = this.#hostOf(destination)
     const from = source === undefined || isAny(source) ? undefined : source
@@ -92,7 +92,7 @@ export class CmDevices {
           ? this.#leadingTo(target, destination.scope)
           : this.#through(only, target)
     if (only !== undefined && chosen.device !== only)
-      throw new CallError('ENODEV', 'cm_id: the local address is of another device than the identifier')
+      throw new CallError('ENODEV', 'cm_id: the local address belongs to another device than the identifier')
     const isHere = this.withAddress(target) !== undefined || isMulticastGid(target)
     if (this.#routing.closed && !isHere)
       throw new CallError('EHOSTUNREACH', 'cm_id.resolveAddress: no device of this network has the address')
@@ -100,14 +100,14 @@ export class CmDevices {
   }
 
   /**
-   * Loopback means any device of this host; but if devices have addresses in 127.0.0.0/8 themselves, each of these is a
-   * separate host.
+   * A loopback address means any device of this host, unless devices have addresses in 127.0.0.0/8: then each of these
+   * addresses is a host of its own.
    */
   #hostOf(destination: SocketAddress): Uint8Array {
     const { address, family } = destination
     if (this.withAddress(address) !== undefined) return address
-    const isAnother = isLoopback(destination) && !this.#routing.closed && this.#onLoopback() !== undefined
-    if (isAnother || !(isLoopback(destination) || isAny(destination))) return address
+    const isOtherHost = isLoopback(destination) && !this.#routing.closed && this.#onLoopback() !== undefined
+    if (isOtherHost || !(isLoopback(destination) || isAny(destination))) return address
     return this.#first(family === Family.INET).localGid
   }
 
@@ -133,7 +133,7 @@ export class CmDevices {
     return this.#first(isMappedIpv4(target))
   }
 
-  /** The first device address that satisfies `is`, and its device. */
+  /** The first device address that satisfies `isWanted`, and its device. */
   #find(isWanted: (entry: GidTableEntry) => boolean): Omit<Route, 'remoteGid'> | undefined {
     for (const device of this.#devices.values())
       for (const entry of device.device.ports[0]!.gids.entries)
@@ -141,21 +141,21 @@ export class CmDevices {
     return undefined
   }
 
-  /** From an address of the device of the same family as `target`. */
+  /** An address of `device` of the same family as `target`. */
   #through(device: CmDevice, target: Uint8Array): Omit<Route, 'remoteGid'> {
     const { entries } = device.device.ports[0]!.gids
-    const isAlike = (one: Uint8Array): boolean =>
-      isMappedIpv4(one) === isMappedIpv4(target) && isLinkLocal(one) === isLinkLocal(target)
-    const entry = entries.find(one => one !== undefined && isAlike(one.gid))
+    const isSameKind = (own: Uint8Array): boolean =>
+      isMappedIpv4(own) === isMappedIpv4(target) && isLinkLocal(own) === isLinkLocal(target)
+    const entry = entries.find(candidate => candidate !== undefined && isSameKind(candidate.gid))
     if (entry === undefined)
       throw new CallError('ENETUNREACH', 'cm_id.resolveAddress: the device has no address of that family')
     return { device, localGid: entry.gid }
   }
 
-  /** A link-local address only if there is no other one. */
+  /** The first address of a family; a link-local address only if there is no other. */
   #first(ipv4: boolean): Omit<Route, 'remoteGid'> {
-    const isAlike = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === ipv4
-    const found = this.#find(entry => isAlike(entry) && !isLinkLocal(entry.gid)) ?? this.#find(isAlike)
+    const isFamily = ({ gid }: GidTableEntry): boolean => isMappedIpv4(gid) === ipv4
+    const found = this.#find(entry => isFamily(entry) && !isLinkLocal(entry.gid)) ?? this.#find(isFamily)
     if (found === undefined)
       throw new CallError('ENODEV', `cm_id: no device has an address of ${ipv4 ? 'IPv4' : 'IPv6'}`)
     return found
@@ -171,7 +171,7 @@ export class CmDevices {
     return this.#find(({ gid }) => isLoopbackIpv4(gid))
   }
 
-  /** The binding of a local address: none yet if it is a wildcard. Throws CallError EADDRNOTAVAIL. */
+  /** The device to which a local address binds; undefined for a wildcard. Throws CallError EADDRNOTAVAIL. */
   bound(source: SocketAddress, only?: CmDevice): CmDevice | undefined {
     if (isAny(source)) return undefined
     const device = this.withAddress(source.address, source.scope) ?? (isLoopback(source) ? this.#any() : undefined)

@@ -9,7 +9,7 @@ import type { RecordOf } from '../../spec/schema/schema.ts'
 import type { PortHolder } from './ports.ts'
 import type { SocketAddress } from './socket-address.ts'
 
-/** Linux's rdma_cm states, without those in which only the system is waited for. */
+/** Linux's rdma_cm states, without those that only wait for the system. */
 export type IdState =
   | 'IDLE'
   | 'ADDR_BOUND'
@@ -22,7 +22,7 @@ export type IdState =
 
 /** A device for connections. */
 export interface CmDevice {
-  /** The connection manager's number of it, never reused. */
+  /** The connection manager's device number, never reused. */
   readonly number: number
   readonly device: Device
   readonly caGuid: bigint
@@ -45,7 +45,7 @@ export interface ChosenPath {
   readonly record: Uint8Array
 }
 
-/** The contents of an event, without its type. */
+/** The details of an event, without its type. */
 export interface EventDetails {
   /** 0, a negative errno, or the reason of a REJ. */
   readonly status?: number
@@ -57,7 +57,7 @@ export interface EventDetails {
 /** The owner of an identifier: a program by its channel, or code in this process. */
 export interface IdOwner {
   event(type: number, details: EventDetails, request?: Identifier): void
-  /** An identifier for a peer's request, with the same owner; undefined if there is no room for it. */
+  /** Creates an identifier for a peer's request, with the same owner; undefined if there is no space for it. */
   createRequest(template: { readonly portSpace: number; readonly qpType: number }): Identifier | undefined
 }
 
@@ -78,7 +78,7 @@ export class Identifier implements PortHolder {
   source: SocketAddress | undefined
   destination: SocketAddress | undefined
   device: CmDevice | undefined
-  /** For an identifier that a program created on a device: that device only. */
+  /** The only device that the identifier may use: the device on which a program created it. */
   readonly only: CmDevice | undefined
   /** GIDs of the path, 16 bytes; set with the device. */
   localGid: Uint8Array | undefined
@@ -86,12 +86,12 @@ export class Identifier implements PortHolder {
   flowLabel = 0
   /** MAC of the device when the identifier was bound to it; undefined where it cannot change. */
   mac: string | undefined
-  /** Its neighbour when the route was resolved; undefined where MACs are not known. */
+  /** The next hop when the route was resolved; undefined where MACs are not known. */
   neighbour: Neighbour | undefined
   /** The path set by its consumer, instead of a resolved one. */
   route: ChosenPath | undefined
   connection: CmConnection | undefined
-  /** Of a listener: requests that its owner has not handled yet, and their maximum. */
+  /** Of a listener: requests that its owner has not handled yet, and their maximum number. */
   readonly unread = new Set<Identifier>()
   backlog = 0
   /** Of a request: its listener, until its owner has handled it. */
@@ -100,20 +100,20 @@ export class Identifier implements PortHolder {
   isUnanswered = false
   /** Its multicast memberships, which end with it. */
   readonly groups = new Set<CoreObject>()
-  /** Events of it that its program has not read. */
+  /** Number of its events that its program has not read. */
   waiting = 0
   reuseAddress = false
   onlyIpv6 = false
   trafficClass = 0
   /** The consumer's options of enhanced connection establishment. */
   ece: Ece | undefined
-  /** Exponent; undefined: the connection manager's default. */
+  /** Timeout exponent; undefined: the connection manager's default. */
   ackTimeout: number | undefined
   minRnrTimer: number | undefined
   qkey: number
   /** First PSN expected from the peer. */
   readonly startingPsn: number
-  /** Handle of its object. */
+  /** The object of the identifier. */
   object: CoreObject | undefined
 
   constructor(
@@ -132,7 +132,7 @@ export class Identifier implements PortHolder {
     this.qkey = qkey
   }
 
-  /** Undefined: its queue pairs have no connections. */
+  /** Undefined for datagrams, which have no connections. */
   get transport(): CmTransport | undefined {
     return transports[this.qpType]
   }
@@ -141,8 +141,8 @@ export class Identifier implements PortHolder {
     return this.state === 'LISTEN'
   }
 
-  /** The owner has read or handled this request: the backlog has room for another. */
-  noticed(): void {
+  /** The owner has read or handled this request; the backlog has space for another. */
+  leaveBacklog(): void {
     this.listener?.unread.delete(this)
     this.listener = undefined
   }

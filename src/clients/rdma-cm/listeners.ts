@@ -1,5 +1,5 @@
 /*
- * The listeners of each service id, and which of several a request is for (cma_find_listener of Linux's cma.c).
+ * The listeners of each service id, and which of them a request is for (cma_find_listener of Linux's cma.c).
  */
 import type { CmListener } from '../../cm/connection.ts'
 import type { CmEngine } from '../../cm/engine.ts'
@@ -8,7 +8,7 @@ import { rdmaCmServiceId } from '../../wire/mad.ts'
 import type { CmDevice, Identifier } from './identifier.ts'
 import { Family, isAny, isLoopback, type SocketAddress } from './socket-address.ts'
 
-/** One service id that identifiers listen to. */
+/** A service id and the identifiers that listen to it. */
 interface Service {
   readonly listener: CmListener
   readonly ids: Set<Identifier>
@@ -18,7 +18,7 @@ export const serviceIdOf = ({ portSpace }: Identifier, address: SocketAddress): 
   address.family === Family.IB ? address.serviceId : rdmaCmServiceId(portSpace, address.port)
 
 const NONE = 0
-const WILDCARD_OF_BOTH = 1
+const WILDCARD_OF_BOTH_FAMILIES = 1
 const WILDCARD = 2
 const LOOPBACK = 3
 const EXACT = 4
@@ -27,7 +27,8 @@ const EXACT = 4
 const matchOf = ({ source, device, only, onlyIpv6 }: Identifier, local: SocketAddress, to: CmDevice): number => {
   if (source === undefined || (only !== undefined && only !== to)) return NONE
   const isFamily = source.family === local.family || source.family === Family.IB
-  if (isAny(source)) return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH : NONE
+  if (isAny(source))
+    return isFamily ? WILDCARD : source.family === Family.INET6 && !onlyIpv6 ? WILDCARD_OF_BOTH_FAMILIES : NONE
   if (!isFamily || device !== to) return NONE
   if (isSameAddress(source.address, local.address)) return EXACT
   // 127.0.0.1 means any device of this host.
@@ -69,18 +70,20 @@ export class Listeners {
     this.#services.delete(serviceId)
   }
 
-  /** The listener to a service at an address of a device: its address precedes a wildcard. */
+  /** The listener to a service at an address of a device. A specific address has precedence over a wildcard. */
   find(serviceId: bigint, local: SocketAddress, device: CmDevice): Identifier | undefined {
     let best: Identifier | undefined
-    let fit = NONE
+    let bestMatch = NONE
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
-      const found = matchOf(id, local, device)
-      if (found > fit) [best, fit] = [id, found]
+      const match = matchOf(id, local, device)
+      if (match > bestMatch) [best, bestMatch] = [id, match]
     }
     return best
   }
 
-  /** The listener to a service id bound by AF_IB to this address or any: its requests have no rdma_cm header. */
+  /**
+   * A listener to a service id that is bound by AF_IB to this address or to any: its requests have no rdma_cm header.
+   */
   findIb(serviceId: bigint, gid: Uint8Array): Identifier | undefined {
     for (const id of this.#services.get(serviceId)?.ids ?? []) {
       const { source } = id

@@ -7,7 +7,7 @@ import type { Identifier } from './identifier.ts'
 import { parsePathOption } from './path-record.ts'
 import type { RdmaCm } from './rdma-cm.ts'
 
-/** By level ID: length of the value in bytes, and effect. */
+/** By option of level ID: length of the value in bytes, and effect. */
 const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Identifier, value: number): void }>> = {
   // TOS
   0: {
@@ -23,7 +23,7 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
       if (value === 0 && id.state !== 'IDLE')
         throw new CallError('EINVAL', `cm_id.setOption: REUSEADDR cannot be cleared in state ${id.state}, only in IDLE`)
       if (value !== 0 && id.state === 'LISTEN')
-        throw new CallError('EINVAL', 'cm_id.setOption: REUSEADDR of an identifier that listens')
+        throw new CallError('EINVAL', 'cm_id.setOption: REUSEADDR cannot be set in state LISTEN')
       id.reuseAddress = value !== 0
     },
   },
@@ -32,7 +32,10 @@ const idOptions: Readonly<Record<number, { readonly bytes: number; set(id: Ident
     bytes: 4,
     set(id, value) {
       if (id.state !== 'IDLE' && id.state !== 'ADDR_BOUND')
-        throw new CallError('EINVAL', `cm_id.setOption: AFONLY in state ${id.state}, not IDLE or ADDR_BOUND`)
+        throw new CallError(
+          'EINVAL',
+          `cm_id.setOption: AFONLY cannot be set in state ${id.state}, only in IDLE and ADDR_BOUND`,
+        )
       id.onlyIpv6 = value !== 0
     },
   },

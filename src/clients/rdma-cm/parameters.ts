@@ -1,5 +1,5 @@
 /*
- * Contents of events and requests of rdma_cm as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and private
+ * Contents of rdma_cm events and requests as records: Linux's rdma_ucm_conn_param and rdma_ucm_ud_param, and private
  * data with rdma_cm's header.
  */
 import type { CmConnection } from '../../cm/connection.ts'
@@ -19,57 +19,57 @@ export const UDP_QKEY = 0x0123_4567
 /** Offset of the application's private data: AF_IB has no header. */
 export const headerBytes = ({ source }: Identifier): number => (source?.family === Family.IB ? 0 : rdmaCmHeader.bytes)
 
-/** Shared: these arrays are never written. */
+/** Shared records, never written. */
 const noParameters = zeroRecord(CmConnectionParameters)
 const noDatagram = zeroRecord(CmDatagramParameters)
 
-const padded = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
-  // Mostly padding.
+const paddedData = (bytes: Uint8Array): { privateData: Uint8Array; privateDataLength: number } => {
+  // Private data is often zeros only: then no array is allocated.
   if (areZeros(bytes)) return { privateData: noParameters.privateData, privateDataLength: bytes.length }
   const privateData = new Uint8Array(PRIVATE_DATA_BYTES)
   privateData.set(bytes)
   return { privateData, privateDataLength: bytes.length }
 }
 
-/** The private data of a request: header and the application's data. EINVAL if it is longer than `max`. */
-export const requestData = (id: Identifier, own: Uint8Array, max: number, what: string): Uint8Array => {
-  const room = max - headerBytes(id)
-  if (own.length > room)
-    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${room}`)
+/** The private data of a request: rdma_cm's header and the application's data. EINVAL if it is longer than `limit`. */
+export const requestData = (id: Identifier, data: Uint8Array, limit: number, what: string): Uint8Array => {
+  const room = limit - headerBytes(id)
+  if (data.length > room)
+    throw new CallError('EINVAL', `${what}: ${data.length} bytes of private data; the message has space for ${room}`)
   const { source, destination } = id
-  if (headerBytes(id) === 0 || source === undefined || destination === undefined) return own
+  if (headerBytes(id) === 0 || source === undefined || destination === undefined) return data
   const ipVersion = source.family === Family.INET ? 4 : 6
   const addresses = { source: headerAddress(source), destination: headerAddress(destination) }
-  return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, own)
+  return emitRdmaCmHeader({ ipVersion, port: source.port, ...addresses }, data)
 }
 
-/** The private data of a reply. EINVAL if it is longer than `max`. */
-export const answerData = (own: Uint8Array, max: number, what: string): Uint8Array => {
-  if (own.length > max)
-    throw new CallError('EINVAL', `${what}: ${own.length} bytes of private data, the message takes ${max}`)
-  return own
+/** The private data of a reply. EINVAL if it is longer than `limit`. */
+export const answerData = (data: Uint8Array, limit: number, what: string): Uint8Array => {
+  if (data.length > limit)
+    throw new CallError('EINVAL', `${what}: ${data.length} bytes of private data; the message has space for ${limit}`)
+  return data
 }
 
 /** The private data of a record, by its length field. */
 export const ownData = (from: { privateData: Uint8Array; privateDataLength: number }): Uint8Array =>
   from.privateData.subarray(0, from.privateDataLength)
 
-/** Private data only. */
-export const withData = (bytes: Uint8Array): ConnectionParameters => ({
+/** Connection parameters with private data only. */
+export const connectionData = (bytes: Uint8Array): ConnectionParameters => ({
   ...noParameters,
-  ...padded(bytes),
+  ...paddedData(bytes),
 })
 
-/** The same for a resolved service id. */
-export const withDatagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...padded(bytes) })
+/** Datagram parameters with private data only. */
+export const datagramData = (bytes: Uint8Array): DatagramParameters => ({ ...noDatagram, ...paddedData(bytes) })
 
-/** The parameters of a REQ, with the peer's limits from this end's view. */
+/** The parameters of a REQ; the peer's limits are swapped to this end's view. */
 export const requestParameters = (
   message: Extract<CmMessage, { name: 'REQ' }>,
   dataAt: number,
 ): ConnectionParameters => ({
   ...noParameters,
-  ...padded(message.privateData.subarray(dataAt)),
+  ...paddedData(message.privateData.subarray(dataAt)),
   qpNum: message.qpn,
   responderResources: message.initiatorDepth,
   initiatorDepth: message.responderResources,
@@ -84,7 +84,7 @@ export const replyParameters = (
   { agreed }: CmConnection,
 ): ConnectionParameters => ({
   ...noParameters,
-  ...padded(message.privateData),
+  ...paddedData(message.privateData),
   qpNum: agreed.remoteQpn,
   responderResources: message.initiatorDepth,
   initiatorDepth: message.responderResources,
@@ -93,14 +93,14 @@ export const replyParameters = (
   srq: message.srq ? 1 : 0,
 })
 
-/** Where datagrams for `gid` go, from the device that the identifier is bound to. */
+/** The address of `gid` for datagrams of the identifier. */
 export const datagramParameters = (
   { device, localGid, trafficClass, flowLabel }: Identifier,
   gid: Uint8Array,
   to: { qpNum: number; qkey: number; privateData?: Uint8Array },
 ): DatagramParameters => ({
   ...noDatagram,
-  ...padded(to.privateData ?? new Uint8Array(0)),
+  ...paddedData(to.privateData ?? new Uint8Array(0)),
   qpNum: to.qpNum,
   qkey: to.qkey,
   dgid: gid,

@@ -20,7 +20,7 @@ const PKEY = 0xffff
 const RECORD_BYTES = 64
 /** struct ib_path_rec_data: flags, a reserved word, and the record. */
 const OPTION_BYTES = 8 + RECORD_BYTES
-/** Mask of a value after a selector. */
+/** Mask of the value that follows a selector. */
 const SIX_BITS = 0x3f
 
 /** Empty until the route is resolved. */
@@ -31,8 +31,8 @@ export const pathRecord = (id: Identifier): RecordOf<typeof CmPathRecord>[] => {
   if (id.route !== undefined) return [{ flags: FLAGS, reserved: 0, record: id.route.record }]
   const record = new Uint8Array(RECORD_BYTES)
   const view = new DataView(record.buffer)
-  const named = id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0)
-  view.setBigUint64(0, source?.family === Family.IB ? (destination?.serviceId ?? 0n) : named)
+  const serviceId = id.connection?.serviceId ?? rdmaCmServiceId(id.portSpace, destination?.port ?? 0)
+  view.setBigUint64(0, source?.family === Family.IB ? (destination?.serviceId ?? 0n) : serviceId)
   record.set(remoteGid, 8)
   record.set(localGid, 24)
   view.setUint32(44, ((id.flowLabel << 8) | HOP_LIMIT) >>> 0)
@@ -64,12 +64,15 @@ const parse = (record: Uint8Array): ChosenPath => {
 }
 
 /**
- * The path in option RDMA_OPTION_IB_PATH: the first record that is primary in both directions, as in Linux. Throws
- * CallError EINVAL.
+ * The path of option RDMA_OPTION_IB_PATH: the first record whose flags say primary and bidirectional, as in Linux.
+ * Throws CallError EINVAL.
  */
 export const parsePathOption = (value: Uint8Array): ChosenPath => {
   if (value.length % OPTION_BYTES !== 0)
-    throw new CallError('EINVAL', `cm_id.setOption: a path has ${OPTION_BYTES} bytes, not ${value.length}`)
+    throw new CallError(
+      'EINVAL',
+      `cm_id.setOption: each path has ${OPTION_BYTES} bytes; ${value.length} is not a multiple`,
+    )
   const view = new DataView(value.buffer, value.byteOffset, value.byteLength)
   for (let at = 0; at < value.length; at += OPTION_BYTES)
     if (view.getUint32(at, true) === FLAGS) return parse(value.slice(at + 8, at + OPTION_BYTES))

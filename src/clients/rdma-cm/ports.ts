@@ -6,11 +6,11 @@ import { CallError } from '../../spec/errno.ts'
 import { isSameAddress } from '../../wire/address.ts'
 import { Family, isAny, type SocketAddress } from './socket-address.ts'
 
-/** A bound identifier, as the table sees it. */
+/** A bound identifier. */
 export interface PortHolder {
   readonly portSpace: number
   readonly source: SocketAddress | undefined
-  /** The only device that it is for. */
+  /** The only device that it may use. */
   readonly only: object | undefined
   readonly reuseAddress: boolean
   /** IPv6 only: the wildcard address does not include IPv4. */
@@ -27,17 +27,17 @@ const conflict = (
   a: PortHolder,
   source: SocketAddress,
   b: PortHolder,
-  share: boolean,
+  mayShare: boolean,
 ): 'EADDRINUSE' | 'EADDRNOTAVAIL' | undefined => {
   const other = b.source
   if (a.only !== undefined && b.only !== undefined && a.only !== b.only) return undefined
-  if (other === undefined || share) return undefined
-  // A GID as an address of either family.
-  const isOfIb = source.family === Family.IB || other.family === Family.IB
-  const isAlike = isOfIb || source.family === other.family
-  if (!isAlike && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
+  if (other === undefined || mayShare) return undefined
+  // An AF_IB address may be of either family.
+  const isAfIb = source.family === Family.IB || other.family === Family.IB
+  const isSameFamily = isAfIb || source.family === other.family
+  if (!isSameFamily && (source.family === Family.INET6 ? a : b).onlyIpv6) return undefined
   if (isAny(source) || isAny(other)) return 'EADDRNOTAVAIL'
-  return isAlike && isSameAddress(source.address, other.address) ? 'EADDRINUSE' : undefined
+  return isSameFamily && isSameAddress(source.address, other.address) ? 'EADDRINUSE' : undefined
 }
 
 export class PortTable {
@@ -50,8 +50,8 @@ export class PortTable {
   }
 
   /**
-   * Binds `holder` to the port of `source`, or for 0 to a free one; returns the port. Throws CallError EADDRINUSE,
-   * EADDRNOTAVAIL.
+   * Binds `holder` to the port of `source`, or to a free one if that is 0. Returns the port. Throws CallError
+   * EADDRINUSE, EADDRNOTAVAIL.
    */
   bind(holder: PortHolder, source: SocketAddress): number {
     const port = source.port === 0 ? this.#ephemeral(holder.portSpace) : source.port
@@ -64,7 +64,7 @@ export class PortTable {
     return port
   }
 
-  /** Whether a bound holder may listen: no other one is bound to its port. */
+  /** Throws CallError if another holder is bound to the port: then `holder` may not listen. */
   checkListen(holder: PortHolder, source: SocketAddress): void {
     for (const other of this.#holders.get(key(holder.portSpace, source.port)) ?? [])
       if (other !== holder) this.#refuse(conflict(holder, source, other, false), source.port)

@@ -1,6 +1,6 @@
 /*
- * Queue pair attributes for the states of a connection (rdma_init_qp_attr): from the agreed parameters, or before that
- * from the device only.
+ * Queue pair attributes for the states of a connection (rdma_init_qp_attr): from the agreed parameters, or before there
+ * are any, from the device only.
  */
 import { findGid } from '../../core/devices/gids.ts'
 import type { CmId } from '../../spec/classes/cm_id.ts'
@@ -14,7 +14,7 @@ type QpAttributes = Out<typeof CmId.methods.initQpAttr>
 const { RESET, INIT, RTR, RTS, ERR } = QpState.values
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
 
-/** States of connections that end, and those in which this end knows what the peer offers. */
+/** Connection states after the disconnect, and those in which the peer's parameters are known. */
 const ENDED: ReadonlySet<string> = new Set(['DREQ_SENT', 'DREQ_RCVD', 'TIMEWAIT'])
 const AGREED: ReadonlySet<string> = new Set([
   'REQ_RCVD',
@@ -30,7 +30,7 @@ const refuse = (reason: string): never => {
   throw new CallError('EINVAL', `cm_id.initQpAttr: ${reason}`)
 }
 
-/** Before there is a connection, and always for datagrams. */
+/** Before there is a connection; for datagrams always. */
 const unconnected = (id: Identifier, state: number): QpAttributes => ({
   state,
   pkeyIndex: 0,
@@ -38,7 +38,7 @@ const unconnected = (id: Identifier, state: number): QpAttributes => ({
   ...(id.qpType === QpType.values.UD ? { qkey: id.qkey } : { accessFlags: 0 }),
 })
 
-/** Of IB_DEVICE_FLUSH_GLOBAL and IB_DEVICE_FLUSH_PERSISTENT the access flags. */
+/** The access flags that IB_DEVICE_FLUSH_GLOBAL and IB_DEVICE_FLUSH_PERSISTENT grant. */
 const flushFlagsOf = ({ device }: Identifier): number =>
   Number(((device?.device.extended.deviceCapFlagsEx ?? 0n) >> 38n) & 3n) * FLUSH_GLOBAL
 
@@ -105,16 +105,17 @@ const toRts = ({ connection, qpType, ackTimeout }: Identifier): QpAttributes => 
 }
 
 /**
- * Attributes for a transition to `state`. Throws CallError EINVAL: no device yet, no connection yet, or no such
- * transition.
+ * Attributes for a transition to `state`. Throws CallError EINVAL without a device or connection, or if there is no
+ * such transition.
  */
 export const qpAttributesFor = (id: Identifier, state: number): QpAttributes => {
   if (id.device === undefined) return refuse('no device is known yet: resolve or bind an address')
   if (state > ERR) return refuse(`attribute state: ${state}; states are ${RESET} to ${ERR}`)
-  if (id.isListening) return refuse('it listens')
+  if (id.isListening) return refuse('the identifier is in state LISTEN')
   if (id.connection === undefined || id.qpType === QpType.values.UD) return unconnected(id, state)
-  const { state: reached } = id.connection
-  if (ENDED.has(reached) || (state !== INIT && !AGREED.has(reached))) refuse(`the connection is in state ${reached}`)
+  const { state: connectionState } = id.connection
+  if (ENDED.has(connectionState) || (state !== INIT && !AGREED.has(connectionState)))
+    refuse(`the connection is in state ${connectionState}`)
   if (state === INIT) return toInit(id)
   if (state === RTR) return toRtr(id)
   return state === RTS ? toRts(id) : refuse(`state ${state} is not INIT, RTR or RTS`)

@@ -1,6 +1,6 @@
 /*
- * Queue pairs whose states connection management changes itself (R17): to INIT when the request is sent, to RTR and RTS
- * with the agreed parameters, and to ERR when the connection ends. In between, programs may only move them to ERR.
+ * Queue pairs whose state connection management changes itself (R17): to INIT when the request is sent, to RTR and RTS
+ * with the agreed parameters, to ERR when the connection ends. In between, programs may only move them to ERR.
  */
 import { addHook } from '../../core/devices/registry.ts'
 import { callerWithoutMemory } from '../../core/dispatch/caller.ts'
@@ -20,7 +20,7 @@ import type { SocketAddress } from './socket-address.ts'
 const { INIT, RTR, RTS, ERR } = QpState.values
 const { ADDR_RESOLVED, ROUTE_RESOLVED, CONNECT_RESPONSE, CONNECT_ERROR, ESTABLISHED } = CmEventType.values
 const { DISCONNECTED, REJECTED, UNREACHABLE, ADDR_CHANGE, DEVICE_REMOVAL } = CmEventType.values
-/** 0.64 ms, the default here: Linux leaves the timer at 0, which is 655 ms. */
+/** 0.64 ms, the default of userdma; Linux leaves the timer at 0, which is 655 ms. */
 const MIN_RNR_TIMER = 12
 
 type ConnectedClass = typeof RcQp | typeof UcQp
@@ -29,10 +29,10 @@ const classes: Readonly<Record<number, ConnectedClass>> = {
   [QpType.values.UC]: UcQp,
 }
 
-/** The caller of these moves. */
+/** The caller of these state changes. */
 const management = callerWithoutMemory('connection management')
 
-/** Queue pairs of current connections, and the devices with a hook on programs' calls. */
+/** Queue pairs that belong to a connection, and devices whose modify calls are hooked. */
 const owned = new WeakSet<CoreObject>()
 const guarded = new WeakSet<Device>()
 
@@ -46,12 +46,15 @@ const guard = (device: Device): void => {
       pre({ caller }, object, args) {
         if (caller === management || !owned.has(object)) return
         if (args.state === ERR && Object.keys(args).length === 1) return
-        throw new CallError('EBUSY', `${cls.name}.modify: its connection decides; only a move to ERR is allowed`)
+        throw new CallError(
+          'EBUSY',
+          `${cls.name}.modify: the queue pair belongs to a connection; only a move to ERR is allowed`,
+        )
       },
     })
 }
 
-/** The queue pair with this handle. Throws CallError ENOENT, EINVAL. */
+/** The queue pair with this handle. Throws CallError ENOENT, EBUSY. */
 export const queuePairOf = ({ context }: CallContext, handle: number, where: string): CoreObject => {
   const object = findHandle(context.handles, handle)
   if (object === undefined) throw new CallError('ENOENT', `${where}: attribute qp: there is no object ${handle}`)
@@ -62,7 +65,7 @@ export const queuePairOf = ({ context }: CallContext, handle: number, where: str
 
 const numberOf = (qp: CoreObject): number => (qp.state as { readonly qpn: number }).qpn
 
-/** Sits between an identifier and its owner while the connection lasts. */
+/** Receives the events of an identifier before its owner, for as long as the connection lasts. */
 class QueuePairOwner implements IdOwner {
   readonly #cm: RdmaCm
   readonly #id: Identifier
@@ -93,7 +96,10 @@ class QueuePairOwner implements IdOwner {
     if (this.#id.owner === this) this.#id.owner = this.#owner
   }
 
-  /** Throws CallError: EINVAL if the program has moved it to an unexpected state, ENOENT once it is destroyed. */
+  /**
+   * Moves the queue pair through `states`. Throws CallError: EINVAL if the program has moved it to an unexpected state,
+   * ENOENT if it is destroyed.
+   */
   move(...states: readonly number[]): void {
     for (const state of states) {
       const attributes = qpAttributesFor(this.#id, state)
@@ -103,12 +109,12 @@ class QueuePairOwner implements IdOwner {
     }
   }
 
-  /** The peer's request, limited by what the owner grants. */
+  /** The agreed limits, bounded by those of the owner. */
   #reliable(state: number, { maxDestRdAtomic = 0, maxRdAtomic = 0 }: ReturnType<typeof qpAttributesFor>): object {
     const { responderResources, initiatorDepth } = this.#limits
     if (state === RTR)
       return {
-        // The peer's rights are known only now.
+        // Depends on the peer's parameters, which INIT did not know.
         accessFlags: accessFlagsFor(this.#id),
         maxDestRdAtomic: Math.min(maxDestRdAtomic, responderResources),
         minRnrTimer: this.#id.minRnrTimer ?? MIN_RNR_TIMER,
@@ -127,7 +133,7 @@ class QueuePairOwner implements IdOwner {
     try {
       this.#modify({ state: ERR })
     } catch (error) {
-      // A queue pair that is destroyed or in RESET needs no move.
+      // A queue pair that is destroyed or in RESET needs no transition.
       if (!(error instanceof CallError)) throw error
     }
   }
@@ -138,9 +144,9 @@ class QueuePairOwner implements IdOwner {
       this.#answered(details)
       return
     }
-    // One that has not left INIT can be connected again by the same identifier.
+    // A queue pair that is still in INIT can be connected again by the same identifier.
     if (type === DISCONNECTED || type === DEVICE_REMOVAL || (type === REJECTED && this.#hasLeftInit)) this.#fail()
-    // After UNREACHABLE of a neighbour that has moved (`neighbourChanged`) the connection continues.
+    // After UNREACHABLE because a neighbour's MAC changed (`neighbourChanged`), the connection continues.
     const continues =
       type === ESTABLISHED || type === ADDR_CHANGE || (type === UNREACHABLE && this.#id.state === 'CONNECT')
     if (!continues) this.release()
@@ -166,7 +172,7 @@ class QueuePairOwner implements IdOwner {
   }
 }
 
-/** From an address or a resolved route to ESTABLISHED, or an event with the reason of the failure. */
+/** Connects from an address or a resolved route to ESTABLISHED; a later failure is reported by an event. */
 export const connectQueuePair = (
   cm: RdmaCm,
   id: Identifier,
@@ -178,7 +184,7 @@ export const connectQueuePair = (
   try {
     if (destination !== undefined) cm.resolveAddress(id, destination, undefined)
     if (id.state === 'ADDR_RESOLVED') cm.resolveRoute(id)
-    // An event has already reported why there is no route.
+    // No route: an event was raised already.
     if (destination !== undefined && id.state === 'ADDR_BOUND') return
     owner.move(INIT)
     cm.connect(id, { ...parameters, qpNum: numberOf(qp) })
@@ -188,7 +194,7 @@ export const connectQueuePair = (
   }
 }
 
-/** Accepts a request with a queue pair that is made ready to send first. */
+/** Accepts a request with a queue pair, which is moved to RTS first. */
 export const acceptWithQueuePair = (
   cm: RdmaCm,
   id: Identifier,

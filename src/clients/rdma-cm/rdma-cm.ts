@@ -1,8 +1,8 @@
 /*
- * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). As a client of the
- * subsystem it owns identifiers before their device is known; listeners without an address listen on every device,
- * including later ones; a removed device ends the identifiers bound to it. Rules, events and errors are Linux's
- * (cma.c). The MAD layer carries messages; the caller supplies the time.
+ * rdma_cm: connections by IP addresses and ports, on the InfiniBand connection manager (R17, R18). It is a client of
+ * the subsystem, and owns identifiers also before their device is known. Listeners without an address listen on every
+ * device, also on devices that are added later; removing a device ends the identifiers bound to it. Rules, events and
+ * errors are Linux's (cma.c). The MAD layer carries the messages; the caller supplies the time.
  */
 import type { CmConnection, CmPath } from '../../cm/connection.ts'
 import { CmEngine } from '../../cm/engine.ts'
@@ -47,14 +47,14 @@ export interface RdmaCmEnvironment {
   readonly routing?: Routing
   /** Whether a client may connect this queue pair of a device; default: any. */
   readonly mayConnect?: (client: Context, device: Device, qpn: number) => boolean
-  /** Messages wait for the devices' next turn. */
+  /** Messages wait for the devices' next poll. */
   readonly wake?: () => void
 }
 
-/** The part of the MAD layer that it uses. */
+/** The part of the MAD layer that rdma_cm uses. */
 export type Datagrams = Pick<MadLayer, 'register' | 'send' | 'has'>
 
-/** Linux's values (cma.c): exponents of times, and number of retries. */
+/** Linux's values (cma.c): timeouts as exponents, and numbers of retries. */
 const RESPONSE_TIMEOUT = 20
 const MAX_RETRIES = 15
 const PACKET_LIFE_TIME = 16
@@ -75,9 +75,9 @@ export class RdmaCm implements EventHost {
   readonly #ports: PortTable
   readonly #listeners: Listeners
   readonly #ids = new Map<CmConnection, Identifier>()
-  /** Every identifier that is bound to a device. */
+  /** The identifiers bound to each device. */
   readonly #bound = new Map<CmDevice, Set<Identifier>>()
-  /** MACs of devices whose interface may change its MAC, a bond. */
+  /** MACs of devices whose interface may change its MAC (bonds). */
   readonly #macs = new Map<CmDevice, string>()
   readonly #close: () => void
   #identifiers = 0
@@ -101,7 +101,7 @@ export class RdmaCm implements EventHost {
       oui: 0,
       methods: [MAD_METHOD_SEND],
       receive: (device, mad, from) => {
-        const known = this.devices.of(device)
+        const known = this.devices.forDevice(device)
         if (known !== undefined) this.#receive(known, mad, from)
       },
     })
@@ -213,7 +213,7 @@ export class RdmaCm implements EventHost {
     this.#requireQueuePair(id, parameters.qpNum, 'cm_id.connect')
     const serviceId = serviceIdOf(id, id.destination as SocketAddress)
     const own = ownData(parameters)
-    // A rejected identifier tries again with its address and route.
+    // After a rejection: with the same address and route.
     const connection = id.connection ?? this.engine.create(path)
     try {
       if (id.qpType === QpType.values.UD)
@@ -261,20 +261,20 @@ export class RdmaCm implements EventHost {
     if (id.state !== 'ADDR_BOUND' || source === undefined)
       throw new CallError('EINVAL', `cm_id.listen: it is in state ${id.state}, not IDLE or ADDR_BOUND`)
     this.#ports.checkListen(id, source)
-    // From now on no other identifier shares the port.
+    // No other identifier shares the port any more.
     id.reuseAddress = false
     this.#listeners.add(id, source)
     id.backlog = backlog > 0 && backlog < MAX_BACKLOG ? backlog : MAX_BACKLOG
     id.state = 'LISTEN'
   }
 
-  /** Accepts a request; without parameters confirms the peer's reply. */
+  /** Accepts a request. Without parameters: confirms the peer's reply. */
   accept(id: Identifier, parameters: ConnectionParameters | undefined): void {
     const { connection } = id
     if (id.state !== 'CONNECT' || connection === undefined)
       throw new CallError('EINVAL', `cm_id.accept: it is in state ${id.state}, with nothing to accept`)
     if (parameters !== undefined) this.#requireQueuePair(id, parameters.qpNum, 'cm_id.accept')
-    id.noticed()
+    id.leaveBacklog()
     try {
       if (parameters === undefined) this.engine.ready(connection)
       else if (id.qpType === QpType.values.UD) {
@@ -302,7 +302,7 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** A failed `accept` rejects, as on Linux, in states in which that is possible. */
+  /** A failed `accept` rejects the request, as on Linux, where its state allows that. */
   #refuseAccepted(id: Identifier, connection: CmConnection): void {
     try {
       if (id.qpType === QpType.values.UD) this.engine.resolved(connection, { status: sidrStatus.REJECT })
@@ -316,7 +316,7 @@ export class RdmaCm implements EventHost {
   reject(id: Identifier, privateData: Uint8Array, reason: number): void {
     const { connection } = id
     if (connection === undefined) throw new CallError('EINVAL', 'cm_id.reject: there is nothing to reject')
-    id.noticed()
+    id.leaveBacklog()
     try {
       if (id.qpType === QpType.values.UD)
         this.engine.resolved(connection, {
@@ -360,10 +360,10 @@ export class RdmaCm implements EventHost {
     this.flush()
   }
 
-  /** Ends everything. */
+  /** Destroys the identifier and its connection. */
   destroy(id: Identifier): void {
     this.#identifiers--
-    id.noticed()
+    id.leaveBacklog()
     this.#listeners.remove(id)
     if (id.device !== undefined) this.#bound.get(id.device)?.delete(id)
     this.#ports.release(id)
@@ -382,7 +382,7 @@ export class RdmaCm implements EventHost {
    * ADDR_CHANGE: ARP caches of peers may be wrong (Linux: after the failover of a bond).
    */
   hardwareAddress(device: Device, mac: Uint8Array): void {
-    const known = this.devices.of(device)
+    const known = this.devices.forDevice(device)
     if (known === undefined) return
     const text = mac.join(':')
     if (this.#macs.get(known) === text) return
@@ -396,7 +396,7 @@ export class RdmaCm implements EventHost {
    * UNREACHABLE: their peer may be another host (Linux: cma_netevent_callback).
    */
   neighbourChanged(device: Device, address: Uint8Array, mac: string): void {
-    const known = this.devices.of(device)
+    const known = this.devices.forDevice(device)
     if (known === undefined) return
     const moved: Identifier[] = []
     for (const id of this.#bound.get(known) ?? []) {
@@ -408,10 +408,10 @@ export class RdmaCm implements EventHost {
     if (moved.length > 0) this.#core.run(this.#tellBound(known, moved, UNREACHABLE, { status: -Errno.ETIMEDOUT }))
   }
 
-  /** Yields after each: they may be very many. */
+  /** Yields after each: there may be thousands. */
   *#tellBound(device: CmDevice, ids: readonly Identifier[], type: number, details: EventDetails): Generator<void> {
     for (const id of ids) {
-      // it may be destroyed by now, or its device removed
+      // The identifier may be destroyed, or its device removed, by now.
       if (this.#bound.get(device)?.has(id)) this.#notify(id, type, details)
       yield
     }
@@ -445,12 +445,12 @@ export class RdmaCm implements EventHost {
     this.#ids.set(connection, id)
   }
 
-  /** Sends the engine's messages and reports its events. */
+  /** Sends the engine's messages and reports its events, until there are no more. */
   flush(): void {
     let sent = this.#transmit()
     for (let event = this.engine.pollEvent(); event !== undefined; event = this.engine.pollEvent()) {
       handleEvent(this, event)
-      // It may have been answered.
+      // The owner may have answered it.
       sent = this.#transmit() || sent
     }
     if (sent) this.#environment.wake?.()
@@ -475,7 +475,7 @@ export class RdmaCm implements EventHost {
     id.owner.event(type, details)
   }
 
-  /** Binds a port for the address; returns the address with it. */
+  /** Binds a port for the address; returns the address with that port. */
   #claim(id: Identifier, address: SocketAddress): SocketAddress {
     if (address.family !== Family.IB) return { ...address, port: this.#ports.bind(id, address) }
     // A service id contains port space and port, within its mask.
@@ -484,7 +484,7 @@ export class RdmaCm implements EventHost {
     return { ...address, port, serviceId: rdmaCmServiceId(id.portSpace, port), serviceMask: (1n << 64n) - 1n }
   }
 
-  /** Another identifier's queue pair belongs to that one's connection, which the peer would end as stale. */
+  /** EPERM for a queue pair of another user: the peer would end that queue pair's own connection as stale. */
   #requireQueuePair({ object, device }: Identifier, qpNum: number, what: string): void {
     const qpn = qpNum & 0xff_ffff
     if (qpn === 0 || object?.context === undefined || device === undefined) return
@@ -535,10 +535,10 @@ export class RdmaCm implements EventHost {
     this.#core.run(this.#tellRemoval(bound))
   }
 
-  /** Yields after each: they may be very many. */
+  /** Yields after each: there may be thousands. */
   *#tellRemoval(ids: Iterable<Identifier>): Generator<void> {
     for (const id of ids) {
-      // it may be destroyed by now
+      // The identifier may be destroyed by now.
       if (id.state === 'DEVICE_REMOVAL') this.#notify(id, DEVICE_REMOVAL, {})
       yield
     }
@@ -564,7 +564,7 @@ const pathThrough = (
   packetLifeTime: PACKET_LIFE_TIME,
 })
 
-/** The fields of REQ and REP about this end's queue pair. */
+/** The fields of REQ and REP that describe this end's queue pair. */
 const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParameters) => ({
   ece,
   qpn: parameters.qpNum & 0xff_ffff,
@@ -576,7 +576,7 @@ const offerOf = ({ startingPsn, ece }: Identifier, parameters: ConnectionParamet
   srq: parameters.srq !== 0,
 })
 
-/** The engine's refusals are mistakes of the caller. */
+/** An error of the engine is a mistake of the caller. */
 const asCallError = (error: unknown): unknown => {
   if (error instanceof CmError) return new CallError(error.code, `cm_id: ${error.message}`)
   return error instanceof RangeError ? new CallError('EINVAL', `cm_id: ${error.message}`) : error

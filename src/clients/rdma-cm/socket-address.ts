@@ -1,6 +1,6 @@
 /*
- * Addresses in the form of programs, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service id.
- * Here all are one record; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
+ * Socket addresses as programs pass them, Linux's struct sockaddr: IPv4, IPv6, and AF_IB, which has a GID and a service
+ * id. Here one record holds all three; IPv4 is ::ffff:a.b.c.d, RoCE's GID.
  */
 import { ADDRESS_BYTES, SOCKADDR_BYTES } from '../../spec/classes/cm_parameters.ts'
 import { isMappedIpv4 } from '../../wire/address.ts'
@@ -9,7 +9,7 @@ export const Family = { INET: 2, INET6: 10, IB: 27 } as const
 
 export interface SocketAddress {
   readonly family: number
-  /** Of AF_IB the last 16 bits of the service id. */
+  /** For AF_IB: the last 16 bits of the service id. */
   readonly port: number
   /** 16 bytes. */
   readonly address: Uint8Array
@@ -31,11 +31,11 @@ const mapped = (from: Uint8Array, at: number): Uint8Array => {
   return bytes
 }
 
-const none = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
+const noExtras = { flowInfo: 0, scope: 0, serviceId: 0n, serviceMask: 0n }
 
 /** An IPv4 or IPv6 address from its 16 bytes. */
 export const ipAddress = (address: Uint8Array, port: number, scope = 0): SocketAddress => ({
-  ...none,
+  ...noExtras,
   family: isMappedIpv4(address) ? Family.INET : Family.INET6,
   address,
   port,
@@ -47,7 +47,7 @@ const noIpv6 = new Uint8Array(16)
 
 /** The zero address of the same family. */
 export const anyAddress = (family: number): SocketAddress => ({
-  ...none,
+  ...noExtras,
   family,
   port: 0,
   address: family === Family.INET ? noIpv4 : noIpv6,
@@ -57,11 +57,11 @@ export const anyAddress = (family: number): SocketAddress => ({
 export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
   const family = view.getUint16(0, true)
-  if (family === Family.INET) return { ...none, family, port: view.getUint16(2), address: mapped(bytes, 4) }
+  if (family === Family.INET) return { ...noExtras, family, port: view.getUint16(2), address: mapped(bytes, 4) }
   if (family === Family.INET6) {
     const address = bytes.slice(8, 24)
     return {
-      ...none,
+      ...noExtras,
       family,
       port: view.getUint16(2),
       address,
@@ -72,7 +72,7 @@ export const parseAddress = (bytes: Uint8Array): SocketAddress | undefined => {
   if (family !== Family.IB) return undefined
   const serviceId = view.getBigUint64(24)
   return {
-    ...none,
+    ...noExtras,
     family,
     port: Number(serviceId & 0xffffn),
     address: bytes.slice(8, 24),
@@ -104,13 +104,13 @@ export const emitAddress = (from: SocketAddress): Uint8Array => {
   return bytes
 }
 
-/** Whether the bytes from `first` to before `end` are zeros. */
+/** Whether the bytes from `first` up to but not including `end` are zeros. */
 export const areZeros = (bytes: Uint8Array, first = 0, end = bytes.length): boolean => {
   for (let i = first; i < end; i++) if (bytes[i] !== 0) return false
   return true
 }
 
-/** Whether it is a wildcard address. */
+/** Whether the address is a wildcard. */
 export const isAny = ({ family, address }: SocketAddress): boolean => areZeros(address, family === Family.INET ? 12 : 0)
 
 export const isLoopback = ({ family, address }: SocketAddress): boolean =>

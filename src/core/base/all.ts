@@ -1,6 +1,6 @@
 /*
- * Core's own methods of all classes; a device has the classes that its driver lists (R19). A class without common
- * methods needs no line here: its declaration is enough.
+ * Core's own methods of all classes (R19). A device has the classes that its driver lists. A class that has no methods
+ * of core's own needs no entry here.
  */
 import { classes } from '../../spec/classes.ts'
 import { driverClass } from '../devices/driver.ts'
@@ -39,5 +39,5 @@ const own: readonly DriverClass[] = [
 
 export const coreClasses: readonly DriverClass[] = [
   ...own,
-  ...classes.filter(cls => !own.some(line => line.class === cls)).map(cls => driverClass(cls)),
+  ...classes.filter(cls => !own.some(known => known.class === cls)).map(cls => driverClass(cls)),
 ]

@@ -1,6 +1,6 @@
 /*
- * Core's own methods of device and port (R8): opening a context, and queries, from the driver's description and the GID
- * tables.
+ * Core's own methods of classes device and port (R8): opening a context, and queries, answered from the driver's
+ * description and the GID tables.
  */
 import { Device } from '../../spec/classes/device.ts'
 import { Port } from '../../spec/classes/port.ts'
@@ -12,7 +12,7 @@ import { Lifecycle, type Port as PortState } from '../model.ts'
 import { createDescriptor } from '../objects/lifetime.ts'
 import { interfaceNames } from './driver-ops.ts'
 
-/** One entry of a table as GidEntry has it. */
+/** An entry of a GID table as a GidEntry record. */
 const entryOf = (table: GidTable, index: number) => {
   const { gid, type, ifindex } = getGid(table, index)
   return { gid, index, port: table.port, type, ifindex }
@@ -48,7 +48,10 @@ export const deviceClass = driverClass(Device, {
       gids.entries.flatMap((entry, index) => (entry === undefined ? [] : [entryOf(gids, index)])),
     )
     if (max !== undefined && entries.length > max)
-      throw new CallError('EINVAL', `device.queryGidTable: there are ${entries.length} entries, room for ${max}`)
+      throw new CallError(
+        'EINVAL',
+        `device.queryGidTable: attribute max: ${max}; the tables have ${entries.length} entries`,
+      )
     return { entries }
   },
 

@@ -1,12 +1,12 @@
 /*
- * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's interfaces, found by its name.
+ * Core's own class `driver_ops` (R28, R30): a descriptor for one of the driver's own interfaces, selected by name.
  */
 import { DriverOps } from '../../spec/classes/driver_ops.ts'
 import { CallError } from '../../spec/errno.ts'
 import { driverClass } from '../devices/driver.ts'
 import type { CallContext, Device, FdObject, OpsCall, OpsState } from '../model.ts'
 
-/** Names of the driver's interfaces, newest first as it lists them. */
+/** Names of the driver's interfaces in the driver's order, newest first. */
 export const interfaceNames = (device: Device): string[] => Object.keys(device.driver.interfaces ?? {})
 
 const opsCall = ({ context, device, caller }: CallContext, fd: FdObject<OpsState>): OpsCall => ({

@@ -1,6 +1,6 @@
 /*
  * Core's own classes of event descriptors (R35, R37–R39): completion channels, async fds, and event queues, to which
- * objects of any kind are attached. The methods take the same records that the carrier's read(2) returns.
+ * objects of any class are attached. Their methods return the same records as read(2) of the descriptor.
  */
 import { AsyncFd } from '../../spec/classes/async_fd.ts'
 import { CompChannel } from '../../spec/classes/comp_channel.ts'
@@ -25,8 +25,8 @@ const unreadOf = (object: CoreObject): number => (object as FdObject).sink.unrea
 export const compChannelClass = driverClass(CompChannel, {
   create: () => ({}),
   query({ context }, object) {
-    const cqs = context.handles.slots.flatMap(one =>
-      one?.events?.to.channel === object && one.class.id === ClassId.cq ? [{ handle: one.handle }] : [],
+    const cqs = context.handles.slots.flatMap(other =>
+      other?.events?.to.channel === object && other.class.id === ClassId.cq ? [{ handle: other.handle }] : [],
     )
     return { cqs, unread: unreadOf(object) }
   },
@@ -38,7 +38,7 @@ export const compChannelClass = driverClass(CompChannel, {
 
 export const asyncFdClass = driverClass(AsyncFd, {
   create({ context }, object) {
-    // the first one is the default for objects that name no other (as on Linux)
+    // The first is the default for objects that name none (as on Linux).
     context.asyncFd ??= object as FdObject
     return {}
   },
@@ -52,7 +52,7 @@ export const asyncFdClass = driverClass(AsyncFd, {
 type Source = { device?: number | undefined; port?: number | undefined } & { [name: string]: unknown }
 
 /**
- * The one source that the arguments name: an object, or a port's number (0: the device). EINVAL for none, or several.
+ * The source that the arguments name: an object, or a port number (0: the device). EINVAL unless exactly one is named.
  */
 const sourceOf = (call: CallContext, args: Source): CoreObject | number => {
   const where = `${call.entry.class.name}.${call.entry.name}`
@@ -60,7 +60,7 @@ const sourceOf = (call: CallContext, args: Source): CoreObject | number => {
   if (named.length !== 1)
     throw new CallError(
       'EINVAL',
-      `${where}: ${named.length === 0 ? 'nothing is named' : `${named.join(' and ')} are named`}: name one source`,
+      `${where}: ${named.length === 0 ? 'no source is named' : `${named.join(' and ')} are named`}: name one source`,
     )
   if (args.device !== undefined) return 0
   const { port } = args
@@ -84,8 +84,8 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
     for (const other of object.context?.handles.slots ?? [])
       if (other?.events?.more?.attached?.queue === object) attached.push(other.events.more.attached)
     return {
-      attached: attached.flatMap(one =>
-        one === undefined ? [] : [{ cookie: one.cookie, object: one.object, class: one.class }],
+      attached: attached.flatMap(entry =>
+        entry === undefined ? [] : [{ cookie: entry.cookie, object: entry.object, class: entry.class }],
       ),
       unread: unreadOf(object),
     }
@@ -119,7 +119,7 @@ export const eventQueueClass = driverClass<typeof EventQueue, AttachedPorts>(Eve
       typeof source === 'number'
         ? detachPort(object as FdObject<AttachedPorts>, source)
         : source.events?.more?.attached?.queue === object
-    if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: it is not attached to this queue')
+    if (!isAttached) throw new CallError('ENOENT', 'event_queue.detach: the source is not attached to this queue')
     if (typeof source !== 'number' && source.events !== undefined) detachEvents(source.events)
     return {}
   },

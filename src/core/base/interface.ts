@@ -1,6 +1,6 @@
 /*
- * Core's own class `interface` (R13): a device describes itself from the table by which its calls are dispatched, so
- * that the description is always right.
+ * Core's own class `interface` (R13): a device describes itself from its dispatch table, so the description always
+ * agrees with its calls.
  */
 import { Interface } from '../../spec/classes/interface.ts'
 import { type Description, describe } from '../../spec/schema/description.ts'
@@ -8,7 +8,7 @@ import { driverClass } from '../devices/driver.ts'
 import { type ChainOutcome, reasonBytes, runChain } from '../dispatch/chain.ts'
 import type { DispatchTable } from '../model.ts'
 
-/** Tables do not change, and devices share them. */
+/** By table: tables do not change, and devices share them. */
 const descriptions = new WeakMap<DispatchTable, Description>()
 
 const chainAnswer = ({ results, done, error, reason }: ChainOutcome) => ({

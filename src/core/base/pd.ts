@@ -1,6 +1,6 @@
 /*
  * Core's own protection domains (R22), and batches of address handles (R25): each handle is created and destroyed by
- * the device's own methods, hooks included, all or none.
+ * the device's own methods, including hooks. A batch is all or nothing.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Pd } from '../../spec/classes/pd.ts'
@@ -12,7 +12,7 @@ import type { CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-const inside = (index: number, error: unknown): unknown =>
+const atEntry = (index: number, error: unknown): unknown =>
   error instanceof CallError ? new CallError(error.code as 'EINVAL', `entry ${index}: ${error.message}`) : error
 
 export const pdClass = driverClass(Pd, {
@@ -22,8 +22,8 @@ export const pdClass = driverClass(Pd, {
   createAhs(call, pd, { addresses, ibAddresses, opaAddresses }) {
     const { context, caller } = call
     const entry = methodOf(context, Ah, CREATE, 'create')
-    const made: CoreObject[] = []
-    // a device has one of them, that of its link
+    const created: CoreObject[] = []
+    // A device has only one of these attributes, that of its link.
     const named: Record<string, AnyRecord[] | undefined> = {
       ibAddress: ibAddresses,
       opaAddress: opaAddresses,
@@ -31,17 +31,17 @@ export const pdClass = driverClass(Pd, {
     }
     const [name, wanted = []] = Object.entries(named).find(([, list]) => list !== undefined) ?? ['address']
     try {
-      for (const one of wanted) {
-        const result = execute(context, entry, 0, { pd: pd.handle, [name]: one, userHandle: 0n }, caller)
-        if (result instanceof Promise) throw new Error('ah.create waits: address handles are made at once')
-        made.push(findHandle(context.handles, result.object as number) as CoreObject)
+      for (const address of wanted) {
+        const result = execute(context, entry, 0, { pd: pd.handle, [name]: address, userHandle: 0n }, caller)
+        if (result instanceof Promise) throw new Error('ah.create is asynchronous; a batch needs a synchronous one')
+        created.push(findHandle(context.handles, result.object as number) as CoreObject)
       }
     } catch (error) {
-      undoObjects(context, made)
-      throw inside(made.length, error)
+      undoObjects(context, created)
+      throw atEntry(created.length, error)
     }
-    call.made = { objects: made, descriptors: [] }
-    return { handles: made.map(({ handle }) => ({ handle })) }
+    call.made = { objects: created, descriptors: [] }
+    return { handles: created.map(({ handle }) => ({ handle })) }
   },
 
   destroyAhs({ context, caller }, pd, { handles }) {
@@ -52,13 +52,13 @@ export const pdClass = driverClass(Pd, {
       const refuse = (code: 'ENOENT' | 'EINVAL' | 'EBUSY', reason: string): never => {
         throw new CallError(code, `pd.destroyAhs: entry ${index}: handle ${handle} ${reason}`)
       }
-      if (ah === undefined || seen.has(handle)) return refuse('ENOENT', ah ? 'is named twice' : 'names no object')
+      if (ah === undefined || seen.has(handle)) return refuse('ENOENT', ah ? 'is named twice' : 'does not exist')
       if (ah.class.id !== Ah.id) refuse('EINVAL', `is of class ${ah.class.name}, not ah`)
       if (!ah.parents.includes(pd)) refuse('EINVAL', 'belongs to another protection domain')
       if (ah.uses > 0) refuse('EBUSY', 'is used')
       seen.add(handle)
     }
-    // nothing fails after this line
+    // Nothing fails after this line.
     for (const { handle } of handles) execute(context, entry, handle, {}, caller)
     return {}
   },

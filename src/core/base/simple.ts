@@ -1,6 +1,7 @@
 /*
- * Core's own methods of the classes whose objects belong to a driver (R22): what every driver needs, such as counting
- * events at a destroy, arming a CQ and its threshold. Classes that no driver supports have only a name here.
+ * Core's own methods of the classes whose objects belong to a driver (R22): what every driver needs, for example
+ * counting events at a destroy, arming a CQ, and its event threshold. Classes that no driver here supports have only a
+ * name.
  */
 import { Ah } from '../../spec/classes/ah.ts'
 import { Cq } from '../../spec/classes/cq.ts'
@@ -13,7 +14,7 @@ import { driverClass } from '../devices/driver.ts'
 import { arm, setThreshold, withdrawEvents } from '../events/events.ts'
 import type { CallContext, CoreObject, EventsRead } from '../model.ts'
 
-/** Ends the events of an object that is destroyed, and reports the number of read ones to the caller. */
+/** Ends the events of an object that is being destroyed, and reports to the caller how many were read. */
 const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
   const read = withdrawEvents(object)
   if (read.compEvents + read.asyncEvents > 0) caller.eventsRead?.(object, read)
@@ -21,7 +22,7 @@ const endEvents = ({ caller }: CallContext, object: CoreObject): EventsRead => {
 }
 
 export const cqClass = driverClass(Cq, {
-  /** A driver resizes; the threshold of events is core's (R36). */
+  /** The driver resizes; core has the event threshold (R36). */
   modify(_call, object, { cqe, count, period }) {
     if (cqe !== undefined) throw new CallError('EOPNOTSUPP', 'cq.modify: attribute cqe: the driver cannot resize')
     if (count !== undefined || period !== undefined) setThreshold(object, count, period)
@@ -36,7 +37,7 @@ export const cqClass = driverClass(Cq, {
 
 const countEvents = (call: CallContext, object: CoreObject) => ({ events: endEvents(call, object).asyncEvents })
 
-/** Queue pairs of any type. */
+/** Queue pairs of all types. */
 export const qpClasses = QP_CLASSES.map(name =>
   driverClass(Classes[name] as typeof Classes.rc_qp, {
     destroy: countEvents,

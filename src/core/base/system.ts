@@ -1,5 +1,5 @@
 /*
- * Core's class `system` (R13, R18): lists the devices of the registry.
+ * Core's class `system` (R13, R18): lists the registered devices.
  */
 import { NAME_BYTES, System, UVERBS_ABI } from '../../spec/classes/system.ts'
 import { NodeType } from '../../spec/enums.ts'

@@ -1,5 +1,5 @@
 /*
- * Makes the record of a device (R19, R20): the driver's description, its compiled table, its own objects, its ports.
+ * Builds the record of a device (R19, R20): the driver's description, its compiled table, its fixed objects, its ports.
  * registry.ts and system.ts publish it.
  */
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
@@ -13,7 +13,7 @@ import { createGidTable } from './gids.ts'
 
 /** A driver's description of a device. */
 export interface DeviceDescription<D = unknown> {
-  /** Unique among the devices that are registered: letters, digits, `_`, `-`, `.`; at most 63. */
+  /** Unique among registered devices: at most 63 letters, digits, `_`, `-`, `.`. */
   readonly name: string
   readonly driver: Driver<D>
   readonly state: D
@@ -23,13 +23,13 @@ export interface DeviceDescription<D = unknown> {
   readonly ports: readonly RecordOf<typeof PortAttributes>[]
   readonly numCompVectors: number
   /**
-   * Maximum objects of a class, by class name, or of several together, by their names with spaces between (`'srq
-   * xrc_srq'`); other classes have no limit.
+   * Maximum number of objects of a class, by class name, or of several classes together, by their names separated by
+   * spaces (`'srq xrc_srq'`). Other classes have no limit.
    */
   readonly limits?: Readonly<Record<string, number>>
 }
 
-const constantObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
+const fixedObject = (core: Core, cls: ObjectClass, handle: number, state: unknown): CoreObject => ({
   id: core.nextObject++,
   class: cls,
   context: undefined,
@@ -49,7 +49,7 @@ const limitsOf = (described: Readonly<Record<string, number>> = {}): ReadonlyMap
     }),
   )
 
-/** The device of `description`, as number `index`. Throws Error for an invalid table. */
+/** Builds the device of `description` with number `index`. Throws Error for an invalid table. */
 export const assemble = <D>(core: Core, description: DeviceDescription<D>, index: number): Device<D> => {
   const { name, driver, attributes, ports } = description
   const table = compile(core.tables, core.classes, driver as Driver)
@@ -57,7 +57,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
   const fixed = new Map<string, CoreObject>()
   for (const { class: cls } of table.byName.values())
     if (cls.identity === 'fixed' && cls.name !== 'port')
-      fixed.set(cls.name, constantObject(core, cls, 0, description.state))
+      fixed.set(cls.name, fixedObject(core, cls, 0, description.state))
   const portCls = table.byName.get('port')?.class
 
   const device: Device<D> = {
@@ -80,7 +80,7 @@ export const assemble = <D>(core: Core, description: DeviceDescription<D>, index
               number: i + 1,
               gids: createGidTable(i + 1, portAttributes.gidTblLen),
               attributes: portAttributes,
-              object: constantObject(core, portCls, i + 1, undefined),
+              object: fixedObject(core, portCls, i + 1, undefined),
             }
             port.object.state = port
             return port

@@ -1,17 +1,17 @@
 /*
- * Clients of the subsystem (R31, R32, R40): parts that use every device, as in Linux' ib_client.
+ * Clients of the subsystem (R31, R32, R40): parts that use every device, as Linux' ib_client.
  *
- * `add` and `remove` notify a client of each device: registering a client calls `add` for the existing devices,
- * unregistering calls `remove` for the remaining ones, both before they return. A new device calls `add` in the order
- * in which clients registered, a removed one calls `remove` in the reverse order, so that a client that builds on
- * another one is added after it and removed before it. Everything here is synchronous: once `unregister` has returned
- * no callback runs. Callbacks may register and remove devices and other clients. For a device's unaffiliated events a
- * client adds a handler.
+ * Core calls a client's `add` and `remove` for each device. Registering a client calls `add` for the existing devices,
+ * unregistering it calls `remove` for the remaining ones, both before they return. A new device calls `add` in the
+ * order in which clients registered, a removed one calls `remove` in reverse order, so that a client that uses another
+ * client is added after it and removed before it. Everything here is synchronous: once `unregister` has returned, no
+ * callback runs. Callbacks may register and remove devices and other clients. A handler that a client adds receives a
+ * device's unaffiliated events.
  */
 import { attempt } from '../attempt.ts'
 import type { Client, ClientEntry, Core, Device, DeviceEventHandler } from '../model.ts'
 
-const callBack = (entry: ClientEntry, run: () => void): void => {
+const runCallback = (entry: ClientEntry, run: () => void): void => {
   entry.running++
   try {
     run()
@@ -22,8 +22,8 @@ const callBack = (entry: ClientEntry, run: () => void): void => {
 
 /** Adds a device to a client, unless `add` throws or returns false. */
 const add = (entry: ClientEntry, device: Device): void =>
-  callBack(entry, () => {
-    // before the callback, which may call this function again
+  runCallback(entry, () => {
+    // Before the callback, which may call this function again.
     entry.devices.add(device)
     let wanted: boolean | undefined = false
     try {
@@ -34,18 +34,18 @@ const add = (entry: ClientEntry, device: Device): void =>
   })
 
 const remove = (entry: ClientEntry, device: Device): void => {
-  if (entry.devices.delete(device)) callBack(entry, () => entry.client.remove(device))
+  if (entry.devices.delete(device)) runCallback(entry, () => entry.client.remove(device))
 }
 
 /**
- * Registers a client and adds all devices to it, in order of their registration. The returned function unregisters it.
- * If a call of `add` throws, the client is unregistered again and the error is rethrown. Both throw an Error if they
+ * Registers a client and adds all devices to it, in order of registration. The returned function unregisters the
+ * client. If `add` throws, the client is unregistered and the error is rethrown. Both functions throw an Error if they
  * are called in a callback of the same client.
  */
 export const registerClient = (core: Core, client: Client): (() => void) => {
   const entry: ClientEntry = { client, devices: new Set(), running: 0 }
   const unregister = (): void => {
-    if (entry.running > 0) throw new Error(`client ${client.name} unregisters in its own callback`)
+    if (entry.running > 0) throw new Error(`client ${client.name} was unregistered in its own callback`)
     const at = core.clients.indexOf(entry)
     if (at < 0) return
     core.clients.splice(at, 1)
@@ -53,7 +53,7 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   }
   core.clients.push(entry)
   try {
-    // a callback may have removed one of them
+    // A callback may have removed one of them.
     for (const device of [...core.devices.values()]) if (device.alive) add(entry, device)
   } catch (error) {
     unregister()
@@ -62,23 +62,23 @@ export const registerClient = (core: Core, client: Client): (() => void) => {
   return unregister
 }
 
-/** A device was registered. A client that throws is counted, does not use it, and does not stop the others. */
+/** Adds a registered device to all clients. If a client throws, it does not use the device, and the others continue. */
 export const announce = (core: Core, device: Device): void => {
   for (const entry of [...core.clients])
     if (device.alive && core.clients.includes(entry)) attempt(core, () => add(entry, device))
 }
 
-/** A device is being removed. A client that throws is counted and does not stop the others. */
+/** Removes a device from all clients. If a client throws, the others continue. */
 export const withdraw = (core: Core, device: Device): void => {
   for (const entry of [...core.clients].reverse()) attempt(core, () => remove(entry, device))
 }
 
-/** Calls `handler` for each unaffiliated event of the device until the returned function is called. */
+/** Calls `handler` for each unaffiliated event of the device, until the returned function is called. */
 export const addEventHandler = (device: Device, handler: DeviceEventHandler): (() => void) => {
-  // each registration is separate, also of the same function
-  const own: DeviceEventHandler = event => handler(event)
-  device.eventHandlers.add(own)
+  // A function of its own, so that the same handler can be added several times.
+  const registration: DeviceEventHandler = event => handler(event)
+  device.eventHandlers.add(registration)
   return () => {
-    device.eventHandlers.delete(own)
+    device.eventHandlers.delete(registration)
   }
 }

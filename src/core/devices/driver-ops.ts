@@ -1,10 +1,10 @@
 /*
  * Calls on a `driver_ops` descriptor (R28): the driver's own ioctl, write and mmap, for carriers and callers in this
- * process. Records are posted with `postRecord` and read as events are (`readEvents`, or the carrier's socket).
+ * process. Records are posted with `postRecord` and read like events (`readEvents`, or the carrier's socket).
  *
- * Core checks that the descriptor is a driver's, and that its context and device are alive; the numbers and bytes are
- * the driver's. Errors are those of a Linux file without such a call: ENOTTY, EINVAL, ENODEV; EIO once device or
- * context is gone.
+ * Core checks that the descriptor is a driver's, that its context is open and its device exists; the driver defines the
+ * numbers and bytes. Errors are those of a Linux file without such a call: ENOTTY, EINVAL, ENODEV; EIO once the context
+ * was closed or the device removed.
  */
 import { CallError } from '../../spec/errno.ts'
 import { PAGE_BYTES } from '../../spec/memory.ts'
@@ -20,11 +20,11 @@ const callOn = (fd: FdObject, caller: Caller, what: string): OpsCall => {
   if (fd.class.name !== 'driver_ops')
     throw new CallError(what === 'ioctl' ? 'ENOTTY' : 'EINVAL', `${what}: the descriptor is of class ${fd.class.name}`)
   if (fd.closed || context.closed || !device.alive)
-    throw new CallError('EIO', `${what}: the descriptor's context or its device ${device.name} is gone`)
+    throw new CallError('EIO', `${what}: the descriptor's context was closed, or device ${device.name} removed`)
   return { fd: fd as FdObject<OpsState>, context, device, caller }
 }
 
-/** ioctl(2) on a driver's descriptor: its value. */
+/** ioctl(2) on a driver's descriptor; returns its value. */
 export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument: bigint): number => {
   const call = callOn(fd, caller, 'ioctl')
   const { ops, name } = call.fd.state
@@ -32,7 +32,7 @@ export const opsIoctl = (fd: FdObject, caller: Caller, request: number, argument
   return ops.ioctl(call, request >>> 0, argument)
 }
 
-/** write(2): `length` bytes at `address` of the caller's memory; returns how many were taken. */
+/** write(2): `length` bytes at `address` of the caller's memory; returns how many were accepted. */
 export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: number): number => {
   const call = callOn(fd, caller, 'write')
   const { ops, name } = call.fd.state
@@ -42,7 +42,7 @@ export const opsWrite = (fd: FdObject, caller: Caller, address: bigint, length: 
   return ops.write(call, caller.copyIn(address, length))
 }
 
-/** mmap(2): the memory for `length` bytes from `offset` of the descriptor on. */
+/** mmap(2): the memory of `length` bytes at `offset` of the descriptor. */
 export const opsMap = (
   fd: FdObject,
   caller: Caller,
@@ -54,9 +54,12 @@ export const opsMap = (
   const { ops, name } = call.fd.state
   if (ops.mmap === undefined) throw new CallError('ENODEV', `interface ${name} has no memory to map`)
   if (!(Number.isSafeInteger(offset) && offset >= 0 && offset % PAGE_BYTES === 0 && length > 0))
-    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}: offsets are multiples of ${PAGE_BYTES}`)
+    throw new CallError(
+      'EINVAL',
+      `mmap: ${length} bytes at ${offset}: the length must not be 0, and the offset must be a multiple of ${PAGE_BYTES}`,
+    )
   const piece = ops.mmap(call, offset, length, writable)
   if (length > piece.length)
-    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}, there are ${piece.length}`)
+    throw new CallError('EINVAL', `mmap: ${length} bytes at ${offset}; only ${piece.length} exist`)
   return piece
 }

@@ -18,18 +18,18 @@ import type { CallContext, CoreObject, DriverClass, MethodAdditions } from '../m
 type MergedAttributes<X extends Attributes, A, D extends 'in' | 'out'> =
   A extends Readonly<Record<D, infer Y extends Attributes>> ? X & Y : X
 
-/** A method with a driver's attributes. */
+/** The type of a method with the driver's own attributes added. */
 export type Extended<M, A> =
   M extends Method<infer I, infer O> ? Method<MergedAttributes<I, A, 'in'>, MergedAttributes<O, A, 'out'>> : never
 
 type Answered<O> = Record<never, never> extends O ? O | undefined : O
 
-/** `undefined` is allowed instead of `{}` for a method without mandatory results. */
+/** A handler may return `undefined` instead of `{}` for a method without mandatory results. */
 export type ResultOf<M> = Answered<Out<M, CoreObject>>
 
 /**
- * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous (and then checks
- * again whether the object exists).
+ * The implementation of a method: throws CallError to refuse; returns a promise if it is asynchronous. After each wait
+ * it must check again whether the object exists.
  */
 export type Handler<M, S> = (
   call: CallContext,
@@ -38,15 +38,15 @@ export type Handler<M, S> = (
   core: CoreVersion<M>,
 ) => ResultOf<M> | Promise<ResultOf<M>>
 
-/** Core's version of a method, for an override to call. */
+/** Core's version of a method, which an override can call. */
 export type CoreVersion<M> = (call: CallContext, object: CoreObject, args: In<M, CoreObject>) => Out<M, CoreObject>
 
-/** The methods that a driver provides for class `C`, whose objects' state is an `S`. */
+/** The methods that a driver provides for class `C`; `S` is the type of its objects' state. */
 export type Handlers<C extends ObjectClass, S = unknown, A = Record<never, never>> = {
   readonly [K in keyof C['methods']]?: Handler<Extended<C['methods'][K], K extends keyof A ? A[K] : unknown>, S> | null
 }
 
-/** A line of a driver's table: the class, the methods that it provides, the attributes that it adds. */
+/** An entry of a driver's table: a class, the methods that the driver provides, and the attributes that it adds. */
 export const driverClass = <C extends ObjectClass, S = unknown, const A extends MethodAdditions = Record<never, never>>(
   cls: C,
   handlers: Handlers<C, S, A> = {} as Handlers<C, S, A>,
@@ -59,7 +59,7 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
   methods: {},
 })
 
-/** The same for methods that a driver adds to a common class: `extra` declares them, `handlers` runs them. */
+/** Adds methods of the driver's own to a common class: `extra` declares them, `handlers` implements them. */
 export const withMethods = <const M extends Methods, S = unknown>(
   line: DriverClass,
   extra: M,
@@ -71,8 +71,8 @@ export const withMethods = <const M extends Methods, S = unknown>(
 })
 
 /**
- * The same with versions of methods that differ by link (R27): on a device of that link they replace the common ones,
- * `null` removes one there, and omitted ones are common. Core's version is still what overrides call.
+ * Adds versions of methods for certain links (R27): on a device of that link they replace the common ones; `null`
+ * removes a method there. Core's version is still what overrides call.
  */
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   line: DriverClass,
@@ -80,8 +80,8 @@ export const withLinkVariants = <C extends ObjectClass, S = unknown>(
 ): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })
 
 /**
- * The same without optional arguments that the driver does not support, each with the reason: its devices do not list
- * them, and a call that passes one gets EOPNOTSUPP with the reason.
+ * Removes optional arguments that the driver does not support, each with the reason: its devices do not list them, and
+ * a call that passes one fails with EOPNOTSUPP and the reason.
  */
 export const withoutOptions = (line: DriverClass, attributes: Readonly<Record<string, string>>): DriverClass => ({
   ...line,

@@ -1,6 +1,6 @@
 /*
- * The GID table of one port (IBA 4.1.1). A driver fills it, core's queries read it, and a driver looks a path's source
- * up in it. An empty index is ENODATA, as on Linux.
+ * The GID table of one port (IBA 4.1.1). A driver fills it; core's queries read it, and drivers look up the source of a
+ * path in it. An empty entry is ENODATA, as on Linux.
  */
 import { CallError } from '../../spec/errno.ts'
 
@@ -17,7 +17,7 @@ export interface GidTable {
   readonly port: number
   /** One slot per index. */
   readonly entries: (GidTableEntry | undefined)[]
-  /** All indices from here on are empty. */
+  /** All entries from this index on are empty. */
   end: number
 }
 
@@ -27,23 +27,23 @@ export const createGidTable = (port: number, length: number): GidTable => ({
   end: 0,
 })
 
-const inside = (table: GidTable, index: number): void => {
+const requireIndex = (table: GidTable, index: number): void => {
   if (!(Number.isInteger(index) && index >= 0 && index < table.entries.length))
     throw new CallError('EINVAL', `GID index ${index}: port ${table.port} has indices 0 to ${table.entries.length - 1}`)
 }
 
-/** Sets an index, or clears it with `undefined`. EINVAL beyond the table's end. */
+/** Sets an entry, or clears it with `undefined`. EINVAL beyond the table's end. */
 export const setGid = (table: GidTable, index: number, entry: GidTableEntry | undefined): void => {
-  inside(table, index)
+  requireIndex(table, index)
   if (entry !== undefined && entry.gid.length !== 16) throw new Error(`a GID has 16 bytes, not ${entry.gid.length}`)
   table.entries[index] = entry === undefined ? undefined : { ...entry, gid: entry.gid.slice() }
   if (entry !== undefined) table.end = Math.max(table.end, index + 1)
   else while (table.end > 0 && table.entries[table.end - 1] === undefined) table.end--
 }
 
-/** The entry at an index. EINVAL beyond the table's end, ENODATA where it is empty. */
+/** The entry at an index. EINVAL beyond the table's end, ENODATA if it is empty. */
 export const getGid = (table: GidTable, index: number): GidTableEntry => {
-  inside(table, index)
+  requireIndex(table, index)
   const entry = table.entries[index]
   if (entry === undefined) throw new CallError('ENODATA', `GID index ${index} of port ${table.port} is empty`)
   return entry
@@ -54,7 +54,7 @@ const isSame = (a: Uint8Array, b: Uint8Array): boolean => {
   return true
 }
 
-/** The first index that has this GID (of this type, if one is given), -1 for none. */
+/** The first index with this GID, and with this type if one is given; -1 if there is none. */
 export const findGid = ({ entries, end }: GidTable, gid: Uint8Array, type?: number): number => {
   for (let i = 0; i < end; i++) {
     const entry = entries[i]

@@ -2,10 +2,11 @@
  * The registry of devices (R19–R24, docs/decisions/one-way-in.md).
  *
  * `register` compiles the driver's table with core's and publishes the device under its name. `unregister` makes every
- * call return EIO, withdraws unread events of its objects, sends DEVICE_FATAL (event 8) to every async fd, frees the
- * name, and destroys all objects of all contexts in order. Objects may be very many, so they are destroyed in steps,
- * which the owner of core spreads over turns of its loop (`CoreOptions.run`). Hooks apply to the calls of one device; its
- * table is rebuilt when one is added or removed, so that a device without hooks pays nothing.
+ * call fail with EIO, withdraws unread events of the device's objects, sends DEVICE_FATAL (event 8) to every async fd,
+ * frees the name, and destroys all objects of all contexts in order. There may be very many objects, so they are
+ * destroyed in steps, which the owner of core spreads over turns of its event loop (`CoreOptions.run`). Hooks apply to
+ * the calls of one device; its table is rebuilt when a hook is added or removed, so that a device without hooks has no
+ * cost.
  */
 import { Device as DeviceClass } from '../../spec/classes/device.ts'
 import { AsyncEventType } from '../../spec/enums.ts'
@@ -25,36 +26,36 @@ import { raiseDeviceListChanged } from './system.ts'
 
 const { DEVICE_ADDED, DEVICE_REMOVED } = AsyncEventType.values
 
-/** Objects that an owner's `CoreOptions.run` destroys in one turn of its event loop: some 0.3 ms. */
+/** Number of objects that a `CoreOptions.run` should destroy in one turn of the event loop: some 0.3 ms. */
 export const ENDED_IN_TURN = 32
 
 export interface CoreOptions {
-  /** Classes beside core's own, for tests of the compile phase. */
+  /** Default: core's own classes. Others are for clients and tests. */
   readonly classes?: readonly DriverClass[]
-  /** Microseconds: the clock of event thresholds. With a clock, call `expire` at `nextDue`. */
+  /** Microseconds, for event thresholds. Whoever passes it calls `expire` at `nextDue`. */
   readonly now?: () => number
   /**
-   * A u32: the first keys of memory and queue pair numbers come from it. A core that several users share needs an
-   * unpredictable source. Default: always 0.
+   * Returns a u32, from which the first keys of memory and QPNs come. A core with several users needs an unpredictable
+   * source. Default: always 0.
    */
   readonly random?: () => number
   /** Called with every exception that core has caught (attempt.ts). */
   readonly report?: (error: unknown) => void
-  /** Runs a long job, a few steps at a time; it never throws. Default: runs the whole job immediately. */
+  /** Runs a long job, a few steps at a time. The job never throws. Default: runs it immediately to its end. */
   readonly run?: (job: Iterator<unknown>) => void
 }
 
-const toTheEnd = (job: Iterator<unknown>): void => {
+const runToEnd = (job: Iterator<unknown>): void => {
   while (job.next().done !== true);
 }
 
-/** A subsystem without devices. */
+/** Creates a core without devices. */
 export const createCore = ({
   classes = coreClasses,
   now = () => 0,
   random = () => 0,
   report = () => {},
-  run = toTheEnd,
+  run = runToEnd,
 }: CoreOptions = {}): Core => ({
   devices: new Map(),
   descriptors: new Map(),
@@ -94,8 +95,8 @@ const requireName = (core: Core, name: string): void => {
 }
 
 /**
- * Registers a device. EEXIST for a name that is in use; throws Error for an invalid table or description (a driver's
- * mistake).
+ * Registers a device. EEXIST for a name in use; throws Error for an invalid table or description, which is the driver's
+ * bug.
  */
 export const register = <D>(core: Core, description: DeviceDescription<D>): Device<D> => {
   const { name, attributes, ports } = description
@@ -106,15 +107,14 @@ export const register = <D>(core: Core, description: DeviceDescription<D>): Devi
   const device = assemble(core, description, freeIndex(core))
   core.devices.set(name, device as Device)
   announce(core, device as Device)
-  // a client may have removed it
+  // A client may have removed it.
   if (device.alive) raiseDeviceListChanged(device as Device, DEVICE_ADDED)
   return device
 }
 
 /**
- * Removes a device, whatever its clients are doing. Once this returns its calls are refused and its name is free;
- * `ended` is called once its objects are destroyed, also if a part of the driver fails, which may be the reason for the
- * removal.
+ * Removes a device, regardless of its clients. When this returns its calls are refused and its name is free. `ended` is
+ * called when its objects are destroyed, even if a function of the driver throws.
  */
 export const unregister = (device: Device, ended: () => void = () => {}): void => {
   const { core } = device
@@ -137,7 +137,7 @@ export const unregister = (device: Device, ended: () => void = () => {}): void =
 function* removal(device: Device, ended: () => void): Generator<unknown> {
   const { core, driver } = device
   yield* attemptSteps(core, () => driver.removing?.(device))
-  // newest first: later contexts may use objects of earlier ones
+  // Newest first: later contexts may use objects of earlier ones.
   for (const context of [...device.contexts].reverse()) {
     if (!context.closed) beginEnd(context)
     yield* endOf(context, 'remove')
@@ -151,10 +151,7 @@ function* removal(device: Device, ended: () => void): Generator<unknown> {
   for (const step of steps) attempt(core, step)
 }
 
-/**
- * Renames a device in use. EINVAL for an invalid name, EEXIST for that of another device; its current name changes
- * nothing.
- */
+/** Renames a device in use. EINVAL for an invalid name, EEXIST for another device's; no effect for its current name. */
 export const renameDevice = (device: Device, name: string): void => {
   const { core } = device
   if (name === device.name) return
@@ -164,12 +161,12 @@ export const renameDevice = (device: Device, name: string): void => {
   core.devices.set(name, device)
 }
 
-/** Contexts of devices without class `device`, which have no opening call, can be used at once. */
+/** Whether the device has an opening call (class `device`); if not, its contexts can be used immediately. */
 const hasOpening = ({ shared }: Device): boolean => shared.byName.has(DeviceClass.name)
 
 /**
- * Opens the device for a client. If the device has an opening call (device.open), a dialect makes it later; `opened`:
- * that call is already made; `mapped`: memory that the client can map.
+ * Opens a device for a client. `opened`: the opening call (device.open) was made already; otherwise a dialect makes it
+ * later. `mapped`: memory that the client can map.
  */
 export const openContext = <D>(
   device: Device<D>,
@@ -207,7 +204,9 @@ const beginEnd = (context: Context): void => {
   attempt(core, () => context.abort?.abort())
 }
 
-/** Destroys the objects of a context. This may run twice at the same time, if its device is removed meanwhile. */
+/**
+ * Destroys the objects of a context. A second run may start before this one ends, if the device is removed meanwhile.
+ */
 function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
   const { device, whenEnded = [] } = context
   const { core, driver } = device
@@ -221,8 +220,8 @@ function* endOf(context: Context, why: 'close' | 'remove'): Generator<unknown> {
 }
 
 /**
- * The last descriptor of a context was closed: the context cannot be used any more, and its objects are destroyed.
- * Never fails; does nothing when repeated, or after the device was removed. `ended` is called once all are destroyed.
+ * Closes a context: it cannot be used any more, and its objects are destroyed. Never fails; no effect when repeated, or
+ * after the device was removed. `ended` is called when all objects are destroyed.
  */
 export const closeContext = (context: Context, ended: () => void = () => {}): void => {
   if (context.whenEnded === undefined) ended()
@@ -233,8 +232,8 @@ export const closeContext = (context: Context, ended: () => void = () => {}): vo
 }
 
 /**
- * Resolves once nothing is left of a user's contexts that are closed by now, so that their resources are available
- * again. Undefined if nothing is left.
+ * Resolves when all contexts of a user that are closed by now have been destroyed, so that their resources are
+ * available again. Undefined if there are none.
  */
 export const untilEnded = (core: Core, user: number): Promise<void> | undefined => {
   const ending = [...core.ending].filter(({ account }) => account?.user === user)
@@ -242,7 +241,7 @@ export const untilEnded = (core: Core, user: number): Promise<void> | undefined 
   return Promise.all(ending.map(context => new Promise<void>(ended => closeContext(context, ended)))).then(() => {})
 }
 
-/** A signal that aborts when the client of a call ends or the device is removed, for handlers that wait. */
+/** A signal for asynchronous handlers: aborts when the calling client ends or the device is removed. */
 export const abortSignalOf = (context: Context): AbortSignal => {
   context.abort ??= new AbortController()
   if (context.closed) context.abort.abort()

@@ -1,8 +1,8 @@
 /*
- * The system-wide device (R13, R18): it belongs to no hardware and has the classes that are marked global, in core's
- * own versions. It is opened and called like any other, is not listed among the devices, and is never removed.
+ * The system-wide device (R13, R18): it has no hardware, and has the classes that are marked global, in core's own
+ * versions. It is opened and called like any other device, is not listed among them, and is never removed.
  *
- * It is made on first use. Changes of the list of devices are its unaffiliated events.
+ * It is created at its first use. Changes of the list of devices are its unaffiliated events.
  */
 import { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'
 import { NodeType } from '../../spec/enums.ts'
@@ -12,7 +12,7 @@ import type { Core, Device } from '../model.ts'
 import { assemble } from './assemble.ts'
 import { driverClass } from './driver.ts'
 
-/** Linux has no driver for it: RDMA_DRIVER_UNKNOWN. */
+/** RDMA_DRIVER_UNKNOWN: Linux has no driver for it. */
 const NO_DRIVER = 0
 
 /** The system-wide device of `core`. */

@@ -1,11 +1,11 @@
 /*
- * The caller of calls that code of this process makes for itself: it has no memory to which arguments could point.
+ * The caller of calls that code of this process makes itself: it has no memory to which arguments could point.
  */
 import { CallError } from '../../spec/errno.ts'
 import { noMemory } from '../memory/address-space.ts'
 import type { Caller } from '../model.ts'
 
-/** `who`: the subject of EFAULT's sentence. Descriptors are core's own numbers. */
+/** `who`: the subject of the EFAULT message. Descriptors are core's own numbers. */
 export const callerWithoutMemory = (who: string): Caller => {
   const refuse = (): never => {
     throw new CallError('EFAULT', `${who} has no memory that arguments could point to`)

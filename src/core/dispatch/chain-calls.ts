@@ -20,36 +20,37 @@ export interface ChainedCall {
   readonly args: AnyValues
   /** As in `Call`; -1, -2, …: the object that entry 0, 1, … has created. */
   readonly object: number
-  /** By attribute: the entry whose object it names; the argument is then ignored. */
+  /** By attribute: the entry whose object is passed instead of the argument. */
   readonly refs: ChainedRefs | undefined
 }
 
 export interface CallsOutcome {
-  /** By entry, of those that succeeded. */
+  /** Of the entries that succeeded, in order. */
   readonly results: readonly Result[]
-  /** Why the next entry failed; then all entries are undone. */
+  /** Why the next entry failed; then all entries were undone. */
   readonly error: CallError | undefined
-  /** The reason is that its handler is asynchronous, which is not possible in such a chain. */
+  /** The entry failed because its handler is asynchronous, which such a chain does not support. */
   readonly waits: boolean
 }
 
-/** Conditions for not making the chain call itself: no hooks, and no handler of the driver for it. */
+/** Whether the chain call itself may be bypassed: it has no hooks, and the driver has no handler for it. */
 const isUnobserved = ({ run, core }: Entry): boolean => run === core
 
-const resolveEntries = (made: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
+const resolveEntries = (created: readonly (CoreObject | undefined)[], { on, args, refs }: ChainedCall): AnyValues => {
   if (refs === undefined) return args
   const values = { ...args }
   for (const name in refs) {
     const { of } = on.method.in[name]
     const where = `${on.class.name}.${on.name}: attribute ${name}`
-    if (of.kind === 'ref' || of.kind === 'fd') values[name] = createdOfClass(made, where, of.class, refs[name]).handle
+    if (of.kind === 'ref' || of.kind === 'fd')
+      values[name] = createdOfClass(created, where, of.class, refs[name]).handle
   }
   return values
 }
 
 /**
- * Runs a chain, all entries or none; undefined if it has to be encoded, because of hooks or a driver's own handler. For
- * callers whose descriptors are core's numbers. EOPNOTSUPP if the device has no chains, or a method is asynchronous;
+ * Runs a chain, all entries or none. Undefined if it has to be encoded, because of hooks or a driver's own handler. The
+ * caller's descriptors must be core's numbers. EOPNOTSUPP if the device has no chains, or a method is asynchronous;
  * EINVAL for calls that cannot be undone.
  */
 export const runTypedChain = (
@@ -59,7 +60,7 @@ export const runTypedChain = (
 ): CallsOutcome | undefined => {
   if (!isUnobserved(methodOf(context, Interface, CHAIN, 'chain'))) return undefined
   const results: Result[] = []
-  const made: (CoreObject | undefined)[] = []
+  const created: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
   let waiting: Promise<Result> | undefined
   for (let i = 0; i < calls.length; i++) checkUndoable(i, calls[i].on, calls[i].object < 0)
@@ -68,21 +69,24 @@ export const runTypedChain = (
       const { on, object } = calls[i]
       const { class: cls, name, method } = on
       checkEntry(i, on, object < 0 ? -1 - object : undefined)
-      const number = object < 0 ? createdByEntry(made, `${cls.name}.${name}`, -1 - object).handle : object
+      const number = object < 0 ? createdByEntry(created, `${cls.name}.${name}`, -1 - object).handle : object
       const entry = methodOf(context, cls, method.call, name)
-      const result = invokeTyped(context, entry, number, resolveEntries(made, calls[i]), caller)
+      const result = invokeTyped(context, entry, number, resolveEntries(created, calls[i]), caller)
       if (result instanceof Promise) {
         waiting = result
-        throw new CallError('EOPNOTSUPP', `${cls.name}.${name}: its handler is asynchronous, and a chain does not wait`)
+        throw new CallError(
+          'EOPNOTSUPP',
+          `${cls.name}.${name}: its handler is asynchronous, which a chain of typed calls does not support`,
+        )
       }
-      made.push(recordCreated(context, result, more))
+      created.push(recordCreated(context, result, more))
       results.push(result)
     }
     return { results, error: undefined, waits: false }
   } catch (error) {
-    undoObjects(context, [...made, ...more])
-    // objects of the chain are in use until it ends
-    if (waiting !== undefined) undoWhenDone(context, waiting, [...made, ...more])
+    undoObjects(context, [...created, ...more])
+    // The asynchronous call uses objects of the chain until it ends.
+    if (waiting !== undefined) undoWhenDone(context, waiting, [...created, ...more])
     if (!(error instanceof CallError)) throw error
     return { results, error, waits: waiting !== undefined }
   }

@@ -1,11 +1,11 @@
 /*
- * Chains (R16): one call runs a list of calls; later ones can use objects that earlier ones have created.
+ * Chains (R16): one call runs a list of calls; later calls can use objects that earlier ones created.
  *
- * The entries are messages of the object dialect, so this is the one place of core that decodes: each entry runs as it
- * would outside a chain (decode, look up, run, answer), with a view of its caller that includes the objects of the
- * chain. The first entry that fails ends the chain. With UNDO all objects that the chain has created are then
- * destroyed, newest first. Calls that change earlier objects cannot be undone, so such a chain is refused before
- * anything runs.
+ * The entries are messages of the object dialect, so this is the only part of core that decodes: each entry runs as it
+ * would outside a chain (decode, look up, run, answer), with a caller view that includes the objects of the chain. The
+ * first entry that fails ends the chain. With UNDO all objects that the chain created are then destroyed, newest first.
+ * Calls that change existing objects cannot be undone, so with UNDO a chain with such calls is refused before it
+ * starts.
  */
 import { ChainErrors, Interface } from '../../spec/classes/interface.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -22,21 +22,22 @@ import { execute, methodOf } from './invoke.ts'
 import { recordCreated } from './undo.ts'
 
 export interface ChainOutcome {
-  /** The entries, those that ran answered. */
+  /** The entries; those that ran contain their answers. */
   readonly results: Uint8Array
-  /** How many succeeded. */
+  /** Number of entries that succeeded. */
   readonly done: number
-  /** Errno of the next one; 0 if all succeeded. */
+  /** Errno of the next entry; 0 if all succeeded. */
   readonly error: number
   readonly reason?: string
 }
 
 /**
- * Descriptors that the chain has created have no number yet: inside the chain they are numbered by entry, from here on.
+ * Descriptors that the chain has created have no number yet: inside the chain their numbers are this plus the entry's
+ * index.
  */
 const UNNUMBERED = 0x8000_0000
 
-/** Maximum length of a reason in an answer, bytes. */
+/** Maximum bytes of a reason in an answer. */
 const REASON = 1000
 
 const refuseEntry = (index: number, reason: string): never => {
@@ -51,8 +52,8 @@ export interface ChainedMethod {
 }
 
 /**
- * Checks that an entry can be undone: it creates an object, is a query, or its object is created by the chain
- * (`isOwn`).
+ * Throws if an entry cannot be undone: it must create an object, be a query, or be called on an object that the chain
+ * creates (`isOwn`).
  */
 export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean): void => {
   const { method } = on
@@ -60,7 +61,7 @@ export const checkUndoable = (index: number, on: ChainedMethod, isOwn: boolean):
     refuseEntry(index, `${on.class.name}.${on.name} of an object that the chain does not create cannot be undone`)
 }
 
-/** Checks that an entry may be in a chain, and may be called on the object of entry `ref`. */
+/** Throws if an entry must not be in a chain, or cannot be called on the object of entry `ref`. */
 export const checkEntry = (index: number, on: ChainedMethod, ref: number | undefined): void => {
   const { class: cls, name, method } = on
   if (cls.id === Interface.id && method.call === CHAIN) refuseEntry(index, 'a chain in a chain')
@@ -68,16 +69,17 @@ export const checkEntry = (index: number, on: ChainedMethod, ref: number | undef
     refuseEntry(index, `${cls.name}.${name} creates its object, which cannot be that of entry ${ref}`)
 }
 
-/** The object that an entry has created; `made`: by entry. EINVAL, ENOENT. */
+/** The object that an entry created; `made` is indexed by entry. EINVAL, ENOENT. */
 export const createdByEntry = (made: readonly (CoreObject | undefined)[], where: string, entry: number): CoreObject => {
   const object = made[entry]
-  if (object === undefined) throw new CallError('EINVAL', `${where}: entry ${entry} of the chain has created no object`)
+  if (object === undefined)
+    throw new CallError('EINVAL', `${where}: entry ${entry} of the chain did not create an object`)
   if (object.life !== Lifecycle.LIVE)
-    throw new CallError('ENOENT', `${where}: what entry ${entry} has created is destroyed`)
+    throw new CallError('ENOENT', `${where}: the object that entry ${entry} created was destroyed`)
   return object
 }
 
-/** The same for an attribute that names an object of class `className`. */
+/** As `createdByEntry`, for an attribute that requires class `className`. */
 export const createdOfClass = (
   made: readonly (CoreObject | undefined)[],
   where: string,
@@ -88,12 +90,12 @@ export const createdOfClass = (
   if (object.class.name !== className)
     throw new CallError(
       'EINVAL',
-      `${where}: entry ${entry} of the chain has created a ${object.class.name}, not a ${className}`,
+      `${where}: entry ${entry} of the chain created a ${object.class.name}, not a ${className}`,
     )
   return object
 }
 
-/** Refuses a chain that cannot be undone. An object that does not exist is an error when its entry runs. */
+/** Throws if the chain cannot be undone. That an object does not exist is detected when its entry runs. */
 const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   entries.forEach(({ call, ref, classId }, index) => {
     const cls = view.schema.classById(classId)
@@ -103,17 +105,17 @@ const checkUndo = (view: CallerView, entries: readonly ChainEntry[]): void => {
   })
 }
 
-/** Runs a chain. EINVAL for malformed bytes, or for a chain that cannot be undone although UNDO is requested. */
+/** Runs a chain. EINVAL for malformed bytes, and for a chain that cannot be undone although UNDO is requested. */
 export const runChain = (
   call: CallContext,
   bytes: Uint8Array,
   onError: number,
 ): ChainOutcome | Promise<ChainOutcome> => {
   const { context, caller } = call
-  // answers replace the messages in a copy; the caller's bytes are not changed
+  // Answers replace the messages in a copy; the caller's bytes are not changed.
   const results = bytes.slice()
   const entries = chainEntries(results)
-  /** By entry, the object that it has created; and objects that entries have created in addition (pd.createAhs). */
+  /** Objects created, by entry; and additional objects of entries (pd.createAhs). */
   const made: (CoreObject | undefined)[] = []
   const more: CoreObject[] = []
   const descriptors: NewDescriptor[] = []
@@ -128,14 +130,14 @@ export const runChain = (
       return of.kind === 'fd' ? UNNUMBERED + entry : object.handle
     },
   }
-  /** Descriptors of the caller, which waits for the chain, so each is resolved once. */
+  /** Descriptors of the caller. Each is resolved once, since the caller waits for the chain. */
   const numbers = new Map<number, number | undefined>()
   const numberOf = (fd: number): number | undefined => {
     if (fd >= UNNUMBERED) return made[fd - UNNUMBERED]?.handle
     if (!numbers.has(fd)) numbers.set(fd, caller.descriptor(fd))
     return numbers.get(fd)
   }
-  const inChain: Caller = {
+  const chainCaller: Caller = {
     memory: caller.memory,
     copyIn: (address, length) => caller.copyIn(address, length),
     copyOut: (address, data) => caller.copyOut(address, data),
@@ -160,14 +162,14 @@ export const runChain = (
     return { results, done, error: error?.errno ?? 0, ...(error !== undefined && { reason: error.message }) }
   }
 
-  /** Runs entry `index` and those after it. */
+  /** Runs the entries from `first` on. */
   const runFrom = (first: number): ChainOutcome | Promise<ChainOutcome> => {
     for (let index = first; index < entries.length; index++) {
       const { call: number, ref, at, message } = entries[index]
       const before = more.length
       const failed = (error: unknown): ChainOutcome => {
         if (!(error instanceof CallError)) throw error
-        // created, but its answer did not fit: the caller could not name it
+        // Created, but its answer did not fit: the caller could not refer to it.
         undoObjects(context, [made[index], ...more.splice(before)])
         made[index] = undefined
         return end(index, error)
@@ -189,7 +191,7 @@ export const runChain = (
           for (const { descriptor, offset } of decoded.answer(result).installs)
             descriptors.push({ object: descriptor.object, attribute: 'results', offset: at + offset })
         }
-        const result = execute(context, entry, object, found.args, inChain)
+        const result = execute(context, entry, object, found.args, chainCaller)
         if (result instanceof Promise)
           return result
             .then(answered)
@@ -205,5 +207,5 @@ export const runChain = (
   return runFrom(0)
 }
 
-/** A reason in the form of an attribute. */
+/** A reason as an attribute value. */
 export const reasonBytes = (reason: string): Uint8Array => new TextEncoder().encode(reason).subarray(0, REASON)

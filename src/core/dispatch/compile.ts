@@ -1,12 +1,12 @@
 /*
  * The compile phase (R5, R20): core's and a driver's method tables become one dense dispatch table per device.
  *
- * Two banks of classes (common, private), each as long as its highest class; per class eight block pointers, each block
- * as long as its highest method. A class that the driver lists without methods is core's own, an unlisted one is
- * absent, a method set to `null` is removed, a driver's attributes are merged into the method's. Equal tables are
- * shared between devices: they are equal if their declarations and handlers are. Attributes of other links are omitted,
- * and so are attributes that name objects of a class that the device lacks; where a method has a version for the link,
- * that one is used (R27).
+ * Two banks of classes (common, private), each as long as its highest class id. Per class eight pointers to blocks,
+ * each block as long as its highest method. A class that the driver lists without methods is core's own, a class that
+ * it does not list is absent, a method set to `null` is removed, and a driver's attributes are added to the method's.
+ * Devices share equal tables, those with the same declarations and handlers. Attributes of other links are omitted, and
+ * so are attributes that refer to objects of a class that the device does not have; where a method has a version for
+ * the link, that version is used (R27).
  */
 import { Device } from '../../spec/classes/device.ts'
 import { QpTypes } from '../../spec/classes/qp.ts'
@@ -42,7 +42,7 @@ export const createPool = (): TablePool => ({
 
 const absent: AnyHandler = call => {
   const { entry } = call
-  throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no version of this method`)
+  throw new CallError('EOPNOTSUPP', `${entry.class.name}.${entry.name}: core has no implementation of this method`)
 }
 
 // ---- one class ----
@@ -51,7 +51,7 @@ const mergeAttributes = (where: string, base: Attributes, added: Attributes | un
   if (added === undefined) return base
   for (const [name, attribute] of Object.entries(added)) {
     if (attribute.id < PRIVATE)
-      throw new Error(`${where}: a driver's attribute ${name} has id ${attribute.id}, its ids start at 0x8000`)
+      throw new Error(`${where}: a driver's attribute ${name} has id ${attribute.id}; a driver's ids start at 0x8000`)
     if (base[name] !== undefined)
       throw new Error(`${where}: the driver's attribute ${name} exists in the common method`)
   }
@@ -70,8 +70,7 @@ const kindOf = ({ id, identity }: ObjectClass, call: number): Entry['kind'] => {
 }
 
 /**
- * Core's table of a class for the driver's `line`; a private class has only its own. Throws an Error for a line that
- * is invalid.
+ * Core's entry for the class of the driver's `line`; empty for a private class. Throws an Error for an invalid line.
  */
 const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, DriverClass>): DriverClass => {
   const { class: cls } = line
@@ -84,12 +83,15 @@ const coreLine = (driver: string, line: DriverClass, core: ReadonlyMap<string, D
   }
   if (cls.id < PRIVATE)
     throw new Error(
-      `driver ${driver}: there is no common class ${cls.name}; ids of a driver's own start at 0x8000, not ${cls.id}`,
+      `driver ${driver}: there is no common class ${cls.name}; ids of a driver's own classes start at 0x8000, not ${cls.id}`,
     )
   return { class: cls, handlers: {}, additions: {}, methods: {} }
 }
 
-/** The method on a device of this link. An attribute that RoCE requires is replaced by the link's own elsewhere. */
+/**
+ * The method on a device of this link. Where an attribute that RoCE requires is absent, the link's own attribute is
+ * required instead.
+ */
 const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   if (link === undefined) return method
   const absent = absentOn(link).filter(name => method.in[name] !== undefined || method.out[name] !== undefined)
@@ -112,10 +114,10 @@ const methodForLink = (link: LinkName | undefined, method: Method): Method => {
   return { ...method, in: Object.fromEntries(own), out: without(method.out), refused: all }
 }
 
-/** The method without what the driver does not support. */
+/** The method without attributes that the driver does not support. */
 const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>, method: Method): Method => {
   const names = Object.keys(lacks).filter(name => method.in[name] !== undefined)
-  // queries do not return it either
+  // Queries do not return them either.
   const left = Object.entries(method.out).filter(([name, { optional }]) => !(optional && lacks[name] !== undefined))
   const out: Attributes = Object.fromEntries(left)
   if (names.length === 0) return left.length === Object.keys(method.out).length ? method : { ...method, out }
@@ -123,14 +125,14 @@ const supportedMethod = (where: string, lacks: Readonly<Record<string, string>>,
   const refused: Record<string, RefusedArgument> = { ...method.refused }
   for (const name of names) {
     const { id, optional } = method.in[name]
-    if (!optional) throw new Error(`${where}: attribute ${name} cannot be lacking, every call has it`)
+    if (!optional) throw new Error(`${where}: attribute ${name} is mandatory and cannot be unsupported`)
     delete into[name]
     refused[name] = { id, code: 'EOPNOTSUPP', why: `attribute ${name}: ${lacks[name]}` }
   }
   return { ...method, in: into, out, refused }
 }
 
-/** Optional attributes of the method that name an object of a class that is not in `has`. */
+/** Optional attributes that refer to an object of a class that is not in `has`. */
 const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>): [string, Attribute, string][] =>
   Object.entries(attributes).flatMap(([name, one]): [string, Attribute, string][] =>
     (one.of.kind === 'ref' || one.of.kind === 'fd') && one.optional && !has.has(one.of.class)
@@ -138,7 +140,7 @@ const attributesWithoutClass = (attributes: Attributes, has: ReadonlySet<string>
       : [],
   )
 
-/** The method without attributes for objects of classes that the device does not have. */
+/** The method without attributes that refer to classes that the device does not have. */
 const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
   const [into, out] = [attributesWithoutClass(method.in, has), attributesWithoutClass(method.out, has)]
   if (into.length + out.length === 0) return method
@@ -150,7 +152,7 @@ const methodForDevice = (method: Method, has: ReadonlySet<string>): Method => {
   return { ...method, in: without(method.in, into), out: without(method.out, out), refused }
 }
 
-/** The handler, for callers with the right to run it; core's own calls need none. */
+/** The handler, which throws EPERM for a program without the capability; core's own calls need none. */
 const withPermission = (cls: ObjectClass, name: string, needs: Capability, handler: AnyHandler): AnyHandler => {
   const refusal = `${cls.name}.${name}: the process lacks CAP_${needs}; run it as root, or with that capability`
   return (call, object, args, core) => {
@@ -159,7 +161,7 @@ const withPermission = (cls: ObjectClass, name: string, needs: Capability, handl
   }
 }
 
-/** Controlled Q_Keys (IBA 10.2.5): programs set them only with CAP_NET_RAW, or if the system lets all. */
+/** Controlled Q_Keys (IBA 10.2.5): programs need CAP_NET_RAW to set them, unless the system allows them to all. */
 const CONTROLLED_QKEYS = 0x8000_0000
 
 const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
@@ -174,13 +176,13 @@ const withQkeyCheck = (where: string, handler: AnyHandler): AnyHandler => {
     )
       throw new CallError(
         'EPERM',
-        `${where}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` lets all`,
+        `${where}: Q_Keys from 0x80000000 are for processes with CAP_NET_RAW, unless \`rdma system set privileged-qkey on\` allows them to all`,
       )
     return handler(call, object, args, core)
   }
 }
 
-/** The function that runs a method: with a check of rights, or with a creation into a state. */
+/** The function that runs a method: the handler, with a check of permissions, or with creation in a state. */
 const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHandler): AnyHandler => {
   const permitted = method.needs === undefined ? given : withPermission(cls, name, method.needs, given)
   const isModify = method.call === MODIFY && method.in.qkey !== undefined
@@ -195,7 +197,7 @@ const runnerOf = (cls: ObjectClass, name: string, method: Method, given: AnyHand
   )
 }
 
-/** The line for devices of this link (R27): its variants replace the common ones. */
+/** The line for devices of this link (R27): its variants replace the common handlers. */
 const lineForLink = (link: LinkName | undefined, line: DriverClass): DriverClass => {
   const own = link === undefined ? undefined : line.variants?.[link]
   return own === undefined ? line : { ...line, handlers: { ...line.handlers, ...own } }
@@ -215,7 +217,7 @@ const mergeClass = (
   for (const [method, { call }] of Object.entries(line.methods))
     if (call < Numbers.DRIVER_FAST)
       throw new Error(
-        `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own begin at ${Numbers.DRIVER_FAST}`,
+        `driver ${driver}: ${name}.${method} has call number ${call}; a driver's own methods start at ${Numbers.DRIVER_FAST}`,
       )
 
   const provided: [string, AnyHandler, Method][] = []
@@ -227,12 +229,12 @@ const mergeClass = (
     const added = line.additions[methodName]
     if (added !== undefined && !base.driverAttributes)
       throw new Error(`${where}: the method is declared to take no attributes of a driver`)
-    const whole = {
+    const declaredMethod = {
       ...base,
       in: mergeAttributes(where, base.in, added?.in),
       out: mergeAttributes(where, base.out, added?.out),
     }
-    const method = methodForDevice(methodForLink(link, supportedMethod(where, line.lacks ?? {}, whole)), has)
+    const method = methodForDevice(methodForLink(link, supportedMethod(where, line.lacks ?? {}, declaredMethod)), has)
     provided.push([methodName, handler, method])
   }
   const cls: ObjectClass = {
@@ -279,7 +281,7 @@ const identity = (pool: TablePool, value: object | null | undefined): string => 
   return String(number)
 }
 
-/** The classes that a method of a line names and the device does not have. */
+/** The classes that attributes of a line's methods refer to and the device does not have. */
 const classesLackedBy = (line: DriverClass, own: DriverClass, has: ReadonlySet<string>): string[] => {
   const declared = [...Object.values(own.class.methods), ...Object.values(line.class.methods)]
   const all = [...declared, ...Object.values(line.methods), ...Object.values(line.additions)]
@@ -321,7 +323,7 @@ const bank = (tables: readonly ClassTable[], isPrivate: boolean): Bank => {
   return slots
 }
 
-/** The table of a device that has these classes. */
+/** The dispatch table of a device with these classes. */
 export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
   common: bank(tables, false),
   private: bank(tables, true),
@@ -329,7 +331,7 @@ export const assemble = (tables: readonly ClassTable[]): DispatchTable => ({
 })
 
 /**
- * The dispatch table of a device of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error
+ * The dispatch table for devices of `driver`, shared through `pool`; release it with `releaseTable`. Throws an Error
  * that names driver, class and method if the driver's table is invalid.
  */
 export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>, driver: Driver): DispatchTable => {
@@ -345,7 +347,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   const tables = lines.map(({ line, own }, i) => pool.classes.get(keys[i])?.table ?? mergeClass(driver, line, own, has))
   const listed = new Set(tables.map(table => table.class.name))
   if (listed.size < tables.length) throw new Error(`driver ${driver.name}: a class is listed twice`)
-  // classes that the device lacks are kept as placeholders: a method may refer to them
+  // Classes that the device does not have are checked as well: a method may refer to them.
   const others = [...core.values()].filter(line => !listed.has(line.class.name)).map(line => line.class)
   checkClasses([...tables.map(table => table.class), ...others])
 
@@ -359,7 +361,7 @@ export const compile = (pool: TablePool, core: ReadonlyMap<string, DriverClass>,
   return table
 }
 
-/** Releases a table of `compile`. */
+/** Releases a table returned by `compile`. */
 export const releaseTable = (pool: TablePool, table: DispatchTable): void => {
   for (const [key, shared] of pool.devices) {
     if (shared.table !== table || --shared.uses > 0) continue

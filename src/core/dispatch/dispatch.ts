@@ -3,9 +3,8 @@
  * answer.
  *
  * Core knows no byte format: a dialect is a function, and a tracer wraps it. If an answer cannot be delivered (EFAULT),
- * the call is undone, as on Linux: created objects are destroyed, since the caller could not name them, and taken
- * events are put back. Refusals become answers; an exception of a handler that is not a CallError is our own mistake
- * and stays an exception.
+ * the call is undone, as on Linux: created objects are destroyed, since the caller could not refer to them, and taken
+ * events are put back. Refusals become answers; any other exception of a handler is a bug and stays an exception.
  */
 import { CallError } from '../../spec/errno.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer, type Result } from '../../uapi/call.ts'
@@ -15,10 +14,10 @@ import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 import { execute, methodOf } from './invoke.ts'
 
-/** A byte format of calls (`decodeWrite`, …); `M` is what its carrier passes for one call. */
+/** A byte format of calls (`decodeWrite`, …). `M`: what its carrier passes for one call. */
 export type Dialect<M extends readonly unknown[]> = (view: CallerView, ...message: M) => Decoded | Answer
 
-/** A context and one of its callers, for codecs; one record for all calls. */
+/** The view that codecs have of a context and one of its callers; one record for all calls. */
 export const callerView = (context: Context, caller: Caller): CallerView => {
   let view = context.views.get(caller)
   if (view === undefined) {
@@ -41,7 +40,9 @@ const refusal = (error: unknown): CallError => {
   throw error
 }
 
-/** The answer was not delivered: destroys what the call created and puts back what it took, newest first. */
+/**
+ * The answer was not delivered: destroys the objects that the call created, newest first, and puts back what it took.
+ */
 const undo = (context: Context, entry: Entry, { object, also = [], descriptors = [], undelivered }: Result): void => {
   const { core } = context.device
   const handles = object === undefined ? also : [...also, object]
@@ -52,8 +53,8 @@ const undo = (context: Context, entry: Entry, { object, also = [], descriptors =
 }
 
 /**
- * Runs one message. `descriptor` is the number of the fd object on whose descriptor the call was made, if any. Returns
- * a promise only if a handler waits.
+ * Runs one message. `descriptor`: the fd object's number if the call was made on its descriptor. Returns a promise only
+ * if a handler is asynchronous.
  */
 export const dispatch = <M extends readonly unknown[]>(
   context: Context,
@@ -63,7 +64,10 @@ export const dispatch = <M extends readonly unknown[]>(
   descriptor?: number,
 ): Answer | Promise<Answer> => {
   if (!context.device.alive || context.closed) {
-    const { errno, message: reason } = new CallError('EIO', `the context or its device ${context.device.name} is gone`)
+    const { errno, message: reason } = new CallError(
+      'EIO',
+      `the context was closed, or device ${context.device.name} removed`,
+    )
     return { ret: -errno, installs: [], reason }
   }
   const decoded = dialect(callerView(context, caller), ...message)
@@ -76,7 +80,7 @@ export const dispatch = <M extends readonly unknown[]>(
     if (descriptor !== undefined && (call.object !== 0 || creates(call.method) || call.class.identity !== 'fd'))
       throw new CallError(
         'EINVAL',
-        `${call.class.name}.${call.methodName}: on a descriptor its own methods are called, and object is 0`,
+        `${call.class.name}.${call.methodName}: a call on a descriptor must be a method of its class, with object 0`,
       )
     result = execute(context, entry, descriptor ?? call.object, call.args, caller)
   } catch (error) {

@@ -1,8 +1,8 @@
 /*
- * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse;
- * `post` runs once for every call whose method was found, also if it is refused before its handler, for its arguments
- * or its object. A device with hooks has its own table, so that a device without hooks pays nothing. Malformed bytes
- * and methods that the device lacks reach no hook.
+ * Hooks around the calls of a device (R24): tracing, policy, faults. `pre` runs before the handler and may refuse the
+ * call; `post` runs once for every call whose method was found, also if the call was refused before its handler,
+ * because of its arguments or its object. A device with hooks has its own table, so that a device without hooks has no
+ * cost. Hooks do not see malformed bytes, or methods that the device does not have.
  */
 import { noteFault } from '../attempt.ts'
 import type {
@@ -18,28 +18,28 @@ import type {
 } from '../model.ts'
 import { assemble } from './compile.ts'
 
-/** Calls the `post` hooks, in reverse order of `pre`. */
-const endingOf = (hooks: readonly Hook[]): Required<Hook>['post'] => {
+/** Returns a function that calls the `post` hooks, in reverse order of `pre`. */
+const postCaller = (hooks: readonly Hook[]): Required<Hook>['post'] => {
   const after = hooks.filter(hook => hook.post !== undefined).reverse()
   return (call, object, args, out, error) => {
     for (const hook of after)
       try {
         hook.post!(call, object, args, out, error)
       } catch (error) {
-        // the call has ended: an exception of a hook cannot change its result
+        // The call has ended: an exception of a hook must not change its result.
         noteFault(call.device.core, error)
       }
   }
 }
 
-const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<typeof endingOf>): AnyHandler => {
+const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<typeof postCaller>): AnyHandler => {
   const before = hooks.filter(hook => hook.pre !== undefined)
   const begin = (call: CallContext, object: CoreObject, args: HandlerValues): void => {
     for (const hook of before)
       try {
         hook.pre!(call, object, args)
       } catch (error) {
-        // core's own destroys cannot be refused
+        // Core's own destroys cannot be refused.
         if (call.why === 'call') throw error
       }
   }
@@ -75,7 +75,7 @@ const wrap = (handler: AnyHandler, hooks: readonly Hook[], notify: ReturnType<ty
   }
 }
 
-/** `table` with `hooks` around the methods that they name; other classes are shared. */
+/** `table` with `hooks` around the methods that they select; other classes are shared. */
 export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): DispatchTable => {
   if (hooks.length === 0) return table
   const hookEntry = (entry: Entry | undefined): Entry | undefined => {
@@ -85,7 +85,7 @@ export const withHooks = (table: DispatchTable, hooks: readonly Hook[]): Dispatc
         (hook.method === undefined || hook.method === entry?.name),
     )
     if (entry === undefined || named.length === 0) return entry
-    const notify = endingOf(named)
+    const notify = postCaller(named)
     return {
       ...entry,
       run: wrap(entry.handler, named, notify),

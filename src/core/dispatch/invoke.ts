@@ -2,8 +2,8 @@
  * The one entry into the subsystem for typed calls (R21, docs/decisions/one-way-in.md): every dialect and every
  * in-process caller uses it.
  *
- * Finds class and method in the device's compiled table, then the object (class, handle, alive), then the objects that
- * the arguments name; runs the handler between its hooks; creates and destroys objects around create and destroy.
+ * Finds class and method in the device's compiled table, then the object (class, handle, life), then the objects that
+ * the arguments refer to; runs the handler between its hooks; creates and destroys objects around create and destroy.
  * Synchronous if the handler is. An asynchronous handler pins its object and the objects of its arguments; if the
  * device is removed meanwhile, the caller gets EIO. Errors are CallErrors with Linux' numbers: no class or method
  * EOPNOTSUPP, unknown handle ENOENT, handle of another class EINVAL, in use EBUSY, descriptor of another context or
@@ -41,16 +41,16 @@ import { undoWhenDone } from './undo.ts'
 
 type MaybePromise<T> = T | Promise<T>
 
-/** The result for an in-process caller: `Result` with the types of the method. */
+/** `Result` with the types of the method, for an in-process caller. */
 export interface ReturnOf<O> extends Result {
   readonly out: O & AnyValues
 }
 
 const nameOf = (entry: Entry): string => `${entry.class.name}.${entry.name}`
 
-// ---- looking up ----
+// ---- look-up ----
 
-/** The beginning of an error message, built only for an error: a method, or an attribute of it. */
+/** The beginning of an error message: a method, or an attribute of it. Built only when there is an error. */
 const placeOf = (where: Entry | string, attribute: ReferenceAttribute | undefined): string => {
   const name = typeof where === 'string' ? where : nameOf(where)
   return attribute === undefined ? name : `${name}: attribute ${attribute.name}`
@@ -68,8 +68,8 @@ const describeUnusable = (
 }
 
 /**
- * The object of class `className` behind a handle of the context: ENOENT, EINVAL for another class, EBUSY while it is
- * being destroyed. `where` begins the sentence. Exported for calls that core does not dispatch
+ * The object of class `className` with a handle of the context: ENOENT, EINVAL for another class, EBUSY while it is
+ * being destroyed. `where` begins the error message. Exported for calls that core does not dispatch
  * (core/devices/driver-ops.ts).
  */
 export const findObject = (
@@ -118,7 +118,7 @@ const target = (context: Context, entry: Entry, number: number): CoreObject => {
   const fixed = device.fixed.get(cls.name)
   if (fixed !== undefined) {
     if (number === 0) return fixed
-    throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: there is one ${cls.name}, object 0`)
+    throw new CallError('EINVAL', `${nameOf(entry)}: object ${number}: the only ${cls.name} is object 0`)
   }
   const port = device.ports[number - 1]
   if (cls.name === 'port' && port !== undefined) return port.object
@@ -145,7 +145,7 @@ const reference = (
   return byNumber(context, attribute.class, caller.descriptor(value), entry, attribute)
 }
 
-/** Checks presence, and arguments that the method refuses on this device. */
+/** Checks that required arguments are present, and arguments that the method refuses on this device absent. */
 const checkPresence = (entry: Entry, args: AnyValues): void => {
   for (const name in entry.method.refused)
     if (args[name] !== undefined) {
@@ -157,15 +157,15 @@ const checkPresence = (entry: Entry, args: AnyValues): void => {
 }
 
 /**
- * Checks arguments that no codec has checked, those of a caller in this process: each must be an attribute of the
- * device's method and a value of its kind, in records, lists and bytes too.
+ * Checks the arguments of a caller in this process, which no codec has checked: each must be an attribute of the
+ * device's method and have a value of its kind, also inside records, lists and bytes.
  */
 const checkValues = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
   for (const name in args) {
     const value = args[name]
     if (value === undefined) continue
-    // own names only: every object has `constructor`
+    // Only own properties: every object inherits `constructor`.
     const of = attributes[name]?.of
     if (of === undefined) throw unknownAttribute(nameOf(entry), name)
     const problem = problemOf(of, value, false)
@@ -173,10 +173,10 @@ const checkValues = (entry: Entry, args: AnyValues): void => {
   }
 }
 
-/** Checks numbers that a codec has read against the device's own limits. */
+/** Checks numbers, which a codec has read, against the device's own limits. */
 const checkNumbers = (entry: Entry, args: AnyValues): void => {
   const attributes = entry.method.in
-  // a call has few of the existing attributes
+  // A call has few of the possible attributes.
   for (const name in args) {
     const of = attributes[name]?.of
     const value = args[name]
@@ -236,18 +236,17 @@ const discard = (call: CallContext, created?: CoreObject): void => {
 }
 
 /**
- * The handler has succeeded: the object becomes visible, or is removed; if context or device were closed meanwhile, the
- * call fails (EIO).
+ * The handler has succeeded: the object becomes visible, or is removed. If the context was closed or the device removed
+ * meanwhile, the call fails (EIO).
  */
 const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result => {
   const { context, device, entry } = call
   const { kind } = entry
   if (context.closed || !device.alive) {
-    // the caller of a create that succeeded too late does not get the object, so what its handler created must be
-    // released
+    // The caller does not get the object, so what the handler created must be released.
     const destroy = kind === 'create' ? findEntry(device.table, object.class.id, DESTROY) : undefined
     if (destroy !== undefined) runDestroy(context, destroy, object, 'close')
-    throw new CallError('EIO', `${nameOf(entry)}: the context or its device went away during the call`)
+    throw new CallError('EIO', `${nameOf(entry)}: the context was closed, or its device removed, during the call`)
   }
   if (kind === 'create') {
     object.life = Lifecycle.LIVE
@@ -259,14 +258,14 @@ const finish = (call: CallContext, object: CoreObject, out: AnyResult): Result =
   return resultOf(call, undefined, out)
 }
 
-/** The call has failed: undoes it; the object of a destroy stays. */
+/** The call has failed: undoes it. After a failed destroy the object stays. */
 const refuse = (call: CallContext, object: CoreObject): void => {
   const { kind } = call.entry
   discard(call, kind === 'create' ? object : undefined)
   if (kind === 'destroy' && object.life === Lifecycle.GOING) object.life = Lifecycle.LIVE
 }
 
-/** An asynchronous handler is running: its objects are pinned until it ends, and may be destroyed by then. */
+/** Waits for an asynchronous handler. Its objects are pinned; they may have been destroyed when it ends. */
 const wait = async (
   call: CallContext,
   object: CoreObject,
@@ -289,13 +288,12 @@ const wait = async (
   }
 }
 
-/** Parents of an object without any. A list of parents is never changed. */
-const none: readonly CoreObject[] = []
+/** Parents of an object without any. Lists of parents are never changed. */
+const noParents: readonly CoreObject[] = []
 
 /**
- * The arguments for a handler, objects in place of handles. For a create these objects become the context's `parents`:
- * a new list, a number, or the list of the object made before if it is the same, as it often is for very many objects
- * (R15).
+ * Replaces handles in the arguments by objects. For a create these objects become the context's `parents`: a new list,
+ * or the same list as for the previous create if it is equal, which saves memory with very many objects (R15).
  */
 const resolve = (context: Context, caller: Caller, entry: Entry, args: AnyValues): HandlerValues => {
   const { references } = entry
@@ -340,7 +338,7 @@ const checkedArguments = (
   return resolve(context, caller, entry, args)
 }
 
-/** The object of a call: a new one for a create. */
+/** The object of a call; a new one for a create. */
 const objectOfCall = (
   context: Context,
   entry: Entry,
@@ -348,22 +346,22 @@ const objectOfCall = (
   args: AnyValues,
   values: HandlerValues,
 ): CoreObject =>
-  // no argument names an object
+  // No argument refers to an object.
   entry.kind === 'create'
-    ? makeObject(context, entry.class, values === args ? none : context.parents)
+    ? makeObject(context, entry.class, values === args ? noParents : context.parents)
     : target(context, entry, number)
 
-/** Only an unused object can be destroyed. */
+/** Throws EBUSY unless the object is unused. */
 const beginDestroy = (entry: Entry, object: CoreObject): void => {
   if (object.uses > 0)
     throw new CallError('EBUSY', `${nameOf(entry)}: ${object.class.name} ${object.handle} is used ${object.uses} times`)
   object.life = Lifecycle.GOING
 }
 
-/** Descriptors that may have events of one object. */
+/** Maximum number of descriptors that may have events of one object. */
 const MAX_SINKS = 3
 
-/** Awaited before the call, if core must first find out whether its client has read certain events. */
+/** If core must first find out whether the client has read certain events: a promise to await before the call. */
 const reach = (context: Context, { class: { identity }, kind }: Entry, number: number): Promise<void> | undefined => {
   if (identity === 'fd') return context.device.core.descriptors.get(number)?.sink.reach?.()
   const object = kind === 'destroy' && identity === 'handle' ? findHandle(context.handles, number) : undefined
@@ -403,8 +401,8 @@ const run = (
 }
 
 /**
- * Runs a method that was found, with arguments from a codec. `number` and `args` as in `Call`; throws, or rejects with,
- * CallError.
+ * Runs a method that was looked up, with arguments from a codec. `number` and `args` as in `Call`; throws, or rejects
+ * with, CallError.
  */
 export const execute = (
   context: Context,
@@ -414,7 +412,7 @@ export const execute = (
   caller: Caller,
 ): MaybePromise<Result> => run(context, entry, number, args, caller, checkNumbers)
 
-/** The same with arguments that no codec has checked. */
+/** As `execute`, with arguments that no codec has checked. */
 export const invokeTyped = (
   context: Context,
   entry: Entry,
@@ -423,7 +421,7 @@ export const invokeTyped = (
   caller: Caller,
 ): MaybePromise<Result> => run(context, entry, number, args, caller, checkValues)
 
-/** The device's method behind a class and a call number. EOPNOTSUPP if it has none. */
+/** The device's method for a class and a call number. EOPNOTSUPP if it has none. */
 export const methodOf = (context: Context, cls: ObjectClass, call: number, name: string): Entry => {
   const entry = findEntry(context.device.table, cls.id, call)
   if (entry === undefined) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, name))
@@ -431,9 +429,9 @@ export const methodOf = (context: Context, cls: ObjectClass, call: number, name:
 }
 
 /**
- * Calls a method in this process: the class's declaration types arguments and results; references are handles. A
- * promise only if the handler waits; a refusal is thrown, or rejects, as CallError. `object` is a handle, an fd
- * object's number, a port's number, or 0.
+ * Calls a method in this process. The class's declaration types arguments and results; references are handles. Returns
+ * a promise only if the handler is asynchronous; a refusal is thrown, or rejects, as CallError. `object` is a handle,
+ * an fd object's number, a port number, or 0.
  */
 export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
@@ -446,11 +444,11 @@ export const invoke = <C extends ObjectClass, K extends keyof C['methods'] & str
   if (!Object.hasOwn(cls.methods, method)) throw new CallError('EOPNOTSUPP', lacksMethod(cls.name, method))
   const entry = methodOf(context, cls, cls.methods[method].call, method)
   if (typeof args !== 'object' || args === null)
-    throw new CallError('EINVAL', `${nameOf(entry)}: its arguments are an object, not ${String(args)}`)
+    throw new CallError('EINVAL', `${nameOf(entry)}: the arguments must be an object, not ${String(args)}`)
   return invokeTyped(context, entry, object, args as AnyValues, caller) as MaybePromise<ReturnOf<Out<C['methods'][K]>>>
 }
 
-/** `invoke` for a method that is always synchronous. If it is not, that is our own mistake, and the call is undone. */
+/** `invoke` for a method that is always synchronous. If it is not, that is a bug, and the call is undone. */
 export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & string>(
   context: Context,
   cls: C,
@@ -462,7 +460,7 @@ export const invokeNow = <C extends ObjectClass, K extends keyof C['methods'] & 
   const result = invoke(context, cls, method, object, args, caller)
   if (result instanceof Promise) {
     undoWhenDone(context, result as Promise<Result>)
-    throw new Error(`${cls.name}.${method} waits: use invoke`)
+    throw new Error(`${cls.name}.${method} is asynchronous: use invoke`)
   }
   return result
 }

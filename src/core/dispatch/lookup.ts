@@ -1,5 +1,5 @@
 /*
- * Look-ups in a device's compiled table (R5, R20), one for each call: two array reads and no hashing.
+ * Look-ups in a device's compiled table (R5, R20), for each call: two array reads and no hashing.
  */
 import { DESTROY } from '../../spec/schema/schema.ts'
 import type { ClassTable, DispatchTable, Entry } from '../model.ts'
@@ -7,18 +7,18 @@ import type { ClassTable, DispatchTable, Entry } from '../model.ts'
 /** Classes from this id on are a driver's own. */
 export const PRIVATE = 0x8000
 
-/** The class with this id, undefined if the device has none. */
+/** The class with this id; undefined if the device has none. */
 export const classTable = (table: DispatchTable, id: number): ClassTable | undefined =>
   id >= PRIVATE ? table.private[id - PRIVATE] : table.common[id]
 
-/** The method behind a class id and a call number (0 … 255), undefined if the device has none. */
+/** The method with this class id and call number (0 … 255); undefined if the device has none. */
 export const findEntry = (table: DispatchTable, classId: number, call: number): Entry | undefined =>
   classTable(table, classId)?.blocks[call >> 5]?.[call & 31]
 
 /** A class' destroy method. */
 export const findDestroy = (table: ClassTable): Entry | undefined => table.blocks[DESTROY >> 5]?.[DESTROY & 31]
 
-/** Slots of all arrays of a table, one pointer each: R20 limits them to a few kB per device. */
+/** Slots of all arrays of a table, one pointer each: R20 limits them to a few KiB per device. */
 export const tableSlots = (table: DispatchTable): number => {
   let slots = table.common.length + table.private.length
   for (const cls of table.byName.values()) for (const block of cls.blocks) slots += 1 + (block?.length ?? 0)

@@ -1,13 +1,13 @@
 /*
- * The objects that a call has created, from its result: for chains that are undone, and for calls whose caller has
- * ended (R16).
+ * The objects that a call created, from its result: for chains that are undone, and for calls whose caller has ended
+ * (R16).
  */
 import type { Result } from '../../uapi/call.ts'
 import type { Context, CoreObject } from '../model.ts'
 import { findHandle } from '../objects/handles.ts'
 import { undoObjects } from '../objects/lifetime.ts'
 
-/** The objects that a call has created: its own is returned; additional ones (pd.createAhs) are added to `more`. */
+/** Returns the object that a call created; additional ones (pd.createAhs) are added to `more`. */
 export const recordCreated = (context: Context, result: Result, more: CoreObject[]): CoreObject | undefined => {
   const { object, descriptors, also } = result
   if (also !== undefined) for (const handle of also) more.push(findHandle(context.handles, handle) as CoreObject)
@@ -17,8 +17,8 @@ export const recordCreated = (context: Context, result: Result, more: CoreObject
 }
 
 /**
- * The caller of this call has ended: when the call ends, its objects are destroyed, and so are `others`, which may be
- * in use until then. An error is ignored.
+ * The caller of a call has ended: when the call ends, the objects that it created are destroyed, and so are `others`,
+ * which may be in use until then. Errors are ignored.
  */
 export const undoWhenDone = (
   context: Context,

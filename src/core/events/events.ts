@@ -2,9 +2,9 @@
  * Completion events and asynchronous events: routing, arming, and how many events a client has read (R34, R35, R37).
  *
  * An object with events is affiliated with a completion channel and an async fd. `arm` makes the next completion (or
- * the next solicited or failed one) produce exactly one event. A destroy returns how many events of the object the
- * client has read, since libibverbs waits until that many are acknowledged; unread ones are withdrawn. Records are
- * Linux' bytes. The sink delivers them to the client.
+ * the next solicited or failed one) raise exactly one event. A destroy returns how many events of the object the client
+ * has read, since libibverbs waits until that many are acknowledged; unread ones are withdrawn. Records are Linux'
+ * bytes. The sink delivers them to the client.
  */
 import { because } from '../../spec/causes.ts'
 import { ClassId } from '../../spec/classes/ids.ts'
@@ -36,22 +36,24 @@ import { countCompletion, createThreshold, expireDue, rearmThreshold, tightenThr
 /** ibv_event_type: the device was removed (IBV_EVENT_DEVICE_FATAL). */
 export const DEVICE_FATAL = 8
 
-/** Core's side of an fd object; only its sink may be replaced. */
+/** Core's own view of an fd object, whose sink may be replaced. */
 interface MutableFd {
   sink: EventSink
 }
 
 const QUEUE_LIMIT = 65536
 
-/** The first sink of an fd object: events wait in core until they are read or a carrier attaches its own sink. */
+/**
+ * The first sink of an fd object: events wait in core until they are read, or until a carrier attaches its own sink.
+ */
 export interface EventQueue extends EventSink {
   readonly queue: EventRecord[]
   ended: boolean
 }
 
 /**
- * A queue of events in this process; `wake` is called when an event is queued and when the queue ends. Bounded: beyond
- * 65,536 events it keeps one per object and kind, which still wakes the reader.
+ * A queue of events in this process. `wake` is called when an event is queued and when the queue ends. Beyond
+ * QUEUE_LIMIT events it keeps one per object and kind, which still wakes the reader.
  */
 export const createEventQueue = (wake?: () => void): EventQueue => {
   const queue: EventRecord[] = []
@@ -86,8 +88,8 @@ export const createEventQueue = (wake?: () => void): EventQueue => {
 }
 
 /**
- * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if no more can follow (the context
- * is closed or the device removed).
+ * Reads up to `limit` events from an fd object (R39). EAGAIN if there is none, EIO if none can follow (the context was
+ * closed or the device removed).
  */
 export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = fd.sink.take(limit)
@@ -97,19 +99,19 @@ export const readEvents = (fd: FdObject, limit = 1): readonly EventRecord[] => {
   throw new CallError('EAGAIN', 'no event is pending on the descriptor')
 }
 
-/** Puts events that were taken from an fd object back in front of the others. */
+/** Puts events that were taken from an fd object back before the others. */
 const restoreEvents = ({ sink }: FdObject, events: readonly EventRecord[]): void => {
   for (const event of [...events, ...sink.take(Number.POSITIVE_INFINITY)]) sink.post(event)
 }
 
-/** The same for a call: the events are put back if its answer cannot be delivered. */
+/** As `readEvents`, for a call: the events are put back if its answer cannot be delivered. */
 export const readEventsFor = (call: CallContext, fd: FdObject, limit = 1): readonly EventRecord[] => {
   const events = readEvents(fd, limit)
   onUndelivered(call, () => restoreEvents(fd, events))
   return events
 }
 
-/** Attaches the carrier's sink; events that wait move to it. */
+/** Attaches the carrier's sink. Events that wait are moved to it. */
 export const attachSink = (fd: FdObject, sink: EventSink): void => {
   const before = fd.sink as Partial<EventQueue>
   const mutable: MutableFd = fd
@@ -142,7 +144,7 @@ const recordOf = (
 /** `type` of a completion event. */
 const COMPLETION = -1
 
-/** The record of a source, made with its first event. */
+/** The event state of a source, created when it is first needed. */
 export const eventStateOf = (events: Affiliation): EventState => {
   events.more ??= { completions: 0, asyncs: 0, record: undefined, attached: undefined, threshold: undefined }
   return events.more
@@ -154,7 +156,7 @@ const countEvent = ({ element, type }: EventRecord, by: 1 | -1): void => {
   else more.asyncs += by
 }
 
-/** An event was withdrawn or lost. */
+/** Corrects the count after an event was withdrawn or lost. */
 export const uncountEvent = (event: EventRecord): void => countEvent(event, -1)
 
 const post = (fd: FdObject | undefined, event: EventRecord): void => {
@@ -164,20 +166,19 @@ const post = (fd: FdObject | undefined, event: EventRecord): void => {
   fd.sink.post(event)
 }
 
-/** Posts an event about an object, unless the device is being removed (`forgetEvents`). */
+/** Posts an event of an object, unless the device is being removed (`forgetEvents`). */
 const postAbout = (fd: FdObject | undefined, event: EventRecord): void => {
   if (fd?.context.device.alive) post(fd, event)
 }
 
-// ---- records of a driver's own ----
+// ---- a driver's own records ----
 
-/** Longest record that a driver posts, bytes. */
+/** Maximum bytes of a driver's record. */
 export const RECORD_BYTES = 256
 
 /**
- * Posts a record of the driver's own on a descriptor; poll(2) reports it, and each read returns one record. If a client
- * leaves very many unread, some are lost (`createEventQueue`), so a record should only announce data, and not be the
- * data itself.
+ * Posts a driver's own record on a descriptor: poll(2) reports it, and each read returns one record. If a client leaves
+ * very many unread, some are lost (`createEventQueue`), so a record should announce data rather than contain it.
  */
 export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
   if (bytes.length === 0 || bytes.length > RECORD_BYTES)
@@ -189,18 +190,18 @@ export const postRecord = (fd: FdObject, bytes: Uint8Array): void => {
 // ---- events of connections ----
 
 /**
- * Posts an event, with the connection manager's bytes and type, on the channel of its element, and notifies the event
- * queue that the element is attached to.
+ * Posts an event with the connection manager's bytes and type on the channel of its element, and a record on the event
+ * queue to which the element is attached.
  */
 export const postOnChannel = (event: EventRecord): void => {
   const { element } = event
   post(element.to.channel, event)
   const queue = element.more?.attached?.queue
-  // Its type is not counted among the channel's events.
+  // Counted as a completion, not with the types of the channel's own events.
   if (queue !== undefined) postAbout(queue, recordOf(element, COMPLETION, undefined, EventKind.values.CONNECTION))
 }
 
-/** Moves an object's events to another channel, with those that its client has not read. Returns how many were read. */
+/** Moves an object's events, including unread ones, to another channel. Returns how many the client had read. */
 export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject): number => {
   if (events === undefined) return 0
   const before = events.to.channel
@@ -216,14 +217,17 @@ export const moveToChannel = ({ context, events }: CoreObject, channel: FdObject
 
 const isEventFd = (object: CoreObject | undefined): FdObject | undefined => {
   if (object !== undefined && object.class.identity !== 'fd')
-    throw new Error(`events cannot go to an object of class ${object.class.name}`)
+    throw new Error(`events need an event descriptor, not an object of class ${object.class.name}`)
   return object as FdObject | undefined
 }
 
-/** No events. */
+/** The route of an object without events. */
 export const noRoute: EventRoute = { channel: undefined, asyncFd: undefined, handlers: undefined }
 
-/** The route of the context's last object if it is the same, whatever the handlers; `handleEvents` sets those later. */
+/**
+ * A route to these descriptors: the context's last one if it has them (its handlers may differ; `handleEvents` sets
+ * them later), otherwise a new one.
+ */
 const routeTo = (
   context: Context | undefined,
   channel: FdObject | undefined,
@@ -237,8 +241,8 @@ const routeTo = (
 }
 
 /**
- * Makes `object` a source of events; its create handler calls this. `userHandle` (u64) names it in event records.
- * Without an `asyncFd` its async events go to the context's first one, if there is one by then.
+ * Makes `object` a source of events; called by its create handler. `userHandle` (u64) identifies it in event records.
+ * Without `asyncFd` its async events go to the context's default one, if there is one now.
  */
 export const affiliate = (
   object: CoreObject,
@@ -254,7 +258,7 @@ export const affiliate = (
   return object.events
 }
 
-/** Calls a client of this process for the object's events, if it has a handler. */
+/** Calls the event handlers of a caller in this process for the object's events. */
 export const handleEvents = ({ context, events }: CoreObject, handlers: EventHandlers | undefined): void => {
   if (events === undefined || events.to.handlers === handlers) return
   events.to = { ...events.to, handlers, core: context?.device.core }
@@ -262,21 +266,20 @@ export const handleEvents = ({ context, events }: CoreObject, handlers: EventHan
 }
 
 /**
- * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, produces one event; with a
- * threshold, that number of completions or microseconds does (R36). Without one the queue's threshold applies. A
- * pending arming is not weakened (thresholds.ts), and solicited-only does not replace one for all completions (as on
- * Linux).
+ * REQ_NOTIFY: the next completion, or with `solicitedOnly` the next solicited or failed one, raises one event; with a
+ * threshold, that number of completions or microseconds (R36). Undefined values: the queue's own threshold. If the
+ * queue is armed already, the event can only become earlier (thresholds.ts), and arming for all completions stays (as
+ * on Linux).
  */
 export const arm = (object: CoreObject, solicitedOnly: boolean, count?: number, period?: number): void => {
   const { events } = object
-  if (events === undefined)
-    throw new Error(`an object of class ${object.class.name} has no completions to be armed for`)
+  if (events === undefined) throw new Error(`an object of class ${object.class.name} has no events and cannot be armed`)
   const threshold = count !== undefined || period !== undefined ? thresholdOf(object, events) : events.more?.threshold
-  const waits = events.armed !== 0
+  const isArmed = events.armed !== 0
   if (events.armed !== 2) events.armed = solicitedOnly ? 1 : 2
   if (threshold === undefined) return
   const [wanted, wait] = [count ?? threshold.count, period ?? threshold.period]
-  if (!waits) rearmThreshold(threshold, wanted, wait)
+  if (!isArmed) rearmThreshold(threshold, wanted, wait)
   else if (tightenThreshold(events, threshold, wanted, wait)) notify(events)
 }
 
@@ -287,7 +290,7 @@ const thresholdOf = ({ context }: CoreObject, events: Affiliation): Threshold | 
   return more.threshold
 }
 
-/** Sets the threshold of a queue (R36); undefined values stay. */
+/** Sets the threshold of a queue (R36); undefined values are not changed. */
 export const setThreshold = (object: CoreObject, count: number | undefined, period: number | undefined): void => {
   const { events } = object
   const threshold = events && thresholdOf(object, events)
@@ -297,7 +300,7 @@ export const setThreshold = (object: CoreObject, count: number | undefined, peri
   if (events.armed !== 0 && tightenThreshold(events, threshold, threshold.count, threshold.period)) notify(events)
 }
 
-/** Calls a handler while the device is working: an exception is only counted. */
+/** Calls a handler in the middle of the device's work: an exception is only counted. */
 const callHandler = (core: Core | undefined, run: () => void): void => {
   try {
     run()
@@ -319,7 +322,8 @@ const notify = (events: Affiliation): void => {
 }
 
 /**
- * A completion was written; `solicited` if it is solicited or failed. Hot: one comparison if the queue is not armed.
+ * Called for each completion that was written; `solicited`: solicited or failed. Hot: one comparison if the queue is
+ * not armed.
  */
 export const completed = (events: Affiliation, solicited: boolean): void => {
   if (events.armed === 0 || (events.armed === 1 && !solicited)) return
@@ -328,10 +332,10 @@ export const completed = (events: Affiliation, solicited: boolean): void => {
   notify(events)
 }
 
-/** Sends the events that are due (R36); the owner of core calls this at `nextDue`. True if there were any. */
+/** Raises the events that are due (R36); the owner of core calls it at `nextDue`. True if there were any. */
 export const expire = (core: Core, now: number): boolean => expireDue(core, now, notify)
 
-/** Sends an async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
+/** Raises an async event of an object (ibv_event_type: 0 CQ_ERR, 1 QP_FATAL, …). */
 export const raiseObjectEvent = ({ events }: CoreObject, type: number): void => {
   if (events === undefined) return
   const { handlers, core } = events.to
@@ -347,10 +351,12 @@ const affiliationOf = (userHandle: bigint, attached?: Attachment): Affiliation =
   return events
 }
 
-/** The sources of a device attached to an event queue: the `state` of the queue's object. Port 0 is the device. */
+/**
+ * The ports of a device that are attached to an event queue (port 0: the device); the `state` of the queue's object.
+ */
 export type AttachedPorts = Map<number, Affiliation>
 
-/** `source`: what must be attached to an event queue for it to get the event. */
+/** `source`: the port (0: the device) that must be attached to an event queue so that the queue gets the event. */
 const postToDevice = (device: Device, event: DeviceEvent, source = event.port ?? 0): void => {
   const { contexts, eventHandlers, core } = device
   const record = recordOf(affiliationOf(BigInt(event.port ?? 0)), event.type)
@@ -366,8 +372,8 @@ const postToDevice = (device: Device, event: DeviceEvent, source = event.port ??
 }
 
 /**
- * Sends an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …) to every async fd of the device, with the port's number as
- * element, and to every handler (R32).
+ * Raises an event of a port (9 PORT_ACTIVE, 10 PORT_ERR, …): on every async fd of the device, with the port's number as
+ * element, and for every handler (R32).
  */
 export const raisePort = (device: Device, port: number, type: number): void => {
   postToDevice(device, { type, port })
@@ -378,7 +384,7 @@ export const raisePort = (device: Device, port: number, type: number): void => {
   )
 }
 
-/** Sends an event of the device to every async fd, element 0. */
+/** Raises an event of the device on every async fd, with element 0. */
 export const raiseDevice = (device: Device, type: number): void => {
   postToDevice(device, { type, port: undefined })
   const cause = type === DEVICE_FATAL ? because('DEVICE_REMOVED', {}) : because('OTHER_EVENT', { event: type })
@@ -386,19 +392,19 @@ export const raiseDevice = (device: Device, type: number): void => {
 }
 
 /**
- * Sends an event of the system-wide device: about the device with this index, which is the element on async fds, and
- * the object in event queues to which the system-wide device is attached.
+ * Raises an event of the system-wide device about the device with this index: it is the element on async fds, and the
+ * object in event queues to which the system-wide device is attached.
  */
 export const raiseSystem = (system: Device, index: number, type: number): void =>
   postToDevice(system, { type, port: index }, 0)
 
-/** Whether an event is about an object: not about the device or a port, and not a driver's record. */
+/** Whether an event belongs to an object rather than to the device, a port, or a driver's record. */
 const isAboutObject = ({ element: { more, to } }: EventRecord): boolean => {
   const cls = more?.attached?.class
   return cls === undefined ? to !== noRoute : cls !== ClassId.device && cls !== ClassId.port
 }
 
-/** Withdraws the unread events of objects. Those of the device and its ports can still be read. */
+/** Withdraws the unread events of objects; those of the device and its ports can still be read. */
 const forgetObjectEvents = ({ sink }: FdObject): void => {
   for (const event of sink.take(Number.POSITIVE_INFINITY)) {
     if (isAboutObject(event)) countEvent(event, -1)
@@ -406,12 +412,12 @@ const forgetObjectEvents = ({ sink }: FdObject): void => {
   }
 }
 
-/** The device is removed with its objects: their unread events are withdrawn, as on Linux. */
+/** The device and its objects are being removed: unread events of objects are withdrawn, as on Linux. */
 export const forgetEvents = ({ contexts }: Device): void => {
   for (const context of contexts) for (const fd of context.descriptors) if (!fd.closed) forgetObjectEvents(fd)
 }
 
-/** Withdraws those of `events` that the client of `fd` has not read. */
+/** Withdraws the events of one source that the client of `fd` has not read. */
 const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => {
   const { more } = events
   if (fd === undefined || fd.closed || !fd.context.device.alive) return
@@ -419,22 +425,22 @@ const withdrawUnread = (fd: FdObject | undefined, events: Affiliation): void => 
   for (const event of fd.sink.withdraw(events)) countEvent(event, -1)
 }
 
-/** Awaited before events of an object are withdrawn (`EventSink.reach`); undefined: no need to wait. */
+/** To be awaited before events of an object are withdrawn (`EventSink.reach`); undefined: no need to wait. */
 export const reachEvents = ({ events }: CoreObject): Promise<void> | undefined => {
   const more = events?.more
   if (events === undefined || more === undefined || more.completions + more.asyncs === 0) return undefined
   const { channel, asyncFd } = events.to
   for (const fd of [channel, asyncFd, more.attached?.queue]) {
     const found = fd === undefined || fd.closed ? undefined : fd.sink.reach?.()
-    // one after the other: the next look-up uses the result of this one
+    // One at a time: the next look-up uses the result of this one.
     if (found !== undefined) return found
   }
   return undefined
 }
 
 /**
- * Ends an object's events: withdraws unread ones and returns the read ones, for the answer of a destroy. A destroy
- * handler calls this once nothing can complete any more.
+ * Ends an object's events: withdraws unread ones and returns the numbers of read ones, for the answer of a destroy. A
+ * destroy handler calls it when no more completions can follow.
  */
 export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { events } = object
@@ -445,21 +451,21 @@ export const withdrawEvents = (object: CoreObject): EventsRead => {
   const { more } = events
   if (more === undefined) return { compEvents: 0, asyncEvents: 0 }
   withdrawUnread(more.attached?.queue, events)
-  leaveQueue(events)
+  detachFromQueue(events)
   return { compEvents: more.completions, asyncEvents: more.asyncs }
 }
 
-/** The sources that `attachEvents` attached to a queue: its context may have very many other objects. */
+/** The objects attached to a queue: its context may have very many others. */
 const attachedTo = new WeakMap<FdObject, Set<Affiliation>>()
 
-const leaveQueue = (events: Affiliation): void => {
+const detachFromQueue = (events: Affiliation): void => {
   const { more } = events
   if (more?.attached === undefined) return
   attachedTo.get(more.attached.queue)?.delete(events)
   more.attached = undefined
 }
 
-/** An fd object gets no events any more; unread ones of objects are dropped together: they may be very many. */
+/** Closes an fd object for events; unread events of objects are dropped all at once, since there may be very many. */
 export const closeEvents = (fd: FdObject): void => {
   if (fd.closed) return
   if (fd.context.device.alive) forgetObjectEvents(fd)
@@ -469,31 +475,31 @@ export const closeEvents = (fd: FdObject): void => {
 
 // ---- event queues (R38) ----
 
-/** Sends the events of an object to a queue from now on. */
+/** From now on sends the events of an object to a queue. */
 export const attachEvents = (events: Affiliation, attached: Attachment): void => {
   const more = eventStateOf(events)
-  leaveQueue(events)
+  detachFromQueue(events)
   const others = attachedTo.get(attached.queue) ?? new Set()
   attachedTo.set(attached.queue, others.add(events))
   more.attached = attached
   more.record = undefined
 }
 
-/** Withdraws unread events of the object; later ones are routed as before the attachment. */
+/** Detaches an object from its queue: withdraws its unread events; later ones are routed as before. */
 export const detachEvents = (events: Affiliation): void => {
   const { more } = events
   if (more === undefined) return
   withdrawUnread(more.attached?.queue, events)
-  leaveQueue(events)
+  detachFromQueue(events)
   more.record = undefined
 }
 
-/** The device, or a port of it, as a source of events for one queue. */
+/** Attaches the device, or a port of it, to a queue. */
 export const attachPort = (queue: FdObject<AttachedPorts>, attached: Attachment): void => {
   queue.state.set(attached.object, affiliationOf(attached.cookie, attached))
 }
 
-/** False if it was not attached. */
+/** Detaches it; false if it was not attached. */
 export const detachPort = (queue: FdObject<AttachedPorts>, port: number): boolean => {
   const source = queue.state.get(port)
   if (source === undefined) return false

@@ -1,14 +1,14 @@
 /*
  * Thresholds of completion events (R36; uDAPL's EVD threshold): one event after n completions, or t microseconds after
  * the first of them. Drivers are not involved: events.ts counts completions, and the owner of core calls `expire` at
- * `nextDue`, with core's clock.
+ * `nextDue` of core's clock.
  *
- * A pending arming is never weakened: another arming or a new threshold can only make its event earlier, and the
- * completions before count. Otherwise a program that waits could wait for ever.
+ * The event of an armed queue never becomes later: arming again or a new threshold can only make it earlier, and
+ * completions since the first arming count. Otherwise a waiting program could wait for ever.
  */
 import type { Affiliation, Core, Deadline, Threshold } from '../model.ts'
 
-/** Every completion raises an event. */
+/** A threshold with which every completion raises an event. */
 export const createThreshold = (core: Core): Threshold => ({
   core,
   count: 0,
@@ -23,7 +23,7 @@ export const createThreshold = (core: Core): Threshold => ({
 /** Whether every completion raises an event. */
 const isImmediate = (count: number, period: number): boolean => count <= 1 && (count === 1 || period === 0)
 
-/** Arms the queue with these values for one event; counting starts anew. */
+/** Arms the queue for one event with these values; counting restarts. */
 export const rearmThreshold = (threshold: Threshold, count: number, period: number): void => {
   threshold.wanted = count
   threshold.wait = period
@@ -33,12 +33,12 @@ export const rearmThreshold = (threshold: Threshold, count: number, period: numb
 
 const schedule = ({ deadlines }: Core, deadline: Deadline): void => {
   let at = deadlines.length
-  // most timers are the latest: periods are similar
+  // Most deadlines are the latest, since periods are similar.
   while (at > 0 && deadlines[at - 1].due > deadline.due) at--
   deadlines.splice(at, 0, deadline)
 }
 
-/** True if the event is due now; otherwise its timer is set, if it has one. */
+/** True if the event is due now; otherwise sets its deadline, if it has a period. */
 const isReached = (events: Affiliation, threshold: Threshold): boolean => {
   const { core, wanted, wait, seen, first } = threshold
   if (isImmediate(wanted, wait) || (wanted > 0 && seen >= wanted)) return true
@@ -57,20 +57,20 @@ export const countCompletion = (events: Affiliation, threshold: Threshold): bool
   return isReached(events, threshold)
 }
 
-/** The smaller of two limits; 0 is no limit. */
-const smallerLimit = (one: number, other: number): number => (one === 0 || (other !== 0 && other < one) ? other : one)
+/** The smaller of two limits; 0 means unlimited. */
+const smallerLimit = (a: number, b: number): number => (a === 0 || (b !== 0 && b < a) ? b : a)
 
 /** Arms a queue that is armed already; true if its event is due now. */
 export const tightenThreshold = (events: Affiliation, threshold: Threshold, count: number, period: number): boolean => {
   const { wanted, wait } = threshold
   if (isImmediate(wanted, wait)) return false
-  const atOnce = isImmediate(count, period)
-  threshold.wanted = atOnce ? 1 : smallerLimit(wanted, count)
-  threshold.wait = atOnce ? 0 : smallerLimit(wait, period)
+  const isNowImmediate = isImmediate(count, period)
+  threshold.wanted = isNowImmediate ? 1 : smallerLimit(wanted, count)
+  threshold.wait = isNowImmediate ? 0 : smallerLimit(wait, period)
   return threshold.seen > 0 && isReached(events, threshold)
 }
 
-/** When to call `expire`; Infinity for never. Microseconds of core's clock. */
+/** When to call `expire`, in microseconds of core's clock; Infinity for never. */
 export const nextDue = ({ deadlines }: Core): number => deadlines[0]?.due ?? Number.POSITIVE_INFINITY
 
 /** Calls `notify` for the queues whose due time has passed. */
@@ -78,7 +78,7 @@ export const expireDue = ({ deadlines }: Core, now: number, notify: (events: Aff
   let any = false
   while (deadlines.length > 0 && deadlines[0].due <= now) {
     const { due, events } = deadlines.shift() as Deadline
-    // its event may have been raised by count, or it was armed again
+    // The event may have been raised by count, or the queue armed again.
     if (events.armed === 0 || events.more?.threshold?.due !== due) continue
     any = true
     notify(events)

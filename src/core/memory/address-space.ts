@@ -1,13 +1,13 @@
 /*
- * Memory that calls and work requests name, of another process or of this one (docs/decisions/client-memory.md).
+ * Memory to which calls and work requests refer, of another process or of this one (docs/decisions/client-memory.md).
  *
- * A carrier brings one AddressSpace per calling process; registration checks pages with it, the data path copies with
+ * A carrier provides one AddressSpace per calling process; registration checks pages with it, the data path copies with
  * it. Addresses are pairs of u32 (hi, lo), so that hot code needs no BigInt. Data is copied in strides, as in `Memory`
  * of transport/types.ts: `total` consecutive bytes of the space, and chunks of `chunk` bytes every `stride` bytes in
  * `to` or `from`.
  */
 
-/** The local side of a copy; an Arena of wire/arena.ts is one. `address` is 0 if native code cannot reach it. */
+/** The local side of a copy, for example an Arena of wire/arena.ts. `address` is 0 if native code cannot access it. */
 export interface Bytes {
   readonly address: number
   readonly bytes: Uint8Array
@@ -16,37 +16,40 @@ export interface Bytes {
 
 /** Copies within this process by address, in native code: many chunks with one call. */
 export interface Copier {
-  /** The address of a buffer, until it is transferred. */
+  /** The address of a buffer, valid until the buffer is transferred. */
   addressOf(bytes: Uint8Array): number
   /**
-   * `total` bytes in pieces of `chunk`, the last one shorter if need be: those at `from` lie `fromStride` bytes apart,
-   * those at `to` `toStride`.
+   * Copies `total` bytes in chunks of `chunk`, of which the last may be shorter; they are `fromStride` bytes apart at
+   * `from`, and `toStride` at `to`.
    */
   copy(to: number, toStride: number, from: number, fromStride: number, chunk: number, total: number): void
 }
 
 export interface AddressSpace {
   /**
-   * Whether `length` bytes from hi:lo on (an exact Number below 2^53) exist and can be read, and written if `writable`.
-   * Called at registration; pages may be unmapped later, then `read` and `write` return EFAULT. Length 0 is always
+   * Whether the `length` bytes at hi:lo (`length` below 2^53) exist and are readable, and writable if `writable`.
+   * Called at registration; pages may be unmapped later, and then `read` and `write` return EFAULT. Length 0 is always
    * true.
    */
   check(hi: number, lo: number, length: number, writable: boolean): boolean
-  /** Awaited before a slow `check` of the same bytes; undefined: no need to wait. */
+  /** To be awaited before a slow `check` of the same bytes; undefined: no need to wait. */
   prepareCheck?(hi: number, lo: number, length: number, writable: boolean): Promise<unknown> | undefined
   /**
    * Registers checked bytes; the returned function ends the registration. `isShared`: peers may write to it at any
-   * time. `lost` is called once if the owner unmaps some of it: later accesses must not reach what is mapped there
-   * afterwards. Throws CallError if the owner may not register so much.
+   * time. `lost` is called once if the owner unmaps some of the bytes: later accesses must not reach what is mapped
+   * there then. Throws CallError if the owner may not register so much.
    */
   hold?(hi: number, lo: number, length: number, isShared: boolean, lost: () => void): () => void
-  /** Space → `to`. 0, or an errno, and the bytes are undefined: EFAULT, ESRCH if the owner has ended. */
+  /**
+   * Copies from the space to `to`. Returns 0, or an errno, and then the bytes in `to` are undefined: EFAULT, ESRCH if
+   * the owner has ended.
+   */
   read(hi: number, lo: number, to: Bytes, at: number, chunk: number, stride: number, total: number): number
-  /** `from` → space, ascending. Returns as `read`. */
+  /** Copies from `from` to the space, in ascending order. Returns as `read`. */
   write(hi: number, lo: number, from: Bytes, at: number, chunk: number, stride: number, total: number): number
   /**
-   * Memory that is a buffer of this process: the buffer with `length` bytes of it, and in `place[0]` their offset.
-   * Undefined if they do not exist; absent: there is no such memory.
+   * For memory that is a buffer of this process: returns the buffer of these bytes, and in `place[0]` their offset;
+   * undefined if they do not exist. Absent where no memory is a buffer.
    */
   locate?(hi: number, lo: number, length: number, place: Float64Array): Bytes | undefined
   /**
@@ -66,7 +69,7 @@ export interface AddressSpace {
   fetchAdd(hi: number, lo: number, addHi: number, addLo: number, original: Uint32Array): number
 }
 
-/** A space where every address faults, for calls that core makes itself (destruction). */
+/** A space in which every access faults, for calls that core makes itself (destroys). */
 export const noMemory: AddressSpace = {
   check: (_hi, _lo, length) => length === 0,
   read: () => 14,
@@ -75,7 +78,7 @@ export const noMemory: AddressSpace = {
   fetchAdd: () => 14,
 }
 
-/** Memory without storage: writes are lost, reads return zeros. */
+/** Memory without storage: writes are dropped, reads return zeros. */
 export const nullMemory: AddressSpace = {
   check: () => true,
   read(_hi, _lo, { bytes }, at, chunk, stride, total) {

@@ -1,13 +1,13 @@
 /*
- * The bound windows of a region, and those of type 2 of a queue pair, as lists through the rows of the table: when a
- * region or queue pair is destroyed, its windows are found without a scan of all rows, of which a program may have a
- * million. Linking and unlinking allocate nothing but the entry of a queue pair's first window.
+ * The bound windows of a region, and those of type 2 of a queue pair, as linked lists through the rows of the table:
+ * when a region or queue pair is destroyed, its windows are found without a scan of all rows, of which a program may
+ * have a million. Linking and unlinking allocate only the map entry of a queue pair's first window.
  */
 import type { MemoryTable } from './region-table.ts'
 
 type Links = MemoryTable['nextOfQp']
 
-/** Inserts a window at the front of a list. Links are rows + 1; 0 for none. */
+/** Inserts a window at the front of a list. Links are row + 1; 0: end of the list. */
 const link = (next: Links, previous: Links, window: number, first: number): number => {
   next[window] = first
   previous[window] = 0
@@ -15,7 +15,7 @@ const link = (next: Links, previous: Links, window: number, first: number): numb
   return window + 1
 }
 
-/** Removes a window from its list; returns the list's first, which was `first`. */
+/** Removes a window from its list; returns the list's first link, which was `first`. */
 const unlink = (next: Links, previous: Links, window: number, first: number): number => {
   const after = next[window]
   const before = previous[window]

@@ -1,15 +1,15 @@
 /*
  * Buffers of this process as an AddressSpace, at synthetic addresses (docs/decisions/client-memory.md).
  *
- * Each buffer gets page-aligned addresses from 2^32 on, followed by an unmapped page; they are never pointers. A
- * resizable buffer is refused, since its length could change between check and use; a detached one returns EFAULT.
- * Addresses are not used again, so that stale ones fault.
+ * Each buffer gets page-aligned addresses from 2^32 on, followed by an unmapped page; they are not pointers. A
+ * resizable buffer is refused, since its length could change between check and use; access to a detached one returns
+ * EFAULT. Addresses are not reused, so that stale ones fault.
  */
 import { CallError, Errno } from '../../spec/errno.ts'
 import { TWO_32, wholePages } from '../../spec/memory.ts'
 import type { AddressSpace, Bytes, Copier } from './address-space.ts'
 
-/** Addresses below 2^32 are unused: a truncated address names nothing. */
+/** Addresses below 2^32 are unused, so that a truncated address is invalid. */
 const FIRST = TWO_32
 
 export interface LocalSpace extends AddressSpace {
@@ -21,17 +21,17 @@ export interface LocalSpace extends AddressSpace {
 
 interface Area {
   readonly start: number
-  /** Its address for a copier; 0 without one. */
+  /** Address for the copier; 0 without one. */
   readonly address: number
   readonly bytes: Uint8Array
   readonly view: DataView
   readonly length: number
 }
 
-/** Up to this many bytes a loop over words is faster than a view, and allocates nothing. */
-const FEW = 256
+/** Up to this many bytes, a loop over words is faster than a view and allocates nothing. */
+const LOOP_BYTES = 256
 
-/** Copies `size` bytes of this process. */
+/** Copies `size` bytes within this process. */
 export const copyBytes = (
   from: Pick<Bytes, 'bytes' | 'view'>,
   start: number,
@@ -39,12 +39,12 @@ export const copyBytes = (
   at: number,
   size: number,
 ): void => {
-  if (size > FEW) {
+  if (size > LOOP_BYTES) {
     to.bytes.set(size === from.bytes.length ? from.bytes : from.bytes.subarray(start, start + size), at)
     return
   }
   const words = size & ~3
-  // they may overlap in one buffer: the chunks that would be overwritten are copied first
+  // The ranges may overlap in one buffer: what would be overwritten is copied first.
   if (to.bytes.byteOffset + at <= from.bytes.byteOffset + start) {
     for (let i = 0; i < words; i += 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
     for (let i = words; i < size; i++) to.bytes[at + i] = from.bytes[start + i]
@@ -54,12 +54,12 @@ export const copyBytes = (
   for (let i = words - 4; i >= 0; i -= 4) to.view.setUint32(at + i, from.view.getUint32(start + i, true), true)
 }
 
-/** `copier`: copies by address if both sides have one; absent: TypeScript copies. */
+/** `copier`: copies by address if both sides have one. Without it TypeScript copies. */
 export const createLocalSpace = (copier?: Copier): LocalSpace => {
   const areas: Area[] = []
   let next = FIRST
 
-  /** The last area that starts at or below `address`. */
+  /** Index of the last area that starts at or below `address`. */
   const search = (address: number): number => {
     let low = 0
     let high = areas.length
@@ -70,7 +70,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
     }
     return low - 1
   }
-  /** The area that was found last, which is often the next one too. */
+  /** The area found last: often the next access is to the same. */
   let last: Area | undefined
   const areaOf = (hi: number, lo: number, length: number): Area | undefined => {
     const address = hi * FIRST + lo
@@ -108,7 +108,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
       let from = hi * FIRST + lo - area.start
-      if (copier !== undefined && total > FEW && to.address !== 0) {
+      if (copier !== undefined && total > LOOP_BYTES && to.address !== 0) {
         copier.copy(to.address + at, stride, area.address + from, chunk, chunk, total)
         return 0
       }
@@ -123,7 +123,7 @@ export const createLocalSpace = (copier?: Copier): LocalSpace => {
       const area = areaOf(hi, lo, total)
       if (area === undefined) return Errno.EFAULT
       let to = hi * FIRST + lo - area.start
-      if (copier !== undefined && total > FEW && from.address !== 0) {
+      if (copier !== undefined && total > LOOP_BYTES && from.address !== 0) {
         copier.copy(area.address + to, chunk, from.address + at, stride, chunk, total)
         return 0
       }

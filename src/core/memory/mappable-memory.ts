@@ -1,15 +1,15 @@
 /*
- * Memory that a context's client can map (R28): rings, queues, and other memory shared by a driver. The context's
+ * Memory that a context's client can map (R28): rings, queues, and other memory that a driver shares. The context's
  * carrier provides it (a memory file whose descriptor the client has); a caller in this process needs no mapping and
- * gets plain memory.
+ * gets ordinary memory.
  */
 import { wholePages } from '../../spec/memory.ts'
 
-/** Consecutive bytes `at` … `at + length` of a larger shared piece. */
+/** The bytes `at` … `at + length` of a larger mapping. */
 export interface MappedChunk {
   /** The offset at which the client maps it. */
   readonly offset: number
-  /** Bytes that may be mapped, a multiple of the page size. */
+  /** Number of bytes that may be mapped, a multiple of the page size. */
   readonly length: number
   readonly at: number
   readonly bytes: Uint8Array
@@ -19,14 +19,14 @@ export interface MappedChunk {
 
 export interface MappedMemory {
   /**
-   * Present if the client can find parts by offset: a driver may then put many objects into one piece, and counts them
-   * here.
+   * Defined if the client can find parts of a range by offset: a driver may then put many objects into one range, and
+   * counts them here.
    */
   readonly packed?: { count: number } | undefined
-  /** Zeroed, rounded up to pages. Throws CallError ENOMEM when the context's quota is used. */
+  /** Zeroed memory, rounded up to pages. Throws CallError ENOMEM if the context has no more. */
   allocate(bytes: number): MappedChunk
   free(piece: MappedChunk): void
-  /** The device is removed: freed memory stays as it is for the client, until it closes the context. */
+  /** The device is being removed: freed memory must stay readable for the client until it closes the context. */
   keep?(): void
 }
 
@@ -43,15 +43,15 @@ const plainPiece = (bytes: number, offset: number): MappedChunk => {
   }
 }
 
-/** Memory of callers in this process, one buffer for each piece, without offsets. */
+/** Memory of callers in this process: one buffer per range, without offsets. */
 export const bufferMemory = (): MappedMemory => ({
   allocate: bytes => plainPiece(bytes, 0),
   free() {},
 })
 
-/** The same with offsets, for callers that find their rings by what calls return. */
+/** Memory with offsets, for callers that find their rings by the offsets that calls return. */
 export interface FindableMemory extends MappedMemory {
-  /** The piece at an offset. Throws an Error if none lies there. */
+  /** The range at an offset. Throws an Error if there is none. */
   at(offset: bigint): MappedChunk
 }
 
@@ -70,7 +70,7 @@ export const findableMemory = (): FindableMemory => {
     },
     at(offset) {
       const piece = pieces.get(Number(offset))
-      if (piece === undefined) throw new Error(`no ring lies at ${offset}`)
+      if (piece === undefined) throw new Error(`there is no ring at offset ${offset}`)
       return piece
     },
   }

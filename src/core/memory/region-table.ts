@@ -2,11 +2,11 @@
  * The memory regions and windows of one device: key → row (IBA 10.6.3, docs/decisions/memory-windows.md). windows.ts
  * binds and invalidates windows.
  *
- * A key is 32 bits: an index of 24 bits above a key byte, as Linux' soft device builds it. Indices are used in turn, so
- * the one that was free longest is next, and the key byte changes with every round: a freed key is not reused until
- * 2^32 − (live ones) registrations later. Index 0 is not used, so key 0 is never valid. The first index and the key
- * bytes come from the caller's random numbers. Rows are typed arrays that grow; a two-level directory finds a row by
- * index without hashing. `resolve` makes the checks of every access and allocates nothing.
+ * A key has 32 bits: an index of 24 bits above a key byte, as in Linux' soft device. Indices are assigned in ascending
+ * order, wrapping around, so the next one is the one that was free longest, and the key byte changes with every round:
+ * a freed key is not reused until 2^32 − (live ones) registrations later. Index 0 is not used, so key 0 is never valid.
+ * The first index and the key bytes come from the caller's random numbers. Rows are typed arrays that grow; a two-level
+ * directory finds a row by index without hashing. `resolve` makes the checks of every access and allocates nothing.
  */
 import { AccessFlags } from '../../spec/enums.ts'
 import { CallError } from '../../spec/errno.ts'
@@ -18,19 +18,19 @@ const PAGE_SIZE = 1 << PAGE_BITS
 const PAGE_MASK = PAGE_SIZE - 1
 const INDICES = 1 << 24
 
-/** The target of a key. */
+/** What a key refers to. */
 export const KeyKind = { REGION: 0, WINDOW_1: 1, WINDOW_2: 2 } as const
 
-/** A recently used region in memory of this process: its row's fields for `findBuffer`. */
+/** A recently used region in memory of this process: the fields of its row for `findBuffer`. */
 interface RecentRegion {
-  /** 0: none. It is cleared, with the buffer, when the region is deregistered or reregistered. */
+  /** 0: unused entry. Entries are cleared when their region is deregistered or reregistered. */
   key: number
   pd: number
   access: number
   iovaHi: number
   iovaLo: number
   length: number
-  /** Its buffer, offset and length; empty once the buffer is transferred. */
+  /** The region's buffer, its offset there, and the buffer's size, which is 0 once the buffer is transferred. */
   holder: Bytes
   at: number
   size: number
@@ -44,7 +44,7 @@ interface RemovedKeys {
   next: number
 }
 
-/** Rows by number; columns are replaced when the table grows, so read them from the table each time. */
+/** Rows by number. The arrays are replaced when the table grows, so they must be read from the table each time. */
 export interface MemoryTable {
   /** 0 in a free row. */
   key: Uint32Array
@@ -52,10 +52,10 @@ export interface MemoryTable {
   pd: Float64Array
   /** ibv_access_flags. */
   access: Uint32Array
-  /** Where it lies in its address space. */
+  /** Address of the first byte in its address space. */
   startHi: Uint32Array
   startLo: Uint32Array
-  /** The address of its first byte for work requests. */
+  /** Address of the first byte in work requests. */
   iovaHi: Uint32Array
   iovaLo: Uint32Array
   /** Bytes, an exact Number. */
@@ -66,21 +66,21 @@ export interface MemoryTable {
   kind: Uint8Array
   /** A window's region, -1 if it is not bound; a region's count of bound windows. */
   bound: Int32Array
-  /** The queue pair's number to which a window of type 2 is bound. */
+  /** Number of the queue pair to which a window of type 2 is bound. */
   qp: Int32Array
-  /** Lists of bound windows (core/memory/bound-windows.ts), by row + 1, 0 for none: of a region the first one, */
+  /** Lists of bound windows (core/memory/bound-windows.ts) as row + 1, 0 for none: a region's first window, */
   firstOfRegion: Int32Array
-  /** and of a window its neighbours in the list of its region, and of its queue pair. */
+  /** and a window's neighbours in the lists of its region and of its queue pair. */
   nextOfRegion: Int32Array
   previousOfRegion: Int32Array
   nextOfQp: Int32Array
   previousOfQp: Int32Array
-  /** The first one of each queue pair, by its number. */
+  /** A queue pair's first window, by QPN. */
   readonly firstOfQp: Map<number, number>
   readonly spaces: (AddressSpace | undefined)[]
-  /** Rows that use each space. */
+  /** Number of rows that use each space. */
   readonly spaceUses: number[]
-  /** First level: pages of (row + 1), 0 for none; second: live keys per page. */
+  /** The directory: pages of row + 1, 0 for none; and the number of live keys per page. */
   readonly pages: (Int32Array | undefined)[]
   readonly pageUses: Int32Array
   readonly freeRows: number[]
@@ -88,18 +88,18 @@ export interface MemoryTable {
   readonly recent: readonly RecentRegion[]
   /** Windows, bound or not. */
   windows: number
-  /** The last keys that were removed, in a ring; made with the first. */
+  /** A ring of the last removed keys; created when the first is removed. */
   removed: RemovedKeys | undefined
   rows: number
   live: number
-  /** Where the search for the next key starts: the round above, the index below. */
+  /** Next index and round to assign. */
   next: number
   round: number
-  /** Secret of two u32 for the key bytes. */
+  /** A secret of two u32, hashed into the key bytes. */
   readonly secret: readonly [number, number]
 }
 
-/** Recently used regions that are cached: those of a sender and a receiver, and some more. */
+/** Number of cached regions: those of a sender and a receiver, and some more. */
 const RECENT = 8
 const noBytes: Bytes = { address: 0, bytes: new Uint8Array(0), view: new DataView(new ArrayBuffer(0)) }
 const noRecentRegion = (): RecentRegion => ({
@@ -151,31 +151,31 @@ export const createMemoryTable = (random: () => number): MemoryTable => ({
 
 const grow = (table: MemoryTable): void => {
   const size = table.key.length * 2
-  const bigger = <T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(old: T): T => {
-    const made = new (old.constructor as new (length: number) => T)(size)
-    made.set(old)
-    return made
+  const doubled = <T extends Uint8Array | Uint32Array | Int32Array | Float64Array>(old: T): T => {
+    const copy = new (old.constructor as new (length: number) => T)(size)
+    copy.set(old)
+    return copy
   }
-  table.key = bigger(table.key)
-  table.pd = bigger(table.pd)
-  table.access = bigger(table.access)
-  table.startHi = bigger(table.startHi)
-  table.startLo = bigger(table.startLo)
-  table.iovaHi = bigger(table.iovaHi)
-  table.iovaLo = bigger(table.iovaLo)
-  table.length = bigger(table.length)
-  table.space = bigger(table.space)
-  table.kind = bigger(table.kind)
-  table.bound = bigger(table.bound)
-  table.qp = bigger(table.qp)
-  table.firstOfRegion = bigger(table.firstOfRegion)
-  table.nextOfRegion = bigger(table.nextOfRegion)
-  table.previousOfRegion = bigger(table.previousOfRegion)
-  table.nextOfQp = bigger(table.nextOfQp)
-  table.previousOfQp = bigger(table.previousOfQp)
+  table.key = doubled(table.key)
+  table.pd = doubled(table.pd)
+  table.access = doubled(table.access)
+  table.startHi = doubled(table.startHi)
+  table.startLo = doubled(table.startLo)
+  table.iovaHi = doubled(table.iovaHi)
+  table.iovaLo = doubled(table.iovaLo)
+  table.length = doubled(table.length)
+  table.space = doubled(table.space)
+  table.kind = doubled(table.kind)
+  table.bound = doubled(table.bound)
+  table.qp = doubled(table.qp)
+  table.firstOfRegion = doubled(table.firstOfRegion)
+  table.nextOfRegion = doubled(table.nextOfRegion)
+  table.previousOfRegion = doubled(table.previousOfRegion)
+  table.nextOfQp = doubled(table.nextOfQp)
+  table.previousOfQp = doubled(table.previousOfQp)
 }
 
-/** The row of this key's index, whatever its key byte; -1: none. */
+/** The row of this index, whatever the key byte; -1: none. */
 export const rowAt = (table: MemoryTable, index: number): number => {
   const page = table.pages[index >>> PAGE_BITS]
   return page === undefined ? -1 : page[index & PAGE_MASK] - 1
@@ -183,7 +183,7 @@ export const rowAt = (table: MemoryTable, index: number): number => {
 
 /**
  * The key byte of an index in a round: a hash of the index with a secret (the finalizer of MurmurHash3), so that a key
- * cannot be guessed from a neighbouring one.
+ * cannot be guessed from that of a neighbouring index.
  */
 const keyByte = ([first, second]: MemoryTable['secret'], index: number, round: number): number => {
   let mixed = index ^ first
@@ -203,7 +203,7 @@ const takeKey = (table: MemoryTable): number => {
   }
 }
 
-/** Counts a row in `space`; returns its index. */
+/** Counts another row in `space`; returns the index of the space. */
 export const acquireSpace = (table: MemoryTable, space: AddressSpace): number => {
   let at = table.spaces.indexOf(space)
   if (at < 0) {
@@ -216,12 +216,12 @@ export const acquireSpace = (table: MemoryTable, space: AddressSpace): number =>
   return at
 }
 
-/** Removes the count of a row in space `at`; -1: none. */
+/** Removes a row from the count of space `at`; -1: none. */
 export const releaseSpace = (table: MemoryTable, at: number): void => {
   if (at >= 0 && --table.spaceUses[at] === 0) table.spaces[at] = undefined
 }
 
-/** A row with a key of its own, everything else to be filled in. ENOMEM when all 2^24 − 1 indices are taken. */
+/** Allocates a row and its key; the caller sets all other columns. ENOMEM when all 2^24 − 1 indices are in use. */
 export const allocateKeyRow = (table: MemoryTable): number => {
   if (table.live === INDICES - 1) throw new CallError('ENOMEM', `all ${INDICES - 1} memory keys are in use`)
   const key = takeKey(table)
@@ -238,7 +238,7 @@ export const allocateKeyRow = (table: MemoryTable): number => {
 
 const recentOf = ({ recent }: MemoryTable, key: number): RecentRegion => recent[(key >>> 8) & (RECENT - 1)]
 
-/** The region with this key is removed or changed: `findBuffer` looks it up again. */
+/** Removes a key from the cache when its region is removed or changed. */
 const uncacheRegion = (table: MemoryTable, key: number): void => {
   const recent = recentOf(table, key)
   if (recent.key === key) Object.assign(recent, noRecentRegion())
@@ -247,7 +247,7 @@ const uncacheRegion = (table: MemoryTable, key: number): void => {
 // ---- removed keys, for explain.ts ----
 
 const REMOVED_KEYS = 1024
-/** `length` of a window. */
+/** `length` of a removed window. */
 export const WINDOW_REMOVED = -1
 
 const recordRemovedKey = (table: MemoryTable, row: number): void => {
@@ -267,7 +267,7 @@ const recordRemovedKey = (table: MemoryTable, row: number): void => {
   removed.length[at] = table.kind[row] === KeyKind.REGION ? table.length[row] : WINDOW_REMOVED
 }
 
-/** The target of a recently removed key; undefined if unknown. */
+/** What a recently removed key referred to; undefined if it is not known. */
 export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
   const at = removed === undefined || key === 0 ? -1 : removed.key.lastIndexOf(key >>> 0)
   if (removed === undefined || at < 0) return undefined
@@ -277,12 +277,11 @@ export const findRemovedKey = ({ removed }: MemoryTable, key: number) => {
 /** Frees the row; its key is invalid from now on. */
 export const freeKeyRow = (table: MemoryTable, row: number): void => {
   const key = table.key[row]
-  if (key === 0) throw new Error(`memory row ${row} is removed, but it is free`)
+  if (key === 0) throw new Error(`memory row ${row} is removed, but is free already`)
   const page = key >>> (8 + PAGE_BITS)
   table.pages[page]![(key >>> 8) & PAGE_MASK] = 0
   table.pageUses[page]--
-  // the directory page of the next key is kept, since it would be allocated again immediately; it is freed with its
-  // last key
+  // The directory page of the next key is kept, since it would be allocated again immediately.
   if (table.pageUses[page] === 0 && page !== table.next >>> PAGE_BITS) table.pages[page] = undefined
   releaseSpace(table, table.space[row])
   recordRemovedKey(table, row)
@@ -316,7 +315,7 @@ export const addRegion = (
   return row
 }
 
-/** Changes where a region lies, under the same key; arguments as `addRegion`. */
+/** Changes the address range of a region but not its key; arguments as of `addRegion`. */
 export const relocateRegion = (
   table: MemoryTable,
   row: number,
@@ -342,17 +341,17 @@ export const findKey = (table: MemoryTable, key: number): number => {
   return row >= 0 && table.key[row] === key >>> 0 ? row : -1
 }
 
-/** Remote access rights: an access with one of them comes from a peer. */
+/** Remote access rights: an access that needs one of them comes from a peer. */
 const { REMOTE_WRITE, REMOTE_READ, REMOTE_ATOMIC, FLUSH_GLOBAL, FLUSH_PERSISTENT } = AccessFlags.values
 export const REMOTE_RIGHTS = REMOTE_WRITE | REMOTE_READ | REMOTE_ATOMIC | FLUSH_GLOBAL | FLUSH_PERSISTENT
 
-/** A window serves remote access only; one of type 2 only on its queue pair. */
+/** A window permits remote access only; a window of type 2 only through its queue pair. */
 const isWindowOpen = (table: MemoryTable, row: number, access: number, qp: number): boolean =>
   (access & REMOTE_RIGHTS) !== 0 && (table.kind[row] === KeyKind.WINDOW_1 || table.qp[row] === qp)
 
 /**
- * The row for `key` if it belongs to protection domain `pd` and grants every right in `access` to the queue pair `qp`;
- * -1 if not.
+ * The row of `key` if it belongs to protection domain `pd` and grants every right in `access` to queue pair `qp`; -1
+ * otherwise.
  */
 export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, access: number, qp: number): number => {
   const row = findKey(table, key)
@@ -361,9 +360,8 @@ export const findKeyWithRights = (table: MemoryTable, pd: number, key: number, a
 }
 
 /**
- * The row for `key` if it grants all this (`findKeyWithRights`) and contains `length` bytes from address hi:lo on; -1
- * if not.
- * `length` is an exact Number. For every access of the data path.
+ * The row of `key` if it grants the access (`findKeyWithRights`) and contains the `length` bytes at hi:lo; -1
+ * otherwise. `length` is an exact Number. Called for every access of the data path.
  */
 export const resolve = (
   table: MemoryTable,
@@ -377,12 +375,12 @@ export const resolve = (
 ): number => {
   const row = findKeyWithRights(table, pd, key, access, qp)
   if (row < 0) return -1
-  // the offset of hi:lo in the region as a Number: inexact only where it is far beyond any length
+  // The offset of hi:lo in the region as a Number; inexact only where it is far beyond any length.
   const offset = ((hi >>> 0) - table.iovaHi[row]) * TWO_32 + ((lo >>> 0) - table.iovaLo[row])
   return offset >= 0 && offset + length <= table.length[row] ? row : -1
 }
 
-/** High and low half of the address of byte hi:lo of a region in its address space: `startOf…` of resolved rows. */
+/** High and low half of the address, in the region's address space, of byte hi:lo of a resolved row. */
 export const addressLo = (table: MemoryTable, row: number, lo: number): number =>
   (lo - table.iovaLo[row] + table.startLo[row]) >>> 0
 
@@ -391,10 +389,8 @@ export const addressHi = (table: MemoryTable, row: number, hi: number, lo: numbe
   return (hi - table.iovaHi[row] + table.startHi[row] + Math.floor(low / TWO_32)) >>> 0
 }
 
-const place = new Float64Array(1)
-
-/** Looks a key up for `findBuffer`. False unless it names a region in one buffer. */
-const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boolean => {
+/** Loads a key into the cache. False unless it belongs to a region in one buffer. */
+const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number, place: Float64Array): boolean => {
   const row = findKey(table, key)
   if (row < 0 || table.kind[row] !== KeyKind.REGION) return false
   const length = table.length[row]
@@ -413,8 +409,8 @@ const cacheRegion = (table: MemoryTable, recent: RecentRegion, key: number): boo
 }
 
 /**
- * `resolve` for a region in a buffer of this process: the buffer, and in `place[0]` the offset. Undefined for all else,
- * also for windows and forbidden accesses: then `resolve` decides.
+ * `resolve` for a region in a buffer of this process: returns the buffer, and in `place[0]` the offset. Undefined in
+ * all other cases, also for windows and for accesses without permission: then `resolve` decides.
  */
 export const findBuffer = (
   table: MemoryTable,
@@ -427,7 +423,7 @@ export const findBuffer = (
   place: Float64Array,
 ): Bytes | undefined => {
   const recent = recentOf(table, key)
-  if (recent.key !== key && !cacheRegion(table, recent, key)) return undefined
+  if (recent.key !== key && !cacheRegion(table, recent, key, place)) return undefined
   const { holder } = recent
   if (recent.pd !== pd || (recent.access & access) !== access || holder.bytes.length !== recent.size) return undefined
   const offset = (hi - recent.iovaHi) * TWO_32 + (lo - recent.iovaLo)

@@ -1,10 +1,10 @@
 /*
  * Memory windows in the table of keys (IBA 10.6.7): allocated without rights, bound to part of a region by a work
- * request, unbound by another bind, an invalidation or deallocation. Each rule names its clause.
+ * request, unbound by another bind, an invalidation or deallocation. Each rule has its clause.
  *
- * The row of a bound window says where its bytes lie, as a region's does, so that `resolve` (region-table.ts) handles
- * both alike. A region counts the windows bound to it and cannot be deregistered while there are any; when a context
- * closes, they are unbound.
+ * The row of a bound window contains the address of its bytes, as a region's does, so that `resolve` (region-table.ts)
+ * handles both alike. A region counts the windows bound to it and cannot be deregistered while there are any; when a
+ * context closes, they are unbound.
  */
 import { AccessFlags, MwType } from '../../spec/enums.ts'
 import { TWO_32 } from '../../spec/memory.ts'
@@ -26,7 +26,7 @@ import {
 const { LOCAL_WRITE, REMOTE_WRITE, REMOTE_ATOMIC, MW_BIND, ZERO_BASED } = AccessFlags.values
 const KEY_BYTE = 0xff
 
-/** A new window of protection domain `pd`; returns its row. ENOMEM as `allocateKeyRow`. */
+/** Adds a window of protection domain `pd`; returns its row. ENOMEM as `allocateKeyRow`. */
 export const addWindow = (table: MemoryTable, pd: number, type: number): number => {
   const row = allocateKeyRow(table)
   table.kind[row] = type === MwType.values.TYPE_1 ? KeyKind.WINDOW_1 : KeyKind.WINDOW_2
@@ -48,7 +48,7 @@ const clear = (table: MemoryTable, row: number): void => {
   table.qp[row] = 0
 }
 
-/** Unbinds a window; its key stays. No effect on an unbound one. */
+/** Unbinds a window; its key stays valid. No effect on an unbound window. */
 const unbindWindow = (table: MemoryTable, row: number): void => {
   const region = table.bound[row]
   if (region >= 0) {
@@ -69,7 +69,7 @@ export const removeWindow = (table: MemoryTable, row: number): void => {
 }
 
 /**
- * Removes a region and its key. Windows that are still bound to it are unbound; a program's call is refused before
+ * Removes a region and its key, and unbinds windows that are still bound to it; a program's call is refused before that
  * (core/base/mr.ts).
  */
 export const removeRegion = (table: MemoryTable, row: number): void => {
@@ -77,7 +77,7 @@ export const removeRegion = (table: MemoryTable, row: number): void => {
   freeKeyRow(table, row)
 }
 
-/** The region's memory was unmapped: accesses fault, also through windows that are bound to it. */
+/** The region's memory was unmapped: accesses fault, also those through windows bound to it. */
 export const loseRegion = (table: MemoryTable, region: number): void => {
   losePages(table, region)
   for (let at = table.firstOfRegion[region]; at !== 0; at = table.nextOfRegion[at - 1]) losePages(table, at - 1)
@@ -89,14 +89,14 @@ const losePages = (table: MemoryTable, row: number): void => {
   releaseSpace(table, before)
 }
 
-/** The queue pair was destroyed: its windows of type 2 are unbound. */
+/** A queue pair was destroyed: unbinds its windows of type 2. */
 export const unbindWindowsOf = (table: MemoryTable, qp: number): void => {
   for (let at = table.firstOfQp.get(qp); at !== undefined; at = table.firstOfQp.get(qp)) unbindWindow(table, at - 1)
 }
 
-/** Arguments of BIND_MW; addresses and the length as (hi, lo). */
+/** Arguments of BIND_MW; addresses and length as (hi, lo). */
 export interface Bind {
-  /** The window's current key, and its new low byte (the other bytes are ignored). */
+  /** The window's current key, and the new key, of which only the low byte is used. */
   window: number
   key: number
   lkey: number
@@ -108,28 +108,31 @@ export interface Bind {
 }
 
 /**
- * Binds the window `bind.window` for queue pair `qp` of protection domain `pd`. False if a rule forbids it, and nothing
- * has changed. Type 1: length 0 unbinds, an earlier binding ends (o10-36). Type 2: it must be free (o10-37.2.30), and
- * the length above 0 (o10-37.2.40).
+ * Binds the window `bind.window` for queue pair `qp` of protection domain `pd`. False, without any change, if a rule
+ * forbids it. Type 1: length 0 unbinds; an existing binding is replaced (o10-36). Type 2: the window must be unbound
+ * (o10-37.2.30), and the length not 0 (o10-37.2.40).
  */
 export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bind): boolean => {
   const row = findKey(table, bind.window)
   if (row < 0 || table.kind[row] === KeyKind.REGION || table.pd[row] !== pd) return false
-  // Rights of a window are remote. Programs pass LOCAL_WRITE as for a region; it is ignored.
+  // A window grants remote access only. LOCAL_WRITE, which programs pass as for a region, is ignored.
   const access = bind.access & ~LOCAL_WRITE
   const isType1 = table.kind[row] === KeyKind.WINDOW_1
-  // Type 1 has no addresses of its own (o10-36.2.2).
+  // Type 1 cannot be zero-based (o10-36.2.2).
   if ((access & ~(REMOTE_RIGHTS | (isType1 ? 0 : ZERO_BASED))) !== 0) return false
   const length = (bind.lengthHi >>> 0) * TWO_32 + (bind.lengthLo >>> 0)
   if (isType1 ? length === 0 : table.bound[row] >= 0) return isType1 && unbindAs(table, row, bind.key)
   if (length === 0) return false
   const region = findKey(table, bind.lkey)
   if (region < 0 || table.kind[region] !== KeyKind.REGION || table.pd[region] !== pd) return false
-  const has = table.access[region]
-  // C10-73, C10-74: the region allows windows, and local write for remote write.
-  if ((has & MW_BIND) === 0 || ((access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (has & LOCAL_WRITE) === 0))
+  const regionAccess = table.access[region]
+  // C10-73, C10-74: the region must permit windows, and local write if the window permits remote write or atomics.
+  if (
+    (regionAccess & MW_BIND) === 0 ||
+    ((access & (REMOTE_WRITE | REMOTE_ATOMIC)) !== 0 && (regionAccess & LOCAL_WRITE) === 0)
+  )
     return false
-  // C10-75: it lies inside the region.
+  // C10-75: the window must be inside the region.
   const offset = ((bind.hi >>> 0) - table.iovaHi[region]) * TWO_32 + ((bind.lo >>> 0) - table.iovaLo[region])
   if (offset < 0 || offset + length > table.length[region]) return false
   unbindAs(table, row, bind.key)
@@ -140,7 +143,7 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   table.iovaHi[row] = isZeroBased ? 0 : bind.hi
   table.iovaLo[row] = isZeroBased ? 0 : bind.lo
   table.length[row] = length
-  // the region uses the space, so it has an index
+  // The region uses the space, so the space has an index.
   table.space[row] = acquireSpace(table, table.spaces[table.space[region]]!)
   table.bound[row] = region
   table.bound[region]++
@@ -152,21 +155,22 @@ export const bindWindow = (table: MemoryTable, pd: number, qp: number, bind: Bin
   return true
 }
 
-/** The bind takes effect: the old binding ends, the key has its new low byte. */
+/** Ends the old binding and sets the new key byte. */
 const unbindAs = (table: MemoryTable, row: number, key: number): boolean => {
   unbindWindow(table, row)
   table.key[row] = ((table.key[row] & ~KEY_BYTE) | (key & KEY_BYTE)) >>> 0
   return true
 }
 
-/** Results of `invalidateWindow`: done; not possible; bound to another queue pair. */
+/** Results of `invalidateWindow`: invalidated, not possible, bound to another queue pair. */
 export const Invalidated = { DONE: 0, NOTHING: 1, FOREIGN: 2 } as const
 export type Invalidated = (typeof Invalidated)[keyof typeof Invalidated]
 
 /**
- * Revokes `key` for queue pair `qp` of protection domain `pd`: by a LOCAL_INV request or a peer's SEND with invalidate.
- * Only a window of type 2 that is bound to this queue pair can be revoked: type 1 cannot be invalidated (o10-37.2.26),
- * nor can regions, which here are all made by registration calls (10.6.5: only those made by work requests can).
+ * Invalidates `key` for queue pair `qp` of protection domain `pd`: by a LOCAL_INV request or a peer's SEND with
+ * invalidate. Only a window of type 2 that is bound to this queue pair can be invalidated, not one of type 1
+ * (o10-37.2.26), and not a region, since all regions here are created by registration calls (10.6.5: only those created
+ * by work requests can be invalidated).
  */
 export const invalidateWindow = (table: MemoryTable, pd: number, qp: number, key: number): Invalidated => {
   const row = findKey(table, key)

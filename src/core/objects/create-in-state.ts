@@ -1,7 +1,8 @@
 /*
- * Creation directly in a state (R7): a queue pair is created with all of its attributes, addressing included, and moved
- * to the requested state; if a step fails, everything is undone. Core walks the state table (spec/qp-states.ts): each
- * step is the device's own modify with the attributes that the table has for it, so a driver needs no code for it.
+ * Creation directly in a state (R7): a queue pair is created with all of its attributes, including its address, and
+ * moved to the requested state; if a step fails, everything is undone. Core follows the state table
+ * (spec/qp-states.ts): each step is the device's own modify with the attributes that the table lists for it, so a
+ * driver needs no code for it.
  */
 import { CallError, type ErrnoName } from '../../spec/errno.ts'
 import { planTransitions, type QpTypeName, type Step } from '../../spec/qp-states.ts'
@@ -10,9 +11,9 @@ import { findEntry } from '../dispatch/lookup.ts'
 import type { AnyHandler, AnyResult, CallContext, HandlerValues } from '../model.ts'
 import { runDestroy } from './lifetime.ts'
 
-/** The steps of a creation, cached: consecutive creations often have the same. */
+/** The steps of a creation. Cached, since consecutive creations usually have the same. */
 interface TransitionPlan {
-  /** Names of its arguments, in their order. */
+  /** Names of the arguments, in order. */
   readonly names: readonly string[]
   readonly state: number | undefined
   readonly steps: readonly Step[]
@@ -20,7 +21,7 @@ interface TransitionPlan {
 
 const namesOf = (args: HandlerValues): readonly string[] => Object.keys(args).filter(name => args[name] !== undefined)
 
-/** Whether arguments have the names for which the steps were planned. */
+/** Whether the arguments have the names for which the steps were planned. */
 const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolean => {
   if (args.state !== state) return false
   let i = 0
@@ -28,9 +29,9 @@ const fitsPlan = ({ names, state }: TransitionPlan, args: HandlerValues): boolea
   return i === names.length
 }
 
-/** `create`, followed by the steps. `initial`: the attributes of the steps, not of the creation. */
+/** `create`, followed by the steps. `initial`: the attributes of the steps, not of `create`. */
 export const createInState = (type: QpTypeName, initial: readonly string[], create: AnyHandler): AnyHandler => {
-  /** The last steps of objects created without a state, and with one. */
+  /** The last plans for objects created without a state, and with one. */
   let without: TransitionPlan = { names: [], state: undefined, steps: [] }
   let into: TransitionPlan = { names: [], state: -1, steps: [] }
 
@@ -43,8 +44,7 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
     const given = initial.filter(name => args[name] !== undefined && name !== 'state')
     const state = args.state as number | undefined
     if (state === undefined) {
-      if (given.length > 0)
-        return refuse(`attribute state is missing: ${given.join(', ')} need the state to create the queue pair in`)
+      if (given.length > 0) return refuse(`attribute state is missing; attributes ${given.join(', ')} require it`)
       without = { names: namesOf(args), state, steps: [] }
       return without.steps
     }
@@ -55,7 +55,7 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
   }
 
   return (call, object, args, core) => {
-    // nothing is created if there is no plan
+    // Nothing is created if there is no valid plan.
     const plan = planFor(call, args)
     if (plan.length === 0) return create(call, object, args, core)
     const { context, device, caller, why } = call
@@ -72,30 +72,30 @@ export const createInState = (type: QpTypeName, initial: readonly string[], crea
       throw asCreation(object.class.name, error)
     }
     const step: CallContext = { context, device, caller, why, entry: modify, descriptors: undefined, made: undefined }
-    const walk = (made: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
+    const runSteps = (created: AnyResult, from = 0): AnyResult | Promise<AnyResult> => {
       for (let i = from; i < plan.length; i++) {
         const { state, attributes } = plan[i]
         const values: HandlerValues = { state }
         for (const name of attributes) values[name] = args[name]
         const out = modify.run(step, object, values, modify.core)
-        if (out instanceof Promise) return out.then(() => walk(made, i + 1))
+        if (out instanceof Promise) return out.then(() => runSteps(created, i + 1))
       }
-      return made
+      return created
     }
     const made = create(call, object, args, core)
-    if (made instanceof Promise) return made.then(out => guarded(() => walk(out), failed))
-    return guarded(() => walk(made), failed)
+    if (made instanceof Promise) return made.then(out => orFail(() => runSteps(out), failed))
+    return orFail(() => runSteps(made), failed)
   }
 }
 
-/** Why a step was refused, as an error of the call that contains it: its attributes have the same names. */
+/** The error of a step as an error of the create: the attributes have the same names. */
 const asCreation = (cls: string, error: unknown): unknown => {
   const own = `${cls}.modify: `
   if (!(error instanceof CallError) || !error.message.startsWith(own)) return error
   return new CallError(error.code as ErrnoName, `${cls}.create: ${error.message.slice(own.length)}`)
 }
 
-const guarded = (
+const orFail = (
   body: () => AnyResult | Promise<AnyResult>,
   failed: (error: unknown) => never,
 ): AnyResult | Promise<AnyResult> => {

@@ -1,7 +1,7 @@
 /*
  * Fd objects for carriers (R37): found by the number in `Result.descriptors` and `Install`, attached to the carrier's
- * sink, and closed with the client's last copy of the descriptor. A closed one stays, without events, while objects use
- * it.
+ * sink, and closed with the client's last copy of the descriptor. A closed one still exists, without events, while
+ * objects use it.
  */
 import { CallError } from '../../spec/errno.ts'
 import { closeEvents } from '../events/events.ts'
@@ -15,7 +15,7 @@ export const findDescriptor = (core: Core, number: number): FdObject => {
   return fd
 }
 
-/** The client has closed a descriptor. A number that is unknown (its context was closed first) is no error. */
+/** The client has closed a descriptor. An unknown number is not an error: its context may have been closed first. */
 export const closeDescriptor = (core: Core, number: number): void => {
   const fd = core.descriptors.get(number)
   if (fd === undefined || fd.closed) return

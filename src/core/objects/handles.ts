@@ -1,10 +1,10 @@
 /*
- * Handles of one context: one number space for all classes, the lowest free number from 0
+ * Handles of one context: one number space for all classes; the lowest free number is assigned, from 0
  * (docs/decisions/one-way-in.md, R23).
  *
- * Linux gives the lowest free number, programs print it and recorded calls name it, so this order is part of the ABI.
- * Freed numbers wait in a binary heap: taking and freeing cost O(log n), nothing is scanned. Knows no classes: what a
- * number stands for is the caller's.
+ * Linux assigns the lowest free number, programs print it and recorded calls contain it, so this order is part of the
+ * ABI. Freed numbers are in a binary heap: taking and freeing cost O(log n), without scans. The type of the values is
+ * the caller's.
  */
 
 export interface HandleTable<T> {
@@ -46,7 +46,7 @@ const popFree = (heap: number[]): number => {
   return lowest
 }
 
-/** Gives `value` the lowest free number and returns it. */
+/** Assigns the lowest free number to `value` and returns it. */
 export const takeHandle = <T>(table: HandleTable<T>, value: T): number => {
   table.count++
   if (table.free.length === 0) return table.slots.push(value) - 1
@@ -55,14 +55,14 @@ export const takeHandle = <T>(table: HandleTable<T>, value: T): number => {
   return handle
 }
 
-/** Frees `handle`, which must be taken. */
+/** Frees `handle`, which must be assigned. */
 export const freeHandle = <T>(table: HandleTable<T>, handle: number): void => {
-  if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but is not in use`)
+  if (table.slots[handle] === undefined) throw new Error(`handle ${handle} is freed, but is free already`)
   table.slots[handle] = undefined
   table.count--
   if (table.count > 0) pushFree(table.free, handle)
   else {
-    // The table is empty: frees the memory of a once large table.
+    // The table is empty: frees the memory of a table that was large.
     table.slots.length = 0
     table.free.length = 0
   }

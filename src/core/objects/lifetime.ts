@@ -1,11 +1,11 @@
 /*
  * Lifetime of objects (R23): handles, use counts, parents, and destruction of all objects of a context.
  *
- * An object becomes visible when its create handler has succeeded; if it fails, everything is undone. An object is a
- * use of its parents (the objects that its arguments named). When a context closes or a device is removed, objects are
- * destroyed in reverse order of dependency: always an unused one, highest handle first. That is stricter than reverse
- * order of creation, since a modify may add a dependency. There may be very many, so this is done in steps. If a
- * handler throws, that is counted, and its object is removed nevertheless.
+ * An object becomes visible when its create handler has succeeded; if that fails, everything is undone. An object uses
+ * its parents (the objects to which its arguments referred). When a context closes or a device is removed, its objects
+ * are destroyed in reverse order of dependency: always an unused one, highest handle first. That is stricter than
+ * reverse order of creation, since a modify may add a dependency. There may be very many objects, so they are destroyed
+ * in steps. If a destroy handler throws, that is counted, and the object is removed nevertheless.
  */
 import { CallError } from '../../spec/errno.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -27,19 +27,19 @@ import {
 import { freeHandle, takeHandle } from './handles.ts'
 import { objectBytes } from './object-bytes.ts'
 
-const fault = (what: string): never => {
-  throw new CallError('EFAULT', `${what}: core destroys objects by itself, there is no caller`)
+const refuseAccess = (what: string): never => {
+  throw new CallError('EFAULT', `${what}: core itself destroys the object; there is no caller`)
 }
 
 /** The caller of calls that core makes itself. */
 const noCaller: Caller = {
   memory: noMemory,
-  copyIn: () => fault('copyIn'),
-  copyOut: () => fault('copyOut'),
+  copyIn: () => refuseAccess('copyIn'),
+  copyOut: () => refuseAccess('copyOut'),
   descriptor: () => undefined,
 }
 
-// ---- creating ----
+// ---- creation ----
 
 /** Counts an object of a class; EINVAL beyond the device's limit, as rxe returns when a pool is full. */
 const admit = (device: Device, cls: ObjectClass): void => {
@@ -56,7 +56,7 @@ const admit = (device: Device, cls: ObjectClass): void => {
   device.counts[name] = (device.counts[name] ?? 0) + 1
 }
 
-/** Counts an object of a class and charges its memory; neither if one of them is refused. */
+/** Counts an object and charges its memory; neither if one of them fails. */
 const charge = (context: Context, cls: ObjectClass): void => {
   const { account, device } = context
   account?.charge(objectBytes(cls))
@@ -68,7 +68,7 @@ const charge = (context: Context, cls: ObjectClass): void => {
   }
 }
 
-/** Makes an object that is not visible yet, with a handle, and uses its parents. */
+/** Creates an object with a handle that is not visible yet, and counts the use of its parents. */
 export const makeObject = (context: Context, cls: ObjectClass, parents: readonly CoreObject[]): CoreObject => {
   const { device } = context
   const { core } = device
@@ -95,8 +95,8 @@ export const makeObject = (context: Context, cls: ObjectClass, parents: readonly
 }
 
 /**
- * An fd object that a handler makes in addition (device.open's async fd); returned in an `fd` result it becomes a
- * descriptor of the caller. It is discarded if the call fails. The create handler of its class does not run.
+ * Creates an additional fd object in a handler (device.open's async fd). Returned as an `fd` result it becomes a
+ * descriptor of the caller; it is discarded if the call fails. The create handler of its class does not run.
  */
 export const createDescriptor = (call: CallContext, className: string): FdObject => {
   const table = call.device.table.byName.get(className)
@@ -115,7 +115,7 @@ export const addParent = (object: CoreObject, parent: CoreObject): void => {
   parent.uses++
 }
 
-/** Removes a dependency that `addParent` or the create call made. */
+/** Removes a dependency that the create call or `addParent` added. */
 export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   const at = object.parents.indexOf(parent)
   if (at < 0)
@@ -124,9 +124,9 @@ export const dropParent = (object: CoreObject, parent: CoreObject): void => {
   releaseUse(parent)
 }
 
-// ---- destroying ----
+// ---- destruction ----
 
-/** Ends one use. An fd object whose descriptor is closed is removed with its last use. */
+/** Ends one use. An fd object whose descriptor is closed is destroyed with its last use. */
 export const releaseUse = (object: CoreObject): void => {
   object.uses--
   if (
@@ -161,12 +161,12 @@ export const forget = (object: CoreObject): void => {
 
 const noArguments: HandlerValues = {}
 
-/** Destroys an object by core itself: the handler runs, cannot refuse, and must be synchronous. */
+/** Destroys an object by core itself: the handler runs, but cannot refuse and must be synchronous. */
 export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 'call'>): void => {
   const context = object.context
   if (context === undefined || object.life === Lifecycle.GONE) return
   const { device } = context
-  // an asynchronous create or destroy checks whether the object is alive when it continues, and cleans up itself
+  // If an asynchronous create or destroy runs, it finds out when it continues, and cleans up itself.
   const settled = object.life === Lifecycle.LIVE
   const table = classTable(device.table, object.class.id)
   const entry = table === undefined ? undefined : findDestroy(table)
@@ -176,8 +176,8 @@ export const destroyNow = (object: CoreObject, why: Exclude<CallContext['why'], 
 }
 
 /**
- * Undoes objects whose caller never learned of them: always an unused one, newest first. One that is in use by now,
- * because a call was asynchronous, stays.
+ * Destroys objects of which their caller was never told: always an unused one, newest first. An object that is in use
+ * by now, because a call was asynchronous, stays.
  */
 export const undoObjects = (context: Context, objects: readonly (CoreObject | undefined)[]): void => {
   const left = new Set(objects.filter(made => made !== undefined))
@@ -191,7 +191,7 @@ export const undoObjects = (context: Context, objects: readonly (CoreObject | un
   }
 }
 
-/** Runs a destroy handler whose refusal is ignored. */
+/** Runs a destroy handler; a refusal is only counted. */
 export const runDestroy = (
   context: Context,
   entry: Entry,
@@ -210,13 +210,13 @@ export const runDestroy = (
   }
 }
 
-/** Destroys an unused object, and then those that only it has used; yields after each. */
+/** Destroys an unused object, and then the objects that only it used; yields after each. */
 function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<void> {
   const ready = [object]
-  // the array grows during the loop
-  for (const one of ready) {
-    const { parents } = one
-    destroyNow(one, why)
+  // The array grows during the loop.
+  for (const next of ready) {
+    const { parents } = next
+    destroyNow(next, why)
     yield
     for (const parent of parents)
       if (
@@ -229,14 +229,16 @@ function* destroyUnused(object: CoreObject, why: 'close' | 'remove'): Generator<
   }
 }
 
-/** The objects of a context by handle, highest first, also while objects are destroyed; undefined for a free handle. */
+/**
+ * The objects of a context by handle, highest first; undefined for a free handle. Objects may be destroyed meanwhile.
+ */
 export function* objectsDownwards({ handles: { slots } }: Context): Generator<CoreObject | undefined> {
   for (let handle = slots.length - 1; handle >= 0; handle = Math.min(handle, slots.length) - 1) yield slots[handle]
 }
 
 /** Destroys all objects of a context in reverse order of dependency; yields after each. */
 export function* destroyAll(context: Context, why: 'close' | 'remove'): Generator<void> {
-  // no program reads events of a closed context, and withdrawing them for each object is slow
+  // Programs do not read events of a closed context, and withdrawing them per object is slow.
   if (why === 'close')
     for (const fd of context.descriptors) {
       closeEvents(fd)
@@ -246,7 +248,7 @@ export function* destroyAll(context: Context, why: 'close' | 'remove'): Generato
     if (object?.uses === 0) yield* destroyUnused(object, why)
     else yield
   }
-  // the others are pinned by asynchronous calls: those will find their objects destroyed
+  // The others are pinned by asynchronous calls, which will find their objects destroyed.
   for (const object of objectsDownwards(context)) {
     if (object !== undefined) destroyNow(object, why)
     yield

@@ -1,6 +1,6 @@
 /*
- * Approximate memory of an object: its record, the driver's, entries of tables, and the daemon's accounting of rings.
- * Measured with a daemon whose one client makes 10,000 of each, and rounded up.
+ * Approximate memory of an object: its record, the driver's record, entries of tables, and the daemon's accounting of
+ * rings. Measured in a daemon with one client that creates 10,000 of each, and rounded up.
  */
 import { SOCKET_ROOM } from '../../spec/classes/ip.ts'
 import type { ObjectClass } from '../../spec/schema/schema.ts'
@@ -15,7 +15,7 @@ const BYTES: Readonly<Record<string, number>> = {
   xrc_srq: 2560,
   xrcd: 768,
   cm_id: 4096,
-  // The maximum that peers can fill: packets that wait for address resolution and for the port; received datagrams.
+  // The maximum that peers can cause: packets that wait for address resolution and for the port; received datagrams.
   ip_interface: 3 << 20,
   ip_socket: SOCKET_ROOM + 2048,
 }

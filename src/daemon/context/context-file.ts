@@ -1,10 +1,11 @@
 /*
- * A context's memory file: the program's uverbs descriptor, with the rings at the offsets at which it maps them.
+ * The memory file of a context: the program's uverbs descriptor, with the rings at the offsets at which the program
+ * maps them.
  *
- * The file is sized once, sparse and sealed, so that no program can cause a fault here by shrinking it
- * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. Freed pieces
- * are reused for rings of the same size, and their memory is returned once a chunk has no ring left; a program that
- * still maps a freed piece sees zeros or its own later rings, never another process's.
+ * The file is sized once, sparse and sealed, so that no program can cause a SIGBUS here by truncating it
+ * (docs/decisions/context-file.md). The first page is unused, so that a stray write(2) damages no ring. A freed range
+ * is reused for rings of the same size. Its memory is returned once its chunk has no rings left; a program that still
+ * maps a freed range sees zeros or its own later rings, never another process's.
  */
 
 import type { MappedChunk, MappedMemory } from '../../core/memory/mappable-memory.ts'
@@ -30,23 +31,23 @@ import { ContextFile, PostLog } from '../../spec/session.ts'
 const NAME = 'userdma-context'
 /**
  * Rings share mappings of this size, because a process has some ten thousand mappings at most, and mapping dominates
- * the cost of creating a queue; a larger ring has its own.
+ * the cost of creating a queue. A larger ring has its own mapping.
  */
 const { chunk: CHUNK } = ContextFile
 
 export interface ContextMemory extends MappedMemory {
   readonly fd: number
-  /** Identity of the file in every process: device and inode. */
+  /** Identifies the file in every process: device and inode. */
   readonly dev: number
   readonly inode: number
   /** Current rings, and their bytes. */
   readonly live: number
   readonly used: number
-  /** A descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
+  /** A new descriptor of the file for a program; the caller passes it on and closes it. Throws as `openHeld`. */
   share(): number
-  /** Whether any program holds a copy, or one is in transit. */
+  /** Whether any program has a descriptor, or one is in transit. */
   readonly isHeld: boolean
-  /** Releases everything; no piece may be used afterwards. */
+  /** Releases everything; no range may be used afterwards. */
   close(): void
 }
 
@@ -54,36 +55,36 @@ interface Chunk {
   readonly offset: number
   readonly length: number
   readonly mapping: Mapping
-  /** Offset of the next new piece, and freed pieces by length. */
+  /** Offset of the next new range, and freed ranges by length. */
   next: number
   readonly free: Map<number, number[]>
   live: number
 }
 
-/** `isPacked`: many rings may share a piece (MappedMemory). */
+/** `isPacked`: many rings may share a range (MappedMemory). */
 export const createContextMemory = (pool: RingPool, isPacked = false): ContextMemory => {
   const packed = isPacked ? { count: 0 } : undefined
   const fd = createMemfd(NAME, ContextFile.bytes)
   addSeals(fd, SEAL_SHRINK | SEAL_GROW | SEAL_SEAL)
   const chunks = new Set<Chunk>()
   const chunkOf = new Map<MappedChunk, Chunk>()
-  /** Chunks with freed pieces, by the pieces' length. */
+  /** Chunks with freed ranges, by length. */
   const reusable = new Map<number, Set<Chunk>>()
-  /** File offsets of released chunks, by length. They are holes: they read as zeros and use no memory. */
-  const places = new Map<number, number[]>()
-  /** The chunk from which new pieces are allocated. */
+  /** File offsets of released chunks, by length. They are holes, which read as zeros and use no memory. */
+  const holes = new Map<number, number[]>()
+  /** The chunk from which new ranges are allocated. */
   let current: Chunk | undefined
   let next: number = ContextFile.firstRing
   let used = 0
   let kept = false
 
   const addChunk = (length: number): Chunk => {
-    let offset = places.get(length)?.pop()
+    let offset = holes.get(length)?.pop()
     if (offset === undefined) {
       if (next + length > PostLog.offset)
         throw new CallError(
           'ENOMEM',
-          `a ring of ${length} bytes: all rings of one context have ${PostLog.offset} bytes together`,
+          `a ring of ${length} bytes: the rings of one context have at most ${PostLog.offset} bytes`,
         )
       offset = next
       next += length
@@ -94,13 +95,13 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
       chunks.add(chunk)
       return chunk
     } catch (error) {
-      pushTo(places, length, offset)
+      pushTo(holes, length, offset)
       if (error instanceof SystemError) throw new CallError('ENOMEM', `a ring of ${length} bytes: ${error.message}`)
       throw error
     }
   }
 
-  /** A freed piece of this length, zeroed; undefined if there is none. */
+  /** A freed range of this length, zeroed; undefined if there is none. */
   const reuse = (length: number): { chunk: Chunk; at: number } | undefined => {
     const [chunk] = reusable.get(length) ?? []
     if (!chunk) return undefined
@@ -114,8 +115,8 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     return { chunk, at }
   }
 
-  /** A new piece: the file's pages are zero and take memory when first touched. */
-  const cut = (length: number): { chunk: Chunk; at: number } => {
+  /** A new range. The file's pages are zero and take memory when first touched. */
+  const allocateNew = (length: number): { chunk: Chunk; at: number } => {
     let chunk = current
     if (length > CHUNK) chunk = addChunk(length)
     else if (!chunk || chunk.next + length > chunk.length) {
@@ -133,7 +134,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     pool.release(chunk.mapping)
     chunks.delete(chunk)
     punchHole(fd, chunk.offset, chunk.length)
-    pushTo(places, chunk.length, chunk.offset)
+    pushTo(holes, chunk.length, chunk.offset)
   }
 
   const { dev, ino } = fileIdentity(fd)
@@ -154,7 +155,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     },
     allocate(bytes) {
       const length = wholePages(bytes)
-      const { chunk, at } = reuse(length) ?? cut(length)
+      const { chunk, at } = reuse(length) ?? allocateNew(length)
       const { bytes: all, view, i32 } = chunk.mapping
       const piece: MappedChunk = { offset: chunk.offset + at, length, at, bytes: all, view, words: i32 }
       chunkOf.set(piece, chunk)
@@ -164,7 +165,7 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
     },
     free(piece) {
       const chunk = chunkOf.get(piece)
-      if (!chunk) throw new Error('a ring that is not of this context, or was freed before')
+      if (!chunk) throw new Error('the ring does not belong to this context, or was freed before')
       chunkOf.delete(piece)
       used -= piece.length
       chunk.live--
@@ -174,8 +175,8 @@ export const createContextMemory = (pool: RingPool, isPacked = false): ContextMe
         return
       }
       pushTo(chunk.free, piece.length, piece.at)
-      const having = reusable.get(piece.length)
-      if (having) having.add(chunk)
+      const known = reusable.get(piece.length)
+      if (known) known.add(chunk)
       else reusable.set(piece.length, new Set([chunk]))
     },
     keep() {

@@ -1,11 +1,11 @@
 /*
  * Open contexts of all processes: memory file, doorbell sockets, lifetime (docs/decisions/context-file.md).
  *
- * A context exists while any copy of any of its doorbell sockets is open: the shim keeps one beside each copy of the
- * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor that is passed from one
- * program to another has none in transit, nor until the receiver uses it: a context without doorbells whose memory file
- * is still held is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls the
- * queues in any case. Closing our end tells programs that the device was removed.
+ * A context exists while a program has any of its doorbell sockets open: the shim keeps one for each copy of the
+ * program's descriptor, so that fork, dup and exit need no bookkeeping here. A descriptor in transit between programs
+ * has no doorbell until the receiver uses it: so a context without doorbells ends only once no program holds its memory
+ * file, which is checked from time to time. The sockets carry only tokens, handles of queue pairs; the loop polls the
+ * queues in any case. Shutting down our end tells programs that the device was removed.
  */
 
 import { closeContext, openContext } from '../../core/devices/registry.ts'
@@ -29,9 +29,9 @@ export interface OpenContext {
 
 export interface Contexts {
   /**
-   * Opens a device for a client: the context, and the client's end of its first doorbell socket, which the caller
-   * passes on and then closes. Throws CallError: EIO if the device is gone, EMFILE or ENFILE if `share` has no room;
-   * SystemError (EMFILE) if the daemon has no descriptors left.
+   * Opens a device for a client. Returns the context and the client's end of its first doorbell socket, which the
+   * caller passes on and then closes. Throws CallError: EIO if the device was removed, EMFILE or ENFILE if the quota
+   * `share` is exhausted; SystemError (EMFILE) if the daemon has no descriptors left.
    */
   open(
     device: Device,
@@ -40,35 +40,35 @@ export interface Contexts {
     packed?: boolean,
     account?: MemoryAccount,
   ): { readonly open: OpenContext; readonly doorbell: number }
-  /** One more doorbell socket, otherwise as `open`. */
+  /** Creates another doorbell socket; returns and throws as `open`. */
   addDoorbell(open: OpenContext, share: FdQuota): number
   byNumber(number: number): OpenContext | undefined
   /**
-   * The device was removed: closing the doorbell sockets notifies programs that only poll. The contexts end with their
-   * last copies.
+   * The device was removed: shuts down the doorbell sockets, which notifies programs that only poll. A context still
+   * ends with its last copy.
    */
   hangUp(device: Device): void
-  /** The open context with core's number `context`. */
+  /** The open context of core's `context`. */
   of(context: Context): OpenContext | undefined
-  /** The context of the memory file behind our descriptor; undefined for any other file. */
+  /** The context of the memory file behind one of our descriptors; undefined for any other file. */
   byFile(fd: number): OpenContext | undefined
   readonly count: number
   /** Rings of all contexts, and their bytes. */
   readonly rings: { readonly count: number; readonly bytes: number }
-  /** Ends the contexts that no program holds by now, without the next check of those whose doorbells are closed. */
+  /** Ends contexts without doorbells whose file no program holds, without waiting for the next check. */
   endUnheld(): void
   closeAll(): void
 }
 
 const TOKEN_BYTES = 4
-/** Maximum tokens read in one call: a socket that is written without end must not block others. */
+/** Maximum tokens read in one call: a socket that is written without pause must not block others. */
 const DRAIN = 64
-/** Milliseconds between two checks of contexts without doorbells: first, and maximum. */
-const DRIFT = { first: 10, longest: 1000 }
+/** Milliseconds between checks of contexts without doorbells: the first interval, and the maximum. */
+const CHECK_INTERVAL = { first: 10, longest: 1000 }
 
 /**
- * `posted`: a program reports a post to the send queue with this handle. `rung`: after one or more of these, or after a
- * context was closed.
+ * `posted`: a program reports a post to the send queue with this handle. `rung`: called after any number of reports,
+ * and when a context has ended.
  */
 export const createContexts = (
   pool: RingPool,
@@ -79,61 +79,61 @@ export const createContexts = (
   const contexts = new Map<number, OpenContext>()
   /** Our ends of the doorbell sockets, and the function that closes each. */
   const doorbells = new Map<OpenContext, Map<number, () => void>>()
-  /** The quota that the memory files are charged to. */
+  /** Functions that release the memory files' descriptors from the quota. */
   const files = new Map<OpenContext, () => void>()
   const token = new Uint8Array(TOKEN_BYTES)
   const handle = new DataView(token.buffer)
   let next = 1
 
-  const adrift = new Set<OpenContext>()
-  let looking: NodeJS.Timeout | undefined
+  const withoutDoorbells = new Set<OpenContext>()
+  let checkTimer: NodeJS.Timeout | undefined
 
   const endUnheld = (): void => {
-    for (const open of adrift) {
-      if (doorbells.get(open)?.size !== 0) adrift.delete(open)
+    for (const open of withoutDoorbells) {
+      if (doorbells.get(open)?.size !== 0) withoutDoorbells.delete(open)
       else if (!open.memory.isHeld) end(open)
     }
   }
 
-  const look = (delay: number): void => {
-    clearTimeout(looking)
-    looking = setTimeout(
+  const checkAfter = (delay: number): void => {
+    clearTimeout(checkTimer)
+    checkTimer = setTimeout(
       containment.guard('the check of contexts without doorbells', () => {
-        looking = undefined
+        checkTimer = undefined
         endUnheld()
-        if (adrift.size > 0) look(Math.min(2 * delay, DRIFT.longest))
+        if (withoutDoorbells.size > 0) checkAfter(Math.min(2 * delay, CHECK_INTERVAL.longest))
         rung()
       }),
       delay,
     )
   }
 
-  /** The last doorbell socket is closed. */
-  const leave = (open: OpenContext): void => {
+  /** The last doorbell socket of a context was closed. */
+  const lostDoorbells = (open: OpenContext): void => {
     if (!open.memory.isHeld) {
       end(open)
       return
     }
-    adrift.add(open)
-    look(DRIFT.first)
+    withoutDoorbells.add(open)
+    checkAfter(CHECK_INTERVAL.first)
   }
 
   const end = (open: OpenContext): void => {
     contexts.delete(open.number)
-    adrift.delete(open)
+    withoutDoorbells.delete(open)
     const contextDoorbells = doorbells.get(open)
     doorbells.delete(open)
-    const giveBack = files.get(open)
+    const releaseQuota = files.get(open)
     files.delete(open)
     const ended = (): void =>
-      containment.runAll('the end of a context', [() => open.memory.close(), () => giveBack?.(), rung])
+      containment.runAll('the end of a context', [() => open.memory.close(), () => releaseQuota?.(), rung])
     containment.runAll('the end of a context', [
       ...(contextDoorbells?.values() ?? []),
       () => closeContext(open.context, ended),
     ])
   }
 
-  /** Empties the socket; false once the client's side is closed. */
+  /** Reads the pending tokens; false once the client's side is closed. */
   const drain = (open: OpenContext, fd: number): boolean => {
     for (let left = DRAIN; left > 0; left--) {
       const length = recvSmall(fd, token)
@@ -147,17 +147,17 @@ export const createContexts = (
   const addDoorbell = (open: OpenContext, share: FdQuota): number => {
     const contextDoorbells = doorbells.get(open)
     if (!contextDoorbells) throw new Error(`context ${open.number} is closed`)
-    const giveBack = share.take(1)
-    const [ours, theirs] = orRelease(giveBack, socketPair)
+    const releaseQuota = share.take(1)
+    const [ours, theirs] = orRelease(releaseQuota, socketPair)
     const hangUp = (): void => {
       if (!contextDoorbells.delete(ours)) return
       watcher.stop()
       close(ours)
-      giveBack()
+      releaseQuota()
     }
     const hungUp = (): void => {
       hangUp()
-      if (contextDoorbells.size === 0) leave(open)
+      if (contextDoorbells.size === 0) lostDoorbells(open)
       rung()
     }
     const watcher = watch(
@@ -182,19 +182,19 @@ export const createContexts = (
 
   return {
     open(device, node, share, packed, account) {
-      const giveBack = share.take(1)
-      const memory = orRelease(giveBack, () => createContextMemory(pool, packed))
+      const releaseQuota = share.take(1)
+      const memory = orRelease(releaseQuota, () => createContextMemory(pool, packed))
       let context: Context
       try {
         context = openContext(device, { mapped: memory, ...(account && { account }) })
       } catch (error) {
         memory.close()
-        giveBack()
+        releaseQuota()
         throw error
       }
       const open: OpenContext = { number: next++, node, context, memory }
       contexts.set(open.number, open)
-      files.set(open, giveBack)
+      files.set(open, releaseQuota)
       doorbells.set(open, new Map())
       try {
         return { open, doorbell: addDoorbell(open, share) }
@@ -214,7 +214,7 @@ export const createContexts = (
       return undefined
     },
     byFile(fd) {
-      // Only memory files have seals; other files are not examined further, since that can block.
+      // Only memory files have seals. Other files are not examined further, since that can block.
       if (sealsOf(fd) < 0) return undefined
       const { dev, ino } = fileIdentity(fd)
       for (const open of contexts.values()) if (open.memory.inode === ino && open.memory.dev === dev) return open
@@ -234,7 +234,7 @@ export const createContexts = (
     },
     endUnheld,
     closeAll() {
-      clearTimeout(looking)
+      clearTimeout(checkTimer)
       for (const open of [...contexts.values()]) end(open)
     },
   }

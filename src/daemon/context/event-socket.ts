@@ -1,14 +1,14 @@
 /*
- * Delivery of one fd object's events to a program: a socket pair whose other end the program reads
+ * Delivers the events of one fd object to a program through a socket pair; the program reads the other end
  * (docs/decisions/sessions.md).
  *
- * One record is one packet. Records that do not fit in the socket wait here. When an element is destroyed, the library
+ * One record is one packet. Records that do not fit in the socket wait here. When an element is destroyed, libibverbs
  * waits until the program has acknowledged as many events as it has read, so `withdraw` must report exactly how many
- * are unread: it fetches the program's own end (pidfd_getfd), empties it, and sends the records of other elements again
- * in the same order.
+ * are unread: it fetches a copy of the program's own end (pidfd_getfd), empties it, and sends the records of other
+ * elements again in the same order.
  *
- * A program identifies its descriptor whenever it names it in a call (`seen`). If it never did, its descriptors are
- * searched before the call that needs it (`reach`), a slice in each turn of the event loop.
+ * Calls that name the program's descriptor tell its place (`seen`). Without such a call, the descriptors of the
+ * processes are searched when the end is needed (`reach`), a slice in each turn of the event loop.
  */
 import { fstatSync } from 'node:fs'
 import { uncountEvent } from '../../core/events/events.ts'
@@ -36,33 +36,33 @@ export interface EventSocketParts {
 }
 
 export interface EventSocket extends EventSink {
-  /** The program's end, until it has been passed on. */
+  /** The program's end, until `passed` is called. */
   readonly peerEnd: number
   /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
   readonly target: string
-  /** The program's end was passed on: closes our copy. */
+  /** The program's end was passed to it: closes our copy. */
   passed(): void
-  /** A process has named its end by this number. */
+  /** A process has named its end by this descriptor number. */
   seen(process: ProcessHandle, number: number): void
   close(): void
 }
 
 const LONGEST_RECORD = 24
-/** Room for some hundred records in the kernel, which charges almost a KiB for each; further ones wait here. */
+/** Space for some hundred records in the kernel, which charges almost a KiB for each; further ones wait here. */
 const BUFFER_BYTES = 64 * 1024
-/** More records than that buffer can hold: earlier ones must have been read. */
+/** More records than the socket's buffer can hold: earlier ones must have been read. */
 const MAX_UNREAD = 1024
 /**
- * Maximum waiting records of a program that does not read; beyond it one per element and kind is kept, which still
- * wakes the program.
+ * Maximum number of waiting records for a program that does not read. Beyond it one per element and kind is kept, which
+ * still wakes the program.
  */
 const MAX_WAITING = 65536
 
 const isEqual = (a: Uint8Array, b: Uint8Array): boolean => a.length === b.length && a.every((byte, i) => byte === b[i])
 
 /**
- * `holders`: the processes to search for the program's end, most likely ones first. `hungUp`: the program has closed
- * its last copy.
+ * `holders`: the processes to search for the program's end, most likely first. `hungUp`: the program has closed its
+ * last copy.
  */
 export const createEventSocket = (
   holders: () => Iterable<ProcessHandle>,
@@ -78,9 +78,9 @@ export const createEventSocket = (
   const scratch = new Uint8Array(LONGEST_RECORD)
   let isPeerEndOpen = true
   let closed = false
-  /** Closed, or the program has closed its end: nothing is sent or searched. */
+  /** We have closed the socket, or the program its end: nothing is sent or searched any more. */
   let over = false
-  /** Sent and perhaps unread, oldest first; then those not sent yet. */
+  /** Records that were sent and may be unread, oldest first; then records that were not sent yet. */
   let sent: EventRecord[] = []
   let waiting: EventRecord[] = []
 
@@ -94,8 +94,7 @@ export const createEventSocket = (
     }
     if (count > 0) sent.push(...waiting.splice(0, count))
     if (sent.length > 2 * MAX_UNREAD) sent = sent.slice(-MAX_UNREAD)
-    // A program that shut down its end never reads again: its socket stays writable, and a watch for writability would
-    // never end.
+    // A program that shut down its end never reads again: its socket would be writable at every poll.
     watcher.update({ readable: true, writable: result === -EAGAIN })
   }
 
@@ -105,16 +104,16 @@ export const createEventSocket = (
     containment.guard(
       'an event socket',
       (readable: boolean) => {
-        if (readable && recvSmall(ownEnd, scratch) === 0) leave()
+        if (readable && recvSmall(ownEnd, scratch) === 0) markOver()
         else push()
       },
-      () => leave(),
+      () => markOver(),
     ),
   )
-  const leave = (): void => {
+  const markOver = (): void => {
     if (over) return
     over = true
-    // ending the watch takes longer: `close` does it
+    // Stopping the watcher takes longer: `close` does it.
     watcher.update({})
     hungUp()
   }
@@ -122,7 +121,7 @@ export const createEventSocket = (
   /** Last known place of the program's end. */
   let place: { readonly process: ProcessHandle; readonly number: number } | undefined
 
-  /** A copy of the program's end, if it is still in that place; negative otherwise. */
+  /** A copy of the program's end, if it is still at `place`; negative otherwise. */
   const fetch = (): number => {
     const end = place === undefined ? -1 : pidfdGetfd(place.process, place.number, { dev, ino })
     if (end < 0) return -1
@@ -154,12 +153,12 @@ export const createEventSocket = (
     const end = isPeerEndOpen ? peerEnd : fetch()
     if (end < 0) return undefined
     const result = body(end)
-    // Its number may equal that of `theirs`, which is closed.
+    // `end` may have the number of `peerEnd`, which is closed.
     if (!isPeerEndOpen) close(end)
     return result
   }
 
-  /** Takes unread packets out of the program's end, oldest first; undefined if it cannot be reached. */
+  /** Receives unread packets from the program's end, oldest first; undefined if the end cannot be reached. */
   const drain = (limit = Number.POSITIVE_INFINITY): Uint8Array[] | undefined =>
     withPeerEnd(end => {
       const packets: Uint8Array[] = []
@@ -172,10 +171,10 @@ export const createEventSocket = (
     })
 
   /**
-   * Whether a record may still wait beyond the limit: only the first of its element and kind. The others count as never
+   * Whether a record may still wait beyond the limit: only the first of its element and kind. Others count as never
    * posted.
    */
-  const makeRoom = (event: EventRecord): boolean => {
+  const mayWaitBeyondLimit = (event: EventRecord): boolean => {
     const { element, type } = event
     if (!waiting.some(other => other.element === element && other.type === type)) return true
     uncountEvent(event)
@@ -187,8 +186,8 @@ export const createEventSocket = (
     if (isAllRead()) return []
     const packets = drain()
     if (packets === undefined) return []
-    // A thread of the program may have read in between, so these need not be the last ones: each is searched, newest
-    // first.
+    // A thread of the program may have read in between, so the packets need not be the last ones sent: each is
+    // searched, newest first.
     const records: EventRecord[] = []
     let at = sent.length
     for (const packet of packets.reverse()) {
@@ -202,7 +201,7 @@ export const createEventSocket = (
   /** Withdraws the oldest unread records, at most `limit`. */
   const takeOldest = (limit: number): EventRecord[] => {
     const packets = isAllRead() ? [] : (drain(limit) ?? [])
-    // The program may have read at the same time: each is searched, oldest first.
+    // The program may have read in between: each packet is searched, oldest first.
     const records: EventRecord[] = []
     let at = 0
     for (const packet of packets) {
@@ -213,7 +212,7 @@ export const createEventSocket = (
     return records
   }
 
-  /** Withdraws everything unread, oldest first; afterwards it is only here. */
+  /** Withdraws all unread records, oldest first; afterwards only this object has them. */
   const takeAll = (): EventRecord[] => {
     if (over) return []
     const all = [...unread(), ...waiting]
@@ -234,7 +233,7 @@ export const createEventSocket = (
       isPeerEndOpen = false
     },
     post(event) {
-      if (over || (waiting.length >= MAX_WAITING && !makeRoom(event))) return
+      if (over || (waiting.length >= MAX_WAITING && !mayWaitBeyondLimit(event))) return
       waiting.push(event)
       push()
     },
@@ -244,7 +243,7 @@ export const createEventSocket = (
     reach() {
       if (over || isAllRead() || isPeerEndFound()) return undefined
       const job = search()
-      // Most programs have few descriptors: the first slice suffices.
+      // Most programs have few descriptors, so the first slice suffices.
       return job.next().done ? undefined : slices.run(job)
     },
     withdraw(element: Affiliation) {

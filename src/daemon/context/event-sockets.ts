@@ -1,6 +1,6 @@
 /*
- * Event sockets by the inode of the program's end: they map a program's descriptor number to core's fd object. Each is
- * marked with its kind, so that a program that receives one from another recognises it.
+ * Event sockets by the inode of the program's end: they map a program's descriptor number to core's fd object. Each end
+ * is marked with its kind, so that a program that receives one from another program recognises it.
  */
 
 import { attachSink } from '../../core/events/events.ts'
@@ -18,11 +18,14 @@ import { createEventSocket, type EventSocket, type EventSocketParts } from './ev
 
 export interface EventSockets {
   /**
-   * Creates a socket for an fd object; the program's end, to be passed on, is in `theirs`. Throws CallError EMFILE,
-   * ENFILE if the program's share has no room.
+   * Creates a socket for an fd object; the program's end, to be passed on, is `peerEnd`. Throws CallError EMFILE,
+   * ENFILE if the program's quota is exhausted.
    */
   create(fd: FdObject, share: FdQuota): EventSocket
-  /** Core's number of the fd object behind 'socket:[inode]', which `process` has just named by `number`. */
+  /**
+   * Core's handle of the fd object behind 'socket:[inode]', to which `process` has just referred by descriptor
+   * `number`.
+   */
   find(target: string, process: ProcessHandle, number: number): number | undefined
   readonly count: number
   /** Closes all sockets. */
@@ -41,8 +44,8 @@ export const installKindOf = ({ class: { name } }: FdObject): number => {
 }
 
 /**
- * `holders`: the processes that may have the programs' ends, most likely ones first. `closed`: the last copy of a
- * program's descriptor was closed.
+ * `holders`: the processes that may have the programs' ends, most likely first. `closed`: the last copy of a program's
+ * descriptor was closed.
  */
 export const createEventSockets = (
   core: Core,
@@ -54,10 +57,12 @@ export const createEventSockets = (
   const sockets = new Map<string, EventSocket>()
   return {
     create(fd, share) {
-      const giveBack = share.take(1)
-      const socket = orRelease(giveBack, () => createEventSocket(holders, () => core.run(oneSlice(leave)), parts))
+      const releaseQuota = share.take(1)
+      const socket = orRelease(releaseQuota, () =>
+        createEventSocket(holders, () => core.run(oneSlice(peerClosed)), parts),
+      )
       setSendTimeout(socket.peerEnd, DescriptorMark.FIRST + installKindOf(fd), DescriptorMark.MICROSECONDS)
-      const leave = (): void => {
+      const peerClosed = (): void => {
         closeDescriptor(core, fd.handle)
         drop()
         closed(fd)
@@ -66,7 +71,7 @@ export const createEventSockets = (
         numbers.delete(socket.target)
         sockets.delete(socket.target)
         socket.close()
-        giveBack()
+        releaseQuota()
       }
       numbers.set(socket.target, fd.handle)
       sockets.set(socket.target, socket)

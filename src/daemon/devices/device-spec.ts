@@ -1,9 +1,9 @@
 /*
- * Parses device names: NAME@ADDRESS for a soft device, or NAME for one without a network.
+ * Parses device names: NAME@ADDRESS for a soft device, or NAME for a device without a network.
  *
- * A soft device may have any name: libibverbs asks netlink for its driver. (Versions before 23 know only sysfs, and
- * choose the provider by the prefix `rxe`.) The others have the driver that their name begins with
- * (spec/drivers/names.ts), none of which has verbs.
+ * A soft device may have any name: libibverbs asks netlink for its driver. (Versions before 23 use only sysfs, and
+ * choose the provider by the prefix `rxe`.) Other devices have the driver whose name their name begins with
+ * (spec/drivers/names.ts); none of these drivers has verbs.
  */
 import { type DriverName, Drivers, driverOfName } from '../../spec/drivers/names.ts'
 import type { DeviceSpec } from '../../uapi/tool.ts'
@@ -26,25 +26,25 @@ const unusable = (address: Uint8Array): string | undefined => {
 export const driverOf = ({ name, address }: DeviceSpec): DriverName =>
   address === '' ? (driverOfName(name) ?? 'rxe') : 'rxe'
 
-/** Why a device cannot have this name; undefined if it can. */
-export const deviceName = (name: string): string | undefined =>
+/** An error message if a device cannot have this name; undefined if it can. */
+export const deviceNameError = (name: string): string | undefined =>
   /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name) && name.length <= LONGEST_NAME
     ? undefined
     : `device name "${name}": a name begins with a letter or digit, has letters, digits, ".", "_", "-", and at most ${LONGEST_NAME} characters`
 
-/** In the form that `parseDevice` accepts. */
+/** The inverse of `parseDevice`. */
 export const deviceText = ({ name, address }: DeviceSpec): string => (address === '' ? name : `${name}@${address}`)
 
 /** Parses NAME@ADDRESS, or NAME. Throws an Error with a message for people. */
 export const parseDevice = (text: string): DeviceSpec => {
   const at = text.indexOf('@')
   const name = at < 0 ? text : text.slice(0, at)
-  const wrong = deviceName(name)
+  const wrong = deviceNameError(name)
   if (wrong !== undefined) throw new Error(wrong)
   const driver = driverOfName(name)
   if (driver !== undefined && !Drivers[driver].network) {
     if (at < 0) return { name, address: '' }
-    throw new Error(`device "${text}": ${name} is in no network: omit the address`)
+    throw new Error(`device "${text}": a device of driver ${driver} has no network; omit the address`)
   }
   if (at < 0)
     throw new Error(`device "${text}": the address is missing; write it as NAME@ADDRESS, for example rxe0@127.0.0.1`)
@@ -56,7 +56,7 @@ export const parseDevice = (text: string): DeviceSpec => {
   return { name, address }
 }
 
-/** Checks a whole list: names and addresses must be unique. Throws like parseDevice. */
+/** Checks a list: names and addresses must be unique. Throws like parseDevice. */
 export const checkDevices = (devices: readonly DeviceSpec[]): void => {
   const names = new Set<string>()
   const addresses = new Map<string, string>()

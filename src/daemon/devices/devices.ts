@@ -1,7 +1,7 @@
 /*
  * The devices of a daemon: created at its start, and added and removed while it runs (R23, R29).
  *
- * The name determines a device's driver (device-spec.ts). A soft device has a port of the network; others have none.
+ * The name determines the driver (device-spec.ts). A soft device has a port of the network; others have none.
  */
 
 import { renameDevice, unregister } from '../../core/devices/registry.ts'
@@ -15,28 +15,28 @@ import type { Interfaces } from '../../host/net/interfaces.ts'
 import { CallError } from '../../spec/errno.ts'
 import type { DeviceSpec, ListedDevice } from '../../uapi/tool.ts'
 import type { Pollable } from '../loop.ts'
-import { checkDevices, deviceName, driverOf } from './device-spec.ts'
+import { checkDevices, deviceNameError, driverOf } from './device-spec.ts'
 import type { Network } from './network.ts'
 
 export interface DaemonDevice {
   spec: DeviceSpec
   readonly device: Device
-  /** For a soft device. */
+  /** Undefined for a device that is not a soft device. */
   readonly rxe: RxeDevice | undefined
 }
 
 export interface Devices {
   /** In the order of their creation. */
   readonly all: readonly DaemonDevice[]
-  /** The soft devices among them; always the same array. */
+  /** The soft devices; always the same array. */
   readonly rxe: readonly RxeDevice[]
   readonly listed: readonly ListedDevice[]
   find(name: string): DaemonDevice | undefined
-  /** The device behind node `node`. */
+  /** The device with this node number. */
   atNode(node: number): Device | undefined
-  /** Throws an Error with a message: name or address are in use, or this machine lacks the address. */
+  /** Throws an Error with a message: the name or address is in use, or this machine does not have the address. */
   add(spec: DeviceSpec): DaemonDevice
-  /** Removes it, whatever its clients are doing. Throws an Error with a message if there is no such device. */
+  /** Removes a device, regardless of its clients. Throws an Error with a message if there is no such device. */
   remove(name: string): void
   /** Renames it. Throws CallError EINVAL, EEXIST. */
   rename(device: DaemonDevice, name: string): void
@@ -44,8 +44,8 @@ export interface Devices {
 }
 
 /**
- * `polled`: the devices that the loop polls, maintained here. `woken`: packets have arrived for a device; absent where
- * no notification is needed. `torment`: of all soft devices.
+ * `polled`: the list that the loop polls; devices are added to it and removed from it here. `woken`: called when
+ * packets have arrived for a device; undefined where no notification is needed. `torment`: of all soft devices.
  */
 export const createDevices = (
   core: Core,
@@ -63,11 +63,11 @@ export const createDevices = (
     const port = network.attach(spec)
     try {
       const identity = identityOf(spec, interfaces)
-      const made = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment })
+      const created = createRxe(core, { name: spec.name, identity, port, now: nowMicroseconds, torment })
       if (woken !== undefined) port.wake = woken
-      rxe.push(made)
-      polled.push(made)
-      return { spec, device: made.device as Device, rxe: made }
+      rxe.push(created)
+      polled.push(created)
+      return { spec, device: created.device as Device, rxe: created }
     } catch (error) {
       network.detach(spec.name)
       port.close()
@@ -84,12 +84,12 @@ export const createDevices = (
     find: name => all.find(({ spec }) => spec.name === name),
     atNode: node => all.find(({ device }) => device.index === node)?.device,
     add(spec) {
-      checkDevices([...all.map(one => one.spec), spec])
+      checkDevices([...all.map(device => device.spec), spec])
       const driver = driverOf(spec)
-      const made: DaemonDevice =
+      const created: DaemonDevice =
         driver === 'rxe' ? addRxe(spec) : { spec, device: deviceMakers[driver](core, spec.name), rxe: undefined }
-      all.push(made)
-      return made
+      all.push(created)
+      return created
     },
     remove(name) {
       const found = devices.find(name)
@@ -103,7 +103,7 @@ export const createDevices = (
       unregister(found.device, () => network.detach(name))
     },
     rename(found, name) {
-      const wrong = deviceName(name)
+      const wrong = deviceNameError(name)
       if (wrong !== undefined) throw new CallError('EINVAL', wrong)
       renameDevice(found.device, name)
       network.rename(found.spec.name, name)

@@ -1,8 +1,8 @@
 /*
- * Devices on real interfaces follow them: addresses, link state, MTU (drivers/rxe/interface.ts applies them).
+ * Devices follow their network interfaces: addresses, link state, MTU (drivers/rxe/interface.ts applies them).
  *
- * As in Linux's rxe, all addresses of an interface are GIDs of its device, which was named by one of them. On the
- * loopback interface, and where several devices of the daemon share an interface, each uses its own address only. Other
+ * As in Linux's rxe, all addresses of an interface are GIDs of its device, which was created with one of them. On the
+ * loopback interface, and where several devices of the daemon share an interface, each uses only its own address. Other
  * daemons may share the interface too: an address in use is omitted, with a line in the log, and an additional address
  * is released to a daemon that is started for it (`spare` in host/net/udp.ts).
  *
@@ -19,29 +19,30 @@ import type { Interfaces, NetworkInterface } from '../../host/net/interfaces.ts'
 import { pathMtuOf } from '../../phy/udp/window.ts'
 import { addressText } from '../../wire/address.ts'
 
-/** The name of a device, and the function that updates it. */
+/** A device that follows its interface. */
 type Followed = Pick<RxeDevice, 'device' | 'state'>
 
 /** Index of the device's own address among its GIDs. */
 const OWN_GID = 1
 
-/** The link state without an interface. */
-const GONE = { up: false, carrier: false }
+/** The link state of a device whose interface was deleted. */
+const DELETED = { up: false, carrier: false }
 
 const same = (a: Uint8Array, b: Uint8Array): boolean => a.every((byte, i) => byte === b[i])
 
-/** MACs that connections depend on. */
+/** Notified of MACs that connections depend on. */
 export interface MacListener {
-  /** For a device on a bond: at the start and when it changes. */
+  /** The MAC of a device on a bond: at the start and when it changes. */
   own(device: Followed, mac: Uint8Array): void
-  /** For an address on the link of a device: when it becomes known or changes. */
+  /** The MAC of an address on the link of a device: when it becomes known or changes. */
   neighbour(device: Followed, address: Uint8Array, mac: string): void
 }
 
 /**
- * Starts following; calls `changed` when a device's port or GIDs have changed, before programs are notified; with the
- * old name if its interface was replaced or renamed. `devices` may grow and shrink; the returned function must be
- * called for each new one. `failed`: updating a device threw, which is a bug.
+ * Starts following the interfaces of `devices`. The list may change; the returned function must be called for each
+ * device that is added. `changed` is called when a device's port or GIDs have changed, before programs are notified;
+ * with the previous identity if the interface was replaced or renamed. `failed` is called when updating a device
+ * throws, which is a bug.
  */
 export const followInterfaces = (
   interfaces: Interfaces,
@@ -62,7 +63,7 @@ export const followInterfaces = (
       }
   }
 
-  /** Whether a device uses this address: as its own, as an additional one, or not at all. */
+  /** Whether a device uses this address as its own, as an additional one, or not at all (undefined). */
   const claimOf = ({ state }: Followed, index: number, address: Uint8Array): 'own' | 'spare' | undefined => {
     if (state.identity.gids.some(gid => same(gid, address))) return 'own'
     return on(index).length > 1 || interfaces.links().get(index)?.loopback ? undefined : 'spare'
@@ -100,22 +101,22 @@ export const followInterfaces = (
     }
     changed(followed, before)
   }
-  /** Devices without an interface that this one may serve: it has their interface's name, or their own address. */
-  const settle = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
-    const came = devices.filter(followed => {
+  /** Moves devices whose interface was deleted to this one, if it has their interface's name or their own address. */
+  const adoptDevices = ({ name, index }: NetworkInterface, address?: Uint8Array): void => {
+    const orphaned = devices.filter(followed => {
       const { interfaceName, interfaceIndex, gids } = followed.state.identity
-      const mine = address === undefined ? name === interfaceName : same(gids[OWN_GID]!, address)
-      return mine && !interfaces.links().has(interfaceIndex)
+      const isMatch = address === undefined ? name === interfaceName : same(gids[OWN_GID]!, address)
+      return isMatch && !interfaces.links().has(interfaceIndex)
     })
     const link = interfaces.links().get(index)
-    if (came.length === 0 || link === undefined) return
-    each(came, followed => move(followed, link))
-    begin(index)
+    if (orphaned.length === 0 || link === undefined) return
+    each(orphaned, followed => move(followed, link))
+    applyInterface(index)
   }
 
   const onAddress = (index: number, address: Uint8Array, present: boolean): void => {
     const link = interfaces.links().get(index)
-    if (present && link !== undefined) settle(link, address)
+    if (present && link !== undefined) adoptDevices(link, address)
     each(on(index), followed => {
       const claim = claimOf(followed, index, address)
       if (claim === undefined) return
@@ -125,10 +126,10 @@ export const followInterfaces = (
   }
 
   const onLink = (index: number, now: NetworkInterface | undefined): void => {
-    if (now !== undefined) settle(now)
+    if (now !== undefined) adoptDevices(now)
     each(on(index), followed => {
       if (now !== undefined && now.name !== followed.state.identity.interfaceName) move(followed, now)
-      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : GONE
+      const link = now ? { up: now.up, carrier: now.carrier, pathMtu: pathMtuOf(now.mtu) } : DELETED
       notify(followed, setLink(followed.device, link))
       if (now?.bond) macs.own(followed, now.mac)
     })
@@ -137,11 +138,11 @@ export const followInterfaces = (
   const onNeighbour = (index: number, address: Uint8Array, mac: string): void =>
     each(on(index), followed => macs.neighbour(followed, address, mac))
 
-  const begin = (index: number): void => {
+  const applyInterface = (index: number): void => {
     onLink(index, interfaces.links().get(index))
     for (const address of interfaces.addresses(index)) onAddress(index, address, true)
   }
-  for (const index of new Set(devices.map(indexOf))) begin(index)
+  for (const index of new Set(devices.map(indexOf))) applyInterface(index)
   interfaces.listen({ link: onLink, address: onAddress, neighbour: onNeighbour })
-  return device => begin(indexOf(device))
+  return device => applyInterface(indexOf(device))
 }

@@ -1,5 +1,6 @@
 /*
- * The daemon's network: the memory link between its devices, or UDP sockets, with faults and captures around each port.
+ * The network of a daemon: a memory link between its devices, or UDP sockets; with injected faults and captures at each
+ * port.
  */
 import { writeSync } from 'node:fs'
 import { identityOf } from '../../drivers/rxe/address/host-identity.ts'
@@ -17,22 +18,22 @@ import { createPcapng } from '../../trace/pcapng.ts'
 import type { DaemonConfig, DeviceSpec, FaultStat, Path } from '../../uapi/tool.ts'
 
 export interface Network {
-  /** A port for one more device. Over UDP its address is bound now. Throws an Error with a message. */
+  /** Creates the port of a device. Over UDP it binds the address. Throws an Error with a message. */
   attach(device: DeviceSpec): FaultPort
-  /** The device is removed; its driver closes the port. */
+  /** A device was removed. Its driver closes the port. */
   detach(device: string): void
-  /** A device was renamed, and so are the rules for it. */
+  /** A device was renamed: its fault rules get the new name. */
   rename(device: string, name: string): void
-  /** The fault rules as text; their counts over all devices; and new rules. */
+  /** The fault rules as text. */
   readonly faults: string
-  /** Counts of what the rules did to the packets of a device since the start. */
+  /** What the rules did to the packets of a device since the start. */
   faultsOf(device: string): FaultCounters | undefined
   faultCounts(): FaultStat[]
   /** Throws an Error with a message for an invalid list of rules, or an unknown device. */
   setFaults(text: string): void
   /**
    * Writes every packet that a device sends to a file, as pcapng, until the returned function is called or a write
-   * fails. The caller closes the file. Throws the system's error if nothing can be written.
+   * fails. The caller closes the file. Throws the system's error if the first write fails.
    */
   capture(fd: number): () => void
 }
@@ -41,18 +42,18 @@ type Links = (device: DeviceSpec) => Port
 
 const memoryLink = (path: Path): Links => {
   const arena = mapArena(memorySwitchBytes())
-  // Memory loses no bits: ICRCs are computed and checked only while taps or faults need them.
+  // Memory loses no bits, so ICRCs are computed and checked only while taps or fault rules need them.
   const link = createMemorySwitch({ arena, sealing: 'demand', path })
   return () => link.attach()
 }
 
-/** Ports with sockets. */
+/** Ports that send and receive through sockets. */
 const socketLinks =
   (link: SocketLink, interfaces: Interfaces | undefined): Links =>
   device =>
     createSocketPort(link, device, identityOf(device, interfaces))
 
-/** The rules of a text. Throws an Error with a message if it is invalid, or names an unknown device. */
+/** Parses fault rules. Throws an Error with a message for invalid text or an unknown device. */
 export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultRule[] => {
   const rules = parseFaults(text)
   for (const { device } of rules)
@@ -61,7 +62,7 @@ export const faultRules = (text: string, devices: readonly DeviceSpec[]): FaultR
   return rules
 }
 
-/** `interfaces`: those of this system, if known. */
+/** `interfaces`: the interfaces of this system; undefined for a memory link. */
 export const createNetwork = (
   { devices, fault, link, path = 'direct' }: DaemonConfig,
   interfaces?: Interfaces,
@@ -97,13 +98,13 @@ export const createNetwork = (
       const counts = ports.map(({ port }) => port.ruleCounts())
       return rules.map((rule, i) => ({
         rule: formatRule(rule),
-        ...sumFaultRuleCounts(counts.map(ofPort => ofPort[i]!)),
+        ...sumFaultRuleCounts(counts.map(portCounts => portCounts[i]!)),
       }))
     },
     setFaults(text) {
       rules = faultRules(
         text,
-        ports.map(one => one.device),
+        ports.map(port => port.device),
       )
       for (const { port } of ports) port.setFaults(rules)
     },
@@ -119,7 +120,7 @@ export const createNetwork = (
       }
       const removers = ports.map(({ port }, index) =>
         addTap(port, run => {
-          // A packet between two devices here is written once, by the sender.
+          // A packet between two devices of the daemon is captured once, by the sender's tap.
           if (run.direction !== 'sent') return
           const time = performance.timeOrigin * 1000 + nowMicroseconds()
           try {
@@ -133,8 +134,8 @@ export const createNetwork = (
               }),
             )
           } catch (error) {
-            // A full disk ends the capture, not the traffic.
-            console.error('userdma daemon: a packet capture has ended early:', String(error))
+            // A full disk ends the capture; packets still flow.
+            console.error('userdma daemon: a packet capture failed:', String(error))
             stop()
           }
         }),

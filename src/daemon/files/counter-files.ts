@@ -1,12 +1,12 @@
 /*
- * The counters of ports as files, where Linux has them: `hw_counters` and `counters` below each port of the tree that
- * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must cost nothing: so
- * they are written when the shim reports that a program is about to read (REFRESH, spec/session.ts), and only those
- * that changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so that reading all files
- * renews them once; programs may write that file.
+ * The counters of ports as files, at Linux's places: `hw_counters` and `counters` of each port in the tree that
+ * programs read (tree.ts). Values must be current when a program reads them, and an idle daemon must do no work, so
+ * they are written when the shim reports that a program is about to read (REFRESH, spec/session.ts), and only if they
+ * changed. As in Linux, values younger than `lifespan` milliseconds are not renewed, so that reading all files renews
+ * them once; programs may write `lifespan`.
  *
- * A file is replaced as a whole, so that no reader sees half a number. If that fails (the disk is full) it is removed,
- * so that no reader sees an outdated number. spec/counters.ts defines the counters.
+ * A file is replaced as a whole, so that readers never see part of a number. If that fails (the disk is full) the file
+ * is removed, so that readers never see an outdated number. spec/counters.ts defines the counters.
  */
 import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,28 +14,28 @@ import { type CounterFolder, counterValues } from '../../spec/counters.ts'
 import { portFolder } from './tree.ts'
 import { makeFolder, replaceFile } from './tree-files.ts'
 
-/** The sources of one device's counters, by name as in spec/counters.ts. */
+/** The counters of one device, by name as in spec/counters.ts. */
 export interface CountedDevice {
   readonly name: string
   counted(): { readonly engine: Readonly<Record<string, number>>; readonly port: Readonly<Record<string, number>> }
 }
 
 export interface CounterFiles {
-  /** Adds or removes a device, whose folder is in the tree. */
+  /** Adds or removes the counters of a device; its folder must be in the tree. */
   add(device: CountedDevice): void
   remove(name: string): void
-  /** Updates the files of all devices. Throws the first error of the system. */
+  /** Updates the files of all devices. Throws the first error of the system, after trying all. */
   refresh(): void
 }
 
 const folders: readonly CounterFolder[] = ['hw_counters', 'counters']
-/** Milliseconds: Linux's default, and the maximum. */
+/** Milliseconds: Linux's default, and our maximum. */
 const LIFESPAN = 10
 const LONGEST_LIFESPAN = 10_000
 
 /**
- * Creates the files in the tree at `root`, readable by all users and, except `lifespan`, writable by none. `now`:
- * milliseconds of a monotonic clock.
+ * Creates the files in the tree at `root`, readable by all users; only `lifespan` is writable. `now`: milliseconds of a
+ * monotonic clock.
  */
 export const createCounterFiles = (
   root: string,
@@ -48,16 +48,16 @@ export const createCounterFiles = (
     const lifespan = join(folderOf(device, 'hw_counters'), 'lifespan')
     for (const folder of folders) makeFolder(join(root, folderOf(device, folder)))
     write(lifespan, LIFESPAN, 0o644)
-    const shown = new Map<string, number>()
+    const written = new Map<string, number>()
     let since = Number.NEGATIVE_INFINITY
 
-    /** The value in the file; an invalid one is replaced by the previous value. */
-    let known = LIFESPAN
+    /** The last valid value of the file; it replaces an invalid one. */
+    let validLifespan = LIFESPAN
     const readLifespan = (): number => {
       const text = readFileSync(join(root, lifespan), 'utf8').trim()
-      if (/^\d+$/.test(text) && Number(text) <= LONGEST_LIFESPAN) known = Number(text)
-      else write(lifespan, known, 0o644)
-      return known
+      if (/^\d+$/.test(text) && Number(text) <= LONGEST_LIFESPAN) validLifespan = Number(text)
+      else write(lifespan, validLifespan, 0o644)
+      return validLifespan
     }
     const renew = (): void => {
       const { engine, port } = device.counted()
@@ -65,13 +65,13 @@ export const createCounterFiles = (
       for (const folder of folders)
         for (const [name, value] of Object.entries(counterValues(folder, engine, port))) {
           const path = join(folderOf(device, folder), name)
-          if (shown.get(path) === value) continue
+          if (written.get(path) === value) continue
           try {
             write(path, value, 0o444)
-            shown.set(path, value)
+            written.set(path, value)
           } catch (error) {
             errors.push(error)
-            shown.delete(path)
+            written.delete(path)
             rmSync(join(root, path), { force: true })
           }
         }

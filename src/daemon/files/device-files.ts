@@ -1,9 +1,9 @@
 /*
- * The files about the devices of a daemon that programs read: the tree (tree.ts) and its counters (counter-files.ts),
- * as devices are added, changed and removed.
+ * The files about a daemon's devices that programs read, the tree (tree.ts) and its counters (counter-files.ts),
+ * updated as devices are added, changed and removed.
  *
  * If they cannot be written, because the disk is full or the folder was removed, the daemon continues: calls still
- * answer correctly, and the log has the error. It is fatal only at the start.
+ * return correct results, and the error is logged. It is fatal only at the start.
  */
 import { countedBy } from '../../drivers/rxe/counts.ts'
 import type { RxeDevice } from '../../drivers/rxe/device.ts'
@@ -16,11 +16,11 @@ import { addToTree, removeFromTree, renameInTree, type TreeDevice, updateTree, w
 export interface DeviceFiles {
   add(device: DaemonDevice): void
   remove(device: DaemonDevice): void
-  /** Its previous name was `before`. */
+  /** `before`: its previous name. */
   rename(device: DaemonDevice, before: string): void
   /** The port or GIDs of a soft device have changed. */
   changed(device: Pick<RxeDevice, 'device'>): void
-  /** Updates the counters. 0, or the errno with which files could not be written, which are then removed. */
+  /** Updates the counters. Returns 0, or the errno of a failed write; files that could not be written are removed. */
   refreshCounters(): number
 }
 
@@ -48,7 +48,7 @@ const treeDevice = ({ device, rxe }: Pick<DaemonDevice, 'device' | 'rxe'>): Tree
 /** Writes the files below `root`. Throws the system's error. */
 export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]): DeviceFiles => {
   const counted = (rxe: RxeDevice) => ({ name: rxe.device.name, counted: () => countedBy(rxe) })
-  const trying = (what: string, body: () => void): void => {
+  const logErrors = (what: string, body: () => void): void => {
     try {
       body()
     } catch (error) {
@@ -64,24 +64,24 @@ export const createDeviceFiles = (root: string, devices: readonly DaemonDevice[]
   )
   return {
     add: device =>
-      trying(device.spec.name, () => {
+      logErrors(device.spec.name, () => {
         if (device.rxe !== undefined) counters.add(counted(device.rxe))
         addToTree(root, treeDevice(device))
       }),
     remove: ({ device }) =>
-      trying(device.name, () => {
+      logErrors(device.name, () => {
         counters.remove(device.name)
         removeFromTree(root, { name: device.name, node: device.index })
       }),
     rename: (device, before) =>
-      trying(device.spec.name, () => {
+      logErrors(device.spec.name, () => {
         renameInTree(root, before, treeDevice(device))
         counters.remove(before)
         if (device.rxe !== undefined) counters.add(counted(device.rxe))
       }),
     changed({ device }) {
-      const found = devices.find(one => one.device === device)
-      if (found !== undefined) trying(device.name, () => updateTree(root, treeDevice(found)))
+      const found = devices.find(known => known.device === device)
+      if (found !== undefined) logErrors(device.name, () => updateTree(root, treeDevice(found)))
     },
     refreshCounters() {
       try {

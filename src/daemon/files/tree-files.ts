@@ -1,6 +1,6 @@
 /*
- * How the files of the tree are written (tree.ts, counter-files.ts): created exclusively, with modes independent of the
- * umask, and replaced as a whole, so that no reader sees half of one.
+ * Writes files of the tree (tree.ts, counter-files.ts): created exclusively, with modes independent of the umask, and
+ * replaced atomically.
  */
 import {
   chmodSync,
@@ -23,7 +23,7 @@ export const makeFolder = (path: string): void => {
   chmodSync(path, 0o755)
 }
 
-/** Creates a file with its text. Throws the system's error (EEXIST), and then leaves no file. */
+/** Creates a file with its text. On an error (EEXIST, for example) throws it, and leaves no file. */
 export const writeNewFile = (path: string, text: string, mode = 0o644): void => {
   const fd = openSync(path, 'wx', mode)
   try {

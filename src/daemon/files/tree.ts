@@ -2,9 +2,9 @@
  * The files that RDMA programs read before they open a device: sysfs classes and device nodes, in a folder of the
  * daemon.
  *
- * The shim rewrites paths into it (docs/decisions/interception.md). The contents come from the device; what a device
- * lacks (unused GIDs, the connection manager's nodes) has no file. As in Linux, a class has links to the folders of its
- * devices. Nodes are empty files: programs check their existence; sessions open them.
+ * The shim rewrites paths into it (docs/decisions/interception.md). The contents come from the device; there is no file
+ * for what it does not have (unused GIDs, for example). As in Linux, a class has links to the folders of its devices.
+ * Nodes are empty files: programs check that they exist; sessions open them.
  */
 import { existsSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -16,22 +16,22 @@ import { makeFolder, replaceFile, writeNewFile } from './tree-files.ts'
 
 export interface TreeDevice {
   readonly name: string
-  /** Device node N of /dev/infiniband/uverbsN. */
+  /** N of /dev/infiniband/uverbsN. */
   readonly node: number
-  /** IBA's number (spec/enums.ts); name of the driver; version of the driver's ABI. */
+  /** IBA's number of the node type (spec/enums.ts), name of the driver, and version of its ABI. */
   readonly nodeType: number
   readonly driver: string
   readonly abi: number
   readonly guid: Uint8Array
   /** Empty without a network. */
   readonly interfaceName: string
-  /** Undefined for a device without one. */
+  /** Undefined for a device without a port. */
   readonly port: TreePort | undefined
-  /** Programs may send management datagrams from it. */
+  /** The device has a umad node, through which programs send management datagrams. */
   readonly hasMads: boolean
 }
 
-/** What can change while a device exists. */
+/** The part that can change while a device exists. */
 export interface TreePort {
   /** GIDs in use. */
   readonly gids: readonly { readonly index: number; readonly gid: Uint8Array }[]
@@ -49,14 +49,14 @@ const physStateText = (state: number): string => `${state}: ${PHYS_STATE_TEXTS[s
 
 const { uverbs, rdma_cm: cm, umad } = CharDevices
 
-/** A device of a class, as files: `class/name`. */
+/** A device of a class: `class/name`. */
 const rdmaPlace = (name: string): string => `infiniband/${name}`
 const verbsPlace = (node: number): string => `infiniband_verbs/${uverbs.node}${node}`
 const madPlace = (node: number): string => `infiniband_mad/${umad.node}${node}`
 /** The connection manager's node is a miscellaneous device. */
 const cmPlace = `misc/${cm.node}`
 
-/** Its folder; the link of the class to it; its link back. */
+/** Folder of a device; the link to it in its class; its link to the class. */
 const folderOf = (place: string): string => `sys/devices/virtual/${place}`
 const classLink = (place: string): string => `sys/class/${place}`
 const linkDevice = (root: string, place: string): void => {
@@ -68,7 +68,7 @@ const removeDevice = (root: string, place: string): void => {
   for (const path of [classLink(place), folderOf(place)]) rmSync(join(root, path), { recursive: true, force: true })
 }
 
-/** st_rdev of a node; the system-wide device has none. */
+/** st_rdev of a node; 0 for the system-wide device. */
 export const nodeRdev = (node: number): number => {
   if (node === SYSTEM_NODE) return 0
   if (node === CM_NODE) return rdevOf(cm)
@@ -85,7 +85,7 @@ type Files = Record<string, string>
 /** The folder of a device's port, below the tree's root. */
 export const portFolder = ({ name }: Pick<TreeDevice, 'name'>): string => `${folderOf(rdmaPlace(name))}/ports/1`
 
-/** The files that can change. */
+/** The files whose contents can change. */
 const changingFiles = (device: TreeDevice): Files => {
   if (device.port === undefined) return {}
   const port = portFolder(device)
@@ -105,17 +105,17 @@ const changingFiles = (device: TreeDevice): Files => {
 
 const NODES = 'dev/infiniband'
 const umadPath = (node: number): string => `${NODES}/${umad.node}${node}`
-/** As Linux creates the node: its user sends as the system itself. */
+/** Linux's mode of the node: with it a program can send as the system itself. */
 const UMAD_MODE = 0o600
 const nodeNames: Readonly<Record<number, string>> = { [SYSTEM_NODE]: SYSTEM_NAME, [CM_NODE]: cm.node }
 const nodePath = (node: number): string => `${NODES}/${nodeNames[node] ?? `${uverbs.node}${node}`}`
 
-/** Whether programs find a node with this name. */
+/** Whether there is a node with this name. */
 export const hasNode = (root: string, name: string): boolean => existsSync(join(root, NODES, name))
 
-const portFiles = (whole: TreeDevice): Files => {
-  const port = portFolder(whole)
-  if (whole.port === undefined) return {}
+const portFiles = (device: TreeDevice): Files => {
+  const port = portFolder(device)
+  if (device.port === undefined) return {}
   return {
     [`${port}/link_layer`]: 'Ethernet',
     [`${port}/rate`]: '2.5 Gb/sec (1X SDR)',
@@ -125,7 +125,7 @@ const portFiles = (whole: TreeDevice): Files => {
     [`${port}/sm_sl`]: '0',
     [`${port}/cap_mask`]: '0x00010000',
     [`${port}/pkeys/0`]: '0xffff',
-    ...changingFiles(whole),
+    ...changingFiles(device),
   }
 }
 
@@ -143,20 +143,20 @@ const madFiles = ({ hasMads, node, name }: TreeDevice): Files => {
   }
 }
 
-const deviceFiles = (whole: TreeDevice): Files => {
-  const { name, node, nodeType, driver, abi, guid, interfaceName } = whole
-  const device = folderOf(rdmaPlace(name))
+const deviceFiles = (device: TreeDevice): Files => {
+  const { name, node, nodeType, driver, abi, guid, interfaceName } = device
+  const folder = folderOf(rdmaPlace(name))
   const verbs = folderOf(verbsPlace(node))
   return {
-    [`${device}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
-    [`${device}/node_guid`]: groups(guid),
-    [`${device}/sys_image_guid`]: groups(guid),
-    [`${device}/node_desc`]: driver,
-    [`${device}/fw_ver`]: '',
-    [`${device}/uevent`]: `NAME=${name}`,
-    ...(interfaceName === '' ? {} : { [`${device}/parent`]: interfaceName }),
-    ...portFiles(whole),
-    ...madFiles(whole),
+    [`${folder}/node_type`]: `${nodeType}: ${NODE_TYPE_TEXTS[nodeType] ?? '<unknown>'}`,
+    [`${folder}/node_guid`]: groups(guid),
+    [`${folder}/sys_image_guid`]: groups(guid),
+    [`${folder}/node_desc`]: driver,
+    [`${folder}/fw_ver`]: '',
+    [`${folder}/uevent`]: `NAME=${name}`,
+    ...(interfaceName === '' ? {} : { [`${folder}/parent`]: interfaceName }),
+    ...portFiles(device),
+    ...madFiles(device),
     [`${verbs}/dev`]: `${uverbs.major}:${uverbs.minor + node}`,
     [`${verbs}/abi_version`]: String(abi),
     [`${verbs}/uevent`]: `${uevent(uverbs, node)}\nDEVMODE=0666`,
@@ -164,7 +164,7 @@ const deviceFiles = (whole: TreeDevice): Files => {
   }
 }
 
-/** As in Linux, programs may write a device's description. */
+/** As in Linux, programs may write node_desc. */
 const ATTRIBUTE_MODE = 0o444
 const DESCRIPTION_MODE = 0o644
 
@@ -205,7 +205,7 @@ export const renameInTree = (root: string, before: string, device: TreeDevice): 
   if (hasMads) replaceFile(root, `${folderOf(madPlace(node))}/ibdev`, `${name}\n`, ATTRIBUTE_MODE)
 }
 
-/** Writes the tree for these devices below `root`, which must not exist or be a tree of ours. */
+/** Creates the tree for these devices at `root`, which must not exist, or be an old tree of this daemon's. */
 export const writeTree = (root: string, devices: readonly TreeDevice[]): void => {
   removeTree(root)
   writeFiles(root, { 'sys/class/infiniband_verbs/abi_version': String(UVERBS_ABI) })
@@ -225,7 +225,7 @@ export const writeTree = (root: string, devices: readonly TreeDevice[]): void =>
 
 const GID_FOLDERS = ['gids', 'gid_attrs/types', 'gid_attrs/ndevs']
 
-/** Updates the files of a device's port; concurrent readers see the old or the new text, never a mixture. */
+/** Updates the files of a device's port, each atomically. */
 export const updateTree = (root: string, device: TreeDevice): void => {
   if (device.port === undefined) return
   const files = changingFiles(device)

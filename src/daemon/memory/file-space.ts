@@ -1,5 +1,5 @@
 /*
- * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only files in memory are accepted: others
+ * A memory file of a program as core's AddressSpace (class `mr`, kind FILE). Only memory files are accepted: others
  * could block the daemon.
  */
 import { closeSync } from 'node:fs'
@@ -13,16 +13,16 @@ import { type FdQuota, orRelease } from '../fd-quota.ts'
 
 /**
  * The file behind descriptor `number` of a program. EBADF if there is none, EINVAL if it is not a memory file, EMFILE
- * or ENFILE if the program's share of descriptors has no room.
+ * or ENFILE if the program's quota of descriptors is exhausted.
  */
 export const openFileMemory = (process: ProcessHandle, number: number, share: FdQuota): FileMemory => {
-  const giveBack = share.take(1)
-  const { space, close } = orRelease(giveBack, () => open(process, number))
+  const releaseQuota = share.take(1)
+  const { space, close } = orRelease(releaseQuota, () => open(process, number))
   return {
     space,
     close() {
       close()
-      giveBack()
+      releaseQuota()
     },
   }
 }

@@ -1,10 +1,10 @@
 /*
- * Consequences of registration for a program's memory: it counts as locked, as in Linux, and once the program unmaps
- * it, later mappings at the address do not belong to the region.
+ * Effects of registration on a program's memory: it counts as locked, as in Linux, and once the program unmaps it, the
+ * region does not cover later mappings at that address.
  *
- * Linux counts the pages of each region, also where regions overlap, against RLIMIT_MEMLOCK of the registering process
- * (ib_umem_get): EPERM if that is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial user
- * namespace.
+ * As in Linux (ib_umem_get), the pages of each region count against RLIMIT_MEMLOCK of the registering process, also
+ * where regions overlap: EPERM if the limit is 0, ENOMEM beyond it, unless the process has CAP_IPC_LOCK in the initial
+ * user namespace.
  */
 import { closeSync } from 'node:fs'
 import { closeElsewhere } from '../../host/memory/mover.ts'
@@ -17,11 +17,11 @@ import type { Containment } from '../containment.ts'
 
 export interface HeldRanges {
   /**
-   * Registers a range of `length` bytes at `start`; call the result when the region ends. `lost` is called once if any
-   * of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
+   * Registers a range of `length` bytes at `start`; the returned function ends the registration. `lost` is called once
+   * if any of its pages is unmapped before. Throws CallError EPERM or ENOMEM.
    */
   hold(start: number, length: number, lost: () => void): () => void
-  /** Takes over the program's userfaultfd, which reports what it unmaps; without it no region is lost. */
+  /** Takes ownership of the program's userfaultfd, which reports unmapped ranges. Without it `lost` is never called. */
   learnBy(fd: number): void
   close(): void
 }
@@ -31,8 +31,8 @@ export interface HoldOptions {
   readonly ignoreLimit?: boolean
   /** Contains exceptions of event loop callbacks. */
   readonly guard?: Containment['guard']
-  /** Called once for a registration beyond the limit. */
-  readonly log?: (sentence: string) => void
+  /** Called once, for the first registration beyond the limit. */
+  readonly log?: (message: string) => void
 }
 
 interface Range {
@@ -45,7 +45,8 @@ const CAP_IPC_LOCK = 14
 /** Each takes up to two of the program's 65,530 mappings. */
 const MAX_WATCHED = 1024
 /**
- * A larger range stays watched when its region ends: ending the watch takes longer than the event when it is unmapped.
+ * A larger range stays watched after its registration: unregistering it takes longer than handling the event when it is
+ * unmapped.
  */
 const MAX_UNWATCHED = 2 ** 20
 
@@ -62,8 +63,8 @@ export const createHeldRanges = (
   let locked = 0
   let isLogged = false
   const watched = new Set<Range>()
-  /** -1: no watcher. */
-  let given = -1
+  /** The userfaultfd; -1: none. */
+  let userfault = -1
   let watcher: UnmapWatch | undefined
 
   const unmapped = (start: number, end: number): void => {
@@ -74,30 +75,30 @@ export const createHeldRanges = (
       }
   }
 
-  /** The kernel takes the mmap lock of an address space in use, and a thread that waits for its pages may hold it. */
-  const forgetGiven = (): void => {
-    if (given < 0) return
-    if (isAddressSpaceGone(process)) closeSync(given)
-    else closeElsewhere(given)
-    given = -1
+  /** Closing takes the mmap lock of the address space, which a thread that waits for its pages may hold. */
+  const closeUserfault = (): void => {
+    if (userfault < 0) return
+    if (isAddressSpaceGone(process)) closeSync(userfault)
+    else closeElsewhere(userfault)
+    userfault = -1
   }
 
   const watch = (): UnmapWatch | undefined => {
-    if (given >= 0 && watcher === undefined) {
-      watcher = watchUnmapping(given, guard('memory that was unmapped', unmapped))
-      if (watcher === undefined) forgetGiven()
+    if (userfault >= 0 && watcher === undefined) {
+      watcher = watchUnmapping(userfault, guard('memory that was unmapped', unmapped))
+      if (watcher === undefined) closeUserfault()
     }
     return watcher
   }
 
   /** Throws if the process may not lock this many more bytes. */
-  const requireUnlimited = (bytes: number): void => {
+  const requireLockable = (bytes: number): void => {
     const limit = lockLimit(pid)
     if ((limit !== 0 && locked + bytes <= limit) || hasCapabilityEverywhere(pid, CAP_IPC_LOCK)) return
-    const sentence = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
-    if (!isLogged) log(sentence)
+    const message = `process ${pid} may lock ${limit} bytes (RLIMIT_MEMLOCK), has registered ${locked} and requests ${bytes} more: raise the limit (ulimit -l), or start the daemon with --ignore-memlock`
+    if (!isLogged) log(message)
     isLogged = true
-    throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', sentence)
+    throw new CallError(limit === 0 ? 'EPERM' : 'ENOMEM', message)
   }
 
   const overlapsAny = (start: number, end: number): boolean => {
@@ -110,7 +111,7 @@ export const createHeldRanges = (
       const start = pageBelow(from)
       const end = pageAbove(from + length)
       const bytes = end - start
-      if (!ignoreLimit) requireUnlimited(bytes)
+      if (!ignoreLimit) requireLockable(bytes)
       locked += bytes
       const range = { start, end, lost }
       if (bytes > 0 && watched.size < MAX_WATCHED && watch()?.add(start, end)) watched.add(range)
@@ -120,13 +121,13 @@ export const createHeldRanges = (
       }
     },
     learnBy(fd) {
-      if (given >= 0) closeSync(fd)
-      else given = fd
+      if (userfault >= 0) closeSync(fd)
+      else userfault = fd
     },
     close() {
       watcher?.stop()
       watcher = undefined
-      forgetGiven()
+      closeUserfault()
       watched.clear()
     },
   }

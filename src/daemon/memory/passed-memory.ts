@@ -1,9 +1,9 @@
 /*
- * A memory file that a client passed with HELLO, as the memory of its calls (spec/session.ts, R13): a client whose
- * memory we may not access, such as another user's program, can still query the devices.
+ * A memory file that a client passed with HELLO, used as the memory of its calls (spec/session.ts, R13): so a client
+ * whose memory the daemon may not access, such as another user's program, can still query devices.
  *
- * It is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so that a valid
- * range stays valid, and of limited size: pages that we write first are charged to us.
+ * The file is read and written at offsets and never mapped. It must be sealed against shrinking and growing, so that a
+ * valid range stays valid, and of limited size, because pages that the daemon writes first are charged to the daemon.
  */
 import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
 import type { Guest } from '../../host/memory/guest.ts'
@@ -16,13 +16,13 @@ export interface PassedMemory {
   copyIn(address: bigint, length: number): Uint8Array
   /** Writes at an offset. Throws CallError EFAULT. */
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** Closes the file; from then on every offset faults. */
+  /** Closes the file; afterwards every access throws EFAULT. */
   close(): void
 }
 
 const SEALS = SEAL_SHRINK | SEAL_GROW
 
-/** Takes over the descriptor `fd`. Undefined, and `fd` closed, if it is not such a file, or -1. */
+/** Takes ownership of `fd`. Returns undefined, and closes `fd`, if it is -1 or not such a file. */
 export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | undefined => {
   // Only a memory file reports its size without blocking.
   const seals = sealsOf(fd)
@@ -38,7 +38,7 @@ export const takePassedMemory = (fd: number, guest?: Guest): PassedMemory | unde
     try {
       if (fits && move(Number(address)) === length) return
     } catch {
-      // A seal against writing: refused below.
+      // A file that is sealed against writing: throws below.
     }
     throw new CallError('EFAULT', `${length} bytes at offset ${address} of a memory file of ${size} cannot be reached`)
   }

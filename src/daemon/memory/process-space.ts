@@ -1,12 +1,12 @@
 /*
- * The memory of a connected process as core's AddressSpace, and for the dialects (docs/decisions/client-memory.md).
+ * The memory of a connected process, as core's AddressSpace and for the dialects (docs/decisions/client-memory.md).
  *
- * The kernel checks our permission for every copy, or the copy is bound to the address space (host/memory/process.ts).
+ * The kernel checks our permission at every copy, or the copy is bound to the address space (host/memory/process.ts).
  * Once per turn of the daemon's loop we check that the pid is still the process that connected, running the same
  * program. Registration asks the kernel whether the pages exist and permit the access (host/memory/ranges.ts).
  *
- * Memory that blocks us for too long (host/memory/moves.ts) is not accessed again: everything fails with ETIMEDOUT from
- * then on.
+ * Memory whose access blocks for too long (host/memory/moves.ts) is not accessed again: from then on everything fails
+ * with ETIMEDOUT.
  */
 import type { AddressSpace } from '../../core/memory/address-space.ts'
 import { ESRCH, ETIMEDOUT } from '../../host/errno.ts'
@@ -21,7 +21,7 @@ import { TWO_32 } from '../../spec/memory.ts'
 import { createHeldRanges, type HoldOptions } from './held-ranges.ts'
 import { createWrittenRanges, type WrittenRange, type WrittenRanges } from './written-ranges.ts'
 
-/** A word for operations on 8 bytes, and room for structs that calls point to. */
+/** Bytes of a buffer for 8-byte atomics and for structs to which calls point. */
 const SCRATCH_BYTES = 1 << 20
 let scratchArena: Arena | undefined
 const scratch = (): Arena => {
@@ -35,12 +35,12 @@ const USER_END = 2 ** 56
 export interface ProcessSpace extends AddressSpace {
   copyIn(address: bigint, length: number): Uint8Array
   copyOut(address: bigint, bytes: Uint8Array): void
-  /** Records from now on where the process's memory is written. */
+  /** From now on records which ranges of the process's memory are written. */
   recordWritten(): void
   takeWritten(max: number): readonly WrittenRange[]
-  /** Takes over a userfaultfd of the process: regions fail when it unmaps their pages. */
+  /** Takes ownership of a userfaultfd of the process: a region fails when its pages are unmapped. */
   learnUnmapping(fd: number): void
-  /** The process has ended, and its handle is about to be closed: everything fails with ESRCH from now on. */
+  /** The process has ended and its handle will be closed: everything fails with ESRCH from now on. */
   close(): void
 }
 
@@ -55,11 +55,11 @@ const faulted = (address: bigint, length: number): CallError =>
 
 export interface SpaceOptions extends HoldOptions {
   readonly slices?: Slices
-  /** Called once when its memory has blocked us for too long. */
+  /** Called once when an access to its memory has blocked for too long. */
   readonly tooSlow?: () => void
 }
 
-/** `turn` counts the daemon's turns: the process's identity is checked once in each. */
+/** `turn` counts the daemon's turns: the process's identity is checked once per turn. */
 export const createProcessSpace = (
   handle: ProcessHandle,
   turn: () => number,
@@ -86,8 +86,8 @@ export const createProcessSpace = (
     return same
   }
   /** 0, or the errno with which copies fail. */
-  const refusal = (): number => (stalled ? Errno.ETIMEDOUT : alive() ? 0 : Errno.ESRCH)
-  const done = (moved: number, total: number): number => {
+  const refusalErrno = (): number => (stalled ? Errno.ETIMEDOUT : alive() ? 0 : Errno.ESRCH)
+  const errnoOf = (moved: number, total: number): number => {
     if (moved === total) return 0
     if (moved === -ESRCH) return Errno.ESRCH
     if (moved !== -ETIMEDOUT) return Errno.EFAULT
@@ -98,12 +98,12 @@ export const createProcessSpace = (
   }
 
   const rightsOf = (writable: boolean): number => (writable ? Rights.READ | Rights.WRITE : Rights.READ)
-  /** The ranges of the process, if it is alive and could have this many bytes at that address. */
+  /** The ranges of the process, if it is alive and the addresses are below USER_END. */
   const rangesFor = (start: number, length: number): MappedRanges | undefined => {
     if (!alive() || start + length > USER_END) return undefined
     if (ranges === undefined) {
       ranges = mappedRanges(handle.pid, handle.guest)
-      // The file just opened belongs to the right process only if that process still exists.
+      // The file just opened belongs to the right process only if that still exists.
       if (!isSame(handle)) space.close()
     }
     return ranges
@@ -118,7 +118,7 @@ export const createProcessSpace = (
     prepareCheck(hi, lo, length, writable) {
       const start = hi * TWO_32 + lo
       const look = rangesFor(start, length)?.look(start, start + length, rightsOf(writable), turn)
-      // Most programs have few mappings: the first slice suffices.
+      // Most programs have few mappings, so the first slice suffices.
       return look === undefined || look.next().done ? undefined : slices.run(look)
     },
     hold(hi, lo, length, isShared, lost) {
@@ -127,10 +127,10 @@ export const createProcessSpace = (
       return release
     },
     read: (hi, lo, to, at, chunk, stride, total) =>
-      refusal() || done(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
+      refusalErrno() || errnoOf(moves.read(hi, lo, to, at, chunk, stride, total, now), total),
     write(hi, lo, from, at, chunk, stride, total) {
       written?.note(hi * TWO_32 + lo, total)
-      return refusal() || done(moves.write(hi, lo, from, at, chunk, stride, total, now), total)
+      return refusalErrno() || errnoOf(moves.write(hi, lo, from, at, chunk, stride, total, now), total)
     },
     compareSwap(hi, lo, compareHi, compareLo, swapHi, swapLo, original) {
       const word = scratch()

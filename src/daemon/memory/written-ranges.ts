@@ -1,6 +1,6 @@
 /*
- * Ranges of a program's memory that were written from outside since the last query: for valgrind, which does not see
- * these writes.
+ * Ranges of a program's memory that the daemon has written since the last query: for valgrind, which does not see these
+ * writes.
  */
 
 export interface WrittenRange {
@@ -10,15 +10,15 @@ export interface WrittenRange {
 
 export interface WrittenRanges {
   note(address: number, length: number): void
-  /** Maximum of recorded ranges; beyond it they are dropped. */
+  /** Removes and returns up to `max` ranges. */
   take(max: number): readonly WrittenRange[]
 }
 
-/** No query for a long time: the oldest are dropped. */
+/** Beyond this the oldest ranges are dropped: nobody has queried for a long time. */
 const MAX_RANGES = 65536
 
 export const createWrittenRanges = (): WrittenRanges => {
-  /** Lengths by address: the same buffers are written repeatedly. */
+  /** Lengths by address. The same buffers are usually written repeatedly. */
   const lengths = new Map<number, number>()
   return {
     note(address, length) {

@@ -1,5 +1,5 @@
 /*
- * Common parts of the handlers of RDMA_NLDEV: the request, its answer, and lists of any length as messages that fit in
+ * Common parts of the RDMA_NLDEV handlers: the request, its answer, and lists of any length as messages that fit in
  * programs' buffers.
  */
 import { CallError } from '../../spec/errno.ts'
@@ -12,23 +12,28 @@ import type { DaemonState } from '../state.ts'
 export interface ParsedRequest {
   readonly command: NldevCommandName
   readonly attributes: Attributes
-  /** The program has what Linux requires as CAP_NET_ADMIN. */
+  /** The program has the permission for which Linux requires CAP_NET_ADMIN. */
   readonly admin: boolean
 }
 
-/** Long work, which yields between steps. */
+/** Long work that yields between steps. */
 export type Work<T> = Generator<undefined, T>
 
 /**
- * The answer to a `doit`: the attributes of a message; undefined if an acknowledgement suffices. Throws CallError to
- * refuse.
+ * Answers a `doit` request: returns the attributes of a message, or undefined if an acknowledgement suffices. Throws
+ * CallError to refuse.
  */
-export type One = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
+export type AnswerOne = (daemon: DaemonState, parsed: ParsedRequest) => Entries | undefined | Work<Entries>
 
-/** The bodies of a list's messages; undefined between steps. Throws CallError to refuse or abort. */
-export type List = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
+/**
+ * Answers a `dumpit` request: yields the bodies of the list's messages, and undefined between steps. Throws CallError
+ * to refuse or abort.
+ */
+export type AnswerList = (daemon: DaemonState, parsed: ParsedRequest) => Generator<Uint8Array | undefined>
 
-export type Answers = Readonly<Partial<Record<NldevCommandName, { readonly one?: One; readonly list?: List }>>>
+export type Answers = Readonly<
+  Partial<Record<NldevCommandName, { readonly one?: AnswerOne; readonly list?: AnswerList }>>
+>
 
 const missing = (name: NldevAttributeName): never => {
   throw new CallError('EINVAL', `attribute ${name} is missing`)
@@ -63,7 +68,7 @@ export const portOf = (
 export const requiredPort = (device: DaemonDevice, parsed: ParsedRequest): number =>
   portOf(device, parsed) ?? missing('PORT_INDEX')
 
-/** The first attributes of all answers about a device. */
+/** The first attributes of every answer about a device. */
 export const handleOf = ({ device }: Pick<DaemonDevice, 'device'>): readonly Entry[] => [
   ['DEV_INDEX', device.index],
   ['DEV_NAME', device.name],
@@ -73,8 +78,8 @@ const ROOM = DATAGRAM_ROOM - MESSAGE_HEADER
 const ATTRIBUTE_HEADER = 4
 
 /**
- * Messages of `head` and attribute `table`, each with as many entries as fit. An entry longer than a message is
- * omitted. Without entries there is no message.
+ * Yields message bodies of `head` and a nested attribute `table`, with as many entries each as fit. An entry longer
+ * than a message is omitted. Without entries there is no message.
  */
 export function* tables(
   head: Entries,
@@ -85,7 +90,7 @@ export function* tables(
   const maxBytes = ROOM - first.length - ATTRIBUTE_HEADER
   let parts: Uint8Array[] = []
   let bytes = 0
-  const whole = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])
+  const message = (): Uint8Array => Buffer.concat([first, encodeAttributes([[table, Buffer.concat(parts)]])])
   for (const entry of entries) {
     if (entry === undefined) {
       yield undefined
@@ -94,12 +99,12 @@ export function* tables(
     const encoded = encodeAttributes([entry])
     if (encoded.length > maxBytes) continue
     if (bytes + encoded.length > maxBytes) {
-      yield whole()
+      yield message()
       parts = []
       bytes = 0
     }
     parts.push(encoded)
     bytes += encoded.length
   }
-  if (parts.length > 0) yield whole()
+  if (parts.length > 0) yield message()
 }

@@ -1,5 +1,5 @@
 /*
- * Calls of programs on their NETLINK_RDMA sockets (NetlinkOperation in spec/session.ts).
+ * Operations of programs on NETLINK_RDMA sockets (NetlinkOperation in spec/session.ts).
  */
 import { CallError } from '../../spec/errno.ts'
 import { NetlinkOperation } from '../../spec/session.ts'
@@ -10,22 +10,22 @@ import type { NetlinkSocket } from './netlink-socket.ts'
 
 /** The calling program. */
 export interface NetlinkCaller {
-  /** It has what Linux requires as CAP_NET_ADMIN. */
+  /** It has the permission for which Linux requires CAP_NET_ADMIN. */
   readonly admin: boolean
   readonly share: FdQuota
-  /** The name of one of its descriptors in /proc. */
+  /** The target of one of its descriptors in /proc/PID/fd. */
   target(fd: number): string | undefined
   /** Throws CallError EFAULT. */
   copyIn(address: bigint, length: number): Uint8Array
 }
 
-/** `socket`: a new one, whose program end is passed with the answer. */
+/** `socket`: a new socket, whose program end is passed with the answer. */
 export interface NetlinkAnswer {
   readonly ret: number
   readonly socket?: NetlinkSocket
 }
 
-/** Maximum datagram of programs, larger than any request. */
+/** Maximum length of a program's datagram, more than any request needs. */
 const MAX_BYTES = 65536
 
 const { OPEN, SEND, BIND, NAME, SET, GET, TYPE } = NetlinkOperation
@@ -37,13 +37,13 @@ const send = (
   { extra: length, argument, pid }: Request,
 ): NetlinkAnswer | Promise<NetlinkAnswer> => {
   if (length > MAX_BYTES)
-    throw new CallError('EMSGSIZE', `${length} bytes in a datagram of netlink; ${MAX_BYTES} are allowed`)
+    throw new CallError('EMSGSIZE', `a netlink datagram of ${length} bytes; the maximum is ${MAX_BYTES}`)
   const datagram = caller.copyIn(argument, length)
   const later = netlink.receive(socket, { pid, admin: caller.admin }, datagram)
   return later === undefined ? { ret: length } : later.then(() => ({ ret: length }))
 }
 
-/** Throws CallError, or SystemError, to refuse. */
+/** Throws CallError or SystemError to refuse. */
 export const netlinkCall = (
   netlink: Netlink,
   caller: NetlinkCaller,

@@ -1,16 +1,16 @@
 /*
- * The changing commands of RDMA_NLDEV: device names, adding and deleting devices (Linux: nldev_set, nldev_newlink,
- * nldev_dellink).
+ * The RDMA_NLDEV commands that change something: device names, adding and deleting devices (Linux: nldev_set,
+ * nldev_newlink, nldev_dellink).
  */
 import { existsSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
 import type { Device } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
-import { deviceName } from '../devices/device-spec.ts'
+import { deviceNameError } from '../devices/device-spec.ts'
 import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, type ParsedRequest, required } from './answers.ts'
 
-/** Adaptive moderation of a device's kernel clients: Linux's rxe accepts the mode too, and never uses it. */
+/** Devices with adaptive moderation of kernel clients (DEV_DIM). As with Linux's rxe the setting has no effect. */
 const moderated = new WeakSet<Device>()
 export const isModerated = (device: Device): boolean => moderated.has(device)
 
@@ -20,19 +20,20 @@ const set = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
   if (name !== undefined) daemon.rename(device.name, name)
   else if (namespace !== undefined)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')
-  else if (moderation !== undefined && moderation > 1) throw new CallError('EINVAL', 'attribute DEV_DIM is 0 or 1')
+  else if (moderation !== undefined && moderation > 1)
+    throw new CallError('EINVAL', `attribute DEV_DIM: ${moderation} is not 0 or 1`)
   else if (moderation === 1) moderated.add(device)
   else if (moderation === 0) moderated.delete(device)
 }
 
-/** The interface address that names a device: the first IPv4 address, otherwise the first IPv6 address. */
+/** The interface's address that names a device: the first IPv4 address, otherwise the first IPv6 address. */
 const addressOf = (name: string): string => {
   const addresses = networkInterfaces()[name]
   if (addresses === undefined && (name.includes('/') || !existsSync(`/sys/class/net/${name}`)))
-    throw new CallError('ENODEV', `the daemon sees no interface ${name}`)
+    throw new CallError('ENODEV', `there is no interface ${name} in the daemon's network namespace`)
   const first = addresses?.find(({ family }) => family === 'IPv4') ?? addresses?.[0]
   if (first === undefined)
-    throw new CallError('EADDRNOTAVAIL', `interface ${name} is down, or has no address, which a device needs`)
+    throw new CallError('EADDRNOTAVAIL', `interface ${name} is down or has no address; a device needs one`)
   return first.address
 }
 
@@ -41,14 +42,13 @@ const add = (daemon: DaemonState, { attributes }: ParsedRequest): undefined => {
   const type = required(attributes, 'LINK_TYPE')
   const interfaceName = required(attributes, 'NDEV_NAME')
   const address = addressOf(interfaceName)
-  if (type !== 'rxe')
-    throw new CallError('EINVAL', `there are no devices of type ${JSON.stringify(type)}; there is rxe`)
-  const wrong = deviceName(name)
+  if (type !== 'rxe') throw new CallError('EINVAL', `device type ${JSON.stringify(type)} does not exist; use rxe`)
+  const wrong = deviceNameError(name)
   if (wrong !== undefined) throw new CallError('EINVAL', wrong)
-  const there = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
-  if (there !== undefined)
-    throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${there.device.name}`)
-  // Linux's errno for a name in use.
+  const existing = daemon.devices.rxe.find(({ state }) => state.identity.interfaceName === interfaceName)
+  if (existing !== undefined)
+    throw new CallError('EEXIST', `interface ${interfaceName} has a device already, ${existing.device.name}`)
+  // ENFILE is Linux's errno for a name in use.
   if (daemon.devices.find(name)) throw new CallError('ENFILE', `there is a device ${name} already`)
   try {
     daemon.plug({ name, address })
@@ -65,7 +65,7 @@ const remove = (daemon: DaemonState, parsed: ParsedRequest): undefined => {
 
 const noSubDevices = (daemon: DaemonState, parsed: ParsedRequest): never => {
   const { device } = deviceOf(daemon, parsed)
-  throw new CallError('EOPNOTSUPP', `device ${device.name} has no devices below it`)
+  throw new CallError('EOPNOTSUPP', `device ${device.name} has no sub-devices`)
 }
 
 export const changeAnswers: Answers = {

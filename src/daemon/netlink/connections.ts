@@ -1,6 +1,6 @@
 /*
- * rdma_cm identifiers, as RDMA_NLDEV lists them (Linux: fill_res_cm_id_entry): each with its device; a listener without
- * an address listens on every device, and is listed with all.
+ * Lists rdma_cm identifiers for RDMA_NLDEV (Linux: fill_res_cm_id_entry): each with its device. A listener without an
+ * address listens on every device, and is listed for all.
  */
 import type { Identifier } from '../../clients/rdma-cm/identifier.ts'
 import { anyAddress, emitAddress, type SocketAddress } from '../../clients/rdma-cm/socket-address.ts'
@@ -20,7 +20,7 @@ const identifierOf = (object: CoreObject): Identifier => (object as CoreObject<I
 const belongsTo = ({ device, isListening }: Identifier, found: DaemonDevice): boolean =>
   device === undefined ? isListening : device.device === found.device
 
-/** Those of a device; undefined between steps. */
+/** The identifiers of a device; undefined between steps. */
 export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<CoreObject | undefined> {
   for (const object of objectsOf(systemDevice(core), CLASSES))
     if (object === undefined || belongsTo(identifierOf(object), found)) yield object
@@ -29,11 +29,11 @@ export function* cmIdsOf({ core }: DaemonState, found: DaemonDevice): Generator<
 const address = (name: NldevAttributeName, value: SocketAddress | undefined): readonly Entry[] =>
   value === undefined ? [] : [[name, emitAddress(value)]]
 
-/** As in Linux: the zero address if it is not connected, none without a device. */
+/** As in Linux: the zero address if it is not connected, undefined without a device. */
 const destinationOf = ({ destination, source, device }: Identifier): SocketAddress | undefined =>
   device && (destination ?? (source && anyAddress(source.family)))
 
-/** Without number and owner. */
+/** The attributes of an identifier, without its number and owner. */
 export const aboutCmId = (object: CoreObject): readonly Entry[] => {
   const id = identifierOf(object)
   const qpn = id.connection?.agreed.localQpn ?? 0

@@ -16,7 +16,7 @@ import type { DaemonState } from '../state.ts'
 import { type Answers, deviceOf, handleOf, type ParsedRequest, portOf, required, requiredPort } from './answers.ts'
 import { isModerated } from './changes.ts'
 
-/** A GUID in netlink's form: a number. */
+/** A GUID as netlink's number. */
 const guidOf = (guid: Uint8Array): bigint => viewOf(guid).getBigUint64(0, false)
 
 const protocolOf = ({ device }: DaemonDevice): readonly Entry[] =>
@@ -37,7 +37,7 @@ const aboutDevice = (found: DaemonDevice): Entries => {
   ]
 }
 
-/** The network interface of a port, in answers. */
+/** The attributes of a port's network interface. */
 export const interfaceOf = ({ rxe }: Pick<DaemonDevice, 'rxe'>): readonly Entry[] =>
   rxe === undefined ? [] : aboutInterface(rxe.state.identity)
 
@@ -73,7 +73,7 @@ function* listPorts(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
 
 const kinds: Readonly<Record<string, CharDevice>> = CharDevices
 
-/** The node of a type, and of a device or port if the type has one for each. */
+/** The node of a type; of a device or port if the type has one per device or port. */
 const aboutNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const { attributes } = parsed
   const type = required(attributes, 'CHARDEV_TYPE')
@@ -83,11 +83,13 @@ const aboutNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   const port = found && portOf(found, parsed)
   const kind = Object.hasOwn(kinds, type) ? kinds[type] : undefined
   const absent = (): never => {
-    throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)} here`)
+    throw new CallError('EOPNOTSUPP', `there is no node of type ${JSON.stringify(type)}`)
   }
   if (kind === undefined) return absent()
-  if (kind.of !== 'system' && found === undefined) throw new CallError('EINVAL', `a node of type ${type} is a device's`)
-  if (kind.of === 'port' && port === undefined) throw new CallError('EINVAL', `a node of type ${type} is a port's`)
+  if (kind.of !== 'system' && found === undefined)
+    throw new CallError('EINVAL', `a node of type ${type} belongs to a device: attribute DEV_INDEX is missing`)
+  if (kind.of === 'port' && port === undefined)
+    throw new CallError('EINVAL', `a node of type ${type} belongs to a port: attribute PORT_INDEX is missing`)
   const number = kind.of === 'system' ? undefined : found?.device.index
   const name = `${kind.node}${number ?? ''}`
   if (!hasNode(daemon.root, name)) return absent()
@@ -100,13 +102,14 @@ const aboutNode = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   ]
 }
 
-// ---- the system ----
+// ---- system ----
 
 /** All network namespaces share the devices. */
 const SHARED = 1
 
 /**
- * Registered memory is copied at fork like any other (copy-on-fork): the daemon resolves the address at each access.
+ * Memory that is registered is copied at fork like other memory (copy-on-fork): the daemon resolves the address at each
+ * access.
  */
 const aboutSystem = ({ core }: DaemonState): Entries => [
   ['SYS_NETNS_MODE', SHARED],
@@ -118,7 +121,7 @@ const aboutSystem = ({ core }: DaemonState): Entries => [
 const setSystem = ({ core }: DaemonState, { attributes }: ParsedRequest): undefined => {
   const { SYS_NETNS_MODE: mode, SYS_PRIVILEGED_QKEY_MODE: qkey } = attributes
   if (mode === undefined && qkey === undefined)
-    throw new CallError('EINVAL', 'there is nothing to set: SYS_NETNS_MODE, SYS_PRIVILEGED_QKEY_MODE')
+    throw new CallError('EINVAL', 'SYS_NETNS_MODE or SYS_PRIVILEGED_QKEY_MODE is required')
   if ((mode ?? 0) > 1 || (qkey ?? 0) > 1) throw new CallError('EINVAL', 'a mode is 0 or 1')
   if (mode !== undefined && mode !== SHARED)
     throw new CallError('EOPNOTSUPP', 'devices of a daemon are the same for all network namespaces')

@@ -31,7 +31,7 @@ export const notifyAdded = (netlink: Netlink, added: DaemonDevice): void => {
     notify(netlink, 'NETDEV_ATTACH', [...handleOf(added), ['PORT_INDEX', number], ...interfaceOf(added)])
 }
 
-/** Its interface changed, or was renamed. */
+/** The interface of a device was replaced or renamed. */
 export const notifyMoved = (
   netlink: Netlink,
   { device, state }: Pick<RxeDevice, 'device' | 'state'>,

@@ -1,10 +1,10 @@
 /*
- * One NETLINK_RDMA socket of a program: the state of the kernel's netlink sockets (port, groups, options), the
- * datagrams for the program, and the list in progress.
+ * One NETLINK_RDMA socket of a program: the state that the kernel keeps for netlink sockets (port, groups, options),
+ * the datagrams for the program, and the list in progress.
  *
- * The program holds the other end of a pair; a message is a netlink datagram. Nothing is queued here for a program that
- * does not read: an answer without room is lost, as in Linux, and NLMSG_OVERRUN follows as soon as there is room; a
- * list continues when there is room.
+ * The program has the other end of a socket pair; a message is a netlink datagram. Nothing is queued here for a program
+ * that does not read: an answer that does not fit is lost, as in Linux, and NLMSG_OVERRUN is sent as soon as it fits; a
+ * list waits until its next datagram fits.
  */
 import { fstatSync } from 'node:fs'
 import { EAGAIN } from '../../host/errno.ts'
@@ -28,11 +28,11 @@ import type { Containment } from '../containment.ts'
 export type Datagrams = Generator<Uint8Array | undefined>
 
 export interface NetlinkSocket {
-  /** The program's end, until it has been passed on. */
-  readonly theirs: number
-  /** Its name in /proc of any process that holds it: 'socket:[inode]'. */
+  /** The program's end, until `passed` is called. */
+  readonly peerEnd: number
+  /** The target of its descriptors in /proc/PID/fd: 'socket:[inode]'. */
   readonly target: string
-  /** The process that opened it has what Linux requires as CAP_NET_ADMIN. */
+  /** The process that opened it has the permission for which Linux requires CAP_NET_ADMIN. */
   readonly admin: boolean
   /** SOCK_RAW or SOCK_DGRAM, as requested. */
   readonly type: number
@@ -43,18 +43,18 @@ export interface NetlinkSocket {
   readonly options: Set<number>
   /** A list is in progress. */
   readonly busy: boolean
-  /** The program's end was passed on: closes our copy. */
+  /** The program's end was passed to it: closes our copy. */
   passed(): void
   /** Sends a datagram, or drops it. */
   send(datagram: Uint8Array): void
-  /** Sends a list: the first datagrams now, the rest as there is room. */
+  /** Sends a list: the first datagrams now, the others when they fit. */
   sendList(datagrams: Datagrams): void
   close(): void
 }
 
-/** Steps of a list at once: a datagram of 40 queue pairs takes up to half a millisecond. */
+/** Steps of a list per slice: a datagram of 40 queue pairs takes up to half a millisecond. */
 const STEPS = 3
-/** Datagrams of a program read per turn. */
+/** Maximum number of a program's datagrams read per turn. */
 const BURST = 16
 
 const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, port: 0, body: new Uint8Array() })
@@ -62,28 +62,31 @@ const OVERRUN = writeMessage({ type: NlmsgType.OVERRUN, flags: 0, sequence: 0, p
 export interface NetlinkSocketParts {
   readonly containment: Containment
   readonly slices: Slices
-  /** A datagram that the program sent directly, without the preload library; a promise if the answer takes long. */
+  /**
+   * Called with a datagram that the program sent directly, without the preload library; returns a promise if the answer
+   * takes long.
+   */
   received(socket: NetlinkSocket, datagram: Uint8Array): Promise<void> | undefined
-  /** The program has closed its last copy. */
+  /** Called when the program has closed its last copy. */
   hungUp(socket: NetlinkSocket): void
 }
 
-/** One buffer for all sockets: a datagram is handled before the next one is read. */
+/** One buffer for all sockets: a datagram is copied before the next one is read. */
 const incoming = new Uint8Array(MAX_MESSAGE)
 
 export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, admin: boolean): NetlinkSocket => {
   const { containment, slices } = parts
-  const [ours, theirs] = socketPair()
-  setBlocking(theirs)
-  setSendTimeout(theirs, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
-  let theirsOpen = true
+  const [ours, peerEnd] = socketPair()
+  setBlocking(peerEnd)
+  setSendTimeout(peerEnd, DescriptorMark.FIRST + InstallKind.NETLINK, DescriptorMark.MICROSECONDS)
+  let isPeerEndOpen = true
   let closed = false
   let lost = false
   let list: Datagrams | undefined
-  /** The next datagram of the list, which had no room. */
+  /** The next datagram of the list; it did not fit or was not tried yet. */
   let held: Uint8Array | undefined
   let working = false
-  /** A datagram is being answered: the next one waits. */
+  /** A datagram is being answered: the next one is not read yet. */
   let answering = false
 
   const fits = (datagram: Uint8Array): boolean => closed || sendSmall(ours, datagram) !== -EAGAIN
@@ -91,15 +94,15 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
     if (!closed) watcher.update({ readable: !answering, writable: lost || held !== undefined })
   }
 
-  /** Takes a step of the list; its datagram is held. */
+  /** Takes a step of the list; the resulting datagram is in `held`. */
   const step = (): void => {
     const next = list?.next()
     if (next?.done) list = undefined
     else held = next?.value
   }
   /**
-   * Takes some steps of the list, and one ahead, so that a list whose last datagram was sent has ended. True if it can
-   * continue now.
+   * Sends datagrams of the list, and takes one more step, so that a list whose last datagram was sent has ended. True
+   * if it can continue now.
    */
   const advance = (): boolean => {
     for (let left = STEPS; left > 0 && list !== undefined && !closed; left--) {
@@ -110,10 +113,10 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
     if (!closed) step()
     return list !== undefined && !closed
   }
-  function* rest(): Generator<undefined, void> {
+  function* remaining(): Generator<undefined, void> {
     while (advance()) yield
   }
-  /** All lists of the daemon share the slices of a turn. */
+  /** The lists of all sockets share the slices of a turn. */
   const continueSending = (): void => {
     if (working || list === undefined) {
       listen()
@@ -124,7 +127,7 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
       working = false
       listen()
     }
-    slices.run(rest()).then(ended, error => {
+    slices.run(remaining()).then(ended, error => {
       containment.report('a list of a netlink socket', error)
       list = undefined
       ended()
@@ -163,8 +166,8 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
   )
 
   const socket: NetlinkSocket = {
-    theirs,
-    target: `socket:[${fstatSync(theirs).ino}]`,
+    peerEnd: peerEnd,
+    target: `socket:[${fstatSync(peerEnd).ino}]`,
     admin,
     type,
     port: 0,
@@ -174,8 +177,8 @@ export const createNetlinkSocket = (parts: NetlinkSocketParts, type: number, adm
       return list !== undefined
     },
     passed() {
-      if (theirsOpen) close(theirs)
-      theirsOpen = false
+      if (isPeerEndOpen) close(peerEnd)
+      isPeerEndOpen = false
     },
     send(datagram) {
       if (!lost && fits(datagram)) return

@@ -1,5 +1,5 @@
 /*
- * NETLINK_RDMA for programs: their sockets, with Linux's netlink functions: ports, groups, options, multicast.
+ * NETLINK_RDMA for programs: their sockets, with Linux's netlink functions (ports, groups, options, multicast).
  * requests.ts answers the requests.
  */
 
@@ -11,7 +11,7 @@ import type { Containment } from '../containment.ts'
 import { type FdQuota, orRelease } from '../fd-quota.ts'
 import { createNetlinkSocket, type NetlinkSocket } from './netlink-socket.ts'
 
-/** Answers a message on a socket; a promise if that takes long. */
+/** Answers a message on a socket; returns a promise if that takes long. */
 export type AnswerMessage = (socket: NetlinkSocket, message: Message, admin: boolean) => Promise<void> | undefined
 
 export interface NetlinkParts {
@@ -37,7 +37,7 @@ export interface Netlink {
   /** Sets or gets an option of level SOL_NETLINK. Throws CallError ENOPROTOOPT, EINVAL. */
   setOption(socket: NetlinkSocket, option: number, value: number): void
   getOption(socket: NetlinkSocket, option: number): number
-  /** Answers the messages of a datagram; a promise if that takes long. */
+  /** Answers the messages of a datagram; returns a promise if that takes long. */
   receive(socket: NetlinkSocket, sender: Sender, datagram: Uint8Array): Promise<void> | undefined
   /** Sends a datagram to the members of a group. */
   multicast(group: number, datagram: Uint8Array): void
@@ -45,14 +45,14 @@ export interface Netlink {
   closeAll(): void
 }
 
-/** Linux has 32 groups and names for 4; an answer to NAME has room for 20 beside the port. */
+/** Linux has 32 groups and names for 4; the answer to NAME has space for 20 besides the port. */
 const MAX_GROUPS = 20
 const { ADD_MEMBERSHIP, DROP_MEMBERSHIP, LIST_MEMBERSHIPS } = NetlinkOption
 const KNOWN_OPTIONS: ReadonlySet<number> = new Set(Object.values(NetlinkOption))
-/** Ports assigned while a process's own number is in use: as in Linux, above process ids. */
+/** Ports assigned when the process's own number is in use: as in Linux, above process ids. */
 const FIRST_SPARE_PORT = 0x8000_0000
 
-/** Messages of one datagram that are answered before other work has a turn. */
+/** Number of messages of one datagram that are answered before other work is done. */
 const MESSAGES = 64
 
 export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Netlink => {
@@ -80,7 +80,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
     return spare
   }
 
-  /** Answers messages in order; after every MESSAGES other work has a turn. */
+  /** Answers messages in order; after every MESSAGES other work is done. */
   const answerAll = (
     socket: NetlinkSocket,
     messages: readonly Message[],
@@ -98,7 +98,7 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
 
   const netlink: Netlink = {
     open(type, admin, share) {
-      const giveBack = share.take(1)
+      const releaseQuota = share.take(1)
       const parts = {
         containment,
         slices,
@@ -106,9 +106,9 @@ export const createNetlink = ({ containment, slices, answer }: NetlinkParts): Ne
           netlink.receive(socket, { pid: 0, admin: socket.admin }, datagram),
         hungUp: drop,
       }
-      const socket = orRelease(giveBack, () => createNetlinkSocket(parts, type, admin))
+      const socket = orRelease(releaseQuota, () => createNetlinkSocket(parts, type, admin))
       sockets.set(socket.target, socket)
-      releases.set(socket, giveBack)
+      releases.set(socket, releaseQuota)
       return socket
     },
     find: target => sockets.get(target),

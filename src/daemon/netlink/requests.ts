@@ -1,6 +1,6 @@
 /*
- * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): permission, attributes, acknowledgements, refusals and lists. The
- * tables of devices.ts, resources.ts, statistics.ts and changes.ts answer them.
+ * Requests of RDMA_NLDEV (Linux: rdma_nl_rcv_msg): permissions, attributes, acknowledgements, refusals and lists. The
+ * tables of devices.ts, resources.ts, statistics.ts and changes.ts have the handlers.
  */
 import { SystemError } from '../../host/errno.ts'
 import { CallError, Errno } from '../../spec/errno.ts'
@@ -33,13 +33,13 @@ const commands = new Map<number, { readonly name: NldevCommandName } & NldevComm
   ]),
 )
 
-/** Steps of one answer before other work has a turn. */
+/** Steps of one answer before other work is done. */
 const STEPS = 16
 
 const { CAP_ACK, EXT_ACK } = NetlinkOption
 
 export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
-  /** Only refused changes get a message: tools print it, and Linux has none for queries. */
+  /** Only refused changes get a message, which tools print; Linux has none for queries. */
   const acknowledge = (socket: NetlinkSocket, message: Message, errno = 0, why?: string): void =>
     socket.send(
       writeAcknowledgement(message, socket.port, {
@@ -50,9 +50,9 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     )
 
   const refuse = (socket: NetlinkSocket, message: Message, error: unknown): void => {
-    const foreseen = error instanceof CallError || error instanceof SystemError
-    if (!foreseen) daemon().containment.report('a request of netlink', error)
-    acknowledge(socket, message, foreseen ? error.errno : Errno.EIO, foreseen ? error.message : undefined)
+    const isExpected = error instanceof CallError || error instanceof SystemError
+    if (!isExpected) daemon().containment.report('a request of netlink', error)
+    acknowledge(socket, message, isExpected ? error.errno : Errno.EIO, isExpected ? error.message : undefined)
   }
 
   const answerOf = (socket: NetlinkSocket, { type, sequence }: Message, flags: number, body: Uint8Array): Uint8Array =>
@@ -64,7 +64,7 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     return { command: name, attributes, admin }
   }
 
-  /** A list as datagrams; its end has the errno of a failure. */
+  /** A list as datagrams. The last one has 0, or the errno of the failure. */
   function* datagramsOf(
     socket: NetlinkSocket,
     message: Message,
@@ -87,8 +87,8 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (message.flags & NlmsgFlags.ACK) acknowledge(socket, message)
   }
 
-  /** The first steps run now, the rest in slices. */
-  const finish = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
+  /** Runs the first steps now and the others in slices. */
+  const runToEnd = (socket: NetlinkSocket, message: Message, work: Work<Entries>): Promise<void> | undefined => {
     for (let left = STEPS; left > 0; left--) {
       const { done, value } = work.next()
       if (done) {
@@ -110,10 +110,11 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
     if (command === undefined || handlers === undefined)
       throw new CallError('EINVAL', `there is no request of type 0x${message.type.toString(16)}`)
     const { name } = command
-    if (command.admin && !admin) throw new CallError('EPERM', `${name} is for root and the user of this daemon`)
+    if (command.admin && !admin)
+      throw new CallError('EPERM', `${name} is allowed for root and the user of this daemon only`)
     const { list, one } = handlers
     if (message.flags & NlmsgFlags.DUMP) {
-      if (list === undefined) throw new CallError('EINVAL', `${name} answers no lists`)
+      if (list === undefined) throw new CallError('EINVAL', `${name} does not support NLM_F_DUMP`)
       if (socket.busy) throw new CallError('EBUSY', 'a list is in progress on this socket: read it to its end')
       const body = message.body.slice()
       socket.sendList(
@@ -123,9 +124,9 @@ export const createRequests = (daemon: () => DaemonState): AnswerMessage => {
       )
       return undefined
     }
-    if (one === undefined) throw new CallError('EINVAL', `${name} answers lists only`)
+    if (one === undefined) throw new CallError('EINVAL', `${name} requires NLM_F_DUMP`)
     const answer = one(daemon(), parsedOf(name, command, message, admin))
-    if (answer !== undefined && 'next' in answer) return finish(socket, message, answer)
+    if (answer !== undefined && 'next' in answer) return runToEnd(socket, message, answer)
     answerOne(socket, message, answer)
     return undefined
   }

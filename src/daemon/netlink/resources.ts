@@ -1,5 +1,5 @@
 /*
- * Objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
+ * Lists the objects of devices (Linux: res_get_common_doit, res_get_common_dumpit and their fillers).
  *
  * As in Linux every program sees all objects and their processes; keys need CAP_NET_ADMIN. The number of a queue pair
  * is its QPN; other objects, and contexts, have core's numbers, which are never reused.
@@ -29,11 +29,11 @@ import { type Entries, type Entry, encodeAttributes } from '../../uapi/nldev/att
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
 import {
+  type AnswerList,
+  type AnswerOne,
   type Answers,
   deviceOf,
   handleOf,
-  type List,
-  type One,
   type ParsedRequest,
   portOf,
   required,
@@ -59,15 +59,15 @@ interface Place {
   readonly admin: boolean
 }
 
-/** The process of a context; clients in the daemon have the name of Linux's kernel clients. */
+/** The process of a context. Clients in the daemon have the name of Linux's kernel clients. */
 const ownerOf = ({ failures }: DaemonState, context: Context | undefined): Entry => {
   const owner = context && failures.ownerOf(context)
   return owner === undefined ? ['RES_KERN_NAME', 'ib_core'] : ['RES_PID', owner.pid]
 }
 
-/** Contexts of processes; as in Linux, clients in the daemon have none. */
+/** Contexts of processes. As in Linux, clients in the daemon are not listed. */
 function* contextsOf({ failures }: DaemonState, { device }: DaemonDevice): Generator<Context> {
-  // A umad file is no context of uverbs.
+  // A umad file has a context, but not one of uverbs.
   for (const context of openedContexts(device))
     if (context.mapped !== undefined && failures.ownerOf(context) !== undefined) yield context
 }
@@ -80,7 +80,7 @@ const domainNumber = (object: CoreObject): readonly Entry[] => {
   return domain === undefined ? [] : [['RES_PDN', u32(domain.id)]]
 }
 
-/** One object; undefined if it cannot be requested alone. */
+/** Returns the attributes of an object; undefined if it is not listed. */
 type Describe = (place: Place, object: CoreObject) => Entries | undefined | Work<Entries>
 
 const aboutPd: Describe = ({ daemon, admin }, pd) => [
@@ -100,15 +100,15 @@ const aboutCq: Describe = ({ daemon, found }, cq) => [
   ownerOf(daemon, cq.context),
 ]
 
-/** Types with a remote queue pair, and types with a path to migrate. */
+/** Queue pair types with a remote QPN, and those with a path migration state. */
 const CONNECTED: ReadonlySet<string> = new Set(['rc_qp', 'uc_qp'])
 const WITH_PATH: ReadonlySet<string> = new Set([...CONNECTED, 'xrc_ini_qp', 'xrc_tgt_qp'])
 
-/** `name`: the class of the queue pair; `whose`: its protection domain and owner. */
-const qpEntries = (name: string, facts: QpResource, whose: readonly Entry[]): Entries => [
+/** `name`: the class of the queue pair; `related`: attributes of its protection domain and owner. */
+const qpEntries = (name: string, facts: QpResource, related: readonly Entry[]): Entries => [
   ...(facts.port === 0 ? [] : ([['PORT_INDEX', facts.port]] as const)),
   ['RES_LQPN', facts.qpn],
-  ...whose,
+  ...related,
   ...(CONNECTED.has(name)
     ? ([
         ['RES_RQPN', facts.destQpn],
@@ -150,10 +150,10 @@ const aboutMr: Describe = ({ daemon, found, admin }, mr) => {
   ]
 }
 
-/** Number ranges that fit in one message beside the rest of an entry: each takes at most 20 bytes. */
+/** Number of ranges that fit in one message with the rest of an entry: each takes at most 20 bytes. */
 const MAX_RANGES = Math.floor((DATAGRAM_ROOM - 512) / 20)
 
-/** Numbers as ranges, lowest first; those that exceed a message are omitted. */
+/** Numbers as ranges, lowest first. Ranges beyond MAX_RANGES are omitted. */
 const rangesOf = (numbers: readonly number[]): Entry[] => {
   const ranges: { min: number; max: number }[] = []
   for (const number of [...numbers].sort((a, b) => a - b)) {
@@ -209,21 +209,21 @@ const describe: Readonly<Record<Exclude<NldevResourceName, 'ctx'>, Describe>> = 
 
 // ---- lists ----
 
-/** The result of possibly long work. */
-export function* worked<T>(work: T | Work<T>): Generator<undefined, T> {
+/** Runs `work` to its end if it is a generator; returns the result. */
+export function* resultOf<T>(work: T | Work<T>): Generator<undefined, T> {
   const isWork = typeof work === 'object' && work !== null && Symbol.iterator in work && 'next' in work
   return isWork ? yield* work as Work<T> : (work as T)
 }
 
-/** Attributes of every object of a kind, of the requested port; undefined between steps. */
-function* everyOne(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
+/** Attributes of every object of a kind, of one port if given; undefined between steps. */
+function* allOfKind(place: Place, kind: NldevResourceName, port?: number): Generator<Entries | undefined> {
   const { daemon, found } = place
   if (kind === 'ctx') {
     for (const context of contextsOf(daemon, found)) yield aboutContext(daemon, context)
     return
   }
   for (const object of kind === 'cm_id' ? cmIdsOf(daemon, found) : objectsOf(found.device, CLASSES[kind])) {
-    const described = object && (yield* worked(describe[kind](place, object)))
+    const described = object && (yield* resultOf(describe[kind](place, object)))
     const isOfPort = port === undefined || described?.some(([name, value]) => name === 'PORT_INDEX' && value === port)
     if (object === undefined) yield undefined
     else if (described !== undefined && isOfPort) yield described
@@ -237,28 +237,28 @@ const placeOf = (daemon: DaemonState, parsed: ParsedRequest): Place => ({
   admin: parsed.admin,
 })
 
-/** `pick`: the attributes of an object in the answer. */
-const listOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): List =>
+/** `pick` selects the attributes of an object that the answer contains. */
+const listOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerList =>
   function* (daemon, parsed) {
     const place = placeOf(daemon, parsed)
     const { table, entry } = NldevResources[kind]
     const port = portOf(place.found, parsed)
     const entries = function* (): Generator<Entry | undefined> {
-      for (const described of everyOne(place, kind, port)) yield described && [entry, pick(described)]
+      for (const described of allOfKind(place, kind, port)) yield described && [entry, pick(described)]
     }
     yield* tables(handleOf(place.found), table, entries())
   }
 
-/** A queue pair is found by its number; other objects are searched. */
+/** A queue pair is looked up by its number; other objects are searched. */
 function* candidates(place: Place, kind: NldevResourceName, id: number): Generator<Entries | undefined> {
   const { found } = place
   const qp = kind === 'qp' && found.rxe ? qpOfNumber(found.rxe.state, id) : undefined
-  if (kind !== 'qp') yield* everyOne(place, kind)
-  else if (qp !== undefined) yield yield* worked(aboutQp(place, qp))
+  if (kind !== 'qp') yield* allOfKind(place, kind)
+  else if (qp !== undefined) yield yield* resultOf(aboutQp(place, qp))
   else yield* aboutCoreQueues(place)
 }
 
-const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): One =>
+const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = described => described): AnswerOne =>
   function* (daemon, parsed): Work<Entries> {
     const place = placeOf(daemon, parsed)
     const resource = NldevResources[kind]
@@ -267,7 +267,7 @@ const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = 
     if ((port !== undefined) !== 'ofPort' in resource)
       throw new CallError(
         'EINVAL',
-        `attribute PORT_INDEX ${port === undefined ? 'is missing' : `does not belong to a ${kind}`}`,
+        `attribute PORT_INDEX ${port === undefined ? 'is missing' : `is not allowed for a ${kind}`}`,
       )
     for (const described of candidates(place, kind, id)) {
       if (described?.some(([name, value]) => name === resource.id && value === id))
@@ -277,15 +277,15 @@ const oneOf = (kind: NldevResourceName, pick: (described: Entries) => Entries = 
     throw new CallError('ENOENT', `device ${place.found.device.name} has no ${kind} ${id}`)
   }
 
-/** Number of objects of a kind. */
+/** The number of objects of a kind. */
 function* countOfKind(daemon: DaemonState, found: DaemonDevice, kind: NldevResourceName): Work<number> {
   if (kind !== 'ctx' && kind !== 'cm_id') {
     const coreQueues = kind === 'qp' ? (found.rxe?.state.coreQueues.byNumber.size ?? 0) : 0
     return countOf(found.device, CLASSES[kind]) + coreQueues
   }
   let sum = 0
-  for (const one of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {
-    if (one === undefined) yield
+  for (const object of kind === 'ctx' ? contextsOf(daemon, found) : cmIdsOf(daemon, found)) {
+    if (object === undefined) yield
     else sum++
   }
   return sum
@@ -312,17 +312,17 @@ function* summaries(daemon: DaemonState, parsed: ParsedRequest): Generator<Uint8
   }
 }
 
-/** No driver has raw data about its objects. */
+/** No driver provides raw data of its objects. */
 const raw = (): never => {
-  throw new CallError('EINVAL', 'the driver has no raw data of its objects')
+  throw new CallError('EINVAL', 'the driver does not provide raw data of its objects')
 }
 
 const both = (kind: NldevResourceName) => ({ one: oneOf(kind), list: listOf(kind) })
 
-/** Memory regions have no counters: their statistics consist of the number. */
-const numberAlone = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
-export const mrStatistic = oneOf('mr', numberAlone)
-export const mrStatistics = listOf('mr', numberAlone)
+/** Memory regions have no counters: their statistics contain only the number. */
+const onlyNumber = (described: Entries): Entries => described.filter(([name]) => name === 'RES_MRN')
+export const mrStatistic = oneOf('mr', onlyNumber)
+export const mrStatistics = listOf('mr', onlyNumber)
 
 export const resourceAnswers: Answers = {
   RES_GET: { one: summary, list: summaries },

@@ -1,6 +1,6 @@
 /*
  * Counters of ports (Linux: nldev_stat_get, nldev_stat_set). The soft device has the counters of `hw_counters`, none of
- * which is optional, and no counters per queue pair: as in Linux's rxe, their mode can be set without effect.
+ * them optional, and no counters per queue pair: as in Linux's rxe, their mode can be set without effect.
  */
 import type { Device } from '../../core/model.ts'
 import { countersOf } from '../../drivers/rxe/counts.ts'
@@ -10,12 +10,23 @@ import { CounterMask, CounterMode, NldevAttributes } from '../../spec/linux/nlde
 import type { Entries, Entry } from '../../uapi/nldev/attributes.ts'
 import type { DaemonDevice } from '../devices/devices.ts'
 import type { DaemonState } from '../state.ts'
-import { type Answers, deviceOf, handleOf, type List, type ParsedRequest, required, requiredPort } from './answers.ts'
+import {
+  type AnswerList,
+  type Answers,
+  deviceOf,
+  handleOf,
+  type ParsedRequest,
+  required,
+  requiredPort,
+} from './answers.ts'
 import { mrStatistic, mrStatistics } from './resources.ts'
 
 const { RES_QP, RES_MR } = NldevAttributes
 
-/** Criteria by which a device assigns counters to queue pairs: bits of CounterMask; absent: none. */
+/**
+ * Criteria by which a device would assign counters to queue pairs: bits of CounterMask; absent: not assigned
+ * automatically.
+ */
 const autoMasks = new WeakMap<Device, number>()
 
 const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [string, number])[] => {
@@ -23,7 +34,7 @@ const countersOfPort = ({ device, rxe }: DaemonDevice): readonly (readonly [stri
   return Object.entries(countersOf(rxe).hw_counters)
 }
 
-const place = (daemon: DaemonState, parsed: ParsedRequest) => {
+const portOfRequest = (daemon: DaemonState, parsed: ParsedRequest) => {
   const found = deviceOf(daemon, parsed)
   const port = requiredPort(found, parsed)
   const head: Entries = [...handleOf(found), ['PORT_INDEX', port]]
@@ -31,7 +42,7 @@ const place = (daemon: DaemonState, parsed: ParsedRequest) => {
 }
 
 const values = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = place(daemon, parsed)
+  const { found, head } = portOfRequest(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name, value]): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -47,7 +58,7 @@ const values = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 }
 
 const names = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = place(daemon, parsed)
+  const { found, head } = portOfRequest(daemon, parsed)
   const flagged = countersOfPort(found).map(
     ([name], index): Entry => [
       'STAT_HWCOUNTER_ENTRY',
@@ -67,7 +78,7 @@ const ofQps = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
   if (attributes.STAT_COUNTER_ID !== undefined)
     throw new CallError('ENOENT', `there is no counter ${attributes.STAT_COUNTER_ID}`)
   required(attributes, 'STAT_MODE')
-  const { found, head } = place(daemon, parsed)
+  const { found, head } = portOfRequest(daemon, parsed)
   const mask = autoMasks.get(found.device)
   return mask === undefined
     ? [...head, ['STAT_MODE', CounterMode.NONE]]
@@ -77,7 +88,7 @@ const ofQps = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
 const otherKind = (kind: number | undefined): never => {
   throw new CallError(
     'EINVAL',
-    `attribute STAT_RES is ${kind}; there are counters of ${RES_QP.number} and ${RES_MR.number}`,
+    `attribute STAT_RES: ${kind} is not ${RES_QP.number} (queue pairs) or ${RES_MR.number} (memory regions)`,
   )
 }
 
@@ -90,14 +101,14 @@ const get = (daemon: DaemonState, parsed: ParsedRequest) => {
 
 function* nothing(): Generator<Uint8Array> {}
 
-const list: List = (daemon, parsed) => {
+const list: AnswerList = (daemon, parsed) => {
   const kind = required(parsed.attributes, 'STAT_RES')
   if (kind === RES_MR.number) return mrStatistics(daemon, parsed)
   deviceOf(daemon, parsed)
   return kind === RES_QP.number ? nothing() : otherKind(kind)
 }
 
-/** Sets the mode for new queue pairs, or binds a counter to an existing one. */
+/** Sets the mode for new queue pairs; binding a counter to an existing one always fails. */
 const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
   if (attributes.STAT_RES !== RES_QP.number) otherKind(attributes.STAT_RES)
   if (attributes.STAT_MODE === CounterMode.AUTO) {
@@ -113,23 +124,23 @@ const setMode = (found: DaemonDevice, { attributes }: ParsedRequest): void => {
     throw new CallError('EINVAL', `counters of device ${found.device.name} are bound automatically; set auto off first`)
   if (found.rxe === undefined || qpOfNumber(found.rxe.state, qpn) === undefined)
     throw new CallError('ENOENT', `device ${found.device.name} has no queue pair ${qpn}`)
-  throw new CallError('ENOMEM', 'the driver has no counters of single queue pairs')
+  throw new CallError('ENOMEM', 'the driver has no counters per queue pair')
 }
 
 const set = (daemon: DaemonState, parsed: ParsedRequest): Entries => {
-  const { found, head } = place(daemon, parsed)
+  const { found, head } = portOfRequest(daemon, parsed)
   const { STAT_MODE: mode, STAT_HWCOUNTERS: counters } = parsed.attributes
   if (mode === undefined && counters === undefined)
-    throw new CallError('EINVAL', 'there is nothing to set: STAT_MODE, STAT_HWCOUNTERS')
+    throw new CallError('EINVAL', 'STAT_MODE or STAT_HWCOUNTERS is required')
   if (mode !== undefined) setMode(found, parsed)
   if (counters !== undefined && counters.length > 0)
-    throw new CallError('EINVAL', 'no counter is optional: all are always enabled')
+    throw new CallError('EINVAL', 'attribute STAT_HWCOUNTERS: there are no optional counters; all are always enabled')
   return head
 }
 
 const unbind = (daemon: DaemonState, parsed: ParsedRequest): never => {
-  place(daemon, parsed)
-  throw new CallError('EINVAL', 'counters of single queue pairs are not supported')
+  portOfRequest(daemon, parsed)
+  throw new CallError('EINVAL', 'counters per queue pair are not supported')
 }
 
 export const statisticAnswers: Answers = {

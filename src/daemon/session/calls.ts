@@ -1,6 +1,5 @@
 /*
- * Calls of a session: on contexts, on event and driver descriptors, and on netlink sockets. A call may be answered
- * later.
+ * Calls of a session: on contexts, on event and driver descriptors, and on netlink sockets. Some are answered later.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Context, FdObject } from '../../core/model.ts'
@@ -24,15 +23,18 @@ import { type Client, MAX_DESCRIPTORS } from './client.ts'
 import { ioctlDialect, ucmaDialect, umadDialects } from './dialects.ts'
 import { driverDialect } from './driver-calls.ts'
 
-/** Slices of a program's descriptors that a trace searches for the number of a new one. */
+/** Slices of the search for the number of a new descriptor in a program, for a trace. */
 const TRACE_SLICES = 8
 
 export interface SessionCalls {
-  /** Runs the call of the request: IOCTL, WRITE, READ, MAP. */
+  /** Handles a message of type IOCTL, WRITE, READ or MAP. */
   call(): void
-  /** The same for NETLINK. */
+  /** Handles a message of type NETLINK. */
   netlink(): void
-  /** Gives the trace of the last call the numbers of its new descriptors, which the client has by now. */
+  /**
+   * Completes the trace record of the last call with the numbers of its new descriptors, which the client has received
+   * by now.
+   */
   settleTrace(): void
 }
 
@@ -50,9 +52,9 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       request.type === MessageType.IOCTL && { request: request.request }),
   })
 
-  /** Names in /proc of the descriptors that the last call created; its trace needs their numbers. */
+  /** /proc/PID/fd targets of the descriptors that the last call created; its trace record needs their numbers. */
   let made: readonly string[] = []
-  const numbersMade = (): (number | undefined)[] =>
+  const createdNumbers = (): (number | undefined)[] =>
     made.map(target => {
       const search = searchFd(process.pid, target)
       for (let left = TRACE_SLICES; left > 0; left--) {
@@ -81,11 +83,11 @@ export const createSessionCalls = (client: Client): SessionCalls => {
       made = sockets.map(({ target }) => target)
       reply(
         writeCallReply(outgoing, to, ret, places),
-        sockets.map(({ peerEnd: theirs }) => theirs),
+        sockets.map(({ peerEnd }) => peerEnd),
       )
     } catch (error) {
       if (!(error instanceof CallError || error instanceof SystemError)) throw error
-      // The new object has no descriptor, so no program could close it.
+      // The program did not get a descriptor of the new object, so it could not close it.
       for (const { descriptor } of installs) closeDescriptor(daemon.core, descriptor.object)
       refuse(to, error.errno, error.message)
     } finally {
@@ -101,7 +103,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     descriptor?: number,
   ): void => {
     const accesses = daemon.trace.isWatched(client.tag) ? [] : undefined
-    const watched = daemon.trace.watch(dialect, client.tag, () => factsOf(context, name), numbersMade, accesses)
+    const watched = daemon.trace.watch(dialect, client.tag, () => factsOf(context, name), createdNumbers, accesses)
     const by = accesses === undefined ? caller : recordingCaller(caller, accesses)
     const to = { ...request }
     daemon.calling = process
@@ -127,7 +129,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     }
   }
 
-  /** The file behind a driver's memory: the context's, which the client has in any case. */
+  /** Answers MAP with the file behind a driver's memory: the context's file, which the client has in any case. */
   const sendMap = (to: Header, context: Context, { ret, reason }: Answer): void => {
     const open = daemon.contexts.of(context)
     const refused = client.wantsReasons ? reason : undefined
@@ -135,13 +137,13 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     else reply(writeCallReply(outgoing, to, ret), [open.memory.fd])
   }
 
-  /** A call on an event or driver descriptor. */
+  /** Handles a call on an event or driver descriptor. */
   const callOnDescriptor = (): void => {
     const number = caller.descriptor(request.fd)
     const fd = number === undefined ? undefined : daemon.core.descriptors.get(number)
     const { type } = request
     if (number === undefined) refuse(request, Errno.EBADF)
-    // Its context is closed, or its device removed.
+    // Its context was closed, or its device removed.
     else if (fd === undefined) refuse(request, Errno.EIO)
     else if (type === MessageType.IOCTL && callOfRequest(request.request) !== undefined) {
       const { name, dialect } = ioctlDialect(request.request)
@@ -192,7 +194,7 @@ export const createSessionCalls = (client: Client): SessionCalls => {
   const netlink = (): void => {
     const to = { ...request }
     const send = ({ ret, socket }: NetlinkAnswer): void => {
-      reply(writeCallReply(outgoing, to, ret), socket && [socket.theirs])
+      reply(writeCallReply(outgoing, to, ret), socket && [socket.peerEnd])
       socket?.passed()
     }
     try {
@@ -205,5 +207,5 @@ export const createSessionCalls = (client: Client): SessionCalls => {
     }
   }
 
-  return { call, netlink, settleTrace: () => daemon.trace.settle(numbersMade) }
+  return { call, netlink, settleTrace: () => daemon.trace.settle(createdNumbers) }
 }

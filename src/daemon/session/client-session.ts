@@ -2,9 +2,9 @@
  * One connected process: its session socket, its memory and its messages (spec/session.ts, R41, R42). open-nodes.ts
  * opens contexts and channels, calls.ts makes its calls.
  *
- * The kernel identifies it (peer credentials, a pidfd), never its own messages. A context may be used by the session
- * that opened it and by those that have shown its memory file (ATTACH). Whatever a client sends, the worst result is
- * that it is disconnected; its contexts end with their doorbell sockets.
+ * A process is identified by the kernel (peer credentials, a pidfd), not by its own messages. A context may be used by
+ * the session that opened it, and by sessions that have shown its memory file (ATTACH). A client that sends anything
+ * invalid is at worst disconnected; its contexts end with their doorbell sockets.
  */
 
 import type { Caller, MemoryAccount } from '../../core/model.ts'
@@ -52,27 +52,29 @@ export interface Session {
   close(): void
 }
 
-/** Maximum messages of one session handled at once: a client that never stops sending must not block others. */
+/**
+ * Maximum number of messages of one session handled per turn: a client that never stops sending must not block others.
+ */
 const BURST = 16
-/** Microseconds of polling for the next call after a call. */
+/** After a call, microseconds of polling for the next one. */
 const LINGER = 20
-/** Sessions of one process: a shim needs one, a tool in a traced program another. */
+/** Maximum number of sessions of one process: a shim needs one, a tool in a traced program another. */
 const MAX_SESSIONS = 16
 /**
- * Descriptors of a session itself: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
+ * Descriptors charged for a session: socket, pidfd, owner, memory, map of pages, userfaultfd, a memory file, a capture.
  */
 const DESCRIPTORS = 8
 
-/** Linux's numbers of capabilities. */
+/** Linux's capability numbers. */
 const capabilities = { NET_RAW: 13 } as const
 
-/** One buffer for all sessions in each direction: a message is handled before the next one is read. */
+/** One buffer per direction for all sessions: a message is handled before the next one is read. */
 const incoming = messageBuffer()
 const outgoing = messageBuffer()
 
 /**
- * Accepts a connection. Undefined, and the socket refused, if the process has ended or descriptors are exhausted.
- * `ended`: it disconnected.
+ * Accepts a connection. Returns undefined, and refuses the connection, if the process has ended or its quotas are
+ * exhausted. `ended` is called when it disconnects.
  */
 export const createSession = (daemon: DaemonState, fd: number, ended: () => void): Session | undefined => {
   const pidfd = peerPidfd(fd)
@@ -80,8 +82,8 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const { pid, uid, gid } = peer
   const share = daemon.shares.of(pid, uid)
   const account = daemon.memory.of(pid, uid)
-  const giveBack = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(share) : undefined
-  if (giveBack === undefined) {
+  const releaseQuota = daemon.sessionsOf(pid) < MAX_SESSIONS ? takeOrNone(share) : undefined
+  if (releaseQuota === undefined) {
     if (pidfd >= 0) close(pidfd)
     daemon.refuseConnection(fd, Errno.EMFILE)
     return undefined
@@ -91,12 +93,12 @@ export const createSession = (daemon: DaemonState, fd: number, ended: () => void
   const handle = openProcess(pid, { pidfd: pidfd < 0 ? undefined : pidfd, owner, guest })
   if (handle instanceof SystemError) {
     daemon.refuseConnection(fd, handle.errno)
-    giveBack()
+    releaseQuota()
     return undefined
   }
   const standing: ClientStanding = !daemon.serves(fd, peer) ? 'refused' : guest === undefined ? 'owner' : 'guest'
   return serve(daemon, fd, handle, share, account, standing, () => {
-    giveBack()
+    releaseQuota()
     ended()
   })
 }
@@ -125,7 +127,7 @@ const serve = (
     tooSlow: () => cutOff(),
     ignoreLimit: daemon.config.ignoreMemlock === true,
     guard: containment.guard,
-    log: sentence => daemon.log(`userdma daemon: ${sentence}`),
+    log: message => daemon.log(`userdma daemon: ${message}`),
   })
   const request = newRequest()
   const caller: Caller = {
@@ -141,11 +143,11 @@ const serve = (
     eventsRead: (object, read) => daemon.destroyWaits.add(object, read, caller),
     allows: capability => hasCapability(process.pid, capabilities[capability]) && isStillOwned(process),
   }
-  /** Its last known name: a line about it may be logged after its end. */
+  /** Its last known name: lines about the process may be logged after its end. */
   let command = commandName(process.pid) ?? '?'
   let greeted = false
   let passed: PassedMemory | undefined
-  /** Its memory has blocked the daemon for too long: pending and later requests fail, and the session ends. */
+  /** Access to its memory has blocked the daemon for too long: all its requests fail, and the session ends. */
   let isCutOff = false
   const cutOff = (): void => {
     if (isCutOff) return
@@ -155,7 +157,7 @@ const serve = (
     )
     setImmediate(containment.guard('a session that is disconnected', () => session.close()))
   }
-  /** Calls in progress: until they are answered the client's next message waits. */
+  /** Number of calls in progress: the client's next message is not read until they are answered. */
   let waiting = 0
   let wantsRoom = false
   const listen = (): void => {
@@ -183,13 +185,14 @@ const serve = (
       return command
     },
     reply(length, fds = []) {
-      // A client has at most one call in progress, so its socket has room for the answer unless it stopped reading.
+      // A client has at most one call in progress, so the answer fits in its socket unless the client has stopped
+      // reading.
       if (!client.closed && send(fd, outgoing.bytes.subarray(0, length), fds) < 0) session.close()
     },
     refuse(to, errno, reason) {
       reply(writeCallReply(outgoing, to, -errno, [], client.wantsReasons ? reason : undefined))
     },
-    // A bug of ours must not end the daemon for other processes.
+    // A bug here must not end the daemon for other processes.
     failed: to =>
       containment.guard('an answer', error => {
         containment.report('a call', error)
@@ -221,13 +224,13 @@ const serve = (
   })
 
   /**
-   * A program whose memory we may not access, and that passes no file, is refused immediately, since all of its calls
-   * would fail. A tool needs only answers.
+   * Answers HELLO. A program whose memory the daemon may not access, and that passes no memory file, is refused
+   * immediately, since all of its calls would fail; a tool needs only replies.
    */
   const hello = (fd: number | undefined): void => {
     const isUnmapping = fd !== undefined && (request.wants & HelloWants.UNMAPPING) !== 0
-    // The kernel may block us on the mmap lock of the program's address space, which only our own user's programs may
-    // hold.
+    // Using the userfaultfd can block on the mmap lock of the program's address space, so only programs of the daemon's
+    // own user are trusted with it.
     if (isUnmapping && standing === 'owner') space.learnUnmapping(fd)
     else if (isUnmapping) close(fd)
     const file = isUnmapping ? undefined : fd
@@ -237,13 +240,13 @@ const serve = (
       session.close()
       return
     }
-    const taken = file === undefined ? undefined : takePassedMemory(file, process.guest)
-    const usable = file === undefined || (taken !== undefined && passed === undefined)
-    if (passed === undefined) passed = taken
-    else taken?.close()
+    const newFile = file === undefined ? undefined : takePassedMemory(file, process.guest)
+    const isUsable = file === undefined || (newFile !== undefined && passed === undefined)
+    if (passed === undefined) passed = newFile
+    else newFile?.close()
     client.reachable = passed !== undefined || mayAccess(process)
-    const greeting = !usable ? Errno.EINVAL : client.reachable ? 0 : Errno.EACCES
-    const error = request.version === SESSION_VERSION ? greeting : Errno.EPROTO
+    const accessError = !isUsable ? Errno.EINVAL : client.reachable ? 0 : Errno.EACCES
+    const error = request.version === SESSION_VERSION ? accessError : Errno.EPROTO
     client.tag = request.tag
     client.wantsReasons = (request.wants & HelloWants.REASONS) !== 0
     if ((request.wants & HelloWants.WRITTEN) !== 0) space.recordWritten()
@@ -252,8 +255,8 @@ const serve = (
   }
 
   /**
-   * A daemon that does not check programs forgets it. So are stacks of other users: to print one, its owner would have
-   * addr2line read files that they name.
+   * Stores a stack, if the daemon checks programs. Stacks of other users' programs are not stored: printing one runs
+   * addr2line on files whose names those programs chose.
    */
   const defineStack = (): void => {
     const { pid, id, frames } = request
@@ -270,7 +273,7 @@ const serve = (
   }
 
   const handle = (fds: readonly number[]): void => {
-    // Only tools attach several descriptors, and HELLO one.
+    // Only TOOL may pass several descriptors, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
     if (request.type !== MessageType.TOOL) for (const extra of fds.slice(kept)) close(extra)
     if (request.type === MessageType.HELLO) hello(fds[0])
@@ -290,8 +293,8 @@ const serve = (
   }
 
   /**
-   * Reads the next message. Programs make calls in a row, and a wake-up costs more than a call: so poll a moment
-   * longer, unless there is other work.
+   * Reads the next message. Programs make several calls in a row, and a wake-up costs more than a call, so this polls
+   * for LINGER unless there is other work.
    */
   const receive = standing === 'owner' ? recv : recvGuarded
   const next = (): Received => {
@@ -308,7 +311,7 @@ const serve = (
     for (let left = BURST; left > 0 && !client.closed && waiting === 0; left--) {
       const { length, fds } = next()
       if (length === -EAGAIN) return
-      // End of file, a broken connection, or an invalid message: not one of our clients.
+      // End of file, a broken connection, or an invalid message.
       if (length <= 0 || fds.length > SessionLimits.descriptors || readRequest(incoming, length, request)) {
         for (const extra of fds) close(extra)
         session.close()
@@ -325,7 +328,7 @@ const serve = (
     if (writable) desk.onWritable()
     if (readable) onReadable()
   }
-  // An exception outside a call: the state of the session is unknown.
+  // An exception outside a call leaves the session in an unknown state, so it is closed.
   const watcher = watch(
     fd,
     { readable: true },

@@ -1,5 +1,6 @@
 /*
- * What the parts of a session share (client-session.ts): the client, its message in progress, and how to answer it.
+ * What the parts of a session share (client-session.ts): the client, its message in progress, and the ways to answer
+ * it.
  */
 import type { Caller, MemoryAccount } from '../../core/model.ts'
 import type { ProcessHandle } from '../../host/memory/process.ts'
@@ -8,10 +9,10 @@ import type { OpenContext } from '../context/contexts.ts'
 import type { FdQuota } from '../fd-quota.ts'
 import type { DaemonState } from '../state.ts'
 
-/** A client of the daemon's own user, of another user that it serves, or of one that it does not serve. */
+/** A client of the daemon's own user, of another user that the daemon serves, or of a user that it does not serve. */
 export type ClientStanding = 'owner' | 'guest' | 'refused'
 
-/** Maximum event descriptors of a context: more than programs need, fewer than the daemon has. */
+/** Maximum number of event descriptors of a context: more than programs need, fewer than the daemon has. */
 export const MAX_DESCRIPTORS = 8192
 
 export interface Client {
@@ -28,20 +29,20 @@ export interface Client {
   readonly outgoing: MessageBuffer
   /** Contexts that the session may use, including closed ones. */
   readonly contexts: WeakSet<OpenContext>
-  /** From HELLO: the tag of its traces, and whether it requests the reasons of refusals. */
+  /** From HELLO: the tag of its traces, and whether the client wants the reasons of refusals. */
   tag: string
   wantsReasons: boolean
-  /** Its memory, or the file that it passed, is accessible. */
+  /** The daemon can access its memory, or a file that it passed. */
   reachable: boolean
   closed: boolean
-  /** The name of its process now, or the last known one. */
+  /** The current name of its process, or the last known one. */
   name(): string
   /** Sends the first `length` bytes of `outgoing`, with descriptors. */
   reply(length: number, fds?: readonly number[]): void
   /** Answers a call with a failure; `reason` only if the client wants reasons. */
   refuse(to: Header, errno: number, reason?: string): void
-  /** The handler of exceptions of a call: it fails with EIO, and the log has the stack. */
+  /** Returns a handler for exceptions of a call: the call fails with EIO, and the exception is logged. */
   failed(to: Header): (error: unknown) => void
-  /** The client's next message waits until `sent` is settled. */
+  /** Does not read the client's next message until `sent` is settled. */
   answerLater(to: Header, sent: Promise<void>): void
 }

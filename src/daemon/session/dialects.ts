@@ -1,5 +1,5 @@
 /*
- * The system calls of uverbs, rdma_cm and umad descriptors as dialects of core: which request uses which dialect.
+ * The system calls on uverbs, rdma_cm and umad descriptors as dialects of core: selects the dialect of each request.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import type { Caller, FdObject } from '../../core/model.ts'
@@ -21,20 +21,20 @@ type Ioctl = readonly [request: number, argument: bigint]
 const objectIoctl: Dialect<Ioctl> = (view, request, argument) =>
   decodeObject(view, callOfRequest(request) as number, argument)
 
-/** The dialect of an ioctl: ours has its own magic number, all others are Linux's. */
+/** The dialect of an ioctl: our requests have their own magic number, all others are Linux's. */
 export const ioctlDialect = (request: number): { name: 'ioctl' | 'object'; dialect: Dialect<Ioctl> } =>
   callOfRequest(request) === undefined
     ? { name: 'ioctl', dialect: decodeVerbsIoctl }
     : { name: 'object', dialect: objectIoctl }
 
-/** A write to channel `channel` of connection management, by the caller's descriptor number `fd`. */
+/** The dialect of writes to an rdma_cm channel; `fd` is its descriptor number in the caller. */
 export const ucmaDialect = (
   channel: FdObject,
   fd: number,
   caller: Caller,
 ): Dialect<readonly [address: bigint, length: number]> => {
   const { context } = channel
-  const holds = (handle: number, by: number): boolean => {
+  const belongsTo = (handle: number, by: number): boolean => {
     const number = by === fd ? channel.handle : caller.descriptor(by)
     const to = findHandle(context.handles, handle)?.events?.to.channel
     return to !== undefined && to.handle === number
@@ -44,19 +44,20 @@ export const ucmaDialect = (
     if (number === undefined) return caller.file?.(by) === undefined ? 'closed' : 'other'
     return context.device.core.descriptors.get(number)?.class === channel.class ? 'channel' : 'other'
   }
-  return (view, address, length) => decodeUcma(view, { object: channel.handle, fd, holds, kindOf }, address, length)
+  return (view, address, length) =>
+    decodeUcma(view, { object: channel.handle, fd, holds: belongsTo, kindOf }, address, length)
 }
 
 const modes = new WeakMap<FdObject, UmadMode>()
 
-/** Channel `channel` of management datagrams, by its number `fd` in the caller. */
+/** A umad channel; `fd` is its descriptor number in the caller. */
 const umadFile = (channel: FdObject, fd: number): UmadFile => {
   const mode = modes.get(channel) ?? { hasPkeys: false, isUsed: false }
   modes.set(channel, mode)
   return { object: channel.handle, fd, mode }
 }
 
-/** The calls on such a channel. */
+/** The dialects of such a channel. */
 export const umadDialects = (
   channel: FdObject,
   fd: number,

@@ -1,8 +1,9 @@
 /*
- * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap with a meaning for one driver only.
+ * Calls on a driver's descriptor (R28) as a dialect: ioctl, write and mmap whose meaning only the driver knows.
  *
- * A dialect decodes calls of classes; these have none, so it runs them and answers immediately. Thus they pass through
- * the same dispatch as all others and appear in the trace, with the names of interface and request.
+ * A dialect decodes calls into methods of classes; these calls have none, so the dialect runs them and answers
+ * immediately. This way they pass through the same dispatch as all others and appear in traces, with the names of
+ * interface and request.
  */
 
 import { opsIoctl, opsMap, opsWrite } from '../../core/devices/driver-ops.ts'
@@ -19,7 +20,7 @@ const WRITABLE = 2
 /** A call on a descriptor, from the session's message. */
 export type DriverCall = Pick<Request, 'type' | 'request' | 'argument' | 'buffer' | 'length' | 'offset' | 'protection'>
 
-/** Names of drivers' requests. */
+/** Names of the drivers' ioctl requests. */
 const names = new Map(Object.entries(CtxIoctl).map(([name, request]) => [request, name]))
 
 const textOf = ({ type, request, argument, length, offset }: DriverCall): string => {

@@ -1,6 +1,6 @@
 /*
- * OPEN and ATTACH of a session: device nodes, the files of the connection manager and of management datagrams, and
- * contexts whose memory file the client shows.
+ * OPEN and ATTACH of a session: opens uverbs nodes, rdma_cm channels and umad files, and gives access to contexts whose
+ * memory file the client shows.
  */
 import { closeContext, openContext } from '../../core/devices/registry.ts'
 import { systemDevice } from '../../core/devices/system.ts'
@@ -21,27 +21,27 @@ import type { EventSocket } from '../context/event-socket.ts'
 import { nodeRdev } from '../files/tree.ts'
 import { type Client, MAX_DESCRIPTORS } from './client.ts'
 
-/** Maximum open contexts of a session: more than programs need, fewer than the daemon has. */
+/** Maximum number of open contexts of a session: more than programs need, fewer than the daemon has. */
 const MAX_CONTEXTS = 256
 
 export interface NodeOpening {
   /** Opens the node of the request. */
   open(): void
-  /** The caller shows a descriptor; if it is the memory file of one of our contexts, the session may use the context. */
+  /** The caller shows a descriptor. If it is the memory file of a context, the session may use that context. */
   attach(): void
 }
 
 export const createNodeOpening = (client: Client): NodeOpening => {
   const { daemon, process, share, account, standing, caller, request, outgoing, reply } = client
-  /** Numbers of the contexts that the session opened and did not close. */
+  /** Numbers of the contexts that the session opened and that still exist. */
   const opened = new Set<number>()
   let channels: Context | undefined
 
   const refuseOpen = (errno: number): void =>
     reply(writeOpenReply(outgoing, request, { error: errno, context: 0, rdev: 0, inode: 0 }))
 
-  /** Reports about the context name its program. */
-  const own = (context: Context): void =>
+  /** Failures of the context are attributed to its program. */
+  const setOwner = (context: Context): void =>
     daemon.failures.own(context, { pid: process.pid, command: client.name(), tag: client.tag })
 
   const grantOpen = (open: OpenContext, doorbell: number, fds: readonly number[]): void => {
@@ -54,7 +54,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     close(doorbell)
   }
 
-  /** The channel to which a file belongs: its only descriptor is its socket. */
+  /** Passes on the socket of a channel. */
   const grantChannel = (node: number, { descriptors = [] }: Result): void => {
     const { object: number } = descriptors[0]!
     let socket: EventSocket
@@ -73,11 +73,11 @@ export const createNodeOpening = (client: Client): NodeOpening => {
     if (!device) throw new CallError('ENXIO', `there is no device node uverbs${request.node}`)
     for (const number of opened) if (!daemon.contexts.byNumber(number)) opened.delete(number)
     if (opened.size >= MAX_CONTEXTS)
-      throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open, which is the limit`)
+      throw new CallError('EMFILE', `this process has ${MAX_CONTEXTS} contexts open already, the maximum`)
     const packed = (request.wants & OpenWants.PACKED_RINGS) !== 0
     const { open, doorbell } = daemon.contexts.open(device, request.node, share, packed, account)
     opened.add(open.number)
-    own(open.context)
+    setOwner(open.context)
     try {
       const file = open.memory.share()
       grantOpen(open, doorbell, [file])
@@ -89,28 +89,28 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   /**
-   * The connection manager: all channels of a process belong to one context, so that identifiers can migrate between
+   * Opens an rdma_cm channel. All channels of a process belong to one context, so that identifiers can migrate between
    * them.
    */
   const openChannel = (): void => {
     if (channels === undefined || channels.closed) {
       channels = openContext(systemDevice(daemon.core), { opened: true, account })
-      own(channels)
+      setOwner(channels)
     }
     if (channels.descriptors.size >= MAX_DESCRIPTORS)
-      throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open, which is the limit`)
+      throw new CallError('EMFILE', `this process has ${MAX_DESCRIPTORS} channels of rdma_cm open already, the maximum`)
     grantChannel(CM_NODE, invokeNow(channels, CmChannel, 'create', 0, {}, caller))
   }
 
-  /** Management datagrams of a device: only for the system's own user, as the modes of Linux's nodes. */
+  /** Opens a umad file of a device: only for the daemon's own user, as the modes of Linux's nodes. */
   const openMads = (): void => {
     const { node } = request
     const device = daemon.devices.atNode(node - UMAD_NODES)
     if (!device) throw new CallError('ENXIO', `there is no device node ${UMAD_NAME}${node - UMAD_NODES}`)
     if (standing !== 'owner')
-      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is for the user of this daemon`)
+      throw new CallError('EACCES', `${UMAD_NAME}${node - UMAD_NODES} is allowed for the user of this daemon only`)
     const context = openContext(device, { opened: true, account })
-    own(context)
+    setOwner(context)
     try {
       grantChannel(node, invokeNow(context, MadChannel, 'create', 0, {}, { ...caller, allows: () => true }))
     } catch (error) {
@@ -124,7 +124,7 @@ export const createNodeOpening = (client: Client): NodeOpening => {
 
   const attach = (): void => {
     const shown = pidfdGetfd(process, request.fd)
-    if (shown === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} is no context's`)
+    if (shown === -EINVAL) throw new CallError('ENODEV', `descriptor ${request.fd} does not belong to a context`)
     if (shown < 0) throw new SystemError('pidfd_getfd', shown, `descriptor ${request.fd} of process ${process.pid}`)
     try {
       const open = daemon.contexts.byFile(shown)
@@ -136,27 +136,27 @@ export const createNodeOpening = (client: Client): NodeOpening => {
   }
 
   /**
-   * On Linux a program that has ended, or closed a device, has released everything by the next open: opening waits until
-   * that is true of the user's programs.
+   * On Linux, whatever an ended program or a closed device held is released before the next open. So an open waits
+   * until everything that the user's ended programs held is released.
    */
-  const openingLater = (how: () => void): void =>
+  const openingLater = (opener: () => void): void =>
     client.answerLater(
       { ...request },
       daemon.untilEnded(account.user).then(() => {
-        if (!client.closed) opening(how)
+        if (!client.closed) openNow(opener)
       }),
     )
 
-  const opening = (how: () => void): void => {
+  const openNow = (opener: () => void): void => {
     try {
       if (!client.reachable) throw new CallError('EACCES', `the memory of process ${process.pid} is not accessible`)
-      how()
+      opener()
     } catch (error) {
-      const foreseen = error instanceof CallError || error instanceof SystemError
-      if (!foreseen) daemon.containment.report('the opening of a device', error)
-      refuseOpen(foreseen ? error.errno : Errno.EIO)
+      const isExpected = error instanceof CallError || error instanceof SystemError
+      if (!isExpected) daemon.containment.report('the opening of a device', error)
+      refuseOpen(isExpected ? error.errno : Errno.EIO)
     }
   }
 
-  return { open: () => openingLater(openerOf(request.node)), attach: () => opening(attach) }
+  return { open: () => openingLater(openerOf(request.node)), attach: () => openNow(attach) }
 }

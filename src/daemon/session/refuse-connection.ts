@@ -1,6 +1,6 @@
 /*
- * Connections that cannot become sessions: their HELLO is answered with the reason, and they are closed. If the HELLO
- * has not arrived yet, a few connections are kept for a second to wait for it; further ones are closed immediately.
+ * Refuses connections that cannot become sessions: answers their HELLO with the reason, and closes them. If the HELLO
+ * has not arrived yet, a few connections are kept for up to a second to wait for it; others are closed immediately.
  */
 import { EAGAIN } from '../../host/errno.ts'
 import { watch } from '../../host/event-loop/poll.ts'
@@ -10,13 +10,13 @@ import { MessageType } from '../../spec/session.ts'
 import { messageBuffer, newRequest, readRequest, writeHelloReply } from '../../uapi/session-codec.ts'
 import type { Containment } from '../containment.ts'
 
-/** Maximum connections that wait for their HELLO. */
+/** Maximum number of connections that wait for their HELLO. */
 const MAX_WAITING = 8
 
 /** Milliseconds that a connection may take to send its HELLO. */
-const PATIENCE = 1000
+const HELLO_TIMEOUT = 1000
 
-/** Answers and closes a connection: `error` is an errno. `ended` is called once it is closed. */
+/** Answers HELLO with `error`, an errno, and closes the connection. `ended` is called once it is closed. */
 export type RefuseConnection = (fd: number, error: number, ended?: () => void) => void
 
 export const createRefusal = (containment: Containment): RefuseConnection => {
@@ -51,7 +51,7 @@ export const createRefusal = (containment: Containment): RefuseConnection => {
       closeElsewhere(fd)
       ended()
     }
-    const deadline = setTimeout(containment.guard('a refused connection', end), PATIENCE)
+    const deadline = setTimeout(containment.guard('a refused connection', end), HELLO_TIMEOUT)
     const watcher = watch(
       fd,
       { readable: true },

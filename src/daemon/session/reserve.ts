@@ -1,6 +1,7 @@
 /*
- * Connections while no descriptors are left. One descriptor is held in reserve: with it each connection is accepted,
- * answered with EMFILE and closed, one after the other. Left in the backlog, they would wake the daemon for ever.
+ * Connections when no descriptors are left. One descriptor is held in reserve: with it each connection is accepted,
+ * answered with EMFILE and closed, one after the other. If they stayed in the backlog, the listening socket would wake
+ * the daemon continuously.
  */
 import { closeSync, openSync } from 'node:fs'
 import { accept } from '../../host/net/sockets.ts'
@@ -19,19 +20,19 @@ export interface ReserveParts {
   readonly refuseConnection: RefuseConnection
   /** Whether the daemon may accept connections: not while the reserve is in use. */
   accepting(may: boolean): void
-  readonly log: (sentence: string) => void
+  readonly log: (line: string) => void
   readonly guard: Containment['guard']
 }
 
-/** Milliseconds until the next attempt to open the reserve, if another process has taken the last descriptor. */
-const AGAIN = 100
+/** Milliseconds until the next attempt to open the reserve, if another process took the last descriptor. */
+const RETRY_AFTER = 100
 
 const isPowerOfTwo = (count: number): boolean => (count & (count - 1)) === 0
 
 export const createReserve = ({ listening, refuseConnection, accepting, log, guard }: ReserveParts): Reserve => {
   let spare = openSync('/dev/null', 'r')
   let count = 0
-  let again: NodeJS.Timeout | undefined
+  let retryTimer: NodeJS.Timeout | undefined
   let closed = false
 
   const refill = guard('the descriptor in reserve', (): void => {
@@ -40,7 +41,7 @@ export const createReserve = ({ listening, refuseConnection, accepting, log, gua
       spare = openSync('/dev/null', 'r')
       accepting(true)
     } catch {
-      again = setTimeout(refill, AGAIN)
+      retryTimer = setTimeout(refill, RETRY_AFTER)
     }
   })
 
@@ -64,7 +65,7 @@ export const createReserve = ({ listening, refuseConnection, accepting, log, gua
     },
     close() {
       closed = true
-      clearTimeout(again)
+      clearTimeout(retryTimer)
       if (spare >= 0) closeSync(spare)
     },
   }

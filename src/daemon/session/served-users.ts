@@ -1,6 +1,6 @@
 /*
- * The users that a daemon serves: its own, and those given at its start (docs/why/threat-model.md). The kernel
- * identifies a client and its groups as of the time of its connect.
+ * The users that a daemon serves: its own, and those given at its start (docs/why/threat-model.md). The kernel tells a
+ * client's user and groups as of its connect.
  */
 import { type PeerCredentials, peerGroups } from '../../host/net/sockets.ts'
 

@@ -1,5 +1,6 @@
 /*
- * The tools' part of a session: queries about the daemon, and the subscription to calls and packets (uapi/tool.ts).
+ * Requests of tools in a session: queries about the daemon, and subscriptions to calls, packets and findings
+ * (uapi/tool.ts).
  */
 import { fstatSync } from 'node:fs'
 import { close } from '../../host/net/sockets.ts'
@@ -16,26 +17,26 @@ import { deviceText, parseDevice } from '../devices/device-spec.ts'
 import { qpsOf, statOf, waitsOf } from '../stat.ts'
 import type { DaemonState } from '../state.ts'
 
-/** What it needs from its session. */
-export interface Counter {
+/** What tool requests need from their session. */
+export interface ToolSession {
   readonly buffer: MessageBuffer
   reply(length: number): void
-  /** Sends the contents of the buffer; false if the client accepts no more now. */
+  /** Sends the contents of the buffer; false if the socket is full. */
   send(length: number): boolean
   wantWritable(wanted: boolean): void
   readonly user: number
-  /** Whether the client may see calls and packets of all processes: the daemon's own user. */
+  /** Whether the client may see calls and packets of all processes: true for the daemon's own user. */
   readonly trusted: boolean
 }
 
 export interface ToolRequests {
-  /** Takes over the descriptors of the request. */
+  /** Takes ownership of the descriptors of the request. */
   handle(request: Request, fds: readonly number[]): void
   onWritable(): void
   close(): void
 }
 
-/** Maximum texts of records that wait for a slow tool; more are dropped and counted. */
+/** Maximum number of texts that wait for a slow tool; further records are dropped and counted. */
 const MAX_WAITING = 10_000
 
 type TraceRequest = Extract<ToolRequest, { what: 'trace' }>
@@ -72,15 +73,15 @@ const parse = (text: string): ToolRequest | undefined => {
   return { what, tag, pcap, abi }
 }
 
-export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolRequests => {
+export const createToolRequests = (daemon: DaemonState, session: ToolSession): ToolRequests => {
   const waiting: string[] = []
-  /** Ends a subscription; undefined if there is none. */
-  let undo: (() => void) | undefined
+  /** Ends the subscription; undefined without one. */
+  let endSubscription: (() => void) | undefined
   let lost = 0
 
   const push = (): void => {
-    while (waiting.length > 0 && counter.send(writeTrace(counter.buffer, waiting[0]!))) waiting.shift()
-    counter.wantWritable(waiting.length > 0)
+    while (waiting.length > 0 && session.send(writeTrace(session.buffer, waiting[0]!))) waiting.shift()
+    session.wantWritable(waiting.length > 0)
   }
 
   const post = (record: ToolRecord): void => {
@@ -94,10 +95,10 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     if (idle) push()
   }
 
-  /** `file`: the descriptor to capture to, kept if the answer is not an error. */
+  /** `file`: descriptor of the capture file, kept if the answer is not an error. */
   const startTrace = ({ tag, abi = false }: TraceRequest, file: number | undefined): ToolReply => {
-    if (!counter.trusted) return { error: 'only the user of this daemon may watch calls and packets' }
-    if (undo) return { error: 'this session is subscribed already' }
+    if (!session.trusted) return { error: 'only the user of this daemon may watch calls and packets' }
+    if (endSubscription) return { error: 'this session is subscribed already' }
     let stop = (): void => {}
     if (file !== undefined) {
       if (!fstatSync(file).isFile()) return { error: 'packets can be written to a regular file only' }
@@ -108,7 +109,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
       }
     }
     const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
-    undo = () => {
+    endSubscription = () => {
       unsubscribe()
       stop()
       if (file !== undefined) close(file)
@@ -119,15 +120,15 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
   const notForGuests = { error: 'only the user of this daemon may see findings' }
 
   const watchFindings = (): ToolReply => {
-    if (!counter.trusted) return notForGuests
-    if (daemon.check === undefined) return { error: 'it does not check programs; start it with --check' }
-    if (undo) return { error: 'this session watches already' }
-    undo = daemon.check.subscribe(finding => post({ finding }))
+    if (!session.trusted) return notForGuests
+    if (daemon.check === undefined) return { error: 'this daemon does not check programs; start it with --check' }
+    if (endSubscription) return { error: 'this session is subscribed already' }
+    endSubscription = daemon.check.subscribe(finding => post({ finding }))
     return { tracing: true }
   }
 
   const setFaults = (text: string): ToolReply | undefined => {
-    if (!counter.trusted) return { error: 'only the user of this daemon may set faults' }
+    if (!session.trusted) return { error: 'only the user of this daemon may set faults' }
     try {
       daemon.network.setFaults(text)
       return undefined
@@ -137,7 +138,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
   }
 
   const changeDevices = ({ add, remove }: Extract<ToolRequest, { what: 'device' }>): ToolReply => {
-    if (!counter.trusted) return { error: 'only the user of this daemon may add and remove devices' }
+    if (!session.trusted) return { error: 'only the user of this daemon may add and remove devices' }
     try {
       if (add !== undefined) daemon.plug(parseDevice(deviceText(add)))
       if (remove !== undefined) daemon.unplug(remove)
@@ -147,7 +148,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     }
   }
 
-  /** Closes the request's descriptors, except the one that a capture keeps. */
+  /** Answers a request, and closes its descriptors except that of a started capture. */
   const answer = (request: ToolRequest | undefined, fds: readonly number[]): ToolReply => {
     const file = request?.what === 'trace' && request.pcap ? fds[0] : undefined
     let reply: ToolReply = {
@@ -157,11 +158,11 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     if (request?.what === 'config') reply = { config: { ...daemon.config, fault: daemon.network.faults } }
     else if (request?.what === 'stat') reply = { stat: statOf(daemon) }
     else if (request?.what === 'qps')
-      reply = counter.trusted
+      reply = session.trusted
         ? qpsOf(daemon, request.from)
         : { error: 'only the user of this daemon may see queue pairs' }
     else if (request?.what === 'waits')
-      reply = counter.trusted
+      reply = session.trusted
         ? { waits: waitsOf(daemon) }
         : { error: 'only the user of this daemon may see what programs wait for' }
     else if (request?.what === 'fault')
@@ -169,7 +170,7 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
     else if (request?.what === 'device') reply = changeDevices(request)
     else if (request?.what === 'findings') reply = watchFindings()
     else if (request?.what === 'counts')
-      reply = counter.trusted
+      reply = session.trusted
         ? { counts: daemon.check?.counts ?? [], dropped: daemon.check?.dropped ?? 0 }
         : notForGuests
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
@@ -180,24 +181,24 @@ export const createToolRequests = (daemon: DaemonState, counter: Counter): ToolR
 
   return {
     handle(request, fds) {
-      // A query is answered after all calls before it.
+      // Records of earlier calls precede the answer to a query.
       daemon.trace.settle()
       const wanted = parse(request.text)
       const to = { ...request }
       const reply = (): void => {
-        const length = writeToolReply(counter.buffer, to, JSON.stringify(answer(wanted, fds)))
+        const length = writeToolReply(session.buffer, to, JSON.stringify(answer(wanted, fds)))
         const tooLong = JSON.stringify({ error: 'the answer is too long for one message' })
-        counter.reply(length > 0 ? length : writeToolReply(counter.buffer, to, tooLong))
+        session.reply(length > 0 ? length : writeToolReply(session.buffer, to, tooLong))
       }
-      // What programs left counts, whose end the daemon may not have seen yet.
-      if (wanted?.what === 'counts' && counter.trusted && daemon.check !== undefined)
-        void daemon.untilEnded(counter.user).then(daemon.containment.guard('an answer to a tool', reply))
+      // What ended programs left behind counts as well; the daemon may not have handled their end yet.
+      if (wanted?.what === 'counts' && session.trusted && daemon.check !== undefined)
+        void daemon.untilEnded(session.user).then(daemon.containment.guard('an answer to a tool', reply))
       else reply()
     },
     onWritable: push,
     close() {
-      undo?.()
-      undo = undefined
+      endSubscription?.()
+      endSubscription = undefined
       waiting.length = 0
     },
   }

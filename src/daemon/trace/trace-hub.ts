@@ -1,11 +1,11 @@
 /*
- * Subscribers of calls and their records (R46) in the object dialect, made only while there is a subscriber.
+ * Subscribers to traced calls (R46). Records are in the object dialect, and are made only while there is a subscriber.
  *
  * A dialect is wrapped, not changed: the wrapper sees each decoded call and its answer. A tool that reads too slowly
- * loses calls; the next record has their number.
+ * loses records; the next record tells how many.
  *
- * A call that creates descriptors is answered before the program knows their numbers, which its own kernel assigns.
- * Such a record waits for the program's next message, when they can be looked up.
+ * A call that creates descriptors is answered before their numbers are known, which the program's kernel assigns. Such
+ * a record waits for the program's next message, when the numbers can be looked up.
  */
 import type { Dialect } from '../../core/dispatch/dispatch.ts'
 import { type Answer, type CallerView, type Decoded, isAnswer } from '../../uapi/call.ts'
@@ -13,16 +13,16 @@ import type { FailureRecord, TraceRecord } from '../../uapi/tool.ts'
 import { type Access, messagesOf, type RecordingView, recordingView } from './trace-messages.ts'
 
 export interface Subscriber {
-  /** Subscribes to calls of processes with this tag; all, if empty. */
+  /** Calls of processes with this tag only; all if empty. */
   readonly tag: string
-  /** Whether it requests the bytes of every call. */
+  /** Whether the subscriber wants the raw bytes of every call. */
   readonly abi?: boolean
   post(record: TraceRecord): void
-  /** Gets a failure when it occurs. */
+  /** Called with a failure when it occurs. */
   postFailure?(record: FailureRecord): void
 }
 
-/** The caller's part of a record. */
+/** The part of a record that describes the caller. */
 export type CallerFacts = Pick<TraceRecord, 'pid' | 'tid' | 'fd' | 'command' | 'device' | 'dialect' | 'request'>
 
 export type Numbers = () => readonly (number | undefined)[]
@@ -30,9 +30,10 @@ export type Numbers = () => readonly (number | undefined)[]
 export interface TraceHub {
   subscribe(subscriber: Subscriber): () => void
   /**
-   * The dialect for a call of a process tagged `tag`: the given one, or a traced one. `numbers` returns the process's
-   * numbers of the descriptors that its last call created, in the order of the answer's installs. `accesses`: records
-   * the caller's reads and writes, as requested by `isWatched`; otherwise the dialect's own.
+   * The dialect for a call of a process tagged `tag`: `dialect` itself, or wrapped if the tag has a subscriber.
+   * `numbers` returns the process's descriptor numbers that its last call created, in the order of the answer's
+   * installs. `accesses`: the recorded reads and writes of the caller, if the caller is recorded (`isWatched`);
+   * otherwise those through the view are recorded.
    */
   watch<M extends readonly unknown[]>(
     dialect: Dialect<M>,
@@ -41,11 +42,11 @@ export interface TraceHub {
     numbers: Numbers,
     accesses?: Access[],
   ): Dialect<M>
-  /** Sends a failure to subscribers of this tag; one without a program to subscribers of all. */
+  /** Sends a failure to subscribers of this tag; a failure without a program only to subscribers of all. */
   postFailure(tag: string, record: FailureRecord): void
-  /** Whether processes with this tag have a subscriber. */
+  /** Whether there is a subscriber for processes with this tag. */
   isWatched(tag: string): boolean
-  /** Publishes the record that waits for these numbers; without `numbers` all waiting ones. */
+  /** Publishes the record that waits for these numbers; without `numbers` all waiting records. */
   settle(numbers?: Numbers): void
 }
 
@@ -60,7 +61,7 @@ export const createTraceHub = (now: () => number): TraceHub => {
     return false
   }
 
-  /** All subscribers get the bytes of a call that could not be decoded. */
+  /** The raw bytes of a call that could not be decoded are sent to all subscribers. */
   const post = (tag: string, record: TraceRecord): void => {
     const { raw, ...rest } = record
     for (const subscriber of subscribers)

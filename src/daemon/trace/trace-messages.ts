@@ -1,6 +1,6 @@
 /*
- * A traced call in the object dialect, whichever dialect it used: its message and answer, with long values beside them;
- * and the program's memory that a dialect read and wrote.
+ * A traced call as an object-dialect record, whichever dialect the program used: message and answer, long values
+ * separately; and the program's memory that the dialect read and wrote.
  */
 import type { Caller } from '../../core/model.ts'
 import { AttributeFlag } from '../../spec/classes/ids.ts'
@@ -18,9 +18,9 @@ import { INDIRECT, methodByCall, payloadOf } from '../../uapi/object/format.ts'
 import { viewOf } from '../../uapi/scalar.ts'
 import type { Declaration, RawPiece, TraceRecord } from '../../uapi/tool.ts'
 
-/** Longer values are beside the message. */
+/** Longer values are not in the message itself. */
 const LONG = 4096
-/** Maximum shown bytes of one piece of memory. */
+/** Maximum bytes shown of one access. */
 const MAX_RAW = 16384
 
 const base64 = (bytes: Uint8Array): string =>
@@ -34,7 +34,7 @@ const driverAttributes: Readonly<Record<string, Readonly<Record<string, { in?: A
 const common: Readonly<Record<string, ObjectClass | undefined>> = Classes
 const knownMethods = new WeakMap<Method, boolean>()
 
-/** Whether readers of a record already know the method as the device has it. */
+/** Whether readers of records know the method, with all attributes that the device's version has. */
 const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   let known = knownMethods.get(method)
   if (known === undefined) {
@@ -51,21 +51,29 @@ const isKnown = (cls: ObjectClass, name: string, method: Method): boolean => {
   return known
 }
 
-/** The driver's own methods in a call and its chain. */
+/** Declarations of the methods in a call and its chain that readers do not know. */
 const declarationsOf = (view: CallerView, { class: cls, methodName, method, args }: Call): Declaration[] => {
   const found = new Map<string, Declaration>()
-  const add = (one: ObjectClass, name: string, of: Method): void => {
-    if (isKnown(one, name, of)) return
-    const { id: classId, name: className, identity } = one
-    const declaration = { classId, class: className, identity, call: of.call, method: name, in: of.in, out: of.out }
-    found.set(`${classId} ${of.call}`, declaration)
+  const add = (declaring: ObjectClass, name: string, method: Method): void => {
+    if (isKnown(declaring, name, method)) return
+    const { id: classId, name: className, identity } = declaring
+    const declaration = {
+      classId,
+      class: className,
+      identity,
+      call: method.call,
+      method: name,
+      in: method.in,
+      out: method.out,
+    }
+    found.set(`${classId} ${method.call}`, declaration)
   }
   add(cls, methodName, method)
   const entries = cls.id === Interface.id && methodName === 'chain' ? args.entries : undefined
   for (const { call, classId } of orNone(() => chainEntries((entries ?? new Uint8Array()) as Uint8Array)) ?? []) {
-    const one = view.schema.classById(classId)
-    const named = one === undefined ? undefined : methodByCall(one, call)
-    if (one !== undefined && named !== undefined) add(one, named.name, named.method)
+    const target = view.schema.classById(classId)
+    const named = target && methodByCall(target, call)
+    if (target !== undefined && named !== undefined) add(target, named.name, named.method)
   }
   return [...found.values()]
 }
@@ -77,15 +85,19 @@ const declarationsOf = (view: CallerView, { class: cls, methodName, method, args
 type Pointed = NonNullable<NonNullable<TraceRecord['call']>['pointed']>[number]
 
 /**
- * The memory of indirect attributes of a chain's entries. Entries run in order, so the first access to an address after
- * those of earlier entries is this entry's.
+ * The memory to which indirect attributes of a chain's entries point. Entries run in order, so the first access to an
+ * address after those of earlier entries belongs to this entry.
  */
-const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesses: readonly Access[]): Pointed[] => {
+const indirectMemory = (
+  { class: cls, methodName, args }: Call,
+  done: number,
+  accesses: readonly Access[],
+): Pointed[] => {
   const chain = cls.id === Interface.id && methodName === 'chain' ? (args.entries as Uint8Array | undefined) : undefined
   const entries = orNone(() => chainEntries(chain ?? new Uint8Array())) ?? []
   const found: Pointed[] = []
   let before = 0
-  // The failed entry has read its inputs.
+  // The entry after the completed ones failed; it has read its inputs.
   entries.slice(0, done + 1).forEach(({ message }, index) => {
     const view = viewOf(message)
     let last = before
@@ -104,7 +116,7 @@ const pointedBy = ({ class: cls, methodName, args }: Call, done: number, accesse
   return found
 }
 
-/** Undefined if a CallError refuses it. */
+/** The result of `body`; undefined if it throws a CallError. */
 const orNone = <T>(body: () => T): T | undefined => {
   try {
     return body()
@@ -114,7 +126,7 @@ const orNone = <T>(body: () => T): T | undefined => {
   }
 }
 
-/** Values that do not fit in a message, at invented addresses. */
+/** Assigns invented addresses to values that do not fit in a message. */
 const indirectValues = (memory: Map<bigint, Uint8Array>) => {
   let next = 0x1000n
   const place = (bytes: Uint8Array): bigint => {
@@ -132,7 +144,7 @@ const indirectValues = (memory: Map<bigint, Uint8Array>) => {
 }
 
 /**
- * The call of a record: its messages with all values. Values that cannot be encoded (refused ones) are omitted.
+ * The messages of a call, with all values. Values that cannot be encoded, because the call was refused, are omitted.
  * `accesses`: the memory that the call read and wrote, for the entries of a chain.
  */
 export const messagesOf = (
@@ -143,7 +155,7 @@ export const messagesOf = (
 ): NonNullable<TraceRecord['call']> => {
   const declared = declarationsOf(view, call)
   const done = outcome instanceof CallError ? 0 : Number(outcome.out.done ?? 0)
-  const pointed = pointedBy(call, done, accesses)
+  const pointed = indirectMemory(call, done, accesses)
   const ids = {
     classId: call.class.id,
     call: call.method.call,
@@ -172,39 +184,39 @@ export const messagesOf = (
   })
   if (encoded === undefined) return { ...ids, message: '', answer: '' }
   const message = base64(encoded)
-  // The answer overwrites the message's bytes.
+  // The answer overwrites bytes of the message, which is encoded as text above.
   const answered =
     outcome instanceof CallError
       ? undefined
       : orNone(() => decodeMessage(own, call.method.call, encoded).answer(outcome).message)
-  const more = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
+  const longValues = [...memory].map(([address, bytes]) => [hex(address), base64(bytes)] as const)
   return {
     ...ids,
     message,
     answer: answered === undefined ? '' : base64(answered),
-    ...(more.length > 0 && { memory: more }),
+    ...(longValues.length > 0 && { memory: longValues }),
   }
 }
 
 // ---- the program's memory ----
 
-/** Memory of the program that a call read or wrote, at that time. */
+/** A read or write of the program's memory by a call, with the bytes at that time. */
 export interface Access {
   readonly way: 'in' | 'out'
   readonly address: bigint
   readonly bytes: Uint8Array
 }
 
-/** Maximum recorded bytes of one call: entries of a chain may read the same ones repeatedly. */
+/** Maximum bytes recorded per call: entries of a chain may read the same memory repeatedly. */
 export const MAX_RECORDED_BYTES = 1 << 23
 
 const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Access[]) => {
   let room = MAX_RECORDED_BYTES
   const note = (way: Access['way'], address: bigint, bytes: Uint8Array): void => {
     room -= bytes.length
-    // Nothing after it either: it would be mistaken for this one.
+    // Once an access is left out, later ones are too: they would be attributed to the wrong entry.
     if (room < 0) return
-    // The answer of a call may be written into these bytes.
+    // A copy: the answer of the call may be written into these bytes.
     accesses.push({ way, address, bytes: bytes.slice() })
   }
   return {
@@ -220,19 +232,19 @@ const recording = (from: Pick<CallerView, 'copyIn' | 'copyOut'>, accesses: Acces
   }
 }
 
-/** The same caller with all reads and writes of a call recorded, including those of chain entries. */
+/** The same caller, with all reads and writes of a call recorded, including those of chain entries. */
 export const recordingCaller = (caller: Caller, accesses: Access[]): Caller => ({
   ...caller,
   ...recording(caller, accesses),
 })
 
-/** Bytes at that time, and their number. */
+/** Bytes and their number. */
 type Piece = readonly [bytes: Uint8Array, length: number]
 
 const pieces = (memory: ReadonlyMap<bigint, Piece>): RawPiece[] =>
   [...memory].map(([address, [bytes, length]]) => [hex(address), base64(bytes.subarray(0, MAX_RAW)), length])
 
-/** A view of a caller, the memory read and written so far, and the same for a record. */
+/** A view of a caller that records what is read and written through it. */
 export interface RecordingView {
   readonly view: CallerView
   readonly accesses: readonly Access[]
@@ -259,7 +271,7 @@ export const recordingView = (view: CallerView, accesses?: Access[]): RecordingV
       const written = new Map<bigint, Piece>()
       for (const { way, address, bytes } of all) {
         if (way === 'out') written.set(address, [bytes, bytes.length])
-        // A message is read twice: its length first, then all of it.
+        // A message is read twice, its header first: the longer access is kept.
         else if ((read.get(address)?.[1] ?? 0) <= bytes.length) read.set(address, [bytes, bytes.length])
       }
       return { in: pieces(read), out: pieces(written) }

@@ -1,40 +1,40 @@
 /*
- * Packets that a fault layer delays: copied until enough others have passed them, or until their delay is over and the
- * rate limit admits them. A packet's delay begins with the first `onTimeout` after it was queued. The queue is bounded,
- * as that of any link. `Tag` belongs to a packet.
+ * Packets that a fault layer delays: copied until enough others have passed them, or until their delay has ended and
+ * the rate limit admits them. A packet's delay begins at the first `onTimeout` after it was queued. The queue is
+ * bounded, like that of any link. `Tag` is data that belongs to a packet.
  */
 
 /** Maximum packets in the queue, as tc-netem's limit. */
 export const MAX_DELAYED = 1000
-/** Longest packet: path MTU 4096 and all headers. */
+/** Maximum packet length: path MTU 4096 and all headers. */
 export const MAX_DELAYED_BYTES = 4224
-/** Slots that are made at once. */
+/** Number of slots that are allocated together. */
 const CHUNK = 50
 
-/** A packet in the queue, or the one that was just taken out; its bytes stay until the next `hold`. */
+/** A queued packet, or the one that was just taken; its bytes are valid until the next `hold`. */
 export interface DelayedPacket<Tag> {
   readonly bytes: Uint8Array
   readonly offset: number
   readonly length: number
   readonly tag: Tag
-  /** Packets that must still pass it; Infinity if only time counts. */
+  /** Number of packets that must still pass it; Infinity if only time counts. */
   passing: number
-  /** Delay in microseconds, and the rate limits that apply after it. */
+  /** Delay in microseconds, and bits of the rate limits that apply after it. */
   readonly wait: number
   limits: number
-  /** When it leaves, Infinity until that is known; and its place among those with the same time. */
+  /** When it leaves; Infinity until `onTimeout` sets it. `order`: among packets with the same time. */
   due: number
   readonly order: number
-  gone: boolean
+  hasLeft: boolean
 }
 
 export interface DelayQueue<Tag> {
-  /** Packets that wait, and packets that may leave. */
+  /** Number of queued packets, and of those that are ready to leave. */
   readonly count: number
   readonly ready: number
   /**
-   * Copies a packet into the queue until `passing` others have passed, or `wait` microseconds and the limits behind it
-   * are over. False if the queue is full, or the packet too long.
+   * Copies a packet into the queue until `passing` others have passed, or until `wait` microseconds have passed and the
+   * rate limits admit it. False if the queue is full or the packet too long.
    */
   hold(
     bytes: Uint8Array,
@@ -45,29 +45,26 @@ export interface DelayQueue<Tag> {
     wait: number,
     limits: number,
   ): boolean
-  /** `count` packets pass those in the queue. */
+  /** Counts `count` packets that pass those in the queue. */
   pass(count: number): void
-  /** How many packets may pass before one of the queue must leave. */
+  /** How many packets may pass before a queued one must leave. */
   untilNext(): number
-  /** The packet that leaves next; undefined if none is ready. */
+  /** Takes the packet that leaves next; undefined if none is ready. */
   take(): DelayedPacket<Tag> | undefined
-  /** Makes all packets ready, in the order of time. */
+  /** Makes all packets ready, in order of time. */
   readyAll(): void
   /** Drops all packets. */
   clear(): void
   nextTimeout(): number
-  /** True if something became ready. */
+  /** True if a packet became ready. */
   onTimeout(now: number): boolean
 }
 
-/** `departure`: the time at which a packet that arrives at `time` has passed the limits (dice.ts). */
+/** `departure`: when a packet that arrives at `time` has passed the rate limits (dice.ts). */
 export const createDelayQueue = <Tag>(
   departure: (limits: number, time: number, length: number, tag: Tag) => number,
 ): DelayQueue<Tag> => {
-  /**
-   * Packets without a time yet; those with one, as a heap, the first at 0; those that others pass; those that may
-   * leave.
-   */
+  /** Packets without a time yet; those with a time, as a heap; those that others pass; those that are ready. */
   let fresh: DelayedPacket<Tag>[] = []
   const timed: DelayedPacket<Tag>[] = []
   let passed: DelayedPacket<Tag>[] = []
@@ -96,12 +93,12 @@ export const createDelayQueue = <Tag>(
     }
     timed[i] = last
   }
-  /** Removes packets from the heap's top that have left in another way. */
+  /** Removes packets that have left otherwise from the top of the heap. */
   const settle = (): void => {
-    while (timed.length > 0 && timed[0].gone) pop()
+    while (timed.length > 0 && timed[0].hasLeft) pop()
   }
   const leave = (packet: DelayedPacket<Tag>): void => {
-    packet.gone = true
+    packet.hasLeft = true
     ready.push(packet)
   }
 
@@ -120,7 +117,7 @@ export const createDelayQueue = <Tag>(
       }
       const slot = slots.pop() as (typeof slots)[number]
       slot.bytes.set(bytes.subarray(offset, offset + length), slot.offset)
-      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: orders++, gone: false }
+      const packet = { ...slot, length, tag, passing, wait, limits, due: Infinity, order: orders++, hasLeft: false }
       fresh.push(packet)
       if (passing < Infinity) passed.push(packet)
       count++
@@ -130,13 +127,13 @@ export const createDelayQueue = <Tag>(
       if (passed.length === 0) return
       for (const packet of passed) {
         packet.passing -= packets
-        if (packet.passing <= 0 && !packet.gone) leave(packet)
+        if (packet.passing <= 0 && !packet.hasLeft) leave(packet)
       }
-      passed = passed.filter(({ gone }) => !gone)
+      passed = passed.filter(({ hasLeft }) => !hasLeft)
     },
     untilNext: () => {
       let min = Number.POSITIVE_INFINITY
-      for (const { passing, gone } of passed) if (!gone && passing < min) min = passing
+      for (const { passing, hasLeft } of passed) if (!hasLeft && passing < min) min = passing
       return min
     },
     take: () => {
@@ -147,7 +144,7 @@ export const createDelayQueue = <Tag>(
       return packet
     },
     readyAll: () => {
-      const waiting = [...timed, ...fresh].filter(({ gone }) => !gone)
+      const waiting = [...timed, ...fresh].filter(({ hasLeft }) => !hasLeft)
       for (const packet of waiting.sort((a, b) => (isBefore(a, b) ? -1 : 1))) leave(packet)
       timed.length = 0
       fresh = []
@@ -163,13 +160,13 @@ export const createDelayQueue = <Tag>(
     },
     nextTimeout: () => {
       settle()
-      // a packet without a time gets it now
-      return fresh.some(({ gone }) => !gone) ? 0 : timed.length > 0 ? timed[0].due : Infinity
+      // A packet without a time gets it at the next call.
+      return fresh.some(({ hasLeft }) => !hasLeft) ? 0 : timed.length > 0 ? timed[0].due : Infinity
     },
     onTimeout: now => {
       const before = ready.length
       for (const packet of fresh) {
-        if (packet.gone) continue
+        if (packet.hasLeft) continue
         packet.due = now + packet.wait
         push(packet)
       }
@@ -177,7 +174,7 @@ export const createDelayQueue = <Tag>(
       for (settle(); timed.length > 0 && timed[0].due <= now; settle()) {
         const packet = timed[0]
         pop()
-        // the delay is over; the rate limits then admit packets one after the other
+        // After the delay, the rate limits admit packets one after the other.
         if (packet.limits !== 0) {
           packet.due = departure(packet.limits, packet.due, packet.length, packet.tag)
           packet.limits = 0

@@ -1,8 +1,8 @@
 /*
  * Decisions of fault rules, packet by packet, for one device and one direction. Every rule that matches a packet acts
- * on it, and has a random sequence of its own, made from its seed, the device's name and the direction: what a rule
- * does depends on the packets that it matches and their order, not on other rules, nor on how packets are grouped into
- * runs. Rules with the same seed get different sequences by their order.
+ * on it. Each rule has its own random sequence, generated from its seed, the device's name and the direction: so what a
+ * rule does depends on the packets that it matches and their order, not on other rules, nor on how packets are grouped
+ * into runs. Rules with the same seed get different sequences by their order.
  */
 import { type FaultRuleCounts, faultKinds, noFaultRuleCounts } from '../../spec/faults.ts'
 import { bthDestQp, bthOpcode } from '../../wire/bth.ts'
@@ -10,33 +10,33 @@ import { countHits, DAMAGE, WAIT } from './kinds.ts'
 import { createRandom, hashOf } from './random.ts'
 import { type FaultDirection, type FaultRule, isActive, opcodeNumbers } from './rules.ts'
 
-/** Decisions about the packets of one run, by packet. */
+/** Decisions for the packets of one run, by packet. */
 export interface Decisions {
   /** Bits of kinds, and WAIT (kinds.ts). */
   actions: Uint16Array
-  /** 32 random bits for the effects. */
+  /** 32 random bits for each packet's effects. */
   extras: Uint32Array
-  /** Microseconds that the packet is delayed. */
+  /** Delay of each packet, microseconds. */
   waits: Float64Array
-  /** The rate limits that apply: bits by rule. */
+  /** Bits of the rules whose rate limits apply to each packet. */
   limits: Uint32Array
 }
 
 export interface FaultDice {
-  /** Whether there is any rule for this device and direction, and whether one changes bytes. */
+  /** Whether any rule applies to this device and direction, and whether one changes bytes. */
   readonly active: boolean
   readonly corrupts: boolean
   readonly decisions: Decisions
-  /** By rule of the whole list; undefined for those that do not apply to this device and direction. */
+  /** By index in the list of all rules; undefined for rules that do not apply to this device and direction. */
   readonly counts: readonly (FaultRuleCounts | undefined)[]
   /**
-   * Fills `decisions` for the packets of a run that begins at `at`; `decisions` may get other arrays. True if a fault
+   * Decides about the packets of a run that begins at `at`. May replace the arrays of `decisions`. True if a fault
    * applies to any packet.
    */
   decide(view: DataView, at: number, packetBytes: number, count: number): boolean
-  /** No fault applies to the `count` packets of a run. */
-  spare(count: number): void
-  /** The time at which a packet of `bytes` bytes arriving at `time` (µs) has passed all rate limits with these bits. */
+  /** Clears the decisions for the `count` packets of a run. */
+  clear(count: number): void
+  /** The time at which a packet of `bytes` bytes that arrives at `time` (µs) has passed all rate limits in `limits`. */
   departure(limits: number, time: number, bytes: number): number
 }
 
@@ -47,21 +47,21 @@ interface DeviceDice {
   readonly qps: ReadonlySet<number> | null
   readonly random: () => number
   readonly counts: FaultRuleCounts
-  /** By kind, in their order: its share, as the number that 32 random bits must be below. */
+  /** By kind: its probability, scaled to 32 random bits. */
   readonly shares: readonly number[]
-  /** Microseconds of a byte at the limited rate; 0 for no limit. */
+  /** Microseconds per byte at the limited rate; 0: unlimited. */
   readonly byteTime: number
-  /** Time at which the last packet passed the limit. */
+  /** When the last packet has passed the limit. */
   busyUntil: number
 }
 
-/** Burst after a pause, as time: as long as timers may be late. Microseconds. */
+/** Burst after a pause, in microseconds of the rate: timers may be late by this much. */
 const BURST = 1000
 
 const isFor = (rule: FaultRule, device: string, direction: FaultDirection): boolean =>
   (rule.device === '' || rule.device === device) && (rule.dir === 'both' || rule.dir === direction)
 
-/** `rules`: the whole list; those for other devices and the other direction are ignored. */
+/** `rules`: the list of all rules; those for other devices and the other direction are ignored. */
 export const createFaultDice = (
   rules: readonly FaultRule[],
   device: string,
@@ -71,7 +71,7 @@ export const createFaultDice = (
   const threshold = (share: number): number => share * 2 ** 32
   const seen = new Map<number, number>()
   const counts: (FaultRuleCounts | undefined)[] = []
-  const players = rules.flatMap((rule, number): DeviceDice[] => {
+  const ruleDice = rules.flatMap((rule, number): DeviceDice[] => {
     const nth = seen.get(rule.seed) ?? 0
     seen.set(rule.seed, nth + 1)
     if (!isActive(rule) || !isFor(rule, device, direction)) return []
@@ -99,11 +99,11 @@ export const createFaultDice = (
     waits: new Float64Array(packets),
     limits: new Uint32Array(packets),
   })
-  const decisions = sized(players.length > 0 ? maxPackets : 0)
+  const decisions = sized(ruleDice.length > 0 ? maxPackets : 0)
 
-  /** Adds what the rule does to packet `i`. A share of 0 draws no random number. */
-  const play = (player: DeviceDice, i: number): void => {
-    const { rule, random, counts, shares } = player
+  /** Adds what the rule does to packet `i`. A probability of 0 uses no random number. */
+  const decideFor = (dice: DeviceDice, i: number): void => {
+    const { rule, random, counts, shares } = dice
     let action = 0
     for (let kind = 0; kind < shares.length; kind++)
       if (shares[kind] > 0 && random() < shares[kind]) action |= 1 << kind
@@ -115,17 +115,17 @@ export const createFaultDice = (
       action |= WAIT
       decisions.waits[i] += 1000 * (rule.delay + rule.jitter * (2 * (extra / 2 ** 32) - 1))
     }
-    if (player.byteTime > 0) {
+    if (dice.byteTime > 0) {
       action |= WAIT
-      decisions.limits[i] |= 1 << player.number
+      decisions.limits[i] |= 1 << dice.number
     }
     decisions.actions[i] |= action
     decisions.extras[i] ^= extra
   }
 
   return {
-    active: players.length > 0,
-    corrupts: players.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
+    active: ruleDice.length > 0,
+    corrupts: ruleDice.some(({ shares }) => shares.some((share, kind) => share > 0 && (DAMAGE & (1 << kind)) !== 0)),
     decisions,
     counts,
     decide: (view, at, packetBytes, count) => {
@@ -137,26 +137,26 @@ export const createFaultDice = (
         decisions.waits[i] = 0
         decisions.limits[i] = 0
         const packet = at + i * packetBytes
-        for (let p = 0; p < players.length; p++) {
-          const player = players[p]
-          if (player.opcodes !== null && player.opcodes[bthOpcode(view, packet)] === 0) continue
-          if (player.qps !== null && !player.qps.has(bthDestQp(view, packet))) continue
-          play(player, i)
+        for (let p = 0; p < ruleDice.length; p++) {
+          const dice = ruleDice[p]
+          if (dice.opcodes !== null && dice.opcodes[bthOpcode(view, packet)] === 0) continue
+          if (dice.qps !== null && !dice.qps.has(bthDestQp(view, packet))) continue
+          decideFor(dice, i)
         }
         any |= decisions.actions[i]
       }
       return any !== 0
     },
-    spare: count => {
+    clear: count => {
       if (decisions.actions.length < count) Object.assign(decisions, sized(count))
       decisions.actions.fill(0, 0, count)
     },
     departure: (limits, time, bytes) => {
       let now = time
-      for (const player of players) {
-        if (((limits >>> player.number) & 1) === 0) continue
-        now = Math.max(now, player.busyUntil - BURST)
-        player.busyUntil = Math.max(now, player.busyUntil) + bytes * player.byteTime
+      for (const dice of ruleDice) {
+        if (((limits >>> dice.number) & 1) === 0) continue
+        now = Math.max(now, dice.busyUntil - BURST)
+        dice.busyUntil = Math.max(now, dice.busyUntil) + bytes * dice.byteTime
       }
       return now
     },

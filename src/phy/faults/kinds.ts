@@ -17,7 +17,7 @@ const flipBits: Damage = (bytes, at, length, seed) => {
   }
 }
 
-/** Effects: the packet is lost, duplicated, overtaken by later ones, or its bytes change. */
+/** Effects: the packet is lost, duplicated, overtaken by later packets, or its bytes are changed. */
 type Effect = 'lose' | 'repeat' | 'overtake' | Damage
 
 const effects: { readonly [K in FaultKind]: Effect } = {
@@ -29,16 +29,16 @@ const effects: { readonly [K in FaultKind]: Effect } = {
 
 const rows = faultKinds.map((kind, i) => ({ bit: 1 << i, counter: FaultKinds[kind].counter, effect: effects[kind] }))
 
-/** Kinds by the place of their bits. */
+/** Bit of each kind. */
 export const faultBits = Object.fromEntries(faultKinds.map((kind, i) => [kind, 1 << i])) as Record<FaultKind, number>
 
-/** Bit of a packet that a delay or a rate limit applies to. */
+/** Bit of a packet to which a delay or a rate limit applies. */
 export const WAIT = 1 << rows.length
 
-const bitsOf = (is: (effect: Effect) => boolean): number =>
-  rows.reduce((bits, { bit, effect }) => (is(effect) ? bits | bit : bits), 0)
+const bitsOf = (matches: (effect: Effect) => boolean): number =>
+  rows.reduce((bits, { bit, effect }) => (matches(effect) ? bits | bit : bits), 0)
 
-/** Bits of the kinds with the same effect. */
+/** Bits of the kinds with each effect. */
 export const LOSE = bitsOf(effect => effect === 'lose')
 export const REPEAT = bitsOf(effect => effect === 'repeat')
 export const OVERTAKE = bitsOf(effect => effect === 'overtake')

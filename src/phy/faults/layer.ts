@@ -1,10 +1,10 @@
 /*
- * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to what it sends
- * and receives. Rules may change at any time. While no rule applies to this device, the layer's functions are the
- * port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
+ * A fault layer: wraps any port and applies the fault rules (`--fault`, `userdma fault set`, rules.ts) to the packets
+ * that it sends and receives. Rules may change at any time. While no rule applies to this device, the layer's functions
+ * are the port's own, so it costs nothing; they are replaced when rules are set, each direction separately.
  *
- * Each device of a daemon has such a layer. A rule applies to received packets unless it names another direction, so a
- * packet between two devices of one daemon is subject to faults once. Randomness comes from seeds (dice.ts), time from
+ * Each device of a daemon has such a layer. A rule applies to received packets unless it selects another direction, so
+ * a packet between two devices of one daemon is subject to it once. Randomness comes from seeds (dice.ts), time from
  * the caller through `onTimeout`.
  */
 
@@ -18,29 +18,31 @@ import { createFaultySending } from './sending.ts'
 export interface FaultPort extends Port {
   readonly faults: FaultCounters
   /**
-   * Replaces the rules, those for other devices included; random sequences begin again, and delayed packets leave at
-   * once. `device`: its name from now on.
+   * Replaces all rules, including those for other devices. Random sequences restart, and delayed packets leave
+   * immediately. `device`: its new name.
    */
   setFaults(rules: readonly FaultRule[], device?: string): void
-  /** Counts of the present rules on this port, by rule. */
+  /** Counts of the current rules on this port, by rule. */
   ruleCounts(): FaultRuleCounts[]
 }
 
 const noReceiver = (): null => null
-const always = (): boolean => true
+const isAlwaysWaiting = (): boolean => true
 
 /** State behind the accessors of a layer. */
-interface Wrapping {
+interface LayerState {
   readonly port: Port
   listener: Port['receiver']
   viewer: PortTap | null
-  settle(): void
+  connect(): void
 }
 
 type Watched = Pick<Port, 'windowBytes' | 'sharedWindowBytes' | 'receiver' | 'wake' | 'tap'>
 
-/** Shared by all layers: an object with its own accessors is slow to read, and ports are read with every run. */
-const accessors: Watched & ThisType<Wrapping> = {
+/**
+ * Accessors in a shared prototype: an object with its own accessors is slow to read, and ports are read for every run.
+ */
+const accessors: Watched & ThisType<LayerState> = {
   get windowBytes() {
     return this.port.windowBytes
   },
@@ -52,7 +54,7 @@ const accessors: Watched & ThisType<Wrapping> = {
   },
   set receiver(wanted) {
     this.listener = wanted
-    this.settle()
+    this.connect()
   },
   get wake() {
     return this.port.wake
@@ -65,39 +67,39 @@ const accessors: Watched & ThisType<Wrapping> = {
   },
   set tap(wanted) {
     this.viewer = wanted
-    this.settle()
+    this.connect()
   },
 }
 
-/** `device`: the name that rules use. */
+/** `device`: its name in rules. */
 export const withFaults = (port: Port, device: string, initial: readonly FaultRule[] = []): FaultPort => {
   const faults = noFaultCounts()
   let rules: readonly FaultRule[] = []
   let name = device
   const diceFor = (direction: 'sent' | 'received') => createFaultDice(rules, name, direction, port.maxPackets)
-  let arriving = diceFor('received')
-  let leaving = diceFor('sent')
-  /** By flow that was ever opened, its record. */
+  let receivedDice = diceFor('received')
+  let sentDice = diceFor('sent')
+  /** Record of each flow, also of closed ones. */
   const flows: FlowAddress[] = []
 
-  const receiving = createFaultyReceiving(port, arriving, faults, () => layer.viewer)
-  const sending = createFaultySending(port, leaving, faults, flow => flows[flow])
+  const receiving = createFaultyReceiving(port, receivedDice, faults, () => layer.viewer)
+  const sending = createFaultySending(port, sentDice, faults, flow => flows[flow])
 
   /** Connects each direction with its half of the layer, or directly with the port. */
-  const settle = (): void => {
-    const inFaulty = arriving.active || !receiving.isIdle()
-    const outFaulty = leaving.active || !sending.isIdle()
-    // faults apply to packets only
+  const connect = (): void => {
+    const inFaulty = receivedDice.active || !receiving.isIdle()
+    const outFaulty = sentDice.active || !sending.isIdle()
+    // Faults apply to packets only, so messages without packets are off.
     port.receiver = inFaulty ? null : layer.listener
     layer.receiverOf = outFaulty ? noReceiver : port.receiverOf
-    layer.isWaiting = inFaulty ? always : port.isWaiting
+    layer.isWaiting = inFaulty ? isAlwaysWaiting : port.isWaiting
     layer.receive = inFaulty ? receiving.receive : port.receive
     layer.release = inFaulty ? release : port.release
     layer.commit = outFaulty ? sending.commit : port.commit
     layer.flush = outFaulty ? flush : port.flush
     layer.nextTimeout = inFaulty || outFaulty ? nextTimeout : port.nextTimeout
     layer.onTimeout = inFaulty || outFaulty ? onTimeout : port.onTimeout
-    // our half shows the tap what the inner port received, once its outcome is decided
+    // The layer shows received packets to the tap itself, after deciding about them.
     port.tap =
       layer.viewer === null || !inFaulty
         ? layer.viewer
@@ -107,11 +109,11 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
   const release = (): void => {
     receiving.release()
-    if (!arriving.active && receiving.isIdle()) settle()
+    if (!receivedDice.active && receiving.isIdle()) connect()
   }
   const flush = (): void => {
     sending.flush()
-    if (!leaving.active && sending.isIdle()) settle()
+    if (!sentDice.active && sending.isIdle()) connect()
   }
   const nextTimeout = (): number => Math.min(port.nextTimeout(), receiving.nextTimeout(), sending.nextTimeout())
   const onTimeout = (now: number): void => {
@@ -121,23 +123,23 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
   }
 
   const setFaults = (wanted: readonly FaultRule[], device = name): void => {
-    const corrupted = arriving.corrupts || leaving.corrupts
+    const corrupted = receivedDice.corrupts || sentDice.corrupts
     rules = wanted
     name = device
-    arriving = diceFor('received')
-    leaving = diceFor('sent')
-    const corrupts = arriving.corrupts || leaving.corrupts
+    receivedDice = diceFor('received')
+    sentDice = diceFor('sent')
+    const corrupts = receivedDice.corrupts || sentDice.corrupts
     if (corrupts !== corrupted) port.requireSeal(corrupts ? 1 : -1)
-    receiving.setDice(arriving)
-    sending.setDice(leaving)
-    settle()
+    receiving.setDice(receivedDice)
+    sending.setDice(sentDice)
+    connect()
   }
 
-  const own: Omit<FaultPort, keyof Watched> & Wrapping = {
+  const own: Omit<FaultPort, keyof Watched> & LayerState = {
     port,
     listener: port.receiver,
     viewer: null,
-    settle,
+    connect: connect,
     arena: port.arena,
     scratch: port.scratch,
     counters: port.counters,
@@ -149,7 +151,9 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     setFaults,
     ruleCounts: () =>
       rules.map((_, i) =>
-        sumFaultRuleCounts([arriving, leaving].map(({ counts }) => counts[i]).filter(counts => counts !== undefined)),
+        sumFaultRuleCounts(
+          [receivedDice, sentDice].map(({ counts }) => counts[i]).filter(counts => counts !== undefined),
+        ),
       ),
 
     addAddress: port.addAddress,
@@ -182,16 +186,16 @@ export const withFaults = (port: Port, device: string, initial: readonly FaultRu
     nextTimeout: port.nextTimeout,
     onTimeout: port.onTimeout,
     close: () => {
-      if (arriving.corrupts || leaving.corrupts) port.requireSeal(-1)
+      if (receivedDice.corrupts || sentDice.corrupts) port.requireSeal(-1)
       rules = []
-      arriving = diceFor('received')
-      leaving = diceFor('sent')
+      receivedDice = diceFor('received')
+      sentDice = diceFor('sent')
       receiving.close()
       sending.close()
       port.close()
     },
   }
-  const layer: FaultPort & Wrapping = Object.setPrototypeOf(own, accessors)
+  const layer: FaultPort & LayerState = Object.setPrototypeOf(own, accessors)
   if (initial.length > 0) setFaults(initial)
   return layer
 }

@@ -3,7 +3,7 @@
  * secrets.
  */
 
-/** Integers from 0 to 2^32 - 1, evenly spread; only the lower 32 bits of `seed` count. */
+/** Integers from 0 to 2^32 - 1, uniformly distributed; only the lower 32 bits of `seed` count. */
 export const createRandom = (seed: number): (() => number) => {
   let state = seed | 0
   return () => {

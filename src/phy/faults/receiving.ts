@@ -1,7 +1,7 @@
 /*
  * The receiving half of a fault layer: received packets are dropped, duplicated, reordered, corrupted and delayed
- * before the device gets them. Bits are flipped without changing the ICRC, as a bad cable flips them. A run is split
- * where a fault applies; delayed packets are received from a part of the arena that the port lends.
+ * before the device gets them. Corrupting flips bits without changing the ICRC, as a bad cable does. A run is split
+ * where a fault applies; delayed packets are received from a part of the arena that the port provides.
  */
 import type { FaultCounters } from '../../spec/faults.ts'
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
@@ -18,7 +18,7 @@ import {
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import type { FaultDice } from './dice.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './limits.ts'
+import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultyReceiving {
   /** As in `Port`. */
@@ -26,9 +26,9 @@ export interface FaultyReceiving {
   release(): void
   nextTimeout(): number
   onTimeout(now: number): void
-  /** Replaces the decisions; those made for the rest of a run are dropped, and delayed packets leave. */
+  /** Replaces the decisions. Those for the rest of the current run are cleared, and delayed packets leave. */
   setDice(dice: FaultDice): void
-  /** Nothing is delayed, and no run of the inner port is in progress: the inner port can be used directly. */
+  /** Whether nothing is delayed and no run of the inner port is in progress: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
@@ -39,7 +39,7 @@ interface Tag {
   readonly outcome: TapOutcome
 }
 
-/** `tap`: sees what happened to packets. */
+/** `tap`: gets the outcome of each packet. */
 export const createFaultyReceiving = (
   port: Port,
   first: FaultDice,
@@ -48,20 +48,20 @@ export const createFaultyReceiving = (
 ): FaultyReceiving => {
   const { arena, counters } = port
   let dice = first
-  // the run of the inner port that is being received, from packet `next` on
+  // The run of the inner port that is being received; packets from `next` on were not delivered yet.
   const inner = emptyRun()
   let next = 0
   let packets = 0
-  /** The packet is received a second time. */
+  /** Packet to deliver a second time; -1: none. */
   let again = -1
-  /** Whether a run was delivered, or taken from the inner port, since the last release. */
+  /** Whether a run was delivered, and whether one was taken from the inner port, since the last release. */
   let hasDelivered = false
   let innerTaken = false
 
   const held = createDelayQueue<Tag>((limits, time, length, { from }) =>
     dice.departure(limits, time, length + ipBytes(from)),
   )
-  /** Part of the arena for delayed packets while the device reads them: its offset, -1 for none; its use, in bytes. */
+  /** Offset of the arena's part for delayed packets while the device reads them (-1: none), and bytes in use. */
   let room = -1
   let used = 0
 
@@ -76,8 +76,8 @@ export const createFaultyReceiving = (
   const lengthOf = (packet: number): number => (packet === packets - 1 ? inner.lastBytes : inner.packetBytes)
   const offsetOf = (packet: number): number => inner.offset + packet * inner.packetBytes
 
-  /** Fills `run` with packets [from, end) of the inner run. */
-  const pieceOf = (run: ReceivedRun, from: number, end: number): void => {
+  /** Sets `run` to packets [from, end) of the inner run. */
+  const setPart = (run: ReceivedRun, from: number, end: number): void => {
     run.offset = offsetOf(from)
     run.packetBytes = inner.packetBytes
     run.count = end - from
@@ -89,7 +89,7 @@ export const createFaultyReceiving = (
   const single = emptyRun()
   const showPacket = (outcome: TapOutcome, packet: number): void => {
     if (tap() === null) return
-    pieceOf(single, packet, packet + 1)
+    setPart(single, packet, packet + 1)
     showTap(outcome, single)
   }
   const uncount = (length: number): void => {
@@ -101,14 +101,14 @@ export const createFaultyReceiving = (
     counters.receivedBytes += length
   }
 
-  /** Copies a packet; false if there is no space. */
+  /** Copies a packet to the delay queue; false if there is no space. */
   const hold = (packet: number, outcome: TapOutcome, passing: number, wait: number, limits: number): boolean => {
     if (room < 0) room = port.takeRoom(port.maxBytes)
     const tag = { from: inner.from, identification: inner.identification + packet, outcome }
     return room >= 0 && held.hold(arena.bytes, offsetOf(packet), lengthOf(packet), tag, passing, wait, limits)
   }
 
-  /** Changes bytes; true if the ICRC does not detect it (bits that it does not cover, or the same bit twice). */
+  /** Corrupts a packet; true if the ICRC is still correct (bits that it does not cover, or the same bit twice). */
   const corrupt = (packet: number, kinds: number): boolean => {
     const at = offsetOf(packet)
     const length = lengthOf(packet)
@@ -118,7 +118,7 @@ export const createFaultyReceiving = (
     return verifyIcrc(arena, at, length, flow, inner.identification + packet)
   }
 
-  /** Delays the packet; it is lost if the queue is full. */
+  /** Delays a packet; it is lost if the queue is full. */
   const delay = (packet: number, outcome: TapOutcome, late: number): boolean => {
     const { waits, limits } = dice.decisions
     const done = hold(packet, outcome, Number.POSITIVE_INFINITY, waits[packet] + late, limits[packet])
@@ -127,10 +127,10 @@ export const createFaultyReceiving = (
   }
 
   /**
-   * Applies the faults of a packet: true if it is received now, once or (`again`) twice; false if it is lost or
-   * delayed.
+   * Applies the faults of a packet. True if it is delivered now, once or, if `again` is set, twice; false if it is lost
+   * or delayed.
    */
-  const strike = (packet: number): boolean => {
+  const applyFaults = (packet: number): boolean => {
     const { actions, extras } = dice.decisions
     const action = actions[packet]
     const length = lengthOf(packet)
@@ -141,7 +141,7 @@ export const createFaultyReceiving = (
       return false
     }
     if (action & DAMAGE && !corrupt(packet, action & DAMAGE)) {
-      // both copies of a duplicated packet have the same bytes
+      // Both copies of a duplicated packet have the same bytes.
       const copies = action & REPEAT ? 2 : 1
       countHits(faults, action & REPEAT)
       counters.icrcErrors += copies
@@ -150,7 +150,7 @@ export const createFaultyReceiving = (
       return false
     }
     if (action & WAIT) {
-      const late = action & OVERTAKE ? REORDER_PATIENCE : 0
+      const late = action & OVERTAKE ? MAX_REORDER_DELAY : 0
       uncount(length)
       if (delay(packet, 'delayed', late)) {
         faults.delayed++
@@ -168,13 +168,16 @@ export const createFaultyReceiving = (
       return true
     }
     if (!(action & OVERTAKE)) return true
-    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)) return true
+    if (!hold(packet, 'reordered', 1 + (extras[packet] % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)) return true
     countHits(faults, action & OVERTAKE)
     uncount(length)
     return false
   }
 
-  /** Delivers a delayed packet that is ready, in the part of the arena for them; false if that is full now. */
+  /**
+   * Delivers a delayed packet that is ready, from the arena's part for them; false if there is none, or that part is
+   * full.
+   */
   const deliverDelayed = (run: ReceivedRun): boolean => {
     if (held.ready === 0 || used + MAX_DELAYED_BYTES > port.maxBytes) return false
     const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
@@ -195,7 +198,7 @@ export const createFaultyReceiving = (
   /** Delivers the next part of the inner run; false at its end. */
   const deliverPart = (run: ReceivedRun): boolean => {
     if (again >= 0) {
-      pieceOf(run, again, again + 1)
+      setPart(run, again, again + 1)
       again = -1
       recount(run.lastBytes)
       showTap('duplicated', run)
@@ -206,9 +209,9 @@ export const createFaultyReceiving = (
       const limit = Math.min(packets, from + held.untilNext())
       const { actions } = dice.decisions
       while (next < limit && actions[next] === 0) next++
-      // a fault applies to this packet
-      if (next === from && !strike(next++)) continue
-      pieceOf(run, from, next)
+      // A fault applies to this packet.
+      if (next === from && !applyFaults(next++)) continue
+      setPart(run, from, next)
       held.pass(next - from)
       showTap('passed', run)
       return true
@@ -230,10 +233,10 @@ export const createFaultyReceiving = (
           hasDelivered = true
           return true
         }
-        // ready packets wait for the release that frees the space
+        // Ready packets wait for the release, which frees space.
         if (held.ready > 0) return false
         if (!hasDelivered && innerTaken) {
-          // the device no longer uses any of this
+          // The device no longer uses any of the inner run.
           port.release()
           innerTaken = false
         }
@@ -259,11 +262,11 @@ export const createFaultyReceiving = (
       if (held.onTimeout(now)) port.wake?.()
     },
     setDice: wanted => {
-      // the inner port may have been used directly before
+      // The inner port may have been used directly until now.
       if (wanted.active && !dice.active) innerTaken = true
       dice = wanted
-      // decisions of the old rules no longer apply
-      dice.spare(packets)
+      // Decisions of the old rules no longer apply.
+      dice.clear(packets)
       held.readyAll()
       if (held.count > 0) port.wake?.()
     },

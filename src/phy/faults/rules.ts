@@ -1,11 +1,10 @@
 /*
  * Fault rules of `--fault` and `userdma fault set`: as text, `dir=sent,opcode=RC_ACKNOWLEDGE,drop=1%,seed=7`, and as
- * records. A rule has selectors, which say which packets it matches, and effects; every rule that matches a packet acts
- * on it. Several rules are separated by `;`.
+ * records. A rule has selectors, which select the packets that it matches, and effects; every rule that matches a
+ * packet acts on it. Several rules are separated by `;`.
  *
- * One table has the settings, their limits and their syntax; the parser, messages and text are made from it. Units are
- * those of tc-netem, but a share may also be a plain number (a probability), and a time without a unit is in
- * milliseconds.
+ * One table has the settings, their limits and their syntax; the parser and all texts use it. Units are those of
+ * tc-netem, except that a probability may also be a plain number, and a time without a unit is in milliseconds.
  */
 import { type FaultKind, FaultSettings, faultKinds } from '../../spec/faults.ts'
 import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
@@ -13,24 +12,24 @@ import { type OpcodeName, opcodes } from '../../spec/wire/opcodes.ts'
 export const faultDirections = ['received', 'sent', 'both'] as const
 export type FaultDirection = (typeof faultDirections)[number]
 
-/** Shares of packets that each kind of fault hits, 0 to 1. */
-type Shares = { readonly [K in FaultKind]: number }
+/** Probability of each kind of fault, 0 to 1. */
+type Probabilities = { readonly [K in FaultKind]: number }
 
-export interface FaultRule extends Shares {
-  /** Selectors: the device, empty: all; the direction: sent, received, or both; … */
+export interface FaultRule extends Probabilities {
+  /** Selectors: device (empty: all); direction; … */
   readonly device: string
   readonly dir: FaultDirection
-  /** … destination QPNs (BTH.destQP), empty: all; … */
+  /** … destination QPNs (BTH.destQP; empty: all); … */
   readonly qp: readonly number[]
   /** … opcode names, in which `*` stands for any letters, or numbers (0x11); empty: all. */
   readonly opcode: readonly string[]
-  /** Effects, beside the shares of each kind: delay of every packet in milliseconds … */
+  /** Effects, in addition to the kinds of faults: delay of every packet in milliseconds … */
   readonly delay: number
-  /** … and its random variation, up to so many milliseconds more or less. */
+  /** … and its random variation in both directions. */
   readonly jitter: number
-  /** Rate limit, bits per second, IP headers included; 0: none. */
+  /** Rate limit in bits per second, including IP headers; 0: unlimited. */
   readonly rate: number
-  /** Seed of the random sequence: the same seed and packets give the same faults. */
+  /** Seed of the random sequence: the same seed and packets result in the same faults. */
   readonly seed: number
 }
 
@@ -43,20 +42,20 @@ interface Setting<T> {
   readonly allowed: string
 }
 
-/** Decimals that are kept, so that written numbers read as the same again. */
+/** Decimals that are written, so that a written number is read back as the same. */
 const DECIMALS = 12
 
-/** A number and its unit, as `number(text, units)`; undefined if it is neither. The unit '' is that of bare numbers. */
+/** A number with a unit of `units`, scaled; undefined for any other text. The unit '' is for numbers without a unit. */
 const number = (text: string, units: Readonly<Record<string, number>>): number | undefined => {
   const [, digits, unit] = /^([0-9]+\.?[0-9]*|\.[0-9]+)([a-z%]*)$/i.exec(text) ?? []
   const scale = digits === undefined ? undefined : units[unit.toLowerCase()]
-  // Twelve digits, so that 0.1 % is 0.001, and at most as many decimals as `plain` writes.
+  // Twelve digits, so that 0.1 % is 0.001; and no more decimals than `plain` writes.
   return scale === undefined ? undefined : Number(Number((Number(digits) * scale).toPrecision(12)).toFixed(DECIMALS))
 }
 const within = (value: number | undefined, min: number, max: number): number | undefined =>
   value !== undefined && value >= min && value <= max ? value : undefined
 
-/** Without an exponent, which `number` does not parse. */
+/** A number without an exponent, which `number` does not parse. */
 const plain = (value: number): string => value.toFixed(DECIMALS).replace(/\.?0+$/, '')
 
 const probability: Setting<number> = {
@@ -83,7 +82,7 @@ const integer = (text: string, max: number): number | undefined =>
 const all = <T>(values: readonly (T | undefined)[]): readonly T[] | undefined =>
   values.includes(undefined) ? undefined : (values as readonly T[])
 
-/** Numbers of the opcodes that match a pattern. */
+/** The opcodes that match a pattern. */
 const opcodesOf = (pattern: string): number[] => {
   const fixed = integer(pattern, 255)
   if (fixed !== undefined) return [fixed]
@@ -108,9 +107,9 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
     allowed: faultDirections.join(', '),
   },
   qp: {
-    read: text => all(text.split('+').map(one => integer(one, 0xff_ffff))),
+    read: text => all(text.split('+').map(qpn => integer(qpn, 0xff_ffff))),
     write: qps => qps.map(qpn => `0x${qpn.toString(16)}`).join('+'),
-    allowed: 'a number of a queue pair from 0 to 0xffffff, or several with + between them',
+    allowed: 'a QPN from 0 to 0xffffff, or several separated by +',
   },
   opcode: {
     read: text => {
@@ -118,7 +117,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
       return patterns.every(pattern => opcodesOf(pattern).length > 0) ? patterns : undefined
     },
     write: patterns => patterns.join('+'),
-    allowed: `an opcode as traces have it (${example}), a pattern (RC_READ_RESP_*) or a number, or several with + between them`,
+    allowed: `an opcode name of traces (${example}), a pattern (RC_READ_RESP_*) or a number, or several separated by +`,
   },
   ...ofKinds(probability),
   delay: milliseconds,
@@ -133,7 +132,7 @@ const settings: { readonly [N in Name]: Setting<FaultRule[N]> } = {
 const names = Object.keys(FaultSettings) as Name[]
 const effects: readonly (FaultKind | 'delay' | 'jitter' | 'rate')[] = [...faultKinds, 'delay', 'jitter', 'rate']
 
-/** A rule for all received packets without effects. */
+/** A rule for all received packets, without effects. */
 export const noFaults: FaultRule = {
   device: '',
   dir: 'received',
@@ -146,13 +145,13 @@ export const noFaults: FaultRule = {
   seed: 1,
 }
 
-/** Maximum rules at a time. */
+/** Maximum number of rules at a time. */
 export const MAX_RULES = 32
 
 /** Whether the rule has any effect. */
 export const isActive = (rule: FaultRule): boolean => effects.some(name => rule[name] > 0)
 
-/** Numbers of the opcodes that the rule matches; empty for all. */
+/** The opcodes that the rule matches; empty for all. */
 export const opcodeNumbers = (rule: FaultRule): readonly number[] => rule.opcode.flatMap(opcodesOf)
 
 const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
@@ -163,8 +162,8 @@ const readSetting = <N extends Name>(name: N, text: string): FaultRule[N] => {
 }
 
 /**
- * The record of one rule; settings that are not named are as in `noFaults`, and the empty text is `noFaults`. Throws an
- * Error that names the setting, its value and what is allowed.
+ * Parses one rule. Settings that are not given are as in `noFaults`; empty text is `noFaults`. Throws an Error with the
+ * setting, its value and what is allowed.
  */
 export const parseRule = (text: string): FaultRule => {
   const given = new Map<Name, string>()
@@ -181,14 +180,14 @@ export const parseRule = (text: string): FaultRule => {
   }
   if (rule.jitter > rule.delay)
     throw new Error(
-      `fault jitter=${rule.jitter}: more than delay=${rule.delay}, and no packet can arrive before it was sent`,
+      `fault jitter=${rule.jitter}: more than delay=${rule.delay}; no packet can arrive before it was sent`,
     )
   if (given.size > 0 && !effects.some(name => given.has(name)))
-    throw new Error(`fault "${text}": it does not say what happens to packets; add one of ${effects.join(', ')}`)
+    throw new Error(`fault "${text}": the rule has no effect; add one of ${effects.join(', ')}`)
   return rule
 }
 
-/** The text that `parseRule` reads back as the same record: only what differs from `noFaults`, in a fixed order. */
+/** The text of a rule for `parseRule`: only settings that differ from `noFaults`, in a fixed order. */
 export const formatRule = (rule: FaultRule): string => {
   const text = <N extends Name>(name: N): string => `${name}=${settings[name].write(rule[name])}`
   return names
@@ -197,7 +196,7 @@ export const formatRule = (rule: FaultRule): string => {
     .join(',')
 }
 
-/** All rules of a text that have an effect, in order. Throws as `parseRule`, and for more than MAX_RULES. */
+/** Parses rules; those without an effect are omitted. Throws as `parseRule`, and for more than MAX_RULES. */
 export const parseFaults = (text: string): FaultRule[] => {
   const rules = text.split(';').map(parseRule).filter(isActive)
   if (rules.length > MAX_RULES)
@@ -205,5 +204,5 @@ export const parseFaults = (text: string): FaultRule[] => {
   return rules
 }
 
-/** The text that `parseFaults` reads back as the same rules. */
+/** The text of rules for `parseFaults`. */
 export const formatFaults = (rules: readonly FaultRule[]): string => rules.map(formatRule).join(';')

@@ -1,7 +1,7 @@
 /*
  * The sending half of a fault layer: packets are dropped, duplicated, reordered, corrupted and delayed before they are
- * sent, so that peers on other machines see the faults. The port seals a run when it is committed; bits are flipped
- * after that, before the run is sent. Delayed packets are sent at the end of a turn, when the device has no
+ * sent, so that peers on other machines see the faults. The port writes the ICRCs of a run when it is committed; bits
+ * are flipped after that, before the run is sent. Delayed packets are sent at the end of a poll, when the device has no
  * reservation; their flow stays open until then.
  */
 
@@ -10,7 +10,7 @@ import type { FlowAddress, Port } from '../port.ts'
 import { createDelayQueue, type DelayedPacket, MAX_DELAYED_BYTES } from './delay-queue.ts'
 import type { FaultDice } from './dice.ts'
 import { countHits, DAMAGE, damage, LOSE, OVERTAKE, REPEAT, WAIT } from './kinds.ts'
-import { ipBytes, MAX_REORDER_DISTANCE, REORDER_PATIENCE } from './limits.ts'
+import { ipBytes, MAX_REORDER_DELAY, MAX_REORDER_DISTANCE } from './limits.ts'
 
 export interface FaultySending {
   /** As in `Port`. */
@@ -21,15 +21,15 @@ export interface FaultySending {
   onTimeout(now: number): void
   /** Replaces the decisions; delayed packets are sent. */
   setDice(dice: FaultDice): void
-  /** Nothing is delayed: the inner port can be used directly. */
+  /** Whether nothing is delayed: the inner port can be used directly. */
   isIdle(): boolean
   close(): void
 }
 
 interface Tag {
   readonly flow: number
-  /** Kinds that change the packet when it leaves (bits of DAMAGE), and their random bits. */
-  readonly spoilt: number
+  /** Bits of the kinds that change the packet when it is sent (DAMAGE), and their random bits. */
+  readonly damageBits: number
   readonly seed: number
 }
 
@@ -45,18 +45,18 @@ export const createFaultySending = (
   const held = createDelayQueue<Tag>((limits, time, length, { flow }) =>
     dice.departure(limits, time, length + ipBytes(flowOf(flow))),
   )
-  /** By flow: its delayed packets, and pending closes, which follow when they have been sent. */
-  const holding = new Map<number, { packets: number; closes: number }>()
+  /** By flow: number of its delayed packets, and of pending closes, which are executed when these were sent. */
+  const delayedByFlow = new Map<number, { packets: number; closes: number }>()
 
   const closeFlow = (flow: number): void => {
-    const use = holding.get(flow)
+    const use = delayedByFlow.get(flow)
     if (use === undefined) port.closeFlow(flow)
     else use.closes++
   }
-  const left = (flow: number): void => {
-    const use = holding.get(flow)
+  const delayedPacketSent = (flow: number): void => {
+    const use = delayedByFlow.get(flow)
     if (use === undefined || --use.packets > 0) return
-    holding.delete(flow)
+    delayedByFlow.delete(flow)
     for (let i = 0; i < use.closes; i++) port.closeFlow(flow)
   }
 
@@ -64,24 +64,24 @@ export const createFaultySending = (
     at: number,
     length: number,
     flow: number,
-    spoilt: number,
+    damageBits: number,
     seed: number,
     passing: number,
     wait: number,
     limits: number,
   ): boolean => {
-    if (!held.hold(arena.bytes, at, length, { flow, spoilt, seed }, passing, wait, limits)) {
+    if (!held.hold(arena.bytes, at, length, { flow, damageBits: damageBits, seed }, passing, wait, limits)) {
       faults.overflowed++
       return false
     }
-    const use = holding.get(flow)
-    if (use === undefined) holding.set(flow, { packets: 1, closes: 0 })
+    const use = delayedByFlow.get(flow)
+    if (use === undefined) delayedByFlow.set(flow, { packets: 1, closes: 0 })
     else use.packets++
     return true
   }
 
-  /** Applies the faults of a packet: true if it is sent now. */
-  const strike = (packet: number, at: number, length: number, flow: number): boolean => {
+  /** Applies the faults of a packet; true if it is sent now. */
+  const applyFaults = (packet: number, at: number, length: number, flow: number): boolean => {
     const { actions, extras, waits, limits } = dice.decisions
     const action = actions[packet]
     if (action & LOSE) {
@@ -89,22 +89,22 @@ export const createFaultySending = (
       return false
     }
     countHits(faults, action & (DAMAGE | REPEAT))
-    const spoilt = action & DAMAGE
+    const damageBits = action & DAMAGE
     const seed = extras[packet]
     const wait = waits[packet]
     if (action & REPEAT) {
-      hold(at, length, flow, spoilt, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
+      hold(at, length, flow, damageBits, seed, action & WAIT ? Infinity : 0, wait, limits[packet])
     }
     if (action & WAIT) {
-      const late = action & OVERTAKE ? REORDER_PATIENCE : 0
-      if (!hold(at, length, flow, spoilt, seed, Infinity, wait + late, limits[packet])) return false
+      const late = action & OVERTAKE ? MAX_REORDER_DELAY : 0
+      if (!hold(at, length, flow, damageBits, seed, Infinity, wait + late, limits[packet])) return false
       faults.delayed++
       countHits(faults, action & OVERTAKE)
       return false
     }
     if (
       action & OVERTAKE &&
-      hold(at, length, flow, spoilt, seed, 1 + (seed % MAX_REORDER_DISTANCE), REORDER_PATIENCE, 0)
+      hold(at, length, flow, damageBits, seed, 1 + (seed % MAX_REORDER_DISTANCE), MAX_REORDER_DELAY, 0)
     ) {
       countHits(faults, action & OVERTAKE)
       return false
@@ -112,14 +112,14 @@ export const createFaultySending = (
     return true
   }
 
-  const sendNow = (at: number, length: number, flow: number, spoilt: number, seed: number): void => {
+  const sendNow = (at: number, length: number, flow: number, damageBits: number, seed: number): void => {
     port.commit(at, length, 1, length, flow)
-    damage(arena.bytes, at, length, spoilt, seed)
+    damage(arena.bytes, at, length, damageBits, seed)
   }
 
-  /** Sends delayed packets that are ready, while the port takes them. */
+  /** Sends delayed packets that are ready, while the port accepts them. */
   const sendDelayed = (): void => {
-    // the second copy is not delayed
+    // Lets the second copies leave, which nothing needs to pass.
     held.pass(0)
     let at = 0
     let end = 0
@@ -131,17 +131,17 @@ export const createFaultySending = (
       }
       const { bytes, offset, length, tag } = held.take() as DelayedPacket<Tag>
       arena.bytes.set(bytes.subarray(offset, offset + length), at)
-      sendNow(at, length, tag.flow, tag.spoilt, tag.seed)
+      sendNow(at, length, tag.flow, tag.damageBits, tag.seed)
       at += (length + 63) & ~63
-      left(tag.flow)
+      delayedPacketSent(tag.flow)
     }
   }
 
   return {
     commit: (offset, packetBytes, count, lastBytes, flow) => {
-      // the inner port refuses a run outside of the arena
-      const inside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
-      if (!inside || !dice.decide(arena.view, offset, packetBytes, count)) {
+      // The inner port throws for a run outside of the arena.
+      const isInside = offset >= 0 && offset + (count - 1) * packetBytes + lastBytes <= arena.bytes.length
+      if (!isInside || !dice.decide(arena.view, offset, packetBytes, count)) {
         port.commit(offset, packetBytes, count, lastBytes, flow)
         held.pass(count)
         return
@@ -154,7 +154,7 @@ export const createFaultySending = (
         if (next > from) port.commit(at, packetBytes, next - from, next === count ? lastBytes : packetBytes, flow)
         else {
           const length = next === count - 1 ? lastBytes : packetBytes
-          if (!strike(next++, at, length, flow)) continue
+          if (!applyFaults(next++, at, length, flow)) continue
           sendNow(at, length, flow, actions[from] & DAMAGE, extras[from])
         }
         held.pass(next - from)
@@ -165,7 +165,7 @@ export const createFaultySending = (
       port.flush()
     },
     closeFlow,
-    // packets that are ready are sent even if nothing else is: there may be no other turn of sending
+    // Ready packets are sent even if nothing else is: there may be no other poll.
     nextTimeout: () => (held.ready > 0 ? 0 : held.nextTimeout()),
     onTimeout: now => {
       if (!held.onTimeout(now) && held.ready === 0) return
@@ -180,8 +180,8 @@ export const createFaultySending = (
     isIdle: () => held.count === 0,
     close: () => {
       held.clear()
-      for (const [flow, { closes }] of holding) for (let i = 0; i < closes; i++) port.closeFlow(flow)
-      holding.clear()
+      for (const [flow, { closes }] of delayedByFlow) for (let i = 0; i < closes; i++) port.closeFlow(flow)
+      delayedByFlow.clear()
     },
   }
 }

@@ -1,25 +1,25 @@
 /*
- * Limits of runs, and checks of committed runs. A violation is our own mistake, so it throws. Called once per run.
+ * Limits of runs, and checks of committed runs, once per run. A violation is a bug, so it throws.
  */
 
 /**
- * The largest run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls at both ends,
- * which count less in larger ones (measured for 1 MiB between two processes: 64 KiB at a time 0.77 of the speed of one
- * run, 128 KiB 0.88, 256 KiB 0.93); beyond that it would leave the L2 cache.
+ * Maximum bytes of a run: 64 packets of path MTU 4096, or 990 of path MTU 256. Every run costs system calls on both
+ * sides, which matter less in larger runs (measured for 1 MiB between two processes: in runs of 64 KiB 0.77 of the
+ * speed of one run, 128 KiB 0.88, 256 KiB 0.93); a still larger run would not fit in the L2 cache.
  */
 export const RUN_BYTES = 270336
 export const RUN_PACKETS = 1024
-/** BTH and ICRC. */
+/** Bytes of BTH and ICRC. */
 export const SHORTEST_PACKET = 16
 
-/** RangeError if `bytes` are more than a run has. */
+/** Throws a RangeError if `bytes` exceeds the maximum of a run. */
 export const requireRunBytes = (bytes: number): void => {
   if (bytes > RUN_BYTES) throw new RangeError(`a run has at most ${RUN_BYTES} bytes, not ${bytes}`)
 }
 
 /**
- * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it lies in the reservation from
- * `begin` to `end`, -1 if there is none. Returns where it ends. Throws Error, or RangeError.
+ * Checks a run of `count` packets of `size` bytes, the last of `last`, at `offset`: it must be inside the reservation
+ * from `begin` to `end` (-1: none). Returns its end. Throws Error or RangeError.
  */
 export const requireRun = (
   offset: number,
@@ -33,7 +33,7 @@ export const requireRun = (
   const runEnd = offset + (count - 1) * size + last
   if (count < 1 || count > RUN_PACKETS || last < SHORTEST_PACKET || last > size || offset < begin || runEnd > end)
     throw new RangeError(
-      `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} does not fit the room reserved`,
+      `a run of ${count} packets of ${size} bytes, the last of ${last}, at ${offset} is not inside the reservation`,
     )
   return runEnd
 }

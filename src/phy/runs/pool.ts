@@ -1,29 +1,29 @@
 /*
  * Buffers of one size in an arena, shared by the ports of a link so that none can starve another: each port has a few
- * guaranteed ones, and the rest is first come, first served. A buffer counts for the port that took it until the
+ * guaranteed buffers, and the others are first come, first served. A buffer counts for the port that took it until the
  * receiver has released it.
  */
 
 export interface RunPool {
   readonly size: number
-  /** Takes a buffer for `owner`; -1 when its share is used and no other is free. */
+  /** Takes a buffer for `owner`; -1 if its guaranteed ones are used and no other is available. */
   take(owner: number): number
   give(buffer: number): void
   offsetOf(buffer: number): number
-  /** The buffer in which an offset of the arena lies, or -1. */
+  /** The buffer that contains an offset of the arena; -1 if there is none. */
   bufferAt(offset: number): number
   ownerOf(buffer: number): number
   addOwner(owner: number): void
   removeOwner(owner: number): void
-  /** Buffers of an owner in use. */
+  /** Number of the owner's buffers in use. */
   usedBy(owner: number): number
-  /** Free buffers. */
+  /** Number of free buffers. */
   free(): number
 }
 
 /**
- * `count` buffers of `size` bytes from `base` on, for owners 0 … `owners` - 1. `share`: guaranteed buffers of each
- * owner; with many owners fewer, but at least one, half of the buffers in all.
+ * `count` buffers of `size` bytes at `base`, for owners 0 … `owners` - 1. `share`: number of guaranteed buffers of each
+ * owner; fewer with many owners, but at least one, so that at most half of all buffers are guaranteed.
  */
 export const createRunPool = (base: number, size: number, count: number, owners: number, share: number): RunPool => {
   const stack = Int32Array.from({ length: count }, (_, i) => count - 1 - i)
@@ -32,7 +32,7 @@ export const createRunPool = (base: number, size: number, count: number, owners:
   const present = new Uint8Array(owners)
   let free = count
   let guarantee = share
-  /** Buffers that must stay free for the guarantees of others. */
+  /** Number of buffers that must stay free for the guarantees of other owners. */
   let owed = 0
 
   const settle = (): void => {
@@ -56,7 +56,7 @@ export const createRunPool = (base: number, size: number, count: number, owners:
     },
     give: buffer => {
       const o = owner[buffer]
-      if (o < 0) throw new Error(`run buffer ${buffer} was given back twice`)
+      if (o < 0) throw new Error(`run buffer ${buffer} was released twice`)
       owner[buffer] = -1
       stack[free++] = buffer
       if (--used[o] < guarantee && present[o]) owed++

@@ -1,26 +1,26 @@
 /*
- * Records of the runs in flight on a link: buffer, place, sizes, flow. They are rows of typed arrays that are replaced
- * when they grow (read them from the table each time), linked by `next` into a receiver's queue or the free list. A
- * buffer may hold many runs, so only their bytes bound their number.
+ * Records of the runs in flight on a link: buffer, offset, sizes, flow. They are rows of typed arrays, linked by `next`
+ * into a receiver's queue or the free list. The arrays are replaced when they grow, so read them from the table each
+ * time. A buffer may contain many runs, so only the bytes of the buffers limit their number.
  */
 
 export interface RunRecords {
   buffer: Int32Array
-  /** Of the first packet, in the arena. */
+  /** Offset of the first packet in the arena. */
   offset: Int32Array
   packetBytes: Int32Array
   count: Int32Array
   lastBytes: Int32Array
   flow: Int32Array
-  /** 1 when the ICRCs are in place. */
+  /** 1 when the ICRCs are written. */
   sealed: Uint8Array
-  /** The run behind it, -1 for none. */
+  /** The next run; -1: none. */
   next: Int32Array
-  /** First free record, -1 if all are used. */
+  /** The first free record; -1: none. */
   free: number
 }
 
-/** A table with room for `count` runs, at least one, before it grows. */
+/** A table of `count` records (at least one), which grows. */
 export const createRunRecords = (count: number): RunRecords => {
   const column = (): Int32Array => new Int32Array(count)
   const records = {
@@ -38,7 +38,7 @@ export const createRunRecords = (count: number): RunRecords => {
   return records
 }
 
-/** Puts the records from `from` on into the free list, the lowest first. */
+/** Adds the records from `from` on to the free list, lowest first. */
 const addFree = (records: RunRecords, from: number): void => {
   const { next } = records
   for (let run = next.length - 1; run >= from; run--) {
@@ -49,25 +49,25 @@ const addFree = (records: RunRecords, from: number): void => {
 
 const grow = (records: RunRecords): void => {
   const before = records.next.length
-  const bigger = (old: Int32Array): Int32Array => {
-    const made = new Int32Array(before * 2)
-    made.set(old)
-    return made
+  const doubled = (old: Int32Array): Int32Array => {
+    const copy = new Int32Array(before * 2)
+    copy.set(old)
+    return copy
   }
-  records.buffer = bigger(records.buffer)
-  records.offset = bigger(records.offset)
-  records.packetBytes = bigger(records.packetBytes)
-  records.count = bigger(records.count)
-  records.lastBytes = bigger(records.lastBytes)
-  records.flow = bigger(records.flow)
+  records.buffer = doubled(records.buffer)
+  records.offset = doubled(records.offset)
+  records.packetBytes = doubled(records.packetBytes)
+  records.count = doubled(records.count)
+  records.lastBytes = doubled(records.lastBytes)
+  records.flow = doubled(records.flow)
   const sealed = new Uint8Array(before * 2)
   sealed.set(records.sealed)
   records.sealed = sealed
-  records.next = bigger(records.next)
+  records.next = doubled(records.next)
   addFree(records, before)
 }
 
-/** A record for a new run at the end of its queue; its other columns are undefined. */
+/** Allocates a record for a run at the end of its queue; the caller sets the other columns. */
 export const allocateRecord = (records: RunRecords): number => {
   if (records.free < 0) grow(records)
   const run = records.free

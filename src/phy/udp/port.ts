@@ -1,8 +1,8 @@
 /*
- * The UDP port: runs of packets are sent and received on real sockets, port 4791 of the device's addresses (RoCEv2,
+ * The UDP port: sends and receives runs of packets on real sockets, at port 4791 of the device's addresses (RoCEv2,
  * InfiniBand Architecture Specification, annex A17; docs/decisions/udp.md). Devices of this daemon, of other daemons
- * and of other vendors are all reached in this way. This file has addresses, flows and interface changes; sending.ts
- * and receiving.ts have the rest.
+ * and of other vendors are all reached this way. This file has addresses, flows and interface changes; sending.ts and
+ * receiving.ts have the rest.
  */
 import { EADDRINUSE, EADDRNOTAVAIL, SystemError } from '../../host/errno.ts'
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -25,11 +25,11 @@ export interface UdpPort extends Port {
 }
 
 export interface UdpPortOptions {
-  /** Largest IP packet of the interface, bytes. */
+  /** Maximum IP packet of the interface, bytes. */
   readonly mtu: number
-  /** Its number, for link-local addresses. */
+  /** Index of the interface, for link-local addresses. */
   readonly interfaceIndex: number
-  /** `never`: no UDP_SEGMENT. Default `auto`. */
+  /** `never`: without UDP_SEGMENT. Default `auto`. */
   readonly cut?: 'auto' | 'never'
 }
 
@@ -68,7 +68,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     cut: cut === 'auto',
     tap,
     onBlocked: blocked => {
-      for (const one of watches) one?.update({ readable: true, writable: blocked })
+      for (const watcher of watches) watcher?.update({ readable: true, writable: blocked })
     },
   })
   const receiving = createUdpReceiving(batches, sockets, addresses, senders, counters, { tap, exact: () => seals > 0 })
@@ -99,8 +99,8 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       try {
         socket = openUdpSocket(address, ROCE_UDP_PORT, scope, claim)
       } catch (error) {
-        // the default GID of a RoCE device: an interface need not have it, and several devices of one interface share
-        // it
+        // The default GID of a RoCE device: an interface need not have that address, and several devices of one
+        // interface share it.
         const errno = error instanceof SystemError ? error.errno : 0
         if (isLinkLocal(address) && (errno === EADDRNOTAVAIL || errno === EADDRINUSE)) return
         throw error
@@ -118,17 +118,18 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       closeUdpSocket(socket)
       sockets[number] = undefined
       watches[number] = undefined
-      // packets queued for this socket are lost, and must not block others
+      // Packets queued for this socket are lost, and must not block others.
       sending.sendQueued()
     },
-    // a group is one more address to receive on; no flow leaves from it, so its number is free when it is left
+    // A group is one more address to receive on. It is not the source of any flow, so its number is freed when it is
+    // left.
     joinGroup: group => port.addAddress(group),
-    // the kernel ends memberships with their interface, without an error on the socket
+    // The kernel ends memberships with their interface, without an error on the socket.
     moveTo: index => {
       scope = index
       for (let flow = 0; flow < FLOWS; flow++)
         if (flows.isOpen(0, flow)) batches.setDestination(flow, flows.recordOf(flow).destination, ROCE_UDP_PORT, scope)
-      for (const group of addresses.filter((one, i) => sockets[i] !== undefined && isMulticast(one))) {
+      for (const group of addresses.filter((address, i) => sockets[i] !== undefined && isMulticast(address))) {
         port.removeAddress(group)
         port.addAddress(group)
       }
@@ -142,9 +143,9 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
     openFlow: address => {
       const socket = numberOf(address.source)
       if (sockets[socket] === undefined) {
-        const has = addresses.filter((one, i) => sockets[i] !== undefined && !isMulticast(one)).map(addressText)
+        const own = addresses.filter((known, i) => sockets[i] !== undefined && !isMulticast(known)).map(addressText)
         throw new RangeError(
-          `flow: this port has no address ${addressText(address.source)}; it has ${has.join(', ') || 'none'}`,
+          `flow: this port has no address ${addressText(address.source)}; it has ${own.join(', ') || 'none'}`,
         )
       }
       const flow = flows.open(0, address)
@@ -173,7 +174,7 @@ export const createUdpPort = ({ mtu, interfaceIndex, cut = 'auto' }: UdpPortOpti
       sending.sendQueued()
       closed = true
       receiving.clear()
-      for (const one of watches) one?.stop()
+      for (const watcher of watches) watcher?.stop()
       for (const socket of sockets) if (socket !== undefined) closeUdpSocket(socket)
       flows.closeAll(0)
     },

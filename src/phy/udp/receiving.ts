@@ -1,10 +1,10 @@
 /*
  * The receiving half of a UDP port: messages are read into buffers, several with one system call; each is a datagram,
- * or many that the kernel joined (UDP_GRO). A UDP socket does not show the IPv4 identification, which the ICRC covers,
- * so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check then
- * still detects.
+ * or many that the kernel joined (UDP_GRO). A UDP socket does not tell the IPv4 identification, which the ICRC covers,
+ * so it is derived from the ICRC (`findIdentification`); docs/reference/cli.md explains which errors the check still
+ * detects.
  *
- * Buffers are used in order, and again from the first once all have been delivered and released.
+ * Buffers are used in order, and from the first again when all have been delivered and released.
  */
 import type { UdpBatches, UdpSocket } from '../../host/net/udp.ts'
 import { countRightIcrcs, findIdentification } from '../../wire/icrc.ts'
@@ -12,7 +12,7 @@ import { emptyTappedRun, type PortCounters, type PortTap, type ReceivedRun, type
 import type { Senders } from './senders.ts'
 
 export interface ReceiveCounters extends PortCounters {
-  /** Packets whose IPv4 identification was not the expected one and was found from their ICRC. */
+  /** Packets whose IPv4 identification was not the expected one and was derived from their ICRC. */
   unexpectedIdentifications: number
 }
 
@@ -20,17 +20,17 @@ export interface UdpReceiving {
   /** As in `Port`. */
   receive(run: ReceivedRun): boolean
   release(): void
-  /** Drops packets that were received and not delivered. */
+  /** Drops packets that were received but not delivered. */
   clear(): void
 }
 
 export const RECEIVES = 32
-/** Maximum buffers that one call fills. */
+/** Maximum buffers filled by one call. */
 const AT_ONCE = 4
 /**
- * Bytes and packets that are delivered in one turn, until the release. ACKs are sent between turns, so a sender that
- * gets an ACK for part of its window never stalls. Each ACK costs both ends a system call, and on one processor a
- * context switch: a quarter of the window is worth that (measured: 64 KiB cost a third more processor time per byte).
+ * Maximum bytes and packets delivered per poll, until the release. ACKs are sent between polls, so a sender that gets
+ * an ACK for part of its window never stalls. Each ACK costs both sides a system call, and on one processor a context
+ * switch, so a poll delivers a quarter of the window (measured: with 64 KiB a third more processor time per byte).
  */
 const TURN_BYTES = 0x4_0000
 const TURN_PACKETS = 124
@@ -44,7 +44,7 @@ export const createUdpReceiving = (
   counters: ReceiveCounters,
   options: {
     readonly tap: () => PortTap | null
-    /** Whether the packets' identifications are needed: then they count up within a run. */
+    /** Whether exact identifications are needed: then they count up within a run. */
     readonly exact: () => boolean
   },
 ): UdpReceiving => {
@@ -53,21 +53,21 @@ export const createUdpReceiving = (
   let cursor = 0
   let packet = 0
   let got = 0
-  /** Identification of that packet, if it was already checked. */
+  /** Identification of that packet, if it was checked already. */
   let known = UNKNOWN
   let outstanding = false
-  /** Bytes and packets delivered in this turn. */
-  let handed = 0
-  let handedPackets = 0
+  /** Bytes and packets delivered in this poll. */
+  let deliveredBytes = 0
+  let deliveredPackets = 0
   const senderOf = new Int32Array(RECEIVES)
   const packetsIn = new Int32Array(RECEIVES)
-  /** The socket that was read last. */
+  /** Index of the socket that was read last. */
   let turn = 0
-  /** By socket: the turn in which it was found empty, so that it is not read again in this turn. */
+  /** By socket: the poll in which it was found empty; it is not read again in that poll. */
   let emptyInTurn = new Uint32Array(4)
   let turnNumber = 1
 
-  /** Reads the sockets in turn; false if none has a datagram, or no buffer is free. */
+  /** Reads the next socket that has datagrams; false if there is none, or no buffer is free. */
   const fill = (): boolean => {
     if (got === 0) senders.settle()
     const room = Math.min(AT_ONCE, RECEIVES - got)
@@ -79,7 +79,7 @@ export const createUdpReceiving = (
       if (socket === undefined || emptyInTurn[turn] === turnNumber) continue
       const filled = receive(socket, got, room)
       if (filled < room) emptyInTurn[turn] = turnNumber
-      // no datagram, or an ICMP error for one that was sent: neither ends the loop
+      // No datagram, or an ICMP error for one that was sent; neither ends the loop.
       if (filled <= 0) continue
       for (const end = got + filled; got < end; got++) {
         const length = lengths[got]
@@ -96,7 +96,7 @@ export const createUdpReceiving = (
     turnNumber = (turnNumber + 1) >>> 0
   }
 
-  const startAgain = (): void => {
+  const reuseBuffers = (): void => {
     if (cursor < got || outstanding) return
     cursor = 0
     got = 0
@@ -124,8 +124,8 @@ export const createUdpReceiving = (
   }
 
   /**
-   * How many packets from `index` on have right ICRCs with identifications that count up from `identification`, checked
-   * by one call; 0 where there are not several of one length.
+   * How many packets from `index` on have correct ICRCs with identifications that count up from `identification`,
+   * checked by one call; 0 unless there are several of equal length.
    */
   const countRight = (buffer: number, index: number, identification: number): number => {
     const packets = packetsIn[buffer]
@@ -143,7 +143,9 @@ export const createUdpReceiving = (
     return index === 0 && senders.peerCounts(senders.peerOf(sender)) ? 0 : senders.nextIdentification(sender)
   }
 
-  /** Makes packet `index` of the buffer at `cursor` the next one, or the first of the next buffer. */
+  /**
+   * Makes packet `index` of the buffer at `cursor` the next one, or, at the end, the first packet of the next buffer.
+   */
   const moveTo = (index: number): void => {
     packet = index
     if (index < packetsIn[cursor]) return
@@ -199,8 +201,8 @@ export const createUdpReceiving = (
     counters.receivedPackets += run.count
     const bytes = (run.count - 1) * run.packetBytes + run.lastBytes
     counters.receivedBytes += bytes
-    handed += bytes
-    handedPackets += run.count
+    deliveredBytes += bytes
+    deliveredPackets += run.count
     show('passed', buffer, from, run.count, first)
     moveTo(end)
     outstanding = true
@@ -209,11 +211,12 @@ export const createUdpReceiving = (
 
   return {
     receive: run => {
-      // everything read by one call is delivered: buffers are used again from the first, which is in the cache
-      if (cursor === got && (handed >= TURN_BYTES || handedPackets >= TURN_PACKETS)) return false
+      // After everything that one call read was delivered, buffers are used from the first again, which is in the
+      // cache.
+      if (cursor === got && (deliveredBytes >= TURN_BYTES || deliveredPackets >= TURN_PACKETS)) return false
       for (;;) {
         while (cursor < got) if (deliver(run)) return true
-        startAgain()
+        reuseBuffers()
         if (fill()) continue
         if (!outstanding) beginTurn()
         return false
@@ -221,10 +224,10 @@ export const createUdpReceiving = (
     },
     release: () => {
       outstanding = false
-      handed = 0
-      handedPackets = 0
+      deliveredBytes = 0
+      deliveredPackets = 0
       beginTurn()
-      startAgain()
+      reuseBuffers()
     },
     clear: () => {
       cursor = 0

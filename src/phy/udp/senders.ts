@@ -1,7 +1,7 @@
 /*
- * Senders to a UDP port: for each source (address, UDP port, traffic class, hop limit, and the local address) the
- * address record of its runs, the headers that its ICRCs cover, and the IPv4 identification to expect next. Any host
- * can send, so the table is bounded: it is cleared when it is full.
+ * Senders to a UDP port. For each source (address, UDP port, traffic class, hop limit, and the local address): the flow
+ * record of its runs, the headers that its ICRCs cover, and the next expected IPv4 identification. Any host can send,
+ * so the table is bounded: it is cleared when it is full.
  */
 import { ROCE_UDP_PORT } from '../../spec/wire/headers.ts'
 import { type Flow, makeFlow } from '../../wire/icrc.ts'
@@ -9,7 +9,7 @@ import type { FlowTable } from '../flow-table.ts'
 import { createKeyTable } from '../key-table.ts'
 import type { FlowAddress } from '../port.ts'
 
-/** Source of each receive buffer, as `UdpBatches` has it. */
+/** The source of each receive buffer, as in `UdpBatches`. */
 export interface SourceColumns {
   readonly addresses: ArrayLike<number>
   readonly ports: ArrayLike<number>
@@ -18,20 +18,20 @@ export interface SourceColumns {
 }
 
 export interface Senders {
-  /** The number of the source of a receive buffer that came to `destination`, the port's address number `local`. */
+  /** The number of the sender of a receive buffer to `destination`, which is the port's address number `local`. */
   find(batches: SourceColumns, buffer: number, destination: Uint8Array, local: number): number
   recordOf(sender: number): FlowAddress
   icrcFlowOf(sender: number): Flow
-  /** Its number among the peers of the flow table, -1 if no flow goes there. */
+  /** The sender's number among the peers of the flow table; -1 if no flow has it as destination. */
   peerOf(sender: number): number
-  /** The identification to try first: one more than the last one. */
+  /** The identification to try first: the last one plus 1. */
   nextIdentification(sender: number): number
   sawIdentification(sender: number, identification: number): void
-  /** Whether the peer has sent identification 0, as unconnected sockets of Linux do and rdma_rxe does not. */
+  /** Whether the peer has sent identification 0, as Linux's unconnected sockets do, but rdma_rxe does not. */
   peerCounts(peer: number): boolean
-  /** The number may mean another peer from now on. */
+  /** The number may be reused for another peer. */
   forgetPeer(peer: number): void
-  /** Called when no source is in use: the table may be cleared. */
+  /** Called when no sender number is in use: the table may be cleared. */
   settle(): void
 }
 
@@ -82,7 +82,7 @@ export const createSenders = (flows: FlowTable): Senders => {
       key[4] = (batches.ports[buffer] << 16) | (batches.trafficClasses[buffer] << 8) | batches.hopLimits[buffer]
       key[5] = local
       const sender = table.find(key, 0)
-      // the port's address number may mean another group than before
+      // The port's address number may be that of another group by now.
       return sender >= 0 && records[sender].destination === destination ? sender : add(destination)
     },
     recordOf: sender => records[sender],

@@ -1,9 +1,9 @@
 /*
  * The completer: from response packets to completions of send WQEs (InfiniBand Architecture Specification, volume 1,
- * clauses 9.7.5, 9.7.6 and 9.7.8). Steps: is the PSN outstanding, which WQEs does it acknowledge, what does it say
- * about the next one. A READ or atomic is acknowledged by its own response only, so a later ACK means that the response
- * was lost. Losses are repaired by go-back-N (transport/requester/requester.ts); this file decides when to go back and
- * when to give up.
+ * clauses 9.7.5, 9.7.6 and 9.7.8). Steps: check that the PSN is outstanding, complete the WQEs that it acknowledges,
+ * and handle what the packet says about the next one. A READ or atomic is acknowledged only by its own response, so an
+ * ACK for a later PSN means that the response was lost. Losses are repaired by go-back-N
+ * (transport/requester/requester.ts); this file decides when to go back and when to give up.
  */
 
 import { because, type Cause } from '../../spec/causes.ts'
@@ -43,10 +43,10 @@ const ATOMIC_ACK_AT = headerAt.AtomicAckETH
 const FLAGS_OF = opcodeFlags
 const HEADER_BYTES = opcodeHeaderBytes
 const { ACK, RNR_NAK, NAK } = syndromeKind
-/** 7 means no limit for rnr_retry only; retry_cnt 7 is seven. */
-const ENDLESS = 7
+/** 7 means unlimited for rnr_retry only; retry_cnt 7 means seven. */
+const UNLIMITED = 7
 
-/** Status of the request that a NAK code refuses; 0 for reserved codes, which are ignored. */
+/** Status of a request by NAK code; 0 for reserved codes, which are ignored. */
 const nakStatus = new Uint8Array(32)
 nakStatus[nakCode.INVALID_REQUEST] = REM_INV_REQ_ERR
 nakStatus[nakCode.REMOTE_ACCESS] = REM_ACCESS_ERR
@@ -60,16 +60,16 @@ const nakCauses: Readonly<Record<number, Cause>> = {
   [nakCode.INVALID_RD_REQUEST]: because('NAK_INVALID_RD', {}),
 }
 
-/** The response does not match the oldest request. */
+/** Fails the oldest request because the response does not match it. */
 const failResponse = (s: EngineState, row: number): void => {
   const opcode = s.pool[s.rows[row * QP.WORDS + QP.REQ_HEAD] + WQE.WR + Send.OPCODE]
   failOldest(s, row, BAD_RESP_ERR, because('BAD_RESPONSE', { opcode }))
 }
 
-/** The data of a response cannot be written. */
+/** Fails the oldest request because the data of the response cannot be written. */
 const failPlacement = (s: EngineState, row: number): void => failOldest(s, row, LOC_PROT_ERR, takeCause(s))
 
-/** A response packet (checked by `checkPacket`) for a QP in RTS or SQD. */
+/** Handles a response packet, checked by `checkPacket`, of a QP in RTS or SQD. */
 export const onResponse = (
   s: EngineState,
   row: number,
@@ -84,7 +84,7 @@ export const onResponse = (
   const psn = bthPsn(view, at)
   const ahead = psnDistance(w[base + QP.COMP_PSN], psn)
   if (w[base + QP.REQ_HEAD] === 0 || ahead >= psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_MAX_PSN])) {
-    s.counters.dropped++ // acknowledged already, or never sent
+    s.counters.dropped++ // acknowledged already, or not sent yet
     return
   }
   const opcode = bthOpcode(view, at)
@@ -95,7 +95,7 @@ export const onResponse = (
   else onAtomicResponse(s, row, arena, at + ATOMIC_ACK_AT[opcode], ahead, now)
 }
 
-/** ACK, RNR NAK and NAK; `ahead` is the PSN's distance from the oldest unacknowledged one. */
+/** Handles ACK, RNR NAK and NAK. `ahead`: distance of the PSN from the oldest unacknowledged one. */
 export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
   const kind = syndrome & SYNDROME_KIND_MASK
@@ -108,7 +108,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     s.counters.dropped++
     return
   }
-  // a NAK acknowledges everything before its PSN
+  // A NAK acknowledges everything before its PSN.
   if (!acknowledge(s, row, ahead, now)) {
     resendFromLostResponse(s, row)
     return
@@ -118,7 +118,7 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
     failOldest(s, row, nakStatus[value], peerCause(s, row, nakCauses[value]))
     return
   }
-  // nothing was sent since going back: a NAK for the same loss
+  // Nothing was sent since going back: another NAK for the same loss.
   if (s.rows[base + QP.REQ_PSN] === s.rows[base + QP.COMP_PSN]) return
   if (kind === RNR_NAK) onRnrNak(s, row, value, now)
   else {
@@ -128,8 +128,8 @@ export const onAcknowledge = (s: EngineState, row: number, syndrome: number, ahe
 }
 
 /**
- * Acknowledges `count` PSNs from the oldest on. False if a READ or atomic without its response is among them; what is
- * before it is acknowledged.
+ * Acknowledges `count` PSNs, starting at the oldest. Stops at a READ or atomic without its response, and then returns
+ * false.
  */
 const acknowledge = (s: EngineState, row: number, count: number, now: number): boolean => {
   const w = s.rows
@@ -141,10 +141,10 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
     if (request === 0 || (p[request + WQE.KIND] & RESPONSE) !== 0 || p[request + WQE.STATUS] !== 0) break
     const rest = p[request + WQE.PSNS] - psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
     if (left < rest) {
-      moveUnacked(s, base, left)
+      advanceUnacked(s, base, left)
       left = 0
     } else {
-      moveUnacked(s, base, rest)
+      advanceUnacked(s, base, rest)
       left -= rest
       completeOldest(s, row, SUCCESS)
     }
@@ -154,9 +154,10 @@ const acknowledge = (s: EngineState, row: number, count: number, now: number): b
 }
 
 /**
- * Advances the oldest unacknowledged PSN, and the PSN to send next if that is behind it. Call before the WQE completes.
+ * Advances the oldest unacknowledged PSN, and the PSN to send next if it is smaller. To be called before the WQE
+ * completes.
  */
-const moveUnacked = (s: EngineState, base: number, count: number): void => {
+const advanceUnacked = (s: EngineState, base: number, count: number): void => {
   const w = s.rows
   const behind = psnDistance(w[base + QP.COMP_PSN], w[base + QP.REQ_PSN]) < count
   w[base + QP.COMP_PSN] = psnAdd(w[base + QP.COMP_PSN], count)
@@ -166,12 +167,12 @@ const moveUnacked = (s: EngineState, base: number, count: number): void => {
   }
 }
 
-/** Bit of QP.REQ_FLAGS within one call: ACKs have overtaken the PSN to send next. */
+/** Bit of QP.REQ_FLAGS, used within one call: ACKs have passed the PSN to send next. */
 const CATCH_UP = 0x100
 
 /**
- * After an ACK: updates retry counters, window, timer and schedule. The next WQE may have failed locally; then it
- * completes now.
+ * After an ACK: updates retry counters, window, timer and schedule. If the next WQE has a local error, it completes
+ * now.
  */
 const onProgress = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -184,7 +185,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
   w[base + QP.COMP_RNR_RETRIES] = w[base + QP.RNR_RETRY]
   w[base + QP.REQ_FLAGS] &= ~(ReqFlag.RESENT | ReqFlag.RNR_WAIT | CATCH_UP | ReqFlag.LATE)
   if (request === 0) {
-    // nothing is outstanding: everything that was sent is acknowledged
+    // Nothing is outstanding: everything that was sent is acknowledged.
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   } else {
     const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
@@ -193,10 +194,10 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     w[base + QP.COMP_ACKED_BYTES] = p[request + WQE.START] + (counts ? done * (w[base + QP.MTU] + PACKET_WEIGHT) : 0)
     if (caughtUp) w[base + QP.REQ_SENT_BYTES] = w[base + QP.COMP_ACKED_BYTES]
   }
-  const news = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
-  if (s.shares.budget !== 0) growWindow(s, row, news)
+  const newlyAcked = (w[base + QP.COMP_ACKED_BYTES] - acked) | 0
+  if (s.shares.budget !== 0) growWindow(s, row, newlyAcked)
   if (w[base + QP.REQ_CWND] < s.window) {
-    const window = w[base + QP.REQ_CWND] + news
+    const window = w[base + QP.REQ_CWND] + newlyAcked
     w[base + QP.REQ_CWND] = window < s.window ? window : s.window
   }
   const timeout = ackTimeouts[w[base + QP.TIMEOUT]]
@@ -208,7 +209,7 @@ const onProgress = (s: EngineState, row: number, now: number): void => {
     failOldest(s, row, p[request + WQE.STATUS], keptCause(s, row))
 }
 
-/** A READ response: checks its place and length and writes its data; the last one completes the WQE. */
+/** Handles a READ response: checks its position and length and writes its data; the last one completes the WQE. */
 const onReadResponse = (
   s: EngineState,
   row: number,
@@ -226,7 +227,7 @@ const onReadResponse = (
   const p = s.pool
   const request = w[base + QP.REQ_HEAD]
   if ((p[request + WQE.KIND] & EMPTY_RESPONSE) !== 0) {
-    onPlacementResponse(
+    onFlushAtomicWriteResponse(
       s,
       row,
       request,
@@ -241,7 +242,7 @@ const onReadResponse = (
   const index = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.COMP_PSN])
   const rest = p[request + WQE.WR + Send.LENGTH] - index * mtu
   const isLast = rest <= mtu
-  // a part of a READ ends as a READ of its own
+  // Each requested part of a READ ends with a LAST packet.
   const endsPart = isLast || (index + 1) % readPart(s, mtu) === 0
   if (p[request + WQE.KIND] !== READ || ends !== endsPart || payload !== (isLast ? rest : mtu)) {
     failResponse(s, row)
@@ -265,16 +266,16 @@ const onReadResponse = (
     flushDma(s)
     if (!isConnected(s, base)) return
   }
-  moveUnacked(s, base, 1)
+  advanceUnacked(s, base, 1)
   if (endsPart) countAnsweredRead(s, base, request)
   if (isLast) completeOldest(s, row, SUCCESS)
   onProgress(s, row, now)
 }
 
 /**
- * Takes the next MIDDLEs of the response to the oldest WQE, a READ; `s.payloads` is their data, and more packets of it
- * follow. `done`: packets of it that came before. Returns how many were taken: 0 if the next one does not lie in one
- * element of the WQE.
+ * Handles the next MIDDLEs of the response to the oldest WQE, a READ, of which more packets follow; `s.payloads` is
+ * their data. `done`: number of earlier packets of the READ. Returns how many were handled: 0 if the next one is not
+ * inside one scatter/gather element.
  */
 export const takeReadMiddles = (s: EngineState, row: number, done: number, now: number): number => {
   const base = row * QP.WORDS
@@ -289,28 +290,34 @@ export const takeReadMiddles = (s: EngineState, row: number, done: number, now: 
   if (taken === 0 || !isConnected(s, base)) return taken
   if (why !== DmaResult.OK) failPlacement(s, row)
   else {
-    moveUnacked(s, base, taken)
+    advanceUnacked(s, base, taken)
     onProgress(s, row, now)
   }
   return taken
 }
 
-/** The response to a FLUSH or ATOMIC WRITE, a READ response ONLY without payload (annex A19). */
-const onPlacementResponse = (s: EngineState, row: number, request: number, isRight: boolean, now: number): void => {
-  if (!isRight) {
+/** Handles the response to a FLUSH or ATOMIC WRITE, a READ response ONLY without payload (annex A19). */
+const onFlushAtomicWriteResponse = (
+  s: EngineState,
+  row: number,
+  request: number,
+  isValid: boolean,
+  now: number,
+): void => {
+  if (!isValid) {
     failResponse(s, row)
     return
   }
   const base = row * QP.WORDS
-  moveUnacked(s, base, 1)
+  advanceUnacked(s, base, 1)
   countAnsweredRead(s, base, request)
   completeOldest(s, row, SUCCESS)
   onProgress(s, row, now)
 }
 
 /**
- * One READ, part of a READ or atomic less is outstanding, unless it was given up after a loss and its response arrived
- * nevertheless.
+ * A READ, a part of it or an atomic is no longer outstanding. Not counted again if it was given up after a loss and its
+ * response arrives nevertheless.
  */
 const countAnsweredRead = (s: EngineState, base: number, request: number): void => {
   if (s.pool[request + WQE.COUNTED] === 0) return
@@ -318,7 +325,10 @@ const countAnsweredRead = (s: EngineState, base: number, request: number): void 
   s.rows[base + QP.REQ_RD_ATOMIC]--
 }
 
-/** The response to an atomic: the word before the operation, big-endian on the wire, is written in host byte order. */
+/**
+ * Handles the response to an atomic: the word before the operation, big-endian on the wire, is written in host byte
+ * order.
+ */
 const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number, ahead: number, now: number): void => {
   const base = row * QP.WORDS
   if (!isNext(s, row, ahead, now)) return
@@ -328,7 +338,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     failResponse(s, row)
     return
   }
-  // swapped in place for the copy, then back: native code reaches the packet's arena, but none of ours
+  // Swapped in place for the copy, then restored: native code can access the packet's arena, but no memory of ours.
   const view = arena.view
   const hi = atomicAckHi(view, at)
   const lo = atomicAckLo(view, at)
@@ -345,7 +355,7 @@ const onAtomicResponse = (s: EngineState, row: number, arena: Arena, at: number,
     failPlacement(s, row)
     return
   }
-  moveUnacked(s, base, 1)
+  advanceUnacked(s, base, 1)
   countAnsweredRead(s, base, request)
   completeOldest(s, row, SUCCESS)
   onProgress(s, row, now)
@@ -356,9 +366,7 @@ const isConnected = (s: EngineState, base: number): boolean => {
   return state === RTS || state === SQD
 }
 
-/**
- * Whether a response is for the oldest PSN once all before it is acknowledged; if not, a response before it was lost.
- */
+/** Acknowledges everything before a response; false if an earlier response was lost. */
 const isNext = (s: EngineState, row: number, ahead: number, now: number): boolean => {
   if (ahead > 0 && !acknowledge(s, row, ahead, now)) {
     resendFromLostResponse(s, row)
@@ -368,12 +376,12 @@ const isNext = (s: EngineState, row: number, ahead: number, now: number): boolea
   return isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0
 }
 
-/** A sequence NAK: the requested PSN and all after it are sent again. */
+/** A sequence NAK: sends everything from the requested PSN on again. */
 const onSequenceError = (s: EngineState, row: number): void => {
   if ((s.rows[row * QP.WORDS + QP.REQ_FLAGS] & (ReqFlag.RNR_WAIT | ReqFlag.RESENT)) === 0) retry(s, row, true)
 }
 
-/** A response was lost: everything from the first READ or atomic without a response on is sent again. */
+/** A response was lost: sends everything from the first READ or atomic without a response on again. */
 const resendFromLostResponse = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isConnected(s, base)) return
@@ -382,8 +390,8 @@ const resendFromLostResponse = (s: EngineState, row: number): void => {
 }
 
 /**
- * Goes back and counts a retry; the oldest WQE fails when no retry is left. `isReported`: the peer reported the loss,
- * so further reports of it are ignored.
+ * Goes back and counts a retry; without retries left the oldest WQE fails. `isReported`: the peer reported the loss, so
+ * further reports of it are ignored.
  */
 const retry = (s: EngineState, row: number, isReported: boolean): void => {
   const w = s.rows
@@ -401,7 +409,7 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   }
   w[base + QP.COMP_RETRIES]--
   s.counters.retries++
-  halveWindow(s, base)
+  halveCwnd(s, base)
   if (s.shares.budget !== 0) shrinkWindow(s, row)
   if (isReported) w[base + QP.REQ_FLAGS] |= ReqFlag.RESENT
   else w[base + QP.REQ_FLAGS] &= ~ReqFlag.RESENT
@@ -409,11 +417,11 @@ const retry = (s: EngineState, row: number, isReported: boolean): void => {
   schedule(s, row)
 }
 
-/** Packets that may always be sent before an ACK, whatever the congestion window. */
+/** Number of packets that may always be sent before an ACK, regardless of the congestion window. */
 const MIN_CWND_PACKETS = 8
 
-/** After a loss the window shrinks: going back sends all of it again. */
-const halveWindow = (s: EngineState, base: number): void => {
+/** Halves the congestion window after a loss, because all of it is sent again. */
+const halveCwnd = (s: EngineState, base: number): void => {
   const w = s.rows
   const min = MIN_CWND_PACKETS * (w[base + QP.MTU] + PACKET_WEIGHT)
   const half = w[base + QP.REQ_CWND] >> 1
@@ -426,7 +434,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) return
   s.counters.receivedRnr++
   const times = countRnrNak(s, row)
-  if (w[base + QP.RNR_RETRY] !== ENDLESS) {
+  if (w[base + QP.RNR_RETRY] !== UNLIMITED) {
     if (w[base + QP.COMP_RNR_RETRIES] === 0) {
       s.counters.rnrRetryExceeded++
       failOldest(s, row, RNR_RETRY_EXC_ERR, because('RNR_EXCEEDED', { times, rnrRetry: w[base + QP.RNR_RETRY] }))
@@ -435,7 +443,7 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
     w[base + QP.COMP_RNR_RETRIES]--
   }
   goBack(s, row)
-  // Linux adds a sequence NAK for the packets behind: it may come late, and must not cost a retry
+  // Linux also sends a sequence NAK for the packets after it, possibly late; it must not cost a retry.
   w[base + QP.REQ_FLAGS] |= ReqFlag.RNR_WAIT | ReqFlag.RESENT
   setTimer(s.timers, row, now + rnrMicroseconds(code))
 }
@@ -443,9 +451,9 @@ const onRnrNak = (s: EngineState, row: number, code: number, now: number): void 
 /**
  * The row's timer has expired: the RNR wait is over, or no response came within the ACK timeout.
  *
- * A process that was not scheduled finds its timers expired before it has read the packets that arrived meanwhile; the
- * same holds for a peer in the same process. If the timeout is noticed late, it is extended once, by as much as it was
- * late, at most by its own length: the specification allows between one and four times the timeout (9.7.6.1.3).
+ * When a process was not scheduled, its timers have expired before it reads the packets that arrived meanwhile; the
+ * same holds for a peer in the same process. A timeout that is noticed late is therefore extended once, by as much as
+ * it was late, at most by its own length: the specification allows between one and four times the timeout (9.7.6.1.3).
  */
 export const onTimer = (s: EngineState, row: number, now: number): void => {
   const w = s.rows
@@ -464,7 +472,7 @@ export const onTimer = (s: EngineState, row: number, now: number): void => {
   } else retry(s, row, false)
 }
 
-/** The data of a READ response could not be written after it was accepted: the oldest WQE, a READ, fails. */
+/** The data of a READ response could not be written after the response was accepted: the oldest WQE, a READ, fails. */
 export const onReadDmaFailed = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (isConnected(s, base) && s.rows[base + QP.REQ_HEAD] !== 0) failPlacement(s, row)

@@ -1,8 +1,8 @@
 /*
- * Completions of send and receive WQEs, and the error state, which completes all of them (InfiniBand Architecture
+ * Completions of send and receive WQEs, and the error state, in which all WQEs complete (InfiniBand Architecture
  * Specification, volume 1, clauses 10.3.1 and 11.4.2.1). The slot of a send WQE is released before its completion is
- * visible, so that a program may post again immediately. Flushing is bounded per call, since a hostile program can keep
- * filling its queue.
+ * visible, so that the program may post again immediately. Flushing is bounded per call, since a hostile program can
+ * refill its queue meanwhile.
  */
 import { because, type Cause, codeOf } from '../../spec/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -24,10 +24,10 @@ const RECV = WcOpcode.values.RECV
 const { GRH } = WcFlags.values
 const { ID_LO, ID_HI, STATUS, OPCODE, BYTES, IMM, SRC_QPN, FLAGS, SL, VENDOR } = Completion
 const { SIGNALED } = SendFlags.values
-/** WQEs of each queue that one call flushes at most. */
-const FLUSH_TURN = 1024
+/** Maximum number of WQEs of each queue flushed in one call. */
+const MAX_FLUSHED = 1024
 
-/** Completion opcode by ibv_wr_opcode; 0 where there is none. */
+/** Completion opcode by ibv_wr_opcode; 0: none. */
 const completionOpcode = new Uint8Array(256)
 /** 1 for SENDs, by ibv_wr_opcode. */
 const isSend = new Uint8Array(256)
@@ -44,7 +44,8 @@ const pushCompletion = (s: EngineState, row: number, cq: number, solicited: bool
 }
 
 /**
- * Completes a send WQE (a block) whose slot was retired, if it is signaled or failed. `code`: of the cause of an error.
+ * Completes a send WQE (a block) whose slot was retired, if it is signaled or failed. `code`: vendor error of the
+ * cause.
  */
 export const completeSend = (s: EngineState, row: number, request: number, status: number, code = 0): void => {
   const p = s.pool
@@ -66,8 +67,8 @@ export const completeSend = (s: EngineState, row: number, request: number, statu
 }
 
 /**
- * Completes the oldest fetched WQE and releases its slot and block. With success, local operations behind it that were
- * executed complete too.
+ * Completes the oldest fetched WQE and releases its slot and block. On success, executed local operations that follow
+ * it complete too.
  */
 export const completeOldest = (s: EngineState, row: number, status: number, code = 0): void => {
   completeOne(s, row, status, code)
@@ -94,7 +95,7 @@ const completeOne = (s: EngineState, row: number, status: number, code: number):
   giveBlock(s, sendBlock(s.rows, base), request)
 }
 
-/** Completes a receive WQE (a block) with a message of `bytes`. `imm` and `flags` as in a completion. */
+/** Completes a receive WQE (a block) with a message of `bytes` bytes. `imm` and `flags` as in a completion. */
 export const completeReceive = (
   s: EngineState,
   row: number,
@@ -122,7 +123,7 @@ export const completeReceive = (
   pushCompletion(s, row, QP.RECV_CQ, solicited)
 }
 
-/** Completes a receive WQE (a block) with an error; `code` is that of its cause. */
+/** Completes a receive WQE (a block) with an error. `code`: vendor error of the cause. */
 const completeFailedReceive = (s: EngineState, row: number, receive: number, status: number, code: number): void => {
   const c = s.completion
   c.fill(0)
@@ -134,7 +135,7 @@ const completeFailedReceive = (s: EngineState, row: number, receive: number, sta
   pushCompletion(s, row, QP.RECV_CQ, true)
 }
 
-/** Completes the receive WQE in use with an error, if there is one, and releases its block. True if there was one. */
+/** Completes the current receive WQE with an error and releases its block. False if there is none. */
 const releaseReceive = (s: EngineState, row: number, status: number, code: number): boolean => {
   const base = row * QP.WORDS
   const receive = s.rows[base + QP.RESP_RECEIVE]
@@ -145,7 +146,7 @@ const releaseReceive = (s: EngineState, row: number, status: number, code: numbe
   return true
 }
 
-/** Flushes send WQEs, fetched ones first, then those that were posted, also while the QP is in ERR. */
+/** Flushes send WQEs: those that were fetched, then those that were posted, also while the QP is in ERR. */
 export const flushSends = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -155,7 +156,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   s.rows[base + QP.REQ_RD_ATOMIC] = 0
   const size = sendBlock(s.rows, base)
   const block = takeBlock(s, size)
-  let left = FLUSH_TURN
+  let left = MAX_FLUSHED
   while (left > 0 && s.env.work.loadSend(row, s.rows[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, block + WQE.WR)) {
     s.rows[base + QP.REQ_WQE_INDEX]++
     s.env.work.retireSend(row, 1)
@@ -168,7 +169,7 @@ export const flushSends = (s: EngineState, row: number): void => {
   if (left === 0) keepFlushing(s, row)
 }
 
-/** Flushes receive WQEs; those of an SRQ are for other QPs. `before`: how many were flushed just now. */
+/** Flushes receive WQEs, except those of an SRQ, which other QPs use. `before`: number flushed just before. */
 export const flushReceives = (s: EngineState, row: number, before = 0): void => {
   const base = row * QP.WORDS
   const code = s.rows[base + QP.FLUSH_CAUSE]
@@ -176,19 +177,19 @@ export const flushReceives = (s: EngineState, row: number, before = 0): void => 
   if (count > 0) s.env.causes?.flushed(row, false, count, code)
 }
 
-/** Returns how many were flushed. */
+/** Flushes posted receive WQEs; returns their number. */
 const flushPosted = (s: EngineState, row: number, code: number): number => {
   const base = row * QP.WORDS
   const size = recvBlock(s.rows, base)
   const block = takeBlock(s, size)
-  let left = FLUSH_TURN
+  let left = MAX_FLUSHED
   while (left > 0 && s.env.work.takeReceive(row, s.pool, block)) {
     completeFailedReceive(s, row, block, WR_FLUSH_ERR, code)
     left--
   }
   giveBlock(s, size, block)
   if (left === 0) keepFlushing(s, row)
-  return FLUSH_TURN - left
+  return MAX_FLUSHED - left
 }
 
 const keepFlushing = (s: EngineState, row: number): void => {
@@ -196,11 +197,11 @@ const keepFlushing = (s: EngineState, row: number): void => {
   schedule(s, row)
 }
 
-/** The cause that flushed WQEs carry. */
+/** The vendor error in completions of flushed WQEs. */
 const flushCode = ({ id }: Cause): number =>
   codeOf(id === 'MODIFIED' || id === 'DEVICE_REMOVED' || id === 'COMPLETION_LOST' ? id : 'FLUSHED')
 
-/** To ERR: everything in flight and posted is flushed. A scheduled NAK or ACK is still sent. */
+/** Moves a QP to ERR: flushes everything in flight and posted. A scheduled NAK or ACK is still sent. */
 export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const w = s.rows
@@ -218,17 +219,17 @@ export const enterError = (s: EngineState, row: number, cause: Cause): void => {
   const hadReceive = releaseReceive(s, row, WR_FLUSH_ERR, w[base + QP.FLUSH_CAUSE])
   flushSends(s, row)
   flushReceives(s, row, +hadReceive)
-  // the SRQ stays: a program that drains it waits for this event (IBA 10.3.1.5)
+  // WQEs of the SRQ are not flushed: a program that drains the QP waits for this event (IBA 10.3.1.5).
   if (usesSrq(w, base)) s.env.events.qp(row, QP_LAST_WQE_REACHED, because('LAST_WQE', {}))
 }
 
-/** SQD, and the last fetched WQE is complete. */
+/** In SQD, after the last fetched WQE has completed. */
 export const onDrained = (s: EngineState, row: number): void => {
   s.rows[row * QP.WORDS + QP.REQ_FLAGS] &= ~ReqFlag.DRAINING
   s.env.events.qp(row, SQ_DRAINED, because('DRAINED', {}))
 }
 
-/** To SQE: posted sends are flushed; receiving continues (IBA 10.3.1, not RC). */
+/** Moves a QP to SQE: posted sends are flushed; receiving continues (IBA 10.3.1; not for RC). */
 const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -239,7 +240,7 @@ const enterSqe = (s: EngineState, row: number, cause: Cause): void => {
   flushSends(s, row)
 }
 
-/** The oldest send WQE fails: a reliable QP goes to ERR, an unreliable one to SQE. */
+/** Fails the oldest send WQE: a reliable QP goes to ERR, an unreliable one to SQE. */
 export const failOldest = (s: EngineState, row: number, status: number, cause: Cause): void => {
   flushDmaOf(s, row)
   const base = row * QP.WORDS
@@ -250,7 +251,7 @@ export const failOldest = (s: EngineState, row: number, status: number, cause: C
   else enterSqe(s, row, cause)
 }
 
-/** The receive WQE in use fails, and the QP goes to ERR. True if there was one. */
+/** Fails the current receive WQE, and moves the QP to ERR. False if there was none. */
 export const failReceive = (s: EngineState, row: number, status: number, cause: Cause): boolean => {
   flushDmaOf(s, row)
   const receive = s.rows[row * QP.WORDS + QP.RESP_RECEIVE]

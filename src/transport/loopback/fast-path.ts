@@ -1,9 +1,9 @@
 /*
  * Fast path: SENDs, WRITEs and READs between idle RC queue pairs of one process, each with one SGE of memory that
- * JavaScript reaches at both ends, no immediate, and at most WHOLE_BYTES. These WQEs are not put on the list of fetched
- * WQEs. Only success is handled here: everything is checked before anything is executed, and a WQE that fails a check
- * is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets that
- * would have been sent.
+ * JavaScript can access on both sides, no immediate, and at most MAX_BYTES. These WQEs are not added to the list of
+ * fetched WQEs. Only success is handled here: everything is checked before anything is executed, and a WQE that fails a
+ * check is left to transport/requester/requester.ts and slices.ts, which report the error. Counters count the packets
+ * that would have been sent.
  */
 import { QpState } from '../../spec/enums.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -26,26 +26,26 @@ const { SUCCESS } = WcStatus.values
 const { LOCAL_READ, LOCAL_WRITE, REMOTE_READ, REMOTE_WRITE } = Access
 const { NONE } = SendKind
 
-/** Longest message of the fast path, bytes. */
-const WHOLE_BYTES = 0x10_0000
+/** Maximum bytes of a message on the fast path. */
+const MAX_BYTES = 0x10_0000
 
-/** Window bytes that a queue pair sends in one turn. */
+/** Window bytes that a queue pair sends per poll. */
 export const FAST_QUANTUM = 0x10_0000
 
-/** WQEs of one batch. */
+/** Number of WQEs in a batch. */
 const BATCH = 16
 
-const nothing = plainArena(0)
+const noArena = plainArena(0)
 const createBatch = (): FastBatch => ({
   requests: new Int32Array(BATCH),
   receives: new Int32Array(BATCH),
-  from: new Array<Arena>(BATCH).fill(nothing),
+  from: new Array<Arena>(BATCH).fill(noArena),
   fromAt: new Float64Array(BATCH),
-  to: new Array<Arena>(BATCH).fill(nothing),
+  to: new Array<Arena>(BATCH).fill(noArena),
   toAt: new Float64Array(BATCH),
 })
 
-/** Whether the row has nothing in flight, and WQEs may be posted. */
+/** Whether the row has nothing in flight, and WQEs may have been posted. */
 const isIdle = (s: EngineState, base: number): boolean => {
   const w = s.rows
   const psn = w[base + QP.REQ_PSN]
@@ -59,22 +59,22 @@ const isIdle = (s: EngineState, base: number): boolean => {
   )
 }
 
-/** Whether its peer has nothing in flight either. */
+/** Whether the peer has nothing in flight either. */
 const isPeerIdle = (s: EngineState, psn: number): boolean => {
   const t = s.peerState as EngineState
   const v = t.rows
-  const there = s.peerRow * QP.WORDS
+  const peerBase = s.peerRow * QP.WORDS
   return (
-    v[there + QP.STATE] === RTS &&
-    v[there + QP.RESP_EPSN] === psn &&
-    v[there + QP.RESP_MESSAGE] === NONE &&
-    v[there + QP.RESP_PENDING] === 0 &&
-    (v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
+    v[peerBase + QP.STATE] === RTS &&
+    v[peerBase + QP.RESP_EPSN] === psn &&
+    v[peerBase + QP.RESP_MESSAGE] === NONE &&
+    v[peerBase + QP.RESP_PENDING] === 0 &&
+    (v[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE | RespFlag.NAK_SENT)) === 0 &&
     t.dmaArena === undefined
   )
 }
 
-/** Executes what was posted, without a turn: true if nothing is left to send. */
+/** Executes what was posted, without scheduling the row. True if nothing is left to send. */
 export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   if (!isIdle(s, base) || !findLocalPeer(s, row)) return false
@@ -83,25 +83,25 @@ export const sendIdleFastPath = (s: EngineState, row: number): boolean => {
   return (s.rows[base + QP.REQ_FLAGS] & ReqFlag.MORE) === 0
 }
 
-/** Executes what was posted, at most as much as one turn allows; the row has a local peer. */
+/** Executes what was posted, up to FAST_QUANTUM; the row has a local peer. */
 export const sendFastPath = (s: EngineState, row: number): void => {
   if (isIdle(s, row * QP.WORDS)) sendAllFast(s, row)
 }
 
-/** The same for an idle row. */
+/** Executes what was posted by an idle row, up to FAST_QUANTUM. */
 const sendAllFast = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if (!isPeerIdle(s, s.rows[base + QP.REQ_PSN])) return
   const before = s.rows[base + QP.REQ_SENT_BYTES]
   while (sendBatch(s, row, before)) {
-    // more was posted than one batch takes
+    // More may have been posted than one batch contains.
   }
 }
 
 /**
  * Executes a batch of WQEs: checks all of them, then copies, then completes. Long copies evict the engine's code and
- * data from the L1 cache, so one loop for each step is cheaper than one loop for all. True if there may be more;
- * `before` is REQ_SENT_BYTES at the beginning of the turn.
+ * data from the L1 cache, so one loop per step is cheaper than one loop for all steps. True if there may be more.
+ * `before`: REQ_SENT_BYTES when the row was polled.
  */
 const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   s.fastBatch ??= createBatch()
@@ -114,9 +114,9 @@ const sendBatch = (s: EngineState, row: number, before: number): boolean => {
   let request = 0
   while (count < BATCH && ((w[base + QP.REQ_SENT_BYTES] - before) | 0) < FAST_QUANTUM) {
     request = takeBlock(s, size)
-    const isThere = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
-    if (!isThere) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
-    if (!isThere || !prepareFast(s, row, request + WQE.WR, s.fastBatch, count)) break
+    const isPosted = s.env.work.loadSend(row, w[base + QP.REQ_WQE_INDEX] >>> 0, s.pool, request + WQE.WR)
+    if (!isPosted) w[base + QP.REQ_FLAGS] &= ~ReqFlag.MORE
+    if (!isPosted || !prepareFast(s, row, request + WQE.WR, s.fastBatch, count)) break
     w[base + QP.REQ_WQE_INDEX]++
     requests[count++] = request
     request = 0
@@ -152,8 +152,8 @@ const completeReceived = (s: EngineState, receive: number, wr: number): void => 
 }
 
 /**
- * Prepares the WQE at `wr` as number `i` of the batch, and advances the PSNs; false, and nothing has changed, if it is
- * not eligible.
+ * Prepares the WQE at `wr` as entry `i` of the batch, and advances the PSNs. False, without any change, if it is not
+ * eligible.
  */
 const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, i: number): boolean => {
   const p = s.pool
@@ -163,12 +163,11 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
   const length = p[wr + Send.LENGTH]
   const isRead = opcode === RDMA_READ
   if (!isRead && opcode !== RDMA_WRITE && opcode !== SEND) return false
-  if (p[wr + Send.SGES] !== 1 || length === 0 || length > WHOLE_BYTES || (p[wr + Send.FLAGS] & INLINE) !== 0)
-    return false
+  if (p[wr + Send.SGES] !== 1 || length === 0 || length > MAX_BYTES || (p[wr + Send.FLAGS] & INLINE) !== 0) return false
   if (p[wr + Send.REFUSED] !== 0) return false
   const sge = wr + Send.SGE
   const access = isRead ? LOCAL_WRITE : LOCAL_READ
-  const here = s.env.memory.find?.(
+  const local = s.env.memory.find?.(
     w[base + QP.PD],
     p[sge + Sge.LKEY],
     p[sge + Sge.HI],
@@ -177,43 +176,43 @@ const prepareFast = (s: EngineState, row: number, wr: number, batch: FastBatch, 
     access,
     s.result.place,
   )
-  if (here === undefined) return false
-  const hereAt = s.result.place[0]
-  const beyond = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
-  if (beyond === undefined) return false
+  if (local === undefined) return false
+  const localAt = s.result.place[0]
+  const remote = opcode === SEND ? findReceive(s, length) : findRemote(s, base, wr, length, isRead)
+  if (remote === undefined) return false
   const { from, fromAt, to, toAt, receives } = batch
-  from[i] = isRead ? beyond : here
-  fromAt[i] = isRead ? s.result.place[0] : hereAt
-  to[i] = isRead ? here : beyond
-  toAt[i] = isRead ? hereAt : s.result.place[0]
+  from[i] = isRead ? remote : local
+  fromAt[i] = isRead ? s.result.place[0] : localAt
+  to[i] = isRead ? local : remote
+  toAt[i] = isRead ? localAt : s.result.place[0]
   const v = (s.peerState as EngineState).rows
-  const there = s.peerRow * QP.WORDS
-  receives[i] = opcode === SEND ? v[there + QP.RESP_RECEIVE] : 0
-  if (opcode === SEND) v[there + QP.RESP_RECEIVE] = 0
+  const peerBase = s.peerRow * QP.WORDS
+  receives[i] = opcode === SEND ? v[peerBase + QP.RESP_RECEIVE] : 0
+  if (opcode === SEND) v[peerBase + QP.RESP_RECEIVE] = 0
   const mtu = w[base + QP.MTU]
   const packets = Math.ceil(length / mtu)
   const messages = isRead ? countRead(s, row, packets, readPart(s, mtu), length) : 1
   if (!isRead) countFastMessage(s, packets, length, opcode === RDMA_WRITE)
   const psn = (w[base + QP.REQ_PSN] + packets) & PSN_MASK
-  v[there + QP.RESP_EPSN] = psn
-  v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + messages) & PSN_MASK
+  v[peerBase + QP.RESP_EPSN] = psn
+  v[peerBase + QP.RESP_MSN] = (v[peerBase + QP.RESP_MSN] + messages) & PSN_MASK
   w[base + QP.REQ_PSN] = psn
   w[base + QP.REQ_SENT_BYTES] += length + packets * PACKET_WEIGHT
   return true
 }
 
-/** The peer's memory for a WRITE or READ; `s.result.place` says where it begins. */
+/** The peer's memory for a WRITE or READ; its offset is in `s.result.place`. */
 const findRemote = (s: EngineState, base: number, wr: number, length: number, isRead: boolean): Arena | undefined => {
   const p = s.pool
   const { rows: v, env } = s.peerState as EngineState
-  const there = s.peerRow * QP.WORDS
+  const peerBase = s.peerRow * QP.WORDS
   const right = isRead ? REMOTE_READ : REMOTE_WRITE
-  if ((v[there + QP.ACCESS] & right) === 0) return undefined
-  // more READs at once than the peer serves: its responder refuses them
+  if ((v[peerBase + QP.ACCESS] & right) === 0) return undefined
+  // More concurrent READs than the peer serves: its responder would refuse them.
   const maxRdAtomic = s.rows[base + QP.MAX_RD_ATOMIC]
-  if (isRead && (maxRdAtomic === 0 || maxRdAtomic > v[there + QP.RESP_RESOURCE_COUNT])) return undefined
+  if (isRead && (maxRdAtomic === 0 || maxRdAtomic > v[peerBase + QP.RESP_RESOURCE_COUNT])) return undefined
   return env.memory.find?.(
-    v[there + QP.PD],
+    v[peerBase + QP.PD],
     p[wr + Send.RKEY],
     p[wr + Send.REMOTE_HI],
     p[wr + Send.REMOTE_LO],
@@ -223,16 +222,16 @@ const findRemote = (s: EngineState, base: number, wr: number, length: number, is
   )
 }
 
-/** The same for a SEND: takes a receive WQE, which the slow path uses if the message does not fit. */
+/** The peer's memory for a SEND: takes a receive WQE, which the slow path uses if the message does not fit. */
 const findReceive = (s: EngineState, length: number): Arena | undefined => {
   const t = s.peerState as EngineState
   if (!takeReceive(t, s.peerRow)) return undefined
-  const there = s.peerRow * QP.WORDS
-  const receive = t.rows[there + QP.RESP_RECEIVE]
+  const peerBase = s.peerRow * QP.WORDS
+  const receive = t.rows[peerBase + QP.RESP_RECEIVE]
   const p = t.pool
   if (p[receive + Receive.SGES] !== 1 || p[receive + Receive.LENGTH] < length) return undefined
   const sge = receive + Receive.SGE
-  const pd = t.rows[there + QP.RECV_PD]
+  const pd = t.rows[peerBase + QP.RECV_PD]
   return t.env.memory.find?.(
     pd,
     p[sge + Sge.LKEY],

@@ -1,5 +1,5 @@
 /*
- * Finds the queue pair of this process that takes messages without packets (slices.ts), and counts the packets that
+ * Finds the peer of a queue pair in this process, for messages without packets (slices.ts), and counts the packets that
  * would have been sent. Both ends must match as they would for packets: flows, peers, QPNs, services, path MTUs,
  * states.
  */
@@ -18,7 +18,7 @@ const { NONE, LOCAL, READ } = SendKind
 const { RESPONSE } = KindFlags
 const { UD, XRC_INI, XRC_TGT } = Service
 const HEADER_BYTES = opcodeHeaderBytes
-/** Header bytes of a READ response MIDDLE, and what the RETH and the AETH add. */
+/** Header bytes of a READ response MIDDLE (a BTH); those added by a RETH, and by an AETH. */
 export const BTH_BYTES = HEADER_BYTES[operationCode.READ_RESP_MIDDLE]
 const RETH_BYTES = HEADER_BYTES[operationCode.READ_REQUEST] - BTH_BYTES
 /** Bytes of an ACK. */
@@ -26,13 +26,10 @@ export const ACK_BYTES = HEADER_BYTES[operationCode.ACKNOWLEDGE] + ICRC_BYTES
 export const AETH_BYTES = HEADER_BYTES[operationCode.READ_RESP_ONLY] - BTH_BYTES
 const { SENT, SENT_BYTES, RECEIVED, RECEIVED_BYTES } = TurnCounts
 
-/** The service that the peer must have. */
+/** The service that the peer of `service` must have. */
 const peerServiceOf = (service: number): number => (service === XRC_INI ? XRC_TGT : service)
 
-/**
- * Finds the local peer of `row` and sets `s.peerDevice`, `s.peerState`, `s.peerRow`. False if there is none: packets
- * are needed.
- */
+/** Finds the local peer of `row` and sets `s.peerDevice`, `s.peerState`, `s.peerRow`. False if it needs packets. */
 export const findLocalPeer = (s: EngineState, row: number): boolean => {
   s.peerDevice = undefined
   const own = s.env.localDevice
@@ -41,38 +38,38 @@ export const findLocalPeer = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
   const service = w[base + QP.SERVICE]
   if (service === UD || service === XRC_TGT) return false
-  const theirs = own.at(w[base + QP.FLOW])
-  if (theirs?.state === undefined) return false
-  const other = theirs.rowOf(w[base + QP.DEST_QPN])
-  if (other < 0) return false
-  const t = theirs.state as EngineState
+  const peerDevice = own.at(w[base + QP.FLOW])
+  if (peerDevice?.state === undefined) return false
+  const peerRow = peerDevice.rowOf(w[base + QP.DEST_QPN])
+  if (peerRow < 0) return false
+  const t = peerDevice.state as EngineState
   const v = t.rows
-  const there = other * QP.WORDS
-  const isRight =
-    v[there + QP.ALIVE] !== 0 &&
-    v[there + QP.SERVICE] === peerServiceOf(service) &&
-    v[there + QP.MTU] === w[base + QP.MTU] &&
-    v[there + QP.PEER] >= 0 &&
-    v[there + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
-    (t !== s || other !== row)
-  if (!isRight) return false
-  // the peer's ACKs must reach this port
+  const peerBase = peerRow * QP.WORDS
+  const isPeer =
+    v[peerBase + QP.ALIVE] !== 0 &&
+    v[peerBase + QP.SERVICE] === peerServiceOf(service) &&
+    v[peerBase + QP.MTU] === w[base + QP.MTU] &&
+    v[peerBase + QP.PEER] >= 0 &&
+    v[peerBase + QP.PEER] === own.peerAt(w[base + QP.FLOW]) &&
+    (t !== s || peerRow !== row)
+  if (!isPeer) return false
+  // The peer's ACKs must reach this port.
   if (reliableService[service] !== 0) {
-    const back = v[there + QP.FLOW]
+    const peerFlow = v[peerBase + QP.FLOW]
     if (
-      v[there + QP.DEST_QPN] !== w[base + QP.QPN] ||
-      theirs.at(back) !== own ||
-      theirs.peerAt(back) !== w[base + QP.PEER]
+      v[peerBase + QP.DEST_QPN] !== w[base + QP.QPN] ||
+      peerDevice.at(peerFlow) !== own ||
+      peerDevice.peerAt(peerFlow) !== w[base + QP.PEER]
     )
       return false
   }
-  s.peerDevice = theirs
+  s.peerDevice = peerDevice
   s.peerState = t
-  s.peerRow = other
+  s.peerRow = peerRow
   return true
 }
 
-/** Whether `request` may be sent without packets, or be continued so; the row has a local peer. */
+/** Whether `request` may be sent, or continued, without packets; the row has a local peer. */
 export const isLoopback = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -85,19 +82,22 @@ export const isLoopback = (s: EngineState, row: number, request: number): boolea
     w[base + QP.REQ_MAX_PSN] !== psn
   )
     return false
-  const theirs = s.peerDevice as LocalPeerDevice
+  const peerDevice = s.peerDevice as LocalPeerDevice
   const v = (s.peerState as EngineState).rows
-  const there = s.peerRow * QP.WORDS
-  const state = v[there + QP.STATE]
+  const peerBase = s.peerRow * QP.WORDS
+  const state = v[peerBase + QP.STATE]
   if (state < RTR || state === ERR) return false
-  if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && theirs.isIdle()
-  if ((v[there + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 || v[there + QP.RESP_PENDING] !== 0)
+  if (reliableService[w[base + QP.SERVICE]] === 0) return s.runCount === 0 && peerDevice.isIdle()
+  if (
+    (v[peerBase + QP.RESP_FLAGS] & (RespFlag.ACK_DUE | RespFlag.NAK_DUE)) !== 0 ||
+    v[peerBase + QP.RESP_PENDING] !== 0
+  )
     return false
-  if (v[there + QP.RESP_EPSN] !== psn) return false
-  // more READs at once than the peer serves: its responder refuses them
-  if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > v[there + QP.RESP_RESOURCE_COUNT]) return false
+  if (v[peerBase + QP.RESP_EPSN] !== psn) return false
+  // More concurrent READs than the peer serves: its responder would refuse them.
+  if ((kind & RESPONSE) !== 0 && w[base + QP.MAX_RD_ATOMIC] > v[peerBase + QP.RESP_RESOURCE_COUNT]) return false
   const message = psn === s.pool[request + WQE.FIRST_PSN] || kind === READ ? NONE : kind
-  return v[there + QP.RESP_MESSAGE] === message
+  return v[peerBase + QP.RESP_MESSAGE] === message
 }
 
 // ---- counters ----
@@ -125,18 +125,21 @@ export const countMessage = (
   countOutbound(s, packets, size)
 }
 
-/** Counts a SEND or WRITE of RC, `bytes` in `packets`, and its ACK. */
+/** Counts a SEND or WRITE of RC with `bytes` bytes in `packets` packets, and its ACK. */
 export const countFastMessage = (s: EngineState, packets: number, bytes: number, isWrite: boolean): void => {
   const first = isWrite ? RETH_BYTES : 0
   countOutbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + first + bytes + (-bytes & 3))
   countInbound(s, 1, ACK_BYTES)
 }
 
-/** Counts a READ of `bytes` in `packets` responses, requested in parts of `part`. Returns how many parts. */
+/**
+ * Counts a READ of `bytes` bytes in `packets` responses, requested in parts of `part` packets. Returns the number of
+ * parts.
+ */
 export const countRead = (s: EngineState, row: number, packets: number, part: number, bytes: number): number => {
   const parts = Math.ceil(packets / part)
   const last = packets - (parts - 1) * part
-  // the first and the last response of a part have an AETH
+  // The first and the last response of a part have an AETH.
   const ends = (parts - 1) * (part > 1 ? 2 : 1) + (last > 1 ? 2 : 1)
   const request =
     HEADER_BYTES[serviceBits[s.rows[row * QP.WORDS + QP.SERVICE]] | operationCode.READ_REQUEST] + ICRC_BYTES
@@ -157,16 +160,16 @@ export const countInbound = (s: EngineState, packets: number, bytes: number): vo
   s.turnCounts[RECEIVED_BYTES] += bytes
 }
 
-/** End of the turn: adds its counts to the counters of both engines and devices. */
+/** Adds the counts to the counters of both engines and devices, at the end of a poll. */
 export const settleCounts = (s: EngineState): void => {
   const { turnCounts } = s
-  // a READ that goes on may have responses only
+  // Both, because a READ that continues may have responses only.
   if (turnCounts[SENT] === 0 && turnCounts[RECEIVED] === 0) return
   const own = s.env.localDevice as LocalPeerDevice
-  const theirs = s.peerDevice as LocalPeerDevice
+  const peerDevice = s.peerDevice as LocalPeerDevice
   const t = s.peerState as EngineState
-  count(own, s, theirs, t, turnCounts[SENT], turnCounts[SENT_BYTES])
-  count(theirs, t, own, s, turnCounts[RECEIVED], turnCounts[RECEIVED_BYTES])
+  count(own, s, peerDevice, t, turnCounts[SENT], turnCounts[SENT_BYTES])
+  count(peerDevice, t, own, s, turnCounts[RECEIVED], turnCounts[RECEIVED_BYTES])
   turnCounts[SENT] = 0
   turnCounts[SENT_BYTES] = 0
   turnCounts[RECEIVED] = 0

@@ -1,12 +1,12 @@
 /*
  * Messages between queue pairs of one process, without packets (docs/decisions/loopback.md). The peer's responder gets
- * a slice of at most 64 KiB at a time, and its answer takes effect immediately. Programs and peers observe the same as
- * with packets: PSNs and MSNs advance, the responder's own checks and refusals apply
- * (transport/responder/send-write.ts, transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR
- * timers and retries run, counters count packets and their bytes.
+ * slices of at most 64 KiB, and its response takes effect immediately. Programs and peers observe the same as with
+ * packets: PSNs and MSNs advance, the responder's own checks and refusals apply (transport/responder/send-write.ts,
+ * transport/responder/rd-atomic.ts, transport/responder/flush-atomic-write.ts), RNR timers and retries run, counters
+ * count packets and their bytes.
  *
- * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: connected to it
- * in return, same service and path MTU, no message in progress. All other messages are sent as packets, and so is all
+ * A queue pair is eligible while none of its PSNs is outstanding and its peer would accept its packets: connected back
+ * to it, same service and path MTU, no message in progress. All other messages are sent as packets, and so is all
  * traffic while the port is captured (`LocalPeerDevice`). Between two slices both ends are in the state that packets
  * would have left, so each slice may take either path.
  */
@@ -38,7 +38,7 @@ import { PSN_MASK, psnAdd, psnDistance } from '../psn.ts'
 import { putReadAtomicRequest, requestPayloadBytes } from '../requester/read-atomic-request.ts'
 import { putRequestHeader, srqnOf } from '../requester/request-header.ts'
 import { NakSyndrome, nakAt, nakFatal, nakInvalidRequest } from '../responder/nak.ts'
-import { checkRead, takeAnswer } from '../responder/rd-atomic.ts'
+import { checkRead, takeResponse } from '../responder/rd-atomic.ts'
 import { communicationEstablished, onRequest } from '../responder/responder.ts'
 import { beginWrite, takeSend, takeWrite } from '../responder/send-write.ts'
 import { nakSrq, selectSrq } from '../responder/xrc.ts'
@@ -60,10 +60,10 @@ const ATOMIC_ACK_BYTES = opcodeHeaderBytes[operationCode.ATOMIC_ACK] + ICRC_BYTE
 
 /** Bytes of one slice. */
 const SLICE_BYTES = 0x1_0000
-/** Staging bytes of a `LocalPeerDevice`: for a slice, or for the request packet of an atomic. */
+/** Size of the staging buffer of a `LocalPeerDevice`: for a slice, or for the request packet of an atomic. */
 export const STAGING_BYTES = SLICE_BYTES
 
-// ---- one slice ----
+// ---- slices ----
 
 /** Sends a slice of `request`. Returns a `Step`. */
 export const sendSlice = (s: EngineState, row: number, request: number, now: number): number => {
@@ -76,15 +76,15 @@ export const sendSlice = (s: EngineState, row: number, request: number, now: num
   return kind === READ ? sendReadSlice(s, row, request, now) : sendReadAtomicSlice(s, row, request, now)
 }
 
-/** Packets of the next slice, from packet `done` of `psns` on. */
+/** Number of packets in the next slice of a message of `psns` packets, after `done`. */
 const slicePackets = (mtu: number, psns: number, done: number): number => {
   const maxPackets = SLICE_BYTES / mtu
   return psns - done < maxPackets ? psns - done : maxPackets
 }
 
 /**
- * Finds `total` bytes of a WQE's data from byte `from` on: in place if it is memory of this process, or copied to the
- * staging bytes. Sets `s.result.arena` and `s.result.at`; returns DmaResult.OK or why not.
+ * Finds `total` bytes of a WQE's data, from byte `from` on: in place if it is memory of this process, otherwise copied
+ * to the staging buffer. Sets `s.result.arena` and `s.result.at`; returns a DmaResult.
  */
 const locateLocal = (s: EngineState, row: number, request: number, from: number, total: number): number => {
   const { arena, staging } = s.env.localDevice as LocalPeerDevice
@@ -105,7 +105,7 @@ const locateLocal = (s: EngineState, row: number, request: number, from: number,
 
 const UNLOCATED = -1
 
-/** The same for registered memory of `t` that can be located in place; UNLOCATED if it cannot. */
+/** Finds registered memory of `t` in place; UNLOCATED if that is not possible. */
 const locateInPlace = (
   s: EngineState,
   t: EngineState,
@@ -132,7 +132,7 @@ const locateInPlace = (
   return DmaResult.OK
 }
 
-/** A slice of a SEND or WRITE. */
+/** Sends a slice of a SEND or WRITE. */
 const sendMessageSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
@@ -159,7 +159,7 @@ const sendMessageSlice = (s: EngineState, row: number, request: number, now: num
   return SENT_SOME
 }
 
-/** Passes a slice to the responder. Returns how many packets it took. */
+/** Passes a slice to the responder. Returns how many packets it accepted. */
 const receiveMessageSlice = (
   s: EngineState,
   t: EngineState,
@@ -183,9 +183,9 @@ const receiveMessageSlice = (
     return 0
   }
   const place = starts ? (ends ? OP_ONLY : OP_FIRST) : ends ? OP_LAST : OP_MIDDLE
-  const brings = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
-  const flags = place | brings
-  const value = brings === 0 ? 0 : p[wr + Send.IMM]
+  const lastFlags = ends ? opcodeFlags[serviceBits[service] | lastOf[operation]] & (OP_IMM | OP_INV) : 0
+  const flags = place | lastFlags
+  const value = lastFlags === 0 ? 0 : p[wr + Send.IMM]
   const solicited = (p[wr + Send.FLAGS] & SOLICITED) !== 0
   setPayload(t, arena, from, bytes)
   if (p[request + WQE.KIND] === SEND) return takeSend(t, other, flags, packets, value, solicited, true)
@@ -205,17 +205,17 @@ const receiveMessageSlice = (
       return 0
     }
   }
-  // the immediate takes its receive WQE with the last packet, once the data before it is written
+  // The immediate consumes its receive WQE with the last packet, after the data before it is written.
   if ((flags & OP_IMM) === 0 || packets === 1) return takeWrite(t, other, flags, packets, value, solicited, true)
   const before = (packets - 1) * s.rows[row * QP.WORDS + QP.MTU]
   const front = starts ? OP_FIRST : OP_MIDDLE
   setPayload(t, arena, from, before)
   if (takeWrite(t, other, front, packets - 1, 0, false, true) === 0) return 0
   setPayload(t, arena, from + before, bytes - before)
-  return packets - 1 + takeWrite(t, other, OP_LAST | brings, 1, value, solicited, true)
+  return packets - 1 + takeWrite(t, other, OP_LAST | lastFlags, 1, value, solicited, true)
 }
 
-/** A slice of a READ, which is requested in parts as with packets. */
+/** Sends a slice of a READ, which is requested in parts as with packets. */
 const sendReadSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
   const p = s.pool
@@ -244,7 +244,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   const endsPart = done + packets === partEnd
   v[there + QP.RESP_EPSN] = (v[there + QP.RESP_EPSN] + packets) & PSN_MASK
   if (endsPart) v[there + QP.RESP_MSN] = (v[there + QP.RESP_MSN] + 1) & PSN_MASK
-  // the first and the last response of a part have an AETH
+  // The first and the last response of a part have an AETH.
   const extra = (inPart === 0 ? AETH_BYTES : 0) + (endsPart && inPart + packets > 1 ? AETH_BYTES : 0)
   countInbound(s, packets, packets * (BTH_BYTES + ICRC_BYTES) + extra + bytes + (-bytes & 3))
   if (bytes > 0) {
@@ -255,7 +255,7 @@ const sendReadSlice = (s: EngineState, row: number, request: number, now: number
   return onSliceTaken(s, row, request, packets, packets, bytes + packets * PACKET_WEIGHT, ends, now)
 }
 
-/** Begins a part of a READ, packets from `done` to `end`: false if the responder refuses it. */
+/** Begins a part of a READ, packets `done` to `end`. False if the responder refuses it. */
 const beginReadPart = (
   s: EngineState,
   t: EngineState,
@@ -281,7 +281,7 @@ const beginReadPart = (
   return checkRead(t, other, hi, low >>> 0, p[wr + Send.RKEY], length)
 }
 
-/** `locateLocal` for the peer's range that a READ names. */
+/** As `locateLocal`, for the peer's memory range of a READ. */
 const locateRemote = (s: EngineState, t: EngineState, request: number, from: number, total: number): number => {
   const p = s.pool
   const wr = request + WQE.WR
@@ -310,8 +310,8 @@ const locateRemote = (s: EngineState, t: EngineState, request: number, from: num
 }
 
 /**
- * An atomic, FLUSH or ATOMIC WRITE. All of its request is headers, so the responder gets the packet, and the response
- * is taken from its resource.
+ * Sends an atomic, FLUSH or ATOMIC WRITE. Its request consists of headers, so the responder gets the packet, and the
+ * response is taken from its resource.
  */
 const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: number): number => {
   const w = s.rows
@@ -332,7 +332,7 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
   countOutbound(s, 1, size)
   onRequest(t, other, arena, staging, size)
   if (t.rows[other * QP.WORDS + QP.RESP_PENDING] === 0) return onSliceTaken(s, row, request, 1, 0, 0, true, now)
-  const resource = takeAnswer(t, other)
+  const resource = takeResponse(t, other)
   const isAtomic = p[request + WQE.KIND] === ATOMIC
   countInbound(s, 1, isAtomic ? ATOMIC_ACK_BYTES : ACK_BYTES)
   if (isAtomic) {
@@ -348,8 +348,8 @@ const sendReadAtomicSlice = (s: EngineState, row: number, request: number, now: 
 // ---- acknowledgement ----
 
 /**
- * A reliable responder took `taken` of the `packets` of a slice: handles its answer. `weight`: window bytes of the
- * slice; `ends`: it is the last slice of the WQE.
+ * Handles the response of a reliable responder, which accepted `taken` of the slice's `packets`. `weight`: window bytes
+ * of the slice; `ends`: whether it is the last slice of the WQE.
  */
 const onSliceTaken = (
   s: EngineState,
@@ -371,7 +371,7 @@ const onSliceTaken = (
     return WAITS
   }
   advance(s, row, request, packets, weight, ends)
-  // a process that has ended does not answer: the ACK timer will expire
+  // A process that has ended does not respond: the ACK timer will expire.
   if (taken < packets) return SENT_SOME
   if (ends && (s.pool[request + WQE.KIND] & RESPONSE) === 0) countInbound(s, 1, ACK_BYTES)
   const w = s.rows
@@ -388,7 +388,7 @@ const onSliceTaken = (
   return SENT_SOME
 }
 
-/** A NAK is handled with the slice's packets outstanding; nothing is outstanding afterwards. */
+/** Handles a NAK as if the slice's packets were outstanding; afterwards nothing is outstanding. */
 const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: number, psn: number, now: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -404,11 +404,11 @@ const onSliceNak = (s: EngineState, row: number, packets: number, syndrome: numb
 const admits = (t: EngineState, other: number, psn: number, kind: number, starts: boolean): boolean =>
   isAdmitted(t, other, (starts ? OP_START : 0) | (kind === SEND ? OP_SEND : 0), psn)
 
-/** UC: the packets behind the one that made the responder drop the message are counted as received. */
+/** UC: counts the packets after the one with which the responder dropped the message as received. */
 const dropRest = (t: EngineState, other: number, psn: number, kind: number, taken: number, packets: number): void => {
   const v = t.rows
   const there = other * QP.WORDS
-  // the packet that failed was counted
+  // The packet that failed is counted already.
   for (let i = taken + 1; i < packets; i++) {
     if (v[there + QP.STATE] === ERR) t.counters.dropped++
     else admits(t, other, psnAdd(psn, i), kind, false)

@@ -1,8 +1,8 @@
 /*
  * BIND_MW and LOCAL_INV, which send no packets (InfiniBand Architecture Specification, volume 1, clauses 10.6.7 and
- * 10.8.3.3). They are executed in the order of the send queue: no later request is sent before, so that a peer that
- * gets a key finds the window bound. Such a WQE completes when all earlier ones have. After a loss, when the WQEs
- * around it are sent again, it is not executed again. `Memory` implements the effect on keys.
+ * 10.8.3.3). They are executed in the order of the send queue: no later request is sent before, so that a peer that is
+ * told a key finds the window bound. Such a WQE completes after all earlier ones. After a loss, when the WQEs around it
+ * are sent again, it is not executed again. `Memory` implements the effect on keys.
  */
 import { because } from '../../spec/causes.ts'
 import { SendFlags, WcStatus, WrOpcode } from '../../spec/work.ts'
@@ -17,7 +17,7 @@ const { FENCE } = SendFlags.values
 const { SUCCESS, MW_BIND_ERR } = WcStatus.values
 
 /**
- * Whether a fence delays a local operation: a bind waits for READs and atomics as any request does, an invalidation for
+ * Whether a fence delays a local operation: a bind waits for READs and atomics like other requests, an invalidation for
  * everything before it (the local invalidate fence).
  */
 export const isFenced = (s: EngineState, row: number, request: number): boolean => {
@@ -29,11 +29,11 @@ export const isFenced = (s: EngineState, row: number, request: number): boolean 
     : s.rows[base + QP.REQ_RD_ATOMIC] > 0
 }
 
-/** Executes it once; false if it is refused, and then its status says why. */
+/** Executes a local operation once. False if it is refused; its status is set. */
 export const executeLocal = (s: EngineState, row: number, request: number): boolean => {
   const p = s.pool
   if (p[request + WQE.DONE] !== 0) return true
-  flushDmaOf(s, row) // data received before is written before its key is revoked
+  flushDmaOf(s, row) // data received earlier must be written before its key is invalidated
   const { memory } = s.env
   const base = row * QP.WORDS
   const wr = request + WQE.WR

@@ -1,5 +1,5 @@
 /*
- * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which have a response of their own (InfiniBand
+ * Request packets of READ, the atomics, FLUSH and ATOMIC WRITE, which have responses of their own (InfiniBand
  * Architecture Specification, volume 1, clauses 9.4.4 and 9.4.5, annex A19). Each is one packet of headers; an ATOMIC
  * WRITE also has 8 bytes of payload. requester.ts decides when they are sent.
  */
@@ -20,13 +20,13 @@ const { COMPARE_SWAP } = operationCode
 const RETH_AT = headerAt.RETH
 const FETH_AT = headerAt.FETH
 const ATOMIC_AT = headerAt.AtomicETH
-/** Bytes of an ATOMIC WRITE, to which its address is aligned. */
+/** Payload bytes of an ATOMIC WRITE, and alignment of its address. */
 export const ATOMIC_WRITE_BYTES = 8
 
 /** Payload bytes of the request packet. */
 export const requestPayloadBytes = (kind: number): number => (kind === ATOMIC_WRITE ? ATOMIC_WRITE_BYTES : 0)
 
-/** Whether placement and selectivity of a FLUSH are known to the specification. */
+/** Whether the specification defines the placement and selectivity of a FLUSH. */
 export const isFlushKnown = (s: EngineState, request: number): boolean => {
   const placement = s.pool[request + WQE.WR + Flush.PLACEMENT]
   return (
@@ -37,8 +37,8 @@ export const isFlushKnown = (s: EngineState, request: number): boolean => {
 }
 
 /**
- * Writes the request packet at `at` of `arena`, without its BTH: for a READ the request of `length` bytes from byte
- * `offset` on. `headerBytes`: where the payload begins. Returns DmaResult.OK, or why the data cannot be read.
+ * Writes the request packet at `at` of `arena`, except its BTH; for a READ the request of `length` bytes from byte
+ * `offset` on. `headerBytes`: offset of the payload. Returns a DmaResult.
  */
 export const putReadAtomicRequest = (
   s: EngineState,

@@ -1,6 +1,6 @@
 /*
- * The headers that every request packet of a connected service begins with: the BTH and, for XRC, the XRCETH, which
- * names the receiver's SRQ (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
+ * The headers with which every request packet of a connected service begins: the BTH and, for XRC, the XRCETH with the
+ * receiver's SRQ (InfiniBand Architecture Specification, volume 1, clause 9.2, annex A14).
  */
 import { DEFAULT_PKEY } from '../../spec/wire/headers.ts'
 import { Service } from '../../spec/wire/services.ts'
@@ -15,11 +15,11 @@ const BTH = 12
 const NO_SRQ = -1
 const SRQN_SHIFT = 8
 
-/** The receiver's SRQ of a request; NO_SRQ for all services but XRC. */
+/** The receiver's SRQ of a request; NO_SRQ for all services except XRC. */
 export const srqnOf = (s: EngineState, base: number, request: number): number =>
   s.rows[base + QP.SERVICE] === XRC_INI ? s.pool[request + WQE.WR + Send.FLAGS] >>> SRQN_SHIFT : NO_SRQ
 
-/** Writes these headers. `bits` as in putBth. */
+/** Writes these headers. `bits`: as of putBth. */
 export const putRequestHeader = (
   view: DataView,
   at: number,

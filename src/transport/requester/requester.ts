@@ -1,8 +1,8 @@
 /*
  * The requester: from posted WQEs to request packets (InfiniBand Architecture Specification, volume 1, clauses 9.4,
  * 9.7.3, 9.7.7). A pipeline: fetch the next WQE (wqe-fetch.ts), check window, fence and max_rd_atomic, and build as
- * many of its packets as one run takes, with the payload read from client memory by one DMA. After a NAK, a gap or a
- * timeout the same steps start again from the oldest unacknowledged PSN, also in the middle of a message.
+ * many of its packets as fit in one run, with the payload read from client memory by one DMA. After a NAK, a gap or a
+ * timeout the same steps run again from the oldest unacknowledged PSN, also in the middle of a message.
  * transport/completer/completer.ts handles the responses.
  */
 import { QpState } from '../../spec/enums.ts'
@@ -46,19 +46,19 @@ const DETH_AT = headerAt.DETH
 const HEADER_BYTES = opcodeHeaderBytes
 const FLAGS_OF = opcodeFlags
 
-/** Window bytes that a QP sends in one turn. */
+/** Window bytes that a QP sends per poll. */
 const QUANTUM = 0x1_0000
 
-/** Sends for a QP. Returns Turn.MORE if it has more to send than one turn allows, Turn.FULL if the port is full. */
+/** Sends for a QP. Returns Turn.MORE if there is more to send than one poll allows, Turn.FULL if the port is full. */
 export const transmitRequests = (s: EngineState, row: number, now: number): number => {
   const base = row * QP.WORDS
   const before = s.rows[base + QP.REQ_SENT_BYTES]
   const reliable = reliableService[s.rows[base + QP.SERVICE]] !== 0
   openWindow(s, row, now)
-  const met = s.env.localDevice !== undefined && findLocalPeer(s, row)
+  const isLocal = s.env.localDevice !== undefined && findLocalPeer(s, row)
   let answer: number = Turn.DONE
-  if (met) {
-    // the peer's pending DMA is done first: it may fail, and then the peer sends a NAK packet
+  if (isLocal) {
+    // Executes the peer's pending DMA first: if that fails, the peer sends a NAK packet.
     flushDma(s.peerState as EngineState)
     sendFastPath(s, row)
   }
@@ -66,7 +66,7 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
     const w = s.rows
     const state = w[base + QP.STATE]
     if ((state !== RTS && state !== SQD) || (w[base + QP.REQ_FLAGS] & ReqFlag.RNR_WAIT) !== 0) break
-    if (((w[base + QP.REQ_SENT_BYTES] - before) | 0) >= (met ? FAST_QUANTUM : QUANTUM)) {
+    if (((w[base + QP.REQ_SENT_BYTES] - before) | 0) >= (isLocal ? FAST_QUANTUM : QUANTUM)) {
       answer = Turn.MORE
       break
     }
@@ -77,20 +77,21 @@ export const transmitRequests = (s: EngineState, row: number, now: number): numb
       if (request === 0) break
     }
     if (s.pool[request + WQE.STATUS] !== 0) {
-      stopAt(s, row, request)
+      failIfOldest(s, row, request)
       break
     }
     const kind = s.pool[request + WQE.KIND]
-    const step = met && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
+    const step =
+      isLocal && isLoopback(s, row, request) ? sendSlice(s, row, request, now) : sendStep(s, row, request, kind)
     if (step === SENT_SOME) {
       if (!reliable && kind !== LOCAL) onSent(s, row, request)
       continue
     }
     if (step === PORT_FULL) answer = Turn.FULL
-    if (step === REFUSES) stopAt(s, row, request)
+    if (step === REFUSES) failIfOldest(s, row, request)
     break
   }
-  if (met) settleCounts(s)
+  if (isLocal) settleCounts(s)
   closeWindow(s, row, (s.rows[base + QP.REQ_SENT_BYTES] - before) | 0, now)
   if (reliable) armAckTimer(s, row, now)
   return answer
@@ -100,11 +101,11 @@ const sendStep = (s: EngineState, row: number, request: number, kind: number): n
   (kind & RESPONSE) !== 0
     ? sendReadAtomicRequest(s, row, request)
     : kind === LOCAL
-      ? passLocal(s, row, request)
+      ? sendLocal(s, row, request)
       : sendMessage(s, row, request)
 
 /** A WQE that cannot be sent completes after all earlier ones; later ones are not sent. */
-const stopAt = (s: EngineState, row: number, request: number): void => {
+const failIfOldest = (s: EngineState, row: number, request: number): void => {
   if (s.rows[row * QP.WORDS + QP.REQ_HEAD] === request)
     failOldest(s, row, s.pool[request + WQE.STATUS], keptCause(s, row))
 }
@@ -121,7 +122,7 @@ const armAckTimer = (s: EngineState, row: number, now: number): void => {
   }
 }
 
-/** Whether a WQE may start: PSN space, window, fence. */
+/** Whether a WQE may be started: PSN space, fence. */
 const mayStart = (s: EngineState, row: number, request: number): boolean => {
   const w = s.rows
   const p = s.pool
@@ -131,13 +132,13 @@ const mayStart = (s: EngineState, row: number, request: number): boolean => {
   return true
 }
 
-/** Whether the window shared by senders to the peer is full. */
-const isWindowFull = (s: EngineState, bytes: number): number => {
-  s.shares.lacked = bytes
+/** The window shared by senders to the peer is full: records the missing bytes. */
+const waitForWindow = (s: EngineState, bytes: number): number => {
+  s.shares.missing = bytes
   return WAITS
 }
 
-/** A request with a response. A READ requests one part, or after a loss the rest of it. */
+/** Sends a request that has a response. For a READ: requests one part, or after a loss the rest of it. */
 const sendReadAtomicRequest = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -162,7 +163,7 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
     weight = length + count * PACKET_WEIGHT
     const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
     if (out > 0 && out + weight > w[base + QP.REQ_CWND]) return WAITS
-    if (out + weight > s.shares.limit) return isWindowFull(s, weight)
+    if (out + weight > s.shares.limit) return waitForWindow(s, weight)
   }
   const service = w[base + QP.SERVICE]
   const code = onlyOf[operationOf(service, p[wr + Send.OPCODE])]
@@ -183,8 +184,8 @@ const sendReadAtomicRequest = (s: EngineState, row: number, request: number): nu
   return SENT_SOME
 }
 
-/** A local operation is executed, and completes if nothing is before it. It counts as a packet, so that turns end. */
-const passLocal = (s: EngineState, row: number, request: number): number => {
+/** Executes a local operation, and completes it if nothing is before it. It counts as a packet, so that a poll ends. */
+const sendLocal = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   if (isFenced(s, row, request)) return WAITS
@@ -192,14 +193,14 @@ const passLocal = (s: EngineState, row: number, request: number): number => {
   advance(s, row, request, 0, PACKET_WEIGHT, true)
   if (w[base + QP.REQ_HEAD] !== request) return SENT_SOME
   completeOldest(s, row, SUCCESS)
-  // nothing is outstanding; a paced queue pair counts it until its turn ends
+  // Nothing is outstanding; a paced queue pair counts it until its poll ends.
   if (s.pace === 0 || reliableService[w[base + QP.SERVICE]] !== 0)
     w[base + QP.COMP_ACKED_BYTES] = w[base + QP.REQ_SENT_BYTES]
   if ((w[base + QP.REQ_FLAGS] & ReqFlag.DRAINING) !== 0) onDrained(s, row)
   return SENT_SOME
 }
 
-/** As many packets of a SEND or WRITE as the window and one run permit. */
+/** Sends as many packets of a SEND or WRITE as the window and one run permit. */
 const sendMessage = (s: EngineState, row: number, request: number): number => {
   const w = s.rows
   const p = s.pool
@@ -209,11 +210,11 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const done = psnDistance(p[request + WQE.FIRST_PSN], w[base + QP.REQ_PSN])
   if (done === 0 && !mayStart(s, row, request)) return WAITS
   const out = (w[base + QP.REQ_SENT_BYTES] - w[base + QP.COMP_ACKED_BYTES]) | 0
-  if (out >= s.shares.limit) return isWindowFull(s, 1)
+  if (out >= s.shares.limit) return waitForWindow(s, 1)
   if (out >= w[base + QP.REQ_CWND]) return WAITS
   const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
-    // C10-93.1.1: sends nothing, which is not an error
+    // C10-93.1.1: sends nothing, which is not an error.
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }
@@ -232,7 +233,7 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
 
 const isDatagram = (w: Int32Array, base: number): boolean => w[base + QP.SERVICE] === Service.UD
 
-/** The last or only packet. */
+/** Sends the last or only packet. */
 const sendEnd = (s: EngineState, row: number, request: number, opcode: number, offset: number): number => {
   const w = s.rows
   const p = s.pool
@@ -275,12 +276,12 @@ const sendEnd = (s: EngineState, row: number, request: number, opcode: number, o
   return SENT_SOME
 }
 
-/** The SE bit applies where a receive WQE completes: SEND, and WRITE with immediate. */
+/** Whether the SE bit applies: where a receive WQE completes, that is SEND, and WRITE with immediate. */
 const maySolicit = (kind: number, flags: number): boolean => kind !== WRITE || (flags & OP_IMM) !== 0
 
 /**
- * Up to `want` packets of a WRITE, starting with its FIRST, which has a RETH and so is a run of its own. The other
- * payloads follow at the same stride, so one read of client memory fills all of them.
+ * Sends up to `want` packets of a WRITE, starting with its FIRST, which has a RETH and so is a run of its own. The
+ * payloads of the other packets have the same stride, so one read of client memory fills all of them.
  */
 const sendWriteFirst = (s: EngineState, row: number, request: number, want: number): number => {
   const w = s.rows
@@ -313,7 +314,10 @@ const sendWriteFirst = (s: EngineState, row: number, request: number, want: numb
   return SENT_SOME
 }
 
-/** Up to `want` packets with only the headers that every packet has: SEND FIRST, MIDDLE, and LAST without immediate. */
+/**
+ * Sends up to `want` packets that have only the headers of every packet: SEND FIRST, MIDDLE, and LAST without
+ * immediate.
+ */
 const sendMiddle = (s: EngineState, row: number, request: number, done: number, want: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -329,14 +333,14 @@ const sendMiddle = (s: EngineState, row: number, request: number, done: number, 
   return SENT_SOME
 }
 
-/** Payload bytes of `count` packets of a message from packet `done` on. */
+/** Payload bytes of `count` packets of a message, starting at packet `done`. */
 const payloadBytes = (s: EngineState, row: number, request: number, done: number, count: number): number => {
   const p = s.pool
   const mtu = s.rows[row * QP.WORDS + QP.MTU]
   return done + count === p[request + WQE.PSNS] ? p[request + WQE.WR + Send.LENGTH] - done * mtu : count * mtu
 }
 
-/** Writes headers and pad of `count` packets in the run, which have `total` bytes of payload. */
+/** Writes headers and padding of `count` packets in the run, with `total` bytes of payload. */
 const putPackets = (s: EngineState, row: number, request: number, done: number, count: number, total: number): void => {
   const w = s.rows
   const p = s.pool
@@ -377,10 +381,10 @@ const putPackets = (s: EngineState, row: number, request: number, done: number, 
   advance(s, row, request, count, total + count * PACKET_WEIGHT, ends)
 }
 
-/** The AckReq bit for the end of a message. */
+/** The AckReq bit of a message's last packet. */
 const endAck = (w: Int32Array, base: number): number => (reliableService[w[base + QP.SERVICE]] !== 0 ? BTH_ACKREQ : 0)
 
-/** The AckReq bit of a packet inside a message: often enough that the window moves before it is full. */
+/** The AckReq bit of a packet inside a message: set often enough that the window advances before it is full. */
 const ackReq = (s: EngineState, base: number, mtu: number): number => {
   const w = s.rows
   const since = w[base + QP.REQ_BYTES_SINCE_ACKREQ] + mtu + PACKET_WEIGHT

@@ -1,7 +1,7 @@
 /*
  * WQE fetch (InfiniBand Architecture Specification, volume 1, clauses 10.7.2.2 and 11.4.1.1): a send WQE is copied from
- * the program's queue, checked for local errors, given its PSNs, and appended to the list of fetched WQEs. requester.ts
- * sends it.
+ * the program's queue, checked for local errors, assigned its PSNs, and appended to the list of fetched WQEs.
+ * requester.ts sends it.
  */
 import { because, type Cause, causeOfCode } from '../../spec/causes.ts'
 import { KindFlags, MAX_MESSAGE_BYTES, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
@@ -20,7 +20,7 @@ const { LOC_LEN_ERR, LOC_QP_OP_ERR, LOC_PROT_ERR } = WcStatus.values
 const { INLINE } = SendFlags.values
 const STATUS_BITS = 0xff
 
-/** Fetches the next posted WQE, checks and appends it; 0 if there is none. */
+/** Fetches, checks and appends the next posted WQE; 0 if there is none. */
 export const fetchWqe = (s: EngineState, row: number): number => {
   const base = row * QP.WORDS
   const size = sendBlock(s.rows, base)
@@ -50,7 +50,7 @@ export const fetchWqe = (s: EngineState, row: number): number => {
   return request
 }
 
-/** Why the queue refuses a WQE: the code in `Send.REFUSED`. */
+/** Why the queue refused a WQE, by the code in `Send.REFUSED`. */
 const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   const opcode = s.pool[wr + Send.OPCODE]
   switch (causeOfCode(s.pool[wr + Send.REFUSED] >>> 8)) {
@@ -69,13 +69,13 @@ const refusalOf = (s: EngineState, row: number, wr: number): Cause => {
   }
 }
 
-/** An invalid WQE is handled as one without data. */
+/** An invalid WQE is handled like one without data. */
 const fail = (s: EngineState, row: number, wr: number, status: number, cause: Cause): number => {
   s.pool[wr + Send.LENGTH] = 0
   return keepCause(s, row, status, cause)
 }
 
-/** Computes the length and checks for local errors: 0, or the status with which the WQE completes. */
+/** Computes the length and checks for local errors. Returns 0, or the status with which the WQE completes. */
 const checkWqe = (s: EngineState, row: number, request: number): number => {
   const p = s.pool
   const base = row * QP.WORDS
@@ -94,7 +94,7 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
   if ((kind & RESPONSE) !== 0 && s.rows[base + QP.MAX_RD_ATOMIC] === 0)
     return fail(s, row, wr, LOC_QP_OP_ERR, because('NO_READS', {}))
   if (kind === LOCAL || kind === FLUSH) {
-    p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as Linux has it
+    p[wr + Send.LENGTH] = kind === FLUSH ? p[wr + Flush.LENGTH] : 0 // for the completion, as on Linux
     if (kind === LOCAL || isFlushKnown(s, request)) return 0
     const placement = p[wr + Flush.PLACEMENT]
     const selectivity = p[wr + Flush.SELECTIVITY]
@@ -109,9 +109,9 @@ const checkWqe = (s: EngineState, row: number, request: number): number => {
     return fail(s, row, wr, LOC_LEN_ERR, because('MESSAGE_TOO_LONG', {}))
   if ((kind & EIGHT_BYTES) !== 0 && p[wr + Send.LENGTH] !== ATOMIC_WRITE_BYTES)
     return fail(s, row, wr, LOC_LEN_ERR, because('ATOMIC_LENGTH', { length: p[wr + Send.LENGTH] }))
-  // READs and atomics are checked when the response is written, as adapters do: the peer's refusal comes first
+  // READs and atomics are checked when the response is written, as adapters do: a refusal by the peer precedes it.
   if (inline || (kind & (RESPONSE | EMPTY_RESPONSE)) === RESPONSE) return 0
-  // one packet from one element is checked when its payload is read; longer messages must not fail in the middle
+  // One packet from one element is checked when its payload is read; a longer message must not fail in the middle.
   if ((kind & RESPONSE) === 0 && count <= 1 && p[wr + Send.LENGTH] <= s.rows[base + QP.MTU]) return 0
   if (checkElements(s, row, wr + Send.SGE, count, Access.LOCAL_READ) === DmaResult.OK) return 0
   return keepCause(s, row, LOC_PROT_ERR, takeCause(s))

@@ -1,10 +1,10 @@
 /*
  * FLUSH and ATOMIC WRITE at the responder (InfiniBand Architecture Specification, volume 1, annex A19). Both are
- * answered by a READ response without payload, which says that all data before it is placed. Like READs and atomics
- * they take a resource, from which a duplicate is answered without being executed again.
+ * answered by a READ response without payload, which confirms that all earlier data is placed. Like READs and atomics
+ * they use a resource, from which a duplicate is answered without executing it again.
  *
- * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH does the pending
- * DMA and is answered; one for persistence needs a right that no region has.
+ * Memory of a process is globally visible as soon as it is written, and never persistent. So a FLUSH executes the
+ * pending DMA and is answered; a FLUSH for persistence needs a right that no region grants.
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -33,7 +33,7 @@ const queueEmptyResponse = (s: EngineState, row: number, resource: number, kind:
   queueResponse(s, row, resource, kind, 1)
 }
 
-/** The rights that a FLUSH with this placement needs; 0 for a placement that is not specified. */
+/** The access rights that a FLUSH with this placement needs; 0 for an unknown placement. */
 const rightsFor = (placement: number): number => {
   if ((placement & ~(flushPlacement.GLOBAL | flushPlacement.PERSISTENT)) !== 0) return 0
   return (
@@ -42,7 +42,7 @@ const rightsFor = (placement: number): number => {
   )
 }
 
-/** `feth` and `reth`: offsets of these headers. */
+/** Handles a FLUSH. `feth` and `reth`: offsets of these headers. */
 export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number, reth: number): void => {
   const base = row * QP.WORDS
   const view = arena.view
@@ -62,7 +62,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
     nakInvalidRequest(s, row, because('REMOTE_TOO_LONG', { length }))
     return
   }
-  flushDma(s) // this is the effect of a FLUSH
+  flushDma(s) // the effect of a FLUSH
   s.env.memory.settle?.(s.rows[base + QP.QPN])
   if (s.rows[base + QP.STATE] === ERR) return
   if (!mayFlush(s, row, arena, reth, right, selectivity === REGION, length)) {
@@ -73,7 +73,7 @@ export const onFlush = (s: EngineState, row: number, arena: Arena, feth: number,
   if (resource !== 0) queueEmptyResponse(s, row, resource, FLUSH)
 }
 
-/** Checks range and rights as for a WRITE. For a whole region the address is ignored, for zero bytes the key too. */
+/** Checks range and rights as for a WRITE. For a whole region the address is ignored, for zero bytes also the key. */
 const mayFlush = (
   s: EngineState,
   row: number,
@@ -96,7 +96,7 @@ const mayFlush = (
   return may
 }
 
-/** `reth`: its offset; `from`: the payload, `length` bytes. */
+/** Handles an ATOMIC WRITE. `reth`: offset of the header; `from`, `length`: the payload. */
 export const onAtomicWrite = (
   s: EngineState,
   row: number,
@@ -107,12 +107,12 @@ export const onAtomicWrite = (
 ): void => {
   const view = arena.view
   const lo = ext.rethVaLo(view, reth)
-  const isWhole = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
+  const isLengthValid = length === ATOMIC_WRITE_BYTES && ext.rethDmaLen(view, reth) === ATOMIC_WRITE_BYTES
   if ((s.rows[row * QP.WORDS + QP.ACCESS] & Access.REMOTE_WRITE) === 0) {
     nakInvalidRequest(s, row, because('QP_NO_RIGHT', { right: Access.REMOTE_WRITE }))
     return
   }
-  if (!isWhole) {
+  if (!isLengthValid) {
     nakInvalidRequest(s, row, because('ATOMIC_WRITE_LENGTH', { length: ext.rethDmaLen(view, reth) }))
     return
   }
@@ -120,8 +120,7 @@ export const onAtomicWrite = (
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(ext.rethVaHi(view, reth), lo) }))
     return
   }
-  // earlier data must be in memory before
-  flushDma(s)
+  flushDma(s) // earlier data must be in memory first
   const qp = s.rows[row * QP.WORDS + QP.QPN]
   s.env.memory.settle?.(qp)
   if (s.rows[row * QP.WORDS + QP.STATE] === ERR) return

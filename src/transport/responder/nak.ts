@@ -1,7 +1,7 @@
 /*
- * NAKs: for the expected PSN, once per gap, or one that ends the queue pair (InfiniBand Architecture Specification,
- * volume 1, clauses 9.7.5.2 and 9.9.3). The program learns the reason from the receive WQE in use, or from an
- * asynchronous event. An unreliable service has no NAKs and drops the message (9.8.2.2, error class D).
+ * NAKs: for a gap, once, or for an error that ends the queue pair (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.7.5.2 and 9.9.3). The program is told by the completion of the current receive WQE, or by an asynchronous
+ * event. An unreliable service sends no NAKs and drops the message (9.8.2.2, error class D).
  */
 import type { Cause } from '../../spec/causes.ts'
 import { AsyncEventType, QpState } from '../../spec/enums.ts'
@@ -27,7 +27,7 @@ export const NakSyndrome = {
 } as const
 const { SEQUENCE_ERROR, INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 
-/** A PSN ahead of the expected one: one NAK per gap. */
+/** A PSN after the expected one: one NAK per gap. */
 export const onGap = (s: EngineState, row: number): void => {
   s.counters.outOfSequence++
   if ((s.rows[row * QP.WORDS + QP.RESP_FLAGS] & RespFlag.NAK_SENT) === 0) nak(s, row, SEQUENCE_ERROR)
@@ -35,8 +35,7 @@ export const onGap = (s: EngineState, row: number): void => {
 
 /**
  * Schedules a NAK for the expected PSN; until that PSN arrives, further gaps are ignored. If the program has ended,
- * nothing is sent: the peer sees a machine that does not answer, whether its request arrives before the queue pair is
- * destroyed or after.
+ * nothing is sent: to the peer the machine does not respond, before and after the queue pair is destroyed.
  */
 export const nak = (s: EngineState, row: number, syndrome: number): void => {
   if (syndrome === REMOTE_OPERATION && s.env.memory.vanished()) return
@@ -49,15 +48,14 @@ export const nak = (s: EngineState, row: number, syndrome: number): void => {
   schedule(s, row)
 }
 
-/** A NAK that ends the queue pair. */
+/** Schedules a NAK that ends the queue pair, and reports its cause. */
 const fatalNak = (s: EngineState, row: number, syndrome: number, cause: Cause): void => {
   s.env.causes?.nak(row, s.rows[row * QP.WORDS + QP.RESP_EPSN], cause)
   nak(s, row, syndrome)
 }
 
 /**
- * UC and UD: drops the current message and all packets until another one begins. Its receive WQE serves the next
- * message.
+ * UC and UD: drops the current message and all packets until the next message begins, which uses the same receive WQE.
  */
 export const dropMessage = (s: EngineState, row: number): void => {
   const w = s.rows
@@ -67,13 +65,16 @@ export const dropMessage = (s: EngineState, row: number): void => {
   s.counters.dropped++
 }
 
-/** A fatal NAK. The receive WQE in use completes with `status`; without one the program gets an event. */
+/**
+ * Handles an error that ends the queue pair with a NAK. The current receive WQE completes with `status`; if there is
+ * none, an event is raised.
+ */
 export const nakFatal = (s: EngineState, row: number, syndrome: number, status: number, cause: Cause): void => {
   const base = row * QP.WORDS
-  flushDma(s) // the NAK acknowledges earlier requests
+  flushDma(s) // the NAK acknowledges earlier requests, so they must be written
   if (s.rows[base + QP.STATE] === ERR) return
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
-    // an error of the program's own buffer ends the queue pair of any service
+    // An error of the program's own buffer ends the queue pair of any service.
     if (status === LOC_PROT_ERR) failReceive(s, row, status, cause)
     else {
       s.env.causes?.dropped(row, cause)
@@ -87,11 +88,11 @@ export const nakFatal = (s: EngineState, row: number, syndrome: number, status: 
   s.env.events.qp(row, event, cause)
 }
 
-/** The same for an invalid request. */
+/** `nakFatal` for an invalid request. */
 export const nakInvalidRequest = (s: EngineState, row: number, cause: Cause): void =>
   nakFatal(s, row, INVALID_REQUEST, REM_INV_REQ_ERR, cause)
 
-/** The pending DMA has failed: nothing from its first packet on is acknowledged, whatever was received since then. */
+/** The pending DMA has failed: nothing from its first packet on is acknowledged, including packets received since. */
 export const onRequestDmaFailed = (
   s: EngineState,
   row: number,
@@ -121,7 +122,7 @@ export const onRequestDmaFailed = (
   s.env.events.qp(row, why === DmaResult.NO_REGION ? QP_ACCESS_ERR : QP_FATAL, cause)
 }
 
-/** To ERR for a reason found while sending responses: a NAK for `psn`. */
+/** Moves the queue pair to ERR for an error found while sending responses, with a NAK for `psn`. */
 export const nakAt = (s: EngineState, row: number, psn: number, syndrome: number, cause: Cause): void => {
   const w = s.rows
   const base = row * QP.WORDS

@@ -1,8 +1,8 @@
 /*
- * READs and atomics at the responder: each takes one of max_dest_rd_atomic resources, which keeps the data to answer
- * duplicates: the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1, clauses
- * 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses are sent
- * (responses.ts).
+ * READs and atomics at the responder. Each uses one of max_dest_rd_atomic resources, which stores what is needed to
+ * answer duplicates: the range of a READ or the result of an atomic (InfiniBand Architecture Specification, volume 1,
+ * clauses 9.4.4, 9.4.5 and 9.7.5.1.1). An atomic is executed here, once; the data of a READ is read when its responses
+ * are sent (responses.ts).
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -25,7 +25,7 @@ const { LOC_QP_OP_ERR } = WcStatus.values
 const { REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const COMPARE_SWAP = operationCode.COMPARE_SWAP
 
-/** The resource whose request has `psn` in its range; 0 if there is none, or no longer. */
+/** The resource whose request contains `psn`; 0 if there is none (any more). */
 const findResource = (s: EngineState, row: number, kind: number, psn: number): number => {
   const base = row * QP.WORDS
   const p = s.pool
@@ -39,10 +39,10 @@ const findResource = (s: EngineState, row: number, kind: number, psn: number): n
 }
 
 /**
- * A duplicate atomic, FLUSH or ATOMIC WRITE: its response is sent again from the resource, without executing it;
- * nothing is sent if there is no resource any more.
+ * Answers a duplicate atomic, FLUSH or ATOMIC WRITE from its resource, without executing it again; ignores it if the
+ * resource was reused.
  */
-export const replayAnswer = (s: EngineState, row: number, kind: number, psn: number): void => {
+export const replayResponse = (s: EngineState, row: number, kind: number, psn: number): void => {
   const resource = findResource(s, row, kind, psn)
   if (resource !== 0) replay(s, row, resource, 0, 1)
 }
@@ -56,7 +56,10 @@ const replay = (s: EngineState, row: number, resource: number, from: number, end
   p[resource + RES.REPLAY] = 1
 }
 
-/** A duplicate READ, whole or its rest: answered if it stays inside the first request's range. `at`: its RETH. */
+/**
+ * Answers a duplicate READ, or a READ of its rest, if it is inside the range of the original request. `at`: offset of
+ * the RETH.
+ */
 export const replayRead = (s: EngineState, row: number, arena: Arena, at: number, psn: number): void => {
   const resource = findResource(s, row, READ, psn)
   if (resource === 0) return
@@ -69,13 +72,13 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   const mtu = s.rows[row * QP.WORDS + QP.MTU]
   const low = lo - p[resource + RES.LO]
   const offset = low + (hi - p[resource + RES.HI]) * 0x1_0000_0000
-  const whole = p[resource + RES.LENGTH]
+  const totalLength = p[resource + RES.LENGTH]
   const packets = length === 0 ? 1 : Math.ceil(length / mtu)
-  // each PSN stands for its own bytes: the rest of a READ begins at its PSN's bytes
-  const inside = whole === 0 ? length === 0 : offset === first * mtu && offset + length <= whole
-  if (!inside || first + packets > p[resource + RES.PSNS]) return
-  if (whole > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
-  // these responses are still to be sent
+  // Each PSN stands for its own bytes: a READ of the rest must begin at the bytes of its PSN.
+  const isInside = totalLength === 0 ? length === 0 : offset === first * mtu && offset + length <= totalLength
+  if (!isInside || first + packets > p[resource + RES.PSNS]) return
+  if (totalLength > 0 && ext.rethRkey(view, at) !== p[resource + RES.KEY]) return
+  // These responses are queued already.
   if (p[resource + RES.NEXT] <= first && p[resource + RES.END] === first + packets) return
   replay(s, row, resource, first, first + packets)
   p[resource + RES.BASE] = first
@@ -84,8 +87,8 @@ export const replayRead = (s: EngineState, row: number, arena: Arena, at: number
   p[resource + RES.READ_LENGTH] = length
 }
 
-/** Allocates the resources, with the peer's first READ or atomic: most peers send none. */
-const makeRoom = (s: EngineState, base: number, count: number): void => {
+/** Allocates the resources at the peer's first READ or atomic: most peers send none. */
+const allocateResources = (s: EngineState, base: number, count: number): void => {
   const size = resourceBlock(count)
   const block = takeBlock(s, size)
   s.pool.fill(0, block, block + count * RES.WORDS)
@@ -93,24 +96,24 @@ const makeRoom = (s: EngineState, base: number, count: number): void => {
   setResourcesBlock(s.rows, base, size)
 }
 
-/** A resource for a new READ or atomic; 0 if the peer has more outstanding than max_dest_rd_atomic. */
+/** Takes a resource for a new READ or atomic; 0 if the peer has more than max_dest_rd_atomic outstanding. */
 const takeResource = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   const count = w[base + QP.RESP_RESOURCE_COUNT]
   if (count === 0) return 0
-  if (w[base + QP.RESP_RESOURCES] === 0) makeRoom(s, base, count)
+  if (w[base + QP.RESP_RESOURCES] === 0) allocateResources(s, base, count)
   const p = s.pool
   const resource = w[base + QP.RESP_RESOURCES] + w[base + QP.RESP_RESOURCE_NEXT] * RES.WORDS
   if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) {
     if (p[resource + RES.REPLAY] === 0) return 0
-    w[base + QP.RESP_PENDING]-- // a repeated response that the peer no longer needs
+    w[base + QP.RESP_PENDING]-- // a repeated response; the peer no longer needs it
   }
   w[base + QP.RESP_RESOURCE_NEXT] = (w[base + QP.RESP_RESOURCE_NEXT] + 1) % count
   return resource
 }
 
-/** `takeResource`; if there is none, the request is refused. */
+/** `takeResource`, which refuses the request if there is none. */
 export const takeResourceOrNak = (s: EngineState, row: number): number => {
   const resource = takeResource(s, row)
   if (resource === 0)
@@ -118,8 +121,8 @@ export const takeResourceOrNak = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** Takes the only pending response, which is not sent as a packet: returns its resource. */
-export const takeAnswer = (s: EngineState, row: number): number => {
+/** Takes the only pending response instead of sending it as a packet; returns its resource. */
+export const takeResponse = (s: EngineState, row: number): number => {
   const w = s.rows
   const base = row * QP.WORDS
   const count = w[base + QP.RESP_RESOURCE_COUNT]
@@ -129,7 +132,7 @@ export const takeAnswer = (s: EngineState, row: number): number => {
   return resource
 }
 
-/** A new READ or atomic is accepted: its response is queued, which also acknowledges everything before it. */
+/** Accepts a new READ or atomic: queues its response, which also acknowledges everything before it. */
 export const queueResponse = (s: EngineState, row: number, resource: number, kind: number, psns: number): void => {
   const w = s.rows
   const p = s.pool
@@ -149,7 +152,7 @@ export const queueResponse = (s: EngineState, row: number, resource: number, kin
   schedule(s, row)
 }
 
-/** Checks rights, length and range of a READ; refuses it if they are wrong. */
+/** Checks rights, length and range of a READ. Refuses the READ and returns false if they are wrong. */
 export const checkRead = (
   s: EngineState,
   row: number,
@@ -177,7 +180,7 @@ export const checkRead = (
   return true
 }
 
-/** `at`: the RETH. */
+/** Handles a READ. `at`: offset of the RETH. */
 export const onRead = (s: EngineState, row: number, arena: Arena, at: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -201,7 +204,7 @@ export const onRead = (s: EngineState, row: number, arena: Arena, at: number): v
   queueResponse(s, row, resource, READ, length === 0 ? 1 : Math.ceil(length / w[base + QP.MTU]))
 }
 
-/** `at`: the AtomicETH. */
+/** Handles an atomic. `at`: offset of the AtomicETH. */
 export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, opcode: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -217,7 +220,7 @@ export const onAtomic = (s: EngineState, row: number, arena: Arena, at: number, 
     nakInvalidRequest(s, row, because('ATOMIC_ADDRESS', { address: addressOf(hi, lo) }))
     return
   }
-  flushDma(s) // earlier WRITEs are visible
+  flushDma(s) // the atomic must see earlier WRITEs
   if (w[base + QP.STATE] === ERR) return
   const key = ext.atomicRkey(view, at)
   const region = memory.resolve(w[base + QP.PD], key, hi, lo, 8, Access.REMOTE_ATOMIC, w[base + QP.QPN])

@@ -1,5 +1,5 @@
 /*
- * Receive WQEs at the responder: one for each message, taken when it begins (InfiniBand Architecture Specification,
+ * Receive WQEs at the responder: one per message, taken when the message begins (InfiniBand Architecture Specification,
  * volume 1, clause 10.8.3).
  */
 
@@ -9,7 +9,7 @@ import { type EngineState, giveBlock, takeBlock } from '../state.ts'
 import { Receive } from '../types.ts'
 
 /**
- * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless that of a dropped message is there. False if there is none.
+ * Takes the oldest receive WQE into QP.RESP_RECEIVE, unless there is one of a dropped message. False if there is none.
  */
 export const takeReceive = (s: EngineState, row: number): boolean => {
   const base = row * QP.WORDS
@@ -21,7 +21,7 @@ export const takeReceive = (s: EngineState, row: number): boolean => {
     return false
   }
   s.rows[base + QP.RESP_RECEIVE] = block
-  // a WorkSource bounds what it reads; this protects against one that does not
+  // A WorkSource must bound what it reads; this protects against one that does not.
   if (s.pool[block + Receive.SGES] > maxRecvSge(s.rows, base)) s.pool[block + Receive.LENGTH] = 0
   return true
 }

@@ -1,9 +1,9 @@
 /*
- * The responder's receiving half: from request packets to effects (InfiniBand Architecture Specification, volume 1,
- * clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), place in the
- * message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and ends the QP, or an
- * RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, with and
- * without packets.
+ * The receiving half of the responder: from request packets to effects (InfiniBand Architecture Specification, volume
+ * 1, clauses 9.7.4 to 9.7.5.2 and 9.9.3). A pipeline of small steps: PSN (expected, duplicate, ahead), position in the
+ * message, operation, length, rights, resources, execution, ACK. A step that refuses sends a NAK and ends the QP, or
+ * sends an RNR NAK. responses.ts sends responses and ACKs in PSN order; send-write.ts executes SENDs and WRITEs, with
+ * and without packets.
  */
 
 import { because } from '../../spec/causes.ts'
@@ -39,7 +39,7 @@ import { type EngineState, schedule } from '../state.ts'
 import { isAdmitted } from '../unreliable.ts'
 import { onAtomicWrite, onFlush } from './flush-atomic-write.ts'
 import { NakSyndrome, nakFatal, nakInvalidRequest, onGap } from './nak.ts'
-import { onAtomic, onRead, replayAnswer, replayRead } from './rd-atomic.ts'
+import { onAtomic, onRead, replayRead, replayResponse } from './rd-atomic.ts'
 import { beginWrite, takeSend, takeWrite } from './send-write.ts'
 import { nakSrq, selectSrq } from './xrc.ts'
 
@@ -58,7 +58,7 @@ const FETH_AT = headerAt.FETH
 const XRCETH_AT = headerAt.XRCETH
 const { XRC_TGT } = Service
 
-/** A request packet (checked by `checkPacket`) for a QP in RTR or beyond, not in error. */
+/** Handles a request packet, checked by `checkPacket`, of a QP in RTR, RTS or SQD. */
 export const onRequest = (s: EngineState, row: number, arena: Arena, at: number, length: number): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -72,7 +72,7 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   const payload = length - HEADER_BYTES[opcode] - bthPadCount(arena.view, at) - ICRC_BYTES
   if (isOutOfSequence(w[base + QP.RESP_MESSAGE], flags))
     nakInvalidRequest(s, row, because('OUT_OF_PLACE', { bth: opcode }))
-  else if (!isLengthRight(w[base + QP.MTU], flags, payload))
+  else if (!isLengthValid(w[base + QP.MTU], flags, payload))
     nakInvalidRequest(s, row, because('PACKET_LENGTH', { payload, mtu: w[base + QP.MTU] }))
   else if (
     w[base + QP.SERVICE] === XRC_TGT &&
@@ -87,20 +87,22 @@ export const onRequest = (s: EngineState, row: number, arena: Arena, at: number,
   else onAtomicWrite(s, row, arena, at + RETH_AT[opcode], at + HEADER_BYTES[opcode], payload)
 }
 
-/** A MIDDLE or LAST continues a message of its own kind; anything else begins one when none is in progress. */
+/**
+ * A MIDDLE or LAST must continue a message of its own kind; all other packets require that no message is in progress.
+ */
 const isOutOfSequence = (message: number, flags: number): boolean =>
   (flags & (OP_START | OP_READ | OP_ATOMIC)) !== 0
     ? message !== NONE
     : message !== ((flags & OP_SEND) !== 0 ? SEND : WRITE)
 
-/** FIRST and MIDDLE are full, LAST is not empty, nothing is longer than the path MTU. */
-const isLengthRight = (mtu: number, flags: number, payload: number): boolean => {
+/** FIRST and MIDDLE are full, LAST is not empty, and no packet is longer than the path MTU. */
+const isLengthValid = (mtu: number, flags: number, payload: number): boolean => {
   if (payload > mtu) return false
   if ((flags & OP_ONLY) !== 0) return true
   return (flags & OP_LAST) !== 0 ? payload > 0 : payload === mtu
 }
 
-/** The first packet from the peer in RTR: the event COMM_EST is reported once. */
+/** The first packet from the peer in RTR: raises the event COMM_EST, once. */
 export const communicationEstablished = (s: EngineState, row: number): void => {
   const base = row * QP.WORDS
   if ((s.rows[base + QP.RESP_FLAGS] & RespFlag.ESTABLISHED) !== 0) return
@@ -110,7 +112,7 @@ export const communicationEstablished = (s: EngineState, row: number): void => {
 
 // ---- packets out of order ----
 
-/** Whether the PSN is the expected one; a duplicate is answered again, a gap is answered with a NAK. */
+/** Whether the PSN is the expected one. A duplicate is answered again, a gap with a NAK. */
 const isExpected = (
   s: EngineState,
   row: number,
@@ -126,14 +128,14 @@ const isExpected = (
   if (ahead < 0) onDuplicate(s, row, arena, at, opcode, flags, psn)
   else if (ahead > 0) onGap(s, row)
   if (ahead !== 0) return false
-  // a NAK that was not sent yet is obsolete: the expected PSN has arrived
+  // A NAK that was not sent yet is obsolete: the expected PSN has arrived.
   w[base + QP.RESP_FLAGS] &= ~(RespFlag.NAK_SENT | RespFlag.NAK_DUE)
   return true
 }
 
 /**
- * A duplicate: a SEND or WRITE is acknowledged again, a READ or atomic is answered again from its resource, if it still
- * has one.
+ * Handles a duplicate: a SEND or WRITE is acknowledged again; a READ or atomic is answered again from its resource, if
+ * that was not reused.
  */
 const onDuplicate = (
   s: EngineState,
@@ -147,16 +149,16 @@ const onDuplicate = (
   s.counters.duplicateRequests++
   const base = row * QP.WORDS
   if ((flags & OP_READ) !== 0) replayRead(s, row, arena, at + RETH_AT[opcode], psn)
-  else if ((flags & OP_ATOMIC) !== 0) replayAnswer(s, row, ATOMIC, psn)
-  else if ((flags & OP_FLUSH) !== 0) replayAnswer(s, row, FLUSH, psn)
-  else if ((flags & OP_ATOMIC_WRITE) !== 0) replayAnswer(s, row, ATOMIC_WRITE, psn)
+  else if ((flags & OP_ATOMIC) !== 0) replayResponse(s, row, ATOMIC, psn)
+  else if ((flags & OP_FLUSH) !== 0) replayResponse(s, row, FLUSH, psn)
+  else if ((flags & OP_ATOMIC_WRITE) !== 0) replayResponse(s, row, ATOMIC_WRITE, psn)
   else s.rows[base + QP.RESP_FLAGS] |= RespFlag.ACK_DUE
   schedule(s, row)
 }
 
 // ---- operations ----
 
-/** Packets were accepted: schedules an ACK if one is requested. */
+/** After accepting packets: schedules an ACK if one is requested. */
 export const scheduleAck = (s: EngineState, row: number, isRequested: boolean): void => {
   const base = row * QP.WORDS
   if (!isRequested || reliableService[s.rows[base + QP.SERVICE]] === 0) return
@@ -222,7 +224,10 @@ const wrongLength = (s: EngineState, length: number): number => {
   return INVALID_REQUEST
 }
 
-/** `at`: the RETH. 0 or the NAK; a WRITE of one packet is checked when it is written. */
+/**
+ * Checks the start of a WRITE and stores its range; a WRITE of one packet is checked when it is written. `at`: offset
+ * of the RETH. Returns 0, or the syndrome of a NAK.
+ */
 const onWriteStart = (
   s: EngineState,
   row: number,

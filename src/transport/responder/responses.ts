@@ -1,8 +1,8 @@
 /*
- * The responder's sending half: READ responses and atomic ACKs, then the scheduled NAK or ACK, in PSN order (InfiniBand
- * Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). The data of a READ is read from memory run by run
- * as the port has room, so a READ of 2 GiB neither fills the port nor delays other queue pairs. One cumulative ACK
- * answers a whole burst of packets.
+ * The sending half of the responder: READ responses and atomic ACKs, then the scheduled NAK or ACK, in PSN order
+ * (InfiniBand Architecture Specification, volume 1, clauses 9.7.5.1 and 9.7.7). The data of a READ is read from memory
+ * run by run as the port accepts runs, so a READ of 2 GiB neither fills the port nor delays other queue pairs. One
+ * cumulative ACK acknowledges a whole burst of packets.
  */
 
 import { CREDITS_NONE, DEFAULT_PKEY, ICRC_BYTES, nakCode, syndromeKind } from '../../spec/wire/headers.ts'
@@ -32,7 +32,7 @@ const HEADER_BYTES = opcodeHeaderBytes
 const POSITIVE = syndromeKind.ACK | CREDITS_NONE
 const BTH = 12
 const AETH_END = 16
-/** Payload bytes of READ responses that a QP sends in one turn. */
+/** Bytes of responses that a QP sends per poll. */
 const QUANTUM = 0x1_0000
 
 /** Sends the pending responses of a QP. Returns as `transmitRequests`. */
@@ -64,10 +64,10 @@ const oldestPending = (s: EngineState, base: number): number => {
     if (p[resource + RES.KIND] !== NONE && p[resource + RES.NEXT] < p[resource + RES.END]) return resource
     index = index + 1 === count ? 0 : index + 1
   }
-  throw new Error(`a QP row counts ${w[base + QP.RESP_PENDING]} pending responses and has none`)
+  throw new Error(`RESP_PENDING of a QP row is ${w[base + QP.RESP_PENDING]}, but no resource has responses to send`)
 }
 
-/** Notes that responses up to `next` are sent. */
+/** Records that responses up to `next` were sent. */
 const markSent = (s: EngineState, base: number, resource: number, next: number): void => {
   s.pool[resource + RES.NEXT] = next
   if (next === s.pool[resource + RES.END]) s.rows[base + QP.RESP_PENDING]--
@@ -89,7 +89,7 @@ const sendAtomicAck = (s: EngineState, base: number, resource: number): number =
   return size
 }
 
-/** READ responses of one size, as many as one run takes. Returns their window bytes, 0 if the port is full. */
+/** Sends READ responses of one size, as many as fit in one run. Returns their bytes, 0 if the port is full. */
 const sendReadPart = (s: EngineState, row: number, resource: number): number => {
   const w = s.rows
   const p = s.pool
@@ -100,7 +100,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   const offset = (next - p[resource + RES.BASE]) * mtu
   const rest = p[resource + RES.READ_LENGTH] - offset
   const ends = next + 1 === end
-  // the opcode says where in the first response the packet stands, also when a part is repeated
+  // The opcode tells the position in the original response, also when a part is repeated.
   const begins = next === 0
   if (!ends) return begins ? sendReadFirst(s, row, resource, end) : sendReadMiddle(s, row, resource, next, end, offset)
   const opcode = serviceBits[w[base + QP.SERVICE]] | (begins ? READ_ONLY : READ_LAST)
@@ -121,7 +121,7 @@ const sendReadPart = (s: EngineState, row: number, resource: number): number => 
   return payload + size
 }
 
-/** A READ response FIRST, which has an AETH, and MIDDLEs behind it, all filled by one read. */
+/** Sends a READ response FIRST, which has an AETH, and the MIDDLEs after it, all filled by one read. */
 const sendReadFirst = (s: EngineState, row: number, resource: number, end: number): number => {
   const w = s.rows
   const p = s.pool
@@ -166,7 +166,7 @@ const sendReadMiddle = (
   return count * size
 }
 
-/** Writes the headers of `count` MIDDLEs in the run, from response number `next` on. */
+/** Writes the headers of `count` MIDDLEs in the run, starting with response number `next`. */
 const putMiddles = (s: EngineState, base: number, resource: number, next: number, count: number): void => {
   const w = s.rows
   const size = BTH + w[base + QP.MTU] + ICRC_BYTES
@@ -182,8 +182,8 @@ const putMiddles = (s: EngineState, base: number, resource: number, next: number
 }
 
 /**
- * Reads memory for responses from number `next` on. If that fails, the QP goes to ERR and the responses are replaced by
- * a NAK.
+ * Reads memory for responses from number `next` on. If that fails, the QP goes to ERR, and a NAK is sent instead of the
+ * responses.
  */
 const fillReadResponses = (
   s: EngineState,
@@ -214,7 +214,7 @@ const fillReadResponses = (
   return false
 }
 
-/** Drops all responses that are not sent yet. */
+/** Drops all responses that were not sent yet. */
 const dropPending = (s: EngineState, base: number): void => {
   const w = s.rows
   let resource = w[base + QP.RESP_RESOURCES]

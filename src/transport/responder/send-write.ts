@@ -1,11 +1,12 @@
 /*
  * SENDs and WRITEs at the responder (InfiniBand Architecture Specification, volume 1, clauses 9.7.4 to 9.7.5.2): the
- * receive WQE that a message takes, the data, the completion, the next PSN. Both packets (responder.ts) and slices of
- * local messages (transport/loopback/slices.ts) come here, so headers are not known: their contents are arguments.
+ * receive WQE that a message uses, the data, the completion, the next PSN. Called for packets (responder.ts) and for
+ * slices of local messages (transport/loopback/slices.ts), so the contents of headers are arguments.
  *
- * A stretch is `packets` consecutive packets of a message. `flags` are the OP_… bits of spec/wire/opcodes.ts: OP_START
- * if it begins the message, OP_END if it ends it, OP_IMM and OP_INV if `value` is an immediate or a key. `now`: the
- * data is written at once, since no other stretch of the message follows in the same burst.
+ * A stretch is a number of consecutive packets of a message, `packets`. `flags` are the OP_… bits of
+ * spec/wire/opcodes.ts: OP_START if the stretch begins the message, OP_END if it ends it, OP_IMM and OP_INV if `value`
+ * is an immediate or a key. `now`: the data is written immediately, since no other stretch of the message follows in
+ * the same burst.
  */
 import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
@@ -33,8 +34,8 @@ const { WITH_IMM, WITH_INV } = WcFlags.values
 const { INVALID_REQUEST, REMOTE_ACCESS, REMOTE_OPERATION } = NakSyndrome
 const { REMOTE_WRITE } = Access
 
-/** Takes a receive WQE for the message that begins; without one an RNR NAK is sent. */
-const needReceive = (s: EngineState, row: number): boolean => {
+/** Takes a receive WQE for a message; if there is none, an RNR NAK is sent. */
+const requireReceive = (s: EngineState, row: number): boolean => {
   if (takeReceive(s, row)) return true
   const base = row * QP.WORDS
   if (reliableService[s.rows[base + QP.SERVICE]] === 0) {
@@ -48,7 +49,7 @@ const needReceive = (s: EngineState, row: number): boolean => {
   return false
 }
 
-/** Packets were accepted: advances the expected PSN. */
+/** After accepting packets: advances the expected PSN. */
 const countAccepted = (s: EngineState, row: number, packets: number, ends: boolean): void => {
   const w = s.rows
   const base = row * QP.WORDS
@@ -59,11 +60,11 @@ const countAccepted = (s: EngineState, row: number, packets: number, ends: boole
   }
 }
 
-/** Whether the last step ended the QP, or dropped the current message. */
+/** Whether the last step has ended the QP, or dropped the current message. */
 const isTerminated = (w: Int32Array, base: number): boolean =>
   w[base + QP.STATE] === ERR || (w[base + QP.RESP_FLAGS] & RespFlag.DROPPING) !== 0
 
-/** Completes the receive WQE in use with the message that ends. */
+/** Completes the current receive WQE at the end of a message. */
 const deliver = (
   s: EngineState,
   row: number,
@@ -81,8 +82,8 @@ const deliver = (
 }
 
 /**
- * A stretch of a SEND; `s.payloads` is its data, in one piece. Returns how many of its packets were taken: if not all,
- * the message was refused or dropped, or an RNR NAK was sent.
+ * Handles a stretch of a SEND; `s.payloads` is its data, contiguous. Returns how many of its packets were accepted: if
+ * not all, the message was refused or dropped, or an RNR NAK was sent.
  */
 export const takeSend = (
   s: EngineState,
@@ -97,7 +98,7 @@ export const takeSend = (
   const w = s.rows
   const base = row * QP.WORDS
   if ((flags & OP_START) !== 0) {
-    if (!needReceive(s, row)) return 0
+    if (!requireReceive(s, row)) return 0
     w[base + QP.RESP_BYTES] = 0
     w[base + QP.RESP_MESSAGE] = SEND
   }
@@ -105,7 +106,7 @@ export const takeSend = (
   const done = w[base + QP.RESP_BYTES]
   const room = s.pool[receive + Receive.LENGTH] - done
   const fits = bytes <= room
-  // packets that fit are accepted, whatever comes behind them
+  // Packets that fit are accepted even if a later one does not.
   const count = fits ? packets : Math.floor(room / w[base + QP.MTU])
   const length = fits ? bytes : count * w[base + QP.MTU]
   if (length > 0) {
@@ -131,7 +132,7 @@ export const takeSend = (
     flushDma(s)
     if (isTerminated(w, base)) return 0
     if ((flags & OP_INV) !== 0 && s.env.memory.invalidate(w[base + QP.PD], w[base + QP.QPN], value) !== SUCCESS) {
-      // class J (9.9.6.3): neither an ACK nor a NAK, so the requester completes with RETRY_EXC_ERR
+      // Class J (9.9.6.3): neither an ACK nor a NAK is sent, so the requester completes with RETRY_EXC_ERR.
       failReceive(s, row, REM_INV_REQ_ERR, because('NOT_INVALIDATED', { key: value }))
       return 0
     }
@@ -142,8 +143,8 @@ export const takeSend = (
 }
 
 /**
- * A WRITE begins: checks rights, length and, if `checked`, the range; a WRITE of one packet is checked when it is
- * written. 0 or the NAK; `s.result.cause` says why.
+ * Begins a WRITE: checks rights, length and, if `checked`, the range; the range of a WRITE of one packet is checked
+ * when it is written. Returns 0, or the syndrome of a NAK, and then `s.result.cause` is set.
  */
 export const beginWrite = (
   s: EngineState,
@@ -175,7 +176,7 @@ export const beginWrite = (
   return 0
 }
 
-/** A stretch of the WRITE in progress; `s.payloads` is its data. Returns as `takeSend`. */
+/** Handles a stretch of the current WRITE; `s.payloads` is its data. Returns as `takeSend`. */
 export const takeWrite = (
   s: EngineState,
   row: number,
@@ -188,7 +189,7 @@ export const takeWrite = (
   const w = s.rows
   const base = row * QP.WORDS
   if ((flags & OP_START) !== 0) w[base + QP.RESP_BYTES] = 0
-  if ((flags & OP_IMM) !== 0 && !needReceive(s, row)) return 0
+  if ((flags & OP_IMM) !== 0 && !requireReceive(s, row)) return 0
   const bytes = s.payloads.bytes * s.payloads.count
   if (bytes > 0) {
     const hi = w[base + QP.RESP_WRITE_HI] >>> 0
@@ -215,7 +216,7 @@ export const takeWrite = (
 const advanceWrite = (s: EngineState, row: number, why: number, length: number): boolean => {
   const w = s.rows
   const base = row * QP.WORDS
-  // an earlier DMA may have failed meanwhile
+  // An earlier DMA may have failed meanwhile.
   if (isTerminated(w, base)) return false
   if (why !== DmaResult.OK) {
     nakFatal(s, row, why === DmaResult.NO_REGION ? REMOTE_ACCESS : REMOTE_OPERATION, LOC_ACCESS_ERR, takeCause(s))

@@ -1,7 +1,8 @@
 /*
- * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14): each request names an SRQ of the target's
- * domain, which determines where receive WQEs come from, where they complete, and in which protection domain the
- * request reads and writes. All packets of a message name the same SRQ. Everything else is as for RC.
+ * XRC targets (InfiniBand Architecture Specification, volume 1, annex A14): each request contains the number of an SRQ
+ * in the target's domain, which determines from where receive WQEs are taken, where they complete, and in which
+ * protection domain the request reads and writes. All packets of a message must have the same SRQ. Everything else is
+ * as for RC.
  */
 import { because, type Cause } from '../../spec/causes.ts'
 import { OP_ATOMIC, OP_ATOMIC_WRITE, OP_FLUSH, OP_READ, OP_START } from '../../spec/wire/opcodes.ts'
@@ -12,11 +13,11 @@ import { recvBlock } from '../qp-layout.ts'
 import { type EngineState, giveBlock } from '../state.ts'
 
 const BEGINS = OP_START | OP_READ | OP_ATOMIC | OP_FLUSH | OP_ATOMIC_WRITE
-const GONE = -1
+const DESTROYED = -1
 
 /**
- * Selects the SRQ that a request names, with the OP_… bits of `flags`; false if there is none, or if it changes within
- * a message.
+ * Selects SRQ `srqn` for a request with the OP_… bits `flags`. False if there is no such SRQ, or if it changes within a
+ * message.
  */
 export const selectSrq = (s: EngineState, row: number, srqn: number, flags: number): boolean => {
   const w = s.rows
@@ -30,10 +31,10 @@ export const selectSrq = (s: EngineState, row: number, srqn: number, flags: numb
   return true
 }
 
-/** `selectSrq` has refused. */
+/** The cause when `selectSrq` has refused. */
 export const nakSrq = (srqn: number): Cause => because('NO_SRQ', { srqn })
 
-/** The SRQ `srqn` is destroyed: a message for it is not continued, and its receive WQE is dropped. */
+/** The SRQ `srqn` was destroyed: a message for it is not continued, and its receive WQE is dropped. */
 export const forgetSrq = (s: EngineState, srqn: number): void => {
   const w = s.rows
   for (let row = 0; row < s.rowCount; row++) {
@@ -43,6 +44,6 @@ export const forgetSrq = (s: EngineState, srqn: number): void => {
     flushDmaOf(s, row)
     if (w[base + QP.RESP_RECEIVE] !== 0) giveBlock(s, recvBlock(w, base), w[base + QP.RESP_RECEIVE])
     w[base + QP.RESP_RECEIVE] = 0
-    w[base + QP.RESP_SRQN] = GONE
+    w[base + QP.RESP_SRQN] = DESTROYED
   }
 }

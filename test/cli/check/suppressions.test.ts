@@ -35,7 +35,7 @@ test('what is wrong with a file is told with its line', () => {
   const cases: readonly (readonly [string, RegExp])[] = [
     ['stale-rkey\n', /^f\.supp:1: "stale-rkey" is outside a block/],
     [block('no-such'), /^f\.supp:5: there is no finding "no-such"/],
-    [block('leak', 'func:main'), /"func:main" is not a frame; there are fun:FUNCTION/],
+    [block('leak', 'func:main'), /"func:main" is not a frame; write fun:FUNCTION/],
     ['{\n a\n', /^f\.supp:1: the block has no end/],
     ['{\n{\n', /^f\.supp:2: "\{" within the block of line 1/],
     ['{\n a\n}\n', /^f\.supp:3: the block of line 1 needs a name and the id/],

@@ -191,7 +191,7 @@ test('a client cannot unregister in its own callback, nor after another callback
     remove: () => {},
   })
   plug('d1')
-  const why = 'client a unregisters in its own callback'
+  const why = 'client a was unregistered in its own callback'
   assert.deepEqual(refused, [`d2: ${why}`, `d1: ${why}`])
 })
 

@@ -96,7 +96,7 @@ test('an experimental method is like any other; a driver cannot add other blocks
   assert.equal(blocks[3]?.[1]?.handler, open)
   assert.equal(blocks[3]?.length, 2)
   for (const call of [DESTROY + 2, Block.CM, Block.DRIVER_FAST - 1])
-    assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own begin at 64/)
+    assert.throws(() => at(call), /driver d: box\.open has call number \d+; a driver's own methods start at 64/)
   assert.throws(() => at(Block.RESERVED), /box\.open: call number 128 is not in 0\.\.127; .*reserved/)
 })
 
@@ -114,7 +114,7 @@ test('optional arguments that a driver does not support are absent, and refused 
   assert.deepEqual(Object.keys(without.in), ['size'])
   assert.deepEqual(without.refused, { lid: { id: 2, code: 'EOPNOTSUPP', why: 'attribute lid: no lids' } })
   assert.deepEqual(Object.keys(findEntry(table(), Pot.id, CREATE)!.method.in), ['size', 'lid'])
-  assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size cannot be lacking/)
+  assert.throws(() => table({ size: 'any reason' }), /driver d: pot\.create: attribute size is mandatory/)
 })
 
 test('tables are dense: a block ends at its highest method, an unused class costs one slot (R5, R20)', () => {

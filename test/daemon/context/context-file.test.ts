@@ -125,7 +125,7 @@ test('freeing twice, or another context’s ring, is an internal error', () =>
     assert.throws(() => memory.free(piece), /freed before/)
     withMemory(other => {
       const foreign = other.allocate(1)
-      assert.throws(() => memory.free(foreign), /not of this context/)
+      assert.throws(() => memory.free(foreign), /does not belong to this context/)
     })
   }))
 

@@ -84,7 +84,7 @@ test('NAME@ADDRESS, and a message for each mistake', () => {
   for (const [text, message] of [
     ['', /device name "".*begins with a letter or digit/],
     ['-rxe@127.0.0.1', /"-rxe".*begins with a letter or digit/],
-    ['ctx0@127.0.0.1', /ctx0 is in no network: omit the address/],
+    ['ctx0@127.0.0.1', /a device of driver ctx has no network; omit the address/],
     ['rxe/0@127.0.0.1', /"rxe\/0"/],
     ['../rxe@127.0.0.1', /"\.\.\/rxe"/],
     [`rxe${'x'.repeat(61)}@127.0.0.1`, /at most 63/],

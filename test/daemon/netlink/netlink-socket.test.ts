@@ -36,7 +36,7 @@ test('twenty lists take no more of a turn than one', async t => {
   })
   const room = new Uint8Array(LENGTH)
   while (counts.some(count => count < DATAGRAMS)) {
-    sockets.forEach(({ theirs }, i) => {
+    sockets.forEach(({ peerEnd: theirs }, i) => {
       while (recvSmall(theirs, room) === LENGTH) counts[i]++
     })
     steps = 0

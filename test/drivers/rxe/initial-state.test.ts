@@ -109,7 +109,7 @@ test('a refusal has a message and leaves nothing: an impossible path of states, 
   const { destQpn: _, ...noPeer } = everything()
   refused(noPeer, /^rc_qp.create: INIT to RTR of RC queue pairs needs destQpn as well$/)
   refused({ ...toInit(), sqPsn: 5 }, /no transition of a RC queue pair on the way to INIT takes sqPsn/)
-  refused({ port: 1 }, /attribute state is missing: port need the state to create the queue pair in/)
+  refused({ port: 1 }, /attribute state is missing; attributes port require it/)
   // A name listed without a value is ignored once it has one.
   const made = create({ accessFlags: undefined } as object)
   invokeNow(p.context, RcQp, 'destroy', made.object!, {}, p.caller)

@@ -13,7 +13,7 @@ test('a run lies inside the reserved room, and its lengths are consistent', () =
     ['a last packet of zero bytes', [100, 64, 2, SHORTEST_PACKET - 1, 100, 260]],
     ['a last packet longer than the others', [100, 64, 2, 65, 100, 260]],
   ]
-  for (const [what, args] of wrong) assert.throws(() => requireRun(...args), /does not fit the room reserved/, what)
+  for (const [what, args] of wrong) assert.throws(() => requireRun(...args), /is not inside the reservation/, what)
   assert.throws(() => requireRun(100, 64, 1, 64, 100, -1), /commit without reserve/)
   assert.throws(() => requireRunBytes(RUN_BYTES + 1), /a run has at most 270336 bytes, not 270337/)
 })
