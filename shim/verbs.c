@@ -200,7 +200,8 @@ static int bind_mw(bind_mw_function *original, struct ibv_qp *qp, struct ibv_mw 
 {
     stack_note_post(qp->context->cmd_fd, USERDMA_POST_SEND, qp->qp_num, bind->wr_id, stack_here());
     const int error = original(qp, mw, bind);
-    return error == 0 ? 0 : refused_request(qp, bind->wr_id, error);
+    const struct ibv_send_wr posted = {.wr_id = bind->wr_id, .opcode = IBV_WR_BIND_MW, .send_flags = bind->send_flags};
+    return error == 0 ? 0 : refused_send(qp, &posted, error);
 }
 
 #define SLOT(n)                                                                                                        \

@@ -19,7 +19,7 @@ import {
   type Stack,
 } from '../spec/findings.ts'
 import { PostQueue } from '../spec/session.ts'
-import { areConnected, type DeviceWithGid, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
+import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
 import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateOf } from './objects.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
 
@@ -268,7 +268,18 @@ export class Checker {
   /** A connection ends: attributes that did not fit were never reported if no request failed. */
   #checkConnection(own: KnownObject, call: CheckedCall): void {
     const peer = this.#peerOf(own)
-    if (peer === undefined || peer === own || peer.gone !== undefined || own.isReported) return
+    if (own.isReported) return
+    if (peer === undefined && isPastRtr(own) && this.#peerDeviceOf(own) !== undefined && this.#objects.isComplete)
+      this.#find(
+        'no-peer-qp',
+        { ...call, program: own.program, what: 'disconnected' },
+        {
+          severity: 'warning',
+          text: `${own.nameWithProgram} was connected to QP 0x${own.qp.destQpn?.toString(16)}, which never existed`,
+          objects: [own],
+        },
+      )
+    if (peer === undefined || peer === own || peer.gone !== undefined) return
     if (!areConnected(own, peer, this.#deviceWith)) return
     const id = misfits(own, peer, this.#deviceWith)[0] ?? (readsFit(own, peer) ? undefined : 'rd-atomic-exceeds')
     if (id === undefined) return

@@ -12,7 +12,7 @@ export type DeviceWithGid = (gid: Uint8Array) => number | undefined
 
 const state = ({ qp }: KnownObject): number => qp.state ?? RESET
 /** Past RTR, with the attributes of RTR. */
-const receives = (qp: KnownObject): boolean => [RTR, RTS, SQE].includes(state(qp) as 2)
+export const isPastRtr = (qp: KnownObject): boolean => [RTR, RTS, SQE].includes(state(qp) as 2)
 
 /** Whether `from` names `to` as its peer. */
 const names = (from: KnownObject, to: KnownObject, deviceWith: DeviceWithGid): boolean => {
@@ -22,7 +22,7 @@ const names = (from: KnownObject, to: KnownObject, deviceWith: DeviceWithGid): b
 
 /** Whether each is the other's peer, and both are past RTR. */
 export const areConnected = (one: KnownObject, other: KnownObject, deviceWith: DeviceWithGid): boolean =>
-  receives(one) && receives(other) && names(one, other, deviceWith) && names(other, one, deviceWith)
+  isPastRtr(one) && isPastRtr(other) && names(one, other, deviceWith) && names(other, one, deviceWith)
 
 const differs = (one: number | undefined, other: number | undefined): boolean =>
   one !== undefined && other !== undefined && one !== other
@@ -49,7 +49,7 @@ export const misfits = (own: KnownObject, peer: KnownObject, deviceWith: DeviceW
   add('service-mismatch', typeOf(own) !== typeOf(peer))
   add('peer-not-ready', state(peer) === RESET || state(peer) === INIT)
   add('peer-in-error', state(peer) === ERR || state(peer) === SQE)
-  if (!receives(peer)) return found
+  if (!isPastRtr(peer)) return found
   add('peer-connected-elsewhere', !names(peer, own, deviceWith))
   add('path-mtu-mismatch', differs(own.qp.pathMtu, peer.qp.pathMtu))
   add('psn-mismatch', !psnsFit(own, peer) || !psnsFit(peer, own))

@@ -180,6 +180,9 @@ export class KnownObjects {
   /** By number, key and handle: the live object, or the last gone one. */
   readonly #byNumber = new Map<string, KnownObject>()
 
+  /** Whether all objects that ever were are known. */
+  isComplete = true
+
   /** Objects of a call's arguments, by attribute. */
   usedBy(args: Readonly<Record<string, unknown>>): Map<string, KnownObject> {
     const used = new Map<string, KnownObject>()
@@ -223,6 +226,7 @@ export class KnownObjects {
     const [oldest] = this.#gone.values()
     if (this.#gone.size <= MAX_GONE || oldest === undefined) return
     this.#gone.delete(oldest.id)
+    this.isComplete = false
     for (const number of numbersOf(oldest)) if (this.#byNumber.get(number) === oldest) this.#byNumber.delete(number)
   }
 }

@@ -2,7 +2,6 @@
  * Posts that the program's library refused: which rule the request breaks, as far as it is known. The device never sees
  * them; adapters refuse some of them only with a completion.
  */
-
 import { QpState } from '../spec/enums.ts'
 import { Errno } from '../spec/errno.ts'
 import { type FindingId, findings, type Program, type Stack } from '../spec/findings.ts'
@@ -35,12 +34,24 @@ export interface RefusedPost {
   readonly request?: RequestFacts
 }
 
-const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD } = WrOpcode.values
+const { ATOMIC_CMP_AND_SWP, ATOMIC_FETCH_AND_ADD, BIND_MW } = WrOpcode.values
 const ATOMIC_BYTES = 8
 
 /** A rule that a request breaks. */
-const brokenRule = (isSend: boolean, request: RequestFacts, own: KnownObject): [FindingId, string] | undefined => {
+const brokenRule = (
+  isSend: boolean,
+  request: RequestFacts,
+  own: KnownObject,
+  error: number,
+): [FindingId, string] | undefined => {
   const { elements, flags, length, opcode, addressLow } = request
+  if (isSend && opcode === BIND_MW)
+    return [
+      'bind-refused',
+      error === Errno.EPERM
+        ? 'window and region are of different protection domains'
+        : 'the region, its range or the rights do not fit the window',
+    ]
   const { maxSendSge, maxRecvSge, maxSge, maxInlineData } = own.limits
   const [name, most] = isSend
     ? ['max_send_sge', maxSendSge]
@@ -71,9 +82,9 @@ export const refusalOf = (
   const { RESET, RTS } = QpState.values
   const isSend = queue === PostQueue.SEND
   const isTooEarly = isSend ? state < RTS : queue === PostQueue.RECEIVE && state === RESET
-  const rule = own && request && brokenRule(isSend, request, own)
+  const rule = own && request && brokenRule(isSend, request, own, error)
   const [id, why]: readonly [FindingId, string?] =
-    error !== Errno.EINVAL
+    error === Errno.ENOMEM
       ? ['queue-full']
       : isTooEarly
         ? ['post-wrong-state', stateName(state)]

@@ -169,8 +169,18 @@ test('READs and atomics beyond what the peer accepts are a warning, a queue pair
   const one = w.connected(1, 2, { maxRdAtomic: 4, maxDestRdAtomic: 1 })
   w.connected(2, 1, { maxRdAtomic: 1, maxDestRdAtomic: 2 })
   w.destroy(one)
-  w.connected(3, 3)
+  w.destroy(w.connected(3, 3))
   assert.deepEqual(w.ids(), ['rd-atomic-exceeds warning', 'connected-to-itself note'])
+})
+
+test('a connection to a queue pair that never existed is a warning at its end, to one that is gone it is none', () => {
+  const w = world()
+  w.destroy(w.connected(1, 2))
+  const one = w.connected(3, 4)
+  w.destroy(w.connected(4, 3))
+  w.destroy(one)
+  assert.deepEqual(w.ids(), ['no-peer-qp warning'])
+  assert.match(w.found[0]!.text, /QP 0x1 .* was connected to QP 0x2, which never existed$/)
 })
 
 test('a message whose first packets were duplicates, since the PSN is too low, is a mismatch of PSNs', () => {
@@ -409,6 +419,7 @@ test('refused posts are told with the rule that they break', () => {
     [SEND, { flags: 8, length: 65n }, /^request-length .*: it has 65 bytes inline, and max_inline_data is 64$/],
     [SEND, { opcode: atomic, addressLow: 0x1004 }, /^atomic-misaligned .*: its remote address is 4 bytes behind one$/],
     [SEND, { opcode: atomic, length: 4n }, /^request-length .*: it has 4 bytes for the result of an atomic$/],
+    [SEND, { opcode: WrOpcode.values.BIND_MW }, /^bind-refused /],
     [SEND, {}, /^refused-call ibv_post_send on QP 0x1/],
   ]
   for (const [queue, changes] of cases)

@@ -414,7 +414,7 @@ export const kinds = {
   // ---- windows ----
   'bind-missing': {
     what: 'does not bind the window',
-    edits: text => skip(statementsWith(text, 'ibv_bind_mw|bind1|bind2')),
+    edits: text => skip(matchesOf(text, /((?:check\(ibv_bind_mw|bind[12])\([^;]*;\s*completion\([^;]*;)/)),
     tells: ['window-not-bound', 'unknown-rkey', 'stale-rkey'],
   },
   'window-right-missing': {

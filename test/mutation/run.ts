@@ -27,6 +27,7 @@ interface MomentJson {
 export interface FindingJson {
   readonly id: FindingId
   readonly text: string
+  readonly count: number
   readonly program?: { readonly command: string }
   readonly moments: readonly MomentJson[]
   readonly objects: readonly { readonly history: readonly MomentJson[] }[]
@@ -137,8 +138,9 @@ const isAtLine = (finding: FindingJson, { file, lines }: Mutant): boolean =>
   )
 
 const judge = (mutant: Mutant, ran: Ran, base: Ran): Judged => {
-  const known = new Set(base.found.map(shapeOf))
-  const fresh = ran.found.filter(one => !known.has(shapeOf(one)))
+  const known = new Map<string, number>()
+  for (const one of base.found) known.set(shapeOf(one), (known.get(shapeOf(one)) ?? 0) + one.count)
+  const fresh = ran.found.filter(one => one.count > (known.get(shapeOf(one)) ?? 0))
   const { tells, legal } = kindOf(mutant.kind)
   const telling = fresh.filter(({ id }) => tells.includes(id))
   const isSame = ran.status === base.status && ran.stdout === base.stdout
