@@ -19,6 +19,7 @@ import {
   type Stat,
   type ToolReply,
   type ToolRequest,
+  type TormentRecord,
   type TraceEvent,
   traceReader,
   type WaitStat,
@@ -53,8 +54,11 @@ export interface ToolClient {
   trace(tag: string, pcap?: number, abi?: boolean): Promise<void>
   /** From now on findings are passed to `onFinding`, starting with the existing ones. */
   findings(): Promise<void>
-  /** How often each finding was found, by its number − 1. Includes what ended programs leaked. */
-  counts(): Promise<{ readonly counts: readonly number[]; readonly dropped: number }>
+  /**
+   * How often each finding was found, by its number − 1, and the decisions of torment. Includes what ended programs
+   * leaked.
+   */
+  counts(): Promise<Extract<ToolReply, { readonly counts: unknown }>>
   close(): void
 }
 
@@ -78,6 +82,8 @@ const dial = (socket: string): ReturnType<typeof connectToDaemon> => {
 export interface Handlers {
   readonly onTrace?: (record: TraceEvent) => void
   readonly onFinding?: (finding: Finding) => void
+  /** With traces, in the order of time. */
+  readonly onTorment?: (record: TormentRecord) => void
 }
 
 interface Waiting {
@@ -94,7 +100,10 @@ interface Outgoing {
  * Opens a session at `socket`. Throws NoDaemonError if no daemon serves it, and an Error with a message if the daemon
  * has another version of the protocol or refuses the session.
  */
-export const openSession = async (socket: string, { onTrace, onFinding }: Handlers = {}): Promise<ToolClient> => {
+export const openSession = async (
+  socket: string,
+  { onTrace, onFinding, onTorment }: Handlers = {},
+): Promise<ToolClient> => {
   const { fd, peer } = dial(socket)
   const daemon = peer.pid
   let answered = false
@@ -141,6 +150,7 @@ export const openSession = async (socket: string, { onTrace, onFinding }: Handle
       const record = readTrace(reply.text)
       if (record === undefined) return
       if ('finding' in record) onFinding?.(record.finding)
+      else if ('torment' in record) onTorment?.(record)
       else onTrace?.(record)
     } else {
       waiting.get(reply.serial)?.resolve(reply)

@@ -277,6 +277,7 @@ export const startDaemon = async ({
     cm: clients.use('rdma_cm'),
     failures,
     check: config.check ? createCheckDesk(core, nowMicroseconds, { contexts, failures }) : undefined,
+    torment: torment?.decisions,
     destroyWaits: createDestroyWaits(
       containment.guard('a destroy that waits', ({ object: { context }, failure }) => {
         if (context !== undefined) reportFailure(failure, context.device, context)

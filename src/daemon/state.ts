@@ -5,6 +5,7 @@
 import type { RdmaCm } from '../clients/rdma-cm/rdma-cm.ts'
 import type { dispatch } from '../core/dispatch/dispatch.ts'
 import type { Core } from '../core/model.ts'
+import type { Decisions } from '../drivers/rxe/torment/decisions.ts'
 import type { Slices } from '../host/event-loop/slices.ts'
 import type { RingPool } from '../host/memory/mapping.ts'
 import type { ProcessHandle } from '../host/memory/process.ts'
@@ -48,6 +49,8 @@ export interface DaemonState {
   readonly trace: TraceHub
   /** Undefined if the daemon does not check programs. */
   readonly check: CheckDesk | undefined
+  /** Of a daemon with `--torment`. */
+  readonly torment: Decisions | undefined
   /** NETLINK_RDMA sockets. */
   readonly netlink: Netlink
   readonly cm: RdmaCm

@@ -34,6 +34,14 @@ export const TormentKinds = {
     help: 'the RNR NAK of a receiver without receive request asks for a longer wait, up to 655.36 ms',
     rule: 'IBA 9.7.5.2.8: min_rnr_timer is the minimum of the wait',
   },
+  packet: {
+    help: 'messages travel as packets; those of RC and XRC are duplicated and overtaken, and so retransmitted',
+    rule: 'IBA 9.7.1, 9.9.2.4: a reliable connection repairs loss, order and duplicates',
+  },
+  limit: {
+    help: 'a CQ has exactly the entries that were asked for, and overruns with one completion more',
+    rule: 'ibv_create_cq(3): a CQ has at least the entries that were asked for',
+  },
 } as const
 
 export type TormentKind = keyof typeof TormentKinds
@@ -44,7 +52,6 @@ export interface TormentDecision {
   /** From 1, over all devices. */
   readonly number: number
   readonly kind: TormentKind
-  readonly device: string
   /** What was decided, as a sentence without its full stop. */
   readonly text: string
 }

@@ -10,7 +10,7 @@
  */
 
 import { errnoName } from '../spec/errno.ts'
-import type { FailureRecord, TraceRecord } from '../uapi/tool.ts'
+import type { FailureRecord, TormentRecord, TraceRecord } from '../uapi/tool.ts'
 import { rawJson, rawLines } from './abi/raw.ts'
 import { bytesText } from './bytes.ts'
 import { chainCallText, chainJson, chainResultText, decodeChain, plainArgs, plainResult } from './chain.ts'
@@ -72,6 +72,10 @@ export interface LineOptions {
 /** The line of a failure: `failureText` and the process. */
 export const failureLine = ({ pid, command, device, failure: { text } }: FailureRecord): string =>
   pid === 0 ? `[${device}] ${text}` : `[pid ${pid} ${plain(command)}] ${text}`
+
+/** The line of a decision of torment. */
+export const tormentLine = ({ device, torment: { number, kind, text } }: TormentRecord): string =>
+  `[${device} torment ${number}, ${kind}] ${text}`
 
 export const lostLine = (lost: number): string => `[${lost} calls were not traced: the reader was too slow]`
 

@@ -5,6 +5,7 @@ import type { FailureJson } from '../spec/failures.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Finding } from '../spec/findings.ts'
 import type { Attributes, ObjectClass } from '../spec/schema/schema.ts'
+import type { TormentDecision } from '../spec/torment.ts'
 
 /** A device in the form of `--device NAME@ADDRESS`. */
 export interface DeviceSpec {
@@ -162,8 +163,8 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /** By number of finding − 1. `dropped`: findings that were too many to be reported. */
-  | { readonly counts: readonly number[]; readonly dropped: number }
+  /** By number of finding − 1. `dropped`: findings that were too many to be reported. `decisions`: of torment. */
+  | { readonly counts: readonly number[]; readonly dropped: number; readonly decisions?: number }
 
 /** Memory of the program: its address in hexadecimal (0x…), bytes in base64, and the real length if these are fewer. */
 export type RawPiece = readonly [address: string, bytes: string, length: number]
@@ -242,6 +243,14 @@ const LONGEST = 4_000_000
 /** First character of a text that continues in the next one. */
 const MORE = '+'
 
+/** One decision of torment. */
+export interface TormentRecord {
+  /** Milliseconds since the epoch. */
+  readonly time: number
+  readonly device: string
+  readonly torment: TormentDecision
+}
+
 /** A finding for a checking tool. */
 export interface FindingRecord {
   readonly finding: Finding
@@ -250,7 +259,7 @@ export interface FindingRecord {
 /** A record for a tracing tool. */
 export type TraceEvent = TraceRecord | FailureRecord
 /** A record of TRACE messages. */
-export type ToolRecord = TraceEvent | FindingRecord
+export type ToolRecord = TraceEvent | TormentRecord | FindingRecord
 
 /** A record as the texts of one or several TRACE messages. */
 export const traceTexts = (record: ToolRecord): string[] => {

@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import { TormentKinds } from '../../src/spec/torment.ts'
 import { lacking, ownProgram, runUserdma, type Scope } from './programs.ts'
 
 const cases = ownProgram('torment_cases')
@@ -27,4 +28,22 @@ describe('userdma run --torment', { skip: lacking(cases) }, () => {
     it(`${name} passes`, async t => {
       for (const seed of ['1', '2', '3']) assert.equal(await statusOf(t, name, ['--torment', seed]), 0, `seed ${seed}`)
     })
+})
+
+describe('userdma trace --torment', { skip: lacking(cases) }, () => {
+  it('prints each decision, in the order of the calls', async t => {
+    const { status, stderr } = await runUserdma(t, ['trace', '--private', '--torment', '5', '--', cases, 'event-right'])
+    assert.equal(status, 0, stderr)
+    const lines = stderr.split('\n')
+    const decisions = lines.flatMap(line => /^\[rxe0 torment (\d+), (\w+)\] ./.exec(line)?.slice(1, 3) ?? [])
+    assert.ok(decisions.length > 10, stderr)
+    const numbers = decisions.filter((_, i) => i % 2 === 0).map(Number)
+    assert.deepEqual(
+      numbers,
+      numbers.map((_, i) => i + 1),
+    )
+    for (const kind of decisions.filter((_, i) => i % 2 === 1)) assert.ok(Object.hasOwn(TormentKinds, kind), kind)
+    const destroys = lines.findLastIndex(line => line.includes('cq.destroy'))
+    assert.ok(lines.findIndex(line => line.includes('torment 1,')) < destroys)
+  })
 })

@@ -9,10 +9,10 @@ import { randomBytes } from 'node:crypto'
 import { closeSync } from 'node:fs'
 import { Sink } from '../../drivers/null/device.ts'
 import { CtxContext } from '../../spec/drivers/ctx.ts'
-import { callJson, callLine, failureLine, lostLine } from '../../trace/calls.ts'
+import { callJson, callLine, failureLine, lostLine, tormentLine } from '../../trace/calls.ts'
 import { classList, isSelected, type Selection } from '../../trace/select.ts'
 import { createSummary, summaryJson, summaryText } from '../../trace/summary.ts'
-import type { TraceEvent } from '../../uapi/tool.ts'
+import type { TormentRecord, TraceEvent } from '../../uapi/tool.ts'
 import { UsageError } from '../fail.ts'
 import { type JoinOptions, joinDaemon } from '../join.ts'
 import { createOutput, openOutput } from '../output-file.ts'
@@ -65,6 +65,11 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
       // Lost calls are always reported.
       else if (record.lost && !json) print(lostLine(record.lost))
     },
+    /** Decisions are neither calls nor errors. */
+    onTorment(record: TormentRecord): void {
+      if (summary === undefined && selection.classes === undefined && !selection.errors)
+        print(json ? JSON.stringify(record) : tormentLine(record))
+    },
     end(): void {
       if (summary === undefined) return
       for (const row of json ? summaryJson(summary).map(row => JSON.stringify(row)) : [summaryText(summary)]) print(row)
@@ -75,10 +80,10 @@ const printer = (options: TraceOptions, print: (text: string) => void) => {
 export const trace = async (program: string, args: readonly string[], options: TraceOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
-  const { onTrace, end } = printer(options, text => output.write(`${text}\n`))
+  const { onTrace, onTorment, end } = printer(options, text => output.write(`${text}\n`))
   const output = openOutput(options.output)
   const pcap = options.pcap === undefined ? undefined : createOutput(options.pcap)
-  const joined = await joinDaemon(options, { onTrace })
+  const joined = await joinDaemon(options, { onTrace, onTorment })
   let status = 1
   try {
     const tag = newTag()

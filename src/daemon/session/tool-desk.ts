@@ -3,6 +3,7 @@
  * (uapi/tool.ts).
  */
 import { fstatSync } from 'node:fs'
+import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import { close } from '../../host/net/sockets.ts'
 import { type MessageBuffer, type Request, writeToolReply, writeTrace } from '../../uapi/session-codec.ts'
 import {
@@ -109,8 +110,12 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
       }
     }
     const unsubscribe = daemon.trace.subscribe({ tag, abi, post, postFailure: post })
+    const ignore = daemon.torment?.listen((torment, device) =>
+      post({ time: performance.timeOrigin + nowMicroseconds() / 1000, device, torment }),
+    )
     endSubscription = () => {
       unsubscribe()
+      ignore?.()
       stop()
       if (file !== undefined) close(file)
     }
@@ -171,7 +176,11 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
     else if (request?.what === 'findings') reply = watchFindings()
     else if (request?.what === 'counts')
       reply = session.trusted
-        ? { counts: daemon.check?.counts ?? [], dropped: daemon.check?.dropped ?? 0 }
+        ? {
+            counts: daemon.check?.counts ?? [],
+            dropped: daemon.check?.dropped ?? 0,
+            ...(daemon.torment && { decisions: daemon.torment.count }),
+          }
         : notForGuests
     else if (request?.pcap && file === undefined) reply = { error: 'a capture needs the descriptor of a file' }
     else if (request) reply = startTrace(request, file)

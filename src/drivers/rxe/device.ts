@@ -187,7 +187,9 @@ const FEW = 4
  */
 const PACE = 500
 
-export const createRxeDevice = (core: Core, { name, identity, port, now, torment }: RxeOptions): RxeDevice => {
+export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
+  const { name, identity, now, torment } = options
+  const port = torment?.port(options.port, name) ?? options.port
   // the engine needs the device's memory table, the device needs its classes, and those need the engine: it is set last
   let engineOrNone: Engine | undefined
   const state: RxeState = {

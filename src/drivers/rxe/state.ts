@@ -94,6 +94,8 @@ export interface CoreQueue {
 
 /** `--torment` as calls and the end of the device need it (drivers/rxe/torment/torment.ts). */
 export interface CallTorment {
+  /** Entries of a CQ for which `wanted` were asked and `capacity` have room. */
+  entriesOf(cq: CqObject, wanted: number, capacity: number): number
   /** Ends all waits before `run`; nothing waits that `run` causes. */
   calmly<T>(run: () => T): T
   /** The device is removed. */

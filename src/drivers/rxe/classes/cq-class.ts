@@ -27,6 +27,14 @@ const requireCqe = (method: string, cqe: number): void => {
     throw new CallError('EINVAL', `cq.${method}: attribute cqe: ${cqe} is above ${Limits.maxCqe}, the device's max_cqe`)
 }
 
+/** Torment may give only the entries that were asked for. */
+const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
+  const { torment } = stateOf(call)
+  const { state } = cq
+  if (torment !== undefined && state.kind !== COUNTING)
+    state.ring = { ...state.ring, capacity: torment.entriesOf(cq, cqe, state.ring.capacity) }
+}
+
 /** The answer once everything that was posted before the call is executed. */
 const caughtUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
   const checked = stateOf(call).catchUpAll(isInside(call.context))
@@ -47,6 +55,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
         )
       const state = createCqRing(ringsOf(call.context), kind === COUNTING ? 0 : cqe, kind, compVector)
       object.state = state
+      limitEntries(call, object, cqe)
       state.number = stateOf(call).cqs.add(object)
       affiliate(object, userHandle, { channel, asyncFd })
       return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
@@ -82,6 +91,7 @@ export const cqClass = driverClass<typeof Cq, CqRing, typeof RxeAttributes.cq>(
             `cq.modify: attribute cqe: ${cqe} is less than the completions that wait to be polled`,
           )
         rings.free(old)
+        limitEntries(call, object, cqe)
         core(call, object, { ...(count !== undefined && { count }), ...(period !== undefined && { period }) })
         return { cqe: state.ring.capacity, queue: mmapInfo(state.ring) }
       })

@@ -132,7 +132,11 @@ export const createLateCompletions = (sink: CompletionSink): LateCompletions => 
           const wait = sequence.wait()
           due = Math.max(due, sink.now() + wait)
           const what = isReceive ? 'receive' : 'send'
-          decisions.note('completion', device, () => `${what} completions of QP ${qpn} wait for ${wait} µs`)
+          decisions.note(
+            'completion',
+            device,
+            () => `${what} completions of QP 0x${qpn.toString(16)} wait for ${wait} µs`,
+          )
         }
       }
       if (due === 0) {

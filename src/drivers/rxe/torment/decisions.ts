@@ -19,15 +19,17 @@ export interface Decisions {
   readonly seed: number
   /** Decisions so far. */
   readonly count: number
-  /** Whether the seed uses this kind. */
-  uses(kind: TormentKind): boolean
+  /** The share of the opportunities that this kind takes with this seed, 0 to 1. */
+  share(kind: TormentKind): number
   /** The sequence of a kind for one object: `key` is its identity, such as its QPN. */
   sequence(kind: TormentKind, device: string, key: object | number): Sequence
   /** A decision was made; `text` is called only if somebody listens. */
   note(kind: TormentKind, device: string, text: () => string): void
-  /** `listener` gets later decisions, until the function returned is called. */
-  listen(listener: (decision: TormentDecision) => void): () => void
+  /** `listener` gets later decisions and their devices, until the function returned is called. */
+  listen(listener: Listener): () => void
 }
+
+type Listener = (decision: TormentDecision, device: string) => void
 
 /** Random choices about one object. */
 export interface Sequence {
@@ -43,7 +45,7 @@ export const createDecisions = (seed: number): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = WAITS[profile() % WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
-  const listeners = new Set<(decision: TormentDecision) => void>()
+  const listeners = new Set<Listener>()
   /** By kind and device: the sequences of its objects, in the order of their first use. */
   const known = new Map<string, Map<object | number, Sequence>>()
   let count = 0
@@ -68,7 +70,7 @@ export const createDecisions = (seed: number): Decisions => {
     get count() {
       return count
     },
-    uses: kind => shares.get(kind) !== 0,
+    share: kind => shares.get(kind) ?? 0,
     sequence(kind, device, key) {
       const group = `${kind} ${device}`
       let objects = known.get(group)
@@ -86,8 +88,8 @@ export const createDecisions = (seed: number): Decisions => {
     note(kind, device, text) {
       count++
       if (listeners.size === 0) return
-      const decision = { number: count, kind, device, text: text() }
-      for (const listener of listeners) listener(decision)
+      const decision = { number: count, kind, text: text() }
+      for (const listener of listeners) listener(decision, device)
     },
     listen(listener) {
       listeners.add(listener)

@@ -181,7 +181,7 @@ export const createPieces = (
     decisions.note(
       'bytes',
       device,
-      () => `${total} bytes for QP ${qp} at 0x${start.toString(16)} arrive as ${told.join(', ')}`,
+      () => `${total} bytes for QP 0x${qp.toString(16)} at 0x${start.toString(16)} arrive as ${told.join(', ')}`,
     )
     if (held > MAX_HELD) placeAll()
     return 0

@@ -69,7 +69,7 @@ export const createResponder = (
           if (sequence.acts()) {
             const wait = sequence.wait()
             until = Math.max(until, time + wait)
-            decisions.note('ack', device, () => `the ACK of QP ${qpn} waits for ${wait} µs`)
+            decisions.note('ack', device, () => `the ACK of QP 0x${qpn.toString(16)} waits for ${wait} µs`)
           }
         }
         const since = before?.since ?? time
@@ -90,7 +90,11 @@ export const createResponder = (
         if (isCalm() || code === 0 || before > LONGEST_RNR || !sequence.acts()) return code
         const longer = sequence.below(2) === 0 ? 0 : code + sequence.below(RNR_CODES - code)
         added.set(qpn, before + rnrMicroseconds(longer) - rnrMicroseconds(code))
-        decisions.note('rnr', device, () => `QP ${qpn} asks for an RNR wait of ${rnrMicroseconds(longer)} µs`)
+        decisions.note(
+          'rnr',
+          device,
+          () => `QP 0x${qpn.toString(16)} asks for an RNR wait of ${rnrMicroseconds(longer)} µs`,
+        )
         return longer
       },
     },

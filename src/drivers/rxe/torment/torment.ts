@@ -10,18 +10,22 @@
 import { addHook } from '../../../core/devices/registry.ts'
 import { completed } from '../../../core/events/events.ts'
 import type { Affiliation, Device } from '../../../core/model.ts'
+import type { Port } from '../../../phy/port.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import type { Completions, Environment, Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
 import type { CallTorment, CqObject, RxeState } from '../state.ts'
 import { createLateCompletions, type LateCompletions } from './completions.ts'
 import { createDecisions, type Decisions } from './decisions.ts'
+import { withPacketTorment } from './packets.ts'
 import { createPieces, type Pieces } from './pieces.ts'
 import { createResponder, type Responder } from './responder.ts'
 
 /** Torment of all devices of a network. */
 export interface Torment {
   readonly decisions: Decisions
+  /** The port of a device that is created next. */
+  port(port: Port, device: string): Port
   /**
    * One more device; `memory`: its registered memory as the engine would use it; `completionsWith`: its CQs, which call
    * a function for each completion of a CQ with events.
@@ -90,7 +94,7 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isCalm:
       const due = state.now() + wait
       held.set(row, due)
       next = Math.min(next, due)
-      decisions.note('request', name, () => `requests of QP ${qpn} start after ${wait} µs`)
+      decisions.note('request', name, () => `requests of QP 0x${qpn.toString(16)} start after ${wait} µs`)
     },
   }
 }
@@ -138,6 +142,7 @@ export const createTorment = (seed: number, scratch: Arena): Torment => {
 
   return {
     decisions,
+    port: (port, device) => withPacketTorment(port, device, decisions),
     attach(device, memory, completionsWith) {
       const { state, name } = device
       const { now } = state
@@ -190,6 +195,12 @@ export const createTorment = (seed: number, scratch: Arena): Torment => {
         poll: pollAll,
         nextTimeout: () =>
           Math.min(pieces.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
+        entriesOf({ handle }, wanted, capacity) {
+          const entries = Math.max(wanted, 1)
+          if (decisions.share('limit') === 0 || entries >= capacity) return capacity
+          decisions.note('limit', name, () => `CQ ${handle} has ${entries} entries, not ${capacity}`)
+          return entries
+        },
         calmly(run) {
           settle()
           calm++

@@ -10,7 +10,7 @@ import type { Path } from '../../../../src/phy/memory.ts'
 import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
-import type { TormentDecision } from '../../../../src/spec/torment.ts'
+import type { TormentDecision, TormentKind } from '../../../../src/spec/torment.ts'
 import { plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
 import { completions, type End, end, exchange, pairOn, pattern, piece } from '../pair.ts'
@@ -255,5 +255,34 @@ describe('a seed', () => {
   it('differs from others', () => {
     const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
     assert.ok(new Set(texts).size > 15)
+  })
+})
+
+describe('limits and packets', () => {
+  const seedWith = (kind: TormentKind, least: number): number => {
+    for (let seed = 0; ; seed++) if (createTorment(seed, plainArena(64)).decisions.share(kind) >= least) return seed
+  }
+  it('a CQ has exactly the entries that were asked for, also when it is resized', () => {
+    const torment = createTorment(seedWith('limit', 1), plainArena(4096))
+    const m = machine(1, '', 'direct', undefined, torment)
+    const p = program(m)
+    const cq = makeCq(p, 20)
+    assert.equal(cq.cqe, 20)
+    assert.equal(cq.ring.mask, 31)
+    assert.equal(invokeNow(p.context, Cq, 'modify', cq.handle, { cqe: 9 }, p.caller).out.cqe, 9)
+  })
+  it('packets are duplicated and overtaken, and every message arrives', () => {
+    const seed = seedWith('packet', 1)
+    const { torment, m, a, b } = tormented(seed, 'direct')
+    const texts: string[] = []
+    torment.decisions.listen(({ kind, text }) => {
+      if (kind === 'packet') texts.push(text)
+    })
+    for (let i = 0; i < 40; i++) exchange(m, a, b, i)
+    for (const what of ['duplicated', 'reordered'])
+      assert.ok(
+        texts.some(text => new RegExp(`^${what}: RC_[A-Z_]+ to QP 0x[0-9a-f]+$`).test(text)),
+        `${what}: ${texts.join('; ')}`,
+      )
   })
 })
