@@ -1,79 +1,21 @@
 /*
- * The engine of `userdma check`: calls and failures come in, findings go out. It does no I/O, asks no clock and knows
- * neither core nor daemon; memory is bounded by the objects that are alive.
- *
- * A finding with the same id, place and sentence shape as an earlier one is only counted.
+ * The engine of `userdma check`: calls, failures and requests come in, findings go out. It does no I/O, asks no clock
+ * and knows neither core nor daemon; memory is bounded by the objects that are alive.
  */
 import { QP_CLASSES } from '../spec/classes/qp.ts'
 import { QpState } from '../spec/enums.ts'
 import { Errno, errnoName } from '../spec/errno.ts'
 import { type Failure, failureText } from '../spec/failures.ts'
-import {
-  type Finding,
-  type FindingId,
-  type FoundObject,
-  findingOfCause,
-  findings,
-  type Program,
-  type Severity,
-  type Stack,
-} from '../spec/findings.ts'
+import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/findings.ts'
+import type { RequestWatcher } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
+import { createBuffers } from './buffers.ts'
 import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
-import { KnownObject, KnownObjects, moment, type ObjectName, type QpValues, stateOf } from './objects.ts'
+import type { CheckedCall, CheckedFailure, RefusedAttempt } from './events.ts'
+import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
-
-/** A call that has ended. Arguments that are objects have `ObjectName`s. */
-export interface CheckedCall {
-  readonly time: number
-  /** Its name, and its number, which stays if it is renamed. */
-  readonly device: string
-  readonly deviceNumber: number
-  /** The number of the context: each counts handles of its own. */
-  readonly context: number
-  readonly program: Program | undefined
-  readonly class: string
-  readonly method: string
-  /** The object of the call, of a creation the new one; undefined if the call was refused before it was found. */
-  readonly object: ObjectName | undefined
-  readonly args: Readonly<Record<string, unknown>>
-  readonly out: Readonly<Record<string, unknown>>
-  /** Why it was refused. */
-  readonly refused?: { readonly errno: number; readonly reason: string }
-  /** `call`: the program's own; otherwise its device was closed, or removed. */
-  readonly why: 'call' | 'undo' | 'close' | 'remove'
-  readonly stack: Stack
-}
-
-/** A failure (spec/failures.ts), with what is known of its request. */
-export interface CheckedFailure {
-  readonly time: number
-  /** As in `CheckedCall`. */
-  readonly deviceNumber: number
-  readonly context: number
-  readonly program: Program | undefined
-  readonly failure: Failure
-  /** The number of the peer's device, if it is here. */
-  readonly peerDevice: number | undefined
-  /** Where the failed request was posted: a PostQueue, and the number of the queue. */
-  postStack(queue: number, number: number): Stack
-}
-
-/** A call that was refused before it was understood, with Linux's name of it. */
-export interface RefusedAttempt {
-  readonly time: number
-  readonly device: string
-  readonly program: Program | undefined
-  readonly attempt: string
-  readonly errno: number
-  readonly reason: string
-  readonly stack: Stack
-}
-
-/** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */
-const MAX_FINDINGS = 1000
-/** Objects that a finding names, beside the first. */
-const MAX_NAMED = 4
+import { MAX_NAMED, type Place, Reporting } from './reporting.ts'
+import { type BeginningCall, noSources, requestsTo, type Topic, type TopicSources, World } from './topic.ts'
 
 /** Objects that programs leak; descriptors are closed by the system. */
 const isLeakable = (name: string): boolean =>
@@ -106,24 +48,6 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | 
 const words = (name: string): { readonly created: string; readonly destroyed: string } =>
   name === 'mr' ? { created: 'registered', destroyed: 'deregistered' } : { created: 'created', destroyed: 'destroyed' }
 
-/** Where and when something was found. */
-interface Place {
-  readonly time: number
-  readonly device: string
-  readonly program: Program | undefined
-  readonly stack: Stack
-  /** What the program did there. */
-  readonly what?: string
-}
-
-interface Draft {
-  readonly text: string
-  /** If it is not that of the table. */
-  readonly severity?: Severity
-  readonly details?: readonly string[]
-  readonly objects?: readonly (KnownObject | undefined)[]
-}
-
 /** Findings about the attributes of both ends. */
 const aboutBothEnds: ReadonlySet<FindingId> = new Set([
   'rd-atomic-exceeds',
@@ -147,36 +71,51 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
     : [`the access of ${to - from} bytes ${parts.join(' and ')}, which has ${end - start} bytes`]
 }
 
-/** Numbers differ between two occurrences at one place. */
-const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
+/** Topics with files of their own. */
+const topics: readonly ((world: World) => Topic)[] = [createBuffers]
 
 export class Checker {
-  /** Occurrences of findings beyond the limit. */
-  dropped = 0
+  /** What happens to requests. */
+  readonly requests: RequestWatcher
   readonly #objects = new KnownObjects()
   readonly #deviceWith: DeviceWithGid
-  readonly #report: (finding: Finding) => void
-  /** Numbers of findings by what makes them distinct, and how often each was found. */
-  readonly #numbers = new Map<string, number>()
-  readonly #counts: number[] = []
+  readonly #reporting: Reporting
+  readonly #topics: readonly Topic[]
 
-  constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void) {
+  constructor(deviceWith: DeviceWithGid, report: (finding: Finding) => void, sources: TopicSources = noSources) {
     this.#deviceWith = deviceWith
-    this.#report = report
+    this.#reporting = new Reporting(report)
+    const world = new World(this.#objects, this.#reporting, deviceWith, sources)
+    this.#topics = topics.map(create => create(world))
+    this.requests = requestsTo(this.#objects, this.#topics)
   }
 
   /** How often each finding was found, by its number − 1. */
   get counts(): readonly number[] {
-    return this.#counts
+    return this.#reporting.counts
+  }
+
+  /** Occurrences of findings beyond the limit. */
+  get dropped(): number {
+    return this.#reporting.dropped
   }
 
   // ---- calls ----
 
+  /** A call of a program begins: the object with this id. */
+  calling(call: BeginningCall, id: number): void {
+    const known = this.#objects.find(id)
+    if (known !== undefined) for (const topic of this.#topics) topic.calling?.(call, known)
+  }
+
   called(call: CheckedCall): void {
+    const before = call.object && this.#objects.find(call.object.id)
     if (call.refused !== undefined) this.#refused(call, call.refused)
     else if (call.method === 'create') this.#created(call)
     else if (call.method === 'modify') this.#modified(call)
     else if (call.method === 'destroy') this.#destroyed(call)
+    const known = before ?? (call.object && this.#objects.find(call.object.id))
+    if (known !== undefined) for (const topic of this.#topics) topic.called?.(call, known)
   }
 
   #refused(call: CheckedCall, { errno, reason }: { readonly errno: number; readonly reason: string }): void {
@@ -189,14 +128,15 @@ export class Checker {
       const more = users.length > MAX_NAMED ? ` and ${users.length - MAX_NAMED} more` : ''
       const use = users.length === 0 ? 'in use' : `used by ${named.join(', ')}${more}`
       const text = `${known?.name ?? call.class} cannot be ${words(call.class).destroyed}, it is ${use} (EBUSY)`
-      this.#find('destroy-busy', call, { text, objects: [known, ...users] })
+      this.#reporting.find('destroy-busy', call, { text, objects: [known, ...users] })
     } else if (isForArguments(errno) && isLeakable(call.class))
-      this.#find('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
+      this.#reporting.find('refused-call', call, { text: `${errnoName(errno)}: ${reason}`, objects: [known] })
   }
 
   /** A call whose arguments cannot be decoded. */
   refusedAttempt({ attempt, errno, reason, ...place }: RefusedAttempt): void {
-    if (isForArguments(errno)) this.#find('refused-call', place, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
+    if (isForArguments(errno))
+      this.#reporting.find('refused-call', place, { text: `${attempt}: ${errnoName(errno)}: ${reason}` })
   }
 
   #created(call: CheckedCall): void {
@@ -219,7 +159,7 @@ export class Checker {
     }
     if (cq.size === undefined || most <= cq.size) return
     const text = `${cq.name} has ${cq.size} entries, and ${most} requests can complete into it`
-    this.#find('cq-too-small', call, { text, objects: [cq, ...cq.users] })
+    this.#reporting.find('cq-too-small', call, { text, objects: [cq, ...cq.users] })
   }
 
   #setValues(known: KnownObject, args: Readonly<Record<string, unknown>>): void {
@@ -241,9 +181,12 @@ export class Checker {
     const what = state === undefined ? 'modified' : `modified to ${stateOf(known)}`
     known.changed(moment(what, call.time, call.stack))
     if (state === QpState.values.RTS && known.qp.timeout === 0)
-      this.#find('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
+      this.#reporting.find('infinite-timeout', call, { text: `${known.name} has timeout 0`, objects: [known] })
     if (state === QpState.values.RTR && this.#peerOf(known) === known)
-      this.#find('connected-to-itself', call, { text: `${known.name} is connected to itself`, objects: [known] })
+      this.#reporting.find('connected-to-itself', call, {
+        text: `${known.name} is connected to itself`,
+        objects: [known],
+      })
   }
 
   #destroyed(call: CheckedCall): void {
@@ -258,7 +201,7 @@ export class Checker {
     }[call.why]
     this.#objects.remove(known, moment(what, call.time, call.stack))
     if (call.why === 'close' && isLeakable(known.class))
-      this.#find(
+      this.#reporting.find(
         'leak',
         { ...call, stack: known.made.stack, what: known.made.what },
         { text: `${known.name} was never ${words(call.class).destroyed}` },
@@ -270,7 +213,7 @@ export class Checker {
     const peer = this.#peerOf(own)
     if (own.isReported) return
     if (peer === undefined && isPastRtr(own) && this.#peerDeviceOf(own) !== undefined && this.#objects.isComplete)
-      this.#find(
+      this.#reporting.find(
         'no-peer-qp',
         { ...call, program: own.program, what: 'disconnected' },
         {
@@ -283,7 +226,7 @@ export class Checker {
     if (!areConnected(own, peer, this.#deviceWith)) return
     const id = misfits(own, peer, this.#deviceWith)[0] ?? (readsFit(own, peer) ? undefined : 'rd-atomic-exceeds')
     if (id === undefined) return
-    this.#find(
+    this.#reporting.find(
       id,
       { ...call, program: own.program, what: 'disconnected' },
       {
@@ -316,7 +259,7 @@ export class Checker {
     const { id, text } = refusalOf(post, own)
     // The call says so, unlike a completion in error.
     const severity = findings[id].severity === 'note' ? 'note' : 'warning'
-    this.#find(id, { ...post, what: 'posted' }, { text, severity, objects: [own] })
+    this.#reporting.find(id, { ...post, what: 'posted' }, { text, severity, objects: [own] })
   }
 
   // ---- failures ----
@@ -351,7 +294,7 @@ export class Checker {
       const keyDevice = failure.ofPeer === true ? peerDevice : deviceNumber
       const region =
         typeof key === 'number' && keyDevice !== undefined ? this.#objects.region(keyDevice, key) : undefined
-      this.#find(id, where, {
+      this.#reporting.find(id, where, {
         text: failureText(failure),
         details: [
           ...boundsText(failure),
@@ -381,11 +324,11 @@ export class Checker {
     const text = failureText(failure)
     const objects = [own, peer]
     if (failure.peer?.state === 'none') {
-      this.#find('no-peer-qp', where, { text, objects })
+      this.#reporting.find('no-peer-qp', where, { text, objects })
       return
     }
     if (own === undefined || peer === undefined) {
-      this.#find(id, where, { text, objects })
+      this.#reporting.find(id, where, { text, objects })
       return
     }
     const details = sideBySide(own, peer)
@@ -393,44 +336,13 @@ export class Checker {
     const root = reason === 'peer-in-error' ? peer.failure : undefined
     const rootId = root && findingOfCause(root.cause.id)
     if (root !== undefined && rootId !== undefined)
-      this.#find(rootId, where, { text: `${text}: the peer failed first: ${failureText(root)}`, details, objects })
+      this.#reporting.find(rootId, where, {
+        text: `${text}: the peer failed first: ${failureText(root)}`,
+        details,
+        objects,
+      })
     else if (reason !== undefined)
-      this.#find(reason, where, { text: `${text}: ${findings[reason].title}`, details, objects })
-    else this.#find(id, where, { text, details, objects })
-  }
-
-  // ---- findings ----
-
-  #find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
-    const { text, details = [] } = draft
-    const severity = draft.severity ?? findings[id].severity
-    // Without the process: what a thousand children do at one place is one finding.
-    const key = [id, program?.command, shapeOf(text), ...stack].join('\n')
-    const known = this.#numbers.get(key)
-    if (known !== undefined) {
-      this.#counts[known - 1]!++
-      return
-    }
-    if (this.#counts.length === MAX_FINDINGS) {
-      this.dropped++
-      return
-    }
-    const number = this.#counts.push(1)
-    this.#numbers.set(key, number)
-    const objects = [...new Set(draft.objects ?? [])].filter(object => object !== undefined)
-    this.#report({
-      number,
-      id,
-      severity,
-      text,
-      details,
-      ...(program && { program }),
-      device,
-      time,
-      moments: [moment(what, time, stack)],
-      objects: objects
-        .slice(0, MAX_NAMED + 1)
-        .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
-    })
+      this.#reporting.find(reason, where, { text: `${text}: ${findings[reason].title}`, details, objects })
+    else this.#reporting.find(id, where, { text, details, objects })
   }
 }

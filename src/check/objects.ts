@@ -82,6 +82,9 @@ export class KnownObject {
   size: number | undefined
   /** Of a queue pair's or shared receive queue's requests, as granted. */
   readonly limits: QueueLimits
+  /** Of a region: its memory, and the address of its first byte for requests. */
+  start: number | undefined
+  iova: number | undefined
   /** Queue sizes of a queue pair. */
   readonly sends: number
   readonly receives: number
@@ -111,6 +114,8 @@ export class KnownObject {
     this.rkey = numberOf(out.rkey)
     this.size = numberOf(out.cqe) ?? numberOf(args.length)
     this.limits = (out.cap ?? args.cap ?? { maxSge: out.maxSge ?? args.maxSge }) as QueueLimits
+    this.start = numberOf(args.start)
+    this.iova = numberOf(args.iova)
     const cap = (args.cap ?? {}) as { readonly maxSendWr?: number; readonly maxRecvWr?: number }
     this.sends = cap.maxSendWr ?? 0
     this.receives = cap.maxRecvWr ?? 0
@@ -146,8 +151,10 @@ export class KnownObject {
 
   /** A completion queue was resized, or a region registered anew. */
   resized(args: Readonly<Record<string, unknown>>, out: Readonly<Record<string, unknown>>): void {
-    const { length } = (args.translation ?? {}) as { readonly length?: unknown }
+    const { start, length, iova } = (args.translation ?? {}) as Readonly<Record<string, unknown>>
     this.size = numberOf(out.cqe) ?? numberOf(length) ?? this.size
+    this.start = numberOf(start) ?? this.start
+    this.iova = numberOf(iova) ?? this.iova
   }
 
   changed(moment: Moment): void {

@@ -7,6 +7,7 @@
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../spec/classes/device.ts'
 import type { PortAttributes } from '../spec/classes/port.ts'
 import type { LinkName } from '../spec/links.ts'
+import type { RequestWatcher } from '../spec/requests.ts'
 import type { AnyValue, Attributes, Capability, Method, Methods, ObjectClass, RecordOf } from '../spec/schema/schema.ts'
 import type { ArgumentShape, ReferenceAttribute } from '../uapi/argument-check.ts'
 import type { CallerView, NewDescriptor, Schema } from '../uapi/call.ts'
@@ -474,6 +475,14 @@ export interface DatagramPort {
   close(): void
 }
 
+/** Of a watched device: looks at queues now, so that what has changed is reported. */
+export interface RequestLook {
+  /** What was polled of a CQ. */
+  cq(cq: CoreObject): void
+  /** New receives of all queues of a context, and what was polled of their CQs. */
+  context(context: Context): void
+}
+
 export interface Driver<D = unknown> {
   readonly name: string
   /** Linux's number of the driver (RDMA_DRIVER_RXE = 14), which the ioctl dialect checks. */
@@ -512,6 +521,8 @@ export interface Driver<D = unknown> {
     qkey: number,
     receive: (payload: Uint8Array, from: MadAddress) => void,
   ): DatagramPort
+  /** Reports the device's requests to `watcher` from now on (spec/requests.ts). One watcher a device. */
+  watch?(device: Device<D>, watcher: RequestWatcher): RequestLook
   /** A context was closed, and all its objects were destroyed. */
   closed?(context: Context<unknown, D>): void
   /** The device was removed, and all its objects were destroyed. */

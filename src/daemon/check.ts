@@ -3,9 +3,9 @@
  * receive its findings.
  */
 import { readSync } from 'node:fs'
-import { Checker, type RefusedAttempt } from '../check/checker.ts'
+import type { RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
-import { deviceWithGid, feedChecker } from '../clients/check/check-client.ts'
+import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
@@ -72,10 +72,6 @@ export const createCheckDesk = (
   const stacks = new Map<number, Stacks>()
   const found: Finding[] = []
   const receivers = new Set<(finding: Finding) => void>()
-  const checker = new Checker(deviceWithGid(core), finding => {
-    found.push(finding)
-    for (const receive of receivers) receive(finding)
-  })
   const post = new DataView(new ArrayBuffer(Messages.post.size))
 
   let total = 0
@@ -113,6 +109,21 @@ export const createCheckDesk = (
     const owner = failures.ownerOf(context)
     return owner && { pid: owner.pid, command: owner.command }
   }
+
+  const report = (finding: Finding): void => {
+    found.push(finding)
+    for (const receive of receivers) receive(finding)
+  }
+  const checker = createChecker(core, report, {
+    now,
+    watches: context => programOf(context) !== undefined,
+    program: programOf,
+    callStack() {
+      const stack = desk.calling ?? NONE
+      return () => stack
+    },
+    postStack,
+  })
 
   const desk: CheckDesk = {
     calling: undefined,
@@ -156,15 +167,5 @@ export const createCheckDesk = (
       return checker.dropped
     },
   }
-  feedChecker(core, checker, {
-    now,
-    watches: context => programOf(context) !== undefined,
-    program: programOf,
-    callStack() {
-      const stack = desk.calling ?? NONE
-      return () => stack
-    },
-    postStack,
-  })
   return desk
 }

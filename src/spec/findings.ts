@@ -330,6 +330,12 @@ const table = {
     advice: 'look at what serves the pages (FUSE, userfaultfd)',
     causes: ['LOCAL_SLOW', 'REMOTE_SLOW'],
   },
+  'region-in-use': {
+    severity: 'error',
+    title: 'a region was deregistered while requests that use it are outstanding',
+    why: 'The device uses the memory of a request until its completion (IBA 10.6). A request that it reads or writes later fails; a warning if the request is a receive, which may never be used.',
+    advice: 'wait for the completions, or destroy the queue pair first, which ends its requests',
+  },
   'program-ended': {
     severity: 'note',
     title: 'the program ended with requests outstanding',

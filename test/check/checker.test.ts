@@ -3,7 +3,8 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { type CheckedCall, type CheckedFailure, Checker } from '../../src/check/checker.ts'
+import { Checker } from '../../src/check/checker.ts'
+import type { CheckedCall, CheckedFailure } from '../../src/check/events.ts'
 import type { ObjectName } from '../../src/check/objects.ts'
 import type { RequestFacts } from '../../src/check/refused-post.ts'
 import { because, type Cause } from '../../src/spec/causes.ts'

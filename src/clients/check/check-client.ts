@@ -1,16 +1,17 @@
 /*
- * Feeds the checker (src/check/) from a core: each call of a device, by a hook, and each failure. Contexts of
+ * Feeds the checker (src/check/) from a core: each call of a device, by a hook, each failure and each request. Contexts of
  * clients like the MAD layer are left out.
  */
-import type { Checker } from '../../check/checker.ts'
+import { Checker } from '../../check/checker.ts'
 import type { DeviceWithGid } from '../../check/connection.ts'
+import type { BeginningCall, TopicSources } from '../../check/topic.ts'
 import { registerClient } from '../../core/devices/clients.ts'
 import { findGid, type GidTable } from '../../core/devices/gids.ts'
 import { addHook } from '../../core/devices/registry.ts'
 import { addFailureHandler } from '../../core/failures.ts'
-import type { CallContext, Context, Core, Device, Hook } from '../../core/model.ts'
+import type { CallContext, Context, Core, Device, Hook, RequestLook } from '../../core/model.ts'
 import { CallError } from '../../spec/errno.ts'
-import type { Program, Stack } from '../../spec/findings.ts'
+import type { Finding, Program, Stack } from '../../spec/findings.ts'
 import { addressText } from '../../wire/address.ts'
 
 /** Facts that only the server of the calls knows. */
@@ -34,7 +35,7 @@ const deviceWhere = (core: Core, matches: (gids: GidTable) => boolean): number |
 }
 
 /** Finds the index of the device that has a GID. */
-export const deviceWithGid =
+const deviceWithGid =
   (core: Core): DeviceWithGid =>
   gid =>
     deviceWhere(core, gids => findGid(gids, gid) >= 0)
@@ -42,12 +43,28 @@ export const deviceWithGid =
 const NONE: Stack = []
 const none = (): Stack => NONE
 
-const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook => {
+const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: RequestLook | undefined): Hook => {
   const stacks = new WeakMap<CallContext, () => Stack>()
   return {
-    // Taken here: an asynchronous handler ends during another call.
-    pre(call) {
-      if (call.why === 'call' && sources.watches(call.context)) stacks.set(call, sources.callStack())
+    pre(call, object, args) {
+      const { context, entry, why } = call
+      if (why !== 'call' || !sources.watches(context)) return
+      const stack = sources.callStack()
+      // Taken here: an asynchronous handler ends during another call.
+      stacks.set(call, stack)
+      if (entry.name === 'create') return
+      if (entry.class.name === 'cq') look?.cq(object)
+      else if (entry.class.name === 'mr') look?.context(context)
+      const begun: BeginningCall = {
+        class: entry.class.name,
+        method: entry.name,
+        program: sources.program(context),
+        args,
+        get stack() {
+          return stack()
+        },
+      }
+      checker.calling(begun, object.id)
     },
     post(call, object, args, out, error) {
       const { context, entry, why } = call
@@ -77,12 +94,27 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources): Hook =
   }
 }
 
-/** Feeds `checker` as long as the core exists. */
-export const feedChecker = (core: Core, checker: Checker, sources: CheckSources): void => {
+/** What topics of the checker ask for (check/topic.ts). */
+const topicSources = (core: Core, { now, postStack }: CheckSources): TopicSources => ({
+  now,
+  deviceName(index) {
+    for (const device of core.devices.values()) if (device.index === index) return device.name
+    return ''
+  },
+  postStack(id, queue, number, wrId) {
+    for (const { contexts } of core.devices.values())
+      for (const context of contexts) if (context.id === id) return postStack(context, queue, number, wrId)
+    return NONE
+  },
+})
+
+/** A checker of what contexts of a core do, as long as the core exists. */
+export const createChecker = (core: Core, report: (finding: Finding) => void, sources: CheckSources): Checker => {
+  const checker = new Checker(deviceWithGid(core), report, topicSources(core, sources))
   registerClient(core, {
     name: 'check',
     add(device) {
-      addHook(device, hookOf(device, checker, sources))
+      addHook(device, hookOf(device, checker, sources, device.driver.watch?.(device, checker.requests)))
       return true
     },
     // The hook stays: the client is removed before the device's objects are destroyed, and the checker needs those
@@ -104,4 +136,5 @@ export const feedChecker = (core: Core, checker: Checker, sources: CheckSources)
       postStack: (queue, number) => sources.postStack(context, queue, number, wrId),
     })
   })
+  return checker
 }

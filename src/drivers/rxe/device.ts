@@ -51,6 +51,7 @@ import { openDatagrams, openManagement } from './core-queues.ts'
 import { createFailures } from './failures.ts'
 import { mtuOf } from './interface.ts'
 import { regionMemory } from './memory.ts'
+import { watchRequests } from './request-feed.ts'
 import { createPostScan, SLICE_ROWS, Where } from './rings/posts.ts'
 import { ringWork } from './rings/work-source.ts'
 import { createSlots } from './slots.ts'
@@ -155,6 +156,7 @@ const rxeDriver: Driver<RxeState> = {
     state.torment?.close()
     state.port.close()
   },
+  watch: (device, watcher) => device.state.watch(device, watcher),
 }
 
 /** The same where core has the classes of its clients (clients/clients.ts). */
@@ -212,6 +214,8 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       () => state,
       () => device as Device,
     ),
+    feed: undefined,
+    watch: (registered, watcher) => watchRequests(registered, work, completions, watcher),
     coreQueues: { byNumber: new Map(), waiting: 0 },
     added: row => posts.add(row),
     look: row => posts.look(row),
@@ -234,6 +238,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   /** What a call depends on is done without torment. */
   const calmly = (run: () => boolean): boolean => (state.torment === undefined ? run() : state.torment.calmly(run))
 
+  // clients may watch the device as soon as it is registered
+  const work = ringWork(state.rings, findSrqOfDomain(state))
+  let completions = cqCompletions(state)
   const attributes = deviceAttributes(identity.guid)
   const device = register(core, {
     name,
@@ -264,9 +271,9 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   const plain: Environment = {
     ...(localDevice && { localDevice }),
     route: routeOf(port, run),
-    work: ringWork(state.rings, findSrqOfDomain(state)),
+    work,
     memory: regionMemory(device.memory),
-    completions: cqCompletions(state),
+    completions,
     causes: state.failures,
     events: {
       qp(row, type, cause) {
@@ -278,7 +285,11 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
       },
     },
   }
-  const tormented = torment?.attach(device, plain.memory, notify => cqCompletions(state, notify))
+  const tormented = torment?.attach(device, plain.memory, notify => {
+    completions = cqCompletions(state, notify)
+    state.feed?.watchCompletions(completions)
+    return completions
+  })
   state.torment = tormented
   const environment = tormented?.environment(plain) ?? plain
   const { windowBytes, sharedWindowBytes = 0 } = port
@@ -293,7 +304,14 @@ export const createRxeDevice = (core: Core, options: RxeOptions): RxeDevice => {
   })
   engineOrNone = engine
   const rung = tormented?.doorbells(engine) ?? engine
-  const posts = createPostScan(state.rings, rung, () => device.memory.windows > 0)
+  const found = {
+    onDoorbell: rung.onDoorbell,
+    onReceiveScan(row: number) {
+      state.feed?.scanReceives(row)
+      engine.onReceiveScan(row)
+    },
+  }
+  const posts = createPostScan(state.rings, found, () => device.memory.windows > 0)
   // loaded from `state` once: an object with accessors is slow to read, and this runs for every run
   const { rowOf } = state.qpns
   const { released, coreQueues } = state

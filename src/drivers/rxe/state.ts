@@ -1,14 +1,15 @@
 /*
  * The soft device's state: tables by which engine, packets and calls find queue pairs and completion queues.
  */
-import type { CallContext, Context, CoreObject } from '../../core/model.ts'
+import type { CallContext, Context, CoreObject, Device, RequestLook } from '../../core/model.ts'
 import type { FlowAddress, Port } from '../../phy/port.ts'
 import type { Cause } from '../../spec/causes.ts'
 import type { postSend, QpAttributeName, qpMethods } from '../../spec/classes/qp.ts'
 import type { Failure } from '../../spec/failures.ts'
+import type { RequestWatcher, WorkRequest } from '../../spec/requests.ts'
 import type { In, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Engine } from '../../transport/engine.ts'
-import type { Causes } from '../../transport/types.ts'
+import type { Causes, Completions } from '../../transport/types.ts'
 import type { Arena } from '../../wire/arena.ts'
 import type { AddressHandle } from './address/destinations.ts'
 import type { Identity } from './address/identity.ts'
@@ -81,6 +82,19 @@ export interface Failures extends Causes {
   nakOf(qpn: number, peer: number, psn: number): Cause | undefined
 }
 
+/** The requests of a watched device (request-feed.ts). */
+export interface RequestFeed {
+  /** Reports new receives of a row. */
+  scanReceives(row: number): void
+  /** Reports what is written to CQs by these too. */
+  watchCompletions(completions: Completions): void
+  /** Messages of a queue pair whose receives are not complete; undefined: none are known. */
+  sentBy(row: number): WorkRequest[] | undefined
+  /** The queue pair, or shared receive queue, is reset or destroyed. */
+  reset(row: number): void
+  resetShared(srq: SrqObject): void
+}
+
 /** A datagram queue pair of a client in core as the device polls it (core-queues.ts). */
 export interface CoreQueue {
   readonly qpn: number
@@ -142,6 +156,9 @@ export interface RxeState {
   /** Queue pairs whose completions were lost in a full CQ, and that CQ: the next `poll` moves them to ERR. */
   readonly overrunQps: { readonly qpn: number; readonly cause: Cause }[]
   readonly failures: Failures
+  /** Only while the device is watched. */
+  feed: RequestFeed | undefined
+  readonly watch: (device: Device<RxeState>, watcher: RequestWatcher) => RequestLook
   /** Queue pairs of clients in core by number, 1 while the MAD layer uses it, and how many datagrams wait in them. */
   readonly coreQueues: { readonly byNumber: Map<number, CoreQueue>; waiting: number }
   /** Times that the link went down. */

@@ -4,8 +4,8 @@
  *
  * Loaded with the first checked device only.
  */
-import { Checker } from '../../check/checker.ts'
-import { deviceWithGid, feedChecker } from '../../clients/check/check-client.ts'
+import type { Checker } from '../../check/checker.ts'
+import { createChecker } from '../../clients/check/check-client.ts'
 import { closeContext } from '../../core/devices/registry.ts'
 import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
@@ -47,15 +47,15 @@ const checkOf = (core: Core): NetworkCheck => {
   const known = checks.get(core)
   if (known !== undefined) return known
   const subjects = new Map<Context, Subject>()
-  const checker = new Checker(deviceWithGid(core), finding => {
+  const report = (finding: Finding): void => {
     for (const { context, options, found } of subjects.values())
       if (context.device.name === finding.device && isWanted(finding, options)) {
         found.push(finding)
         ;(options.onFinding ?? show)(finding)
         return
       }
-  })
-  feedChecker(core, checker, {
+  }
+  const checker = createChecker(core, report, {
     now: nowMicroseconds,
     watches: context => subjects.has(context),
     program: () => undefined,

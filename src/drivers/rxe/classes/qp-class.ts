@@ -282,6 +282,7 @@ export const qpClass = (
           state.noted = 0
           state.address = undefined
           resetRings(state)
+          device.feed?.reset(state.row)
           state.destinations?.release()
         }
         device.look(state.row)
@@ -295,6 +296,7 @@ export const qpClass = (
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)
+        device.feed?.reset(state.row)
         unbindWindowsOf(call.device.memory, state.qpn)
         device.qpns.free(state.qpn)
         device.qps[state.row] = undefined

@@ -91,8 +91,10 @@ const modify = (
 }
 
 /** The queue was destroyed: frees number and ring. */
-const release = (call: CallContext, { state }: SrqObject): void => {
+const release = (call: CallContext, srq: SrqObject): void => {
   const device = stateOf(call)
+  const { state } = srq
+  device.feed?.resetShared(srq)
   device.srqns.free(state.number)
   device.srqs.remove(state.slot)
   ringsOf(call.context).free(state.queue.ring)

@@ -107,6 +107,7 @@ const target = driverClass<typeof XrcTgtQp, QueuePair>(XrcTgtQp, {
     if (there.openers.length === 0) {
       device.engine().destroy(row)
       device.failures.forget(row)
+      device.feed?.reset(row)
       device.qpns.free(qpn)
       device.rings[row] = undefined
       closePath(device, there)

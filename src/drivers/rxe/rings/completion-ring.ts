@@ -75,6 +75,13 @@ const settle = (cq: CqRing): void => {
   cq.consumer = consumer
 }
 
+/** Completions that the program has polled since creation; of a counting queue none. */
+export const polledCompletions = (cq: CqRing): number => {
+  if (cq.kind === COUNTING) return 0
+  settle(cq)
+  return cq.completions - cq.outstanding
+}
+
 /** Writes a completion; false if it was lost because the ring is full. `now`: microseconds, for the time stamp. */
 export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number = noClock): boolean => {
   const { ring, kind } = cq

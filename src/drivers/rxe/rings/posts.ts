@@ -54,7 +54,7 @@ const NEVER = -MEMORY - 1
 /** `hasWindows`: whether the device has memory windows. */
 export const createPostScan = (
   rings: readonly (QpRings | undefined)[],
-  engine: Engine,
+  engine: Pick<Engine, 'onDoorbell' | 'onReceiveScan'>,
   hasWindows: () => boolean,
 ): PostScan => {
   /** By row: the number of the full scan at which it was used last. */

@@ -67,6 +67,21 @@ export const emptyReceiveQueue: ReceiveQueue = {
 /** WQEs that are posted and not taken. */
 export const pendingReceives = ({ ring, taken }: ReceiveQueue): number => (loadProducer(ring) - taken) & ring.wrap
 
+/** Copies the WQE with this index (`Receive`), which was posted. */
+export const loadReceive = ({ ring, maxSge }: ReceiveQueue, index: number, into: Uint32Array, at: number): void => {
+  const { words } = ring.area
+  const parts = ring.layout.receive
+  const wqe = elementAt(ring, index)
+  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
+  // an element count above the limit becomes a buffer of zero bytes: any payload then causes a length error
+  const count = sges > maxSge ? 0 : sges
+  const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
+  into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
+  into[at + Receive.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
+  into[at + Receive.SGES] = count
+  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
+}
+
 /** Takes the oldest WQE, as `WorkSource.takeReceive`. */
 export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number): boolean => {
   const { ring } = queue
@@ -74,17 +89,7 @@ export const takeReceive = (queue: ReceiveQueue, into: Uint32Array, at: number):
     queue.seen = queue.taken
     return false
   }
-  const { words } = ring.area
-  const parts = ring.layout.receive
-  const wqe = elementAt(ring, queue.taken)
-  const sges = words[(wqe + parts.DMA_NUM_SGE) >> 2] >>> 0
-  // an element count above the limit becomes a buffer of zero bytes: any payload then causes a length error
-  const count = sges > queue.maxSge ? 0 : sges
-  const length = copySges(ring, wqe + parts.SGE, count, into, at + Receive.SGE)
-  into[at + Receive.ID_LO] = words[(wqe + parts.WR_ID) >> 2]
-  into[at + Receive.ID_HI] = words[(wqe + parts.WR_ID + 4) >> 2]
-  into[at + Receive.SGES] = count
-  into[at + Receive.LENGTH] = Math.min(length, 0xffffffff)
+  loadReceive(queue, queue.taken, into, at)
   queue.taken = (queue.taken + 1) & ring.wrap
   storeConsumer(ring, queue.taken)
   if (queue.limit !== 0 && pendingReceives(queue) < queue.limit) {

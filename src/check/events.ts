@@ -1,0 +1,53 @@
+/*
+ * Input of the checker: calls and failures. Requests: spec/requests.ts; refused posts: refused-post.ts.
+ */
+import type { Failure } from '../spec/failures.ts'
+import type { Program, Stack } from '../spec/findings.ts'
+import type { ObjectName } from './objects.ts'
+
+/** A call that has ended. Arguments that are objects have `ObjectName`s. */
+export interface CheckedCall {
+  readonly time: number
+  /** Its name, and its number, which stays if it is renamed. */
+  readonly device: string
+  readonly deviceNumber: number
+  /** The number of the context: each counts handles of its own. */
+  readonly context: number
+  readonly program: Program | undefined
+  readonly class: string
+  readonly method: string
+  /** The object of the call, of a creation the new one; undefined if the call was refused before it was found. */
+  readonly object: ObjectName | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly out: Readonly<Record<string, unknown>>
+  /** Why it was refused. */
+  readonly refused?: { readonly errno: number; readonly reason: string }
+  /** `call`: the program's own; otherwise its device was closed, or removed. */
+  readonly why: 'call' | 'undo' | 'close' | 'remove'
+  readonly stack: Stack
+}
+
+/** A failure (spec/failures.ts), with what is known of its request. */
+export interface CheckedFailure {
+  readonly time: number
+  /** As in `CheckedCall`. */
+  readonly deviceNumber: number
+  readonly context: number
+  readonly program: Program | undefined
+  readonly failure: Failure
+  /** The number of the peer's device, if it is here. */
+  readonly peerDevice: number | undefined
+  /** Where the failed request was posted: a PostQueue, and the number of the queue. */
+  postStack(queue: number, number: number): Stack
+}
+
+/** A call that was refused before it was understood, with Linux's name of it. */
+export interface RefusedAttempt {
+  readonly time: number
+  readonly device: string
+  readonly program: Program | undefined
+  readonly attempt: string
+  readonly errno: number
+  readonly reason: string
+  readonly stack: Stack
+}

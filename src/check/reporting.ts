@@ -1,0 +1,89 @@
+/*
+ * From drafts to findings: the same mistake at the same place is one finding with a count, and findings are bounded.
+ */
+import {
+  type Finding,
+  type FindingId,
+  type FoundObject,
+  findings,
+  type Moment,
+  type Program,
+  type Severity,
+  type Stack,
+} from '../spec/findings.ts'
+import { type KnownObject, moment } from './objects.ts'
+
+/** Distinct findings that are remembered; occurrences of further ones are dropped, and counted in `dropped`. */
+const MAX_FINDINGS = 1000
+/** Objects that a finding names, beside the first. */
+export const MAX_NAMED = 4
+
+/** Where and when something was found. */
+export interface Place {
+  readonly time: number
+  readonly device: string
+  readonly program: Program | undefined
+  readonly stack: Stack
+  /** What the program did there. */
+  readonly what?: string
+}
+
+export interface Draft {
+  readonly text: string
+  /** If it is not that of the table. */
+  readonly severity?: Severity
+  readonly details?: readonly string[]
+  /** Further ones that matter, with stacks of their own. */
+  readonly moments?: readonly Moment[]
+  readonly objects?: readonly (KnownObject | undefined)[]
+}
+
+/** Numbers differ between two occurrences at one place. */
+const shapeOf = (text: string): string => text.replace(/0x[0-9a-f]+|\d+/g, '#')
+
+export class Reporting {
+  /** Occurrences of findings beyond the limit. */
+  dropped = 0
+  /** How often each finding was found, by its number − 1. */
+  readonly counts: number[] = []
+  /** Numbers of findings by what makes them distinct. */
+  readonly #numbers = new Map<string, number>()
+  readonly #report: (finding: Finding) => void
+
+  constructor(report: (finding: Finding) => void) {
+    this.#report = report
+  }
+
+  find(id: FindingId, { time, device, program, stack, what = 'called' }: Place, draft: Draft): void {
+    const { text, details = [] } = draft
+    const severity = draft.severity ?? findings[id].severity
+    // Without the process: what a thousand children do at one place is one finding.
+    const key = [id, program?.command, shapeOf(text), ...stack].join('\n')
+    const known = this.#numbers.get(key)
+    if (known !== undefined) {
+      this.counts[known - 1]!++
+      return
+    }
+    if (this.counts.length === MAX_FINDINGS) {
+      this.dropped++
+      return
+    }
+    const number = this.counts.push(1)
+    this.#numbers.set(key, number)
+    const objects = [...new Set(draft.objects ?? [])].filter(object => object !== undefined)
+    this.#report({
+      number,
+      id,
+      severity,
+      text,
+      details,
+      ...(program && { program }),
+      device,
+      time,
+      moments: [moment(what, time, stack), ...(draft.moments ?? [])],
+      objects: objects
+        .slice(0, MAX_NAMED + 1)
+        .map((object): FoundObject => ({ name: object.nameWithProgram, history: object.history })),
+    })
+  }
+}

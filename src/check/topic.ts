@@ -1,0 +1,108 @@
+/*
+ * Topics of the checker: each is a file of its own, gets calls and requests, and reports findings through the world
+ * that all share. A topic keeps what it needs of a request or object itself, and drops it with `forgotten`, `ended` or
+ * the object's destruction: memory is bounded by what is alive.
+ */
+import type { FindingId, Program, Stack } from '../spec/findings.ts'
+import type { RequestWatcher, WorkRequest } from '../spec/requests.ts'
+import { PostQueue } from '../spec/session.ts'
+import type { DeviceWithGid } from './connection.ts'
+import type { CheckedCall } from './events.ts'
+import type { KnownObject, KnownObjects } from './objects.ts'
+import type { Draft, Place, Reporting } from './reporting.ts'
+
+/** What only the carrier of calls knows; contexts and devices by their numbers. */
+export interface TopicSources {
+  /** Microseconds. */
+  now(): number
+  deviceName(device: number): string
+  /** Where a request was posted: a PostQueue, the number of the queue, and its wr_id. */
+  postStack(context: number, queue: number, number: number, wrId: bigint): Stack
+}
+
+export const noSources: TopicSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
+
+/** What a topic receives; requests are those of known objects only. */
+export interface Topic extends Partial<RequestWatcher> {
+  /**
+   * A call of the program begins; its object, if it is known, still exists. What was polled and posted before it was
+   * reported.
+   */
+  calling?(call: BeginningCall, object: KnownObject): void
+  /** A call has ended. `object`: it is gone if the call destroyed it. */
+  called?(call: CheckedCall, object: KnownObject): void
+}
+
+/** A call that begins. */
+export interface BeginningCall {
+  readonly class: string
+  readonly method: string
+  readonly program: Program | undefined
+  readonly args: Readonly<Record<string, unknown>>
+  readonly stack: Stack
+}
+
+export class World {
+  readonly objects: KnownObjects
+  readonly deviceWith: DeviceWithGid
+  readonly sources: TopicSources
+  readonly #reporting: Reporting
+
+  constructor(objects: KnownObjects, reporting: Reporting, deviceWith: DeviceWithGid, sources: TopicSources) {
+    this.objects = objects
+    this.deviceWith = deviceWith
+    this.sources = sources
+    this.#reporting = reporting
+  }
+
+  find(id: FindingId, place: Place, draft: Draft): void {
+    this.#reporting.find(id, place, draft)
+  }
+
+  /** Now, at an object. */
+  placeOf({ device, program }: KnownObject, stack: Stack, what?: string): Place {
+    const { sources } = this
+    return { time: sources.now(), device: sources.deviceName(device), program, stack, ...(what && { what }) }
+  }
+
+  /** Where a request of `owner`, its queue pair or shared queue, was posted. Read it soon: posts with the same wr_id overwrite it. */
+  postStack({ context }: KnownObject, { queue, number, wrId }: WorkRequest): Stack {
+    const { sources } = this
+    const stack = sources.postStack(context, queue, number, wrId)
+    return stack.length > 0 || queue !== PostQueue.SEND
+      ? stack
+      : sources.postStack(context, PostQueue.BATCH, number, wrId)
+  }
+}
+
+/** Passes requests of known objects to the topics. */
+export const requestsTo = (objects: KnownObjects, all: readonly Topic[]): RequestWatcher => {
+  const having = <K extends keyof RequestWatcher>(name: K): readonly RequestWatcher[K][] =>
+    all.flatMap(topic => {
+      const receive = topic[name]?.bind(topic) as RequestWatcher[K] | undefined
+      return receive === undefined ? [] : [receive]
+    })
+  const [posted, ended, completed] = [having('posted'), having('ended'), having('completed')]
+  const [starved, polled, forgotten] = [having('starved'), having('polled'), having('forgotten')]
+  const isKnown = (id: number): boolean => objects.find(id) !== undefined
+  return {
+    posted(request) {
+      if (isKnown(request.owner)) for (const receive of posted) receive(request)
+    },
+    ended(request) {
+      if (isKnown(request.owner)) for (const receive of ended) receive(request)
+    },
+    completed(request, completion) {
+      if (isKnown(request.owner)) for (const receive of completed) receive(request, completion)
+    },
+    starved(qp) {
+      if (isKnown(qp)) for (const receive of starved) receive(qp)
+    },
+    polled(cq, count) {
+      if (isKnown(cq)) for (const receive of polled) receive(cq, count)
+    },
+    forgotten(owner) {
+      if (isKnown(owner)) for (const receive of forgotten) receive(owner)
+    },
+  }
+}
