@@ -65,7 +65,7 @@ const byLibrary = async (): Promise<Bench> => {
 /** Simultaneous queue pairs, and repetitions of a measurement. */
 const PAIRS = 1000
 const REPEATS = 5
-/** The same for TCP, which is slower. */
+/** Repetitions for TCP, which is slower. */
 const CONNECTIONS = 200
 
 type Create = In<typeof RcQp.methods.create>

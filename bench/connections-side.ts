@@ -1,6 +1,6 @@
 /*
- * A process that makes very many connections by the library, both ends its own, once, and says what they cost while
- * they are unused: for the rows "connections memory" and "connections idle".
+ * A process that opens very many connections by the library, with both ends in the process, and measures their cost
+ * while they are unused: for the rows "connections memory" and "connections idle".
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, connect, createNetwork, listen, open } from '../src/verbs/index.ts'
@@ -8,21 +8,21 @@ import { settled } from './memory.ts'
 
 export interface IdleOrder {
   readonly count: number
-  /** How long to look at the processor time; 0: not at all. */
+  /** Milliseconds for which the processor time is measured; 0: not at all. */
   readonly seconds: number
 }
 
 export interface IdleCost {
-  /** Of both ends of a connection, in heap and buffers. */
+  /** Bytes of both ends of a connection, in heap and buffers. */
   readonly bytes: number
-  /** Of a processor, for all of them. */
+  /** Share of a processor, for all connections. */
   readonly cpuPercent: number
 }
 
 const WINDOW = 32
-/** Made and ended before, so that code is compiled and what is made once is there. */
+/** Connections opened and closed before the measurement, so that code is compiled and one-time allocations are done. */
 const WARM_UP = 500
-/** Queue pairs of ended connections rest that long at most. */
+/** Maximum time for which queue pairs of closed connections stay in TIMEWAIT. */
 const REST_MS = 2000
 
 const connections = async () => {

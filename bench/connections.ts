@@ -14,7 +14,7 @@ import { benchProgram, runTwin, startDaemon } from './processes.ts'
 const WINDOW = 32
 const COUNT = 1000
 
-/** Connections per second; `one` makes one after the other in each of WINDOW lanes. */
+/** Connections per second; `one` opens one after the other in each of WINDOW lanes. */
 const rate = async (one: () => Promise<void>): Promise<number> => {
   let left = COUNT
   const start = performance.now()

@@ -1,6 +1,6 @@
 /*
- * What a process of a benchmark holds: bytes of the JavaScript heap and of its buffers after a collection, which repeat
- * themselves, and what is resident, which counts for what lives elsewhere.
+ * Memory of a benchmark's process: bytes of the JavaScript heap and of its buffers after a collection, which are
+ * repeatable, and the resident set, which includes memory outside the heap.
  */
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -8,7 +8,7 @@ import { runInNewContext } from 'node:vm'
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 
-/** After a few turns, in which what was freed outside of the heap goes too. */
+/** After a few turns, in which memory outside the heap is freed too. */
 export const settled = async (): Promise<{ readonly used: number; readonly resident: number }> => {
   for (let i = 0; i < 3; i++) {
     collect()

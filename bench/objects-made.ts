@@ -1,6 +1,6 @@
 /*
- * The objects measured by objects.ts: for each kind a function that makes an idle one. "held" is the library's object;
- * the others are made by plain calls.
+ * The objects measured by objects.ts: for each kind a function that creates an idle one. "held" is the library's
+ * object; the others are created by plain calls.
  */
 import { Ah } from '../src/spec/classes/ah.ts'
 import { Cq } from '../src/spec/classes/cq.ts'
@@ -29,13 +29,13 @@ export interface Place {
 /** An object of the library, or the handle of an object made by a call. */
 export type Made = Disposable | number
 
-/** Returns the function that makes one; prerequisites are made once. */
+/** Returns the function that creates one object; prerequisites are created once. */
 export interface Maker {
   readonly class: ObjectClass
   prepare(place: Place): () => Made
 }
 
-/** Releases what was made. */
+/** Releases what was created. */
 export const unmake = ({ carrier }: Place, { class: cls }: Maker, made: Made): void => {
   if (typeof made === 'number') carrier.call(cls, 'destroy', made, {} as never)
   else made[Symbol.dispose]()

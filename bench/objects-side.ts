@@ -1,7 +1,7 @@
 /*
- * A process that makes very many objects of one class, once, and says what they cost: for the rows of objects.ts and
- * for the tests that hold their limits (R15). It does one order and is then good for nothing else, since what is
- * measured includes what grows and never shrinks.
+ * A process that creates very many objects of one class, once, and measures their cost: for the rows of objects.ts and
+ * for the tests that hold their limits (R15). Each process executes one order, since what is measured includes memory
+ * that grows and never shrinks.
  */
 import { once } from 'node:events'
 import { createConnection, createServer, type Socket } from 'node:net'
@@ -51,7 +51,7 @@ const objects = async (what: ObjectKind, count: number): Promise<ObjectsCost> =>
   for (const one of warm.splice(0).reverse()) unmake(before, maker, one)
   await before.device.close()
   const make = maker.prepare(place())
-  // The array that holds them does not count.
+  // The array of the objects is not counted.
   const made = new Array<Made>(count).fill(0)
   const cost = await costOf(count, () => {
     for (let i = 0; i < count; i++) made[i] = make()

@@ -92,7 +92,7 @@ export const benchProgram = (name: string): string => {
   return path
 }
 
-/** The same through a command that runs it elsewhere (`ip netns exec NAME`). */
+/** Path of a C program, run by a command elsewhere (`ip netns exec NAME`). */
 export const runTwinIn = async (
   prefix: readonly string[],
   name: string,
@@ -111,9 +111,9 @@ export interface Daemon {
   readonly socket: string
   /** Starts a program under `userdma run`, with this daemon. */
   run(program: string, ...args: readonly (string | number)[]): Running
-  /** The same for a server: waits until it listens on its TCP port. */
+  /** Starts a server: waits until it listens on its TCP port. */
   runServer(port: number, program: string, ...args: readonly (string | number)[]): Promise<Running>
-  /** The same for a server that says "ready". */
+  /** Starts a server: waits until it prints "ready". */
   runReady(program: string, ...args: readonly (string | number)[]): Promise<Running>
   stop(): Promise<void>
 }

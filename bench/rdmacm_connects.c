@@ -21,7 +21,7 @@ static void check(bool good, const char *what)
     exit(1);
 }
 
-/** Waits for the next event, which must be this one, and acknowledges it. Returns its identifier. */
+/** Waits for the next event, which must be of this type, and acknowledges it. Returns its identifier. */
 static struct rdma_cm_id *expect(struct rdma_event_channel *channel, enum rdma_cm_event_type type)
 {
     struct rdma_cm_event *event;

@@ -1,6 +1,6 @@
 /*
  * Connections of TCP over loopback between two processes, one after the other: connected, a byte that says that the
- * server has accepted, closed by the client, then by the server. Beside it connections by librdmacm are measured.
+ * server has accepted, closed by the client, then by the server. The reference of connections by librdmacm.
  *
  *   tcp_connects COUNT      prints connections per second
  */

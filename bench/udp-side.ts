@@ -259,7 +259,7 @@ const spin = (side: Side, step: () => boolean): Promise<void> =>
     turn()
   })
 
-/** Driven by the daemon's loop and by arriving packets, until `step`, called after each turn, reports the end. */
+/** Runs the daemon's loop, driven by arriving packets, until `step`, called after each turn, reports the end. */
 const byEvents = (side: Side, step: () => boolean): Promise<void> =>
   new Promise((resolve, reject) => {
     let over = false

@@ -21,7 +21,7 @@ const lend = (device: Device, early: boolean) => {
   return { qp, remote, close }
 }
 
-/** Reads what the server lends; answers whether it arrived. */
+/** Reads what the server lends; returns whether it arrived. */
 const transfer = async (server: Device, client: Device, early: boolean): Promise<boolean> => {
   const lent = lend(server, early)
   const pd = client.pd()

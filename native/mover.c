@@ -115,7 +115,7 @@ static int serve(void *argument)
 
     bare(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0, 0);
     bare(SYS_prctl, PR_SET_NAME, (long)"userdma-mover", 0, 0, 0, 0);
-    /* All but those that it keeps, from the highest on: without close_range(2) it would keep all. */
+    /* Closes all descriptors but those that it keeps, from the highest on; without close_range(2) it keeps all. */
     unsigned end = ~0u;
     for (int kept = -1; end > 0; end = kept < 0 ? 0 : (unsigned)kept) {
         kept = -1;
@@ -205,7 +205,7 @@ EXPORT uint64_t userdma_mover_waited(struct mover *m)
     return waited;
 }
 
-/* Whether it is running or runnable, and not waiting for a page; false also if it has ended. */
+/* Whether the mover is running or runnable, and not waiting for a page; false also if it has ended. */
 static int is_running(const struct mover *m)
 {
     char path[32], text[128];
@@ -239,7 +239,7 @@ static int64_t await(struct mover *m, uint64_t patience)
                 return -ECHILD;
             if (!is_running(m) || extensions++ == MOST_EXTENSIONS)
                 return __atomic_load_n(&m->asked, __ATOMIC_ACQUIRE) ? -ETIMEDOUT : 0;
-            /* It waits for the processor, not for a page. */
+            /* The mover waits for the processor, not for a page. */
             due = now + patience;
         }
         const uint64_t left = due - now;
@@ -252,7 +252,7 @@ static int64_t await(struct mover *m, uint64_t patience)
 void userdma_copy(uint8_t *to, uint64_t to_stride, const uint8_t *from, uint64_t from_stride, uint64_t chunk,
                   uint64_t total);
 
-/* Makes a system call there: its answer, -ETIMEDOUT after `patience` microseconds of waiting, or -ECHILD. */
+/* Makes a system call in the mover: its answer, -ETIMEDOUT after `patience` microseconds of waiting, or -ECHILD. */
 static int64_t call(struct mover *m, uint64_t patience, long number, long a, long b, long c, long d, long e, long f)
 {
     m->number = number;

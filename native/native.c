@@ -22,7 +22,7 @@
 
 static uint32_t table[8][256];
 
-/* The same as the fast implementations, eight bytes per step; takes and returns the bare register, not inverted. */
+/* CRC like the fast implementations, eight bytes per step; takes and returns the bare register, not inverted. */
 static uint32_t by_table(uint32_t state, const uint8_t *p, uint64_t n)
 {
     for (; n >= 8; p += 8, n -= 8) {
@@ -170,8 +170,8 @@ __attribute__((visibility("default"))) uint32_t userdma_crc32(uint32_t crc, cons
 }
 
 /*
- * The same for `count` buffers of n bytes, one every `stride` bytes from p: registers[i] is the value that buffer i's
- * CRC continues from, and then its CRC.
+ * CRCs of `count` buffers of n bytes, one every `stride` bytes from p: registers[i] is the value that buffer i's CRC
+ * continues from, and then its CRC.
  */
 __attribute__((visibility("default"))) void userdma_crc32_each(uint32_t *registers, const uint8_t *p, uint64_t n,
                                                                uint64_t stride, uint64_t count)

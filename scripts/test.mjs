@@ -39,7 +39,7 @@ export const testFiles = (long, words) => {
 const sourceOf = path =>
   (path.startsWith(root) ? relative(root, path) : path).replace(/^(.*\/)?dist\/(?=test\/)/, '').replace(/\.js$/, '.ts')
 
-/** The test files that a page names and that were compiled, but of which `ran` has no line. */
+/** The test files named by a page that were compiled, but that `ran` does not contain. */
 export const namedButNotRun = (page, ran) => {
   const named = new Set([...page.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(match => match[1]))
   for (const path of ran.split('\n')) named.delete(sourceOf(path))
@@ -47,8 +47,8 @@ export const namedButNotRun = (page, ran) => {
 }
 
 /**
- * Checks that every test named by the requirements ran, and names the missing ones. Outside CI that is not a failure: a
- * machine may lack what a test needs, and the test has said so.
+ * Checks that every test named by the requirements ran, and lists the missing ones. Outside CI a missing test is not a
+ * failure: the machine may lack what the test needs, and the test has reported that.
  */
 const provesAll = ran => {
   const absent = namedButNotRun(readFileSync(inRoot('docs', 'reference', 'requirements.md'), 'utf8'), ran)

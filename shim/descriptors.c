@@ -1,6 +1,6 @@
 /*
  * Interposed calls on descriptors: device files and event descriptors behave as on Linux, copies and closes update the
- * table, and hidden sockets are out of the program's reach. A foreign descriptor costs one look-up (fd_kind).
+ * table, and programs cannot reach hidden sockets. A foreign descriptor costs one lookup (fd_kind).
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -59,13 +59,13 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
         kind = recognised(fd);
     if (LIKELY(kind == FD_OTHER)) {
         const int result = REAL(ioctl)(fd, request, argument);
-        /* Whether this is a driver's request, on a descriptor whose arrival was not noticed. */
+        /* Whether the request is one of a driver, on a descriptor whose arrival was not noticed. */
         if (LIKELY(result != -1 || errno != ENOTTY) || (kind = recognised(fd)) == FD_OTHER)
             return result;
     }
     if (UNLIKELY(kind == FD_RECEIVED))
         return -1;
-    /* Neither device files nor netlink sockets count what can be read. */
+    /* FIONREAD is not supported: neither device files nor netlink sockets count readable bytes. */
     if ((uint32_t)request == FIONREAD && kind != FD_HIDDEN)
         return fail(ENOTTY);
     if (kind == FD_HIDDEN || kind == FD_NETLINK ||

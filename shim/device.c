@@ -44,7 +44,7 @@ static ssize_t ring(int fd, uint32_t qp_handle)
     do
         sent = send(doorbell, &qp_handle, sizeof qp_handle, MSG_DONTWAIT | MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    /* A full socket holds enough tokens: any one makes the daemon poll all queues of the context. */
+    /* A full socket holds enough tokens: any token makes the daemon poll all queues of the context. */
     if (sent < 0 && errno != EAGAIN) {
         errno = EIO;
         return -1;
@@ -195,13 +195,13 @@ int shim_store(uint64_t address, uint32_t width, int value)
         return -EFAULT;
     const struct iovec from = {.iov_base = (void *)&number, .iov_len = width};
     const struct iovec to = {.iov_base = (void *)(uintptr_t)address, .iov_len = width};
-    /* By the kernel, so that a bad address of the program is an error and not a crash. */
+    /* Written by the kernel, so that a bad address of the program is an error and not a crash. */
     const ssize_t moved = process_vm_writev(getpid(), &from, 1, &to, 1, 0);
     if (moved == (ssize_t)width)
         return 0;
     if (moved >= 0 || errno == EFAULT)
         return -EFAULT;
-    /* A sandbox without that call. The daemon has checked the address. */
+    /* In a sandbox without that call: the daemon has checked the address. */
     memcpy((void *)(uintptr_t)address, &number, width);
     return 0;
 }

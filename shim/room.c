@@ -25,7 +25,7 @@ static bool contains(struct span room, struct span wanted)
     return wanted.length <= room.length && offset <= room.length - wanted.length;
 }
 
-/* By the kernel: the memory that the program passed may not exist. */
+/* Read by the kernel: the memory that the program passed may not exist. */
 static bool load(uint64_t address, void *to, size_t length)
 {
     const struct iovec local = {.iov_base = to, .iov_len = length};
@@ -35,7 +35,7 @@ static bool load(uint64_t address, void *to, size_t length)
         return true;
     if (moved >= 0 || errno == EFAULT)
         return false;
-    /* A sandbox without that call. The daemon has read the memory. */
+    /* In a sandbox without that call: the daemon has read the memory. */
     memcpy(to, (const void *)(uintptr_t)address, length);
     return true;
 }

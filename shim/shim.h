@@ -327,7 +327,7 @@ void fd_drop_inherited(ino_t inode);
 
 /* A NETLINK_RDMA socket; -1 with EPROTONOSUPPORT if there can be none. `type` as for socket(2). */
 int netlink_open(int type);
-/* write(2) and writev(2) on one: requests, which are answered. */
+/* write(2) and writev(2) on a NETLINK_RDMA socket: requests, which are answered. */
 ssize_t netlink_write(int fd, const void *buffer, size_t count);
 ssize_t netlink_writev(int fd, const struct iovec *vector, size_t count);
 /*
@@ -343,7 +343,10 @@ void netlink_received(int fd, struct msghdr *message, socklen_t room);
 void received_at_start(void);
 /* Registers an unknown descriptor if it is one of ours, and returns whether it is. One system call for most others. */
 bool received_recognise(int fd, bool by_exec);
-/* Resolves an FD_RECEIVED: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with errno if we are not served. */
+/*
+ * Resolves an FD_RECEIVED: FD_CONTEXT; FD_OTHER if it is not ours; FD_RECEIVED with errno if the daemon does not serve
+ * us.
+ */
 int received_learn(int fd);
 
 /* The kind of a descriptor before its use. */
@@ -476,16 +479,16 @@ dev_t path_node_rdev(unsigned node);
         }                                                                                                              \
     } while (0)
 
-/* The same for a path that is relative to the folder `dir`. */
+/* Replaces a path relative to the folder `dir`, like SHIM_REDIRECT. */
 #define REWRITE_AT(dir, path, failure)                                                                                 \
     do {                                                                                                               \
         ABSOLUTE(dir, path);                                                                                           \
         REWRITE(path, failure);                                                                                        \
     } while (0)
 
-/* How many bytes of a path in the daemon's tree name the tree; 0 for another path. */
+/* Length of the tree's folder in a path in the daemon's tree; 0 for another path. */
 size_t path_root_length(const char *path);
-/* Removes them, in place. */
+/* Removes the tree's folder from a path, in place. */
 void path_strip_root(char *path);
 
 /* ---- stat.c ---- */

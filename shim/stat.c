@@ -10,7 +10,7 @@
 
 _Static_assert(sizeof(struct stat) == sizeof(struct stat64), "64-bit systems only");
 
-/* umad nodes are for the system's own user, because their programs send as the system itself. */
+/* Only root may open umad nodes, because their programs send with the authority of the system. */
 #define UMAD_MAJOR 231
 #define UMAD_NODES 64
 

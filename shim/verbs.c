@@ -1,13 +1,13 @@
 /*
- * Wrappers of the provider's functions. Polling: an empty poll yields the processor, and detects that the daemon or the
- * device is gone, which a queue whose requests are all shared does not show. Posting: a queue pair that cannot send yet
- * refuses (IBA 10.8.3.1), which the daemon cannot do, since it is not called. And XRC, for a provider without it
- * (xrc.c).
+ * Wrappers of the provider's functions. Polling: an empty poll yields the processor, and detects that the daemon has
+ * ended or the device was removed, which a queue whose requests are all shared does not show. Posting: a queue pair
+ * that cannot send yet refuses (IBA 10.8.3.1), which the daemon cannot do, since it is not called. And XRC, for a
+ * provider without it (xrc.c).
  *
  * Two programs and a daemon that spin on two processors take milliseconds per message, with sched_yield() microseconds.
  * The functions are in the public operation table of libibverbs' context, so they are replaced there, when a provider
  * has filled the table (verbs_set_ops) or the program gets its context. Each distinct provider function gets a numbered
- * slot with its own wrapper, so a call needs no look-up. Contexts of other devices are not changed.
+ * slot with its own wrapper, so a call needs no lookup. Contexts of other devices are not changed.
  *
  * libibverbs is not linked: the program, or a library that it loads later, brings it.
  */
@@ -53,7 +53,7 @@ static post_recv_function *post_recv_of[SLOTS];
 static post_srq_recv_function *post_srq_recv_of[SLOTS];
 static bind_mw_function *bind_mw_of[SLOTS];
 
-/* After an empty poll: true if the daemon or the device is gone. */
+/* After an empty poll: true if the daemon has ended or the device was removed. */
 static bool idle(const struct ibv_context *context)
 {
     static __thread unsigned polls __attribute__((tls_model("initial-exec")));

@@ -1,6 +1,6 @@
 /*
- * The objects that programs made, with their history: who made them, where, and how they changed. Destroyed ones are
- * kept for a while, since stale keys and numbers name them.
+ * The objects that programs created, with their history: who created them, where, and how they changed. Destroyed
+ * objects are kept for a while, since stale keys and numbers refer to them.
  */
 import type { QpClassName } from '../spec/classes/qp.ts'
 import { nameIn, QpState } from '../spec/enums.ts'
@@ -42,7 +42,7 @@ export interface QueueLimits {
   readonly maxInlineData?: number
 }
 
-/** What is known of the call that makes an object. */
+/** Facts about the call that creates an object. */
 export interface CheckedCreate {
   readonly device: string
   readonly deviceNumber: number
@@ -52,9 +52,9 @@ export interface CheckedCreate {
   readonly out: Readonly<Record<string, unknown>>
 }
 
-/** Changes that are kept of each object, the latest. */
+/** Maximum changes that are kept of each object, the latest ones. */
 const MAX_CHANGES = 8
-/** Objects that are gone and still known. */
+/** Maximum destroyed objects that are kept. */
 const MAX_GONE = 4096
 
 export class KnownObject {
@@ -125,7 +125,7 @@ export class KnownObject {
     return this.qpn !== undefined
   }
 
-  /** As a sentence names it, without its program or device. */
+  /** The object in a sentence, without its program or device. */
   get name(): string {
     if (this.qpn !== undefined) return `QP 0x${this.qpn.toString(16)}`
     if (this.class === 'mr' && this.lkey !== undefined) return `MR 0x${this.lkey.toString(16)} of ${this.size} bytes`
@@ -182,9 +182,9 @@ const isObjectName = (value: unknown): value is ObjectName =>
 
 export class KnownObjects {
   readonly #live = new Map<number, KnownObject>()
-  /** Gone ones in the order in which they went. */
+  /** Destroyed objects, in the order of their destruction. */
   readonly #gone = new Map<number, KnownObject>()
-  /** By number, key and handle: the live object, or the last gone one. */
+  /** By number, key and handle: the live object, or the last destroyed one. */
   readonly #byNumber = new Map<string, KnownObject>()
 
   /** Whether all objects that ever were are known. */

@@ -1,6 +1,7 @@
 /*
- * The drivers of spec/drivers/names.ts: functions that create a device of each, and one device of every driver in a
- * separate core, whose description documents and `userdma schema` print. Those devices send and serve nothing.
+ * The drivers of spec/drivers/names.ts: functions that create a device of each driver, and one device of every driver
+ * in a separate core, for the descriptions that documents and `userdma schema` print. Those devices send and serve
+ * nothing.
  */
 
 import { createCore } from '../core/devices/registry.ts'
@@ -15,7 +16,8 @@ import { identify } from './rxe/address/identity.ts'
 import { createRxeDevice } from './rxe/device.ts'
 
 /**
- * Drivers whose devices have no port: the function creates a device of this name. It throws EEXIST for a name in use.
+ * Drivers whose devices have no port: the function creates a device with this name. It throws EEXIST if the name is in
+ * use.
  */
 export const deviceMakers: {
   readonly [N in Exclude<DriverName, NetworkDriverName>]: (core: Core, name: string) => Device

@@ -17,7 +17,7 @@ const TEXT = 128
 /** Buffer for the strings of an entry; the members of a large group need the most. */
 const ROOM = 1 << 20
 
-/** The id of an account; undefined if there is none by that name. Throws an Error with a message. */
+/** The id of an account; undefined if no account has that name. Throws an Error with a message. */
 export const accountNumber = (kind: 'user' | 'group', name: string): number | undefined => {
   const { address, u32 } = mapArena(TEXT + ROOM)
   const look = kind === 'user' ? sys().getpwnam_r : sys().getgrnam_r

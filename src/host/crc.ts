@@ -14,7 +14,7 @@ export interface NativeCrc {
   readonly name: string
   /** CRC of `length` bytes at `address`, continuing from `seed` as zlib's crc32 does (0 to begin); 0 to 2^32-1. */
   crc(address: number, length: number, seed: number): number
-  /** The same for many buffers with one call. */
+  /** Like `crc`, for many buffers with one call. */
   readonly each: NativeEachCrc
 }
 

@@ -12,7 +12,10 @@ const WRITABLE_BY_OTHERS = 0o022
 const STICKY = 0o1000
 const ALL_USERS = 2 ** 32 - 1
 
-/** Ids of this user namespace, the ids outside, and how many in a row; empty if unknown. */
+/**
+ * One mapping of user ids: the first id in this user namespace, the first id outside, and their number; empty if
+ * unknown.
+ */
 const userMap = (): readonly (readonly [inside: number, outside: number, count: number])[] => {
   try {
     const lines = readFileSync('/proc/self/uid_map', 'utf8').trim().split('\n')
@@ -23,8 +26,8 @@ const userMap = (): readonly (readonly [inside: number, outside: number, count: 
 }
 
 /**
- * The owner shown for files of users without an id here. In a user namespace root's files may have it too. Undefined
- * where all users have ids.
+ * The owner shown for files of users without an id in this namespace. In a user namespace root's files may show it too.
+ * Undefined if all users have ids.
  */
 const unmappedUser = (): number | undefined => {
   const [first] = userMap()
@@ -36,11 +39,11 @@ const unmappedUser = (): number | undefined => {
   }
 }
 
-/** A user of this user namespace, for messages. */
+/** The name of a user of this user namespace, for messages. */
 export const userText = (uid: number): string =>
   uid === unmappedUser() ? 'a user outside this user namespace' : `user ${uid}`
 
-/** The id outside of a user of this namespace. */
+/** The id outside of the namespace of a user in it. */
 export const outerUser = (uid: number): number => {
   const found = userMap().find(([inside, , count]) => uid >= inside && uid < inside + count)
   return found === undefined ? uid : uid - found[0] + found[1]

@@ -2,7 +2,7 @@
  * A lock against two daemons that start at one path at the same time: flock(2) on a file that exists only during the
  * start.
  *
- * An unexpected file under the name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
+ * An unexpected file with that name does no harm: links are not followed, a FIFO does not block, nothing is truncated,
  * and only a regular file of our own is locked. The wait is asynchronous, so that signals are handled, and limited.
  */
 import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync, readFileSync, rmSync } from 'node:fs'
@@ -46,7 +46,7 @@ const tryLock = (fd: number, path: string): boolean => {
   return false
 }
 
-/** Whether the open file is the one of that name. */
+/** Whether the open file still has that name. */
 const isAt = (path: string, fd: number): boolean =>
   lstatSync(path, { throwIfNoEntry: false })?.ino === fstatSync(fd).ino
 

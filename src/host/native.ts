@@ -93,10 +93,10 @@ export const libraryFunctions = <K extends string>(path: string, prototypes: Rec
 /** The positive error number of the last native call. */
 export const lastErrno = (): number => koffi().errno()
 
-/** `result`, or the negative error number if it is negative: what hot functions return. */
+/** `result`, or the negative error number if `result` is negative: the return value of hot functions. */
 export const orErrno = (result: number): number => (result < 0 ? -koffi().errno() : result)
 
-/** `result`, or a thrown SystemError if it is negative: for set-up functions. */
+/** `result`, or a thrown SystemError if `result` is negative: for set-up functions. */
 export const check = (call: string, result: number, detail?: string): number => {
   if (result < 0) throw new SystemError(call, lastErrno(), detail)
   return result

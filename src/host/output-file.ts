@@ -1,5 +1,5 @@
 /*
- * Output files for people: traces and captures, which show the data of programs.
+ * Output files of commands: traces and captures, which contain the data of programs.
  *
  * They are private to their user (mode 0600). Symbolic links are not followed, and only a file of the user's own is
  * truncated, so that another user with write access to the folder cannot redirect the output. The links to our own

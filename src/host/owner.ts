@@ -50,7 +50,7 @@ export const openOwner = (pid: number, uid: number, gid: number): Owner | undefi
   }
 }
 
-/** Whether it does, and is dumpable: false also once it has ended. */
+/** Whether the process belongs to uid and gid, and is dumpable: false also once it has ended. */
 export const isOwned = ({ uid, gid, fd }: Owner): boolean => {
   const { address, u32 } = workArena()
   if (sys().statx(fd, address + Statx.BYTES, AT_EMPTY_PATH, STATX_UID_GID, address) < 0) return false

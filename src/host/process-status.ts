@@ -26,7 +26,7 @@ export const hasCapability = (pid: number, capability: number): boolean => {
   }
 }
 
-/** The user namespace that every other one comes from (PROC_USER_INIT_INO). */
+/** The initial user namespace, from which every other one descends (PROC_USER_INIT_INO). */
 const FIRST_USER_NAMESPACE = 'user:[4026531837]'
 
 /** Whether a process has a capability in the initial user namespace. */

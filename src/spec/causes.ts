@@ -354,7 +354,7 @@ export interface Cause {
 /** A cause with its arguments. Allocates; for error paths only. */
 export const because = <N extends CauseName>(id: N, args: CauseArguments<N>): Cause => ({ id, args })
 
-/** The `vendor_err` of a completion. */
+/** The `vendor_err` of a completion that fails for this cause. */
 export const codeOf = (id: CauseName): number => causes[id].code
 
 const byCode = new Map<number, CauseName>(Object.entries(table).map(([name, { code }]) => [code, name as CauseName]))

@@ -40,7 +40,7 @@ export interface Failure {
   readonly queue?: 'send' | 'receive'
   readonly root?: Failure
   readonly peer?: FailurePeer
-  /** The cause lies at the peer. */
+  /** Whether the cause lies at the peer. */
   readonly ofPeer?: boolean
   /** Packets dropped by fault rules, if there are any. */
   readonly faultDrops?: number
@@ -48,7 +48,7 @@ export interface Failure {
 
 const hex = (value: number): string => `0x${value.toString(16)}`
 
-/** Causes for which the peer's state is worth showing. */
+/** Causes whose sentence is followed by the peer's state. */
 const aboutPeer: ReadonlySet<CauseName> = new Set<CauseName>(['NO_ANSWER', 'PACKETS_LOST', 'RNR_EXCEEDED'])
 
 const peerText = ({ qpn, address, state }: FailurePeer): string => {
@@ -92,7 +92,7 @@ export const failureReason = (failure: Failure): string => {
 /** The line of a failure, without the process and without a full stop. */
 export const failureText = (failure: Failure): string => `${subjectText(failure)}${failureReason(failure)}`
 
-/** Whether it is a note, not an error. */
+/** Whether the failure is a note, not an error. */
 export const isNote = ({ cause }: Failure): boolean => causes[cause.id].note === true
 
 const plainArgs = ({ args }: Cause) =>

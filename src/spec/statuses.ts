@@ -1,6 +1,6 @@
 /*
- * Completion statuses for people: what each says, and where to look first. Findings that can lead to a status, but are
- * not listed with it, come after those that are (`findingsOf`).
+ * Completion statuses for people: the meaning of each, and where to look first. Findings that can lead to a status, but
+ * are not listed with it, follow the listed ones (`findingsOf`).
  */
 import { type CauseName, causes } from './causes.ts'
 import type { AsyncEventType } from './enums.ts'

@@ -70,7 +70,7 @@ export const decodeChain = (call: DecodedCall, maxBytes: number, record: TraceRe
   return { entries, done: count, error: failed === 0 ? undefined : { code: errnoName(failed), reason: why } }
 }
 
-/** Values without those that `decodeChain` has decoded. */
+/** The arguments of a call without the bytes that `decodeChain` has decoded. */
 const without = (shown: ShownValues, ...names: readonly string[]): ShownValues => ({
   ...shown,
   values: Object.fromEntries(Object.entries(shown.values).filter(([name]) => !names.includes(name))),

@@ -77,7 +77,7 @@ export const decodeMessages = (
   }
 }
 
-/** The same for a record; also undefined if the call was refused before it was decoded. */
+/** The call in a record; also undefined if the call was refused before it was decoded. */
 export const decodeRecord = ({ call }: TraceRecord, maxBytes: number): DecodedCall | undefined => {
   if (call === undefined) return undefined
   const memory = new Map(call.memory?.map(([address, bytes]) => [BigInt(address), fromBase64(bytes)]))

@@ -9,7 +9,7 @@ export interface Frame {
   /** Source file; undefined: unknown. */
   readonly file?: string
   readonly line?: number
-  /** The program or library. */
+  /** The program or library that contains the frame. */
   readonly object?: string
 }
 
@@ -20,7 +20,7 @@ export interface Symbols {
 
 const V8 = /^(?:at )?(?:(.*?) \()?(?:file:\/\/)?(.+?):(\d+)(?::\d+)?\)?$/
 
-/** A frame of V8's stacks. `shortened` answers a path as it is shown. */
+/** A frame of V8's stacks. `shortened` returns a path as it is printed. */
 export const v8Frame = (text: string, shortened: (path: string) => string): Frame => {
   const [, name = '<anonymous>', file, line] = V8.exec(text) ?? []
   return file === undefined ? { function: text } : { function: name, file: shortened(file), line: Number(line) }
@@ -28,7 +28,7 @@ export const v8Frame = (text: string, shortened: (path: string) => string): Fram
 
 /** Frames of a stack that are printed. */
 const MAX_FRAMES = 12
-/** Frames of each moment in an object's history. */
+/** Maximum frames printed for each event in an object's history. */
 const MAX_CALLERS = 4
 
 export const frameText = ({ function: name, file, line, object }: Frame): string => {
@@ -36,7 +36,7 @@ export const frameText = ({ function: name, file, line, object }: Frame): string
   return [name || '??', where].filter(Boolean).join(file === undefined ? ' ' : ' at ')
 }
 
-/** The same, shorter. */
+/** A path in shortened form. */
 const callerText = ({ function: name, file, line }: Frame): string =>
   `${name || '??'}${file === undefined ? '' : ` (${file}:${line})`}`
 

@@ -64,7 +64,7 @@ const named: Readonly<Record<string, (value: number) => string>> = {
 }
 
 const recordOf = (packet: WellFormedPacket, header: HeaderName): Readonly<Record<string, Value>> =>
-  (packet as unknown as Record<HeaderName, Record<string, Value>>)[header]
+  (packet as Partial<Record<HeaderName, Record<string, Value>>>)[header] ?? {}
 
 /** The relevant fields of one further header. */
 const headerText = (packet: WellFormedPacket, header: HeaderName): string =>

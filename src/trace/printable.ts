@@ -1,5 +1,5 @@
 /*
- * Text that others have named, for terminals.
+ * Names chosen by other programs, as text that is safe for terminals.
  */
 
 /** The text on one line, without control characters. */

@@ -34,11 +34,11 @@ export interface ChainedRow {
 }
 
 export interface Summary {
-  /** Counts the calls that were lost before it, and the call itself if it is `selected`. */
+  /** Counts the calls that were lost before this one, and the call itself if it is `selected`. */
   add(record: TraceRecord, selected?: boolean): void
-  /** By total time, longest first. */
+  /** The totals of each method, by total time, longest first. */
   rows(): SummaryRow[]
-  /** Executed entries of these calls' chains, by method, most frequent first. */
+  /** The executed entries of these calls' chains, by method, most frequent first. */
   chained(): ChainedRow[]
   /** Sums over all calls; its name is `total`. */
   total(): SummaryRow
@@ -149,7 +149,7 @@ export const summaryText = (summary: Summary): string => {
   ].join('\n')
 }
 
-/** The same for `JSON.stringify`: one object per method, one per method in chains, then the total. */
+/** The summary for `JSON.stringify`: one object per method, one per method in chains, then the total. */
 export const summaryJson = (summary: Summary): Record<string, unknown>[] => [
   ...rowsJson(summary, summary.rows()),
   ...summary.chained().map(({ name, entries, errors }) => ({ method: name, inChains: entries, errors })),

@@ -32,7 +32,7 @@ export interface Result {
   readonly also?: readonly number[]
   /** New file descriptors for the caller; the daemon makes and passes them. */
   readonly descriptors?: readonly NewDescriptor[]
-  /** Called by core if the answer cannot be delivered: puts back what the call has taken, an event for example. */
+  /** Called by core if the answer cannot be delivered: puts back what the call has removed, an event for example. */
   readonly undelivered?: () => void
 }
 

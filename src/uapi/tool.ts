@@ -37,7 +37,7 @@ export const pathKinds = {
 export type Path = keyof typeof pathKinds
 export const paths = Object.keys(pathKinds) as readonly Path[]
 
-/** A daemon's configuration; commands that join it must ask for the same. */
+/** A daemon's configuration; commands that join it must request the same. */
 export interface DaemonConfig {
   readonly devices: readonly DeviceSpec[]
   /** The current fault rules as text (phy/faults/rules.ts); empty for none. */
@@ -66,7 +66,7 @@ export type ToolRequest =
   | { readonly what: 'device'; readonly add?: DeviceSpec; readonly remove?: string }
   /** Sends findings as TRACE messages, those so far and later ones. */
   | { readonly what: 'findings' }
-  /** How often each finding was found by now, and by what programs left that have ended. */
+  /** How often each finding was found so far, and the objects that ended programs left. */
   | { readonly what: 'counts' }
   /**
    * Sends calls of processes tagged `tag` (all, if empty) as TRACE messages from now on; with a descriptor, writes
@@ -163,7 +163,7 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /** By number of finding − 1. `dropped`: findings that were too many to be reported. `decisions`: of torment. */
+  /** By number of finding − 1. `dropped`: findings beyond the maximum, which were not reported. `decisions`: of torment. */
   | { readonly counts: readonly number[]; readonly dropped: number; readonly decisions?: number }
 
 /** Memory of the program: its address in hexadecimal (0x…), bytes in base64, and the real length if these are fewer. */

@@ -55,10 +55,10 @@ const HOP_LIMIT = 64
 export const noAddress = (call: string, gid: unknown): RdmaError =>
   invalidArgument(call, `gid ${formatValue(gid)} is not an address`, 'it is text: "192.0.2.7", "2001:db8::1"')
 
-/** The last parsed address: consecutive paths often share one end. */
+/** The last parsed address: consecutive paths often have one address in common. */
 let latest: { readonly text: string; readonly gid: Uint8Array } | undefined
 
-/** Shared: callers copy what they keep. */
+/** Shared between calls: callers copy the bytes that they keep. */
 const gidOf = (call: string, text: string | undefined): Uint8Array => {
   if (latest === undefined || latest.text !== text) {
     const gid = typeof text === 'string' ? parseAddress(text) : undefined
@@ -123,7 +123,7 @@ const gidAddress = (call: string, path: PathFacts, to: PeerAddress, options: Pat
   return routeTo(path, gid, 1, options)
 }
 
-/** The record itself, for lists of addresses; RoCE's if the device does not name its link. */
+/** A record of the address attributes, for lists of addresses; RoCE's if the device does not name its link. */
 export const addressRecord = (call: string, path: PathFacts, to: PeerAddress, options: PathOptions) =>
   path.link === 'ib' || path.link === 'opa'
     ? lidAddress(call, path, to, options, path.link)

@@ -17,7 +17,7 @@ export interface RingBytes {
   readonly words: Int32Array
 }
 
-/** Position of a ring, as calls answer it. */
+/** Position of a ring, as calls return it. */
 export interface RingPlace {
   readonly offset: bigint
   readonly size: number
@@ -29,12 +29,12 @@ export interface Answered<O> {
   readonly out: O
 }
 
-/** Receives the events of objects made through this carrier. `userHandle` was given at the object's creation. */
+/** Receives the events of objects created through this carrier. `userHandle` was passed when the object was created. */
 export interface EventTargets {
   completion(userHandle: number): void
   /** `type`: ibv_event_type; without a handle it is an event of the device or of port `port`. */
   event(type: number, userHandle: number | undefined, port: number | undefined): void
-  /** No event can follow: the device is gone. */
+  /** No event can follow: the device was closed or removed. */
   ended(): void
 }
 
@@ -53,7 +53,7 @@ export interface MappedBytes {
 
 /**
  * Operations on the descriptors that calls create, beside the methods of their classes (R28, R37); `fd` is the object
- * number that the creation answered. All throw RdmaError.
+ * number that the creation returned. All throw RdmaError.
  */
 export interface Descriptors {
   /**
@@ -88,7 +88,7 @@ export interface Carrier {
   ): Answered<Out<C['methods'][K]>>
   call(...args: Parameters<AnyCall>): ReturnType<AnyCall>
   /**
-   * The same for a method that may take time; calls to a daemon block instead. Rejects with RdmaError, or with the
+   * Like `call`, for a method that may take time; calls to a daemon block instead. Rejects with RdmaError, or with the
    * signal's reason; the object that the call then creates is destroyed.
    */
   callAsync<C extends ObjectClass, K extends keyof C['methods'] & string>(
@@ -101,7 +101,7 @@ export interface Carrier {
   callAsync(...args: Parameters<AnyCallAsync>): ReturnType<AnyCallAsync>
   /**
    * Runs a chain of calls, all or none, without encoding them as bytes; undefined if this carrier or chain needs bytes.
-   * Returns the successful calls, and why the next one failed; `waits`: because its handler is asynchronous.
+   * Returns the successful calls, and why the next call failed; `waits`: because its handler is asynchronous.
    */
   chain?(
     calls: readonly ChainedCall[],
@@ -109,13 +109,13 @@ export interface Carrier {
   readonly descriptors: Descriptors
   /** Layout of all its rings. */
   readonly layout: RingLayout
-  /** Maps the ring that a call answered, and unmaps it: its object was destroyed or got another ring. */
+  /** Maps the ring that a call returned, and unmaps it: its object was destroyed or got another ring. */
   ring(place: RingPlace): RingBytes
   release(place: RingPlace): void
   /** Attributes with which CQs are created so that their events arrive here. */
   readonly channel: { readonly channel?: number }
   counters(): DeviceCounters
-  /** A sentence about the failure of the request with this id beyond its completion, if known here. */
+  /** A sentence that explains the failure of the request with this id better than its completion, if one is known. */
   explain?(qpn: number, id: number): string | undefined
   /** A program starts (true) or stops waiting: meanwhile the process must not exit for lack of work. */
   waiting(begins: boolean): void
@@ -130,12 +130,12 @@ export interface Carrier {
   pause(): Promise<void> | undefined
   /** The device has more work for the next turn of the event loop: waiters should yield. */
   isIdle(): boolean
-  /** Gives a buffer an address that the device can use; the same buffer always gets the same one. */
+  /** Assigns a buffer an address that the device can use; the same buffer always gets the same address. */
   addressOf(buffer: Uint8Array): bigint
   /** The buffer is no longer registered. */
   forget(buffer: Uint8Array): void
   /** Set once, by the device object. */
   targets: EventTargets | undefined
-  /** Closes the context. Resolves once everything in it is destroyed; undefined: it is already. */
+  /** Closes the context. Resolves once everything in it is destroyed; undefined if it is destroyed already. */
   close(): Promise<void> | undefined
 }

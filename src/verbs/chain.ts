@@ -46,7 +46,7 @@ import { type XrcInitiatorOptions, xrcInitiatorPlan } from './qp/xrc.ts'
 import { type SrqOptions, srqPlan, type XrcSrqOptions, xrcSrqPlan } from './srq/shared-receive.ts'
 
 declare const PLANNED: unique symbol
-/** A planned object, or the planned answer of a call. */
+/** A planned object, or the planned result of a call. */
 export interface PlannedObject<T> extends Named, Kind<KindOf<T>> {
   readonly [PLANNED]: T
 }
@@ -102,7 +102,7 @@ export interface Chain {
   ): PlannedObject<Out<C['methods'][K]>>
 }
 
-/** An entry, which stands for its object until the chain has run. */
+/** An entry of the chain: represents its object until the chain has run. */
 interface Entry extends ChainedCall {
   readonly handle: number
   /** Some plans depend on the kind of the object that they belong to. */
@@ -191,18 +191,18 @@ const AT_ONCE = 2048
 
 /** Runs chains on a device with the classes of `classOf`. */
 export const createChains = (kit: DeviceContext, classOf: (cls: ObjectClass, method: string) => ObjectClass) => {
-  const makeAll: MakeAll = plans => {
-    const made: Disposable[] = []
+  const makeAll: MakeAll = <T extends Disposable>(plans: readonly Plan<T>[]): T[] => {
+    const made: T[] = []
     try {
       if (!kit.carrier.remote) for (const one of plans) made.push(make(kit, one))
       else
         for (let at = 0; at < plans.length; at += AT_ONCE)
-          made.push(...(execute(plans.slice(at, at + AT_ONCE).map(creation)) as Disposable[]))
+          made.push(...(execute(plans.slice(at, at + AT_ONCE).map(creation)) as T[]))
     } catch (error) {
       for (const one of made) one[Symbol.dispose]()
       throw error
     }
-    return made as never
+    return made
   }
 
   const run = <T>(build: (chain: Chain) => T): Resolved<T> => {

@@ -31,11 +31,11 @@ import { noteWaiting } from './unsettled.ts'
 /** ibv_event_type by name. */
 export type AsyncEventName = keyof typeof AsyncEventType.values
 
-/** An asynchronous event of a queue pair or queue created here, of a port, or of the device. */
+/** An asynchronous event of a queue pair or queue created on it, of a port, or of the device. */
 export interface DeviceEvent {
   /** ibv_event_type by name. */
   readonly type: AsyncEventName
-  /** The object of the event, if it was created here: a queue pair or a queue of any kind. */
+  /** The object of the event, if it was created on this device object: a queue pair or a queue of any kind. */
   readonly source: Disposable | undefined
   /** Number of the port of a port event, from 1. */
   readonly port: number | undefined
@@ -49,7 +49,7 @@ export interface Device extends AsyncDisposable {
   readonly address: string
   /** Number of completion vectors. */
   readonly numCompVectors: number
-  /** Its attributes. Throws RdmaError EIO when it is gone. */
+  /** Its attributes. Throws RdmaError EIO when it was removed. */
   query(): RecordOf<typeof DeviceAttributes>
   /** Attributes of a port, from 1. Throws RdmaError EINVAL for a port that does not exist. */
   queryPort(port?: number): RecordOf<typeof PortAttributes>
@@ -57,7 +57,7 @@ export interface Device extends AsyncDisposable {
   gids(): readonly RecordOf<typeof GidEntry>[]
   /** One entry of a port's GID table. Throws RdmaError ENODATA if it is empty, EINVAL beyond the table's end. */
   gid(index: number, port?: number): RecordOf<typeof GidEntry>
-  /** Its clock now, in nanoseconds: that of the timestamps of completions. */
+  /** Its current clock, in nanoseconds: the clock of the timestamps of completions. */
   clock(): number
   /** A snapshot of the counters of its port and engine. */
   counters(): DeviceCounters
@@ -78,7 +78,7 @@ export interface Device extends AsyncDisposable {
    * EINVAL, EADDRINUSE, EOPNOTSUPP.
    */
   ip(options: IpOptions): IpInterface
-  /** Creates an event queue, which can receive the events of all objects here (R38). */
+  /** Creates an event queue, which can receive the events of all objects of the device (R38). */
   eventQueue(): EventQueue
   /**
    * Opens the driver's own descriptor for the first of these interfaces that it has (R28), so list the newest first;
@@ -125,7 +125,9 @@ export interface Device extends AsyncDisposable {
   onEvent(handler: (event: DeviceEvent) => void): () => void
   /** Yields asynchronous events from this call on, until the signal is aborted or the device is closed. */
   events(options?: Until): AsyncIterableIterator<DeviceEvent>
-  /** What was found on a checked device (`open({ check })`), the first first; otherwise empty. */
+  /**
+   * The findings about a checked device (`open({ check })`), in the order in which they were found; otherwise empty.
+   */
   readonly findings: readonly CountedFinding[]
   /**
    * Closes the device and all its objects. Incomplete sends are abandoned, unless `drain` is set. Rejects with the
@@ -144,7 +146,7 @@ const closeOptionNames: KnownOptions<CloseOptions> = { drain: true, signal: true
 /** Turns of the event loop in which sends within this process complete; after them, the peer or a timer is awaited. */
 const DRAIN_TURNS = 64
 
-/** A device that the program dropped without closing it; the name is kept apart from the device. */
+/** A device that the program dropped without closing it; its name is kept apart from the device. */
 interface Life {
   readonly name: string
   isOpen: boolean

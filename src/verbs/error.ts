@@ -56,7 +56,7 @@ export class RdmaError extends Error {
   readonly attribute: string | undefined
   /** The reason. */
   readonly reason: string
-  /** A remedy; empty if there is no general one. */
+  /** A remedy; empty if there is no general remedy. */
   readonly hint: string
 
   constructor(
@@ -81,7 +81,7 @@ export class RdmaError extends Error {
 }
 recognizeCopies(RdmaError, 'userdma.RdmaError')
 
-/** A checked device was closed on which something was found (`open({ check })`). */
+/** `device.close()` of a checked device with findings (`open({ check })`). */
 export class FindingsError extends Error {
   /** 'FindingsError'. */
   override readonly name: string = 'FindingsError'

@@ -18,7 +18,10 @@ import { orElse, showAs } from './show.ts'
 /** Kinds of events of an event queue. */
 export type EventKindName = keyof typeof EventKind.values
 
-/** An event of an object made here, of a port, or of the device; for the latter both are undefined. */
+/**
+ * An event of an object created by this program, of a port, or of the device; for the device `object` and `port` are
+ * undefined.
+ */
 export interface QueuedEvent {
   /** 'COMPLETION', or the name of an asynchronous event. */
   readonly type: EventKindName
@@ -71,7 +74,7 @@ export const openEventQueue = (kit: DeviceContext): EventQueue => {
         port: event.class === PortClass.id ? event.object : undefined,
         number,
       })
-      // Waiters for the completion queue itself still wake.
+      // Waiters for the completion queue itself are woken too.
       if (event.type === COMPLETION) waiters.wake(number)
     },
     mail.end,

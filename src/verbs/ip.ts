@@ -18,7 +18,10 @@ import { defineVerbsClass, SHOWN, VerbsObject } from './verbs-object.ts'
 
 /** Options of `device.ip`. */
 export interface IpOptions {
-  /** '10.9.0.1/24' or 'fd00:9::1/64'; without a length these ones are meant. All of the prefix is on the link. */
+  /**
+   * '10.9.0.1/24' or 'fd00:9::1/64'; without a prefix length, /24 or /64 as in these examples. All addresses of the
+   * prefix are on the link.
+   */
   readonly address: string
 }
 
@@ -26,17 +29,17 @@ export interface IpOptions {
 export interface PingOptions extends Until {
   /** Milliseconds; default 5000. */
   readonly timeout?: number
-  /** Bytes of the echo; default 56. */
+  /** Payload of the echo request in bytes; default 56. */
   readonly size?: number
 }
 
 /** Options of `IpInterface.udp`. */
 export interface UdpOptions {
-  /** Default: one that is free. */
+  /** Local port; default: a free one. */
   readonly port?: number
 }
 
-/** An end of datagrams. */
+/** Address and port of a UDP socket. */
 export interface UdpEnd {
   /** IPv4 or IPv6 address as text. */
   readonly address: string
@@ -44,29 +47,28 @@ export interface UdpEnd {
   readonly port: number
 }
 
-/** A datagram, and who sent it. */
+/** A received datagram, with the address and port of its sender. */
 export interface UdpDatagram extends UdpEnd {
-  /** What it carries; the receiver's own. */
+  /** The payload, in memory of its own. */
   readonly payload: Uint8Array
 }
 
-/**
- * A UDP socket of an interface. Datagrams wait for the program in 212,992 bytes, and are lost beyond that, as they may
- * be on the link.
- */
+/** A UDP socket of an interface. It queues up to 212,992 bytes of received datagrams; further ones are dropped. */
 export interface UdpSocket extends Arrivals<UdpDatagram>, Disposable, AsyncIterable<UdpDatagram> {
-  /** Its own, where datagrams arrive. */
+  /** Its local port. */
   readonly port: number
   /**
    * Sends a datagram. Throws RdmaError ENETUNREACH for an address that is not on the link, EMSGSIZE for more than a
    * packet holds (the MTU of the interface less 28 bytes, 48 of IPv6).
    */
   send(payload: Uint8Array, to: UdpEnd): void
-  /** Datagrams to a multicast group come here too. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM. */
+  /**
+   * Joins a multicast group, whose datagrams this socket then receives. Throws RdmaError EADDRINUSE, EINVAL, ENOMEM.
+   */
   join(group: string): void
-  /** Throws RdmaError EADDRNOTAVAIL for a group that it has not joined. */
+  /** Leaves the group. Throws RdmaError EADDRNOTAVAIL for a group that it has not joined. */
   leave(group: string): void
-  /** Its port is free then. */
+  /** Closes the socket and frees its port. */
   close(): void
 }
 
@@ -76,18 +78,18 @@ export interface IpInterface extends Disposable {
   readonly handle: number
   /** Its address as text. */
   readonly address: string
-  /** Bytes of a packet. */
+  /** MTU: the maximum bytes of an IP packet. */
   readonly mtu: number
-  /** Its link-layer address, prefix, neighbours, and what it has counted. Throws RdmaError. */
+  /** Its link-layer address, prefix, neighbours and counters. Throws RdmaError. */
   query(): Out<typeof InterfaceClass.methods.query>
   /**
    * Sends an echo request, and resolves with the milliseconds until the answer. Rejects with RdmaError ETIMEDOUT,
    * ENETUNREACH, or the signal's reason.
    */
   ping(address: string, options?: PingOptions): Promise<number>
-  /** A UDP socket. Throws RdmaError EADDRINUSE, ENOMEM. */
+  /** Opens a UDP socket. Throws RdmaError EADDRINUSE, ENOMEM. */
   udp(options?: UdpOptions): UdpSocket
-  /** Throws RdmaError EBUSY while it has sockets. */
+  /** Destroys the interface. Throws RdmaError EBUSY while it has sockets. */
   close(): void
 }
 
@@ -118,7 +120,7 @@ const checkInteger = (call: string, option: string, value: number, min: number, 
     throw invalidArgument(call, `${option} ${formatValue(value)}: it is an integer from ${min} to ${max}`)
 }
 
-/** A socket of either protocol; `poll` and the rest as of `UdpSocket`. */
+/** A socket of either protocol; `poll`, `wait`, `arrivals` and `close` as in `UdpSocket`. */
 const openSocket = (kit: DeviceContext, on: number, protocol: number, port: number) => {
   const { carrier, waiters } = kit
   const { object: handle } = carrier.call(SocketClass, 'create', 0, { interface: on, protocol, port })

@@ -31,13 +31,13 @@ export const checkUntil = (call: string, options: Until): void => {
   checkSignal(call, options)
 }
 
-/** The program's view of it. */
+/** The program's view of a mailbox. */
 export interface Arrivals<T> {
   /** Takes the oldest value; undefined if there is none. */
   poll(): T | undefined
   /** Resolves when `poll` may find a value, or when no more can follow. */
   wait(options?: Until): Promise<void>
-  /** Yields values until the signal is aborted, the object is closed, or the device is gone. */
+  /** Yields values until the signal is aborted, the object is closed, or the device is removed. */
   arrivals(options?: Until): AsyncIterableIterator<T>
 }
 

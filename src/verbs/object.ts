@@ -1,6 +1,7 @@
 /*
- * Objects of any class, as declared (R1, R12–R14): for classes without an interface of their own in the library: those
- * of other drivers, private ones, and those of a newer release. Methods, arguments and results follow the declaration.
+ * Objects of any class, as declared (R1, R12–R14): for classes that have no interface of their own in the library, such
+ * as those of other drivers, private ones, and those of a newer release. Methods, arguments and results follow the
+ * declaration.
  */
 import type { AnyValues, In, ObjectClass, Out } from '../spec/schema/schema.ts'
 import type { Carrier } from './carrier.ts'
@@ -43,7 +44,7 @@ export type ObjectOf<C extends ObjectClass> = {
     close(): void
   }
 
-/** Ends a descriptor: calls destroy if the class has it, unless it is in use (EBUSY), and closes it. */
+/** Ends a descriptor: calls `destroy` if the class has it (EBUSY if the object is in use), and closes it. */
 export const descriptorCloser = (carrier: Carrier, cls: ObjectClass, handle: number, closed: () => void) => {
   let open = true
   return (): void => {
@@ -105,7 +106,7 @@ export const objectPlan = <C extends ObjectClass>(
         .filter(name => name !== 'create' && name !== 'destroy')
         .map(name => [name, (given = {}) => carrier.call(cls, name, own.handle, given).out])
       const own = { handle, class: cls, made: out, close, [Symbol.dispose]: close, [Symbol.asyncDispose]: closeAsync }
-      const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as unknown as ObjectOf<C>
+      const object = Object.assign(own, { ...Object.fromEntries(methods), ...own }) as ObjectOf<C>
       showAs(object, 'Object', () => ({ class: cls.name, handle: own.handle, made: jsonSafe(out) }))
       return source === undefined ? adopt(kit, object) : source.is(object)
     },

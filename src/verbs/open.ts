@@ -37,8 +37,8 @@ export interface OpenOptions {
   /** IP address of the device. Default: 127.0.0.1, 127.0.0.2, … */
   readonly address?: string
   /**
-   * Opens a device of the daemon at this path; `true`: of the daemon that the program runs under, or else the user's
-   * own (`userdma daemon`). Needs the package koffi.
+   * Opens a device of the daemon at this path; `true`: of the daemon under which the program runs, or else of the
+   * user's own (`userdma daemon`). Needs the package koffi.
    */
   readonly socket?: string | true
   /**
@@ -131,7 +131,7 @@ const checkNetwork = (network: Network, link: Link | undefined): void => {
     throw invalidArgument('open', `link "${link}": the network is made of "${network.link}"`, 'give network or link')
 }
 
-/** Loaded only where a device is checked. Rejects with RdmaError EINVAL. */
+/** Loaded only if a device is checked. Rejects with RdmaError EINVAL. */
 const checkStarter = async (check: true | CheckOptions): Promise<StartCheck> => {
   const { readCheckOptions } = await import('./check/options.ts')
   const options = readCheckOptions('open', check)

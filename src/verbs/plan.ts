@@ -32,7 +32,7 @@ export const isClosed = (call: string): RdmaError => invalidArgument(call, 'it i
 
 /** Properties of the device that queue pairs need. */
 export interface PathFacts {
-  /** Its own address, and the index in the GID table. */
+  /** The device's address, and its index in the GID table. */
   readonly gid: Uint8Array
   readonly gidIndex: number
   /** Largest path MTU of the port, in bytes. */
@@ -59,7 +59,7 @@ export interface DeviceContext {
   readonly path: PathFacts
   /** Runs many plans, all or none. Throws RdmaError. */
   readonly makeAll: MakeAll
-  /** Only of a device that is checked. */
+  /** Set only for a checked device. */
   readonly checked: Checked | undefined
 }
 
@@ -112,7 +112,7 @@ export const make = <T>({ carrier }: DeviceContext, { class: cls, args, options,
   return made(answered)
 }
 
-/** The same for asynchronous drivers. Rejects with RdmaError, or the signal's reason. */
+/** Runs a plan of an asynchronous driver. Rejects with RdmaError, or the signal's reason. */
 export const makeAsync = async <T>(
   { carrier }: DeviceContext,
   { class: cls, args, made, failed }: Plan<T>,
@@ -191,7 +191,7 @@ export const markEnded = (object: object): void => {
 
 const isGone = (error: unknown): boolean => error instanceof RdmaError && error.code === 'EIO'
 
-/** Makes a destroying call; does nothing if the device is gone. */
+/** Makes a call that destroys an object; does nothing if the device was removed. */
 export const destroyUnlessRemoved = (call: () => void): void => {
   try {
     call()
@@ -204,7 +204,7 @@ export const destroyUnlessRemoved = (call: () => void): void => {
 export const destroy = (carrier: Carrier, cls: ObjectClass, handle: number): void =>
   destroyUnlessRemoved(() => carrier.call(cls, 'destroy', handle, {}))
 
-/** The same for asynchronous drivers. Rejects with RdmaError. */
+/** Destroys an object of an asynchronous driver. Rejects with RdmaError. */
 export const destroyAsync = async (carrier: Carrier, cls: ObjectClass, handle: number): Promise<void> => {
   try {
     await carrier.callAsync(cls, 'destroy', handle, {})

@@ -24,7 +24,9 @@ export interface ProgramRing {
   index: number
 }
 
-/** Position of a ring, as objects keep it: two Numbers, smaller than the answer of a call. NOWHERE: none. */
+/**
+ * Position of a ring, as objects keep it: two Numbers, smaller than the ring record that a call returns. NOWHERE: none.
+ */
 const NOWHERE = -1
 export const placeAt = (at: number, size: number): RingPlace | undefined =>
   at === NOWHERE ? undefined : { offset: BigInt(at), size }
@@ -84,7 +86,7 @@ interface Ringed {
   receives?: ProgramRing | undefined
 }
 
-/** The device of `object` is gone: further posts are refused. */
+/** The device of `object` was removed: further posts are refused. */
 export const stopPosting = (object: object): void => {
   const ringed = object as Ringed
   if (ringed.sends !== undefined) ringed.sends = undefined
@@ -105,7 +107,7 @@ export const detachRings = (object: object, layout: RingLayout): void => {
   stopPosting(object)
 }
 
-/** The ring of a call's answer, or none: a driver may lack rings, or rings of this kind. */
+/** The ring that a call returned, or none: a driver may lack rings, or rings of this kind. */
 export const ringOrNone = (carrier: Pick<Carrier, 'layout' | 'ring'>, place: RingPlace | undefined): ProgramRing =>
   place === undefined ? noProgramRing(carrier.layout) : programRing(carrier, place)
 

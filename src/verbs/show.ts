@@ -28,13 +28,13 @@ export const inspectAs = <S extends object>(
   target: object,
   name: string,
   show: (self: S) => Shown,
-  isOne: (self: Partial<S>) => boolean = () => true,
+  isInstance: (self: Partial<S>) => boolean = () => true,
 ): void => {
   Object.defineProperty(target, INSPECT, {
     configurable: true,
     value(this: S, depth: number, options: InspectOptions, inspect: Inspect): string {
       // Node also inspects prototypes, which are not instances.
-      if (!isOne(this) || depth < 0) return `[${name}]`
+      if (!isInstance(this) || depth < 0) return `[${name}]`
       const inner = options.depth === null || options.depth === undefined ? null : options.depth - 1
       return `${name} ${inspect(show(this), { ...options, depth: inner })}`
     },
@@ -43,25 +43,25 @@ export const inspectAs = <S extends object>(
 
 /**
  * Adds `toJSON` and util.inspect's method to `target`, an object or the table of its methods. `name`: its kind; `show`:
- * the properties to show, JSON-safe; `isOne`: whether it is an instance.
+ * the properties to show, JSON-safe; `isOne`: whether a value is an object with these methods.
  */
 export const showAs = <S extends object>(
   target: object,
   name: string,
   show: (self: S) => Shown,
-  isOne: (self: Partial<S>) => boolean = () => true,
+  isInstance: (self: Partial<S>) => boolean = () => true,
 ): void => {
-  inspectAs(target, name, show, isOne)
+  inspectAs(target, name, show, isInstance)
   Object.defineProperty(target, 'toJSON', {
     configurable: true,
     value(this: S | undefined): Shown {
-      if (this === undefined || !isOne(this)) throw detached(`${name}.toJSON`)
+      if (this === undefined || !isInstance(this)) throw detached(`${name}.toJSON`)
       return show(this)
     },
   })
 }
 
-/** The result of a call, or `instead` where the object is closed or its device gone: inspection never throws. */
+/** The result of a call, or `instead` if the object is closed or its device removed: inspection never throws. */
 export const orElse = <T>(call: () => T, instead: T): T => {
   try {
     return call()

@@ -87,7 +87,7 @@ export interface System extends Disposable {
 export interface SystemOptions {
   /** A network in this process. */
   readonly network?: Network
-  /** The daemon at this path; `true`: the one that the program runs under, or else the user's own. */
+  /** The daemon at this path; `true`: the one under which the program runs, or else the user's own. */
   readonly socket?: string | true
 }
 

@@ -1,6 +1,6 @@
 /*
- * For programs that end while they await something that cannot happen any more: Node ends them with status 13 and names
- * the line of the `await`. This adds what was awaited and why it cannot happen.
+ * For programs that end while they await something that cannot happen any more: Node ends them with status 13 and
+ * reports the line of the `await`. This adds what was awaited and why it cannot happen.
  */
 
 /** Node's status for a top-level `await` that never settles. */
@@ -17,7 +17,7 @@ const explain = (): void => {
     )
 }
 
-/** A wait for something of a device starts (or ends). */
+/** A wait for an event of a device starts (or ends). */
 export const noteWaiting = (key: object, name: string, begins: boolean): void => {
   if (!begins) {
     waiting.delete(key)

@@ -7,7 +7,7 @@ import { detached } from './error.ts'
 import { CLOSED, type DeviceContext, destroy, type HeldObject } from './plan.ts'
 import { type Shown, showAs } from './show.ts'
 
-/** Called once after the object is destroyed, to release its resources. Symbols hide these from programs. */
+/** Called once after the object is destroyed, to release its resources. A symbol hides it from programs. */
 export const RELEASED = Symbol('released')
 /** The properties that `console.log` and JSON show. */
 export const SHOWN = Symbol('shown')

@@ -30,7 +30,7 @@ export const putBits = (view: DataView, at: number, [first, width]: BitField, va
   view.setUint32(word, view.getUint32(word) | (Number(value) << (32 - (first & 31) - width)))
 }
 
-/** The first number, by width, that has one bit too many. */
+/** The smallest number that does not fit, by width. */
 const BEYOND = Array.from({ length: 33 }, (_, width) => 2 ** width)
 const BEYOND_64 = 1n << 64n
 

@@ -1,7 +1,8 @@
 /*
- * IP packets as plain records: IPv4 without options (RFC 791), IPv6 without extension headers (RFC 8200), UDP (RFC 768),
- * and ICMP messages with their checksum (RFC 792, RFC 4443). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Checksums
- * are checked by `parse…` and made by `emit…`; a packet that is not accepted is parsed to the reason.
+ * IP packets as plain records: IPv4 without options (RFC 791), IPv6 without extension headers (RFC 8200), UDP (RFC
+ * 768), and ICMP messages with their checksum (RFC 792, RFC 4443). Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d.
+ * `parse…` verifies checksums, `emit…` computes them; for a packet that it does not accept, `parse…` returns the
+ * reason.
  */
 import { isMappedIpv4 } from './address.ts'
 import { DONT_FRAGMENT, IPV4_BYTES, IPV6_BYTES, internetChecksum, PROTOCOL_UDP, UDP_BYTES } from './ip.ts'
@@ -14,11 +15,11 @@ export interface IpPacket {
   readonly destination: Uint8Array
   readonly protocol: number
   readonly hopLimit: number
-  /** What follows the header; parsed, a part of the packet. */
+  /** What follows the header; in a parsed packet a view of the packet's bytes. */
   readonly payload: Uint8Array
 }
 
-/** Why bytes are no packet that is accepted. */
+/** Why a packet is not accepted. */
 export type IpFault = 'malformed' | 'checksum' | 'fragment'
 
 export const isFault = <T extends object>(parsed: T | IpFault): parsed is IpFault => typeof parsed === 'string'
@@ -55,22 +56,25 @@ const parseIpv6 = (bytes: Uint8Array): IpPacket | IpFault => {
   const protocol = bytes[6]!
   if (protocol === FRAGMENT_HEADER) return 'fragment'
   const [source, destination] = [bytes.slice(8, 24), bytes.slice(24, 40)]
-  // RFC 4942, 2.2: such addresses mean IPv4 here, and never stand in a packet of IPv6.
+  // RFC 4942, 2.2: such an address stands for an IPv4 address, and must not appear in an IPv6 packet.
   if (isMappedIpv4(source) || isMappedIpv4(destination)) return 'malformed'
   return { source, destination, protocol, hopLimit: bytes[7]!, payload: bytes.subarray(IPV6_BYTES, end) }
 }
 
-/** A packet of the version that its first four bits say. */
+/** Parses a packet of the version in its first four bits. */
 export const parseIp = (bytes: Uint8Array): IpPacket | IpFault => {
   const version = (bytes[0] ?? 0) >> 4
   if (version === 4) return parseIpv4(bytes)
   return version === 6 ? parseIpv6(bytes) : 'malformed'
 }
 
-/** Bytes of the header before `payload` to an address. */
+/** Length of the header of a packet to an address. */
 export const ipHeaderBytes = (address: Uint8Array): number => (isMappedIpv4(address) ? IPV4_BYTES : IPV6_BYTES)
 
-/** Writes a packet at `at`; returns it from there on. Fragments are not made: DF is set, and the identification is 0. */
+/**
+ * Writes a packet at `at` and returns the bytes from there on. Never a fragment: DF is set, and the identification is
+ * 0.
+ */
 export const emitIp = (
   { source, destination, protocol, hopLimit, payload }: IpPacket,
   at: number,
@@ -99,7 +103,7 @@ export const emitIp = (
   return bytes
 }
 
-/** The sum of the pseudo-header (RFC 768, RFC 8200 8.1) before that of the payload. */
+/** The sum of the pseudo-header (RFC 768, RFC 8200 8.1), to which that of the payload is added. */
 const pseudoHeaderSum = ({ source, destination, protocol }: IpPacket, length: number): number => {
   let sum = protocol + length
   const first = isMappedIpv4(destination) ? 12 : 0
@@ -122,7 +126,7 @@ export const parseUdp = (packet: IpPacket): UdpDatagram | IpFault => {
   const view = viewOf(bytes)
   const length = view.getUint16(4)
   if (length < UDP_BYTES || length > bytes.length) return 'malformed'
-  // 0: the sender made none, which only IPv4 allows.
+  // 0: the sender computed no checksum, which only IPv4 allows.
   const hasChecksum = view.getUint16(6) !== 0
   if (!hasChecksum && !isMappedIpv4(packet.destination)) return 'checksum'
   if (hasChecksum && internetChecksum(view, 0, length, pseudoHeaderSum(packet, length)) !== 0) return 'checksum'
@@ -133,7 +137,7 @@ export const parseUdp = (packet: IpPacket): UdpDatagram | IpFault => {
   }
 }
 
-/** The packet whose payload is the datagram. */
+/** The IP packet with the datagram as its payload. */
 export const udpPacket = (
   addresses: Omit<IpPacket, 'protocol' | 'payload'>,
   { sourcePort, destinationPort, payload }: UdpDatagram,
@@ -170,7 +174,7 @@ export const parseIcmp = (packet: IpPacket): IcmpMessage | IpFault => {
   return { type: bytes[0]!, code: bytes[1]!, body: bytes.subarray(ICMP_HEADER_BYTES) }
 }
 
-/** The packet whose payload is the message, of ICMP or ICMPv6 as the destination is. */
+/** The IP packet with the message as its payload, of ICMP or ICMPv6 according to the destination. */
 export const icmpPacket = (
   addresses: Omit<IpPacket, 'protocol' | 'payload'>,
   { type, code, body }: IcmpMessage,

@@ -10,8 +10,8 @@ export const PROTOCOL_UDP = 17
 export const DONT_FRAGMENT = 0x4000
 
 /**
- * The ones' complement of the sum of 16-bit words (RFC 1071), a last odd byte padded with zero: 0 over a header with the
- * right checksum in it. `sum`: of words before.
+ * The ones' complement of the sum of 16-bit words (RFC 1071), a last odd byte padded with zero: 0 over a header with
+ * the right checksum in it. `sum`: of preceding words.
  */
 export const internetChecksum = (view: DataView, at: number, length: number, sum = 0): number => {
   const even = length & ~1
@@ -52,7 +52,7 @@ export const putIpv4 = (
   view.setUint16(at + 10, internetChecksum(view, at, IPV4_BYTES))
 }
 
-/** `length`: of what follows the header; addresses of 16 bytes. */
+/** `length`: of everything after the header; addresses of 16 bytes. */
 export const putIpv6 = (
   view: DataView,
   at: number,

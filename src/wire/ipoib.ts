@@ -1,6 +1,6 @@
 /*
- * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, and the multicast GIDs
- * of IP groups. Addresses of IPv4 are 16 bytes as ::ffff:a.b.c.d everywhere but on the wire.
+ * IP over InfiniBand on the wire (RFC 4391): the encapsulation header, link-layer addresses, ARP, and the multicast
+ * GIDs of IP groups. Functions have IPv4 addresses as 16 bytes, ::ffff:a.b.c.d; only the bytes on the wire have four.
  */
 import { MULTICAST_QPN } from '../spec/wire/headers.ts'
 import { isMappedIpv4, isMulticastGid } from './address.ts'
@@ -9,7 +9,7 @@ import { isMappedIpv4, isMulticastGid } from './address.ts'
 export const ENCAPSULATION_BYTES = 4
 export const EtherType = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const
 
-/** The Q_Key of IP over InfiniBand where no subnet manager gives one: that of opensm's default partition. */
+/** The Q_Key of IP over InfiniBand without a subnet manager that assigns one: that of opensm's default partition. */
 export const IPOIB_QKEY = 0x0b1b
 
 /** A link-layer address (RFC 4391, 9.1.1): a queue pair and the GID of its port. */
@@ -20,7 +20,7 @@ export interface LinkAddress {
 }
 export const LINK_ADDRESS_BYTES = 20
 
-/** Whether it names one queue pair. */
+/** Whether the value is the address of a single queue pair. */
 export const isUnicastLink = ({ qpn, gid }: LinkAddress): boolean =>
   qpn !== 0 && qpn !== MULTICAST_QPN && !isMulticastGid(gid)
 
@@ -64,14 +64,14 @@ const groupGid = (signature: number, pkey: number): Uint8Array =>
     ...new Array(10).fill(0),
   )
 
-/** ff12:401b:P_Key::ffff:ffff, which every interface joins. */
+/** The broadcast group ff12:401b:P_Key::ffff:ffff, which every interface joins. */
 export const broadcastLink = (pkey: number): LinkAddress => {
   const gid = groupGid(SIGNATURE_IPV4, pkey)
   gid.fill(0xff, 12)
   return { qpn: MULTICAST_QPN, gid }
 }
 
-/** Of an IPv4 group the low 28 bits, of an IPv6 group the low 80 bits. */
+/** The multicast GID of an IP group: it contains the low 28 bits of an IPv4 group, the low 80 bits of an IPv6 group. */
 export const multicastLink = (group: Uint8Array, pkey: number): LinkAddress => {
   const isIpv4 = isMappedIpv4(group)
   const gid = groupGid(isIpv4 ? SIGNATURE_IPV4 : SIGNATURE_IPV6, pkey)
@@ -115,7 +115,10 @@ export const emitArp = ({ operation, senderLink, sender, targetLink, target }: A
   return bytes
 }
 
-/** The message behind the encapsulation header; undefined if it is none of this link and IPv4. */
+/**
+ * The ARP message behind the encapsulation header; undefined if it is for another link or protocol than IP over
+ * InfiniBand and IPv4.
+ */
 export const parseArp = (bytes: Uint8Array): Arp | undefined => {
   if (bytes.length < ARP_BYTES) return undefined
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -137,7 +140,7 @@ export const parseArp = (bytes: Uint8Array): Arp | undefined => {
 // ---- neighbour discovery of IPv6 (RFC 4861, RFC 4391 9.3): what follows the checksum of ICMPv6 ----
 
 export const NeighbourMessage = { SOLICITATION: 135, ADVERTISEMENT: 136 } as const
-/** In an advertisement: it answers a solicitation, and replaces what is known. */
+/** In an advertisement: it answers a solicitation, and overrides a cached address. */
 export const ADVERTISEMENT_SOLICITED = 0x40
 export const ADVERTISEMENT_OVERRIDE = 0x20
 const TARGET_AT = 4
@@ -151,7 +154,7 @@ export interface Discovery {
   /** Of an advertisement. */
   readonly flags: number
   readonly target: Uint8Array
-  /** Of the sender of a solicitation, of the target of an advertisement. */
+  /** Link-layer address: of the sender of a solicitation, of the target of an advertisement. */
   readonly link: LinkAddress | undefined
 }
 
@@ -166,7 +169,7 @@ export const emitDiscovery = ({ type, flags, target, link }: Discovery): Uint8Ar
   return bytes
 }
 
-/** Undefined for a body that is none. Unknown options are skipped. */
+/** Undefined for a body that is neither. Unknown options are skipped. */
 export const parseDiscovery = (type: Discovery['type'], bytes: Uint8Array): Discovery | undefined => {
   if (bytes.length < OPTIONS_AT) return undefined
   let link: LinkAddress | undefined

@@ -94,7 +94,7 @@ const COMMON = (MAD_BASE_VERSION << 24) | (CM_CLASS << 16) | (CM_CLASS_VERSION <
 const TID_AT = madHeader.tid[0] >> 3
 const ATTRIBUTE_AT = madHeader.attribute[0] >> 3
 
-/** A message whose fields are read from its bytes when they are asked for. */
+/** A message whose fields are decoded on access. */
 class MessageView {
   readonly bytes: Uint8Array
   readonly view: DataView
@@ -129,7 +129,7 @@ const viewsByAttribute = new Map(names.map(name => [cmMessages[name].attribute a
 
 /**
  * The message in `bytes`, the payload of a packet to queue pair 1. It is a view: `bytes` must not change while it is
- * used, and its byte fields are parts of them. Undefined: no CM.
+ * used, and its byte fields are parts of them. Undefined: not a CM message.
  */
 export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   if (bytes.length !== MAD_BYTES) return undefined
@@ -139,7 +139,7 @@ export const viewCm = (bytes: Uint8Array): CmMessage | undefined => {
   return View && (new View(bytes, view) as object as CmMessage)
 }
 
-/** The same as a plain record of all fields. */
+/** The message as a plain record of all fields. */
 export const parseCm = (bytes: Uint8Array): CmMessage | undefined => {
   const message = viewCm(bytes)
   if (message === undefined) return undefined

@@ -1,7 +1,7 @@
 /*
- * Fields of management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: what the
- * MAD layer looks at to find the agent of a datagram, and the header of the reliable multi-packet protocol. This file
- * knows the bytes only.
+ * Fields of management datagrams of any class, by the tables of spec/wire/mad.ts and spec/wire/management.ts: those by
+ * which the MAD layer finds the agent of a datagram, and the header of the reliable multi-packet protocol. This file
+ * only encodes and decodes.
  */
 import { MAD_BYTES, madHeader } from '../spec/wire/mad.ts'
 import {
@@ -20,21 +20,21 @@ import { type FieldValue, getBits, putBits } from './bits.ts'
 
 const viewOf = (mad: Uint8Array): DataView => new DataView(mad.buffer, mad.byteOffset, mad.byteLength)
 
-/** The fields by which a datagram finds its agent. `oui`: of the classes that have one, else 0. */
+/** The fields that determine a datagram's agent. `oui`: 0 for classes that have none. */
 export interface MadFields {
   readonly baseVersion: number
   readonly mgmtClass: number
   readonly classVersion: number
-  /** The bit of responses included. */
+  /** The method, including the bit of responses. */
   readonly method: number
   readonly attribute: number
   readonly tid: bigint
   readonly oui: number
-  /** It answers a request of the receiver's. */
+  /** Whether the datagram responds to a request of the receiver. */
   readonly isResponse: boolean
 }
 
-/** `mad` has the common header at least; a vendor's OUI is 0 if it ends before that. */
+/** `mad` has at least the common header; a vendor's OUI is 0 if the datagram ends before it. */
 export const madFields = (mad: Uint8Array): MadFields => {
   const view = viewOf(mad)
   const field = (name: Exclude<keyof typeof madHeader, 'tid'>): number => Number(getBits(view, 0, madHeader[name]))
@@ -55,12 +55,12 @@ export const madFields = (mad: Uint8Array): MadFields => {
 
 const [METHOD_AT, STATUS_AT, TID_AT] = [madHeader.method[0] >> 3, madHeader.status[0] >> 3, madHeader.tid[0] >> 3]
 
-/** The upper half of the transaction id: the agent to which responses belong. */
+/** The upper half of the transaction id: it identifies the agent to which responses belong. */
 export const tidHigh = (tid: bigint): number => Number(tid >> 32n)
 
 export const setTidHigh = (mad: Uint8Array, high: number): void => viewOf(mad).setUint32(TID_AT, high)
 
-/** The datagram as a response of `status` from its receiver, without an answer's data. */
+/** The datagram as a response from its receiver, with `status` and without data. */
 export const respond = (mad: Uint8Array, status: number): Uint8Array => {
   const response = mad.slice()
   response[METHOD_AT] = MadMethod.GET | MadMethod.RESPONSE
@@ -100,7 +100,7 @@ export const emitRmpp = (
   return mad
 }
 
-/** An ACK, STOP or ABORT that goes back to the sender of `mad`. */
+/** An ACK, STOP or ABORT to the sender of `mad`. */
 export const answerRmpp = (mad: Uint8Array, rmpp: Partial<RmppFields>): Uint8Array => {
   const header = mad.slice(0, dataOffset(madFields(mad).mgmtClass))
   header[METHOD_AT] = header[METHOD_AT]! ^ MadMethod.RESPONSE

@@ -103,7 +103,7 @@ export const parsePacket = (bytes: Uint8Array): Packet => {
   record.payload = copy(bytes, at, end - pad.length)
   if (pad.some(byte => byte !== 0)) record.pad = pad
   record.icrc = view.getUint32(end, true)
-  return record as unknown as WellFormedPacket
+  return record as object as WellFormedPacket
 }
 
 /**
@@ -149,7 +149,7 @@ export const emitPacket = (packet: Packet): Uint8Array => {
   const view = new DataView(bytes.buffer)
   writeHeader(view, 0, name, 'BTH', { ...packet.BTH, opcode: number, padCnt })
   let at: number = headers.BTH.bytes
-  const records = packet as unknown as Record<HeaderName, Record<string, BitValue> | undefined>
+  const records = packet as Partial<Record<HeaderName, Record<string, BitValue>>>
   for (const header of opcode.headers) {
     const record = records[header]
     if (record === undefined) throw new RangeError(`${name} needs a ${header}, which the record lacks`)

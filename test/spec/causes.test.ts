@@ -61,7 +61,7 @@ const page = (): string => {
     '',
     'A completion that fails has the code of its cause in `vendor_err`; of one that succeeds it is 0, as it always is on',
     "Linux's rxe. Codes keep their meaning from version to version. The sentence with its numbers is in `userdma trace`, in",
-    "the daemon's log and in `userdma stat --qps` ([the command line](cli.md#why-something-failed)).",
+    "the daemon's log and in `userdma stat --qps` ([the command line](cli.md#causes-of-failures)).",
     '',
     'A requester has the cause of its peer (0x4…, 0x5…, or 0x2… for a bad receive buffer) if the peer is a queue pair',
     "of the same daemon or process; otherwise what the peer's NAK says (0x301 to 0x304), and the daemon of the peer logs its",

@@ -54,7 +54,7 @@ export const driverClass = <C extends ObjectClass, S = unknown, const A extends 
 ): DriverClass => ({
   class: cls,
   // The compiler has checked each handler against its method; the table holds them by name.
-  handlers: handlers as unknown as DriverClass['handlers'],
+  handlers: handlers as DriverClass['handlers'],
   additions: additions ?? {},
   methods: {},
 })
@@ -66,7 +66,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
   handlers: Handlers<ObjectClass<M>, S>,
 ): DriverClass => ({
   ...line,
-  handlers: { ...line.handlers, ...(handlers as unknown as DriverClass['handlers']) },
+  handlers: { ...line.handlers, ...(handlers as DriverClass['handlers']) },
   methods: { ...line.methods, ...extra },
 })
 
@@ -77,7 +77,7 @@ export const withMethods = <const M extends Methods, S = unknown>(
 export const withLinkVariants = <C extends ObjectClass, S = unknown>(
   line: DriverClass,
   variants: Readonly<Partial<Record<LinkName, Handlers<C, S>>>>,
-): DriverClass => ({ ...line, variants: variants as unknown as NonNullable<DriverClass['variants']> })
+): DriverClass => ({ ...line, variants: variants as NonNullable<DriverClass['variants']> })
 
 /**
  * Removes optional arguments that the driver does not support, each with the reason: its devices do not list them, and

@@ -125,7 +125,7 @@ const contextClass = driverClass<typeof CtxContext, Assigned>(CtxContext, {
 
 const { interface: Interface, device: DeviceClass, async_fd: AsyncFd, driver_ops: DriverOps } = Classes
 
-/** One table for all devices, which they share. */
+/** One table, which all devices share. */
 const ctxDriver: Driver<CtxState> = {
   name: 'ctx',
   id: 0,
@@ -134,7 +134,7 @@ const ctxDriver: Driver<CtxState> = {
   interfaces,
 }
 
-/** Registers a device of this driver. EEXIST for a name that is in use. */
+/** Registers a device of this driver. Throws EEXIST if the name is in use. */
 export const createCtxDevice = (core: Core, name: string): Device<CtxState> =>
   register(core, {
     name,

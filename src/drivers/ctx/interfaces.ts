@@ -2,9 +2,9 @@
  * The driver's interfaces (R28, R30): a context by ioctl, write, mmap and read of a descriptor, for programs that do
  * not use classes. They call the methods of the class, so there is one implementation.
  *
- * A descriptor has one context: its own, which ASSIGN creates and which is destroyed with it, or one that was created
- * through the device's descriptor (USE), which it releases at the end. `ctx.userdma.2` added expected messages; the
- * version before is kept for programs that request it. The provider channel has the device's statistics.
+ * A descriptor has one context: its own, which ASSIGN creates and which is destroyed with the descriptor, or a context
+ * that was created through the device's descriptor (USE), which it releases at the end. `ctx.userdma.2` added expected
+ * messages; the earlier version is kept for programs that request it. The provider channel has the device's statistics.
  */
 import {
   addParent,
@@ -34,7 +34,7 @@ import type { Assigned, CtxState } from './state.ts'
 
 interface Bound {
   object: CoreObject<Assigned> | undefined
-  /** Whether ASSIGN created it here. */
+  /** Whether ASSIGN created the context on this descriptor. */
   own: boolean
 }
 type Call = OpsCall<Bound>

@@ -11,13 +11,13 @@ export interface Assigned {
   readonly jobKey: number
   readonly queues: Queues
   receives: boolean
-  /** The next message is reported on `ops`. */
+  /** Whether the next message is reported on `ops`. */
   armed: boolean
   ops: FdObject | undefined
 }
 
 export interface CtxState {
-  /** By number; undefined for a free one. */
+  /** By number; undefined for a free number. */
   readonly assigned: (CoreObject<Assigned> | undefined)[]
   readonly counts: { messages: number; bytes: number; refused: number }
 }

@@ -56,7 +56,7 @@ const nullDriver = {
   classes: [...[Interface, DeviceClass, AsyncFd, Pd].map(cls => driverClass(cls)), sinkClass],
 }
 
-/** Registers a device of this driver. EEXIST for a name that is in use. */
+/** Registers a device of this driver. Throws EEXIST if the name is in use. */
 export const createNullDevice = (core: Core, name: string): Device =>
   register(core, {
     name,

@@ -1,8 +1,8 @@
 /*
  * Device attributes: those of Linux's rxe (rxe_param.h, as `ibv_devinfo -v` shows them in test/fixtures/abi), so that
- * programs size their resources as they do there. GUIDs and the active MTU are the device's own. Reported limits can be
- * reached: rxe reports 1,048,576 WQEs of a queue and a million queue pairs, for whose rings no machine has memory; here
- * a ring has at most 1 GiB, of which only touched pages take memory.
+ * programs choose the same sizes as there. GUIDs and the active MTU are the device's own. A program can use all of a
+ * reported limit, with one exception: rxe reports 1,048,576 WQEs of a queue and a million queue pairs, for whose rings
+ * no machine has memory; here a ring has at most 1 GiB, of which only touched pages take memory.
  */
 
 import type { DeviceAttributes, ExtendedDeviceAttributes } from '../../spec/classes/device.ts'

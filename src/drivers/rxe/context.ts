@@ -35,7 +35,9 @@ export const isInside = (context: Context): boolean =>
 const halves = new Uint32Array(2)
 const whole = new BigUint64Array(halves.buffer)
 
-/** struct mminfo for the provider's mmap; in a slab the offset names the ring, and the size goes to the slab's end. */
+/**
+ * struct mminfo for the provider's mmap; in a slab the offset identifies the ring, and the size goes to the slab's end.
+ */
 export interface MmapInfo {
   readonly offset: bigint
   readonly size: number

@@ -49,7 +49,7 @@ interface QueueOptions {
   readonly maxBytes: number
   /** Maximum datagrams that wait for room in the port; more are lost, as any datagram may be. */
   readonly maxWaiting: number
-  /** Gets a copy of each payload, while the device is working. */
+  /** Called with a copy of each payload, while the device is working. */
   readonly receive: (payload: Uint8Array, from: MadAddress) => void
 }
 

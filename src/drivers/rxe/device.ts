@@ -62,8 +62,8 @@ export interface RxeDevice {
   readonly device: Device<RxeState>
   readonly state: RxeState
   /**
-   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `where` says
-   * which queues to check for new requests, by default all.
+   * Processes work requests, packets and timers; true if there was anything to do. `now` in microseconds; `where`
+   * selects the queues to check for new requests, by default all.
    */
   poll(now: number, where?: Where): boolean
   /** Whether slices of the check of all queues are left (`Where.CONTINUE`). */
@@ -85,7 +85,7 @@ export interface RxeOptions {
   readonly name: string
   readonly identity: Identity
   readonly port: Port
-  /** The clock of `poll`, for timers that calls start. */
+  /** The time of the last `poll`, for timers that calls start. */
   readonly now: () => number
   /** Torment of the network; absent: there is none. */
   readonly torment?: Torment | undefined
@@ -107,7 +107,7 @@ function* failAllQps({ qps, engine }: RxeState): Generator<void> {
   }
 }
 
-/** Objects of a context that are checked in one step. */
+/** Number of objects of a context that are checked in one step. */
 const SILENCED = 64
 
 /** Resets the queue pairs of a context: they neither send nor answer until they are destroyed. */
@@ -159,7 +159,7 @@ const rxeDriver: Driver<RxeState> = {
   watch: (device, watcher) => device.state.watch(device, watcher),
 }
 
-/** The same where core has the classes of its clients (clients/clients.ts). */
+/** The table for a core that has the classes of its clients (clients/clients.ts). */
 const clientsDriver: Driver<RxeState> = {
   ...rxeDriver,
   classes: [
@@ -178,8 +178,8 @@ const SENDING_CALLS = 4
 const BURST_BYTES = 1 << 20
 
 /**
- * After at most this many packets the next turn of sending is skipped, once: a program that gets a message may answer
- * it immediately, and ACK and answer then leave with one system call, which is the main cost of a small message.
+ * After at most this many packets the next turn of sending is skipped, once: a program that receives a message may
+ * answer it immediately, and ACK and answer then leave with one system call, which is the main cost of a small message.
  */
 const FEW = 4
 

@@ -22,7 +22,7 @@ const NAKS: ReadonlySet<CauseName> = new Set<CauseName>([
   'NAK_REMOTE_OPERATION',
   'NAK_INVALID_RD',
 ])
-/** NAKs that are kept until the peer's failure report reads their causes. */
+/** Number of NAKs that are kept until the peer's failure report reads their causes. */
 const MAX_NAKS = 64
 
 interface Nak {

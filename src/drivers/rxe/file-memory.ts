@@ -21,7 +21,7 @@ export const isWritable = (fd: number): boolean => {
 
 type Move = (bytes: Uint8Array, at: number, length: number, position: number) => number
 
-/** How a file is read and written: the number of bytes, another one or an exception if not all. */
+/** How a file is read and written: returns the number of bytes; fewer bytes or an exception are an error. */
 export interface FileAccess {
   readonly read: Move
   readonly write: Move

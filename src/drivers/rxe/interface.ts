@@ -19,7 +19,7 @@ export interface LinkState {
   readonly up: boolean
   /** Has a carrier. */
   readonly carrier: boolean
-  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface is gone. */
+  /** Largest path MTU that fits the interface: 256, 512, … 4096; absent when the interface was removed. */
   readonly pathMtu?: number
 }
 
@@ -34,7 +34,7 @@ export const NO_EVENT = -1
 /** The enumeration of a path MTU in bytes. */
 export const mtuOf = (bytes: number): number => Math.log2(bytes) - Math.log2(256) + Mtu.values.MTU_256
 
-/** Takes over state and MTU of the interface. */
+/** Applies state and MTU of the interface. */
 export const setLink = (device: Device<RxeState>, { up, carrier, pathMtu }: LinkState): PortEvent | undefined => {
   const { attributes } = device.ports[0]
   const active = up && carrier

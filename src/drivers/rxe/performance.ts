@@ -23,7 +23,10 @@ const DATA_AT = 64
 /** 4.096 µs × 2^18: about a second. */
 const RESPONSE_TIME = 18
 
-/** The response; undefined if the request is none of these. `counters`: those of the port, by the names of their files. */
+/**
+ * The response; undefined if the request has another class or attribute. `counters`: those of the port, by the names of
+ * their files.
+ */
 export const answerPerformance = (
   mad: Uint8Array,
   counters: () => Readonly<Record<string, number>>,

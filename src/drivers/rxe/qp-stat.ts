@@ -13,7 +13,7 @@ import type { QpObject, RxeState } from './state.ts'
 const stateNames = Object.entries(QpState.values)
 const stateName = (state: number): string => stateNames.find(([, value]) => value === state)?.[0] ?? String(state)
 
-/** Without the process, which is its context's. */
+/** Without the process, which is that of its context. */
 export type QpFacts = Omit<QpStat, 'device' | 'pid' | 'command'>
 
 export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): QpFacts => {
@@ -36,7 +36,7 @@ export const qpFacts = (state: RxeState, { state: qp, class: cls }: QpObject): Q
   }
 }
 
-/** Queue pairs from row `from` on, at most `max` of them; the row where the next ones begin, undefined at the end. */
+/** At most `max` queue pairs from row `from` on; and the row of the next queue pair, undefined at the end. */
 export const qpsFrom = (
   state: RxeState,
   from: number,

@@ -1,5 +1,5 @@
 /*
- * Small integers for objects that hot code names by number; the last freed is used first.
+ * Small integers that identify objects in hot code; the last freed number is used first.
  */
 export interface Slots<T> {
   add(value: T): number

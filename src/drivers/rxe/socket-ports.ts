@@ -22,7 +22,7 @@ import type { Identity } from './address/identity.ts'
 
 export type SocketLink = Exclude<Link, 'memory'>
 
-/** The error message for an address that cannot be opened. */
+/** The error message for an address whose socket cannot be opened. */
 const explain = (error: unknown, { name, address }: DeviceSpec, link: Link): unknown => {
   if (!(error instanceof SystemError)) return error
   const device = `device ${name}@${address}`
@@ -70,7 +70,7 @@ const makers: { readonly [L in SocketLink]: (device: DeviceSpec, mtu: number, pl
     }),
 }
 
-/** Uses native code for ICRCs if there is some. */
+/** Uses native code for ICRCs if it is available. */
 export const useNativeCrc = (): void => {
   const crc = hasNative() ? loadNativeCrc() : undefined
   if (crc) useCrcEngine(crc, mapArena(1024))

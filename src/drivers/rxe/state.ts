@@ -147,8 +147,8 @@ export interface RxeState {
    */
   readonly catchUp: (row: number) => void
   /**
-   * The same for all send queues. Resolves when all are checked, a slice per turn; undefined: they are. `isInside`: each
-   * post has named its queue pair, so only those are checked.
+   * Like `catchUp`, for all send queues. Resolves when all are checked, a slice per turn; undefined: they are checked
+   * already. `isInside`: each post has named its queue pair, so only those are checked.
    */
   readonly catchUpAll: (isInside: boolean) => Promise<void> | undefined
   /** Flows of datagrams to be closed by the next `poll`, when it has sent (drivers/rxe/address/destinations.ts). */

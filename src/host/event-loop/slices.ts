@@ -12,7 +12,9 @@ export type Job<T> = Iterator<unknown, T>
 export interface Slices {
   /** Runs a job to its end, from the next turn on. Rejects with what it throws. */
   run<T>(job: Job<T>): Promise<T>
-  /** The same, and runs the rest of this turn's slices now. `failed` is called with an exception of the job. */
+  /**
+   * Like `run`, and runs the rest of this turn's slices immediately. `failed` is called with an exception of the job.
+   */
   begin(job: Job<unknown>, failed: (error: unknown) => void): void
   /** Runs all jobs to their ends, now. */
   finish(): void

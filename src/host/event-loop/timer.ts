@@ -25,7 +25,7 @@ const BYTES = 40
 const LONGEST = 1e15
 
 export interface Timer {
-  /** Calls back once after this many microseconds, at least one; replaces the time that was set before. */
+  /** Calls back once after this many microseconds, at least one; replaces an earlier setting. */
   set(microseconds: number): void
   /** Closes the timer. */
   close(): void
@@ -33,14 +33,14 @@ export interface Timer {
 
 let scratch: Arena | undefined
 
-/** While it is set it keeps the process alive. Throws SystemError if the system is out of descriptors. */
+/** A set timer keeps the process alive. Throws SystemError if the system is out of descriptors. */
 export const createTimer = (expired: () => void): Timer => {
   scratch ??= mapArena(BYTES)
   const { address, view } = scratch
   const { timerfd_create, timerfd_settime, read, close } = sys()
   const fd = check('timerfd_create', timerfd_create(CLOCK_MONOTONIC, FLAGS))
   const watcher = watch(fd, { readable: true }, () => {
-    // nothing to read: it was set again after it had expired
+    // nothing to read: the timer was set again after it had expired
     if (read(fd, address + COUNT, 8) !== 8) return
     watcher.unref()
     expired()

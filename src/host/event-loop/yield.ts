@@ -13,7 +13,7 @@ export const yieldProcessor = (): void => {
   sys().sched_yield()
 }
 
-/** A yield that takes longer than this was used by another program. Microseconds. */
+/** After a yield that takes longer than this, another program used the processor. Microseconds. */
 const LOST = 500
 const WITHOUT_YIELD = 20_000
 let yieldFrom = Number.NEGATIVE_INFINITY

@@ -1,5 +1,5 @@
 /*
- * The time for which calls that wait for programs of one user may block the daemon, all together.
+ * The total time for which calls that wait for programs of one user may block the daemon.
  */
 import { ETIMEDOUT } from '../errno.ts'
 import { nowMicroseconds } from '../event-loop/clock.ts'
@@ -28,7 +28,10 @@ const budgetOf = (uid: number): Budget => {
   return budget
 }
 
-/** Runs `call` with the waiting time that the user has left, and charges what it took; -ETIMEDOUT if none is left. */
+/**
+ * Runs `call` with the waiting time that the user has left, and charges the time that it took; -ETIMEDOUT if none is
+ * left.
+ */
 export const charged = (uid: number, mover: Mover, call: (patience: number) => number): number => {
   const budget = budgetOf(uid)
   if (budget.left < MIN_LEFT) return -ETIMEDOUT

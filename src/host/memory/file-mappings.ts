@@ -49,13 +49,13 @@ const sharedMappings = (pid: number, devices: ReadonlySet<string>, until: number
     }),
   )
 
-/** `ask`: queries one mapping, where the kernel supports that. */
+/** `ask`: queries one mapping, if the kernel supports that. */
 export const fileMappings = (pid: number, ask: typeof mappingAt = mappingAt): FileMappings => {
   let maps = -1
   let known: Found[] = []
   let devices: ReadonlySet<string> = new Set()
   let devicesUntil = Number.NEGATIVE_INFINITY
-  /** Without queries of single mappings, all are known until this time. */
+  /** Without queries of single mappings: all are known until this time. */
   let allUntil = Number.NEGATIVE_INFINITY
 
   /** Queries the mapping at an address; returns where it ends. */

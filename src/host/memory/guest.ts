@@ -1,10 +1,11 @@
 /*
- * A process of another user, which may block us on purpose: a mover makes all system calls that can wait for it, and the
- * waiting time is charged to its user.
+ * A process of another user, which may block us on purpose: a mover makes all system calls that can wait for it, and
+ * the waiting time is charged to its user.
  *
- * The kernel may wait for its pages; for the mmap lock of its address space, at each query of its mappings; for the end of
- * its exec, at each access to its memory or descriptors (exec_update_lock); and for a file's server or a socket's peer,
- * when a descriptor of such a file is closed. So only memory files and sockets that are ours are taken from it.
+ * The kernel may wait for its pages; for the mmap lock of its address space, at each query of its mappings; for the end
+ * of its exec, at each access to its memory or descriptors (exec_update_lock); and for a file's server or a socket's
+ * peer, when a descriptor of such a file is closed. So the only descriptors accepted from it are memory files and our
+ * own sockets.
  */
 import { EINVAL, ETIMEDOUT } from '../errno.ts'
 import { charged } from './budget.ts'
@@ -27,9 +28,9 @@ export interface GuestFile {
 }
 
 export interface Guest {
-  /** It has blocked us for too long. */
+  /** Whether the process has blocked us for too long. */
   readonly late: boolean
-  /** Called once when that happens, possibly in the middle of a call. */
+  /** Called once when the process has blocked us for too long, possibly in the middle of a call. */
   whenLate(listener: () => void): void
   /** Opens /proc/PID/mem, which `move` then uses: our descriptor, or -errno. */
   openMemory(): number
@@ -38,7 +39,7 @@ export interface Guest {
   askMaps(request: number, room: Room): number
   /** Reads its maps file from an offset on: the number of bytes, or -errno. */
   readMaps(offset: number, room: Room): number
-  /** A memory file that it shares with us as `fd`: a write of its own may hold the file's lock. */
+  /** A memory file that the process shares with us as `fd`: a write of its own may hold the file's lock. */
   file(fd: number): GuestFile
   /** A duplicate of its descriptor, which must be a memory file, or that socket; or -errno, -EINVAL for another file. */
   descriptor(number: number, socket?: FileIdentity): number
@@ -120,7 +121,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
     openMemory() {
       const opened = open('mem', O_RDWR_CLOEXEC)
       mem = opened < 0 ? opened : mover.take(opened)
-      // Under our number all later processes of the mover have it.
+      // All later processes of the mover have it with our number.
       mover.close()
       if (mem >= 0) kept[1] = mem
       return mem
@@ -132,7 +133,7 @@ export const createGuest = (pid: number, pidfd: number, uid: number): Guest | un
       const fd = within(patience => mover.call(MoverCall.GETFD, pidfd, number, undefined, patience))
       if (fd < 0) return fd
       const taken = isHarmless(fd, socket) ? mover.take(fd) : -EINVAL
-      // Its copy is closed when it ends, which may have to wait.
+      // The mover's copy is closed when the mover ends, which may have to wait.
       mover.close(taken === -EINVAL)
       return taken
     },

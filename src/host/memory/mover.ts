@@ -31,8 +31,8 @@ export interface Mover {
   /** Makes a call (`MoverCall`); its result or -errno, including those of `move`. */
   call(what: number, fd: number, value: number, room: Room | undefined, patience: number): number
   /**
-   * Receives a message from socket `fd`: its length, or -errno (-EMSGSIZE: it does not fit). `passed` gets the number of
-   * its descriptors, then the descriptors, which are the mover's.
+   * Receives a message from socket `fd`: its length, or -errno (-EMSGSIZE: it does not fit). `passed` gets the number
+   * of its descriptors, then the descriptors, which belong to the mover.
    */
   receive(fd: number, body: Room, passed: Room, patience: number): number
   /** A duplicate of a descriptor of the mover, or -errno. */
@@ -41,7 +41,7 @@ export interface Mover {
   readonly incarnation: number
   /** Microseconds for which calls have waited since the previous query; without those that took too long. */
   waited(): number
-  /** Ends its process; `stuck`: that may wait for a file. */
+  /** Ends the mover's process; `stuck`: ending it may have to wait for a file. */
   close(stuck?: boolean): void
 }
 
@@ -107,7 +107,7 @@ export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover 
     mover = 0
     incarnation++
   }
-  /** Its process, or -errno. */
+  /** The mover's process, or -errno. */
   const running = (): number => {
     if (mover > 0) return mover
     const started = calls.userdma_mover_start(kept[0] ?? -1, kept[1] ?? -1, user)
@@ -115,7 +115,7 @@ export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover 
     mover = started
     return mover
   }
-  /** Ends a process that did not answer. */
+  /** Kills a process that did not answer. */
   const answered = (answer: number): number => {
     if (answer === -ETIMEDOUT || answer === -ECHILD) end(answer === -ETIMEDOUT)
     return answer
@@ -133,7 +133,7 @@ export const createMover = ({ kept = [], user = -1 }: MoverOptions = {}): Mover 
         const moved = answered(
           calls.userdma_mover_move(process, write ? 1 : 0, pid, fd, at, from, chunk, stride, total, patience),
         )
-        // It was killed from outside.
+        // The process was killed by someone else.
         if (moved !== -ECHILD || attempts === 0) return moved
       }
     },

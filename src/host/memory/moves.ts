@@ -54,6 +54,6 @@ const guestMoves = (guest: Guest): Moves => {
   return { read: move(false), write: move(true), close: () => {} }
 }
 
-/** Copies for a process whose handle stays open until they are closed. */
+/** Copies for a process whose handle stays open until the copies are closed. */
 export const createMoves = (handle: ProcessHandle): Moves =>
   handle.guest ? guestMoves(handle.guest) : ownMoves(handle)

@@ -51,7 +51,7 @@ export interface ProcessHandle {
   readonly pidfd: number
   /** /proc/PID/mem, or -1 where the kernel, or the owner, refuses it. */
   readonly mem: number
-  /** The user to whom it must belong; then copies use `mem`. Undefined where the kernel's check suffices. */
+  /** The user to whom the process must belong; then copies use `mem`. Undefined if the kernel's check suffices. */
   readonly owner: Owner | undefined
   /** A process of another user, which might block us; undefined also where the native library is absent. */
   readonly guest: Guest | undefined
@@ -105,7 +105,7 @@ export const allowPtraceBy = (pid: number): void => {
 }
 
 export interface ProcessOptions {
-  /** From peerPidfd: then there is no moment in which the pid could belong to another process. The handle owns it. */
+  /** The pidfd from peerPidfd: with it the pid cannot belong to another process at any moment. The handle owns it. */
   readonly pidfd?: number | undefined
   /** The handle must not access another process. Required if `needsOwner` says so. */
   readonly owner?: { readonly uid: number; readonly gid: number } | undefined
@@ -191,7 +191,7 @@ const moveByPid = (write: boolean, pid: number, count: number): number => {
   return orErrno(call(pid, address, count, address + REMOTE, 1, 0))
 }
 
-/** The same through /proc/PID/mem. */
+/** Copies like `copy`, through /proc/PID/mem. */
 const moveBound = (write: boolean, mem: number, count: number): number => {
   const { address, u32 } = workArena()
   if (mem < 0) return -EPERM
@@ -220,7 +220,7 @@ const move = (
 ): number => {
   if (total === 0) return 0
   requirePieces(local, offset, chunk, stride, total)
-  // Without gaps it is one piece.
+  // Without gaps the pieces are one.
   const size = stride === chunk ? total : chunk
   const { u32 } = workArena()
   const remote = REMOTE >> 2
@@ -261,11 +261,11 @@ const move = (
 export const readv: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(false, handle, high, low, local, offset, chunk, stride, total)
 
-/** Writes, otherwise as readv: from pieces of `local` to one address of the process, in ascending order. */
+/** Writes pieces of `local` to one address of the process, in ascending order; otherwise as `readv`. */
 export const writev: ProcessMove = (handle, high, low, local, offset, chunk, stride, total) =>
   move(true, handle, high, low, local, offset, chunk, stride, total)
 
-/** Reads `length` bytes at a Number address (below 2^53) into `local` from `offset`; returns as readv. */
+/** Reads `length` bytes at a Number address (below 2^53) into `local` from `offset`; returns as `readv`. */
 export const readAt = (
   handle: ProcessHandle,
   address: number,
@@ -274,7 +274,7 @@ export const readAt = (
   length: number,
 ): number => move(false, handle, Math.floor(address / TWO_32), address % TWO_32, local, offset, length, length, length)
 
-/** Writes `length` bytes of `local` from `offset` to a Number address (below 2^53); returns as readv. */
+/** Writes `length` bytes of `local` from `offset` to a Number address (below 2^53); returns as `readv`. */
 export const writeAt = (
   handle: ProcessHandle,
   address: number,

@@ -50,8 +50,8 @@ export interface MappedRanges {
    */
   permits(start: number, end: number, rights: number, turn: number): boolean
   /**
-   * The same in slices, for programs with very many mappings: yields between them. `turn` is called at the end, and
-   * `permits` then gives the same answer in that turn.
+   * Answers like `permits`, in slices, for programs with very many mappings: yields between them. `turn` is called at
+   * the end, and `permits` then gives the same answer in that turn.
    */
   look(start: number, end: number, rights: number, turn: () => number): Generator<undefined, boolean>
   close(): void
@@ -168,7 +168,7 @@ const atOnce = <T>(look: Generator<undefined, T>): T => {
   }
 }
 
-/** By the text of the file, which every Linux has. */
+/** By the text of the maps file, which every Linux has. */
 export const textRanges = (pid: number, guest?: Guest): MappedRanges => {
   let ranges: readonly number[] = []
   let asked = -1
@@ -218,7 +218,7 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
   function* walk(start: number, end: number, rights: number): Generator<undefined, boolean> {
     const { u32 } = workArena()
     let reached = start
-    // At least once: far beyond user space a Number's end can equal its start.
+    // At least one query: far beyond user space a Number's end can equal its start.
     for (let asked = 1; ; asked++) {
       if (query(file, reached) < 0 || (u32[Query.RIGHTS >> 2] & rights) !== rights) return false
       reached = u32[Query.END >> 2] + u32[(Query.END >> 2) + 1] * TWO_32
@@ -244,6 +244,6 @@ export const queriedRanges = (pid: number, guest?: Guest): MappedRanges | undefi
   }
 }
 
-/** The ranges of a process that is known to be the one that is meant, as fast as the kernel has it. */
+/** The ranges of a process that the caller has checked to be the right one, by the fastest method of the kernel. */
 export const mappedRanges = (pid: number, guest?: Guest): MappedRanges =>
   queriedRanges(pid, guest) ?? textRanges(pid, guest)

@@ -19,7 +19,7 @@ const PAGES_PER_4_GIB = 2 ** 20
 /** Bits of the high half of an entry: the page is in memory; userfaultfd is notified of writes to it. */
 const PRESENT = 0x8000_0000
 const GUARDED = 0x0200_0000
-/** It is a file's, or shared. */
+/** The page belongs to a file, or is shared. */
 const FILE = 0x2000_0000
 const ENTRY = 8
 /** Entries that are read with one call. */

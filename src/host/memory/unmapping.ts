@@ -55,7 +55,7 @@ export interface UnmapWatch {
    */
   add(start: number, end: number): boolean
   remove(start: number, end: number): void
-  /** The descriptor is for the caller to close, which waits for the lock of the process's address space. */
+  /** The caller closes the descriptor, which waits for the lock of the process's address space. */
   stop(): void
 }
 

@@ -1,7 +1,7 @@
 /*
- * UDP sockets of Node (node:dgram), where no native code can be loaded. Opening is synchronous, since the address needs
- * no look-up: it binds or throws at once. Limits of Node: datagrams may be fragmented, their IPv4 identification cannot
- * be chosen, and those without a UDP checksum are not received over IPv6.
+ * UDP sockets of Node (node:dgram), for systems without native code. Opening is synchronous, since the address needs no
+ * lookup: it binds or throws at once. Limits of Node: datagrams may be fragmented, their IPv4 identification cannot be
+ * chosen, and those without a UDP checksum are not received over IPv6.
  */
 import { createSocket, type Socket } from 'node:dgram'
 import { SystemError } from '../errno.ts'
@@ -39,9 +39,9 @@ const lookup: Lookup = (host, family, done) => (typeof family === 'function' ? f
 
 /**
  * A socket bound to `address` (text, without the brackets of IPv6; link-local with %interface) and `port`. `onMessage`
- * gets each datagram, the sender's address and port; it owns the bytes. `multicast.by`: the interface by which
- * datagrams to groups leave, if possible; `multicast.on`: `address` is a group, and the socket a member on that
- * interface, as any number of sockets may be. An interface is named by one of its addresses, for IPv6 by ::%interface.
+ * gets each datagram, the sender's address and port; it owns the bytes. `multicast.by`: the interface through which
+ * datagrams to groups are sent, if possible; `multicast.on`: `address` is a group, and the socket a member on that
+ * interface, as any number of sockets may be. An interface is given by one of its addresses, for IPv6 by ::%interface.
  * Throws SystemError: EADDRNOTAVAIL, EADDRINUSE, EACCES, ENODEV.
  */
 export const openDgramSocket = (

@@ -93,7 +93,7 @@ export const createInterfaceTable = () => {
     if (!present) neighbours.delete(place)
     else named?.add(place)
     const now = keyOf(mac)
-    // While it is being resolved again it keeps its MAC.
+    // While the address is being resolved again it keeps its MAC.
     if (!present || mac.length === 0 || neighbours.get(place) === now) return
     neighbours.set(place, now)
     for (const listener of listeners) listener.neighbour(index, address, now)
@@ -212,7 +212,7 @@ export const openInterfaces = (): Interfaces | undefined => {
     try {
       drain()
     } catch (error) {
-      // the table stays as it is; changes are not followed any more
+      // the table stays as it is, and later changes are not followed
       if (!(error instanceof SystemError)) throw error
       watching?.stop()
     }

@@ -193,8 +193,8 @@ export const connect = (path: string): number => {
 }
 
 /**
- * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first: the last copy of one that nobody
- * receives is closed here, which may have to wait.
+ * Two connected sockets. From Linux 6.16 on no process can send a descriptor to the first: the last copy of a
+ * descriptor that nobody receives is closed here, which may have to wait.
  */
 export const socketPair = (): [number, number] => {
   const { address, i32 } = workArena()
@@ -290,9 +290,9 @@ export const recv = (fd: number, buffer: Uint8Array): Received => {
 }
 
 /**
- * As recv, from a peer who may pass descriptors that block their closer (of a file system that does not answer, of a
- * connection that lingers): a message with descriptors is received by a mover, and only a memory file that comes alone
- * gets to us. Descriptors that do not are shown as one of -1.
+ * Receives like `recv`, from a peer who may pass descriptors that block their closer (of a file system that does not
+ * answer, of a connection that lingers): a mover receives a message with descriptors, and only a single memory file is
+ * passed on to us. Other descriptors appear as one descriptor of -1.
  */
 export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   const memory = workArena()
@@ -314,7 +314,7 @@ export const recvGuarded = (fd: number, buffer: Uint8Array): Received => {
   return { length, fds: [taken < 0 ? -1 : taken] }
 }
 
-/** Sends one message without descriptors; its length or -errno, as send. Allocates nothing. */
+/** Sends one message without descriptors; its length or -errno, as `send`. Allocates nothing. */
 export const sendSmall = (fd: number, bytes: Uint8Array): number => {
   requireMessage(bytes)
   if (bytes.length > MAX_MESSAGE) return -EMSGSIZE

@@ -70,7 +70,7 @@ const MSG_TRUNC = 0x20
 
 /** Requested; the system may grant less (net.core.rmem_max, wmem_max). */
 const WANTED_BUFFER = 4 << 20
-/** For root, beyond those limits. */
+/** Requested by root, beyond those limits. */
 const FORCED_BUFFER = 32 << 20
 /** Default hop limit. */
 const DEFAULT_HOPS = 64
@@ -172,8 +172,9 @@ export const putAddress = (arena: Arena, at: number, address: Uint8Array, port: 
 }
 
 /**
- * Binds; a spare binding may be taken over. Linux lets two sockets share an address if both allow it at that moment,
- * and delivers to the newer one. So a spare binding always allows it, and other bindings only until they are bound.
+ * Binds; another socket may replace a spare binding. Linux lets two sockets share an address if both allow it at that
+ * moment, and delivers to the newer one. So a spare binding always allows it, and other bindings only until they are
+ * bound.
  */
 const bind = (fd: number, address: number, length: number, claim: 'own' | 'spare'): void => {
   let result = orErrno(sys().bind(fd, address, length))
@@ -245,7 +246,7 @@ export const closeUdpSocket = ({ fd }: UdpSocket): void => {
   sys().close(fd)
 }
 
-/** Largest IP packet of an interface of this network namespace, in bytes; undefined if there is none of this name. */
+/** Largest IP packet of an interface of this network namespace, in bytes; undefined if no interface has this name. */
 export const interfaceMtu = (name: string): number | undefined => {
   const encoded = Buffer.from(name)
   if (encoded.length === 0 || encoded.length > 15) return undefined

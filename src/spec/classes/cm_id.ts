@@ -36,7 +36,7 @@ import { qpAttributes } from './qp.ts'
 
 const calls = CallNumber.cm_id
 
-/** Queue pair attributes that connection management decides. */
+/** Queue pair attributes that connection management determines. */
 const decided = {
   state: qpAttributes.state,
   accessFlags: optional(qpAttributes.accessFlags),
@@ -116,8 +116,8 @@ export const CmId = objectClass('cm_id', ClassId.cm_id, {
       out: {},
     }),
     /**
-     * Each request of a peer raises CONNECT_REQUEST with a new identifier. That one has no events until it is accepted;
-     * if its peer is gone by then, `accept` fails.
+     * Each request of a peer raises CONNECT_REQUEST with a new identifier, which has no events until it is accepted; if
+     * its peer has disconnected by then, `accept` fails.
      */
     listen: method(calls.listen, { in: { backlog: optional(u32(1)) }, out: {} }),
     /**

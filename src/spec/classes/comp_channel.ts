@@ -12,9 +12,9 @@ export const CompChannel = objectClass('comp_channel', ClassId.comp_channel, {
   identity: 'fd',
   methods: {
     create: method(CREATE_FD, { in: {}, out: {} }),
-    /** The CQs that report here, and the number of unread events. */
+    /** The CQs of the channel, and the number of unread events. */
     query: method(QUERY, { in: {}, out: { cqs: list(64, { handle: at(0, u32(0)) }, MANY), unread: u32(65) } }),
-    /** Takes the oldest event. EAGAIN if there is none, EIO if the device is gone and no more can follow. */
+    /** Takes the oldest event. EAGAIN if there is none, EIO if the device was removed and no event can follow. */
     getEvent: method(CallNumber.comp_channel.getEvent, { in: {}, out: { userHandle: u64(64) } }),
   },
 })

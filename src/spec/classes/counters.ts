@@ -1,6 +1,6 @@
 /*
  * Class `counters`: a set of counters that objects of other classes (`flow`) increment (Linux: COUNTERS_CREATE,
- * COUNTERS_READ, COUNTERS_DESTROY). The driver defines what each of them counts. No driver here has the class:
+ * COUNTERS_READ, COUNTERS_DESTROY). The driver defines what each counter counts. No driver here has the class:
  * EOPNOTSUPP. The counters of a device and its ports are not objects (spec/counters.ts).
  */
 import { CountersFlags } from '../enums.ts'

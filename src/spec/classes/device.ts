@@ -1,7 +1,7 @@
 /*
  * Class `device`: the device behind a context (R8). It always exists and is object 0.
  *
- * `open` creates the context of the descriptor that it is called on (Linux: GET_CONTEXT); any other call before it is
+ * `open` creates the context of the descriptor on which it is called (Linux: GET_CONTEXT); any other call before it is
  * EINVAL. The two records of `query` have the layouts of Linux's ib_uverbs_query_device_resp and of the part that
  * ib_uverbs_ex_query_device_resp adds, so that the answers of Linux's dialects are copies (R4). As in Linux, the GID
  * table is a method of the device and covers every port.
@@ -137,7 +137,7 @@ export const Device = objectClass('device', ClassId.device, {
       out: { entries: list(64, GidEntry, 0x7ff) },
       undoable: true,
     }),
-    /** The clock that timestamps of completions are of: nanoseconds, never going back. */
+    /** The clock of completions' timestamps: nanoseconds, never going back. */
     queryClock: method(CallNumber.device.queryClock, {
       in: {},
       out: { nanoseconds: u64(64) },

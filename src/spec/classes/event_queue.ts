@@ -65,7 +65,7 @@ export const EventQueue = objectClass('event_queue', ClassId.event_queue, {
     attach: method(CallNumber.event_queue.attach, { in: { cookie: u64(1), ...source }, out: {} }),
     /** Withdraws the object's unread events. ENOENT if it is not attached to this queue. */
     detach: method(CallNumber.event_queue.detach, { in: source, out: {} }),
-    /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no more can follow. */
+    /** Takes the oldest events, at most `max`. EAGAIN if there is none, EIO if no event can follow. */
     getEvents: method(CallNumber.event_queue.getEvents, {
       in: { max: u32(1, { min: 1, max: MAX_EVENTS }) },
       out: { events: list(64, Event, MAX_EVENTS) },

@@ -41,7 +41,7 @@ const MAX_SPECS = 10
 
 export const Flow = objectClass('flow', ClassId.flow, {
   methods: {
-    /** One of the queue pairs is required. A lower `priority` is matched first. */
+    /** One of the queue pairs is required. Rules with a lower `priority` are matched first. */
     create: method(CREATE, {
       in: {
         rawQp: optional(ref(1, 'raw_packet_qp')),

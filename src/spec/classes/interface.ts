@@ -1,7 +1,7 @@
 /*
  * Class `interface`: the device's description of what it supports (R13). It always exists and is object 0.
  *
- * `query` answers every class, method, attribute, type, enumeration and name as lists of small records that refer to
+ * `query` returns every class, method, attribute, type, enumeration and name as lists of small records that refer to
  * each other by index; spec/schema/description.ts converts between declarations and records. A list's records never
  * grow: a later release adds a new list, which an older client does not request (R47).
  */
@@ -23,7 +23,7 @@ import {
 } from '../schema/schema.ts'
 import { ClassId } from './ids.ts'
 
-/** How objects of a class are named; see `ObjectClass.identity`. */
+/** How objects of a class are identified; see `ObjectClass.identity`. */
 export const Identity = enumeration('identity', { handle: 0, fd: 1, fixed: 2 })
 
 /** GLOBAL: the system-wide device has the class too. */
@@ -121,8 +121,8 @@ export const Interface = objectClass('interface', ClassId.interface, {
     /**
      * Runs the calls of a chain in order, up to the first that fails (R16; layout: uapi/object/chain.ts). UNDO: a
      * failure destroys the objects that the chain created, and the chain may change nothing else. `results` are the
-     * entries with their messages answered; `done` says how many succeeded. If that is not all of them, `error` (errno)
-     * and `reason` are those of the next one.
+     * entries with their messages answered, `done` the number of successful entries. If not all succeeded, `error`
+     * (errno) and `reason` are those of the next entry.
      */
     chain: method(CHAIN, {
       in: { entries: blob(1, CHAIN_BYTES), onError: enumOf(2, ChainErrors, 1) },

@@ -1,9 +1,9 @@
 /*
  * IP over the device (RFC 4391; R31, R40). Class `ip_interface`: an interface with one address on the link of a device,
- * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echoes
- * of an interface; it can be read while datagrams wait, and `receive` takes them.
+ * which answers ARP, neighbour discovery and echo requests. Class `ip_socket`: a descriptor for UDP datagrams or echo
+ * requests of an interface; it can be read while datagrams wait, and `receive` takes them.
  *
- * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are lost.
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d. Datagrams that find no room in a socket are dropped.
  */
 import { IpProtocol } from '../enums.ts'
 import {
@@ -28,12 +28,15 @@ import {
 import { CallNumber, ClassId } from './ids.ts'
 
 const ADDRESS_BYTES = 16
-/** Bytes of datagrams that may wait in a socket, as Linux's net.core.rmem_default. */
+/** Maximum bytes of datagrams that wait in a socket, Linux's net.core.rmem_default. */
 export const SOCKET_ROOM = 212_992
 /** Largest MTU of a device. */
 const MAX_PAYLOAD = 4096
 
-/** Packets of an interface, in both directions; why received ones were dropped; `dropped`: could not leave. */
+/**
+ * Counts of an interface's packets in both directions, and of dropped received packets by reason. `dropped`: packets
+ * that could not be sent.
+ */
 export const IpStatistics = {
   received: at(0, u64(0)),
   sent: at(8, u64(0)),
@@ -50,17 +53,17 @@ const facts = {
   /** The link-layer address: queue pair and GID. */
   qpn: u32(64),
   gid: bytes(65, ADDRESS_BYTES),
-  /** Bytes of an IP packet. */
+  /** Maximum bytes of an IP packet. */
   mtu: u32(66),
 }
 
 export const IpInterface = objectClass('ip_interface', ClassId.ip_interface, {
   methods: {
-    /** EADDRINUSE for an address that an interface here has. */
+    /** EADDRINUSE if another interface here has the address. */
     create: method(CREATE, {
       in: {
         address: bytes(1, ADDRESS_BYTES),
-        /** Bits; default 24 of IPv4, 64 of IPv6. */
+        /** Bits of the prefix; default 24 for IPv4, 64 for IPv6. */
         prefixLength: optional(u8(2)),
       },
       out: facts,
@@ -87,7 +90,7 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       in: {
         interface: ref(1, 'ip_interface'),
         protocol: enumOf(2, IpProtocol),
-        /** Of UDP, or the identifier of echoes; 0 or none: one that is free. */
+        /** The port of UDP, or the identifier of echo requests; 0 or absent: a free one. */
         port: optional(u16(3)),
       },
       out: {},
@@ -97,7 +100,7 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       out: {
         protocol: enumOf(64, IpProtocol),
         port: u16(65),
-        /** Datagrams that wait, and those that found no room. */
+        /** Waiting datagrams, and those dropped for lack of room. */
         waiting: u32(66),
         overflowed: u64(67),
       },
@@ -111,12 +114,12 @@ export const IpSocket = objectClass('ip_socket', ClassId.ip_socket, {
       in: { address: bytes(1, ADDRESS_BYTES), port: u16(2), payload: blob(3, MAX_PAYLOAD) },
       out: {},
     }),
-    /** Takes the oldest datagram or answer to an echo, and who sent it. EAGAIN if there is none. */
+    /** Takes the oldest datagram or echo reply, with its sender. EAGAIN if there is none. */
     receive: method(CallNumber.ip_socket.receive, {
       in: {},
       out: { address: bytes(64, ADDRESS_BYTES), port: u16(65), payload: blob(66, MAX_PAYLOAD) },
     }),
-    /** Datagrams to the multicast group come to the socket too. */
+    /** Joins the multicast group: the socket then receives its datagrams. */
     join: method(CallNumber.ip_socket.join, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
     leave: method(CallNumber.ip_socket.leave, { in: { group: bytes(1, ADDRESS_BYTES) }, out: {} }),
   },

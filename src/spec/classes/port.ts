@@ -1,6 +1,6 @@
 /*
  * Class `port`: a port of the device (R8). Its object id is the port's number, from 1; any other is EINVAL. `query`
- * answers one record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
+ * returns one record with the layout of Linux's ib_uverbs_query_port_resp_ex (R4).
  */
 import { LinkLayer, LinkSpeed, LinkWidth, Mtu, PhysState, PortCapFlags, PortFlags, PortState } from '../enums.ts'
 import { at, enumOf, flagsOf, method, objectClass, QUERY, record, u8, u16, u32 } from '../schema/schema.ts'
@@ -30,7 +30,7 @@ export const PortAttributes = {
   linkLayer: at(37, enumOf(0, LinkLayer, 1)),
   flags: at(38, flagsOf(0, PortFlags, 1)),
   portCapFlags2: at(40, u16(0)),
-  /** `activeSpeed` in full: an enumeration of more speeds than 8 bits have. */
+  /** `activeSpeed` in full: this enumeration has speeds that do not fit in 8 bits. */
   activeSpeedEx: at(44, u32(0)),
 }
 

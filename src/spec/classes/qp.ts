@@ -188,7 +188,7 @@ export const qpMethods = <const N extends QpAttributeName>(...names: readonly N[
       out: { cap: record(64, QpCap), qpNum: u32(65) },
       driverAttributes: true,
     }),
-    /** The device answers all attributes, whatever `attrMask` (Linux's mask) requests. */
+    /** The device returns all attributes, whatever `attrMask` (Linux's mask) requests. */
     query: method(QUERY, {
       in: { attrMask: optional(u32(64)) },
       out: { ...attributes, cap: record(20, QpCap), sqDraining: u8(32), sqSigAll: u8(33, { max: 1 }) },

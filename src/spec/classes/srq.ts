@@ -90,7 +90,7 @@ export const TmSrq = objectClass('tm_srq', ClassId.tm_srq, {
       out: { handle: u32(64) },
     }),
     tagDel: method(tagDel, { in: { ...tagOperation, handle: u32(4) }, out: {} }),
-    /** Only tells the device how many unexpected messages were consumed. */
+    /** Only informs the device how many unexpected messages were consumed. */
     tagSync: method(tagSync, { in: tagOperation, out: {} }),
   },
 })

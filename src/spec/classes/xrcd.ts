@@ -1,7 +1,7 @@
 /*
  * Class `xrcd`: one opening of an XRC domain (IBA annex A14), to which XRC SRQs and target queue pairs belong.
  * Processes that open the domain of the same file share it until the last of them closes it. Without a file the domain
- * is private. Closing one that is in use is EBUSY.
+ * is private. Closing a domain that is in use is EBUSY.
  */
 import { XrcdFlags } from '../enums.ts'
 import { CREATE, DESTROY, flagsOf, method, objectClass, optional, QUERY, u8, u32 } from '../schema/schema.ts'

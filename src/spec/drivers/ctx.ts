@@ -3,7 +3,7 @@
  * context's queues in the memory that its client maps.
  *
  * A context's memory is contiguous: a page of words, then headers, eager buffers and expected buffers, at the offsets
- * that `query` answers. The device appends a header for each message and publishes HEADER_PRODUCER; the client reads
+ * that `query` returns. The device appends a header for each message and publishes HEADER_PRODUCER; the client reads
  * headers in order and publishes HEADER_CONSUMER, and EAGER_CONSUMER when it has released an eager buffer. The three
  * are message counts that wrap at 2^32; the slot is the count modulo the queue's length. An eager message is in buffer
  * `slot`; an expected message is in the expected buffer that the sender named and the receiver announced before.
@@ -48,7 +48,7 @@ export const CTX_HEADER_BYTES = 32
 /** Maximum buffers of a queue, and bytes of a buffer. */
 export const CtxLimits = { buffers: 1024, bytes: 65536, contexts: 160 } as const
 
-/** The layout of a context, as `query` and INFO answer it; offsets are from the start of its memory. */
+/** The layout of a context, as `query` and INFO return it; offsets are from the start of its memory. */
 export const CtxInfo = {
   /** The context number that senders address. */
   number: at(0, u32(0)),

@@ -30,7 +30,7 @@ export const RxeAttributes = {
   xrc_ini_qp: QpQueues,
   gsi_qp: QpQueues,
   ah: {
-    /** The number that work requests use. */
+    /** The number for work requests. */
     create: { out: { number: optional(u32(0x8000)) } },
   },
   pd: {

@@ -45,7 +45,7 @@ export const qpDest = (at: number, role: QpRole): Cell[] =>
     name => [value(at + 20, 2, `${name}.dlid`), value(at + 28, 1, `${name}.srcPathBits`)],
   )
 
-/** The same in a response: on Ethernet every path is global, also that of a QP without a path. */
+/** The destination in a response: on Ethernet every path is global, also that of a QP without a path. */
 export const qpDestAnswer = (at: number, role: QpRole): Cell[] =>
   qpDest(at, role).map(cell => (cell.as === 'bool' && cell.link === 'roce' ? orElse(cell, 1) : cell))
 

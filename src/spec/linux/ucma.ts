@@ -40,7 +40,7 @@ export interface UcmaCommand {
   readonly data?: { readonly address: number; readonly length: number; readonly attribute: string }
   /** An attribute in the struct whose length is the byte at `length`. */
   readonly counted?: { readonly at: number; readonly length: number; readonly attribute: string }
-  /** The values that Linux takes of the byte at `at`; EINVAL for another one, or `code`. */
+  /** The values of the byte at `at` that Linux accepts; EINVAL for another value, or `code`. */
   readonly only?: { readonly at: number; readonly values: readonly number[]; readonly code?: 'ENOSYS' }
   /** An attribute that Linux does not read if the u16 at `at` is this value. */
   readonly unread?: { readonly attribute: string; readonly at: number; readonly is: number }
@@ -64,7 +64,7 @@ export interface UcmaCommand {
   }[]
 }
 
-/** sockaddr_in6, which older commands have instead of sockaddr_storage. */
+/** sockaddr_in6, which older commands have in place of sockaddr_storage. */
 export const SHORT_ADDRESS = 28
 
 /** ece was added later: callers without room for it are accepted. */

@@ -41,7 +41,7 @@ export const UmadIoctl = {
   REGISTER_AGENT2: ioc(3, 4, RegisterAgent2.bytes),
 } as const
 
-/** struct ib_user_mad_hdr; files that have not asked for P_Keys have the first `bytesWithoutPkey` of it. */
+/** struct ib_user_mad_hdr; files on which P_Keys were not requested have its first `bytesWithoutPkey` bytes. */
 export const UmadHeader = {
   bytes: 64,
   bytesWithoutPkey: 56,
@@ -62,7 +62,7 @@ export const UmadHeader = {
   pkeyIndex: 56,
 } as const
 
-/** Every call on a umad file, with the method that it is. */
+/** Every call on a umad file, with its method. */
 export const umadCalls: readonly { readonly call: string; readonly method?: string; readonly means: string }[] = [
   { call: 'open(2) of umadN', method: 'mad_channel.create', means: 'EACCES, except for the user of the daemon' },
   { call: 'IB_USER_MAD_REGISTER_AGENT', method: 'mad_agent.create', means: 'headers stay without P_Key index' },

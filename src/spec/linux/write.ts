@@ -146,13 +146,13 @@ const createQp = (at: number) => [
 ]
 const createQpResponse = [object(0), value(4, 4, 'qpNum'), ...qpCap(8)]
 
-/** A target of XRC has nothing to send. */
+/** An XRC target never sends. */
 const SENDERS = LINUX_QP_CLASSES.filter(name => name !== 'xrc_tgt_qp')
 
-/** ib_uverbs_create_srq and ib_uverbs_create_xsrq answer the same; the former has no number of the queue. */
+/** ib_uverbs_create_srq and ib_uverbs_create_xsrq return the same; the former lacks the queue's number. */
 const createSrqResponse = [object(0), value(4, 4, 'maxWr'), value(8, 4, 'maxSge')]
 
-/** ib_uverbs_attach_mcast, and the same for detach. */
+/** ib_uverbs_attach_mcast and ib_uverbs_detach_mcast. */
 const multicast = layout(24, value(0, 16, 'gid'), object(16), value(20, 2, 'mlid'))
 
 export const writeCommands: readonly WriteCommand[] = [

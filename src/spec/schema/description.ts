@@ -42,7 +42,7 @@ type Row<K extends keyof Description> = Description[K] extends (infer R)[] ? R :
 
 // ---- declarations → rows ----
 
-/** Numbers equal things by a key, each once. */
+/** Numbers equal values by a key; each value once. */
 const numbered = <T>(): { of(key: string, make: () => T): number; readonly rows: T[] } => {
   const rows: T[] = []
   const numbers = new Map<string, number>()

@@ -9,8 +9,8 @@ import type { ObjectClass } from './schema.ts'
 export const lacksMethod = (className: string, method: string): string => `this device has no ${className}.${method}`
 
 /**
- * The same for a caller that has numbers only. `own`: the device's class with this id, if there is one. Core's classes
- * are named; others are shown as numbers.
+ * The sentence for a caller that has numbers only. `own`: the device's class with this id, if there is one. Core's
+ * classes are named; others are shown as numbers.
  */
 export const lacksCall = (own: ObjectClass | undefined, classId: number, call: number): string => {
   const cls = own ?? classes.find(({ id }) => id === classId)

@@ -147,7 +147,7 @@ const zeroOf = (of: Kind): AnyValue => {
 }
 /** A record with all fields zero. */
 export const zeroRecord = <F extends Fields>(fields: F): RecordOf<F> =>
-  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, zeroOf(of)])) as unknown as RecordOf<F>
+  Object.fromEntries(Object.entries(fields).map(([name, { of }]) => [name, zeroOf(of)])) as RecordOf<F>
 
 // ---- sizes ----
 

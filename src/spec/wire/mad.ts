@@ -51,8 +51,8 @@ export const madHeader = {
 const ids = { localId: at(24, 32), remoteId: at(28, 32) } as const
 
 /**
- * Enhanced connection establishment, of vendors whose devices have extensions: in REQ and REP the vendor stands in
- * reserved bits, what it wants in the header's attribute modifier.
+ * Enhanced connection establishment (ECE), for devices with vendor extensions: in REQ and REP the vendor id is in
+ * reserved bits, its options in the header's attribute modifier.
  */
 const ece = { eceAttrMod: madHeader.modifier } as const
 

@@ -1,7 +1,7 @@
 /*
  * Management datagrams beside communication management as data: methods, classes and status (InfiniBand Architecture
- * Specification, volume 1, clauses 13.4.4 to 13.4.7), the header of the reliable multi-packet protocol (clause 13.6) and
- * the attributes of performance management (clause 16.1). Offsets are from the start of the MAD; all fields are
+ * Specification, volume 1, clauses 13.4.4 to 13.4.7), the header of the reliable multi-packet protocol (clause 13.6)
+ * and the attributes of performance management (clause 16.1). Offsets are from the start of the MAD; all fields are
  * big-endian. The common header is in mad.ts.
  */
 import type { BitField } from './headers.ts'
@@ -14,11 +14,11 @@ export const MadMethod = {
   REPORT: 0x06,
   TRAP_REPRESS: 0x07,
   GET_TABLE: 0x12,
-  /** Bit of the method of a response. */
+  /** The bit of the method that marks a response. */
   RESPONSE: 0x80,
 } as const
 
-/** Methods that a class can have, the bit of responses left out. */
+/** Methods that a class can have, without the bit of responses. */
 export const MAD_METHODS = 128
 
 export const MadClass = {
@@ -30,13 +30,13 @@ export const MadClass = {
   COMMUNICATION: 0x07,
   DEVICE_ADMINISTRATION: 0x10,
   BOOT: 0x12,
-  /** Classes of vendors that name themselves by an OUI. */
+  /** Vendors' classes with an OUI. */
   VENDOR_OUI_FIRST: 0x30,
   VENDOR_OUI_LAST: 0x4f,
   SUBNET_DIRECTED_ROUTE: 0x81,
 } as const
 
-/** Numbers of classes that agents can be registered for are below this one. */
+/** Agents can be registered for classes below this number. */
 export const MAD_CLASSES = 80
 
 /** Status of a response: method and attribute are not supported together. */
@@ -118,7 +118,7 @@ export const dataOffset = (mgmtClass: number): number => {
   }
 }
 
-/** Whether agents of the class name an OUI. */
+/** Whether agents of the class have an OUI. */
 export const isVendorClass = (mgmtClass: number): boolean =>
   mgmtClass >= MadClass.VENDOR_OUI_FIRST && mgmtClass <= MadClass.VENDOR_OUI_LAST
 
@@ -135,7 +135,7 @@ export interface PerformanceCounter {
 }
 const counter = (field: BitField, file: string): PerformanceCounter => ({ field, file })
 
-/** By attribute id. Counters of 32 bits and fewer stop at their largest value. */
+/** By attribute id. Counters of 32 bits and fewer saturate. */
 export const performanceCounters: Readonly<Record<number, readonly PerformanceCounter[]>> = {
   // PortCounters
   18: [

@@ -76,7 +76,7 @@ const valueLines = ({ name, of, value, bytes, chain }: AttributeLayout, style: S
 const isEntry = ({ flags, of }: AttributeLayout): boolean =>
   (flags & AttributeFlag.CHAINED) !== 0 && (of?.kind === 'ref' || of?.kind === 'fd')
 
-/** The value after its bytes, if it says more than they do. */
+/** A text for the value after its bytes, if it shows more than the bytes do. */
 const scalarText = (laid: AttributeLayout, style: Style): string => {
   const { name, of, value, bytes } = laid
   if (of === undefined || value === undefined || bytes === undefined || of.kind === 'record' || of.kind === 'list')
@@ -100,7 +100,7 @@ const attributeLines = (laid: AttributeLayout, answered: boolean, style: Style, 
   if (bytes === undefined) {
     if (!isOut) return [`${begin}, ${length} bytes${place}`]
     if (!answered) return [`${begin}, room for ${length} bytes${place}`]
-    // The length of an indirect one is the number of bytes needed.
+    // The length of an indirect value is the number of bytes needed.
     return [
       `${begin}${place}, ${written === 0 ? `not filled, ${length} bytes` : `needs ${written} bytes, has ${length}`}`,
     ]
@@ -162,7 +162,7 @@ const chainLines = ({ entries, rest, restLength, reason }: ChainParts, style: St
 interface LaidCall {
   readonly request: MessageParts | undefined
   readonly answer: MessageParts | undefined
-  /** Memory that nothing in the messages points to. */
+  /** Memory to which nothing in the messages points. */
   readonly others: { readonly in: readonly Piece[]; readonly out: readonly Piece[] }
 }
 

@@ -248,7 +248,8 @@ const pieceJson = ({ address, bytes, length }: Piece): Record<string, unknown> =
 })
 
 /**
- * The same for `JSON.stringify`: names of the call, messages laid out, and the memory read (`in`) and written (`out`).
+ * A traced call for `JSON.stringify`: names of the call, messages laid out, and the memory read (`in`) and written
+ * (`out`).
  */
 export const rawJson = (record: TraceRecord): Record<string, unknown> => {
   const { raw, dialect } = record

@@ -12,7 +12,7 @@ import { hex } from './piece.ts'
 /** Numbers of the program's new descriptors, by attribute; the answer's own fields do not have them yet. */
 export type Numbers = ReadonlyMap<string, number | undefined>
 
-/** The number of one of them, if known. */
+/** The number of one of the new descriptors, if known. */
 export const fdText = (numbers: Numbers, attribute: string): string => `fd ${numbers.get(attribute) ?? '?'}`
 
 type Op = CompiledLayout['ops'][number]

@@ -41,8 +41,8 @@ export const answering = <T>(body: () => T): T | Answer => {
 }
 
 /**
- * `answering` for a call that reports its name through `name` once it is known, so that the trace shows it even if
- * decoding fails.
+ * Like `answering`, for a call that reports its name through `name` once it is known, so that the trace shows it even
+ * if decoding fails.
  */
 export const answeringAs = (body: (name: (name: string) => void) => Decoded | Answer): Decoded | Answer => {
   let attempt: string | undefined
@@ -92,8 +92,8 @@ export const compiledFor = (
 }
 
 /**
- * The class of a call, out of `classes`: the only one; the one of a QP or SRQ type; or the object's. An object of
- * another class counts as the first, so that core refuses it.
+ * The class of a call, out of `classes`: the only one; that of a QP or SRQ type; or the object's. An object of another
+ * class counts as the first, so that core refuses it.
  */
 export const classNameOf = (view: CallerView, classes: readonly string[], facts: Facts): string => {
   const table = typeTables.find(table => (table.classes as readonly string[]).includes(classes[0]!))

@@ -19,7 +19,7 @@ export interface Facts {
   class?: number
 }
 
-/** Where a struct wants a descriptor number: the offset, and its attribute. */
+/** The offset in a struct of a descriptor number, and its attribute. */
 export interface FdSlot {
   readonly at: number
   readonly attribute: string

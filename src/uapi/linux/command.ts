@@ -88,7 +88,10 @@ export const findCommand = (number: number, name?: (name: string) => void): Comp
   throw new CallError('EOPNOTSUPP', `${known.name}: ${known.absent}`)
 }
 
-/** The same on this device: a command about classes that it lacks is EOPNOTSUPP before any other check. */
+/**
+ * The command with this number on this device: a command about classes that the device lacks is EOPNOTSUPP before any
+ * other check.
+ */
 export const deviceCommand = (view: CallerView, number: number, name: (name: string) => void): CompiledCommand => {
   const found = findCommand(number, name)
   const { classes, method, name: title } = found.command

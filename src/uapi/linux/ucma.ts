@@ -28,7 +28,7 @@ export interface UcmaChannel {
   readonly fd: number
   /** Whether an object's events go to the channel of one of the caller's descriptors. */
   holds(handle: number, fd: number): boolean
-  /** What one of the caller's descriptors is. */
+  /** The kind of one of the caller's descriptors, with its object. */
   kindOf(fd: number): 'channel' | 'other' | 'closed'
 }
 
@@ -72,7 +72,7 @@ const longAddress = (body: Uint8Array, at: number): Uint8Array => {
   return storage
 }
 
-/** An address; undefined: an optional one is not there. Linux checks its size before anything else. */
+/** An address; undefined: an optional address is absent. Linux checks its size before anything else. */
 const readAddress = (
   { name }: UcmaCommand,
   body: Uint8Array,
@@ -89,7 +89,7 @@ const readAddress = (
   return storage
 }
 
-/** What Linux checks before it looks for the object. */
+/** The checks that Linux makes before it looks up the object. */
 const readFirst = ({ command }: Compiled, body: Uint8Array, inLength: number, args: AnyValues): void => {
   const { name, minBytes = 0, only, reserved, addresses = [] } = command
   if (inLength < minBytes)

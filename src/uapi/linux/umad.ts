@@ -1,7 +1,7 @@
 /*
- * Linux's dialect of umad files (R41, R43): ioctls that make agents, and messages that are written and read behind a
- * header. Handles of agents are the numbers that Linux gives them, for a file has nothing else. Errors are those of
- * Linux's user_mad.c.
+ * Linux's dialect of umad files (R41, R43): ioctls that create agents, and messages that are written and read behind a
+ * header. Handles of agents are Linux's numbers, since a umad file has no other objects. Errors are those of Linux's
+ * user_mad.c.
  */
 import { MAD_CHANNEL_AGENTS, MAD_MESSAGE_BYTES, MAD_TAG_BYTES } from '../../spec/classes/mad_channel.ts'
 import { MadAgentFlags } from '../../spec/enums.ts'
@@ -18,14 +18,14 @@ export interface UmadFile {
   /** Core's number of its channel, and its number in the caller. */
   readonly object: number
   readonly fd: number
-  /** How it was asked to be used; the dialect changes this. */
+  /** The mode that the program has chosen; the dialect changes this. */
   readonly mode: UmadMode
 }
 
 export interface UmadMode {
   /** Headers have a P_Key index. */
   hasPkeys: boolean
-  /** An agent was made: it is too late to ask for that. */
+  /** An agent was created: the mode can no longer be changed. */
   isUsed: boolean
 }
 
@@ -67,11 +67,11 @@ const u32 = (value: number): Uint8Array => {
   return bytes
 }
 
-/** Attributes that are what they are by default are left out. */
+/** Attributes with their default value are left out. */
 const withoutDefaults = ({ oui, flags, rmppVersion, qpn, mgmtClass, ...rest }: AnyValues): AnyValues => ({
   ...rest,
   mgmtClass,
-  // Only agents of a class say more of it.
+  // Only agents of a class have further attributes.
   ...(mgmtClass !== 0 && oui !== 0 && { oui }),
   ...(flags !== 0 && flags !== undefined && { flags }),
   ...(rmppVersion !== 0 && { rmppVersion }),
@@ -82,7 +82,7 @@ const register = (view: CallerView, { fd, mode }: UmadFile, argument: bigint, is
   const struct = isSecond ? RegisterAgent2 : RegisterAgent
   const args = (isSecond ? readRequest2 : readRequest)(view.copyIn(argument, struct.bytes))
   if (isSecond && ((args.flags as number) & ~FLAGS) !== 0) {
-    // The caller learns which flags there are.
+    // Tells the caller the known flags.
     view.copyOut(argument + BigInt(RegisterAgent2.flags), u32(FLAGS))
     throw new CallError('EINVAL', `REGISTER_AGENT2: flags 0x${(args.flags as number).toString(16)}; known are ${FLAGS}`)
   }
@@ -146,7 +146,7 @@ export const decodeUmadIoctl = (
     }
   })
 
-/** Decodes what is written to a umad file: a header, and a message behind it. */
+/** Decodes what is written to a umad file: a header, followed by a message. */
 export const decodeUmadWrite = (
   view: CallerView,
   { mode }: UmadFile,
@@ -241,7 +241,7 @@ export const decodeUmadRead = (
           bytes.set(data, room)
           view.copyOut(address, bytes)
           if (data.length === out.length) return { ret: bytes.length, installs: [] }
-          // The caller finds in the header how long it is, and reads again.
+          // The header tells the caller the length, with which it reads again.
           return refuse(new CallError('ENOSPC', `umad: the message has ${out.length} bytes`))
         }),
     }

@@ -100,7 +100,7 @@ export const decodeWrite = (view: CallerView, address: bigint, length: number): 
     return decodeWriteBytes(view, view.copyIn(address, length))
   })
 
-/** The same for bytes in memory. */
+/** Decodes a command for a uverbs file that is in our own memory. */
 export const decodeWriteBytes = (view: CallerView, bytes: Uint8Array): Decoded | Answer =>
   answeringAs((name): Decoded => {
     if (bytes.length < HEADER)

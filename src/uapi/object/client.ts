@@ -48,7 +48,7 @@ export interface EncodeOptions {
 /** The chain entries, by attribute, whose objects a call names instead of its arguments. */
 export type ChainedRefs = Readonly<Record<string, number>>
 
-/** A call without options. */
+/** The options of a call without any. */
 const NONE: EncodeOptions = {}
 
 const roomOf = ({ attribute: { of }, name }: Slot, { rooms }: EncodeOptions): OutputRoom => {

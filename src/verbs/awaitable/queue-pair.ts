@@ -1,6 +1,6 @@
 /*
- * Queue pairs whose requests return promises: made without completion queues, since they own one. Their methods are
- * those of the type's table; each posts the request with an id of its own.
+ * Queue pairs whose requests return promises: they are created without completion queues, because each owns one. Their
+ * methods are those of the type's table; each posts the request with an id of its own.
  */
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import type { ImmediateOptions, InvalidateOptions, SendOptions } from '../checks/request-options.ts'
@@ -20,12 +20,12 @@ export interface AwaitedMessageOptions extends AwaitedOptions, ImmediateOptions 
 /** Options of a message on a reliable connection. */
 export interface AwaitedRcMessageOptions extends AwaitedMessageOptions, InvalidateOptions {}
 
-/** Members in place of those that concern the program's completion queues. */
+/** Members that replace those for the program's completion queues. */
 export type WithoutQueues<O> = Omit<O, 'sendCq' | 'recvCq' | 'srq' | 'signalAll'>
 
 /**
- * Members of all of them. A promise rejects with `RequestError`, or with `RdmaError` if nothing was posted or the queue
- * pair is closed.
+ * Members of all queue pairs whose requests return promises. A promise rejects with `RequestError`, or with `RdmaError`
+ * if nothing was posted or the queue pair is closed.
  */
 export interface AwaitableQueuePair extends BareQueuePair {
   /** The largest inline payload, bytes. */
@@ -71,9 +71,13 @@ const promised = (name: string, post: Post, at: number) => {
 
 const checkAwaited = (call: string, options: unknown): void => {
   if (typeof options !== 'object' || options === null) checkOptions(call, 'options', options as object, {})
-  const word = plainOnly.find(one => Object.hasOwn(options as object, one))
-  if (word !== undefined)
-    throw invalidArgument(call, `options: ${word} is for queue pairs with a sendCq`, 'the promise tells of the request')
+  const option = plainOnly.find(name => Object.hasOwn(options as object, name))
+  if (option !== undefined)
+    throw invalidArgument(
+      call,
+      `options: ${option} is for queue pairs with a sendCq`,
+      'the promise reports the completion',
+    )
 }
 
 /** The requests of a type's table by name, with the index of their options. */
@@ -128,8 +132,8 @@ export const awaitable = <T extends AwaitableQueuePair>(
 const DEPTH = 16
 
 /**
- * Makes a queue pair, with a completion queue that has room for all its requests. `optionNames`: those of the
- * plain type.
+ * Creates a queue pair, with a completion queue that has room for all its requests. `optionNames`: the options of the
+ * type with a `sendCq`.
  */
 export const makeAwaitable = <T extends BareQueuePair, O extends QueuePairOptions>(
   kit: DeviceContext,

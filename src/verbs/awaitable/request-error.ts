@@ -19,7 +19,7 @@ const errnos: { readonly [S in StatusName]?: ErrnoName } = {
   WR_FLUSH_ERR: 'ECANCELED',
 }
 
-/** The sentence of a cause without its arguments. */
+/** The sentence of a cause, without arguments. */
 const generalText = (cause: CauseName | undefined): string =>
   cause === undefined ? 'no cause is known' : causes[cause].text.replace(/\{[^}]*\}/g, '…')
 
@@ -44,7 +44,7 @@ export class RequestError extends RdmaError {
   readonly vendorError: number
   /** The queue pair's number, 24 bits. */
   readonly qpn: number
-  /** The failure that moved the queue pair to ERR, if it is another one. */
+  /** The failure that moved the queue pair to ERR, if that was the failure of another request. */
   readonly earlier: RequestError | undefined
 
   /** `peerCause`: the text of the peer's cause, if it is known. */

@@ -8,7 +8,7 @@ import type { CompletionQueue } from '../cq/completion-queue.ts'
 import { type RdmaError, refused } from '../error.ts'
 import { RequestError } from './request-error.ts'
 
-/** The result of a request, a copy of its completion. */
+/** The result of a request: a copy of its completion. */
 export interface CompletedRequest {
   /** ibv_wc_opcode by name. */
   readonly opcode: OpcodeName
@@ -26,7 +26,7 @@ interface Outstanding {
   readonly call: string
   readonly queue: 'send' | 'receive'
   resolve(completed: CompletedRequest): void
-  /** `isHandled`: the program already handles the rejection elsewhere, so an unhandled promise is no mistake. */
+  /** `isHandled`: the program handles the rejection elsewhere, so Node must not report the promise as unhandled. */
   reject(error: RdmaError, isHandled: boolean): void
 }
 
@@ -40,7 +40,7 @@ const copyOf = ({ opcodeName, bytes, immediate, invalidated, sourceQpn }: Comple
 
 const ignore = (): void => {}
 
-/** An outstanding request, and its promise of `answer`, or of the completion if there is none. */
+/** An outstanding request, and its promise: of `answer`, or of the completion if `answer` is undefined. */
 const outstandingRequest = (call: string, queue: Outstanding['queue'], answer: unknown) => {
   let one: Outstanding = { call, queue, resolve: ignore, reject: ignore }
   const promise = new Promise<unknown>((resolve, reject) => {

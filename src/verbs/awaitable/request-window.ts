@@ -1,10 +1,10 @@
 /*
- * A bounded window of requests: adding one waits while the window is full. Works with any function that returns a
- * promise; a queue pair needs it when a program posts more than its queues hold.
+ * A bounded window of requests: adding a request waits while the window is full. Works with any function that returns a
+ * promise; needed for a queue pair when a program posts more requests than its queues hold.
  */
 import { checkFunction, detached, formatValue, invalidArgument } from '../error.ts'
 
-/** At most `limit` requests in flight; made by `requestWindow`. */
+/** At most `limit` requests in flight; created by `requestWindow`. */
 export class RequestWindow {
   /** Maximum requests in flight. */
   readonly limit: number

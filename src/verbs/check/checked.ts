@@ -1,15 +1,16 @@
 /*
- * What the library knows of a checked device (`open({ check })`): the rest is loaded with the first of them.
+ * What the library keeps for a checked device (`open({ check })`): the checker itself is loaded with the first checked
+ * device.
  */
 import type { Finding } from '../../spec/findings.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
 
-/** Notes the posts of a checked device (`open({ check })`). `queue`: PostQueue; `number`: as in the post log. */
+/** Records the posts of a checked device (`open({ check })`). `queue`: PostQueue; `number`: as in the post log. */
 export interface PostWatch {
   /** A work queue is mapped at `place`. */
   watch(queue: number, number: number, place: RingPlace, ring: ProgramRing): void
-  /** It is not used any more. */
+  /** The work queue is not used any more. */
   forget(place: RingPlace): void
   /** A post was refused with `error`, a positive errno, in this state of its queue pair. */
   refused(queue: number, number: number, wrId: number, error: number, state: number): void
@@ -24,9 +25,9 @@ export interface CountedFinding extends Finding {
 /** A checked device. */
 export interface Checked {
   readonly posts: PostWatch
-  /** What was found on it. */
+  /** The findings about the device. */
   readonly findings: readonly CountedFinding[]
-  /** It is closed. Throws FindingsError. */
+  /** The device is closed. Throws FindingsError. */
   end(): void
 }
 
@@ -34,7 +35,9 @@ interface Owner {
   readonly checked: Checked | undefined
 }
 
-/** Notes the posts to a work queue, if its device is checked. `number`: of the queue pair, or the handle of the SRQ. */
+/**
+ * Records the posts to a work queue, if its device is checked. `number`: of the queue pair, or the handle of the SRQ.
+ */
 export const watched = (
   { checked }: Owner,
   queue: number,

@@ -10,13 +10,13 @@ export interface CheckOptions {
   /** Called with each finding once, instead of text on standard error. Must not call the device. */
   readonly onFinding?: (finding: Finding) => void
   /**
-   * `device.close()` rejects with a `FindingsError` if there was a finding of this severity or a higher one; 'never': it
-   * does not. Default: 'error'.
+   * `device.close()` rejects with a `FindingsError` if there was a finding of this severity or a higher one; 'never':
+   * it does not reject. Default: 'error'.
    */
   readonly failOn?: Severity | 'never'
-  /** Notes are findings too; default false. */
+  /** Whether notes are findings too; default false. */
   readonly notes?: boolean
-  /** Findings that are no findings here. */
+  /** Suppressed findings. */
   readonly ignore?: readonly FindingId[]
 }
 

@@ -1,6 +1,6 @@
 /*
- * Stacks of V8 for findings, without the frames of userdma and of Node. V8 makes the text of a stack when it is read, so
- * a stack that no finding needs is only captured. Source maps apply where Node has them (--enable-source-maps).
+ * V8 stacks for findings, without the frames of userdma and of Node. V8 formats a stack when it is read, so a stack
+ * that no finding needs is only captured. Source maps apply if Node has enabled them (--enable-source-maps).
  */
 import { relative } from 'node:path'
 import type { Stack } from '../../spec/findings.ts'
@@ -14,7 +14,7 @@ const [, root] = /^(.*\/)dist\/src\/verbs\/check\/[^/]*$/.exec(pathname) ?? []
 /** Folders of userdma's code and, by source maps, of its sources; none if a bundler has moved it. */
 const own = root === undefined ? [] : [`${root}dist/src/`, `${root}src/`]
 
-/** A stack whose text is made when it is asked for. */
+/** A stack whose text is formatted on demand. */
 export type LazyStack = () => Stack
 
 const FRAME = /^ {4}at (.*)$/gm
@@ -45,7 +45,7 @@ const shortPath = (path: string): string => {
   return short.startsWith('..') ? path : short
 }
 
-/** Files are shown as the command shows them. */
+/** File names have the form in which the command shows them. */
 export const v8Symbols: Symbols = {
   framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
 }

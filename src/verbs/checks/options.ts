@@ -2,8 +2,8 @@
  * Checks options: objects written by hand, in which every property must be known, because a misspelt option would be
  * silently ignored. A missing options object that is required is reported too.
  *
- * Not for data from elsewhere (endpoints, remote memory: a peer may send additional properties). Requests have a faster
- * check of their own (request-options.ts).
+ * Not for data from elsewhere (endpoints, remote memory), where a peer may send additional properties. Requests have a
+ * faster check of their own (request-options.ts).
  */
 import { formatValue, invalidArgument } from '../error.ts'
 

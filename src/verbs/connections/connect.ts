@@ -35,7 +35,7 @@ const HIGHEST_REASON = 255
 
 /** The device to use. */
 export interface DeviceChoice {
-  /** Default: the first device of the daemon that the program runs under, or of the user's own daemon. */
+  /** Default: the first device of the daemon under which the program runs, or of the user's own daemon. */
   readonly device?: Device
 }
 
@@ -119,7 +119,7 @@ export async function connect(url: string, options: object = {}): Promise<Connec
 class RequestObject implements ConnectionRequest {
   readonly privateData: Uint8Array
   readonly #place: Place
-  /** Undefined once it is answered. */
+  /** Undefined once the request is accepted or refused. */
   #id: number | undefined
   readonly #addresses = new LazyAddresses()
 
@@ -137,8 +137,8 @@ class RequestObject implements ConnectionRequest {
     return this.#addresses.of(this.#place.kit, this.#id).remote.port
   }
 
-  // Programs take them out of the object.
-  readonly accept = async (options: object = {}): Promise<never> => {
+  // Arrow functions, because programs may take the methods out of the object.
+  readonly accept = async (options: object = {}): Promise<Connection<never>> => {
     checkOptions('request.accept', 'options', options, connectionOptionNames)
     const given = options as ConnectionOptions<never>
     checkConnection('request.accept', given, MAX_WITH_ANSWER)
@@ -147,7 +147,7 @@ class RequestObject implements ConnectionRequest {
     const end = new ConnectionEnd('request.accept', this.#place.share())
     end.take(id, this.privateData)
     try {
-      return (await end.accept(given)) as never
+      return await end.accept(given)
     } catch (error) {
       await end.close()
       throw error
@@ -169,7 +169,7 @@ class RequestObject implements ConnectionRequest {
     }
   }
 
-  /** The identifier, which is the answer's from now on. */
+  /** The identifier, which belongs to the answer from now on. */
   #take(call: string): number {
     const id = this.#id
     if (id === undefined) throw refused('EINVAL', call, 'the request was answered already')

@@ -88,7 +88,7 @@ export const connectionOptionNames: KnownOptions<ConnectionOptions> = {
 
 /** The peer or the network refused the connection: the reason, and the peer's private data. */
 export class ConnectionError extends RdmaError {
-  /** Reason of the REJ (IBA 12.6.7.2); undefined if there was none. */
+  /** Reason of the REJ (IBA 12.6.7.2); undefined without a REJ. */
   readonly reject: number | undefined
   /** The private data of the refusal. */
   readonly privateData: Uint8Array
@@ -173,7 +173,7 @@ export class Place {
     this.#isOwn = isOwn
   }
 
-  /** Adds a user. */
+  /** Adds a user of the device. */
   share(): this {
     this.#users++
     return this
@@ -219,7 +219,7 @@ export class LazyAddresses {
   }
 }
 
-/** An end while it is being established. */
+/** One end of a connection while it is being established. */
 export class ConnectionEnd {
   readonly number: number
   readonly #call: string
@@ -253,7 +253,7 @@ export class ConnectionEnd {
     }).object
   }
 
-  /** Takes over the identifier of an incoming request. */
+  /** Uses the identifier of an incoming request from now on. */
   take(id: number, privateData: Uint8Array): void {
     this.#id = id
     this.privateData = privateData
@@ -262,7 +262,7 @@ export class ConnectionEnd {
   async #makeQueuePair({ pd, qp: options, prepare, signal }: ConnectionOptions<never>): Promise<ProtectionDomain> {
     if (pd !== undefined) checkOwn(this.#place.kit, this.#call, 'pd', pd)
     const domain = pd ?? domainOf(this.#place)
-    const qp = domain.rcQp(options as unknown as AwaitableRcOptions)
+    const qp = domain.rcQp(options)
     this.#qp = qp
     if (prepare !== undefined) {
       await (prepare as (qp: ConnectedQueuePair) => void | Promise<void>)(qp)
@@ -294,7 +294,7 @@ export class ConnectionEnd {
 
   #request(method: 'connect' | 'accept', args: object): void {
     const { carrier } = this.#place.kit
-    carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle } as never)
+    carrier.call(CmId, method, this.#id as number, { ...args, qp: this.#qp?.handle })
   }
 
   async #established(pd: ProtectionDomain, signal: AbortSignal | undefined): Promise<Connection<never>> {
@@ -322,10 +322,10 @@ export class ConnectionEnd {
     if (type === ESTABLISHED) {
       this.#isEstablished = true
       if (this.#qp !== undefined) markReady(this.#qp)
-      // Only a reply brings new private data; that of a request arrived with it.
+      // Only a reply has new private data; that of a request arrived with it.
       if (event.connection !== undefined && this.privateData.length === 0) this.privateData = dataOf(event)
     } else if (type === DISCONNECTED) {
-      // The peer waits for it.
+      // The peer waits for this call.
       carrier.call(CmId, 'disconnect', this.#id as number, {})
       this.#over('peer')
     } else if (type === DEVICE_REMOVAL) this.#over('device')
@@ -414,7 +414,7 @@ class ConnectionObject implements Connection<ConnectedQueuePair> {
     return this.#end.closed()
   }
 
-  // Programs take it out of the object.
+  // An arrow function, because programs may take the method out of the object.
   readonly close = (): Promise<void> => this.#end.close();
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -54,10 +54,10 @@ export class ConnectionEvents {
         this.#handlers.get(Number(event.userHandle))?.(event)
       }
     } catch (error) {
-      // An earlier wake has read it.
+      // An earlier wake has read the event.
       if (error instanceof RdmaError && error.code === 'EAGAIN') return
       if (!(error instanceof RdmaError && error.code === 'EIO')) throw error
-      // The device is gone, which wakes all waiters.
+      // The device was closed or removed, which wakes all waiters.
       carrier.descriptors.close(this.channel)
     }
   }

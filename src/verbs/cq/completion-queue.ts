@@ -25,7 +25,7 @@ export interface Threshold {
   readonly microseconds?: number
 }
 
-/** Event moderation for this event, instead of that set by `moderate`. */
+/** Event moderation for this event, in place of that set by `moderate`. */
 export interface ArmOptions extends Threshold {
   /** Only solicited and failed completions. */
   readonly solicitedOnly?: boolean
@@ -196,7 +196,7 @@ class CqObject extends VerbsObject implements CompletionQueue {
     try {
       this.arm(options)
     } catch (error) {
-      // the device may be gone: completions that it flushed are read first
+      // the device may have been removed: completions that it flushed are read first
       waiters.wake(this.number)
       if (!this.#hasNews()) throw error
     }

@@ -6,7 +6,7 @@
 export interface WaiterList {
   /** A number for a new object; never 0. */
   add(): number
-  /** The object is gone: its waiters wake and detect that. */
+  /** The object was destroyed: its waiters wake and detect that. */
   remove(number: number): void
   /** Resolves with the next wake; rejects with the signal's reason if it is aborted first. */
   wait(number: number, signal?: AbortSignal): Promise<void>

@@ -22,7 +22,7 @@ import type { RingMemory } from '../../drivers/rxe/rings/rings.ts'
 import { loadNativeCopier } from '../../host/memory/copy.ts'
 import type { RingLayout } from '../../spec/drivers/ring-layout.ts'
 import { failureReason } from '../../spec/failures.ts'
-import type { AnyValues } from '../../spec/schema/schema.ts'
+import type { AnyValues, ObjectClass } from '../../spec/schema/schema.ts'
 import type { Result } from '../../uapi/call.ts'
 import type { Answered, AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
 import type { Checked } from '../check/checked.ts'
@@ -45,6 +45,9 @@ interface Rings {
   /** The offset at which a driver of any kind may place rings of rxe's layout too. */
   readonly mapped?: FindableMemory
 }
+
+/** Arguments of a call whose method is known only at run time. */
+type AnyArguments = Parameters<typeof invoke<ObjectClass, string>>[4]
 
 /** Memory for rings of one layout, and their lookup. */
 const ringsWith = (layout: RingLayout['name']): Rings => {
@@ -142,12 +145,13 @@ const carrierOn = (
   }
 
   /**
-   * The immediate answer of a call. EOPNOTSUPP if its handler takes time; the object that it creates is then destroyed.
+   * Runs a call and returns its answer. EOPNOTSUPP if its handler takes time; the object that it creates is then
+   * destroyed.
    */
   const callNow: AnyCall = (cls, method, object, args) => {
     let result: ReturnType<typeof invoke>
     try {
-      result = invoke(context, cls, method, object, args as never, caller)
+      result = invoke(context, cls, method, object, args as AnyArguments, caller)
     } catch (error) {
       throw toRdmaError(error, `${cls.name}.${method}`)
     }
@@ -163,7 +167,7 @@ const carrierOn = (
 
   const call: AnyCall = (cls, method, object, args) => {
     if (object === CLOSED) throw isClosed(`${cls.name}.${method}`)
-    // Arming changes nothing in the queues, and every wait does it.
+    // Arming does not change the queues, and every wait arms.
     if (method !== 'reqNotify') network.touch()
     try {
       return callNow(cls, method, object, args)
@@ -177,7 +181,7 @@ const carrierOn = (
     if (object === CLOSED) throw isClosed(name)
     network.touch()
     try {
-      const result = invoke(context, cls, method, object, args as never, caller)
+      const result = invoke(context, cls, method, object, args as AnyArguments, caller)
       if (!(result instanceof Promise)) return answered(result)
       return answered(await untilAborted(context, result as Promise<Result>, signal))
     } catch (error) {

@@ -48,7 +48,7 @@ export const localDescriptors = (core: Core, memory: LocalSpace, caller: Caller)
   return {
     read(fd, _maxBytes, take, ended) {
       let scheduled = false
-      // Called from within the device: records are read afterwards.
+      // Called by the device: records are read afterwards.
       const drain = (): void => {
         scheduled = false
         for (let events = sink.take(BATCH); events.length > 0; events = sink.take(BATCH))

@@ -62,7 +62,7 @@ export interface NetworkOptions {
   readonly fault?: string
   /**
    * What connects the devices: memory of this process (default), or sockets on their addresses, which this machine must
-   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` only others of its kind.
+   * have: `udp` reaches every RoCE device (needs the package koffi), `dgram` only other `dgram` devices.
    */
   readonly link?: Link
   /**
@@ -87,7 +87,7 @@ export interface NetworkOptions {
 export interface AttachedDevice {
   readonly rxe: RxeDevice
   readonly port: FaultPort
-  /** Resolves once all its objects are gone. */
+  /** Resolves once all its objects are destroyed. */
   remove(): Promise<void>
 }
 
@@ -109,18 +109,18 @@ export interface LocalNetwork extends Network {
   drive(): boolean
   /** A promise for the next turn of the event loop, if there has been none for long. */
   pause(): Promise<void> | undefined
-  /** The rest of long work runs in the next turn of the event loop. */
+  /** Whether the device waits for the next turn of the event loop to continue long work. */
   isIdle(): boolean
 }
 
-/** Drives of devices that keep each other busy before the event loop gets a turn. */
-const TURNS = 64
+/** Maximum rounds of one drive: devices that keep each other busy let the event loop run between drives. */
+const MAX_ROUNDS = 64
 /** Maximum microseconds of one drive. */
 const LONGEST_DRIVE = 1000
 /** Maximum drives, and waits of programs, between two turns of the event loop. */
 const BUDGET = 256
-/** One idle drive out of this many, of some 20 ns each, reads the clock. */
-const LOOKS = 32
+/** The clock is read in one idle drive out of this many: a drive takes some 20 ns. */
+const CLOCK_INTERVAL = 32
 const LONGEST_TIMER = 2 ** 31 - 1
 
 const faultRules = (text: string) => {
@@ -151,10 +151,10 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   let called = true
   let driving = false
   let scheduled = false
-  /** A drive stopped before its work was done; the next turn continues. */
-  let resting = false
+  /** A drive stopped before its work was done; the next turn of the event loop continues it. */
+  let continues = false
   let budget = BUDGET
-  let looks = LOOKS
+  let untilClockRead = CLOCK_INTERVAL
   let timer: NodeJS.Timeout | undefined
   let timerDue = Number.POSITIVE_INFINITY
   let clientTimer: NodeJS.Timeout | undefined
@@ -162,12 +162,12 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
 
   const pollAll = (now: number): boolean => {
     let progress = false
-    const isTime = now >= timerDue
-    if (isTime) disarm()
+    const hasExpired = now >= timerDue
+    if (hasExpired) disarm()
     // Every post names its queue pair, so that idle ones cost nothing.
     for (let i = 0; i < devices.length; i++)
-      if (isTime || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
-    return (isTime && expire(core, now)) || progress
+      if (hasExpired || devices[i]!.hasWork()) progress = devices[i]!.poll(now, Where.CHANGED) || progress
+    return (hasExpired && expire(core, now)) || progress
   }
   /** Processes posted requests that need no turn of the event loop. */
   const ring = (): boolean => {
@@ -192,7 +192,10 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     timerDue = due
     timer = setTimeout(onTimer, delayTo(due))
   }
-  /** Their timer does not keep the process alive, since the program may not wait for their connections and packets. */
+  /**
+   * The timer of clients does not keep the process alive, since the program may not wait for their connections and
+   * packets.
+   */
   const scheduleClients = (): void => {
     const due = clients.nextTimeout()
     if (due >= clientsDue) return
@@ -216,17 +219,17 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     drive()
   }
   /** Whether a timer has expired, without reading the clock each time, which allocates a double. */
-  const timerCame = (): boolean => {
-    if (timerDue === Number.POSITIVE_INFINITY || --looks > 0) return false
-    looks = LOOKS
+  const hasTimerExpired = (): boolean => {
+    if (timerDue === Number.POSITIVE_INFINITY || --untilClockRead > 0) return false
+    untilClockRead = CLOCK_INTERVAL
     return nowMicroseconds() >= timerDue
   }
   const drive = (): boolean => {
-    if (driving || (quiet && !touched && !timerCame())) return false
+    if (driving || (quiet && !touched && !hasTimerExpired())) return false
     driving = true
     touched = false
     let worked = ring()
-    // Usually that is all, and reading the next timeout is expensive.
+    // Usually all work is done now, and computing the next timeout is expensive.
     let busy = timerDue !== Number.POSITIVE_INFINITY || hasWork()
     if (!busy) {
       driving = false
@@ -237,7 +240,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
       return worked
     }
     const start = nowMicroseconds()
-    for (let turn = 0, now = start; turn < TURNS && busy && now - start < LONGEST_DRIVE; turn++) {
+    for (let round = 0, now = start; round < MAX_ROUNDS && busy && now - start < LONGEST_DRIVE; round++) {
       const progress = pollAll(now)
       worked = progress || worked
       busy = progress && hasWork()
@@ -253,13 +256,13 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   /** Long messages take time; the rest of the process gets turns in between. */
   const driveNextTurn = (): void => {
     touched = true
-    if (resting) return
-    resting = true
+    if (continues) return
+    continues = true
     scheduled = true
     onNextTurn(resume)
   }
   const resume = (): void => {
-    resting = false
+    continues = false
     later()
   }
   const later = (): void => {
@@ -268,7 +271,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
   }
   const renew = (): void => {
     budget = BUDGET
-    if (scheduled && !resting) later()
+    if (scheduled && !continues) later()
   }
   /** A turn of the event loop renews the budget and continues what waits for it. */
   const spend = (): boolean => {
@@ -288,7 +291,7 @@ const createDriver = (core: Core, devices: readonly RxeDevice[], quiet: boolean,
     touched = true
     called = true
   }
-  return { drive, kick, touch, scheduleTimers, pause, isIdle: () => resting, stop: disarm }
+  return { drive, kick, touch, scheduleTimers, pause, isIdle: () => continues, stop: disarm }
 }
 
 const throwOn = (error: unknown): never => {
@@ -299,7 +302,7 @@ const throwOn = (error: unknown): never => {
 const MAX_DEVICES = 64
 
 const networks = new WeakSet<object>()
-/** Whether it was made by `createNetwork`. */
+/** Whether the value is a network of `createNetwork`. */
 export const isNetwork = (value: unknown): value is LocalNetwork => networks.has(value as object)
 
 const networkOptionNames: KnownOptions<NetworkOptions> = {
@@ -320,14 +323,14 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
   checkFunction('createNetwork', 'random', random)
   if (seed !== undefined && !isSeed(seed))
     throw invalidArgument('createNetwork', `torment ${formatValue(seed)} is no seed`, `a seed is ${SEED_RANGE}`)
-  const endings = createSlices(undefined, ENDED_IN_TURN)
+  const slices = createSlices(undefined, ENDED_IN_TURN)
   const core = createCore({
     now: nowMicroseconds,
     random,
     classes: classesWithClients(() => clients),
-    run: job => endings.begin(job, throwOn),
+    run: job => slices.begin(job, throwOn),
   })
-  /** They begin when a call needs one: until then queue pair 1 of each device is the program's. */
+  /** Clients start when a call needs one: until then queue pair 1 of each device is the program's. */
   const clients = new Clients(core, {
     now: nowMicroseconds,
     random: secureRandom,
@@ -403,7 +406,7 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
         rxe,
         port,
         remove() {
-          // Peers of its connections are told that they end.
+          // Tells the peers of the device's connections that they end.
           touch()
           drive()
           devices.splice(devices.indexOf(rxe), 1)

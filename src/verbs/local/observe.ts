@@ -133,7 +133,8 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
 
   const tap = ({ write, taps, stop }: Capture, name: string, { port }: ObservedDevice): void => {
     const remove = addTap(port, run => {
-      // A packet between two of its devices is written once, by the sender. One from a socket has no sender here.
+      // The sender writes each packet between two devices of the network. For a packet from a socket no sender writes
+      // it.
       if (run.direction !== 'sent' && !isForeign(run.flow.source)) return
       const time = performance.timeOrigin * 1000 + nowMicroseconds()
       try {
@@ -142,8 +143,8 @@ export const observe = (core: Core, attached: ReadonlyMap<string, ObservedDevice
           write({ interface: 0, time, flow: run.flow, identification, payload, direction: run.direction })
         })
       } catch (error) {
-        // A full disk ends the capture, not the traffic.
-        process.emitWarning(`a capture has ended early: ${String(error)}`, { type: 'userdma' })
+        // A full disk stops the capture, and the traffic continues.
+        process.emitWarning(`a capture was stopped: ${String(error)}`, { type: 'userdma' })
         stop()
       }
     })

@@ -122,6 +122,6 @@ export const remoteMemory = (data: RemoteMemoryData): RemoteMemory => {
   return checkedRange('remoteMemory', data)
 }
 
-/** The same for a local region or window. */
+/** Remote memory of a local region or window. */
 export const createRemoteMemory = (address: bigint, rkey: number, length: number): RemoteMemory =>
   new RemoteRange(address, rkey, length)

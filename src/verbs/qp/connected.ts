@@ -95,7 +95,7 @@ export interface UcQueuePairOptions
     InitialOptions<typeof UcQp>,
     PeerOptions<ConnectOptions> {}
 
-/** RC and UC; `connection` has what differs. */
+/** Options of RC and UC queue pairs; `connection` has the options that differ. */
 const optionNames: KnownOptions<RcQueuePairOptions> & KnownOptions<UcQueuePairOptions> = {
   ...queuePairOptionNames,
   initial: true,
@@ -118,11 +118,11 @@ class RcObject extends ReliableQp<typeof RcQp> implements RcQueuePair {
     return RC_WORDS
   }
 
-  get [STEPS](): StepsTo {
+  override get [STEPS](): StepsTo {
     return rcSteps
   }
 }
-const rcType = queuePairType('RcQueuePair', RcObject, rcSteps)
+const rcType = queuePairType('RcQueuePair', RcObject)
 
 export const rcQpPlan = (kit: DeviceContext, pd: Named, options: RcQueuePairOptions): Plan<RcQueuePair> => {
   checkOptions('rc_qp.create', 'options', options, optionNames)
@@ -143,11 +143,11 @@ class UcObject extends MessageQp<typeof UcQp> implements UcQueuePair {
     return UC_WORDS
   }
 
-  get [STEPS](): StepsTo {
+  override get [STEPS](): StepsTo {
     return ucSteps
   }
 }
-const ucType = queuePairType('UcQueuePair', UcObject, ucSteps)
+const ucType = queuePairType('UcQueuePair', UcObject)
 
 /** Operations that return promises, and the index of their options. */
 const POSITIONS = { send: 1, write: 2, bind: 2, invalidate: 1 }
@@ -160,10 +160,10 @@ Object.defineProperty(AwaitableRc.prototype, 'ping', {
     return this.write(new Uint8Array(0), { address: 0n, rkey: 0, length: 0 })
   },
 })
-const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc, rcSteps)
-const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, POSITIONS), ucSteps)
+const awaitableRcType = queuePairType('RcQueuePair', AwaitableRc)
+const awaitableUcType = queuePairType('UcQueuePair', awaitable<AwaitableUcQueuePair>(UcObject, POSITIONS))
 
-/** Makes a queue pair that owns its completion queue. */
+/** Creates a queue pair that owns its completion queue. */
 export const awaitableRcQp = (kit: DeviceContext, pd: Named, options?: AwaitableRcOptions): AwaitableRcQueuePair =>
   makeAwaitable(kit, 'rc_qp.create', options, optionNames, all => queuePairPlan(kit, awaitableRcType, pd, all))
 export const awaitableUcQp = (kit: DeviceContext, pd: Named, options?: AwaitableUcOptions): AwaitableUcQueuePair =>

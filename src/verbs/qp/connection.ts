@@ -88,7 +88,7 @@ export interface PeerOptions<O extends ConnectOptions> {
   readonly connection?: O
 }
 
-/** Several steps as one: the attributes of a creation in the final state. */
+/** The attributes of several steps in one creation, with the final state. */
 export const combineSteps = <A extends object>(steps: readonly A[]): A => Object.assign({}, ...steps)
 
 const TWO_24 = 2 ** 24

@@ -49,7 +49,7 @@ import { putDestination, putImmediate } from './requests.ts'
 export interface Destination extends PathOptions {
   /** IPv4 or IPv6 address as text. */
   readonly gid?: string
-  /** On a link that has them. */
+  /** LID of the destination, on a link that has LIDs. */
   readonly lid?: number
 }
 
@@ -170,10 +170,10 @@ const listOf = ({ path }: DeviceContext, to: readonly Destination[]): In<typeof 
     return addressRecord('pd.createAhs', path, one, one)
   })
   const { addresses: name = 'addresses' } = Links[path.link ?? 'roce'].attributes
-  return { [name]: addresses } as unknown as In<typeof Pd.methods.createAhs>
+  return { [name]: addresses } as In<typeof Pd.methods.createAhs>
 }
 
-/** Checks that it is open and belongs to this device. */
+/** Checks that the address handle is open and belongs to this device. */
 const checkAddress = (kit: DeviceContext, call: string, ah: AddressHandle): void => {
   if (!(ah instanceof Address) || ah.kit !== kit || !ah.isOpen)
     throw invalidArgument(
@@ -226,12 +226,12 @@ export const addressPlan = (kit: DeviceContext, pd: Named, to: Destination): Pla
   return plan(
     Ah,
     { pd: pd.handle, ...where, userHandle: 0n },
-    // The driver's numbers; without them the handles.
+    // The driver's number of the address handle; the handle if the driver has no such numbers.
     ({ object, out }) => new Address(kit, object, (out as { readonly number?: number }).number ?? object),
   )
 }
 
-/** Limit of one call, whose encoding has a maximum size. */
+/** Maximum address handles in one call: an encoded call has a maximum size. */
 const AHS_AT_ONCE = 1 << 15
 
 const pieces = <T>(all: readonly T[]): T[][] =>
@@ -239,7 +239,7 @@ const pieces = <T>(all: readonly T[]): T[][] =>
     all.slice(i * AHS_AT_ONCE, (i + 1) * AHS_AT_ONCE),
   )
 
-/** The answer of a device that creates many at once, with the driver's numbers. */
+/** Results of a device that creates many address handles with one call; some drivers add numbers. */
 type ManyMade = Out<typeof Pd.methods.createAhs> & { readonly numbers?: readonly { readonly number: number }[] }
 
 /** Creates many address handles, with one call if the device supports it (R25). All or none. */
@@ -247,7 +247,7 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
   const { carrier, makeAll } = kit
   checkOwn(kit, 'pd.createAhs', 'pd', pd)
   if (!Array.isArray(to)) throw invalidArgument('pd.createAhs', 'the destinations are not a list', 'give [{ gid }, …]')
-  // The list contains addresses only.
+  // A list attribute has addresses only, so other options need one call for each.
   const isMarked = to.some(one => one?.dmac !== undefined || one?.vlan !== undefined)
   if (isMarked) return makeAll(to.map(one => addressPlan(kit, pd, one)))
   const made: AddressHandle[] = []
@@ -261,12 +261,12 @@ export const makeAddresses = (kit: DeviceContext, pd: Named, to: readonly Destin
   } catch (error) {
     closeAddresses(kit, pd, made)
     if (!(error instanceof RdmaError) || error.code !== 'EOPNOTSUPP') throw error
-    // For a device of an older release.
+    // A device of an older release has no such method.
     return makeAll(to.map(one => addressPlan(kit, pd, one)))
   }
 }
 
-/** Destroys many with one call, all or none. */
+/** Destroys many address handles with one call, all or none. */
 export const closeAddresses = (kit: DeviceContext, pd: Named, all: readonly AddressHandle[]): void => {
   const { carrier } = kit
   if (!Array.isArray(all)) throw invalidArgument('pd.destroyAhs', 'the address handles are not a list')
@@ -354,7 +354,7 @@ export const udQpPlan = (kit: DeviceContext, pd: Named, options: UdQueuePairOpti
   return queuePairPlan(kit, udType, pd, atCreation(activation, options))
 }
 
-/** Makes a queue pair that owns its completion queue. */
+/** Creates a queue pair that owns its completion queue. */
 export const awaitableUdQp = (kit: DeviceContext, pd: Named, options?: AwaitableUdOptions): AwaitableUdQueuePair =>
   makeAwaitable(kit, 'ud_qp.create', options, udOptionNames, all =>
     queuePairPlan(kit, awaitableUdType, pd, atCreation(activation, all)),

@@ -79,7 +79,7 @@ export abstract class MessageQp<C extends ObjectClass = ObjectClass>
   implements Operations<RcMessageOptions, SendOptions>, Connected<RcConnectOptions>
 {
   /** The steps to a peer, as arguments of `modify`. */
-  abstract get [STEPS](): StepsTo
+  abstract override get [STEPS](): StepsTo
 
   get endpoint(): Endpoint {
     return endpointOf(this.kit.path, this)

@@ -185,8 +185,8 @@ const flagsOf = (options: (SendOptions & { readonly srqNumber?: number }) | unde
       (options.fence === true ? FENCE : 0) |
       (options.srqNumber === undefined ? 0 : options.srqNumber << SRQN_SHIFT)
 
-/** No room for a request; a queue of size 0, or a driver without rings, never has room. */
-export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
+/** The error for a queue without room; a queue of size 0, or of a driver without rings, never has room. */
+export const fullError = (call: string, queue: 'send' | 'receive', depth: number): RdmaError => {
   const option = queue === 'send' ? 'maxSendWr' : 'maxRecvWr'
   if (depth === 0)
     return refused('ENOMEM', call, `there is no ${queue} queue`, `ask for ${option}; a driver may have none to post to`)
@@ -194,10 +194,10 @@ export const throwQueueFull = (call: string, queue: 'send' | 'receive', depth: n
   return refused('ENOMEM', call, `the ${queue} queue is full: ${depth} requests are outstanding`, hint)
 }
 
-export const throwTooManySges = (call: string, sges: number, max: number): RdmaError =>
+export const tooManySges = (call: string, sges: number, max: number): RdmaError =>
   invalidArgument(call, `${sges} scatter/gather elements, at most ${max} are possible`)
 
-/** The memory of a removed device's rings may belong to another: nothing is written there. */
+/** The rings' memory of a removed device may belong to another device: nothing is written there. */
 export const checkDevicePresent = (call: string, { waiters }: DeviceContext): void => {
   if (waiters.over) throw refused('EIO', call, 'the device is closed or removed')
 }
@@ -209,11 +209,11 @@ const checkUsable = (call: string, self: QueuedQp | undefined): void => {
   if (!self.isOpen) throw invalidArgument(call, 'the queue pair is closed')
 }
 
-/** The same of a queue pair's own queue, which a check reports. */
+/** `fullError` for a queue of the queue pair's own; reports the refused post to the checker. */
 const queueFull = (self: QueuedQp, call: string, queue: 'send' | 'receive', depth: number, id: number): RdmaError => {
   const which = queue === 'send' ? PostQueue.SEND : PostQueue.RECEIVE
   self.kit.checked?.posts.refused(which, self.qpn, id, Errno.ENOMEM, QpState.values.RTS)
-  return throwQueueFull(call, queue, depth)
+  return fullError(call, queue, depth)
 }
 
 /** Maps the send ring for the first request. Throws before RTS, where the device would not execute requests. */
@@ -263,7 +263,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   /** Its rings, mapped with the first request; the send ring only from RTS on. */
   sends: ProgramRing | undefined = undefined
   receives: ProgramRing | undefined = undefined
-  /** It is known to have reached RTS, so that the first request need not ask. */
+  /** Whether the queue pair is known to have reached RTS, so that the first request need not query it. */
   canSend = false
 
   constructor(kit: DeviceContext, handle: number, number: number, qpn: number, psn: number) {
@@ -320,7 +320,7 @@ export abstract class BareQp<C extends ObjectClass = AnyQpClass> extends VerbsOb
   }
 }
 
-/** Core has moved it to RTS. */
+/** Core has moved the queue pair to RTS. */
 export const markReady = (qp: object): void => {
   ;(qp as BareQp).canSend = true
 }
@@ -344,12 +344,12 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   readonly receiveSize: number
   readonly maxInlineData: number
   readonly maxSendSge: number
-  /** -1: it uses an SRQ. */
+  /** -1: the queue pair uses an SRQ. */
   readonly maxRecvSge: number
   /** Datagrams: the Q_Key. */
   qkey: number
 
-  /** `shared`: it has no receive queue of its own. */
+  /** `shared`: the queue pair has no receive queue of its own. */
   constructor(
     kit: DeviceContext,
     number: number,
@@ -373,6 +373,11 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   /** The options of its requests (`RequestOptionBits`). */
   abstract get requestOptionBits(): number
 
+  /** The steps that connect it to a peer; undefined for types without connections. */
+  get [STEPS](): StepsTo | undefined {
+    return undefined
+  }
+
   get pending(): number {
     return this.sends === undefined ? 0 : outstandingRequests(this.sends)
   }
@@ -382,7 +387,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
     const at = nextSlot(ring)
     if (at < 0) throw queueFull(this, 'qp.receive', 'receive', ring.capacity, id)
     if (Array.isArray(local) && local.length > this.maxRecvSge)
-      throw throwTooManySges('qp.receive', local.length, this.maxRecvSge)
+      throw tooManySges('qp.receive', local.length, this.maxRecvSge)
     if (id !== 0) checkId('qp.receive', id)
     if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal('qp.receive', this.kit, local)
     putReceive(ring, at, id, local)
@@ -401,7 +406,7 @@ export abstract class QueuedQp<C extends ObjectClass = ObjectClass> extends Bare
   }
 }
 
-/** Options that requests of its type may have, as bits. */
+/** The options that requests of this type of queue pair may have, as bits. */
 const requestOptionsOf = (self: QueuedQp | undefined, call: string): number => {
   if (self?.kit === undefined) throw detached(call)
   return self.requestOptionBits
@@ -423,8 +428,7 @@ const putOther = (self: QueuedQp, call: string, at: number, local: Exclude<Local
     putInline(ring, at, local)
     return
   }
-  if (Array.isArray(local) && local.length > self.maxSendSge)
-    throw throwTooManySges(call, local.length, self.maxSendSge)
+  if (Array.isArray(local) && local.length > self.maxSendSge) throw tooManySges(call, local.length, self.maxSendSge)
   if (local !== undefined) checkLocal(call, self.kit, local)
   putMany(ring, at, local)
 }
@@ -469,13 +473,12 @@ interface QueuePairType<T> {
   readonly stepsTo: StepsTo | undefined
 }
 
-/** A type with queues. `name`: of its interface; `stepsTo`: for connected types. */
+/** A type with queues; `name`: that of its interface. */
 export const queuePairType = <T extends QueuedQp>(
   name: string,
   Made: (new (...args: ConstructorParameters<typeof QueuedQp>) => T) & { readonly prototype: T },
-  stepsTo?: StepsTo,
 ): QueuePairType<T> => {
-  const { cls } = Made.prototype
+  const { cls, [STEPS]: stepsTo } = Made.prototype
   defineVerbsClass(Made, 'qp', name)
   return { cls, Made, stepsTo }
 }

@@ -57,7 +57,7 @@ export const putOne = ({ words, layout: { send } }: ProgramRing, at: number, loc
   putSlice(words, at + send.SGE, local)
 }
 
-/** The same for several slices, or none. */
+/** The bytes of a send request: several slices, or none. */
 export const putMany = (
   { words, layout: { send } }: ProgramRing,
   at: number,

@@ -175,11 +175,11 @@ class InitiatorObject extends ReliableQp<typeof XrcIniQp> implements XrcInitiato
     return XRC_WORDS
   }
 
-  get [STEPS](): StepsTo {
+  override get [STEPS](): StepsTo {
     return initiatorSteps
   }
 }
-const initiatorType = queuePairType('XrcInitiator', InitiatorObject, initiatorSteps)
+const initiatorType = queuePairType('XrcInitiator', InitiatorObject)
 
 export const xrcInitiatorPlan = (kit: DeviceContext, pd: Named, options: XrcInitiatorOptions): Plan<XrcInitiator> => {
   checkOptions('xrc_ini_qp.create', 'options', options, initiatorOptionNames)

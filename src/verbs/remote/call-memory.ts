@@ -1,7 +1,7 @@
 /*
  * Memory for call messages (messages.ts): memory of this process, which the daemon accesses, or, where the kernel
- * refuses that, a memory file that the session passes to it (spec/session.ts). All contexts share one, since a call is
- * answered before the next one is made. Untouched pages take no memory.
+ * refuses that, a memory file that the session passes to it (spec/session.ts). All contexts share one message, since a
+ * call is answered before the next call is made. Untouched pages take no memory.
  */
 import { type Arena, createRingPool, mapArena } from '../../host/memory/mapping.ts'
 import { addSeals, createMemfd, SEAL_GROW, SEAL_SHRINK } from '../../host/memory/memfd.ts'

@@ -1,7 +1,7 @@
 /*
- * The carrier of devices in a daemon (docs/decisions/one-provider.md): what a program does through the preload library,
- * in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real addresses, events
- * arrive on descriptors. Posting wakes the daemon if it sleeps.
+ * The carrier of devices in a daemon (docs/decisions/one-provider.md): does what a program does through the preload
+ * library, in TypeScript. Calls are messages, rings are in the context's memory file, buffers have their real
+ * addresses, events arrive on descriptors. Posting wakes the daemon if it sleeps.
  */
 
 import { yieldProcessor } from '../../host/event-loop/yield.ts'
@@ -41,7 +41,7 @@ const OF_PORT = new Set<number>([
   GID_CHANGE,
 ])
 /** Empty polls between two checks that the daemon is alive. */
-const LOOK_EVERY = 128
+const POLLS_PER_CHECK = 128
 
 export interface RemoteDevice {
   readonly name: string
@@ -125,7 +125,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
   try {
     const { out } = send(DeviceClass, 'open', 0, {})
     if (typeof out.numCompVectors !== 'number') throw refused('EIO', 'device.open', 'an unexpected answer')
-    classes = declare(send(Interface, 'query', 0, {}).out as never)
+    classes = declare(send(Interface, 'query', 0, {}).out as Parameters<typeof declare>[0])
     send.learn(classes)
     const events = send(AsyncFd, 'create', 0, {}).object
     read(events, ASYNC_RECORD, record => {
@@ -190,7 +190,7 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
       sendSmall(doorbell, token)
     },
     drive() {
-      if (++polls % LOOK_EVERY === 0 && (closed || !session.check()))
+      if (++polls % POLLS_PER_CHECK === 0 && (closed || !session.check()))
         throw new RdmaError('EIO', 5, 'cq.poll', `the daemon of device ${device.name} is gone`)
       yieldProcessor()
       return true

@@ -39,7 +39,7 @@ export interface Session {
   readonly alive: boolean
   /** Memory for calls, if the daemon may not access this program's memory; it then cannot register memory either. */
   readonly memory?: CallMemory | undefined
-  /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO when the daemon is gone. */
+  /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO if the daemon has ended. */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
   tool(request: ToolRequest): ToolReply
   /** Checks whether the daemon's end is still open. */

@@ -1,7 +1,7 @@
 /*
  * Descriptors of a device in a daemon (R28, R37): sockets of this process. Their records are read as they arrive; the
- * driver's own calls are messages of the session about the descriptor, not about a context, since it may be a
- * duplicate.
+ * driver's own calls are messages of the session about the descriptor, not about a context, since the descriptor may be
+ * a duplicate.
  */
 
 import { type Watch, watch } from '../../host/event-loop/poll.ts'
@@ -27,7 +27,7 @@ export interface RemoteDescriptors extends Descriptors {
   closeAll(): void
 }
 
-/** `lost`: a descriptor has reached its end, perhaps because the daemon is gone. */
+/** `lost`: a descriptor has reached its end, perhaps because the daemon has ended. */
 export const remoteDescriptors = (session: Pick<Session, 'ask'>, lost: () => void): RemoteDescriptors => {
   const open = new Set<number>()
   const watches = new Map<number, Watch>()

@@ -9,7 +9,7 @@ import { PAGE_BYTES } from '../../spec/memory.ts'
 import { ContextFile } from '../../spec/session.ts'
 import type { RingBytes, RingPlace } from '../carrier.ts'
 
-/** One per process: address ranges are reused. */
+/** One for each process: address ranges are reused. */
 let pool: RingPool | undefined
 export const ringPool = (): RingPool => {
   pool ??= createRingPool()

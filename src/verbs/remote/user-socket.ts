@@ -2,8 +2,8 @@
  * Where the sockets of daemons are, and which of them are trusted.
  *
  * A user's daemon is at $XDG_RUNTIME_DIR/userdma/sock or, without such a folder, at userdma-UID/sock in the temporary
- * directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so one that
- * belongs to another user, or that others can access, is refused: the owner of the socket can read and change our
+ * directory (docs/decisions/joining-a-daemon.md). Any user can create folders in the temporary directory, so a folder
+ * that belongs to another user, or that others can access, is refused: the owner of the socket can read and change our
  * programs' memory.
  */
 import { accessSync, constants, lstatSync, mkdirSync, type Stats } from 'node:fs'
@@ -52,7 +52,7 @@ export const userSocket = (): string => {
   return join(folder, 'sock')
 }
 
-/** The same; creates its folder. */
+/** The socket of the user's own daemon; creates its folder. */
 export const makeUserSocket = (): string => {
   const folder = userFolder()
   try {
@@ -97,8 +97,8 @@ export const notServed = (socket: string): string => {
 }
 
 /**
- * Connects to the daemon at `socket`. One of another user, except root, is not trusted: it could read and change our
- * memory. Throws UntrustedDaemonError, and SystemError like `connect`.
+ * Connects to the daemon at `socket`. A daemon of another user, except root, is not trusted: it could read and change
+ * our memory. Throws UntrustedDaemonError, and SystemError like `connect`.
  */
 export const connectToDaemon = (socket: string): { readonly fd: number; readonly peer: PeerCredentials } => {
   const fd = connect(socket)

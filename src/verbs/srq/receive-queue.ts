@@ -10,7 +10,7 @@ import { checkId, checkLocal } from '../checks/request-checks.ts'
 import { detached, invalidArgument } from '../error.ts'
 import { isSliceOf, type Slice } from '../mr/region.ts'
 import type { DeviceContext } from '../plan.ts'
-import { checkDevicePresent, throwQueueFull, throwTooManySges } from '../qp/queue-pair.ts'
+import { checkDevicePresent, fullError, tooManySges } from '../qp/queue-pair.ts'
 import { putReceive } from '../qp/requests.ts'
 import { nextSlot, outstandingRequests, type ProgramRing, produce, producingRing, ringOrNone } from '../ring.ts'
 import type { Shown } from '../show.ts'
@@ -26,7 +26,7 @@ export interface ReceiveQueue {
   receive(local?: Slice | readonly Slice[], id?: number): void
 }
 
-/** The answer of a creation. */
+/** The result of a creation. */
 export interface ReceiveQueueMade {
   readonly maxSge: number
   readonly queue?: RingPlace
@@ -39,7 +39,7 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
   /** Its number among the objects with events. */
   readonly number: number
   readonly #maxSge: number
-  /** Undefined if the driver has no ring for it. */
+  /** Undefined if the driver provides no ring. */
   #place: RingPlace | undefined
   #ring: ProgramRing
 
@@ -68,8 +68,8 @@ export abstract class ReceiveRing extends VerbsObject implements ReceiveQueue {
     if (!this.isOpen) throw invalidArgument(CALL, 'the queue is closed')
     const ring = this.#ring
     const at = nextSlot(ring)
-    if (at < 0) throw throwQueueFull(CALL, 'receive', ring.capacity)
-    if (Array.isArray(local) && local.length > this.#maxSge) throw throwTooManySges(CALL, local.length, this.#maxSge)
+    if (at < 0) throw fullError(CALL, 'receive', ring.capacity)
+    if (Array.isArray(local) && local.length > this.#maxSge) throw tooManySges(CALL, local.length, this.#maxSge)
     if (id !== 0) checkId(CALL, id)
     if (local !== undefined && !isSliceOf(local, this.kit)) checkLocal(CALL, this.kit, local)
     putReceive(ring, at, id, local)

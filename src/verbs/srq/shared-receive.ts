@@ -46,7 +46,7 @@ export interface XrcSharedReceiveQueue extends SharedReceiveQueue {
   readonly srqNumber: number
 }
 
-/** The answer of creations, with the driver's own attributes. */
+/** Results of creations, with the driver's own attributes. */
 type SrqMade = AnyValues & ReceiveQueueMade
 type XrcSrqMade = SrqMade & { readonly srqNum: number }
 

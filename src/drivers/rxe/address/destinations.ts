@@ -1,14 +1,16 @@
 /*
- * Destinations of datagrams of one queue pair (transport/types.ts, Send.FLOW): from the number of an address handle, or
- * from an address vector in the request, as providers without numbers write it, to a flow of the port.
+ * Destinations of datagrams of one queue pair (transport/types.ts, Send.FLOW): the flow of the port for the number of
+ * an address handle, or for an address vector in the request, which providers without such numbers write.
  *
- * The latter flows are opened with their first request and cached, a few for each queue pair; the least recently used
- * one is closed for another. A destination without a path is -1: the request fails (Linux: local QP operation error).
+ * Flows for address vectors are opened with their first request and cached, a few for each queue pair; the least
+ * recently used one is closed for another. A destination without a path is -1: the request fails (Linux: local QP
+ * operation error).
  *
  * A request that was fetched may wait for a window or the port, and its address handle may be destroyed or changed
- * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next one
- * only when the packets of the last one are committed or in the run being built. A run is committed at the latest at
- * the end of a turn of sending, and only then are flows closed that were released during the turn (`released`).
+ * before it is sent. So the queue pair keeps the flow of its last fetched request open: the engine fetches the next
+ * request only when the packets of the last one are committed or in the run being built. A run is committed at the
+ * latest at the end of a turn of sending, and only then are flows closed that were released during the turn
+ * (`released`).
  */
 import type { GidTable } from '../../../core/devices/gids.ts'
 import type { Port } from '../../../phy/port.ts'
@@ -18,7 +20,7 @@ import { type Address, flowAddress, noAddress, openPath, sourceOf } from './path
 
 /** The destination of an address handle. */
 export interface AddressHandle {
-  /** The number by which work requests name it, from 1 on. */
+  /** The number in work requests, from 1 on. */
   readonly number: number
   readonly pd: number
   /** The port's number of the flow. */

@@ -1,6 +1,6 @@
 /*
- * Identity of a soft device on this machine: the interface that has its address determines MAC and index; for an
- * address that no interface has, they are generated.
+ * Identity of a soft device on this machine: the interface that has its address determines MAC and index; if no
+ * interface has the address, they are generated.
  */
 import { readFileSync } from 'node:fs'
 import { networkInterfaces } from 'node:os'
@@ -11,7 +11,7 @@ import { type Identity, identify } from './identity.ts'
 
 const LOOPBACK = 'lo'
 
-/** The interface's index; 0 if there is none of this name. */
+/** The interface's index; 0 if no interface has this name. */
 const interfaceIndex = (name: string): number => {
   try {
     return Number(readFileSync(`/sys/class/net/${name}/ifindex`, 'utf8'))

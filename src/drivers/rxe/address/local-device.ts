@@ -1,5 +1,5 @@
 /*
- * A soft device as other devices of this process use it, which send to it without packets
+ * A soft device as seen by other devices of this process, which send to it without packets
  * (transport/loopback/slices.ts): its port's flows and receivers, and the rows of its QPNs.
  */
 import type { Port } from '../../../phy/port.ts'

@@ -16,7 +16,10 @@ export interface MulticastLimits {
   readonly memberships: number
 }
 
-/** Rows are those of the engine, or negative for queue pairs of core, which a full group of programs does not keep out. */
+/**
+ * Rows are those of the engine, or negative for queue pairs of core, which have room even in a group that is full of
+ * programs.
+ */
 export interface Groups {
   /** EINVAL for a GID that is no group, ENOMEM beyond the limits, EADDRNOTAVAIL if the network refuses the group. */
   attach(row: number, gid: Uint8Array, mlid: number): void
@@ -42,7 +45,7 @@ export const createGroups = (port: Pick<Port, 'joinGroup' | 'leaveGroup'>, limit
   /** By row: multicast LIDs by group. */
   const memberships = new Map<number, Map<string, Set<number>>>()
   let total = 0
-  /** The last look-up: runs of one flow come one after another. */
+  /** The last lookup: runs of one flow come one after another. */
   let lastGid: Uint8Array | undefined
   let lastRows = noMembers
 

@@ -11,7 +11,7 @@ import { isMappedIpv4, isSameAddress } from '../../../wire/address.ts'
 
 export type Address = RecordOf<typeof QpAddress>
 
-/** An address as it is stored: with the next hop's MAC address, if one was given. */
+/** A stored address: with the next hop's MAC address, if one was given. */
 export type StoredAddress = Address & { readonly dmac?: Uint8Array }
 
 /** The address that a QP without a path returns to a query: on Ethernet a path is global. */
@@ -27,7 +27,7 @@ export const noAddress: Address = {
   port: 0,
 }
 
-/** A copy of an address, for a caller that may change it. */
+/** A copy of an address that the caller may change. */
 export const copyAddress = ({
   dgid,
   flowLabel,

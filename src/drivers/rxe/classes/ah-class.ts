@@ -1,7 +1,7 @@
 /*
- * Class `ah` of the soft device: address handles, each a flow of the port and a number by which work requests name it
- * (R19; rxe's provider writes that number into its requests). Numbers are used in turn, so that a request that names a
- * destroyed handle finds none.
+ * Class `ah` of the soft device: address handles, each a flow of the port and a number for work requests (R19; rxe's
+ * provider writes that number into its requests). Numbers are used in turn, so that a request with the number of a
+ * destroyed handle finds no other handle.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import type { CallContext } from '../../../core/model.ts'

@@ -35,7 +35,7 @@ const limitEntries = (call: CallContext, cq: CqObject, cqe: number): void => {
     state.ring = { ...state.ring, capacity: torment.entriesOf(cq, cqe, state.ring.capacity) }
 }
 
-/** The answer once everything that was posted before the call is executed. */
+/** Returns the answer once everything that was posted before the call is executed. */
 const caughtUp = <T>(call: CallContext, answer: () => T): T | Promise<T> => {
   const checked = stateOf(call).catchUpAll(isInside(call.context))
   return checked === undefined ? answer() : checked.then(answer)

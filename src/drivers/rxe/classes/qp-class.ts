@@ -2,9 +2,9 @@
  * Queue pairs of the soft device: create, modify, query and destroy for all types, and a factory for the class of one
  * type (R9, R19, R22).
  *
- * spec/qp-states.ts says which attributes a transition needs and allows, a type's class which attributes it has, and
- * the engine executes. Here values are checked against the device's limits, address vectors become flows of the port,
- * and attributes that the engine does not keep are stored for `query`.
+ * spec/qp-states.ts has the attributes that a transition needs and allows, a type's class has the attributes of the
+ * type, and the engine executes. This file checks values against the device's limits, turns address vectors into flows
+ * of the port, and stores attributes that the engine does not keep, for `query`.
  */
 import { driverClass, withoutOptions } from '../../../core/devices/driver.ts'
 import { affiliate } from '../../../core/events/events.ts'
@@ -131,7 +131,7 @@ const createRings = (
 
 type Made = Out<AnyQp['methods']['create']> & { sendQueue?: MmapInfo; recvQueue?: MmapInfo }
 
-/** The results of a creation. Set by name: spreading costs more than everything else here. */
+/** The results of a creation. Set by name: spreading costs more than everything else in a creation. */
 const createReply = (
   { maxSendWr, maxRecvWr, maxRecvSge }: In<Methods['create']>['cap'],
   qpNum: number,
@@ -165,7 +165,7 @@ export const qpClass = (
   const createCall = `${cls.name}.create`
   const modifyCall = `${cls.name}.modify`
   const line = driverClass<AnyQp, QueuePair, typeof QpQueues>(
-    cls as unknown as AnyQp,
+    cls as AnyQp,
     {
       create(call, object, { pd, sendCq, recvCq, cap, flags, userHandle, asyncFd, srq }) {
         within(createCall, 'cap.maxSendWr', cap.maxSendWr, Limits.maxQpWr)
@@ -175,7 +175,7 @@ export const qpClass = (
         within(createCall, 'cap.maxInlineData', cap.maxInlineData, Limits.maxInline)
         const device = stateOf(call)
         const signalAll = ((flags ?? 0) & QpFlags.values.SQ_SIG_ALL) !== 0
-        // only the rings can fail; nothing after them does, so nothing has to be undone
+        // only allocating the rings can fail; nothing after it does, so nothing has to be undone
         const destinations =
           service === Service.UD
             ? createDestinations(device.ahs, device.port, call.device.ports[0].gids, pd.id, device.released)
@@ -292,7 +292,7 @@ export const qpClass = (
       destroy(call, object, args, core) {
         const device = stateOf(call)
         const { state } = object
-        // a process that has ended need not complete its sends
+        // the sends of a process that has ended need not complete
         if (call.why === 'call') device.catchUp(state.row)
         device.engine().destroy(state.row)
         device.failures.forget(state.row)

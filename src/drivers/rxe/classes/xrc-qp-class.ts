@@ -41,7 +41,7 @@ const xrcIniQpClass: DriverClass = {
 
 // ---- targets ----
 
-/** A target has no queues: nothing is ever posted here, and no program sees them. */
+/** A target has no queues: nothing is ever posted, and no program sees them. */
 const NO_RECEIVES = { ...emptyReceiveQueue, shared: true }
 
 const makeTarget = (device: RxeState, domain: Target['domain'], opener: QpObject): Target => {

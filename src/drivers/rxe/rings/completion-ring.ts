@@ -90,7 +90,7 @@ export const pushCompletion = (cq: CqRing, words: Uint32Array, now: () => number
     storeCount(ring, cq.completions)
     return true
   }
-  // each time: an index is the program's position, not how often it went around
+  // each time: an index is a position in the program's ring, and does not show how often it wrapped
   settle(cq)
   if (cq.outstanding >= ring.capacity) {
     cq.overrun = true

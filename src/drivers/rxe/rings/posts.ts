@@ -2,18 +2,18 @@
  * Finds newly posted work requests from the producer indices of the queues, in three kinds of scan.
  *
  * A device may have thousands of queue pairs of which few are busy, and each check of a ring costs two loads. So a
- * doorbell checks the queue pair that it names, a busy loop checks those that were used lately, and occasionally, and
- * before it sleeps, all of them. If the result of a call depends on what was posted before it, the call checks first
- * (`catchUp` in state.ts).
+ * doorbell checks its queue pair, a busy loop checks those that were used lately, and occasionally, and before it
+ * sleeps, all of them. If the result of a call depends on what was posted before it, the call checks first (`catchUp`
+ * in state.ts).
  *
- * A queue has new posts if its producer index differs from the one read last, by a scan or by the engine. The engine
- * fetches further requests by itself; if the scan did not know, an index that has gone once around a small ring would
- * look unchanged, and its request would wait for ever.
+ * A queue has new posts if its producer index differs from the index read last, by a scan or by the engine. The engine
+ * fetches further requests by itself; if the scan did not know that, an index that has wrapped once in a small ring
+ * would look unchanged, and its request would wait for ever.
  *
- * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the context. So
- * a scan passes nothing of a context with memory windows to the engine until every queue of the context was checked once
- * more: then everything that was posted before the new requests is found too. Queues with binds or invalidations come
- * first. Queues of other contexts are not checked, since they may be very many.
+ * A bind or an invalidation takes effect before any request that is posted after it on any queue pair of the context.
+ * So a scan passes nothing of a context with memory windows to the engine until every queue of the context was checked
+ * once more: then everything that was posted before the new requests is found too. Queues with binds or invalidations
+ * come first. Queues of other contexts are not checked, since they may be very many.
  */
 import type { Engine } from '../../../transport/engine.ts'
 import { largerCount } from '../../../transport/state.ts'
@@ -21,9 +21,9 @@ import { loadProducer } from './rings.ts'
 import { isWindowOperationPosted, NO_INDEX, type QpRings, type QueueOwner, type SendQueue } from './work-source.ts'
 
 /**
- * Queues to check: those that `look` named; those and the ones used lately; all. A loop checks all in slices, so that
- * the idle queue pairs of one program do not delay others: BEGIN begins a round with its first slice, CONTINUE checks
- * the next slice. Each round begins where the previous slice ended.
+ * Queues to check: those named by `look`; those and the ones used lately; all. A loop checks all in slices, so that the
+ * idle queue pairs of one program do not delay others: BEGIN begins a round with its first slice, CONTINUE checks the
+ * next slice. Each round begins where the previous slice ended.
  */
 export const Where = { CHANGED: 0, USED: 1, ALL: 2, BEGIN: 3, CONTINUE: 4 } as const
 export type Where = (typeof Where)[keyof typeof Where]
@@ -103,7 +103,7 @@ export const createPostScan = (
     return true
   }
 
-  /** Where the next slice begins, and how many rows of the round it and later ones have. */
+  /** Where the next slice begins, and how many rows of the round are left. */
   let cursor = 0
   let left = 0
 
@@ -134,7 +134,7 @@ export const createPostScan = (
     return found
   }
 
-  /** Only contexts with windows are asked for, so that the rows of others cost no memory. */
+  /** Only contexts with windows are recorded, so that the rows of others cost no memory. */
   const rowsOf = (owner: QueueOwner): Set<number> => {
     let rows = owned.get(owner)
     if (rows !== undefined) return rows

@@ -171,7 +171,7 @@ export const packedRings = (memory: MappedMemory, counted: { count: number }): R
   }
 }
 
-/** Rings for programs of this process, which find them by the offset in answers (`mmapInfo`). */
+/** Rings for programs of this process, which find them by the offset that calls return (`mmapInfo`). */
 export interface SlabRings extends RingMemory {
   /** Throws an Error if no ring lies there. */
   at(offset: bigint): RingRoom
@@ -179,7 +179,7 @@ export interface SlabRings extends RingMemory {
   stat(): { readonly rings: number; readonly bytes: number }
 }
 
-/** Distance of slabs in the offsets of answers: more than the headers of one slab. */
+/** Distance of slabs in the offsets that calls return: more than the headers of one slab. */
 const APART = 2 ** 20
 
 export const slabRings = (): SlabRings => {

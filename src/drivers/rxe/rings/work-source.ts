@@ -1,10 +1,10 @@
 /*
  * WQEs from rings: the program's send and receive queues as a WorkSource (transport/types.ts).
  *
- * A request of either layout is converted into the engine's words, and an invalid one into a refusal: unknown opcodes,
- * too many elements, impossible lengths. Two habits of Debian's provider are tolerated: a wrong total length in
- * requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag. An ATOMIC
- * WRITE has its 8 bytes where inline data is, whatever its flags.
+ * A request of either layout is converted into the engine's words, and an invalid request into a refusal: unknown
+ * opcodes, too many elements, impossible lengths. Two peculiarities of Debian's provider are tolerated: a wrong total
+ * length in requests of the ibv_wr_* calls (the elements are summed instead) and inline data without the inline flag.
+ * An ATOMIC WRITE has its 8 bytes where inline data is, whatever its flags.
  */
 
 import { type CauseName, codeOf } from '../../../spec/causes.ts'
@@ -51,7 +51,7 @@ export interface SendQueue {
   readonly maxInline: number
   /** The device's own index: never read back from the program. */
   retired: number
-  /** The program's index when it was read last, by a scan or because the engine found nothing more; or UNSEEN. */
+  /** The program's index when it was read last, by a scan or because the engine found no further request; or UNSEEN. */
   seen: number
 }
 
