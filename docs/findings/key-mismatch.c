@@ -6,9 +6,9 @@ int main(void)
     struct datagram_end one = {0}, other = {0};
     open_device();
     make_datagram_end(&one, QKEY);
-    make_datagram_end(&other, FAULT_OR(QKEY + 1, QKEY)); /* FAULT */
+    make_datagram_end(&other, FAULT_OR(QKEY + 1, QKEY));
     post_receive(&other.end, all_of(&other.end));
-    send_datagram(&one, &other, 64);
+    send_datagram(&one, &other, 64); /* FAULT */
     destroy_datagram_end(&one);
     destroy_datagram_end(&other);
     return ibv_close_device(context);

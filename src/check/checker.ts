@@ -11,6 +11,7 @@ import type { RequestWatcher } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
 import { createBuffers } from './buffers.ts'
 import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
+import { createDatagrams } from './datagrams.ts'
 import type { CheckedCall, CheckedFailure, RefusedAttempt } from './events.ts'
 import { KnownObject, KnownObjects, moment, type QpValues, stateOf } from './objects.ts'
 import { type RefusedPost, refusalOf } from './refused-post.ts'
@@ -29,7 +30,7 @@ const postStackOf = ({ failure, postStack }: CheckedFailure, own: KnownObject | 
   if (own?.qpn === undefined) return []
   const srq = own.uses.get('srq')
   const places: readonly (readonly [number, number])[] =
-    failure.what === 'send'
+    failure.what === 'send' || failure.cause.id === 'DATAGRAM_TOO_LONG'
       ? [
           [PostQueue.SEND, own.qpn],
           [PostQueue.BATCH, own.qpn],
@@ -72,7 +73,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 }
 
 /** Topics with files of their own. */
-const topics: readonly ((world: World) => Topic)[] = [createBuffers]
+const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams]
 
 export class Checker {
   /** What happens to requests. */
@@ -271,6 +272,8 @@ export class Checker {
     if (own !== undefined && what !== 'drop' && what !== 'flush') own.failure ??= failure
     const told = findingOfCause(cause.id)
     if (told === undefined || what === 'flush') return
+    // A finding of the sender's request, if that is here.
+    if (cause.id === 'QKEY_DIFFERS' && this.#objects.hasQpn(Number(cause.args.source))) return
     // An event of a queue pair repeats what its CQ reports, or a request of its peer if that is here.
     const isTold = cause.id === 'COMPLETION_LOST' || (own !== undefined && this.#peerDeviceOf(own) !== undefined)
     if (what === 'event' && isTold) return

@@ -215,6 +215,12 @@ export class KnownObjects {
     return this.#byNumber.get(`${device} qp ${qpn}`)
   }
 
+  /** Whether any device has a queue pair of this number. */
+  hasQpn(qpn: number): boolean {
+    for (const object of this.#live.values()) if (object.qpn === qpn) return true
+    return false
+  }
+
   /** A region by either key; the low byte counts. */
   region(device: number, key: number): KnownObject | undefined {
     return this.#byNumber.get(`${device} key ${key >>> 0}`)

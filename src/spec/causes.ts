@@ -56,6 +56,11 @@ const table = {
     fails: ['LOC_QP_OP_ERR'],
     text: 'the protection domain has no such address handle',
   },
+  DATAGRAM_TOO_LONG: {
+    code: 0x10a,
+    fails: [],
+    text: 'a datagram of {length} bytes is longer than the path MTU, {mtu}, and is not sent',
+  },
   REFUSED: { code: 0x10f, fails: ['LOC_QP_OP_ERR', 'LOC_LEN_ERR'], text: 'the queue pair does not accept it' },
 
   // ---- 0x2..: local memory: the scatter/gather elements of a send or receive request ----

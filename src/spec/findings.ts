@@ -362,9 +362,9 @@ const table = {
   'request-length': {
     severity: 'error',
     title: 'the work request has a length that its operation does not allow',
-    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); inline data has at most max_inline_data.',
+    why: 'A message has at most 2^31 bytes, an atomic 8 (IBA 9.4); a longer datagram than the path MTU is not sent, and completes all the same (C10-93.1.1); inline data has at most max_inline_data.',
     advice: 'check the lengths of the scatter/gather elements',
-    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH'],
+    causes: ['MESSAGE_TOO_LONG', 'INLINE_TOO_LONG', 'ATOMIC_LENGTH', 'DATAGRAM_TOO_LONG'],
   },
   'receive-too-short': {
     severity: 'error',

@@ -47,6 +47,8 @@ export interface WorkRequest {
   readonly remote: RemoteRange | undefined
   /** Of a datagram: where it goes. */
   readonly destQpn: number | undefined
+  /** Of a datagram with an address handle. `qkey`: as in the request, 32 bits. */
+  readonly destination?: { readonly gid: Uint8Array; readonly qkey: number } | undefined
 }
 
 /** A completion, written or lost. */

@@ -95,6 +95,9 @@ describe('a sender of datagrams', () => {
     t.post({ id: 1, opcode: SEND, ...to(0x22), ...sge(0, MTU + 1) }, { id: 2, opcode: SEND, ...to(0x22) })
     assert.deepEqual(t.sent(), ['UD_SEND_ONLY to 34 key 55 from 17 @0 flow 3 [0]'])
     assert.deepEqual(t.completions(), [`1 0 ${MTU + 1}`, '2 0 0'])
+    assert.deepEqual(t.node.reported.map(causeText), [
+      `a datagram of ${MTU + 1} bytes is longer than the path MTU, ${MTU}, and is not sent`,
+    ])
   })
   it('supports neither WRITE nor READ, and needs an address handle: error, flush, SQE', () => {
     for (const wrong of [{ opcode: RDMA_WRITE }, { opcode: RDMA_READ }, { opcode: SEND, refused: 2 }]) {

@@ -90,14 +90,21 @@ const remoteBytes = (opcode: number, words: Uint32Array, at: number): number => 
   return opcode === ATOMIC_CMP_AND_SWP || opcode === ATOMIC_FETCH_AND_ADD ? 8 : words[at + Send.LENGTH]
 }
 
+/** The destination of the datagram at `words[at]` (`Send`). */
+const destinationOf = (ahs: RxeState['ahs'], words: Uint32Array, at: number): WorkRequest['destination'] => {
+  for (const { flow, address } of ahs.values())
+    if (flow === words[at + Send.FLOW]) return { gid: address.dgid, qkey: words[at + Send.QKEY] }
+  return undefined
+}
+
 /** The send request at `words[at]` (`Send`). */
-const sendRequest = (feed: QpFeed, time: number, words: Uint32Array, at: number): WorkRequest => {
+const sendRequest = ({ ahs, now }: RxeState, feed: QpFeed, words: Uint32Array, at: number): WorkRequest => {
   const { qp, isDatagram, signalAll, count } = feed
   const opcode = words[at + Send.OPCODE]
   const flags = words[at + Send.FLAGS]
   return {
     id: ++lastId,
-    time,
+    time: now(),
     owner: qp.id,
     queue: PostQueue.SEND,
     number: qp.state.qpn,
@@ -117,6 +124,7 @@ const sendRequest = (feed: QpFeed, time: number, words: Uint32Array, at: number)
             rkey: words[at + Send.RKEY],
           },
     destQpn: isDatagram ? words[at + Send.DEST_QPN] & 0xff_ffff : undefined,
+    ...(isDatagram && { destination: destinationOf(ahs, words, at) }),
   }
 }
 
@@ -263,7 +271,7 @@ export const watchRequests = (
     if (feed === undefined || (feed.next !== -1 && feed.next !== index)) return true
     feed.next = (index + 1) >>> 0
     for (const cq of feed.cqs) lookAtCq(cq)
-    const request = sendRequest(feed, state.now(), into, at)
+    const request = sendRequest(state, feed, into, at)
     feed.count++
     feed.open.push(request)
     if (messages.has(request.opcode) && request.destQpn !== MULTICAST_QPN) {

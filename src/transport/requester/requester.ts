@@ -5,6 +5,7 @@
  * timeout the same steps run again from the oldest unacknowledged PSN, also in the middle of a message.
  * transport/completer/completer.ts handles the responses.
  */
+import { because } from '../../spec/causes.ts'
 import { QpState } from '../../spec/enums.ts'
 import { ICRC_BYTES } from '../../spec/wire/headers.ts'
 import { headerAt, OP_IMM, OP_INV, opcodeFlags, opcodeHeaderBytes } from '../../spec/wire/opcodes.ts'
@@ -12,7 +13,7 @@ import { reliableService, Service, serviceBits } from '../../spec/wire/services.
 import { ackTimeouts, KindFlags, SendFlags, SendKind, WcStatus } from '../../spec/work.ts'
 import { BTH_ACKREQ, BTH_PAD_SHIFT, BTH_SOLICITED } from '../../wire/bth.ts'
 import { putIeth, putImmediate, putReth } from '../../wire/extensions.ts'
-import { keptCause } from '../causes.ts'
+import { addressOf, keptCause } from '../causes.ts'
 import { completeOldest, failOldest, onDrained } from '../completer/completion.ts'
 import { putDatagramHeader } from '../datagram.ts'
 import { DmaResult, flushDma, gather } from '../dma.ts'
@@ -215,6 +216,9 @@ const sendMessage = (s: EngineState, row: number, request: number): number => {
   const room = (w[base + QP.REQ_CWND] < s.shares.limit ? w[base + QP.REQ_CWND] : s.shares.limit) - out
   if (isDatagram(w, base) && psns > 1) {
     // C10-93.1.1: sends nothing, which is not an error.
+    const cause = because('DATAGRAM_TOO_LONG', { length: p[request + WQE.WR + Send.LENGTH], mtu })
+    const wr = request + WQE.WR
+    s.env.causes?.dropped(row, cause, addressOf(p[wr + Send.ID_HI], p[wr + Send.ID_LO]))
     w[base + QP.REQ_CURRENT] = p[request + WQE.NEXT]
     return SENT_SOME
   }

@@ -187,6 +187,7 @@ const raises: Readonly<Record<CauseName, Raise>> = {
   INLINE_TOO_LONG: sends(() => ({ inline: new Uint8Array(8), claimed: 4096 })),
   ATOMIC_LENGTH: scripted('ATOMIC_LENGTH'),
   NO_ADDRESS_HANDLE: datagram,
+  DATAGRAM_TOO_LONG: script(t => t.post({ id: 1, opcode: SEND, ...sge(0, 2000) }), {}, { service: Service.UD }),
   REFUSED: scripted('REFUSED'),
 
   LKEY_UNKNOWN: lkey(() => ({ key: 5 })),

@@ -1,0 +1,67 @@
+/*
+ * Datagrams that nobody accepts, by scripts: the receiver is compared with the request when it is posted.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Checker } from '../../src/check/checker.ts'
+import { QpState } from '../../src/spec/enums.ts'
+import type { Finding } from '../../src/spec/findings.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
+
+const { INIT, RTR, RTS, ERR } = QpState.values
+const GID = new Uint8Array(16).fill(7)
+const QKEY = 0x1111
+
+/** A sender, QP 0x11, and perhaps a receiver, QP 0x22; and the findings when `sent` goes to it. */
+const found = (receiver: { readonly class?: string; readonly state?: number; readonly gone?: boolean } | undefined, sent: number, gid = GID) => {
+  const findings: Finding[] = []
+  const checker = new Checker(
+    at => (at[0] === 7 ? 0 : undefined),
+    finding => findings.push(finding),
+  )
+  const call = (id: number, name: string, method: string, args: object, out: object = {}): void =>
+    checker.called({
+      ...{ time: 0, device: 'rxe0', deviceNumber: 0, context: 0, program: undefined, class: name, method, why: 'call' },
+      object: { id, handle: id, class: { name } },
+      args: args as Record<string, unknown>,
+      out: out as Record<string, unknown>,
+      stack: [],
+    })
+  const create = (id: number, name: string, qpNum: number): void => {
+    call(id, name, 'create', { cap: { maxSendWr: 1, maxRecvWr: 1 } }, { qpNum })
+    call(id, name, 'modify', { state: INIT, qkey: QKEY })
+  }
+  create(1, 'ud_qp', 0x11)
+  if (receiver !== undefined) {
+    const { class: name = 'ud_qp', state = RTR, gone = false } = receiver
+    create(2, name, 0x22)
+    call(2, name, 'modify', { state })
+    if (gone) call(2, name, 'destroy', {})
+  }
+  checker.requests.posted({
+    ...{ id: 1, time: 0, owner: 1, queue: PostQueue.SEND, number: 0x11, index: 0, wrId: 5n, flags: 0, length: 8 },
+    opcode: WrOpcode.values.SEND,
+    isSignaled: true,
+    elements: [],
+    remote: undefined,
+    destQpn: 0x22,
+    destination: { gid, qkey: sent },
+  })
+  return findings.map(({ id, severity }) => `${id} ${severity}`)
+}
+
+test('a datagram to a receiver that accepts it is no finding', () => {
+  assert.deepEqual(found({}, QKEY), [])
+  assert.deepEqual(found({ state: RTS }, 0x8000_0000), [], 'the Q_Key of the sending queue pair')
+  assert.deepEqual(found(undefined, QKEY, new Uint8Array(16)), [], 'of a device elsewhere')
+})
+
+test('a datagram that the receiver drops is a finding, with its reason', () => {
+  assert.deepEqual(found({}, QKEY + 1), ['key-mismatch error'])
+  assert.deepEqual(found(undefined, QKEY), ['no-peer-qp error'])
+  assert.deepEqual(found({ gone: true }, QKEY), ['no-peer-qp warning'])
+  assert.deepEqual(found({ class: 'rc_qp' }, QKEY), ['service-mismatch error'])
+  assert.deepEqual(found({ state: INIT }, QKEY), ['peer-not-ready warning'])
+  assert.deepEqual(found({ state: ERR }, QKEY), ['peer-in-error warning'])
+})
