@@ -36,7 +36,7 @@ const FOLDERS: Readonly<Record<string, Folder>> = {
   mad: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   ip: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   phy: { floor: 2, imports: ['spec', 'wire', 'host'], node: 'all', timeless: true },
-  check: { floor: 2, imports: ['spec'], node: [], timeless: true },
+  check: { floor: 2, imports: ['spec', 'wire'], node: [], timeless: true },
   trace: { floor: 2, imports: ['spec', 'wire', 'uapi'], node: [], timeless: true },
   drivers: { floor: 3, imports: BELOW_DRIVERS, node: 'all', separate: true },
   clients: { floor: 3, imports: BELOW_DRIVERS, node: 'all' },

@@ -3,6 +3,7 @@
  */
 import { Mtu, QpState } from '../spec/enums.ts'
 import type { FindingId } from '../spec/findings.ts'
+import { addressText } from '../wire/address.ts'
 import { type KnownObject, stateOf, typeOf } from './objects.ts'
 
 const { RESET, INIT, RTR, RTS, SQE, ERR } = QpState.values
@@ -84,6 +85,8 @@ const rows: readonly (readonly [
   ['min_rnr_timer', ({ qp }) => text(qp.minRnrTimer)],
   ['qp_access_flags', ({ qp }) => hex(qp.accessFlags)],
   ['sgid_index', ({ qp }) => text(qp.address?.sgidIndex)],
+  ['dgid', ({ qp }) => qp.address && addressText(qp.address.dgid)],
+  ['pkey_index', ({ qp }) => text(qp.pkeyIndex)],
 ]
 
 const UNKNOWN = '-'

@@ -14,7 +14,11 @@ const GID = new Uint8Array(16).fill(7)
 const QKEY = 0x1111
 
 /** A sender, QP 0x11, and perhaps a receiver, QP 0x22; and the findings when `sent` goes to it. */
-const found = (receiver: { readonly class?: string; readonly state?: number; readonly gone?: boolean } | undefined, sent: number, gid = GID) => {
+const found = (
+  receiver: { readonly class?: string; readonly state?: number; readonly gone?: boolean } | undefined,
+  sent: number,
+  gid = GID,
+) => {
   const findings: Finding[] = []
   const checker = new Checker(
     at => (at[0] === 7 ? 0 : undefined),
