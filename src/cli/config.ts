@@ -3,7 +3,7 @@
  * those of a running daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
-import { isSeed, SEED_RANGE } from '../spec/torment.ts'
+import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/torment.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
 import { UsageError } from './fail.ts'
@@ -17,7 +17,7 @@ export interface ConfigOptions {
   readonly path?: string
   readonly ignoreMemlock?: boolean
   readonly check?: boolean
-  /** A seed. */
+  /** SEED or SEED:COUNT. */
   readonly torment?: string
 }
 
@@ -29,7 +29,8 @@ export interface WantedConfig {
   readonly path?: Path
   readonly ignoreMemlock?: boolean
   readonly check?: boolean
-  readonly torment?: number
+  /** Canonical. */
+  readonly torment?: string
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
@@ -38,11 +39,21 @@ const parseOne = <T extends string>(name: string, known: readonly T[], text: str
   return found
 }
 
-/** A seed of `option`. Throws an Error with a message. */
-export const parseSeed = (option: string, text: string): number => {
-  const seed = /^[0-9]+$/.test(text) ? Number(text) : Number.NaN
-  if (!isSeed(seed)) throw new Error(`${option} "${text}": a seed is ${SEED_RANGE}`)
-  return seed
+/** The setting of `--torment`. Throws an Error with a message. */
+export const parseTorment = (text: string): TormentSetting => {
+  const setting = readTorment(text)
+  if (setting === undefined)
+    throw new Error(
+      `--torment "${text}": a seed is ${SEED_RANGE}; SEED:COUNT makes only the first COUNT decisions of the seed`,
+    )
+  return setting
+}
+
+/** A number of `option`, from 1 to `most`. Throws an Error with a message. */
+export const parseCount = (option: string, text: string, most: number): number => {
+  const count = /^\d{1,15}$/.test(text) ? Number(text) : 0
+  if (count < 1 || count > most) throw new Error(`${option} "${text}": give an integer from 1 to ${most}`)
+  return count
 }
 
 /** All rules in canonical form. Throws an Error with a message. The parser is imported only when needed. */
@@ -79,7 +90,7 @@ export const wantedConfig = ({
       ...(path !== undefined && { path: parseOne('path', paths, path) }),
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
-      ...(torment !== undefined && { torment: parseSeed('--torment', torment) }),
+      ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
     }
   })
 
@@ -118,7 +129,7 @@ export const configArguments = ({
   ...(path === undefined ? [] : ['--path', path]),
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
   ...(check ? ['--check'] : []),
-  ...(torment === undefined ? [] : ['--torment', String(torment)]),
+  ...(torment === undefined ? [] : ['--torment', torment]),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')

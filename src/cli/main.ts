@@ -31,7 +31,7 @@ const withConfig = (command: Command): Command =>
     .option(FAULT, FAULT_HELP, collect)
     .option(LINK, LINK_HELP)
     .option(PATH, PATH_HELP)
-    .option('--torment <seed>', 'let the devices do what the specification allows and hardware rarely does')
+    .option('--torment <seed[:count]>', 'let the devices do what the specification allows and hardware rarely does')
     .option('--ignore-memlock', 'let programs register more memory than RLIMIT_MEMLOCK (ulimit -l)')
 
 /** `program`: name of the argument, in square brackets if it is optional. */
@@ -108,6 +108,11 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--notes', 'print notes too, not only warnings and errors')
       .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
       .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
+      .option(
+        '--torment-search <n>',
+        'run the program with N seeds of --torment, and print the shortest run that fails',
+      )
+      .option('--time-limit <seconds>', 'with --torment-search: a run that takes longer fails (default: 60)')
       .option('--explain [id]', 'explain a finding, or list all, and run nothing')
       .addHelpText(
         'after',
@@ -115,12 +120,17 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           'userdma check -- ./my-test',
           "userdma check -- sh -c './server & ./client localhost; wait'",
           'userdma check --fail-on warning --suppressions rdma.supp --sarif findings.sarif -- ./my-test',
+          'userdma check --torment-search 100 -- ./my-test',
           'userdma check --explain stale-rkey',
         ),
       )
       .action(async (name, args, options, command) => {
+        const { tormentSearch } = options
         if (options.explain !== undefined) (await import('./commands/explain.ts')).explainFinding(options.explain)
         else if (name === undefined) command.error("error: missing required argument 'program'")
+        else if (tormentSearch !== undefined)
+          await (await import('./commands/torment-search.ts')).tormentSearch(name, args, options)
+        else if (options.timeLimit !== undefined) command.error('error: --time-limit is for --torment-search')
         else await (await import('./commands/check.ts')).check(name, args, options)
       })
   },

@@ -29,6 +29,7 @@ import { sourceAddress } from '../host/net/route.ts'
 import { accept, close, listen } from '../host/net/sockets.ts'
 import { secureRandom } from '../host/random.ts'
 import { ParkedPage } from '../spec/session.ts'
+import { readTorment } from '../spec/torment.ts'
 import type { DaemonConfig } from '../uapi/tool.ts'
 import { createCheckDesk } from './check.ts'
 import { createContainment } from './containment.ts'
@@ -187,7 +188,8 @@ export const startDaemon = async ({
   const clientTimers: Pollable = { poll: now => clients.onTimeout(now), nextTimeout: () => clients.nextTimeout() }
   const thresholds: Pollable = { poll: now => expire(core, now), nextTimeout: () => nextDue(core) }
   const polled = [thresholds, clientTimers]
-  const torment = config.torment === undefined ? undefined : createTorment(config.torment, mapArena(PIECE_BYTES))
+  const setting = config.torment === undefined ? undefined : readTorment(config.torment)
+  const torment = setting && createTorment(setting, mapArena(PIECE_BYTES))
   const devices = createDevices(core, network, interfaces, polled, woken, parts.createRxeDevice, torment)
   let startedLoop: Loop | undefined
   let listening: number

@@ -65,3 +65,20 @@ export const SEED_RANGE = `an integer from 0 to ${MAX_SEED}`
 /** Whether a value is a seed. */
 export const isSeed = (value: unknown): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MAX_SEED
+
+/** The setting of `--torment`: SEED, or SEED:COUNT. */
+export interface TormentSetting {
+  readonly seed: number
+  /** How many decisions are made, then the devices are as usual; Infinity: no limit. */
+  readonly most: number
+}
+
+export const tormentText = ({ seed, most }: TormentSetting): string =>
+  most === Number.POSITIVE_INFINITY ? String(seed) : `${seed}:${most}`
+
+/** Undefined for a text that is none. */
+export const readTorment = (text: string): TormentSetting | undefined => {
+  const [, seed, most] = /^(\d{1,10})(?::(\d{1,15}))?$/.exec(text) ?? []
+  if (seed === undefined || !isSeed(Number(seed))) return undefined
+  return { seed: Number(seed), most: most === undefined ? Number.POSITIVE_INFINITY : Number(most) }
+}

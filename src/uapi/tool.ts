@@ -49,8 +49,8 @@ export interface DaemonConfig {
   readonly ignoreMemlock?: boolean
   /** Programs are checked: tools may subscribe to findings. */
   readonly check?: boolean
-  /** Seed of what the devices do of all that the specification allows (spec/torment.ts); absent: the usual. */
-  readonly torment?: number
+  /** What the devices do of all that the specification allows: SEED or SEED:COUNT (spec/torment.ts). Default: the usual. */
+  readonly torment?: string
 }
 
 export type ToolRequest =

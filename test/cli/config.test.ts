@@ -25,11 +25,11 @@ describe('the configuration from --device, --link, --path and --fault', () => {
   })
 
   it('survives it with path=packets, torment and without a memory limit', async () => {
-    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0' }))
+    const wanted = fullConfig(await wantedConfig({ path: 'packets', ignoreMemlock: true, torment: '0:12' }))
     assert.equal(wanted.path, 'packets')
     assert.equal(wanted.ignoreMemlock, true)
-    assert.deepEqual(configArguments(wanted).slice(-5), ['--path', 'packets', '--ignore-memlock', '--torment', '0'])
-    assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0, not 8')
+    assert.deepEqual(configArguments(wanted).slice(-5), ['--path', 'packets', '--ignore-memlock', '--torment', '0:12'])
+    assert.equal(await difference(await wantedConfig({ torment: '8' }), wanted), 'has --torment 0:12, not 8')
     assert.equal(await difference(await wantedConfig({ path: 'direct' }), wanted), 'has path packets, not direct')
   })
 
@@ -44,8 +44,9 @@ describe('the configuration from --device, --link, --path and --fault', () => {
     [{ fault: ['drop=2'] }, /"2" is not a share from 0 to 1/],
     [{ path: 'wire' }, /^path "wire" is not one of direct, packets$/],
     [{ link: 'tcp' }, /^link "tcp" is not one of memory, udp, udp-plain, dgram$/],
-    [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295$/],
-    [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295$/],
+    [{ torment: 'often' }, /^--torment "often": a seed is an integer from 0 to 4294967295; SEED:COUNT makes only/],
+    [{ torment: '4294967296' }, /^--torment "4294967296": a seed is an integer from 0 to 4294967295;/],
+    [{ torment: '7:' }, /^--torment "7:": a seed is/],
     [{ torment: '-1' }, /^--torment "-1": a seed is/],
   ]
   for (const [options, message] of wrong)

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
-import { findingText } from '../../trace/findings.ts'
+import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
 import { findingJson, sarifLog } from '../check/report.ts'
 import { parseSuppressions, suppressionOf } from '../check/suppressions.ts'
@@ -27,7 +27,7 @@ export interface CheckOptions extends JoinOptions {
 }
 
 /** EX_DATAERR of sysexits.h. */
-const FOUND = 65
+export const FOUND = 65
 
 const severityOf = (text: string): Severity => {
   const found = severities.find(one => one === text)
@@ -47,24 +47,37 @@ const readSuppressions = (paths: readonly string[]) => {
 
 const plural = (count: number, word: string): string => `${count} ${word}${count === 1 ? '' : 's'}`
 
+/** What becomes of a finding. `fail`: it is shown, and decides the exit status. */
+export const findingJudge = (
+  { failOn: text = 'error', suppressions: paths = [], notes }: CheckOptions,
+  symbols: Symbols,
+) => {
+  const failOn = severityOf(text)
+  const suppressions = readSuppressions(paths)
+  return (finding: Finding): 'hide' | 'suppress' | 'show' | 'fail' => {
+    if (finding.severity === 'note' && !notes && failOn !== 'note') return 'hide'
+    const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
+    if (suppressionOf(suppressions, finding.id, frames) !== undefined) return 'suppress'
+    return rank(finding.severity) >= rank(failOn) ? 'fail' : 'show'
+  }
+}
+
 export const check = async (program: string, args: readonly string[], options: CheckOptions): Promise<void> => {
   checkProgram(program, args)
   shimLibrary()
-  const failOn = severityOf(options.failOn ?? 'error')
-  const suppressions = readSuppressions(options.suppressions ?? [])
+  const symbols = createSymbols()
+  const judge = findingJudge(options, symbols)
   const output = openOutput(options.output)
   const sarif = options.sarif === undefined ? undefined : openOutput(options.sarif)
   const print = output.write
-  const symbols = createSymbols()
   const shown: Finding[] = []
   let suppressed = 0
+  let isFound = false
   const onFinding = (finding: Finding): void => {
-    if (finding.severity === 'note' && !options.notes && failOn !== 'note') return
-    const frames = finding.moments.flatMap(({ stack }) => symbols.framesOf(stack))
-    if (suppressionOf(suppressions, finding.id, frames) !== undefined) {
-      suppressed++
-      return
-    }
+    const verdict = judge(finding)
+    if (verdict === 'suppress') suppressed++
+    if (verdict === 'suppress' || verdict === 'hide') return
+    isFound ||= verdict === 'fail'
     shown.push(finding)
     if (!options.json) print(`${findingText(finding, symbols)}\n`)
   }
@@ -86,7 +99,6 @@ export const check = async (program: string, args: readonly string[], options: C
   } finally {
     await joined.leave()
   }
-  const isFound = shown.some(({ severity }) => rank(severity) >= rank(failOn))
   const isIncomplete = output.failed || sarif?.failed === true
   process.exitCode = isFound ? FOUND : isIncomplete ? status || 1 : status
 }

@@ -350,7 +350,8 @@ export const createNetwork = (options: NetworkOptions = {}): Network => {
     link === 'memory',
     clients,
   )
-  const torment = seed === undefined ? undefined : createTorment(seed, plainArena(PIECE_BYTES))
+  const torment =
+    seed === undefined ? undefined : createTorment({ seed, most: Number.POSITIVE_INFINITY }, plainArena(PIECE_BYTES))
   let rules = faultRules(fault)
 
   const observed = observe(core, attached)

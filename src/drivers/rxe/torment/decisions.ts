@@ -5,7 +5,7 @@
  * on its own requests, not on when those of others come.
  */
 import { createRandom, hashOf } from '../../../phy/faults/random.ts'
-import { type TormentDecision, type TormentKind, tormentKinds } from '../../../spec/torment.ts'
+import { type TormentDecision, type TormentKind, type TormentSetting, tormentKinds } from '../../../spec/torment.ts'
 
 /** Shares of the opportunities that a kind takes, one of which a seed chooses for each kind. */
 const SHARES = [0, 0, 1 / 16, 1 / 4, 1 / 2, 1]
@@ -19,6 +19,8 @@ export interface Decisions {
   readonly seed: number
   /** Decisions so far. */
   readonly count: number
+  /** No more decisions are made. */
+  readonly isOver: boolean
   /** The share of the opportunities that this kind takes with this seed, 0 to 1. */
   share(kind: TormentKind): number
   /** The sequence of a kind for one object: `key` is its identity, such as its QPN. */
@@ -41,7 +43,7 @@ export interface Sequence {
   wait(): number
 }
 
-export const createDecisions = (seed: number): Decisions => {
+export const createDecisions = ({ seed, most }: TormentSetting): Decisions => {
   const profile = createRandom(seed ^ hashOf('profile'))
   const longest = WAITS[profile() % WAITS.length]
   const shares = new Map(tormentKinds.map(kind => [kind, SHARES[profile() % SHARES.length]]))
@@ -55,7 +57,7 @@ export const createDecisions = (seed: number): Decisions => {
     const share = (shares.get(kind) as number) * WORDS
     let waits = 0
     return {
-      acts: () => share > 0 && random() < share,
+      acts: () => share > 0 && random() < share && count < most,
       below: below => random() % below,
       wait: () => {
         const most = Math.max(longest / (1 + waits++ / HALVING), 2)
@@ -69,6 +71,9 @@ export const createDecisions = (seed: number): Decisions => {
     seed,
     get count() {
       return count
+    },
+    get isOver() {
+      return count >= most
     },
     share: kind => shares.get(kind) ?? 0,
     sequence(kind, device, key) {

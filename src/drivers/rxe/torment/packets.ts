@@ -3,7 +3,7 @@
  * what a reliable connection repairs. Services without acknowledgements are left alone: their messages would be lost,
  * which is allowed too, but programs that tolerate it are rare.
  */
-import { withFaults } from '../../../phy/faults/layer.ts'
+import { type FaultPort, withFaults } from '../../../phy/faults/layer.ts'
 import { parseFaults } from '../../../phy/faults/rules.ts'
 import type { Port } from '../../../phy/port.ts'
 import { opcodeByNumber } from '../../../spec/wire/opcodes.ts'
@@ -14,10 +14,13 @@ import type { Decisions } from './decisions.ts'
 const TWICE = 0.1
 const OVERTAKEN = 0.05
 
-/** The port with the layer, or the port itself if the seed does not use the kind. */
-export const withPacketTorment = (port: Port, device: string, decisions: Decisions): Port => {
+/**
+ * The port with the layer; undefined if the seed does not use the kind. `setFaults([])` ends it; a burst of packets may
+ * have some decisions more.
+ */
+export const withPacketTorment = (port: Port, device: string, decisions: Decisions): FaultPort | undefined => {
   const share = decisions.share('packet')
-  if (share === 0) return port
+  if (share === 0 || decisions.isOver) return undefined
   const rules = parseFaults(
     `opcode=RC_*+XRC_*,dup=${TWICE * share},reorder=${OVERTAKEN * share},seed=${decisions.seed}`,
   )

@@ -10,7 +10,9 @@
 import { addHook } from '../../../core/devices/registry.ts'
 import { completed } from '../../../core/events/events.ts'
 import type { Affiliation, Device } from '../../../core/model.ts'
+import type { FaultPort } from '../../../phy/faults/layer.ts'
 import type { Port } from '../../../phy/port.ts'
+import type { TormentSetting } from '../../../spec/torment.ts'
 import type { Engine } from '../../../transport/engine.ts'
 import type { Completions, Environment, Memory } from '../../../transport/types.ts'
 import type { Arena } from '../../../wire/arena.ts'
@@ -103,14 +105,16 @@ const createDoorbells = (device: Device<RxeState>, decisions: Decisions, isCalm:
 export const PIECE_BYTES = 0x1_0000
 
 /** `scratch`: PIECE_BYTES that native code can read, if there is native code. */
-export const createTorment = (seed: number, scratch: Arena): Torment => {
-  const decisions = createDecisions(seed)
+export const createTorment = (setting: TormentSetting, scratch: Arena): Torment => {
+  const decisions = createDecisions(setting)
   const parts = new Set<Part>()
+  const layers: FaultPort[] = []
   let calm = 0
   const isCalm = (): boolean => calm > 0
 
   const pollAll = (now: number): boolean => {
     let worked = false
+    if (decisions.isOver) for (const layer of layers.splice(0)) layer.setFaults([])
     // bytes first: completions show them
     for (const { pieces } of parts) worked = pieces.poll(now) || worked
     for (const { completions } of parts) worked = completions.poll(now) || worked
@@ -142,7 +146,11 @@ export const createTorment = (seed: number, scratch: Arena): Torment => {
 
   return {
     decisions,
-    port: (port, device) => withPacketTorment(port, device, decisions),
+    port(port, device) {
+      const layer = withPacketTorment(port, device, decisions)
+      if (layer !== undefined) layers.push(layer)
+      return layer ?? port
+    },
     attach(device, memory, completionsWith) {
       const { state, name } = device
       const { now } = state
@@ -197,7 +205,7 @@ export const createTorment = (seed: number, scratch: Arena): Torment => {
           Math.min(pieces.nextTimeout(), completions.nextTimeout(), responder.nextTimeout(), doorbells.nextTimeout()),
         entriesOf({ handle }, wanted, capacity) {
           const entries = Math.max(wanted, 1)
-          if (decisions.share('limit') === 0 || entries >= capacity) return capacity
+          if (decisions.share('limit') === 0 || decisions.isOver || entries >= capacity) return capacity
           decisions.note('limit', name, () => `CQ ${handle} has ${entries} entries, not ${capacity}`)
           return entries
         },

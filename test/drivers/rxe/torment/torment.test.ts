@@ -11,7 +11,7 @@ import { Cq } from '../../../../src/spec/classes/cq.ts'
 import { Mr } from '../../../../src/spec/classes/mr.ts'
 import { RcQp } from '../../../../src/spec/classes/rc_qp.ts'
 import type { TormentDecision, TormentKind } from '../../../../src/spec/torment.ts'
-import { plainArena } from '../../../../src/wire/arena.ts'
+import { type Arena, plainArena } from '../../../../src/wire/arena.ts'
 import { assertNothingLeft, join, machine, makeChannel, makeCq, makeQp, program, register } from '../machine.ts'
 import { completions, type End, end, exchange, pairOn, pattern, piece } from '../pair.ts'
 import { pollAll, postReceive, postSend, type SendRequest, Wr } from '../provider.ts'
@@ -19,8 +19,11 @@ import { pollAll, postReceive, postSend, type SendRequest, Wr } from '../provide
 const SEEDS = 30
 const PATHS: readonly Path[] = ['direct', 'packets']
 
+const tormentOf = (seed: number, scratch: Arena, most = Number.POSITIVE_INFINITY) =>
+  createTorment({ seed, most }, scratch)
+
 const tormented = (seed: number, path: Path) => {
-  const torment = createTorment(seed, plainArena(4096))
+  const torment = tormentOf(seed, plainArena(4096))
   return { torment, ...pairOn(machine(2, '', path, undefined, torment)) }
 }
 
@@ -201,7 +204,7 @@ for (const path of PATHS)
 describe('completion events', () => {
   /** B waits for events of its CQ as a correct program does: arm, poll, wait. Returns how many had an empty CQ. */
   const receiveByEvents = (seed: number, count: number): number => {
-    const torment = createTorment(seed, plainArena(4096))
+    const torment = tormentOf(seed, plainArena(4096))
     const m = machine(2, '', 'direct', undefined, torment)
     const a = end(m, 0)
     const p = program(m, 1)
@@ -252,6 +255,23 @@ describe('a seed', () => {
     assert.ok(seeds.some(seed => decisionsOf(seed).length > 10))
     for (const seed of seeds) assert.deepEqual(decisionsOf(seed), decisionsOf(seed))
   })
+  it('makes only its first decisions if a number is given', () => {
+    const decisionsOf = (seed: number, most?: number): string[] => {
+      const torment = tormentOf(seed, plainArena(4096), most)
+      const { m, a, b } = pairOn(machine(2, '', 'direct', undefined, torment))
+      const decided: string[] = []
+      torment.decisions.listen(({ kind }) => decided.push(kind))
+      for (let i = 0; i < 5; i++) exchange(m, a, b, i)
+      return decided
+    }
+    for (let seed = 0; seed < 20; seed++)
+      for (const most of [0, 1, 4]) {
+        const decided = decisionsOf(seed, most)
+        // packets of one burst are decided together
+        assert.deepEqual(decided.slice(0, most), decisionsOf(seed).slice(0, most))
+        assert.ok(decided.slice(most).every(kind => kind === 'packet') && (most > 0 || decided.length === 0))
+      }
+  })
   it('differs from others', () => {
     const texts = Array.from({ length: 30 }, (_, seed) => JSON.stringify(decisionsOf(seed)))
     assert.ok(new Set(texts).size > 15)
@@ -260,10 +280,10 @@ describe('a seed', () => {
 
 describe('limits and packets', () => {
   const seedWith = (kind: TormentKind, least: number): number => {
-    for (let seed = 0; ; seed++) if (createTorment(seed, plainArena(64)).decisions.share(kind) >= least) return seed
+    for (let seed = 0; ; seed++) if (tormentOf(seed, plainArena(64)).decisions.share(kind) >= least) return seed
   }
   it('a CQ has exactly the entries that were asked for, also when it is resized', () => {
-    const torment = createTorment(seedWith('limit', 1), plainArena(4096))
+    const torment = tormentOf(seedWith('limit', 1), plainArena(4096))
     const m = machine(1, '', 'direct', undefined, torment)
     const p = program(m)
     const cq = makeCq(p, 20)

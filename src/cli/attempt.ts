@@ -1,0 +1,83 @@
+/*
+ * Runs a program without a terminal and with a time limit, for commands that run it many times. It and its children are
+ * a session of their own, which ends with the limit or with this process.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { ProgramError } from './program.ts'
+
+/** How a program ended. */
+export interface Ending {
+  /** Undefined: it ended with exit status 0. */
+  readonly failure: string | undefined
+  /** The end of its output. */
+  readonly output: string
+}
+
+/** Characters of the output that are kept. */
+const KEPT = 2000
+/** Milliseconds in which the rest of the output is read. */
+const PATIENCE = 1000
+const ENDING = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
+/** Runs the program at most `limit` seconds. Throws ProgramError if it cannot be started. */
+export const attempt = (
+  program: string,
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+  limit: number,
+): Promise<Ending> =>
+  new Promise((resolve, reject) => {
+    let output = ''
+    let isLate = false
+    let child: ChildProcess | undefined
+    const kill = (): void => {
+      try {
+        if (child?.pid !== undefined) process.kill(-child.pid, 'SIGKILL')
+      } catch {
+        // All its processes have ended.
+      }
+    }
+    const interrupted = (signal: NodeJS.Signals): void => {
+      kill()
+      settle()
+      process.kill(process.pid, signal)
+    }
+    for (const signal of ENDING) process.on(signal, interrupted)
+    const settle = (): void => {
+      clearTimeout(timer)
+      for (const signal of ENDING) process.off(signal, interrupted)
+    }
+    const timer = setTimeout(() => {
+      isLate = true
+      kill()
+    }, limit * 1000)
+    child = spawn(program, args, { env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    for (const stream of [child.stdout, child.stderr])
+      stream?.setEncoding('utf8').on('data', (text: string) => {
+        output = (output + text).slice(-KEPT)
+      })
+    child.once('error', error => {
+      settle()
+      const { code } = error as NodeJS.ErrnoException
+      reject(new ProgramError(126, `${program}: it cannot be executed (${code})`))
+    })
+    child.once('exit', (status, signal) => {
+      settle()
+      // What it left behind would keep the devices of this run, and its output.
+      kill()
+      const failure = isLate
+        ? `no end within ${limit} s`
+        : signal !== null
+          ? `signal ${signal}`
+          : status === 0
+            ? undefined
+            : `exit status ${status}`
+      const finish = (): void => {
+        clearTimeout(patience)
+        resolve({ failure, output })
+      }
+      // A child in a session of its own may keep the output open.
+      const patience = setTimeout(finish, PATIENCE)
+      child?.once('close', finish)
+    })
+  })
