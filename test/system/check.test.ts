@@ -223,7 +223,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
   it('a program that goes on after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
     const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
     const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
-    assert.match(stderr, /1 device context still open in processes that go on; their devices end now/)
+    assert.match(stderr, /1 device context still open in processes that are still running; their devices are removed now/)
   })
 
   it('a daemon that checks reports to tools that join it; another one is refused', async t => {
