@@ -155,3 +155,23 @@ EXPORT void *dlmopen(Lmid_t namespace, const char *library, int flags)
         warn(library, __builtin_return_address(0));
     JUMP REAL(dlmopen)(namespace, library, flags);
 }
+
+static int count_unloaded(struct dl_phdr_info *info, size_t size, void *count)
+{
+    (void)size;
+    *(unsigned long long *)count = info->dlpi_subs;
+    return 1;
+}
+
+EXPORT int dlclose(void *library)
+{
+    if (LIKELY(!shim_stacks))
+        JUMP REAL(dlclose)(library);
+    unsigned long long before = 0, after = 0;
+    dl_iterate_phdr(count_unloaded, &before);
+    const int result = REAL(dlclose)(library);
+    dl_iterate_phdr(count_unloaded, &after);
+    if (after != before)
+        stacks_unloaded();
+    return result;
+}

@@ -111,7 +111,7 @@ int openat2(int dir, const char *path, const struct open_how *how, size_t size);
     X(pwrite) X(pwrite64) X(writev) X(close) X(close_range) X(closefrom) X(dup) X(dup2) X(dup3) X(fcntl) X(fcntl64)    \
     X(lseek) X(lseek64) X(fclose) X(mmap) X(mmap64) X(getxattr) X(lgetxattr) X(listxattr) X(llistxattr)                \
     X(recvmsg) X(recvmmsg) X(recvfrom) X(__recvfrom_chk) X(send) X(sendto) X(sendmsg) X(sendmmsg) X(bind) X(connect)   \
-    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(syscall)
+    X(getsockname) X(getpeername) X(setsockopt) X(getsockopt) X(shutdown) X(dlopen) X(dlmopen) X(dlclose) X(syscall)
 
 /* ---- init.c ---- */
 
@@ -151,6 +151,8 @@ void shim_init(void);
 void stacks_detect(void);
 /* The number of the caller's stack, which the daemon knows then; 0: none. Without the session's lock; preserves errno. */
 uint32_t stack_here(void);
+/* Libraries were unloaded: the addresses of stacks may be those of others from now on. */
+void stacks_unloaded(void);
 /* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
 /* Reports a request that was refused when it was posted. Preserves errno. */

@@ -33,6 +33,8 @@ static struct {
     uint32_t id;
 } known[MAX_STACKS];
 static uint32_t count;
+/* How often libraries were unloaded: part of each hash. */
+static uint32_t unloads;
 /* The connection and process that the numbers belong to. */
 static uint16_t known_generation;
 static pid_t known_pid;
@@ -51,10 +53,15 @@ static void stack_take(struct stack *stack)
 {
     const int depth = backtrace(stack->frames, STACK_FRAMES);
     stack->depth = depth < 0 ? 0 : (unsigned)depth;
-    uint64_t hash = 0xcbf29ce484222325u;
+    uint64_t hash = 0xcbf29ce484222325u ^ __atomic_load_n(&unloads, __ATOMIC_ACQUIRE);
     for (unsigned i = 0; i < stack->depth; i++)
         hash = (hash ^ (uintptr_t)stack->frames[i]) * 0x100000001b3u;
     stack->hash = hash | 1;
+}
+
+void stacks_unloaded(void)
+{
+    __atomic_fetch_add(&unloads, 1, __ATOMIC_RELEASE);
 }
 
 static bool is_current(void)

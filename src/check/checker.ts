@@ -78,6 +78,8 @@ const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatag
 export class Checker {
   /** What happens to requests. */
   readonly requests: RequestWatcher
+  /** Calls so far. */
+  calls = 0
   readonly #objects = new KnownObjects()
   readonly #deviceWith: DeviceWithGid
   readonly #reporting: Reporting
@@ -111,6 +113,7 @@ export class Checker {
 
   called(call: CheckedCall): void {
     const before = call.object && this.#objects.find(call.object.id)
+    this.calls++
     if (call.refused !== undefined) this.#refused(call, call.refused)
     else if (call.method === 'create') this.#created(call)
     else if (call.method === 'modify') this.#modified(call)

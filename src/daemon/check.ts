@@ -51,6 +51,8 @@ export interface CheckDesk {
   /** How often each finding was found, by its number − 1; and the number of distinct findings beyond the limit. */
   readonly counts: readonly number[]
   readonly dropped: number
+  /** Calls of programs that were checked. */
+  readonly calls: number
 }
 
 interface Stacks {
@@ -165,6 +167,9 @@ export const createCheckDesk = (
     },
     get dropped() {
       return checker.dropped
+    },
+    get calls() {
+      return checker.calls
     },
   }
   return desk

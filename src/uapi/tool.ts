@@ -163,8 +163,16 @@ export type ToolReply =
   | { readonly waits: readonly WaitStat[] }
   | { readonly faults: readonly FaultStat[] }
   | { readonly tracing: true }
-  /** By number of finding − 1. `dropped`: findings beyond the maximum, which were not reported. `decisions`: of torment. */
-  | { readonly counts: readonly number[]; readonly dropped: number; readonly decisions?: number }
+  /**
+   * By number of finding − 1. `dropped`: findings beyond the maximum, which were not reported; `calls`: calls that were
+   * checked; `decisions`: of torment.
+   */
+  | {
+      readonly counts: readonly number[]
+      readonly dropped: number
+      readonly calls: number
+      readonly decisions?: number
+    }
 
 /** Memory of the program: its address in hexadecimal (0x…), bytes in base64, and the real length if these are fewer. */
 export type RawPiece = readonly [address: string, bytes: string, length: number]

@@ -3,6 +3,7 @@
  */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import fc from 'fast-check'
 import { Errno } from '../../src/spec/errno.ts'
 import { scratchFolder } from '../tools.ts'
 import { daemonOf, dial } from './client.ts'
@@ -39,4 +40,39 @@ test('a daemon that does not check programs keeps no stacks', async t => {
   const client = dial(t, await daemonOf(t, folder))
   await client.hello()
   for (let i = 0; i < 2; i++) assert.equal(await client.stack(1, '/app+0x1 main\n'), 0)
+})
+
+test('refused posts and stacks of any content harm nobody', async t => {
+  const daemon = await daemonOf(t, folder, ['127.0.0.1'], { check: true })
+  const client = dial(t, daemon)
+  await client.hello()
+  const context = await client.context()
+  const u32 = fc.oneof(fc.nat(8), fc.integer({ min: 0, max: 2 ** 32 - 1 }))
+  const u64 = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n })
+  const words = {
+    queue: u32,
+    number: u32,
+    error: u32,
+    state: u32,
+    opcode: u32,
+    flags: u32,
+    elements: u32,
+    addressLow: u32,
+  }
+  const body = fc.record({ ...words, wrId: u64, length: u64 })
+  await fc.assert(
+    fc.asyncProperty(
+      u32,
+      u32,
+      fc.string({ unit: 'binary', maxLength: 400 }),
+      body,
+      async (stack, other, frames, values) => {
+        await client.stack(stack, frames)
+        assert.equal(await client.refused(context, stack, values), 0)
+        assert.equal(await client.refused(other, stack, values), 0)
+      },
+    ),
+  )
+  const reply = await client.tool({ what: 'counts' })
+  assert.ok('counts' in reply && reply.counts.length > 0)
 })

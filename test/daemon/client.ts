@@ -82,6 +82,8 @@ export interface Client {
   netlink(fd: number, operation: number, extra: number, argument: bigint): Promise<ReceivedReply>
   /** Announces that counter files are about to be read. */
   refresh(): Promise<ReceivedReply>
+  /** Sends REFUSED with these values; returns its return value. */
+  refused(context: number, stack: number, body: Parameters<typeof writeRequest<'REFUSED'>>[3]): Promise<number>
   /** Sends STACK; returns its return value. */
   stack(id: number, frames: string): Promise<number>
   tool(request: unknown, fds?: readonly number[]): Promise<ToolReply>
@@ -184,6 +186,8 @@ export const dial = (t: TestContext, daemon: Pick<Daemon, 'socket'>): Client => 
     netlink: (number, operation, extra, argument) =>
       ask(writeRequest(outgoing, 'NETLINK', { fd: number, pid: process.pid }, { operation, extra, argument })),
     refresh: () => ask(writeRequest(outgoing, 'REFRESH', {})),
+    refused: async (context, stack, body) =>
+      Number((await ask(writeRequest(outgoing, 'REFUSED', { context, stack }, body))).ret),
     stack: async (id, frames) =>
       Number((await ask(writeRequest(outgoing, 'STACK', { pid: process.pid }, { id, frames }))).ret),
     async tool(request, fds = []) {

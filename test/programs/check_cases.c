@@ -1,5 +1,6 @@
 /* Programs that make it hard for `userdma check` to record stacks; the first argument names the case. */
 #include "../../docs/findings/pair.h"
+#include "../../shim/protocol.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -149,9 +150,74 @@ static int constructor(const char *library)
     return 0;
 }
 
+/* ---- exec: a program that another one replaces, each with an object that it leaves ---- */
+
+static int leave_domain(void)
+{
+    open_device();
+    need(ibv_alloc_pd(context), "ibv_alloc_pd");
+    return 0;
+}
+
+static int replaced(char *program)
+{
+    leave_domain();
+    char *arguments[] = {program, "leaves", NULL};
+    execv("/proc/self/exe", arguments);
+    perror("exec");
+    return 1;
+}
+
+/* ---- unloaded: two libraries in turn, often at the same addresses, make the same call ---- */
+
+static void in_library(void)
+{
+    need(ibv_alloc_pd(context), "ibv_alloc_pd");
+}
+
+static int unloaded(char *const libraries[2])
+{
+    open_device();
+    for (int i = 0; i < 10; i++) {
+        void *library = need(dlopen(libraries[i % 2], RTLD_NOW), "dlopen");
+        void (*entry)(void (*)(void)) = need(dlsym(library, i % 2 == 0 ? "entry_one" : "entry_two"), "dlsym");
+        entry(in_library);
+        dlclose(library);
+    }
+    return 0;
+}
+
+/* ---- forged: notes about posts that name any process and stack, written over the real ones ---- */
+
+static int forged(void)
+{
+    make_pair(&one, &other);
+    struct ibv_sge sge = all_of(&one);
+    sge.lkey = 77;
+    post(&one, IBV_WR_RDMA_WRITE, sge, address_of(&other), other.mr->rkey);
+    for (uint32_t i = 0; i < USERDMA_POST_LOG_ENTRIES; i++) {
+        const struct userdma_post note = {
+            .wr_id = 1, .queue = USERDMA_POST_SEND, .number = one.qp->qp_num, .pid = (uint32_t)getppid(), .stack = i * 0x10001};
+        const off_t at = (off_t)USERDMA_POST_LOG_OFFSET + (off_t)(i * sizeof note);
+        check(pwrite(context->cmd_fd, &note, sizeof note, at) != sizeof note, "pwrite");
+    }
+    post_receive(&one, sge);
+    completion(&one);
+    completion(&one);
+    return destroy_pair(&one, &other);
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : "";
+    if (strcmp(name, "exec") == 0)
+        return replaced(argv[0]);
+    if (strcmp(name, "leaves") == 0)
+        return leave_domain();
+    if (strcmp(name, "unloaded") == 0 && argc > 3)
+        return unloaded(argv + 2);
+    if (strcmp(name, "forged") == 0)
+        return forged();
     if (strcmp(name, "batch") == 0)
         return batch();
     if (strcmp(name, "forks") == 0 && argc > 2)
@@ -160,6 +226,6 @@ int main(int argc, char **argv)
         return threads();
     if (strcmp(name, "constructor") == 0 && argc > 2)
         return constructor(argv[2]);
-    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY\n");
+    fprintf(stderr, "usage: check_cases batch | forks COUNT | threads | constructor LIBRARY | exec | unloaded LIBRARY LIBRARY | forged\n");
     return 1;
 }

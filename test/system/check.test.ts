@@ -18,8 +18,10 @@ import {
   run,
   runUserdma,
   type Scope,
+  start,
   startDaemon,
   temporaryFolder,
+  userdma,
 } from './programs.ts'
 
 const sources = join(repoRoot, 'docs', 'findings')
@@ -220,10 +222,72 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
     assert.equal(stdout, 'loaded\n')
   })
 
+  it('a program that replaces itself has the stacks of both', async t => {
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} exec`)
+    const stacks = found.map(({ moments: [moment] }) => moment?.frames.map(frame => frame.function) ?? [])
+    assert.equal(stacks.length, 2)
+    for (const stack of stacks) assert.ok(stack.includes('leave_domain'), stack.join(' < '))
+    assert.notDeepEqual(stacks[0], stacks[1])
+  })
+
+  it('a library where another one was before has its own stacks', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    const libraries = ['one', 'two'].map(name => {
+      const source = join(folder, `${name}.c`)
+      writeFileSync(
+        source,
+        `int entry_${name}(int (*call)(void));\nint entry_${name}(int (*call)(void)) { return 1 + call(); }\n`,
+      )
+      return compileC(join(folder, `lib${name}.so`), [source], ['-shared', '-fPIC'])
+    })
+    const { found } = await checkScript(t, `${ownProgram('check_cases')} unloaded ${libraries.join(' ')}`)
+    const timesOf = (entry: string): number =>
+      found
+        .filter(({ moments: [moment] }) => moment?.frames.some(frame => frame.function === entry))
+        .reduce((sum, { count }) => sum + count, 0)
+    assert.deepEqual(['entry_one', 'entry_two'].map(timesOf), [5, 5])
+  })
+
+  it('forged notes about posts spoil the stacks of that program only', async t => {
+    const { found, stderr } = await checkScript(
+      t,
+      `${ownProgram('check_cases')} forged; ${built('unknown-lkey')}; true`,
+    )
+    assert.ok(
+      found.some(({ id, program }) => id === 'unknown-lkey' && program.command === 'check_cases'),
+      stderr,
+    )
+    assertFound('unknown-lkey', found)
+  })
+
+  it('a static program, and one that calls no verbs, are not called right', { skip: lacking('cc') }, async t => {
+    const folder = temporaryFolder(t)
+    writeFileSync(join(folder, 'main.c'), 'int main(void) { return 0; }\n')
+    const program = compileC(join(folder, 'alone'), [join(folder, 'main.c')], ['-static'])
+    const { stderr } = await runUserdma(t, ['check', '--', program], { env: cleanEnvironment() })
+    assert.match(stderr, /alone will find no devices: it is linked statically, so nothing can be preloaded\n/)
+    assert.match(stderr, /userdma check: no findings: no program made a call of verbs\n/)
+  })
+
+  it('after an interrupt the findings so far are printed, and the status is that of the signal', async t => {
+    // A program with a terminal gets its signals from there, others through the command.
+    const script = `${built('unknown-lkey')}; echo over; exec sleep 1000`
+    const running = start(t, userdma, ['check', '--', 'sh', '-c', script], { env: cleanEnvironment(), detached: true })
+    await running.printed(/over/)
+    await running.printed(/error unknown-lkey/)
+    process.kill(-running.child.pid!, 'SIGINT')
+    const { status, stderr } = await running.ended
+    assert.match(stderr, /userdma check: 1 error\n/)
+    assert.equal(status, 130)
+  })
+
   it('a program that goes on after the command is mentioned', { skip: lacking('ibv_asyncwatch') }, async t => {
     const opened = 'until ls -l /proc/$!/fd | grep -q userdma-context; do :; done'
     const { stderr } = await runUserdma(t, ['check', '--', 'sh', '-c', `ibv_asyncwatch > /dev/null 2>&1 & ${opened}`])
-    assert.match(stderr, /1 device context still open in processes that are still running; their devices are removed now/)
+    assert.match(
+      stderr,
+      /1 device context still open in processes that are still running; their devices are removed now/,
+    )
   })
 
   it('a daemon that checks reports to tools that join it; another one is refused', async t => {

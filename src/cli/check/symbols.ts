@@ -16,8 +16,13 @@ const tools = [
   ['addr2line', '-a', '-f', '-C', '-i', '-e'],
   ['llvm-symbolizer', '--output-style=GNU', '--addresses', '--functions', '--inlines', '-e'],
 ] as const
-/** Timeout of one look-up, milliseconds. */
-const TIMEOUT = 20_000
+/**
+ * Milliseconds: of one look-up, and of all together. Tools read debug information of gigabytes for a minute, and the
+ * command waits for them. A file whose look-up times out is not looked up again.
+ */
+const TIMEOUTS = { one: 20_000, all: 60_000 } as const
+/** Bytes of a tool's output. */
+const MAX_OUTPUT = 2 ** 26
 
 const shortPath = (path: string): string => {
   const short = relative(process.cwd(), path)
@@ -70,7 +75,10 @@ const trim = (frames: readonly Frame[]): readonly Frame[] => {
   return [...(inner === undefined ? [] : [inner]), ...(main < 0 ? outer : outer.slice(0, main + 1))]
 }
 
-export const createSymbols = (): Symbols => {
+export const createSymbols = (timeouts: { readonly one: number; readonly all: number } = TIMEOUTS): Symbols => {
+  let left = timeouts.all
+  /** Files that are not looked up again. */
+  const slow = new Set<string>()
   /** Frames by file and address. */
   const known = new Map<string, Map<string, readonly Frame[]>>()
 
@@ -83,13 +91,22 @@ export const createSymbols = (): Symbols => {
     for (const address of missing) ofObject.set(address, [])
     // The program chose this name: as an absolute path it is neither an option (-x) nor an option file (@x).
     const path = resolve(object)
-    if (!isFile(path)) return
+    if (slow.has(path) || !isFile(path)) return
     for (const [tool, ...args] of tools) {
-      const { status, stdout } = spawnSync(tool, [...args, path, ...missing], {
+      if (left <= 0) return
+      const start = performance.now()
+      const { status, stdout, error } = spawnSync(tool, [...args, path, ...missing], {
         encoding: 'utf8',
-        timeout: TIMEOUT,
+        timeout: Math.ceil(Math.min(timeouts.one, left)),
+        killSignal: 'SIGKILL',
+        maxBuffer: MAX_OUTPUT,
         stdio: ['ignore', 'pipe', 'ignore'],
       })
+      left -= performance.now() - start
+      if ((error as NodeJS.ErrnoException | undefined)?.code === 'ETIMEDOUT') {
+        slow.add(path)
+        return
+      }
       if (status !== 0) continue
       for (const [address, frames] of parseOutput(stdout, missing)) ofObject.set(address, frames)
       return

@@ -3,6 +3,7 @@
  * Exits with the program's status, or with 65 (EX_DATAERR) if there is a finding of severity --fail-on or above.
  */
 import { readFileSync } from 'node:fs'
+import os from 'node:os'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
 import { findingText, type Symbols } from '../../trace/findings.ts'
 import { printable } from '../../trace/printable.ts'
@@ -28,6 +29,8 @@ export interface CheckOptions extends JoinOptions {
 
 /** EX_DATAERR of sysexits.h. */
 export const FOUND = 65
+/** A program that the user interrupts: shells end loops then. */
+const INTERRUPTED = 128 + os.constants.signals.SIGINT
 
 const severityOf = (text: string): Severity => {
   const found = severities.find(one => one === text)
@@ -89,18 +92,19 @@ export const check = async (program: string, args: readonly string[], options: C
     await joined.client.findings()
     status = await runUnder(joined, program, args, { stacks: true })
     // Messages stay in order: all findings of the program precede this reply.
-    const { counts, dropped } = await joined.client.counts()
-    if (isPrivate) warnRunning((await joined.client.stat()).contexts)
+    const { counts, dropped, calls } = await joined.client.counts()
+    const { contexts } = await joined.client.stat()
+    if (isPrivate) warnRunning(contexts)
     const counted = shown.map(finding => [finding, counts[finding.number - 1] ?? 1] as const)
     if (options.json)
       for (const [finding, count] of counted) print(`${JSON.stringify(findingJson(finding, symbols, count))}\n`)
-    else print(summary(counted, suppressed, dropped))
+    else print(summary(counted, suppressed, dropped, calls > 0 || contexts > 0))
     sarif?.write(`${JSON.stringify(sarifLog(counted, symbols, packageVersion()), null, 2)}\n`)
   } finally {
     await joined.leave()
   }
   const isIncomplete = output.failed || sarif?.failed === true
-  process.exitCode = isFound ? FOUND : isIncomplete ? status || 1 : status
+  process.exitCode = status === INTERRUPTED ? status : isFound ? FOUND : isIncomplete ? status || 1 : status
 }
 
 /** Programs that are still running, such as daemons, have contexts of a private daemon that ends now. */
@@ -111,15 +115,22 @@ const warnRunning = (contexts: number): void => {
     )
 }
 
-const summary = (counted: readonly (readonly [Finding, number])[], suppressed: number, dropped: number): string => {
+const summary = (
+  counted: readonly (readonly [Finding, number])[],
+  suppressed: number,
+  dropped: number,
+  isUsed: boolean,
+): string => {
   const kinds = [...severities]
     .reverse()
     .map(severity => [severity, counted.filter(([finding]) => finding.severity === severity)] as const)
     .filter(([, found]) => found.length > 0)
     .map(([severity, found]) => plural(found.length, severity))
+  // Silence about a program that was not seen would mislead.
+  const nothing = isUsed ? 'no findings' : 'no findings: no program made a call of verbs'
   const repeated = counted.filter(([, count]) => count > 1)
   return [
-    `userdma check: ${kinds.length === 0 ? 'no findings' : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
+    `userdma check: ${kinds.length === 0 ? nothing : kinds.join(', ')}${suppressed === 0 ? '' : `, ${suppressed} suppressed`}`,
     ...repeated.map(([{ id, text }, count]) => `  ${count} times ${id}: ${printable(text)}`),
     ...(dropped === 0 ? [] : [`  ${plural(dropped, 'further finding')} not shown: there were too many`]),
     '',

@@ -179,6 +179,7 @@ export const createToolRequests = (daemon: DaemonState, session: ToolSession): T
         ? {
             counts: daemon.check?.counts ?? [],
             dropped: daemon.check?.dropped ?? 0,
+            calls: daemon.check?.calls ?? 0,
             ...(daemon.torment && { decisions: daemon.torment.count }),
           }
         : notForGuests

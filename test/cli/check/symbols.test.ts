@@ -3,10 +3,11 @@
  */
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { createSymbols } from '../../../src/cli/check/symbols.ts'
+import type { Symbols } from '../../../src/trace/findings.ts'
 import { compileC, findTool, scratchFolder } from '../../tools.ts'
 
 const folder = scratchFolder()
@@ -37,4 +38,30 @@ test('a file that is no regular one, or has an impossible name, is not opened', 
   spawnSync('mkfifo', [fifo])
   for (const object of [fifo, folder, '/dev/zero', `/${'x'.repeat(4000)}`, 'x\0y'])
     assert.deepEqual(createSymbols().framesOf([`${object}+0x10 symbol`]), [{ function: 'symbol', object }])
+})
+
+test('a tool that does not end is started once for a file, and until the time for all is over', t => {
+  const tools = join(folder, 'tools')
+  const log = join(folder, 'log')
+  mkdirSync(tools)
+  for (const tool of ['addr2line', 'llvm-symbolizer'])
+    writeFileSync(join(tools, tool), `#!/bin/sh\necho >> ${log}\nexec sleep 1000\n`, { mode: 0o755 })
+  const before = process.env.PATH
+  t.after(() => {
+    process.env.PATH = before
+  })
+  process.env.PATH = `${tools}:${before}`
+  const started = (): number => readFileSync(log, 'utf8').length
+  for (const name of ['one', 'two', 'three']) writeFileSync(join(folder, name), '')
+  const frames = (symbols: Symbols, name: string, address: string) =>
+    symbols.framesOf([`${join(folder, name)}+${address} symbol`]).map(frame => frame.function)
+
+  const symbols = createSymbols({ one: 500, all: 60_000 })
+  for (const address of ['0x1', '0x2']) assert.deepEqual(frames(symbols, 'one', address), ['symbol'])
+  assert.equal(started(), 1)
+  frames(symbols, 'two', '0x1')
+  assert.equal(started(), 2)
+  const brief = createSymbols({ one: 500, all: 500 })
+  for (const name of ['one', 'two', 'three']) assert.deepEqual(frames(brief, name, '0x1'), ['symbol'])
+  assert.equal(started(), 3)
 })
