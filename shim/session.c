@@ -188,10 +188,17 @@ IN_CHILD static void after_fork(void)
     disown();
 }
 
+/* Adapters' memory is not kept from the child. */
+static void before_fork(void)
+{
+    if (shim_stacks && !verbs_fork_safe())
+        stack_fork();
+}
+
 void session_own_process(void)
 {
     shim_pid = getpid();
-    pthread_atfork(NULL, NULL, after_fork);
+    pthread_atfork(before_fork, NULL, after_fork);
 }
 
 /* ---- one request, one reply ---- */

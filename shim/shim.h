@@ -145,6 +145,11 @@ extern bool shim_in_tree;
 /* No effect on the thread that runs it: REAL then gives the versions of early.c. */
 void shim_init(void);
 
+/* ---- verbs.c ---- */
+
+/* Whether the program has asked for memory that survives fork (ibv_fork_init). */
+bool verbs_fork_safe(void);
+
 /* ---- stacks.c ---- */
 
 /* Whether stacks are recorded, from the environment. */
@@ -155,6 +160,8 @@ uint32_t stack_here(void);
 void stacks_unloaded(void);
 /* Notes in the context's file where a request is posted; before it is, so that its failure finds the note. */
 void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, uint32_t stack);
+/* Reports that this thread is about to fork. Preserves errno. */
+void stack_fork(void);
 /* Reports a request that was refused when it was posted. Preserves errno. */
 struct userdma_refused;
 void stack_refused(int fd, const struct userdma_refused *refused);

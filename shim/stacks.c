@@ -210,6 +210,22 @@ void stack_note_post(int fd, uint32_t queue, uint32_t number, uint64_t wr_id, ui
     errno = saved;
 }
 
+void stack_fork(void)
+{
+    struct shim_guard guard;
+    const int saved = errno;
+    const uint32_t stack = stack_here();
+    if (session_enter(&guard)) {
+        struct request request = {.header = {.type = USERDMA_FORK, .fd = -1, .stack = stack}};
+        struct reply reply;
+        /* Without a connection nothing is registered. */
+        if (session_connected() && session_exchange(&request, 0, &reply, &guard) == 0)
+            reply_close_all(&reply);
+        session_leave(&guard);
+    }
+    errno = saved;
+}
+
 void stack_refused(int fd, const struct userdma_refused *refused)
 {
     /* A program may post until its queue is full again and again. */

@@ -342,6 +342,13 @@ static void *find(const char *name)
     return found;
 }
 
+static bool fork_initialized;
+
+bool verbs_fork_safe(void)
+{
+    return fork_initialized || getenv("RDMAV_FORK_SAFE") || getenv("IBV_FORK_SAFE");
+}
+
 /*
  * No effect: nothing is pinned, and a page kept from a child (MADV_DONTFORK) would hide other data on it from the child
  * too.
@@ -350,6 +357,7 @@ EXPORT int ibv_fork_init(void)
 {
     if (!shim_is_ready())
         shim_init();
+    fork_initialized = true;
     if (shim_active)
         return 0;
     int (*original)(void) = find("ibv_fork_init");

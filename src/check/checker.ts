@@ -9,6 +9,7 @@ import { type Failure, failureText } from '../spec/failures.ts'
 import { type Finding, type FindingId, findingOfCause, findings, type Stack } from '../spec/findings.ts'
 import type { RequestWatcher } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
+import { createAdapters } from './adapters.ts'
 import { createBuffers } from './buffers.ts'
 import { areConnected, type DeviceWithGid, isPastRtr, misfits, psnsFit, readsFit, sideBySide } from './connection.ts'
 import { createDatagrams } from './datagrams.ts'
@@ -73,7 +74,7 @@ const boundsText = ({ cause: { args } }: Failure): string[] => {
 }
 
 /** Topics with files of their own. */
-const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams]
+const topics: readonly ((world: World) => Topic)[] = [createBuffers, createDatagrams, createAdapters]
 
 export class Checker {
   /** What happens to requests. */
@@ -109,6 +110,11 @@ export class Checker {
   calling(call: BeginningCall, id: number): void {
     const known = this.#objects.find(id)
     if (known !== undefined) for (const topic of this.#topics) topic.calling?.(call, known)
+  }
+
+  /** A process is about to fork, without ibv_fork_init. */
+  forked(pid: number, stack: Stack): void {
+    for (const topic of this.#topics) topic.forked?.(pid, stack)
   }
 
   called(call: CheckedCall): void {

@@ -3,6 +3,7 @@
  * that all share. A topic keeps what it needs of a request or object itself, and drops it with `forgotten`, `ended` or
  * the object's destruction: memory is bounded by what is alive.
  */
+import type { AdapterName } from '../spec/adapters.ts'
 import type { FindingId, Program, Stack } from '../spec/findings.ts'
 import type { RequestWatcher, WorkRequest } from '../spec/requests.ts'
 import { PostQueue } from '../spec/session.ts'
@@ -18,6 +19,10 @@ export interface TopicSources {
   deviceName(device: number): string
   /** Where a request was posted: a PostQueue, the number of the queue, and its wr_id. */
   postStack(context: number, queue: number, number: number, wrId: bigint): Stack
+  /** Adapters that programs are compared with. */
+  readonly like?: readonly AdapterName[]
+  /** Bytes that a process may lock (RLIMIT_MEMLOCK). */
+  lockLimit?(program: Program): number
 }
 
 export const noSources: TopicSources = { now: () => 0, deviceName: () => '', postStack: () => [] }
@@ -31,6 +36,8 @@ export interface Topic extends Partial<RequestWatcher> {
   calling?(call: BeginningCall, object: KnownObject): void
   /** A call has ended. `object`: it is gone if the call destroyed it. */
   called?(call: CheckedCall, object: KnownObject): void
+  /** A process is about to fork, without ibv_fork_init. */
+  forked?(pid: number, stack: Stack): void
 }
 
 /** A call that begins. */

@@ -3,6 +3,7 @@
  * those of a running daemon. They mean the same in `daemon`, `run` and `trace` (docs/decisions/joining-a-daemon.md).
  */
 import { checkDevices, defaultDevice, deviceText, parseDevice } from '../daemon/devices/device-spec.ts'
+import { type AdapterName, adapterNames } from '../spec/adapters.ts'
 import { readTorment, SEED_RANGE, type TormentSetting, tormentText } from '../spec/torment.ts'
 import { type DaemonConfig, type DeviceSpec, type Link, links, type Path, paths } from '../uapi/tool.ts'
 import { parseAddress } from '../wire/address.ts'
@@ -19,6 +20,8 @@ export interface ConfigOptions {
   readonly check?: boolean
   /** SEED or SEED:COUNT. */
   readonly torment?: string
+  /** Names, separated by commas. */
+  readonly like?: string
 }
 
 /** The settings given as options; others are absent. */
@@ -31,6 +34,7 @@ export interface WantedConfig {
   readonly check?: boolean
   /** Canonical. */
   readonly torment?: string
+  readonly like?: readonly AdapterName[]
 }
 
 const parseOne = <T extends string>(name: string, known: readonly T[], text: string): T => {
@@ -38,6 +42,11 @@ const parseOne = <T extends string>(name: string, known: readonly T[], text: str
   if (found === undefined) throw new Error(`${name} "${text}" is not one of ${known.join(', ')}`)
   return found
 }
+
+/** Adapters, each once. Throws an Error with a message. */
+const parseLike = (text: string): AdapterName[] => [
+  ...new Set(text.split(',').map(name => parseOne('--like', adapterNames, name.trim()))),
+]
 
 /** The setting of `--torment`. Throws an Error with a message. */
 export const parseTorment = (text: string): TormentSetting => {
@@ -79,6 +88,7 @@ export const wantedConfig = ({
   ignoreMemlock,
   check,
   torment,
+  like,
 }: ConfigOptions): Promise<WantedConfig> =>
   orUsageError(async () => {
     const devices = device?.map(parseDevice)
@@ -91,6 +101,7 @@ export const wantedConfig = ({
       ...(ignoreMemlock && { ignoreMemlock }),
       ...(check && { check }),
       ...(torment !== undefined && { torment: tormentText(parseTorment(torment)) }),
+      ...(like !== undefined && { like: parseLike(like) }),
     }
   })
 
@@ -103,6 +114,7 @@ export const fullConfig = ({
   ignoreMemlock,
   check,
   torment,
+  like,
 }: WantedConfig): DaemonConfig => ({
   devices: devices ?? [defaultDevice],
   fault: fault ?? '',
@@ -111,6 +123,7 @@ export const fullConfig = ({
   ...(ignoreMemlock && { ignoreMemlock }),
   ...(check && { check }),
   ...(torment !== undefined && { torment }),
+  ...(like && { like }),
 })
 
 /** The options that produce this configuration. */
@@ -122,6 +135,7 @@ export const configArguments = ({
   ignoreMemlock,
   check,
   torment,
+  like,
 }: DaemonConfig): string[] => [
   ...devices.flatMap(device => ['--device', deviceText(device)]),
   ...(fault === '' ? [] : ['--fault', fault]),
@@ -130,6 +144,7 @@ export const configArguments = ({
   ...(ignoreMemlock ? ['--ignore-memlock'] : []),
   ...(check ? ['--check'] : []),
   ...(torment === undefined ? [] : ['--torment', torment]),
+  ...(like === undefined ? [] : ['--like', like.join(',')]),
 ]
 
 export const devicesText = (devices: readonly DeviceSpec[]): string => devices.map(deviceText).join(', ')
@@ -156,5 +171,7 @@ export const difference = async (wanted: WantedConfig, running: DaemonConfig): P
       ? `has no torment, not --torment ${wanted.torment}`
       : `has --torment ${running.torment}, not ${wanted.torment}`
   if (wanted.check && !running.check) return 'does not check programs (--check)'
+  const missing = (wanted.like ?? []).filter(name => !running.like?.includes(name))
+  if (missing.length > 0) return `does not compare programs with ${missing.join(', ')} (--like)`
   return undefined
 }

@@ -3,6 +3,7 @@
  * fast start.
  */
 import { Command, CommanderError, Option } from 'commander'
+import { adapterNames } from '../spec/adapters.ts'
 import { FaultSettings } from '../spec/faults.ts'
 import { linkKinds, pathKinds } from '../uapi/tool.ts'
 import { exitOnBrokenPipe, fail } from './fail.ts'
@@ -21,6 +22,9 @@ const kindsText = (kinds: Readonly<Record<string, string>>): string =>
     .map(([name, what], i) => `${name} (${what}${i === 0 ? '; the default' : ''})`)
     .join(', ')
 const LINK_HELP = `what connects the devices: ${kindsText(linkKinds)}`
+
+const LIKE = '--like <adapters>'
+const LIKE_HELP = `also what works here and fails on these adapters: ${adapterNames.join(', ')}, separated by commas`
 
 const PATH = '--path <way>'
 const PATH_HELP = `how messages pass between devices in memory: ${kindsText(pathKinds)}`
@@ -107,6 +111,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
       .option('--sarif <file>', 'also write the findings to this file as SARIF 2.1.0')
       .option('--notes', 'print notes too, not only warnings and errors')
       .option('--fail-on <severity>', 'exit with 65 for findings from this severity on: note, warning, error (default)')
+      .option(LIKE, LIKE_HELP)
       .option('--suppressions <file>', 'leave out what this file names; may be given several times', collect)
       .option(
         '--torment-search <n>',
@@ -121,6 +126,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
           "userdma check -- sh -c './server & ./client localhost; wait'",
           'userdma check --fail-on warning --suppressions rdma.supp --sarif findings.sarif -- ./my-test',
           'userdma check --torment-search 100 -- ./my-test',
+          'userdma check --like mlx5,irdma -- ./my-test',
           'userdma check --explain stale-rkey',
         ),
       )
@@ -160,6 +166,7 @@ const commands: Readonly<Record<string, (program: Command) => void>> = {
         collect,
       )
       .option('--check', 'check programs: `userdma check --socket PATH` prints the findings')
+      .option(LIKE, `with --check: ${LIKE_HELP}`)
       .option('--end-with-last-client', 'end when the last program has ended')
       .addOption(new Option('--remove-folder', 'remove the folder of the socket at the end').hideHelp())
       .addHelpText(

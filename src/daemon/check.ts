@@ -7,6 +7,8 @@ import type { RefusedAttempt } from '../check/events.ts'
 import type { RefusedPost, RequestFacts } from '../check/refused-post.ts'
 import { createChecker } from '../clients/check/check-client.ts'
 import type { Context, Core } from '../core/model.ts'
+import { lockLimit } from '../host/process-status.ts'
+import type { AdapterName } from '../spec/adapters.ts'
 import type { Finding, Program, Stack } from '../spec/findings.ts'
 import { Messages, PostLog, PostQueue, postSlot } from '../spec/session.ts'
 import type { Contexts } from './context/contexts.ts'
@@ -46,6 +48,8 @@ export interface CheckDesk {
   ): void
   /** A call that was refused before it was understood, in the call that runs now. */
   refusedAttempt(context: Context, attempt: Pick<RefusedAttempt, 'attempt' | 'errno' | 'reason' | 'stack'>): void
+  /** FORK of a process. */
+  forked(pid: number, stack: Stack): void
   /** Calls `receive` with all findings so far and then with each new one, until the returned function is called. */
   subscribe(receive: (finding: Finding) => void): () => void
   /** How often each finding was found, by its number − 1; and the number of distinct findings beyond the limit. */
@@ -70,6 +74,7 @@ export const createCheckDesk = (
   core: Core,
   now: () => number,
   { contexts, failures }: { readonly contexts: Contexts; readonly failures: FailureReports },
+  like: readonly AdapterName[] = [],
 ): CheckDesk => {
   const stacks = new Map<number, Stacks>()
   const found: Finding[] = []
@@ -125,6 +130,8 @@ export const createCheckDesk = (
       return () => stack
     },
     postStack,
+    like,
+    lockLimit: ({ pid }) => lockLimit(pid),
   })
 
   const desk: CheckDesk = {
@@ -157,6 +164,7 @@ export const createCheckDesk = (
     refusedAttempt(context, attempt) {
       checker.refusedAttempt({ ...attempt, time: now(), device: context.device.name, program: programOf(context) })
     },
+    forked: (pid, stack) => checker.forked(pid, stack),
     subscribe(receive) {
       for (const finding of found) receive(finding)
       receivers.add(receive)

@@ -422,6 +422,33 @@ const table = {
     why: 'A queue holds max_send_wr or max_recv_wr requests; the call answers ENOMEM, and the request is not posted. Adapters free the slots of unsignaled requests only with the completion of a later signaled one.',
     advice: 'count outstanding requests, signal some of them, and poll before posting more',
   },
+  // ---- works here, fails there (--like) ----
+  'like-limit': {
+    severity: 'warning',
+    title: 'more was asked for than a named adapter allows',
+    why: 'Limits differ between adapters, and creation fails beyond them; a program should ask ibv_query_device for them. `--like` names adapters (docs/reference/adapters.md).',
+    advice: 'ask for less, or for the smaller of what is wanted and what ibv_query_device tells',
+  },
+  'like-operation': {
+    severity: 'warning',
+    title: 'something was used that a named adapter lacks',
+    why: 'Types of queue pairs, operations and objects are optional; `--like` names adapters (docs/reference/adapters.md).',
+    advice: 'ask the device what it has before use, and have another way without it',
+  },
+  'like-memlock': {
+    severity: 'warning',
+    title: 'more memory was registered than users may lock',
+    why: 'Adapters pin registered memory, and its pages count against RLIMIT_MEMLOCK of the process, unless it has CAP_IPC_LOCK (root) or the daemon runs with --ignore-memlock.',
+    advice: 'raise the limit where the program will run (ulimit -l, LimitMEMLOCK), or register less',
+  },
+  'fork-unsafe': {
+    severity: 'warning',
+    title: 'a program with registered memory forks without ibv_fork_init',
+    why: 'After a fork the first write to a page makes a copy of it, and an adapter that has pinned the page keeps the old one: what arrives is not seen (ibv_fork_init(3)). Linux copies pinned pages at the fork since 5.12, so only older kernels need it; it is a finding with `--like`.',
+    advice:
+      'call ibv_fork_init before the first registration, or set RDMAV_FORK_SAFE=1; system and posix_spawn need neither',
+  },
+
   leak: {
     severity: 'warning',
     title: 'an object was alive when its program closed the device or ended',

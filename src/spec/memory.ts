@@ -13,6 +13,10 @@ export const TWO_32 = 2 ** 32
 /** `bytes` rounded up to whole pages. */
 export const wholePages = (bytes: number): number => Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES
 
+/** The begin of the page of an address, and the first page that begins at it or behind it. */
+export const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
+export const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
+
 /** `word` with its bytes reversed, u32: for big-endian words in little-endian structs. */
 export const swap32 = (word: number): number =>
   ((word << 24) | ((word & 0xff00) << 8) | ((word >>> 8) & 0xff00) | (word >>> 24)) >>> 0

@@ -38,6 +38,8 @@
  *   with 0. A client records stacks if its environment has `SessionEnv.stacks`.
  * - REFUSED reports, for `userdma check`, that a post was refused in the program itself, without a call. The reply is that
  *   of IOCTL with 0.
+ * - FORK reports, for `userdma check`, that the program is about to fork without ibv_fork_init. It has the header only;
+ *   the reply is that of IOCTL with 0.
  * - A doorbell socket carries 4-byte tokens (the QP's handle); any token makes the daemon poll all send queues of the
  *   context.
  * - The other messages are for tools; bodies and replies are JSON text.
@@ -61,6 +63,7 @@ export const MessageType = {
   READ: 10,
   STACK: 11,
   REFUSED: 12,
+  FORK: 13,
   /** Tools: JSON request and reply. */
   TOOL: 16,
   /** Daemon to a subscribed tool, unsolicited: one traced call, or a part of a long one (uapi/tool.ts). */
@@ -231,6 +234,7 @@ export const Exchanges = {
   READ: { request: 'write', reply: 'callReply' },
   STACK: { request: 'stack', reply: 'callReply' },
   REFUSED: { request: 'refused', reply: 'callReply' },
+  FORK: { request: null, reply: 'callReply' },
 } as const satisfies Partial<
   Record<keyof typeof MessageType, { request: keyof typeof Messages | null; reply: keyof typeof Messages }>
 >

@@ -1,6 +1,7 @@
 /*
  * Requests of tools and the daemon's replies: the JSON of TOOL messages (spec/session.ts), typed once for both sides.
  */
+import type { AdapterName } from '../spec/adapters.ts'
 import type { FailureJson } from '../spec/failures.ts'
 import type { FaultRuleCounts } from '../spec/faults.ts'
 import type { Finding } from '../spec/findings.ts'
@@ -51,6 +52,8 @@ export interface DaemonConfig {
   readonly check?: boolean
   /** What the devices do of all that the specification allows: SEED or SEED:COUNT (spec/torment.ts). Default: the usual. */
   readonly torment?: string
+  /** Adapters that programs are compared with. */
+  readonly like?: readonly AdapterName[]
 }
 
 export type ToolRequest =

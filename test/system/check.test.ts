@@ -83,7 +83,7 @@ const markedLines = (id: string): string[] =>
     .flatMap((text, i) => (text.includes('/* FAULT */') ? [`${id}.c:${i + 1}`] : []))
 
 /** What these need besides a device; each has a test of its own. */
-const special = ['peer-refused', 'slow-memory']
+const special = ['peer-refused', 'slow-memory', 'like-limit', 'like-operation', 'like-memlock', 'fork-unsafe']
 const ids = readdirSync(sources)
   .filter(name => name.endsWith('.c'))
   .map(name => name.slice(0, -2))
@@ -134,6 +134,22 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
 
   it('memory that does not answer', { skip: process.geteuid?.() !== 0 && 'needs root' }, async t => {
     assertFound('slow-memory', (await checkScript(t, `${built('slow-memory')} >&2; true`)).found)
+  })
+
+  it('what works here and fails on other adapters, with its line; nothing without the fault', async t => {
+    for (const [id, like, text] of [
+      ['like-limit', 'mlx5,rxe', /^max_send_sge 32 exceeds 30 of mlx5 /],
+      ['like-operation', 'irdma', /^irdma \(.*\) lacks unreliable connections/],
+      ['fork-unsafe', 'mlx5', /^process \d+ forks with 1 region registered, and without ibv_fork_init$/],
+      ['like-memlock', 'mlx5', /^1052672 bytes are registered, more than RLIMIT_MEMLOCK, 65536: /],
+    ] as const) {
+      const check = (program: string) => checkScript(t, `${program} >&2`, ['--like', like, '--ignore-memlock'])
+      const { found, status } = await check(built(id))
+      assertFound(id, found)
+      assert.deepEqual([found.map(one => one.id).includes(id), status], [true, 0])
+      assert.match(found.find(one => one.id === id)?.text ?? '', text)
+      assert.deepEqual((await check(fixed(id))).found, [])
+    }
   })
 
   it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {
@@ -309,6 +325,7 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       [['check', '--fail-on', 'bad', '--', 'true'], /--fail-on "bad" is not one of note, warning, error/],
       [['check', '--suppressions', '/none', '--', 'true'], /--suppressions: ENOENT.*\/none/],
       [['check', '--explain', 'none'], /--explain "none": there is no such finding; there are no-peer-qp, /],
+      [['check', '--like', 'mlx5,mlx9', '--', 'true'], /--like "mlx9"/],
       [['explain', 'none'], /explain "none": not a status \(SUCCESS, /],
     ]
     for (const [args, message] of cases) {

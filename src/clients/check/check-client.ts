@@ -15,7 +15,7 @@ import type { Finding, Program, Stack } from '../../spec/findings.ts'
 import { addressText } from '../../wire/address.ts'
 
 /** Facts that only the server of the calls knows. */
-export interface CheckSources {
+export interface CheckSources extends Pick<TopicSources, 'like' | 'lockLimit'> {
   /** Microseconds. */
   now(): number
   /** Contexts whose calls and failures are checked. */
@@ -95,8 +95,10 @@ const hookOf = (device: Device, checker: Checker, sources: CheckSources, look: R
 }
 
 /** What topics of the checker ask for (check/topic.ts). */
-const topicSources = (core: Core, { now, postStack }: CheckSources): TopicSources => ({
+const topicSources = (core: Core, { now, postStack, like, lockLimit }: CheckSources): TopicSources => ({
   now,
+  ...(like && { like }),
+  ...(lockLimit && { lockLimit }),
   deviceName(index) {
     for (const device of core.devices.values()) if (device.index === index) return device.name
     return ''

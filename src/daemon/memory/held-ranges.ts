@@ -12,7 +12,7 @@ import { isAddressSpaceGone, type ProcessHandle } from '../../host/memory/proces
 import { type UnmapWatch, watchUnmapping } from '../../host/memory/unmapping.ts'
 import { hasCapabilityEverywhere, lockLimit } from '../../host/process-status.ts'
 import { CallError } from '../../spec/errno.ts'
-import { PAGE_BYTES } from '../../spec/memory.ts'
+import { pageAbove, pageBelow } from '../../spec/memory.ts'
 import type { Containment } from '../containment.ts'
 
 export interface HeldRanges {
@@ -49,9 +49,6 @@ const MAX_WATCHED = 1024
  * unmapped.
  */
 const MAX_UNWATCHED = 2 ** 20
-
-const pageBelow = (address: number): number => address - (address % PAGE_BYTES)
-const pageAbove = (address: number): number => pageBelow(address + PAGE_BYTES - 1)
 
 const unguarded: Containment['guard'] = (_where, body) => body
 

@@ -272,6 +272,11 @@ const serve = (
     reply(writeCallReply(outgoing, request, 0))
   }
 
+  const noteFork = (): void => {
+    daemon.check?.forked(process.pid, daemon.check.stackOf(process.pid, request.stack))
+    reply(writeCallReply(outgoing, request, 0))
+  }
+
   const handle = (fds: readonly number[]): void => {
     // Only TOOL may pass several descriptors, and HELLO one.
     const kept = request.type === MessageType.HELLO ? 1 : 0
@@ -287,6 +292,7 @@ const serve = (
       reply(writeWrittenReply(outgoing, request, space.takeWritten(SessionLimits.ranges)))
     else if (request.type === MessageType.STACK) defineStack()
     else if (request.type === MessageType.REFUSED) notePostRefusal()
+    else if (request.type === MessageType.FORK) noteFork()
     else if (request.type === MessageType.NETLINK) calls.netlink()
     else if (request.type === MessageType.TOOL) desk.handle(request, fds)
     else calls.call()

@@ -9,6 +9,7 @@ import { createChecker } from '../../clients/check/check-client.ts'
 import { closeContext } from '../../core/devices/registry.ts'
 import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
+import type { AdapterName } from '../../spec/adapters.ts'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
 import { findingText } from '../../trace/findings.ts'
 import { FindingsError } from '../error.ts'
@@ -31,6 +32,8 @@ interface Subject {
 interface NetworkCheck {
   readonly checker: Checker
   readonly subjects: Map<Context, Subject>
+  /** Those of all its devices. */
+  readonly like: AdapterName[]
 }
 
 const rank = (severity: Severity): number => severities.indexOf(severity)
@@ -47,6 +50,7 @@ const checkOf = (core: Core): NetworkCheck => {
   const known = checks.get(core)
   if (known !== undefined) return known
   const subjects = new Map<Context, Subject>()
+  const like: AdapterName[] = []
   const report = (finding: Finding): void => {
     for (const { context, options, found } of subjects.values())
       if (context.device.name === finding.device && isWanted(finding, options)) {
@@ -61,8 +65,9 @@ const checkOf = (core: Core): NetworkCheck => {
     program: () => undefined,
     callStack: captureStack,
     postStack: (context, queue, number, wrId) => subjects.get(context)?.posts.stackOf(queue, number, wrId) ?? [],
+    like,
   })
-  const check = { checker, subjects }
+  const check = { checker, subjects, like }
   checks.set(core, check)
   return check
 }
@@ -86,7 +91,8 @@ const endAll = (status: number): void => {
 /** Checks what the program does on a device from now on. */
 export const checkContext = (context: Context, options: CheckOptions): Checked => {
   const { core, name } = context.device
-  const { checker, subjects } = checkOf(core)
+  const { checker, subjects, like } = checkOf(core)
+  for (const adapter of options.like ?? []) if (!like.includes(adapter)) like.push(adapter)
   const subject: Subject = { context, posts: watchPosts(), options, found: [] }
   subjects.set(context, subject)
   if (!listens && typeof process === 'object') process.on('exit', endAll)

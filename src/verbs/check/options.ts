@@ -1,6 +1,7 @@
 /*
  * Options of checked devices: what `userdma check` has as options of the command.
  */
+import { type AdapterName, adapterNames } from '../../spec/adapters.ts'
 import { type Finding, type FindingId, findingIds, type Severity, severities } from '../../spec/findings.ts'
 import { checkOptions, type KnownOptions } from '../checks/options.ts'
 import { checkChoice, checkFunction, formatValue, invalidArgument } from '../error.ts'
@@ -18,9 +19,13 @@ export interface CheckOptions {
   readonly notes?: boolean
   /** Suppressed findings. */
   readonly ignore?: readonly FindingId[]
+  /**
+   * Adapters: what works here and fails there is a finding, on all devices of the network (docs/reference/adapters.md).
+   */
+  readonly like?: readonly AdapterName[]
 }
 
-const names: KnownOptions<CheckOptions> = { onFinding: true, failOn: true, notes: true, ignore: true }
+const names: KnownOptions<CheckOptions> = { onFinding: true, failOn: true, notes: true, ignore: true, like: true }
 
 /** Throws RdmaError EINVAL. */
 export const readCheckOptions = (call: string, check: true | CheckOptions): CheckOptions => {
@@ -28,13 +33,14 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
   if (typeof check !== 'object' || check === null)
     throw invalidArgument(call, `check ${formatValue(check)}: it is true, false or an object of options`)
   checkOptions(call, 'check', check, names)
-  const { onFinding, failOn, notes, ignore } = check
+  const { onFinding, failOn, notes, ignore, like } = check
   if (onFinding !== undefined) checkFunction(call, 'check.onFinding', onFinding)
   if (failOn !== undefined) checkChoice(call, 'check.failOn', failOn, [...severities, 'never'])
   if (notes !== undefined && typeof notes !== 'boolean')
     throw invalidArgument(call, `check.notes ${formatValue(notes)}: it is true or false`)
-  if (ignore !== undefined && !Array.isArray(ignore))
-    throw invalidArgument(call, `check.ignore ${formatValue(ignore)} is not a list of findings`)
+  for (const [name, list] of Object.entries({ ignore, like }))
+    if (list !== undefined && !Array.isArray(list))
+      throw invalidArgument(call, `check.${name} ${formatValue(list)} is not a list`)
   for (const id of ignore ?? [])
     if (!findingIds.includes(id))
       throw invalidArgument(
@@ -42,5 +48,6 @@ export const readCheckOptions = (call: string, check: true | CheckOptions): Chec
         `check.ignore: there is no finding ${formatValue(id)}`,
         '`userdma check --explain` lists them',
       )
+  for (const name of like ?? []) checkChoice(call, 'check.like', name, adapterNames)
   return check
 }

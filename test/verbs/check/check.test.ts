@@ -166,6 +166,28 @@ describe('a checked device', () => {
     await closeTidily({ a, b })
   })
 
+  it('finds what works here and fails on other adapters', async () => {
+    const ends = await checkedPair({ ...all, like: ['mlx5', 'irdma'] })
+    const { a, b } = ends
+    const qp = a.pd.rcQp({ sendCq: a.cq, maxSendWr: 40, maxInlineData: 200 }) // FAULT like-limit
+    qp.close()
+    a.qp.fetchAdd(a.mr.slice(0, 8), b.mr.remote(0, 8), 1n) // FAULT like-operation
+    assert.equal(await line(a.cq), '0 FETCH_ADD')
+    const of = (id: string) => a.device.findings.filter(one => one.id === id)
+    assert.deepEqual(
+      of('like-limit').map(({ text }) => text),
+      ['max_inline_data 200 exceeds 101 of irdma (Intel E810)'],
+    )
+    for (const id of ['like-limit', 'like-operation'])
+      assert.ok(
+        of(id)
+          .flatMap(linesOf)
+          .includes(marked(id)[0] ?? ''),
+        id,
+      )
+    await closeTidily(ends)
+  })
+
   it('is one of a network with others that are not', async () => {
     const network = createNetwork()
     const [a, b] = [await open({ network, check: all }), await open({ network })]
@@ -232,6 +254,7 @@ describe('close() of a checked device', () => {
     await refuses({ ignore: ['stale'] }, /check.ignore: there is no finding "stale"/)
     await refuses({ ignore: 'stale-rkey' }, /check.ignore "stale-rkey" is not a list/)
     await refuses({ onFinding: 1 }, /check.onFinding 1 is not a function/)
+    await refuses({ like: ['mlx9'] }, /check.like "mlx9": it is mlx5, efa, irdma, rxe/)
     await refuses({ notes: 1 }, /check.notes 1: it is true or false/)
     await assert.rejects(open({ socket: '/nowhere', check: true }), { code: 'EINVAL', message: /userdma check/ })
   })

@@ -1,0 +1,142 @@
+/*
+ * What programs meet on other adapters, for `userdma check --like`: limits and operations that differ from this device's,
+ * each with its source. Only what a source states is here; docs/reference/adapters.md is generated from this table.
+ *
+ * A limit of queues is the one at which creation fails; where WQEs have several sizes, of the smallest.
+ */
+
+/** Limits in the words of verbs. Of a region in bytes, of others a count; of inline data bytes. */
+export const limitNames = [
+  'max_send_wr',
+  'max_recv_wr',
+  'max_send_sge',
+  'max_recv_sge',
+  'max_inline_data',
+  'max_cqe',
+  'max_srq_wr',
+  'max_srq_sge',
+  'max_rd_atomic',
+  'max_dest_rd_atomic',
+  'max_mr_size',
+] as const
+export type LimitName = (typeof limitNames)[number]
+
+/** What an adapter may lack, and how sentences name it. */
+export const operationNames = {
+  rc: 'reliable connections (RC)',
+  uc: 'unreliable connections (UC)',
+  xrc: 'extended reliable connections (XRC)',
+  srq: 'shared receive queues',
+  srqResize: 'resizing of shared receive queues',
+  cqResize: 'resizing of completion queues',
+  mw: 'memory windows',
+  multicast: 'multicast',
+  atomics: 'atomic operations',
+  remoteAtomic: 'regions with IBV_ACCESS_REMOTE_ATOMIC',
+  flush: 'FLUSH, and regions with IBV_ACCESS_FLUSH_GLOBAL or _PERSISTENT',
+  atomicWrite: 'ATOMIC WRITE',
+} as const
+export type OperationName = keyof typeof operationNames
+
+export interface Adapter {
+  /** The models that the figures are of. */
+  readonly model: string
+  /** The value and its source. */
+  readonly limits: Readonly<Partial<Record<LimitName, readonly [value: number, source: string]>>>
+  /** The source of each. */
+  readonly lacks: Readonly<Partial<Record<OperationName, string>>>
+}
+
+const MLX5_DEVINFO = '`ibv_devinfo -v` of ConnectX-5 in open-mpi/ompi pull request 6137'
+const MLX5_SRQ = '`ibv_devinfo -v` of mlx5 in openucx/ucx issue 9212'
+const MLX5_OPCODES = 'rdma-core providers/mlx5/qp.c: no opcode for it'
+const NO_FLUSH_ACCESS = 'Linux include/rdma/ib_verbs.h, ib_check_mr_access; rdma-core: only providers/rxe posts it'
+const IRDMA_DEFS = 'Linux drivers/infiniband/hw/irdma/defs.h'
+const IRDMA_USER = 'Linux drivers/infiniband/hw/irdma/user.h'
+const IRDMA_QP = 'rdma-core providers/irdma/uverbs.c, irdma_ucreate_qp'
+const IRDMA_POST = 'rdma-core providers/irdma/uverbs.c, irdma_upost_send'
+const EFA_QP = 'Linux drivers/infiniband/hw/efa/efa_verbs.c, efa_qp_validate_attr'
+const EFA_OPS = 'Linux drivers/infiniband/hw/efa/efa_main.c: no such operation'
+const EFA_IO = 'rdma-core providers/efa/efa_io_defs.h'
+const RXE_PARAM = 'Linux drivers/infiniband/sw/rxe/rxe_param.h'
+
+const table = {
+  mlx5: {
+    model: 'NVIDIA ConnectX-5',
+    limits: {
+      max_send_wr: [32768, MLX5_DEVINFO],
+      max_recv_wr: [32768, MLX5_DEVINFO],
+      max_send_sge: [30, MLX5_DEVINFO],
+      max_recv_sge: [30, MLX5_DEVINFO],
+      max_cqe: [4194303, MLX5_DEVINFO],
+      max_srq_wr: [32767, MLX5_SRQ],
+      max_srq_sge: [31, MLX5_SRQ],
+      max_rd_atomic: [16, MLX5_DEVINFO],
+      max_dest_rd_atomic: [16, MLX5_DEVINFO],
+    },
+    lacks: {
+      srqResize: 'Linux drivers/infiniband/hw/mlx5/srq.c, mlx5_ib_modify_srq',
+      flush: `${MLX5_OPCODES}; ${NO_FLUSH_ACCESS}`,
+      atomicWrite: MLX5_OPCODES,
+    },
+  },
+  efa: {
+    model: 'Amazon EFA',
+    limits: {
+      max_send_sge: [2, `${EFA_IO}: EFA_IO_TX_DESC_NUM_BUFS`],
+      max_inline_data: [32, `${EFA_IO}: EFA_IO_TX_DESC_INLINE_MAX_SIZE; 80 where WQEs have 128 bytes`],
+    },
+    lacks: {
+      rc: EFA_QP,
+      uc: EFA_QP,
+      xrc: EFA_QP,
+      srq: EFA_QP,
+      cqResize: EFA_OPS,
+      mw: EFA_OPS,
+      multicast: EFA_OPS,
+      remoteAtomic: 'Linux drivers/infiniband/hw/efa/efa_verbs.c, efa_reg_mr',
+      flush: NO_FLUSH_ACCESS,
+    },
+  },
+  irdma: {
+    model: 'Intel E810',
+    limits: {
+      max_send_wr: [32510, `${IRDMA_DEFS}: IRDMA_QP_SW_MAX_WQ_QUANTA - IRDMA_SQ_RSVD`],
+      max_recv_wr: [32767, `${IRDMA_DEFS}: IRDMA_QP_SW_MAX_RQ_QUANTA - IRDMA_RQ_RSVD`],
+      max_send_sge: [13, `${IRDMA_USER}: IRDMA_MAX_WQ_FRAGMENT_COUNT`],
+      max_recv_sge: [13, `${IRDMA_USER}: IRDMA_MAX_WQ_FRAGMENT_COUNT`],
+      max_inline_data: [101, `${IRDMA_USER}: IRDMA_MAX_INLINE_DATA_SIZE`],
+      max_cqe: [1048574, `${IRDMA_USER}: IRDMA_MAX_CQ_SIZE - 1`],
+      max_rd_atomic: [255, 'Linux drivers/infiniband/hw/irdma/icrdma_hw.h: ICRDMA_MAX_ORD_SIZE'],
+      max_dest_rd_atomic: [127, 'Linux drivers/infiniband/hw/irdma/icrdma_hw.h: ICRDMA_MAX_IRD_SIZE'],
+      max_mr_size: [0x2000_0000_0000, `${IRDMA_USER}: IRDMA_MAX_MR_SIZE`],
+    },
+    lacks: {
+      uc: IRDMA_QP,
+      xrc: IRDMA_QP,
+      srq: '`ibv_devinfo -v` of E810 in deepseek-ai/3FS issue 192: max_srq 0',
+      atomics: '`ibv_devinfo -v` of E810 in deepseek-ai/3FS issue 192: ATOMIC_NONE',
+      flush: `${IRDMA_POST}; ${NO_FLUSH_ACCESS}`,
+      atomicWrite: IRDMA_POST,
+    },
+  },
+  rxe: {
+    model: 'the soft device of Linux 6.12',
+    limits: {
+      max_inline_data: [512, `${RXE_PARAM}: RXE_MAX_INLINE_DATA`],
+      max_cqe: [32767, `${RXE_PARAM}: RXE_MAX_LOG_CQE`],
+      max_send_sge: [32, `${RXE_PARAM}: RXE_MAX_SGE`],
+      max_recv_sge: [32, `${RXE_PARAM}: RXE_MAX_SGE`],
+      max_srq_sge: [27, `${RXE_PARAM}: RXE_MAX_SRQ_SGE`],
+      max_rd_atomic: [128, `${RXE_PARAM}: RXE_MAX_QP_INIT_RD_ATOM`],
+      max_dest_rd_atomic: [128, `${RXE_PARAM}: RXE_MAX_QP_RD_ATOM`],
+    },
+    lacks: {
+      xrc: `${RXE_PARAM}: RXE_DEVICE_CAP_FLAGS lacks XRC`,
+    },
+  },
+} as const satisfies Record<string, Adapter>
+
+export type AdapterName = keyof typeof table
+export const adapters: Readonly<Record<AdapterName, Adapter>> = table
+export const adapterNames = Object.keys(table) as readonly AdapterName[]

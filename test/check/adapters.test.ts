@@ -1,0 +1,182 @@
+/*
+ * What a program asks for, compared with other adapters: calls and requests by scripts.
+ */
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Checker } from '../../src/check/checker.ts'
+import type { CheckedCall } from '../../src/check/events.ts'
+import type { ObjectName } from '../../src/check/objects.ts'
+import type { AdapterName } from '../../src/spec/adapters.ts'
+import { AccessFlags, MrKind } from '../../src/spec/enums.ts'
+import { Errno } from '../../src/spec/errno.ts'
+import type { Finding } from '../../src/spec/findings.ts'
+import type { WorkRequest } from '../../src/spec/requests.ts'
+import { PostQueue } from '../../src/spec/session.ts'
+import { WrOpcode } from '../../src/spec/work.ts'
+
+const { ATOMIC_FETCH_AND_ADD, FLUSH, SEND } = WrOpcode.values
+const { REMOTE_ATOMIC, FLUSH_GLOBAL } = AccessFlags.values
+const PAGE = 4096
+
+const world = (...like: AdapterName[]) => {
+  const found: Finding[] = []
+  const sources = {
+    now: () => 0,
+    deviceName: () => 'rxe0',
+    postStack: () => ['post'],
+    like,
+    lockLimit: () => 4 * PAGE,
+  }
+  const checker = new Checker(
+    () => undefined,
+    finding => found.push(finding),
+    sources,
+  )
+  let ids = 0
+  const call = (changes: Partial<CheckedCall> & Pick<CheckedCall, 'class' | 'method' | 'object'>): void =>
+    checker.called({
+      time: 0,
+      device: 'rxe0',
+      deviceNumber: 0,
+      context: 0,
+      program: { pid: 1, command: 'client' },
+      args: {},
+      out: {},
+      why: 'call',
+      stack: [`${changes.class}.${changes.method}`],
+      ...changes,
+    })
+  const create = (name: string, args: Record<string, unknown> = {}, changes: Partial<CheckedCall> = {}): ObjectName => {
+    const object = { id: ids++, handle: ids, class: { name } }
+    const out = name.endsWith('_qp') ? { qpNum: ids } : {}
+    call({ class: name, method: 'create', object, args, out, ...changes })
+    return object
+  }
+  const modify = (object: ObjectName, args: Record<string, unknown>): void =>
+    call({ class: object.class.name, method: 'modify', object, args })
+  const destroy = (object: ObjectName): void => call({ class: object.class.name, method: 'destroy', object })
+  const post = ({ id: owner, handle: number }: ObjectName, opcode: number): void => {
+    const request: WorkRequest = {
+      ...{ id: 0, time: 0, owner, queue: PostQueue.SEND, number, index: 0, wrId: 5n, opcode, flags: 0 },
+      ...{ isSignaled: true, length: 8, elements: [], remote: undefined, destQpn: undefined },
+    }
+    checker.requests.posted(request)
+  }
+  /** What was found since the last time. */
+  const take = (): string[] => found.splice(0).map(({ id, text }) => `${id}: ${text.replace(/ \(.*?\)/g, '')}`)
+  return { take, found, create, modify, destroy, call, post }
+}
+
+const limit = (text: string): string => `like-limit: ${text}`
+const lacks = (text: string): string => `like-operation: ${text}`
+
+test('capacities of queue pairs: what exceeds each adapter, with the source, and nothing at the limit', () => {
+  const { take, found, create } = world('mlx5', 'irdma', 'rxe')
+  create('rc_qp', { cap: { maxSendWr: 32510, maxRecvWr: 32767, maxSendSge: 13, maxRecvSge: 13, maxInlineData: 101 } })
+  assert.deepEqual(take(), [])
+  create('rc_qp', { cap: { maxSendWr: 40000, maxRecvWr: 1, maxSendSge: 31, maxRecvSge: 14, maxInlineData: 513 } })
+  assert.equal(found[0]?.severity, 'warning')
+  assert.match(found[0]?.details[0] ?? '', /^source: /)
+  assert.deepEqual(found[0]?.moments[0]?.stack, ['rc_qp.create'])
+  assert.deepEqual(take(), [
+    limit('max_send_wr 40000 exceeds 32768 of mlx5'),
+    limit('max_send_wr 40000 exceeds 32510 of irdma'),
+    limit('max_send_sge 31 exceeds 30 of mlx5'),
+    limit('max_send_sge 31 exceeds 13 of irdma'),
+    limit('max_inline_data 513 exceeds 101 of irdma'),
+    limit('max_inline_data 513 exceeds 512 of rxe'),
+    limit('max_recv_sge 14 exceeds 13 of irdma'),
+  ])
+})
+
+test('a receive queue that a shared one replaces has no limits', () => {
+  const { take, create } = world('mlx5')
+  const srq = create('srq', { maxWr: 10, maxSge: 1 })
+  create('rc_qp', { cap: { maxRecvWr: 100000, maxRecvSge: 31 }, srq })
+  assert.deepEqual(take(), [])
+})
+
+test('limits of queues, regions, and of READs when a queue pair is modified', () => {
+  const { take, create, modify } = world('mlx5', 'irdma')
+  const cq = create('cq', { cqe: 1048575 })
+  assert.deepEqual(take(), [limit('max_cqe 1048575 exceeds 1048574 of irdma')])
+  modify(cq, { cqe: 4194304 })
+  assert.deepEqual(take(), [
+    limit('max_cqe 4194304 exceeds 4194303 of mlx5'),
+    limit('max_cqe 4194304 exceeds 1048574 of irdma'),
+  ])
+  const qp = create('rc_qp')
+  modify(qp, { maxRdAtomic: 17, maxDestRdAtomic: 128 })
+  assert.deepEqual(take(), [
+    limit('max_rd_atomic 17 exceeds 16 of mlx5'),
+    limit('max_dest_rd_atomic 128 exceeds 16 of mlx5'),
+    limit('max_dest_rd_atomic 128 exceeds 127 of irdma'),
+  ])
+  create('mr', { start: 0n, length: 0x2000_0000_0001n, kind: MrKind.values.IMPLICIT })
+  assert.deepEqual(take(), [limit('max_mr_size 35184372088833 exceeds 35184372088832 of irdma')])
+})
+
+test('operations, types and access that an adapter lacks', () => {
+  const { take, create, modify, call, post } = world('efa', 'irdma')
+  const qp = create('rc_qp')
+  assert.deepEqual(take(), [lacks('efa lacks reliable connections')])
+  create('uc_qp')
+  assert.deepEqual(take(), [lacks('efa lacks unreliable connections'), lacks('irdma lacks unreliable connections')])
+  post(qp, SEND)
+  assert.deepEqual(take(), [])
+  post(qp, ATOMIC_FETCH_AND_ADD)
+  assert.deepEqual(take(), [lacks('irdma lacks atomic operations')])
+  post(qp, FLUSH)
+  assert.equal(take().length, 2)
+  create('mr', { length: 8n, access: REMOTE_ATOMIC | FLUSH_GLOBAL })
+  assert.deepEqual(
+    take().map(text => text.split(' ').slice(0, 5).join(' ')),
+    [
+      'like-operation: efa lacks regions with',
+      'like-operation: efa lacks FLUSH, and',
+      'like-operation: irdma lacks FLUSH, and',
+    ],
+  )
+  const srq = create('srq', { maxWr: 10, maxSge: 1 })
+  modify(srq, { limit: 5 })
+  assert.deepEqual(take(), [lacks('efa lacks shared receive queues'), lacks('irdma lacks shared receive queues')])
+  modify(create('cq', { cqe: 1 }), { cqe: 10 })
+  assert.deepEqual(take(), [lacks('efa lacks resizing of completion queues')])
+  const ud = create('ud_qp')
+  call({ class: 'ud_qp', method: 'attachMcast', object: ud })
+  assert.deepEqual(take(), [lacks('efa lacks multicast')])
+})
+
+test('a shared queue is not resized on mlx5', () => {
+  const { take, create, modify } = world('mlx5')
+  modify(create('srq', { maxWr: 10, maxSge: 1 }), { maxWr: 20 })
+  assert.deepEqual(take(), [lacks('mlx5 lacks resizing of shared receive queues')])
+})
+
+test('registered memory beyond RLIMIT_MEMLOCK is told when the limit is passed', () => {
+  const { take, create, destroy, modify } = world('mlx5', 'efa')
+  const sum = (bytes: number) =>
+    `like-memlock: ${bytes} bytes are registered, more than RLIMIT_MEMLOCK, 16384: mlx5, efa would refuse this without CAP_IPC_LOCK`
+  // Pages count, not bytes.
+  const one = create('mr', { start: 4095n, length: 2n })
+  const two = create('mr', { start: 0n, length: 8192n })
+  assert.deepEqual(take(), [])
+  const three = create('mr', { start: 0n, length: 1n })
+  assert.deepEqual(take(), [sum(20480)])
+  create('mr', { start: 0n, length: 1n })
+  assert.deepEqual(take(), [])
+  for (const region of [one, two, three]) destroy(region)
+  modify(create('mr', { start: 0n, length: 1n }), { translation: { start: 0n, length: 100000n } })
+  assert.deepEqual(take(), [sum(106496)])
+})
+
+test('what was refused here, and programs without named adapters, are not compared', () => {
+  const refused = { errno: Errno.ENOMEM, reason: 'too much' }
+  const one = world('mlx5')
+  one.create('rc_qp', { cap: { maxSendWr: 40000 } }, { refused })
+  assert.deepEqual(one.take(), [])
+  const other = world()
+  other.create('rc_qp', { cap: { maxSendWr: 40000 } })
+  other.create('mr', { start: 0n, length: 1000000n })
+  assert.deepEqual(other.take(), [])
+})

@@ -1,0 +1,70 @@
+/*
+ * The table of adapters, and docs/reference/adapters.md (UPDATE_GOLDEN=1 rewrites it).
+ */
+import assert from 'node:assert/strict'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import {
+  type Adapter,
+  adapterNames,
+  adapters,
+  type LimitName,
+  limitNames,
+  type OperationName,
+  operationNames,
+} from '../../src/spec/adapters.ts'
+import { repoRoot } from '../paths.ts'
+
+const limitRows = ({ limits }: Adapter): string[] =>
+  limitNames.flatMap((name: LimitName) => {
+    const [value, source] = limits[name] ?? []
+    return value === undefined ? [] : [`| ${name} | ${value} | ${source} |`]
+  })
+
+const lackRows = ({ lacks }: Adapter): string[] =>
+  (Object.keys(operationNames) as OperationName[]).flatMap(name => {
+    const source = lacks[name]
+    return source === undefined ? [] : [`| ${operationNames[name]} | – | ${source} |`]
+  })
+
+const page = (): string =>
+  `${[
+    '# Adapters',
+    '',
+    'What [`userdma check --like`](cli.md#check) compares programs with: the limits of other adapters, and what they lack of',
+    'what is here. Each row has its source; what no source states is not compared. A limit of queues is the one at which',
+    'creation fails; where work requests have several sizes, of the smallest, so that less may fail too.',
+    '',
+    'All of them pin registered memory, which counts against `RLIMIT_MEMLOCK`, and on kernels before 5.12 needs',
+    '`ibv_fork_init` in programs that fork.',
+    ...adapterNames.flatMap(name => [
+      '',
+      `## ${name}`,
+      '',
+      `${adapters[name].model}.`,
+      '',
+      '| limit, or what it lacks | | source |',
+      '|---|---|---|',
+      ...limitRows(adapters[name]),
+      ...lackRows(adapters[name]),
+    ]),
+  ].join('\n')}\n`
+
+test('every fact has a source', () => {
+  for (const name of adapterNames) {
+    const { limits, lacks, model } = adapters[name]
+    assert.match(model, /./)
+    for (const [value, source] of Object.values(limits)) {
+      assert.ok(Number.isSafeInteger(value) && value > 0, name)
+      assert.match(source, /Linux|rdma-core|ibv_devinfo/, name)
+    }
+    for (const source of Object.values(lacks)) assert.match(source, /Linux|rdma-core|ibv_devinfo/, name)
+  }
+})
+
+test('docs/reference/adapters.md is the table', () => {
+  const path = join(repoRoot, 'docs', 'reference', 'adapters.md')
+  if (process.env.UPDATE_GOLDEN) writeFileSync(path, page())
+  assert.equal(readFileSync(path, 'utf8'), page(), '`npm run docs` regenerates it')
+})
