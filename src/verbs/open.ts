@@ -107,17 +107,14 @@ const openThere = (socket: string, device: string | undefined): Device => {
   const carrier = remoteCarrier(socket, device)
   const { name, address } = carrier.device
   // A device without a network has no address.
-  if (address === '') return createDevice(carrier, name, address, NOWHERE)
+  if (address === '') return createDevice(carrier, name, address, NOWHERE, carrier.checked)
   try {
     const gid = parseAddress(address) as Uint8Array
     const { entries } = carrier.call(DeviceClass, 'queryGidTable', 0, {}).out
     const entry = entries.find(one => one.gid.every((byte, i) => byte === gid[i]))
     const { activeMtu } = carrier.call(PortClass, 'query', 1, {}).out.attributes
-    return createDevice(carrier, name, address, {
-      gid,
-      gidIndex: entry?.index ?? GID_OF_ADDRESS,
-      pathMtu: 128 << activeMtu,
-    })
+    const path = { gid, gidIndex: entry?.index ?? GID_OF_ADDRESS, pathMtu: 128 << activeMtu }
+    return createDevice(carrier, name, address, path, carrier.checked)
   } catch (error) {
     void carrier.close()
     throw error

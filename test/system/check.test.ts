@@ -6,6 +6,7 @@ import assert from 'node:assert/strict'
 import { copyFileSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
+import { hasNative } from '../../src/host/native.ts'
 import type { FindingId } from '../../src/spec/findings.ts'
 import { loopbackText } from '../loopback.ts'
 import { repoRoot } from '../paths.ts'
@@ -150,6 +151,30 @@ describe('userdma check', { skip: lacking(built('leak'), fixed('leak'), ownProgr
       assert.match(found.find(one => one.id === id)?.text ?? '', text)
       assert.deepEqual((await check(fixed(id))).found, [])
     }
+  })
+
+  it('a program in TypeScript, with the lines of its calls and posts', { skip: !hasNative() }, async t => {
+    const file = join(temporaryFolder(t), 'program.mjs')
+    const lines = [
+      `import { open } from '${new URL('../../src/verbs/index.js', import.meta.url).href}'`,
+      'const device = await open({ socket: true })',
+      'const pd = device.pd()',
+      'const mr = pd.register(new Uint8Array(64), { remoteWrite: true })',
+      'const [a, b] = [pd.rcQp(), pd.rcQp()]',
+      'await a.write(mr.slice(0, 8), mr.remote(0, 8)).catch(() => {})',
+      'a.connect(b.endpoint); b.connect(a.endpoint)',
+      'await a.write(mr.slice(0, 8), mr.remote(0, 8))',
+      'await a.write(mr.slice(0, 8), { ...mr.remote(0, 8), rkey: 0x1234 }).catch(() => {})',
+      'await device.close()',
+    ]
+    writeFileSync(file, lines.join('\n'))
+    const { found, status } = await checkScript(t, `exec ${process.execPath} ${file}`)
+    assert.equal(status, 65)
+    const linesWith = (id: FindingId) => found.filter(one => one.id === id).flatMap(linesOf)
+    assert.ok(linesWith('post-wrong-state').includes('program.mjs:6'))
+    assert.deepEqual(linesWith('unknown-rkey').slice(0, 1), ['program.mjs:9'])
+    assert.ok(linesWith('unknown-rkey').includes('program.mjs:5'))
+    assert.ok(linesWith('leak').includes('program.mjs:4'))
   })
 
   it('exits with the status of the program, or with 65 from the severity of --fail-on on', async t => {

@@ -31,6 +31,22 @@ export interface Checked {
   end(): void
 }
 
+/**
+ * Calls `note` with the slot of each post to a work queue, just before the device can see it. The index of the ring
+ * becomes an accessor, so that the hot code of posts (ring.ts) does not know of it.
+ */
+export const onPost = (ring: ProgramRing, note: (slot: number) => void): void => {
+  let { index } = ring
+  Object.defineProperty(ring, 'index', {
+    get: () => index,
+    set(next: number) {
+      // A post advances it by one; a move to RESET sets it to 0.
+      if (next === ((index + 1) | 0)) note(index & ring.mask)
+      index = next
+    },
+  })
+}
+
 interface Owner {
   readonly checked: Checked | undefined
 }

@@ -4,6 +4,7 @@
  *
  * Loaded with the first checked device only.
  */
+import { relative } from 'node:path'
 import type { Checker } from '../../check/checker.ts'
 import { createChecker } from '../../clients/check/check-client.ts'
 import { closeContext } from '../../core/devices/registry.ts'
@@ -11,12 +12,12 @@ import type { Context, Core } from '../../core/model.ts'
 import { nowMicroseconds } from '../../host/event-loop/clock.ts'
 import type { AdapterName } from '../../spec/adapters.ts'
 import { type Finding, type Severity, severities } from '../../spec/findings.ts'
-import { findingText } from '../../trace/findings.ts'
+import { findingText, type Symbols, v8Frame } from '../../trace/findings.ts'
 import { FindingsError } from '../error.ts'
 import type { Checked } from './checked.ts'
 import type { CheckOptions } from './options.ts'
 import { type Posts, watchPosts } from './posts.ts'
-import { captureStack, v8Symbols } from './stacks.ts'
+import { captureStack } from './stacks.ts'
 
 /** EX_DATAERR of sysexits.h, as of the command. */
 const FOUND = 65
@@ -41,6 +42,16 @@ const rank = (severity: Severity): number => severities.indexOf(severity)
 /** Whether the options ask for such findings. */
 const isWanted = ({ id, severity }: Finding, { failOn, notes = failOn === 'note', ignore = [] }: CheckOptions) =>
   (notes || severity !== 'note') && !ignore.includes(id)
+
+const shortPath = (path: string): string => {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') ? path : short
+}
+
+/** File names have the form in which the command shows them. */
+const v8Symbols: Symbols = {
+  framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
+}
 
 const show = (finding: Finding): void => console.error(findingText(finding, v8Symbols))
 

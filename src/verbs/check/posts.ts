@@ -1,13 +1,12 @@
 /*
- * Where requests were posted: a watched work queue keeps the stack of each post, by its slot in the ring. The hot code of
- * posts (ring.ts) does not know of it: the index of a watched ring is an accessor.
+ * Where requests were posted: a watched work queue keeps the stack of each post, by its slot in the ring.
  */
 import { loadIndex } from '../../spec/drivers/ring-layout.ts'
 import type { Stack } from '../../spec/findings.ts'
 import { PostQueue } from '../../spec/session.ts'
 import type { RingPlace } from '../carrier.ts'
 import type { ProgramRing } from '../ring.ts'
-import type { PostWatch } from './checked.ts'
+import { onPost, type PostWatch } from './checked.ts'
 import { captureStack, type LazyStack } from './stacks.ts'
 
 interface Watched {
@@ -19,21 +18,6 @@ interface Watched {
 }
 
 const NONE: Stack = []
-
-/** Turns the index of `ring` into an accessor that keeps the stack of each post. */
-const keepStacks = (ring: ProgramRing): Watched['stacks'] => {
-  const stacks: LazyStack[] = []
-  let { index } = ring
-  Object.defineProperty(ring, 'index', {
-    get: () => index,
-    set(next: number) {
-      // A post advances it by one; a move to RESET sets it to 0.
-      if (next === ((index + 1) | 0)) stacks[index & ring.mask] = captureStack()
-      index = next
-    },
-  })
-  return stacks
-}
 
 /**
  * The stack of the request that failed: of sends the oldest one that is outstanding, of receives the last one that was
@@ -64,7 +48,11 @@ export const watchPosts = (): Posts => {
   const byPlace = new Map<bigint, Watched>()
   return {
     watch(queue, number, { offset }, ring) {
-      byPlace.set(offset, { queue, number, ring, stacks: keepStacks(ring) })
+      const stacks: LazyStack[] = []
+      onPost(ring, slot => {
+        stacks[slot] = captureStack()
+      })
+      byPlace.set(offset, { queue, number, ring, stacks })
     },
     forget: ({ offset }: RingPlace) => void byPlace.delete(offset),
     stackOf(queue, number, wrId) {

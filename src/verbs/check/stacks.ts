@@ -2,9 +2,7 @@
  * V8 stacks for findings, without the frames of userdma and of Node. V8 formats a stack when it is read, so a stack
  * that no finding needs is only captured. Source maps apply if Node has enabled them (--enable-source-maps).
  */
-import { relative } from 'node:path'
 import type { Stack } from '../../spec/findings.ts'
-import { type Symbols, v8Frame } from '../../trace/findings.ts'
 
 /** Captured frames, including those that are left out. */
 const MAX_FRAMES = 32
@@ -38,14 +36,4 @@ export const captureStack = (): LazyStack => {
     delete holder.stack
     return stack
   }
-}
-
-const shortPath = (path: string): string => {
-  const short = relative(process.cwd(), path)
-  return short.startsWith('..') ? path : short
-}
-
-/** File names have the form in which the command shows them. */
-export const v8Symbols: Symbols = {
-  framesOf: stack => stack.map(frame => v8Frame(frame, typeof process === 'object' ? shortPath : path => path)),
 }

@@ -20,13 +20,16 @@ import type { ObjectClass } from '../../spec/schema/schema.ts'
 import { OpenWants, ParkedPage } from '../../spec/session.ts'
 import { writeRequest } from '../../uapi/session-codec.ts'
 import type { AnyCall, AnyCallAsync, Carrier } from '../carrier.ts'
+import type { Checked } from '../check/checked.ts'
 import { invalidArgument, RdmaError, refusal, refused } from '../error.ts'
 import { CLOSED, isClosed } from '../plan.ts'
 import { joinDaemon, type Session } from './daemon-session.ts'
 import { remoteDescriptors } from './descriptors.ts'
 import { createFileRings } from './file-rings.ts'
 import { createCalls } from './messages.ts'
+import { createPostLog } from './post-log.ts'
 import { ASYNC_RECORD, COMPLETION_RECORD } from './records.ts'
+import { areStacksWanted } from './stack-numbers.ts'
 
 const { DEVICE_FATAL, PORT_ACTIVE, PORT_ERR, LID_CHANGE, PKEY_CHANGE, SM_CHANGE, CLIENT_REREGISTER, GID_CHANGE } =
   AsyncEventType.values
@@ -48,6 +51,12 @@ export interface RemoteDevice {
   readonly address: string
   /** N of uverbsN. */
   readonly node: number
+}
+
+interface RemoteCarrier extends Carrier {
+  readonly device: RemoteDevice
+  /** Only under `userdma check`. */
+  readonly checked: Checked | undefined
 }
 
 /** The devices of a daemon, sorted by node number. */
@@ -83,7 +92,7 @@ const openContext = (session: Session, wanted: string | undefined) => {
 }
 
 /** Opens a device of the daemon at `socket`, by name or the first one. Throws RdmaError. */
-export const remoteCarrier = (socket: string, wanted?: string): Carrier & { readonly device: RemoteDevice } => {
+export const remoteCarrier = (socket: string, wanted?: string): RemoteCarrier => {
   const session = joinDaemon(socket)
   let opened: ReturnType<typeof openContext>
   try {
@@ -163,9 +172,10 @@ export const remoteCarrier = (socket: string, wanted?: string): Carrier & { read
     return call(cls, method, object, args)
   }
 
-  const carrier: Carrier & { readonly device: RemoteDevice } = {
+  const carrier: RemoteCarrier = {
     remote: true,
     device,
+    checked: areStacksWanted() ? createPostLog(session, context, file) : undefined,
     classes,
     call: call as Carrier['call'],
     callAsync: callAsync as Carrier['callAsync'],

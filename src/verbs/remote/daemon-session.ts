@@ -19,11 +19,13 @@ import {
   type Reply,
   readReply,
   writeHello,
+  writeRequest,
   writeTool,
 } from '../../uapi/session-codec.ts'
 import type { ToolReply, ToolRequest } from '../../uapi/tool.ts'
 import { type RdmaError, refusal, refused } from '../error.ts'
 import { type CallMemory, passedMemory } from './call-memory.ts'
+import { areStacksWanted, createStackNumbers } from './stack-numbers.ts'
 import { connectToDaemon, daemonCommand, notServed, UntrustedDaemonError } from './user-socket.ts'
 
 /** A reply and its descriptors, which the caller must close. */
@@ -41,6 +43,8 @@ export interface Session {
   readonly memory?: CallMemory | undefined
   /** Sends what `write` puts into the buffer and waits for the reply. Throws RdmaError EIO if the daemon has ended. */
   ask(call: string, write: (buffer: ReturnType<typeof messageBuffer>, from: Partial<Header>) => number): Answer
+  /** The number of the caller's stack, which the daemon knows; 0: none, or stacks are not recorded. */
+  stackNumber(): number
   tool(request: ToolRequest): ToolReply
   /** Checks whether the daemon's end is still open. */
   check(): boolean
@@ -76,6 +80,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
   let users = 0
   let page: Arena | undefined
   let memory: CallMemory | undefined
+  let stackNumber = (): number => 0
 
   const end = (): void => {
     if (!alive) return
@@ -118,7 +123,11 @@ const newSession = (socket: string): Session & { join(): Session } => {
     get memory() {
       return memory
     },
-    ask: (call, write) => exchange(call, write),
+    ask(call, write) {
+      const stack = stackNumber()
+      return exchange(call, (to, from) => write(to, { ...from, stack }))
+    },
+    stackNumber: () => stackNumber(),
     tool(request) {
       const { reply } = exchange('device', (to, from) => writeTool(to, from, JSON.stringify(request)))
       return JSON.parse(reply.text) as ToolReply
@@ -138,6 +147,10 @@ const newSession = (socket: string): Session & { join(): Session } => {
   }
 
   allowPtraceBy(pid)
+  const defineStack = (id: number, frames: string): boolean => {
+    const { reply } = exchange('check', (to, from) => writeRequest(to, 'STACK', from, { id, frames }))
+    return reply.ret === 0n
+  }
   const tag = process.env[SessionEnv.tag] ?? ''
   const sendHello = (passing?: readonly number[]): Answer =>
     exchange('open', (to, from) => writeHello(to, from, tag, HelloWants.REASONS), passing)
@@ -161,6 +174,7 @@ const newSession = (socket: string): Session & { join(): Session } => {
   } finally {
     for (const one of fds) close(one)
   }
+  if (areStacksWanted()) stackNumber = createStackNumbers(defineStack)
   return session
 }
 
